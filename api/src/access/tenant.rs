@@ -1,0 +1,175 @@
+//! Room: tenants.
+//! Takes: a pool. Gives: tenants made and found. Never: reads what belongs to a tenant.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use harkara_shared::database::query_as;
+use harkara_shared::id::TenantId;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+
+use super::Error;
+
+/// Slug of the built-in tenant, whose keys may act for others.
+pub const PLATFORM_SLUG: &str = "platform";
+
+/// How many job starts a minute a tenant's contract grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "UPPERCASE")]
+#[sqlx(type_name = "text", rename_all = "UPPERCASE")]
+pub enum SlaTier {
+    /// 30.
+    Free,
+    /// 300.
+    Pro,
+    /// 3000.
+    Enterprise,
+}
+
+impl SlaTier {
+    /// All tiers, from the smallest.
+    pub const ALL: [Self; 3] = [Self::Free, Self::Pro, Self::Enterprise];
+
+    /// The tier's name, in capitals.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "FREE",
+            Self::Pro => "PRO",
+            Self::Enterprise => "ENTERPRISE",
+        }
+    }
+}
+
+impl FromStr for SlaTier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a tier: expected FREE, PRO or ENTERPRISE"))
+    }
+}
+
+/// A tenant that is wanted.
+#[derive(Debug, Clone)]
+pub struct NewTenant {
+    /// What it is called in commands and headers: see [`is_slug`].
+    pub slug: String,
+    /// What people call it, 1 to 200 characters.
+    pub name: String,
+    /// Its contract.
+    pub sla_tier: SlaTier,
+}
+
+/// Who owns jobs, keys and resources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct Tenant {
+    /// Id.
+    pub id: TenantId,
+    /// What it is called in commands and headers.
+    pub slug: String,
+    /// What people call it.
+    pub name: String,
+    /// Its contract.
+    pub sla_tier: SlaTier,
+    /// Where it stands with its bills: `active`, `trialing`, `past_due`, `suspended`,
+    /// `pending_payment` or `canceled`.
+    pub status: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Whether `text` may be a slug: 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit. No slug
+/// looks like a tenant's id.
+#[must_use]
+pub fn is_slug(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Makes a tenant.
+///
+/// # Errors
+/// [`Error::InvalidSlug`], [`Error::InvalidName`], [`Error::SlugTaken`], or when the database
+/// refuses.
+pub async fn create_tenant(pool: &PgPool, new: NewTenant) -> Result<Tenant, Error> {
+    if !is_slug(&new.slug) {
+        return Err(Error::InvalidSlug(new.slug));
+    }
+    if new.slug == PLATFORM_SLUG {
+        return Err(Error::SlugTaken(new.slug));
+    }
+    insert(pool, &new).await?.ok_or(Error::SlugTaken(new.slug))
+}
+
+/// The tenant with this id (`ten_…`) or slug.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn find_tenant(pool: &PgPool, id_or_slug: &str) -> Result<Option<Tenant>, Error> {
+    let id: Option<TenantId> = id_or_slug.parse().ok();
+    let slug = Some(id_or_slug).filter(|text| is_slug(text));
+    if id.is_none() && slug.is_none() {
+        return Ok(None);
+    }
+    Ok(query_as(include_str!("../sql/find_tenant.sql"))
+        .bind(id)
+        .bind(slug)
+        .fetch_optional(pool)
+        .await?)
+}
+
+/// The built-in tenant, made if it is not there yet. Safe to call from many processes at once.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn ensure_platform(pool: &PgPool) -> Result<Tenant, Error> {
+    let new = NewTenant {
+        slug: PLATFORM_SLUG.to_owned(),
+        name: "Platform".to_owned(),
+        sla_tier: SlaTier::Enterprise,
+    };
+    match insert(pool, &new).await? {
+        Some(tenant) => Ok(tenant),
+        None => find_tenant(pool, PLATFORM_SLUG).await?.ok_or(Error::NoSuchTenant),
+    }
+}
+
+/// The tenant, or `None` when its slug is taken.
+async fn insert(pool: &PgPool, new: &NewTenant) -> Result<Option<Tenant>, Error> {
+    if !is_name(&new.name) {
+        return Err(Error::InvalidName);
+    }
+    Ok(query_as(include_str!("../sql/create_tenant.sql"))
+        .bind(TenantId::new())
+        .bind(&new.slug)
+        .bind(&new.name)
+        .bind(new.sla_tier)
+        .fetch_optional(pool)
+        .await?)
+}
+
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=200).contains(&text.chars().count()) && !text.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_short_and_plain() {
+        let longest = "a".repeat(63);
+        for slug in ["a", "acme", "4u", "acme-2", "a-", longest.as_str()] {
+            assert!(is_slug(slug), "{slug}");
+        }
+        let id = TenantId::new().to_string();
+        for text in ["", "-a", "Acme", "a_b", "a.b", "a b", "é", &"a".repeat(64), id.as_str()] {
+            assert!(!is_slug(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Room: collecting what is wrong with a request.
+//! Takes: faults, one by one. Gives: all of them at once, or leave to go on.
+//! Never: keeps two faults of one member, or more faults than anybody reads.
+
+use harkara_jobs::fault::Fault;
+
+use crate::problem::{Code, Problem};
+
+/// Faults told of one request.
+const MOST: usize = 100;
+
+/// The faults of one request.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Adds a fault, unless its member has one already: what follows from a mistake is no second.
+    pub(crate) fn push(&mut self, fault: Fault) {
+        if !self.is_full() && !self.0.iter().any(|known| known.pointer == fault.pointer) {
+            self.0.push(fault);
+        }
+    }
+
+    /// Adds a fault of the member at `prefix` and `pointer`.
+    pub(crate) fn add(
+        &mut self,
+        prefix: &str,
+        pointer: &str,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) {
+        self.push(Fault::new(format!("{prefix}{pointer}"), code, detail));
+    }
+
+    /// Adds faults of the part of the request that stands at `prefix`.
+    pub(crate) fn extend(&mut self, prefix: &str, faults: Vec<Fault>) {
+        for fault in faults {
+            self.push(fault.under(prefix));
+        }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+
+    /// Whether there is no point in looking further.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= MOST
+    }
+
+    /// Goes on if nothing is wrong with the body.
+    pub(crate) fn none_in_body(self) -> Result<(), Problem> {
+        self.none(Code::Invalid)
+    }
+
+    /// Goes on if nothing is wrong with the query string.
+    pub(crate) fn none_in_query(self) -> Result<(), Problem> {
+        self.none(Code::InvalidQuery)
+    }
+
+    fn none(self, code: Code) -> Result<(), Problem> {
+        let Some(first) = self.0.first() else { return Ok(()) };
+        let first = format!("{}: {}", first.pointer, first.detail);
+        let detail = match self.0.len() {
+            1 => first,
+            MOST => format!("{MOST} mistakes or more; the first is {first}"),
+            many => format!("{many} mistakes; the first is {first}"),
+        };
+        Err(Problem::new(code, detail).with_faults(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_one_fault_and_a_request_at_most_a_hundred() {
+        let mut faults = Faults::default();
+        faults.add("", "/a", "first", "x");
+        faults.add("", "/a", "second", "x");
+        assert_eq!(faults.0.len(), 1);
+        for index in 0..200 {
+            faults.add("/jobs", &format!("/{index}"), "invalid", "x");
+        }
+        assert!(faults.is_full());
+        assert_eq!(faults.0.len(), 100);
+    }
+}

@@ -1,0 +1,28 @@
+//! The HTTP API of Harkara: who calls, what they ask, what the queue and the resources answer.
+//!
+//! ```text
+//! request ──▶ observe ──▶ auth ──▶ routes ──▶ queue, jobs ──▶ answer, or a problem (RFC 9457)
+//! ```
+//!
+//! This crate holds no state of a job and no rule about one: it checks what callers send and hands
+//! it on in one tenant's transaction.
+
+pub mod access;
+mod auth;
+mod body;
+mod cursor;
+mod faults;
+mod json;
+mod observe;
+mod openapi;
+mod origin;
+mod problem;
+mod query;
+mod routes;
+mod server;
+mod state;
+mod time;
+
+pub use routes::router;
+pub use server::{run, serve};
+pub use state::ApiState;

@@ -1,0 +1,98 @@
+//! Room: around every request.
+//! Takes: a request. Gives: the answer with its request id and security headers, problems written
+//! out, a span, metrics, a time limit.
+//! Never: logs a body, a raw path or a header; counts by anything a caller can make up.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use harkara_shared::telemetry::metric;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::origin::{REQUEST_ID, RequestId};
+use crate::problem::{Code, Problem};
+
+/// The longest a request may take, the reading of its body included.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The outermost layer. `in_flight` counts the requests that are being answered.
+pub(crate) async fn observe(
+    State(in_flight): State<TaskTracker>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let _counted = in_flight.token();
+    let started = Instant::now();
+    let id = RequestId::of(request.headers());
+    let method = method_label(request.method());
+    let route = route_label(&request);
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(id.clone());
+    let span = tracing::info_span!("request", request_id = id.as_str(), method, route);
+
+    let answer = tokio::time::timeout(LIMIT, next.run(request)).instrument(span.clone()).await;
+    let _entered = span.enter();
+    let answer = answer.unwrap_or_else(|_| {
+        let detail = format!("there was no answer within {} s: try again", LIMIT.as_secs());
+        Problem::new(Code::Timeout, detail).into_response()
+    });
+    let answer = finish(answer, &id, &path);
+    let status = answer.status().as_u16();
+    let elapsed = started.elapsed();
+    tracing::debug!(status, milliseconds = elapsed.as_secs_f64() * 1e3, "answered {status}");
+    metrics::counter!(
+        metric::HTTP_REQUESTS,
+        "method" => method, "route" => route.clone(), "status" => status.to_string()
+    )
+    .increment(1);
+    metrics::histogram!(metric::HTTP_SECONDS, "method" => method, "route" => route)
+        .record(elapsed.as_secs_f64());
+    answer
+}
+
+/// The answer to a handler that panicked.
+pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
+    Problem::of_panic(panic.as_ref()).into_response()
+}
+
+fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
+    let problem =
+        answer.extensions().get::<Problem>().cloned().or_else(|| Problem::of_framework(&answer));
+    let mut answer = match problem {
+        Some(problem) => problem.render(id.as_str(), path),
+        None => answer,
+    };
+    let headers = answer.headers_mut();
+    headers.extend(id.header().map(|value| (REQUEST_ID, value)));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// The template of the route, of which there are few, never the path.
+fn route_label(request: &Request) -> String {
+    match request.extensions().get::<MatchedPath>() {
+        Some(matched) => matched.as_str().to_owned(),
+        None => "unmatched".to_owned(),
+    }
+}
+
+/// The method, or one word for all that no route knows: callers may make up methods.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,130 @@
+//! Room: where a request comes from, as far as its jobs remember.
+//! Takes: headers. Gives: the request's id, and the trace that jobs carry.
+//! Never: believes a header that does not have its form.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use harkara_queue::job::Trace;
+use uuid::Uuid;
+
+/// `X-Request-Id`.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// `traceparent` (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The id a request goes by in answers, logs and jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The caller's, when it is 1 to 128 visible ASCII characters, else a new one.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| {
+            (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        Self(given.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a header's value.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.0).ok()
+    }
+}
+
+/// The extractor for what ties a job to its request.
+#[derive(Debug)]
+pub(crate) struct Origin(pub(crate) Trace);
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Trace {
+            traceparent: traceparent(&parts.headers),
+            request_id: parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()),
+        }))
+    }
+}
+
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    // Two of them cannot both be right.
+    let (Some(only), None) = (values.next(), values.next()) else { return None };
+    let text = only.to_str().ok()?;
+    trace_id(text).map(|_| text.to_owned())
+}
+
+/// The 32 hexadecimal digits that name the trace of a valid `traceparent`.
+pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
+    let is_hex = |text: &str, digits: usize| {
+        text.len() == digits
+            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let is_id = |text: &str, digits| is_hex(text, digits) && text.bytes().any(|byte| byte != b'0');
+    let mut parts = traceparent.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    // A later version may add parts; this one has none.
+    let fits = is_hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && is_id(trace, 32)
+        && is_id(parent, 16)
+        && is_hex(flags, 2)
+        && traceparent.len() <= 256;
+    fits.then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    #[test]
+    fn a_traceparent_of_the_right_form_names_its_trace() {
+        for text in [
+            format!("00-{TRACE}-00f067aa0ba902b7-01"),
+            format!("cc-{TRACE}-00f067aa0ba902b7-01-what-the-future-will-be-like"),
+        ] {
+            assert_eq!(trace_id(&text), Some(TRACE), "{text}");
+        }
+        for text in [
+            String::new(),
+            TRACE.to_owned(),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{TRACE}-00f067aa0ba902b7-1"),
+            format!("00-{TRACE}-0000000000000000-01"),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+        ] {
+            assert_eq!(trace_id(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_short_visible_request_id_is_taken() {
+        let of = |text: &str| {
+            let value = HeaderValue::from_bytes(text.as_bytes());
+            let headers = value.into_iter().map(|value| (REQUEST_ID, value));
+            RequestId::of(&headers.collect()).as_str().to_owned()
+        };
+        let longest = "x".repeat(128);
+        for taken in ["a", "req-1/2:é".trim_end_matches('é'), longest.as_str()] {
+            assert_eq!(of(taken), taken);
+        }
+        for replaced in ["", "a b", "a\tb", "é", &"x".repeat(129)] {
+            assert!(Uuid::parse_str(&of(replaced)).is_ok(), "{replaced}");
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Room: errors as the API answers them (RFC 9457).
+//! Takes: what went wrong. Gives: a [`Problem`], which a handler returns and [`crate::observe`]
+//! turns into `application/problem+json` once it knows the request's id and path.
+//! Never: shows a caller the text of an internal error.
+
+use std::any::Any;
+use std::error::Error;
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use harkara_jobs::fault::Fault;
+use harkara_jobs::webhook;
+use harkara_shared::database::{is_conflict, is_unavailable};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What kind of problem it is: the `code` of the answer, stable for machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    MalformedBody,
+    InvalidQuery,
+    InvalidCursor,
+    Unauthorized,
+    MissingScope,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Invalid,
+    Internal,
+    DatabaseUnavailable,
+    DatabaseBusy,
+    Timeout,
+}
+
+impl Code {
+    /// Name, status and title.
+    fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedBody => ("malformed_body", S::BAD_REQUEST, "The body cannot be read"),
+            Self::InvalidQuery => ("invalid_query", S::BAD_REQUEST, "A query parameter is wrong"),
+            Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
+            Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
+            Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
+            Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such thing"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", S::METHOD_NOT_ALLOWED, "The method is not allowed here")
+            }
+            Self::Conflict => ("conflict", S::CONFLICT, "The state does not allow it"),
+            Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedMediaType => (
+                "unsupported_media_type",
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "The content type is not supported",
+            ),
+            Self::Invalid => ("invalid", S::UNPROCESSABLE_ENTITY, "Members of the body are wrong"),
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something failed on our side"),
+            Self::DatabaseUnavailable => {
+                ("database_unavailable", S::SERVICE_UNAVAILABLE, "The database cannot be reached")
+            }
+            Self::DatabaseBusy => {
+                ("database_busy", S::SERVICE_UNAVAILABLE, "The database undid the work")
+            }
+            Self::Timeout => ("timeout", S::SERVICE_UNAVAILABLE, "The request took too long"),
+        }
+    }
+
+    /// The code of a status that the framework answered by itself.
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::BodyTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            status if status.is_client_error() => Self::MalformedBody,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// An error on its way to the caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    code: Code,
+    detail: String,
+    errors: Vec<Fault>,
+    header: Option<(HeaderName, HeaderValue)>,
+    cause: Option<String>,
+}
+
+/// The body of every error, as `application/problem+json` (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    /// A URN made of the code.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:harkara:problem:invalid")]
+    kind: String,
+    /// The same for every problem of this code.
+    #[schema(example = "Members of the body are wrong")]
+    title: &'a str,
+    /// HTTP status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What is wrong this time, for people.
+    #[schema(example = "/priority: must be from 0 to 9")]
+    detail: &'a str,
+    /// Path of the request.
+    #[schema(example = "/v1/jobs")]
+    instance: &'a str,
+    /// Stable code, for machines.
+    #[schema(example = "invalid")]
+    code: &'a str,
+    /// The request's `X-Request-Id`.
+    #[schema(example = "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11")]
+    request_id: &'a str,
+    /// What is wrong where; empty when the problem is not about single members. At most 100.
+    #[schema(value_type = Vec<FaultBody>)]
+    errors: &'a [Fault],
+}
+
+/// One mistake in a request.
+#[derive(Debug, ToSchema)]
+#[schema(as = Fault)]
+#[expect(dead_code, reason = "describes harkara_jobs::fault::Fault, which knows no HTTP")]
+pub(crate) struct FaultBody {
+    /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter when the query
+    /// string is taken as an object. Members that are missing or unknown are pointed at, too. A
+    /// body of lines is taken as `{"jobs": […]}`.
+    #[schema(example = "/priority")]
+    pointer: String,
+    /// Stable code.
+    #[schema(example = "out_of_range")]
+    code: String,
+    /// One sentence.
+    #[schema(example = "must be from 0 to 9")]
+    detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let header = match code {
+            Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout => {
+                Some((RETRY_AFTER, HeaderValue::from_static("1")))
+            }
+            _ => None,
+        };
+        Self(Box::new(Inner { code, detail: detail.into(), errors: Vec::new(), header, cause: None }))
+    }
+
+    /// There is no such thing, or it belongs to somebody else, which looks the same.
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    /// A failure on our side; `cause` goes to the log only.
+    pub(crate) fn internal(cause: impl ToString) -> Self {
+        let problem =
+            Self::new(Code::Internal, "the failure is in our log under the request's id");
+        problem.caused_by(cause)
+    }
+
+    /// The problem of a panic that was caught.
+    pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let words = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::internal(format!("panic: {}", words.unwrap_or("without words")))
+    }
+
+    /// The problem of a database error.
+    pub(crate) fn of_database(error: &sqlx::Error) -> Self {
+        if is_unavailable(error) {
+            Self::new(Code::DatabaseUnavailable, "the database cannot be reached: try again")
+                .caused_by(error)
+        } else if is_conflict(error) {
+            Self::new(Code::DatabaseBusy, "other work got in the way: try again").caused_by(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+
+    /// The problem of an error answer that the framework made by itself, if `response` is one.
+    pub(crate) fn of_framework(response: &Response) -> Option<Self> {
+        let status = response.status();
+        let is_bare = !response.headers().contains_key(CONTENT_TYPE);
+        if !(status.is_client_error() || status.is_server_error()) || !is_bare {
+            return None;
+        }
+        let code = Code::of_status(status);
+        let mut problem = match code {
+            Code::MethodNotAllowed => Self::new(code, "the header Allow names the methods"),
+            _ => Self::new(code, status.canonical_reason().unwrap_or("refused").to_lowercase()),
+        };
+        if let Some(allow) = response.headers().get(ALLOW) {
+            problem.0.header = Some((ALLOW, allow.clone()));
+        }
+        Some(problem)
+    }
+
+    pub(crate) fn with_faults(mut self, faults: Vec<Fault>) -> Self {
+        self.0.errors = faults;
+        self
+    }
+
+    fn caused_by(mut self, cause: impl ToString) -> Self {
+        self.0.cause = Some(cause.to_string());
+        self
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.code.parts().1
+    }
+
+    /// The answer. This is where a problem of ours is logged, once, inside the request's span.
+    pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
+        let (code, status, title) = self.0.code.parts();
+        match &self.0.cause {
+            Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
+                tracing::error!(code, cause, "a request failed: {cause}");
+            }
+            Some(cause) => tracing::warn!(code, cause, "a request was put off: {cause}"),
+            None => {}
+        }
+        let body = ProblemBody {
+            kind: format!("urn:harkara:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.0.detail,
+            instance,
+            code,
+            request_id,
+            errors: &self.0.errors,
+        };
+        // A struct of strings and numbers can always be written.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        let mut response = (status, headers, body).into_response();
+        if let Some((name, value)) = self.0.header.clone() {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Without a body: see [`Problem::render`].
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of_database(&error)
+    }
+}
+
+impl From<harkara_queue::Error> for Problem {
+    fn from(error: harkara_queue::Error) -> Self {
+        match error {
+            harkara_queue::Error::Database(error) => Self::of_database(&error),
+            harkara_queue::Error::Contended(_) => {
+                Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
+            }
+            other => Self::internal(chain(&other)),
+        }
+    }
+}
+
+impl From<webhook::Error> for Problem {
+    fn from(error: webhook::Error) -> Self {
+        match error {
+            webhook::Error::Database(error) => Self::of_database(&error),
+            webhook::Error::Queue(error) => error.into(),
+            webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
+            other => Self::internal(chain(&other)),
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Transparent errors repeat the words of what they wrap.
+        if !line.ends_with(&words) {
+            line.push_str(": ");
+            line.push_str(&words);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODES: [Code; 15] = [
+        Code::MalformedBody,
+        Code::InvalidQuery,
+        Code::InvalidCursor,
+        Code::Unauthorized,
+        Code::MissingScope,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::Conflict,
+        Code::BodyTooLarge,
+        Code::UnsupportedMediaType,
+        Code::Invalid,
+        Code::Internal,
+        Code::DatabaseUnavailable,
+        Code::DatabaseBusy,
+        Code::Timeout,
+    ];
+
+    #[test]
+    fn every_code_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = CODES.iter().map(|code| code.parts().0).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CODES.len());
+    }
+
+    #[test]
+    fn whoever_may_come_back_is_told_when() {
+        for code in CODES {
+            let response = Problem::new(code, "x").render("id", "/");
+            let told = response.headers().contains_key(RETRY_AFTER);
+            assert_eq!(told, response.status() == StatusCode::SERVICE_UNAVAILABLE, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_database_s_errors_are_told_apart() {
+        let status = |error: &sqlx::Error| Problem::of_database(error).status().as_u16();
+        assert_eq!(status(&sqlx::Error::PoolTimedOut), 503);
+        assert_eq!(status(&sqlx::Error::RowNotFound), 500);
+    }
+}

@@ -1,0 +1,289 @@
+//! Room: routes of jobs.
+//! Takes: a caller's request. Gives: jobs enqueued, shown, listed, cancelled and retried, each in
+//! one transaction of the caller's tenant.
+//! Never: writes a job's state itself.
+
+mod answer;
+pub(super) mod batch;
+mod request;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use chrono::Utc;
+use harkara_queue::Changed;
+use harkara_queue::job::{Enqueued, JobState};
+use harkara_queue::read::{self, JobFilter};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::JobId;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::page::{Page, Whole, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::cursor::{List, Place};
+use crate::faults::Faults;
+use crate::origin::Origin;
+use crate::problem::{Code, Problem};
+use crate::query::{Limit, PathId, Query};
+use crate::time::Moment;
+use answer::{AttemptAnswer, JobAnswer, StateName};
+use request::{Rules, read_job};
+
+/// Enqueue a job
+///
+/// With a `unique_key` that another job of the same kind holds, that job is answered instead.
+/// Needs the scope `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs",
+    tag = "jobs",
+    request_body = request::JobRequest,
+    responses(
+        (status = 201, description = "The job was enqueued", body = JobAnswer,
+            headers(("Location" = String, description = "Path of the job"))),
+        (status = 200, description = "Another job holds the unique key: this one", body = JobAnswer,
+            headers(("Location" = String, description = "Path of the job"))),
+        (status = 409, description = "The job that holds the unique key is no longer kept"),
+    )
+)]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Origin(trace): Origin,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut faults = Faults::default();
+    let rules = Rules { is_platform: caller.is_platform, trace, now: Utc::now() };
+    let job = read_job(body.text(), "", &rules, &mut faults);
+    faults.none_in_body()?;
+    // Without a fault there is a job.
+    let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let enqueued = state.engine().enqueue(&mut tx, caller.tenant, job).await?;
+    let answer = read::job(&mut tx, enqueued.id()).await?;
+    tx.commit().await?;
+    let status = match enqueued {
+        Enqueued::New(_) => StatusCode::CREATED,
+        Enqueued::Existing(_) => StatusCode::OK,
+    };
+    let id = enqueued.id();
+    let Some(job) = answer else {
+        // A key may be held for longer than its job is kept.
+        let detail = format!("the unique key is held by {id}, which is no longer kept");
+        return Err(Problem::new(Code::Conflict, detail));
+    };
+    let location = [(LOCATION, format!("/v1/jobs/{id}"))];
+    Ok((status, location, Json(JobAnswer::from(job))).into_response())
+}
+
+/// Which jobs to list. Parameters that are given must all hold.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct JobQuery {
+    /// In this state.
+    state: Option<StateName>,
+    /// Of this kind.
+    #[param(example = "http.request")]
+    kind: Option<String>,
+    /// In this queue.
+    #[param(example = "http")]
+    queue: Option<String>,
+    /// Bearing this tag.
+    tag: Option<String>,
+    /// Enqueued with this unique key.
+    unique_key: Option<String>,
+    /// Enqueued at or after this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Moment>,
+    /// Enqueued before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Moment>,
+    /// Whose last error has this code.
+    #[param(example = "http_500")]
+    error_code: Option<String>,
+    /// How many jobs a page holds.
+    #[serde(default, skip_serializing)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before, with the same filters.
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// List jobs, newest first
+///
+/// Needs the scope `jobs:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs",
+    tag = "jobs",
+    params(JobQuery),
+    responses((status = 200, description = "A page of jobs", body = Page<JobAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<JobQuery>,
+) -> Result<Json<Page<JobAnswer>>, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let list = List::of("/v1/jobs", caller.tenant, &query);
+    let before = match &query.cursor {
+        Some(cursor) => Some(job_at(state.cursors().read(list, cursor)?)),
+        None => None,
+    };
+    let filter = JobFilter {
+        state: query.state.map(JobState::from),
+        kind: query.kind,
+        queue: query.queue,
+        tag: query.tag,
+        unique_key: query.unique_key,
+        created_after: query.created_after.map(|moment| moment.0),
+        created_before: query.created_before.map(|moment| moment.0),
+        error_code: query.error_code,
+    };
+    let mut tx = state.begin(caller.tenant).await?;
+    let jobs = read::list(&mut tx, caller.tenant, &filter, before, to_read(query.limit)).await?;
+    tx.commit().await?;
+    let place = |job: &harkara_queue::job::Job| place_of(job.id);
+    Ok(Json(Page::of(jobs, query.limit, state.cursors(), list, place, JobAnswer::from)))
+}
+
+fn place_of(job: JobId) -> Place {
+    i128::from(job.as_i64()).to_be_bytes()
+}
+
+fn job_at(place: Place) -> JobId {
+    // Only places that `place_of` made come back: cursors are signed.
+    JobId::from_i64(i64::try_from(i128::from_be_bytes(place)).unwrap_or_default())
+}
+
+/// Show a job
+///
+/// Needs the scope `jobs:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
+    responses((status = 200, description = "The job", body = JobAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<JobAnswer>, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let tx = state.begin(caller.tenant).await?;
+    shown(tx, id).await
+}
+
+/// Show what came of a job's runs
+///
+/// Runs that have ended, oldest first. Needs the scope `jobs:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}/attempts",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
+    responses((status = 200, description = "The attempts", body = Whole<AttemptAnswer>))
+)]
+pub(super) async fn attempts(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<Whole<AttemptAnswer>>, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let attempts = read::attempts(&mut tx, id).await?;
+    tx.commit().await?;
+    let attempts = attempts.ok_or_else(no_job)?;
+    Ok(Json(Whole { data: attempts.into_iter().map(AttemptAnswer::from).collect() }))
+}
+
+/// Cancel a job
+///
+/// A job that waits is cancelled at once; one that runs is told to stop, and answered as `running`
+/// until it has. Needs the scope `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{id}/cancel",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
+    responses(
+        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 409, description = "The job has finished"),
+    )
+)]
+pub(super) async fn cancel(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<JobAnswer>, Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let changed = state.engine().cancel(&mut tx, id).await?;
+    allowed(changed, "cancelled", "scheduled, ready or running")?;
+    shown(tx, id).await
+}
+
+/// Retry a job
+///
+/// Makes a dead or cancelled job ready again, with all its attempts before it. Needs the scope
+/// `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{id}/retry",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
+    responses(
+        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 409, description = "The job is neither dead nor cancelled, or another job holds \
+            its unique key"),
+    )
+)]
+pub(super) async fn retry(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<JobId>,
+) -> Result<Json<JobAnswer>, Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let changed = state.engine().retry(&mut tx, id).await?;
+    allowed(changed, "retried", "dead or cancelled")?;
+    shown(tx, id).await
+}
+
+/// Goes on if the change was made.
+fn allowed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
+    let refused = |detail: String| Err(Problem::new(Code::Conflict, detail));
+    match changed {
+        Changed::Now(_) => Ok(()),
+        Changed::NotFound => Err(no_job()),
+        Changed::Refused(state) => {
+            let state = StateName::from(state).as_str();
+            refused(format!("the job is {state}; only a job that is {from} can be {verb}"))
+        }
+        Changed::KeyTaken(other) => {
+            refused(format!("the job cannot be {verb} while {other} holds its unique key"))
+        }
+    }
+}
+
+/// Ends the transaction and shows the job as it stands in it.
+async fn shown(mut tx: TenantTx, id: JobId) -> Result<Json<JobAnswer>, Problem> {
+    let job = read::job(&mut tx, id).await?;
+    tx.commit().await?;
+    job.map(|job| Json(job.into())).ok_or_else(no_job)
+}
+
+fn no_job() -> Problem {
+    Problem::not_found("job")
+}

@@ -1,0 +1,355 @@
+//! Room: a wanted job, from JSON to [`NewJob`].
+//! Takes: the text of one job. Gives: a job that keeps every rule, or all that is wrong with it.
+//! Never: touches the database.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Months, TimeDelta, Utc};
+use harkara_jobs::catalogue::{self, KINDS, Kind};
+use harkara_queue::job::{MAX_PAYLOAD_BYTES, NewJob, Trace, Unique};
+use harkara_shared::backoff::{Backoff, Jitter};
+use harkara_shared::config::{QUEUE_NAME_RULE, is_queue_name};
+use harkara_shared::duration::HumanDuration;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::faults::Faults;
+use crate::json;
+use crate::time::Moment;
+
+/// Bytes of one job's JSON: its payload and room for the rest.
+const MAX_JOB_BYTES: usize = 1 << 20;
+/// Tags of one job.
+const MAX_TAGS: usize = 20;
+/// Characters of a tag.
+const MAX_TAG: usize = 64;
+/// Characters of a unique key.
+const MAX_KEY: usize = 256;
+/// How far ahead a job may be due: ten years.
+const HORIZON: Months = Months::new(120);
+/// How long ago a job may have been due: a client's clock may be wrong, or its request late.
+const LATE: TimeDelta = TimeDelta::hours(24);
+
+/// A job that is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = NewJob, example = json!({
+    "kind": "http.request",
+    "payload": {"method": "POST", "url": "https://example.com/hook", "body": {"order": 42}},
+    "delay": "5m",
+    "unique_key": "order-42",
+    "tags": ["orders"]
+}))]
+pub(crate) struct JobRequest {
+    /// What is to be done.
+    #[schema(value_type = String, required, nullable = false, example = "http.request")]
+    kind: Option<String>,
+    /// What its handler is given; at most 256 KiB of JSON.
+    #[schema(value_type = Object, required, nullable = false)]
+    payload: Option<Box<RawValue>>,
+    /// Queue it waits in; by default its kind's.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,63}$", example = "http")]
+    queue: Option<String>,
+    /// 0 (first) to 9.
+    #[schema(minimum = 0, maximum = 9, default = 5)]
+    priority: Option<i64>,
+    /// Not before this time, which is at most ten years ahead; one of the last 24 hours means now.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Moment>,
+    /// Not before this long from now, up to ten years; instead of `run_at`.
+    #[schema(value_type = Option<String>, example = "5m")]
+    delay: Option<HumanDuration>,
+    /// At most one job of its kind with this key at a time.
+    #[schema(min_length = 1, max_length = 256)]
+    unique_key: Option<String>,
+    /// How long the key is taken, `1s` to `366d`; by default until the job has finished.
+    #[schema(value_type = Option<String>, example = "24h")]
+    unique_for: Option<HumanDuration>,
+    /// Not yet supported: refused.
+    #[schema(value_type = Option<String>)]
+    ordering_key: Option<IgnoredAny>,
+    /// Runs that may fail before it is dead; by default its kind's.
+    #[schema(minimum = 1, maximum = 100)]
+    max_attempts: Option<i64>,
+    /// Longest run, `100ms` to `24h`; by default its kind's.
+    #[schema(value_type = Option<String>, example = "30s")]
+    timeout: Option<HumanDuration>,
+    /// Waits between failed runs; members that are left out are its kind's.
+    #[schema(value_type = Option<BackoffRequest>)]
+    backoff: Option<Box<RawValue>>,
+    /// Words to search by: at most 20, each 1 to 64 characters, none twice.
+    #[schema(value_type = Option<Vec<String>>, max_items = 20)]
+    tags: Option<Vec<String>>,
+    /// Not yet supported: refused.
+    #[schema(value_type = Option<Vec<Object>>)]
+    limits: Option<IgnoredAny>,
+}
+
+/// Waits between failed runs: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = Backoff)]
+pub(crate) struct BackoffRequest {
+    /// The wait after the first failure, from `1ms` to `max`.
+    #[schema(value_type = Option<String>, example = "1s")]
+    base: Option<HumanDuration>,
+    /// By how much each further failure lengthens the wait.
+    #[schema(minimum = 1, maximum = 10, example = 2)]
+    factor: Option<f64>,
+    /// The longest wait, at most `7d`.
+    #[schema(value_type = Option<String>, example = "1h")]
+    max: Option<HumanDuration>,
+    /// `full`: anywhere up to the wait; `equal`: half of it and anywhere up to the other half;
+    /// `none`: exactly the wait.
+    jitter: Option<JitterName>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Jitter)]
+pub(crate) enum JitterName {
+    Full,
+    Equal,
+    None,
+}
+
+/// What the jobs of one request have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Whether the caller acts for the built-in tenant, which may enqueue every kind.
+    pub(crate) is_platform: bool,
+    /// Where the jobs come from.
+    pub(crate) trace: Trace,
+    /// The moment they are read.
+    pub(crate) now: DateTime<Utc>,
+}
+
+/// Reads one job, whose text is JSON and stands at `prefix` of the request. `None` only together
+/// with a fault.
+pub(crate) fn read_job(
+    text: &str,
+    prefix: &str,
+    rules: &Rules,
+    faults: &mut Faults,
+) -> Option<NewJob> {
+    if text.len() > MAX_JOB_BYTES {
+        faults.add(prefix, "", "too_large", "a job has at most 1 MiB of JSON");
+        return None;
+    }
+    json::check_storable(text, prefix, faults);
+    let request: JobRequest = json::decode(text, prefix, faults)?;
+    let mut reader = Reader { prefix, rules, faults };
+    let kind = reader.kind(request.kind.as_deref());
+    let payload = reader.payload(request.payload, kind);
+    reader.not_supported("/ordering_key", request.ordering_key);
+    reader.not_supported("/limits", request.limits);
+    let run_at = reader.run_at(request.run_at, request.delay);
+    let queue = reader.queue(request.queue);
+    let priority = reader.number("/priority", request.priority, 0, 9);
+    let max_attempts = reader.number("/max_attempts", request.max_attempts, 1, 100);
+    let timeout = reader.timeout(request.timeout);
+    let backoff = reader.backoff(request.backoff.as_deref(), kind);
+    let unique = reader.unique(request.unique_key, request.unique_for);
+    let tags = reader.tags(request.tags);
+    let mut job = kind?.job(payload?);
+    if let Some(queue) = queue {
+        job.queue = queue;
+    }
+    if let Some(priority) = priority {
+        job.priority = priority;
+    }
+    if let Some(max_attempts) = max_attempts {
+        job.max_attempts = u16::from(max_attempts);
+    }
+    if let Some(timeout) = timeout {
+        job.timeout = timeout;
+    }
+    if let Some(backoff) = backoff {
+        job.backoff = backoff;
+    }
+    job.run_at = run_at;
+    job.unique = unique;
+    job.tags = tags;
+    job.trace = rules.trace.clone();
+    Some(job)
+}
+
+/// Checks members, each by its rule. What is answered for a member with a fault is of no account.
+struct Reader<'a> {
+    prefix: &'a str,
+    rules: &'a Rules,
+    faults: &'a mut Faults,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, pointer: &str, code: &'static str, detail: impl Into<String>) {
+        self.faults.add(self.prefix, pointer, code, detail);
+    }
+
+    fn kind(&mut self, name: Option<&str>) -> Option<&'static Kind> {
+        let Some(name) = name else {
+            self.fault("/kind", "missing", "must be there");
+            return None;
+        };
+        let is_open = |kind: &&Kind| self.rules.is_platform || !kind.platform_only;
+        let found = catalogue::find(name).filter(is_open);
+        if found.is_none() {
+            let known: Vec<&str> = KINDS.iter().filter(is_open).map(|kind| kind.name).collect();
+            let detail = format!("is not a kind; kinds are {}", known.join(", "));
+            self.fault("/kind", "unknown_kind", detail);
+        }
+        found
+    }
+
+    fn payload(
+        &mut self,
+        payload: Option<Box<RawValue>>,
+        kind: Option<&Kind>,
+    ) -> Option<Box<RawValue>> {
+        let Some(payload) = payload else {
+            self.fault("/payload", "missing", "must be there, and be an object");
+            return None;
+        };
+        if !json::is_object(payload.get()) {
+            self.fault("/payload", "invalid", "must be an object");
+        } else if payload.get().len() > MAX_PAYLOAD_BYTES {
+            let found = payload.get().len();
+            let detail = format!("must be at most 256 KiB of JSON, not {found} bytes");
+            self.fault("/payload", "too_large", detail);
+        } else if let Some(kind) = kind {
+            let faults = kind.check(&payload).into_iter().map(json::precise).collect();
+            self.faults.extend(&format!("{}/payload", self.prefix), faults);
+        }
+        Some(payload)
+    }
+
+    fn not_supported(&mut self, pointer: &str, given: Option<IgnoredAny>) {
+        if given.is_some() {
+            let detail = "is not supported yet: it arrives with the limits of lanes";
+            self.fault(pointer, "not_supported", detail);
+        }
+    }
+
+    fn run_at(
+        &mut self,
+        run_at: Option<Moment>,
+        delay: Option<HumanDuration>,
+    ) -> Option<DateTime<Utc>> {
+        let now = self.rules.now;
+        let horizon = now.checked_add_months(HORIZON).unwrap_or(now);
+        if run_at.is_some() && delay.is_some() {
+            self.fault("/delay", "exclusive", "cannot stand beside run_at");
+        }
+        if let Some(Moment(moment)) = run_at {
+            if moment < now - LATE {
+                let detail = "is in the far past: it may be at most 24 hours ago";
+                self.fault("/run_at", "out_of_range", detail);
+            } else if moment > horizon {
+                self.fault("/run_at", "out_of_range", "must be at most ten years ahead");
+            }
+            return Some(moment).filter(|moment| *moment > now);
+        }
+        let HumanDuration(delay) = delay.filter(|delay| !delay.0.is_zero())?;
+        let moment =
+            TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay));
+        let moment = moment.filter(|moment| *moment <= horizon);
+        if moment.is_none() {
+            self.fault("/delay", "out_of_range", "must be at most ten years");
+        }
+        moment
+    }
+
+    fn queue(&mut self, name: Option<String>) -> Option<String> {
+        if name.as_deref().is_some_and(|name| !is_queue_name(name)) {
+            self.fault("/queue", "invalid", format!("is not a queue's name: {QUEUE_NAME_RULE}"));
+        }
+        name
+    }
+
+    fn number(&mut self, pointer: &str, given: Option<i64>, least: u8, most: u8) -> Option<u8> {
+        let given = given?;
+        let fits = u8::try_from(given).ok().filter(|number| (least..=most).contains(number));
+        if fits.is_none() {
+            let detail = format!("must be from {least} to {most}, not {given}");
+            self.fault(pointer, "out_of_range", detail);
+        }
+        fits
+    }
+
+    fn timeout(&mut self, given: Option<HumanDuration>) -> Option<Duration> {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(24 * 60 * 60));
+        let HumanDuration(timeout) = given?;
+        if !(least..=most).contains(&timeout) {
+            self.fault("/timeout", "out_of_range", "must be from 100ms to 24h");
+        }
+        Some(timeout)
+    }
+
+    fn backoff(&mut self, given: Option<&RawValue>, kind: Option<&Kind>) -> Option<Backoff> {
+        let prefix = format!("{}/backoff", self.prefix);
+        let request: BackoffRequest = json::decode(given?.get(), &prefix, self.faults)?;
+        let usual = kind.map_or_else(Backoff::default, Kind::backoff);
+        let or = |given: Option<HumanDuration>, usual| given.map_or(usual, Duration::from);
+        let backoff = Backoff {
+            base: or(request.base, usual.base),
+            factor: request.factor.unwrap_or(usual.factor),
+            max: or(request.max, usual.max),
+            jitter: request.jitter.map_or(usual.jitter, Jitter::from),
+        };
+        if let Err(breaches) = backoff.validate() {
+            for (field, detail) in breaches {
+                self.fault(&format!("/backoff/{field}"), "out_of_range", detail);
+            }
+        }
+        Some(backoff)
+    }
+
+    fn unique(&mut self, key: Option<String>, hold: Option<HumanDuration>) -> Option<Unique> {
+        let day = 24 * 60 * 60;
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(366 * day));
+        if hold.is_some_and(|hold| !(least..=most).contains(&hold.0)) {
+            self.fault("/unique_for", "out_of_range", "must be from 1s to 366d");
+        }
+        let Some(key) = key else {
+            if hold.is_some() {
+                self.fault("/unique_for", "needs_unique_key", "makes sense with unique_key only");
+            }
+            return None;
+        };
+        if !(1..=MAX_KEY).contains(&key.chars().count()) {
+            self.fault("/unique_key", "length", format!("must have 1 to {MAX_KEY} characters"));
+        }
+        Some(Unique { key, hold: hold.map(Duration::from) })
+    }
+
+    fn tags(&mut self, tags: Option<Vec<String>>) -> Vec<String> {
+        let tags = tags.unwrap_or_default();
+        if tags.len() > MAX_TAGS {
+            self.fault("/tags", "too_many", format!("must be at most {MAX_TAGS}"));
+            return tags;
+        }
+        let mut seen = HashSet::new();
+        for (index, tag) in tags.iter().enumerate() {
+            let pointer = format!("/tags/{index}");
+            if !(1..=MAX_TAG).contains(&tag.chars().count()) {
+                self.fault(&pointer, "length", format!("must have 1 to {MAX_TAG} characters"));
+            } else if !seen.insert(tag.as_str()) {
+                self.fault(&pointer, "duplicate", "stands here twice");
+            }
+        }
+        tags
+    }
+}
+
+impl From<JitterName> for Jitter {
+    fn from(name: JitterName) -> Self {
+        match name {
+            JitterName::Full => Self::Full,
+            JitterName::Equal => Self::Equal,
+            JitterName::None => Self::None,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Room: the table of routes.
+//! Takes: the state. Gives: the router, and with it the OpenAPI document, from the same list.
+//! Never: holds a handler.
+
+mod deliveries;
+mod events;
+mod jobs;
+mod page;
+mod webhooks;
+
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use harkara_shared::process::health_routes;
+use harkara_shared::telemetry::Metrics;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::problem::Problem;
+use crate::{ApiState, observe, openapi};
+
+/// The API as a router: every route, each answer finished as [`crate::observe`] says.
+pub fn router(state: ApiState) -> Router {
+    // The registry must stand before the first request is counted.
+    let _registry = Metrics::of_process();
+    let in_flight = state.in_flight().clone();
+    let health = health_routes(state.readiness().clone());
+    let (routes, document) = described();
+    routes
+        .route("/openapi.json", get(async move || Json(document.clone())))
+        .with_state(state)
+        .merge(health)
+        .fallback(async || Problem::not_found("route"))
+        .layer(CatchPanicLayer::custom(observe::caught))
+        .layer(middleware::from_fn_with_state(in_flight, observe::observe))
+}
+
+/// The routes of resources, and the document of all routes.
+fn described() -> (Router<ApiState>, OpenApi) {
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(jobs::list, jobs::create))
+        .routes(routes!(jobs::batch::create_batch))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::attempts))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(events::post))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
+        .routes(routes!(webhooks::secret))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::attempts))
+        .split_for_parts();
+    (routes, openapi::complete(document))
+}

@@ -1,0 +1,50 @@
+//! Room: pages of lists.
+//! Takes: one item more than a page holds. Gives: the page and the cursor of the next one.
+//! Never: counts a list.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::cursor::{Cursors, List, Place};
+use crate::query::Limit;
+
+/// A page of a list, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// The items.
+    pub(crate) data: Vec<T>,
+    /// For the parameter `cursor` of the next page; null at the end of the list.
+    #[schema(required, example = "AQAAAAAAAAAAAAAAAAAAAAA…")]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// All items of a list that has no pages.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Whole<T> {
+    /// The items, oldest first.
+    pub(crate) data: Vec<T>,
+}
+
+/// How many items to read for a page: one more shows that another page follows.
+pub(crate) fn to_read(limit: Limit) -> u32 {
+    limit.get().saturating_add(1)
+}
+
+impl<T> Page<T> {
+    /// The page of what was read with [`to_read`].
+    pub(crate) fn of<I>(
+        mut items: Vec<I>,
+        limit: Limit,
+        cursors: &Cursors,
+        list: List,
+        place: impl Fn(&I) -> Place,
+        show: impl Fn(I) -> T,
+    ) -> Self {
+        let size = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+        let more = items.len() > size;
+        items.truncate(size);
+        let last = items.last().filter(|_| more);
+        let next_cursor = last.and_then(|item| cursors.write(list, place(item)));
+        Self { data: items.into_iter().map(show).collect(), next_cursor }
+    }
+}

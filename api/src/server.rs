@@ -1,0 +1,82 @@
+//! Room: the API's process.
+//! Takes: settings, or a listener and a state. Gives: answers until it is told to stop.
+//! Never: drops a request that is being answered, or waits for a connection on which nobody asks.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use harkara_queue::Engine;
+use harkara_shared::config::{ConfigErrors, Needed, Settings};
+use harkara_shared::database;
+use harkara_shared::egress::Egress;
+use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::telemetry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{ApiState, router};
+
+/// How long a stopping server waits for connections to close by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the last answers to leave.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// Serves requests until `stop` is cancelled, then lets those that are being answered finish, which
+/// the time limit of requests bounds, and closes connections that are idle.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let in_flight = state.in_flight().clone();
+    let server = axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    // A connection on which no request was ever begun does not close by itself.
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+        in_flight.close();
+        in_flight.wait().await;
+        tokio::time::sleep(FLUSH).await;
+    };
+    tokio::select! {
+        served = server.into_future() => served.context("the listener failed"),
+        () = patience => Ok(()),
+    }
+}
+
+/// What the binary does: listens, waits for its database, and serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`ConfigErrors`] when settings are missing; others when the address is taken, the database is not
+/// there for a minute, or its schema is not the one of this release.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    telemetry::start_log(&settings);
+    settings.require(&[Needed::Database, Needed::MasterKey])?;
+    let (Some(database), Some(keys)) = (&settings.database, settings.master_keys.clone()) else {
+        // `require` has just said that they are there.
+        return Err(ConfigErrors(Vec::new()).into());
+    };
+    let pool = database::pool(database, "harkara-api")?;
+    let egress = Egress::new(settings.egress_allow.clone())?;
+    let stop = process::stop_on_signal()?;
+    let listener = process::bind(settings.api_addr).await?;
+    let ready = async {
+        database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+        database::check_schema(&pool).await
+    };
+    tokio::select! {
+        ready = ready => ready?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    let engine = Engine::new(pool.clone(), settings.notify);
+    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    tracing::info!("the API listens on http://{}", listener.local_addr()?);
+    serve(listener, ApiState::new(pool.clone(), engine, keys, egress, readiness), stop).await?;
+    pool.close().await;
+    Ok(())
+}

@@ -1,0 +1,5 @@
+-- Makes a tenant, or answers nothing when its slug is taken. Served by tenants_slug_key.
+insert into app.tenants (id, slug, name, sla_tier)
+values ($1::uuid, $2::text, $3::text, $4::text)
+on conflict (slug) do nothing
+returning id, slug, name, sla_tier, status, created_at

@@ -1,0 +1,91 @@
+//! Room: what handlers work with.
+//! Takes: pool, queue, keys and clients made at start-up. Gives: them.
+//! Never: holds anything that another process would need to know.
+
+use std::sync::Arc;
+
+use harkara_queue::Engine;
+use harkara_shared::egress::Egress;
+use harkara_shared::id::TenantId;
+use harkara_shared::database::TenantTx;
+use harkara_shared::process::Readiness;
+use harkara_shared::vault::MasterKeys;
+use sqlx::PgPool;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Keyring;
+use crate::cursor::Cursors;
+use crate::problem::Problem;
+
+/// Shared by all requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ApiState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    engine: Engine,
+    keys: MasterKeys,
+    egress: Egress,
+    readiness: Readiness,
+    keyring: Keyring,
+    cursors: Cursors,
+    in_flight: TaskTracker,
+}
+
+impl ApiState {
+    /// The state of an API on `pool`, whose login works across tenants.
+    #[must_use]
+    pub fn new(
+        pool: PgPool,
+        engine: Engine,
+        keys: MasterKeys,
+        egress: Egress,
+        readiness: Readiness,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            keyring: Keyring::new(pool.clone(), &keys),
+            cursors: Cursors::new(&keys),
+            in_flight: TaskTracker::new(),
+            pool,
+            engine,
+            keys,
+            egress,
+            readiness,
+        }))
+    }
+
+    /// A transaction of the tenant.
+    pub(crate) async fn begin(&self, tenant: TenantId) -> Result<TenantTx, Problem> {
+        Ok(TenantTx::begin(&self.0.pool, tenant).await?)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn keys(&self) -> &MasterKeys {
+        &self.0.keys
+    }
+
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.0.egress
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.0.readiness
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    pub(crate) fn cursors(&self) -> &Cursors {
+        &self.0.cursors
+    }
+
+    /// Counts the requests that are being answered.
+    pub(crate) fn in_flight(&self) -> &TaskTracker {
+        &self.0.in_flight
+    }
+}

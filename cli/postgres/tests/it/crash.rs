@@ -1,0 +1,226 @@
+//! Whoever dies, and however: no server is left, and no committed row is lost.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harkara_postgres::{Cluster, Options, Shutdown};
+use sqlx::Executor;
+
+use crate::{cluster_of, directory, kill, leave_a_mark, lives, options, start, until};
+
+/// Names the data directory to the process that plays Harkara; see [`holder`].
+const HOLD: &str = "HARKARA_TEST_HOLD";
+
+/// Not a test: another process that holds a cluster until it is killed.
+#[tokio::test]
+#[ignore = "run by other tests as a process of its own"]
+async fn holder() {
+    let Some(data) = std::env::var_os(HOLD) else {
+        return;
+    };
+    let data = Path::new(&data);
+    let cluster = Cluster::start(Options {
+        ephemeral: data.ends_with("ephemeral"),
+        ..options(data)
+    })
+    .await
+    .unwrap();
+    leave_a_mark(&cluster.url()).await;
+    // Also with a session of its own that is in the midst of something.
+    let mut session = crate::connect(&cluster.url()).await;
+    fs::write(data.join("held"), cluster.postmaster_pid().to_string()).unwrap();
+    let _ = session.execute("select pg_sleep(600)").await;
+    panic!("the holder outlived its server");
+}
+
+fn hold(data: &Path) -> Child {
+    fs::create_dir_all(data).unwrap();
+    Command::new(std::env::current_exe().unwrap())
+        .args(["crash::holder", "--exact", "--ignored", "--nocapture"])
+        .env(HOLD, data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The postmaster's process id, once the holder says that it runs.
+fn held(data: &Path, holder: &mut Child) -> u32 {
+    let mut pid = None;
+    until("the holder is ready", || {
+        assert!(holder.try_wait().unwrap().is_none(), "the holder ended");
+        pid = fs::read_to_string(data.join("held"))
+            .ok()
+            .and_then(|text| text.parse().ok());
+        pid.is_some()
+    });
+    pid.unwrap()
+}
+
+fn kill_and_reap(holder: &mut Child) {
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_holder_takes_the_server_along_in_good_order() {
+    let dir = directory();
+    let mut holder = hold(dir.path());
+    let server = held(dir.path(), &mut holder);
+    assert!(lives(server));
+    kill_and_reap(&mut holder);
+    until("the server is gone", || !lives(server));
+    let log = fs::read_to_string(dir.path().join("postgres.log")).unwrap();
+    assert!(log.contains("received fast shutdown request"), "{log}");
+    assert!(log.contains("database system is shut down"), "{log}");
+    let cluster = start(dir.path()).await;
+    assert_eq!(leave_a_mark(&cluster.url()).await, 2);
+}
+
+#[test]
+fn a_killed_holder_of_an_ephemeral_cluster_leaves_no_directory() {
+    let dir = directory();
+    let data = dir.path().join("ephemeral");
+    let mut holder = hold(&data);
+    let server = held(&data, &mut holder);
+    kill_and_reap(&mut holder);
+    until("the server is gone", || !lives(server));
+    until("the directory is gone", || !data.exists());
+}
+
+#[tokio::test]
+async fn a_copy_held_by_another_process_is_refused() {
+    let dir = directory();
+    let mut holder = hold(dir.path());
+    let server = held(dir.path(), &mut holder);
+    let error = Cluster::start(options(dir.path())).await.unwrap_err();
+    assert!(error.to_string().contains("another Harkara"), "{error}");
+    assert!(lives(server));
+    kill_and_reap(&mut holder);
+    // At once: the start waits for the predecessor's shutdown.
+    let cluster = start(dir.path()).await;
+    assert_eq!(leave_a_mark(&cluster.url()).await, 2);
+}
+
+#[tokio::test]
+async fn a_holder_killed_at_any_moment_of_its_start_leaves_nothing_running() {
+    for step in 0..8 {
+        let dir = directory();
+        let mut holder = hold(dir.path());
+        // Not a wait for anything: the moment of death, spread over initdb and the server's start.
+        std::thread::sleep(Duration::from_millis(step * 150));
+        kill_and_reap(&mut holder);
+        until("nothing runs on the directory", || {
+            processes_on(dir.path()).is_empty()
+        });
+        let cluster = start(dir.path()).await;
+        assert!(leave_a_mark(&cluster.url()).await >= 1);
+        cluster.stop(Shutdown::Immediate).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_start_given_up_at_any_moment_leaves_nothing_running() {
+    for step in 0..4 {
+        let dir = directory();
+        let start = tokio::spawn(Cluster::start(options(dir.path())));
+        tokio::time::sleep(Duration::from_millis(step * 300)).await;
+        start.abort();
+        drop(start.await);
+        until("nothing runs on the directory", || {
+            processes_on(dir.path()).is_empty()
+        });
+    }
+}
+
+/// The command lines that name a directory.
+fn processes_on(dir: &Path) -> Vec<String> {
+    let output = Command::new("ps").args(["-eo", "args"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.contains(dir.to_str().unwrap()))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn a_killed_postmaster_is_noticed_and_the_next_start_recovers() {
+    let dir = directory();
+    let mut cluster = start(dir.path()).await;
+    assert_eq!(leave_a_mark(&cluster.url()).await, 1);
+    // A session that is busy when its postmaster dies: it holds the shared memory for a while.
+    let mut session = crate::connect(&cluster.url()).await;
+    let busy = tokio::spawn(async move {
+        let _ = session.execute("select pg_sleep(2)").await;
+    });
+    tokio::task::yield_now().await;
+    kill(cluster.postmaster_pid());
+    cluster.exited().await;
+    assert!(!cluster.is_running());
+    cluster.start_again().await.unwrap();
+    assert_eq!(leave_a_mark(&cluster.url()).await, 2);
+    busy.await.unwrap();
+
+    kill(cluster.postmaster_pid());
+    drop(cluster);
+    let cluster = start(dir.path()).await;
+    assert_eq!(leave_a_mark(&cluster.url()).await, 3);
+}
+
+#[tokio::test]
+async fn a_stop_like_a_crash_recovers_to_the_same_urls() {
+    let dir = directory();
+    let mut cluster = start(dir.path()).await;
+    let url = cluster.url();
+    for expected in 1..=3 {
+        assert_eq!(leave_a_mark(&url).await, expected);
+        cluster.stop_immediate().await.unwrap();
+        assert!(!cluster.is_running());
+        cluster.start_again().await.unwrap();
+        cluster.start_again().await.unwrap();
+        assert_eq!(cluster.url(), url);
+    }
+    let log = fs::read_to_string(cluster.log_file()).unwrap();
+    assert!(log.contains("automatic recovery in progress"), "{log}");
+}
+
+#[tokio::test]
+async fn a_pid_file_that_names_a_stranger_or_ourselves_is_not_a_rival() {
+    let dir = directory();
+    let cluster = start(dir.path()).await;
+    let pid_file = cluster_of(dir.path()).join("postmaster.pid");
+    let text = fs::read_to_string(&pid_file).unwrap();
+    cluster.stop(Shutdown::Fast).await.unwrap();
+    // As after a container's restart, where process ids begin anew: the stale file names us.
+    let (_, rest) = text.split_once('\n').unwrap();
+    fs::write(&pid_file, format!("{}\n{rest}", std::process::id())).unwrap();
+    let owner = fs::metadata(cluster_of(dir.path())).unwrap();
+    chown(&pid_file, Some(owner.uid()), Some(owner.gid())).unwrap();
+    let started = Instant::now();
+    let cluster = start(dir.path()).await;
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(leave_a_mark(&cluster.url()).await, 1);
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_still_lets_the_server_end_with_us() {
+    let dir = directory();
+    let cluster = start(dir.path()).await;
+    let server = cluster.postmaster_pid();
+    let output = Command::new("ps")
+        .args(["-o", "ppid=", "-p", &server.to_string()])
+        .output()
+        .unwrap();
+    let shell = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap();
+    kill(shell);
+    until("the loss is noticed", || !cluster.is_running());
+    assert!(lives(server));
+    drop(cluster);
+    until("the server is gone", || !lives(server));
+}

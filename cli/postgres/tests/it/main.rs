@@ -1,0 +1,101 @@
+//! The embedded database against the machine's own PostgreSQL: what it keeps, where it lies, and
+//! that nothing of it is left behind.
+//!
+//! The tests run as root and as an ordinary user; what only root can meet is skipped elsewhere.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod crash;
+mod lifecycle;
+mod places;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use harkara_postgres::{Cluster, Installation, Options, discover};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use sqlx::{Connection, Executor, PgConnection, Row};
+use tempfile::TempDir;
+
+/// How long anything may take before a test calls it broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The machine's PostgreSQL, or the one named as for the command itself, to try several versions.
+fn installation() -> Installation {
+    let configured = std::env::var_os("HARKARA_PG_BIN");
+    discover(configured.as_deref().map(Path::new)).unwrap()
+}
+
+/// An empty directory that the server's account can pass through.
+fn directory() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("harkara-it-")
+        .permissions(Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap()
+}
+
+fn options(data_dir: &Path) -> Options {
+    Options {
+        settings: vec![("shared_buffers".to_owned(), "16MB".to_owned())],
+        ..Options::new(data_dir, installation())
+    }
+}
+
+async fn start(data_dir: &Path) -> Cluster {
+    Cluster::start(options(data_dir)).await.unwrap()
+}
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap()
+}
+
+/// Adds a committed row and says how many there are.
+async fn leave_a_mark(url: &str) -> i64 {
+    let mut connection = connect(url).await;
+    connection
+        .execute("create table if not exists marks (); insert into marks default values")
+        .await
+        .unwrap();
+    let row = connection.fetch_one("select count(*) from marks").await;
+    row.unwrap().get(0)
+}
+
+/// Polls until `condition` holds; fails the test when it never does.
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn pid(raw: u32) -> Pid {
+    Pid::from_raw(raw.try_into().unwrap()).unwrap()
+}
+
+fn lives(raw: u32) -> bool {
+    test_kill_process(pid(raw)).is_ok()
+}
+
+fn kill(raw: u32) {
+    kill_process(pid(raw), Signal::KILL).unwrap();
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The cluster's directory below a data directory.
+fn cluster_of(data_dir: &Path) -> std::path::PathBuf {
+    data_dir.join(format!("postgres-{}", installation().major()))
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! Room: the database of `up`: the one of `DATABASE_URL`, else a private one.
+//! Takes: settings and a data directory. Gives: an address that works until [`Database::stop`].
+//! Never: starts a private cluster where production is declared.
+
+use std::path::Path;
+
+use anyhow::Context;
+use harkara_postgres::{Cluster, Options, Shutdown, discover};
+use harkara_shared::config::Settings;
+use harkara_shared::database::DatabaseSettings;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::home::Home;
+use super::{own_settings, say};
+
+/// A database that runs, or one that somebody else runs.
+pub(super) struct Database {
+    pub(super) settings: DatabaseSettings,
+    private: Option<Private>,
+}
+
+struct Private {
+    done: CancellationToken,
+    watch: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Database {
+    pub(super) async fn start(settings: &Settings, home: &Home) -> anyhow::Result<Self> {
+        if let Some(given) = &settings.database {
+            say("  database   the one of DATABASE_URL");
+            return Ok(Self {
+                settings: given.clone(),
+                private: None,
+            });
+        }
+        anyhow::ensure!(
+            !settings.production,
+            "HARKARA_PRODUCTION is on and DATABASE_URL is not set: a private database is for \
+             development only"
+        );
+        let installation = discover(settings.pg_bin.as_deref().map(Path::new))?;
+        let version = installation.version().to_owned();
+        let cluster = Cluster::start(Options::new(home.path(), installation)).await?;
+        for notice in cluster.notices() {
+            say(&format!("  note       {notice}"));
+        }
+        say(&format!(
+            "  database   {version}, private, in {}",
+            cluster.data_dir().display()
+        ));
+        let url = cluster.url();
+        home.keep_database_url(&url)?;
+        let done = CancellationToken::new();
+        let watch = tokio::spawn(watch(cluster, done.clone()));
+        Ok(Self {
+            settings: own_settings(settings, url),
+            private: Some(Private { done, watch }),
+        })
+    }
+
+    /// Ends a private database after everybody who used it.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let Some(private) = self.private else {
+            return Ok(());
+        };
+        private.done.cancel();
+        private.watch.await.context("the private database")?
+    }
+}
+
+/// Keeps a private server running: one that ends by itself, killed for its memory perhaps, is
+/// started again and recovers.
+async fn watch(mut cluster: Cluster, done: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = done.cancelled() => break,
+            () = cluster.exited() => {}
+        }
+        tracing::error!("the private database ended by itself: starting it again");
+        while let Err(error) = cluster.start_again().await {
+            tracing::error!(%error, "the private database does not start: trying again");
+            tokio::select! {
+                () = done.cancelled() => return Ok(()),
+                () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+            }
+        }
+    }
+    cluster
+        .stop(Shutdown::Fast)
+        .await
+        .context("stopping the private database")
+}

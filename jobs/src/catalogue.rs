@@ -1,0 +1,197 @@
+//! Room: the catalogue of kinds.
+//! Takes: a kind's name. Gives: its defaults, its check of a payload, its handler.
+//! Never: knows what a kind does.
+//!
+//! A new kind is one file in `kinds/` and one line in [`KINDS`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_queue::job::{JobError, NewJob, Trace};
+use harkara_queue::{Handler, Run, Verdict};
+use harkara_shared::backoff::Backoff;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::fault::Fault;
+use crate::kinds;
+use crate::services::Services;
+
+/// What a kind of job must say of itself. The doc comment of an implementation answers four
+/// questions: what it changes, why running it twice is safe, what it calls, and what a person does
+/// when it is dead.
+pub trait JobKind: Send + Sync + 'static {
+    /// Name, `noun.verb`; stands in rows, so it is never changed.
+    const KIND: &'static str;
+    /// Queue it waits in unless a job says otherwise.
+    const QUEUE: &'static str;
+    /// Runs that may fail.
+    const MAX_ATTEMPTS: u16;
+    /// Longest run.
+    const TIMEOUT: Duration;
+    /// Only the platform itself, not a tenant, may enqueue it.
+    const PLATFORM_ONLY: bool = false;
+    /// What its payload holds. Unknown members should be refused.
+    type Args: DeserializeOwned + Send + 'static;
+
+    /// Waits between failed runs.
+    fn backoff() -> Backoff {
+        Backoff::default()
+    }
+
+    /// Rules beyond the payload's shape.
+    fn check(_args: &Self::Args) -> Vec<Fault> {
+        Vec::new()
+    }
+
+    /// Runs one job. Says what went wrong, never what happens next; writes no job state.
+    fn run(
+        args: Self::Args,
+        run: Run,
+        services: Arc<Services>,
+    ) -> impl Future<Output = Verdict> + Send;
+}
+
+/// Priority of a job that names none: in the middle of 0 to 9.
+pub const DEFAULT_PRIORITY: u8 = 5;
+
+type RunFn = fn(Run, Arc<Services>) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
+
+/// A kind as the other rooms see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Name.
+    pub name: &'static str,
+    /// Default queue.
+    pub queue: &'static str,
+    /// Default number of runs that may fail.
+    pub max_attempts: u16,
+    /// Default timeout.
+    pub timeout: Duration,
+    /// Only the built-in tenant `platform` may enqueue it.
+    pub platform_only: bool,
+    backoff: fn() -> Backoff,
+    check: fn(&RawValue) -> Vec<Fault>,
+    run: RunFn,
+}
+
+impl Kind {
+    const fn of<K: JobKind>() -> Self {
+        Self {
+            name: K::KIND,
+            queue: K::QUEUE,
+            max_attempts: K::MAX_ATTEMPTS,
+            timeout: K::TIMEOUT,
+            platform_only: K::PLATFORM_ONLY,
+            backoff: K::backoff,
+            check: check::<K>,
+            run: run::<K>,
+        }
+    }
+
+    /// Default backoff.
+    #[must_use]
+    pub fn backoff(&self) -> Backoff {
+        (self.backoff)()
+    }
+
+    /// A job of this kind with all its defaults.
+    #[must_use]
+    pub fn job(&self, payload: Box<RawValue>) -> NewJob {
+        NewJob {
+            kind: self.name.to_owned(),
+            queue: self.queue.to_owned(),
+            payload,
+            priority: DEFAULT_PRIORITY,
+            run_at: None,
+            max_attempts: self.max_attempts,
+            timeout: self.timeout,
+            backoff: self.backoff(),
+            unique: None,
+            tags: Vec::new(),
+            trace: Trace::default(),
+        }
+    }
+
+    /// Everything wrong with a payload of this kind; pointers are relative to the payload.
+    #[must_use]
+    pub fn check(&self, payload: &RawValue) -> Vec<Fault> {
+        (self.check)(payload)
+    }
+}
+
+/// All kinds, in the order of their names.
+pub const KINDS: &[Kind] = &[
+    Kind::of::<kinds::http_request::HttpRequest>(),
+    Kind::of::<kinds::maintenance_retention::Retention>(),
+    Kind::of::<kinds::webhook_deliver::WebhookDeliver>(),
+];
+
+/// The kind of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+fn check<K: JobKind>(payload: &RawValue) -> Vec<Fault> {
+    let mut decoder = serde_json::Deserializer::from_str(payload.get());
+    match serde_path_to_error::deserialize::<_, K::Args>(&mut decoder) {
+        Ok(args) => K::check(&args),
+        Err(error) => vec![Fault::new(
+            crate::fault::pointer(error.path()),
+            "invalid",
+            crate::fault::words(error.inner()),
+        )],
+    }
+}
+
+fn run<K: JobKind>(
+    run: Run,
+    services: Arc<Services>,
+) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+    Box::pin(async move {
+        match serde_json::from_str::<K::Args>(run.job.payload().get()) {
+            Ok(args) => K::run(args, run, services).await,
+            Err(error) => Verdict::Dead {
+                error: JobError::new(
+                    "invalid_payload",
+                    format!("the payload cannot be read: {error}"),
+                ),
+            },
+        }
+    })
+}
+
+/// Runs whatever job it is given by the catalogue.
+#[derive(Debug, Clone)]
+pub struct Catalogue(Arc<Services>);
+
+impl Catalogue {
+    /// A catalogue whose handlers use `services`.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+impl Handler for Catalogue {
+    fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+        match find(&run.job.kind) {
+            Some(kind) => (kind.run)(run, Arc::clone(&self.0)),
+            // While a release rolls out, an older worker may meet a newer kind: that is no failure.
+            None => {
+                let reason = JobError::new(
+                    "unknown_kind",
+                    format!("this worker's release has no kind `{}`", run.job.kind),
+                );
+                let verdict = Verdict::Snooze {
+                    wait: Duration::from_secs(30),
+                    reason,
+                };
+                Box::pin(std::future::ready(verdict))
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! One module a kind.
+
+pub mod http_request;
+pub mod maintenance_retention;
+pub mod webhook_deliver;
+
+use harkara_queue::Verdict;
+use harkara_queue::job::JobError;
+use harkara_shared::database::is_unavailable;
+use std::time::Duration;
+
+/// The verdict on a database error in a handler: the job is put off without using up an attempt
+/// while the database is away, because that is no fault of the job's.
+pub(crate) fn database_verdict(error: &sqlx::Error) -> Verdict {
+    let reason = JobError::new("database", error.to_string());
+    if is_unavailable(error) {
+        Verdict::Snooze {
+            wait: Duration::from_secs(1),
+            reason,
+        }
+    } else {
+        Verdict::Retry {
+            error: reason,
+            after: None,
+        }
+    }
+}

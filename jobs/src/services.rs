@@ -1,0 +1,20 @@
+//! Room: what handlers work with.
+//! Takes: pools, keys and clients made at start-up. Gives: them. Never: makes one itself.
+
+use harkara_queue::Engine;
+use harkara_shared::egress::Egress;
+use harkara_shared::vault::MasterKeys;
+use sqlx::PgPool;
+
+/// Shared by all handlers of a process.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Database, reached through `TenantTx` only.
+    pub pool: PgPool,
+    /// The queue.
+    pub engine: Engine,
+    /// Opens sealed secrets.
+    pub keys: MasterKeys,
+    /// Calls addresses that tenants name.
+    pub egress: Egress,
+}

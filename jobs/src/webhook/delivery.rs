@@ -1,0 +1,331 @@
+//! Room: deliveries and their attempts.
+//! Takes: a tenant's transaction. Gives: deliveries as they stand, what a run needs, the record of
+//! what it did. Never: says a delivery has failed while its job may still succeed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_queue::job::{JobError, JobState};
+use harkara_queue::read;
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use harkara_shared::signature::WebhookSecret;
+use harkara_shared::vault::MasterKeys;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+
+use super::Error;
+use super::endpoint::{EndpointStatus, secrets};
+
+/// What has become of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// On its way.
+    Pending,
+    /// The receiver answered 2xx.
+    Succeeded,
+    /// Given up.
+    Failed,
+    /// Not sent, because its endpoint was disabled or deleted.
+    Skipped,
+    /// Cancelled by somebody.
+    Cancelled,
+}
+
+/// One event on its way to one endpoint.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Delivery {
+    /// Id.
+    pub id: DeliveryId,
+    /// The event.
+    pub event_id: String,
+    /// Where it goes.
+    pub endpoint_id: EndpointId,
+    /// The job that delivers it.
+    pub job_id: Option<JobId>,
+    /// What has become of it.
+    pub state: DeliveryState,
+    /// Requests made.
+    #[sqlx(try_from = "i32")]
+    pub attempts: u32,
+    /// When its event was posted.
+    pub created_at: DateTime<Utc>,
+    /// When it reached its final state.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Which deliveries a page shows.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// To this endpoint.
+    pub endpoint_id: Option<EndpointId>,
+    /// Of this event.
+    pub event_id: Option<String>,
+    /// In this state.
+    pub state: Option<DeliveryState>,
+}
+
+/// One request made for a delivery.
+#[derive(Debug, Clone)]
+pub struct DeliveryAttempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it was made.
+    pub started_at: DateTime<Utc>,
+    /// Milliseconds to its end.
+    pub duration_ms: u64,
+    /// What the receiver answered, if it did.
+    pub status_code: Option<u16>,
+    /// The first 16 KiB of the answer.
+    pub response_body: Option<String>,
+    /// What went wrong.
+    pub error: Option<JobError>,
+}
+
+/// What a run of `webhook.deliver` needs.
+#[derive(Debug)]
+pub struct Envoy {
+    /// The event's id, sent as `webhook-id`.
+    pub event_id: String,
+    /// The event's type.
+    pub event_type: String,
+    /// When the event was posted.
+    pub event_at: DateTime<Utc>,
+    /// What happened.
+    pub data: Box<RawValue>,
+    /// Where to post.
+    pub url: String,
+    /// Headers to send along.
+    pub headers: BTreeMap<String, String>,
+    /// Whether the endpoint is delivered to; `None` when it is gone.
+    pub status: Option<EndpointStatus>,
+    /// Secrets to sign with, the current one first.
+    pub secrets: Vec<WebhookSecret>,
+}
+
+/// A request that was made.
+#[derive(Debug, Clone)]
+pub struct FinishedAttempt {
+    /// When it was made.
+    pub started_at: DateTime<Utc>,
+    /// How long it took.
+    pub duration: Duration,
+    /// What the receiver answered, if it did.
+    pub status_code: Option<u16>,
+    /// The beginning of the answer.
+    pub response_body: Option<String>,
+    /// What went wrong.
+    pub error: Option<JobError>,
+}
+
+#[derive(sqlx::FromRow)]
+struct EnvoyRow {
+    event_id: String,
+    event_type: String,
+    event_at: DateTime<Utc>,
+    data: Json<Box<RawValue>>,
+    endpoint_id: EndpointId,
+    url: Option<String>,
+    headers: Option<Json<BTreeMap<String, String>>>,
+    status: Option<EndpointStatus>,
+}
+
+/// All that is needed to deliver; `None` when there is no such delivery.
+///
+/// # Errors
+/// When the database refuses or a secret cannot be opened.
+pub async fn envoy(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: DeliveryId,
+) -> Result<Option<Envoy>, Error> {
+    let row: Option<EnvoyRow> = query_as(include_str!("../sql/get_envoy.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let secrets = match row.status {
+        Some(EndpointStatus::Active) => secrets(tx, keys, row.endpoint_id).await?,
+        _ => Vec::new(),
+    };
+    Ok(Some(Envoy {
+        event_id: row.event_id,
+        event_type: row.event_type,
+        event_at: row.event_at,
+        data: row.data.0,
+        url: row.url.unwrap_or_default(),
+        headers: row.headers.map(|headers| headers.0).unwrap_or_default(),
+        status: row.status,
+        secrets,
+    }))
+}
+
+/// Records a request that was made, and what the delivery has become by it.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn record(
+    tx: &mut TenantTx,
+    id: DeliveryId,
+    attempt: &FinishedAttempt,
+    fate: Option<DeliveryState>,
+) -> Result<(), Error> {
+    query(include_str!("../sql/record_attempt.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(attempt.started_at)
+        .bind(i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX))
+        .bind(attempt.status_code.map(i32::from))
+        .bind(&attempt.response_body)
+        .bind(attempt.error.as_ref().map(|error| &error.code))
+        .bind(attempt.error.as_ref().map(|error| &error.message))
+        .bind(fate)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Marks a delivery as skipped.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn skip(tx: &mut TenantTx, id: DeliveryId) -> Result<(), Error> {
+    query(
+        "update app.deliveries set state = 'skipped', finished_at = now()
+         where tenant_id = $1 and id = $2 and state = 'pending'",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// One delivery.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+    let mut found: Vec<Delivery> = query_as(include_str!("../sql/get_delivery.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_all(&mut **tx)
+        .await?;
+    reconcile(tx, &mut found).await?;
+    Ok(found.pop())
+}
+
+/// At most `limit` deliveries that match, newest first, older than `before`.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn list_deliveries(
+    tx: &mut TenantTx,
+    filter: &DeliveryFilter,
+    before: Option<DeliveryId>,
+    limit: u32,
+) -> Result<Vec<Delivery>, Error> {
+    let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_deliveries.sql"))
+        .bind(tx.tenant())
+        .bind(before)
+        .bind(i64::from(limit))
+        .bind(filter.endpoint_id)
+        .bind(&filter.event_id)
+        .bind(filter.state)
+        .fetch_all(&mut **tx)
+        .await?;
+    reconcile(tx, &mut found).await?;
+    Ok(found)
+}
+
+/// A delivery's row is written by the runs of its job. What happens to the job outside of a run (it
+/// was cancelled, its last worker died, somebody retried it) is told by the job itself, for as long
+/// as its row is kept.
+async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(), Error> {
+    let ids: Vec<JobId> = deliveries
+        .iter()
+        .filter(|delivery| {
+            !matches!(
+                delivery.state,
+                DeliveryState::Succeeded | DeliveryState::Skipped
+            )
+        })
+        .filter_map(|delivery| delivery.job_id)
+        .collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let jobs: HashMap<JobId, (JobState, Option<DateTime<Utc>>)> = read::jobs(tx, &ids)
+        .await?
+        .into_iter()
+        .map(|job| (job.id, (job.state, job.finished_at)))
+        .collect();
+    for delivery in deliveries {
+        let Some((state, finished_at)) = delivery.job_id.and_then(|id| jobs.get(&id)) else {
+            continue;
+        };
+        let told = match state {
+            JobState::Scheduled | JobState::Ready | JobState::Running => DeliveryState::Pending,
+            JobState::Dead => DeliveryState::Failed,
+            JobState::Cancelled => DeliveryState::Cancelled,
+            JobState::Succeeded => continue,
+        };
+        delivery.state = told;
+        delivery.finished_at = *finished_at;
+    }
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct AttemptRow {
+    number: i32,
+    started_at: DateTime<Utc>,
+    duration_ms: i64,
+    status_code: Option<i32>,
+    response_body: Option<String>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+}
+
+/// The requests made for a delivery, oldest first; `None` when there is no such delivery.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn delivery_attempts(
+    tx: &mut TenantTx,
+    id: DeliveryId,
+) -> Result<Option<Vec<DeliveryAttempt>>, Error> {
+    let exists: bool =
+        query_scalar("select exists (select from app.deliveries where tenant_id = $1 and id = $2)")
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_one(&mut **tx)
+            .await?;
+    if !exists {
+        return Ok(None);
+    }
+    let rows: Vec<AttemptRow> = query_as(include_str!("../sql/list_delivery_attempts.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_all(&mut **tx)
+        .await?;
+    let attempts = rows.into_iter().map(|row| DeliveryAttempt {
+        number: u32::try_from(row.number).unwrap_or_default(),
+        started_at: row.started_at,
+        duration_ms: u64::try_from(row.duration_ms).unwrap_or_default(),
+        status_code: row
+            .status_code
+            .and_then(|status| u16::try_from(status).ok()),
+        response_body: row.response_body,
+        error: row.error_code.map(|code| JobError {
+            code,
+            message: row.error_message.unwrap_or_default(),
+        }),
+    });
+    Ok(Some(attempts.collect()))
+}

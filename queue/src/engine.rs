@@ -1,0 +1,73 @@
+//! Room: the engine's handle, which the other rooms of this crate hang their verbs on.
+//! Takes: a pool whose login may work across tenants. Gives: [`Engine`], cheap to clone.
+//! Never: holds state that another process would need to know.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::names::Names;
+
+/// What the engine's verbs answer with when they cannot do their work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused or is not there.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A job's parts could not be written as JSON.
+    #[error("a job cannot be written: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// A row holds what no release of Harkara writes.
+    #[error("row of job {job}: {reason}")]
+    Corrupt {
+        /// The row's job id as a number.
+        job: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A unique key changed hands again and again while a job was to take it.
+    #[error("the unique key `{0}` is contended: try again")]
+    Contended(String),
+}
+
+/// The queue engine of one database.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    names: Names,
+    notify: bool,
+}
+
+impl Engine {
+    /// An engine on `pool`. Without `notify` workers find work by polling alone.
+    #[must_use]
+    pub fn new(pool: PgPool, notify: bool) -> Self {
+        let names = Names::new(pool.clone());
+        Self {
+            inner: Arc::new(Inner {
+                pool,
+                names,
+                notify,
+            }),
+        }
+    }
+
+    /// The pool the engine works on.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    pub(crate) fn notify(&self) -> bool {
+        self.inner.notify
+    }
+}

@@ -1,0 +1,31 @@
+//! The queue engine of Harkara: enqueue, claim, settle, leases, maintenance, the read side, and the
+//! apalis backend that runs it.
+//!
+//! This is the only crate that names apalis or the `queue` schema. Its line:
+//!
+//! ```text
+//! NewJob ──▶ enqueue ──▶ Postgres ──▶ claim ──▶ run (handler) ──▶ verdict ──▶ settle ──▶ Postgres
+//! ```
+
+mod claim;
+mod control;
+mod engine;
+mod enqueue;
+mod envelope;
+mod ids;
+pub mod job;
+mod lease;
+mod maintenance;
+mod names;
+pub mod read;
+mod run;
+mod settle;
+mod verdict;
+
+pub use claim::Claimed;
+pub use control::Changed;
+pub use engine::{Engine, Error};
+pub use lease::WorkerInfo;
+pub use maintenance::{Removed, Rescued, Retention};
+pub use run::{Handler, Run, Worker, WorkerOptions};
+pub use verdict::{MAX_DEFERRALS, Verdict};

@@ -1,0 +1,146 @@
+//! Room: the engine's housekeeping.
+//! Takes: the clock of the database. Gives: due jobs made ready, dead workers' jobs taken back, old
+//! rows removed. Never: touches a job that a live worker holds.
+
+use std::time::Duration;
+
+use harkara_shared::database::{query_as, query_scalar};
+use harkara_shared::telemetry::metric;
+
+use crate::engine::{Engine, Error};
+
+/// Jobs promoted or rescued by one statement.
+const BATCH: i32 = 1000;
+
+/// What a pulse found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    /// Jobs that came due and are now ready.
+    pub(crate) promoted: i64,
+    /// Time to the next job that comes due, if there is one.
+    pub(crate) next_due: Option<Duration>,
+    /// Parcels of this lease whose run somebody cancelled.
+    pub(crate) cancelling: Vec<i64>,
+}
+
+/// What a rescue took back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rescued {
+    /// Jobs taken from dead workers.
+    pub jobs: i64,
+    /// Of these, how many had no attempt left.
+    pub dead: i64,
+}
+
+/// How long finished jobs are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Succeeded and cancelled jobs.
+    pub succeeded: Duration,
+    /// Dead jobs, attempts and the records of workers.
+    pub dead: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            succeeded: Duration::from_secs(7 * DAY),
+            dead: Duration::from_secs(30 * DAY),
+        }
+    }
+}
+
+/// What retention removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Finished jobs.
+    pub jobs: i64,
+    /// Unique keys whose time was over.
+    pub unique_keys: i64,
+    /// Records of workers that stopped long ago.
+    pub workers: i64,
+    /// Days of attempts.
+    pub attempt_days: i64,
+}
+
+impl Engine {
+    pub(crate) async fn pulse(&self, lease: i64) -> Result<Pulse, Error> {
+        let (promoted, next_due, cancelling): (i64, Option<i64>, Vec<i64>) =
+            query_as(include_str!("sql/pulse.sql"))
+                .bind(lease)
+                .bind(BATCH)
+                .fetch_one(self.pool())
+                .await?;
+        Ok(Pulse {
+            promoted,
+            next_due: next_due
+                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
+            cancelling,
+        })
+    }
+
+    /// Takes back the jobs of workers whose lease has expired. Any number of processes may do so at
+    /// once.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn rescue(&self) -> Result<Rescued, Error> {
+        let mut total = Rescued::default();
+        loop {
+            let (jobs, dead): (i64, i64) = query_as(include_str!("sql/rescue.sql"))
+                .bind(BATCH)
+                .fetch_one(self.pool())
+                .await?;
+            total.jobs += jobs;
+            total.dead += dead;
+            if jobs < i64::from(BATCH) {
+                break;
+            }
+        }
+        if total.jobs > 0 {
+            metrics::counter!(metric::JOBS_RESCUED)
+                .increment(u64::try_from(total.jobs).unwrap_or(0));
+            tracing::warn!(
+                jobs = total.jobs,
+                dead = total.dead,
+                "took back jobs of a dead worker"
+            );
+        }
+        Ok(total)
+    }
+
+    /// Removes what is older than `keep` says, a thousand rows at a time, and makes the partitions
+    /// of the coming days.
+    ///
+    /// # Errors
+    /// When the database refuses; what was removed until then stays removed.
+    pub async fn retain(&self, keep: Retention) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        for (states, age) in [(["d", "c"], keep.succeeded), (["x", "x"], keep.dead)] {
+            loop {
+                let jobs: i64 = query_scalar(include_str!("sql/remove_finished.sql"))
+                    .bind(states.as_slice())
+                    .bind(age.as_secs_f64())
+                    .bind(BATCH)
+                    .fetch_one(self.pool())
+                    .await?;
+                removed.jobs += jobs;
+                if jobs < i64::from(BATCH) {
+                    break;
+                }
+            }
+        }
+        (removed.unique_keys, removed.workers) = query_as(include_str!("sql/remove_stale.sql"))
+            .bind(keep.dead.as_secs_f64())
+            .fetch_one(self.pool())
+            .await?;
+        let days: i32 =
+            query_scalar("select queue.turn_partitions(7, $1::float8 * interval '1 second')")
+                .bind(keep.dead.as_secs_f64())
+                .fetch_one(self.pool())
+                .await?;
+        removed.attempt_days = i64::from(days);
+        Ok(removed)
+    }
+}

@@ -1,0 +1,209 @@
+//! Room: what the parts of one worker share: which jobs it holds, how many places are free.
+//! Takes: claims. Gives: places and stop tokens. Never: talks to the database.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use apalis_core::task::Task;
+use apalis_core::task::builder::TaskBuilder;
+use harkara_shared::telemetry::metric;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{Run, WorkerOptions};
+use crate::claim::Claimed;
+use crate::engine::Engine;
+use crate::verdict::Ending;
+
+/// No lease held.
+const NONE: i64 = 0;
+
+/// The desk of one worker process.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) engine: Engine,
+    /// Served queues in the order of the options; their numbers are learnt from the database.
+    pub(super) queues: Vec<(String, u32)>,
+    /// Something may be claimable.
+    pub(super) work: Notify,
+    /// The lease was lost, or none is held yet.
+    pub(super) lease_changed: Notify,
+    /// Runs still in flight are to be put back.
+    pub(super) grace_over: CancellationToken,
+    lease: AtomicI64,
+    held: Mutex<Held>,
+    endings: Mutex<Option<mpsc::UnboundedSender<(Claimed, Ending)>>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    runs: HashMap<i64, HeldRun>,
+    /// Jobs held of each served queue.
+    of_queue: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct HeldRun {
+    queue_index: usize,
+    /// Somebody cancelled the job.
+    cancel: CancellationToken,
+    /// The lease was lost: the run's outcome no longer counts.
+    lost: CancellationToken,
+}
+
+/// The ends of the channels that the desk's parts are given.
+pub(super) struct DeskEnds {
+    pub(super) senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
+    pub(super) tasks: Vec<mpsc::UnboundedReceiver<Task<Run>>>,
+    pub(super) endings: mpsc::UnboundedReceiver<(Claimed, Ending)>,
+}
+
+impl Desk {
+    /// The channels are unbounded by type and bounded by places: nothing is claimed without one.
+    pub(super) fn new(engine: Engine, options: &WorkerOptions) -> (Self, DeskEnds) {
+        let (senders, tasks) = options
+            .queues
+            .iter()
+            .map(|_| mpsc::unbounded_channel())
+            .unzip();
+        let (ended, endings) = mpsc::unbounded_channel();
+        let queues: Vec<(String, u32)> = options
+            .queues
+            .iter()
+            .map(|queue| (queue.queue.clone(), queue.concurrency))
+            .collect();
+        let desk = Self {
+            engine,
+            work: Notify::new(),
+            lease_changed: Notify::new(),
+            grace_over: CancellationToken::new(),
+            lease: AtomicI64::new(NONE),
+            held: Mutex::new(Held {
+                runs: HashMap::new(),
+                of_queue: vec![0; queues.len()],
+            }),
+            endings: Mutex::new(Some(ended)),
+            queues,
+        };
+        (
+            desk,
+            DeskEnds {
+                senders,
+                tasks,
+                endings,
+            },
+        )
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lease(&self) -> Option<i64> {
+        Some(self.lease.load(Ordering::Acquire)).filter(|lease| *lease != NONE)
+    }
+
+    pub(super) fn take_lease(&self, lease: i64) {
+        self.lease.store(lease, Ordering::Release);
+        self.lease_changed.notify_waiters();
+        self.work.notify_one();
+    }
+
+    /// The lease is gone: what was claimed under it no longer is ours.
+    pub(super) fn lose_lease(&self) {
+        self.lease.store(NONE, Ordering::Release);
+        for run in self.held().runs.values() {
+            run.lost.cancel();
+        }
+    }
+
+    /// Free places of each served queue.
+    pub(super) fn free(&self) -> Vec<u32> {
+        let held = self.held();
+        self.queues
+            .iter()
+            .zip(&held.of_queue)
+            .map(|((_, places), taken)| places.saturating_sub(*taken))
+            .collect()
+    }
+
+    pub(super) fn in_hand(&self) -> usize {
+        self.held().runs.len()
+    }
+
+    /// Takes a claimed job in hand; it keeps its place until [`Desk::end`].
+    pub(super) fn hold(&self, queue_index: usize, job: Claimed) -> Task<Run> {
+        let (cancel, lost) = (CancellationToken::new(), CancellationToken::new());
+        let mut held = self.held();
+        if let Some(taken) = held.of_queue.get_mut(queue_index) {
+            *taken += 1;
+        }
+        let run = HeldRun {
+            queue_index,
+            cancel: cancel.clone(),
+            lost: lost.clone(),
+        };
+        held.runs.insert(job.parcel, run);
+        // The lease may have been lost between the claim and this line, when the run was not yet
+        // here to be told.
+        if self.lease() != Some(job.lease) {
+            lost.cancel();
+        }
+        drop(held);
+        self.gauge(queue_index, 1.0);
+        TaskBuilder::new(Run { job, cancel }).build()
+    }
+
+    /// The tokens of a held run: cancelled by somebody, lease lost.
+    pub(super) fn tokens(&self, job: &Claimed) -> Option<(CancellationToken, CancellationToken)> {
+        self.held()
+            .runs
+            .get(&job.parcel)
+            .map(|run| (run.cancel.clone(), run.lost.clone()))
+    }
+
+    /// The run is over: its place is free, its ending, if it counts, goes to be written.
+    pub(super) fn end(&self, job: Claimed, ending: Option<Ending>) {
+        let mut held = self.held();
+        if let Some(run) = held.runs.remove(&job.parcel) {
+            if let Some(taken) = held.of_queue.get_mut(run.queue_index) {
+                *taken = taken.saturating_sub(1);
+            }
+            self.gauge(run.queue_index, -1.0);
+        }
+        drop(held);
+        if let Some(ending) = ending {
+            let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(endings) = endings.as_ref() {
+                // The completer ends after this sender does.
+                endings.send((job, ending)).ok();
+            }
+        }
+        self.work.notify_one();
+    }
+
+    /// No more endings: the completer writes what it has and ends.
+    pub(super) fn close_endings(&self) {
+        self.endings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Tells the runs of these parcels, where they are ours, that somebody cancelled them.
+    pub(super) fn cancel(&self, parcels: &[i64]) {
+        let held = self.held();
+        for parcel in parcels {
+            if let Some(run) = held.runs.get(parcel) {
+                run.cancel.cancel();
+            }
+        }
+    }
+
+    fn gauge(&self, queue_index: usize, change: f64) {
+        if let Some((queue, _)) = self.queues.get(queue_index) {
+            metrics::gauge!(metric::JOBS_IN_FLIGHT, "queue" => queue.clone()).increment(change);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Room: the worker's line, from claim to settlement, run by apalis.
+//!
+//! ```text
+//! keeper ── lease ──▶ dispatcher ── claims ──▶ backend ──▶ apalis worker ──▶ layer ── endings ──▶ completer
+//!    └─ rescues the dead   └─ promotes what is due                (handler)                 └─ settles
+//! ```
+//!
+//! Takes: a [`Handler`] and the queues to serve. Gives: a [`Worker`] that runs until it is told to
+//! stop. Never: ends because a statement failed, and never waits for the database to stop.
+
+mod backend;
+mod completer;
+mod desk;
+mod dispatcher;
+mod keeper;
+mod layer;
+mod wake;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use apalis::layers::WorkerBuilderExt;
+use apalis_core::task::Task;
+use apalis_core::worker::builder::WorkerBuilder;
+use apalis_core::worker::context::WorkerContext;
+use futures_util::StreamExt;
+use harkara_shared::config::QueueConcurrency;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::claim::Claimed;
+use crate::engine::Engine;
+use crate::lease::WorkerInfo;
+use crate::verdict::Verdict;
+use backend::QueueBackend;
+use desk::Desk;
+
+/// One run of a job, as its handler sees it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The job.
+    pub job: Claimed,
+    /// Cancelled when the run should end early: somebody cancelled the job, or its lease was lost.
+    pub cancel: CancellationToken,
+}
+
+/// What runs jobs: the catalogue of kinds.
+pub trait Handler: Send + Sync + 'static {
+    /// Runs one job and says how it went. Dropped at the job's timeout and when the run is
+    /// cancelled; a panic counts as a failure that may pass.
+    fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
+}
+
+/// How a worker process works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Who it is.
+    pub info: WorkerInfo,
+    /// Which queues it serves, and how many jobs of each at once.
+    pub queues: Vec<QueueConcurrency>,
+    /// How long its claims outlive it.
+    pub lease: Duration,
+    /// Grace for jobs in flight when it stops; after it they go back without losing an attempt.
+    pub drain: Duration,
+    /// Where to LISTEN, when not on the engine's own pool (PgBouncer).
+    pub listen_url: Option<String>,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    engine: Engine,
+    options: WorkerOptions,
+    handler: Arc<dyn Handler>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker that runs `handler` on what it claims.
+    pub fn new(engine: Engine, options: WorkerOptions, handler: Arc<dyn Handler>) -> Self {
+        Self {
+            engine,
+            options,
+            handler,
+        }
+    }
+
+    /// Works until `stop` is cancelled, then drains: nothing more is claimed, runs in flight may
+    /// finish within the grace, the rest goes back untouched, and the lease is closed. Ends within
+    /// the grace and a few seconds whatever the database does.
+    pub async fn run(self, stop: CancellationToken) {
+        let (desk, desk_ends) = Desk::new(self.engine.clone(), &self.options);
+        let desk = Arc::new(desk);
+        // Background parts outlive `stop`: runs in flight need their lease renewed and their
+        // endings written.
+        let idle = CancellationToken::new();
+        let keeper = tokio::spawn(keeper::run(
+            Arc::clone(&desk),
+            self.options.clone(),
+            idle.clone(),
+        ));
+        let completer = tokio::spawn(completer::run(Arc::clone(&desk), desk_ends.endings));
+        let wake = tokio::spawn(wake::run(
+            Arc::clone(&desk),
+            self.options.listen_url.clone(),
+            idle.clone(),
+        ));
+
+        let mut lines = JoinSet::new();
+        for (queue, tasks) in self.options.queues.iter().zip(desk_ends.tasks) {
+            let line = Line {
+                queue: queue.clone(),
+                backend: QueueBackend::new(tasks, Arc::clone(&desk)),
+                handler: Arc::clone(&self.handler),
+            };
+            lines.spawn(line.run(stop.clone()));
+        }
+        let dispatcher = dispatcher::run(Arc::clone(&desk), desk_ends.senders, stop.clone());
+        dispatcher.await;
+
+        let patience = tokio::time::sleep(self.options.drain);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                line = lines.join_next() => if line.is_none() { break },
+                () = &mut patience, if !desk.grace_over.is_cancelled() => {
+                    tracing::warn!(jobs = desk.in_hand(), "grace is over: putting jobs in flight back");
+                    desk.grace_over.cancel();
+                }
+            }
+        }
+        desk.close_endings();
+        // The endings are on their way; a database that is gone must not hold the process. What
+        // could not be written is rescued when the lease expires.
+        if tokio::time::timeout(Duration::from_secs(5), completer)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the database did not take the last outcomes: their jobs will run again"
+            );
+        }
+        idle.cancel();
+        wake.abort();
+        let closing = async {
+            if let Ok(Some(lease)) = keeper.await {
+                self.engine.close_lease(lease).await.ok();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(2), closing)
+            .await
+            .ok();
+    }
+}
+
+/// The handler as the service apalis calls.
+struct HandlerService(Arc<dyn Handler>);
+
+impl Service<Task<Run>> for HandlerService {
+    type Response = Verdict;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Verdict, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<Run>) -> Self::Future {
+        let (run, _) = task.take();
+        // Called inside the future, so that a panic before the handler's first await is caught too.
+        let handler = Arc::clone(&self.0);
+        Box::pin(async move { Ok(handler.run(run).await) })
+    }
+}
+
+/// One queue's apalis worker.
+struct Line {
+    queue: QueueConcurrency,
+    backend: QueueBackend,
+    handler: Arc<dyn Handler>,
+}
+
+impl Line {
+    async fn run(self, stop: CancellationToken) {
+        let concurrency = usize::try_from(self.queue.concurrency).unwrap_or(usize::MAX);
+        let context = WorkerContext::new(&self.queue.queue);
+        let worker = WorkerBuilder::new(context.clone())
+            .backend(self.backend)
+            .concurrency(concurrency)
+            .build(HandlerService(self.handler));
+        let mut events = std::pin::pin!(worker.stream());
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    None => break,
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::error!(queue = self.queue.queue, %error, "the queue's worker failed");
+                    }
+                },
+                () = stop.cancelled(), if !stopping => {
+                    // Refused only before the first event, and then asked again.
+                    stopping = context.stop().is_ok();
+                }
+            }
+        }
+    }
+}

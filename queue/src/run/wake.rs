@@ -1,0 +1,56 @@
+//! Room: the worker's ear.
+//! Takes: notifications. Gives: wake-ups and cancels to the desk. Never: is needed: whatever a lost
+//! notification said, the next pulse finds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+
+/// The one channel: `q:<queues>` has work, `c:<parcel>` is cancelled.
+const CHANNEL: &str = "harkara";
+
+/// Listens until `idle`, reconnecting for as long as it takes.
+pub(super) async fn run(desk: Arc<Desk>, listen_url: Option<String>, idle: CancellationToken) {
+    if !desk.engine.notify() {
+        return;
+    }
+    while !idle.is_cancelled() {
+        if let Err(error) = listen(&desk, listen_url.as_deref()).await {
+            tracing::debug!(%error, "not listening: polling meanwhile");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = idle.cancelled() => {}
+        }
+    }
+}
+
+async fn listen(desk: &Desk, listen_url: Option<&str>) -> Result<(), sqlx::Error> {
+    let mut listener = match listen_url {
+        Some(url) => PgListener::connect(url).await?,
+        None => PgListener::connect_with(desk.engine.pool()).await?,
+    };
+    listener.listen(CHANNEL).await?;
+    loop {
+        // Whatever was said while nobody listened is found by looking once.
+        desk.work.notify_one();
+        while let Some(notification) = listener.try_recv().await? {
+            hear(desk, notification.payload());
+        }
+    }
+}
+
+fn hear(desk: &Desk, said: &str) {
+    match said.split_once(':') {
+        Some(("c", parcel)) => {
+            if let Ok(parcel) = parcel.parse() {
+                desk.cancel(&[parcel]);
+            }
+        }
+        _ => desk.work.notify_one(),
+    }
+}

@@ -1,0 +1,13 @@
+-- The number of a tenant, made if it is new. Served by the unique index on id.
+-- The first branch answers without a write; a neighbour making the same row at the same time is
+-- waited for and its row answered, because the update returns it.
+with known as (
+    select number from queue.tenants where id = $1::uuid
+),
+made as (
+    insert into queue.tenants (id)
+    select $1::uuid where not exists (select from known)
+    on conflict (id) do update set id = excluded.id
+    returning number
+)
+select number from known union all select number from made

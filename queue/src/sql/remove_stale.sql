@@ -1,0 +1,14 @@
+-- Removes unique keys whose time is over and the records of workers that stopped $1 seconds ago.
+-- Served by unique_keys_expiry; there are few workers.
+with keys as (
+    delete from queue.unique_keys where expires_at <= now() returning 1
+),
+workers as (
+    delete from queue.workers w
+    where w.last_seen_at < now() - $1::float8 * interval '1 second'
+      and not exists (
+          select from queue.leases l where l.worker_id = w.id and l.closed_at is null
+      )
+    returning 1
+)
+select (select count(*) from keys), (select count(*) from workers)

@@ -1,0 +1,18 @@
+//! `harkara-scheduler`: see the library of this crate.
+
+use std::process::ExitCode;
+
+use harkara_shared::config::Settings;
+use harkara_shared::{process, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Settings::from_environment() {
+        Ok(settings) => {
+            telemetry::start_log(&settings);
+            harkara_scheduler::run(settings).await
+        }
+        Err(mistakes) => Err(mistakes.into()),
+    };
+    process::exit(result)
+}

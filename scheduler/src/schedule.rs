@@ -1,0 +1,120 @@
+//! Room: schedules and their emission.
+//! Takes: a due schedule and a term of leadership. Gives: the slot's job and the moved-on row, in
+//! one transaction. Never: emits a slot twice: the row is locked, the term is checked in the same
+//! transaction, and the slot is the job's unique key.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_jobs::catalogue;
+use harkara_queue::Engine;
+use harkara_queue::job::Unique;
+use harkara_shared::database::{query, query_as, query_scalar};
+use harkara_shared::id::{ScheduleId, TenantId};
+use harkara_shared::telemetry::metric;
+use serde_json::value::RawValue;
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use crate::leader::Candidate;
+use crate::tick::tick;
+
+/// How long a slot's key is held: longer than any outage after which somebody would look.
+const SLOT_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Queue(#[from] harkara_queue::Error),
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    tenant_id: TenantId,
+    name: String,
+    cron: String,
+    timezone: String,
+    kind: String,
+    payload: Json<Box<RawValue>>,
+    next_slot: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+}
+
+/// Schedules that want a look now.
+pub(crate) async fn due(pool: &PgPool) -> Result<Vec<ScheduleId>, Error> {
+    Ok(query_scalar(include_str!("sql/due_schedules.sql"))
+        .fetch_all(pool)
+        .await?)
+}
+
+/// Time to the next slot of any schedule.
+pub(crate) async fn next_due(pool: &PgPool) -> Result<Option<Duration>, Error> {
+    let seconds: Option<f64> = query_scalar(
+        "select extract(epoch from min(next_slot) - now())::float8 from app.schedules
+         where not paused and next_slot < 'infinity'",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+}
+
+/// Emits the slot that is due, if it still is and `term` still holds.
+pub(crate) async fn emit(
+    engine: &Engine,
+    candidate: &Candidate,
+    term: i64,
+    id: ScheduleId,
+) -> Result<(), Error> {
+    let mut tx = engine.pool().begin().await?;
+    if !candidate.holds(&mut tx, term).await? {
+        return Ok(());
+    }
+    let row: Option<Row> = query_as(include_str!("sql/lock_schedule.sql"))
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let tick = match tick(&row.cron, &row.timezone, row.next_slot, row.now) {
+        Ok(tick) => tick,
+        Err(error) => {
+            tracing::error!(schedule.id = %id, schedule.name = row.name, %error, "the schedule is paused");
+            query("update app.schedules set paused = true where id = $1")
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            return Ok(());
+        }
+    };
+    if let Some(slot) = tick.emit {
+        match catalogue::find(&row.kind) {
+            Some(kind) => {
+                let mut job = kind.job(row.payload.0);
+                let key = format!("schedule:{id}:{}", slot.format("%Y-%m-%dT%H:%M:%SZ"));
+                job.unique = Some(Unique {
+                    key,
+                    hold: Some(SLOT_HOLD),
+                });
+                engine.enqueue(&mut tx, row.tenant_id, job).await?;
+            }
+            None => tracing::error!(
+                schedule.id = %id, schedule.name = row.name, row.kind,
+                "this release has no such kind: the slot is skipped"
+            ),
+        }
+    }
+    query(include_str!("sql/advance_schedule.sql"))
+        .bind(id)
+        .bind(tick.next)
+        .bind(tick.emit)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    if let Some(slot) = tick.emit {
+        metrics::counter!(metric::TICKS_EMITTED, "schedule" => row.name.clone()).increment(1);
+        tracing::info!(schedule.id = %id, schedule.name = row.name, %slot, "slot emitted");
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Room: the door to Postgres.
+//! Takes: connection settings. Gives: pools, migrations, the schema's version, tenant transactions.
+//! Never: knows a table of jobs or resources; never lets a tenant's statement run outside a
+//! [`TenantTx`].
+
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::query::{Query, QueryAs, QueryScalar};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
+
+use crate::id::TenantId;
+
+/// What can go wrong at this door.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database URL cannot be parsed.
+    #[error("DATABASE_URL is not a PostgreSQL address: {0}")]
+    Url(sqlx::Error),
+    /// The database was not reachable for the whole waiting time.
+    #[error("the database was not reachable for {} s: {source}", waited.as_secs())]
+    Unreachable {
+        /// How long it was tried.
+        waited: Duration,
+        /// The last refusal.
+        source: sqlx::Error,
+    },
+    /// A migration failed; the database is as it was before it.
+    #[error("migration failed: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is not the one this release works with.
+    #[error("{0}")]
+    Schema(SchemaMismatch),
+    /// Any other database error.
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+}
+
+/// How the schema found differs from the one this release was built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaMismatch {
+    /// Migrations have not been run, or not all of them.
+    #[error(
+        "the database schema is at version {found}, this release needs {needed}: run `harkara migrate`"
+    )]
+    Older {
+        /// Highest migration applied; 0 for an empty database.
+        found: i64,
+        /// Highest migration of this release.
+        needed: i64,
+    },
+    /// A newer release has migrated the database.
+    #[error(
+        "the database schema is at version {found}, this release knows only {known}: upgrade it"
+    )]
+    Newer {
+        /// Highest migration applied.
+        found: i64,
+        /// Highest migration of this release.
+        known: i64,
+    },
+}
+
+/// How a process talks to its database.
+#[derive(Debug, Clone)]
+pub struct DatabaseSettings {
+    /// `postgres://…` address.
+    pub url: String,
+    /// Most connections this process opens.
+    pub max_connections: u32,
+    /// How long a caller waits for a free connection before it is told that there is none.
+    pub acquire_timeout: Duration,
+    /// Keep prepared statements on their connection. Off behind PgBouncer in transaction mode.
+    pub statement_cache: bool,
+}
+
+impl DatabaseSettings {
+    /// Settings with the defaults every process shares: 20 connections, 5 s, statements cached.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 20,
+            acquire_timeout: Duration::from_secs(5),
+            statement_cache: true,
+        }
+    }
+}
+
+/// Whether statements made by this module are named and kept. One switch a process, because a
+/// process talks to one database.
+static KEEP_STATEMENTS: AtomicBool = AtomicBool::new(true);
+
+/// A statement, kept prepared unless the process runs without a statement cache. All SQL of Harkara
+/// is made by this and its two sisters.
+pub fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the wrapper the lint points to"
+    )]
+    sqlx::query(sql).persistent(KEEP_STATEMENTS.load(Ordering::Relaxed))
+}
+
+/// As [`query`], with rows decoded into `T`.
+pub fn query_as<T>(sql: &'static str) -> QueryAs<'static, Postgres, T, PgArguments>
+where
+    T: for<'r> FromRow<'r, PgRow>,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the wrapper the lint points to"
+    )]
+    sqlx::query_as(sql).persistent(KEEP_STATEMENTS.load(Ordering::Relaxed))
+}
+
+/// As [`query`], with the first column of each row decoded into `T`.
+pub fn query_scalar<T>(sql: &'static str) -> QueryScalar<'static, Postgres, T, PgArguments>
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the wrapper the lint points to"
+    )]
+    sqlx::query_scalar(sql).persistent(KEEP_STATEMENTS.load(Ordering::Relaxed))
+}
+
+/// A pool that connects when it is first used. `application` names the process to the server.
+///
+/// # Errors
+/// [`Error::Url`] when the address cannot be parsed.
+pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Error> {
+    KEEP_STATEMENTS.store(settings.statement_cache, Ordering::Relaxed);
+    let mut options = PgConnectOptions::from_str(&settings.url)
+        .map_err(Error::Url)?
+        .application_name(application);
+    if !settings.statement_cache {
+        options = options.statement_cache_capacity(0);
+    }
+    Ok(PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(settings.acquire_timeout)
+        .connect_lazy_with(options))
+}
+
+/// Waits until the database answers, at most `patience`, saying once that it waits.
+///
+/// # Errors
+/// [`Error::Unreachable`] with the last refusal when the time is over.
+pub async fn wait_until_reachable(pool: &PgPool, patience: Duration) -> Result<(), Error> {
+    let started = tokio::time::Instant::now();
+    let mut said = false;
+    loop {
+        let refusal = match query_scalar::<i32>("select 1").fetch_one(pool).await {
+            Ok(_) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        if started.elapsed() >= patience || !is_unavailable(&refusal) {
+            return Err(Error::Unreachable {
+                waited: started.elapsed(),
+                source: refusal,
+            });
+        }
+        if !said {
+            said = true;
+            tracing::warn!(error = %refusal, "the database is not reachable: waiting up to {} s", patience.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Runs the migrations that are missing. Safe to call from many processes at once: sqlx holds an
+/// advisory lock meanwhile, so give it a direct connection, not one through PgBouncer.
+///
+/// # Errors
+/// When the database is unreachable, a migration fails, or the database was migrated by a release
+/// that knows more migrations than this one.
+pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
+    MIGRATOR.run(pool).await?;
+    Ok(())
+}
+
+/// Checks that the schema is exactly the one this release was built with.
+///
+/// # Errors
+/// [`Error::Schema`] when it is older or newer, [`Error::Sqlx`] when it cannot be read.
+pub async fn check_schema(pool: &PgPool) -> Result<(), Error> {
+    let known = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    let found =
+        query_scalar::<Option<i64>>("select max(version) from _sqlx_migrations where success")
+            .fetch_one(pool)
+            .await;
+    let found = match found {
+        Ok(version) => version.unwrap_or(0),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => 0,
+        Err(error) => return Err(Error::Sqlx(error)),
+    };
+    match found.cmp(&known) {
+        std::cmp::Ordering::Less => Err(Error::Schema(SchemaMismatch::Older {
+            found,
+            needed: known,
+        })),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Error::Schema(SchemaMismatch::Newer { found, known })),
+    }
+}
+
+/// Whether the error says that the database cannot be had now (down, starting, out of connections,
+/// connection lost) rather than that the statement is wrong. Such work is worth trying again.
+#[must_use]
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            // Connection exceptions, shutdown or start-up in progress, too many connections, and a
+            // server that is a read-only standby or out of disk or memory.
+            code.starts_with("08")
+                || code.starts_with("53")
+                || matches!(code.as_ref(), "57P01" | "57P02" | "57P03" | "25006")
+        }),
+        _ => false,
+    }
+}
+
+/// Whether Postgres undid the transaction only because of its neighbours (deadlock, serialization),
+/// so that the same work may succeed at once.
+#[must_use]
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error)
+        if matches!(error.code().as_deref(), Some("40001" | "40P01")))
+}
+
+/// A transaction that sees and touches one tenant's rows only: it runs as the role `harkara_app`
+/// with `app.tenant_id` set, both until its end, so that row-level security holds it whoever the
+/// connection logged in as. Dropped without [`TenantTx::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct TenantTx {
+    tx: Transaction<'static, Postgres>,
+    tenant: TenantId,
+}
+
+impl TenantTx {
+    /// Begins a transaction for `tenant`.
+    ///
+    /// # Errors
+    /// When no connection can be had or the database refuses.
+    pub async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
+        let mut tx = pool.begin().await?;
+        query(
+            "select set_config('role', 'harkara_app', true), set_config('app.tenant_id', $1, true)",
+        )
+        .bind(tenant.as_uuid().to_string())
+        .execute(&mut *tx)
+        .await?;
+        Ok(Self { tx, tenant })
+    }
+
+    /// The tenant whose rows this transaction sees.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Makes the transaction's writes durable.
+    ///
+    /// # Errors
+    /// When the database cannot confirm it; whether it happened is then unknown.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.tx.commit().await
+    }
+}
+
+impl Deref for TenantTx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for TenantTx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+}

@@ -1,0 +1,201 @@
+//! Room: the outbound HTTP client.
+//! Takes: a request.
+//! Gives: the answer, or why there is none.
+//! Never: see the parent module.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use ipnet::IpNet;
+use reqwest::redirect::Policy;
+use rustls::pki_types::ServerName;
+use url::{Host, Url};
+
+use super::dns::{Guard, Reach};
+use super::error::{EgressError, EgressSetupError, Refusal};
+use super::response::{BODY_LIMIT, EgressResponse};
+use super::tls;
+
+/// The longest a request may take, whatever its caller asks for.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection may take: name, TCP and TLS together.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections kept to one host: as many as the busiest queue of a worker has jobs by default.
+const IDLE_PER_HOST: usize = 256;
+
+/// How long an idle connection is kept. Tenants have many hosts, so not long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Headers that are the connection's business: what frames and routes a message (RFC 9112 §3.2, §6)
+/// and what is meant for the next hop only (RFC 9110 §7.6.1). A caller who could set them could
+/// smuggle a second request or be routed elsewhere behind the receiver's proxy.
+pub const REFUSED_HEADERS: [&str; 9] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// A request to an address that a tenant can steer.
+///
+/// It has no `Debug`: URL, headers and body may hold secrets.
+pub struct EgressRequest<'a> {
+    /// The method; not `CONNECT`.
+    pub method: Method,
+    /// An absolute URL.
+    pub url: &'a str,
+    /// Headers to add; none of those that belong to the connection.
+    pub headers: HeaderMap,
+    /// The body, empty for none.
+    pub body: Bytes,
+    /// From the start of the request to the end of the answer; [`MAX_TIMEOUT`] at most.
+    pub timeout: Duration,
+}
+
+/// The one client for requests that a tenant can steer. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// For https on its usual ports.
+    public: GuardedClient,
+    /// For plain HTTP and unusual ports, which lead only where the operator allows.
+    allowed: GuardedClient,
+}
+
+/// A client and the guard that stands in its resolver.
+#[derive(Debug, Clone)]
+struct GuardedClient {
+    guard: Guard,
+    client: reqwest::Client,
+}
+
+impl Egress {
+    /// A client that may reach public addresses, and those in `allow` although they are private.
+    ///
+    /// # Errors
+    /// [`EgressSetupError`] when TLS or the client below cannot be set up.
+    pub fn new(allow: Vec<IpNet>) -> Result<Self, EgressSetupError> {
+        let allow: Arc<[IpNet]> = allow.into();
+        let tls = tls::client_config()?;
+        let guarded = |reach| {
+            let guard = Guard {
+                allow: allow.clone(),
+                reach,
+            };
+            let client = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .dns_resolver(Arc::new(guard.clone()))
+                .redirect(Policy::none())
+                .no_proxy()
+                .referer(false)
+                .user_agent(concat!("Harkara/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .build()?;
+            Ok::<_, EgressSetupError>(GuardedClient { guard, client })
+        };
+        Ok(Self {
+            public: guarded(Reach::Public)?,
+            allowed: guarded(Reach::Allowed)?,
+        })
+    }
+
+    /// Judges a URL as far as that goes without the network, for a resource that is to store it.
+    ///
+    /// A host name may still resolve to a refused address when it is called.
+    ///
+    /// # Errors
+    /// [`EgressError::InvalidUrl`] or [`EgressError::Refused`].
+    pub fn check(&self, url: &str) -> Result<(), EgressError> {
+        self.route(url).map(|_| ())
+    }
+
+    /// Makes a request and reads the answer, at most [`BODY_LIMIT`] bytes of its body.
+    ///
+    /// Any status is an answer, redirects included. A body that does not arrive in time is a
+    /// timeout, although its status was known.
+    ///
+    /// # Errors
+    /// [`EgressError`]; [`EgressError::is_terminal`] says whether another attempt is in vain.
+    pub async fn send(&self, request: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
+        let (through, url) = self.route(request.url)?;
+        if request.method == Method::CONNECT {
+            return Err(Refusal::Method.into());
+        }
+        if let Some(name) = REFUSED_HEADERS
+            .iter()
+            .find(|name| request.headers.contains_key(**name))
+        {
+            return Err(EgressError::InvalidHeader((*name).to_owned()));
+        }
+        let limit = request.timeout.min(MAX_TIMEOUT);
+        let call = through
+            .client
+            .request(request.method, url)
+            .headers(request.headers)
+            .body(request.body);
+        // Around everything: a slow name, a slow handshake and a body that trickles alike.
+        tokio::time::timeout(limit, exchange(call))
+            .await
+            .unwrap_or(Err(EgressError::Timeout { limit }))
+    }
+
+    /// Which client may make the call, if any. Hosts written as addresses are judged here, since the
+    /// connector does not ask the resolver about them.
+    fn route(&self, url: &str) -> Result<(&GuardedClient, Url), EgressError> {
+        let url = Url::parse(url).map_err(|error| EgressError::InvalidUrl(error.to_string()))?;
+        let through = match (url.scheme(), url.port_or_known_default()) {
+            ("https", Some(80 | 443)) => &self.public,
+            ("https" | "http", _) => &self.allowed,
+            _ => return Err(Refusal::Scheme.into()),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Refusal::UserInfo.into());
+        }
+        match url.host() {
+            Some(Host::Ipv4(address)) => through.guard.admit(address.into())?,
+            Some(Host::Ipv6(address)) => through.guard.admit(address.into())?,
+            Some(Host::Domain(name)) if ServerName::try_from(name).is_err() => {
+                return Err(EgressError::InvalidUrl(
+                    "the host is not a DNS name".to_owned(),
+                ));
+            }
+            // Without a single allowed network there is no need to ask for the name.
+            Some(Host::Domain(_)) if through.guard.is_closed() => {
+                return Err(Refusal::NotAllowed.into());
+            }
+            Some(Host::Domain(_)) => {}
+            None => return Err(EgressError::InvalidUrl("the host is missing".to_owned())),
+        }
+        Ok((through, url))
+    }
+}
+
+/// Sends the call and reads the answer as far as it is kept.
+async fn exchange(call: reqwest::RequestBuilder) -> Result<EgressResponse, EgressError> {
+    let started = Instant::now();
+    let mut response = call.send().await?;
+    let mut body = Vec::new();
+    let mut truncated = false;
+    while !truncated && let Some(chunk) = response.chunk().await? {
+        let room = BODY_LIMIT - body.len();
+        truncated = chunk.len() > room;
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+    }
+    Ok(EgressResponse {
+        status: response.status(),
+        headers: std::mem::take(response.headers_mut()),
+        body,
+        truncated,
+        duration: started.elapsed(),
+    })
+}

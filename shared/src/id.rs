@@ -1,0 +1,393 @@
+//! Room: identifiers, as the whole platform names its things.
+//! Takes: a UUID or a 64-bit number, or the text a caller sent.
+//! Gives: one type a thing, so that a tenant's id cannot stand where an endpoint's belongs; as text
+//! a `TypeID` (<https://github.com/jetify-com/typeid>), or for jobs `job_` and 13 characters.
+//! Never: looks anything up, or says whether the thing exists.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// Crockford's base32 digits, in lower case, in order of value.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Digits of a UUID: 26 × 5 = 130 bits, the top two always zero.
+const UUID_DIGITS: u32 = 26;
+
+/// Digits of a job's number: 13 × 5 = 65 bits, the top one always zero.
+const JOB_DIGITS: u32 = 13;
+
+/// The text is not an id of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id of this kind: expected `{expected}_` and {digits} base32 characters")]
+pub struct InvalidId {
+    /// The prefix the id should have had, without its underscore.
+    pub expected: &'static str,
+    /// How many base32 characters should have followed.
+    pub digits: u32,
+}
+
+/// Declares an id type over a `UUIDv7`, shown as a `TypeID` with the given prefix.
+///
+/// The crate that uses it must itself depend on `serde`, `sqlx` and `uuid`. The type is `Copy` and
+/// ordered by time of creation, is stored as `uuid`, and is text everywhere else: `Display`,
+/// `Debug`, `FromStr` and serde agree.
+#[macro_export]
+macro_rules! typed_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ::sqlx::Type)]
+        #[sqlx(transparent)]
+        pub struct $name(::uuid::Uuid);
+
+        impl $name {
+            /// What stands before the underscore.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A fresh id: a `UUIDv7`, so that later ids sort after earlier ones.
+            #[must_use]
+            #[expect(clippy::new_without_default, reason = "every id is new; none is a default")]
+            pub fn new() -> Self {
+                Self(::uuid::Uuid::now_v7())
+            }
+
+            /// The id as it is stored.
+            #[must_use]
+            pub const fn as_uuid(&self) -> ::uuid::Uuid {
+                self.0
+            }
+
+            /// The id that is stored as `uuid`.
+            #[must_use]
+            pub const fn from_uuid(uuid: ::uuid::Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                $crate::id::write_type_id(f, Self::PREFIX, self.0)
+            }
+        }
+
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::id::InvalidId;
+
+            fn from_str(text: &str) -> ::std::result::Result<Self, Self::Err> {
+                $crate::id::read_type_id(text, Self::PREFIX).map(Self)
+            }
+        }
+
+        $crate::id_as_text!($name);
+    };
+}
+
+/// For [`typed_id!`] only: `Debug` and serde by way of `Display` and `FromStr`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! id_as_text {
+    ($name:ident) => {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                <::std::string::String as ::serde::Deserialize>::deserialize(deserializer)?
+                    .parse()
+                    .map_err(::serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+typed_id!(
+    /// A tenant: whose jobs, keys and resources these are.
+    TenantId, "ten"
+);
+typed_id!(
+    /// An API key, not its secret text.
+    ApiKeyId, "key"
+);
+typed_id!(
+    /// A person who signs in.
+    UserId, "usr"
+);
+typed_id!(
+    /// An event a tenant published; also its `webhook-id`.
+    EventId, "evt"
+);
+typed_id!(
+    /// A webhook endpoint.
+    EndpointId, "ep"
+);
+typed_id!(
+    /// The delivery of one event to one endpoint.
+    DeliveryId, "dlv"
+);
+typed_id!(
+    /// A schedule.
+    ScheduleId, "sch"
+);
+typed_id!(
+    /// One run of a worker process; a restart is another worker.
+    WorkerId, "wrk"
+);
+
+/// A job: 64 bits made by the queue, shown as `job_` and 13 Crockford base32 characters.
+///
+/// The text sorts as the number does. Numbers are not negative in practice; a negative one keeps its
+/// bits and still survives the way to text and back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct JobId(i64);
+
+impl JobId {
+    /// What stands before the underscore.
+    pub const PREFIX: &'static str = "job";
+
+    /// The number as it is stored.
+    #[must_use]
+    pub const fn as_i64(&self) -> i64 {
+        self.0
+    }
+
+    /// The job with this number.
+    #[must_use]
+    pub const fn from_i64(number: i64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_id(
+            f,
+            Self::PREFIX,
+            u128::from(self.0.cast_unsigned()),
+            JOB_DIGITS,
+        )
+    }
+}
+
+impl FromStr for JobId {
+    type Err = InvalidId;
+
+    /// Reads either case, and Crockford's look-alikes (`i` and `l` for 1, `o` for 0), because people
+    /// read job ids to each other.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let read = || {
+            let text = text.to_ascii_lowercase();
+            let digits = text.strip_prefix(Self::PREFIX)?.strip_prefix('_')?;
+            let canonical = digits.replace(['i', 'l'], "1").replace('o', "0");
+            u64::try_from(read_digits(&canonical, JOB_DIGITS)?).ok()
+        };
+        let invalid = InvalidId {
+            expected: Self::PREFIX,
+            digits: JOB_DIGITS,
+        };
+        read()
+            .map(|number| Self(number.cast_signed()))
+            .ok_or(invalid)
+    }
+}
+
+id_as_text!(JobId);
+
+/// Writes `prefix_` and the UUID's 26 digits (`TypeID` specification 0.3).
+///
+/// For [`typed_id!`] only.
+///
+/// # Errors
+/// As the formatter's.
+#[doc(hidden)]
+pub fn write_type_id(f: &mut fmt::Formatter<'_>, prefix: &str, uuid: Uuid) -> fmt::Result {
+    write_id(f, prefix, uuid.as_u128(), UUID_DIGITS)
+}
+
+/// Reads what [`write_type_id`] writes; lower case only, as the specification asks.
+///
+/// For [`typed_id!`] only.
+///
+/// # Errors
+/// [`InvalidId`] for another prefix, another length, a foreign character or more than 128 bits.
+#[doc(hidden)]
+pub fn read_type_id(text: &str, prefix: &'static str) -> Result<Uuid, InvalidId> {
+    text.strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('_'))
+        .and_then(|digits| read_digits(digits, UUID_DIGITS))
+        .map(Uuid::from_u128)
+        .ok_or(InvalidId {
+            expected: prefix,
+            digits: UUID_DIGITS,
+        })
+}
+
+/// Writes the prefix, the underscore and the lowest `digits` × 5 bits of the value.
+fn write_id(f: &mut fmt::Formatter<'_>, prefix: &str, value: u128, digits: u32) -> fmt::Result {
+    f.write_str(prefix)?;
+    f.write_char('_')?;
+    (0..digits).rev().try_for_each(|place| {
+        let digit = usize::try_from((value >> (5 * place)) & 31).unwrap_or_default();
+        f.write_char(DIGITS.get(digit).copied().map_or('0', char::from))
+    })
+}
+
+/// Reads exactly `digits` canonical digits; `None` when the value does not fit 128 bits.
+fn read_digits(text: &str, digits: u32) -> Option<u128> {
+    if u32::try_from(text.len()).ok()? != digits {
+        return None;
+    }
+    text.bytes().try_fold(0_u128, |value, byte| {
+        let digit = DIGITS.iter().position(|known| *known == byte)?;
+        // Not a shift: 26 digits can say more than 128 bits, and a shift would drop the excess.
+        value
+            .checked_mul(32)?
+            .checked_add(u128::try_from(digit).ok()?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+    use super::*;
+    use proptest::prelude::*;
+    use sqlx::Postgres;
+    use sqlx::postgres::PgHasArrayType;
+
+    #[test]
+    fn type_ids_agree_with_the_specification() {
+        let uuid: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        let id = TenantId::from_uuid(uuid);
+        assert_eq!(id.to_string(), "ten_01h455vb4pex5vsknk084sn02q");
+        assert_eq!(format!("{id:?}"), id.to_string());
+        assert_eq!("ten_01h455vb4pex5vsknk084sn02q".parse(), Ok(id));
+        assert_eq!(
+            EndpointId::from_uuid(Uuid::nil()).to_string(),
+            "ep_00000000000000000000000000"
+        );
+        let largest = "key_7zzzzzzzzzzzzzzzzzzzzzzzzz";
+        assert_eq!(ApiKeyId::from_uuid(Uuid::max()).to_string(), largest);
+        assert_eq!(largest.parse(), Ok(ApiKeyId::from_uuid(Uuid::max())));
+    }
+
+    #[test]
+    fn a_type_id_of_another_form_is_refused_with_what_was_expected() {
+        for text in [
+            "",
+            "ten_",
+            "01h455vb4pex5vsknk084sn02q",
+            "key_01h455vb4pex5vsknk084sn02q",
+            "ten_01H455VB4PEX5VSKNK084SN02Q",
+            "ten_01h455vb4pex5vsknk084sn02",
+            "ten_01h455vb4pex5vsknk084sn02qq",
+            "ten_01h455vb4pex5vsknk084sn02u",
+            "ten_8zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "ten_zzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "ten_01h455vb4pex5vsknk084sn0é",
+        ] {
+            let error = text.parse::<TenantId>().unwrap_err();
+            assert_eq!((error.expected, error.digits), ("ten", 26), "{text}");
+            assert!(error.to_string().contains("`ten_` and 26"), "{error}");
+        }
+    }
+
+    #[test]
+    fn new_ids_are_distinct_and_sort_by_creation() {
+        let ids: Vec<EventId> = (0..1_000).map(|_| EventId::new()).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.windows(2).all(|pair| pair.first() != pair.last()));
+        assert!(ids.iter().map(EventId::to_string).is_sorted());
+    }
+
+    #[test]
+    fn job_ids_are_thirteen_characters_and_forgive_handwriting() {
+        assert_eq!(JobId::from_i64(0).to_string(), "job_0000000000000");
+        assert_eq!(JobId::from_i64(i64::MAX).to_string(), "job_7zzzzzzzzzzzz");
+        assert_eq!(JobId::from_i64(-1).to_string(), "job_fzzzzzzzzzzzz");
+        let id = JobId::from_i64(1 << 10 | 1 << 5);
+        assert_eq!(id.to_string(), "job_0000000000110");
+        for text in [
+            "job_oooooooooolio",
+            "JOB_OOOOOOOOOOILO",
+            "Job_0000000000iL0",
+        ] {
+            assert_eq!(text.parse(), Ok(id), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_id_of_another_form_is_refused() {
+        for text in [
+            "",
+            "job_",
+            "job0000000000110",
+            "ten_0000000000110",
+            "job_000000000011",
+            "job_00000000000110",
+            "job_000000000011u",
+            "job_g000000000000",
+            "job_-000000000001",
+        ] {
+            let error = text.parse::<JobId>().unwrap_err();
+            assert_eq!((error.expected, error.digits), ("job", 13), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_stored_singly_and_in_arrays() {
+        fn stored<T>() -> (String, String)
+        where
+            T: sqlx::Type<Postgres> + PgHasArrayType,
+            T: for<'r> sqlx::Decode<'r, Postgres> + for<'q> sqlx::Encode<'q, Postgres>,
+        {
+            (T::type_info().to_string(), T::array_type_info().to_string())
+        }
+        assert_eq!(stored::<TenantId>(), ("UUID".into(), "UUID[]".into()));
+        assert_eq!(stored::<JobId>(), ("INT8".into(), "INT8[]".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_survives_text_and_json(uuid: u128, number: i64) {
+            let delivery = DeliveryId::from_uuid(Uuid::from_u128(uuid));
+            prop_assert_eq!(delivery.to_string().parse(), Ok(delivery));
+            let json = serde_json::to_string(&delivery).unwrap();
+            prop_assert_eq!(serde_json::from_str::<DeliveryId>(&json).unwrap(), delivery);
+
+            let job = JobId::from_i64(number);
+            prop_assert_eq!(job.to_string().parse(), Ok(job));
+            prop_assert_eq!(job.to_string().to_uppercase().parse(), Ok(job));
+            let json = serde_json::to_string(&job).unwrap();
+            prop_assert_eq!(serde_json::from_str::<JobId>(&json).unwrap(), job);
+        }
+
+        #[test]
+        fn text_sorts_as_the_number_does(a in 0..i64::MAX, b in 0..i64::MAX) {
+            let (a, b) = (JobId::from_i64(a), JobId::from_i64(b));
+            prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
+        }
+
+        #[test]
+        fn no_text_breaks_the_parsers(text in "\\PC{0,40}") {
+            let _ = text.parse::<JobId>();
+            let _ = format!("job_{text}").parse::<JobId>();
+            let _ = format!("wrk_{text}").parse::<WorkerId>();
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What two or more rooms of Harkara need, and nothing else: ids, durations, backoff, signatures,
+//! secrets, outbound HTTP, configuration, database access and telemetry.
+//!
+//! This crate imports no other crate of the workspace and knows nothing of jobs, queues or routes.
+
+pub mod api_key;
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod database;
+pub mod duration;
+pub mod egress;
+pub mod id;
+pub mod process;
+pub mod signature;
+pub mod telemetry;
+pub mod vault;

@@ -1,0 +1,99 @@
+//! Room: the database of every test of the workspace.
+//! Takes: `DATABASE_URL`, or without it the PostgreSQL on this machine. Gives: a fresh, migrated
+//! [`TestDatabase`] per test, or an [`OwnCluster`] for a test that crashes the server.
+//! Never: is used outside of tests; touches a database it did not make; leaves a server or a
+//! directory behind, however the test process ends.
+//!
+//! Without `DATABASE_URL` each test process runs one private server, fast and forgetful. With it,
+//! databases are named after the run, dropped after each test, and swept up by a later run if the
+//! process died before it could. Runs at the same time do not disturb each other.
+
+#![expect(
+    clippy::expect_used,
+    reason = "used by tests only, where stopping at the first surprise is the aim"
+)]
+
+mod keeper;
+mod own;
+mod shared_server;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use url::Url;
+
+use keeper::Keeper;
+pub use own::OwnCluster;
+
+/// A database of its own for one test: migrated, empty, gone after the test.
+///
+/// Keep it until the test ends; dropping it disconnects whoever still uses it.
+#[derive(Debug)]
+pub struct TestDatabase {
+    name: String,
+    pool: PgPool,
+    keeper: &'static Keeper,
+}
+
+impl TestDatabase {
+    /// Makes a database by copying a migrated template, which takes some ten milliseconds; the
+    /// first call of a process also starts the server and migrates the template.
+    ///
+    /// # Panics
+    /// When the server or the database cannot be had, with the reason.
+    pub async fn create() -> Self {
+        let keeper = Keeper::of_this_process().await;
+        let name = keeper.create().await;
+        let pool = PgPoolOptions::new()
+            .max_connections(20)
+            .connect_lazy_with(options(&keeper.owner_url(&name)));
+        Self { name, pool, keeper }
+    }
+
+    /// A pool of at most 20 connections, as the role that owns the database: `harkara`, which is
+    /// no superuser, or the user of `DATABASE_URL`. Each call gives the same pool; it belongs to
+    /// the test's own runtime.
+    #[must_use]
+    pub fn pool(&self) -> PgPool {
+        self.pool.clone()
+    }
+
+    /// The database as the role that owns it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.keeper.owner_url(&self.name).into()
+    }
+
+    /// The database as the superuser, or as the user of `DATABASE_URL`.
+    #[must_use]
+    pub fn superuser_url(&self) -> String {
+        self.keeper.superuser_url(&self.name).into()
+    }
+
+    /// The database's name on its server.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        self.keeper.drop_database(std::mem::take(&mut self.name));
+    }
+}
+
+/// How to connect to `url`.
+fn options(url: &Url) -> PgConnectOptions {
+    url.as_str().parse().expect("a PostgreSQL URL")
+}
+
+/// Runs the workspace's migrations in the database of `url`, leaving no connection behind.
+async fn migrate(url: &Url) {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_lazy_with(options(url));
+    harkara_shared::database::migrate(&pool)
+        .await
+        .expect("migrations run");
+    pool.close().await;
+}

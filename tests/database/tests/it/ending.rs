@@ -1,0 +1,170 @@
+//! What is left when a test process ends: nothing, or no more than a later run sweeps up.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use harkara_test_database::{OwnCluster, TestDatabase};
+use rustix::process::{Pid, test_kill_process};
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+use crate::until;
+
+/// Tells another process of this program to play a test run; `end` or `stay` is what it does once
+/// it has its databases.
+const PLAY: &str = "HARKARA_TEST_PLAY";
+
+/// Not a test: a run of tests in a process of its own.
+#[tokio::test]
+#[ignore = "run by other tests as a process of its own"]
+async fn player() {
+    let Some(play) = std::env::var_os(PLAY) else {
+        return;
+    };
+    let database = TestDatabase::create().await;
+    let other = TestDatabase::create().await;
+    let mut connection = PgConnection::connect(&database.superuser_url())
+        .await
+        .unwrap();
+    let row = connection
+        .fetch_one(
+            "select coalesce((select setting from pg_settings where name = 'data_directory'), ''), \
+                    current_database()::text",
+        )
+        .await
+        .unwrap();
+    let (directory, name): (String, String) = (row.get(0), row.get(1));
+    writeln!(io::stdout(), "\nplaying {directory} {name}").unwrap();
+    if play == "stay" {
+        std::future::pending::<()>().await;
+    }
+    drop(other);
+}
+
+/// A running player; killed when dropped.
+struct Player {
+    process: Child,
+    output: BufReader<ChildStdout>,
+    cluster: PathBuf,
+    database: String,
+}
+
+fn play(how: &str, database_url: Option<&str>) -> Player {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["ending::player", "--exact", "--ignored", "--nocapture"])
+        .env(PLAY, how)
+        .env_remove("DATABASE_URL")
+        .stdout(Stdio::piped());
+    if let Some(url) = database_url {
+        command.env("DATABASE_URL", url);
+    }
+    let mut process = command.spawn().unwrap();
+    let mut player = Player {
+        output: BufReader::new(process.stdout.take().unwrap()),
+        process,
+        cluster: PathBuf::new(),
+        database: String::new(),
+    };
+    loop {
+        let mut line = String::new();
+        let read = player.output.read_line(&mut line).unwrap();
+        assert_ne!(read, 0, "the player ended");
+        if let Some(rest) = line.trim().strip_prefix("playing ") {
+            let (cluster, database) = rest.split_once(' ').unwrap();
+            player.cluster = cluster.into();
+            player.database = database.to_owned();
+            return player;
+        }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_private_server_goes_with_the_process_killed_or_not() {
+    for how in ["end", "stay"] {
+        let mut player = play(how, None);
+        let cluster = player.cluster.clone();
+        let data = cluster.parent().unwrap();
+        if how == "end" {
+            assert!(player.process.wait().unwrap().success());
+        } else {
+            let pid_file = std::fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
+            let server = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
+            assert!(test_kill_process(server).is_ok());
+            drop(player);
+            until("the server is gone", async || {
+                test_kill_process(server).is_err()
+            })
+            .await;
+        }
+        until("the directory is gone", async || !data.exists()).await;
+    }
+}
+
+/// The databases of test runs on a server.
+async fn databases(url: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection
+        .fetch_all("select datname::text from pg_database where datname like 'harkara\\_test%'")
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+#[tokio::test]
+async fn runs_on_a_given_server_leave_each_other_alone_and_sweep_up_after_the_dead() {
+    let server = OwnCluster::start().await;
+    // Not even a superuser is needed, only one who may make databases and roles.
+    let mut superuser = PgConnection::connect(&server.superuser_url())
+        .await
+        .unwrap();
+    superuser
+        .execute("alter role harkara createdb")
+        .await
+        .unwrap();
+    superuser
+        .execute("create database harkara_test_of_someone_else")
+        .await
+        .unwrap();
+
+    let url = server.url();
+    let first = play("stay", Some(&url));
+    // By another database of the same server, where the first one's sign of life is not seen.
+    let second = play(
+        "stay",
+        Some(&server.superuser_url().replace("/harkara?", "/postgres?")),
+    );
+    // A run that comes and goes while they live.
+    assert!(play("end", Some(&url)).process.wait().unwrap().success());
+    let left = databases(&url).await;
+    for name in [&first.database, &second.database] {
+        assert!(left.contains(name), "{name} was taken from a live run");
+    }
+
+    let of_first = first.database.rsplit_once('_').unwrap().0.to_owned();
+    drop(first);
+    let third = play("stay", Some(&url));
+    until("the dead run's databases are gone", async || {
+        !databases(&url)
+            .await
+            .iter()
+            .any(|name| name.starts_with(&of_first))
+    })
+    .await;
+    let left = databases(&url).await;
+    assert!(left.contains(&second.database));
+    assert!(left.contains(&third.database));
+    assert!(
+        left.iter()
+            .any(|name| name == "harkara_test_of_someone_else")
+    );
+}

@@ -1,0 +1,124 @@
+//! The tests' databases: fresh, apart from each other, and gone afterwards.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod ending;
+
+use std::time::{Duration, Instant};
+
+use harkara_test_database::{OwnCluster, TestDatabase};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Row};
+
+async fn number(url: &str, sql: &'static str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.fetch_one(sql).await.unwrap().get(0)
+}
+
+async fn mark(pool: &PgPool) {
+    pool.execute("create table if not exists marks (); insert into marks default values")
+        .await
+        .unwrap();
+}
+
+/// Polls until `condition` holds; fails the test when it never does.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}: never");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_test_database_is_migrated_and_empty_and_apart_from_others() {
+    let (first, second) = tokio::join!(TestDatabase::create(), TestDatabase::create());
+    assert_ne!(first.name(), second.name());
+    mark(&first.pool()).await;
+    let marks = "select count(*) from pg_class where relname = 'marks'";
+    assert_eq!(number(&first.url(), marks).await, 1);
+    assert_eq!(number(&second.url(), marks).await, 0);
+    let migrations = "select count(*) from _sqlx_migrations where success";
+    assert!(number(&first.superuser_url(), migrations).await > 0);
+}
+
+#[tokio::test]
+async fn the_pools_role_owns_the_database_and_bypasses_no_policy() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let row = pool
+        .fetch_one(
+            "select pg_get_userbyid(datdba) = current_user, rolsuper or rolbypassrls \
+             from pg_database, pg_roles \
+             where datname = current_database() and rolname = current_user",
+        )
+        .await
+        .unwrap();
+    assert!(row.get::<bool, _>(0));
+    // A given server may have given us its superuser; that is its business.
+    assert!(std::env::var_os("DATABASE_URL").is_some() || !row.get::<bool, _>(1));
+}
+
+#[test]
+fn each_test_may_have_a_runtime_of_its_own() {
+    let tests: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async {
+                    for _ in 0..3 {
+                        let database = TestDatabase::create().await;
+                        mark(&database.pool()).await;
+                    }
+                });
+            })
+        })
+        .collect();
+    for test in tests {
+        test.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_database_goes_though_someone_is_connected() {
+    let witness = TestDatabase::create().await;
+    let database = TestDatabase::create().await;
+    let name = database.name().to_owned();
+    let mut session = PgConnection::connect(&database.url()).await.unwrap();
+    session.execute("select").await.unwrap();
+    drop(database);
+    let pool = witness.pool();
+    until("the database is gone", async || {
+        let names = pool.fetch_all("select datname::text from pg_database");
+        !names
+            .await
+            .unwrap()
+            .iter()
+            .any(|row| row.get::<&str, _>(0) == name)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_its_own_survives_a_crash() {
+    let mut cluster = OwnCluster::start().await;
+    let url = cluster.url();
+    for expected in 1..=2 {
+        let pool = cluster.pool();
+        mark(&pool).await;
+        cluster.stop_immediate().await;
+        assert!(PgConnection::connect(&url).await.is_err());
+        cluster.start_again().await;
+        assert_eq!(cluster.url(), url);
+        assert_eq!(number(&url, "select count(*) from marks").await, expected);
+        pool.close().await;
+    }
+    let durable = "select count(*) from pg_settings \
+                   where name in ('fsync', 'full_page_writes', 'synchronous_commit') \
+                     and setting = 'on'";
+    assert_eq!(number(&url, durable).await, 3);
+    let migrations = "select count(*) from _sqlx_migrations where success";
+    assert!(number(&url, migrations).await > 0);
+}

@@ -1,0 +1,135 @@
+//! Room: the platform as its operators run it: binaries on a database.
+//! Takes: a database's address. Gives: processes, a tenant, a client.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_shared::vault::MasterKeys;
+use sqlx::PgPool;
+
+use crate::process::free_address;
+use crate::{Client, Process, until};
+
+/// How long a process may take to be ready in a debug build on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// Settings common to the processes of one test.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    database_url: String,
+    master_key: String,
+    pool: PgPool,
+}
+
+/// Every scope but the platform's own.
+#[must_use]
+pub fn everything() -> Vec<Scope> {
+    Scope::ALL
+        .iter()
+        .copied()
+        .filter(|scope| *scope != Scope::PlatformAdmin)
+        .collect()
+}
+
+impl Platform {
+    /// A platform on a migrated database.
+    #[must_use]
+    pub fn on(database_url: String, pool: PgPool) -> Self {
+        Self {
+            database_url,
+            master_key: MasterKeys::generate(),
+            pool,
+        }
+    }
+
+    /// A tenant, and a client with a key that may do everything in it.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub async fn tenant(&self, slug: &str, api: SocketAddr) -> Client {
+        let master = MasterKeys::parse(&self.master_key).unwrap();
+        let new = NewTenant {
+            slug: slug.to_owned(),
+            name: slug.to_owned(),
+            sla_tier: SlaTier::Enterprise,
+        };
+        let tenant = access::create_tenant(&self.pool, new)
+            .await
+            .expect("a tenant is made");
+        let new = NewKey {
+            tenant: tenant.id,
+            name: "test".to_owned(),
+            tier: KeyTier::Enterprise,
+            scopes: everything(),
+            expires_at: None,
+        };
+        let (_, key) = access::create_key(&self.pool, &master, new)
+            .await
+            .expect("a key is made");
+        Client::new(api, key.expose())
+    }
+
+    fn environment(&self, more: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
+            ("DATABASE_URL", self.database_url.clone()),
+            ("HARKARA_MASTER_KEY", self.master_key.clone()),
+            ("HARKARA_EGRESS_ALLOW", "127.0.0.0/8".to_owned()),
+        ];
+        environment.extend_from_slice(more);
+        environment
+    }
+
+    /// Starts an API process and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn api(&self) -> (Process, SocketAddr) {
+        let address = free_address();
+        let environment = self.environment(&[("HARKARA_API_ADDR", address.to_string())]);
+        let process = Process::start("harkara-api", &[], &environment);
+        ready(&process, address).await;
+        (process, address)
+    }
+
+    /// Starts a worker process; it need not be ready yet.
+    #[must_use]
+    pub fn worker(&self, queues: &str, lease_secs: u32, drain_secs: u32) -> (Process, SocketAddr) {
+        let address = free_address();
+        let environment = self.environment(&[
+            ("HARKARA_WORKER_ADDR", address.to_string()),
+            ("HARKARA_WORKER_QUEUES", queues.to_owned()),
+            ("HARKARA_LEASE_SECS", lease_secs.to_string()),
+            ("HARKARA_WORKER_DRAIN_SECS", drain_secs.to_string()),
+        ]);
+        (Process::start("harkara-worker", &[], &environment), address)
+    }
+
+    /// Starts a scheduler process; it need not be ready yet.
+    #[must_use]
+    pub fn scheduler(&self) -> (Process, SocketAddr) {
+        let address = free_address();
+        let environment = self.environment(&[("HARKARA_SCHEDULER_ADDR", address.to_string())]);
+        (
+            Process::start("harkara-scheduler", &[], &environment),
+            address,
+        )
+    }
+}
+
+/// Waits until `/readyz` answers 200.
+///
+/// # Panics
+/// When it does not in time.
+pub async fn ready(process: &Process, address: SocketAddr) {
+    let client = Client::new(address, "");
+    let what = format!("process {} at {address} is ready", process.pid());
+    until(&what, START, || async {
+        client
+            .try_get("/readyz")
+            .await
+            .ok()
+            .filter(|answer| answer.status == 200)
+    })
+    .await;
+}

@@ -1,0 +1,253 @@
+//! The whole line: HTTP to enqueue to Postgres to claim to handler to outcome.
+
+use std::time::Duration;
+
+use harkara_test_database::TestDatabase;
+use harkara_tests::{Platform, Receiver, Reply, until};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let (_worker, _) = platform.worker("http=4", 30, 5);
+    let job = json!({
+        "kind": "http.request", "max_attempts": 3,
+        "backoff": {"base": "200ms", "factor": 4, "max": "10s", "jitter": "none"},
+        "payload": {"url": receiver.url, "body": {"hello": "world"}},
+    });
+    let id = client.post("/v1/jobs", &job).await.text("id");
+    let path = format!("/v1/jobs/{id}");
+    let job = until("the job is dead", PATIENCE, || async {
+        let job = client.get(&path).await.ok();
+        (job["state"] == "dead").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 3);
+    assert_eq!(job["last_error"]["code"], "http_500");
+    let attempts = client.get(&format!("{path}/attempts")).await.ok();
+    let attempts = attempts["data"].as_array().unwrap();
+    let outcomes: Vec<&str> = attempts
+        .iter()
+        .map(|attempt| attempt["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["retry", "retry", "dead"]);
+    assert_eq!(attempts[0]["number"], 1);
+    assert!(
+        attempts
+            .iter()
+            .all(|attempt| attempt["worker_id"].is_string())
+    );
+
+    // Neither run came before its backoff was over, and the second gap is the longer one.
+    let hits = receiver.hits();
+    assert_eq!(hits.len(), 3);
+    let (first, second) = (hits[1].at - hits[0].at, hits[2].at - hits[1].at);
+    assert!(
+        first >= Duration::from_millis(200),
+        "the first gap was {first:?}"
+    );
+    assert!(
+        second >= Duration::from_millis(800),
+        "the second gap was {second:?}"
+    );
+    // Every attempt names the same job, so that the receiver can tell a repetition.
+    assert!(
+        hits.iter()
+            .all(|hit| hit.headers["idempotency-key"] == id.as_str())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|nth| match nth {
+        0 => Reply {
+            headers: vec![("retry-after", "2".to_owned())],
+            ..Reply::status(429)
+        },
+        _ => Reply::status(204),
+    })
+    .await;
+    let (_worker, _) = platform.worker("http=4", 30, 5);
+    let job = json!({
+        "kind": "http.request", "max_attempts": 1, "payload": {"url": receiver.url},
+    });
+    let id = client.post("/v1/jobs", &job).await.text("id");
+    let path = format!("/v1/jobs/{id}");
+    let job = until("the job has succeeded", PATIENCE, || async {
+        let job = client.get(&path).await.ok();
+        (job["state"] == "succeeded").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 1);
+    assert_eq!(job["result"]["status"], 204);
+    let hits = receiver.hits();
+    assert_eq!(hits.len(), 2);
+    let gap = hits[1].at - hits[0].at;
+    assert!(
+        gap >= Duration::from_secs(2),
+        "it was asked for 2 s and left alone for {gap:?}"
+    );
+    let attempts = client.get(&format!("{path}/attempts")).await.ok();
+    let outcomes: Vec<&Value> = attempts["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| &attempt["outcome"])
+        .collect();
+    assert_eq!(outcomes, ["rate_limited", "succeeded"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|nth| Reply::status(if nth == 0 { 302 } else { 200 })).await;
+    let (_worker, _) = platform.worker("webhook=4", 30, 5);
+    let endpoint = json!({
+        "url": receiver.url, "event_types": ["invoice.*"], "headers": {"x-team": "billing"},
+    });
+    let endpoint = client.post("/v1/webhook-endpoints", &endpoint).await.ok();
+    let other = json!({"url": receiver.url, "event_types": ["user.created"]});
+    client.post("/v1/webhook-endpoints", &other).await.ok();
+
+    let event = json!({"type": "invoice.paid", "data": {"amount": 12, "text": "für dich"}});
+    let posted = client.post("/v1/events", &event).await;
+    assert_eq!(posted.status, 202);
+    let deliveries = posted.body["deliveries"].as_array().unwrap().clone();
+    assert_eq!(deliveries.len(), 1, "only one endpoint takes invoices");
+    assert_eq!(deliveries[0]["endpoint_id"], endpoint["id"]);
+
+    // A redirect is a failure and is not followed. Its retry is not waited for: it is made due.
+    let path = format!("/v1/deliveries/{}", deliveries[0]["id"].as_str().unwrap());
+    until("the first attempt is recorded", PATIENCE, || async {
+        let attempts = client.get(&format!("{path}/attempts")).await.ok();
+        (attempts["data"][0]["status_code"] == 302).then_some(())
+    })
+    .await;
+    until(
+        "the job waits for its retry, which is made due",
+        PATIENCE,
+        || async {
+            harkara_shared::database::query(
+                "update queue.parcels set run_at = now() where state = 's'",
+            )
+            .execute(&database.pool())
+            .await
+            .is_ok_and(|done| done.rows_affected() == 1)
+            .then_some(())
+        },
+    )
+    .await;
+    let delivery = until("the delivery has succeeded", PATIENCE, || async {
+        let delivery = client.get(&path).await.ok();
+        (delivery["state"] == "succeeded").then_some(delivery)
+    })
+    .await;
+    assert_eq!(delivery["attempts"], 2);
+
+    let hits = receiver.hits();
+    assert_eq!(hits.len(), 2);
+    let secret =
+        harkara_shared::signature::WebhookSecret::parse(endpoint["secret"].as_str().unwrap())
+            .unwrap();
+    for hit in &hits {
+        let header = |name: &str| hit.headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("webhook-id"), posted.body["id"].as_str().unwrap());
+        assert_eq!(header("content-type"), "application/json");
+        assert_eq!(header("x-team"), "billing");
+        let timestamp: i64 = header("webhook-timestamp").parse().unwrap();
+        harkara_shared::signature::verify(
+            &secret,
+            &header("webhook-id"),
+            timestamp,
+            &header("webhook-signature"),
+            &hit.body,
+            timestamp,
+            harkara_shared::signature::TOLERANCE,
+        )
+        .unwrap();
+        let body: Value = serde_json::from_slice(&hit.body).unwrap();
+        assert_eq!(body["type"], "invoice.paid");
+        assert_eq!(body["data"], json!({"amount": 12, "text": "für dich"}));
+        assert!(body["timestamp"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_inside_the_network_is_refused_for_good_without_a_connection() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let (_worker, _) = platform.worker("http=4", 30, 5);
+    let job = json!({
+        "kind": "http.request", "payload": {"url": "http://169.254.169.254/latest/meta-data"},
+    });
+    let id = client.post("/v1/jobs", &job).await.text("id");
+    let job = until("the job is dead", PATIENCE, || async {
+        let job = client.get(&format!("/v1/jobs/{id}")).await.ok();
+        (job["state"] == "dead").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 1, "a refusal is not tried again");
+    assert_eq!(job["last_error"]["code"], "egress_refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_attempt() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|nth| match nth {
+        0 => Reply {
+            after: Duration::from_secs(600),
+            ..Reply::status(200)
+        },
+        _ => Reply::status(200),
+    })
+    .await;
+    let job = json!({
+        "kind": "http.request", "max_attempts": 1, "timeout": "1h",
+        "payload": {"url": receiver.url},
+    });
+    let id = client.post("/v1/jobs", &job).await.text("id");
+    let path = format!("/v1/jobs/{id}");
+    let (mut worker, _) = platform.worker("http=4", 30, 1);
+    until("the job has reached its receiver", PATIENCE, || async {
+        (!receiver.hits().is_empty()).then_some(())
+    })
+    .await;
+    worker.signal("TERM");
+    assert_eq!(
+        worker.ended(Duration::from_secs(20)).await,
+        Some(0),
+        "{}",
+        worker.output()
+    );
+    let job = client.get(&path).await.ok();
+    assert_eq!(
+        (&job["state"], &job["attempt"]),
+        (&json!("ready"), &json!(0))
+    );
+
+    let (_worker, _) = platform.worker("http=4", 30, 1);
+    let job = until("the job has succeeded", PATIENCE, || async {
+        let job = client.get(&path).await.ok();
+        (job["state"] == "succeeded").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 1);
+}

@@ -1,0 +1,18 @@
+//! The platform as a whole: real processes, a real database, real receivers.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
+mod crash;
+mod documents;
+mod flow;
+mod outage;
+mod receivers;
+mod rooms;
+mod scheduling;
+mod start;
+mod up;

@@ -1,0 +1,123 @@
+//! Start-up: every mistake at once, and one clear line.
+
+use std::time::Duration;
+
+use harkara_tests::Process;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
+    for name in [
+        "harkara-api",
+        "harkara-worker",
+        "harkara-scheduler",
+        "harkara",
+    ] {
+        let mistakes = [
+            ("HARKARA_API_ADDR", "nowhere"),
+            ("HARKARA_LEASE_SECS", "0"),
+            ("HARKARA_WORKER_QUEUES", "webhook=many,UPPER=1"),
+            ("HARKARA_EGRESS_ALLOW", "10.0.0.0/99"),
+            ("HARKARA_MASTER_KEY", "short"),
+            ("HARKARA_LOG_FORMAT", "xml"),
+            ("DATABASE_URL", "mysql://secret@localhost"),
+        ];
+        let environment: Vec<(&str, String)> = mistakes
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        let mut process = Process::start(name, &[], &environment);
+        assert_eq!(
+            process.ended(PATIENCE).await,
+            Some(2),
+            "{name}: {}",
+            process.output()
+        );
+        let output = process.output();
+        for (variable, _) in mistakes {
+            assert!(
+                output.contains(variable),
+                "{name} does not tell {variable}: {output}"
+            );
+        }
+        assert!(
+            !output.contains("secret"),
+            "{name} repeats a value that may be secret: {output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_production_needs_is_asked_for_at_once() {
+    for (name, needed) in [
+        ("harkara-api", &["DATABASE_URL", "HARKARA_MASTER_KEY"][..]),
+        ("harkara-worker", &["DATABASE_URL", "HARKARA_MASTER_KEY"]),
+        ("harkara-scheduler", &["DATABASE_URL"]),
+    ] {
+        let mut process = Process::start(name, &[], &[]);
+        assert_eq!(
+            process.ended(PATIENCE).await,
+            Some(2),
+            "{name}: {}",
+            process.output()
+        );
+        for variable in needed {
+            assert!(
+                process.output().contains(variable),
+                "{name}: {}",
+                process.output()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_read_and_the_environment_wins_over_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("harkara.toml");
+    std::fs::write(
+        &path,
+        "HARKARA_LEASE_SECS = 0\nHARKARA_LAESE = 3\nHARKARA_NOTIFY = false\n",
+    )
+    .unwrap();
+    let file = ("HARKARA_CONFIG", path.to_str().unwrap().to_owned());
+    let mut process = Process::start("harkara-worker", &[], std::slice::from_ref(&file));
+    assert_eq!(process.ended(PATIENCE).await, Some(2));
+    let output = process.output();
+    assert!(output.contains("HARKARA_LEASE_SECS"), "{output}");
+    assert!(
+        output.contains("HARKARA_LAESE: is not a setting"),
+        "{output}"
+    );
+    let environment = [file, ("HARKARA_LEASE_SECS", "30".to_owned())];
+    let mut process = Process::start("harkara-worker", &[], &environment);
+    assert_eq!(process.ended(PATIENCE).await, Some(2));
+    assert!(
+        !process.output().contains("LEASE_SECS"),
+        "{}",
+        process.output()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_another_release_is_told_in_one_line() {
+    let database = harkara_test_database::TestDatabase::create().await;
+    harkara_shared::database::query("delete from _sqlx_migrations where version > 1")
+        .execute(&database.pool())
+        .await
+        .unwrap();
+    let environment = [("DATABASE_URL", database.url())];
+    let mut process = Process::start("harkara-scheduler", &[], &environment);
+    assert_eq!(
+        process.ended(PATIENCE).await,
+        Some(1),
+        "{}",
+        process.output()
+    );
+    assert!(
+        process.output().contains("run `harkara migrate`"),
+        "{}",
+        process.output()
+    );
+}

@@ -1,0 +1,121 @@
+//! `harkara up`: one command, and all of it is there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use harkara_tests::{Client, Process, free_address};
+
+const START: Duration = Duration::from_secs(90);
+const STOP: Duration = Duration::from_secs(60);
+
+fn up(data_dir: &Path, port: u16, more: &[&str]) -> Process {
+    let port = port.to_string();
+    let mut args = vec![
+        "up",
+        "--port",
+        &port,
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+    ];
+    args.extend_from_slice(more);
+    Process::start("harkara", &args, &[])
+}
+
+/// The tenant's key as `up` prints it.
+fn key(output: &str) -> String {
+    let (_, after) = output
+        .split_once("tenant     demo      key ")
+        .expect("the key is printed");
+    after.split_whitespace().next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut first = up(directory.path(), address.port(), &[]);
+    let output = first.says("Running.", START).await;
+    assert!(
+        output.contains("is delivered and verified: status 200"),
+        "{output}"
+    );
+    let key_text = key(&output);
+    let client = Client::new(address, &key_text);
+    let before = client.get("/v1/deliveries").await.ok();
+    assert_eq!(before["data"][0]["state"], "succeeded");
+
+    // A hand tool finds the running platform by its data directory.
+    let args = [
+        "tenant",
+        "create",
+        "Acme Trading",
+        "--tier",
+        "PRO",
+        "--json",
+        "--data-dir",
+    ];
+    let mut tool = Process::start(
+        "harkara",
+        &[&args[..], &[directory.path().to_str().unwrap()]].concat(),
+        &[],
+    );
+    assert_eq!(tool.ended(STOP).await, Some(0), "{}", tool.output());
+    let tenant: serde_json::Value = serde_json::from_str(tool.output().trim()).unwrap();
+    assert_eq!(tenant["slug"], "acme-trading");
+    assert!(tenant["id"].as_str().unwrap().starts_with("ten_"));
+
+    first.signal("INT");
+    assert_eq!(first.ended(STOP).await, Some(0), "{}", first.output());
+
+    let mut second = up(directory.path(), address.port(), &["--no-demo"]);
+    let output = second.says("Running.", START).await;
+    assert!(!output.contains("delivered"), "{output}");
+    assert_eq!(key(&output), key_text, "the same key, kept");
+    let after = client.get("/v1/deliveries").await.ok();
+    assert_eq!(
+        after["data"], before["data"],
+        "the data of the first run is there"
+    );
+    second.signal("TERM");
+    assert_eq!(second.ended(STOP).await, Some(0), "{}", second.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_killed_hard_starts_again_on_its_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut first = up(directory.path(), address.port(), &["--no-demo"]);
+    let key_text = key(&first.says("Running.", START).await);
+    first.kill();
+    let second = up(directory.path(), address.port(), &[]);
+    let output = second.says("Running.", START).await;
+    assert_eq!(key(&output), key_text);
+    assert!(output.contains("delivered and verified"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_refuses_a_private_database_in_production_and_a_port_that_is_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().to_str().unwrap();
+    let production = [("HARKARA_PRODUCTION", "on".to_owned())];
+    let port = free_address().port().to_string();
+    let args = ["up", "--port", &port, "--data-dir", data_dir];
+    let mut process = Process::start("harkara", &args, &production);
+    assert_eq!(process.ended(STOP).await, Some(1), "{}", process.output());
+    assert!(
+        process.output().contains("DATABASE_URL"),
+        "{}",
+        process.output()
+    );
+
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let args = ["up", "--port", &port, "--data-dir", data_dir];
+    let mut process = Process::start("harkara", &args, &[]);
+    assert_eq!(process.ended(STOP).await, Some(1), "{}", process.output());
+    assert!(
+        process.output().contains("cannot listen on"),
+        "{}",
+        process.output()
+    );
+}

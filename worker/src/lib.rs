@@ -1,0 +1,91 @@
+//! The worker process: runs the catalogue of kinds on jobs it claims.
+//!
+//! Takes: settings. Gives: finished jobs. Never: serves anything but its own health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use harkara_jobs::Services;
+use harkara_jobs::catalogue::Catalogue;
+use harkara_queue::{Engine, Worker, WorkerInfo, WorkerOptions};
+use harkara_shared::config::{Needed, QueueConcurrency, Settings};
+use harkara_shared::database;
+use harkara_shared::egress::Egress;
+use harkara_shared::id::WorkerId;
+use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::telemetry::Metrics;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+/// What the binary does, from settings to the end of the drain.
+///
+/// # Errors
+/// For missing settings, a database that does not come within its time or has another release's
+/// schema, an address that is taken.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    settings.require(&[Needed::Database, Needed::MasterKey])?;
+    let database = settings.database.clone().context("DATABASE_URL")?;
+    let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
+    let stop = process::stop_on_signal()?;
+    let _metrics = Metrics::of_process();
+    let pool = database::pool(&database, "harkara-worker")?;
+    let listener = process::bind(settings.worker_addr).await?;
+    tracing::info!(addr = %settings.worker_addr, "harkara-worker starts");
+    // Health is served from the start: a process that waits for its database lives, but is not ready.
+    let health = CancellationToken::new();
+    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let serving = tokio::spawn(process::serve_health(listener, readiness, health.clone()));
+    let ready = async {
+        database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+        database::check_schema(&pool).await
+    };
+    tokio::select! {
+        ready = ready => ready?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    let services = Services {
+        engine: Engine::new(pool.clone(), settings.notify),
+        pool: pool.clone(),
+        keys,
+        egress: Egress::new(settings.egress_allow.clone())?,
+    };
+    work(&settings, services, stop).await;
+    health.cancel();
+    serving.await??;
+    pool.close().await;
+    tracing::info!("harkara-worker has stopped");
+    Ok(())
+}
+
+/// Works until `stop` and the drain after it. A database that goes away is waited for.
+pub async fn work(settings: &Settings, services: Services, stop: CancellationToken) {
+    let options = WorkerOptions {
+        info: introduction(&settings.worker_queues),
+        queues: settings.worker_queues.clone(),
+        lease: settings.lease,
+        drain: settings.drain,
+        listen_url: settings.listen_url.clone(),
+    };
+    let engine = services.engine.clone();
+    Worker::new(engine, options, Arc::new(Catalogue::new(services)))
+        .run(stop)
+        .await;
+}
+
+fn introduction(queues: &[QueueConcurrency]) -> WorkerInfo {
+    let queues: Map<String, Value> = queues
+        .iter()
+        .map(|queue| (queue.queue.clone(), Value::from(queue.concurrency)))
+        .collect();
+    WorkerInfo {
+        id: WorkerId::new(),
+        host: gethostname::gethostname().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        queues: Value::Object(queues),
+    }
+}
+
+/// Longest time `work` takes to end after `stop`, beyond the drain.
+pub const STOP_MARGIN: Duration = Duration::from_secs(8);
