@@ -12,6 +12,7 @@ use harkara_shared::vault::MasterKeys;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::problem::{Code, Problem};
 
@@ -78,6 +79,14 @@ impl Cursors {
         } else {
             Err(Problem::new(Code::InvalidCursor, "the cursor belongs to a list with other filters"))
         }
+    }
+
+    /// The id before which a page begins, when items are named by UUIDs; `None` for the first page.
+    ///
+    /// # Errors
+    /// As [`Cursors::read`].
+    pub(crate) fn before(&self, list: List, cursor: Option<&str>) -> Result<Option<Uuid>, Problem> {
+        cursor.map(|cursor| self.read(list, cursor).map(Uuid::from_bytes)).transpose()
     }
 
     fn open(&self, cursor: &str) -> Option<(Place, List)> {

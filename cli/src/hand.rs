@@ -90,7 +90,7 @@ pub(crate) async fn tenant(command: TenantCommand, settings: &Settings) -> anyho
     if json {
         say(&json!({
             "id": tenant.id, "slug": tenant.slug, "name": tenant.name,
-            "sla_tier": tenant.sla_tier.to_string(), "created_at": tenant.created_at,
+            "sla_tier": tenant.sla_tier, "created_at": tenant.created_at,
         })
         .to_string());
     } else {
@@ -122,10 +122,9 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
     };
     let (key, text) = access::create_key(&pool, &master, new).await?;
     if json {
-        let scopes: Vec<String> = key.scopes.iter().map(ToString::to_string).collect();
         say(&json!({
             "id": key.id, "key": text.expose(), "tenant_id": tenant.id, "name": key.name,
-            "tier": key.tier.to_string(), "scopes": scopes, "created_at": key.created_at,
+            "tier": key.tier, "scopes": key.scopes, "created_at": key.created_at,
         })
         .to_string());
     } else {

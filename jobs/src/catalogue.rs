@@ -195,3 +195,74 @@ impl Handler for Catalogue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use harkara_shared::config::Settings;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_stand_in_order() {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let sorted: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(names, sorted.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_kind_has_its_line_in_the_catalogue() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kinds");
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let stem = path.file_stem().unwrap().to_str().unwrap();
+            if stem == "mod" {
+                continue;
+            }
+            let name = stem.replacen('_', ".", 1);
+            let kind: String = stem
+                .split('_')
+                .map(|word| {
+                    let (first, rest) = word.split_at(1);
+                    format!("{}{rest}", first.to_uppercase())
+                })
+                .collect();
+            assert!(
+                find(&name).is_some(),
+                "KINDS lacks the line\n    Kind::of::<kinds::{stem}::{kind}>(),"
+            );
+        }
+    }
+
+    #[test]
+    fn a_worker_serves_the_queue_of_every_kind_by_default() {
+        let settings = Settings::read(Default::default()).unwrap();
+        for kind in KINDS {
+            let served = settings.worker_queues.iter().any(|queue| queue.queue == kind.queue);
+            assert!(served, "nobody serves `{}`, the queue of {}", kind.queue, kind.name);
+        }
+    }
+
+    #[test]
+    fn every_default_is_one_that_a_job_may_name() {
+        for kind in KINDS {
+            assert!(kind.max_attempts >= 1, "{}", kind.name);
+            assert!(!kind.timeout.is_zero(), "{}", kind.name);
+            assert_eq!(kind.backoff().validate(), Ok(()), "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn a_payload_of_the_wrong_shape_is_pointed_at() {
+        let kind = find("http.request").unwrap();
+        let faults = |text: &str| kind.check(&RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(faults(r#"{"url": "https://example.com"}"#), []);
+        let wrong_type = faults(r#"{"url": "https://example.com", "headers": {"a": 1}}"#);
+        assert_eq!(wrong_type.first().unwrap().pointer, "/headers/a");
+        assert!(faults(r#"{"uri": "https://example.com"}"#).first().unwrap().detail.contains("uri"));
+    }
+}

@@ -70,7 +70,7 @@ impl Claimed {
     pub(crate) fn backoff(&self) -> Backoff {
         self.body
             .as_ref()
-            .map(|body| body.backoff.clone())
+            .map(|body| body.backoff)
             .unwrap_or_default()
     }
 

@@ -38,7 +38,7 @@ impl Envelope {
         Self {
             payload: job.payload.clone(),
             timeout_ms: u64::try_from(job.timeout.as_millis()).unwrap_or(u64::MAX),
-            backoff: job.backoff.clone(),
+            backoff: job.backoff,
             unique_key: job.unique.as_ref().map(|unique| unique.key.clone()),
             tags: job.tags.clone(),
             trace: job.trace.clone(),

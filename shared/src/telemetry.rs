@@ -2,6 +2,8 @@
 //! Takes: settings. Gives: the log, and a registry of metrics that is scraped as text.
 //! Never: writes a secret, a message body or a request's payload.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,6 +50,7 @@ pub fn start_log(settings: &Settings) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // An error means a log is running already: tests and `up` start one for the whole process.
     let _running = match settings.log_format {

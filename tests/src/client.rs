@@ -22,7 +22,6 @@ impl Answer {
     ///
     /// # Panics
     /// When it is not.
-    #[must_use]
     pub fn ok(self) -> Value {
         assert!(
             (200..300).contains(&self.status),

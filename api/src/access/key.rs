@@ -110,7 +110,7 @@ pub async fn create_key(
     if !is_name(&new.name) {
         return Err(Error::InvalidName);
     }
-    if new.expires_at.is_some_and(|moment| moment <= Utc::now()) {
+    if new.expires_at.is_some_and(|moment| moment <= harkara_shared::clock::now()) {
         return Err(Error::AlreadyExpired);
     }
     let NewApiKey { text, public_id, last4 } = NewApiKey::generate();
@@ -171,4 +171,20 @@ pub(crate) async fn find_key(
     public_id: &str,
 ) -> Result<Option<FoundKey>, sqlx::Error> {
     query_as(include_str!("../sql/find_key.sql")).bind(public_id).fetch_optional(pool).await
+}
+
+/// Whether a key's text works now: for tools that keep one and cannot ask the API yet.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn is_working_key(
+    pool: &PgPool,
+    keys: &MasterKeys,
+    text: &ApiKeyText,
+) -> Result<bool, Error> {
+    let found = find_key(pool, text.public_id()).await?;
+    Ok(found.is_some_and(|key| {
+        text.verify(&key.hash, &keys.derive_all(PEPPER))
+            && key.expires_at.is_none_or(|moment| moment > harkara_shared::clock::now())
+    }))
 }

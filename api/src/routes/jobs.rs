@@ -32,6 +32,7 @@ use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query};
 use crate::time::Moment;
+pub(super) use answer::ErrorAnswer;
 use answer::{AttemptAnswer, JobAnswer, StateName};
 use request::{Rules, read_job};
 
@@ -43,6 +44,8 @@ use request::{Rules, read_job};
     post,
     path = "/v1/jobs",
     tag = "jobs",
+    params(("traceparent" = Option<String>, Header,
+        description = "W3C trace context, carried by the job and out again")),
     request_body = request::JobRequest,
     responses(
         (status = 201, description = "The job was enqueued", body = JobAnswer,

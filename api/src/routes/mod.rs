@@ -8,8 +8,11 @@ mod jobs;
 mod page;
 mod webhooks;
 
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue};
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Router, middleware};
+use bytes::Bytes;
 use harkara_shared::process::health_routes;
 use harkara_shared::telemetry::Metrics;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -20,6 +23,9 @@ use utoipa_axum::routes;
 use crate::problem::Problem;
 use crate::{ApiState, observe, openapi};
 
+const JSON: (HeaderName, HeaderValue) =
+    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
 /// The API as a router: every route, each answer finished as [`crate::observe`] says.
 pub fn router(state: ApiState) -> Router {
     // The registry must stand before the first request is counted.
@@ -27,8 +33,10 @@ pub fn router(state: ApiState) -> Router {
     let in_flight = state.in_flight().clone();
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
+    // A document that was made of types can always be written.
+    let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     routes
-        .route("/openapi.json", get(async move || Json(document.clone())))
+        .route("/openapi.json", get(async move || ([JSON], document.clone())))
         .with_state(state)
         .merge(health)
         .fallback(async || Problem::not_found("route"))
@@ -37,7 +45,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// The routes of resources, and the document of all routes.
-fn described() -> (Router<ApiState>, OpenApi) {
+pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
     let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::batch::create_batch))

@@ -46,7 +46,7 @@ impl Database {
             say(&format!("  note       {notice}"));
         }
         say(&format!(
-            "  database   {version}, private, in {}",
+            "  database   PostgreSQL {version}, private, in {}",
             cluster.data_dir().display()
         ));
         let url = cluster.url();

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
-use harkara_shared::database::TenantTx;
+use harkara_shared::database::{TenantTx, is_unavailable};
 use harkara_shared::egress::{EgressError, EgressRequest, EgressResponse};
 use harkara_shared::id::DeliveryId;
 use harkara_shared::signature::{WebhookSecret, sign_all};
@@ -131,16 +132,35 @@ async fn deliver(
         Ok(answer) => judge_failure(answer, true),
         Err(error) => failed_call(error),
     };
-    let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
-    webhook::record(
-        &mut tx,
-        id,
-        &attempt(started_at, &answer, &verdict),
-        fate(&verdict, run),
-    )
-    .await?;
-    tx.commit().await?;
+    let attempt = attempt(started_at, &answer, &verdict);
+    record(id, &attempt, fate(&verdict, run), run, services).await?;
     Ok(verdict)
+}
+
+/// Records the request. The receiver has seen it, so a database that is away for a moment is waited
+/// for: giving up would have the request made again.
+async fn record(
+    id: DeliveryId,
+    attempt: &FinishedAttempt,
+    fate: Option<webhook::DeliveryState>,
+    run: &Run,
+    services: &Services,
+) -> Result<(), webhook::Error> {
+    let write = || async {
+        let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
+        webhook::record(&mut tx, id, attempt, fate).await?;
+        tx.commit().await?;
+        Ok::<(), webhook::Error>(())
+    };
+    let patience = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_max_times(10)
+        .with_jitter();
+    write
+        .retry(patience)
+        .when(|error| matches!(error, webhook::Error::Database(error) if is_unavailable(error)))
+        .await
 }
 
 /// What the delivery becomes, as far as this run knows; `None` while it goes on.

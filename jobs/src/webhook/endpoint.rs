@@ -312,3 +312,31 @@ pub(super) async fn secrets(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_its_type_or_everything_below_its_prefix() {
+        let takes = |pattern: &str, name: &str| takes(&[pattern.to_owned()], name);
+        assert!(takes("invoice.paid", "invoice.paid"));
+        assert!(!takes("invoice.paid", "invoice.paid.late"));
+        assert!(takes("invoice.*", "invoice.paid"));
+        assert!(takes("invoice.*", "invoice.paid.late"));
+        assert!(!takes("invoice.*", "invoice"));
+        assert!(!takes("invoice.*", "invoices.paid"));
+        assert!(takes("*", "anything"));
+        assert!(super::takes(&[], "anything"));
+    }
+
+    #[test]
+    fn an_event_type_is_made_of_plain_segments() {
+        for name in ["a", "invoice.paid", "A_1.b.c"] {
+            assert!(is_event_type(name), "{name}");
+        }
+        for name in ["", ".", "a.", ".a", "a..b", "a b", "ä", "invoice.*"] {
+            assert!(!is_event_type(name), "{name}");
+        }
+    }
+}

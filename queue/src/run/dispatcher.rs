@@ -21,6 +21,9 @@ use crate::engine::Error;
 /// The backstop where no notification comes, and the pace of promotion.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How long a stop waits for a statement that does not answer.
+const HANG: Duration = Duration::from_secs(2);
+
 /// Serves until `stop`.
 pub(super) async fn run(
     desk: Arc<Desk>,
@@ -36,10 +39,11 @@ pub(super) async fn run(
     let mut next_pulse = Instant::now();
     let mut refusals: u32 = 0;
     while !stop.is_cancelled() {
-        let turn = round.turn(&mut next_pulse);
+        // A turn that is cut off may have claimed jobs that nobody then holds: they would be lost
+        // runs when the lease ends. So a stop lets it finish, unless the database hangs.
         let found = tokio::select! {
-            found = turn => found,
-            () = stop.cancelled() => break,
+            found = round.turn(&mut next_pulse) => found,
+            () = stopped_for(&stop, HANG) => break,
         };
         match found {
             Ok(true) => refusals = 0,
@@ -64,6 +68,11 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+async fn stopped_for(stop: &CancellationToken, length: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(length).await;
 }
 
 struct Round {

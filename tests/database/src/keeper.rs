@@ -54,21 +54,25 @@ enum Hold {
     Given(Run),
 }
 
-static KEEPER: OnceLock<Keeper> = OnceLock::new();
+/// None after a failure, which every further test would only meet again.
+static KEEPER: OnceLock<Option<Keeper>> = OnceLock::new();
 
 impl Keeper {
     /// The keeper, made by the first test that asks; the others wait meanwhile.
     pub(crate) async fn of_this_process() -> &'static Self {
-        if let Some(keeper) = KEEPER.get() {
-            return keeper;
+        if KEEPER.get().is_none() {
+            tokio::task::spawn_blocking(|| KEEPER.get_or_init(Self::start))
+                .await
+                .expect("a thread to wait in");
         }
-        tokio::task::spawn_blocking(|| KEEPER.get_or_init(Self::start))
-            .await
-            .expect("the test server, whose failure is shown above")
+        KEEPER
+            .get()
+            .and_then(Option::as_ref)
+            .expect("the test server, whose failure was shown by the first test that needed it")
     }
 
     /// Starts the thread and waits until the template is ready.
-    fn start() -> Self {
+    fn start() -> Option<Self> {
         let (requests, inbox) = mpsc::unbounded_channel();
         let (ready, server) = sync::mpsc::channel();
         thread::Builder::new()
@@ -81,11 +85,12 @@ impl Keeper {
                     .block_on(keep(&ready, inbox));
             })
             .expect("a thread");
-        Self {
-            server: server.recv().expect("a server ready for tests"),
+        let server = server.recv().ok()?;
+        Some(Self {
+            server,
             requests,
             count: AtomicU32::new(0),
-        }
+        })
     }
 
     /// Makes a database and tells its name.

@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use chrono::Utc;
+use harkara_jobs::fault::words;
 use harkara_queue::job::{Enqueued, NewJob};
 use harkara_shared::id::JobId;
 use serde::Serialize;
@@ -71,6 +72,8 @@ pub(crate) struct BatchAnswer {
     post,
     path = "/v1/jobs/batch",
     tag = "jobs",
+    params(("traceparent" = Option<String>, Header,
+        description = "W3C trace context, carried by the job and out again")),
     request_body(content(
         (BatchRequest = "application/json", example = json!({"jobs": [
             {"kind": "http.request", "payload": {"url": "https://example.com/a"}},
@@ -150,16 +153,14 @@ fn split<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
         return Vec::new();
     }
     let mut decoder = serde_json::Deserializer::from_str(text);
-    // The syntax was checked, so that all that can fail here is told by the visitor.
-    let jobs = decoder.deserialize_map(Envelope(faults)).unwrap_or_default();
-    match &jobs {
-        None => faults.add("", "/jobs", "missing", "must be there"),
-        Some(jobs) if jobs.is_empty() => {
-            faults.add("", "/jobs", "empty", format!("must hold 1 to {MOST} jobs"));
-        }
-        Some(_) => {}
+    match decoder.deserialize_map(Envelope(faults)) {
+        Ok(Some(jobs)) if !jobs.is_empty() => return jobs,
+        Ok(Some(_)) => faults.add("", "/jobs", "empty", format!("must hold 1 to {MOST} jobs")),
+        Ok(None) => faults.add("", "/jobs", "missing", "must be there"),
+        // The syntax was checked; what is left is a name with half a surrogate pair.
+        Err(error) => faults.add("", "", "invalid", words(&error)),
     }
-    jobs.unwrap_or_default()
+    Vec::new()
 }
 
 /// Reads the members of the object around the jobs.

@@ -35,7 +35,7 @@ const LATE: TimeDelta = TimeDelta::hours(24);
 
 /// A job that is wanted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = NewJob, example = json!({
     "kind": "http.request",
     "payload": {"method": "POST", "url": "https://example.com/hook", "body": {"order": 42}},
@@ -90,7 +90,7 @@ pub(crate) struct JobRequest {
 
 /// Waits between failed runs: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Backoff)]
 pub(crate) struct BackoffRequest {
     /// The wait after the first failure, from `1ms` to `max`.

@@ -38,7 +38,7 @@ async fn the_server_is_private_and_the_role_harkara_is_no_superuser() {
         .fetch_one(
             "select current_user::text, rolsuper, rolcreaterole, \
                 current_setting('listen_addresses'), current_setting('data_checksums'), \
-                current_setting('lc_collate'), pg_encoding_to_char(encoding)::text, \
+                datcollate::text, pg_encoding_to_char(encoding)::text, \
                 pg_get_userbyid(datdba)::text, current_setting('wal_compression') \
          from pg_roles, pg_database where rolname = current_user and datname = 'harkara'",
         )

@@ -11,7 +11,7 @@ mod places;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harkara_postgres::{Cluster, Installation, Options, discover};
@@ -28,13 +28,33 @@ fn installation() -> Installation {
     discover(configured.as_deref().map(Path::new)).unwrap()
 }
 
-/// An empty directory that the server's account can pass through.
-fn directory() -> TempDir {
-    tempfile::Builder::new()
-        .prefix("harkara-it-")
-        .permissions(Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap()
+/// An empty directory that the server's account can pass through; removed when the server that a
+/// test left behind has ended.
+struct Directory(TempDir);
+
+fn directory() -> Directory {
+    let mode = Permissions::from_mode(0o711);
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("harkara-it-").permissions(mode);
+    Directory(builder.tempdir().unwrap())
+}
+
+impl Directory {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        until("the server has left its directory", || {
+            !cluster_of(self.path()).join("postmaster.pid").exists()
+                && fs::remove_dir_all(self.path()).is_ok()
+        });
+    }
 }
 
 fn options(data_dir: &Path) -> Options {
@@ -89,7 +109,7 @@ fn is_root() -> bool {
 }
 
 /// The cluster's directory below a data directory.
-fn cluster_of(data_dir: &Path) -> std::path::PathBuf {
+fn cluster_of(data_dir: &Path) -> PathBuf {
     data_dir.join(format!("postgres-{}", installation().major()))
 }
 

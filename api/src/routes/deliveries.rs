@@ -1,0 +1,242 @@
+//! Room: routes of deliveries.
+//! Takes: a caller's request. Gives: deliveries and their attempts.
+//! Never: changes one.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use harkara_jobs::webhook::{
+    self, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, delivery_attempts,
+    list_deliveries,
+};
+use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::jobs::ErrorAnswer;
+use super::page::{Page, Whole, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::cursor::List;
+use crate::problem::Problem;
+use crate::query::{Limit, PathId, Query};
+
+/// What has become of a delivery: `failed` was given up; `skipped` was not sent, because its
+/// endpoint was disabled or deleted.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = DeliveryState)]
+pub(super) enum StateName {
+    Pending,
+    Succeeded,
+    Failed,
+    Skipped,
+    Cancelled,
+}
+
+impl From<DeliveryState> for StateName {
+    fn from(state: DeliveryState) -> Self {
+        match state {
+            DeliveryState::Pending => Self::Pending,
+            DeliveryState::Succeeded => Self::Succeeded,
+            DeliveryState::Failed => Self::Failed,
+            DeliveryState::Skipped => Self::Skipped,
+            DeliveryState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<StateName> for DeliveryState {
+    fn from(name: StateName) -> Self {
+        match name {
+            StateName::Pending => Self::Pending,
+            StateName::Succeeded => Self::Succeeded,
+            StateName::Failed => Self::Failed,
+            StateName::Skipped => Self::Skipped,
+            StateName::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// One event on its way to one endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub(super) struct DeliveryAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
+    id: DeliveryId,
+    /// The event.
+    #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    event_id: String,
+    /// Where it goes.
+    #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
+    endpoint_id: EndpointId,
+    /// The job that delivers it; null when it was skipped.
+    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    job_id: Option<JobId>,
+    /// What has become of it.
+    state: StateName,
+    /// Requests made.
+    #[schema(example = 1)]
+    attempts: u32,
+    /// When its event was posted.
+    created_at: DateTime<Utc>,
+    /// When it reached its final state.
+    #[schema(required)]
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Delivery> for DeliveryAnswer {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            id: delivery.id,
+            event_id: delivery.event_id,
+            endpoint_id: delivery.endpoint_id,
+            job_id: delivery.job_id,
+            state: delivery.state.into(),
+            attempts: delivery.attempts,
+            created_at: delivery.created_at,
+            finished_at: delivery.finished_at,
+        }
+    }
+}
+
+/// One request made for a delivery.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryAttempt)]
+pub(super) struct RequestAnswer {
+    /// 1 for the first.
+    #[schema(example = 1)]
+    number: u32,
+    /// When it was made.
+    started_at: DateTime<Utc>,
+    /// Milliseconds to its end.
+    #[schema(example = 87)]
+    duration_ms: u64,
+    /// What the receiver answered, if it did.
+    #[schema(required, example = 204)]
+    status_code: Option<u16>,
+    /// The first 16 KiB of the answer.
+    #[schema(required)]
+    response_body: Option<String>,
+    /// What went wrong.
+    #[schema(required)]
+    error: Option<ErrorAnswer>,
+}
+
+impl From<DeliveryAttempt> for RequestAnswer {
+    fn from(attempt: DeliveryAttempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            duration_ms: attempt.duration_ms,
+            status_code: attempt.status_code,
+            response_body: attempt.response_body,
+            error: attempt.error.map(ErrorAnswer::from),
+        }
+    }
+}
+
+/// Which deliveries to list. Parameters that are given must all hold.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeliveryQuery {
+    /// To this endpoint.
+    #[param(value_type = Option<String>, example = "ep_01h455vb4pex5vsknk084sn02q")]
+    endpoint_id: Option<EndpointId>,
+    /// Of this event.
+    #[param(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    event_id: Option<String>,
+    /// In this state.
+    state: Option<StateName>,
+    /// How many deliveries a page holds.
+    #[serde(default, skip_serializing)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before, with the same filters.
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// List deliveries, newest first
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    tag = "webhooks",
+    params(DeliveryQuery),
+    responses((status = 200, description = "A page of deliveries", body = Page<DeliveryAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<DeliveryQuery>,
+) -> Result<Json<Page<DeliveryAnswer>>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let list = List::of("/v1/deliveries", caller.tenant, &query);
+    let before = state.cursors().before(list, query.cursor.as_deref())?.map(DeliveryId::from_uuid);
+    let filter = DeliveryFilter {
+        endpoint_id: query.endpoint_id,
+        event_id: query.event_id,
+        state: query.state.map(DeliveryState::from),
+    };
+    let mut tx = state.begin(caller.tenant).await?;
+    let deliveries = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
+    tx.commit().await?;
+    let place = |delivery: &Delivery| delivery.id.as_uuid().into_bytes();
+    Ok(Json(Page::of(deliveries, query.limit, state.cursors(), list, place, DeliveryAnswer::from)))
+}
+
+/// Show a delivery
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{id}",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The delivery's id",
+        example = "dlv_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The delivery", body = DeliveryAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<DeliveryId>,
+) -> Result<Json<DeliveryAnswer>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let delivery = webhook::delivery(&mut tx, id).await?;
+    tx.commit().await?;
+    delivery.map(|delivery| Json(delivery.into())).ok_or_else(no_delivery)
+}
+
+/// Show the requests made for a delivery
+///
+/// Oldest first. Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{id}/attempts",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The delivery's id",
+        example = "dlv_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The requests", body = Whole<RequestAnswer>))
+)]
+pub(super) async fn attempts(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<DeliveryId>,
+) -> Result<Json<Whole<RequestAnswer>>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let attempts = delivery_attempts(&mut tx, id).await?;
+    tx.commit().await?;
+    let attempts = attempts.ok_or_else(no_delivery)?;
+    Ok(Json(Whole { data: attempts.into_iter().map(RequestAnswer::from).collect() }))
+}
+
+fn no_delivery() -> Problem {
+    Problem::not_found("delivery")
+}

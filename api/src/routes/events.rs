@@ -1,0 +1,127 @@
+//! Room: the route of events.
+//! Takes: an event. Gives: the deliveries made, each with its job.
+//! Never: delivers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use harkara_jobs::webhook::{NewEvent, Posted, PostedDelivery, post_event};
+use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::origin::Origin;
+use crate::problem::Problem;
+
+/// An event that happened.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewEvent, example = json!({
+    "type": "invoice.paid",
+    "data": {"invoice": "in_42", "amount": 1200}
+}))]
+pub(super) struct EventRequest {
+    /// Type: segments of letters, digits and `_`, joined by dots.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, required, nullable = false, max_length = 128,
+        example = "invoice.paid")]
+    event_type: Option<String>,
+    /// What happened; at most 256 KiB of JSON.
+    #[schema(value_type = Value, required, nullable = false)]
+    data: Option<Box<RawValue>>,
+    /// The application's own id of it; one that was posted before answers what was made then.
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    id: Option<String>,
+}
+
+/// An event that was taken.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PostedEvent)]
+pub(super) struct EventAnswer {
+    /// The event's id, sent as `webhook-id`.
+    #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    id: String,
+    /// One for each endpoint that takes the event's type.
+    deliveries: Vec<PostedAnswer>,
+}
+
+/// A delivery made by an event.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PostedDelivery)]
+pub(super) struct PostedAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
+    id: DeliveryId,
+    /// Where it goes.
+    #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
+    endpoint_id: EndpointId,
+    /// The job that delivers it; null when it was skipped.
+    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    job_id: Option<JobId>,
+}
+
+impl From<PostedDelivery> for PostedAnswer {
+    fn from(delivery: PostedDelivery) -> Self {
+        Self { id: delivery.id, endpoint_id: delivery.endpoint_id, job_id: delivery.job_id }
+    }
+}
+
+/// Post an event
+///
+/// Makes a delivery for each endpoint that takes its type. Needs the scope `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    tag = "webhooks",
+    params(("traceparent" = Option<String>, Header,
+        description = "W3C trace context, carried by the job and out again")),
+    request_body = EventRequest,
+    responses(
+        (status = 202, description = "The event, with its deliveries", body = EventAnswer),
+        (status = 409, description = "The id stands for another event"),
+    )
+)]
+pub(super) async fn post(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Origin(trace): Origin,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut faults = Faults::default();
+    let request: EventRequest = body.members(&mut faults).unwrap_or_default();
+    let event = checked(request, &mut faults);
+    faults.none_in_body()?;
+    // Without a fault there is an event.
+    let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let Posted { id, deliveries } = post_event(&mut tx, state.engine(), event, trace).await?;
+    tx.commit().await?;
+    let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
+    Ok((StatusCode::ACCEPTED, Json(EventAnswer { id, deliveries })))
+}
+
+fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
+    for (pointer, is_missing) in
+        [("/type", request.event_type.is_none()), ("/data", request.data.is_none())]
+    {
+        if is_missing {
+            faults.add("", pointer, "missing", "must be there");
+        }
+    }
+    // The other members are checked although the data is missing.
+    let has_data = request.data.is_some();
+    let event = NewEvent {
+        id: request.id,
+        event_type: request.event_type.unwrap_or_default(),
+        data: request.data.or_else(|| RawValue::from_string("null".to_owned()).ok())?,
+    };
+    faults.extend("", event.check());
+    has_data.then_some(event)
+}

@@ -1,0 +1,228 @@
+//! What people do to single jobs: cancel and retry.
+
+use std::sync::Arc;
+
+use harkara_queue::job::{AttemptOutcome, JobState, NewJob};
+use harkara_queue::{Changed, Verdict};
+use harkara_shared::id::JobId;
+use tokio::sync::mpsc;
+
+use crate::support::{
+    QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, soon,
+};
+
+async fn cancel(stand: &Stand, id: JobId) -> Changed {
+    let mut tx = stand.tx().await;
+    let changed = stand.engine.cancel(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    changed
+}
+
+async fn retry(stand: &Stand, id: JobId) -> Changed {
+    let mut tx = stand.tx().await;
+    let changed = stand.engine.retry(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    changed
+}
+
+/// Says on its channel that it was dropped.
+struct Guard(mpsc::UnboundedSender<JobId>, JobId);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.send(self.1).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
+    let stand = Stand::new().await;
+    let ready = stand.enqueue(job()).await.id();
+    let at = stand.now().await + chrono::Duration::hours(1);
+    let scheduled = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
+    for id in [ready, scheduled] {
+        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
+        let cancelled = stand.job(id).await;
+        assert_eq!((cancelled.state, cancelled.attempt), (JobState::Cancelled, 0));
+        assert!(cancelled.finished_at.is_some());
+        assert_eq!(cancel(&stand, id).await, Changed::Refused(JobState::Cancelled));
+        assert!(stand.attempts(id).await.is_empty());
+    }
+    let worker = stand.work(doing_nothing());
+    let other = stand.enqueue(job()).await.id();
+    stand.reaches(other, JobState::Succeeded).await;
+    worker.stop().await;
+    assert_eq!(stand.state(ready).await, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_rolled_back_cancels_nothing() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await.id();
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, id).await.unwrap();
+    drop(tx);
+    let worker = stand.work(doing_nothing());
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn cancelling_a_running_job_drops_its_handler() {
+    for notify in [true, false] {
+        let stand = Stand::with_notify(notify).await;
+        let (dropped, mut drops) = mpsc::unbounded_channel();
+        let worker = stand.work(handler(move |run| {
+            let guard = Guard(dropped.clone(), run.job.id);
+            async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+                Verdict::done()
+            }
+        }));
+        let id = stand.enqueue(job()).await.id();
+        let other = stand.enqueue(job()).await.id();
+        for id in [id, other] {
+            stand.reaches(id, JobState::Running).await;
+        }
+        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
+        assert_eq!(soon("the handler is dropped", drops.recv()).await, Some(id));
+        let cancelled = stand.reaches(id, JobState::Cancelled).await;
+        assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
+        let attempts = stand.attempts(id).await;
+        assert_eq!(attempts.len(), 1);
+        assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
+        assert_eq!(stand.state(other).await, JobState::Running, "nobody else's run was touched");
+        assert_eq!(cancel(&stand, other).await, Changed::Now(JobState::Running));
+        assert_eq!(soon("the other is dropped", drops.recv()).await, Some(other));
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_finished_job_is_not_cancelled() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => Verdict::done(),
+        _ => Verdict::Dead { error: error("gone") },
+    }));
+    for (n, state) in [(0, JobState::Succeeded), (1, JobState::Dead)] {
+        let id = stand.enqueue(numbered(n)).await.id();
+        stand.reaches(id, state).await;
+        assert_eq!(cancel(&stand, id).await, Changed::Refused(state));
+        assert_eq!(stand.state(id).await, state);
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
+    for verdict in [
+        failed("refused"),
+        Verdict::Snooze { wait: std::time::Duration::from_secs(3600), reason: error("later") },
+    ] {
+        let stand = Stand::new().await;
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (behind, says) = (gate.clone(), verdict.clone());
+        // Deaf to cancels, as a handler is that ends in the same moment: the flag is set, but the
+        // worker is told nothing.
+        let worker = stand.work_as(
+            options(&[(QUEUE, 1)]),
+            handler(move |_| {
+                let (gate, says) = (behind.clone(), says.clone());
+                async move {
+                    gate.acquire().await.unwrap().forget();
+                    says
+                }
+            }),
+        );
+        let key = harkara_queue::job::Unique { key: "a".to_owned(), hold: None };
+        let id = stand.enqueue(NewJob { unique: Some(key), ..job() }).await.id();
+        stand.reaches(id, JobState::Running).await;
+        let mut dam = stand.pool().begin().await.unwrap();
+        harkara_shared::database::query("update queue.parcels set cancel = true where state = 'r'")
+            .execute(&mut *dam)
+            .await
+            .unwrap();
+        gate.add_permits(1);
+        crate::support::until("the outcome waits for the cancel", async || {
+            stand
+                .count(
+                    "select count(*) from pg_stat_activity
+                     where datname = current_database() and wait_event_type = 'Lock'",
+                )
+                .await
+                == 1
+        })
+        .await;
+        dam.commit().await.unwrap();
+        let cancelled = stand.reaches(id, JobState::Cancelled).await;
+        assert!(cancelled.finished_at.is_some());
+        let attempts = stand.attempts(id).await;
+        assert_eq!(attempts.len(), 1);
+        assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
+        assert_eq!(attempts[0].next_run_at, None);
+        assert_eq!(stand.count("select count(*) from queue.unique_keys").await, 0);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| failed("refused")));
+    let id = stand.enqueue(NewJob { max_attempts: 2, ..job() }).await.id();
+    for round in 1..=2 {
+        let dead = stand.reaches(id, JobState::Dead).await;
+        assert_eq!(dead.attempt, 2);
+        assert_eq!(stand.attempts(id).await.len(), 2 * round);
+        assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
+        let again = stand.job(id).await;
+        assert!(again.attempt < 2 || again.state == JobState::Dead);
+    }
+    stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+
+    assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
+    assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
+    assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
+    let ready = stand.job(id).await;
+    assert_eq!((ready.state, ready.attempt, ready.finished_at), (JobState::Ready, 0, None));
+}
+
+#[tokio::test]
+async fn only_a_dead_or_cancelled_job_is_retried() {
+    let stand = Stand::new().await;
+    let at = stand.now().await + chrono::Duration::hours(1);
+    let scheduled = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
+    assert_eq!(retry(&stand, scheduled).await, Changed::Refused(JobState::Scheduled));
+    let ready = stand.enqueue(numbered(1)).await.id();
+    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Ready));
+
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let behind = gate.clone();
+    let worker = stand.work(handler(move |_| {
+        let gate = behind.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Verdict::done()
+        }
+    }));
+    stand.reaches(ready, JobState::Running).await;
+    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Running));
+    gate.add_permits(1);
+    stand.reaches(ready, JobState::Succeeded).await;
+    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Succeeded));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_id_that_no_job_has_is_not_found() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await.id();
+    for number in [0, 1, id.as_i64() + 1, id.as_i64() + 1024, i64::MAX] {
+        let stranger = JobId::from_i64(number);
+        assert_eq!(cancel(&stand, stranger).await, Changed::NotFound);
+        assert_eq!(retry(&stand, stranger).await, Changed::NotFound);
+    }
+}

@@ -1,0 +1,196 @@
+//! Claim: as many at once as a queue allows, no queue in another's way, equal shares over lanes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use harkara_queue::Verdict;
+use harkara_queue::job::{JobState, NewJob};
+use harkara_shared::id::TenantId;
+use tokio::sync::Semaphore;
+
+use crate::support::{
+    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, until,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queues_concurrency_is_reached_and_never_exceeded() {
+    let stand = Stand::new().await;
+    stand.enqueue_all((0..60).map(numbered).collect()).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let worker = stand.work_as(options(&[(QUEUE, 7)]), {
+        let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
+        handler(move |_| {
+            let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
+            async move {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                most.fetch_max(now, Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+                running.fetch_sub(1, Ordering::SeqCst);
+                Verdict::done()
+            }
+        })
+    });
+    for _ in 0..60 / 7 {
+        until("seven run at once", async || running.load(Ordering::SeqCst) == 7).await;
+        let claimed = "select count(*) from queue.parcels where state = 'r'";
+        until("seven are claimed", async || stand.count(claimed).await == 7).await;
+        gate.add_permits(7);
+    }
+    gate.add_permits(60);
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(most.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_does_not_hold_back_another() {
+    let stand = Stand::new().await;
+    let in_queue = |queue: &str| NewJob { queue: queue.to_owned(), ..job() };
+    let stuck = stand.enqueue_all((0..20).map(|_| in_queue("slow")).collect()).await;
+    let worker = stand.work_as(
+        options(&[("slow", 2), ("fast", 2)]),
+        handler(async |run| {
+            if run.job.payload().get() == "0" && run.job.kind == "test.job" {
+                std::future::pending::<()>().await;
+            }
+            Verdict::done()
+        }),
+    );
+    until("the slow queue is full", async || {
+        stand.count("select count(*) from queue.parcels where state = 'r'").await == 2
+    })
+    .await;
+    let fast = (0..50).map(|_| NewJob { kind: "test.fast".to_owned(), ..in_queue("fast") });
+    for answer in stand.enqueue_all(fast.collect()).await {
+        stand.reaches(answer.id(), JobState::Succeeded).await;
+    }
+    // Handlers that never end are put back when the worker is told to go without any grace.
+    for answer in stuck {
+        let mut tx = stand.tx().await;
+        stand.engine.cancel(&mut tx, answer.id()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    stand.is_quiet().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
+    let stand = Stand::new().await;
+    let quiet = TenantId::new();
+    stand.enqueue_all((0..5_000).map(numbered).collect()).await;
+    stand.enqueue_for(quiet, vec![numbered(0)]).await;
+    for concurrency in [1, 4] {
+        stand.execute("update queue.parcels set state = 'a', finished_at = null where state = 'd'").await;
+        let order = Log::new();
+        let noted = order.clone();
+        let worker = stand.work_as(
+            options(&[(QUEUE, concurrency)]),
+            handler(move |run| {
+                noted.write(run.job.tenant);
+                async { Verdict::done() }
+            }),
+        );
+        order.holds(40).await;
+        worker.stop().await;
+        let place = order.read().iter().position(|tenant| *tenant == quiet).unwrap();
+        let limit = usize::try_from(concurrency).unwrap() * 2;
+        assert!(place < limit, "{concurrency} at once: the quiet tenant was number {place}");
+    }
+}
+
+#[tokio::test]
+async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
+    let stand = Stand::new().await;
+    let mut tenants = Vec::new();
+    for _ in 0..10 {
+        let tenant = TenantId::new();
+        stand.enqueue_for(tenant, (0..50).map(numbered).collect()).await;
+        tenants.push(tenant);
+    }
+    let order = Log::new();
+    let noted = order.clone();
+    let worker = stand.work_as(
+        options(&[(QUEUE, 3)]),
+        handler(move |run| {
+            noted.write(run.job.tenant);
+            async { Verdict::done() }
+        }),
+    );
+    stand.is_quiet().await;
+    worker.stop().await;
+    let order = order.read();
+    // After each stretch of a hundred runs nobody is far ahead of anybody.
+    for stretch in order[..400].chunks(100) {
+        for tenant in &tenants {
+            let runs = stretch.iter().filter(|of| *of == tenant).count();
+            assert!((4..=20).contains(&runs), "{runs} of 100 runs for one of ten tenants");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_paused_queue_is_not_claimed_from() {
+    let stand = Stand::new().await;
+    let paused = stand.enqueue(NewJob { queue: "paused".to_owned(), ..job() }).await.id();
+    stand.execute("update queue.queues set paused = true where name = 'paused'").await;
+    let worker = stand.work_as(options(&[("paused", 4), (QUEUE, 4)]), doing_nothing());
+    let other = stand.enqueue(job()).await.id();
+    stand.reaches(other, JobState::Succeeded).await;
+    assert_eq!(stand.state(paused).await, JobState::Ready);
+    stand.execute("update queue.queues set paused = false").await;
+    stand.reaches(paused, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn with_notifications_off_everything_is_found_by_polling() {
+    let stand = Stand::with_notify(false).await;
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => {
+            std::future::pending::<()>().await;
+            Verdict::done()
+        }
+        _ => Verdict::done(),
+    }));
+    let endless = stand.enqueue(numbered(0)).await.id();
+    stand.reaches(endless, JobState::Running).await;
+    let done = stand.enqueue(numbered(1)).await.id();
+    stand.reaches(done, JobState::Succeeded).await;
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, endless).await.unwrap();
+    tx.commit().await.unwrap();
+    stand.reaches(endless, JobState::Cancelled).await;
+    let mut tx = stand.tx().await;
+    stand.engine.retry(&mut tx, endless).await.unwrap();
+    tx.commit().await.unwrap();
+    stand.reaches(endless, JobState::Running).await;
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, endless).await.unwrap();
+    tx.commit().await.unwrap();
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_side_by_side_share_the_jobs_and_run_each_once() {
+    let stand = Stand::new().await;
+    let runs = Log::new();
+    let noted = runs.clone();
+    let handler = handler(move |run| {
+        noted.write(number(&run));
+        async { Verdict::done() }
+    });
+    let workers: Vec<_> =
+        (0..3).map(|_| stand.work_as(options(&[(QUEUE, 16)]), handler.clone())).collect();
+    for batch in 0..10 {
+        stand.enqueue_all((batch * 300..(batch + 1) * 300).map(numbered).collect()).await;
+    }
+    stand.is_quiet().await;
+    for worker in workers {
+        worker.stop().await;
+    }
+    let mut runs = runs.read();
+    runs.sort_unstable();
+    assert_eq!(runs, (0..3000).collect::<Vec<u64>>());
+}

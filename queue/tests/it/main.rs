@@ -1,0 +1,14 @@
+//! The engine against a real database, one module a subject.
+
+mod cancel;
+mod claim;
+mod drain;
+mod enqueue;
+mod faults;
+mod isolation;
+mod lease;
+mod plans;
+mod retention;
+mod support;
+mod unique;
+mod verdicts;

@@ -1,0 +1,287 @@
+//! What the engine's tests share: a database with an engine on it, jobs, handlers made of closures,
+//! workers that run in the background, and waiting that ends.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_queue::job::{Attempt, Enqueued, Job, JobError, JobState, NewJob, Trace};
+use harkara_queue::read;
+use harkara_queue::{Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions};
+use harkara_shared::backoff::{Backoff, Jitter};
+use harkara_shared::config::QueueConcurrency;
+use harkara_shared::database::{TenantTx, query_scalar};
+use harkara_shared::id::{JobId, TenantId, WorkerId};
+use harkara_test_database::TestDatabase;
+use serde_json::value::RawValue;
+use sqlx::PgPool;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Far longer than anything here takes; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The queue of jobs that name none.
+pub(crate) const QUEUE: &str = "default";
+
+/// Waits for `future`, but not for ever.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited in vain: {what}"),
+    }
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    soon(what, async {
+        while !ask().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// A database of its own, an engine on it, and a tenant.
+pub(crate) struct Stand {
+    pub(crate) database: TestDatabase,
+    pub(crate) engine: Engine,
+    pub(crate) tenant: TenantId,
+}
+
+impl Stand {
+    pub(crate) async fn new() -> Self {
+        Self::with_notify(true).await
+    }
+
+    pub(crate) async fn with_notify(notify: bool) -> Self {
+        let database = TestDatabase::create().await;
+        let engine = Engine::new(database.pool(), notify);
+        Self { database, engine, tenant: TenantId::new() }
+    }
+
+    pub(crate) fn pool(&self) -> PgPool {
+        self.database.pool()
+    }
+
+    pub(crate) async fn tx(&self) -> TenantTx {
+        TenantTx::begin(&self.pool(), self.tenant).await.unwrap()
+    }
+
+    pub(crate) async fn enqueue(&self, job: NewJob) -> Enqueued {
+        self.enqueue_for(self.tenant, vec![job]).await.pop().unwrap()
+    }
+
+    pub(crate) async fn enqueue_all(&self, jobs: Vec<NewJob>) -> Vec<Enqueued> {
+        self.enqueue_for(self.tenant, jobs).await
+    }
+
+    pub(crate) async fn enqueue_for(&self, tenant: TenantId, jobs: Vec<NewJob>) -> Vec<Enqueued> {
+        let mut tx = TenantTx::begin(&self.pool(), tenant).await.unwrap();
+        let answers = self.engine.enqueue_all(&mut tx, tenant, jobs).await.unwrap();
+        tx.commit().await.unwrap();
+        answers
+    }
+
+    pub(crate) async fn job(&self, id: JobId) -> Job {
+        read::job(&mut self.tx().await, id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn state(&self, id: JobId) -> JobState {
+        self.job(id).await.state
+    }
+
+    pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {
+        read::attempts(&mut self.tx().await, id).await.unwrap().unwrap()
+    }
+
+    /// Waits until the job is in this state and answers it.
+    pub(crate) async fn reaches(&self, id: JobId, state: JobState) -> Job {
+        until(&format!("job {id} becomes {state:?}"), async || self.state(id).await == state).await;
+        self.job(id).await
+    }
+
+    /// Waits until no job is on its way any more.
+    pub(crate) async fn is_quiet(&self) {
+        until("all jobs finish", async || {
+            self.count("select count(*) from queue.parcels where state in ('s', 'a', 'r')").await == 0
+        })
+        .await;
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        query_scalar(sql).fetch_one(&self.pool()).await.unwrap()
+    }
+
+    /// Runs a statement and says how many rows it touched.
+    pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
+        harkara_shared::database::query(sql).execute(&self.pool()).await.unwrap().rows_affected()
+    }
+
+    /// The moment by the database's clock.
+    pub(crate) async fn now(&self) -> DateTime<Utc> {
+        query_scalar("select clock_timestamp()").fetch_one(&self.pool()).await.unwrap()
+    }
+
+    pub(crate) fn work(&self, handler: Arc<dyn Handler>) -> Working {
+        self.work_as(options(&[(QUEUE, 8)]), handler)
+    }
+
+    pub(crate) fn work_as(&self, options: WorkerOptions, handler: Arc<dyn Handler>) -> Working {
+        Working::start(self.engine.clone(), options, handler)
+    }
+}
+
+/// A worker at work in the background.
+pub(crate) struct Working {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Working {
+    pub(crate) fn start(
+        engine: Engine,
+        options: WorkerOptions,
+        handler: Arc<dyn Handler>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(Worker::new(engine, options, handler).run(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Tells it to stop, without waiting.
+    pub(crate) fn tell(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        soon("the worker stops", self.task).await.unwrap();
+    }
+}
+
+pub(crate) fn options(queues: &[(&str, u32)]) -> WorkerOptions {
+    WorkerOptions {
+        info: WorkerInfo {
+            id: WorkerId::new(),
+            host: "test".to_owned(),
+            pid: std::process::id(),
+            version: "0".to_owned(),
+            queues: serde_json::json!({}),
+        },
+        queues: queues
+            .iter()
+            .map(|(queue, concurrency)| QueueConcurrency {
+                queue: (*queue).to_owned(),
+                concurrency: *concurrency,
+            })
+            .collect(),
+        lease: PATIENCE * 2,
+        drain: PATIENCE,
+        listen_url: None,
+    }
+}
+
+/// A job that is due now, has no payload to speak of and fails three times at most.
+pub(crate) fn job() -> NewJob {
+    NewJob {
+        kind: "test.job".to_owned(),
+        queue: QUEUE.to_owned(),
+        payload: payload(0),
+        priority: 5,
+        run_at: None,
+        max_attempts: 3,
+        timeout: PATIENCE * 2,
+        backoff: Backoff {
+            base: Duration::from_millis(1),
+            factor: 2.0,
+            max: Duration::from_millis(100),
+            jitter: Jitter::None,
+        },
+        unique: None,
+        tags: Vec::new(),
+        trace: Trace::default(),
+    }
+}
+
+pub(crate) fn numbered(number: u64) -> NewJob {
+    NewJob { payload: payload(number), ..job() }
+}
+
+fn payload(number: u64) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&number).unwrap()
+}
+
+/// The number of a job made by [`numbered`].
+pub(crate) fn number(run: &Run) -> u64 {
+    run.job.payload().get().parse().unwrap()
+}
+
+pub(crate) fn error(code: &str) -> JobError {
+    JobError::new(code, "on purpose")
+}
+
+pub(crate) fn failed(code: &str) -> Verdict {
+    Verdict::Retry { error: error(code), after: None }
+}
+
+struct Closure<F>(F);
+
+impl<F, Fut> Handler for Closure<F>
+where
+    F: Fn(Run) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Verdict> + Send + 'static,
+{
+    fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+        Box::pin((self.0)(run))
+    }
+}
+
+/// A handler made of a closure.
+pub(crate) fn handler<F, Fut>(run: F) -> Arc<dyn Handler>
+where
+    F: Fn(Run) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Verdict> + Send + 'static,
+{
+    Arc::new(Closure(run))
+}
+
+/// A handler that is done at once.
+pub(crate) fn doing_nothing() -> Arc<dyn Handler> {
+    handler(async |_| Verdict::done())
+}
+
+/// What handlers wrote down, in the order they did.
+#[derive(Debug)]
+pub(crate) struct Log<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T> Clone for Log<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Clone> Log<T> {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Vec::new())))
+    }
+
+    pub(crate) fn write(&self, line: T) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    pub(crate) fn read(&self) -> Vec<T> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Waits until so much is written.
+    pub(crate) async fn holds(&self, lines: usize) {
+        until(&format!("{lines} lines in the log"), async || self.len() >= lines).await;
+    }
+}

@@ -1,0 +1,381 @@
+//! What a handler says and what is written for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harkara_queue::job::{Attempt, AttemptOutcome, JobError, JobState, NewJob};
+use harkara_queue::{Run, Verdict};
+use harkara_shared::backoff::{Backoff, Jitter};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::support::{Log, Stand, error, failed, handler, job, number, numbered, until};
+
+fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
+    attempts
+        .iter()
+        .map(|attempt| attempt.next_run_at.map(|at| (at - attempt.finished_at).num_milliseconds()))
+        .collect()
+}
+
+fn outcomes(attempts: &[Attempt]) -> Vec<(u32, AttemptOutcome, Option<String>)> {
+    attempts
+        .iter()
+        .map(|attempt| {
+            (attempt.number, attempt.outcome, attempt.error.as_ref().map(|e| e.code.clone()))
+        })
+        .collect()
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn done_keeps_the_result_and_enqueues_what_follows() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => Verdict::Done {
+            result: Some(json!({"sum": 3})),
+            then: vec![numbered(1), numbered(2)],
+        },
+        _ => Verdict::done(),
+    }));
+    let id = stand.enqueue(numbered(0)).await.id();
+    let done = stand.reaches(id, JobState::Succeeded).await;
+    assert_eq!(done.result, Some(json!({"sum": 3})));
+    assert!(done.finished_at >= done.started_at && done.last_error.is_none());
+    let attempts = stand.attempts(id).await;
+    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Succeeded, None)]);
+    assert!(attempts[0].worker_id.is_some());
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(stand.count("select count(*) from queue.parcels where state = 'd'").await, 3);
+}
+
+#[tokio::test]
+async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| Verdict::Done {
+        result: None,
+        then: vec![job(), NewJob { max_attempts: 0, ..job() }],
+    }));
+    let id = stand.enqueue(NewJob { max_attempts: 2, ..job() }).await.id();
+    stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    let refused = |number, outcome| (number, outcome, Some("outcome_refused".to_owned()));
+    assert_eq!(
+        outcomes(&stand.attempts(id).await),
+        [refused(1, AttemptOutcome::Retry), refused(2, AttemptOutcome::Dead)]
+    );
+    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+}
+
+#[tokio::test]
+async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| failed("refused")));
+    let backoff = Backoff {
+        base: Duration::from_millis(50),
+        factor: 3.0,
+        max: Duration::from_millis(400),
+        jitter: Jitter::None,
+    };
+    let id = stand.enqueue(NewJob { max_attempts: 4, backoff, ..job() }).await.id();
+    let dead = stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    assert_eq!((dead.attempt, dead.last_error), (4, Some(error("refused"))));
+    let attempts = stand.attempts(id).await;
+    let row = |number, outcome| (number, outcome, Some("refused".to_owned()));
+    assert_eq!(
+        outcomes(&attempts),
+        [
+            row(1, AttemptOutcome::Retry),
+            row(2, AttemptOutcome::Retry),
+            row(3, AttemptOutcome::Retry),
+            row(4, AttemptOutcome::Dead),
+        ]
+    );
+    assert_eq!(waits(&attempts), [Some(50), Some(150), Some(400), None]);
+    for (ended, next) in attempts.iter().zip(&attempts[1..]) {
+        assert!(next.started_at >= ended.next_run_at.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_wait_the_handler_names_replaces_the_backoff() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| Verdict::Retry {
+        error: error("busy"),
+        after: Some(HOUR),
+    }));
+    let id = stand.enqueue(job()).await.id();
+    let waiting = stand.reaches(id, JobState::Scheduled).await;
+    worker.stop().await;
+    assert_eq!((waiting.attempt, waiting.last_error), (1, Some(error("busy"))));
+    assert_eq!(waits(&stand.attempts(id).await), [Some(3_600_000)]);
+}
+
+#[tokio::test]
+async fn dead_ends_a_job_at_once() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| Verdict::Dead { error: error("gone") }));
+    let id = stand.enqueue(job()).await.id();
+    let dead = stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    assert_eq!((dead.attempt, dead.last_error), (1, Some(error("gone"))));
+    assert!(dead.finished_at.is_some());
+    let attempts = stand.attempts(id).await;
+    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Dead, Some("gone".to_owned()))]);
+    assert_eq!(waits(&attempts), [None]);
+}
+
+#[tokio::test]
+async fn cancelled_by_the_handler_itself_ends_a_job() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| Verdict::Cancelled));
+    let id = stand.enqueue(job()).await.id();
+    stand.reaches(id, JobState::Cancelled).await;
+    worker.stop().await;
+    let attempts = stand.attempts(id).await;
+    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Cancelled, Some("cancelled".to_owned()))]);
+}
+
+#[tokio::test]
+async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
+    for (limited, outcome) in
+        [(false, AttemptOutcome::Snoozed), (true, AttemptOutcome::RateLimited)]
+    {
+        let stand = Stand::new().await;
+        let runs = Arc::new(AtomicUsize::new(0));
+        let seen = runs.clone();
+        let worker = stand.work(handler(move |run| {
+            let first = seen.fetch_add(1, Ordering::SeqCst) == 0;
+            assert_eq!(run.job.attempt, 1, "a run that was put off is not counted");
+            async move {
+                match (first, limited) {
+                    (true, false) => Verdict::Snooze { wait: HOUR, reason: error("later") },
+                    (true, true) => Verdict::RateLimited { wait: HOUR, reason: error("later") },
+                    (false, _) => Verdict::done(),
+                }
+            }
+        }));
+        let id = stand.enqueue(NewJob { max_attempts: 1, ..job() }).await.id();
+        let waiting = stand.reaches(id, JobState::Scheduled).await;
+        assert_eq!(waiting.attempt, 0);
+        let attempts = stand.attempts(id).await;
+        assert_eq!(outcomes(&attempts), [(1, outcome, Some("later".to_owned()))]);
+        assert_eq!(waits(&attempts), [Some(3_600_000)]);
+        assert_eq!(waiting.run_at, attempts[0].next_run_at.unwrap());
+
+        stand.execute("update queue.parcels set run_at = now()").await;
+        let done = stand.reaches(id, JobState::Succeeded).await;
+        assert_eq!(done.attempt, 1);
+        assert_eq!(stand.attempts(id).await.len(), 2);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_put_off_too_often_fails_by_it() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| Verdict::Snooze {
+        wait: Duration::from_millis(1),
+        reason: error("later"),
+    }));
+    let at = stand.now().await + HOUR;
+    let id = stand.enqueue(NewJob { max_attempts: 2, run_at: Some(at), ..job() }).await.id();
+    stand.execute("update queue.parcels set deferrals = 999, run_at = now()").await;
+    let dead = stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    assert_eq!((dead.attempt, dead.last_error), (2, Some(error("later"))));
+    let outcomes: Vec<_> = stand.attempts(id).await.iter().map(|a| a.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [AttemptOutcome::Snoozed, AttemptOutcome::Retry, AttemptOutcome::Dead]
+    );
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(|run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+        assert_ne!(number(&run), 0, "before the first await");
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            if number(&run) == 1 {
+                panic!("after the first await");
+            }
+            Verdict::done()
+        })
+    }));
+    for (n, words) in [(0, "before the first await"), (1, "after the first await")] {
+        let id = stand.enqueue(NewJob { max_attempts: 2, ..numbered(n) }).await.id();
+        let dead = stand.reaches(id, JobState::Dead).await;
+        let error = dead.last_error.unwrap();
+        assert_eq!(error.code, "panic");
+        assert!(error.message.contains(words), "{error:?}");
+        assert_eq!(stand.attempts(id).await.len(), 2);
+    }
+    let id = stand.enqueue(numbered(2)).await.id();
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_what_a_cancelled_handler_leaves_behind_does_not_stop_the_queue() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("while it is dropped");
+            }
+        }
+    }
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |run| {
+        if number(&run) == 0 {
+            let _bomb = Bomb;
+            std::future::pending::<()>().await;
+        }
+        Verdict::done()
+    }));
+    let timed_out = NewJob {
+        timeout: Duration::from_millis(50),
+        max_attempts: 1,
+        ..numbered(0)
+    };
+    let timed_out = stand.enqueue(timed_out).await.id();
+    stand.reaches(timed_out, JobState::Dead).await;
+    let cancelled = stand.enqueue(numbered(0)).await.id();
+    stand.reaches(cancelled, JobState::Running).await;
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, cancelled).await.unwrap();
+    tx.commit().await.unwrap();
+    stand.reaches(cancelled, JobState::Cancelled).await;
+    let id = stand.enqueue(numbered(1)).await.id();
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |_| {
+        std::future::pending::<()>().await;
+        Verdict::done()
+    }));
+    let timeout = Duration::from_millis(40);
+    let id = stand.enqueue(NewJob { max_attempts: 1, timeout, ..job() }).await.id();
+    let dead = stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    assert_eq!(dead.last_error.unwrap().code, "timeout");
+    assert!(dead.finished_at.unwrap() - dead.started_at.unwrap() >= chrono::Duration::milliseconds(40));
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
+    let stand = Stand::new().await;
+    let at = stand.now().await + HOUR;
+    let id = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
+    stand
+        .execute(r"update queue.parcels set run_at = now(), body = array['\xff00'::bytea]")
+        .await;
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = stand.work(handler(move |_| {
+        noted.write(());
+        async { Verdict::done() }
+    }));
+    until("the job is buried", async || {
+        stand.count("select count(*) from queue.parcels where state = 'x'").await == 1
+    })
+    .await;
+    worker.stop().await;
+    assert_eq!(runs.len(), 0);
+    let attempts = stand.attempts(id).await;
+    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Dead, Some("undecodable".to_owned()))]);
+}
+
+#[tokio::test]
+async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
+    let stand = Stand::new().await;
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => Verdict::Done {
+            result: Some(json!({"a\0b": ["c\0d", {"e": "\0"}]})),
+            then: Vec::new(),
+        },
+        _ => {
+            let message = format!("x\0{}", "\u{20ac}".repeat(350_000));
+            Verdict::Dead { error: JobError::new("long", message) }
+        }
+    }));
+    let nul = stand.enqueue(numbered(0)).await.id();
+    let done = stand.reaches(nul, JobState::Succeeded).await;
+    let replaced = json!({"a\u{fffd}b": ["c\u{fffd}d", {"e": "\u{fffd}"}]});
+    assert_eq!(done.result, Some(replaced));
+
+    let long = stand.enqueue(numbered(1)).await.id();
+    let dead = stand.reaches(long, JobState::Dead).await;
+    worker.stop().await;
+    let message = dead.last_error.unwrap().message;
+    assert!(message.starts_with("x\u{fffd}\u{20ac}\u{20ac}"));
+    assert!((2045..=2048).contains(&message.len()), "{}", message.len());
+    assert_eq!(stand.attempts(long).await[0].error.as_ref().unwrap().message, message);
+}
+
+#[tokio::test]
+async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
+    let stand = Stand::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let behind = gate.clone();
+    let ended = Log::new();
+    let noted = ended.clone();
+    let worker = stand.work_as(
+        crate::support::options(&[(crate::support::QUEUE, 40)]),
+        handler(move |run| {
+            let (gate, ended) = (behind.clone(), noted.clone());
+            async move {
+                if number(&run) > 0 {
+                    gate.acquire().await.unwrap().forget();
+                }
+                ended.write(number(&run));
+                match number(&run) {
+                    // No timestamp is so far away.
+                    13 => Verdict::Snooze { wait: Duration::MAX, reason: error("never") },
+                    _ => Verdict::done(),
+                }
+            }
+        }),
+    );
+    // The first outcome waits for a lock, so that the others meet in the next batch.
+    let at = stand.now().await + HOUR;
+    let jobs = (0..40).map(|n| NewJob { run_at: Some(at), max_attempts: 2, ..numbered(n) });
+    let ids: Vec<_> = stand.enqueue_all(jobs.collect()).await.iter().map(|a| a.id()).collect();
+    stand.execute("update queue.parcels set run_at = now()").await;
+    until("all run", async || {
+        stand.count("select count(*) from queue.parcels where state = 'r'").await == 40
+    })
+    .await;
+    ended.holds(1).await;
+    let mut dam = stand.pool().begin().await.unwrap();
+    harkara_shared::database::query("lock table queue.parcels in share mode")
+        .execute(&mut *dam)
+        .await
+        .unwrap();
+    gate.add_permits(40);
+    ended.holds(40).await;
+    dam.commit().await.unwrap();
+
+    for (n, id) in ids.iter().enumerate() {
+        if n == 13 {
+            let dead = stand.reaches(*id, JobState::Dead).await;
+            assert_eq!(dead.last_error.unwrap().code, "outcome_refused");
+            assert_eq!(dead.attempt, 2);
+        } else {
+            stand.reaches(*id, JobState::Succeeded).await;
+        }
+    }
+    worker.stop().await;
+}
