@@ -16,7 +16,9 @@ begin
                 if not exists (select from pg_roles where rolname = wanted) then
                     execute format('create role %I nologin nobypassrls', wanted);
                 end if;
-                if not pg_has_role(current_user, wanted, 'member') then
+                -- 'usage', not 'member': since PostgreSQL 16 a role's maker is a member that may
+                -- neither inherit from it nor become it.
+                if not pg_has_role(current_user, wanted, 'usage') then
                     execute format('grant %I to %I', wanted, current_user);
                 end if;
                 exit;

@@ -10,8 +10,8 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
-use chrono::Utc;
 use harkara_shared::api_key::ApiKeyText;
+use harkara_shared::clock;
 use harkara_shared::id::{ApiKeyId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use moka::future::Cache;
@@ -51,7 +51,10 @@ impl Caller {
         if self.scopes.contains(&scope) {
             Ok(())
         } else {
-            Err(Problem::new(Code::MissingScope, format!("the API key lacks the scope `{scope}`")))
+            Err(Problem::new(
+                Code::MissingScope,
+                format!("the API key lacks the scope `{scope}`"),
+            ))
         }
     }
 }
@@ -69,7 +72,12 @@ impl FromRequestParts<ApiState> for Caller {
             is_platform,
             scopes: Arc::clone(&known.scopes),
         };
-        let Some(named) = parts.headers.get(TENANT_ID) else { return Ok(own) };
+        let span = tracing::Span::current();
+        span.record("key", own.key.to_string());
+        span.record("tenant", own.tenant.to_string());
+        let Some(named) = parts.headers.get(TENANT_ID) else {
+            return Ok(own);
+        };
         // What is no text names no tenant either.
         let named = named.to_str().unwrap_or_default();
         if named == known.row.tenant_slug || named.parse() == Ok(own.tenant) {
@@ -79,12 +87,20 @@ impl FromRequestParts<ApiState> for Caller {
         if !(is_platform && own.scopes.contains(&Scope::PlatformAdmin)) {
             return Err(Problem::not_found("thing"));
         }
-        let tenant = access::find_tenant(&keyring.pool, named).await.map_err(|error| match error {
-            access::Error::Database(error) => Problem::of_database(&error),
-            other => Problem::internal(other),
-        })?;
+        let tenant =
+            access::find_tenant(&keyring.pool, named)
+                .await
+                .map_err(|error| match error {
+                    access::Error::Database(error) => Problem::of_database(&error),
+                    other => Problem::internal(other),
+                })?;
         let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
-        Ok(Self { tenant: tenant.id, is_platform: false, ..own })
+        span.record("tenant", tenant.id.to_string());
+        Ok(Self {
+            tenant: tenant.id,
+            is_platform: false,
+            ..own
+        })
     }
 }
 
@@ -93,7 +109,11 @@ fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (Some(only), None) => only,
-        (None, _) => return Err(refused("the header Authorization with an API key is missing")),
+        (None, _) => {
+            return Err(refused(
+                "the header Authorization with an API key is missing",
+            ));
+        }
         (Some(_), Some(_)) => return Err(refused("the header Authorization is given twice")),
     };
     let key = value
@@ -133,14 +153,21 @@ impl Keyring {
         Self {
             pool,
             peppers: keys.derive_all(access::PEPPER).into(),
-            found: Cache::builder().max_capacity(REMEMBERED).time_to_live(BELIEVED).build(),
+            found: Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(BELIEVED)
+                .build(),
         }
     }
 
     /// The key of this text, if it is good now.
     async fn find(&self, text: &ApiKeyText) -> Result<Known, Problem> {
-        let refused =
-            || Problem::new(Code::Unauthorized, "the API key is unknown, revoked or expired");
+        let refused = || {
+            Problem::new(
+                Code::Unauthorized,
+                "the API key is unknown, revoked or expired",
+            )
+        };
         // Requests that miss at the same time ask the database once.
         let known = self
             .found
@@ -150,7 +177,10 @@ impl Keyring {
                 NotFound::Unknown => refused(),
                 NotFound::Database(error) => Problem::of_database(error),
             })?;
-        let is_current = known.row.expires_at.is_none_or(|moment| moment > Utc::now());
+        let is_current = known
+            .row
+            .expires_at
+            .is_none_or(|moment| moment > clock::now());
         if is_current && text.verify(&known.row.hash, &self.peppers) {
             Ok(known)
         } else {
@@ -164,6 +194,9 @@ impl Keyring {
             .map_err(NotFound::Database)?
             .ok_or(NotFound::Unknown)?;
         let scopes = row.scopes().into();
-        Ok(Known { row: Arc::new(row), scopes })
+        Ok(Known {
+            row: Arc::new(row),
+            scopes,
+        })
     }
 }

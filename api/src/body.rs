@@ -17,6 +17,9 @@ use crate::problem::{Code, Problem};
 /// Bytes of an ordinary body.
 const ORDINARY_LIMIT: usize = 1 << 20;
 
+/// Bytes beyond the limit that are read and thrown away before a body is refused.
+const PATIENCE: Option<usize> = Some(8 << 20);
+
 /// The media type of a request's body, in lower case and without parameters; empty when there is
 /// none or it is not text.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
@@ -43,23 +46,33 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     /// The body of a request, refused at once when it says that it is longer than `limit` bytes.
-    pub(crate) fn of(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+    pub(crate) async fn of(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
         let told: Option<usize> = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok());
+        let mut chunks = Self {
+            stream: body.into_data_stream(),
+            left: limit,
+            limit,
+        };
         if told.is_some_and(|told| told > limit) {
-            return Err(too_large(limit));
+            return Err(chunks.too_large().await);
         }
-        Ok(Self { stream: body.into_data_stream(), left: limit, limit })
+        Ok(chunks)
     }
 
     /// The next part; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let Some(chunk) = self.stream.next().await else { return Ok(None) };
+        let Some(chunk) = self.stream.next().await else {
+            return Ok(None);
+        };
         let chunk = chunk
             .map_err(|_| Problem::new(Code::MalformedBody, "the body broke off before its end"))?;
-        self.left = self.left.checked_sub(chunk.len()).ok_or_else(|| too_large(self.limit))?;
+        match self.left.checked_sub(chunk.len()) {
+            Some(left) => self.left = left,
+            None => return Err(self.too_large().await),
+        }
         Ok(Some(chunk))
     }
 
@@ -71,11 +84,26 @@ impl Chunks {
         }
         Ok(bytes)
     }
-}
 
-fn too_large(limit: usize) -> Problem {
-    let mib = limit >> 20;
-    Problem::new(Code::BodyTooLarge, format!("a body here has at most {mib} MiB"))
+    /// Reads what is left to throw it away: a caller who is still sending when the connection is
+    /// closed may never see the answer.
+    pub(crate) async fn discard(mut self) -> Result<(), Problem> {
+        while self.next().await?.is_some() {}
+        Ok(())
+    }
+
+    async fn too_large(&mut self) -> Problem {
+        // As in `discard`, but not for ever.
+        let mut patience = PATIENCE;
+        while let (Some(left), Some(Ok(chunk))) = (patience, self.stream.next().await) {
+            patience = left.checked_sub(chunk.len());
+        }
+        let mib = self.limit >> 20;
+        Problem::new(
+            Code::BodyTooLarge,
+            format!("a body here has at most {mib} MiB"),
+        )
+    }
 }
 
 /// The problem of a body of another media type than those named in `wanted`.
@@ -84,13 +112,19 @@ pub(crate) fn unsupported(media_type: &str, wanted: &str) -> Problem {
         "" => "none".to_owned(),
         found => format!("`{found}`"),
     };
-    Problem::new(Code::UnsupportedMediaType, format!("the content type must be {wanted}, not {found}"))
+    Problem::new(
+        Code::UnsupportedMediaType,
+        format!("the content type must be {wanted}, not {found}"),
+    )
 }
 
 /// Reads bytes as UTF-8 that is JSON.
 pub(crate) fn json_text(bytes: Vec<u8>) -> Result<String, Problem> {
     let malformed = |reason: String| {
-        Problem::new(Code::MalformedBody, format!("the body is not JSON: {reason}"))
+        Problem::new(
+            Code::MalformedBody,
+            format!("the body is not JSON: {reason}"),
+        )
     };
     let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;
     json::check_syntax(&text).map_err(|error| malformed(error.to_string()))?;
@@ -124,15 +158,16 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !is_json(&media_type) {
             return Err(unsupported(&media_type, "application/json"));
         }
-        let bytes = Chunks::of(&parts.headers, body, ORDINARY_LIMIT)?.rest().await?;
+        let bytes = Chunks::of(&parts.headers, body, ORDINARY_LIMIT)
+            .await?
+            .rest()
+            .await?;
         Ok(Self(json_text(bytes)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
 
     #[test]
@@ -155,10 +190,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_without_a_length_is_cut_at_the_limit() {
         let body = Body::from(vec![b'x'; 11]);
-        let chunks = Chunks::of(&HeaderMap::new(), body, 10).unwrap();
+        let chunks = Chunks::of(&HeaderMap::new(), body, 10).await.unwrap();
         assert_eq!(chunks.rest().await.unwrap_err().status().as_u16(), 413);
         let body = Body::from(vec![b'x'; 10]);
-        let chunks = Chunks::of(&HeaderMap::new(), body, 10).unwrap();
+        let chunks = Chunks::of(&HeaderMap::new(), body, 10).await.unwrap();
         assert_eq!(chunks.rest().await.unwrap().len(), 10);
     }
 }

@@ -55,7 +55,9 @@ impl fmt::Debug for Cursors {
 
 impl Cursors {
     pub(crate) fn new(keys: &MasterKeys) -> Self {
-        Self { keys: keys.derive_all("cursor").into() }
+        Self {
+            keys: keys.derive_all("cursor").into(),
+        }
     }
 
     /// The cursor of the page that follows the item at `place`.
@@ -72,12 +74,18 @@ impl Cursors {
     /// A problem of status 400 when it is none of ours, or one of another list.
     pub(crate) fn read(&self, list: List, cursor: &str) -> Result<Place, Problem> {
         let (place, of) = self.open(cursor).ok_or_else(|| {
-            Problem::new(Code::InvalidCursor, "the cursor is not one that this list answered")
+            Problem::new(
+                Code::InvalidCursor,
+                "the cursor is not one that this list answered",
+            )
         })?;
         if of == list {
             Ok(place)
         } else {
-            Err(Problem::new(Code::InvalidCursor, "the cursor belongs to a list with other filters"))
+            Err(Problem::new(
+                Code::InvalidCursor,
+                "the cursor belongs to a list with other filters",
+            ))
         }
     }
 
@@ -86,7 +94,9 @@ impl Cursors {
     /// # Errors
     /// As [`Cursors::read`].
     pub(crate) fn before(&self, list: List, cursor: Option<&str>) -> Result<Option<Uuid>, Problem> {
-        cursor.map(|cursor| self.read(list, cursor).map(Uuid::from_bytes)).transpose()
+        cursor
+            .map(|cursor| self.read(list, cursor).map(Uuid::from_bytes))
+            .transpose()
     }
 
     fn open(&self, cursor: &str) -> Option<(Place, List)> {
@@ -94,7 +104,10 @@ impl Cursors {
         let (body, tag) = bytes.split_last_chunk::<16>()?;
         let (place, list) = body.strip_prefix(&[VERSION])?.split_first_chunk::<16>()?;
         let genuine = |key| mac(key, body).verify_truncated_left(tag).is_ok();
-        self.keys.iter().any(genuine).then_some((*place, List(list.try_into().ok()?)))
+        self.keys
+            .iter()
+            .any(genuine)
+            .then_some((*place, List(list.try_into().ok()?)))
     }
 }
 
@@ -112,8 +125,6 @@ fn first_half(hash: [u8; 32]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
 
     fn keys(texts: &[&str]) -> Cursors {
@@ -142,7 +153,11 @@ mod tests {
         assert_eq!(refused(keys(&[&new]), list, &cursor), 400);
         for at in 0..cursor.len() {
             let mut forged = cursor.clone();
-            let with = if forged.get(at..=at) == Some("A") { "B" } else { "A" };
+            let with = if forged.get(at..=at) == Some("A") {
+                "B"
+            } else {
+                "A"
+            };
             forged.replace_range(at..=at, with);
             assert_eq!(refused(keys(&[&old]), list, &forged), 400, "{at}");
         }

@@ -59,7 +59,9 @@ impl Faults {
     }
 
     fn none(self, code: Code) -> Result<(), Problem> {
-        let Some(first) = self.0.first() else { return Ok(()) };
+        let Some(first) = self.0.first() else {
+            return Ok(());
+        };
         let first = format!("{}: {}", first.pointer, first.detail);
         let detail = match self.0.len() {
             1 => first,

@@ -66,10 +66,15 @@ pub(crate) fn is_object(text: &str) -> bool {
 /// A decoder points at the object where a member is missing, unknown or repeated; this points at
 /// the member.
 pub(crate) fn precise(mut fault: Fault) -> Fault {
-    let kinds =
-        [("unknown field `", "unknown_field"), ("missing field `", "missing"), ("duplicate field `", "duplicate")];
+    let kinds = [
+        ("unknown field `", "unknown_field"),
+        ("missing field `", "missing"),
+        ("duplicate field `", "duplicate"),
+    ];
     for (words, code) in kinds {
-        let Some(rest) = fault.detail.strip_prefix(words) else { continue };
+        let Some(rest) = fault.detail.strip_prefix(words) else {
+            continue;
+        };
         // A name may itself hold a backtick; what follows it never does more than list names.
         let end = rest.find("`, expected ").or_else(|| rest.rfind('`'));
         let name = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
@@ -106,7 +111,10 @@ fn without_member(text: &str, pointer: &str) -> Option<String> {
 ///
 /// `text` must be JSON and stands at `prefix` of the request.
 pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut Faults) {
-    let mut walk = Walk { pointer: prefix.to_owned(), faults };
+    let mut walk = Walk {
+        pointer: prefix.to_owned(),
+        faults,
+    };
     let mut decoder = serde_json::Deserializer::from_str(text);
     if let Err(error) = Step(&mut walk).deserialize(&mut decoder) {
         let pointer = walk.pointer;
@@ -124,7 +132,8 @@ impl Walk<'_> {
     fn check(&mut self, text: &str) {
         if text.contains('\0') {
             let detail = "holds a NUL character (\\u0000), which cannot be stored";
-            self.faults.push(Fault::new(self.pointer.clone(), "nul_character", detail));
+            self.faults
+                .push(Fault::new(self.pointer.clone(), "nul_character", detail));
         }
     }
 }
@@ -224,7 +233,11 @@ mod tests {
     }
 
     fn told(faults: Faults) -> Vec<(String, String)> {
-        faults.into_vec().into_iter().map(|fault| (fault.pointer, fault.code.to_owned())).collect()
+        faults
+            .into_vec()
+            .into_iter()
+            .map(|fault| (fault.pointer, fault.code.to_owned()))
+            .collect()
     }
 
     fn fault(pointer: &str, code: &str) -> (String, String) {
@@ -236,7 +249,13 @@ mod tests {
         let (sample, faults) = decoded(
             r#"{"nmae":1,"a/b~`c":2,"name":"x","count":"3","nested":{"neded":true},"list":[true,0]}"#,
         );
-        assert_eq!(sample, Some(Sample { name: Some("x".to_owned()), ..Sample::default() }));
+        assert_eq!(
+            sample,
+            Some(Sample {
+                name: Some("x".to_owned()),
+                ..Sample::default()
+            })
+        );
         let mut faults = faults;
         faults.sort();
         assert_eq!(
@@ -262,13 +281,20 @@ mod tests {
     #[test]
     fn what_is_no_object_is_a_fault_of_the_whole() {
         for text in ["[]", r#"["x",1]"#, "1", "null", r#""{""#] {
-            assert_eq!(decoded(text), (None, vec![fault("/at", "invalid")]), "{text}");
+            assert_eq!(
+                decoded(text),
+                (None, vec![fault("/at", "invalid")]),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn null_stands_for_an_absent_member() {
-        assert_eq!(decoded(r#"{"name":null}"#), (Some(Sample::default()), Vec::new()));
+        assert_eq!(
+            decoded(r#"{"name":null}"#),
+            (Some(Sample::default()), Vec::new())
+        );
     }
 
     #[test]
@@ -279,7 +305,10 @@ mod tests {
             check_storable(text, "/at", &mut faults);
             Ok::<_, String>(told(faults))
         };
-        assert_eq!(unstorable(r#"{"a":["x",1.5,null,true,{"b":-1}]}"#), Ok(Vec::new()));
+        assert_eq!(
+            unstorable(r#"{"a":["x",1.5,null,true,{"b":-1}]}"#),
+            Ok(Vec::new())
+        );
         assert_eq!(
             unstorable(r#"{"a":["x","\u0000",{"b/c":"y\u0000"}],"k\u0000":1}"#),
             Ok(vec![
@@ -288,8 +317,14 @@ mod tests {
                 fault("/at/k\0", "nul_character"),
             ])
         );
-        assert_eq!(unstorable(r#"{"a":["x","\ud800"]}"#), Ok(vec![fault("/at/a/1", "invalid")]));
-        assert_eq!(unstorable(r#"{"a":1e999}"#), Ok(vec![fault("/at/a", "invalid")]));
+        assert_eq!(
+            unstorable(r#"{"a":["x","\ud800"]}"#),
+            Ok(vec![fault("/at/a/1", "invalid")])
+        );
+        assert_eq!(
+            unstorable(r#"{"a":1e999}"#),
+            Ok(vec![fault("/at/a", "invalid")])
+        );
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         let found = unstorable(&deep).unwrap_or_default();
         assert_eq!(found.len(), 1);

@@ -14,38 +14,60 @@ use axum::response::{IntoResponse, Response};
 use harkara_shared::telemetry::metric;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::origin::{REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
 
-/// The longest a request may take, the reading of its body included.
-const LIMIT: Duration = Duration::from_secs(30);
+/// What the outermost layer works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Around {
+    /// Counts the requests that are being answered.
+    pub(crate) in_flight: TaskTracker,
+    /// The longest a request may take, the reading of its body included.
+    pub(crate) limit: Duration,
+}
 
-/// The outermost layer. `in_flight` counts the requests that are being answered.
+/// The outermost layer.
 pub(crate) async fn observe(
-    State(in_flight): State<TaskTracker>,
+    State(around): State<Around>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let _counted = in_flight.token();
+    let _counted = around.in_flight.token();
     let started = Instant::now();
     let id = RequestId::of(request.headers());
     let method = method_label(request.method());
     let route = route_label(&request);
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(id.clone());
-    let span = tracing::info_span!("request", request_id = id.as_str(), method, route);
+    // Key and tenant are told by whoever finds out.
+    let span = tracing::info_span!(
+        "request",
+        request_id = id.as_str(),
+        method,
+        route,
+        key = Empty,
+        tenant = Empty
+    );
 
-    let answer = tokio::time::timeout(LIMIT, next.run(request)).instrument(span.clone()).await;
+    let answer = tokio::time::timeout(around.limit, next.run(request))
+        .instrument(span.clone())
+        .await;
     let _entered = span.enter();
     let answer = answer.unwrap_or_else(|_| {
-        let detail = format!("there was no answer within {} s: try again", LIMIT.as_secs());
+        let limit = around.limit.as_secs();
+        let detail = format!("there was no answer within {limit} s: try again");
         Problem::new(Code::Timeout, detail).into_response()
     });
     let answer = finish(answer, &id, &path);
     let status = answer.status().as_u16();
     let elapsed = started.elapsed();
-    tracing::debug!(status, milliseconds = elapsed.as_secs_f64() * 1e3, "answered {status}");
+    tracing::debug!(
+        status,
+        milliseconds = elapsed.as_secs_f64() * 1e3,
+        "answered {status}"
+    );
     metrics::counter!(
         metric::HTTP_REQUESTS,
         "method" => method, "route" => route.clone(), "status" => status.to_string()
@@ -62,8 +84,11 @@ pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
 }
 
 fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
-    let problem =
-        answer.extensions().get::<Problem>().cloned().or_else(|| Problem::of_framework(&answer));
+    let problem = answer
+        .extensions()
+        .get::<Problem>()
+        .cloned()
+        .or_else(|| Problem::of_framework(&answer));
     let mut answer = match problem {
         Some(problem) => problem.render(id.as_str(), path),
         None => answer,
@@ -71,7 +96,9 @@ fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
     let headers = answer.headers_mut();
     headers.extend(id.header().map(|value| (REQUEST_ID, value)));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     answer
 }
 
@@ -94,5 +121,57 @@ fn method_label(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::header::RETRY_AFTER;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn clumsy() -> &'static str {
+        panic!("a secret")
+    }
+
+    async fn answer(path: &str) -> (Response, String) {
+        let around = Around {
+            in_flight: TaskTracker::new(),
+            limit: Duration::from_millis(10),
+        };
+        let router = Router::new()
+            .route("/clumsy", get(clumsy))
+            .route("/stuck", get(std::future::pending::<()>))
+            .layer(CatchPanicLayer::custom(caught))
+            .layer(middleware::from_fn_with_state(around, observe));
+        let request = Request::get(path)
+            .header(REQUEST_ID, "mine")
+            .body(Body::empty())
+            .unwrap();
+        let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+        let text = to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        (Response::from_parts(parts, Body::empty()), text)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_that_keeps_its_words_to_itself() {
+        let (response, text) = answer("/clumsy").await;
+        assert_eq!(response.status().as_u16(), 500);
+        assert!(text.contains(r#""code":"internal""#) && text.contains(r#""request_id":"mine""#));
+        assert!(!text.contains("a secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_a_problem() {
+        let (response, text) = answer("/stuck").await;
+        assert_eq!(response.status().as_u16(), 503);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+        assert!(text.contains(r#""code":"timeout""#), "{text}");
     }
 }

@@ -3,7 +3,9 @@
 //! problems, and the routes of health.
 //! Never: describes a route's own parameters, bodies or answers.
 
-use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{
+    Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn,
+};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
@@ -21,11 +23,17 @@ const API_KEY: &str = "api_key";
 
 /// Problems any request may meet.
 const ALWAYS: [(&str, &str); 5] = [
-    ("401", "The API key is missing, mistyped, unknown, revoked or expired"),
+    (
+        "401",
+        "The API key is missing, mistyped, unknown, revoked or expired",
+    ),
     ("403", "The API key lacks the scope, which is named"),
     ("404", "There is no such thing, or no such tenant"),
     ("500", "Something failed on our side"),
-    ("503", "The database cannot be reached, or the request took too long: try again"),
+    (
+        "503",
+        "The database cannot be reached, or the request took too long: try again",
+    ),
 ];
 
 /// Problems a request with a query string may meet.
@@ -42,7 +50,12 @@ const BODY: [(&str, &str); 4] = [
 /// The routes every process of Harkara has.
 const HEALTH: [(&str, &str, &str, bool); 4] = [
     ("/healthz", "Whether the process lives", "text/plain", false),
-    ("/readyz", "Whether the process can work", "text/plain", true),
+    (
+        "/readyz",
+        "Whether the process can work",
+        "text/plain",
+        true,
+    ),
     ("/metrics", "Metrics for Prometheus", "text/plain", false),
     ("/openapi.json", "This document", "application/json", false),
 ];
@@ -62,7 +75,12 @@ pub(crate) fn base() -> OpenApi {
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
-    let tags = tags.map(|(name, words)| TagBuilder::new().name(name).description(Some(words)).build());
+    let tags = tags.map(|(name, words)| {
+        TagBuilder::new()
+            .name(name)
+            .description(Some(words))
+            .build()
+    });
     OpenApiBuilder::new().info(info).tags(Some(tags)).build()
 }
 
@@ -81,7 +99,8 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     for (path, summary, media_type, may_fail) in HEALTH {
-        let operation = health(summary, media_type, may_fail);
+        let id = path.trim_start_matches('/').replace('.', "_");
+        let operation = health(&id, summary, media_type, may_fail);
         let item = PathItem::new(HttpMethod::Get, operation);
         document.paths.paths.insert(path.to_owned(), item);
     }
@@ -93,14 +112,18 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     schemas.push((FaultBody::name().into_owned(), FaultBody::schema()));
     components.schemas.extend(schemas);
     for parameter in request_headers() {
-        components.parameters.insert(parameter.name.clone(), parameter.into());
+        components
+            .parameters
+            .insert(parameter.name.clone(), parameter.into());
     }
     let scheme = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("hk_…")
         .description(Some("An API key. What it may do is told by its scopes."))
         .build();
-    components.security_schemes.insert(API_KEY.to_owned(), SecurityScheme::Http(scheme).into());
+    components
+        .security_schemes
+        .insert(API_KEY.to_owned(), SecurityScheme::Http(scheme).into());
     document
 }
 
@@ -108,9 +131,7 @@ fn complete_operation(operation: &mut Operation) {
     let no_scopes: [&str; 0] = [];
     operation.security = Some(vec![SecurityRequirement::new(API_KEY, no_scopes)]);
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
-    let in_query = |parameter: &RefOr<Parameter>| {
-        matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query)
-    };
+    let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
     let has_query = parameters.iter().any(in_query);
     for header in request_headers() {
         let location = format!("#/components/parameters/{}", header.name);
@@ -124,11 +145,17 @@ fn complete_operation(operation: &mut Operation) {
     }
     let responses = &mut operation.responses.responses;
     for (status, words) in problems {
-        responses.entry(status.to_owned()).or_insert_with(|| Response::new(words).into());
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| Response::new(words).into());
     }
     for (status, response) in responses {
-        let RefOr::T(response) = response else { continue };
-        response.headers.insert("X-Request-Id".to_owned(), header("The request's id").into());
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        response
+            .headers
+            .insert("X-Request-Id".to_owned(), header("The request's id").into());
         if status.starts_with(['4', '5']) {
             become_problem(status, response);
         }
@@ -138,14 +165,18 @@ fn complete_operation(operation: &mut Operation) {
 fn become_problem(status: &str, response: &mut Response) {
     let schema = Ref::from_schema_name(ProblemBody::name());
     let content = Content::new(Some(RefOr::Ref(schema)));
-    response.content.insert("application/problem+json".to_owned(), content.into());
+    response
+        .content
+        .insert("application/problem+json".to_owned(), content.into());
     let told = match status {
         "401" => Some(("WWW-Authenticate", "`Bearer`")),
         "503" => Some(("Retry-After", "Seconds to wait before another try")),
         _ => None,
     };
     if let Some((name, words)) = told {
-        response.headers.insert(name.to_owned(), header(words).into());
+        response
+            .headers
+            .insert(name.to_owned(), header(words).into());
     }
 }
 
@@ -175,7 +206,7 @@ fn request_headers() -> [Parameter; 2] {
     })
 }
 
-fn health(summary: &str, media_type: &str, may_fail: bool) -> Operation {
+fn health(id: &str, summary: &str, media_type: &str, may_fail: bool) -> Operation {
     let answer = |words: &str| {
         let schema = match media_type {
             "application/json" => ObjectBuilder::new().schema_type(Type::Object).build(),
@@ -187,16 +218,46 @@ fn health(summary: &str, media_type: &str, may_fail: bool) -> Operation {
             .build()
     };
     let operation = OperationBuilder::new()
+        .operation_id(Some(id))
         .tag("health")
         .summary(Some(summary))
         .response("200", answer("Yes"));
-    if may_fail { operation.response("503", answer("Why not")) } else { operation }.build()
+    if may_fail {
+        operation.response("503", answer("Why not"))
+    } else {
+        operation
+    }
+    .build()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use harkara_shared::egress::Egress;
+    use harkara_shared::process::Readiness;
+    use harkara_shared::vault::MasterKeys;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::routes::described;
+
+    #[tokio::test]
+    async fn every_route_that_is_served_is_documented() {
+        let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
+        let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
+        let readiness = Readiness::of_database(pool.clone(), CancellationToken::new());
+        let egress = Egress::new(Vec::new()).unwrap();
+        let engine = harkara_queue::Engine::new(pool.clone(), false);
+        let router = crate::router(crate::ApiState::new(pool, engine, keys, egress, readiness));
+        // Routers do not list their routes, but they show them, and `/` for the fallback.
+        let shown = format!("{router:?}");
+        let is_route = |part: &&str| part.starts_with("/") && *part != "/" && !part.contains('*');
+        let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
+        let (_, document) = described();
+        let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
+        assert_eq!(served, documented);
+    }
 
     #[test]
     fn every_answer_that_is_an_error_is_a_problem() {
@@ -208,22 +269,27 @@ mod tests {
             .filter(|(path, _)| path.starts_with("/v1/"))
             .flat_map(|(_, item)| [&item.get, &item.post, &item.patch, &item.delete])
             .flatten();
-        let mut seen = 0;
+        let mut seen = BTreeSet::new();
         for operation in operations {
-            seen += 1;
-            let id = operation.operation_id.as_deref().unwrap_or_default();
+            let id = operation.operation_id.as_deref().unwrap();
+            assert!(seen.insert(id), "{id} is taken");
             assert!(operation.security.is_some(), "{id}");
             assert!(operation.summary.is_some(), "{id}");
             for (status, response) in &operation.responses.responses {
-                let RefOr::T(response) = response else { continue };
+                let RefOr::T(response) = response else {
+                    continue;
+                };
                 let is_problem = response.content.contains_key("application/problem+json");
                 assert_eq!(is_problem, status.starts_with(['4', '5']), "{id} {status}");
             }
             for status in ["401", "403", "404", "500", "503"] {
-                assert!(operation.responses.responses.contains_key(status), "{id} {status}");
+                assert!(
+                    operation.responses.responses.contains_key(status),
+                    "{id} {status}"
+                );
             }
         }
-        assert!(seen >= 17, "{seen}");
+        assert!(seen.len() >= 17, "{seen:?}");
     }
 
     #[test]

@@ -24,9 +24,12 @@ pub(crate) struct RequestId(Arc<str>);
 impl RequestId {
     /// The caller's, when it is 1 to 128 visible ASCII characters, else a new one.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| {
-            (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-        });
+        let given = headers
+            .get(REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|text| {
+                (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+            });
         Self(given.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
     }
 
@@ -50,7 +53,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self(Trace {
             traceparent: traceparent(&parts.headers),
-            request_id: parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()),
+            request_id: parts
+                .extensions
+                .get::<RequestId>()
+                .map(|id| id.as_str().to_owned()),
         }))
     }
 }
@@ -58,7 +64,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     // Two of them cannot both be right.
-    let (Some(only), None) = (values.next(), values.next()) else { return None };
+    let (Some(only), None) = (values.next(), values.next()) else {
+        return None;
+    };
     let text = only.to_str().ok()?;
     trace_id(text).map(|_| text.to_owned())
 }
@@ -67,11 +75,14 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
 pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
     let is_hex = |text: &str, digits: usize| {
         text.len() == digits
-            && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let is_id = |text: &str, digits| is_hex(text, digits) && text.bytes().any(|byte| byte != b'0');
     let mut parts = traceparent.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     // A later version may add parts; this one has none.
     let fits = is_hex(version, 2)
         && version != "ff"

@@ -41,30 +41,56 @@ impl Code {
         use StatusCode as S;
         match self {
             Self::MalformedBody => ("malformed_body", S::BAD_REQUEST, "The body cannot be read"),
-            Self::InvalidQuery => ("invalid_query", S::BAD_REQUEST, "A query parameter is wrong"),
+            Self::InvalidQuery => (
+                "invalid_query",
+                S::BAD_REQUEST,
+                "A query parameter is wrong",
+            ),
             Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
             Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
             Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such thing"),
-            Self::MethodNotAllowed => {
-                ("method_not_allowed", S::METHOD_NOT_ALLOWED, "The method is not allowed here")
-            }
+            Self::MethodNotAllowed => (
+                "method_not_allowed",
+                S::METHOD_NOT_ALLOWED,
+                "The method is not allowed here",
+            ),
             Self::Conflict => ("conflict", S::CONFLICT, "The state does not allow it"),
-            Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::BodyTooLarge => (
+                "body_too_large",
+                S::PAYLOAD_TOO_LARGE,
+                "The body is too large",
+            ),
             Self::UnsupportedMediaType => (
                 "unsupported_media_type",
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "The content type is not supported",
             ),
-            Self::Invalid => ("invalid", S::UNPROCESSABLE_ENTITY, "Members of the body are wrong"),
-            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something failed on our side"),
-            Self::DatabaseUnavailable => {
-                ("database_unavailable", S::SERVICE_UNAVAILABLE, "The database cannot be reached")
-            }
-            Self::DatabaseBusy => {
-                ("database_busy", S::SERVICE_UNAVAILABLE, "The database undid the work")
-            }
-            Self::Timeout => ("timeout", S::SERVICE_UNAVAILABLE, "The request took too long"),
+            Self::Invalid => (
+                "invalid",
+                S::UNPROCESSABLE_ENTITY,
+                "Members of the body are wrong",
+            ),
+            Self::Internal => (
+                "internal",
+                S::INTERNAL_SERVER_ERROR,
+                "Something failed on our side",
+            ),
+            Self::DatabaseUnavailable => (
+                "database_unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "The database cannot be reached",
+            ),
+            Self::DatabaseBusy => (
+                "database_busy",
+                S::SERVICE_UNAVAILABLE,
+                "The database undid the work",
+            ),
+            Self::Timeout => (
+                "timeout",
+                S::SERVICE_UNAVAILABLE,
+                "The request took too long",
+            ),
         }
     }
 
@@ -128,7 +154,10 @@ pub(crate) struct ProblemBody<'a> {
 /// One mistake in a request.
 #[derive(Debug, ToSchema)]
 #[schema(as = Fault)]
-#[expect(dead_code, reason = "describes harkara_jobs::fault::Fault, which knows no HTTP")]
+#[expect(
+    dead_code,
+    reason = "describes harkara_jobs::fault::Fault, which knows no HTTP"
+)]
 pub(crate) struct FaultBody {
     /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter when the query
     /// string is taken as an object. Members that are missing or unknown are pointed at, too. A
@@ -152,7 +181,13 @@ impl Problem {
             }
             _ => None,
         };
-        Self(Box::new(Inner { code, detail: detail.into(), errors: Vec::new(), header, cause: None }))
+        Self(Box::new(Inner {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            header,
+            cause: None,
+        }))
     }
 
     /// There is no such thing, or it belongs to somebody else, which looks the same.
@@ -162,8 +197,10 @@ impl Problem {
 
     /// A failure on our side; `cause` goes to the log only.
     pub(crate) fn internal(cause: impl ToString) -> Self {
-        let problem =
-            Self::new(Code::Internal, "the failure is in our log under the request's id");
+        let problem = Self::new(
+            Code::Internal,
+            "the failure is in our log under the request's id",
+        );
         problem.caused_by(cause)
     }
 
@@ -179,8 +216,11 @@ impl Problem {
     /// The problem of a database error.
     pub(crate) fn of_database(error: &sqlx::Error) -> Self {
         if is_unavailable(error) {
-            Self::new(Code::DatabaseUnavailable, "the database cannot be reached: try again")
-                .caused_by(error)
+            Self::new(
+                Code::DatabaseUnavailable,
+                "the database cannot be reached: try again",
+            )
+            .caused_by(error)
         } else if is_conflict(error) {
             Self::new(Code::DatabaseBusy, "other work got in the way: try again").caused_by(error)
         } else {
@@ -198,7 +238,13 @@ impl Problem {
         let code = Code::of_status(status);
         let mut problem = match code {
             Code::MethodNotAllowed => Self::new(code, "the header Allow names the methods"),
-            _ => Self::new(code, status.canonical_reason().unwrap_or("refused").to_lowercase()),
+            _ => Self::new(
+                code,
+                status
+                    .canonical_reason()
+                    .unwrap_or("refused")
+                    .to_lowercase(),
+            ),
         };
         if let Some(allow) = response.headers().get(ALLOW) {
             problem.0.header = Some((ALLOW, allow.clone()));
@@ -242,7 +288,10 @@ impl Problem {
         };
         // A struct of strings and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        let headers = [(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        )];
         let mut response = (status, headers, body).into_response();
         if let Some((name, value)) = self.0.header.clone() {
             response.headers_mut().insert(name, value);
@@ -340,7 +389,11 @@ mod tests {
         for code in CODES {
             let response = Problem::new(code, "x").render("id", "/");
             let told = response.headers().contains_key(RETRY_AFTER);
-            assert_eq!(told, response.status() == StatusCode::SERVICE_UNAVAILABLE, "{code:?}");
+            assert_eq!(
+                told,
+                response.status() == StatusCode::SERVICE_UNAVAILABLE,
+                "{code:?}"
+            );
         }
     }
 

@@ -33,8 +33,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
-    let server = axum::serve(listener, router(state))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let server =
+        axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A connection on which no request was ever begun does not close by itself.
     let patience = async {
         stop.cancelled().await;
@@ -76,7 +76,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let engine = Engine::new(pool.clone(), settings.notify);
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
-    serve(listener, ApiState::new(pool.clone(), engine, keys, egress, readiness), stop).await?;
+    serve(
+        listener,
+        ApiState::new(pool.clone(), engine, keys, egress, readiness),
+        stop,
+    )
+    .await?;
     pool.close().await;
     Ok(())
 }

@@ -32,7 +32,12 @@ pub enum KeyTier {
 
 impl KeyTier {
     /// All tiers, from the smallest.
-    pub const ALL: [Self; 4] = [Self::Free, Self::Developer, Self::Business, Self::Enterprise];
+    pub const ALL: [Self; 4] = [
+        Self::Free,
+        Self::Developer,
+        Self::Business,
+        Self::Enterprise,
+    ];
 
     /// The tier's name.
     #[must_use]
@@ -50,9 +55,12 @@ impl FromStr for KeyTier {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|tier| tier.as_str() == text).ok_or_else(|| {
-            format!("`{text}` is not a tier: expected free, developer, business or enterprise")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|tier| tier.as_str() == text)
+            .ok_or_else(|| {
+                format!("`{text}` is not a tier: expected free, developer, business or enterprise")
+            })
     }
 }
 
@@ -110,10 +118,17 @@ pub async fn create_key(
     if !is_name(&new.name) {
         return Err(Error::InvalidName);
     }
-    if new.expires_at.is_some_and(|moment| moment <= harkara_shared::clock::now()) {
+    if new
+        .expires_at
+        .is_some_and(|moment| moment <= harkara_shared::clock::now())
+    {
         return Err(Error::AlreadyExpired);
     }
-    let NewApiKey { text, public_id, last4 } = NewApiKey::generate();
+    let NewApiKey {
+        text,
+        public_id,
+        last4,
+    } = NewApiKey::generate();
     let peppers = keys.derive_all(PEPPER);
     let hash = text.hash(peppers.first().ok_or(Error::NoMasterKey)?);
     let mut scopes = new.scopes;
@@ -161,7 +176,10 @@ pub(crate) struct FoundKey {
 impl FoundKey {
     /// What the key may do. A scope that only a later release knows is left out.
     pub(crate) fn scopes(&self) -> Vec<Scope> {
-        self.scopes.iter().filter_map(|name| name.parse().ok()).collect()
+        self.scopes
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect()
     }
 }
 
@@ -170,7 +188,10 @@ pub(crate) async fn find_key(
     pool: &PgPool,
     public_id: &str,
 ) -> Result<Option<FoundKey>, sqlx::Error> {
-    query_as(include_str!("../sql/find_key.sql")).bind(public_id).fetch_optional(pool).await
+    query_as(include_str!("../sql/find_key.sql"))
+        .bind(public_id)
+        .fetch_optional(pool)
+        .await
 }
 
 /// Whether a key's text works now: for tools that keep one and cannot ask the API yet.
@@ -185,6 +206,8 @@ pub async fn is_working_key(
     let found = find_key(pool, text.public_id()).await?;
     Ok(found.is_some_and(|key| {
         text.verify(&key.hash, &keys.derive_all(PEPPER))
-            && key.expires_at.is_none_or(|moment| moment > harkara_shared::clock::now())
+            && key
+                .expires_at
+                .is_none_or(|moment| moment > harkara_shared::clock::now())
     }))
 }

@@ -6,12 +6,11 @@ mod key;
 mod scope;
 mod tenant;
 
-pub(crate) use key::{FoundKey, PEPPER, find_key};
 pub use key::{ApiKey, KeyTier, NewKey, create_key, is_working_key};
+pub(crate) use key::{FoundKey, PEPPER, find_key};
 pub use scope::{Scope, UnknownScope};
 pub use tenant::{
-    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, create_tenant, ensure_platform, find_tenant,
-    is_slug,
+    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, create_tenant, ensure_platform, find_tenant, is_slug,
 };
 
 /// Why a tenant or a key cannot be made.

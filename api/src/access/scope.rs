@@ -110,7 +110,10 @@ mod tests {
     fn a_scope_is_read_by_its_name_only() {
         for scope in Scope::ALL {
             assert_eq!(scope.to_string().parse(), Ok(*scope));
-            assert_eq!(serde_json::to_value(scope).ok(), Some(scope.as_str().into()));
+            assert_eq!(
+                serde_json::to_value(scope).ok(),
+                Some(scope.as_str().into())
+            );
         }
         for text in ["", "jobs", "jobs:*", "Jobs:read", " jobs:read"] {
             assert_eq!(text.parse::<Scope>(), Err(UnknownScope(text.to_owned())));

@@ -88,7 +88,9 @@ pub struct Tenant {
 pub fn is_slug(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Makes a tenant.
@@ -135,7 +137,9 @@ pub async fn ensure_platform(pool: &PgPool) -> Result<Tenant, Error> {
     };
     match insert(pool, &new).await? {
         Some(tenant) => Ok(tenant),
-        None => find_tenant(pool, PLATFORM_SLUG).await?.ok_or(Error::NoSuchTenant),
+        None => find_tenant(pool, PLATFORM_SLUG)
+            .await?
+            .ok_or(Error::NoSuchTenant),
     }
 }
 
@@ -168,7 +172,17 @@ mod tests {
             assert!(is_slug(slug), "{slug}");
         }
         let id = TenantId::new().to_string();
-        for text in ["", "-a", "Acme", "a_b", "a.b", "a b", "é", &"a".repeat(64), id.as_str()] {
+        for text in [
+            "",
+            "-a",
+            "Acme",
+            "a_b",
+            "a.b",
+            "a b",
+            "é",
+            &"a".repeat(64),
+            id.as_str(),
+        ] {
             assert!(!is_slug(text), "{text}");
         }
     }

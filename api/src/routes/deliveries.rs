@@ -166,6 +166,7 @@ pub(super) struct DeliveryQuery {
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
+    operation_id = "list_deliveries",
     tag = "webhooks",
     params(DeliveryQuery),
     responses((status = 200, description = "A page of deliveries", body = Page<DeliveryAnswer>))
@@ -177,7 +178,10 @@ pub(super) async fn list(
 ) -> Result<Json<Page<DeliveryAnswer>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/deliveries", caller.tenant, &query);
-    let before = state.cursors().before(list, query.cursor.as_deref())?.map(DeliveryId::from_uuid);
+    let before = state
+        .cursors()
+        .before(list, query.cursor.as_deref())?
+        .map(DeliveryId::from_uuid);
     let filter = DeliveryFilter {
         endpoint_id: query.endpoint_id,
         event_id: query.event_id,
@@ -187,7 +191,14 @@ pub(super) async fn list(
     let deliveries = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |delivery: &Delivery| delivery.id.as_uuid().into_bytes();
-    Ok(Json(Page::of(deliveries, query.limit, state.cursors(), list, place, DeliveryAnswer::from)))
+    Ok(Json(Page::of(
+        deliveries,
+        query.limit,
+        state.cursors(),
+        list,
+        place,
+        DeliveryAnswer::from,
+    )))
 }
 
 /// Show a delivery
@@ -196,6 +207,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{id}",
+    operation_id = "get_delivery",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
@@ -210,7 +222,9 @@ pub(super) async fn show(
     let mut tx = state.begin(caller.tenant).await?;
     let delivery = webhook::delivery(&mut tx, id).await?;
     tx.commit().await?;
-    delivery.map(|delivery| Json(delivery.into())).ok_or_else(no_delivery)
+    delivery
+        .map(|delivery| Json(delivery.into()))
+        .ok_or_else(no_delivery)
 }
 
 /// Show the requests made for a delivery
@@ -219,6 +233,7 @@ pub(super) async fn show(
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{id}/attempts",
+    operation_id = "list_delivery_attempts",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
@@ -234,7 +249,9 @@ pub(super) async fn attempts(
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(no_delivery)?;
-    Ok(Json(Whole { data: attempts.into_iter().map(RequestAnswer::from).collect() }))
+    Ok(Json(Whole {
+        data: attempts.into_iter().map(RequestAnswer::from).collect(),
+    }))
 }
 
 fn no_delivery() -> Problem {

@@ -68,7 +68,11 @@ pub(super) struct PostedAnswer {
 
 impl From<PostedDelivery> for PostedAnswer {
     fn from(delivery: PostedDelivery) -> Self {
-        Self { id: delivery.id, endpoint_id: delivery.endpoint_id, job_id: delivery.job_id }
+        Self {
+            id: delivery.id,
+            endpoint_id: delivery.endpoint_id,
+            job_id: delivery.job_id,
+        }
     }
 }
 
@@ -78,6 +82,7 @@ impl From<PostedDelivery> for PostedAnswer {
 #[utoipa::path(
     post,
     path = "/v1/events",
+    operation_id = "post_event",
     tag = "webhooks",
     params(("traceparent" = Option<String>, Header,
         description = "W3C trace context, carried by the job and out again")),
@@ -100,17 +105,19 @@ pub(super) async fn post(
     faults.none_in_body()?;
     // Without a fault there is an event.
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
-    let mut tx = state.begin(caller.tenant).await?;
-    let Posted { id, deliveries } = post_event(&mut tx, state.engine(), event, trace).await?;
-    tx.commit().await?;
+    let mut open = state.begin_enqueue(caller.tenant).await?;
+    let posted = post_event(&mut open.tx, state.engine(), event, trace).await?;
+    open.tx.commit().await?;
+    let Posted { id, deliveries } = posted;
     let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
     Ok((StatusCode::ACCEPTED, Json(EventAnswer { id, deliveries })))
 }
 
 fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
-    for (pointer, is_missing) in
-        [("/type", request.event_type.is_none()), ("/data", request.data.is_none())]
-    {
+    for (pointer, is_missing) in [
+        ("/type", request.event_type.is_none()),
+        ("/data", request.data.is_none()),
+    ] {
         if is_missing {
             faults.add("", pointer, "missing", "must be there");
         }
@@ -120,7 +127,9 @@ fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
     let event = NewEvent {
         id: request.id,
         event_type: request.event_type.unwrap_or_default(),
-        data: request.data.or_else(|| RawValue::from_string("null".to_owned()).ok())?,
+        data: request
+            .data
+            .or_else(|| RawValue::from_string("null".to_owned()).ok())?,
     };
     faults.extend("", event.check());
     has_data.then_some(event)

@@ -12,10 +12,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
 use harkara_queue::Changed;
 use harkara_queue::job::{Enqueued, JobState};
 use harkara_queue::read::{self, JobFilter};
+use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ use request::{Rules, read_job};
 #[utoipa::path(
     post,
     path = "/v1/jobs",
+    operation_id = "create_job",
     tag = "jobs",
     params(("traceparent" = Option<String>, Header,
         description = "W3C trace context, carried by the job and out again")),
@@ -63,15 +64,22 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut faults = Faults::default();
-    let rules = Rules { is_platform: caller.is_platform, trace, now: Utc::now() };
+    let rules = Rules {
+        is_platform: caller.is_platform,
+        trace,
+        now: clock::now(),
+    };
     let job = read_job(body.text(), "", &rules, &mut faults);
     faults.none_in_body()?;
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
-    let mut tx = state.begin(caller.tenant).await?;
-    let enqueued = state.engine().enqueue(&mut tx, caller.tenant, job).await?;
-    let answer = read::job(&mut tx, enqueued.id()).await?;
-    tx.commit().await?;
+    let mut open = state.begin_enqueue(caller.tenant).await?;
+    let enqueued = state
+        .engine()
+        .enqueue(&mut open.tx, caller.tenant, job)
+        .await?;
+    let answer = read::job(&mut open.tx, enqueued.id()).await?;
+    open.tx.commit().await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
         Enqueued::Existing(_) => StatusCode::OK,
@@ -127,6 +135,7 @@ pub(super) struct JobQuery {
 #[utoipa::path(
     get,
     path = "/v1/jobs",
+    operation_id = "list_jobs",
     tag = "jobs",
     params(JobQuery),
     responses((status = 200, description = "A page of jobs", body = Page<JobAnswer>))
@@ -153,10 +162,24 @@ pub(super) async fn list(
         error_code: query.error_code,
     };
     let mut tx = state.begin(caller.tenant).await?;
-    let jobs = read::list(&mut tx, caller.tenant, &filter, before, to_read(query.limit)).await?;
+    let jobs = read::list(
+        &mut tx,
+        caller.tenant,
+        &filter,
+        before,
+        to_read(query.limit),
+    )
+    .await?;
     tx.commit().await?;
     let place = |job: &harkara_queue::job::Job| place_of(job.id);
-    Ok(Json(Page::of(jobs, query.limit, state.cursors(), list, place, JobAnswer::from)))
+    Ok(Json(Page::of(
+        jobs,
+        query.limit,
+        state.cursors(),
+        list,
+        place,
+        JobAnswer::from,
+    )))
 }
 
 fn place_of(job: JobId) -> Place {
@@ -174,6 +197,7 @@ fn job_at(place: Place) -> JobId {
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}",
+    operation_id = "get_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses((status = 200, description = "The job", body = JobAnswer))
@@ -194,6 +218,7 @@ pub(super) async fn show(
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/attempts",
+    operation_id = "list_job_attempts",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses((status = 200, description = "The attempts", body = Whole<AttemptAnswer>))
@@ -208,7 +233,9 @@ pub(super) async fn attempts(
     let attempts = read::attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(no_job)?;
-    Ok(Json(Whole { data: attempts.into_iter().map(AttemptAnswer::from).collect() }))
+    Ok(Json(Whole {
+        data: attempts.into_iter().map(AttemptAnswer::from).collect(),
+    }))
 }
 
 /// Cancel a job
@@ -218,6 +245,7 @@ pub(super) async fn attempts(
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/cancel",
+    operation_id = "cancel_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
@@ -244,6 +272,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/retry",
+    operation_id = "retry_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
@@ -272,11 +301,13 @@ fn allowed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
         Changed::NotFound => Err(no_job()),
         Changed::Refused(state) => {
             let state = StateName::from(state).as_str();
-            refused(format!("the job is {state}; only a job that is {from} can be {verb}"))
+            refused(format!(
+                "the job is {state}; only a job that is {from} can be {verb}"
+            ))
         }
-        Changed::KeyTaken(other) => {
-            refused(format!("the job cannot be {verb} while {other} holds its unique key"))
-        }
+        Changed::KeyTaken(other) => refused(format!(
+            "the job cannot be {verb} while {other} holds its unique key"
+        )),
     }
 }
 

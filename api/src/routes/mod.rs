@@ -8,6 +8,8 @@ mod jobs;
 mod page;
 mod webhooks;
 
+use std::time::Duration;
+
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::routing::get;
@@ -26,22 +28,32 @@ use crate::{ApiState, observe, openapi};
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
-/// The API as a router: every route, each answer finished as [`crate::observe`] says.
+/// The longest a request may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The API as a router: every route, each answer finished with its headers, each error a
+/// problem.
 pub fn router(state: ApiState) -> Router {
     // The registry must stand before the first request is counted.
     let _registry = Metrics::of_process();
-    let in_flight = state.in_flight().clone();
+    let around = observe::Around {
+        in_flight: state.in_flight().clone(),
+        limit: LIMIT,
+    };
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
     // A document that was made of types can always be written.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     routes
-        .route("/openapi.json", get(async move || ([JSON], document.clone())))
+        .route(
+            "/openapi.json",
+            get(async move || ([JSON], document.clone())),
+        )
         .with_state(state)
         .merge(health)
         .fallback(async || Problem::not_found("route"))
         .layer(CatchPanicLayer::custom(observe::caught))
-        .layer(middleware::from_fn_with_state(in_flight, observe::observe))
+        .layer(middleware::from_fn_with_state(around, observe::observe))
 }
 
 /// The routes of resources, and the document of all routes.

@@ -45,6 +45,9 @@ impl<T> Page<T> {
         items.truncate(size);
         let last = items.last().filter(|_| more);
         let next_cursor = last.and_then(|item| cursors.write(list, place(item)));
-        Self { data: items.into_iter().map(show).collect(), next_cursor }
+        Self {
+            data: items.into_iter().map(show).collect(),
+            next_cursor,
+        }
     }
 }

@@ -152,6 +152,7 @@ pub(super) struct SecretAnswer {
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints",
+    operation_id = "create_endpoint",
     tag = "webhooks",
     request_body = EndpointRequest,
     responses((status = 201, description = "The endpoint, with its secret", body = EndpointAnswer,
@@ -179,7 +180,10 @@ pub(super) async fn create(
     let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", endpoint.id))];
-    let answer = EndpointAnswer { secret: Some(secret.expose()), ..endpoint.into() };
+    let answer = EndpointAnswer {
+        secret: Some(secret.expose()),
+        ..endpoint.into()
+    };
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
 
@@ -203,6 +207,7 @@ pub(super) struct EndpointQuery {
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints",
+    operation_id = "list_endpoints",
     tag = "webhooks",
     params(EndpointQuery),
     responses((status = 200, description = "A page of endpoints", body = Page<EndpointAnswer>))
@@ -214,12 +219,22 @@ pub(super) async fn list(
 ) -> Result<Json<Page<EndpointAnswer>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/webhook-endpoints", caller.tenant, &query);
-    let before = state.cursors().before(list, query.cursor.as_deref())?.map(EndpointId::from_uuid);
+    let before = state
+        .cursors()
+        .before(list, query.cursor.as_deref())?
+        .map(EndpointId::from_uuid);
     let mut tx = state.begin(caller.tenant).await?;
     let endpoints = list_endpoints(&mut tx, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
-    Ok(Json(Page::of(endpoints, query.limit, state.cursors(), list, place, EndpointAnswer::from)))
+    Ok(Json(Page::of(
+        endpoints,
+        query.limit,
+        state.cursors(),
+        list,
+        place,
+        EndpointAnswer::from,
+    )))
 }
 
 /// Show a webhook endpoint
@@ -228,6 +243,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}",
+    operation_id = "get_endpoint",
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
@@ -242,7 +258,9 @@ pub(super) async fn show(
     let mut tx = state.begin(caller.tenant).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
     tx.commit().await?;
-    endpoint.map(|endpoint| Json(endpoint.into())).ok_or_else(no_endpoint)
+    endpoint
+        .map(|endpoint| Json(endpoint.into()))
+        .ok_or_else(no_endpoint)
 }
 
 /// Change a webhook endpoint
@@ -251,6 +269,7 @@ pub(super) async fn show(
 #[utoipa::path(
     patch,
     path = "/v1/webhook-endpoints/{id}",
+    operation_id = "change_endpoint",
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
@@ -277,7 +296,9 @@ pub(super) async fn change(
     let mut tx = state.begin(caller.tenant).await?;
     let endpoint = change_endpoint(&mut tx, id, change).await?;
     tx.commit().await?;
-    endpoint.map(|endpoint| Json(endpoint.into())).ok_or_else(no_endpoint)
+    endpoint
+        .map(|endpoint| Json(endpoint.into()))
+        .ok_or_else(no_endpoint)
 }
 
 /// Delete a webhook endpoint
@@ -286,6 +307,7 @@ pub(super) async fn change(
 #[utoipa::path(
     delete,
     path = "/v1/webhook-endpoints/{id}",
+    operation_id = "delete_endpoint",
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
@@ -300,7 +322,11 @@ pub(super) async fn delete(
     let mut tx = state.begin(caller.tenant).await?;
     let was_there = delete_endpoint(&mut tx, id).await?;
     tx.commit().await?;
-    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(no_endpoint()) }
+    if was_there {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_endpoint())
+    }
 }
 
 /// Show the secret of a webhook endpoint
@@ -309,6 +335,7 @@ pub(super) async fn delete(
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
+    operation_id = "get_endpoint_secret",
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
@@ -323,7 +350,13 @@ pub(super) async fn secret(
     let mut tx = state.begin(caller.tenant).await?;
     let secret = endpoint_secret(&mut tx, state.keys(), id).await?;
     tx.commit().await?;
-    secret.map(|secret| Json(SecretAnswer { secret: secret.expose() })).ok_or_else(no_endpoint)
+    secret
+        .map(|secret| {
+            Json(SecretAnswer {
+                secret: secret.expose(),
+            })
+        })
+        .ok_or_else(no_endpoint)
 }
 
 fn no_endpoint() -> Problem {

@@ -1,12 +1,14 @@
 -- Cancels one job: at once when it waits; when it runs, its worker is told to. Found by primary key.
+-- The row is locked before it is judged. It may have changed while the lock was waited for, and the
+-- update first meets it as it was: so what is written comes from the row itself, never from `found`.
 with found as materialized (
     select id, state, keyed, lo from queue.parcels where id = $1::bigint for update
 ),
 changed as (
     update queue.parcels p
-    set state = case when f.state = 'r' then 'r' else 'c' end::"char",
-        cancel = f.state = 'r',
-        finished_at = case when f.state = 'r' then null else now() end
+    set state = case when p.state = 'r' then 'r' else 'c' end::"char",
+        cancel = p.state = 'r',
+        finished_at = case when p.state = 'r' then null else now() end
     from found f
     where p.id = f.id and f.state in ('s', 'a', 'r')
     returning p.id, p.state

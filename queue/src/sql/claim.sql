@@ -2,9 +2,14 @@
 -- $1 queues, $2 free places in each, $3 where the round over each queue's lanes goes on,
 -- $4 lease, $5 token. Served by parcels_ready: one probe a lane, then the lane's head.
 with
+-- For this transaction, which is this statement: a claim need not wait for the disk.
+quick as materialized (
+    select set_config('synchronous_commit', 'off', true)
+),
 want as (
     select w.queue, w.free, w.after
     from unnest($1::int4[], $2::int4[], $3::bigint[]) as w(queue, free, after)
+    cross join quick
     join queue.queues q on q.id = w.queue and not q.paused
     where exists (
         select from queue.leases where id = $4::bigint and expires_at > now() and closed_at is null
@@ -12,7 +17,7 @@ want as (
 ),
 -- Skip scan: the next lanes after the cursor that have ready parcels, as many as places are free.
 visited as materialized (
-    select want.queue, want.free, l.lane
+    select want.queue, want.free, want.after, l.lane
     from want cross join lateral (
         with recursive next_lane(lane, nth) as (
             (
@@ -36,8 +41,13 @@ visited as materialized (
         select lane from next_lane
     ) l
 ),
+-- Where all lanes are met they share the places. Where a round goes on, each has one: the last few
+-- must not have the places of all those before them.
 shares as (
-    select queue, greatest(1, max(free) / count(*)) as share, count(*) as lanes, max(lane) as last
+    select
+        queue,
+        case when max(after) = 0 then greatest(1, max(free) / count(*)) else 1 end as share,
+        count(*) as lanes, max(lane) as last
     from visited
     group by queue
 ),

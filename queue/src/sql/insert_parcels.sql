@@ -19,12 +19,15 @@ inserted as (
     from j
     returning queue, run_at
 ),
--- A job due within two seconds would miss its moment if a poll had to find it.
+-- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
+-- next one is. A notification holds less than 8000 bytes.
 woken as (
-    select string_agg(distinct queue::text, ',') as queues
+    select case when run_at > now() then 's:' else 'q:' end
+        || left(string_agg(distinct queue::text, ','), 4000) as said
     from inserted
     where $11::bool and run_at < now() + interval '2 seconds'
+    group by run_at > now()
 )
-select j.id, (select pg_notify('harkara', 'q:' || queues)::text from woken where queues is not null)
+select j.id, (select string_agg(pg_notify('harkara', said)::text, '') from woken)
 from j
 order by j.place

@@ -1,7 +1,15 @@
 -- Removes unique keys whose time is over and the records of workers that stopped $1 seconds ago.
 -- Served by unique_keys_expiry; there are few workers.
-with keys as (
-    delete from queue.unique_keys where expires_at <= now() returning 1
+with stale as materialized (
+    select tenant, kind, key from queue.unique_keys where expires_at <= now()
+    -- Whoever holds one of these is taking it, and will have it.
+    for update skip locked
+),
+keys as (
+    delete from queue.unique_keys k
+    using stale s
+    where k.tenant = s.tenant and k.kind = s.kind and k.key = s.key
+    returning 1
 ),
 workers as (
     delete from queue.workers w

@@ -1,7 +1,8 @@
 -- Writes how runs ended, under their fence: a run whose token is no longer on its parcel, or whose
 -- lease has expired, changes nothing and is not answered. Found by primary key; the token stands
 -- alone in the fence because only a running parcel has one.
-with s as materialized (
+-- A job that somebody cancelled meanwhile does not run again, whatever its run says.
+with given as materialized (
     select * from unnest(
         $1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bool[], $7::bool[],
         $8::text[], $9::text[], $10::text[], $11::jsonb[]
@@ -12,7 +13,7 @@ with s as materialized (
 ),
 settled as (
     update queue.parcels p
-    set state = s.state::"char",
+    set state = case when p.cancel and s.state in ('s', 'a') then 'c' else s.state end::"char",
         token = null,
         cancel = false,
         attempt = p.attempt - s.refund::int,

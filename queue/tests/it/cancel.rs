@@ -39,13 +39,25 @@ async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
     let stand = Stand::new().await;
     let ready = stand.enqueue(job()).await.id();
     let at = stand.now().await + chrono::Duration::hours(1);
-    let scheduled = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
+    let scheduled = stand
+        .enqueue(NewJob {
+            run_at: Some(at),
+            ..job()
+        })
+        .await
+        .id();
     for id in [ready, scheduled] {
         assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
         let cancelled = stand.job(id).await;
-        assert_eq!((cancelled.state, cancelled.attempt), (JobState::Cancelled, 0));
+        assert_eq!(
+            (cancelled.state, cancelled.attempt),
+            (JobState::Cancelled, 0)
+        );
         assert!(cancelled.finished_at.is_some());
-        assert_eq!(cancel(&stand, id).await, Changed::Refused(JobState::Cancelled));
+        assert_eq!(
+            cancel(&stand, id).await,
+            Changed::Refused(JobState::Cancelled)
+        );
         assert!(stand.attempts(id).await.is_empty());
     }
     let worker = stand.work(doing_nothing());
@@ -92,9 +104,16 @@ async fn cancelling_a_running_job_drops_its_handler() {
         let attempts = stand.attempts(id).await;
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
-        assert_eq!(stand.state(other).await, JobState::Running, "nobody else's run was touched");
+        assert_eq!(
+            stand.state(other).await,
+            JobState::Running,
+            "nobody else's run was touched"
+        );
         assert_eq!(cancel(&stand, other).await, Changed::Now(JobState::Running));
-        assert_eq!(soon("the other is dropped", drops.recv()).await, Some(other));
+        assert_eq!(
+            soon("the other is dropped", drops.recv()).await,
+            Some(other)
+        );
         worker.stop().await;
     }
 }
@@ -104,7 +123,9 @@ async fn a_finished_job_is_not_cancelled() {
     let stand = Stand::new().await;
     let worker = stand.work(handler(async |run| match number(&run) {
         0 => Verdict::done(),
-        _ => Verdict::Dead { error: error("gone") },
+        _ => Verdict::Dead {
+            error: error("gone"),
+        },
     }));
     for (n, state) in [(0, JobState::Succeeded), (1, JobState::Dead)] {
         let id = stand.enqueue(numbered(n)).await.id();
@@ -119,7 +140,10 @@ async fn a_finished_job_is_not_cancelled() {
 async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
     for verdict in [
         failed("refused"),
-        Verdict::Snooze { wait: std::time::Duration::from_secs(3600), reason: error("later") },
+        Verdict::Snooze {
+            wait: std::time::Duration::from_secs(3600),
+            reason: error("later"),
+        },
     ] {
         let stand = Stand::new().await;
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -136,8 +160,17 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
                 }
             }),
         );
-        let key = harkara_queue::job::Unique { key: "a".to_owned(), hold: None };
-        let id = stand.enqueue(NewJob { unique: Some(key), ..job() }).await.id();
+        let key = harkara_queue::job::Unique {
+            key: "a".to_owned(),
+            hold: None,
+        };
+        let id = stand
+            .enqueue(NewJob {
+                unique: Some(key),
+                ..job()
+            })
+            .await
+            .id();
         stand.reaches(id, JobState::Running).await;
         let mut dam = stand.pool().begin().await.unwrap();
         harkara_shared::database::query("update queue.parcels set cancel = true where state = 'r'")
@@ -162,7 +195,10 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
         assert_eq!(attempts[0].next_run_at, None);
-        assert_eq!(stand.count("select count(*) from queue.unique_keys").await, 0);
+        assert_eq!(
+            stand.count("select count(*) from queue.unique_keys").await,
+            0
+        );
         worker.stop().await;
     }
 }
@@ -171,7 +207,13 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
 async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
     let stand = Stand::new().await;
     let worker = stand.work(handler(async |_| failed("refused")));
-    let id = stand.enqueue(NewJob { max_attempts: 2, ..job() }).await.id();
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 2,
+            ..job()
+        })
+        .await
+        .id();
     for round in 1..=2 {
         let dead = stand.reaches(id, JobState::Dead).await;
         assert_eq!(dead.attempt, 2);
@@ -187,17 +229,32 @@ async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
     assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
     assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
     let ready = stand.job(id).await;
-    assert_eq!((ready.state, ready.attempt, ready.finished_at), (JobState::Ready, 0, None));
+    assert_eq!(
+        (ready.state, ready.attempt, ready.finished_at),
+        (JobState::Ready, 0, None)
+    );
 }
 
 #[tokio::test]
 async fn only_a_dead_or_cancelled_job_is_retried() {
     let stand = Stand::new().await;
     let at = stand.now().await + chrono::Duration::hours(1);
-    let scheduled = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
-    assert_eq!(retry(&stand, scheduled).await, Changed::Refused(JobState::Scheduled));
+    let scheduled = stand
+        .enqueue(NewJob {
+            run_at: Some(at),
+            ..job()
+        })
+        .await
+        .id();
+    assert_eq!(
+        retry(&stand, scheduled).await,
+        Changed::Refused(JobState::Scheduled)
+    );
     let ready = stand.enqueue(numbered(1)).await.id();
-    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Ready));
+    assert_eq!(
+        retry(&stand, ready).await,
+        Changed::Refused(JobState::Ready)
+    );
 
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let behind = gate.clone();
@@ -209,10 +266,16 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         }
     }));
     stand.reaches(ready, JobState::Running).await;
-    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Running));
+    assert_eq!(
+        retry(&stand, ready).await,
+        Changed::Refused(JobState::Running)
+    );
     gate.add_permits(1);
     stand.reaches(ready, JobState::Succeeded).await;
-    assert_eq!(retry(&stand, ready).await, Changed::Refused(JobState::Succeeded));
+    assert_eq!(
+        retry(&stand, ready).await,
+        Changed::Refused(JobState::Succeeded)
+    );
     worker.stop().await;
 }
 

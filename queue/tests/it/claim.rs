@@ -32,9 +32,15 @@ async fn a_queues_concurrency_is_reached_and_never_exceeded() {
         })
     });
     for _ in 0..60 / 7 {
-        until("seven run at once", async || running.load(Ordering::SeqCst) == 7).await;
+        until("seven run at once", async || {
+            running.load(Ordering::SeqCst) == 7
+        })
+        .await;
         let claimed = "select count(*) from queue.parcels where state = 'r'";
-        until("seven are claimed", async || stand.count(claimed).await == 7).await;
+        until("seven are claimed", async || {
+            stand.count(claimed).await == 7
+        })
+        .await;
         gate.add_permits(7);
     }
     gate.add_permits(60);
@@ -46,8 +52,13 @@ async fn a_queues_concurrency_is_reached_and_never_exceeded() {
 #[tokio::test]
 async fn a_queue_that_is_full_does_not_hold_back_another() {
     let stand = Stand::new().await;
-    let in_queue = |queue: &str| NewJob { queue: queue.to_owned(), ..job() };
-    let stuck = stand.enqueue_all((0..20).map(|_| in_queue("slow")).collect()).await;
+    let in_queue = |queue: &str| NewJob {
+        queue: queue.to_owned(),
+        ..job()
+    };
+    let stuck = stand
+        .enqueue_all((0..20).map(|_| in_queue("slow")).collect())
+        .await;
     let worker = stand.work_as(
         options(&[("slow", 2), ("fast", 2)]),
         handler(async |run| {
@@ -58,10 +69,16 @@ async fn a_queue_that_is_full_does_not_hold_back_another() {
         }),
     );
     until("the slow queue is full", async || {
-        stand.count("select count(*) from queue.parcels where state = 'r'").await == 2
+        stand
+            .count("select count(*) from queue.parcels where state = 'r'")
+            .await
+            == 2
     })
     .await;
-    let fast = (0..50).map(|_| NewJob { kind: "test.fast".to_owned(), ..in_queue("fast") });
+    let fast = (0..50).map(|_| NewJob {
+        kind: "test.fast".to_owned(),
+        ..in_queue("fast")
+    });
     for answer in stand.enqueue_all(fast.collect()).await {
         stand.reaches(answer.id(), JobState::Succeeded).await;
     }
@@ -82,7 +99,9 @@ async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
     stand.enqueue_all((0..5_000).map(numbered).collect()).await;
     stand.enqueue_for(quiet, vec![numbered(0)]).await;
     for concurrency in [1, 4] {
-        stand.execute("update queue.parcels set state = 'a', finished_at = null where state = 'd'").await;
+        stand
+            .execute("update queue.parcels set state = 'a', finished_at = null where state = 'd'")
+            .await;
         let order = Log::new();
         let noted = order.clone();
         let worker = stand.work_as(
@@ -94,9 +113,16 @@ async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
         );
         order.holds(40).await;
         worker.stop().await;
-        let place = order.read().iter().position(|tenant| *tenant == quiet).unwrap();
+        let place = order
+            .read()
+            .iter()
+            .position(|tenant| *tenant == quiet)
+            .unwrap();
         let limit = usize::try_from(concurrency).unwrap() * 2;
-        assert!(place < limit, "{concurrency} at once: the quiet tenant was number {place}");
+        assert!(
+            place < limit,
+            "{concurrency} at once: the quiet tenant was number {place}"
+        );
     }
 }
 
@@ -106,7 +132,9 @@ async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
     let mut tenants = Vec::new();
     for _ in 0..10 {
         let tenant = TenantId::new();
-        stand.enqueue_for(tenant, (0..50).map(numbered).collect()).await;
+        stand
+            .enqueue_for(tenant, (0..50).map(numbered).collect())
+            .await;
         tenants.push(tenant);
     }
     let order = Log::new();
@@ -125,7 +153,10 @@ async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
     for stretch in order[..400].chunks(100) {
         for tenant in &tenants {
             let runs = stretch.iter().filter(|of| *of == tenant).count();
-            assert!((4..=20).contains(&runs), "{runs} of 100 runs for one of ten tenants");
+            assert!(
+                (4..=20).contains(&runs),
+                "{runs} of 100 runs for one of ten tenants"
+            );
         }
     }
 }
@@ -133,13 +164,23 @@ async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
 #[tokio::test]
 async fn a_paused_queue_is_not_claimed_from() {
     let stand = Stand::new().await;
-    let paused = stand.enqueue(NewJob { queue: "paused".to_owned(), ..job() }).await.id();
-    stand.execute("update queue.queues set paused = true where name = 'paused'").await;
+    let paused = stand
+        .enqueue(NewJob {
+            queue: "paused".to_owned(),
+            ..job()
+        })
+        .await
+        .id();
+    stand
+        .execute("update queue.queues set paused = true where name = 'paused'")
+        .await;
     let worker = stand.work_as(options(&[("paused", 4), (QUEUE, 4)]), doing_nothing());
     let other = stand.enqueue(job()).await.id();
     stand.reaches(other, JobState::Succeeded).await;
     assert_eq!(stand.state(paused).await, JobState::Ready);
-    stand.execute("update queue.queues set paused = false").await;
+    stand
+        .execute("update queue.queues set paused = false")
+        .await;
     stand.reaches(paused, JobState::Succeeded).await;
     worker.stop().await;
 }
@@ -181,10 +222,13 @@ async fn workers_side_by_side_share_the_jobs_and_run_each_once() {
         noted.write(number(&run));
         async { Verdict::done() }
     });
-    let workers: Vec<_> =
-        (0..3).map(|_| stand.work_as(options(&[(QUEUE, 16)]), handler.clone())).collect();
+    let workers: Vec<_> = (0..3)
+        .map(|_| stand.work_as(options(&[(QUEUE, 16)]), handler.clone()))
+        .collect();
     for batch in 0..10 {
-        stand.enqueue_all((batch * 300..(batch + 1) * 300).map(numbered).collect()).await;
+        stand
+            .enqueue_all((batch * 300..(batch + 1) * 300).map(numbered).collect())
+            .await;
     }
     stand.is_quiet().await;
     for worker in workers {

@@ -12,7 +12,10 @@ use crate::support::{
 
 fn keyed_and_tagged() -> NewJob {
     NewJob {
-        unique: Some(Unique { key: "order-1".to_owned(), hold: None }),
+        unique: Some(Unique {
+            key: "order-1".to_owned(),
+            hold: None,
+        }),
         tags: vec!["red".to_owned()],
         ..job()
     }
@@ -22,15 +25,25 @@ fn keyed_and_tagged() -> NewJob {
 async fn an_enqueue_whose_transaction_rolls_back_leaves_nothing() {
     let stand = Stand::new().await;
     let mut tx = stand.tx().await;
-    let answer = stand.engine.enqueue(&mut tx, stand.tenant, keyed_and_tagged()).await.unwrap();
-    assert!(read::job(&mut tx, answer.id()).await.unwrap().is_some(), "seen by its own transaction");
+    let answer = stand
+        .engine
+        .enqueue(&mut tx, stand.tenant, keyed_and_tagged())
+        .await
+        .unwrap();
+    assert!(
+        read::job(&mut tx, answer.id()).await.unwrap().is_some(),
+        "seen by its own transaction"
+    );
     drop(tx);
 
     let left = "select (select count(*) from queue.parcels) + (select count(*) from queue.labels)
         + (select count(*) from queue.unique_keys)";
     until("nothing is left", async || stand.count(left).await == 0).await;
     // The key was never taken, and the engine's caches hold nothing that was rolled back.
-    assert!(matches!(stand.enqueue(keyed_and_tagged()).await, Enqueued::New(_)));
+    assert!(matches!(
+        stand.enqueue(keyed_and_tagged()).await,
+        Enqueued::New(_)
+    ));
 }
 
 #[tokio::test]
@@ -44,7 +57,12 @@ async fn an_enqueue_whose_transaction_commits_runs_once() {
     }));
 
     let mut tx = stand.tx().await;
-    let id = stand.engine.enqueue(&mut tx, stand.tenant, keyed_and_tagged()).await.unwrap().id();
+    let id = stand
+        .engine
+        .enqueue(&mut tx, stand.tenant, keyed_and_tagged())
+        .await
+        .unwrap()
+        .id();
     tx.commit().await.unwrap();
 
     let done = stand.reaches(id, JobState::Succeeded).await;
@@ -61,8 +79,10 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
     // Every tenth job repeats the key of the one before it.
     let jobs = (0..10_000_u64)
         .map(|place| NewJob {
-            unique: (place % 10 >= 8)
-                .then(|| Unique { key: format!("k{}", place / 10), hold: None }),
+            unique: (place % 10 >= 8).then(|| Unique {
+                key: format!("k{}", place / 10),
+                hold: None,
+            }),
             ..numbered(place)
         })
         .collect();
@@ -79,10 +99,12 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
         .collect();
     assert_eq!(new.len(), 9_000);
     let ids: Vec<JobId> = new.iter().map(|(_, id)| *id).collect();
-    let mut found = read::jobs(&mut stand.tx().await, &ids).await.unwrap();
+    let mut found = read::jobs(&mut *stand.tx().await, &ids).await.unwrap();
     found.sort_by_key(|job| job.payload.get().parse::<usize>().unwrap());
-    let kept: Vec<(usize, JobId)> =
-        found.iter().map(|job| (job.payload.get().parse().unwrap(), job.id)).collect();
+    let kept: Vec<(usize, JobId)> = found
+        .iter()
+        .map(|job| (job.payload.get().parse().unwrap(), job.id))
+        .collect();
     assert_eq!(kept, new);
     for place in (9..10_000).step_by(10) {
         assert_eq!(answers[place], Enqueued::Existing(answers[place - 1].id()));
@@ -95,7 +117,11 @@ async fn one_bad_job_in_a_batch_lets_none_in() {
     let mut jobs: Vec<NewJob> = (0..100).map(numbered).collect();
     jobs[77].max_attempts = 0;
     let mut tx = stand.tx().await;
-    stand.engine.enqueue_all(&mut tx, stand.tenant, jobs).await.unwrap_err();
+    stand
+        .engine
+        .enqueue_all(&mut tx, stand.tenant, jobs)
+        .await
+        .unwrap_err();
     drop(tx);
     assert_eq!(stand.count("select count(*) from queue.parcels").await, 0);
 }
@@ -107,7 +133,12 @@ async fn a_batch_over_thousands_of_queues_is_taken() {
     stand
         .execute("insert into queue.queues (name) select 'q' || g from generate_series(1, 2500) g")
         .await;
-    let jobs = (1..=2500).map(|n| NewJob { queue: format!("q{n}"), ..job() }).collect();
+    let jobs = (1..=2500)
+        .map(|n| NewJob {
+            queue: format!("q{n}"),
+            ..job()
+        })
+        .collect();
     assert_eq!(stand.enqueue_all(jobs).await.len(), 2500);
 }
 
@@ -121,7 +152,13 @@ async fn a_lane_runs_by_priority_and_then_by_due_time() {
         ..numbered(number)
     };
     stand
-        .enqueue_all(vec![due(4, 5, 10), due(5, 5, 1), due(2, 0, 1), due(6, 9, 99), due(1, 0, 60)])
+        .enqueue_all(vec![
+            due(4, 5, 10),
+            due(5, 5, 1),
+            due(2, 0, 1),
+            due(6, 9, 99),
+            due(1, 0, 60),
+        ])
         .await;
     stand.enqueue_all(vec![due(3, 5, 20), due(0, 0, 90)]).await;
 
@@ -144,8 +181,10 @@ async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
     let stand = Stand::new().await;
     let worker = stand.work(doing_nothing());
     let now = stand.now().await;
-    let jobs = [0, 40, 400, 1100, 2300]
-        .map(|wait| NewJob { run_at: Some(now + Duration::from_millis(wait)), ..job() });
+    let jobs = [0, 40, 400, 1100, 2300].map(|wait| NewJob {
+        run_at: Some(now + Duration::from_millis(wait)),
+        ..job()
+    });
     let answers = stand.enqueue_all(jobs.to_vec()).await;
     for answer in answers {
         let done = stand.reaches(answer.id(), JobState::Succeeded).await;
@@ -158,13 +197,26 @@ async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
 async fn thousands_of_jobs_due_at_once_are_not_promoted_a_batch_a_poll() {
     let stand = Stand::new().await;
     let at = stand.now().await + Duration::from_secs(1);
-    let jobs = (0..60_000).map(|n| NewJob { run_at: Some(at), ..numbered(n) }).collect();
+    let jobs = (0..60_000)
+        .map(|n| NewJob {
+            run_at: Some(at),
+            ..numbered(n)
+        })
+        .collect();
     stand.enqueue_all(jobs).await;
-    assert_eq!(stand.count("select count(*) from queue.parcels where state <> 's'").await, 0);
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state <> 's'")
+            .await,
+        0
+    );
     // At a thousand a poll this would take a minute, twice what `until` waits.
     let worker = stand.work_as(options(&[(QUEUE, 1)]), doing_nothing());
     until("all are promoted", async || {
-        stand.count("select count(*) from queue.parcels where state = 's'").await == 0
+        stand
+            .count("select count(*) from queue.parcels where state = 's'")
+            .await
+            == 0
     })
     .await;
     worker.stop().await;
@@ -175,7 +227,13 @@ async fn a_delayed_job_waits_although_a_worker_has_room() {
     let stand = Stand::new().await;
     let worker = stand.work(doing_nothing());
     let far = stand.now().await + Duration::from_secs(3600);
-    let later = stand.enqueue(NewJob { run_at: Some(far), ..job() }).await.id();
+    let later = stand
+        .enqueue(NewJob {
+            run_at: Some(far),
+            ..job()
+        })
+        .await
+        .id();
     let now = stand.enqueue(job()).await.id();
     stand.reaches(now, JobState::Succeeded).await;
     assert_eq!(stand.state(later).await, JobState::Scheduled);

@@ -1,5 +1,11 @@
 //! The engine against a real database, one module a subject.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
 mod cancel;
 mod claim;
 mod drain;

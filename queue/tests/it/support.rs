@@ -59,7 +59,11 @@ impl Stand {
     pub(crate) async fn with_notify(notify: bool) -> Self {
         let database = TestDatabase::create().await;
         let engine = Engine::new(database.pool(), notify);
-        Self { database, engine, tenant: TenantId::new() }
+        Self {
+            database,
+            engine,
+            tenant: TenantId::new(),
+        }
     }
 
     pub(crate) fn pool(&self) -> PgPool {
@@ -71,7 +75,10 @@ impl Stand {
     }
 
     pub(crate) async fn enqueue(&self, job: NewJob) -> Enqueued {
-        self.enqueue_for(self.tenant, vec![job]).await.pop().unwrap()
+        self.enqueue_for(self.tenant, vec![job])
+            .await
+            .pop()
+            .unwrap()
     }
 
     pub(crate) async fn enqueue_all(&self, jobs: Vec<NewJob>) -> Vec<Enqueued> {
@@ -80,13 +87,17 @@ impl Stand {
 
     pub(crate) async fn enqueue_for(&self, tenant: TenantId, jobs: Vec<NewJob>) -> Vec<Enqueued> {
         let mut tx = TenantTx::begin(&self.pool(), tenant).await.unwrap();
-        let answers = self.engine.enqueue_all(&mut tx, tenant, jobs).await.unwrap();
+        let answers = self
+            .engine
+            .enqueue_all(&mut tx, tenant, jobs)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         answers
     }
 
     pub(crate) async fn job(&self, id: JobId) -> Job {
-        read::job(&mut self.tx().await, id).await.unwrap().unwrap()
+        read::job(&mut *self.tx().await, id).await.unwrap().unwrap()
     }
 
     pub(crate) async fn state(&self, id: JobId) -> JobState {
@@ -94,19 +105,27 @@ impl Stand {
     }
 
     pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {
-        read::attempts(&mut self.tx().await, id).await.unwrap().unwrap()
+        read::attempts(&mut *self.tx().await, id)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// Waits until the job is in this state and answers it.
     pub(crate) async fn reaches(&self, id: JobId, state: JobState) -> Job {
-        until(&format!("job {id} becomes {state:?}"), async || self.state(id).await == state).await;
+        until(&format!("job {id} becomes {state:?}"), async || {
+            self.state(id).await == state
+        })
+        .await;
         self.job(id).await
     }
 
     /// Waits until no job is on its way any more.
     pub(crate) async fn is_quiet(&self) {
         until("all jobs finish", async || {
-            self.count("select count(*) from queue.parcels where state in ('s', 'a', 'r')").await == 0
+            self.count("select count(*) from queue.parcels where state in ('s', 'a', 'r')")
+                .await
+                == 0
         })
         .await;
     }
@@ -117,12 +136,19 @@ impl Stand {
 
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
-        harkara_shared::database::query(sql).execute(&self.pool()).await.unwrap().rows_affected()
+        harkara_shared::database::query(sql)
+            .execute(&self.pool())
+            .await
+            .unwrap()
+            .rows_affected()
     }
 
     /// The moment by the database's clock.
     pub(crate) async fn now(&self) -> DateTime<Utc> {
-        query_scalar("select clock_timestamp()").fetch_one(&self.pool()).await.unwrap()
+        query_scalar("select clock_timestamp()")
+            .fetch_one(&self.pool())
+            .await
+            .unwrap()
     }
 
     pub(crate) fn work(&self, handler: Arc<dyn Handler>) -> Working {
@@ -137,15 +163,11 @@ impl Stand {
 /// A worker at work in the background.
 pub(crate) struct Working {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    pub(crate) task: JoinHandle<()>,
 }
 
 impl Working {
-    pub(crate) fn start(
-        engine: Engine,
-        options: WorkerOptions,
-        handler: Arc<dyn Handler>,
-    ) -> Self {
+    pub(crate) fn start(engine: Engine, options: WorkerOptions, handler: Arc<dyn Handler>) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(Worker::new(engine, options, handler).run(stop.clone()));
         Self { stop, task }
@@ -207,7 +229,10 @@ pub(crate) fn job() -> NewJob {
 }
 
 pub(crate) fn numbered(number: u64) -> NewJob {
-    NewJob { payload: payload(number), ..job() }
+    NewJob {
+        payload: payload(number),
+        ..job()
+    }
 }
 
 fn payload(number: u64) -> Box<RawValue> {
@@ -224,7 +249,10 @@ pub(crate) fn error(code: &str) -> JobError {
 }
 
 pub(crate) fn failed(code: &str) -> Verdict {
-    Verdict::Retry { error: error(code), after: None }
+    Verdict::Retry {
+        error: error(code),
+        after: None,
+    }
 }
 
 struct Closure<F>(F);
@@ -282,6 +310,9 @@ impl<T: Clone> Log<T> {
 
     /// Waits until so much is written.
     pub(crate) async fn holds(&self, lines: usize) {
-        until(&format!("{lines} lines in the log"), async || self.len() >= lines).await;
+        until(&format!("{lines} lines in the log"), async || {
+            self.len() >= lines
+        })
+        .await;
     }
 }

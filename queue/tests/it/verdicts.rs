@@ -17,7 +17,11 @@ use crate::support::{Log, Stand, error, failed, handler, job, number, numbered, 
 fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
     attempts
         .iter()
-        .map(|attempt| attempt.next_run_at.map(|at| (at - attempt.finished_at).num_milliseconds()))
+        .map(|attempt| {
+            attempt
+                .next_run_at
+                .map(|at| (at - attempt.finished_at).num_milliseconds())
+        })
         .collect()
 }
 
@@ -25,7 +29,11 @@ fn outcomes(attempts: &[Attempt]) -> Vec<(u32, AttemptOutcome, Option<String>)> 
     attempts
         .iter()
         .map(|attempt| {
-            (attempt.number, attempt.outcome, attempt.error.as_ref().map(|e| e.code.clone()))
+            (
+                attempt.number,
+                attempt.outcome,
+                attempt.error.as_ref().map(|e| e.code.clone()),
+            )
         })
         .collect()
 }
@@ -51,7 +59,12 @@ async fn done_keeps_the_result_and_enqueues_what_follows() {
     assert!(attempts[0].worker_id.is_some());
     stand.is_quiet().await;
     worker.stop().await;
-    assert_eq!(stand.count("select count(*) from queue.parcels where state = 'd'").await, 3);
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'd'")
+            .await,
+        3
+    );
 }
 
 #[tokio::test]
@@ -59,15 +72,30 @@ async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
     let stand = Stand::new().await;
     let worker = stand.work(handler(async |_| Verdict::Done {
         result: None,
-        then: vec![job(), NewJob { max_attempts: 0, ..job() }],
+        then: vec![
+            job(),
+            NewJob {
+                max_attempts: 0,
+                ..job()
+            },
+        ],
     }));
-    let id = stand.enqueue(NewJob { max_attempts: 2, ..job() }).await.id();
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 2,
+            ..job()
+        })
+        .await
+        .id();
     stand.reaches(id, JobState::Dead).await;
     worker.stop().await;
     let refused = |number, outcome| (number, outcome, Some("outcome_refused".to_owned()));
     assert_eq!(
         outcomes(&stand.attempts(id).await),
-        [refused(1, AttemptOutcome::Retry), refused(2, AttemptOutcome::Dead)]
+        [
+            refused(1, AttemptOutcome::Retry),
+            refused(2, AttemptOutcome::Dead)
+        ]
     );
     assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
 }
@@ -82,7 +110,14 @@ async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
         max: Duration::from_millis(400),
         jitter: Jitter::None,
     };
-    let id = stand.enqueue(NewJob { max_attempts: 4, backoff, ..job() }).await.id();
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 4,
+            backoff,
+            ..job()
+        })
+        .await
+        .id();
     let dead = stand.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (4, Some(error("refused"))));
@@ -113,21 +148,29 @@ async fn a_wait_the_handler_names_replaces_the_backoff() {
     let id = stand.enqueue(job()).await.id();
     let waiting = stand.reaches(id, JobState::Scheduled).await;
     worker.stop().await;
-    assert_eq!((waiting.attempt, waiting.last_error), (1, Some(error("busy"))));
+    assert_eq!(
+        (waiting.attempt, waiting.last_error),
+        (1, Some(error("busy")))
+    );
     assert_eq!(waits(&stand.attempts(id).await), [Some(3_600_000)]);
 }
 
 #[tokio::test]
 async fn dead_ends_a_job_at_once() {
     let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Dead { error: error("gone") }));
+    let worker = stand.work(handler(async |_| Verdict::Dead {
+        error: error("gone"),
+    }));
     let id = stand.enqueue(job()).await.id();
     let dead = stand.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (1, Some(error("gone"))));
     assert!(dead.finished_at.is_some());
     let attempts = stand.attempts(id).await;
-    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Dead, Some("gone".to_owned()))]);
+    assert_eq!(
+        outcomes(&attempts),
+        [(1, AttemptOutcome::Dead, Some("gone".to_owned()))]
+    );
     assert_eq!(waits(&attempts), [None]);
 }
 
@@ -139,14 +182,18 @@ async fn cancelled_by_the_handler_itself_ends_a_job() {
     stand.reaches(id, JobState::Cancelled).await;
     worker.stop().await;
     let attempts = stand.attempts(id).await;
-    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Cancelled, Some("cancelled".to_owned()))]);
+    assert_eq!(
+        outcomes(&attempts),
+        [(1, AttemptOutcome::Cancelled, Some("cancelled".to_owned()))]
+    );
 }
 
 #[tokio::test]
 async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
-    for (limited, outcome) in
-        [(false, AttemptOutcome::Snoozed), (true, AttemptOutcome::RateLimited)]
-    {
+    for (limited, outcome) in [
+        (false, AttemptOutcome::Snoozed),
+        (true, AttemptOutcome::RateLimited),
+    ] {
         let stand = Stand::new().await;
         let runs = Arc::new(AtomicUsize::new(0));
         let seen = runs.clone();
@@ -155,21 +202,38 @@ async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
             assert_eq!(run.job.attempt, 1, "a run that was put off is not counted");
             async move {
                 match (first, limited) {
-                    (true, false) => Verdict::Snooze { wait: HOUR, reason: error("later") },
-                    (true, true) => Verdict::RateLimited { wait: HOUR, reason: error("later") },
+                    (true, false) => Verdict::Snooze {
+                        wait: HOUR,
+                        reason: error("later"),
+                    },
+                    (true, true) => Verdict::RateLimited {
+                        wait: HOUR,
+                        reason: error("later"),
+                    },
                     (false, _) => Verdict::done(),
                 }
             }
         }));
-        let id = stand.enqueue(NewJob { max_attempts: 1, ..job() }).await.id();
+        let id = stand
+            .enqueue(NewJob {
+                max_attempts: 1,
+                ..job()
+            })
+            .await
+            .id();
         let waiting = stand.reaches(id, JobState::Scheduled).await;
         assert_eq!(waiting.attempt, 0);
         let attempts = stand.attempts(id).await;
-        assert_eq!(outcomes(&attempts), [(1, outcome, Some("later".to_owned()))]);
+        assert_eq!(
+            outcomes(&attempts),
+            [(1, outcome, Some("later".to_owned()))]
+        );
         assert_eq!(waits(&attempts), [Some(3_600_000)]);
         assert_eq!(waiting.run_at, attempts[0].next_run_at.unwrap());
 
-        stand.execute("update queue.parcels set run_at = now()").await;
+        stand
+            .execute("update queue.parcels set run_at = now()")
+            .await;
         let done = stand.reaches(id, JobState::Succeeded).await;
         assert_eq!(done.attempt, 1);
         assert_eq!(stand.attempts(id).await.len(), 2);
@@ -185,33 +249,54 @@ async fn a_job_put_off_too_often_fails_by_it() {
         reason: error("later"),
     }));
     let at = stand.now().await + HOUR;
-    let id = stand.enqueue(NewJob { max_attempts: 2, run_at: Some(at), ..job() }).await.id();
-    stand.execute("update queue.parcels set deferrals = 999, run_at = now()").await;
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 2,
+            run_at: Some(at),
+            ..job()
+        })
+        .await
+        .id();
+    stand
+        .execute("update queue.parcels set deferrals = 999, run_at = now()")
+        .await;
     let dead = stand.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (2, Some(error("later"))));
     let outcomes: Vec<_> = stand.attempts(id).await.iter().map(|a| a.outcome).collect();
     assert_eq!(
         outcomes,
-        [AttemptOutcome::Snoozed, AttemptOutcome::Retry, AttemptOutcome::Dead]
+        [
+            AttemptOutcome::Snoozed,
+            AttemptOutcome::Retry,
+            AttemptOutcome::Dead
+        ]
     );
 }
 
 #[tokio::test]
 async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
     let stand = Stand::new().await;
-    let worker = stand.work(handler(|run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
-        assert_ne!(number(&run), 0, "before the first await");
-        Box::pin(async move {
-            tokio::task::yield_now().await;
-            if number(&run) == 1 {
-                panic!("after the first await");
-            }
-            Verdict::done()
-        })
-    }));
+    let worker = stand.work(handler(
+        |run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+            assert_ne!(number(&run), 0, "before the first await");
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                if number(&run) == 1 {
+                    panic!("after the first await");
+                }
+                Verdict::done()
+            })
+        },
+    ));
     for (n, words) in [(0, "before the first await"), (1, "after the first await")] {
-        let id = stand.enqueue(NewJob { max_attempts: 2, ..numbered(n) }).await.id();
+        let id = stand
+            .enqueue(NewJob {
+                max_attempts: 2,
+                ..numbered(n)
+            })
+            .await
+            .id();
         let dead = stand.reaches(id, JobState::Dead).await;
         let error = dead.last_error.unwrap();
         assert_eq!(error.code, "panic");
@@ -267,18 +352,33 @@ async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
         Verdict::done()
     }));
     let timeout = Duration::from_millis(40);
-    let id = stand.enqueue(NewJob { max_attempts: 1, timeout, ..job() }).await.id();
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 1,
+            timeout,
+            ..job()
+        })
+        .await
+        .id();
     let dead = stand.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!(dead.last_error.unwrap().code, "timeout");
-    assert!(dead.finished_at.unwrap() - dead.started_at.unwrap() >= chrono::Duration::milliseconds(40));
+    assert!(
+        dead.finished_at.unwrap() - dead.started_at.unwrap() >= chrono::Duration::milliseconds(40)
+    );
 }
 
 #[tokio::test]
 async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
     let stand = Stand::new().await;
     let at = stand.now().await + HOUR;
-    let id = stand.enqueue(NewJob { run_at: Some(at), ..job() }).await.id();
+    let id = stand
+        .enqueue(NewJob {
+            run_at: Some(at),
+            ..job()
+        })
+        .await
+        .id();
     stand
         .execute(r"update queue.parcels set run_at = now(), body = array['\xff00'::bytea]")
         .await;
@@ -289,13 +389,19 @@ async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
         async { Verdict::done() }
     }));
     until("the job is buried", async || {
-        stand.count("select count(*) from queue.parcels where state = 'x'").await == 1
+        stand
+            .count("select count(*) from queue.parcels where state = 'x'")
+            .await
+            == 1
     })
     .await;
     worker.stop().await;
     assert_eq!(runs.len(), 0);
     let attempts = stand.attempts(id).await;
-    assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Dead, Some("undecodable".to_owned()))]);
+    assert_eq!(
+        outcomes(&attempts),
+        [(1, AttemptOutcome::Dead, Some("undecodable".to_owned()))]
+    );
 }
 
 #[tokio::test]
@@ -308,7 +414,9 @@ async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
         },
         _ => {
             let message = format!("x\0{}", "\u{20ac}".repeat(350_000));
-            Verdict::Dead { error: JobError::new("long", message) }
+            Verdict::Dead {
+                error: JobError::new("long", message),
+            }
         }
     }));
     let nul = stand.enqueue(numbered(0)).await.id();
@@ -322,7 +430,14 @@ async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
     let message = dead.last_error.unwrap().message;
     assert!(message.starts_with("x\u{fffd}\u{20ac}\u{20ac}"));
     assert!((2045..=2048).contains(&message.len()), "{}", message.len());
-    assert_eq!(stand.attempts(long).await[0].error.as_ref().unwrap().message, message);
+    assert_eq!(
+        stand.attempts(long).await[0]
+            .error
+            .as_ref()
+            .unwrap()
+            .message,
+        message
+    );
 }
 
 #[tokio::test]
@@ -343,7 +458,10 @@ async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
                 ended.write(number(&run));
                 match number(&run) {
                     // No timestamp is so far away.
-                    13 => Verdict::Snooze { wait: Duration::MAX, reason: error("never") },
+                    13 => Verdict::Snooze {
+                        wait: Duration::MAX,
+                        reason: error("never"),
+                    },
                     _ => Verdict::done(),
                 }
             }
@@ -351,11 +469,25 @@ async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
     );
     // The first outcome waits for a lock, so that the others meet in the next batch.
     let at = stand.now().await + HOUR;
-    let jobs = (0..40).map(|n| NewJob { run_at: Some(at), max_attempts: 2, ..numbered(n) });
-    let ids: Vec<_> = stand.enqueue_all(jobs.collect()).await.iter().map(|a| a.id()).collect();
-    stand.execute("update queue.parcels set run_at = now()").await;
+    let jobs = (0..40).map(|n| NewJob {
+        run_at: Some(at),
+        max_attempts: 2,
+        ..numbered(n)
+    });
+    let ids: Vec<_> = stand
+        .enqueue_all(jobs.collect())
+        .await
+        .iter()
+        .map(|a| a.id())
+        .collect();
+    stand
+        .execute("update queue.parcels set run_at = now()")
+        .await;
     until("all run", async || {
-        stand.count("select count(*) from queue.parcels where state = 'r'").await == 40
+        stand
+            .count("select count(*) from queue.parcels where state = 'r'")
+            .await
+            == 40
     })
     .await;
     ended.holds(1).await;

@@ -98,7 +98,12 @@ impl From<Job> for JobAnswer {
             result: job.result,
             progress: None,
             last_error: job.last_error.map(ErrorAnswer::from),
-            trace_id: job.trace.traceparent.as_deref().and_then(trace_id).map(str::to_owned),
+            trace_id: job
+                .trace
+                .traceparent
+                .as_deref()
+                .and_then(trace_id)
+                .map(str::to_owned),
             request_id: job.trace.request_id,
         }
     }
@@ -171,7 +176,10 @@ pub(crate) struct ErrorAnswer {
 
 impl From<JobError> for ErrorAnswer {
     fn from(error: JobError) -> Self {
-        Self { code: error.code, message: error.message }
+        Self {
+            code: error.code,
+            message: error.message,
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use chrono::Utc;
 use harkara_jobs::fault::words;
 use harkara_queue::job::{Enqueued, NewJob};
+use harkara_shared::clock;
 use harkara_shared::id::JobId;
 use serde::Serialize;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -71,6 +71,7 @@ pub(crate) struct BatchAnswer {
 #[utoipa::path(
     post,
     path = "/v1/jobs/batch",
+    operation_id = "create_jobs",
     tag = "jobs",
     params(("traceparent" = Option<String>, Header,
         description = "W3C trace context, carried by the job and out again")),
@@ -90,13 +91,23 @@ pub(crate) async fn create_batch(
     request: Request,
 ) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
     caller.require(Scope::JobsWrite)?;
-    let rules = Rules { is_platform: caller.is_platform, trace, now: Utc::now() };
+    let rules = Rules {
+        is_platform: caller.is_platform,
+        trace,
+        now: clock::now(),
+    };
     let (parts, body) = request.into_parts();
     let jobs = read_batch(&parts.headers, body, rules).await?;
-    let mut tx = state.begin(caller.tenant).await?;
-    let enqueued = state.engine().enqueue_all(&mut tx, caller.tenant, jobs).await?;
-    tx.commit().await?;
-    let inserted = enqueued.iter().filter(|job| matches!(job, Enqueued::New(_))).count();
+    let mut open = state.begin_enqueue(caller.tenant).await?;
+    let enqueued = state
+        .engine()
+        .enqueue_all(&mut open.tx, caller.tenant, jobs)
+        .await?;
+    open.tx.commit().await?;
+    let inserted = enqueued
+        .iter()
+        .filter(|job| matches!(job, Enqueued::New(_)))
+        .count();
     let answer = BatchAnswer {
         inserted,
         existing: enqueued.len() - inserted,
@@ -108,9 +119,12 @@ pub(crate) async fn create_batch(
 async fn read_batch(headers: &HeaderMap, body: Body, rules: Rules) -> Result<Vec<NewJob>, Problem> {
     let media_type = media_type(headers);
     let chunks = if is_json(&media_type) || media_type == "application/x-ndjson" {
-        Chunks::of(headers, body, LIMIT)?
+        Chunks::of(headers, body, LIMIT).await?
     } else {
-        return Err(unsupported(&media_type, "application/json or application/x-ndjson"));
+        return Err(unsupported(
+            &media_type,
+            "application/json or application/x-ndjson",
+        ));
     };
     let (jobs, faults) = if is_json(&media_type) {
         let bytes = chunks.rest().await?;
@@ -140,7 +154,12 @@ fn read_jobs(texts: Vec<&RawValue>, rules: &Rules, faults: &mut Faults) -> Vec<N
         if faults.is_full() {
             break;
         }
-        jobs.extend(read_job(text.get(), &format!("/jobs/{index}"), rules, faults));
+        jobs.extend(read_job(
+            text.get(),
+            &format!("/jobs/{index}"),
+            rules,
+            faults,
+        ));
     }
     jobs
 }
@@ -149,7 +168,12 @@ fn read_jobs(texts: Vec<&RawValue>, rules: &Rules, faults: &mut Faults) -> Vec<N
 /// of millions of empty ones costs no memory.
 fn split<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
     if !json::is_object(text) {
-        faults.add("", "", "invalid", "must be an object with the member `jobs`");
+        faults.add(
+            "",
+            "",
+            "invalid",
+            "must be an object with the member `jobs`",
+        );
         return Vec::new();
     }
     let mut decoder = serde_json::Deserializer::from_str(text);
@@ -179,7 +203,8 @@ impl<'de> Visitor<'de> for Envelope<'_> {
             if name != "jobs" {
                 members.next_value::<IgnoredAny>()?;
                 let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-                self.0.add("", &pointer, "unknown_field", "is unknown; expected `jobs`");
+                self.0
+                    .add("", &pointer, "unknown_field", "is unknown; expected `jobs`");
                 continue;
             }
             let text = members.next_value::<&RawValue>()?;
@@ -190,7 +215,8 @@ impl<'de> Visitor<'de> for Envelope<'_> {
             let mut decoder = serde_json::Deserializer::from_str(text.get());
             let few = decoder.deserialize_seq(Few(self.0));
             jobs = Some(few.unwrap_or_else(|_| {
-                self.0.add("", "/jobs", "invalid", "must be an array of jobs");
+                self.0
+                    .add("", "/jobs", "invalid", "must be an array of jobs");
                 Vec::new()
             }));
         }
@@ -228,23 +254,37 @@ impl<'de> Visitor<'de> for Few<'_> {
 }
 
 fn too_many(faults: &mut Faults) {
-    faults.add("", "/jobs", "too_many", format!("must be at most {MOST} jobs"));
+    faults.add(
+        "",
+        "/jobs",
+        "too_many",
+        format!("must be at most {MOST} jobs"),
+    );
 }
 
 /// Reads one job a line while the body arrives. Empty lines are no jobs.
 async fn read_lines(mut chunks: Chunks, rules: &Rules) -> Result<Read, Problem> {
-    let mut lines = Lines { rules, jobs: Vec::new(), count: 0, number: 0, faults: Faults::default() };
+    let mut lines = Lines {
+        rules,
+        jobs: Vec::new(),
+        count: 0,
+        number: 0,
+        faults: Faults::default(),
+    };
     let mut begun: Vec<u8> = Vec::new();
     while let Some(chunk) = chunks.next().await? {
         lines.take(&mut begun, &chunk)?;
         if lines.faults.is_full() || lines.count > MOST {
-            // Nothing will be enqueued: the rest need not be read.
+            // Nothing will be enqueued: nothing more needs to be looked at.
+            chunks.discard().await?;
             return Ok((Vec::new(), lines.faults));
         }
     }
     lines.line(&begun)?;
     if lines.count == 0 {
-        lines.faults.add("", "/jobs", "empty", format!("must be 1 to {MOST} lines"));
+        lines
+            .faults
+            .add("", "/jobs", "empty", format!("must be 1 to {MOST} lines"));
     }
     Ok((lines.jobs, lines.faults))
 }
@@ -297,7 +337,8 @@ impl Lines<'_> {
         };
         let text = std::str::from_utf8(line).map_err(|error| malformed(error.to_string()))?;
         json::check_syntax(text).map_err(|error| malformed(error.to_string()))?;
-        self.jobs.extend(read_job(text, &prefix, self.rules, &mut self.faults));
+        self.jobs
+            .extend(read_job(text, &prefix, self.rules, &mut self.faults));
         Ok(())
     }
 }

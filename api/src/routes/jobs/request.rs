@@ -141,7 +141,11 @@ pub(crate) fn read_job(
     }
     json::check_storable(text, prefix, faults);
     let request: JobRequest = json::decode(text, prefix, faults)?;
-    let mut reader = Reader { prefix, rules, faults };
+    let mut reader = Reader {
+        prefix,
+        rules,
+        faults,
+    };
     let kind = reader.kind(request.kind.as_deref());
     let payload = reader.payload(request.payload, kind);
     reader.not_supported("/ordering_key", request.ordering_key);
@@ -220,8 +224,13 @@ impl Reader<'_> {
             let detail = format!("must be at most 256 KiB of JSON, not {found} bytes");
             self.fault("/payload", "too_large", detail);
         } else if let Some(kind) = kind {
-            let faults = kind.check(&payload).into_iter().map(json::precise).collect();
-            self.faults.extend(&format!("{}/payload", self.prefix), faults);
+            let faults = kind
+                .check(&payload)
+                .into_iter()
+                .map(json::precise)
+                .collect();
+            self.faults
+                .extend(&format!("{}/payload", self.prefix), faults);
         }
         Some(payload)
     }
@@ -253,8 +262,9 @@ impl Reader<'_> {
             return Some(moment).filter(|moment| *moment > now);
         }
         let HumanDuration(delay) = delay.filter(|delay| !delay.0.is_zero())?;
-        let moment =
-            TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay));
+        let moment = TimeDelta::from_std(delay)
+            .ok()
+            .and_then(|delay| now.checked_add_signed(delay));
         let moment = moment.filter(|moment| *moment <= horizon);
         if moment.is_none() {
             self.fault("/delay", "out_of_range", "must be at most ten years");
@@ -264,14 +274,20 @@ impl Reader<'_> {
 
     fn queue(&mut self, name: Option<String>) -> Option<String> {
         if name.as_deref().is_some_and(|name| !is_queue_name(name)) {
-            self.fault("/queue", "invalid", format!("is not a queue's name: {QUEUE_NAME_RULE}"));
+            self.fault(
+                "/queue",
+                "invalid",
+                format!("is not a queue's name: {QUEUE_NAME_RULE}"),
+            );
         }
         name
     }
 
     fn number(&mut self, pointer: &str, given: Option<i64>, least: u8, most: u8) -> Option<u8> {
         let given = given?;
-        let fits = u8::try_from(given).ok().filter(|number| (least..=most).contains(number));
+        let fits = u8::try_from(given)
+            .ok()
+            .filter(|number| (least..=most).contains(number));
         if fits.is_none() {
             let detail = format!("must be from {least} to {most}, not {given}");
             self.fault(pointer, "out_of_range", detail);
@@ -280,7 +296,10 @@ impl Reader<'_> {
     }
 
     fn timeout(&mut self, given: Option<HumanDuration>) -> Option<Duration> {
-        let (least, most) = (Duration::from_millis(100), Duration::from_secs(24 * 60 * 60));
+        let (least, most) = (
+            Duration::from_millis(100),
+            Duration::from_secs(24 * 60 * 60),
+        );
         let HumanDuration(timeout) = given?;
         if !(least..=most).contains(&timeout) {
             self.fault("/timeout", "out_of_range", "must be from 100ms to 24h");
@@ -315,14 +334,25 @@ impl Reader<'_> {
         }
         let Some(key) = key else {
             if hold.is_some() {
-                self.fault("/unique_for", "needs_unique_key", "makes sense with unique_key only");
+                self.fault(
+                    "/unique_for",
+                    "needs_unique_key",
+                    "makes sense with unique_key only",
+                );
             }
             return None;
         };
         if !(1..=MAX_KEY).contains(&key.chars().count()) {
-            self.fault("/unique_key", "length", format!("must have 1 to {MAX_KEY} characters"));
+            self.fault(
+                "/unique_key",
+                "length",
+                format!("must have 1 to {MAX_KEY} characters"),
+            );
         }
-        Some(Unique { key, hold: hold.map(Duration::from) })
+        Some(Unique {
+            key,
+            hold: hold.map(Duration::from),
+        })
     }
 
     fn tags(&mut self, tags: Option<Vec<String>>) -> Vec<String> {
@@ -335,7 +365,11 @@ impl Reader<'_> {
         for (index, tag) in tags.iter().enumerate() {
             let pointer = format!("/tags/{index}");
             if !(1..=MAX_TAG).contains(&tag.chars().count()) {
-                self.fault(&pointer, "length", format!("must have 1 to {MAX_TAG} characters"));
+                self.fault(
+                    &pointer,
+                    "length",
+                    format!("must have 1 to {MAX_TAG} characters"),
+                );
             } else if !seen.insert(tag.as_str()) {
                 self.fault(&pointer, "duplicate", "stands here twice");
             }

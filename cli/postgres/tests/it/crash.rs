@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use harkara_postgres::{Cluster, Options, Shutdown};
 use sqlx::Executor;
 
-use crate::{cluster_of, directory, kill, leave_a_mark, lives, options, start, until};
+use crate::{cluster_of, directory, kill, leave_a_mark, lives, names_in, options, start, until};
 
 /// Names the data directory to the process that plays Harkara; see [`holder`].
 const HOLD: &str = "HARKARA_TEST_HOLD";
@@ -119,6 +119,22 @@ async fn a_holder_killed_at_any_moment_of_its_start_leaves_nothing_running() {
         let cluster = start(dir.path()).await;
         assert!(leave_a_mark(&cluster.url()).await >= 1);
         cluster.stop(Shutdown::Immediate).await.unwrap();
+    }
+}
+
+#[test]
+fn a_holder_of_an_ephemeral_cluster_killed_at_any_moment_leaves_nothing() {
+    for step in 0..8 {
+        let dir = directory();
+        let data = dir.path().join("ephemeral");
+        let mut holder = hold(&data);
+        std::thread::sleep(Duration::from_millis(30 + step * 100));
+        kill_and_reap(&mut holder);
+        until("nothing runs on the directory", || {
+            processes_on(dir.path()).is_empty()
+        });
+        // Killed before it had anything to lose, it may leave the directory we made for it.
+        assert!(!data.exists() || names_in(&data).is_empty());
     }
 }
 

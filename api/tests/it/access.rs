@@ -1,0 +1,446 @@
+//! Who may do what: keys, scopes, tenants.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use harkara_api::access::{
+    Error, KeyTier, NewKey, NewTenant, Scope, SlaTier, create_key, create_tenant, ensure_platform,
+    find_tenant,
+};
+use harkara_shared::clock;
+use harkara_shared::database::query;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::jobs::a_job;
+use crate::platform::{Client, Platform};
+
+/// Every route with a scope, with an id that is well formed.
+const ROUTES: [(&str, &str, &str); 17] = [
+    ("GET", "/v1/jobs", "jobs:read"),
+    ("POST", "/v1/jobs", "jobs:write"),
+    ("POST", "/v1/jobs/batch", "jobs:write"),
+    ("GET", "/v1/jobs/job_0000000000500", "jobs:read"),
+    ("GET", "/v1/jobs/job_0000000000500/attempts", "jobs:read"),
+    ("POST", "/v1/jobs/job_0000000000500/cancel", "jobs:write"),
+    ("POST", "/v1/jobs/job_0000000000500/retry", "jobs:write"),
+    ("POST", "/v1/events", "jobs:write"),
+    ("GET", "/v1/webhook-endpoints", "webhooks:read"),
+    ("POST", "/v1/webhook-endpoints", "webhooks:manage"),
+    (
+        "GET",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q",
+        "webhooks:read",
+    ),
+    (
+        "PATCH",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q",
+        "webhooks:manage",
+    ),
+    (
+        "DELETE",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q",
+        "webhooks:manage",
+    ),
+    (
+        "GET",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/secret",
+        "webhooks:manage",
+    ),
+    ("GET", "/v1/deliveries", "webhooks:read"),
+    (
+        "GET",
+        "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q",
+        "webhooks:read",
+    ),
+    (
+        "GET",
+        "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q/attempts",
+        "webhooks:read",
+    ),
+];
+
+async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Answer {
+    let has_body = ["/v1/jobs", "/v1/jobs/batch", "/v1/events"].contains(&path)
+        || path.starts_with("/v1/webhook-endpoints");
+    let body = (method != "GET" && has_body).then(|| "{}".to_owned());
+    let json = [("content-type", "application/json")];
+    client
+        .send(method.parse().unwrap(), path, &json, body)
+        .await
+}
+
+#[tokio::test]
+async fn every_route_wants_a_key_and_its_scope() {
+    let platform = Platform::start().await;
+    let nobody = platform.client.with_key("");
+    for (method, path, scope) in ROUTES {
+        let answer = call(&nobody, method, path).await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+
+        let needed: Scope = scope.parse().unwrap();
+        let others: Vec<Scope> = Scope::ALL
+            .iter()
+            .copied()
+            .filter(|scope| *scope != needed)
+            .collect();
+        let answer = call(
+            &platform.client_of(&platform.acme, &others).await,
+            method,
+            path,
+        )
+        .await;
+        answer.problem(403, "missing_scope");
+        assert!(
+            answer.text.contains(&format!("`{scope}`")),
+            "{}",
+            answer.text
+        );
+
+        let answer = call(
+            &platform.client_of(&platform.acme, &[needed]).await,
+            method,
+            path,
+        )
+        .await;
+        assert!(
+            ![401, 403].contains(&answer.status),
+            "{method} {path}: {}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_routes_above_are_all_routes() {
+    let platform = Platform::start().await;
+    let document = platform.client.get("/openapi.json").await.expect(200);
+    let mut documented = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if path.starts_with("/v1/") {
+            documented += item.as_object().unwrap().len();
+        }
+    }
+    assert_eq!(documented, ROUTES.len());
+}
+
+#[tokio::test]
+async fn what_is_no_good_key_is_unauthorized() {
+    let platform = Platform::start().await;
+    let good = platform.key(&platform.acme, &[Scope::JobsRead], None).await;
+    let last = if good.ends_with('0') { "1" } else { "0" };
+    let mistyped = format!("{}{last}", &good[..good.len() - 1]);
+    let stranger = harkara_shared::api_key::NewApiKey::generate()
+        .text
+        .expose()
+        .to_owned();
+    // The public id of a good key, but another secret.
+    let swapped = {
+        let body = format!("{}{}", &good[..11], &stranger[11..43]);
+        (0..)
+            .map(|_| body.clone())
+            .next()
+            .map(|body| with_checksum(&body))
+            .unwrap()
+    };
+    for value in [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer hk_",
+        "Basic dXNlcjpwYXNz",
+        &good,
+        &format!("Bearer {mistyped}"),
+        &format!("Bearer {stranger}"),
+        &format!("Bearer {swapped}"),
+        &format!("Bearer {good} {good}"),
+        "Bearer é",
+    ] {
+        let headers = [("authorization", value)];
+        let answer = platform
+            .client
+            .send(Method::GET, "/v1/jobs", &headers, None)
+            .await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        assert!(
+            !answer.text.contains("hk_")
+                || answer.text.contains("hk_…")
+                || answer.text.contains("`hk_`")
+        );
+    }
+    let headers = [("authorization", format!("bearer {good}"))];
+    let headers = headers
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    platform
+        .client
+        .send(Method::GET, "/v1/jobs", &headers, None)
+        .await
+        .expect(200);
+}
+
+/// The key of this body with its right checksum: CRC-32 in six base62 digits.
+fn with_checksum(body: &str) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut crc = u32::MAX;
+    for byte in body.bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xEDB8_8320
+            } else {
+                crc >> 1
+            };
+        }
+    }
+    let mut rest = !crc;
+    let mut digits = Vec::new();
+    for _ in 0..6 {
+        digits.push(char::from(DIGITS[usize::try_from(rest % 62).unwrap()]));
+        rest /= 62;
+    }
+    let sum: String = digits.into_iter().rev().collect();
+    let key = format!("{body}{sum}");
+    harkara_shared::api_key::ApiKeyText::parse(&key).expect("a key of the right form");
+    key
+}
+
+#[tokio::test]
+async fn a_revoked_key_stops_within_a_second_and_an_expired_one_at_once() {
+    let platform = Platform::start().await;
+    let client = platform.client_of(&platform.acme, &[Scope::JobsRead]).await;
+    client.get("/v1/jobs").await.expect(200);
+    query("update app.api_keys set revoked_at = now()")
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    let revoked = Instant::now();
+    while client.get("/v1/jobs").await.status == 200 {
+        assert!(
+            revoked.elapsed() < Duration::from_secs(1),
+            "still good after a second"
+        );
+    }
+    client.get("/v1/jobs").await.problem(401, "unauthorized");
+
+    let soon = clock::now() + TimeDelta::milliseconds(300);
+    let key = platform
+        .key(&platform.acme, &[Scope::JobsRead], Some(soon))
+        .await;
+    let client = platform.client.with_key(&key);
+    while client.get("/v1/jobs").await.status == 200 {
+        assert!(
+            clock::now() < soon + TimeDelta::milliseconds(200),
+            "good after its time"
+        );
+    }
+    assert!(clock::now() >= soon);
+}
+
+#[tokio::test]
+async fn a_new_key_works_at_once_although_it_was_asked_for_before() {
+    let platform = Platform::start().await;
+    let key = platform.key(&platform.acme, &[Scope::JobsRead], None).await;
+    let client = platform.client.with_key(&key);
+    query("update app.api_keys set revoked_at = now()")
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    client.get("/v1/jobs").await.problem(401, "unauthorized");
+    query("update app.api_keys set revoked_at = null")
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    client.get("/v1/jobs").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_tenant_meets_nothing_of_another() {
+    let platform = Platform::start().await;
+    let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    let endpoint = platform
+        .client
+        .post(
+            "/v1/webhook-endpoints",
+            &json!({"url": "http://127.0.0.1:9/"}),
+        )
+        .await
+        .expect(201);
+    let event = json!({"type": "a.b", "data": {}});
+    let event = platform.client.post("/v1/events", &event).await.expect(202);
+    let word = |value: &Value| value.as_str().expect("an id").to_owned();
+    let (job, endpoint) = (word(&job["id"]), word(&endpoint["id"]));
+    let delivery = word(&event["deliveries"][0]["id"]);
+
+    let other = platform.tenant("other").await;
+    let stranger = platform.client_of(&other, Scope::ALL).await;
+    for (method, path, _) in ROUTES {
+        let own = path
+            .replace("job_0000000000500", &job)
+            .replace("ep_01h455vb4pex5vsknk084sn02q", &endpoint)
+            .replace("dlv_01h455vb4pex5vsknk084sn02q", &delivery);
+        if own == path {
+            continue;
+        }
+        let answer = call(&stranger, method, &own).await;
+        answer.problem(404, "not_found");
+    }
+    for path in ["/v1/jobs", "/v1/webhook-endpoints", "/v1/deliveries"] {
+        assert_eq!(
+            stranger.get(path).await.expect(200)["data"],
+            json!([]),
+            "{path}"
+        );
+    }
+    // What was tried changed nothing.
+    let job = platform
+        .client
+        .get(&format!("/v1/jobs/{job}"))
+        .await
+        .expect(200);
+    assert_eq!(job["state"], "ready");
+    platform
+        .client
+        .get(&format!("/v1/webhook-endpoints/{endpoint}"))
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn only_the_platform_s_admin_acts_for_another_tenant() {
+    let platform = Platform::start().await;
+    let other = platform.tenant("other").await;
+    let own = ensure_platform(&platform.pool).await.unwrap();
+    let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    let acme_id = platform.acme.id.to_string();
+    let admin = platform
+        .client_of(
+            &own,
+            &[Scope::PlatformAdmin, Scope::JobsRead, Scope::JobsWrite],
+        )
+        .await;
+    let get = async |client: &Client, tenant: &str| {
+        client
+            .send(Method::GET, &path, &[("x-tenant-id", tenant)], None)
+            .await
+    };
+
+    for name in ["acme", acme_id.as_str()] {
+        assert_eq!(get(&admin, name).await.expect(200)["id"], job["id"]);
+        // Naming oneself is no privilege.
+        assert_eq!(
+            get(&platform.client, name).await.expect(200)["id"],
+            job["id"]
+        );
+    }
+    for name in [
+        "other",
+        "platform",
+        "nobody",
+        "ACME",
+        "",
+        "é",
+        &other.id.to_string(),
+    ] {
+        get(&admin, name).await.problem(404, "not_found");
+    }
+    // A foreign tenant looks like none, even with the right scope or the right tenant alone.
+    let plain = platform.client_of(&own, &[Scope::JobsRead]).await;
+    let stranger = platform.client_of(&other, Scope::ALL).await;
+    for client in [&plain, &stranger] {
+        get(client, "acme").await.problem(404, "not_found");
+        let list = [("x-tenant-id", "acme")];
+        client
+            .send(Method::GET, "/v1/jobs", &list, None)
+            .await
+            .problem(404, "not_found");
+    }
+    // The scope to act for others is no scope to do things, and not for maintenance in their name.
+    let bare = platform.client_of(&own, &[Scope::PlatformAdmin]).await;
+    get(&bare, "acme").await.problem(403, "missing_scope");
+    let headers = [
+        ("x-tenant-id", "acme"),
+        ("content-type", "application/json"),
+    ];
+    let made = admin
+        .send(
+            Method::POST,
+            "/v1/jobs",
+            &headers,
+            Some(a_job().to_string()),
+        )
+        .await;
+    assert_eq!(made.expect(201)["tenant_id"], acme_id);
+    let maintenance = json!({"kind": "maintenance.retention", "payload": {}}).to_string();
+    let refused = admin
+        .send(Method::POST, "/v1/jobs", &headers, Some(maintenance))
+        .await;
+    refused.problem(422, "invalid");
+}
+
+#[tokio::test]
+async fn tenants_and_keys_are_made_once_and_checked() {
+    let platform = Platform::start().await;
+    let pool = &platform.pool;
+    let new = |slug: &str, name: &str| NewTenant {
+        slug: slug.to_owned(),
+        name: name.to_owned(),
+        sla_tier: SlaTier::Pro,
+    };
+    let made = create_tenant(pool, new("made", "Made")).await.unwrap();
+    assert_eq!(
+        (made.sla_tier, made.status.as_str()),
+        (SlaTier::Pro, "active")
+    );
+    assert_eq!(
+        find_tenant(pool, "made").await.unwrap().as_ref(),
+        Some(&made)
+    );
+    assert_eq!(
+        find_tenant(pool, &made.id.to_string())
+            .await
+            .unwrap()
+            .as_ref(),
+        Some(&made)
+    );
+    assert_eq!(find_tenant(pool, "Made\0").await.unwrap(), None);
+    for (slug, name, expected) in [
+        ("made", "Again", "the slug `made` is taken"),
+        ("platform", "Mine", "the slug `platform` is taken"),
+        ("No", "No", "`No` cannot be a slug"),
+        ("empty", "", "a name has 1 to 200 characters"),
+    ] {
+        let error = create_tenant(pool, new(slug, name))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let first = ensure_platform(pool).await.unwrap();
+    assert_eq!(ensure_platform(pool).await.unwrap(), first);
+
+    let key = |tenant, expires_at| NewKey {
+        tenant,
+        name: "k".to_owned(),
+        tier: KeyTier::Free,
+        scopes: vec![Scope::JobsWrite, Scope::JobsRead, Scope::JobsWrite],
+        expires_at,
+    };
+    let (meta, text) = create_key(pool, &platform.keys, key(made.id, None))
+        .await
+        .unwrap();
+    assert_eq!(meta.scopes, [Scope::JobsRead, Scope::JobsWrite]);
+    assert!(text.expose().contains(&meta.public_id) && text.expose().ends_with(&meta.last4));
+    let nobody = harkara_shared::id::TenantId::new();
+    let error = create_key(pool, &platform.keys, key(nobody, None))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::NoSuchTenant));
+    let error = create_key(pool, &platform.keys, key(made.id, Some(clock::now())))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::AlreadyExpired));
+}

@@ -1,0 +1,215 @@
+//! Lists: filters, pages, cursors.
+
+use std::collections::HashSet;
+
+use harkara_api::access::Scope;
+use serde_json::{Value, json};
+
+use crate::jobs::{a_job, a_job_with};
+use crate::platform::{Client, Platform};
+
+fn ids(page: &Value) -> Vec<String> {
+    let jobs = page["data"].as_array().expect("data");
+    jobs.iter()
+        .map(|job| job["id"].as_str().expect("an id").to_owned())
+        .collect()
+}
+
+/// All pages of a list, and how many there were.
+async fn walk(client: &Client, path: &str) -> (Vec<String>, usize) {
+    let (mut found, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+    loop {
+        let page = client.get(&format!("{path}{cursor}")).await.expect(200);
+        found.extend(ids(&page));
+        pages += 1;
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return (found, pages),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_walk_over_120_jobs_meets_each_once_newest_first() {
+    let platform = Platform::start().await;
+    let jobs: Vec<Value> = (0..120)
+        .map(|n| a_job_with("tags", json!([if n % 3 == 0 { "third" } else { "other" }])))
+        .collect();
+    let made = platform
+        .client
+        .post("/v1/jobs/batch", &json!({"jobs": jobs}))
+        .await
+        .expect(201);
+    let mut made: Vec<String> = serde_json::from_value(made["ids"].clone()).unwrap();
+    made.reverse();
+
+    for (limit, pages) in [(50, 3), (7, 18), (40, 3), (60, 2), (120, 1), (200, 1)] {
+        let (found, seen) = walk(&platform.client, &format!("/v1/jobs?limit={limit}")).await;
+        assert_eq!((&found, seen), (&made, pages), "{limit}");
+    }
+    let (by_default, pages) = walk(&platform.client, "/v1/jobs?").await;
+    assert_eq!((by_default.len(), pages), (120, 3));
+    let (thirds, pages) = walk(&platform.client, "/v1/jobs?tag=third&limit=15").await;
+    assert_eq!((thirds.len(), pages), (40, 3));
+    assert_eq!(thirds.iter().collect::<HashSet<_>>().len(), 40);
+}
+
+#[tokio::test]
+async fn jobs_that_come_in_meanwhile_do_not_disturb_a_walk() {
+    let platform = Platform::start().await;
+    let jobs = vec![a_job(); 10];
+    platform
+        .client
+        .post("/v1/jobs/batch", &json!({"jobs": jobs}))
+        .await
+        .expect(201);
+    let first = platform.client.get("/v1/jobs?limit=5").await.expect(200);
+    platform
+        .client
+        .post("/v1/jobs/batch", &json!({"jobs": jobs}))
+        .await
+        .expect(201);
+    let next = first["next_cursor"].as_str().unwrap();
+    let second = platform
+        .client
+        .get(&format!("/v1/jobs?limit=5&cursor={next}"))
+        .await
+        .expect(200);
+    assert_eq!(second["next_cursor"], Value::Null);
+    let all: HashSet<String> = ids(&first).into_iter().chain(ids(&second)).collect();
+    assert_eq!(all.len(), 10);
+}
+
+#[tokio::test]
+async fn filters_keep_what_matches_all_of_them() {
+    let platform = Platform::start().await;
+    let plain = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    let mut wanted = a_job_with("tags", json!(["a b&c", "x"]));
+    wanted["queue"] = json!("other");
+    wanted["unique_key"] = json!("k/1");
+    wanted["delay"] = json!("1h");
+    let wanted = platform.client.post("/v1/jobs", &wanted).await.expect(201);
+    let created = wanted["created_at"].as_str().unwrap();
+    for (query, matches_plain, matches_wanted) in [
+        ("", true, true),
+        ("state=ready", true, false),
+        ("state=scheduled", false, true),
+        ("state=dead", false, false),
+        ("kind=http.request", true, true),
+        ("kind=no.such", false, false),
+        ("queue=other", false, true),
+        ("tag=a+b%26c", false, true),
+        ("tag=x&unique_key=k%2F1", false, true),
+        ("tag=y&unique_key=k%2F1", false, false),
+        ("unique_key=k/1", false, true),
+        ("unique_key=k", false, false),
+        ("error_code=http_500", false, false),
+        (&format!("created_after={created}"), false, true),
+        (&format!("created_before={created}"), true, false),
+        (
+            "created_after=2000-01-01T00:00:00%2B01:00&queue=http",
+            true,
+            false,
+        ),
+    ] {
+        let page = platform
+            .client
+            .get(&format!("/v1/jobs?{query}"))
+            .await
+            .expect(200);
+        let expected: Vec<String> = [(&wanted, matches_wanted), (&plain, matches_plain)]
+            .into_iter()
+            .filter(|(_, matches)| *matches)
+            .map(|(job, _)| job["id"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(ids(&page), expected, "{query}");
+        assert_eq!(page["next_cursor"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_query_string_is_refused_with_the_parameter_s_name() {
+    let platform = Platform::start().await;
+    for (query, pointer, code) in [
+        ("ordering_key=a", "/ordering_key", "unknown_field"),
+        ("stat=ready", "/stat", "unknown_field"),
+        ("state=", "/state", "invalid"),
+        ("state=READY", "/state", "invalid"),
+        ("limit=0", "/limit", "invalid"),
+        ("limit=201", "/limit", "invalid"),
+        ("limit=1.5", "/limit", "invalid"),
+        ("created_after=yesterday", "/created_after", "invalid"),
+        ("tag=a&tag=b", "/tag", "duplicate"),
+        ("tag=%00", "/tag", "nul_character"),
+        ("unique_key=a%00b", "/unique_key", "nul_character"),
+    ] {
+        let answer = platform.client.get(&format!("/v1/jobs?{query}")).await;
+        let expected = [(pointer.to_owned(), code.to_owned())];
+        assert_eq!(answer.problem(400, "invalid_query"), expected, "{query}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(pointer.trim_start_matches('/')), "{detail}");
+    }
+    let both = platform.client.get("/v1/jobs?stat=ready&limit=0").await;
+    assert_eq!(both.problem(400, "invalid_query").len(), 2);
+    platform
+        .client
+        .get("/v1/deliveries?endpoint_id=ep_x")
+        .await
+        .problem(400, "invalid_query");
+    platform
+        .client
+        .get("/v1/webhook-endpoints?state=x")
+        .await
+        .problem(400, "invalid_query");
+}
+
+#[tokio::test]
+async fn a_cursor_works_for_its_own_list_only() {
+    let platform = Platform::start().await;
+    let jobs = vec![a_job_with("tags", json!(["t"])); 3];
+    platform
+        .client
+        .post("/v1/jobs/batch", &json!({"jobs": jobs}))
+        .await
+        .expect(201);
+    let page = platform
+        .client
+        .get("/v1/jobs?tag=t&limit=1")
+        .await
+        .expect(200);
+    let cursor = page["next_cursor"].as_str().unwrap();
+    // The size of a page is no filter.
+    let rest = platform
+        .client
+        .get(&format!("/v1/jobs?cursor={cursor}&limit=9&tag=t"))
+        .await;
+    assert_eq!(ids(&rest.expect(200)).len(), 2);
+
+    let forged = format!("B{}", &cursor[1..]);
+    for query in [
+        format!("cursor={cursor}"),
+        format!("tag=u&cursor={cursor}"),
+        format!("tag=t&state=ready&cursor={cursor}"),
+        format!("tag=t&cursor={forged}"),
+        format!("tag=t&cursor={cursor}A"),
+        "tag=t&cursor=".to_owned(),
+        "tag=t&cursor=%3D%3D".to_owned(),
+        "tag=t&cursor=job_0000000000500".to_owned(),
+    ] {
+        let answer = platform.client.get(&format!("/v1/jobs?{query}")).await;
+        answer.problem(400, "invalid_cursor");
+    }
+    for path in ["/v1/deliveries", "/v1/webhook-endpoints"] {
+        let answer = platform
+            .client
+            .get(&format!("{path}?cursor={cursor}"))
+            .await;
+        answer.problem(400, "invalid_cursor");
+    }
+    let other = platform.tenant("other").await;
+    let foreign = platform.client_of(&other, &[Scope::JobsRead]).await;
+    let answer = foreign
+        .get(&format!("/v1/jobs?tag=t&cursor={cursor}"))
+        .await;
+    answer.problem(400, "invalid_cursor");
+}

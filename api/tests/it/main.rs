@@ -1,0 +1,19 @@
+//! The API as its callers meet it: a listening server on a real database.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+
+mod access;
+mod bad_input;
+mod batch;
+mod document;
+mod framework;
+mod jobs;
+mod lists;
+mod platform;
+mod sql;
+mod webhooks;

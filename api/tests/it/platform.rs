@@ -1,0 +1,275 @@
+//! A platform of one API for one test, and a client that speaks to it.
+
+use chrono::{DateTime, Utc};
+use harkara_api::access::{
+    KeyTier, NewKey, NewTenant, Scope, SlaTier, Tenant, create_key, create_tenant,
+};
+use harkara_api::{ApiState, serve};
+use harkara_queue::Engine;
+use harkara_shared::database::query_scalar;
+use harkara_shared::egress::{Egress, client_config};
+use harkara_shared::process::Readiness;
+use harkara_shared::vault::MasterKeys;
+use harkara_test_database::TestDatabase;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// An API on a database of its own, with the tenant `acme` and a key of all scopes a tenant has.
+pub(crate) struct Platform {
+    pub(crate) pool: PgPool,
+    pub(crate) keys: MasterKeys,
+    pub(crate) acme: Tenant,
+    /// The client that calls as `acme`.
+    pub(crate) client: Client,
+    pub(crate) stop: CancellationToken,
+    pub(crate) database: TestDatabase,
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Platform {
+    pub(crate) async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let pool = database.pool();
+        let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
+        let stop = CancellationToken::new();
+        let base = listen(&pool, &keys, &stop).await;
+        let acme = tenant(&pool, "acme").await;
+        let mut platform = Self {
+            client: Client::new(base, String::new()),
+            pool,
+            keys,
+            acme,
+            stop,
+            database,
+        };
+        let every: Vec<Scope> = Scope::ALL
+            .iter()
+            .copied()
+            .filter(|scope| *scope != Scope::PlatformAdmin)
+            .collect();
+        platform.client = platform.client_of(&platform.acme, &every).await;
+        platform
+    }
+
+    /// A client with a key of its own.
+    pub(crate) async fn client_of(&self, tenant: &Tenant, scopes: &[Scope]) -> Client {
+        self.client.with_key(&self.key(tenant, scopes, None).await)
+    }
+
+    /// The text of a new key.
+    pub(crate) async fn key(
+        &self,
+        tenant: &Tenant,
+        scopes: &[Scope],
+        expires_at: Option<DateTime<Utc>>,
+    ) -> String {
+        let new = NewKey {
+            tenant: tenant.id,
+            name: "test".to_owned(),
+            tier: KeyTier::Developer,
+            scopes: scopes.to_vec(),
+            expires_at,
+        };
+        let (_, text) = create_key(&self.pool, &self.keys, new).await.unwrap();
+        text.expose().to_owned()
+    }
+
+    /// Another tenant.
+    pub(crate) async fn tenant(&self, slug: &str) -> Tenant {
+        tenant(&self.pool, slug).await
+    }
+
+    /// How many jobs there are, of all tenants.
+    pub(crate) async fn jobs(&self) -> i64 {
+        query_scalar("select coalesce(sum(n), 0)::int8 from queue.parcels")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+async fn tenant(pool: &PgPool, slug: &str) -> Tenant {
+    let new = NewTenant {
+        slug: slug.to_owned(),
+        name: slug.to_owned(),
+        sla_tier: SlaTier::Enterprise,
+    };
+    create_tenant(pool, new).await.unwrap()
+}
+
+/// Serves an API on `pool` and answers its address.
+pub(crate) async fn listen(pool: &PgPool, keys: &MasterKeys, stop: &CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
+    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let engine = Engine::new(pool.clone(), true);
+    let state = ApiState::new(pool.clone(), engine, keys.clone(), egress, readiness);
+    tokio::spawn(serve(listener, state, stop.clone()));
+    base
+}
+
+/// Calls an API with a key.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) base: String,
+    key: String,
+    http: reqwest::Client,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Client {
+    pub(crate) fn new(base: String, key: String) -> Self {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(client_config().unwrap())
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self { base, key, http }
+    }
+
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_text(path, "application/json", body.to_string())
+            .await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.send(Method::PATCH, path, &json, Some(body.to_string()))
+            .await
+    }
+
+    pub(crate) async fn post_text(
+        &self,
+        path: &str,
+        media: &str,
+        body: impl Into<String>,
+    ) -> Answer {
+        self.send(
+            Method::POST,
+            path,
+            &[("content-type", media)],
+            Some(body.into()),
+        )
+        .await
+    }
+
+    /// A request with more headers. One given here takes the place of the client's own.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        let mut all = HeaderMap::new();
+        if !self.key.is_empty() {
+            let key = format!("Bearer {}", self.key);
+            all.insert("authorization", HeaderValue::try_from(key).unwrap());
+        }
+        for (name, value) in headers {
+            let name = HeaderName::try_from(*name).unwrap();
+            all.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .headers(all);
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer {
+            status,
+            headers,
+            text: response.text().await.expect("a whole answer"),
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
+    }
+
+    /// The JSON of an answer of this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if self.text.is_empty() {
+            Value::Null
+        } else {
+            self.json()
+        }
+    }
+
+    /// The pointers and codes of a whole problem of this status and code.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Vec<(String, String)> {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:harkara:problem:{code}"));
+        assert_eq!(problem["request_id"], self.header("x-request-id"));
+        for member in ["title", "detail", "instance", "request_id"] {
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{problem}"
+            );
+        }
+        let retry = StatusCode::SERVICE_UNAVAILABLE.as_u16() == status;
+        assert_eq!(self.headers.contains_key("retry-after"), retry);
+        let errors = problem["errors"].as_array().expect("errors");
+        errors
+            .iter()
+            .map(|error| {
+                let word = |name: &str| error[name].as_str().expect("a word").to_owned();
+                assert!(!word("detail").is_empty());
+                (word("pointer"), word("code"))
+            })
+            .collect()
+    }
+}

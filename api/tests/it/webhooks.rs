@@ -1,0 +1,277 @@
+//! Webhook endpoints, events and deliveries.
+
+use serde_json::{Value, json};
+
+use crate::platform::Platform;
+
+const URL: &str = "http://127.0.0.1:9/hook";
+
+fn word(value: &Value) -> &str {
+    value.as_str().expect("a word")
+}
+
+#[tokio::test]
+async fn an_endpoint_is_made_shown_changed_and_deleted() {
+    let platform = Platform::start().await;
+    let new = json!({"url": URL, "event_types": ["invoice.*"], "headers": {"x-a": "1"}});
+    let created = platform.client.post("/v1/webhook-endpoints", &new).await;
+    let mut endpoint = created.expect(201);
+    let path = format!("/v1/webhook-endpoints/{}", word(&endpoint["id"]));
+    assert_eq!(created.header("location"), path);
+    let secret = endpoint.as_object_mut().unwrap().remove("secret").unwrap();
+    assert!(word(&secret).starts_with("whsec_"));
+    assert_eq!(endpoint["status"], "active");
+    assert_eq!(platform.client.get(&path).await.expect(200), endpoint);
+    assert_eq!(
+        platform
+            .client
+            .get(&format!("{path}/secret"))
+            .await
+            .expect(200),
+        json!({"secret": secret})
+    );
+    let list = platform
+        .client
+        .get("/v1/webhook-endpoints")
+        .await
+        .expect(200);
+    assert_eq!(list, json!({"data": [endpoint], "next_cursor": null}));
+
+    let change = json!({"status": "paused", "headers": {}});
+    let changed = platform.client.patch(&path, &change).await.expect(200);
+    assert_eq!(
+        (&changed["status"], &changed["headers"]),
+        (&json!("paused"), &json!({}))
+    );
+    assert_eq!(changed["event_types"], json!(["invoice.*"]));
+    platform.client.patch(&path, &json!({})).await.expect(200);
+
+    platform.client.delete(&path).await.expect(204);
+    for answer in [
+        platform.client.delete(&path).await,
+        platform.client.get(&path).await,
+        platform.client.get(&format!("{path}/secret")).await,
+        platform.client.patch(&path, &json!({})).await,
+        platform.client.get("/v1/webhook-endpoints/ep_x").await,
+    ] {
+        answer.problem(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_listed_in_pages() {
+    let platform = Platform::start().await;
+    for _ in 0..5 {
+        let new = json!({"url": URL});
+        platform
+            .client
+            .post("/v1/webhook-endpoints", &new)
+            .await
+            .expect(201);
+    }
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/webhook-endpoints?limit=2{cursor}");
+        let page = platform.client.get(&path).await.expect(200);
+        ids.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| word(&item["id"]).to_owned()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), 5);
+    assert!(ids.windows(2).all(|pair| pair[0] > pair[1]), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_bad_endpoint_is_pointed_at() {
+    let platform = Platform::start().await;
+    let made = platform
+        .client
+        .post("/v1/webhook-endpoints", &json!({"url": URL}))
+        .await
+        .expect(201);
+    let path = format!("/v1/webhook-endpoints/{}", word(&made["id"]));
+    for (new, pointer) in [
+        (json!({"url": "http://10.0.0.1/"}), "/url"),
+        (json!({"url": "ftp://example.com"}), "/url"),
+        (json!({"url": 5}), "/url"),
+        (
+            json!({"url": URL, "event_types": ["a..b"]}),
+            "/event_types/0",
+        ),
+        (json!({"url": URL, "event_types": "a"}), "/event_types"),
+        (json!({"url": URL, "headers": {"a b": "x"}}), "/headers/a b"),
+        (json!({"url": URL, "headers": {"x": 1}}), "/headers/x"),
+        (json!({"url": URL, "headers": {"x": "\u{0}"}}), "/headers/x"),
+        (json!({"url": URL, "urll": 1}), "/urll"),
+    ] {
+        for answer in [
+            platform.client.post("/v1/webhook-endpoints", &new).await,
+            platform.client.patch(&path, &new).await,
+        ] {
+            let faults = answer.problem(422, "invalid");
+            assert_eq!(faults.len(), 1, "{}", answer.text);
+            assert_eq!(faults[0].0, pointer, "{}", answer.text);
+        }
+    }
+    let missing = platform
+        .client
+        .post("/v1/webhook-endpoints", &json!({"event_types": []}))
+        .await;
+    assert_eq!(
+        missing.problem(422, "invalid"),
+        [("/url".to_owned(), "missing".to_owned())]
+    );
+    let status = platform
+        .client
+        .patch(&path, &json!({"status": "off"}))
+        .await;
+    assert_eq!(
+        status.problem(422, "invalid"),
+        [("/status".to_owned(), "invalid".to_owned())]
+    );
+    let list = platform
+        .client
+        .get("/v1/webhook-endpoints")
+        .await
+        .expect(200);
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_makes_a_delivery_for_each_endpoint_that_takes_it() {
+    let platform = Platform::start().await;
+    let create = async |types: Value| {
+        let new = json!({"url": URL, "event_types": types});
+        let endpoint = platform
+            .client
+            .post("/v1/webhook-endpoints", &new)
+            .await
+            .expect(201);
+        word(&endpoint["id"]).to_owned()
+    };
+    let all = create(json!([])).await;
+    let invoices = create(json!(["invoice.*"])).await;
+    let _users = create(json!(["user.created"])).await;
+
+    let event = json!({"type": "invoice.paid", "data": {"n": 1}, "id": "order-1"});
+    let posted = platform.client.post("/v1/events", &event).await.expect(202);
+    assert_eq!(posted["id"], "order-1");
+    let deliveries = posted["deliveries"].as_array().unwrap();
+    let mut takers: Vec<&str> = deliveries
+        .iter()
+        .map(|made| word(&made["endpoint_id"]))
+        .collect();
+    takers.sort_unstable();
+    assert_eq!(takers, [all.as_str(), invoices.as_str()]);
+    assert_eq!(platform.jobs().await, 2);
+    for made in deliveries {
+        let path = format!("/v1/jobs/{}", word(&made["job_id"]));
+        let job = platform.client.get(&path).await.expect(200);
+        assert_eq!(job["kind"], "webhook.deliver");
+        let path = format!("/v1/deliveries/{}", word(&made["id"]));
+        let delivery = platform.client.get(&path).await.expect(200);
+        for name in ["id", "endpoint_id", "job_id"] {
+            assert_eq!(delivery[name], made[name], "{name}");
+        }
+        assert_eq!(
+            (&delivery["state"], &delivery["attempts"]),
+            (&json!("pending"), &json!(0))
+        );
+        let attempts = platform
+            .client
+            .get(&format!("{path}/attempts"))
+            .await
+            .expect(200);
+        assert_eq!(attempts, json!({"data": []}));
+    }
+    for (query, count) in [
+        ("", 2),
+        ("?event_id=order-1", 2),
+        ("?event_id=order-2", 0),
+        (&format!("?endpoint_id={all}"), 1),
+        (&format!("?endpoint_id={all}&state=pending&limit=1"), 1),
+        ("?state=failed", 0),
+    ] {
+        let page = platform
+            .client
+            .get(&format!("/v1/deliveries{query}"))
+            .await
+            .expect(200);
+        assert_eq!(page["data"].as_array().unwrap().len(), count, "{query}");
+    }
+
+    // The same event again is the same event; another one under its id is a conflict.
+    let again = platform.client.post("/v1/events", &event).await.expect(202);
+    assert_eq!(again["deliveries"].as_array().unwrap().len(), 2);
+    let other = json!({"type": "invoice.paid", "data": {"n": 2}, "id": "order-1"});
+    platform
+        .client
+        .post("/v1/events", &other)
+        .await
+        .problem(409, "conflict");
+    assert_eq!(platform.jobs().await, 2);
+}
+
+#[tokio::test]
+async fn a_bad_event_is_pointed_at() {
+    let platform = Platform::start().await;
+    for (event, expected) in [
+        (json!({}), vec!["/type", "/data"]),
+        (json!({"type": "a.b"}), vec!["/data"]),
+        (json!({"data": {}}), vec!["/type"]),
+        (
+            json!({"type": "a..b", "data": {}, "id": "a.b"}),
+            vec!["/type", "/id"],
+        ),
+        (
+            json!({"type": "a.b", "data": {"x": "\u{0}"}}),
+            vec!["/data/x"],
+        ),
+        (
+            json!({"type": "a.b", "data": "x".repeat(256 * 1024)}),
+            vec!["/data"],
+        ),
+        (
+            json!({"type": 1, "data": {}, "channels": []}),
+            vec!["/channels", "/type"],
+        ),
+    ] {
+        let answer = platform.client.post("/v1/events", &event).await;
+        let mut pointers: Vec<String> = answer
+            .problem(422, "invalid")
+            .into_iter()
+            .map(|(pointer, _)| pointer)
+            .collect();
+        pointers.sort();
+        let mut expected = expected;
+        expected.sort_unstable();
+        assert_eq!(pointers, expected, "{}", answer.text);
+    }
+    assert_eq!(platform.jobs().await, 0);
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_not_there_is_not_found() {
+    let platform = Platform::start().await;
+    for id in [
+        "dlv_01h455vb4pex5vsknk084sn02q",
+        "dlv_x",
+        "job_0000000000500",
+    ] {
+        platform
+            .client
+            .get(&format!("/v1/deliveries/{id}"))
+            .await
+            .problem(404, "not_found");
+        let path = format!("/v1/deliveries/{id}/attempts");
+        platform.client.get(&path).await.problem(404, "not_found");
+    }
+}

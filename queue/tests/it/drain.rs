@@ -1,0 +1,300 @@
+//! Stopping: runs in flight may finish, the rest goes back untouched, and it never hangs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_queue::job::{JobState, NewJob};
+use harkara_queue::{Handler, Verdict, WorkerOptions};
+use harkara_shared::database::query;
+use sqlx::{Postgres, Transaction};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::support::{
+    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, soon, until,
+};
+
+/// Options of a worker that hardly waits for its runs when it stops.
+fn hasty(concurrency: u32) -> WorkerOptions {
+    WorkerOptions {
+        drain: Duration::from_millis(50),
+        ..options(&[(QUEUE, concurrency)])
+    }
+}
+
+/// A handler that waits at a gate and logs who came through it.
+fn gated(gate: &Arc<Semaphore>, ended: &Log<u64>) -> Arc<dyn Handler> {
+    let (gate, ended) = (gate.clone(), ended.clone());
+    handler(move |run| {
+        let (gate, ended) = (gate.clone(), ended.clone());
+        async move {
+            gate.acquire().await.unwrap().forget();
+            ended.write(number(&run));
+            Verdict::done()
+        }
+    })
+}
+
+async fn running(stand: &Stand, jobs: i64) {
+    until(&format!("{jobs} jobs run"), async || {
+        stand
+            .count("select count(*) from queue.parcels where state = 'r'")
+            .await
+            == jobs
+    })
+    .await;
+}
+
+/// A database that answers nothing that has to do with jobs, until the transaction ends.
+async fn silence(stand: &Stand) -> Transaction<'static, Postgres> {
+    let mut tx = stand.pool().begin().await.unwrap();
+    query("lock table queue.leases, queue.queues, queue.parcels in access exclusive mode")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx
+}
+
+#[tokio::test]
+async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
+    let stand = Stand::new().await;
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    stand.enqueue_all((0..10).map(numbered).collect()).await;
+    let worker = stand.work_as(options(&[(QUEUE, 3)]), gated(&gate, &ended));
+    running(&stand, 3).await;
+    worker.tell();
+    gate.add_permits(10);
+    worker.stop().await;
+    assert_eq!(ended.len(), 3);
+    let states = "select count(*) from queue.parcels where state = 'd' and attempt = 1";
+    assert_eq!(stand.count(states).await, 3);
+    let states = "select count(*) from queue.parcels where state = 'a' and attempt = 0";
+    assert_eq!(stand.count(states).await, 7);
+    let closed = "select count(*) from queue.leases l join queue.workers w on w.id = l.worker_id
+        where l.closed_at is not null and w.stopped_at is not null";
+    assert_eq!(stand.count(closed).await, 1);
+}
+
+#[tokio::test]
+async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
+    struct Guard(mpsc::UnboundedSender<()>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.send(()).ok();
+        }
+    }
+    let stand = Stand::new().await;
+    let (dropped, mut drops) = mpsc::unbounded_channel();
+    let ids = stand.enqueue_all(
+        (0..5)
+            .map(|n| NewJob {
+                max_attempts: 1,
+                ..numbered(n)
+            })
+            .collect(),
+    );
+    let ids: Vec<_> = ids.await.iter().map(|answer| answer.id()).collect();
+    let worker = stand.work_as(
+        hasty(3),
+        handler(move |_| {
+            let guard = Guard(dropped.clone());
+            async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+                Verdict::done()
+            }
+        }),
+    );
+    running(&stand, 3).await;
+    worker.tell();
+    for _ in 0..3 {
+        soon("a handler is dropped", drops.recv()).await;
+    }
+    worker.stop().await;
+    for id in &ids {
+        let job = stand.job(*id).await;
+        assert_eq!(
+            (job.state, job.attempt, job.last_error),
+            (JobState::Ready, 0, None)
+        );
+        assert!(stand.attempts(*id).await.is_empty());
+    }
+    let open = "select count(*) from queue.leases where closed_at is null";
+    assert_eq!(stand.count(open).await, 0);
+
+    let worker = stand.work(doing_nothing());
+    for id in ids {
+        assert_eq!(stand.reaches(id, JobState::Succeeded).await.attempt, 1);
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
+    let stand = Stand::with_notify(false).await;
+    let id = stand.enqueue(job()).await.id();
+    let slow = WorkerOptions {
+        drain: Duration::from_secs(1),
+        ..hasty(1)
+    };
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let worker = stand.work_as(slow, gated(&gate, &ended));
+    running(&stand, 1).await;
+    worker.tell();
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    worker.stop().await;
+    assert_eq!(stand.state(id).await, JobState::Cancelled);
+}
+
+#[tokio::test]
+async fn told_to_stop_twice_a_worker_stops_once() {
+    let stand = Stand::new().await;
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    stand.enqueue(job()).await;
+    let worker = stand.work(gated(&gate, &ended));
+    running(&stand, 1).await;
+    worker.tell();
+    worker.tell();
+    gate.add_permits(1);
+    worker.stop().await;
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'd'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_worker_told_to_stop_before_it_has_begun_stops() {
+    let stand = Stand::new().await;
+    stand.enqueue(job()).await;
+    let worker = stand.work(doing_nothing());
+    worker.stop().await;
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'r'")
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
+    let stand = Stand::new().await;
+    let worker = stand.work_as(hasty(8), doing_nothing());
+    let first = stand.enqueue(job()).await.id();
+    stand.reaches(first, JobState::Succeeded).await;
+    // The next claim waits inside the database while the worker is told to stop.
+    let mut dam = stand.pool().begin().await.unwrap();
+    query("lock table queue.queues in access exclusive mode")
+        .execute(&mut *dam)
+        .await
+        .unwrap();
+    let ids: Vec<_> = {
+        let mut tx = stand.tx().await;
+        let answers = stand
+            .engine
+            .enqueue_all(&mut tx, stand.tenant, (0..5).map(numbered).collect())
+            .await;
+        tx.commit().await.unwrap();
+        answers.unwrap().iter().map(|answer| answer.id()).collect()
+    };
+    until("a claim is under way", async || {
+        stand
+            .count(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'
+                   and query like '-- Claims%'",
+            )
+            .await
+            == 1
+    })
+    .await;
+    worker.tell();
+    dam.commit().await.unwrap();
+    worker.stop().await;
+    for id in ids {
+        let job = stand.job(id).await;
+        let untouched = (job.state, job.attempt) == (JobState::Ready, 0);
+        assert!(untouched || job.state == JobState::Succeeded, "{job:?}");
+    }
+    let open = "select count(*) from queue.leases where closed_at is null";
+    assert_eq!(stand.count(open).await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_stops_when_the_database_answers_no_more() {
+    let stand = Stand::new().await;
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    stand.enqueue_all((0..4).map(numbered).collect()).await;
+    let worker = stand.work_as(hasty(3), gated(&gate, &ended));
+    running(&stand, 3).await;
+    let silence = silence(&stand).await;
+    gate.add_permits(1);
+    ended.holds(1).await;
+    worker.stop().await;
+    drop(silence);
+}
+
+#[tokio::test]
+async fn a_worker_stops_when_its_pool_is_closed() {
+    let stand = Stand::new().await;
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    stand.enqueue_all((0..4).map(numbered).collect()).await;
+    let pool = sqlx::PgPool::connect(&stand.database.url()).await.unwrap();
+    let engine = harkara_queue::Engine::new(pool.clone(), true);
+    let worker = crate::support::Working::start(engine, hasty(3), gated(&gate, &ended));
+    running(&stand, 3).await;
+    let closing = tokio::spawn(async move { pool.close().await });
+    gate.add_permits(1);
+    ended.holds(1).await;
+    worker.stop().await;
+    soon("the pool is closed", closing).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_finds_no_database_at_all_stops() {
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .acquire_timeout(Duration::from_secs(1))
+        .connect_lazy("postgres://nobody@127.0.0.1:1/nothing")
+        .unwrap();
+    let engine = harkara_queue::Engine::new(pool, true);
+    let worker = crate::support::Working::start(engine, hasty(3), doing_nothing());
+    tokio::task::yield_now().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
+    let stand = Stand::new().await;
+    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let all: Vec<u64> = (0..3000).collect();
+    stand
+        .enqueue_all(all.iter().copied().map(numbered).collect())
+        .await;
+    let worker = stand.work_as(hasty(3000), gated(&gate, &ended));
+    running(&stand, 3000).await;
+    let silence = silence(&stand).await;
+    gate.add_permits(3000);
+    ended.holds(3000).await;
+    worker.stop().await;
+    drop(silence);
+
+    // None is lost: what was not written runs again once the lease is over.
+    stand
+        .execute("update queue.leases set expires_at = now() - interval '1 second'")
+        .await;
+    stand.engine.rescue().await.unwrap();
+    gate.add_permits(3000);
+    let next = stand.work_as(options(&[(QUEUE, 500)]), gated(&gate, &ended));
+    stand.is_quiet().await;
+    next.stop().await;
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'd'")
+            .await,
+        3000
+    );
+}

@@ -1,0 +1,226 @@
+//! Faults of the database while a worker works: it survives all of them and loses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_queue::job::{JobState, NewJob};
+use harkara_queue::{Engine, Verdict, WorkerOptions};
+use harkara_shared::database::query_scalar;
+use harkara_test_database::OwnCluster;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::Semaphore;
+
+use crate::support::{
+    Log, QUEUE, Stand, Working, doing_nothing, handler, job, number, numbered, options, soon, until,
+};
+
+/// A pool that can be told from others by its name.
+fn named_pool(url: &str) -> PgPool {
+    let options: PgConnectOptions = url.parse().unwrap();
+    PgPoolOptions::new()
+        .max_connections(10)
+        .connect_lazy_with(options.application_name("worker under test"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_connections_are_cut_again_and_again_runs_every_job_once() {
+    const JOBS: u64 = 5_000;
+    let stand = Stand::new().await;
+    let all: Vec<NewJob> = (0..JOBS).map(numbered).collect();
+    for batch in all.chunks(500) {
+        stand.enqueue_all(batch.to_vec()).await;
+    }
+    let runs = Log::new();
+    let noted = runs.clone();
+    let engine = Engine::new(named_pool(&stand.database.url()), true);
+    let worker = Working::start(
+        engine,
+        options(&[(QUEUE, 32)]),
+        handler(move |run| {
+            noted.write(number(&run));
+            async {
+                tokio::task::yield_now().await;
+                Verdict::done()
+            }
+        }),
+    );
+    let mut cuts = 0;
+    let mut seen = 0;
+    while seen < usize::try_from(JOBS).unwrap() {
+        let next = (seen + 150).min(usize::try_from(JOBS).unwrap());
+        runs.holds(next).await;
+        seen = runs.len();
+        cuts += stand
+            .count(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and application_name = 'worker under test'",
+            )
+            .await;
+    }
+    assert!(cuts >= 20, "{cuts} connections were cut");
+    stand.is_quiet().await;
+    worker.stop().await;
+    let succeeded = "select count(*) from queue.parcels where state = 'd' and attempt = 1";
+    assert_eq!(stand.count(succeeded).await, i64::try_from(JOBS).unwrap());
+    assert_eq!(
+        stand.count("select count(*) from queue.leases").await,
+        1,
+        "no lease was lost"
+    );
+    let mut runs = runs.read();
+    runs.sort_unstable();
+    assert_eq!(runs, (0..JOBS).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_crashes_and_comes_back_loses_no_job() {
+    const JOBS: u64 = 2_000;
+    let mut cluster = OwnCluster::start().await;
+    let pool = cluster.pool();
+    let engine = Engine::new(pool.clone(), true);
+    let tenant = harkara_shared::id::TenantId::new();
+    let mut tx = pool.begin().await.unwrap();
+    engine
+        .enqueue_all(&mut tx, tenant, (0..JOBS).map(numbered).collect())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = Working::start(
+        engine.clone(),
+        WorkerOptions {
+            lease: Duration::from_secs(3),
+            ..options(&[(QUEUE, 16)])
+        },
+        handler(move |run| {
+            noted.write(number(&run));
+            async { Verdict::done() }
+        }),
+    );
+    for stop in 1..=2 {
+        runs.holds(400 * stop).await;
+        cluster.stop_immediate().await;
+        cluster.start_again().await;
+    }
+    let left = "select count(*) from queue.parcels where state in ('s', 'a', 'r')";
+    until("all jobs finish", async || {
+        matches!(query_scalar::<i64>(left).fetch_one(&pool).await, Ok(0))
+    })
+    .await;
+    worker.stop().await;
+    let succeeded = "select count(*) from queue.parcels where state = 'd'";
+    let succeeded: i64 = query_scalar(succeeded).fetch_one(&pool).await.unwrap();
+    assert_eq!(succeeded, i64::try_from(JOBS).unwrap());
+    let mut runs = runs.read();
+    let again = runs.len() - usize::try_from(JOBS).unwrap();
+    runs.sort_unstable();
+    runs.dedup();
+    assert_eq!(runs, (0..JOBS).collect::<Vec<u64>>(), "each at least once");
+    // Only what was in flight at a crash may run again: what runs, and a batch of its outcomes.
+    assert!(again <= 2 * (16 + 500), "{again} runs too many");
+}
+
+#[tokio::test]
+async fn a_worker_started_before_its_database_begins_when_that_comes() {
+    let mut cluster = OwnCluster::start().await;
+    let pool = cluster.pool();
+    let engine = Engine::new(pool.clone(), true);
+    let tenant = harkara_shared::id::TenantId::new();
+    let mut connection = pool.acquire().await.unwrap();
+    let id = engine
+        .enqueue(&mut connection, tenant, job())
+        .await
+        .unwrap()
+        .id();
+    drop(connection);
+    cluster.stop_immediate().await;
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = Working::start(
+        engine,
+        options(&[(QUEUE, 1)]),
+        handler(move |run| {
+            noted.write(run.job.id);
+            async { Verdict::done() }
+        }),
+    );
+    cluster.start_again().await;
+    runs.holds(1).await;
+    worker.stop().await;
+    assert_eq!(runs.read(), [id]);
+}
+
+#[tokio::test]
+async fn a_queue_whose_number_cannot_be_learnt_at_first_is_served_later() {
+    let stand = Stand::new().await;
+    stand.execute("create sequence public.refusals").await;
+    stand
+        .execute(
+            "create function public.refuse() returns trigger language plpgsql as $$
+             begin perform nextval('public.refusals'); raise exception 'not now'; end $$",
+        )
+        .await;
+    stand
+        .execute(
+            "create trigger refuse before insert on queue.queues
+             for each row when (new.name = 'second') execute function public.refuse()",
+        )
+        .await;
+    let worker = stand.work_as(options(&[("first", 1), ("second", 1)]), doing_nothing());
+    until("the worker has been refused", async || {
+        stand
+            .count("select last_value - 1 + is_called::int from public.refusals")
+            .await
+            >= 1
+    })
+    .await;
+    stand.execute("drop trigger refuse on queue.queues").await;
+    for queue in ["first", "second"] {
+        let id = stand
+            .enqueue(NewJob {
+                queue: queue.to_owned(),
+                ..job()
+            })
+            .await
+            .id();
+        stand.reaches(id, JobState::Succeeded).await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_waits_for_a_database_that_is_away() {
+    let stand = Stand::new().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let behind = gate.clone();
+    let pool = named_pool(&stand.database.url());
+    let worker = Working::start(
+        Engine::new(pool, true),
+        options(&[(QUEUE, 1)]),
+        handler(move |_| {
+            let gate = behind.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Verdict::done()
+            }
+        }),
+    );
+    let id = stand.enqueue(job()).await.id();
+    stand.reaches(id, JobState::Running).await;
+    // The worker's connections are cut as fast as it makes them while the run ends.
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+        where datname = current_database() and application_name = 'worker under test'";
+    let mut cuts = stand.count(cut).await;
+    gate.add_permits(1);
+    soon("cutting", async {
+        while cuts < 30 {
+            cuts += stand.count(cut).await;
+        }
+    })
+    .await;
+    assert_eq!(stand.reaches(id, JobState::Succeeded).await.attempt, 1);
+    worker.stop().await;
+}

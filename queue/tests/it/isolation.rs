@@ -1,0 +1,177 @@
+//! Isolation: a tenant's transaction reaches nothing of another tenant.
+
+use harkara_queue::job::{JobState, NewJob, Unique};
+use harkara_queue::read::{self, JobFilter};
+use harkara_queue::{Changed, Error, Verdict};
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::id::{JobId, TenantId};
+
+use crate::support::{Stand, error, handler, job};
+
+/// A job that has left something in every table: a lane, a key, labels, an attempt.
+async fn rich_job(stand: &Stand) -> JobId {
+    let worker = stand.work(handler(async |_| Verdict::Snooze {
+        wait: std::time::Duration::from_secs(3600),
+        reason: error("later"),
+    }));
+    let rich = NewJob {
+        unique: Some(Unique {
+            key: "secret".to_owned(),
+            hold: None,
+        }),
+        tags: vec!["secret".to_owned()],
+        ..job()
+    };
+    let id = stand.enqueue(rich).await.id();
+    crate::support::until("the job was put off", async || {
+        !stand.attempts(id).await.is_empty()
+    })
+    .await;
+    worker.stop().await;
+    id
+}
+
+#[tokio::test]
+async fn a_tenant_cannot_see_or_touch_anothers_job() {
+    let stand = Stand::new().await;
+    let id = rich_job(&stand).await;
+    let stranger = TenantId::new();
+    stand.enqueue_for(stranger, vec![job()]).await;
+
+    let mut tx = TenantTx::begin(&stand.pool(), stranger).await.unwrap();
+    assert!(read::job(&mut tx, id).await.unwrap().is_none());
+    assert!(read::jobs(&mut tx, &[id]).await.unwrap().is_empty());
+    assert!(read::attempts(&mut tx, id).await.unwrap().is_none());
+    for asked_for in [stand.tenant, stranger] {
+        for filter in [
+            JobFilter::default(),
+            JobFilter {
+                tag: Some("secret".to_owned()),
+                ..JobFilter::default()
+            },
+            JobFilter {
+                unique_key: Some("secret".to_owned()),
+                ..JobFilter::default()
+            },
+        ] {
+            let page = read::list(&mut tx, asked_for, &filter, None, 100)
+                .await
+                .unwrap();
+            assert!(
+                page.iter()
+                    .all(|job| job.tenant_id == stranger && job.id != id)
+            );
+        }
+    }
+    assert_eq!(
+        stand.engine.cancel(&mut tx, id).await.unwrap(),
+        Changed::NotFound
+    );
+    assert_eq!(
+        stand.engine.retry(&mut tx, id).await.unwrap(),
+        Changed::NotFound
+    );
+    tx.commit().await.unwrap();
+    assert_eq!(stand.state(id).await, JobState::Scheduled);
+}
+
+#[tokio::test]
+async fn a_tenants_transaction_cannot_enqueue_for_another() {
+    let stand = Stand::new().await;
+    let other = TenantId::new();
+    stand.enqueue_for(other, vec![job()]).await;
+    let mut tx = stand.tx().await;
+    let refused = stand
+        .engine
+        .enqueue(&mut tx, other, job())
+        .await
+        .unwrap_err();
+    let Error::Database(sqlx::Error::Database(refused)) = refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(refused.code().as_deref(), Some("42501"));
+    drop(tx);
+
+    let mut tx = stand.tx().await;
+    let moved = "update queue.parcels set tenant = 1 - tenant";
+    assert_eq!(
+        query(moved)
+            .execute(&mut *tx)
+            .await
+            .unwrap()
+            .rows_affected(),
+        0
+    );
+    drop(tx);
+    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+}
+
+#[tokio::test]
+async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
+    let stand = Stand::new().await;
+    rich_job(&stand).await;
+    stand
+        .execute(
+            "create function public.visible(of regclass) returns bigint language plpgsql as $$
+             declare seen bigint;
+             begin execute format('select count(*) from %s', of) into seen; return seen;
+             exception when insufficient_privilege then return 0; end $$",
+        )
+        .await;
+    let tables = "select c.oid::regclass::text, public.visible(c.oid::regclass) from pg_class c
+        where c.relkind in ('r', 'p') and c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace)
+          and (c.relname = 'tenants' or exists (
+              select from pg_attribute a
+              where a.attrelid = c.oid and a.attname in ('tenant', 'tenant_id') and not a.attisdropped
+          ))";
+    let all: Vec<(String, i64)> = query_as(tables).fetch_all(&stand.pool()).await.unwrap();
+    for table in [
+        "queue.parcels",
+        "queue.attempts",
+        "queue.unique_keys",
+        "queue.labels",
+    ] {
+        assert!(
+            all.iter().any(|(name, rows)| name == table && *rows > 0),
+            "{table} is empty"
+        );
+    }
+    let mut tx = stand.pool().begin().await.unwrap();
+    query("set local role harkara_app")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let seen: Vec<(String, i64)> = query_as(tables).fetch_all(&mut *tx).await.unwrap();
+    for (table, rows) in seen {
+        assert_eq!(rows, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn every_table_with_a_tenant_is_guarded() {
+    let stand = Stand::new().await;
+    let bare: Vec<String> = query_scalar(
+        "select format('%s: enabled %s, forced %s, policies %s', c.oid::regclass,
+            c.relrowsecurity, c.relforcerowsecurity,
+            (select count(*) from pg_policy p where p.polrelid = c.oid))
+         from pg_class c
+         where c.relkind in ('r', 'p')
+           and c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace)
+           and exists (
+               select from pg_attribute a
+               where a.attrelid = c.oid and a.attname in ('tenant', 'tenant_id')
+                 and not a.attisdropped
+           )
+           and not (
+               c.relrowsecurity and c.relforcerowsecurity
+               and (c.relispartition or exists (select from pg_policy p where p.polrelid = c.oid))
+           )",
+    )
+    .fetch_all(&stand.pool())
+    .await
+    .unwrap();
+    assert!(bare.is_empty(), "{bare:#?}");
+    let guarded = "select count(*) from pg_class c
+        where c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace) and c.relrowsecurity";
+    assert!(stand.count(guarded).await > 10, "the catalogue was read");
+}

@@ -1,0 +1,182 @@
+//! Every statement is prepared against the migrated schema, and the hot ones find their rows by an
+//! index however much lies in the tables.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements are read from the files the engine includes, and explained"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harkara_shared::database::query_scalar;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr};
+
+use crate::support::{Stand, job};
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The statements' names and texts.
+fn statements() -> Vec<(String, String)> {
+    let files = fs::read_dir(source().join("sql"))
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let mut statements: Vec<(String, String)> = files
+        .map(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(file).unwrap())
+        })
+        .collect();
+    statements.sort();
+    statements
+}
+
+/// All Rust text of the crate.
+fn rust(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &rust(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_schema_and_is_used() {
+    let stand = Stand::new().await;
+    let mut connection = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let rust = rust(&source());
+    let statements = statements();
+    assert!(statements.len() > 20);
+    for (name, sql) in statements {
+        assert!(
+            rust.contains(&format!("sql/{name}\"")),
+            "no source names {name}"
+        );
+        assert!(sql.starts_with("-- "), "{name} does not say what it does");
+        let prepared = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+        prepared.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// Tables no statement may read from end to end.
+const LARGE: [&str; 5] = ["parcels", "unique_keys", "labels", "leases", "attempts"];
+
+/// A database as it is after a while: much history, some of everything else.
+async fn well_used() -> Stand {
+    let stand = Stand::new().await;
+    let elsewhere = harkara_shared::id::TenantId::new();
+    stand.enqueue(job()).await;
+    stand.enqueue_for(elsewhere, vec![job()]).await;
+    for filling in [
+        "insert into queue.workers (id, host, pid, version, queues)
+         select gen_random_uuid(), 'h', 1, '0', '{}' from generate_series(1, 2000)",
+        "insert into queue.leases (worker_id, expires_at, closed_at)
+         select id, now() - interval '1 day', now() from queue.workers",
+        "update queue.leases set closed_at = null, expires_at = now() + interval '30 seconds'
+         where id > 1990",
+        "insert into queue.parcels (id, lane, run_at, queue, tenant, kind, priority, max_attempts,
+            state, keyed, body, lease, token, attempt, started_at, finished_at, created_at)
+         select nextval('queue.parcel_id'), 1 + g % 2, at, 1, 1 + g % 2, 1, 5, 3,
+            state, g % 10 = 0, array['\\x7b7d'::bytea],
+            case when state in ('r', 'd') then 1990 + g % 10 end,
+            case when state = 'r' then g end, 1, at,
+            case when state = 'd' then at end, at
+         from generate_series(1, 60500) g
+         cross join lateral (select case
+            when g <= 50000 then 'd' when g <= 55000 then 'a' when g <= 60000 then 's' else 'r'
+         end::\"char\" as state) s
+         cross join lateral (select now() - g * interval '10 seconds'
+            + case when state = 's' then interval '30 days' else '0' end as at) t",
+        "insert into queue.unique_keys (tenant, kind, key, job_id, expires_at)
+         select tenant, kind, id::text, id * 1024, 'infinity' from queue.parcels where keyed",
+        "insert into queue.labels (tenant, name, value, job_id)
+         select tenant, 'tag', 't' || id % 100, id * 1024 from queue.parcels where id % 3 = 0",
+    ] {
+        stand.execute(filling).await;
+    }
+    let mut superuser = PgConnection::connect(&stand.database.superuser_url())
+        .await
+        .unwrap();
+    superuser.execute("vacuum analyze").await.unwrap();
+    stand
+}
+
+/// Every node of a plan that reads a large table from end to end.
+fn scans(plan: &Value, found: &mut Vec<String>) {
+    match plan {
+        Value::Array(items) => items.iter().for_each(|item| scans(item, found)),
+        Value::Object(node) => {
+            let text = |name: &str| node.get(name).and_then(Value::as_str).unwrap_or_default();
+            let table = text("Relation Name");
+            let large = LARGE.contains(&table) || table.starts_with("attempts_");
+            if text("Node Type") == "Seq Scan" && large {
+                found.push(table.to_owned());
+            }
+            node.values().for_each(|value| scans(value, found));
+        }
+        _ => {}
+    }
+}
+
+/// The plan made without knowing any parameter, as a prepared statement's plan is in the long run.
+async fn generic_plan(connection: &mut PgConnection, name: &str, sql: &str) -> Value {
+    let handle = name.trim_end_matches(".sql");
+    connection
+        .execute(AssertSqlSafe(format!("prepare {handle} as {sql}")))
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let parameters: i32 = query_scalar(
+        "select cardinality(parameter_types) from pg_prepared_statements where name = $1",
+    )
+    .bind(handle)
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    let nulls = vec!["null"; usize::try_from(parameters).unwrap()].join(", ");
+    let arguments = if nulls.is_empty() {
+        nulls
+    } else {
+        format!("({nulls})")
+    };
+    let explain = format!("explain (format json) execute {handle}{arguments}");
+    let row = connection.fetch_one(AssertSqlSafe(explain)).await.unwrap();
+    row.get::<Value, _>(0)
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_large_table_from_end_to_end() {
+    let stand = well_used().await;
+    // Engine statements run as the login role, those of tenants' transactions as harkara_app.
+    for role in ["harkara_engine", "harkara_app"] {
+        let mut connection = PgConnection::connect(&stand.database.url()).await.unwrap();
+        let settings = format!(
+            "set plan_cache_mode = force_generic_plan; set jit = off; set role {role};
+             set app.tenant_id = '{}'",
+            stand.tenant.as_uuid()
+        );
+        connection.execute(AssertSqlSafe(settings)).await.unwrap();
+        for (name, sql) in statements() {
+            let tenants = [
+                "get_", "list_", "cancel_", "retry_", "insert_", "take_", "find_",
+            ];
+            if role == "harkara_app" && !tenants.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            let plan = generic_plan(&mut connection, &name, &sql).await;
+            let mut found = Vec::new();
+            scans(&plan, &mut found);
+            assert!(
+                found.is_empty(),
+                "{name} as {role} scans {found:?}:\n{plan:#}"
+            );
+        }
+    }
+}

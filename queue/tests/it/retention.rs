@@ -1,0 +1,281 @@
+//! Retention: what is old goes with all that belongs to it, the rest stays.
+
+use std::time::Duration;
+
+use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
+use harkara_queue::{Removed, Retention, Verdict};
+use harkara_shared::id::JobId;
+
+use crate::support::{Stand, error, handler, job, number, numbered};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// One job in each final state, tagged and with a key that is held for ten days.
+async fn finished(stand: &Stand) -> [JobId; 3] {
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => Verdict::done(),
+        1 => Verdict::Cancelled,
+        _ => Verdict::Dead {
+            error: error("gone"),
+        },
+    }));
+    let jobs = (0..3).map(|n| NewJob {
+        tags: vec!["red".to_owned()],
+        unique: Some(Unique {
+            key: format!("k{n}"),
+            hold: Some(DAY * 10),
+        }),
+        ..numbered(n)
+    });
+    let ids: Vec<JobId> = stand
+        .enqueue_all(jobs.collect())
+        .await
+        .iter()
+        .map(|a| a.id())
+        .collect();
+    stand.is_quiet().await;
+    worker.stop().await;
+    [ids[0], ids[1], ids[2]]
+}
+
+#[tokio::test]
+async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
+    let stand = Stand::new().await;
+    let old = finished(&stand).await;
+    stand
+        .execute(
+            "update queue.parcels set finished_at = now() - case state
+                when 'x' then interval '31 days' else interval '8 days' end",
+        )
+        .await;
+    stand
+        .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
+        .await;
+    stand
+        .execute("update queue.workers set last_seen_at = now() - interval '31 days'")
+        .await;
+    let at = stand.now().await + chrono::Duration::days(400);
+    let waiting = stand
+        .enqueue(NewJob {
+            run_at: Some(at),
+            ..job()
+        })
+        .await
+        .id();
+    stand
+        .execute(
+            "update queue.parcels set created_at = now() - interval '400 days' where state = 's'",
+        )
+        .await;
+    let young = finished_again(&stand).await;
+
+    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    assert_eq!(
+        removed,
+        Removed {
+            jobs: 3,
+            unique_keys: 0,
+            workers: 1,
+            attempt_days: 0
+        }
+    );
+    let mut tx = stand.tx().await;
+    for id in old {
+        assert!(
+            harkara_queue::read::job(&mut tx, id)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+    drop(tx);
+    assert_eq!(stand.state(waiting).await, JobState::Scheduled);
+    assert_eq!(stand.state(young).await, JobState::Dead);
+    // Of labels and keys only those of the young job are left.
+    assert_eq!(stand.count("select count(*) from queue.labels").await, 2);
+    assert_eq!(
+        stand.count("select count(*) from queue.unique_keys").await,
+        1
+    );
+    assert_eq!(stand.count("select count(*) from queue.workers").await, 1);
+
+    let again = stand.engine.retain(Retention::default()).await.unwrap();
+    assert_eq!(again, Removed::default());
+}
+
+/// A job that died eight days ago: old for a success, young for a dead one.
+async fn finished_again(stand: &Stand) -> JobId {
+    let worker = stand.work(handler(async |_| Verdict::Dead {
+        error: error("gone"),
+    }));
+    let young = NewJob {
+        tags: vec!["red".to_owned()],
+        unique: Some(Unique {
+            key: "young".to_owned(),
+            hold: Some(DAY),
+        }),
+        ..job()
+    };
+    let id = stand.enqueue(young).await.id();
+    stand.reaches(id, JobState::Dead).await;
+    worker.stop().await;
+    stand
+        .execute(
+            "update queue.parcels set finished_at = now() - interval '8 days'
+             where state = 'x' and finished_at > now() - interval '1 day'",
+        )
+        .await;
+    id
+}
+
+#[tokio::test]
+async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
+    let stand = Stand::new().await;
+    let old = finished(&stand).await;
+    stand
+        .execute("update queue.parcels set finished_at = now() - interval '31 days'")
+        .await;
+    assert_eq!(
+        stand.engine.retain(Retention::default()).await.unwrap(),
+        Removed::default()
+    );
+    for (n, id) in old.iter().enumerate() {
+        let unique = Some(Unique {
+            key: format!("k{n}"),
+            hold: Some(DAY * 10),
+        });
+        let answer = stand.enqueue(NewJob { unique, ..job() }).await;
+        assert_eq!(answer, Enqueued::Existing(*id));
+        stand.job(*id).await;
+    }
+    stand
+        .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
+        .await;
+    assert_eq!(
+        stand
+            .engine
+            .retain(Retention::default())
+            .await
+            .unwrap()
+            .jobs,
+        3
+    );
+    assert_eq!(
+        stand.count("select count(*) from queue.unique_keys").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn more_than_a_batch_is_removed_in_one_call() {
+    let stand = Stand::new().await;
+    stand.enqueue_all((0..2500).map(numbered).collect()).await;
+    stand
+        .execute("update queue.parcels set state = 'd', finished_at = now() - interval '8 days'")
+        .await;
+    assert_eq!(
+        stand
+            .engine
+            .retain(Retention::default())
+            .await
+            .unwrap()
+            .jobs,
+        2500
+    );
+    assert_eq!(stand.count("select count(*) from queue.parcels").await, 0);
+}
+
+#[tokio::test]
+async fn keys_whose_time_is_over_go_without_their_jobs() {
+    let stand = Stand::new().await;
+    for (key, hold) in [("a", Some(DAY)), ("b", None), ("c", Some(DAY))] {
+        let unique = Some(Unique {
+            key: key.to_owned(),
+            hold,
+        });
+        stand.enqueue(NewJob { unique, ..job() }).await;
+    }
+    stand
+        .execute(
+            "update queue.unique_keys set expires_at = now() - interval '1 second' where key = 'a'",
+        )
+        .await;
+    assert_eq!(
+        stand
+            .engine
+            .retain(Retention::default())
+            .await
+            .unwrap()
+            .unique_keys,
+        1
+    );
+    assert_eq!(
+        stand.count("select count(*) from queue.unique_keys").await,
+        2
+    );
+    assert_eq!(stand.count("select count(*) from queue.parcels").await, 3);
+}
+
+#[tokio::test]
+async fn days_of_attempts_are_dropped_and_made() {
+    let stand = Stand::new().await;
+    stand
+        .execute(
+            "create table queue.attempts_20200101 partition of queue.attempts
+             for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00')",
+        )
+        .await;
+    stand
+        .execute(
+            "do $$ begin execute format('drop table queue.attempts_%s',
+                to_char((now() at time zone 'utc')::date + 3, 'YYYYMMDD')); end $$",
+        )
+        .await;
+    stand
+        .execute(
+            "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
+             select 1024, 1, at, at, 'lost'
+             from unnest(array[now() - interval '40 days', now() - interval '20 days', now()]) at",
+        )
+        .await;
+    let days = "select count(*) from pg_inherits where inhparent = 'queue.attempts'::regclass";
+    assert_eq!(stand.count(days).await, 9);
+
+    // Two at once, as two schedulers might.
+    let (one, other) = tokio::join!(
+        stand.engine.retain(Retention::default()),
+        stand.engine.retain(Retention::default()),
+    );
+    assert_eq!(one.unwrap().attempt_days + other.unwrap().attempt_days, 1);
+    assert_eq!(
+        stand.count(days).await,
+        9,
+        "today, seven more days and the rest"
+    );
+    let guarded = "select count(*) from pg_class c join pg_inherits i on i.inhrelid = c.oid
+        where i.inhparent = 'queue.attempts'::regclass
+          and c.relrowsecurity and c.relforcerowsecurity";
+    assert_eq!(stand.count(guarded).await, 9);
+    assert_eq!(stand.count("select count(*) from queue.attempts").await, 2);
+    assert_eq!(
+        stand.engine.retain(Retention::default()).await.unwrap(),
+        Removed::default()
+    );
+}
+
+#[tokio::test]
+async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
+    let stand = Stand::new().await;
+    stand
+        .execute(
+            "do $$ begin execute format('drop table queue.attempts_%s',
+                to_char((now() at time zone 'utc')::date, 'YYYYMMDD')); end $$",
+        )
+        .await;
+    let attempt = "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
+        values (1024, 1, now(), now(), 'lost')";
+    stand.execute(attempt).await;
+    stand.engine.retain(Retention::default()).await.unwrap();
+    stand.execute(attempt).await;
+    assert_eq!(stand.count("select count(*) from queue.attempts").await, 2);
+}
