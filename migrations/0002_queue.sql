@@ -149,6 +149,8 @@ declare
     part record;
     dropped int4 := 0;
 begin
+    -- One at a time; readers and writers go on.
+    lock table queue.attempts in share update exclusive mode;
     for day in select (now() at time zone 'utc')::date + g from generate_series(0, ahead) g loop
         if to_regclass(format('queue.attempts_%s', to_char(day, 'YYYYMMDD'))) is null then
             begin
@@ -234,6 +236,12 @@ begin
             target
         );
     end loop;
+    -- A tenant knows its own number; how many others there are, and who, is none of its business.
+    alter table queue.tenants enable row level security;
+    alter table queue.tenants force row level security;
+    create policy tenant_rows on queue.tenants to harkara_app
+        using (id = app.current_tenant()) with check (false);
+    create policy engine_rows on queue.tenants to harkara_engine using (true) with check (true);
 end
 $$;
 

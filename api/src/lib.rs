@@ -24,5 +24,5 @@ mod state;
 mod time;
 
 pub use routes::router;
-pub use server::{run, serve};
+pub use server::{NEEDED, run, serve};
 pub use state::ApiState;

@@ -1,15 +1,18 @@
-//! The API's process: see the library.
+//! `harkara-api`: see the library of this crate.
 
 use std::process::ExitCode;
 
 use harkara_shared::config::Settings;
-use harkara_shared::process::exit;
+use harkara_shared::{process, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Settings::from_environment() {
-        Ok(settings) => harkara_api::run(settings).await,
-        Err(errors) => Err(errors.into()),
+    let result = match Settings::from_environment(harkara_api::NEEDED) {
+        Ok(settings) => {
+            telemetry::start_log(&settings);
+            harkara_api::run(settings).await
+        }
+        Err(mistakes) => Err(mistakes.into()),
     };
-    exit(result)
+    process::exit(result)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use harkara_queue::Engine;
-use harkara_shared::config::{ConfigErrors, Needed, Settings};
+use harkara_shared::config::{Needed, Settings};
 use harkara_shared::database;
 use harkara_shared::egress::Egress;
 use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
-use harkara_shared::telemetry;
+use harkara_shared::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -49,19 +49,19 @@ pub async fn serve(
     }
 }
 
+/// What [`run`] cannot do without.
+pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
+
 /// What the binary does: listens, waits for its database, and serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`ConfigErrors`] when settings are missing; others when the address is taken, the database is not
-/// there for a minute, or its schema is not the one of this release.
+/// When settings are missing, the address is taken, the database is not there for a minute, or its
+/// schema is not the one of this release.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    telemetry::start_log(&settings);
-    settings.require(&[Needed::Database, Needed::MasterKey])?;
-    let (Some(database), Some(keys)) = (&settings.database, settings.master_keys.clone()) else {
-        // `require` has just said that they are there.
-        return Err(ConfigErrors(Vec::new()).into());
-    };
-    let pool = database::pool(database, "harkara-api")?;
+    let database = settings.database.clone().context("DATABASE_URL")?;
+    let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
+    let _metrics = Metrics::of_process();
+    let pool = database::pool(&database, "harkara-api")?;
     let egress = Egress::new(settings.egress_allow.clone())?;
     let stop = process::stop_on_signal()?;
     let listener = process::bind(settings.api_addr).await?;

@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let settings = Settings::from_environment()?;
+    let settings = Settings::from_environment(&[])?;
     match cli.command {
         None => {
             let default = UpArgs {

@@ -198,8 +198,6 @@ impl Handler for Catalogue {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -240,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_worker_serves_the_queue_of_every_kind_by_default() {
-        let settings = Settings::read(Default::default()).unwrap();
+        let settings = Settings::read(Default::default(), &[]).unwrap();
         for kind in KINDS {
             let served = settings.worker_queues.iter().any(|queue| queue.queue == kind.queue);
             assert!(served, "nobody serves `{}`, the queue of {}", kind.queue, kind.name);

@@ -120,7 +120,14 @@ struct Row {
     run_at: Option<DateTime<Utc>>,
     started_at: Option<DateTime<Utc>>,
     lo: Option<i16>,
+    token: Option<i64>,
     body: Option<Vec<u8>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct VisitRow {
+    #[sqlx(flatten)]
+    row: Row,
     visited: i32,
     lanes: i64,
     last: i64,
@@ -128,7 +135,7 @@ struct Row {
 
 impl Row {
     /// `None` for a visit that found every parcel taken by a neighbour.
-    fn claimed(self, lease: i64, token: i64) -> Option<Claimed> {
+    fn claimed(self, lease: i64) -> Option<Claimed> {
         let parcel = self.id?;
         let body = self.body.unwrap_or_default();
         Some(Claimed {
@@ -140,7 +147,7 @@ impl Row {
             run_at: self.run_at?,
             started_at: self.started_at?,
             parcel,
-            token,
+            token: self.token?,
             lease,
             queue: self.queue?,
             deferrals: u16::try_from(self.deferrals?).unwrap_or_default(),
@@ -154,39 +161,52 @@ impl Engine {
     /// lease is no longer alive.
     ///
     /// The claim commits without waiting for the disk: a claim lost in a crash of the database is
-    /// only claimed again, and a durable settlement makes the claim before it durable too.
+    /// only claimed again, and a durable settlement makes the claim before it durable too. It is one
+    /// statement and its own transaction, so that it is made or not made, whatever becomes of the
+    /// caller; one whose answer is lost is found by [`Engine::recall`].
     pub(crate) async fn claim(&self, lease: i64, wants: &[Want]) -> Result<Claim, Error> {
         let token: i64 = rand::rng().random_range(1..=i64::MAX);
-        let mut tx = self.pool().begin().await?;
-        harkara_shared::database::query("set local synchronous_commit = off")
-            .execute(&mut *tx)
-            .await?;
-        let rows: Vec<Row> = query_as(include_str!("sql/claim.sql"))
+        let free = |want: &Want| i32::try_from(want.free).unwrap_or(i32::MAX);
+        let rows: Vec<VisitRow> = query_as(include_str!("sql/claim.sql"))
             .bind(wants.iter().map(|want| want.queue).collect::<Vec<_>>())
-            .bind(
-                wants
-                    .iter()
-                    .map(|want| i32::try_from(want.free).unwrap_or(i32::MAX))
-                    .collect::<Vec<_>>(),
-            )
+            .bind(wants.iter().map(free).collect::<Vec<_>>())
             .bind(wants.iter().map(|want| want.after_lane).collect::<Vec<_>>())
             .bind(lease)
             .bind(token)
-            .fetch_all(&mut *tx)
+            .fetch_all(self.pool())
             .await?;
-        tx.commit().await?;
         let mut claim = Claim::default();
-        for row in rows {
+        for VisitRow {
+            row,
+            visited,
+            lanes,
+            last,
+        } in rows
+        {
             let visit = Visit {
-                queue: row.visited,
-                lanes: row.lanes,
-                last: row.last,
+                queue: visited,
+                lanes,
+                last,
             };
             if !claim.visited.contains(&visit) {
                 claim.visited.push(visit);
             }
-            claim.jobs.extend(row.claimed(lease, token));
+            claim.jobs.extend(row.claimed(lease));
         }
         Ok(claim)
+    }
+
+    /// The jobs claimed under `lease` by none of the `known` tokens: whoever holds the lease never
+    /// had them in hand.
+    pub(crate) async fn recall(&self, lease: i64, known: &[i64]) -> Result<Vec<Claimed>, Error> {
+        let rows: Vec<Row> = query_as(include_str!("sql/recall.sql"))
+            .bind(lease)
+            .bind(known)
+            .fetch_all(self.pool())
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.claimed(lease))
+            .collect())
     }
 }

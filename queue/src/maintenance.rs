@@ -9,15 +9,13 @@ use harkara_shared::telemetry::metric;
 
 use crate::engine::{Engine, Error};
 
-/// Jobs promoted or rescued by one statement.
+/// Jobs promoted, rescued or removed by one statement.
 const BATCH: i32 = 1000;
 
 /// What a pulse found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pulse {
-    /// Jobs that came due and are now ready.
-    pub(crate) promoted: i64,
-    /// Time to the next job that comes due, if there is one.
+    /// Time to the next job that comes due, if there is one; nothing if more may be due already.
     pub(crate) next_due: Option<Duration>,
     /// Parcels of this lease whose run somebody cancelled.
     pub(crate) cancelling: Vec<i64>,
@@ -70,12 +68,16 @@ impl Engine {
             query_as(include_str!("sql/pulse.sql"))
                 .bind(lease)
                 .bind(BATCH)
+                .bind(self.notify())
                 .fetch_one(self.pool())
                 .await?;
+        let next_due = if promoted < i64::from(BATCH) {
+            next_due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+        } else {
+            Some(Duration::ZERO)
+        };
         Ok(Pulse {
-            promoted,
-            next_due: next_due
-                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
+            next_due,
             cancelling,
         })
     }
@@ -117,10 +119,15 @@ impl Engine {
     /// When the database refuses; what was removed until then stays removed.
     pub async fn retain(&self, keep: Retention) -> Result<Removed, Error> {
         let mut removed = Removed::default();
-        for (states, age) in [(["d", "c"], keep.succeeded), (["x", "x"], keep.dead)] {
+        let ages = [
+            ("d", keep.succeeded),
+            ("c", keep.succeeded),
+            ("x", keep.dead),
+        ];
+        for (state, age) in ages {
             loop {
                 let jobs: i64 = query_scalar(include_str!("sql/remove_finished.sql"))
-                    .bind(states.as_slice())
+                    .bind(state)
                     .bind(age.as_secs_f64())
                     .bind(BATCH)
                     .fetch_one(self.pool())

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use harkara_shared::database::query_scalar;
+use harkara_shared::database::query_as;
 use serde_json::Value;
 
 use crate::claim::Claimed;
@@ -15,17 +15,18 @@ use crate::verdict::Settlement;
 const MAX_MESSAGE: usize = 2048;
 
 impl Engine {
-    /// Writes the settlements of claims whose fence still holds and answers the parcels written.
-    /// The others were lost with their lease: nothing of them is written.
+    /// Writes the settlements of claims whose fence still holds and answers the parcels written, each
+    /// with the token it was claimed by. The others were lost with their lease: nothing of them is
+    /// written.
     ///
     /// # Errors
     /// When the database refuses; then nothing at all is written.
     pub(crate) async fn settle(
         &self,
         endings: &[(Claimed, Settlement)],
-    ) -> Result<HashSet<i64>, Error> {
+    ) -> Result<HashSet<(i64, i64)>, Error> {
         let mut tx = self.pool().begin().await?;
-        let written: Vec<i64> = query_scalar(include_str!("sql/settle.sql"))
+        let written: Vec<(i64, i64)> = query_as(include_str!("sql/settle.sql"))
             .bind(column(endings, |job, _| job.parcel))
             .bind(column(endings, |job, _| job.token))
             .bind(column(endings, |job, _| job.id.as_i64()))
@@ -48,9 +49,9 @@ impl Engine {
             .bind(column(endings, |_, end| end.result.clone().map(storable)))
             .fetch_all(&mut *tx)
             .await?;
-        let written: HashSet<i64> = written.into_iter().collect();
+        let written: HashSet<(i64, i64)> = written.into_iter().collect();
         for (job, end) in endings {
-            if !end.then.is_empty() && written.contains(&job.parcel) {
+            if !end.then.is_empty() && written.contains(&(job.parcel, job.token)) {
                 self.enqueue_all(&mut tx, job.tenant, end.then.clone())
                     .await?;
             }

@@ -22,13 +22,15 @@ use leader::Candidate;
 /// How often a leader looks for due schedules when it knows of none sooner.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What [`run`] cannot do without.
+pub const NEEDED: &[Needed] = &[Needed::Database];
+
 /// What the binary does, from settings to its end.
 ///
 /// # Errors
 /// For missing settings, a database that does not come within its time or has another release's
 /// schema, an address that is taken.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    settings.require(&[Needed::Database])?;
     let database = settings.database.clone().context("DATABASE_URL")?;
     let stop = process::stop_on_signal()?;
     let _metrics = Metrics::of_process();

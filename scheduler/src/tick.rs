@@ -58,8 +58,6 @@ pub(crate) fn tick(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use chrono::TimeDelta;
     use proptest::prelude::*;
 

@@ -158,8 +158,6 @@ fn checksum(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use proptest::prelude::*;
 

@@ -124,8 +124,6 @@ fn up_to(longest: Duration, rng: &mut impl Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use proptest::prelude::*;
 

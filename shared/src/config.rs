@@ -122,20 +122,30 @@ const DEFAULT_QUEUES: &str =
     "message=64,webhook=256,http=256,billing=16,maintenance=2,report=4,probe=64";
 
 impl Settings {
-    /// Reads the process environment and the file it names.
+    /// Reads the process environment and the file it names, for a process that cannot run without
+    /// what is `needed`.
     ///
     /// # Errors
-    /// Every mistake found, together.
-    pub fn from_environment() -> Result<Self, ConfigErrors> {
-        Self::read(std::env::vars().collect())
+    /// Every mistake found, together with what is missing.
+    pub fn from_environment(needed: &[Needed]) -> Result<Self, ConfigErrors> {
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::read(environment, needed)
     }
 
     /// Reads the given variables and the file named by `HARKARA_CONFIG` among them.
     ///
     /// # Errors
-    /// Every mistake found, together.
-    pub fn read(environment: BTreeMap<String, String>) -> Result<Self, ConfigErrors> {
+    /// Every mistake found, together with what is missing.
+    pub fn read(
+        environment: BTreeMap<String, String>,
+        needed: &[Needed],
+    ) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(environment);
+        for need in needed {
+            reader.require(*need);
+        }
         let statement_cache = reader.value("HARKARA_STATEMENT_CACHE", "on", switch);
         let connections = reader.value("HARKARA_DATABASE_CONNECTIONS", "20", |text| {
             number(text, 4, 1000).and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
@@ -196,32 +206,6 @@ impl Settings {
             _ => Err(ConfigErrors(reader.mistakes)),
         }
     }
-
-    /// The settings of a production process, which finds its database and keys only here.
-    ///
-    /// # Errors
-    /// Every variable of `needed` that is missing, in one list.
-    pub fn require(&self, needed: &[Needed]) -> Result<(), ConfigErrors> {
-        let mistakes: Vec<Mistake> = needed
-            .iter()
-            .filter_map(|need| match need {
-                Needed::Database => self.database.is_none().then(|| Mistake {
-                    variable: "DATABASE_URL".to_owned(),
-                    reason: "is required, for example postgres://harkara@db.internal/harkara".to_owned(),
-                }),
-                Needed::MasterKey => self.master_keys.is_none().then(|| Mistake {
-                    variable: "HARKARA_MASTER_KEY".to_owned(),
-                    reason: "is required: 32 random bytes in base64, for example from `openssl rand -base64 32`"
-                        .to_owned(),
-                }),
-            })
-            .collect();
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigErrors(mistakes))
-        }
-    }
 }
 
 /// What a process cannot run without.
@@ -231,6 +215,25 @@ pub enum Needed {
     Database,
     /// `HARKARA_MASTER_KEY`.
     MasterKey,
+}
+
+impl Needed {
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Database => "DATABASE_URL",
+            Self::MasterKey => "HARKARA_MASTER_KEY",
+        }
+    }
+
+    /// What is said when it is missing.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Database => "is required, for example postgres://harkara@db.internal/harkara",
+            Self::MasterKey => {
+                "is required: 32 random bytes in base64, for example from `openssl rand -base64 32`"
+            }
+        }
+    }
 }
 
 struct Reader {
@@ -279,6 +282,12 @@ impl Reader {
 
     fn raw(&self, name: &str) -> Option<&String> {
         self.environment.get(name).or_else(|| self.file.get(name))
+    }
+
+    fn require(&mut self, need: Needed) {
+        if self.raw(need.variable()).is_none_or(|text| text.trim().is_empty()) {
+            self.mistake(need.variable(), need.reason());
+        }
     }
 
     fn mistake(&mut self, variable: &str, reason: impl Into<String>) {

@@ -263,8 +263,6 @@ fn read_digits(text: &str, digits: u32) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use proptest::prelude::*;
     use sqlx::Postgres;

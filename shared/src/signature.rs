@@ -185,8 +185,6 @@ pub(crate) fn hmac_sha256(key: &[u8]) -> Hmac<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use proptest::prelude::*;
 

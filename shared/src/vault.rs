@@ -202,8 +202,6 @@ fn split_header(sealed: &[u8]) -> Option<(&[u8; KEY_ID_BYTES], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use proptest::prelude::*;
 

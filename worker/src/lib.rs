@@ -18,13 +18,15 @@ use harkara_shared::telemetry::Metrics;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+/// What [`run`] cannot do without.
+pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
+
 /// What the binary does, from settings to the end of the drain.
 ///
 /// # Errors
 /// For missing settings, a database that does not come within its time or has another release's
 /// schema, an address that is taken.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    settings.require(&[Needed::Database, Needed::MasterKey])?;
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
     let stop = process::stop_on_signal()?;

@@ -7,7 +7,7 @@ use harkara_shared::{process, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Settings::from_environment() {
+    let result = match Settings::from_environment(harkara_worker::NEEDED) {
         Ok(settings) => {
             telemetry::start_log(&settings);
             harkara_worker::run(settings).await

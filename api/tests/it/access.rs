@@ -136,14 +136,7 @@ async fn what_is_no_good_key_is_unauthorized() {
         .expose()
         .to_owned();
     // The public id of a good key, but another secret.
-    let swapped = {
-        let body = format!("{}{}", &good[..11], &stranger[11..43]);
-        (0..)
-            .map(|_| body.clone())
-            .next()
-            .map(|body| with_checksum(&body))
-            .unwrap()
-    };
+    let swapped = with_checksum(&format!("{}{}", &good[..11], &stranger[11..43]));
     for value in [
         "",
         "Bearer",
@@ -164,11 +157,7 @@ async fn what_is_no_good_key_is_unauthorized() {
             .await;
         answer.problem(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
-        assert!(
-            !answer.text.contains("hk_")
-                || answer.text.contains("hk_…")
-                || answer.text.contains("`hk_`")
-        );
+        assert!(!answer.text.contains(&good[3..11]), "{}", answer.text);
     }
     let headers = [("authorization", format!("bearer {good}"))];
     let headers = headers

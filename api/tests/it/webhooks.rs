@@ -221,6 +221,39 @@ async fn an_event_makes_a_delivery_for_each_endpoint_that_takes_it() {
 }
 
 #[tokio::test]
+async fn a_delivery_whose_job_is_cancelled_is_listed_as_cancelled() {
+    let platform = Platform::start().await;
+    let endpoint = json!({"url": "https://example.com/hook"});
+    platform
+        .client
+        .post("/v1/webhook-endpoints", &endpoint)
+        .await
+        .expect(201);
+    for _ in 0..3 {
+        let event = json!({"type": "a.b", "data": {}});
+        platform.client.post("/v1/events", &event).await.expect(202);
+    }
+    let all = platform.client.get("/v1/deliveries").await.expect(200);
+    let (id, job) = (&all["data"][1]["id"], &all["data"][1]["job_id"]);
+    let cancel = format!("/v1/jobs/{}/cancel", job.as_str().unwrap());
+    platform.client.post(&cancel, &json!({})).await.expect(200);
+
+    let cancelled = platform
+        .client
+        .get("/v1/deliveries?state=cancelled&limit=1")
+        .await
+        .expect(200);
+    assert_eq!(&cancelled["data"][0]["id"], id);
+    assert_eq!(cancelled["data"][0]["state"], "cancelled");
+    let pending = platform
+        .client
+        .get("/v1/deliveries?state=pending")
+        .await
+        .expect(200);
+    assert_eq!(pending["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_bad_event_is_pointed_at() {
     let platform = Platform::start().await;
     for (event, expected) in [

@@ -321,8 +321,6 @@ fn matches_any(patterns: &[String], status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
 
     fn args(text: &str) -> Args {

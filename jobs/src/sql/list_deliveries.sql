@@ -8,6 +8,6 @@ where d.tenant_id = $1
   and ($2::uuid is null or d.id < $2::uuid)
   and ($4::uuid is null or d.endpoint_id = $4::uuid)
   and ($5::text is null or d.event_id = $5::text)
-  and ($6::text is null or d.state = $6::text)
+  and ($6::text[] is null or d.state = any ($6::text[]))
 order by d.id desc
 limit $3::int8

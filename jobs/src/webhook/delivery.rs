@@ -230,17 +230,38 @@ pub async fn list_deliveries(
     before: Option<DeliveryId>,
     limit: u32,
 ) -> Result<Vec<Delivery>, Error> {
-    let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_deliveries.sql"))
-        .bind(tx.tenant())
-        .bind(before)
-        .bind(i64::from(limit))
-        .bind(filter.endpoint_id)
-        .bind(&filter.event_id)
-        .bind(filter.state)
-        .fetch_all(&mut **tx)
-        .await?;
-    reconcile(tx, &mut found).await?;
-    Ok(found)
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut listed: Vec<Delivery> = Vec::new();
+    let mut before = before;
+    loop {
+        let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_deliveries.sql"))
+            .bind(tx.tenant())
+            .bind(before)
+            .bind(i64::from(limit))
+            .bind(filter.endpoint_id)
+            .bind(&filter.event_id)
+            .bind(filter.state.map(stored_as))
+            .fetch_all(&mut **tx)
+            .await?;
+        let was_last = found.len() < wanted;
+        before = found.last().map(|delivery| delivery.id);
+        reconcile(tx, &mut found).await?;
+        found.retain(|delivery| filter.state.is_none_or(|state| delivery.state == state));
+        listed.extend(found);
+        if was_last || listed.len() >= wanted {
+            listed.truncate(wanted);
+            return Ok(listed);
+        }
+    }
+}
+
+/// How a delivery in this state may be stored: what its job tells comes on top.
+fn stored_as(state: DeliveryState) -> Vec<DeliveryState> {
+    use DeliveryState as S;
+    match state {
+        S::Succeeded | S::Skipped => vec![state],
+        S::Pending | S::Failed | S::Cancelled => vec![S::Pending, S::Failed, S::Cancelled],
+    }
 }
 
 /// A delivery's row is written by the runs of its job. What happens to the job outside of a run (it

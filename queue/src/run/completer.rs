@@ -29,7 +29,11 @@ pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<(C
                 (job, settlement)
             })
             .collect();
+        let tokens: Vec<i64> = settlements.iter().map(|(job, _)| job.token).collect();
         settle(&desk, settlements).await;
+        for token in tokens {
+            desk.written(token);
+        }
     }
 }
 
@@ -53,7 +57,7 @@ async fn settle(desk: &Desk, batch: Vec<(Claimed, Settlement)>) {
         let verdict = Verdict::Retry { error, after: None };
         let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
         if let Err(refusal) = persist(desk, &[(job, settlement)]).await {
-            tracing::error!(error = %refusal, "left to be rescued when this worker's lease ends");
+            tracing::error!(error = %refusal, "not even that: left until it is missed");
         }
     }
 }
@@ -65,8 +69,11 @@ async fn persist(desk: &Desk, batch: &[(Claimed, Settlement)]) -> Result<(), Err
         match desk.engine.settle(batch).await {
             Ok(written) => {
                 for (job, settlement) in batch {
-                    if written.contains(&job.parcel) {
+                    if written.contains(&(job.parcel, job.token)) {
                         report(job, settlement);
+                        if settlement.wait.is_some_and(|wait| wait < desk.poll) {
+                            desk.due.notify_one();
+                        }
                     } else {
                         metrics::counter!(metric::STALE_OUTCOMES).increment(1);
                         tracing::warn!(job.id = %job.id, "the lease of this run was lost: its outcome is not written");

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
@@ -25,10 +26,12 @@ pub(super) struct Desk {
     pub(super) engine: Engine,
     /// Served queues in the order of the options; their numbers are learnt from the database.
     pub(super) queues: Vec<(String, u32)>,
+    /// Longest time between two looks for work.
+    pub(super) poll: Duration,
     /// Something may be claimable.
     pub(super) work: Notify,
-    /// The lease was lost, or none is held yet.
-    pub(super) lease_changed: Notify,
+    /// Something may come due before the next look.
+    pub(super) due: Notify,
     /// Runs still in flight are to be put back.
     pub(super) grace_over: CancellationToken,
     lease: AtomicI64,
@@ -38,9 +41,24 @@ pub(super) struct Desk {
 
 #[derive(Debug, Default)]
 struct Held {
-    runs: HashMap<i64, HeldRun>,
+    /// By parcel and token: after a crash of the database had a claim forgotten, a worker may hold
+    /// the same parcel twice, by two claims.
+    runs: HashMap<(i64, i64), HeldRun>,
     /// Jobs held of each served queue.
     of_queue: Vec<u32>,
+    /// How many jobs claimed by each token are in hand or wait for their ending to be written.
+    of_token: HashMap<i64, u32>,
+}
+
+impl Held {
+    fn release(&mut self, token: i64) {
+        if let Some(jobs) = self.of_token.get_mut(&token) {
+            *jobs = jobs.saturating_sub(1);
+            if *jobs == 0 {
+                self.of_token.remove(&token);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -61,7 +79,7 @@ pub(super) struct DeskEnds {
 
 impl Desk {
     /// The channels are unbounded by type and bounded by places: nothing is claimed without one.
-    pub(super) fn new(engine: Engine, options: &WorkerOptions) -> (Self, DeskEnds) {
+    pub(super) fn new(engine: Engine, options: &WorkerOptions, poll: Duration) -> (Self, DeskEnds) {
         let (senders, tasks) = options
             .queues
             .iter()
@@ -75,13 +93,14 @@ impl Desk {
             .collect();
         let desk = Self {
             engine,
+            poll,
             work: Notify::new(),
-            lease_changed: Notify::new(),
+            due: Notify::new(),
             grace_over: CancellationToken::new(),
             lease: AtomicI64::new(NONE),
             held: Mutex::new(Held {
-                runs: HashMap::new(),
                 of_queue: vec![0; queues.len()],
+                ..Held::default()
             }),
             endings: Mutex::new(Some(ended)),
             queues,
@@ -106,8 +125,13 @@ impl Desk {
 
     pub(super) fn take_lease(&self, lease: i64) {
         self.lease.store(lease, Ordering::Release);
-        self.lease_changed.notify_waiters();
+        self.look();
+    }
+
+    /// Has everybody look at once for what nobody told.
+    pub(super) fn look(&self) {
         self.work.notify_one();
+        self.due.notify_one();
     }
 
     /// The lease is gone: what was claimed under it no longer is ours.
@@ -132,6 +156,11 @@ impl Desk {
         self.held().runs.len()
     }
 
+    /// The tokens of all claims that are in hand or whose endings wait to be written.
+    pub(super) fn tokens(&self) -> Vec<i64> {
+        self.held().of_token.keys().copied().collect()
+    }
+
     /// Takes a claimed job in hand; it keeps its place until [`Desk::end`].
     pub(super) fn hold(&self, queue_index: usize, job: Claimed) -> Task<Run> {
         let (cancel, lost) = (CancellationToken::new(), CancellationToken::new());
@@ -139,12 +168,13 @@ impl Desk {
         if let Some(taken) = held.of_queue.get_mut(queue_index) {
             *taken += 1;
         }
+        *held.of_token.entry(job.token).or_default() += 1;
         let run = HeldRun {
             queue_index,
             cancel: cancel.clone(),
             lost: lost.clone(),
         };
-        held.runs.insert(job.parcel, run);
+        held.runs.insert((job.parcel, job.token), run);
         // The lease may have been lost between the claim and this line, when the run was not yet
         // here to be told.
         if self.lease() != Some(job.lease) {
@@ -155,32 +185,45 @@ impl Desk {
         TaskBuilder::new(Run { job, cancel }).build()
     }
 
-    /// The tokens of a held run: cancelled by somebody, lease lost.
-    pub(super) fn tokens(&self, job: &Claimed) -> Option<(CancellationToken, CancellationToken)> {
-        self.held()
-            .runs
-            .get(&job.parcel)
-            .map(|run| (run.cancel.clone(), run.lost.clone()))
+    /// Gives back a job that never was in hand, though it was claimed under this worker's lease.
+    pub(super) fn put_back(&self, job: Claimed) {
+        *self.held().of_token.entry(job.token).or_default() += 1;
+        self.end(job, Some(Ending::PutBack));
+    }
+
+    /// Two tokens of a held run: cancelled by somebody, lease lost.
+    pub(super) fn signals(&self, job: &Claimed) -> Option<(CancellationToken, CancellationToken)> {
+        let held = self.held();
+        let run = held.runs.get(&(job.parcel, job.token))?;
+        Some((run.cancel.clone(), run.lost.clone()))
     }
 
     /// The run is over: its place is free, its ending, if it counts, goes to be written.
     pub(super) fn end(&self, job: Claimed, ending: Option<Ending>) {
         let mut held = self.held();
-        if let Some(run) = held.runs.remove(&job.parcel) {
+        if let Some(run) = held.runs.remove(&(job.parcel, job.token)) {
             if let Some(taken) = held.of_queue.get_mut(run.queue_index) {
                 *taken = taken.saturating_sub(1);
             }
             self.gauge(run.queue_index, -1.0);
         }
-        drop(held);
-        if let Some(ending) = ending {
-            let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(endings) = endings.as_ref() {
-                // The completer ends after this sender does.
-                endings.send((job, ending)).ok();
+        match ending {
+            None => held.release(job.token),
+            Some(ending) => {
+                let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(endings) = endings.as_ref() {
+                    // The completer ends after this sender does.
+                    endings.send((job, ending)).ok();
+                }
             }
         }
+        drop(held);
         self.work.notify_one();
+    }
+
+    /// The ending of a job claimed by `token` was written, or is given up.
+    pub(super) fn written(&self, token: i64) {
+        self.held().release(token);
     }
 
     /// No more endings: the completer writes what it has and ends.
@@ -193,9 +236,12 @@ impl Desk {
 
     /// Tells the runs of these parcels, where they are ours, that somebody cancelled them.
     pub(super) fn cancel(&self, parcels: &[i64]) {
+        if parcels.is_empty() {
+            return;
+        }
         let held = self.held();
-        for parcel in parcels {
-            if let Some(run) = held.runs.get(parcel) {
+        for ((parcel, _), run) in &held.runs {
+            if parcels.contains(parcel) {
                 run.cancel.cancel();
             }
         }

@@ -1,6 +1,7 @@
 //! Room: the keeper of a worker's lease, and the rescuer of others' jobs.
 //! Takes: the lease's length. Gives: a lease that is opened, renewed, and given up when it cannot
-//! be. Never: lets a run go on under a lease that may have expired.
+//! be. Never: lets a run go on under a lease that may have expired; never has a renewal wait for a
+//! rescue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,24 @@ pub(super) async fn run(
     None
 }
 
-/// Renews `lease` until `idle` (true) or until it is lost (false). Rescues on the way.
+/// Takes back what dead workers held, every now and then until `idle`.
+pub(super) async fn rescue(desk: Arc<Desk>, lease: Duration, idle: CancellationToken) {
+    while !idle.is_cancelled() {
+        match desk.engine.rescue().await {
+            Ok(rescued) if rescued.jobs > 0 => desk.work.notify_one(),
+            Ok(_) => {}
+            Err(error) => {
+                metrics::counter!(metric::ENGINE_RETRIES, "statement" => "rescue").increment(1);
+                tracing::warn!(%error, "cannot look for dead workers: trying again");
+            }
+        }
+        // Workers started together should not rescue together.
+        let wait = (lease / 3).mul_f64(rand::rng().random_range(0.8..1.0));
+        pause(wait, &idle).await;
+    }
+}
+
+/// Renews `lease` until `idle` (true) or until it is lost (false).
 async fn keep(
     desk: &Desk,
     options: &WorkerOptions,
@@ -55,7 +73,7 @@ async fn keep(
     let mut good_until = asked + options.lease;
     let mut retry: Option<Duration> = None;
     loop {
-        // Workers started together should not renew and rescue together.
+        // Workers started together should not renew together.
         let wait = retry.unwrap_or_else(|| turn.mul_f64(rand::rng().random_range(0.8..1.0)));
         pause(wait, idle).await;
         if idle.is_cancelled() {
@@ -74,15 +92,6 @@ async fn keep(
                     .increment(1);
                 tracing::warn!(%error, "cannot renew the lease: trying again");
                 retry = Some((turn / 10).max(Duration::from_millis(20)));
-                continue;
-            }
-        }
-        match desk.engine.rescue().await {
-            Ok(rescued) if rescued.jobs > 0 => desk.work.notify_one(),
-            Ok(_) => {}
-            Err(error) => {
-                metrics::counter!(metric::ENGINE_RETRIES, "statement" => "rescue").increment(1);
-                tracing::warn!(%error, "cannot look for dead workers: trying again");
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -102,7 +102,7 @@ where
     F: Future<Output = Result<Verdict, E>>,
     E: Into<BoxDynError>,
 {
-    let (cancel, lost) = desk.tokens(job)?;
+    let (cancel, lost) = desk.signals(job)?;
     if let Err(reason) = &job.body {
         let error = JobError::new(
             "undecodable",
@@ -111,28 +111,39 @@ where
         return Some(Ending::Verdict(Verdict::Dead { error }));
     }
     let timeout = job.timeout();
-    let verdict = tokio::select! {
+    let handling = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind();
+    let mut handling = Box::pin(handling);
+    let ending = tokio::select! {
         biased;
-        () = lost.cancelled() => return None,
-        () = cancel.cancelled() => Verdict::Cancelled,
-        ended = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind() => match ended {
-            Ok(Ok(Ok(verdict))) => verdict,
-            Ok(Ok(Err(error))) => {
-                let error = JobError::new("handler_failed", error.into().to_string());
-                Verdict::Retry { error, after: None }
-            }
-            Ok(Err(_)) => {
-                let message = format!("the handler did not finish within {} ms", timeout.as_millis());
-                Verdict::Retry { error: JobError::new("timeout", message), after: None }
-            }
-            Err(panic) => {
-                let message = format!("the handler panicked: {}", words_of(&*panic));
-                Verdict::Retry { error: JobError::new("panic", message), after: None }
-            }
-        },
-        () = desk.grace_over.cancelled() => return Some(Ending::PutBack),
+        () = lost.cancelled() => None,
+        () = cancel.cancelled() => Some(Ending::Verdict(Verdict::Cancelled)),
+        ended = &mut handling => {
+            Some(Ending::Verdict(match ended {
+                Ok(Ok(Ok(verdict))) => verdict,
+                Ok(Ok(Err(error))) => failed("handler_failed", error.into().to_string()),
+                Ok(Err(_)) => {
+                    let limit = timeout.as_millis();
+                    failed("timeout", format!("the handler did not finish within {limit} ms"))
+                }
+                Err(panic) => {
+                    failed("panic", format!("the handler panicked: {}", words_of(&*panic)))
+                }
+            }))
+        }
+        () = desk.grace_over.cancelled() => Some(Ending::PutBack),
     };
-    Some(Ending::Verdict(verdict))
+    // What an abandoned handler leaves behind may panic too.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handling))) {
+        tracing::error!(panic = words_of(&*panic), "an abandoned handler panicked");
+    }
+    ending
+}
+
+fn failed(code: &str, message: String) -> Verdict {
+    Verdict::Retry {
+        error: JobError::new(code, message),
+        after: None,
+    }
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {

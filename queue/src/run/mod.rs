@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! keeper ── lease ──▶ dispatcher ── claims ──▶ backend ──▶ apalis worker ──▶ layer ── endings ──▶ completer
-//!    └─ rescues the dead   └─ promotes what is due                (handler)                 └─ settles
+//!    └─ rescues the dead   ▲                                     (handler)                 └─ settles
+//!                          └─ clock (promotes what is due), wake (notifications)
 //! ```
 //!
 //! Takes: a [`Handler`] and the queues to serve. Gives: a [`Worker`] that runs until it is told to
 //! stop. Never: ends because a statement failed, and never waits for the database to stop.
 
 mod backend;
+mod clock;
 mod completer;
 mod desk;
 mod dispatcher;
@@ -31,6 +33,7 @@ use futures_util::StreamExt;
 use harkara_shared::config::QueueConcurrency;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use crate::claim::Claimed;
@@ -71,11 +74,21 @@ pub struct WorkerOptions {
     pub listen_url: Option<String>,
 }
 
+/// How long handlers that were told to go may keep the worker from stopping.
+const LAST_RUNS: Duration = Duration::from_secs(1);
+
+/// How long the database may take for the last outcomes.
+const LAST_OUTCOMES: Duration = Duration::from_secs(4);
+
+/// How long it may take to close the lease.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A worker, ready to run.
 pub struct Worker {
     engine: Engine,
     options: WorkerOptions,
     handler: Arc<dyn Handler>,
+    poll: Duration,
 }
 
 impl std::fmt::Debug for Worker {
@@ -93,25 +106,32 @@ impl Worker {
             engine,
             options,
             handler,
+            poll: clock::POLL,
         }
     }
 
     /// Works until `stop` is cancelled, then drains: nothing more is claimed, runs in flight may
     /// finish within the grace, the rest goes back untouched, and the lease is closed. Ends within
-    /// the grace and a few seconds whatever the database does.
+    /// the grace and a few seconds whatever the database does. Dropped instead, it dies as a killed
+    /// process does: its lease is left to expire.
     pub async fn run(self, stop: CancellationToken) {
-        let (desk, desk_ends) = Desk::new(self.engine.clone(), &self.options);
+        let (desk, desk_ends) = Desk::new(self.engine.clone(), &self.options, self.poll);
         let desk = Arc::new(desk);
-        // Background parts outlive `stop`: runs in flight need their lease renewed and their
-        // endings written.
+        // Background parts outlive `stop`: runs in flight need their lease renewed, their cancels
+        // heard and their endings written. All of them end with this future.
         let idle = CancellationToken::new();
-        let keeper = tokio::spawn(keeper::run(
+        let keeper = keeper::run(Arc::clone(&desk), self.options.clone(), idle.clone());
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+        let completer = completer::run(Arc::clone(&desk), desk_ends.endings);
+        let completer = AbortOnDropHandle::new(tokio::spawn(completer));
+        let mut aside = JoinSet::new();
+        aside.spawn(clock::run(Arc::clone(&desk), idle.clone()));
+        aside.spawn(keeper::rescue(
             Arc::clone(&desk),
-            self.options.clone(),
+            self.options.lease,
             idle.clone(),
         ));
-        let completer = tokio::spawn(completer::run(Arc::clone(&desk), desk_ends.endings));
-        let wake = tokio::spawn(wake::run(
+        aside.spawn(wake::run(
             Arc::clone(&desk),
             self.options.listen_url.clone(),
             idle.clone(),
@@ -126,24 +146,31 @@ impl Worker {
             };
             lines.spawn(line.run(stop.clone()));
         }
-        let dispatcher = dispatcher::run(Arc::clone(&desk), desk_ends.senders, stop.clone());
-        dispatcher.await;
+        dispatcher::run(Arc::clone(&desk), desk_ends.senders, stop).await;
 
-        let patience = tokio::time::sleep(self.options.drain);
-        tokio::pin!(patience);
-        loop {
-            tokio::select! {
-                line = lines.join_next() => if line.is_none() { break },
-                () = &mut patience, if !desk.grace_over.is_cancelled() => {
-                    tracing::warn!(jobs = desk.in_hand(), "grace is over: putting jobs in flight back");
-                    desk.grace_over.cancel();
-                }
+        if tokio::time::timeout(self.options.drain, ended(&mut lines))
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                jobs = desk.in_hand(),
+                "grace is over: putting jobs in flight back"
+            );
+            desk.grace_over.cancel();
+            if tokio::time::timeout(LAST_RUNS, ended(&mut lines))
+                .await
+                .is_err()
+            {
+                tracing::error!(
+                    jobs = desk.in_hand(),
+                    "handlers block their thread: leaving them"
+                );
             }
         }
         desk.close_endings();
         // The endings are on their way; a database that is gone must not hold the process. What
         // could not be written is rescued when the lease expires.
-        if tokio::time::timeout(Duration::from_secs(5), completer)
+        if tokio::time::timeout(LAST_OUTCOMES, completer)
             .await
             .is_err()
         {
@@ -152,16 +179,18 @@ impl Worker {
             );
         }
         idle.cancel();
-        wake.abort();
         let closing = async {
             if let Ok(Some(lease)) = keeper.await {
                 self.engine.close_lease(lease).await.ok();
             }
         };
-        tokio::time::timeout(Duration::from_secs(2), closing)
-            .await
-            .ok();
+        tokio::time::timeout(LAST_WORDS, closing).await.ok();
     }
+}
+
+/// Waits until all lines have ended.
+async fn ended(lines: &mut JoinSet<()>) {
+    while lines.join_next().await.is_some() {}
 }
 
 /// The handler as the service apalis calls.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 
-/// The one channel: `q:<queues>` has work, `c:<parcel>` is cancelled.
+/// The one channel: `q:<queues>` have work, `s:<queues>` soon will have, `c:<parcel>` is cancelled.
 const CHANNEL: &str = "harkara";
 
 /// Listens until `idle`, reconnecting for as long as it takes.
@@ -37,7 +37,7 @@ async fn listen(desk: &Desk, listen_url: Option<&str>) -> Result<(), sqlx::Error
     listener.listen(CHANNEL).await?;
     loop {
         // Whatever was said while nobody listened is found by looking once.
-        desk.work.notify_one();
+        desk.look();
         while let Some(notification) = listener.try_recv().await? {
             hear(desk, notification.payload());
         }
@@ -51,6 +51,7 @@ fn hear(desk: &Desk, said: &str) {
                 desk.cancel(&[parcel]);
             }
         }
+        Some(("s", _)) => desk.due.notify_one(),
         _ => desk.work.notify_one(),
     }
 }

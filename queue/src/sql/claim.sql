@@ -71,7 +71,7 @@ claimed as (
 )
 select
     c.id, c.queue, k.name as kind, t.id as tenant_id, c.attempt, c.max_attempts, c.deferrals,
-    c.run_at, c.started_at, c.lo, c.body[1] as body, s.queue as visited, s.lanes, s.last
+    c.run_at, c.started_at, c.lo, c.token, c.body[1] as body, s.queue as visited, s.lanes, s.last
 from shares s
 left join claimed c on c.queue = s.queue
 left join queue.kinds k on k.id = c.kind

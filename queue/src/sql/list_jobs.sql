@@ -9,7 +9,7 @@ join queue.kinds k on k.id = p.kind
 join queue.queues q on q.id = p.queue
 join queue.tenants t on t.number = p.tenant
 where p.tenant = (select number from queue.tenants where id = $1::uuid)
-  and ($2::bigint is null or p.id < $2::bigint)
+  and p.id < coalesce($2::bigint, 9223372036854775807)
   and ($4::text is null or p.state = $4::text::"char")
   and ($5::text is null or k.name = $5::text)
   and ($6::text is null or q.name = $6::text)

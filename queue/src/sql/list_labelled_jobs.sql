@@ -20,7 +20,7 @@ where l.tenant = (select number from queue.tenants where id = $1::uuid)
             and also.job_id = l.job_id
       )
   )
-  and ($2::bigint is null or l.job_id < $2::bigint * 1024)
+  and l.job_id < coalesce($2::bigint * 1024, 9223372036854775807)
   and ($4::text is null or p.state = $4::text::"char")
   and ($5::text is null or k.name = $5::text)
   and ($6::text is null or q.name = $6::text)

@@ -1,6 +1,6 @@
--- What a worker asks when nothing else wakes it: promotes jobs that have come due, at most $2, and
--- answers how long until the next one and which of its runs somebody has cancelled.
--- Served by parcels_due and parcels_cancelling.
+-- What a worker asks from time to time: promotes jobs that have come due, at most $2, wakes the workers
+-- of their queues if $3, and answers how long until the next one is due and which of the worker's own
+-- runs somebody has cancelled. Served by parcels_due and parcels_cancelling.
 with due as materialized (
     select id from queue.parcels
     where state = 's' and run_at <= now()
@@ -10,7 +10,13 @@ with due as materialized (
 ),
 promoted as (
     update queue.parcels p set state = 'a' where p.id = any (array(select id from due))
-    returning 1
+    returning p.queue
+),
+told as materialized (
+    select pg_notify('harkara', 'q:' || left(string_agg(distinct queue::text, ','), 4000))::text
+    from promoted
+    where $3::bool
+    having count(*) > 0
 )
 select
     (select count(*) from promoted) as promoted,
@@ -21,4 +27,5 @@ select
     ) as next_due_ms,
     array(
         select id from queue.parcels where state = 'r' and cancel and lease = $1::bigint
-    ) as cancelling
+    ) as cancelling,
+    (select count(*) from told) as told

@@ -1,14 +1,31 @@
--- Takes back what dead workers held: parcels under leases that have expired. A run that was lost
--- counts as an attempt; a job that has none left is dead, one that was being cancelled is cancelled.
--- Served by leases_open and parcels_running.
-with expired as materialized (
-    select id from queue.leases where closed_at is null and expires_at <= now() order by expires_at
-    limit 100
+-- Takes back what dead workers held: running parcels whose lease has expired, is closed or is gone. A
+-- run that was lost counts as an attempt; a job that has none left is dead, one that was being
+-- cancelled is cancelled.
+-- The parcels are asked, not the leases: a claim may be written after somebody found nothing under
+-- its lease and closed that. Served by parcels_running, one probe a lease, then the lease's parcels.
+with recursive holder(lease) as (
+    (select p.lease from queue.parcels p where p.state = 'r' order by p.lease limit 1)
+    union all
+    select n.lease
+    from holder h cross join lateral (
+        select p.lease
+        from queue.parcels p
+        where p.state = 'r' and p.lease > h.lease
+        order by p.lease
+        limit 1
+    ) n
+),
+expired as materialized (
+    select h.lease as id
+    from holder h
+    where not exists (
+        select from queue.leases l
+        where l.id = h.lease and l.expires_at > now() and l.closed_at is null
+    )
 ),
 lost as materialized (
     select p.id from queue.parcels p
     where p.state = 'r' and p.lease = any (array(select id from expired))
-    order by p.id
     limit $1::int4
     for update skip locked
 ),
@@ -53,10 +70,10 @@ released as (
     using freed
     where k.tenant = freed.tenant and k.kind = freed.kind and k.key = freed.key
 ),
--- A lease is closed once a later look finds nothing under it.
+-- For the people who look after workers: nothing depends on it.
 closed as (
     update queue.leases l set closed_at = now()
-    where l.id = any (array(select id from expired))
+    where l.closed_at is null and l.expires_at <= now()
       and not exists (select from queue.parcels p where p.lease = l.id and p.state = 'r')
 )
 select count(*) as rescued, count(*) filter (where state = 'x') as dead from taken

@@ -2,8 +2,9 @@
 -- lease has expired, changes nothing and is not answered. Found by primary key; the token stands
 -- alone in the fence because only a running parcel has one.
 -- A job that somebody cancelled meanwhile does not run again, whatever its run says.
-with given as materialized (
-    select * from unnest(
+with s as materialized (
+    select *, state in ('s', 'a') as again
+    from unnest(
         $1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bool[], $7::bool[],
         $8::text[], $9::text[], $10::text[], $11::jsonb[]
     ) as s(
@@ -13,18 +14,26 @@ with given as materialized (
 ),
 settled as (
     update queue.parcels p
-    set state = case when p.cancel and s.state in ('s', 'a') then 'c' else s.state end::"char",
+    set state = case when p.cancel and s.again then 'c' else s.state end::"char",
         token = null,
         cancel = false,
-        attempt = p.attempt - s.refund::int,
-        deferrals = p.deferrals + s.deferral::int,
+        attempt = p.attempt - (s.refund and not p.cancel)::int,
+        deferrals = p.deferrals + (s.deferral and not p.cancel)::int,
         run_at = case
-            when s.wait_ms is null then p.run_at
+            when s.wait_ms is null or p.cancel then p.run_at
             else now() + s.wait_ms * interval '1 millisecond'
         end,
-        finished_at = case when s.state in ('d', 'x', 'c') then now() end,
-        error_code = case when s.outcome is null then p.error_code else s.error_code end,
-        error_message = case when s.outcome is null then p.error_message else s.error_message end,
+        finished_at = case when p.cancel or not s.again then now() end,
+        error_code = case
+            when p.cancel and s.again then 'cancelled'
+            when s.outcome is null then p.error_code
+            else s.error_code
+        end,
+        error_message = case
+            when p.cancel and s.again then 'the job was cancelled while it ran'
+            when s.outcome is null then p.error_message
+            else s.error_message
+        end,
         results = case when s.result is null then null else array[s.result] end
     from s
     where p.id = s.id
@@ -34,8 +43,9 @@ settled as (
           where l.id = p.lease and l.expires_at > now() and l.closed_at is null
       )
     returning
-        p.id, p.tenant, p.lease, p.started_at, p.state, p.run_at, p.keyed, s.job_id, s.outcome,
-        s.error_code, s.error_message
+        p.id, p.tenant, p.lease, p.started_at, p.state, p.run_at, p.keyed, p.error_code,
+        p.error_message, s.token, s.job_id,
+        case when s.again and p.state = 'c' then 'cancelled' else s.outcome end as outcome
 ),
 logged as (
     insert into queue.attempts (
@@ -66,4 +76,4 @@ released as (
     using freed
     where k.tenant = freed.tenant and k.kind = freed.kind and k.key = freed.key
 )
-select id from settled
+select id, token from settled

@@ -1,14 +1,17 @@
 //! What people do to single jobs: cancel and retry.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use harkara_queue::job::{AttemptOutcome, JobState, NewJob};
 use harkara_queue::{Changed, Verdict};
+use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
 
 use crate::support::{
     QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, soon,
+    until,
 };
 
 async fn cancel(stand: &Stand, id: JobId) -> Changed {
@@ -173,19 +176,13 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
             .id();
         stand.reaches(id, JobState::Running).await;
         let mut dam = stand.pool().begin().await.unwrap();
-        harkara_shared::database::query("update queue.parcels set cancel = true where state = 'r'")
+        query("update queue.parcels set cancel = true where state = 'r'")
             .execute(&mut *dam)
             .await
             .unwrap();
         gate.add_permits(1);
-        crate::support::until("the outcome waits for the cancel", async || {
-            stand
-                .count(
-                    "select count(*) from pg_stat_activity
-                     where datname = current_database() and wait_event_type = 'Lock'",
-                )
-                .await
-                == 1
+        until("the outcome waits for the cancel", async || {
+            stand.count(WAITING).await == 1
         })
         .await;
         dam.commit().await.unwrap();
@@ -288,4 +285,71 @@ async fn an_id_that_no_job_has_is_not_found() {
         assert_eq!(cancel(&stand, stranger).await, Changed::NotFound);
         assert_eq!(retry(&stand, stranger).await, Changed::NotFound);
     }
+}
+
+/// Changes the only job by `statement` in a transaction that stays open until somebody waits for it.
+async fn meanwhile(
+    stand: &Stand,
+    statement: &'static str,
+    act: impl Future<Output = Changed>,
+) -> Changed {
+    let mut dam = stand.pool().begin().await.unwrap();
+    query(statement).execute(&mut *dam).await.unwrap();
+    let release = async {
+        until(
+            "the statement waits for the other transaction",
+            async || stand.count(WAITING).await == 1,
+        )
+        .await;
+        dam.commit().await.unwrap();
+    };
+    tokio::join!(soon("the change", act), release).0
+}
+
+const WAITING: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'";
+
+#[tokio::test]
+async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await.id();
+    let claimed = "update queue.parcels
+        set state = 'r', token = 7, lease = 7, attempt = 1, started_at = now()";
+    let changed = meanwhile(&stand, claimed, cancel(&stand, id)).await;
+    assert_eq!(changed, Changed::Now(JobState::Running));
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where cancel and token = 7")
+            .await,
+        1
+    );
+
+    let put_back =
+        "update queue.parcels set state = 'a', token = null, cancel = false, attempt = 0";
+    let changed = meanwhile(&stand, put_back, cancel(&stand, id)).await;
+    assert_eq!(changed, Changed::Now(JobState::Cancelled));
+
+    stand
+        .execute("update queue.parcels set state = 'r', token = 7, finished_at = null")
+        .await;
+    let succeeded = "update queue.parcels set state = 'd', token = null, finished_at = now()";
+    let changed = meanwhile(&stand, succeeded, cancel(&stand, id)).await;
+    assert_eq!(changed, Changed::Refused(JobState::Succeeded));
+}
+
+#[tokio::test]
+async fn a_retry_meets_the_death_of_the_same_moment() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await.id();
+    stand
+        .execute("update queue.parcels set state = 'r', token = 7, lease = 7, attempt = 3")
+        .await;
+    let died = "update queue.parcels set state = 'x', token = null, finished_at = now()";
+    let changed = meanwhile(&stand, died, retry(&stand, id)).await;
+    assert_eq!(changed, Changed::Now(JobState::Ready));
+    let ready = stand.job(id).await;
+    assert_eq!(
+        (ready.state, ready.attempt, ready.finished_at),
+        (JobState::Ready, 0, None)
+    );
 }

@@ -82,7 +82,7 @@ async fn a_queue_that_is_full_does_not_hold_back_another() {
     for answer in stand.enqueue_all(fast.collect()).await {
         stand.reaches(answer.id(), JobState::Succeeded).await;
     }
-    // Handlers that never end are put back when the worker is told to go without any grace.
+    // The stuck ones are cancelled while the worker goes on claiming them.
     for answer in stuck {
         let mut tx = stand.tx().await;
         stand.engine.cancel(&mut tx, answer.id()).await.unwrap();

@@ -84,8 +84,6 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
     use super::*;
     use ipnet::IpNet;
     use proptest::prelude::*;

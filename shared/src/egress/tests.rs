@@ -1,7 +1,5 @@
 //! The outbound client against real sockets on this machine.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;

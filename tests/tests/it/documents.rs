@@ -40,8 +40,8 @@ fn the_defaults_that_env_example_shows_are_the_defaults() {
         })
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let shown = Settings::read(shown).unwrap();
-    let default = Settings::read(Default::default()).unwrap();
+    let shown = Settings::read(shown, &[]).unwrap();
+    let default = Settings::read(Default::default(), &[]).unwrap();
     assert_eq!(
         format!(
             "{:?}",
