@@ -78,13 +78,13 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
-    /// Settings with the defaults every process shares: 20 connections, 5 s, statements cached.
+    /// Settings with the defaults every process shares: 20 connections, 3 s, statements cached.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             max_connections: 20,
-            acquire_timeout: Duration::from_secs(5),
+            acquire_timeout: Duration::from_secs(3),
             statement_cache: true,
         }
     }
@@ -295,5 +295,37 @@ impl Deref for TenantTx {
 impl DerefMut for TenantTx {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable() -> PgPool {
+        let settings = DatabaseSettings {
+            acquire_timeout: Duration::from_millis(50),
+            // Port 1 of this machine: nobody listens there.
+            ..DatabaseSettings::new("postgres://someone:secret@127.0.0.1:1/nowhere")
+        };
+        pool(&settings, "test").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_come_is_told_in_one_clear_line() {
+        let error = wait_until_reachable(&unreachable(), Duration::from_millis(120))
+            .await
+            .unwrap_err();
+        let line = error.to_string();
+        assert!(line.starts_with("the database was not reachable for"), "{line}");
+        assert!(!line.contains('\n') && !line.contains("secret"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_told_from_a_statement_that_is_wrong() {
+        let error = query("select 1").execute(&unreachable()).await.unwrap_err();
+        assert!(is_unavailable(&error), "{error}");
+        assert!(!is_unavailable(&sqlx::Error::RowNotFound));
+        assert!(!is_conflict(&error));
     }
 }
