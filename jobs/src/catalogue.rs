@@ -240,8 +240,15 @@ mod tests {
     fn a_worker_serves_the_queue_of_every_kind_by_default() {
         let settings = Settings::read(Default::default(), &[]).unwrap();
         for kind in KINDS {
-            let served = settings.worker_queues.iter().any(|queue| queue.queue == kind.queue);
-            assert!(served, "nobody serves `{}`, the queue of {}", kind.queue, kind.name);
+            let served = settings
+                .worker_queues
+                .iter()
+                .any(|queue| queue.queue == kind.queue);
+            assert!(
+                served,
+                "nobody serves `{}`, the queue of {}",
+                kind.queue, kind.name
+            );
         }
     }
 
@@ -261,6 +268,12 @@ mod tests {
         assert_eq!(faults(r#"{"url": "https://example.com"}"#), []);
         let wrong_type = faults(r#"{"url": "https://example.com", "headers": {"a": 1}}"#);
         assert_eq!(wrong_type.first().unwrap().pointer, "/headers/a");
-        assert!(faults(r#"{"uri": "https://example.com"}"#).first().unwrap().detail.contains("uri"));
+        assert!(
+            faults(r#"{"uri": "https://example.com"}"#)
+                .first()
+                .unwrap()
+                .detail
+                .contains("uri")
+        );
     }
 }

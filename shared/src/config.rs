@@ -285,7 +285,10 @@ impl Reader {
     }
 
     fn require(&mut self, need: Needed) {
-        if self.raw(need.variable()).is_none_or(|text| text.trim().is_empty()) {
+        if self
+            .raw(need.variable())
+            .is_none_or(|text| text.trim().is_empty())
+        {
             self.mistake(need.variable(), need.reason());
         }
     }

@@ -317,7 +317,10 @@ mod tests {
             .await
             .unwrap_err();
         let line = error.to_string();
-        assert!(line.starts_with("the database was not reachable for"), "{line}");
+        assert!(
+            line.starts_with("the database was not reachable for"),
+            "{line}"
+        );
         assert!(!line.contains('\n') && !line.contains("secret"), "{line}");
     }
 

@@ -380,7 +380,10 @@ mod tests {
             );
         }
         let verdict = judge(&args, &answer(500, &[("retry-after", "17")]));
-        assert!(matches!(verdict, Verdict::Retry { after: None, .. }), "{verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Retry { after: None, .. }),
+            "{verdict:?}"
+        );
     }
 
     #[test]
@@ -389,8 +392,10 @@ mod tests {
             r#"{"method": "BREW", "url": "not a url", "success_status": [], "retryable_status": ["4xx", "abc"],
                 "headers": {"Host": "x", "ok": "fine", "sp ace": "x", "x-a/b": "x"}}"#,
         );
-        let mut pointers: Vec<String> =
-            HttpRequest::check(&args).into_iter().map(|fault| fault.pointer).collect();
+        let mut pointers: Vec<String> = HttpRequest::check(&args)
+            .into_iter()
+            .map(|fault| fault.pointer)
+            .collect();
         pointers.sort();
         assert_eq!(
             pointers,

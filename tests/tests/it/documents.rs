@@ -98,7 +98,10 @@ fn the_error_codes_that_jobs_end_with_are_documented() {
         .collect();
     assert!(codes.len() > 10, "the problems are found: {codes:?}");
     for code in codes {
-        assert!(documented.contains(&format!("`{code}`")), "docs/ERRORS.md lacks `{code}`");
+        assert!(
+            documented.contains(&format!("`{code}`")),
+            "docs/ERRORS.md lacks `{code}`"
+        );
     }
 }
 

@@ -52,7 +52,12 @@ async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
 async fn what_is_wrong_and_what_is_missing_are_told_together() {
     let environment = [("HARKARA_WORKER_ADDR", "nowhere".to_owned())];
     let mut process = Process::start("harkara-worker", &[], &environment);
-    assert_eq!(process.ended(PATIENCE).await, Some(2), "{}", process.output());
+    assert_eq!(
+        process.ended(PATIENCE).await,
+        Some(2),
+        "{}",
+        process.output()
+    );
     for variable in ["HARKARA_WORKER_ADDR", "DATABASE_URL", "HARKARA_MASTER_KEY"] {
         assert!(process.output().contains(variable), "{}", process.output());
     }
