@@ -14,9 +14,6 @@ use crate::envelope::Envelope;
 use crate::ids;
 use crate::job::{Enqueued, NewJob};
 
-/// Rounds of taking a unique key that is freed at the same moment by somebody else.
-const KEY_ROUNDS: usize = 5;
-
 impl Engine {
     /// Enqueues one job in the caller's transaction. See [`Engine::enqueue_all`].
     ///
@@ -119,61 +116,84 @@ impl Engine {
         tenant: i32,
         drafts: &mut [Draft],
     ) -> Result<(), Error> {
-        for _ in 0..KEY_ROUNDS {
-            let mut wanted: Vec<&mut Draft> = drafts
-                .iter_mut()
-                .filter(|draft| draft.key.is_some() && matches!(draft.place, Place::Wanted))
-                .collect();
-            if wanted.is_empty() {
-                return Ok(());
-            }
-            let count = i32::try_from(wanted.len()).unwrap_or(i32::MAX);
-            let parcels: Vec<i64> = query_scalar(include_str!("sql/next_parcel_ids.sql"))
-                .bind(count)
-                .fetch_all(&mut *connection)
-                .await?;
-            let kinds: Vec<i32> = wanted.iter().map(|draft| draft.kind).collect();
-            let keys: Vec<String> = wanted.iter().map(|draft| draft.key_text()).collect();
-            let job_ids: Vec<i64> = parcels.iter().map(|id| ids::job_of(*id).as_i64()).collect();
-            let holds: Vec<Option<i64>> = wanted
-                .iter()
-                .map(|draft| draft.key.as_ref().and_then(|key| key.hold_ms))
-                .collect();
-            let taken: Vec<i64> = query_scalar(include_str!("sql/take_unique_keys.sql"))
-                .bind(tenant)
-                .bind(&kinds)
-                .bind(&keys)
-                .bind(&job_ids)
-                .bind(&holds)
-                .fetch_all(&mut *connection)
-                .await?;
-            let taken: std::collections::HashSet<i64> = taken.into_iter().collect();
-            let held: HashMap<(i32, String), i64> =
-                query_as::<(i32, String, i64)>(include_str!("sql/find_unique_keys.sql"))
-                    .bind(tenant)
-                    .bind(&kinds)
-                    .bind(&keys)
-                    .fetch_all(&mut *connection)
-                    .await?
-                    .into_iter()
-                    .map(|(kind, key, job)| ((kind, key), job))
-                    .collect();
-            for (draft, parcel) in wanted.iter_mut().zip(parcels) {
-                if taken.contains(&ids::job_of(parcel).as_i64()) {
-                    draft.place = Place::New(parcel);
-                } else if let Some(job) = held.get(&(draft.kind, draft.key_text())) {
-                    draft.place = Place::Existing(JobId::from_i64(*job));
-                }
-                // Neither: its holder finished between the two statements. Another round takes it.
-            }
+        let mut wanted: Vec<&mut Draft> = drafts
+            .iter_mut()
+            .filter(|draft| draft.key.is_some() && matches!(draft.place, Place::Wanted))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
         }
-        match drafts
+        let parcels: Vec<i64> = query_scalar(include_str!("sql/next_parcel_ids.sql"))
+            .bind(i32::try_from(wanted.len()).unwrap_or(i32::MAX))
+            .fetch_all(&mut *connection)
+            .await?;
+        let holds: Vec<Option<i64>> = wanted
             .iter()
-            .find(|draft| draft.key.is_some() && matches!(draft.place, Place::Wanted))
+            .map(|draft| draft.key.as_ref().and_then(|key| key.hold_ms))
+            .collect();
+        let (kinds, keys) = kinds_and_keys(&wanted);
+        let rows: Vec<KeyRow> = query_as(include_str!("sql/take_unique_keys.sql"))
+            .bind(tenant)
+            .bind(kinds)
+            .bind(keys)
+            .bind(
+                parcels
+                    .iter()
+                    .map(|id| ids::job_of(*id).as_i64())
+                    .collect::<Vec<_>>(),
+            )
+            .bind(holds)
+            .fetch_all(&mut *connection)
+            .await?;
+        settle_places(&mut wanted, &parcels, rows);
+
+        // What a neighbour took between the statement's first look and its own turn.
+        wanted.retain(|draft| matches!(draft.place, Place::Wanted));
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let (kinds, keys) = kinds_and_keys(&wanted);
+        let rows: Vec<KeyRow> = query_as(include_str!("sql/find_unique_keys.sql"))
+            .bind(tenant)
+            .bind(kinds)
+            .bind(keys)
+            .fetch_all(&mut *connection)
+            .await?;
+        settle_places(&mut wanted, &[], rows);
+        match wanted
+            .iter()
+            .find(|draft| matches!(draft.place, Place::Wanted))
         {
             None => Ok(()),
             Some(draft) => Err(Error::Contended(draft.key_text())),
         }
+    }
+}
+
+/// Kind, key, and the job whose it is.
+type KeyRow = (i32, String, i64);
+
+fn kinds_and_keys(drafts: &[&mut Draft]) -> (Vec<i32>, Vec<String>) {
+    drafts
+        .iter()
+        .map(|draft| (draft.kind, draft.key_text()))
+        .unzip()
+}
+
+/// Gives the drafts their places: their own parcel where the key is theirs, or the job that has it.
+fn settle_places(drafts: &mut [&mut Draft], parcels: &[i64], rows: Vec<KeyRow>) {
+    let owners: HashMap<(i32, String), JobId> = rows
+        .into_iter()
+        .map(|(kind, key, job)| ((kind, key), JobId::from_i64(job)))
+        .collect();
+    for (index, draft) in drafts.iter_mut().enumerate() {
+        let Some(owner) = owners.get(&(draft.kind, draft.key_text())) else {
+            continue;
+        };
+        draft.place = match parcels.get(index) {
+            Some(parcel) if ids::job_of(*parcel) == *owner => Place::New(*parcel),
+            _ => Place::Existing(*owner),
+        };
     }
 }
 

@@ -20,6 +20,8 @@ mod names;
 pub mod read;
 mod run;
 mod settle;
+#[cfg(test)]
+mod testing;
 mod verdict;
 
 pub use claim::Claimed;

@@ -138,10 +138,18 @@ impl Engine {
                 }
             }
         }
-        (removed.unique_keys, removed.workers) = query_as(include_str!("sql/remove_stale.sql"))
-            .bind(keep.dead.as_secs_f64())
-            .fetch_one(self.pool())
-            .await?;
+        loop {
+            let (keys, workers): (i64, i64) = query_as(include_str!("sql/remove_stale.sql"))
+                .bind(keep.dead.as_secs_f64())
+                .bind(BATCH)
+                .fetch_one(self.pool())
+                .await?;
+            removed.unique_keys += keys;
+            removed.workers += workers;
+            if keys < i64::from(BATCH) {
+                break;
+            }
+        }
         let days: i32 =
             query_scalar("select queue.turn_partitions(7, $1::float8 * interval '1 second')")
                 .bind(keep.dead.as_secs_f64())

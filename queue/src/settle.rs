@@ -2,13 +2,15 @@
 //! Takes: [`Settlement`]s with the claims they belong to. Gives: one fenced write, follow-up jobs in
 //! the same transaction. Never: decides (that is `verdict`), calls a handler.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use harkara_shared::database::query_as;
+use harkara_shared::id::TenantId;
 use serde_json::Value;
 
 use crate::claim::Claimed;
 use crate::engine::{Engine, Error};
+use crate::job::NewJob;
 use crate::verdict::Settlement;
 
 /// Longest error message kept, in bytes.
@@ -50,11 +52,18 @@ impl Engine {
             .fetch_all(&mut *tx)
             .await?;
         let written: HashSet<(i64, i64)> = written.into_iter().collect();
+        // One call a tenant, tenants in one order: two settlements must not wait for each other's
+        // unique keys.
+        let mut then: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
         for (job, end) in endings {
-            if !end.then.is_empty() && written.contains(&(job.parcel, job.token)) {
-                self.enqueue_all(&mut tx, job.tenant, end.then.clone())
-                    .await?;
+            if written.contains(&(job.parcel, job.token)) && !end.then.is_empty() {
+                then.entry(job.tenant)
+                    .or_default()
+                    .extend_from_slice(&end.then);
             }
+        }
+        for (tenant, jobs) in then {
+            self.enqueue_all(&mut tx, tenant, jobs).await?;
         }
         tx.commit().await?;
         Ok(written)
@@ -93,3 +102,6 @@ fn storable(value: Value) -> Value {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

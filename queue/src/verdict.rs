@@ -181,3 +181,6 @@ fn failed(
     let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
     Settlement::again(wait, AttemptOutcome::Retry, error)
 }
+
+#[cfg(test)]
+mod tests;

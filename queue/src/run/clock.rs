@@ -14,13 +14,20 @@ use super::desk::Desk;
 /// The backstop where no notification comes.
 pub(super) const POLL: Duration = Duration::from_secs(1);
 
+/// Time between two ticks, however many jobs are posted for moments close by.
+const GAP: Duration = Duration::from_millis(5);
+
 /// Ticks until `idle`.
 pub(super) async fn run(desk: Arc<Desk>, idle: CancellationToken) {
     loop {
         let wait = tick(&desk).await;
+        let told = async {
+            desk.due.notified().await;
+            tokio::time::sleep(GAP).await;
+        };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = desk.due.notified() => {}
+            () = told => {}
             () = idle.cancelled() => return,
         }
     }

@@ -6,12 +6,13 @@ with old as materialized (
     where p.state = $1::text::"char"
       and p.finished_at is not null
       and p.finished_at < now() - $2::float8 * interval '1 second'
+      -- No `exists`: that may be answered by reading all keys.
       and not (
           p.keyed
-          and exists (
-              select from queue.unique_keys k
+          and (
+              select count(*) from queue.unique_keys k
               where k.job_id = p.id * 1024 + p.lo and k.expires_at > now()
-          )
+          ) > 0
       )
     order by p.finished_at
     limit $3::int4

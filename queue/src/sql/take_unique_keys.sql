@@ -1,18 +1,35 @@
--- Takes the keys that are free or expired, and answers the jobs that got theirs. Keys are visited
--- in one order by everybody, so that two batches cannot wait for each other. Keys seen to be held are
--- left alone: a conflict locks its row even if it then changes nothing, and the settling of the job
--- that holds the key would have to wait for this transaction.
-insert into queue.unique_keys as held (tenant, kind, key, job_id, expires_at)
-select
-    $1::int4, k.kind, k.key, k.job_id,
-    case when k.hold_ms is null then 'infinity' else now() + k.hold_ms * interval '1 millisecond' end
-from unnest($2::int4[], $3::text[], $4::bigint[], $5::bigint[]) as k(kind, key, job_id, hold_ms)
-where not exists (
-    select from queue.unique_keys h
-    where h.tenant = $1::int4 and h.kind = k.kind and h.key = k.key and h.expires_at > now()
+-- Takes the keys that are free or expired, and answers for each key whose it is: ours if it was taken,
+-- or the job's that was seen to hold it. A key that a neighbour took meanwhile is not answered; its
+-- row is then locked and can be found. Served by the primary key.
+-- Keys are visited in one order by everybody, so that two batches cannot wait for each other. Those
+-- seen to be held are left alone: a conflict locks its row even if it then changes nothing, and the
+-- settling of the job that holds the key would have to wait for this transaction.
+with wanted as materialized (
+    select * from unnest($2::int4[], $3::text[], $4::bigint[], $5::bigint[])
+        as k(kind, key, job_id, hold_ms)
+),
+known as materialized (
+    select h.kind, h.key, h.job_id
+    from wanted w
+    join queue.unique_keys h on h.tenant = $1::int4 and h.kind = w.kind and h.key = w.key
+    where h.expires_at > now()
+),
+taken as (
+    insert into queue.unique_keys as held (tenant, kind, key, job_id, expires_at)
+    select
+        $1::int4, w.kind, w.key, w.job_id,
+        case
+            when w.hold_ms is null then 'infinity'
+            else now() + w.hold_ms * interval '1 millisecond'
+        end
+    from wanted w
+    where (w.kind, w.key) not in (select kind, key from known)
+    order by w.kind, w.key
+    on conflict (tenant, kind, key) do update
+    set job_id = excluded.job_id, expires_at = excluded.expires_at
+    where held.expires_at <= now()
+    returning kind, key, job_id
 )
-order by k.kind, k.key
-on conflict (tenant, kind, key) do update
-set job_id = excluded.job_id, expires_at = excluded.expires_at
-where held.expires_at <= now()
-returning job_id
+select kind, key, job_id from known
+union all
+select kind, key, job_id from taken

@@ -10,7 +10,7 @@ use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, soon,
+    Log, QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, soon,
     until,
 };
 
@@ -87,8 +87,11 @@ async fn cancelling_a_running_job_drops_its_handler() {
     for notify in [true, false] {
         let stand = Stand::with_notify(notify).await;
         let (dropped, mut drops) = mpsc::unbounded_channel();
+        let begun = Log::new();
+        let noted = begun.clone();
         let worker = stand.work(handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
+            noted.write(());
             async move {
                 let _guard = guard;
                 std::future::pending::<()>().await;
@@ -97,9 +100,7 @@ async fn cancelling_a_running_job_drops_its_handler() {
         }));
         let id = stand.enqueue(job()).await.id();
         let other = stand.enqueue(job()).await.id();
-        for id in [id, other] {
-            stand.reaches(id, JobState::Running).await;
-        }
+        begun.holds(2).await;
         assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
         assert_eq!(soon("the handler is dropped", drops.recv()).await, Some(id));
         let cancelled = stand.reaches(id, JobState::Cancelled).await;

@@ -21,33 +21,41 @@ fn hasty(concurrency: u32) -> WorkerOptions {
     }
 }
 
-/// A handler that waits at a gate and logs who came through it.
-fn gated(gate: &Arc<Semaphore>, ended: &Log<u64>) -> Arc<dyn Handler> {
-    let (gate, ended) = (gate.clone(), ended.clone());
-    handler(move |run| {
-        let (gate, ended) = (gate.clone(), ended.clone());
-        async move {
-            gate.acquire().await.unwrap().forget();
-            ended.write(number(&run));
-            Verdict::done()
-        }
-    })
+/// Handlers that wait at a gate, and who came to it and through it.
+struct Gate {
+    permits: Arc<Semaphore>,
+    begun: Log<u64>,
+    ended: Log<u64>,
 }
 
-async fn running(stand: &Stand, jobs: i64) {
-    until(&format!("{jobs} jobs run"), async || {
-        stand
-            .count("select count(*) from queue.parcels where state = 'r'")
-            .await
-            == jobs
-    })
-    .await;
+impl Gate {
+    fn new() -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(0)),
+            begun: Log::new(),
+            ended: Log::new(),
+        }
+    }
+
+    fn handler(&self) -> Arc<dyn Handler> {
+        let (permits, begun, ended) =
+            (self.permits.clone(), self.begun.clone(), self.ended.clone());
+        handler(move |run| {
+            let (permits, begun, ended) = (permits.clone(), begun.clone(), ended.clone());
+            async move {
+                begun.write(number(&run));
+                permits.acquire().await.unwrap().forget();
+                ended.write(number(&run));
+                Verdict::done()
+            }
+        })
+    }
 }
 
 /// A database that answers nothing that has to do with jobs, until the transaction ends.
 async fn silence(stand: &Stand) -> Transaction<'static, Postgres> {
     let mut tx = stand.pool().begin().await.unwrap();
-    query("lock table queue.leases, queue.queues, queue.parcels in access exclusive mode")
+    query("lock table queue.parcels in access exclusive mode")
         .execute(&mut *tx)
         .await
         .unwrap();
@@ -57,14 +65,14 @@ async fn silence(stand: &Stand) -> Transaction<'static, Postgres> {
 #[tokio::test]
 async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
     let stand = Stand::new().await;
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let gate = Gate::new();
     stand.enqueue_all((0..10).map(numbered).collect()).await;
-    let worker = stand.work_as(options(&[(QUEUE, 3)]), gated(&gate, &ended));
-    running(&stand, 3).await;
+    let worker = stand.work_as(options(&[(QUEUE, 3)]), gate.handler());
+    gate.begun.holds(3).await;
     worker.tell();
-    gate.add_permits(10);
+    gate.permits.add_permits(10);
     worker.stop().await;
-    assert_eq!(ended.len(), 3);
+    assert_eq!(gate.ended.len(), 3);
     let states = "select count(*) from queue.parcels where state = 'd' and attempt = 1";
     assert_eq!(stand.count(states).await, 3);
     let states = "select count(*) from queue.parcels where state = 'a' and attempt = 0";
@@ -93,10 +101,13 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
             .collect(),
     );
     let ids: Vec<_> = ids.await.iter().map(|answer| answer.id()).collect();
+    let begun = Log::new();
+    let noted = begun.clone();
     let worker = stand.work_as(
         hasty(3),
         handler(move |_| {
             let guard = Guard(dropped.clone());
+            noted.write(());
             async move {
                 let _guard = guard;
                 std::future::pending::<()>().await;
@@ -104,7 +115,7 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
             }
         }),
     );
-    running(&stand, 3).await;
+    begun.holds(3).await;
     worker.tell();
     for _ in 0..3 {
         soon("a handler is dropped", drops.recv()).await;
@@ -136,9 +147,9 @@ async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
         drain: Duration::from_secs(1),
         ..hasty(1)
     };
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
-    let worker = stand.work_as(slow, gated(&gate, &ended));
-    running(&stand, 1).await;
+    let gate = Gate::new();
+    let worker = stand.work_as(slow, gate.handler());
+    gate.begun.holds(1).await;
     worker.tell();
     let mut tx = stand.tx().await;
     stand.engine.cancel(&mut tx, id).await.unwrap();
@@ -150,13 +161,13 @@ async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
 #[tokio::test]
 async fn told_to_stop_twice_a_worker_stops_once() {
     let stand = Stand::new().await;
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let gate = Gate::new();
     stand.enqueue(job()).await;
-    let worker = stand.work(gated(&gate, &ended));
-    running(&stand, 1).await;
+    let worker = stand.work(gate.handler());
+    gate.begun.holds(1).await;
     worker.tell();
     worker.tell();
-    gate.add_permits(1);
+    gate.permits.add_permits(1);
     worker.stop().await;
     assert_eq!(
         stand
@@ -227,13 +238,13 @@ async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
 #[tokio::test]
 async fn a_worker_stops_when_the_database_answers_no_more() {
     let stand = Stand::new().await;
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let gate = Gate::new();
     stand.enqueue_all((0..4).map(numbered).collect()).await;
-    let worker = stand.work_as(hasty(3), gated(&gate, &ended));
-    running(&stand, 3).await;
+    let worker = stand.work_as(hasty(3), gate.handler());
+    gate.begun.holds(3).await;
     let silence = silence(&stand).await;
-    gate.add_permits(1);
-    ended.holds(1).await;
+    gate.permits.add_permits(1);
+    gate.ended.holds(1).await;
     worker.stop().await;
     drop(silence);
 }
@@ -241,17 +252,44 @@ async fn a_worker_stops_when_the_database_answers_no_more() {
 #[tokio::test]
 async fn a_worker_stops_when_its_pool_is_closed() {
     let stand = Stand::new().await;
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let gate = Gate::new();
     stand.enqueue_all((0..4).map(numbered).collect()).await;
     let pool = sqlx::PgPool::connect(&stand.database.url()).await.unwrap();
     let engine = harkara_queue::Engine::new(pool.clone(), true);
-    let worker = crate::support::Working::start(engine, hasty(3), gated(&gate, &ended));
-    running(&stand, 3).await;
+    let worker = crate::support::Working::start(engine, hasty(3), gate.handler());
+    gate.begun.holds(3).await;
     let closing = tokio::spawn(async move { pool.close().await });
-    gate.add_permits(1);
-    ended.holds(1).await;
+    gate.permits.add_permits(1);
+    gate.ended.holds(1).await;
     worker.stop().await;
     soon("the pool is closed", closing).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_its_thread_does_not_hold_back_the_stop() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await.id();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let begun = Log::new();
+    let noted = begun.clone();
+    let worker = stand.work_as(
+        hasty(1),
+        handler(move |_| {
+            noted.write(());
+            let _ = released.lock().unwrap().recv();
+            async { Verdict::done() }
+        }),
+    );
+    begun.holds(1).await;
+    worker.stop().await;
+    drop(release);
+    // Its outcome comes too late: the job is taken back when the lease is over.
+    assert_eq!(stand.state(id).await, JobState::Running);
+    stand
+        .execute("update queue.leases set expires_at = now()")
+        .await;
+    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 1);
 }
 
 #[tokio::test]
@@ -269,16 +307,16 @@ async fn a_worker_that_finds_no_database_at_all_stops() {
 #[tokio::test]
 async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
     let stand = Stand::new().await;
-    let (gate, ended) = (Arc::new(Semaphore::new(0)), Log::new());
+    let gate = Gate::new();
     let all: Vec<u64> = (0..3000).collect();
     stand
         .enqueue_all(all.iter().copied().map(numbered).collect())
         .await;
-    let worker = stand.work_as(hasty(3000), gated(&gate, &ended));
-    running(&stand, 3000).await;
+    let worker = stand.work_as(hasty(3000), gate.handler());
+    gate.begun.holds(3000).await;
     let silence = silence(&stand).await;
-    gate.add_permits(3000);
-    ended.holds(3000).await;
+    gate.permits.add_permits(3000);
+    gate.ended.holds(3000).await;
     worker.stop().await;
     drop(silence);
 
@@ -287,8 +325,8 @@ async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
         .execute("update queue.leases set expires_at = now() - interval '1 second'")
         .await;
     stand.engine.rescue().await.unwrap();
-    gate.add_permits(3000);
-    let next = stand.work_as(options(&[(QUEUE, 500)]), gated(&gate, &ended));
+    gate.permits.add_permits(3000);
+    let next = stand.work_as(options(&[(QUEUE, 500)]), gate.handler());
     stand.is_quiet().await;
     next.stop().await;
     assert_eq!(

@@ -39,11 +39,24 @@ async fn running(stand: &Stand, jobs: i64) {
     .await;
 }
 
+/// The worker dies without a word: nothing is put back, nothing closed. What it had asked of the
+/// database is over when this returns.
+async fn kill(stand: &Stand, worker: Working) {
+    worker.task.abort();
+    soon("the worker dies", worker.task).await.unwrap_err();
+    until("its statements end", async || {
+        let busy = "select count(*) from pg_stat_activity
+            where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()";
+        stand.count(busy).await == 0
+    })
+    .await;
+}
+
 /// A worker takes this many jobs and dies, and its lease is over.
 async fn lose(stand: &Stand, jobs: u32) {
     let worker = stand.work_as(options(&[(QUEUE, jobs)]), never_ending());
     running(stand, i64::from(jobs)).await;
-    worker.die().await;
+    kill(stand, worker).await;
     expire(stand).await;
 }
 
@@ -59,7 +72,7 @@ async fn a_worker_that_dies_leaves_its_lease_to_expire() {
     stand.enqueue(job()).await;
     let worker = stand.work_as(short(1), never_ending());
     running(&stand, 1).await;
-    worker.die().await;
+    kill(&stand, worker).await;
     until("the lease is over", async || {
         stand
             .count("select count(*) from queue.leases where expires_at <= now()")
@@ -107,7 +120,7 @@ async fn a_live_lease_is_not_taken_from() {
     running(&stand, 3).await;
     assert_eq!(stand.engine.rescue().await.unwrap().jobs, 0);
     running(&stand, 3).await;
-    worker.die().await;
+    kill(&stand, worker).await;
 }
 
 #[tokio::test]
@@ -154,7 +167,7 @@ async fn a_job_that_was_being_cancelled_when_its_worker_died_is_cancelled() {
     let id = stand.enqueue(job()).await.id();
     let worker = stand.work_as(options(&[(QUEUE, 1)]), never_ending());
     running(&stand, 1).await;
-    worker.die().await;
+    kill(&stand, worker).await;
     let mut tx = stand.tx().await;
     stand.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
@@ -185,7 +198,7 @@ async fn jobs_under_a_lease_that_was_closed_too_early_are_taken_back_too() {
     stand.enqueue(job()).await;
     let worker = stand.work_as(options(&[(QUEUE, 1)]), never_ending());
     running(&stand, 1).await;
-    worker.die().await;
+    kill(&stand, worker).await;
     // As if the claim had been written only after somebody found nothing under its lease.
     stand
         .execute("update queue.leases set expires_at = now(), closed_at = now()")
@@ -208,10 +221,13 @@ impl Drop for Guard {
 async fn a_worker_that_loses_its_lease_drops_its_runs_and_goes_on_under_another() {
     let stand = Stand::new().await;
     let (dropped, mut drops) = mpsc::unbounded_channel();
+    let begun = Log::new();
+    let noted = begun.clone();
     let worker = stand.work_as(
         short(2),
         handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
+            noted.write(());
             async move {
                 let _guard = guard;
                 if run.job.attempt == 1 {
@@ -227,7 +243,7 @@ async fn a_worker_that_loses_its_lease_drops_its_runs_and_goes_on_under_another(
         .iter()
         .map(|a| a.id())
         .collect();
-    running(&stand, 2).await;
+    begun.holds(2).await;
     expire(&stand).await;
     for _ in &ids {
         let id = soon("a run is dropped", drops.recv()).await.unwrap();
@@ -358,12 +374,4 @@ async fn a_job_claimed_by_a_statement_whose_answer_was_lost_is_not_left_running(
     assert_eq!(back.attempt, 0);
     assert!(stand.attempts(id).await.is_empty());
     worker.stop().await;
-}
-
-impl Working {
-    /// Dies without a word: nothing is put back, nothing closed.
-    async fn die(self) {
-        self.task.abort();
-        soon("the worker dies", self.task).await.ok();
-    }
 }

@@ -1,0 +1,254 @@
+//! The fence: what lost its lease or its token writes nothing.
+
+use std::time::Duration;
+
+use crate::job::{AttemptOutcome, JobState, NewJob, Unique};
+use crate::testing::{Stand, done, failed, job};
+use crate::verdict::{Ending, Verdict};
+
+#[tokio::test]
+async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_job() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 1).await;
+    stand.expire(lease).await;
+    let then = vec![job()];
+    for ending in [
+        Ending::Verdict(Verdict::Done { result: None, then }),
+        failed(),
+        Ending::PutBack,
+    ] {
+        assert_eq!(stand.settle(vec![(claimed[0].clone(), ending)]).await, 0);
+    }
+    assert_eq!(stand.is(id).await, (JobState::Running, 1));
+    assert!(stand.attempts(id).await.is_empty());
+    assert_eq!(
+        stand.count("select count(*) from queue.parcels").await,
+        1,
+        "nothing followed"
+    );
+}
+
+#[tokio::test]
+async fn a_stale_token_settles_nothing_after_the_job_was_rescued_and_claimed_again() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await;
+    let old_lease = stand.open_lease().await;
+    let old = stand.claim(old_lease, 1).await;
+    stand.expire(old_lease).await;
+    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 1);
+    assert_eq!(
+        stand.settle(vec![(old[0].clone(), done())]).await,
+        0,
+        "it waits"
+    );
+    let lease = stand.open_lease().await;
+    let new = stand.claim(lease, 1).await;
+    assert_eq!(
+        stand.settle(vec![(old[0].clone(), done())]).await,
+        0,
+        "another runs it"
+    );
+    assert_eq!(stand.is(id).await, (JobState::Running, 2));
+    assert_eq!(stand.settle(vec![(new[0].clone(), done())]).await, 1);
+    assert_eq!(
+        stand.settle(vec![(old[0].clone(), failed())]).await,
+        0,
+        "it has finished"
+    );
+    assert_eq!(stand.is(id).await, (JobState::Succeeded, 2));
+    let outcomes: Vec<_> = stand.attempts(id).await.iter().map(|a| a.outcome).collect();
+    assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
+}
+
+#[tokio::test]
+async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let old = stand.claim(lease, 1).await;
+    assert_eq!(
+        stand.settle(vec![(old[0].clone(), Ending::PutBack)]).await,
+        1
+    );
+    let new = stand.claim(lease, 1).await;
+    assert_ne!(old[0].token, new[0].token);
+
+    // Both in one batch: only the one whose token holds is written, and what follows from the other
+    // does not come to be.
+    let follows = Verdict::Done {
+        result: None,
+        then: vec![job()],
+    };
+    let both = vec![
+        (old[0].clone(), Ending::Verdict(follows)),
+        (new[0].clone(), done()),
+    ];
+    assert_eq!(stand.settle(both).await, 1);
+    assert_eq!(stand.is(id).await, (JobState::Succeeded, 1));
+    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+}
+
+#[tokio::test]
+async fn a_settled_run_cannot_be_settled_again() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 1).await;
+    assert_eq!(stand.settle(vec![(claimed[0].clone(), failed())]).await, 1);
+    assert_eq!(stand.settle(vec![(claimed[0].clone(), done())]).await, 0);
+    assert_eq!(stand.is(id).await, (JobState::Scheduled, 1));
+    assert_eq!(stand.attempts(id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn one_lost_claim_among_many_loses_no_other() {
+    let stand = Stand::new().await;
+    for _ in 0..20 {
+        stand.enqueue(job()).await;
+    }
+    let (dead, live) = (stand.open_lease().await, stand.open_lease().await);
+    let mut claimed = stand.claim(dead, 5).await;
+    claimed.extend(stand.claim(live, 15).await);
+    assert_eq!(claimed.len(), 20);
+    stand.expire(dead).await;
+    let endings = claimed.into_iter().map(|job| (job, done())).collect();
+    assert_eq!(stand.settle(endings).await, 15);
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'd'")
+            .await,
+        15
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_is_over_is_neither_renewed_nor_claimed_under() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let length = Duration::from_secs(60);
+    assert!(stand.engine.renew_lease(lease, length).await.unwrap());
+    stand.expire(lease).await;
+    assert!(!stand.engine.renew_lease(lease, length).await.unwrap());
+    assert!(stand.claim(lease, 1).await.is_empty());
+
+    let closed = stand.open_lease().await;
+    stand.engine.close_lease(closed).await.unwrap();
+    assert!(!stand.engine.renew_lease(closed, length).await.unwrap());
+    assert!(stand.claim(closed, 1).await.is_empty());
+    assert_eq!(stand.is(id).await, (JobState::Ready, 0));
+}
+
+#[tokio::test]
+async fn a_lease_with_a_running_job_is_not_closed() {
+    let stand = Stand::new().await;
+    stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 1).await;
+    let open = "select count(*) from queue.leases where closed_at is null";
+    stand.engine.close_lease(lease).await.unwrap();
+    assert_eq!(stand.count(open).await, 1);
+    stand.settle(vec![(claimed[0].clone(), done())]).await;
+    stand.engine.close_lease(lease).await.unwrap();
+    assert_eq!(stand.count(open).await, 0);
+}
+
+#[tokio::test]
+async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
+    let stand = Stand::new().await;
+    for _ in 0..3 {
+        stand.enqueue(job()).await;
+    }
+    let lease = stand.open_lease().await;
+    let (known, unknown) = (stand.claim(lease, 1).await, stand.claim(lease, 2).await);
+    let neighbour = stand.open_lease().await;
+    assert!(
+        stand
+            .engine
+            .recall(neighbour, &[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let recalled = stand.engine.recall(lease, &[known[0].token]).await.unwrap();
+    assert_eq!(recalled.len(), 2);
+    assert!(recalled.iter().all(|job| job.token == unknown[0].token));
+    let endings = recalled
+        .into_iter()
+        .map(|job| (job, Ending::PutBack))
+        .collect();
+    assert_eq!(stand.settle(endings).await, 2);
+    assert!(
+        stand
+            .engine
+            .recall(lease, &[known[0].token])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let untouched = "select count(*) from queue.parcels where state = 'a' and attempt = 0";
+    assert_eq!(stand.count(untouched).await, 2);
+}
+
+#[tokio::test]
+async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
+    let stand = Stand::new().await;
+    stand.enqueue(job()).await;
+    let mut tx = stand.engine.pool().begin().await.unwrap();
+    let setting = "select current_setting('synchronous_commit')";
+    let setting = harkara_shared::database::query_scalar::<String>(setting);
+    let statement = include_str!("../sql/claim.sql");
+    harkara_shared::database::query(statement)
+        .bind(vec![1_i32])
+        .bind(vec![1_i32])
+        .bind(vec![0_i64])
+        .bind(stand.open_lease().await)
+        .bind(1_i64)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    assert_eq!(setting.fetch_one(&mut *tx).await.unwrap(), "off");
+    tx.rollback().await.unwrap();
+    assert_eq!(
+        stand
+            .count("select (current_setting('synchronous_commit') = 'off')::int::int8")
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
+    let stand = Stand::new().await;
+    stand.enqueue(job()).await;
+    stand.enqueue(job()).await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 2).await;
+    let keyed = || NewJob {
+        unique: Some(Unique {
+            key: "a".to_owned(),
+            hold: None,
+        }),
+        ..job()
+    };
+    let follows = || {
+        Ending::Verdict(Verdict::Done {
+            result: None,
+            then: vec![keyed(), job(), keyed()],
+        })
+    };
+    let endings = claimed.into_iter().map(|job| (job, follows())).collect();
+    assert_eq!(stand.settle(endings).await, 2);
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'a'")
+            .await,
+        3
+    );
+    assert_eq!(
+        stand.count("select count(*) from queue.unique_keys").await,
+        1
+    );
+}

@@ -1,0 +1,149 @@
+//! What the tests inside this crate share: an engine on a database of its own, leases and claims
+//! made by hand.
+
+use std::time::Duration;
+
+use harkara_shared::backoff::{Backoff, Jitter};
+use harkara_shared::database::{query, query_scalar};
+use harkara_shared::id::{JobId, TenantId, WorkerId};
+use harkara_test_database::TestDatabase;
+use serde_json::value::RawValue;
+
+use crate::claim::{Claimed, Want};
+use crate::engine::Engine;
+use crate::job::{Attempt, Job, JobError, JobState, NewJob, Trace};
+use crate::lease::WorkerInfo;
+use crate::read;
+use crate::verdict::{Ending, Settlement, Verdict, decide};
+
+/// The queue of all jobs here.
+pub(crate) const QUEUE: &str = "default";
+
+/// An engine on a database of its own.
+pub(crate) struct Stand {
+    pub(crate) engine: Engine,
+    pub(crate) tenant: TenantId,
+    _database: TestDatabase,
+}
+
+impl Stand {
+    pub(crate) async fn new() -> Self {
+        let database = TestDatabase::create().await;
+        let engine = Engine::new(database.pool(), true);
+        Self {
+            engine,
+            tenant: TenantId::new(),
+            _database: database,
+        }
+    }
+
+    pub(crate) async fn enqueue(&self, job: NewJob) -> JobId {
+        let mut tx = self.engine.pool().begin().await.unwrap();
+        let answer = self
+            .engine
+            .enqueue(&mut tx, self.tenant, job)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        answer.id()
+    }
+
+    pub(crate) async fn open_lease(&self) -> i64 {
+        self.engine
+            .open_lease(&worker(), Duration::from_secs(60))
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn claim(&self, lease: i64, free: u32) -> Vec<Claimed> {
+        let queue = self.engine.names().queue(QUEUE).await.unwrap();
+        let want = Want {
+            queue,
+            free,
+            after_lane: 0,
+        };
+        self.engine.claim(lease, &[want]).await.unwrap().jobs
+    }
+
+    pub(crate) async fn expire(&self, lease: i64) {
+        query("update queue.leases set expires_at = now() where id = $1")
+            .bind(lease)
+            .execute(self.engine.pool())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn job(&self, id: JobId) -> Job {
+        let mut connection = self.engine.pool().acquire().await.unwrap();
+        read::job(&mut connection, id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn is(&self, id: JobId) -> (JobState, u16) {
+        let job = self.job(id).await;
+        (job.state, job.attempt)
+    }
+
+    pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {
+        let mut connection = self.engine.pool().acquire().await.unwrap();
+        read::attempts(&mut connection, id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        query_scalar(sql)
+            .fetch_one(self.engine.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Settles runs by these endings and says how many of them were written.
+    pub(crate) async fn settle(&self, endings: Vec<(Claimed, Ending)>) -> usize {
+        let endings: Vec<(Claimed, Settlement)> = endings
+            .into_iter()
+            .map(|(job, ending)| {
+                let settlement = decide(ending, &job, &mut rand::rng());
+                (job, settlement)
+            })
+            .collect();
+        self.engine.settle(&endings).await.unwrap().len()
+    }
+}
+
+pub(crate) fn worker() -> WorkerInfo {
+    WorkerInfo {
+        id: WorkerId::new(),
+        host: "test".to_owned(),
+        pid: 1,
+        version: "0".to_owned(),
+        queues: serde_json::json!({}),
+    }
+}
+
+pub(crate) fn job() -> NewJob {
+    NewJob {
+        kind: "test.job".to_owned(),
+        queue: QUEUE.to_owned(),
+        payload: RawValue::NULL.to_owned(),
+        priority: 5,
+        run_at: None,
+        max_attempts: 3,
+        timeout: Duration::from_secs(60),
+        backoff: Backoff {
+            jitter: Jitter::None,
+            ..Backoff::default()
+        },
+        unique: None,
+        tags: Vec::new(),
+        trace: Trace::default(),
+    }
+}
+
+pub(crate) fn done() -> Ending {
+    Ending::Verdict(Verdict::done())
+}
+
+pub(crate) fn failed() -> Ending {
+    Ending::Verdict(Verdict::Retry {
+        error: JobError::new("failed", "on purpose"),
+        after: None,
+    })
+}

@@ -1,0 +1,175 @@
+//! What `decide` must hold to, whatever a handler says and however often.
+
+use std::time::Duration;
+
+use chrono::DateTime;
+use harkara_shared::id::{JobId, TenantId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::envelope::Envelope;
+use crate::testing;
+
+/// A run of a job that has been claimed so often and put off so often before.
+fn claimed(attempt: u16, max_attempts: u16, deferrals: u16, readable: bool) -> Claimed {
+    let body = Envelope::of(&testing::job());
+    Claimed {
+        id: JobId::from_i64(1024),
+        tenant: TenantId::new(),
+        kind: "test.job".to_owned(),
+        attempt,
+        max_attempts,
+        run_at: DateTime::UNIX_EPOCH,
+        started_at: DateTime::UNIX_EPOCH,
+        parcel: 1,
+        token: 1,
+        lease: 1,
+        queue: 1,
+        deferrals,
+        body: if readable {
+            Ok(body)
+        } else {
+            Err("torn".to_owned())
+        },
+    }
+}
+
+fn any_wait() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        Just(Duration::ZERO),
+        any::<u32>().prop_map(|ms| Duration::from_millis(ms.into())),
+        Just(Duration::MAX),
+    ]
+}
+
+fn any_verdict() -> impl Strategy<Value = Verdict> {
+    let error = || JobError::new("code", "words");
+    prop_oneof![
+        Just(Verdict::done()),
+        proptest::option::of(any_wait()).prop_map(move |after| Verdict::Retry {
+            error: error(),
+            after
+        }),
+        Just(Verdict::Dead { error: error() }),
+        any_wait().prop_map(move |wait| Verdict::Snooze {
+            wait,
+            reason: error()
+        }),
+        any_wait().prop_map(move |wait| Verdict::RateLimited {
+            wait,
+            reason: error()
+        }),
+        Just(Verdict::Cancelled),
+    ]
+}
+
+fn any_ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![
+        1 => Just(Ending::PutBack),
+        9 => any_verdict().prop_map(Ending::Verdict),
+    ]
+}
+
+/// What the statements make of a job: claims count, settlements give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    attempt: u16,
+    deferrals: u16,
+    charged: u16,
+}
+
+proptest! {
+    #[test]
+    fn a_life_uses_up_attempts_by_failures_alone_and_ends_in_time(
+        endings in proptest::collection::vec(any_ending(), 1..60),
+        max_attempts in 1..20_u16,
+        deferrals in prop_oneof![Just(0), (MAX_DEFERRALS - 5)..=MAX_DEFERRALS],
+    ) {
+        let mut counts = Counts { attempt: 0, deferrals, charged: 0 };
+        for ending in endings {
+            counts.attempt += 1;
+            let job = claimed(counts.attempt, max_attempts, counts.deferrals, true);
+            let fails = match &ending {
+                Ending::Verdict(Verdict::Retry { .. }) => true,
+                Ending::Verdict(Verdict::Snooze { .. } | Verdict::RateLimited { .. }) => {
+                    counts.deferrals >= MAX_DEFERRALS
+                }
+                _ => false,
+            };
+            let settlement = decide(ending, &job, &mut rand::rng());
+            counts.attempt -= u16::from(settlement.refund);
+            counts.deferrals += u16::from(settlement.deferral);
+            counts.charged += u16::from(fails);
+
+            prop_assert!(counts.attempt <= max_attempts);
+            prop_assert!(counts.deferrals <= MAX_DEFERRALS);
+            prop_assert!(!settlement.deferral || settlement.refund, "a deferral costs no attempt");
+            if settlement.state.is_final() {
+                prop_assert!(!settlement.refund);
+                prop_assert!(settlement.wait.is_none());
+                if fails {
+                    prop_assert_eq!(settlement.state, JobState::Dead);
+                    prop_assert_eq!(counts.attempt, max_attempts, "dead iff attempts used up");
+                }
+                break;
+            }
+            prop_assert_eq!(counts.attempt, counts.charged, "no attempt lost, none given away");
+            prop_assert!(!fails || counts.attempt < max_attempts);
+        }
+    }
+
+    #[test]
+    fn every_ending_says_what_happened_and_no_more(
+        ending in any_ending(),
+        max_attempts in 1..20_u16,
+        deferrals in 0..=MAX_DEFERRALS,
+        readable: bool,
+    ) {
+        let job = claimed(1, max_attempts, deferrals, readable);
+        let put_back = matches!(ending, Ending::PutBack);
+        let settlement = decide(ending, &job, &mut rand::rng());
+        prop_assert_eq!(settlement.outcome.is_none(), put_back);
+        let unsuccessful = settlement.state != JobState::Succeeded && !put_back;
+        prop_assert_eq!(settlement.error.is_some(), unsuccessful);
+        prop_assert!(unsuccessful || settlement.state.is_final() || put_back);
+        prop_assert_eq!(settlement.state == JobState::Scheduled, settlement.wait.is_some());
+        let written = settlement.written_state();
+        prop_assert_eq!(written.is_final(), settlement.state.is_final());
+        prop_assert!(written != JobState::Running);
+        if settlement.wait.is_some_and(|wait| wait.is_zero()) {
+            prop_assert_eq!(written, JobState::Ready);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_to_the_letter(
+        wait in any_wait(),
+        deferrals in 0..=MAX_DEFERRALS,
+    ) {
+        let job = claimed(1, 2, deferrals, true);
+        let reason = JobError::new("code", "words");
+        for verdict in [
+            Verdict::Retry { error: reason.clone(), after: Some(wait) },
+            Verdict::Snooze { wait, reason: reason.clone() },
+            Verdict::RateLimited { wait, reason },
+        ] {
+            let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
+            prop_assert_eq!(settlement.wait, Some(wait));
+        }
+    }
+}
+
+#[test]
+fn waits_grow_with_the_attempts() {
+    let waits: Vec<u64> = (1..5)
+        .map(|attempt| {
+            let ending = Ending::Verdict(Verdict::Retry {
+                error: JobError::new("code", "words"),
+                after: None,
+            });
+            let settlement = decide(ending, &claimed(attempt, 9, 0, true), &mut rand::rng());
+            settlement.wait.unwrap().as_secs()
+        })
+        .collect();
+    assert_eq!(waits, [5, 10, 20, 40]);
+}
