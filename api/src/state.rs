@@ -11,7 +11,6 @@ use harkara_shared::id::TenantId;
 use harkara_shared::process::Readiness;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Keyring;
@@ -32,11 +31,7 @@ struct Inner {
     keyring: Keyring,
     cursors: Cursors,
     in_flight: TaskTracker,
-    enqueuers: Arc<Semaphore>,
 }
-
-/// Connections that transactions in which jobs are enqueued leave to others.
-const LEFT_TO_OTHERS: u32 = 2;
 
 impl ApiState {
     /// The state of an API on `pool`, whose login works across tenants.
@@ -48,13 +43,7 @@ impl ApiState {
         egress: Egress,
         readiness: Readiness,
     ) -> Self {
-        let enqueuers = pool
-            .options()
-            .get_max_connections()
-            .saturating_sub(LEFT_TO_OTHERS)
-            .max(1);
         Self(Arc::new(Inner {
-            enqueuers: Arc::new(Semaphore::new(usize::try_from(enqueuers).unwrap_or(1))),
             keyring: Keyring::new(pool.clone(), &keys),
             cursors: Cursors::new(&keys),
             in_flight: TaskTracker::new(),
@@ -69,19 +58,6 @@ impl ApiState {
     /// A transaction of the tenant.
     pub(crate) async fn begin(&self, tenant: TenantId) -> Result<TenantTx, Problem> {
         Ok(TenantTx::begin(&self.0.pool, tenant).await?)
-    }
-
-    /// A transaction of the tenant in which jobs are enqueued.
-    ///
-    /// The engine makes the names it meets for the first time on a connection of its own. If all
-    /// connections were held by transactions that wait for one more, none would ever go on.
-    pub(crate) async fn begin_enqueue(&self, tenant: TenantId) -> Result<EnqueueTx, Problem> {
-        let permit = Arc::clone(&self.0.enqueuers).acquire_owned().await;
-        let permit = permit.map_err(Problem::internal)?;
-        Ok(EnqueueTx {
-            tx: self.begin(tenant).await?,
-            _permit: permit,
-        })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -112,11 +88,4 @@ impl ApiState {
     pub(crate) fn in_flight(&self) -> &TaskTracker {
         &self.0.in_flight
     }
-}
-
-/// A tenant's transaction, counted among those that enqueue as long as it lives.
-#[derive(Debug)]
-pub(crate) struct EnqueueTx {
-    pub(crate) tx: TenantTx,
-    _permit: OwnedSemaphorePermit,
 }

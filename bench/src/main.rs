@@ -130,6 +130,7 @@ impl Bench {
             )?,
             priority: 5,
             run_at: None,
+            delay: Duration::ZERO,
             max_attempts: 3,
             timeout: Duration::from_secs(30),
             backoff: Backoff::default(),

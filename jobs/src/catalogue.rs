@@ -106,6 +106,7 @@ impl Kind {
             payload,
             priority: DEFAULT_PRIORITY,
             run_at: None,
+            delay: Duration::ZERO,
             max_attempts: self.max_attempts,
             timeout: self.timeout,
             backoff: self.backoff(),

@@ -3,10 +3,15 @@
 //! Never: holds state that another process would need to know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::names::Names;
+
+/// How long a connection for new names is kept: they come in bursts, at first uses.
+const NAMES_IDLE: Duration = Duration::from_secs(30);
 
 /// What the engine's verbs answer with when they cannot do their work.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +50,18 @@ struct Inner {
 
 impl Engine {
     /// An engine on `pool`. Without `notify` workers find work by polling alone.
+    ///
+    /// Names that are met for the first time are made on one or two connections beside the pool: a
+    /// caller enqueues on a connection of the pool, and if all were held by callers who wait for
+    /// one more, none would ever go on.
     #[must_use]
     pub fn new(pool: PgPool, notify: bool) -> Self {
-        let names = Names::new(pool.clone());
+        let beside = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(pool.options().get_acquire_timeout())
+            .idle_timeout(NAMES_IDLE)
+            .connect_lazy_with(pool.connect_options().as_ref().clone());
+        let names = Names::new(beside);
         Self {
             inner: Arc::new(Inner {
                 pool,

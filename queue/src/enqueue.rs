@@ -3,6 +3,7 @@
 //! Never: opens or commits the caller's transaction: no commit, no job.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
@@ -78,9 +79,7 @@ impl Engine {
             let lane = self.names().lane(queue, tenant).await?;
             let key = job.unique.as_ref().map(|unique| Key {
                 text: unique.key.clone(),
-                hold_ms: unique
-                    .hold
-                    .map(|hold| i64::try_from(hold.as_millis()).unwrap_or(i64::MAX)),
+                hold_ms: unique.hold.map(milliseconds),
             });
             let place = match job.unique.as_ref() {
                 Some(unique) => match keys.entry((kind, unique.key.as_str())) {
@@ -99,6 +98,7 @@ impl Engine {
                 kind,
                 lane,
                 run_at: job.run_at,
+                delay_ms: milliseconds(job.delay),
                 priority: i16::from(job.priority),
                 max_attempts: i16::try_from(job.max_attempts).unwrap_or(i16::MAX),
                 body: Envelope::of(job).encode()?,
@@ -203,6 +203,7 @@ struct Draft {
     kind: i32,
     lane: i64,
     run_at: Option<chrono::DateTime<chrono::Utc>>,
+    delay_ms: i64,
     priority: i16,
     max_attempts: i16,
     body: Vec<u8>,
@@ -239,6 +240,10 @@ impl Draft {
     }
 }
 
+fn milliseconds(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
 async fn insert(
     connection: &mut PgConnection,
     tenant: i32,
@@ -268,6 +273,7 @@ async fn insert(
         .bind(&parcels)
         .bind(new.iter().map(|draft| draft.lane).collect::<Vec<_>>())
         .bind(new.iter().map(|draft| draft.run_at).collect::<Vec<_>>())
+        .bind(new.iter().map(|draft| draft.delay_ms).collect::<Vec<_>>())
         .bind(new.iter().map(|draft| draft.queue).collect::<Vec<_>>())
         .bind(new.iter().map(|draft| draft.kind).collect::<Vec<_>>())
         .bind(new.iter().map(|draft| draft.priority).collect::<Vec<_>>())

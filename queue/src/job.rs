@@ -26,6 +26,8 @@ pub struct NewJob {
     pub priority: u8,
     /// Not before this moment; `None` means now by the database's clock.
     pub run_at: Option<DateTime<Utc>>,
+    /// Not before this long after the enqueue, by the database's clock.
+    pub delay: Duration,
     /// Runs that may fail before the job is dead, at least 1.
     pub max_attempts: u16,
     /// Longest run; after it the handler is abandoned and the run counts as failed.

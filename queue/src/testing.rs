@@ -125,6 +125,7 @@ pub(crate) fn job() -> NewJob {
         payload: RawValue::NULL.to_owned(),
         priority: 5,
         run_at: None,
+        delay: Duration::ZERO,
         max_attempts: 3,
         timeout: Duration::from_secs(60),
         backoff: Backoff {

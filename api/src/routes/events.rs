@@ -105,9 +105,9 @@ pub(super) async fn post(
     faults.none_in_body()?;
     // Without a fault there is an event.
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
-    let mut open = state.begin_enqueue(caller.tenant).await?;
-    let posted = post_event(&mut open.tx, state.engine(), event, trace).await?;
-    open.tx.commit().await?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let posted = post_event(&mut tx, state.engine(), event, trace).await?;
+    tx.commit().await?;
     let Posted { id, deliveries } = posted;
     let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
     Ok((StatusCode::ACCEPTED, Json(EventAnswer { id, deliveries })))

@@ -73,13 +73,13 @@ pub(super) async fn create(
     faults.none_in_body()?;
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
-    let mut open = state.begin_enqueue(caller.tenant).await?;
+    let mut tx = state.begin(caller.tenant).await?;
     let enqueued = state
         .engine()
-        .enqueue(&mut open.tx, caller.tenant, job)
+        .enqueue(&mut tx, caller.tenant, job)
         .await?;
-    let answer = read::job(&mut open.tx, enqueued.id()).await?;
-    open.tx.commit().await?;
+    let answer = read::job(&mut tx, enqueued.id()).await?;
+    tx.commit().await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
         Enqueued::Existing(_) => StatusCode::OK,

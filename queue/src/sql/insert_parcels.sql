@@ -3,12 +3,16 @@
 with j as materialized (
     select
         coalesce(u.id, nextval('queue.parcel_id')) as id,
-        u.lane, coalesce(u.run_at, now()) as run_at, u.queue, u.kind, u.priority,
+        u.lane, greatest(u.run_at, case when u.delay_ms > 0 or u.run_at is null
+            then now() + u.delay_ms * interval '1 millisecond' end) as run_at,
+        u.queue, u.kind, u.priority,
         u.max_attempts, u.keyed, u.body, u.place
     from unnest(
-        $2::bigint[], $3::bigint[], $4::timestamptz[], $5::int4[], $6::int4[], $7::int2[],
-        $8::int2[], $9::bool[], $10::bytea[]
-    ) with ordinality as u(id, lane, run_at, queue, kind, priority, max_attempts, keyed, body, place)
+        $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::int4[], $7::int4[],
+        $8::int2[], $9::int2[], $10::bool[], $11::bytea[]
+    ) with ordinality as u(
+        id, lane, run_at, delay_ms, queue, kind, priority, max_attempts, keyed, body, place
+    )
 ),
 inserted as (
     insert into queue.parcels
@@ -25,7 +29,7 @@ woken as (
     select case when run_at > now() then 's:' else 'q:' end
         || left(string_agg(distinct queue::text, ','), 4000) as said
     from inserted
-    where $11::bool and run_at < now() + interval '2 seconds'
+    where $12::bool and run_at < now() + interval '2 seconds'
     group by run_at > now()
 )
 select j.id, (select string_agg(pg_notify('harkara', said)::text, '') from woken)

@@ -8,11 +8,13 @@
 
 mod cancel;
 mod claim;
+mod contention;
 mod drain;
 mod enqueue;
 mod faults;
 mod isolation;
 mod lease;
+mod mishaps;
 mod plans;
 mod retention;
 mod support;

@@ -214,6 +214,7 @@ pub(crate) fn job() -> NewJob {
         payload: payload(0),
         priority: 5,
         run_at: None,
+        delay: Duration::ZERO,
         max_attempts: 3,
         timeout: PATIENCE * 2,
         backoff: Backoff {

@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
 use harkara_queue::{Changed, Verdict};
-use harkara_shared::database::{TenantTx, query_scalar};
 use harkara_shared::id::JobId;
-use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
-use crate::support::{PATIENCE, Stand, error, failed, handler, job, soon, until};
+use crate::support::{Stand, error, failed, handler, job};
 
 fn keyed(key: &str) -> NewJob {
     NewJob {
@@ -202,149 +199,6 @@ async fn a_hold_that_is_over_frees_the_key_of_a_job_that_still_waits() {
         stand.enqueue(keyed("a")).await,
         Enqueued::Existing(second.id())
     );
-}
-
-#[tokio::test]
-async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
-    let stand = Stand::new().await;
-    // Names are interned on connections of their own: first, so that only the key is waited for.
-    stand.enqueue(job()).await;
-    for commits in [true, false] {
-        let key = format!("key-{commits}");
-        let mut first = stand.tx().await;
-        let held = stand
-            .engine
-            .enqueue(&mut first, stand.tenant, keyed(&key))
-            .await
-            .unwrap()
-            .id();
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
-        let second = tokio::spawn(async move {
-            let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-            let answer = engine.enqueue(&mut tx, tenant, keyed(&key)).await.unwrap();
-            tx.commit().await.unwrap();
-            answer
-        });
-        until("the second waits for the first", async || {
-            stand
-                .count(
-                    "select count(*) from pg_stat_activity
-                     where datname = current_database() and wait_event_type = 'Lock'",
-                )
-                .await
-                == 1
-        })
-        .await;
-        if commits {
-            first.commit().await.unwrap();
-            assert_eq!(
-                soon("the second", second).await.unwrap(),
-                Enqueued::Existing(held)
-            );
-        } else {
-            drop(first);
-            assert!(matches!(
-                soon("the second", second).await.unwrap(),
-                Enqueued::New(_)
-            ));
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_open_transaction_with_a_duplicate_does_not_hold_back_the_job_that_has_the_key() {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(keyed("a")).await.id();
-    let mut open = stand.tx().await;
-    let answer = stand
-        .engine
-        .enqueue(&mut open, stand.tenant, keyed("a"))
-        .await
-        .unwrap();
-    assert_eq!(answer, Enqueued::Existing(first));
-
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    stand.reaches(first, JobState::Succeeded).await;
-    open.commit().await.unwrap();
-    worker.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
-    let stand = Stand::new().await;
-    let mut callers = JoinSet::new();
-    for _ in 0..8 {
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
-        callers.spawn(async move {
-            let mut new = 0;
-            for _ in 0..20 {
-                let mut keys: Vec<usize> = (0..400).collect();
-                keys.shuffle(&mut rand::rng());
-                let batch = keys[..150]
-                    .iter()
-                    .map(|key| keyed(&format!("k{key}")))
-                    .collect();
-                let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-                let answers = engine.enqueue_all(&mut tx, tenant, batch).await.unwrap();
-                tx.commit().await.unwrap();
-                new += answers
-                    .iter()
-                    .filter(|a| matches!(a, Enqueued::New(_)))
-                    .count();
-            }
-            new
-        });
-    }
-    let new: usize = tokio::time::timeout(PATIENCE, callers.join_all())
-        .await
-        .unwrap()
-        .iter()
-        .sum();
-    let keys = stand.count("select count(*) from queue.unique_keys").await;
-    assert!(keys <= 400);
-    assert_eq!(i64::try_from(new).unwrap(), keys);
-    assert_eq!(
-        stand.count("select count(*) from queue.parcels").await,
-        keys
-    );
-    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
-    let deadlocks: i64 = query_scalar(deadlocks)
-        .fetch_one(&stand.pool())
-        .await
-        .unwrap();
-    assert_eq!(deadlocks, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn callers_and_workers_that_meet_over_keys_make_and_finish_every_job() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    let mut callers = JoinSet::new();
-    for _ in 0..4 {
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
-        callers.spawn(async move {
-            for _ in 0..40 {
-                let mut keys: Vec<usize> = (0..40).collect();
-                keys.shuffle(&mut rand::rng());
-                let batch = keys[..20]
-                    .iter()
-                    .map(|key| keyed(&format!("k{key}")))
-                    .collect();
-                let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-                engine.enqueue_all(&mut tx, tenant, batch).await.unwrap();
-                tx.commit().await.unwrap();
-            }
-        });
-    }
-    soon("the callers", callers.join_all()).await;
-    stand.is_quiet().await;
-    worker.stop().await;
-    assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
-        0
-    );
-    let unfinished = "select count(*) from queue.parcels where state <> 'd'";
-    assert_eq!(stand.count(unfinished).await, 0);
 }
 
 #[tokio::test]

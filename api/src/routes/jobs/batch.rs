@@ -98,12 +98,12 @@ pub(crate) async fn create_batch(
     };
     let (parts, body) = request.into_parts();
     let jobs = read_batch(&parts.headers, body, rules).await?;
-    let mut open = state.begin_enqueue(caller.tenant).await?;
+    let mut tx = state.begin(caller.tenant).await?;
     let enqueued = state
         .engine()
-        .enqueue_all(&mut open.tx, caller.tenant, jobs)
+        .enqueue_all(&mut tx, caller.tenant, jobs)
         .await?;
-    open.tx.commit().await?;
+    tx.commit().await?;
     let inserted = enqueued
         .iter()
         .filter(|job| matches!(job, Enqueued::New(_)))

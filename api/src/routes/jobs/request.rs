@@ -20,6 +20,9 @@ use crate::faults::Faults;
 use crate::json;
 use crate::time::Moment;
 
+/// How far this machine's clock may lie from the database's.
+const SKEW: TimeDelta = TimeDelta::minutes(1);
+
 /// Bytes of one job's JSON: its payload and room for the rest.
 const MAX_JOB_BYTES: usize = 1 << 20;
 /// Tags of one job.
@@ -150,7 +153,7 @@ pub(crate) fn read_job(
     let payload = reader.payload(request.payload, kind);
     reader.not_supported("/ordering_key", request.ordering_key);
     reader.not_supported("/limits", request.limits);
-    let run_at = reader.run_at(request.run_at, request.delay);
+    let (run_at, delay) = reader.due(request.run_at, request.delay);
     let queue = reader.queue(request.queue);
     let priority = reader.number("/priority", request.priority, 0, 9);
     let max_attempts = reader.number("/max_attempts", request.max_attempts, 1, 100);
@@ -175,6 +178,7 @@ pub(crate) fn read_job(
         job.backoff = backoff;
     }
     job.run_at = run_at;
+    job.delay = delay;
     job.unique = unique;
     job.tags = tags;
     job.trace = rules.trace.clone();
@@ -242,34 +246,35 @@ impl Reader<'_> {
         }
     }
 
-    fn run_at(
+    /// When the job is due, and how long after its enqueue: the database's clock adds the latter.
+    fn due(
         &mut self,
         run_at: Option<Moment>,
         delay: Option<HumanDuration>,
-    ) -> Option<DateTime<Utc>> {
+    ) -> (Option<DateTime<Utc>>, Duration) {
         let now = self.rules.now;
         let horizon = now.checked_add_months(HORIZON).unwrap_or(now);
         if run_at.is_some() && delay.is_some() {
             self.fault("/delay", "exclusive", "cannot stand beside run_at");
         }
-        if let Some(Moment(moment)) = run_at {
-            if moment < now - LATE {
+        let run_at = run_at.map(|moment| moment.0);
+        match run_at {
+            Some(moment) if moment < now - LATE => {
                 let detail = "is in the far past: it may be at most 24 hours ago";
                 self.fault("/run_at", "out_of_range", detail);
-            } else if moment > horizon {
+            }
+            Some(moment) if moment > horizon => {
                 self.fault("/run_at", "out_of_range", "must be at most ten years ahead");
             }
-            return Some(moment).filter(|moment| *moment > now);
+            _ => {}
         }
-        let HumanDuration(delay) = delay.filter(|delay| !delay.0.is_zero())?;
-        let moment = TimeDelta::from_std(delay)
-            .ok()
-            .and_then(|delay| now.checked_add_signed(delay));
-        let moment = moment.filter(|moment| *moment <= horizon);
-        if moment.is_none() {
+        let delay = delay.map(|delay| delay.0).unwrap_or_default();
+        if delay > (horizon - now).to_std().unwrap_or_default() {
             self.fault("/delay", "out_of_range", "must be at most ten years");
         }
-        moment
+        // A moment in the past means now; one that only this machine's clock may think past is left
+        // to the database's.
+        (run_at.filter(|moment| *moment > now - SKEW), delay)
     }
 
     fn queue(&mut self, name: Option<String>) -> Option<String> {
