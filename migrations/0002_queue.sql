@@ -143,7 +143,7 @@ create table queue.attempts_other partition of queue.attempts default;
 -- `keep` ago, and answers how many it dropped. Short lock timeout: it would rather come back later
 -- than queue behind a long reader with the parent locked.
 create function queue.turn_partitions(ahead int4, keep interval) returns int4
-language plpgsql security definer set search_path = pg_catalog set lock_timeout = '2s' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
     day date;
     part record;
@@ -254,9 +254,13 @@ grant select, delete on queue.attempts_other to harkara_engine;
 grant usage on sequence queue.parcel_id to harkara_app, harkara_engine;
 grant execute on function queue.turn_partitions(int4, interval) to harkara_engine;
 revoke execute on function queue.turn_partitions(int4, interval) from public;
-grant select on queue.tenants, queue.kinds, queue.queues to harkara_app;
-grant select, insert, update, delete on queue.parcels, queue.unique_keys, queue.labels to harkara_app;
-grant select, insert on queue.lanes, queue.attempts to harkara_app;
+-- A tenant's transaction enqueues, cancels and retries: it may write what these three do and nothing
+-- else of a job. Claims, settlements and the log of runs are the engine's.
+grant select on queue.tenants, queue.kinds, queue.queues, queue.lanes, queue.attempts to harkara_app;
+grant select, insert on queue.parcels, queue.labels to harkara_app;
+grant update (state, cancel, attempt, deferrals, run_at, finished_at, lease, token)
+    on queue.parcels to harkara_app;
+grant select, insert, update, delete on queue.unique_keys to harkara_app;
 -- The worker that ran a job is part of the job's history: id and host, nothing of its settings.
 grant select (id, worker_id) on queue.leases to harkara_app;
 

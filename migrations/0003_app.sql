@@ -60,10 +60,13 @@ create table app.events (
     -- The application's own id of the event, or evt_… made here; sent as webhook-id.
     id text not null check (id ~ '^[A-Za-z0-9_-]{1,64}$'),
     type text not null,
-    data jsonb not null,
+    -- As it was posted, to the byte: jsonb would reorder members and write numbers out.
+    data text not null,
     created_at timestamptz not null default now(),
     primary key (tenant_id, id)
 );
+
+create index events_age on app.events (tenant_id, created_at);
 
 create table app.deliveries (
     tenant_id uuid not null,
@@ -156,6 +159,6 @@ grant select, insert, update on app.api_keys, app.schedules, app.leaders to hark
 grant delete on app.schedules to harkara_engine;
 grant select on app.tenants to harkara_app;
 grant select, insert, update, delete on
-    app.api_keys, app.webhook_endpoints, app.endpoint_secrets, app.events, app.deliveries,
-    app.delivery_attempts, app.schedules
+    app.webhook_endpoints, app.endpoint_secrets, app.events, app.deliveries, app.delivery_attempts
     to harkara_app;
+grant select on app.api_keys, app.schedules to harkara_app;

@@ -1,6 +1,7 @@
 //! Room: the API's process.
 //! Takes: settings, or a listener and a state. Gives: answers until it is told to stop.
-//! Never: drops a request that is being answered, or waits for a connection on which nobody asks.
+//! Never: drops a request that is being answered in time, or waits for a connection on which nobody
+//! asks.
 
 use std::time::Duration;
 
@@ -19,11 +20,14 @@ use crate::{ApiState, router};
 /// How long a stopping server waits for connections to close by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long requests that are being answered may hold a stopping server.
+const ANSWERS: Duration = Duration::from_secs(8);
+
 /// Time for the last answers to leave.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// Serves requests until `stop` is cancelled, then lets those that are being answered finish, which
-/// the time limit of requests bounds, and closes connections that are idle.
+/// Serves requests until `stop` is cancelled, then lets those that are being answered finish, for ten
+/// seconds at the most, and closes connections that are idle.
 ///
 /// # Errors
 /// When the listener fails.
@@ -40,7 +44,7 @@ pub async fn serve(
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
         in_flight.close();
-        in_flight.wait().await;
+        tokio::time::timeout(ANSWERS, in_flight.wait()).await.ok();
         tokio::time::sleep(FLUSH).await;
     };
     tokio::select! {
@@ -65,23 +69,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let egress = Egress::new(settings.egress_allow.clone())?;
     let stop = process::stop_on_signal()?;
     let listener = process::bind(settings.api_addr).await?;
-    let ready = async {
-        database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
-        database::check_schema(&pool).await
+    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let engine = Engine::new(pool.clone(), settings.notify);
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness);
+    tracing::info!("the API listens on http://{}", listener.local_addr()?);
+    // Requests are answered from the start: while the database is not there, with 503.
+    let unfit = async {
+        let fit = async {
+            database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+            database::check_schema(&pool).await
+        };
+        match fit.await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
     };
     tokio::select! {
-        ready = ready => ready?,
-        () = stop.cancelled() => return Ok(()),
+        served = serve(listener, state, stop) => served?,
+        error = unfit => return Err(error.into()),
     }
-    let engine = Engine::new(pool.clone(), settings.notify);
-    let readiness = Readiness::of_database(pool.clone(), stop.clone());
-    tracing::info!("the API listens on http://{}", listener.local_addr()?);
-    serve(
-        listener,
-        ApiState::new(pool.clone(), engine, keys, egress, readiness),
-        stop,
-    )
-    .await?;
-    pool.close().await;
+    database::close(&pool).await;
     Ok(())
 }

@@ -187,7 +187,7 @@ impl Bench {
         let worker = tokio::spawn(self.worker(Arc::clone(&handler), places).run(stop.clone()));
         handler.done.notified().await;
         stop.cancel();
-        worker.await?;
+        worker.await??;
         Ok(rate(jobs, started.elapsed()))
     }
 
@@ -216,7 +216,7 @@ impl Bench {
             }
         }
         stop.cancel();
-        worker.await?;
+        worker.await??;
         Ok(waits)
     }
 

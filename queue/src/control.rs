@@ -2,7 +2,7 @@
 //! Takes: a tenant's transaction and a job id. Gives: the change, or why it cannot be made.
 //! Never: reaches a job of another tenant: row-level security hides it.
 
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query, query_as};
 use harkara_shared::id::JobId;
 use sqlx::PgConnection;
 
@@ -34,7 +34,7 @@ impl Engine {
         connection: &mut PgConnection,
         job: JobId,
     ) -> Result<Changed, Error> {
-        self.change(connection, job, include_str!("sql/cancel_job.sql"))
+        self.change(connection, job, include_str!("sql/cancel_job.sql"), false)
             .await
     }
 
@@ -44,8 +44,23 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn retry(&self, connection: &mut PgConnection, job: JobId) -> Result<Changed, Error> {
-        self.change(connection, job, include_str!("sql/retry_job.sql"))
+        self.change(connection, job, include_str!("sql/retry_job.sql"), true)
             .await
+    }
+
+    /// Has scheduled jobs run now, as when what they wait for has come. Jobs in other states are left
+    /// as they are.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn hasten(&self, connection: &mut PgConnection, jobs: &[JobId]) -> Result<(), Error> {
+        let parcels: Vec<i64> = jobs.iter().map(|job| ids::parcel_of(*job)).collect();
+        query(include_str!("sql/hasten_jobs.sql"))
+            .bind(&parcels)
+            .bind(self.notify())
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 
     async fn change(
@@ -53,6 +68,7 @@ impl Engine {
         connection: &mut PgConnection,
         job: JobId,
         sql: &'static str,
+        is_retry: bool,
     ) -> Result<Changed, Error> {
         if ids::place_of(job) != 0 {
             return Ok(Changed::NotFound);
@@ -72,10 +88,13 @@ impl Engine {
             job: job.as_i64(),
             reason: format!("state `{letter}`"),
         })?;
-        Ok(if changed {
-            Changed::Now(state)
-        } else {
-            Changed::Refused(state)
-        })
+        match (changed, state) {
+            (true, _) => Ok(Changed::Now(state)),
+            // The state would allow it: a neighbour took the unique key between two looks at it.
+            (false, JobState::Dead | JobState::Cancelled) if is_retry => {
+                Err(Error::Contended(job.to_string()))
+            }
+            (false, _) => Ok(Changed::Refused(state)),
+        }
     }
 }

@@ -29,5 +29,5 @@ pub use control::Changed;
 pub use engine::{Engine, Error};
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
-pub use run::{Handler, Run, Worker, WorkerOptions};
+pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
 pub use verdict::{MAX_DEFERRALS, Verdict};

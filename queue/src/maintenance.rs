@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use harkara_shared::database::{query_as, query_scalar};
+use harkara_shared::id::TenantId;
 use harkara_shared::telemetry::metric;
 
 use crate::engine::{Engine, Error};
@@ -110,6 +111,16 @@ impl Engine {
             );
         }
         Ok(total)
+    }
+
+    /// Every tenant that has ever had a job: for work that goes from tenant to tenant.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, Error> {
+        Ok(query_scalar(include_str!("sql/list_tenants.sql"))
+            .fetch_all(self.pool())
+            .await?)
     }
 
     /// Removes what is older than `keep` says, a thousand rows at a time, and makes the partitions

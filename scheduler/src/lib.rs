@@ -49,7 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     schedule(Engine::new(pool.clone(), settings.notify), stop).await;
     serving.await??;
-    pool.close().await;
+    database::close(&pool).await;
     tracing::info!("harkara-scheduler has stopped");
     Ok(())
 }
@@ -58,7 +58,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 pub async fn schedule(engine: Engine, stop: CancellationToken) {
     let candidate = Candidate::new(engine.pool().clone());
     while !stop.is_cancelled() {
-        let wait = match turn(&engine, &candidate).await {
+        let turned = tokio::select! {
+            turned = turn(&engine, &candidate) => turned,
+            // An emission is one transaction: dropped, it has not happened.
+            () = stop.cancelled() => break,
+        };
+        let wait = match turned {
             Ok(wait) => wait,
             Err(error) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "schedule").increment(1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::database::DatabaseSettings;
+use crate::database::{DatabaseSettings, DatabaseUrl};
 use crate::vault::MasterKeys;
 
 /// One mistake in the configuration: which variable, and why it will not do.
@@ -64,7 +64,7 @@ pub struct Settings {
     /// Whether workers are woken by NOTIFY; without it they only poll.
     pub notify: bool,
     /// Address for LISTEN when `DATABASE_URL` goes through PgBouncer in transaction mode.
-    pub listen_url: Option<String>,
+    pub listen_url: Option<DatabaseUrl>,
     /// Where the API listens.
     pub api_addr: SocketAddr,
     /// Where the worker serves health and metrics.
@@ -87,6 +87,8 @@ pub struct Settings {
     pub pg_bin: Option<String>,
     /// This is production: no private database.
     pub production: bool,
+    /// `HARKARA_LOG` was set.
+    pub log_was_set: bool,
     /// Filter of the log, in the syntax of `tracing`.
     pub log: String,
     /// Form of the log.
@@ -116,7 +118,7 @@ pub const KNOWN: &[&str] = &[
 ];
 
 /// The log's filter when none is set.
-pub const DEFAULT_LOG: &str = "info";
+const DEFAULT_LOG: &str = "info";
 
 const DEFAULT_QUEUES: &str =
     "message=64,webhook=256,http=256,billing=16,maintenance=2,report=4,probe=64";
@@ -151,7 +153,9 @@ impl Settings {
             number(text, 4, 1000).and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
         });
         let url = reader.optional("DATABASE_URL", database_url);
-        let listen_url = reader.optional("HARKARA_LISTEN_URL", database_url);
+        let listen_url = reader
+            .optional("HARKARA_LISTEN_URL", database_url)
+            .map(DatabaseUrl::from);
         let notify = reader.value("HARKARA_NOTIFY", "on", switch);
         let api_addr = reader.value("HARKARA_API_ADDR", "127.0.0.1:8080", address);
         let worker_addr = reader.value("HARKARA_WORKER_ADDR", "127.0.0.1:9101", address);
@@ -168,6 +172,7 @@ impl Settings {
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
         let production = reader.value("HARKARA_PRODUCTION", "off", switch);
+        let log_was_set = reader.raw("HARKARA_LOG").is_some();
         let log = reader.value("HARKARA_LOG", DEFAULT_LOG, log_filter);
         let log_format = reader.value("HARKARA_LOG_FORMAT", "text", |text| match text {
             "text" => Ok(LogFormat::Text),
@@ -197,6 +202,7 @@ impl Settings {
                 egress_allow_was_set,
                 pg_bin,
                 production: production?,
+                log_was_set,
                 log: log?,
                 log_format: log_format?,
             })

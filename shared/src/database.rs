@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::query::{Query, QueryAs, QueryScalar};
-use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::id::TenantId;
 
@@ -21,54 +21,75 @@ pub enum Error {
     #[error("DATABASE_URL is not a PostgreSQL address: {0}")]
     Url(sqlx::Error),
     /// The database was not reachable for the whole waiting time.
-    #[error("the database was not reachable for {} s: {source}", waited.as_secs())]
+    #[error("the database at {place} was not reachable for {} s: {source}", waited.as_secs())]
     Unreachable {
+        /// Host and port.
+        place: String,
         /// How long it was tried.
         waited: Duration,
         /// The last refusal.
         source: sqlx::Error,
     },
+    /// The database is there and lets us not in.
+    #[error("the database at {place} refuses: {source}")]
+    Refused {
+        /// Host and port.
+        place: String,
+        /// What it says.
+        source: sqlx::Error,
+    },
     /// A migration failed; the database is as it was before it.
     #[error("migration failed: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// The schema is not the one this release works with.
+    /// The schema is older than this release works with.
     #[error("{0}")]
-    Schema(SchemaMismatch),
+    Schema(SchemaTooOld),
     /// Any other database error.
     #[error(transparent)]
     Sqlx(#[from] sqlx::Error),
 }
 
-/// How the schema found differs from the one this release was built with.
+/// Migrations have not been run, or not all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SchemaMismatch {
-    /// Migrations have not been run, or not all of them.
-    #[error(
-        "the database schema is at version {found}, this release needs {needed}: run `harkara migrate`"
-    )]
-    Older {
-        /// Highest migration applied; 0 for an empty database.
-        found: i64,
-        /// Highest migration of this release.
-        needed: i64,
-    },
-    /// A newer release has migrated the database.
-    #[error(
-        "the database schema is at version {found}, this release knows only {known}: upgrade it"
-    )]
-    Newer {
-        /// Highest migration applied.
-        found: i64,
-        /// Highest migration of this release.
-        known: i64,
-    },
+#[error(
+    "the database schema is at version {found}, this release needs {needed}: run `harkara migrate`"
+)]
+pub struct SchemaTooOld {
+    /// Highest migration applied; 0 for an empty database.
+    pub found: i64,
+    /// Highest migration of this release.
+    pub needed: i64,
+}
+
+/// A `postgres://…` address, which may hold a password: it has no `Display`, and `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The address as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for DatabaseUrl {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(redacted)")
+    }
 }
 
 /// How a process talks to its database.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
-    /// `postgres://…` address.
-    pub url: String,
+    /// Where it is.
+    pub url: DatabaseUrl,
     /// Most connections this process opens.
     pub max_connections: u32,
     /// How long a caller waits for a free connection before it is told that there is none.
@@ -82,7 +103,7 @@ impl DatabaseSettings {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
-            url: url.into(),
+            url: DatabaseUrl(url.into()),
             max_connections: 20,
             acquire_timeout: Duration::from_secs(3),
             statement_cache: true,
@@ -134,7 +155,7 @@ where
 /// [`Error::Url`] when the address cannot be parsed.
 pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Error> {
     KEEP_STATEMENTS.store(settings.statement_cache, Ordering::Relaxed);
-    let mut options = PgConnectOptions::from_str(&settings.url)
+    let mut options = PgConnectOptions::from_str(settings.url.as_str())
         .map_err(Error::Url)?
         .application_name(application);
     if !settings.statement_cache {
@@ -149,28 +170,52 @@ pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Er
 /// Waits until the database answers, at most `patience`, saying once that it waits.
 ///
 /// # Errors
-/// [`Error::Unreachable`] with the last refusal when the time is over.
+/// [`Error::Unreachable`] with the last refusal when the time is over, [`Error::Refused`] at once when
+/// waiting is in vain: a wrong password, say.
 pub async fn wait_until_reachable(pool: &PgPool, patience: Duration) -> Result<(), Error> {
     let started = tokio::time::Instant::now();
+    let options = pool.connect_options();
+    let place = format!("{}:{}", options.get_host(), options.get_port());
     let mut said = false;
     loop {
-        let refusal = match query_scalar::<i32>("select 1").fetch_one(pool).await {
-            Ok(_) => return Ok(()),
-            Err(refusal) => refusal,
+        // Not through the pool, which says of a refused connection only that it waited for one.
+        let attempt = async {
+            let mut connection = options.connect().await?;
+            connection.ping().await?;
+            connection.close().await
         };
-        if started.elapsed() >= patience || !is_unavailable(&refusal) {
+        let refusal = match tokio::time::timeout(ATTEMPT, attempt).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
+        };
+        if !is_unavailable(&refusal) {
+            return Err(Error::Refused {
+                place,
+                source: refusal,
+            });
+        }
+        if started.elapsed() >= patience {
             return Err(Error::Unreachable {
+                place,
                 waited: started.elapsed(),
                 source: refusal,
             });
         }
         if !said {
             said = true;
-            tracing::warn!(error = %refusal, "the database is not reachable: waiting up to {} s", patience.as_secs());
+            tracing::warn!(
+                error = %refusal,
+                "the database at {place} is not reachable: waiting up to {} s",
+                patience.as_secs()
+            );
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
+
+/// Longest that one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -185,10 +230,11 @@ pub async fn migrate(pool: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the schema is exactly the one this release was built with.
+/// Checks that the schema is at least the one this release was built with. A newer one will do: every
+/// migration says how the previous release keeps working on it, so that a roll-out may take its time.
 ///
 /// # Errors
-/// [`Error::Schema`] when it is older or newer, [`Error::Sqlx`] when it cannot be read.
+/// [`Error::Schema`] when it is older, [`Error::Sqlx`] when it cannot be read.
 pub async fn check_schema(pool: &PgPool) -> Result<(), Error> {
     let known = MIGRATOR
         .iter()
@@ -204,13 +250,20 @@ pub async fn check_schema(pool: &PgPool) -> Result<(), Error> {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => 0,
         Err(error) => return Err(Error::Sqlx(error)),
     };
-    match found.cmp(&known) {
-        std::cmp::Ordering::Less => Err(Error::Schema(SchemaMismatch::Older {
+    if found < known {
+        return Err(Error::Schema(SchemaTooOld {
             found,
             needed: known,
-        })),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(Error::Schema(SchemaMismatch::Newer { found, known })),
+        }));
+    }
+    Ok(())
+}
+
+/// Closes a pool for good, without waiting for a connection that does not come back.
+pub async fn close(pool: &PgPool) {
+    let patience = Duration::from_secs(2);
+    if tokio::time::timeout(patience, pool.close()).await.is_err() {
+        tracing::warn!("a connection is left to the server to close");
     }
 }
 
@@ -226,11 +279,13 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions, shutdown or start-up in progress, too many connections, and a
-            // server that is a read-only standby or out of disk or memory.
+            // Connection exceptions; out of connections, disk or memory; all that an operator or a
+            // time limit of the server cuts off (shutdown, start-up, statement, lock and idle
+            // timeouts); a server that is a read-only standby.
             code.starts_with("08")
                 || code.starts_with("53")
-                || matches!(code.as_ref(), "57P01" | "57P02" | "57P03" | "25006")
+                || code.starts_with("57")
+                || matches!(code.as_ref(), "55P03" | "25P03" | "25006")
         }),
         _ => false,
     }
@@ -243,6 +298,10 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error)
         if matches!(error.code().as_deref(), Some("40001" | "40P01")))
 }
+
+/// Longest statement of a tenant's transaction, in milliseconds: less than the API gives a request, so
+/// that no statement goes on for a caller who has been answered already.
+const TENANT_STATEMENT_MS: &str = "25000";
 
 /// A transaction that sees and touches one tenant's rows only: it runs as the role `harkara_app`
 /// with `app.tenant_id` set, both until its end, so that row-level security holds it whoever the
@@ -261,9 +320,11 @@ impl TenantTx {
     pub async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
         let mut tx = pool.begin().await?;
         query(
-            "select set_config('role', 'harkara_app', true), set_config('app.tenant_id', $1, true)",
+            "select set_config('role', 'harkara_app', true), set_config('app.tenant_id', $1, true),
+             set_config('statement_timeout', $2, true)",
         )
         .bind(tenant.as_uuid().to_string())
+        .bind(TENANT_STATEMENT_MS)
         .execute(&mut *tx)
         .await?;
         Ok(Self { tx, tenant })
@@ -318,7 +379,7 @@ mod tests {
             .unwrap_err();
         let line = error.to_string();
         assert!(
-            line.starts_with("the database was not reachable for"),
+            line.starts_with("the database at 127.0.0.1:1 was not reachable for"),
             "{line}"
         );
         assert!(!line.contains('\n') && !line.contains("secret"), "{line}");

@@ -2,7 +2,7 @@
 //! Takes: a readiness check. Gives: a stop token, `/healthz`, `/readyz`, `/metrics`.
 //! Never: decides what readiness means for a process.
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -66,10 +66,24 @@ pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes in one line, without the words that one repeats of another.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let words = cause.to_string();
+        if line.is_empty() {
+            line = words;
+        } else if !line.contains(&words) {
+            line = format!("{line}: {words}");
+        }
+    }
+    line.lines().collect::<Vec<_>>().join(" ")
 }
 
 type Check = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
@@ -161,7 +175,11 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
         .map_err(|error| anyhow::anyhow!("cannot listen on {addr}: {error}"))
 }
 
-/// Serves health and metrics until `stop` is cancelled.
+/// Time that connections have to close by themselves. One on which nothing was ever asked does not.
+const CONNECTIONS_CLOSE: Duration = Duration::from_secs(1);
+
+/// Serves health and metrics until `stop` is cancelled, and ends soon after it whatever connections
+/// are open.
 ///
 /// # Errors
 /// When the listener fails.
@@ -170,7 +188,14 @@ pub async fn serve_health(
     readiness: Readiness,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, health_routes(readiness))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(CONNECTIONS_CLOSE).await;
+    };
+    let server = axum::serve(listener, health_routes(readiness))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        served = server.into_future() => served,
+        () = patience => Ok(()),
+    }
 }

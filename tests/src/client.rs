@@ -100,12 +100,40 @@ impl Client {
         Self::send(request).await
     }
 
+    /// POST of text that claims to be JSON.
+    ///
+    /// # Panics
+    /// When the API cannot be reached.
+    pub async fn post_text(&self, path: &str, body: String) -> Answer {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .bearer_auth(&self.key)
+            .header("content-type", "application/json")
+            .body(body);
+        Self::send(request).await.expect("the API answers")
+    }
+
     /// GET.
     ///
     /// # Panics
     /// When the API cannot be reached.
     pub async fn get(&self, path: &str) -> Answer {
         self.try_get(path).await.expect("the API answers")
+    }
+
+    /// PATCH of JSON.
+    ///
+    /// # Panics
+    /// When the API cannot be reached.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let request = self
+            .http
+            .patch(format!("{}{path}", self.base))
+            .bearer_auth(&self.key)
+            .header("content-type", "application/json")
+            .body(body.to_string());
+        Self::send(request).await.expect("the API answers")
     }
 
     /// POST of JSON.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
-use harkara_queue::{Engine, Worker, WorkerInfo, WorkerOptions};
+use harkara_queue::{Crippled, Engine, Worker, WorkerInfo, WorkerOptions};
 use harkara_shared::config::{Needed, QueueConcurrency, Settings};
-use harkara_shared::database;
+use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::WorkerId;
 use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
@@ -47,21 +47,49 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
     }
     let services = Services {
-        engine: Engine::new(pool.clone(), settings.notify),
+        engine: engine(&settings, &database)?,
         pool: pool.clone(),
         keys,
         egress: Egress::new(settings.egress_allow.clone())?,
     };
-    work(&settings, services, stop).await;
+    let engine_pool = services.engine.pool().clone();
+    let worked = work(&settings, services, stop).await;
     health.cancel();
     serving.await??;
-    pool.close().await;
+    database::close(&engine_pool).await;
+    database::close(&pool).await;
+    worked?;
     tracing::info!("harkara-worker has stopped");
     Ok(())
 }
 
+/// Connections of a worker's engine: lease, claims, settlements, clock, rescue, notifications, and
+/// one or two to spare. They are its own, so that no crowd of handlers can keep the lease from being
+/// renewed.
+const ENGINE_CONNECTIONS: u32 = 8;
+
+/// The engine of a worker.
+///
+/// # Errors
+/// When the database's address cannot be parsed.
+pub fn engine(settings: &Settings, database: &DatabaseSettings) -> anyhow::Result<Engine> {
+    let own = DatabaseSettings {
+        max_connections: ENGINE_CONNECTIONS,
+        ..database.clone()
+    };
+    let pool = database::pool(&own, "harkara-worker-engine")?;
+    Ok(Engine::new(pool, settings.notify))
+}
+
 /// Works until `stop` and the drain after it. A database that goes away is waited for.
-pub async fn work(settings: &Settings, services: Services, stop: CancellationToken) {
+///
+/// # Errors
+/// When a part of the worker ended by itself, which is a bug.
+pub async fn work(
+    settings: &Settings,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), Crippled> {
     let options = WorkerOptions {
         info: introduction(&settings.worker_queues),
         queues: settings.worker_queues.clone(),
@@ -72,7 +100,7 @@ pub async fn work(settings: &Settings, services: Services, stop: CancellationTok
     let engine = services.engine.clone();
     Worker::new(engine, options, Arc::new(Catalogue::new(services)))
         .run(stop)
-        .await;
+        .await
 }
 
 fn introduction(queues: &[QueueConcurrency]) -> WorkerInfo {

@@ -74,10 +74,7 @@ pub(super) async fn create(
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
     let mut tx = state.begin(caller.tenant).await?;
-    let enqueued = state
-        .engine()
-        .enqueue(&mut tx, caller.tenant, job)
-        .await?;
+    let enqueued = state.engine().enqueue(&mut tx, caller.tenant, job).await?;
     let answer = read::job(&mut tx, enqueued.id()).await?;
     tx.commit().await?;
     let status = match enqueued {

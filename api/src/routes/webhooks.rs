@@ -294,7 +294,7 @@ pub(super) async fn change(
     faults.extend("", change.check(state.egress()));
     faults.none_in_body()?;
     let mut tx = state.begin(caller.tenant).await?;
-    let endpoint = change_endpoint(&mut tx, id, change).await?;
+    let endpoint = change_endpoint(&mut tx, state.engine(), id, change).await?;
     tx.commit().await?;
     endpoint
         .map(|endpoint| Json(endpoint.into()))

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::home::Home;
-use super::{own_settings, say};
+use super::say;
 
 /// A database that runs, or one that somebody else runs.
 pub(super) struct Database {
@@ -21,6 +21,7 @@ pub(super) struct Database {
 }
 
 struct Private {
+    home: Home,
     done: CancellationToken,
     watch: JoinHandle<anyhow::Result<()>>,
 }
@@ -54,8 +55,12 @@ impl Database {
         let done = CancellationToken::new();
         let watch = tokio::spawn(watch(cluster, done.clone()));
         Ok(Self {
-            settings: own_settings(settings, url),
-            private: Some(Private { done, watch }),
+            settings: DatabaseSettings::new(url),
+            private: Some(Private {
+                home: home.clone(),
+                done,
+                watch,
+            }),
         })
     }
 
@@ -64,6 +69,7 @@ impl Database {
         let Some(private) = self.private else {
             return Ok(());
         };
+        private.home.forget_database_url();
         private.done.cancel();
         private.watch.await.context("the private database")?
     }

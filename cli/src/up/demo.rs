@@ -1,6 +1,6 @@
 //! Room: the demonstration that a newcomer watches.
 //! Takes: a running platform and a key. Gives: one event, delivered to a receiver here and verified
-//! by it, told in a few lines. Never: leaves its endpoint behind.
+//! by it, told in a few lines. Never: keeps the platform from running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,78 +35,71 @@ struct Receiver {
     verified: Notify,
 }
 
-/// The demonstration, while its receiver listens.
-pub(super) struct Demo;
-
-impl Demo {
-    pub(super) async fn start(
-        base: &str,
-        key: &str,
-        pool: &PgPool,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Self> {
-        remove_endpoints(pool).await?;
-        let receiver = Arc::new(Receiver::default());
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        let url = format!("http://{}{PATH}", listener.local_addr()?);
-        let routes = Router::new()
-            .route(PATH, post(receive))
-            .with_state(Arc::clone(&receiver));
-        tokio::spawn(async move {
-            let until = stop.cancelled_owned();
-            axum::serve(listener, routes)
-                .with_graceful_shutdown(until)
-                .await
-        });
-        say(&format!("  demo       1. a receiver listens on {url}"));
-
-        let client = Client::new(base, key)?;
-        let endpoint = client
-            .post(
-                "/v1/webhook-endpoints",
-                &json!({"url": url, "event_types": ["demo.*"]}),
-            )
-            .await?;
-        let secret = text(&endpoint, "secret")?;
-        receiver.secret.set(WebhookSecret::parse(secret)?).ok();
-        say(&format!(
-            "             2. an endpoint takes demo.* there: {}",
-            text(&endpoint, "id")?
-        ));
-
-        let event = client
-            .post(
-                "/v1/events",
-                &json!({"type": "demo.started", "data": {"hello": "world"}}),
-            )
-            .await?;
-        let delivery = event
-            .pointer("/deliveries/0/id")
-            .and_then(Value::as_str)
-            .context("the event made no delivery")?;
-        say(&format!(
-            "             3. an event is posted: {}",
-            text(&event, "id")?
-        ));
-
-        tokio::time::timeout(PATIENCE, receiver.verified.notified())
+/// Shows the line at work: its receiver listens until `stop`, its endpoint stays until
+/// [`remove_endpoints`].
+///
+/// # Errors
+/// Whatever kept the delivery from being made and verified.
+pub(super) async fn show(
+    base: &str,
+    key: &str,
+    pool: &PgPool,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    remove_endpoints(pool).await?;
+    let receiver = Arc::new(Receiver::default());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}{PATH}", listener.local_addr()?);
+    let routes = Router::new()
+        .route(PATH, post(receive))
+        .with_state(Arc::clone(&receiver));
+    tokio::spawn(async move {
+        let until = stop.cancelled_owned();
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(until)
             .await
-            .context("the demonstration's delivery did not arrive within 30 s")?;
-        let attempt = client.first_attempt(delivery).await?;
-        say(&format!(
-            "             4. {delivery} is delivered and verified: status {}, {} ms\n",
-            attempt.get("status_code").unwrap_or(&Value::Null),
-            attempt.get("duration_ms").unwrap_or(&Value::Null),
-        ));
-        Ok(Self)
-    }
+    });
+    say(&format!("  demo       1. a receiver listens on {url}"));
 
-    /// Takes the endpoint away; its receiver ends with the platform.
-    pub(super) async fn end(self, pool: &PgPool) {
-        if let Err(error) = remove_endpoints(pool).await {
-            tracing::warn!(%error, "the demonstration's endpoint stays");
-        }
-    }
+    let client = Client::new(base, key)?;
+    let endpoint = client
+        .post(
+            "/v1/webhook-endpoints",
+            &json!({"url": url, "event_types": ["demo.*"]}),
+        )
+        .await?;
+    let secret = text(&endpoint, "secret")?;
+    receiver.secret.set(WebhookSecret::parse(secret)?).ok();
+    say(&format!(
+        "             2. an endpoint takes demo.* there: {}",
+        text(&endpoint, "id")?
+    ));
+
+    let event = client
+        .post(
+            "/v1/events",
+            &json!({"type": "demo.started", "data": {"hello": "world"}}),
+        )
+        .await?;
+    let delivery = event
+        .pointer("/deliveries/0/id")
+        .and_then(Value::as_str)
+        .context("the event made no delivery")?;
+    say(&format!(
+        "             3. an event is posted: {}",
+        text(&event, "id")?
+    ));
+
+    tokio::time::timeout(PATIENCE, receiver.verified.notified())
+        .await
+        .context("the demonstration's delivery did not arrive within 30 s")?;
+    let attempt = client.first_attempt(delivery).await?;
+    say(&format!(
+        "             4. {delivery} is delivered and verified: status {}, {} ms\n",
+        attempt.get("status_code").unwrap_or(&Value::Null),
+        attempt.get("duration_ms").unwrap_or(&Value::Null),
+    ));
+    Ok(())
 }
 
 async fn receive(
@@ -137,7 +130,10 @@ async fn receive(
 }
 
 /// Removes the endpoints of this and earlier demonstrations.
-async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the database refuses.
+pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
     let Some(tenant) = access::find_tenant(pool, "demo").await? else {
         return Ok(());
     };

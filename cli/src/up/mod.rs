@@ -10,18 +10,17 @@ mod keys;
 
 pub(crate) use home::Home;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
-
 use anyhow::Context;
 use harkara_api::ApiState;
 use harkara_jobs::Services;
 use harkara_queue::Engine;
-use harkara_shared::config::{DEFAULT_LOG, Settings};
-use harkara_shared::database::DatabaseSettings;
+use harkara_shared::config::Settings;
 use harkara_shared::egress::Egress;
 use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
 use harkara_shared::telemetry::{self, Metrics};
+use sqlx::PgPool;
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::UpArgs;
@@ -29,7 +28,7 @@ use database::Database;
 
 /// Runs until Ctrl-C and the drain after it.
 pub(crate) async fn run(args: UpArgs, mut settings: Settings) -> anyhow::Result<()> {
-    if settings.log == DEFAULT_LOG {
+    if !settings.log_was_set {
         // What `up` prints is for a person; the log keeps to what needs attention.
         "warn".clone_into(&mut settings.log);
     }
@@ -52,11 +51,10 @@ pub(crate) async fn run(args: UpArgs, mut settings: Settings) -> anyhow::Result<
     let platform = Platform {
         args,
         settings,
-        home: home.clone(),
+        home,
         stop: stop.clone(),
     };
     let result = platform.run(listener, &database).await;
-    home.forget_database_url();
     stop.cancel();
     database.stop().await?;
     say("stopped");
@@ -71,6 +69,7 @@ struct Platform {
 }
 
 impl Platform {
+    /// Runs all parts until `stop`, or until one of them ends by itself, and drains them in any case.
     async fn run(
         self,
         listener: tokio::net::TcpListener,
@@ -94,23 +93,31 @@ impl Platform {
             egress.clone(),
             Readiness::of_database(pool.clone(), self.stop.clone()),
         );
-        let api = tokio::spawn(harkara_api::serve(listener, state, self.stop.clone()));
-
-        let worker_pool = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
+        let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
         let services = Services {
-            engine: Engine::new(worker_pool.clone(), settings.notify),
-            pool: worker_pool.clone(),
+            engine: harkara_worker::engine(settings, &database.settings)?,
+            pool: handlers.clone(),
             keys: master.clone(),
             egress,
         };
-        let scheduler = tokio::spawn(harkara_scheduler::schedule(
-            services.engine.clone(),
-            self.stop.clone(),
-        ));
-        let worker = {
-            let (settings, stop) = (settings.clone(), self.stop.clone());
-            tokio::spawn(async move { harkara_worker::work(&settings, services, stop).await })
-        };
+        let engines = services.engine.pool().clone();
+
+        let mut parts: JoinSet<(&str, anyhow::Result<()>)> = JoinSet::new();
+        let stop = self.stop.clone();
+        let scheduler = harkara_scheduler::schedule(services.engine.clone(), stop.clone());
+        parts.spawn(async {
+            ("scheduler", {
+                scheduler.await;
+                Ok(())
+            })
+        });
+        let (worker_settings, worker_stop) = (settings.clone(), stop.clone());
+        parts.spawn(async move {
+            let worked = harkara_worker::work(&worker_settings, services, worker_stop).await;
+            ("worker", worked.map_err(anyhow::Error::from))
+        });
+        let api = harkara_api::serve(listener, state, stop.clone());
+        parts.spawn(async { ("api", api.await) });
 
         let base = format!("http://{address}");
         say(&format!(
@@ -118,40 +125,53 @@ impl Platform {
              tenant     demo      key {}\n  operator   platform  key {}\n",
             first.tenant, first.operator
         ));
-        let demo = if self.args.no_demo {
-            None
-        } else {
-            let demo = demo::Demo::start(&base, &first.tenant, &pool, self.stop.clone());
-            tokio::select! {
-                demo = demo => Some(demo?),
-                () = self.stop.cancelled() => None,
-            }
+        let meanwhile = self.show(&base, &first.tenant, &pool);
+        let ended = tokio::select! {
+            ended = parts.join_next() => ended,
+            () = meanwhile => None,
         };
+        let failure = match ended {
+            Some(Ok((_, Ok(())))) | None if stop.is_cancelled() => None,
+            Some(Ok((part, Ok(())))) => Some(anyhow::anyhow!("the {part} ended by itself")),
+            Some(Ok((part, Err(error)))) => Some(error.context(format!("the {part}"))),
+            Some(Err(error)) => Some(error.into()),
+            None => None,
+        };
+        say("stopping: jobs in flight may finish");
+        stop.cancel();
+        if let Err(error) = demo::remove_endpoints(&pool).await {
+            tracing::warn!(%error, "the demonstration's endpoint stays");
+        }
+        let drained = async { while parts.join_next().await.is_some() {} };
+        if tokio::time::timeout(settings.drain + harkara_worker::STOP_MARGIN, drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!("a part of the platform did not stop in time");
+        }
+        for pool in [&engines, &handlers, &pool] {
+            harkara_shared::database::close(pool).await;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// What a person sees: the demonstration, then that it runs, until `stop`.
+    async fn show(&self, base: &str, key: &str, pool: &PgPool) {
+        if !self.args.no_demo {
+            let demo = demo::show(base, key, pool, self.stop.clone());
+            tokio::select! {
+                shown = demo => if let Err(error) = shown {
+                    say(&format!("             it did not work: {error:#}\n"));
+                },
+                () = self.stop.cancelled() => return,
+            }
+        }
         say(&format!(
-            "  try        curl -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\\n  \
+            "  try        curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n  \
              \x20            -d '{{\"type\":\"demo.greeted\",\"data\":{{\"hello\":\"world\"}}}}' {base}/v1/events\n\n\
              Running. Ctrl-C stops everything.",
-            first.tenant
         ));
-
         self.stop.cancelled().await;
-        say("stopping: jobs in flight may finish");
-        if let Some(demo) = demo {
-            demo.end(&pool).await;
-        }
-        let grace = settings.drain + harkara_worker::STOP_MARGIN;
-        if tokio::time::timeout(grace, worker).await.is_err() {
-            tracing::warn!("the worker did not stop in time");
-        }
-        tokio::time::timeout(Duration::from_secs(5), scheduler)
-            .await
-            .ok();
-        tokio::time::timeout(Duration::from_secs(10), api)
-            .await
-            .ok();
-        worker_pool.close().await;
-        pool.close().await;
-        Ok(())
     }
 }
 
@@ -162,15 +182,4 @@ impl Platform {
 )]
 pub(crate) fn say(line: &str) {
     println!("{line}");
-}
-
-/// How the parts of `up` reach its database.
-fn own_settings(base: &Settings, url: String) -> DatabaseSettings {
-    match &base.database {
-        Some(settings) => DatabaseSettings {
-            url,
-            ..settings.clone()
-        },
-        None => DatabaseSettings::new(url),
-    }
 }

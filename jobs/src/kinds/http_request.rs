@@ -24,6 +24,9 @@ const RESULT_BODY: usize = 4096;
 /// The wait after a 429 that does not say how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
+/// The shortest wait after a 429 or 503: a receiver whose clock is behind names a date that is past.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
 /// - Changes: nothing here; whatever the called address does.
 /// - Twice: the job's id goes along as `Idempotency-Key`, the same in every attempt, so that the
 ///   receiver can tell a repetition.
@@ -79,7 +82,9 @@ impl JobKind for HttpRequest {
                 "must be GET, HEAD, POST, PUT, PATCH or DELETE",
             ));
         }
-        if url::Url::parse(&args.url).is_err() {
+        // Which addresses may be called is the worker's to say: it knows what its operator allows.
+        let url = url::Url::parse(&args.url);
+        if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             faults.push(Fault::new(
                 "/url",
                 "invalid",
@@ -144,9 +149,13 @@ async fn send(
     egress.send(request).await
 }
 
-/// A little less than the job's own timeout, so that a slow receiver is told from a stuck handler.
+/// What of a job's time the call may take: the rest is for what comes before and after it, at the most
+/// five seconds. A slow receiver is so told from a stuck handler.
 pub(crate) fn call_timeout(run: &Run) -> Duration {
-    run.job.timeout().mul_f64(0.95)
+    let timeout = run.job.timeout();
+    timeout
+        .saturating_sub(Duration::from_secs(5))
+        .max(timeout.mul_f64(0.75))
 }
 
 fn method(name: &str) -> Option<Method> {
@@ -254,7 +263,7 @@ pub(crate) fn judge_failure(answer: &EgressResponse, retryable: bool) -> Verdict
     match (status, asked) {
         (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(wait)) => {
             Verdict::RateLimited {
-                wait,
+                wait: wait.max(SHORTEST_WAIT),
                 reason: error,
             }
         }
@@ -379,6 +388,13 @@ mod tests {
                 "{status}: {verdict:?}"
             );
         }
+        // A date that is past asks for nothing, and is given a second all the same.
+        let past = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
+        let verdict = judge(&args, &answer(429, &past));
+        assert!(
+            matches!(verdict, Verdict::RateLimited { wait, .. } if wait == SHORTEST_WAIT),
+            "{verdict:?}"
+        );
         let verdict = judge(&args, &answer(500, &[("retry-after", "17")]));
         assert!(
             matches!(verdict, Verdict::Retry { after: None, .. }),

@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use harkara_queue::job::JobError;
 use harkara_queue::{Error, Run, Verdict};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::DeliveryId;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::types::Uuid;
 
 use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
 use crate::services::Services;
+use crate::webhook;
 
-/// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones and attempts after 30.
+/// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
+///   their deliveries after 30.
 /// - Twice: the second finds nothing left to remove.
 /// - Calls: nobody.
 /// - Dead: the tables grow until the next day's run; look at its error.
@@ -33,20 +39,49 @@ impl JobKind for Retention {
     type Args = Args;
 
     async fn run(_: Args, _: Run, services: Arc<Services>) -> Verdict {
-        match services
-            .engine
-            .retain(harkara_queue::Retention::default())
-            .await
-        {
-            Ok(removed) => Verdict::Done {
-                result: serde_json::to_value(removed).ok(),
+        match retain(&services).await {
+            Ok(result) => Verdict::Done {
+                result: Some(result),
                 then: Vec::new(),
             },
-            Err(Error::Database(error)) => database_verdict(&error),
+            Err(
+                webhook::Error::Database(error) | webhook::Error::Queue(Error::Database(error)),
+            ) => database_verdict(&error),
             Err(error) => Verdict::Retry {
                 error: JobError::new("retention", error.to_string()),
                 after: None,
             },
         }
     }
+}
+
+async fn retain(services: &Services) -> Result<Value, webhook::Error> {
+    let keep = harkara_queue::Retention::default();
+    let mut events = 0;
+    for tenant in services.engine.tenants().await? {
+        // Deliveries first: jobs that are about to be forgotten tell what became of them.
+        let mut after = Some(DeliveryId::from_uuid(Uuid::nil()));
+        while let Some(last) = after {
+            let mut tx = TenantTx::begin(&services.pool, tenant).await?;
+            after = webhook::catch_up(&mut tx, last).await?;
+            tx.commit().await?;
+        }
+        loop {
+            let mut tx = TenantTx::begin(&services.pool, tenant).await?;
+            let removed = webhook::forget(&mut tx, keep.dead).await?;
+            tx.commit().await?;
+            events += removed;
+            if removed == 0 {
+                break;
+            }
+        }
+    }
+    let removed = services.engine.retain(keep).await?;
+    Ok(json!({
+        "jobs": removed.jobs,
+        "unique_keys": removed.unique_keys,
+        "workers": removed.workers,
+        "attempt_days": removed.attempt_days,
+        "events": events,
+    }))
 }

@@ -25,13 +25,14 @@ use crate::kinds::http_request::{
     call_timeout, failed_call, judge_failure, tenant_headers, trace_headers,
 };
 use crate::services::Services;
-use crate::webhook::{self, EndpointStatus, Envoy, FinishedAttempt};
+use crate::webhook::{self, DeliveryState, EndpointStatus, Envoy, FinishedAttempt};
 
 /// Bytes of the answer kept with the attempt.
 const KEPT_BODY: usize = 16 * 1024;
 
-/// How often a paused endpoint is looked at again.
-const PAUSE: Duration = Duration::from_secs(60);
+/// How often a paused endpoint is looked at again. It goes on by itself when it is made active; a job
+/// may be put off so for forty days.
+const PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// - Changes: the delivery's state and its attempts.
 /// - Twice: the receiver sees the same `webhook-id`, which the standard makes the idempotency key.
@@ -89,6 +90,10 @@ async fn deliver(
         let error = JobError::new("delivery_not_found", format!("there is no delivery {id}"));
         return Ok(Verdict::Dead { error });
     };
+    if envoy.state == DeliveryState::Succeeded {
+        // A run before this one made the delivery, and its outcome was lost.
+        return Ok(Verdict::done());
+    }
     match envoy.status {
         Some(EndpointStatus::Active) => {}
         Some(EndpointStatus::Paused) => {
@@ -138,11 +143,11 @@ async fn deliver(
 }
 
 /// Records the request. The receiver has seen it, so a database that is away for a moment is waited
-/// for: giving up would have the request made again.
+/// for, within what the call leaves of the job's time: giving up has the request made again.
 async fn record(
     id: DeliveryId,
     attempt: &FinishedAttempt,
-    fate: Option<webhook::DeliveryState>,
+    fate: Option<DeliveryState>,
     run: &Run,
     services: &Services,
 ) -> Result<(), webhook::Error> {
@@ -154,9 +159,8 @@ async fn record(
     };
     let patience = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .with_max_times(10)
-        .with_jitter();
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(6);
     write
         .retry(patience)
         .when(|error| matches!(error, webhook::Error::Database(error) if is_unavailable(error)))
@@ -164,11 +168,11 @@ async fn record(
 }
 
 /// What the delivery becomes, as far as this run knows; `None` while it goes on.
-fn fate(verdict: &Verdict, run: &Run) -> Option<webhook::DeliveryState> {
+fn fate(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     match verdict {
-        Verdict::Done { .. } => Some(webhook::DeliveryState::Succeeded),
-        Verdict::Dead { .. } => Some(webhook::DeliveryState::Failed),
-        Verdict::Retry { .. } if run.job.is_last_attempt() => Some(webhook::DeliveryState::Failed),
+        Verdict::Done { .. } => Some(DeliveryState::Succeeded),
+        Verdict::Dead { .. } => Some(DeliveryState::Failed),
+        Verdict::Retry { .. } if run.job.is_last_attempt() => Some(DeliveryState::Failed),
         _ => None,
     }
 }

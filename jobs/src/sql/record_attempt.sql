@@ -1,10 +1,13 @@
--- Records a request and what the delivery has become. The attempt's number is counted in the
+-- Records a request and what the delivery has become: what has arrived once has arrived. The attempt's number is counted in the
 -- delivery's row: two runs of one job wait there for each other. Found by primary key.
 with delivery as (
     update app.deliveries
     set attempts = attempts + 1,
-        state = coalesce($9::text, state),
-        finished_at = case when $9::text is null then finished_at else now() end
+        state = case when state = 'succeeded' then state else coalesce($9::text, state) end,
+        finished_at = case
+            when $9::text is null or state = 'succeeded' then finished_at
+            else now()
+        end
     where tenant_id = $1 and id = $2
     returning tenant_id, id, attempts
 )

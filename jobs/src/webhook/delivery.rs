@@ -105,6 +105,8 @@ pub struct Envoy {
     pub status: Option<EndpointStatus>,
     /// Secrets to sign with, the current one first.
     pub secrets: Vec<WebhookSecret>,
+    /// What has become of the delivery so far.
+    pub state: DeliveryState,
 }
 
 /// A request that was made.
@@ -127,11 +129,12 @@ struct EnvoyRow {
     event_id: String,
     event_type: String,
     event_at: DateTime<Utc>,
-    data: Json<Box<RawValue>>,
+    data: String,
     endpoint_id: EndpointId,
     url: Option<String>,
     headers: Option<Json<BTreeMap<String, String>>>,
     status: Option<EndpointStatus>,
+    state: DeliveryState,
 }
 
 /// All that is needed to deliver; `None` when there is no such delivery.
@@ -157,11 +160,13 @@ pub async fn envoy(
         event_id: row.event_id,
         event_type: row.event_type,
         event_at: row.event_at,
-        data: row.data.0,
+        data: RawValue::from_string(row.data)
+            .map_err(|_| Error::Corrupt(format!("the event of {id}")))?,
         url: row.url.unwrap_or_default(),
         headers: row.headers.map(|headers| headers.0).unwrap_or_default(),
         status: row.status,
         secrets,
+        state: row.state,
     }))
 }
 
@@ -220,6 +225,9 @@ pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delive
     Ok(found.pop())
 }
 
+/// Deliveries looked at together when only some of them match.
+const LOOK: u32 = 500;
+
 /// At most `limit` deliveries that match, newest first, older than `before`.
 ///
 /// # Errors
@@ -231,19 +239,25 @@ pub async fn list_deliveries(
     limit: u32,
 ) -> Result<Vec<Delivery>, Error> {
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    // A small page may take many looks: none of them need be small.
+    let look = if filter.state.is_some() {
+        limit.max(LOOK)
+    } else {
+        limit
+    };
     let mut listed: Vec<Delivery> = Vec::new();
     let mut before = before;
     loop {
         let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_deliveries.sql"))
             .bind(tx.tenant())
             .bind(before)
-            .bind(i64::from(limit))
+            .bind(i64::from(look))
             .bind(filter.endpoint_id)
             .bind(&filter.event_id)
             .bind(filter.state.map(stored_as))
             .fetch_all(&mut **tx)
             .await?;
-        let was_last = found.len() < wanted;
+        let was_last = found.len() < usize::try_from(look).unwrap_or(usize::MAX);
         before = found.last().map(|delivery| delivery.id);
         reconcile(tx, &mut found).await?;
         found.retain(|delivery| filter.state.is_none_or(|state| delivery.state == state));
@@ -266,7 +280,7 @@ fn stored_as(state: DeliveryState) -> Vec<DeliveryState> {
 
 /// A delivery's row is written by the runs of its job. What happens to the job outside of a run (it
 /// was cancelled, its last worker died, somebody retried it) is told by the job itself, for as long
-/// as its row is kept.
+/// as its row is kept: so it is noted here as soon as it is seen.
 async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(), Error> {
     let ids: Vec<JobId> = deliveries
         .iter()
@@ -286,6 +300,7 @@ async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(),
         .into_iter()
         .map(|job| (job.id, (job.state, job.finished_at)))
         .collect();
+    let mut news = News::default();
     for delivery in deliveries {
         let Some((state, finished_at)) = delivery.job_id.and_then(|id| jobs.get(&id)) else {
             continue;
@@ -296,10 +311,71 @@ async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(),
             JobState::Cancelled => DeliveryState::Cancelled,
             JobState::Succeeded => continue,
         };
+        if told != delivery.state {
+            news.ids.push(delivery.id);
+            news.were.push(delivery.state);
+            news.are.push(told);
+            news.finished.push(*finished_at);
+        }
         delivery.state = told;
         delivery.finished_at = *finished_at;
     }
-    Ok(())
+    news.note(tx).await
+}
+
+/// What jobs tell of their deliveries that the deliveries do not say yet.
+#[derive(Default)]
+struct News {
+    ids: Vec<DeliveryId>,
+    were: Vec<DeliveryState>,
+    are: Vec<DeliveryState>,
+    finished: Vec<Option<DateTime<Utc>>>,
+}
+
+impl News {
+    async fn note(self, tx: &mut TenantTx) -> Result<(), Error> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        query(include_str!("../sql/settle_deliveries.sql"))
+            .bind(tx.tenant())
+            .bind(&self.ids)
+            .bind(&self.were)
+            .bind(&self.are)
+            .bind(&self.finished)
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Notes what jobs tell of deliveries that have been on their way for long, before the jobs' rows are
+/// forgotten. Looks at five hundred after the delivery `after`, and answers the last of them.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn catch_up(tx: &mut TenantTx, after: DeliveryId) -> Result<Option<DeliveryId>, Error> {
+    let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_old_pending.sql"))
+        .bind(tx.tenant())
+        .bind(after)
+        .fetch_all(&mut **tx)
+        .await?;
+    reconcile(tx, &mut found).await?;
+    Ok(found.last().map(|delivery| delivery.id))
+}
+
+/// Removes events older than `keep` with all that came of them, at most a thousand, and answers how
+/// many. An event with a delivery on its way stays.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
+    let removed = query(include_str!("../sql/remove_old_events.sql"))
+        .bind(tx.tenant())
+        .bind(keep.as_secs_f64())
+        .execute(&mut **tx)
+        .await?;
+    Ok(removed.rows_affected())
 }
 
 #[derive(sqlx::FromRow)]

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use harkara_queue::Engine;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::egress::Egress;
-use harkara_shared::id::EndpointId;
+use harkara_shared::id::{EndpointId, JobId};
 use harkara_shared::signature::WebhookSecret;
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
+use sqlx::types::{Json, Uuid};
 
 use super::Error;
 use crate::fault::Fault;
@@ -208,7 +209,7 @@ pub async fn create_endpoint(
     query(include_str!("../sql/create_endpoint_secret.sql"))
         .bind(tx.tenant())
         .bind(id)
-        .bind(harkara_shared::id::EventId::new().as_uuid())
+        .bind(Uuid::now_v7())
         .bind(&sealed)
         .execute(&mut **tx)
         .await?;
@@ -244,16 +245,21 @@ pub async fn list_endpoints(
         .await?)
 }
 
-/// Changes an endpoint and answers it as it is now.
+/// Changes an endpoint and answers it as it is now. One that is made active again has its waiting
+/// deliveries made at once.
 ///
 /// # Errors
 /// When the database refuses.
 pub async fn change_endpoint(
     tx: &mut TenantTx,
+    engine: &Engine,
     id: EndpointId,
     change: EndpointChange,
 ) -> Result<Option<Endpoint>, Error> {
-    Ok(query_as(include_str!("../sql/change_endpoint.sql"))
+    let Some(before) = endpoint(tx, id).await? else {
+        return Ok(None);
+    };
+    let changed: Option<Endpoint> = query_as(include_str!("../sql/change_endpoint.sql"))
         .bind(tx.tenant())
         .bind(id)
         .bind(change.url)
@@ -261,7 +267,20 @@ pub async fn change_endpoint(
         .bind(change.headers.map(Json))
         .bind(change.status)
         .fetch_optional(&mut **tx)
-        .await?)
+        .await?;
+    let goes_on = before.status != EndpointStatus::Active
+        && changed
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.status == EndpointStatus::Active);
+    if goes_on {
+        let waiting: Vec<JobId> = query_scalar(include_str!("../sql/list_waiting_jobs.sql"))
+            .bind(tx.tenant())
+            .bind(id)
+            .fetch_all(&mut **tx)
+            .await?;
+        engine.hasten(tx, &waiting).await?;
+    }
+    Ok(changed)
 }
 
 /// Deletes an endpoint and its secrets; its deliveries stay, and those still waiting are skipped.

@@ -7,7 +7,6 @@ use harkara_queue::job::Trace;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
-use sqlx::types::Json;
 
 use super::Error;
 use super::endpoint::{is_event_type, takes};
@@ -101,12 +100,11 @@ pub async fn post_event(
     trace: Trace,
 ) -> Result<Posted, Error> {
     let id = event.id.unwrap_or_else(|| EventId::new().to_string());
-    let data: Json<&RawValue> = Json(&event.data);
     let is_new: Option<bool> = query_scalar(include_str!("../sql/create_event.sql"))
         .bind(tx.tenant())
         .bind(&id)
         .bind(&event.event_type)
-        .bind(data)
+        .bind(event.data.get())
         .fetch_optional(&mut **tx)
         .await?;
     if is_new.is_none() {
@@ -174,7 +172,7 @@ async fn posted_before(
         .bind(tx.tenant())
         .bind(&id)
         .bind(event_type)
-        .bind(Json(data))
+        .bind(data.get())
         .fetch_one(&mut **tx)
         .await?;
     if !same {

@@ -7,8 +7,8 @@ mod endpoint;
 mod event;
 
 pub use delivery::{
-    Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, Envoy, FinishedAttempt, delivery,
-    delivery_attempts, envoy, list_deliveries, record, skip,
+    Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, Envoy, FinishedAttempt, catch_up,
+    delivery, delivery_attempts, envoy, forget, list_deliveries, record, skip,
 };
 pub use endpoint::{
     Endpoint, EndpointChange, EndpointStatus, NewEndpoint, change_endpoint, create_endpoint,

@@ -29,23 +29,24 @@ pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<(C
                 (job, settlement)
             })
             .collect();
-        let tokens: Vec<i64> = settlements.iter().map(|(job, _)| job.token).collect();
-        settle(&desk, settlements).await;
-        for token in tokens {
-            desk.written(token);
-        }
+        let done = settle(&desk, settlements).await;
+        desk.written(&done);
     }
 }
 
 /// Writes a batch; one that the database refuses for what is in it is written one by one, so that a
-/// single outcome that cannot be stored holds nobody back.
-async fn settle(desk: &Desk, batch: Vec<(Claimed, Settlement)>) {
+/// single outcome that cannot be stored holds nobody back. Answers the tokens of what is done with.
+async fn settle(desk: &Desk, batch: Vec<(Claimed, Settlement)>) -> Vec<i64> {
+    let mut done: Vec<i64> = batch.iter().map(|(job, _)| job.token).collect();
     if persist(desk, &batch).await.is_ok() {
-        return;
+        return done;
     }
+    done.clear();
     for (job, settlement) in batch {
+        let token = job.token;
         let alone = [(job, settlement)];
         let Err(refusal) = persist(desk, &alone).await else {
+            done.push(token);
             continue;
         };
         let [(job, _)] = alone;
@@ -56,10 +57,16 @@ async fn settle(desk: &Desk, batch: Vec<(Claimed, Settlement)>) {
         );
         let verdict = Verdict::Retry { error, after: None };
         let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
-        if let Err(refusal) = persist(desk, &[(job, settlement)]).await {
-            tracing::error!(error = %refusal, "not even that: left until it is missed");
+        match persist(desk, &[(job, settlement)]).await {
+            Ok(()) => done.push(token),
+            // Its token stays known, so that nobody takes the job for forgotten and puts it back:
+            // the run counts as lost when this worker's lease ends.
+            Err(refusal) => {
+                tracing::error!(error = %refusal, "not even that: left to be rescued");
+            }
         }
     }
+    done
 }
 
 /// Writes until the database is there; an error is one that would come again.
@@ -81,7 +88,7 @@ async fn persist(desk: &Desk, batch: &[(Claimed, Settlement)]) -> Result<(), Err
                 }
                 return Ok(());
             }
-            Err(Error::Database(error)) if is_unavailable(&error) || is_conflict(&error) => {
+            Err(error) if is_passing(&error) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "settle").increment(1);
                 tracing::warn!(%error, "cannot write outcomes: trying again");
                 tokio::time::sleep(wait).await;
@@ -89,6 +96,15 @@ async fn persist(desk: &Desk, batch: &[(Claimed, Settlement)]) -> Result<(), Err
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Whether the same write may succeed later.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => is_unavailable(error) || is_conflict(error),
+        Error::Contended(_) => true,
+        Error::Encode(_) | Error::Corrupt { .. } => false,
     }
 }
 

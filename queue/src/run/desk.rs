@@ -51,6 +51,12 @@ struct Held {
 }
 
 impl Held {
+    /// Runs that have ended and whose endings wait to be written.
+    fn unwritten(&self) -> u64 {
+        let known: u64 = self.of_token.values().map(|jobs| u64::from(*jobs)).sum();
+        known.saturating_sub(u64::try_from(self.runs.len()).unwrap_or(u64::MAX))
+    }
+
     fn release(&mut self, token: i64) {
         if let Some(jobs) = self.of_token.get_mut(&token) {
             *jobs = jobs.saturating_sub(1);
@@ -78,7 +84,8 @@ pub(super) struct DeskEnds {
 }
 
 impl Desk {
-    /// The channels are unbounded by type and bounded by places: nothing is claimed without one.
+    /// The channels are unbounded by type and bounded by [`Desk::free`]: nothing is claimed without a
+    /// place, and nothing at all while too many endings wait to be written.
     pub(super) fn new(engine: Engine, options: &WorkerOptions, poll: Duration) -> (Self, DeskEnds) {
         let (senders, tasks) = options
             .queues
@@ -142,9 +149,18 @@ impl Desk {
         }
     }
 
-    /// Free places of each served queue.
+    /// Free places of each served queue: none while as many endings wait to be written as the worker
+    /// has places, so that a database that takes claims but no outcomes fills no memory.
     pub(super) fn free(&self) -> Vec<u32> {
         let held = self.held();
+        let places: u64 = self
+            .queues
+            .iter()
+            .map(|(_, places)| u64::from(*places))
+            .sum();
+        if held.unwritten() >= places {
+            return vec![0; self.queues.len()];
+        }
         self.queues
             .iter()
             .zip(&held.of_queue)
@@ -221,9 +237,14 @@ impl Desk {
         self.work.notify_one();
     }
 
-    /// The ending of a job claimed by `token` was written, or is given up.
-    pub(super) fn written(&self, token: i64) {
-        self.held().release(token);
+    /// The endings of jobs claimed by these tokens, one entry a job, are written.
+    pub(super) fn written(&self, tokens: &[i64]) {
+        let mut held = self.held();
+        for token in tokens {
+            held.release(*token);
+        }
+        drop(held);
+        self.work.notify_one();
     }
 
     /// No more endings: the completer writes what it has and ends.

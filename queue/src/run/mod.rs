@@ -31,6 +31,7 @@ use apalis_core::worker::builder::WorkerBuilder;
 use apalis_core::worker::context::WorkerContext;
 use futures_util::StreamExt;
 use harkara_shared::config::QueueConcurrency;
+use harkara_shared::database::DatabaseUrl;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -71,7 +72,7 @@ pub struct WorkerOptions {
     /// Grace for jobs in flight when it stops; after it they go back without losing an attempt.
     pub drain: Duration,
     /// Where to LISTEN, when not on the engine's own pool (PgBouncer).
-    pub listen_url: Option<String>,
+    pub listen_url: Option<DatabaseUrl>,
 }
 
 /// How long handlers that were told to go may keep the worker from stopping.
@@ -82,6 +83,13 @@ const LAST_OUTCOMES: Duration = Duration::from_secs(4);
 
 /// How long it may take to close the lease.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A part of a worker ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the worker stopped because its {part} ended by itself")]
+pub struct Crippled {
+    part: &'static str,
+}
 
 /// A worker, ready to run.
 pub struct Worker {
@@ -114,16 +122,22 @@ impl Worker {
     /// finish within the grace, the rest goes back untouched, and the lease is closed. Ends within
     /// the grace and a few seconds whatever the database does. Dropped instead, it dies as a killed
     /// process does: its lease is left to expire.
-    pub async fn run(self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// [`Crippled`] when a part of the worker ended by itself, which is a bug. The worker has drained
+    /// as after a stop; a process should end then and be started again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Crippled> {
+        // The worker also stops itself, when a part of it has ended.
+        let stop = stop.child_token();
         let (desk, desk_ends) = Desk::new(self.engine.clone(), &self.options, self.poll);
         let desk = Arc::new(desk);
         // Background parts outlive `stop`: runs in flight need their lease renewed, their cancels
         // heard and their endings written. All of them end with this future.
         let idle = CancellationToken::new();
         let keeper = keeper::run(Arc::clone(&desk), self.options.clone(), idle.clone());
-        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
+        let mut keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
         let completer = completer::run(Arc::clone(&desk), desk_ends.endings);
-        let completer = AbortOnDropHandle::new(tokio::spawn(completer));
+        let mut completer = AbortOnDropHandle::new(tokio::spawn(completer));
         let mut aside = JoinSet::new();
         aside.spawn(clock::run(Arc::clone(&desk), idle.clone()));
         aside.spawn(keeper::rescue(
@@ -131,11 +145,10 @@ impl Worker {
             self.options.lease,
             idle.clone(),
         ));
-        aside.spawn(wake::run(
-            Arc::clone(&desk),
-            self.options.listen_url.clone(),
-            idle.clone(),
-        ));
+        if self.engine.notify() {
+            let listen_url = self.options.listen_url.clone();
+            aside.spawn(wake::run(Arc::clone(&desk), listen_url, idle.clone()));
+        }
 
         let mut lines = JoinSet::new();
         for (queue, tasks) in self.options.queues.iter().zip(desk_ends.tasks) {
@@ -146,7 +159,24 @@ impl Worker {
             };
             lines.spawn(line.run(stop.clone()));
         }
-        dispatcher::run(Arc::clone(&desk), desk_ends.senders, stop).await;
+        let dispatcher = dispatcher::run(Arc::clone(&desk), desk_ends.senders, stop.clone());
+        let mut dispatcher = AbortOnDropHandle::new(tokio::spawn(dispatcher));
+        let ended_early = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            _ = &mut keeper => Some("keeper"),
+            _ = &mut completer => Some("completer"),
+            _ = &mut dispatcher => Some("dispatcher"),
+            Some(_) = aside.join_next() => Some("clock, rescue or wake"),
+            Some(_) = lines.join_next() => Some("line of a queue"),
+        };
+        if let Some(part) = ended_early {
+            tracing::error!(part, "a part of the worker ended by itself: stopping");
+            stop.cancel();
+        }
+        if ended_early != Some("dispatcher") {
+            dispatcher.await.ok();
+        }
 
         if tokio::time::timeout(self.options.drain, ended(&mut lines))
             .await
@@ -170,21 +200,26 @@ impl Worker {
         desk.close_endings();
         // The endings are on their way; a database that is gone must not hold the process. What
         // could not be written is rescued when the lease expires.
-        if tokio::time::timeout(LAST_OUTCOMES, completer)
-            .await
-            .is_err()
-        {
+        let written = async {
+            if ended_early != Some("completer") {
+                completer.await.ok();
+            }
+        };
+        if tokio::time::timeout(LAST_OUTCOMES, written).await.is_err() {
             tracing::warn!(
                 "the database did not take the last outcomes: their jobs will run again"
             );
         }
         idle.cancel();
         let closing = async {
-            if let Ok(Some(lease)) = keeper.await {
+            if ended_early != Some("keeper")
+                && let Ok(Some(lease)) = keeper.await
+            {
                 self.engine.close_lease(lease).await.ok();
             }
         };
         tokio::time::timeout(LAST_WORDS, closing).await.ok();
+        ended_early.map_or(Ok(()), |part| Err(Crippled { part }))
     }
 }
 

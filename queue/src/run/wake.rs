@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use harkara_shared::database::DatabaseUrl;
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +15,9 @@ use super::desk::Desk;
 const CHANNEL: &str = "harkara";
 
 /// Listens until `idle`, reconnecting for as long as it takes.
-pub(super) async fn run(desk: Arc<Desk>, listen_url: Option<String>, idle: CancellationToken) {
-    if !desk.engine.notify() {
-        return;
-    }
+pub(super) async fn run(desk: Arc<Desk>, listen_url: Option<DatabaseUrl>, idle: CancellationToken) {
     while !idle.is_cancelled() {
-        if let Err(error) = listen(&desk, listen_url.as_deref()).await {
+        if let Err(error) = listen(&desk, listen_url.as_ref()).await {
             tracing::debug!(%error, "not listening: polling meanwhile");
         }
         tokio::select! {
@@ -29,9 +27,9 @@ pub(super) async fn run(desk: Arc<Desk>, listen_url: Option<String>, idle: Cance
     }
 }
 
-async fn listen(desk: &Desk, listen_url: Option<&str>) -> Result<(), sqlx::Error> {
+async fn listen(desk: &Desk, listen_url: Option<&DatabaseUrl>) -> Result<(), sqlx::Error> {
     let mut listener = match listen_url {
-        Some(url) => PgListener::connect(url).await?,
+        Some(url) => PgListener::connect(url.as_str()).await?,
         None => PgListener::connect_with(desk.engine.pool()).await?,
     };
     listener.listen(CHANNEL).await?;

@@ -92,17 +92,19 @@ async fn a_tenants_transaction_cannot_enqueue_for_another() {
     assert_eq!(refused.code().as_deref(), Some("42501"));
     drop(tx);
 
-    let mut tx = stand.tx().await;
-    let moved = "update queue.parcels set tenant = 1 - tenant";
-    assert_eq!(
-        query(moved)
-            .execute(&mut *tx)
-            .await
-            .unwrap()
-            .rows_affected(),
-        0
-    );
-    drop(tx);
+    // Whose a job is, what it holds and whether it exists is not a tenant's to write.
+    for refused in [
+        "update queue.parcels set tenant = 1 - tenant",
+        "update queue.parcels set body = array['{}'::bytea]",
+        "delete from queue.parcels",
+        "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
+         values (1, 1, now(), now(), 'lost')",
+    ] {
+        let mut tx = stand.tx().await;
+        let error = query(refused).execute(&mut *tx).await.unwrap_err();
+        let code = error.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("42501"), "{refused}");
+    }
     assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
 }
 

@@ -169,7 +169,8 @@ pub(crate) struct Working {
 impl Working {
     pub(crate) fn start(engine: Engine, options: WorkerOptions, handler: Arc<dyn Handler>) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(Worker::new(engine, options, handler).run(stop.clone()));
+        let worker = Worker::new(engine, options, handler).run(stop.clone());
+        let task = tokio::spawn(async move { worker.await.unwrap() });
         Self { stop, task }
     }
 

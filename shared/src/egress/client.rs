@@ -18,8 +18,8 @@ use super::error::{EgressError, EgressSetupError, Refusal};
 use super::response::{BODY_LIMIT, EgressResponse};
 use super::tls;
 
-/// The longest a request may take, whatever its caller asks for.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest a request may take, whatever its caller asks for: as long as a job may.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a connection may take: name, TCP and TLS together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

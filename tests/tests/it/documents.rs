@@ -47,6 +47,7 @@ fn the_defaults_that_env_example_shows_are_the_defaults() {
             "{:?}",
             Settings {
                 egress_allow_was_set: false,
+                log_was_set: false,
                 ..shown
             }
         ),

@@ -251,3 +251,105 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
     .await;
     assert_eq!(job["attempt"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let (_worker, _) = platform.worker("webhook=4", 30, 5);
+    let _ = client
+        .post("/v1/webhook-endpoints", &json!({"url": receiver.url}))
+        .await
+        .ok();
+    let data = r#"{"z": 1,"a":1.10, "e":1E2,"big":12345678901234567890123,"x":1e307}"#;
+    let event = format!(r#"{{"type":"a.b","data":{data}}}"#);
+    assert_eq!(client.post_text("/v1/events", event).await.status, 202);
+    let hit = until("the delivery has arrived", PATIENCE, || async {
+        receiver.hits().pop()
+    })
+    .await;
+    let body = String::from_utf8(hit.body.to_vec()).unwrap();
+    assert!(body.contains(data), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let (_worker, _) = platform.worker("webhook=4", 30, 5);
+    let endpoint = json!({"url": receiver.url});
+    let endpoint = client.post("/v1/webhook-endpoints", &endpoint).await;
+    let endpoint = format!("/v1/webhook-endpoints/{}", endpoint.text("id"));
+    let _ = client
+        .patch(&endpoint, &json!({"status": "paused"}))
+        .await
+        .ok();
+    let posted = client
+        .post("/v1/events", &json!({"type": "a.b", "data": {}}))
+        .await
+        .ok();
+    let job = posted["deliveries"][0]["job_id"].as_str().unwrap();
+    let job = format!("/v1/jobs/{job}");
+    until("the job waits", PATIENCE, || async {
+        let job = client.get(&job).await.ok();
+        (job["last_error"]["code"] == "endpoint_paused" && job["state"] == "scheduled")
+            .then_some(())
+    })
+    .await;
+    assert!(receiver.hits().is_empty());
+    let _ = client
+        .patch(&endpoint, &json!({"status": "active"}))
+        .await
+        .ok();
+    let job = until("the job has succeeded", PATIENCE, || async {
+        let job = client.get(&job).await.ok();
+        (job["state"] == "succeeded").then_some(job)
+    })
+    .await;
+    assert_eq!(job["attempt"], 1, "waiting used no attempt");
+    assert_eq!(receiver.hits().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_arrived_stays_so_and_is_not_made_again() {
+    let database = TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (_api, address) = platform.api().await;
+    let client = platform.tenant("acme", address).await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let (_worker, _) = platform.worker("webhook=4", 30, 5);
+    let _ = client
+        .post("/v1/webhook-endpoints", &json!({"url": receiver.url}))
+        .await
+        .ok();
+    let posted = client
+        .post("/v1/events", &json!({"type": "a.b", "data": {}}))
+        .await
+        .ok();
+    let delivery = posted["deliveries"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/deliveries/{delivery}");
+    until("the delivery has arrived", PATIENCE, || async {
+        let delivery = client.get(&path).await.ok();
+        (delivery["state"] == "succeeded").then_some(())
+    })
+    .await;
+    let again = json!({"kind": "webhook.deliver", "payload": {"delivery_id": delivery}});
+    let job = client.post("/v1/jobs", &again).await.text("id");
+    until("the second job has succeeded", PATIENCE, || async {
+        let job = client.get(&format!("/v1/jobs/{job}")).await.ok();
+        (job["state"] == "succeeded").then_some(())
+    })
+    .await;
+    assert_eq!(receiver.hits().len(), 1);
+    let delivery = client.get(&path).await.ok();
+    assert_eq!(
+        (&delivery["state"], &delivery["attempts"]),
+        (&json!("succeeded"), &json!(1))
+    );
+}

@@ -1,8 +1,9 @@
 //! Start-up: every mistake at once, and one clear line.
 
+use std::io::Write;
 use std::time::Duration;
 
-use harkara_tests::Process;
+use harkara_tests::{Platform, Process, ready};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -113,6 +114,29 @@ async fn a_file_is_read_and_the_environment_wins_over_it() {
         "{}",
         process.output()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_stops_although_connections_to_it_say_nothing_or_half_of_it() {
+    let database = harkara_test_database::TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool());
+    let (api, api_address) = platform.api().await;
+    let (worker, worker_address) = platform.worker("http=1", 30, 1);
+    let (scheduler, scheduler_address) = platform.scheduler();
+    for (mut process, address) in [
+        (api, api_address),
+        (worker, worker_address),
+        (scheduler, scheduler_address),
+    ] {
+        ready(&process, address).await;
+        let _silent = std::net::TcpStream::connect(address).unwrap();
+        let mut half = std::net::TcpStream::connect(address).unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            .unwrap();
+        process.signal("TERM");
+        let code = process.ended(PATIENCE).await;
+        assert_eq!(code, Some(0), "{}", process.output());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
