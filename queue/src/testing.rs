@@ -1,5 +1,6 @@
-//! What the tests inside this crate share: an engine on a database of its own, leases and claims
-//! made by hand.
+//! Room: what the tests inside this crate share.
+//! Takes: a database of its own. Gives: an engine on it, leases and claims made by hand.
+//! Never: is compiled into anything but tests.
 
 use std::time::Duration;
 

@@ -92,10 +92,14 @@ fn the_error_codes_that_jobs_end_with_are_documented() {
         }
     }
     let problems = read("api/src/problem.rs");
+    // A code is the string before a status: `("not_found", S::NOT_FOUND, …`.
     let codes: Vec<&str> = problems
-        .split("\", S::")
-        .filter_map(|before| before.rsplit('"').next())
-        .filter(|code| code.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .split("S::")
+        .filter_map(|before| {
+            let (before, gap) = before.rsplit_once('"')?;
+            let (_, code) = before.rsplit_once('"')?;
+            (gap.trim() == ",").then_some(code)
+        })
         .collect();
     assert!(codes.len() > 10, "the problems are found: {codes:?}");
     for code in codes {
