@@ -15,7 +15,7 @@ mod process;
 mod receiver;
 
 pub use client::{Answer, Client};
-pub use platform::{Platform, everything, ready};
+pub use platform::{Platform, Stand, everything, ready};
 pub use process::{Process, binary, free_address};
 pub use receiver::{Hit, Receiver, Reply};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::vault::MasterKeys;
+use harkara_test_database::TestDatabase;
 use sqlx::PgPool;
 
 use crate::process::free_address;
@@ -114,6 +115,37 @@ impl Platform {
             Process::start("harkara-scheduler", &[], &environment),
             address,
         )
+    }
+}
+
+/// A database, an API on it and a tenant of its own: where most tests begin.
+#[derive(Debug)]
+pub struct Stand {
+    /// The database.
+    pub database: TestDatabase,
+    /// What starts processes on it.
+    pub platform: Platform,
+    /// The tenant's client.
+    pub client: Client,
+    _api: Process,
+}
+
+impl Stand {
+    /// Starts the API and makes the tenant.
+    ///
+    /// # Panics
+    /// When either cannot be had.
+    pub async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let platform = Platform::on(database.url(), database.pool());
+        let (api, address) = platform.api().await;
+        let client = platform.tenant("acme", address).await;
+        Self {
+            database,
+            platform,
+            client,
+            _api: api,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_test_database::{OwnCluster, TestDatabase};
-use harkara_tests::{Client, Platform, Process, Receiver, Reply, until};
+use harkara_tests::{Client, Platform, Process, Receiver, Reply, Stand, until};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -63,11 +63,13 @@ async fn assert_all_delivered(pool: &PgPool, receiver: &Receiver, jobs: &HashMap
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
-    let database = TestDatabase::create().await;
+    let Stand {
+        database,
+        platform,
+        client,
+        ..
+    } = &Stand::start().await;
     let pool = database.pool();
-    let platform = Platform::on(database.url(), pool.clone());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
     // Slow enough that every kill finds work in flight.
     let slow = Reply {
         after: Duration::from_millis(80),
@@ -127,7 +129,7 @@ async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
     // A duplicate is a job that a killed worker held, once for each time.
     let parcels: HashMap<String, i64> =
         query_as::<(String, i64)>("select d.event_id, d.job_id / 1024 from app.deliveries d")
-            .fetch_all(&superuser(&database).await)
+            .fetch_all(&superuser(database).await)
             .await
             .unwrap()
             .into_iter()
@@ -224,11 +226,9 @@ async fn every_webhook_arrives_although_postgres_is_stopped_hard_in_the_middle()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_kills_its_worker_each_time_ends_dead_after_its_attempts() {
-    let database = TestDatabase::create().await;
-    let pool = database.pool();
-    let platform = Platform::on(database.url(), pool.clone());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     // The request never ends by itself: the worker is killed while it waits for it.
     let endless = Reply {
         after: Duration::from_secs(600),

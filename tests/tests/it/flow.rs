@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use harkara_test_database::TestDatabase;
-use harkara_tests::{Platform, Receiver, Reply, until};
+use harkara_tests::{Receiver, Reply, Stand, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let (_worker, _) = platform.worker("http=4", 30, 5);
     let job = json!({
@@ -65,10 +63,9 @@ async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply {
             headers: vec![("retry-after", "2".to_owned())],
@@ -109,10 +106,12 @@ async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        database,
+        platform,
+        client,
+        ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|nth| Reply::status(if nth == 0 { 302 } else { 200 })).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({
@@ -187,10 +186,9 @@ async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_inside_the_network_is_refused_for_good_without_a_connection() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let (_worker, _) = platform.worker("http=4", 30, 5);
     let job = json!({
         "kind": "http.request", "payload": {"url": "http://169.254.169.254/latest/meta-data"},
@@ -207,10 +205,9 @@ async fn an_address_inside_the_network_is_refused_for_good_without_a_connection(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_attempt() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply {
             after: Duration::from_secs(600),
@@ -254,10 +251,9 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let _ = client
@@ -277,10 +273,9 @@ async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({"url": receiver.url});
@@ -318,10 +313,9 @@ async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_arrived_stays_so_and_is_not_made_again() {
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let _ = client

@@ -1,12 +1,11 @@
 //! Deliveries are verified by the library that receivers use.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use harkara_test_database::TestDatabase;
-use harkara_tests::{Platform, Receiver, Reply, until, workspace};
+use harkara_tests::{Receiver, Reply, Stand, until, workspace};
 use serde_json::json;
 
 /// Verifies one message, then a tampered one.
@@ -23,21 +22,10 @@ except WebhookVerificationError:
     print("verified")
 "#;
 
-/// A Python that has `standardwebhooks`, made if there is a Python at all.
-fn python() -> Option<PathBuf> {
-    let home = workspace().join("target/receivers");
-    let python = home.join("bin/python");
-    let has_library = || {
-        Command::new(&python)
-            .args(["-c", "import standardwebhooks"])
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    if has_library() {
-        return Some(python);
-    }
-    let run = |program: &str, args: &[&str]| {
+/// A Python that has `standardwebhooks`: the one `.ci/run` prepares, else one made in `directory` if
+/// there is a Python at all.
+fn python(directory: &Path) -> Option<PathBuf> {
+    let run = |program: &Path, args: &[&str]| {
         Command::new(program)
             .args(args)
             .stdout(Stdio::null())
@@ -45,17 +33,24 @@ fn python() -> Option<PathBuf> {
             .status()
             .is_ok_and(|status| status.success())
     };
-    let made = run("python3", &["-m", "venv", home.to_str()?])
+    let has_library = |python: &Path| run(python, &["-c", "import standardwebhooks"]);
+    let prepared = workspace().join("target/receivers/bin/python");
+    if has_library(&prepared) {
+        return Some(prepared);
+    }
+    let made = run(Path::new("python3"), &["-m", "venv", directory.to_str()?])
         && run(
-            home.join("bin/pip").to_str()?,
+            &directory.join("bin/pip"),
             &["install", "--quiet", "standardwebhooks==1.1.0"],
         );
-    (made && has_library()).then_some(python)
+    let python = directory.join("bin/python");
+    (made && has_library(&python)).then_some(python)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_written_with_the_standardwebhooks_package_verifies_a_delivery() {
-    let Some(python) = python() else {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(python) = python(directory.path()) else {
         assert!(
             std::env::var_os("CI").is_none(),
             "CI has Python and its package index"
@@ -63,10 +58,9 @@ async fn a_receiver_written_with_the_standardwebhooks_package_verifies_a_deliver
         eprintln!("skipped: no Python with the standardwebhooks package can be had here");
         return;
     };
-    let database = TestDatabase::create().await;
-    let platform = Platform::on(database.url(), database.pool());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({"url": receiver.url, "event_types": ["invoice.paid"]});

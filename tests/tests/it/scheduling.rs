@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_test_database::TestDatabase;
-use harkara_tests::{Platform, ready, until};
+use harkara_tests::{Platform, Stand, ready, until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,11 +61,13 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries() {
-    let database = TestDatabase::create().await;
+    let Stand {
+        database,
+        platform,
+        client,
+        ..
+    } = &Stand::start().await;
     let pool = database.pool();
-    let platform = Platform::on(database.url(), pool.clone());
-    let (_api, address) = platform.api().await;
-    let client = platform.tenant("acme", address).await;
     let endpoint = json!({"url": "http://127.0.0.1:1/nobody"});
     let _ = client.post("/v1/webhook-endpoints", &endpoint).await.ok();
     let mut posted = Vec::new();
