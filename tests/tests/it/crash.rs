@@ -86,7 +86,7 @@ async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
 
     let queues = format!("webhook={PLACES}");
     let start = || platform.worker(&queues, 2, 5).0;
-    let jobs = post_events(&client).await;
+    let jobs = post_events(client).await;
     assert_eq!(jobs.len(), EVENTS);
     let mut workers: Vec<Process> = (0..WORKERS).map(|_| start()).collect();
 
