@@ -224,3 +224,49 @@ async fn an_outcome_waits_for_a_database_that_is_away() {
     assert_eq!(stand.reaches(id, JobState::Succeeded).await.attempt, 1);
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_outcomes_are_not_taken_stops_claiming() {
+    const PLACES: usize = 4;
+    const JOBS: usize = 60;
+    let stand = Stand::new().await;
+    let first = stand.enqueue(numbered(0)).await.id();
+    let (begun, go) = (Log::new(), Arc::new(Semaphore::new(0)));
+    let (noted, gate) = (begun.clone(), Arc::clone(&go));
+    let worker = stand.work_as(
+        options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
+        handler(move |run| {
+            noted.write(number(&run));
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Verdict::done()
+            }
+        }),
+    );
+    begun.holds(1).await;
+    // Somebody locks the running job's row: its outcome cannot be written, claims go on.
+    let mut holder = stand.pool().begin().await.unwrap();
+    query_scalar::<i64>("select id from queue.parcels for update")
+        .fetch_one(&mut *holder)
+        .await
+        .unwrap();
+    stand
+        .enqueue_all((1..u64::try_from(JOBS).unwrap()).map(numbered).collect())
+        .await;
+    go.add_permits(JOBS);
+    let all = tokio::time::timeout(Duration::from_secs(1), begun.holds(JOBS)).await;
+    assert!(all.is_err(), "all were run although no outcome was taken");
+    let most = 3 * PLACES;
+    assert!(
+        begun.len() <= most,
+        "{} runs with {PLACES} places",
+        begun.len()
+    );
+
+    drop(holder);
+    begun.holds(JOBS).await;
+    stand.is_quiet().await;
+    assert_eq!(stand.state(first).await, JobState::Succeeded);
+    worker.stop().await;
+}
