@@ -59,10 +59,9 @@ async fn settle(desk: &Desk, batch: Vec<(Claimed, Settlement)>) -> Vec<i64> {
         let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
         match persist(desk, &[(job, settlement)]).await {
             Ok(()) => done.push(token),
-            // Its token stays known, so that nobody takes the job for forgotten and puts it back:
-            // the run counts as lost when this worker's lease ends.
             Err(refusal) => {
-                tracing::error!(error = %refusal, "not even that: left to be rescued");
+                tracing::error!(error = %refusal, "not even that: left until this worker's lease ends");
+                desk.give_up(token);
             }
         }
     }

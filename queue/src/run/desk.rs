@@ -1,7 +1,7 @@
 //! Room: what the parts of one worker share: which jobs it holds, how many places are free.
 //! Takes: claims. Gives: places and stop tokens. Never: talks to the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,9 @@ struct Held {
     of_queue: Vec<u32>,
     /// How many jobs claimed by each token are in hand or wait for their ending to be written.
     of_token: HashMap<i64, u32>,
+    /// Tokens of jobs whose endings the database refuses for good. Known for ever, so that nobody
+    /// puts such a job back as forgotten, again and again, at no attempt.
+    given_up: HashSet<i64>,
 }
 
 impl Held {
@@ -174,7 +177,12 @@ impl Desk {
 
     /// The tokens of all claims that are in hand or whose endings wait to be written.
     pub(super) fn tokens(&self) -> Vec<i64> {
-        self.held().of_token.keys().copied().collect()
+        let held = self.held();
+        held.of_token
+            .keys()
+            .chain(&held.given_up)
+            .copied()
+            .collect()
     }
 
     /// Takes a claimed job in hand; it keeps its place until [`Desk::end`].
@@ -245,6 +253,14 @@ impl Desk {
         }
         drop(held);
         self.work.notify_one();
+    }
+
+    /// The ending of a job claimed by this token cannot be written: the run counts as lost when this
+    /// worker's lease ends.
+    pub(super) fn give_up(&self, token: i64) {
+        let mut held = self.held();
+        held.release(token);
+        held.given_up.insert(token);
     }
 
     /// No more endings: the completer writes what it has and ends.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use harkara_queue::job::{AttemptOutcome, JobState, NewJob};
+use harkara_queue::job::{AttemptOutcome, JobState, NewJob, Unique};
 use harkara_queue::{Changed, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
@@ -40,12 +40,19 @@ impl Drop for Guard {
 #[tokio::test]
 async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
     let stand = Stand::new().await;
-    let ready = stand.enqueue(job()).await.id();
+    let keyed = |key: &str| NewJob {
+        unique: Some(Unique {
+            key: key.to_owned(),
+            hold: None,
+        }),
+        ..job()
+    };
+    let ready = stand.enqueue(keyed("ready")).await.id();
     let at = stand.now().await + chrono::Duration::hours(1);
     let scheduled = stand
         .enqueue(NewJob {
             run_at: Some(at),
-            ..job()
+            ..keyed("scheduled")
         })
         .await
         .id();
@@ -63,6 +70,10 @@ async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
         );
         assert!(stand.attempts(id).await.is_empty());
     }
+    assert_eq!(
+        stand.count("select count(*) from queue.unique_keys").await,
+        0
+    );
     let worker = stand.work(doing_nothing());
     let other = stand.enqueue(job()).await.id();
     stand.reaches(other, JobState::Succeeded).await;
@@ -164,7 +175,7 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
                 }
             }),
         );
-        let key = harkara_queue::job::Unique {
+        let key = Unique {
             key: "a".to_owned(),
             hold: None,
         };

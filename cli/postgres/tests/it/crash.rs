@@ -133,8 +133,13 @@ fn a_holder_of_an_ephemeral_cluster_killed_at_any_moment_leaves_nothing() {
         until("nothing runs on the directory", || {
             processes_on(dir.path()).is_empty()
         });
-        // Killed before it had anything to lose, it may leave the directory we made for it.
-        assert!(!data.exists() || names_in(&data).is_empty());
+        // Killed before it had anything to lose, it may leave the directory we made for it, with
+        // what it made before it could have anybody watch over it: the lock, the socket's place.
+        if data.exists() {
+            let left = names_in(&data);
+            let harmless = |name: &String| matches!(name.as_str(), "postgres.lock" | "run");
+            assert!(left.iter().all(harmless), "{left:?}");
+        }
     }
 }
 
