@@ -4,7 +4,6 @@
 //! Never: shows a caller the text of an internal error.
 
 use std::any::Any;
-use std::error::Error;
 
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -12,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use harkara_jobs::fault::Fault;
 use harkara_jobs::webhook;
 use harkara_shared::database::{is_conflict, is_unavailable};
+use harkara_shared::process::in_one_line;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -322,7 +322,7 @@ impl From<harkara_queue::Error> for Problem {
             harkara_queue::Error::Contended(_) => {
                 Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
             }
-            other => Self::internal(chain(&other)),
+            other => Self::internal(in_one_line(&other)),
         }
     }
 }
@@ -333,25 +333,9 @@ impl From<webhook::Error> for Problem {
             webhook::Error::Database(error) => Self::of_database(&error),
             webhook::Error::Queue(error) => error.into(),
             webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
-            other => Self::internal(chain(&other)),
+            other => Self::internal(in_one_line(&other)),
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Transparent errors repeat the words of what they wrap.
-        if !line.ends_with(&words) {
-            line.push_str(": ");
-            line.push_str(&words);
-        }
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

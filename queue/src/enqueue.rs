@@ -3,9 +3,9 @@
 //! Never: opens or commits the caller's transaction: no commit, no job.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
+use harkara_shared::duration::milliseconds;
 use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::telemetry::metric;
 use sqlx::PgConnection;
@@ -238,10 +238,6 @@ impl Draft {
     fn is_inserted(&self) -> bool {
         matches!(self.place, Place::Wanted | Place::New(_))
     }
-}
-
-fn milliseconds(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn insert(

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use harkara_shared::database::{query, query_scalar};
+use harkara_shared::duration::milliseconds;
 use harkara_shared::id::WorkerId;
 use serde_json::Value;
 
@@ -59,8 +60,4 @@ impl Engine {
             .await?;
         Ok(())
     }
-}
-
-fn milliseconds(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }

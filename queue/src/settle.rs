@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use harkara_shared::database::query_as;
+use harkara_shared::duration::milliseconds;
 use harkara_shared::id::TenantId;
 use serde_json::Value;
 
@@ -33,10 +34,7 @@ impl Engine {
             .bind(column(endings, |job, _| job.token))
             .bind(column(endings, |job, _| job.id.as_i64()))
             .bind(column(endings, |_, end| end.written_state().letter()))
-            .bind(column(endings, |_, end| {
-                end.wait
-                    .map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
-            }))
+            .bind(column(endings, |_, end| end.wait.map(milliseconds)))
             .bind(column(endings, |_, end| end.refund))
             .bind(column(endings, |_, end| end.deferral))
             .bind(column(endings, |_, end| {

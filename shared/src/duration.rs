@@ -73,6 +73,12 @@ fn split_at_first(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
         .unwrap_or((text, ""))
 }
 
+/// Whole milliseconds, as a database column holds them; the largest number for what is longer.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Writes one integer and the coarsest unit that says the duration exactly: `90s`, `1d`, `1500ms`.
 ///
 /// One number and one unit, so that a client can read it without a parser for sums.

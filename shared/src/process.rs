@@ -2,6 +2,7 @@
 //! Takes: a readiness check. Gives: a stop token, `/healthz`, `/readyz`, `/metrics`.
 //! Never: decides what readiness means for a process.
 
+use std::error::Error;
 use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -66,22 +67,25 @@ pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            eprintln!("error: {}", in_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
-/// An error and its causes in one line, without the words that one repeats of another.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let words = cause.to_string();
-        if line.is_empty() {
-            line = words;
-        } else if !line.contains(&words) {
-            line = format!("{line}: {words}");
+/// An error and its causes in one line, without the words that one repeats of another: transparent
+/// errors say what they wrap says.
+#[must_use]
+pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !line.contains(&words) {
+            line.push_str(": ");
+            line.push_str(&words);
         }
+        cause = error.source();
     }
     line.lines().collect::<Vec<_>>().join(" ")
 }

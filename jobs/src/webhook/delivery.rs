@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use harkara_queue::job::{JobError, JobState};
 use harkara_queue::read;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::duration::milliseconds;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use harkara_shared::signature::WebhookSecret;
 use harkara_shared::vault::MasterKeys;
@@ -184,7 +185,7 @@ pub async fn record(
         .bind(tx.tenant())
         .bind(id)
         .bind(attempt.started_at)
-        .bind(i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX))
+        .bind(milliseconds(attempt.duration))
         .bind(attempt.status_code.map(i32::from))
         .bind(&attempt.response_body)
         .bind(attempt.error.as_ref().map(|error| &error.code))

@@ -177,3 +177,15 @@ async fn every_table_with_a_tenant_is_guarded() {
         where c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace) and c.relrowsecurity";
     assert!(stand.count(guarded).await > 10, "the catalogue was read");
 }
+
+#[tokio::test]
+async fn no_statement_of_a_tenant_outlasts_the_request_it_was_made_for() {
+    let stand = Stand::new().await;
+    let shown = "select current_setting('statement_timeout')";
+    let mut tx = stand.tx().await;
+    let limit: String = query_scalar(shown).fetch_one(&mut *tx).await.unwrap();
+    assert_eq!(limit, "25s");
+    tx.commit().await.unwrap();
+    let after: String = query_scalar(shown).fetch_one(&stand.pool()).await.unwrap();
+    assert_eq!(after, "0", "the limit ends with the transaction");
+}

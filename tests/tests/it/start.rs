@@ -160,3 +160,18 @@ async fn a_schema_of_another_release_is_told_in_one_line() {
         process.output()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_works_on_the_schema_of_the_release_after_its_own() {
+    let database = harkara_test_database::TestDatabase::create().await;
+    harkara_shared::database::query(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'of a later release', true, '', 0)",
+    )
+    .execute(&database.pool())
+    .await
+    .unwrap();
+    let platform = Platform::on(database.url(), database.pool());
+    let (scheduler, address) = platform.scheduler();
+    ready(&scheduler, address).await;
+}
