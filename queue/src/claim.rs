@@ -1,7 +1,10 @@
 //! Room: claim.
-//! Takes: free places per queue and a live lease. Gives: [`Claimed`] jobs, fenced by a token.
+//! Takes: lanes chosen by a worker, its free places and a live lease. Gives: [`Claimed`] jobs, fenced
+//! by a token, and what is known of the lanes that gave none.
 //! Never: decodes a payload, times or limits a run: that is the run room's work.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,6 +18,64 @@ use crate::engine::{Engine, Error};
 use crate::envelope::Envelope;
 use crate::ids;
 use crate::job::Trace;
+use crate::settle::Key;
+
+/// A row of the table under a lease: one claim of one or more jobs.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) tenant: i32,
+    pub(crate) id: i64,
+    pub(crate) part: i16,
+    pub(crate) token: i64,
+    pub(crate) lease: i64,
+    pub(crate) lane: i64,
+    /// Members of the row, those that are gone included.
+    pub(crate) size: i16,
+    /// Somebody's worker died under this job.
+    pub(crate) lost: bool,
+    /// Its lane closes when the other side asks for rest.
+    pub(crate) parks: bool,
+    /// Members whose endings are not written yet.
+    left: AtomicU32,
+}
+
+impl Parcel {
+    /// Whether the row holds nothing but one job.
+    pub(crate) fn is_single(&self) -> bool {
+        self.size == 1
+    }
+
+    /// Members whose endings are not written yet.
+    pub(crate) fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// The endings of so many members are written.
+    pub(crate) fn wrote(&self, members: u32) {
+        self.left.fetch_sub(members, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn test() -> Self {
+        Self {
+            tenant: 1,
+            id: 1,
+            part: 0,
+            token: 1,
+            lease: 1,
+            lane: 1,
+            size: 1,
+            lost: false,
+            parks: false,
+            left: AtomicU32::new(1),
+        }
+    }
+
+    /// What names the row, and the claim of it.
+    pub(crate) fn key(&self) -> Key {
+        (self.tenant, self.id, self.part, self.token)
+    }
+}
 
 /// A job this worker may run until its lease ends.
 #[derive(Debug, Clone)]
@@ -24,32 +85,30 @@ pub struct Claimed {
     /// Whose it is.
     pub tenant: TenantId,
     /// Kind.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// The run about to begin, counted against `max_attempts`; 1 for the first.
     pub attempt: u16,
     /// Runs that may fail before the job is dead.
     pub max_attempts: u16,
-    /// When it was due.
+    /// When its parcel was due.
     pub run_at: DateTime<Utc>,
     /// When it was claimed.
     pub started_at: DateTime<Utc>,
-    pub(crate) parcel: i64,
-    pub(crate) token: i64,
-    pub(crate) lease: i64,
-    pub(crate) queue: i32,
+    /// How often it was put off.
     pub(crate) deferrals: u16,
-    /// `Err` holds why the body cannot be read; the run is then settled as dead.
-    pub(crate) body: Result<Envelope, String>,
+    pub(crate) parcel: Arc<Parcel>,
+    /// Its number in the parcel, from 1.
+    pub(crate) member: i16,
+    pub(crate) body: Result<Arc<Envelope>, Arc<str>>,
 }
 
 impl Claimed {
-    /// What the handler is given, as JSON; `null` where the body cannot be read.
+    /// The payload; JSON `null` for a job whose body cannot be read, which never reaches a handler.
     #[must_use]
     pub fn payload(&self) -> &RawValue {
-        match &self.body {
-            Ok(body) => &body.payload,
-            Err(_) => RawValue::NULL,
-        }
+        self.body
+            .as_ref()
+            .map_or(RawValue::NULL, |body| &body.payload)
     }
 
     /// Where the job came from.
@@ -79,134 +138,276 @@ impl Claimed {
     pub fn timeout(&self) -> Duration {
         self.body
             .as_ref()
-            .map(Envelope::timeout)
+            .map(|body| body.timeout())
             .unwrap_or_default()
     }
 }
 
-/// Places free in one queue, and where the round over its lanes stands.
-#[derive(Debug, Clone)]
-pub(crate) struct Want {
+/// A lane that has ready jobs, as a look found it.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Sight {
     pub(crate) queue: i32,
-    pub(crate) free: u32,
-    pub(crate) after_lane: i64,
+    pub(crate) lane: i64,
+    /// Its number in the look, from 1; none for a lane that was found by its lost jobs.
+    pub(crate) nth: Option<i32>,
+    pub(crate) tenant: i32,
+    pub(crate) lane_weight: i16,
+    pub(crate) tenant_weight: i16,
+    pub(crate) paused: bool,
+    /// Milliseconds until it opens by itself.
+    pub(crate) wait_ms: Option<i64>,
+}
+
+/// What a claim asks of one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Portion {
+    pub(crate) lane: i64,
+    /// Jobs it should have.
+    pub(crate) share: i32,
+    /// Rows that make so many.
+    pub(crate) depth: i32,
+}
+
+/// What a claim learnt of one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) lane: i64,
+    /// Rows it gave.
+    pub(crate) rows: u32,
+    pub(crate) state: LaneState,
+}
+
+/// Whether a lane that was asked may give more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaneState {
+    /// It had its share and may have more.
+    More,
+    /// Nothing more is ready in it.
+    Spent,
+    /// It opens after this long.
+    ClosedFor(Duration),
+    /// It opens when something else ends.
+    Closed,
+}
+
+/// How much a worker can take of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Jobs that may start at once.
+    pub(crate) places: u32,
+    /// Further ones that may wait in its hand for a moment.
+    pub(crate) ahead: u32,
+    /// It holds no job under which a worker has died.
+    pub(crate) lost: bool,
 }
 
 /// Answer of one claim.
 #[derive(Debug, Default)]
-pub(crate) struct Claim {
+pub(crate) struct Take {
     pub(crate) jobs: Vec<Claimed>,
-    /// Queues in which there were lanes to visit.
-    pub(crate) visited: Vec<Visit>,
-}
-
-/// The lanes one claim visited in a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Visit {
-    pub(crate) queue: i32,
-    pub(crate) lanes: i64,
-    pub(crate) last: i64,
+    pub(crate) reports: Vec<Report>,
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct TakeRow {
+    lane: i64,
+    closed: bool,
+    wait_ms: Option<i64>,
+    spent: bool,
+    drawn: i32,
     id: Option<i64>,
-    queue: Option<i32>,
-    kind: Option<String>,
-    tenant_id: Option<TenantId>,
+    part: Option<i16>,
+    tenant: Option<i32>,
+    kind: Option<i32>,
     attempt: Option<i16>,
     max_attempts: Option<i16>,
     deferrals: Option<i16>,
+    lo: Option<i16>,
+    n: Option<i16>,
+    ids: Option<Vec<i64>>,
+    gone: Option<Vec<i16>>,
     run_at: Option<DateTime<Utc>>,
     started_at: Option<DateTime<Utc>>,
-    lo: Option<i16>,
-    token: Option<i64>,
-    body: Option<Vec<u8>>,
+    lost: Option<bool>,
+    parks: Option<bool>,
+    body: Option<Vec<Vec<u8>>>,
 }
 
 #[derive(sqlx::FromRow)]
-struct VisitRow {
-    #[sqlx(flatten)]
-    row: Row,
-    visited: i32,
-    lanes: i64,
-    last: i64,
+struct LeasedRow {
+    lane: i64,
+    token: i64,
+    id: i64,
+    part: i16,
+    tenant: i32,
+    kind: i32,
+    attempt: i16,
+    max_attempts: i16,
+    deferrals: i16,
+    lo: i16,
+    n: i16,
+    ids: Option<Vec<i64>>,
+    gone: Option<Vec<i16>>,
+    run_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    lost: bool,
+    parks: bool,
+    body: Vec<Vec<u8>>,
 }
 
-impl Row {
-    /// `None` for a visit that found every parcel taken by a neighbour.
-    fn claimed(self, lease: i64) -> Option<Claimed> {
-        let parcel = self.id?;
-        let body = self.body.unwrap_or_default();
-        Some(Claimed {
-            id: JobId::from_i64(ids::job_of(parcel).as_i64() + i64::from(self.lo?)),
-            tenant: self.tenant_id?,
+impl TakeRow {
+    fn report(&self) -> Report {
+        let wait = self
+            .wait_ms
+            .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+        let state = match (self.closed, wait) {
+            (true, Some(wait)) => LaneState::ClosedFor(wait),
+            (true, None) => LaneState::Closed,
+            (false, _) if self.spent => LaneState::Spent,
+            (false, _) => LaneState::More,
+        };
+        Report {
+            lane: self.lane,
+            rows: u32::try_from(self.drawn).unwrap_or_default(),
+            state,
+        }
+    }
+
+    /// The leased row, or `None` for a line about a lane.
+    fn leased(self, token: i64) -> Option<LeasedRow> {
+        Some(LeasedRow {
+            lane: self.lane,
+            token,
+            id: self.id?,
+            part: self.part?,
+            tenant: self.tenant?,
             kind: self.kind?,
-            attempt: u16::try_from(self.attempt?).unwrap_or_default(),
-            max_attempts: u16::try_from(self.max_attempts?).unwrap_or_default(),
+            attempt: self.attempt?,
+            max_attempts: self.max_attempts?,
+            deferrals: self.deferrals?,
+            lo: self.lo?,
+            n: self.n?,
+            ids: self.ids,
+            gone: self.gone,
             run_at: self.run_at?,
-            started_at: self.started_at?,
-            parcel,
-            token: self.token?,
-            lease,
-            queue: self.queue?,
-            deferrals: u16::try_from(self.deferrals?).unwrap_or_default(),
-            body: Envelope::decode(&body).map_err(|error| error.to_string()),
+            started_at: self.started_at,
+            lost: self.lost?,
+            parks: self.parks?,
+            body: self.body?,
         })
     }
 }
 
 impl Engine {
-    /// Claims at most `free` jobs of each wanted queue under `lease`. Nothing is claimed when the
-    /// lease is no longer alive.
+    /// Which lanes of these queues, each after the lane given with it, have ready jobs.
+    pub(crate) async fn look(&self, queues: &[(i32, i64)], most: i32) -> Result<Vec<Sight>, Error> {
+        let (numbers, after): (Vec<i32>, Vec<i64>) = queues.iter().copied().unzip();
+        Ok(query_as(include_str!("sql/look.sql"))
+            .bind(numbers)
+            .bind(after)
+            .bind(most)
+            .fetch_all(self.pool())
+            .await?)
+    }
+
+    /// Claims jobs of `queue` under `lease`, as the portions say and as limits allow. Nothing is
+    /// claimed when the lease is no longer alive.
     ///
     /// The claim commits without waiting for the disk: a claim lost in a crash of the database is
     /// only claimed again, and a durable settlement makes the claim before it durable too. It is one
     /// statement and its own transaction, so that it is made or not made, whatever becomes of the
     /// caller; one whose answer is lost is found by [`Engine::recall`].
-    pub(crate) async fn claim(&self, lease: i64, wants: &[Want]) -> Result<Claim, Error> {
+    pub(crate) async fn take(
+        &self,
+        queue: i32,
+        lease: i64,
+        portions: &[Portion],
+        room: Room,
+    ) -> Result<Take, Error> {
         let token: i64 = rand::rng().random_range(1..=i64::MAX);
-        let free = |want: &Want| i32::try_from(want.free).unwrap_or(i32::MAX);
-        let rows: Vec<VisitRow> = query_as(include_str!("sql/claim.sql"))
-            .bind(wants.iter().map(|want| want.queue).collect::<Vec<_>>())
-            .bind(wants.iter().map(free).collect::<Vec<_>>())
-            .bind(wants.iter().map(|want| want.after_lane).collect::<Vec<_>>())
+        let rows: Vec<TakeRow> = query_as(include_str!("sql/take.sql"))
+            .bind(queue)
             .bind(lease)
             .bind(token)
+            .bind(portions.iter().map(|one| one.lane).collect::<Vec<_>>())
+            .bind(portions.iter().map(|one| one.share).collect::<Vec<_>>())
+            .bind(portions.iter().map(|one| one.depth).collect::<Vec<_>>())
+            .bind(i32::try_from(room.places).unwrap_or(i32::MAX))
+            .bind(i32::try_from(room.ahead).unwrap_or(i32::MAX))
+            .bind(room.lost)
             .fetch_all(self.pool())
             .await?;
-        let mut claim = Claim::default();
-        for VisitRow {
-            row,
-            visited,
-            lanes,
-            last,
-        } in rows
-        {
-            let visit = Visit {
-                queue: visited,
-                lanes,
-                last,
-            };
-            if !claim.visited.contains(&visit) {
-                claim.visited.push(visit);
+        let mut take = Take::default();
+        for row in rows {
+            let report = row.report();
+            match row.leased(token) {
+                Some(row) => self.open(row, lease, &mut take.jobs).await?,
+                None => take.reports.push(report),
             }
-            claim.jobs.extend(row.claimed(lease));
         }
-        Ok(claim)
+        Ok(take)
     }
 
     /// The jobs claimed under `lease` by none of the `known` tokens: whoever holds the lease never
     /// had them in hand.
     pub(crate) async fn recall(&self, lease: i64, known: &[i64]) -> Result<Vec<Claimed>, Error> {
-        let rows: Vec<Row> = query_as(include_str!("sql/recall.sql"))
+        let rows: Vec<LeasedRow> = query_as(include_str!("sql/recall.sql"))
             .bind(lease)
             .bind(known)
             .fetch_all(self.pool())
             .await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| row.claimed(lease))
-            .collect())
+        let mut jobs = Vec::new();
+        for row in rows {
+            self.open(row, lease, &mut jobs).await?;
+        }
+        Ok(jobs)
+    }
+
+    /// The jobs of a leased row.
+    async fn open(&self, row: LeasedRow, lease: i64, jobs: &mut Vec<Claimed>) -> Result<(), Error> {
+        let tenant = self.names().tenant_id(row.tenant).await?;
+        let kind = self.names().kind_name(row.kind).await?;
+        let gone = row.gone.unwrap_or_default();
+        let here = usize::try_from(row.n)
+            .unwrap_or_default()
+            .saturating_sub(gone.len());
+        let parcel = Arc::new(Parcel {
+            tenant: row.tenant,
+            id: row.id,
+            part: row.part,
+            token: row.token,
+            lease,
+            lane: row.lane,
+            size: row.n,
+            lost: row.lost,
+            parks: row.parks,
+            left: AtomicU32::new(u32::try_from(here).unwrap_or_default()),
+        });
+        jobs.reserve(here);
+        for (member, (index, body)) in (1i16..).zip(row.body.iter().enumerate()) {
+            if gone.contains(&member) {
+                continue;
+            }
+            let id = match row.ids.as_ref().and_then(|ids| ids.get(index)) {
+                Some(id) => JobId::from_i64(*id),
+                None => ids::member_of(row.id, i64::from(row.lo) + i64::from(member) - 1),
+            };
+            jobs.push(Claimed {
+                id,
+                tenant,
+                kind: Arc::clone(&kind),
+                attempt: u16::try_from(row.attempt).unwrap_or_default(),
+                max_attempts: u16::try_from(row.max_attempts).unwrap_or_default(),
+                run_at: row.run_at,
+                started_at: row.started_at.unwrap_or(row.run_at),
+                deferrals: u16::try_from(row.deferrals).unwrap_or_default(),
+                parcel: Arc::clone(&parcel),
+                member,
+                body: Envelope::decode(body)
+                    .map(Arc::new)
+                    .map_err(|error| error.to_string().into()),
+            });
+        }
+        Ok(())
     }
 }

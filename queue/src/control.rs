@@ -7,7 +7,6 @@ use harkara_shared::id::JobId;
 use sqlx::PgConnection;
 
 use crate::engine::{Engine, Error};
-use crate::ids;
 use crate::job::JobState;
 
 /// What came of an action on one job.
@@ -54,13 +53,19 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn hasten(&self, connection: &mut PgConnection, jobs: &[JobId]) -> Result<(), Error> {
-        let parcels: Vec<i64> = jobs.iter().map(|job| ids::parcel_of(*job)).collect();
-        query(include_str!("sql/hasten_jobs.sql"))
-            .bind(&parcels)
-            .bind(self.notify())
-            .execute(connection)
-            .await?;
-        Ok(())
+        let ids: Vec<i64> = jobs.iter().map(|job| job.as_i64()).collect();
+        for _ in 0..MOST_LOOKS {
+            let (moved, _told): (bool, i64) = query_as(include_str!("sql/hasten_jobs.sql"))
+                .bind(&ids)
+                .bind(self.notify())
+                .fetch_one(&mut *connection)
+                .await?;
+            if !moved {
+                return Ok(());
+            }
+        }
+        let first = jobs.first().map(JobId::to_string);
+        Err(Error::Contended(first.unwrap_or_default()))
     }
 
     async fn change(
@@ -70,31 +75,57 @@ impl Engine {
         sql: &'static str,
         is_retry: bool,
     ) -> Result<Changed, Error> {
-        if ids::place_of(job) != 0 {
-            return Ok(Changed::NotFound);
-        }
-        let row: Option<(String, bool, Option<i64>)> = query_as(sql)
-            .bind(ids::parcel_of(job))
-            .bind(self.notify())
-            .fetch_optional(connection)
-            .await?;
-        let Some((letter, changed, holder)) = row else {
-            return Ok(Changed::NotFound);
-        };
-        if let (false, Some(holder)) = (changed, holder) {
-            return Ok(Changed::KeyTaken(JobId::from_i64(holder)));
-        }
-        let state = JobState::from_letter(&letter).ok_or_else(|| Error::Corrupt {
-            job: job.as_i64(),
-            reason: format!("state `{letter}`"),
-        })?;
-        match (changed, state) {
-            (true, _) => Ok(Changed::Now(state)),
-            // The state would allow it: a neighbour took the unique key between two looks at it.
-            (false, JobState::Dead | JobState::Cancelled) if is_retry => {
-                Err(Error::Contended(job.to_string()))
+        for _ in 0..MOST_LOOKS {
+            let found: Option<Found> = query_as(sql)
+                .bind(job)
+                .bind(self.notify())
+                .fetch_optional(&mut *connection)
+                .await?;
+            let Some(found) = found else {
+                return Ok(Changed::NotFound);
+            };
+            let Some(letter) = found.state else {
+                continue;
+            };
+            if let (Some(id), Some(part)) = (found.emptied, found.emptied_part) {
+                query("select queue.let_go(array[$1::bigint], array[$2::int2])")
+                    .bind(id)
+                    .bind(part)
+                    .execute(connection)
+                    .await?;
             }
-            (false, _) => Ok(Changed::Refused(state)),
+            if let (false, Some(holder)) = (found.changed, found.holder) {
+                return Ok(Changed::KeyTaken(holder));
+            }
+            let state = JobState::from_letter(&letter).ok_or_else(|| Error::Corrupt {
+                job: job.as_i64(),
+                reason: format!("state `{letter}`"),
+            })?;
+            return match (found.changed, state) {
+                (true, _) => Ok(Changed::Now(state)),
+                // The state would allow it: a neighbour took the unique key between two looks at it.
+                (false, JobState::Dead | JobState::Cancelled) if is_retry => {
+                    Err(Error::Contended(job.to_string()))
+                }
+                (false, _) => Ok(Changed::Refused(state)),
+            };
         }
+        Err(Error::Contended(job.to_string()))
     }
+}
+
+/// How often a job that moves from row to row is looked for. Each move is a step of its life, made
+/// between a look and the lock that follows: two in a row are rare.
+const MOST_LOOKS: u32 = 10;
+
+#[derive(sqlx::FromRow)]
+struct Found {
+    /// None when the job moved while its row was waited for.
+    state: Option<String>,
+    changed: bool,
+    /// Another job that holds the unique key.
+    holder: Option<JobId>,
+    /// A row that the last of its jobs has left.
+    emptied: Option<i64>,
+    emptied_part: Option<i16>,
 }

@@ -8,7 +8,7 @@ use harkara_shared::backoff::Backoff;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::job::{NewJob, Trace};
+use crate::job::{Lane, NewJob, Trace};
 
 /// One-letter names, because there is one of these for every job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,17 +20,24 @@ pub(crate) struct Envelope {
     #[serde(rename = "t")]
     timeout_ms: u64,
     /// Backoff.
-    #[serde(rename = "b")]
+    #[serde(default, rename = "b", skip_serializing_if = "is_default")]
     pub(crate) backoff: Backoff,
     /// Unique key.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
     pub(crate) unique_key: Option<String>,
+    /// Key of the ordered lane.
+    #[serde(default, rename = "o", skip_serializing_if = "Option::is_none")]
+    pub(crate) ordering_key: Option<String>,
     /// Tags.
     #[serde(default, rename = "g", skip_serializing_if = "Vec::is_empty")]
     pub(crate) tags: Vec<String>,
     /// Trace.
-    #[serde(default, rename = "c")]
+    #[serde(default, rename = "c", skip_serializing_if = "is_default")]
     pub(crate) trace: Trace,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Envelope {
@@ -40,6 +47,10 @@ impl Envelope {
             timeout_ms: u64::try_from(job.timeout.as_millis()).unwrap_or(u64::MAX),
             backoff: job.backoff,
             unique_key: job.unique.as_ref().map(|unique| unique.key.clone()),
+            ordering_key: match &job.lane {
+                Lane::Ordered(key) => Some(key.clone()),
+                Lane::Default | Lane::Named(_) => None,
+            },
             tags: job.tags.clone(),
             trace: job.trace.clone(),
         }

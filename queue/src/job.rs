@@ -36,10 +36,51 @@ pub struct NewJob {
     pub backoff: Backoff,
     /// At most one such job of its tenant and kind at a time.
     pub unique: Option<Unique>,
+    /// Which of its tenant's lanes in the queue it waits in.
+    pub lane: Lane,
+    /// Limits of its tenant that it passes besides those of tenant and queue; at most
+    /// [`MAX_LIMITS`]. In a lane by [`Lane::Ordered`] those named last hold for the whole lane.
+    pub limits: Vec<LimitUse>,
     /// Words to search by.
     pub tags: Vec<String>,
     /// Where it came from.
     pub trace: Trace,
+}
+
+/// Most limits a job may name.
+pub const MAX_LIMITS: usize = 3;
+
+/// A line of jobs that share a fate within one queue of one tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The lane of all jobs that name none.
+    #[default]
+    Default,
+    /// Jobs that are limited, parked and broken together: those to one endpoint, from one number.
+    Named(String),
+    /// One job after another, in the order of priority, due time and enqueue. A job that failed
+    /// stays the first until it has finished.
+    Ordered(String),
+}
+
+impl Lane {
+    /// The lane's key; empty for the default lane.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Default => "",
+            Self::Named(key) | Self::Ordered(key) => key,
+        }
+    }
+}
+
+/// A limit that a job passes, and how many starts its one start counts for there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimitUse {
+    /// The limit's key within the tenant, 1 to 256 characters.
+    pub key: String,
+    /// Its cost, at least 1.
+    pub cost: u16,
 }
 
 /// A key that names one job of its tenant and kind.
@@ -187,6 +228,8 @@ pub struct Job {
     pub finished_at: Option<DateTime<Utc>>,
     /// Its unique key, if it was enqueued with one.
     pub unique_key: Option<String>,
+    /// The key of its ordered lane, if it waits in one.
+    pub ordering_key: Option<String>,
     /// Words to search by.
     pub tags: Vec<String>,
     /// What the handler is given.

@@ -19,14 +19,19 @@ mod maintenance;
 mod names;
 pub mod read;
 mod run;
+pub mod settings;
 mod settle;
+mod shares;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use claim::Claimed;
 pub use control::Changed;
 pub use engine::{Engine, Error};
+pub use enqueue::{Coalescer, EntryPoint, Receipt};
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};

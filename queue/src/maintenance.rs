@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use harkara_shared::database::{query_as, query_scalar};
-use harkara_shared::id::TenantId;
+use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::telemetry::metric;
 
 use crate::engine::{Engine, Error};
@@ -13,13 +13,16 @@ use crate::engine::{Engine, Error};
 /// Jobs promoted, rescued or removed by one statement.
 const BATCH: i32 = 1000;
 
+/// Rows rescued by one statement; each may hold 500 jobs.
+const RESCUE: i32 = 100;
+
 /// What a pulse found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pulse {
     /// Time to the next job that comes due, if there is one; nothing if more may be due already.
     pub(crate) next_due: Option<Duration>,
-    /// Parcels of this lease whose run somebody cancelled.
-    pub(crate) cancelling: Vec<i64>,
+    /// Jobs under this lease whose run somebody cancelled.
+    pub(crate) cancelling: Vec<JobId>,
 }
 
 /// What a rescue took back.
@@ -59,6 +62,10 @@ pub struct Removed {
     pub unique_keys: i64,
     /// Records of workers that stopped long ago.
     pub workers: i64,
+    /// Lanes that nothing had used for a day.
+    pub lanes: i64,
+    /// Limits that were named once, limited nothing and are named no more.
+    pub limits: i64,
     /// Days of attempts.
     pub attempt_days: i64,
 }
@@ -79,7 +86,7 @@ impl Engine {
         };
         Ok(Pulse {
             next_due,
-            cancelling,
+            cancelling: cancelling.into_iter().map(JobId::from_i64).collect(),
         })
     }
 
@@ -91,13 +98,13 @@ impl Engine {
     pub async fn rescue(&self) -> Result<Rescued, Error> {
         let mut total = Rescued::default();
         loop {
-            let (jobs, dead): (i64, i64) = query_as(include_str!("sql/rescue.sql"))
-                .bind(BATCH)
+            let (rows, jobs, dead): (i64, i64, i64) = query_as(include_str!("sql/rescue.sql"))
+                .bind(RESCUE)
                 .fetch_one(self.pool())
                 .await?;
             total.jobs += jobs;
             total.dead += dead;
-            if jobs < i64::from(BATCH) {
+            if rows < i64::from(RESCUE) {
                 break;
             }
         }
@@ -123,8 +130,8 @@ impl Engine {
             .await?)
     }
 
-    /// Removes what is older than `keep` says, a thousand rows at a time, and makes the partitions
-    /// of the coming days.
+    /// Removes what is older than `keep` says and what has fallen out of use, a thousand rows at a
+    /// time, and makes the partitions of the coming days.
     ///
     /// # Errors
     /// When the database refuses; what was removed until then stays removed.
@@ -137,14 +144,14 @@ impl Engine {
         ];
         for (state, age) in ages {
             loop {
-                let jobs: i64 = query_scalar(include_str!("sql/remove_finished.sql"))
+                let (rows, jobs): (i64, i64) = query_as(include_str!("sql/remove_finished.sql"))
                     .bind(state)
                     .bind(age.as_secs_f64())
                     .bind(BATCH)
                     .fetch_one(self.pool())
                     .await?;
                 removed.jobs += jobs;
-                if jobs < i64::from(BATCH) {
+                if rows < i64::from(BATCH) {
                     break;
                 }
             }
@@ -161,6 +168,7 @@ impl Engine {
                 break;
             }
         }
+        self.remove_idle(&mut removed).await?;
         let days: i32 =
             query_scalar("select queue.turn_partitions(7, $1::float8 * interval '1 second')")
                 .bind(keep.dead.as_secs_f64())
@@ -168,5 +176,38 @@ impl Engine {
                 .await?;
         removed.attempt_days = i64::from(days);
         Ok(removed)
+    }
+    /// Removes lanes, and then limits, that came into being by being named and are not any more.
+    async fn remove_idle(&self, removed: &mut Removed) -> Result<(), Error> {
+        let mut after: i64 = 0;
+        loop {
+            let (lanes, last): (i64, i64) = query_as(include_str!("sql/remove_idle_lanes.sql"))
+                .bind(after)
+                .bind(BATCH)
+                .fetch_one(self.pool())
+                .await?;
+            removed.lanes += lanes;
+            after = last;
+            if lanes < i64::from(BATCH) {
+                break;
+            }
+        }
+        loop {
+            let mut tx = self.pool().begin().await?;
+            let idle: Vec<i64> = query_scalar(include_str!("sql/lock_idle_gates.sql"))
+                .bind(BATCH)
+                .fetch_all(&mut *tx)
+                .await?;
+            let limits: i64 = query_scalar(include_str!("sql/remove_idle_gates.sql"))
+                .bind(&idle)
+                .fetch_one(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            removed.limits += limits;
+            if limits < i64::from(BATCH) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

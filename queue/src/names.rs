@@ -1,14 +1,21 @@
-//! Room: names to numbers.
+//! Room: names to numbers, and back.
 //! Takes: names of queues, kinds, tenants and lanes. Gives: the numbers parcels carry, made on
 //! first use. Never: hands out a number whose row might be rolled back: rows are made on a
 //! connection of their own, committed at once.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use harkara_shared::database::query_scalar;
+use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::TenantId;
 use sqlx::PgPool;
+
+use crate::job::{Lane, LimitUse, NewJob};
+
+/// How long a lane is remembered: far less than an idle lane is kept, and no longer than its limits
+/// may be out of date where jobs are packed.
+const LANE_KNOWN: Duration = Duration::from_secs(60);
 
 /// Bound of each cache: past it the cache is emptied, because names are few and lanes can be many.
 const MOST_CACHED: usize = 100_000;
@@ -17,7 +24,7 @@ const MOST_CACHED: usize = 100_000;
 #[derive(Debug)]
 struct Numbers<K, V>(RwLock<HashMap<K, V>>);
 
-impl<K: std::hash::Hash + Eq, V: Copy> Numbers<K, V> {
+impl<K: std::hash::Hash + Eq, V: Clone> Numbers<K, V> {
     fn new() -> Self {
         Self(RwLock::new(HashMap::new()))
     }
@@ -31,7 +38,7 @@ impl<K: std::hash::Hash + Eq, V: Copy> Numbers<K, V> {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
-            .copied()
+            .cloned()
     }
 
     fn put(&self, key: K, value: V) {
@@ -50,7 +57,28 @@ pub(crate) struct Names {
     queues: Numbers<String, i32>,
     kinds: Numbers<String, i32>,
     tenants: Numbers<TenantId, i32>,
-    lanes: Numbers<(i32, i32), i64>,
+    lanes: Numbers<LaneName, (LaneRef, Instant)>,
+    kind_names: Numbers<i32, Arc<str>>,
+    tenant_ids: Numbers<i32, TenantId>,
+}
+
+/// What tells one lane from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LaneName {
+    queue: i32,
+    tenant: i32,
+    lane: Lane,
+    limits: Vec<LimitUse>,
+}
+
+/// A lane as enqueues know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LaneRef {
+    pub(crate) id: i64,
+    /// One job after another.
+    pub(crate) strict: bool,
+    /// Most of its jobs in one parcel: what limits it lets start at once.
+    pub(crate) pack: usize,
 }
 
 impl Names {
@@ -61,6 +89,8 @@ impl Names {
             kinds: Numbers::new(),
             tenants: Numbers::new(),
             lanes: Numbers::new(),
+            kind_names: Numbers::new(),
+            tenant_ids: Numbers::new(),
         }
     }
 
@@ -100,17 +130,123 @@ impl Names {
         Ok(number)
     }
 
-    /// The default lane of a tenant in a queue.
-    pub(crate) async fn lane(&self, queue: i32, tenant: i32) -> Result<i64, sqlx::Error> {
-        if let Some(number) = self.lanes.get(&(queue, tenant)) {
-            return Ok(number);
+    /// Makes sure that what `job` names will be known without asking for a while.
+    pub(crate) async fn prepare(&self, tenant: TenantId, job: &NewJob) -> Result<(), sqlx::Error> {
+        let tenant = self.tenant(tenant).await?;
+        let queue = self.queue(&job.queue).await?;
+        self.kind(&job.kind).await?;
+        self.lane_within(queue, tenant, job, LANE_KNOWN / 2).await?;
+        Ok(())
+    }
+
+    /// The lane a job of `tenant` waits in.
+    pub(crate) async fn lane(
+        &self,
+        queue: i32,
+        tenant: i32,
+        job: &NewJob,
+    ) -> Result<LaneRef, sqlx::Error> {
+        self.lane_within(queue, tenant, job, LANE_KNOWN).await
+    }
+
+    /// The same, learnt no longer ago than `age`.
+    async fn lane_within(
+        &self,
+        queue: i32,
+        tenant: i32,
+        job: &NewJob,
+        age: Duration,
+    ) -> Result<LaneRef, sqlx::Error> {
+        let mut limits = job.limits.clone();
+        limits.sort();
+        let name = LaneName {
+            queue,
+            tenant,
+            lane: job.lane.clone(),
+            limits,
+        };
+        if let Some((lane, since)) = self.lanes.get(&name)
+            && since.elapsed() < age
+        {
+            return Ok(lane);
         }
-        let number = query_scalar(include_str!("sql/intern_lane.sql"))
-            .bind(queue)
-            .bind(tenant)
+        let strict = matches!(name.lane, Lane::Ordered(_));
+        // Jobs of one ordered lane stay in line whatever limits they name.
+        let identity = if strict {
+            String::new()
+        } else {
+            let words = name.limits.iter();
+            let lines: Vec<String> = words
+                .map(|limit| format!("{}\u{1f}{}", limit.key, limit.cost))
+                .collect();
+            lines.join("\n")
+        };
+        let (keys, costs): (Vec<&str>, Vec<i32>) = name
+            .limits
+            .iter()
+            .map(|limit| (limit.key.as_str(), i32::from(limit.cost)))
+            .unzip();
+        let gates: Vec<i64> = if keys.is_empty() {
+            Vec::new()
+        } else {
+            query_scalar(include_str!("sql/intern_gates.sql"))
+                .bind(tenant)
+                .bind(keys)
+                .fetch_all(&self.pool)
+                .await?
+        };
+        let mut tries = 0;
+        let (id, pack): (i64, i32) = loop {
+            let lane = query_as(include_str!("sql/intern_lane.sql"))
+                .bind(queue)
+                .bind(tenant)
+                .bind(name.lane.key())
+                .bind(strict)
+                .bind(&identity)
+                .bind(&gates)
+                .bind(&costs)
+                .fetch_optional(&self.pool)
+                .await?;
+            tries += 1;
+            match lane {
+                Some(lane) => break lane,
+                None if tries < 10 => {}
+                None => return Err(sqlx::Error::RowNotFound),
+            }
+        };
+        let lane = LaneRef {
+            id,
+            strict,
+            pack: usize::try_from(pack).unwrap_or(1).max(1),
+        };
+        self.lanes.put(name, (lane, Instant::now()));
+        Ok(lane)
+    }
+
+    /// The name of a kind by its number.
+    pub(crate) async fn kind_name(&self, number: i32) -> Result<Arc<str>, sqlx::Error> {
+        if let Some(name) = self.kind_names.get(&number) {
+            return Ok(name);
+        }
+        let name: String = query_scalar(include_str!("sql/get_kind.sql"))
+            .bind(number)
             .fetch_one(&self.pool)
             .await?;
-        self.lanes.put((queue, tenant), number);
-        Ok(number)
+        let name: Arc<str> = name.into();
+        self.kind_names.put(number, Arc::clone(&name));
+        Ok(name)
+    }
+
+    /// Whose number this is.
+    pub(crate) async fn tenant_id(&self, number: i32) -> Result<TenantId, sqlx::Error> {
+        if let Some(id) = self.tenant_ids.get(&number) {
+            return Ok(id);
+        }
+        let id = query_scalar(include_str!("sql/get_tenant.sql"))
+            .bind(number)
+            .fetch_one(&self.pool)
+            .await?;
+        self.tenant_ids.put(number, id);
+        Ok(id)
     }
 }

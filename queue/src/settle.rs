@@ -2,77 +2,259 @@
 //! Takes: [`Settlement`]s with the claims they belong to. Gives: one fenced write, follow-up jobs in
 //! the same transaction. Never: decides (that is `verdict`), calls a handler.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query, query_scalar};
 use harkara_shared::duration::milliseconds;
 use harkara_shared::id::TenantId;
 use serde_json::Value;
 
-use crate::claim::Claimed;
+use crate::claim::{Claimed, Parcel};
 use crate::engine::{Engine, Error};
-use crate::job::NewJob;
+use crate::job::{JobState, NewJob};
 use crate::verdict::Settlement;
 
 /// Longest error message kept, in bytes.
 const MAX_MESSAGE: usize = 2048;
 
+/// How long a settlement waits for what it needs for the jobs that follow: less than Postgres takes to
+/// look for a deadlock.
+const GIVE_WAY: &str = "set local lock_timeout = '250ms'";
+
+/// What names a row and the claim of it.
+pub(crate) type Key = (i32, i64, i16, i64);
+
+/// The rows whose settlement was written, by [`Parcel::key`].
+pub(crate) type Written = HashSet<Key>;
+
 impl Engine {
-    /// Writes the settlements of claims whose fence still holds and answers the parcels written, each
-    /// with the token it was claimed by. The others were lost with their lease: nothing of them is
-    /// written.
+    /// Writes the settlements of claims whose fence still holds and answers the rows written. The
+    /// others were lost with their lease: nothing of them is written.
     ///
     /// # Errors
     /// When the database refuses; then nothing at all is written.
-    pub(crate) async fn settle(
-        &self,
-        endings: &[(Claimed, Settlement)],
-    ) -> Result<HashSet<(i64, i64)>, Error> {
-        let mut tx = self.pool().begin().await?;
-        let written: Vec<(i64, i64)> = query_as(include_str!("sql/settle.sql"))
-            .bind(column(endings, |job, _| job.parcel))
-            .bind(column(endings, |job, _| job.token))
-            .bind(column(endings, |job, _| job.id.as_i64()))
-            .bind(column(endings, |_, end| end.written_state().letter()))
-            .bind(column(endings, |_, end| end.wait.map(milliseconds)))
-            .bind(column(endings, |_, end| end.refund))
-            .bind(column(endings, |_, end| end.deferral))
-            .bind(column(endings, |_, end| {
-                end.outcome.map(|outcome| outcome.word())
-            }))
-            .bind(column(endings, |_, end| {
-                end.error.as_ref().map(|error| error.code.clone())
-            }))
-            .bind(column(endings, |_, end| {
-                end.error.as_ref().map(|error| cut(&error.message))
-            }))
-            .bind(column(endings, |_, end| end.result.clone().map(storable)))
-            .fetch_all(&mut *tx)
-            .await?;
-        let written: HashSet<(i64, i64)> = written.into_iter().collect();
+    pub(crate) async fn settle(&self, endings: &[(Claimed, Settlement)]) -> Result<Written, Error> {
+        let rows = Row::all(endings);
+        let mut columns = Columns::default();
+        for (place, row) in (1..).zip(&rows) {
+            columns.put(place, row);
+        }
+        let statement = query_scalar(include_str!("sql/settle.sql"))
+            .bind(columns.tenant)
+            .bind(columns.id)
+            .bind(columns.part)
+            .bind(columns.token)
+            .bind(columns.form)
+            .bind(columns.last)
+            .bind(columns.result)
+            .bind(columns.faults)
+            .bind(columns.park)
+            .bind(columns.a_row)
+            .bind(columns.a_member)
+            .bind(columns.a_result)
+            .bind(columns.e_row)
+            .bind(columns.e_member)
+            .bind(columns.e_job)
+            .bind(columns.e_state)
+            .bind(columns.e_wait)
+            .bind(columns.e_refund)
+            .bind(columns.e_deferral)
+            .bind(columns.e_outcome)
+            .bind(columns.e_code)
+            .bind(columns.e_message);
+        // One statement is its own transaction, unless jobs follow. Their lanes are made sure of
+        // before: that is done on another connection, which must not wait for the locks of this one.
+        let mut follows = false;
+        for (job, end) in endings {
+            for next in &end.then {
+                self.names().prepare(job.tenant, next).await?;
+                follows = true;
+            }
+        }
+        let mut tx = None;
+        let places: Vec<i32> = if follows {
+            let tx = tx.insert(self.pool().begin().await?);
+            statement.fetch_one(&mut **tx).await?
+        } else {
+            statement.fetch_one(self.pool()).await?
+        };
+        let mut written = Written::with_capacity(places.len());
         // One call a tenant, tenants in one order: two settlements must not wait for each other's
         // unique keys.
         let mut then: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
-        for (job, end) in endings {
-            if written.contains(&(job.parcel, job.token)) && !end.then.is_empty() {
-                then.entry(job.tenant)
-                    .or_default()
-                    .extend_from_slice(&end.then);
+        for place in places {
+            let index = usize::try_from(place.unsigned_abs()).unwrap_or_default();
+            let Some(row) = rows.get(index.wrapping_sub(1)) else {
+                continue;
+            };
+            written.insert(row.parcel.key());
+            if place < 0 {
+                // Written by an earlier call whose answer was lost, together with what follows.
+                continue;
+            }
+            for (job, end) in &row.endings {
+                if !end.then.is_empty() {
+                    then.entry(job.tenant)
+                        .or_default()
+                        .extend_from_slice(&end.then);
+                }
             }
         }
-        for (tenant, jobs) in then {
-            self.enqueue_all(&mut tx, tenant, jobs).await?;
+        if let Some(mut tx) = tx {
+            // Keys of new jobs come last in the order of locks, but keys of those that ended are held
+            // already, with lanes and gates: whoever has one of the new keys may be waiting for them.
+            // This is the one to give way, and to come again, before a deadlock has to be broken.
+            query(GIVE_WAY).execute(&mut *tx).await?;
+            for (tenant, jobs) in then {
+                self.enqueue_all(&mut tx, tenant, jobs).await?;
+            }
+            tx.commit().await?;
         }
-        tx.commit().await?;
+        for row in &rows {
+            if written.contains(&row.parcel.key()) {
+                let members = u32::try_from(row.endings.len()).unwrap_or(u32::MAX);
+                row.parcel.wrote(members);
+            }
+        }
         Ok(written)
     }
 }
 
-fn column<T>(
-    endings: &[(Claimed, Settlement)],
-    value: impl Fn(&Claimed, &Settlement) -> T,
-) -> Vec<T> {
-    endings.iter().map(|(job, end)| value(job, end)).collect()
+/// The endings that meet in one row.
+struct Row<'a> {
+    parcel: &'a Arc<Parcel>,
+    endings: Vec<(&'a Claimed, &'a Settlement)>,
+}
+
+impl<'a> Row<'a> {
+    /// The rows in the order of their keys, in which all settlements take their locks.
+    fn all(endings: &'a [(Claimed, Settlement)]) -> Vec<Self> {
+        let mut rows: Vec<Self> = Vec::new();
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        for (job, end) in endings {
+            let place = *places.entry(job.parcel.key()).or_insert_with(|| {
+                rows.push(Self {
+                    parcel: &job.parcel,
+                    endings: Vec::new(),
+                });
+                rows.len() - 1
+            });
+            if let Some(row) = rows.get_mut(place) {
+                row.endings.push((job, end));
+            }
+        }
+        rows.sort_by_key(|row| row.parcel.key());
+        rows
+    }
+
+    /// Whether nothing is left of the row after these.
+    fn is_last(&self) -> bool {
+        usize::try_from(self.parcel.left()).is_ok_and(|left| left <= self.endings.len())
+    }
+
+    fn all_well(&self) -> bool {
+        self.endings.iter().all(|(_, end)| is_well(end))
+    }
+
+    /// The results of a row that ends well, one element a member, if any member has one.
+    fn results(&self) -> Option<Value> {
+        if self.endings.iter().all(|(_, end)| end.result.is_none()) {
+            return None;
+        }
+        let mut results = vec![Value::Null; usize::try_from(self.parcel.size).unwrap_or_default()];
+        for (job, end) in &self.endings {
+            let index = usize::try_from(job.member)
+                .unwrap_or_default()
+                .wrapping_sub(1);
+            if let (Some(slot), Some(result)) = (results.get_mut(index), &end.result) {
+                *slot = storable(result.clone());
+            }
+        }
+        Some(Value::Array(results))
+    }
+}
+
+fn is_well(end: &Settlement) -> bool {
+    end.state == JobState::Succeeded
+}
+
+/// The parameters of the statement.
+#[derive(Default)]
+struct Columns {
+    tenant: Vec<i32>,
+    id: Vec<i64>,
+    part: Vec<i16>,
+    token: Vec<i64>,
+    form: Vec<&'static str>,
+    last: Vec<bool>,
+    result: Vec<Option<Value>>,
+    faults: Vec<i32>,
+    park: Vec<Option<i64>>,
+    a_row: Vec<i32>,
+    a_member: Vec<i16>,
+    a_result: Vec<Option<Value>>,
+    e_row: Vec<i32>,
+    e_member: Vec<i16>,
+    e_job: Vec<i64>,
+    e_state: Vec<&'static str>,
+    e_wait: Vec<Option<i64>>,
+    e_refund: Vec<bool>,
+    e_deferral: Vec<bool>,
+    e_outcome: Vec<Option<&'static str>>,
+    e_code: Vec<Option<String>>,
+    e_message: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn put(&mut self, place: i32, row: &Row<'_>) {
+        let (form, result) = if row.is_last() && row.all_well() {
+            ("w", row.results())
+        } else if row.parcel.is_single() {
+            ("s", None)
+        } else {
+            ("p", None)
+        };
+        self.tenant.push(row.parcel.tenant);
+        self.id.push(row.parcel.id);
+        self.part.push(row.parcel.part);
+        self.token.push(row.parcel.token);
+        self.form.push(form);
+        self.last.push(row.is_last());
+        self.result.push(result);
+        let faults = row.endings.iter().filter(|(_, end)| end.fault).count();
+        self.faults.push(i32::try_from(faults).unwrap_or(i32::MAX));
+        let park = row.endings.iter().filter_map(|(_, end)| end.park).max();
+        self.park.push(park.map(milliseconds));
+        if form == "w" {
+            return;
+        }
+        for (job, end) in &row.endings {
+            if is_well(end) {
+                self.a_row.push(place);
+                self.a_member.push(job.member);
+                self.a_result
+                    .push(end.result.clone().filter(|r| !r.is_null()).map(storable));
+            } else {
+                self.put_ending(place, job, end);
+            }
+        }
+    }
+
+    fn put_ending(&mut self, place: i32, job: &Claimed, end: &Settlement) {
+        self.e_row.push(place);
+        self.e_member.push(job.member);
+        self.e_job.push(job.id.as_i64());
+        self.e_state.push(end.written_state().letter());
+        self.e_wait.push(end.wait.map(milliseconds));
+        self.e_refund.push(end.refund);
+        self.e_deferral.push(end.deferral);
+        self.e_outcome
+            .push(end.outcome.map(|outcome| outcome.word()));
+        let error = end.error.as_ref();
+        self.e_code.push(error.map(|error| error.code.clone()));
+        self.e_message.push(error.map(|error| cut(&error.message)));
+    }
 }
 
 /// Text that Postgres takes: no NUL, at most [`MAX_MESSAGE`] bytes, cut between characters.

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use harkara_shared::backoff::{Backoff, Jitter};
-use harkara_shared::database::{query, query_scalar};
+use harkara_shared::database::{TenantTx, query, query_scalar};
 use harkara_shared::id::{JobId, TenantId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::value::RawValue;
 
-use crate::claim::{Claimed, Want};
+use crate::claim::{Claimed, Parcel, Portion, Room};
 use crate::engine::Engine;
-use crate::job::{Attempt, Job, JobError, JobState, NewJob, Trace};
+use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
 use crate::read;
 use crate::verdict::{Ending, Settlement, Verdict, decide};
@@ -49,6 +49,26 @@ impl Stand {
         answer.id()
     }
 
+    /// Enqueues jobs in one call.
+    pub(crate) async fn enqueue_all(&self, jobs: Vec<NewJob>) -> Vec<JobId> {
+        let mut tx = self.engine.pool().begin().await.unwrap();
+        let answers = self.engine.enqueue_all(&mut tx, self.tenant, jobs).await;
+        tx.commit().await.unwrap();
+        answers.unwrap().iter().map(|answer| answer.id()).collect()
+    }
+
+    pub(crate) async fn cancel(&self, id: JobId) {
+        let mut tx = self.tx().await;
+        self.engine.cancel(&mut tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    pub(crate) async fn retry(&self, id: JobId) {
+        let mut tx = self.tx().await;
+        self.engine.retry(&mut tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     pub(crate) async fn open_lease(&self) -> i64 {
         self.engine
             .open_lease(&worker(), Duration::from_secs(60))
@@ -58,12 +78,23 @@ impl Stand {
 
     pub(crate) async fn claim(&self, lease: i64, free: u32) -> Vec<Claimed> {
         let queue = self.engine.names().queue(QUEUE).await.unwrap();
-        let want = Want {
-            queue,
-            free,
-            after_lane: 0,
+        let seen = self.engine.look(&[(queue, 0)], 100).await.unwrap();
+        let share = i32::try_from(free).unwrap();
+        let portions: Vec<Portion> = seen
+            .iter()
+            .map(|sight| Portion {
+                lane: sight.lane,
+                share,
+                depth: share,
+            })
+            .collect();
+        let room = Room {
+            places: free,
+            ahead: 0,
+            lost: true,
         };
-        self.engine.claim(lease, &[want]).await.unwrap().jobs
+        let take = self.engine.take(queue, lease, &portions, room).await;
+        take.unwrap().jobs
     }
 
     pub(crate) async fn expire(&self, lease: i64) {
@@ -74,9 +105,14 @@ impl Stand {
             .unwrap();
     }
 
+    async fn tx(&self) -> TenantTx {
+        TenantTx::begin(self.engine.pool(), self.tenant)
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn job(&self, id: JobId) -> Job {
-        let mut connection = self.engine.pool().acquire().await.unwrap();
-        read::job(&mut connection, id).await.unwrap().unwrap()
+        read::job(&mut *self.tx().await, id).await.unwrap().unwrap()
     }
 
     pub(crate) async fn is(&self, id: JobId) -> (JobState, u16) {
@@ -85,8 +121,15 @@ impl Stand {
     }
 
     pub(crate) async fn attempts(&self, id: JobId) -> Vec<Attempt> {
-        let mut connection = self.engine.pool().acquire().await.unwrap();
-        read::attempts(&mut connection, id).await.unwrap().unwrap()
+        read::attempts(&mut *self.tx().await, id)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Runs a statement.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        query(sql).execute(self.engine.pool()).await.unwrap();
     }
 
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
@@ -105,7 +148,9 @@ impl Stand {
                 (job, settlement)
             })
             .collect();
-        self.engine.settle(&endings).await.unwrap().len()
+        let written = self.engine.settle(&endings).await.unwrap();
+        let keys = endings.iter().map(|(job, _)| job.parcel.key());
+        keys.filter(|key| written.contains(key)).count()
     }
 }
 
@@ -134,6 +179,8 @@ pub(crate) fn job() -> NewJob {
             ..Backoff::default()
         },
         unique: None,
+        lane: Lane::Default,
+        limits: Vec::new(),
         tags: Vec::new(),
         trace: Trace::default(),
     }
@@ -148,4 +195,9 @@ pub(crate) fn failed() -> Ending {
         error: JobError::new("failed", "on purpose"),
         after: None,
     })
+}
+
+/// A row with one member.
+pub(crate) fn parcel() -> std::sync::Arc<Parcel> {
+    std::sync::Arc::new(Parcel::test())
 }

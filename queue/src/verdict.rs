@@ -48,7 +48,9 @@ pub enum Verdict {
         /// Why.
         reason: JobError,
     },
-    /// The other side asked to wait. No attempt used, at most [`MAX_DEFERRALS`] times.
+    /// The other side asked to wait. No attempt used, at most [`MAX_DEFERRALS`] times. Closes the
+    /// job's lane for as long, for all workers; in the default lane, where jobs have no other side in
+    /// common, the job alone waits.
     RateLimited {
         /// The wait it asked for.
         wait: Duration,
@@ -93,6 +95,10 @@ pub(crate) struct Settlement {
     pub(crate) error: Option<JobError>,
     pub(crate) result: Option<Value>,
     pub(crate) then: Vec<NewJob>,
+    /// A failure that may pass, as the breaker of the job's lane counts them.
+    pub(crate) fault: bool,
+    /// How long the job's lane is to be closed.
+    pub(crate) park: Option<Duration>,
 }
 
 impl Settlement {
@@ -114,6 +120,8 @@ impl Settlement {
             error,
             result: None,
             then: Vec::new(),
+            fault: false,
+            park: None,
         }
     }
 
@@ -161,6 +169,7 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
         Verdict::RateLimited { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,
             deferral: true,
+            park: Some(wait),
             ..Settlement::again(wait, AttemptOutcome::RateLimited, reason)
         },
         Verdict::Snooze { wait, reason } | Verdict::RateLimited { wait, reason } => {
@@ -175,11 +184,16 @@ fn failed(
     after: Option<Duration>,
     rng: &mut impl Rng,
 ) -> Settlement {
-    if job.attempt >= job.max_attempts {
-        return Settlement::finished(JobState::Dead, AttemptOutcome::Dead, Some(error));
+    let settlement = if job.attempt >= job.max_attempts {
+        Settlement::finished(JobState::Dead, AttemptOutcome::Dead, Some(error))
+    } else {
+        let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
+        Settlement::again(wait, AttemptOutcome::Retry, error)
+    };
+    Settlement {
+        fault: true,
+        ..settlement
     }
-    let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
-    Settlement::again(wait, AttemptOutcome::Retry, error)
 }
 
 #[cfg(test)]

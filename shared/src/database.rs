@@ -14,6 +14,9 @@ use sqlx::{ConnectOptions, Connection, FromRow, PgConnection, PgPool, Postgres, 
 
 use crate::id::TenantId;
 
+/// How long a connection may have been idle and still be taken for granted.
+const TRUSTED: Duration = Duration::from_millis(500);
+
 /// What can go wrong at this door.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -164,6 +167,17 @@ pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Er
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
+        // A connection that was at work a moment ago is not asked whether it is still there: that
+        // would double the round trips of a busy process.
+        .test_before_acquire(false)
+        .before_acquire(|connection, usage| {
+            Box::pin(async move {
+                if usage.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options))
 }
 

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use super::Run;
 use super::desk::Desk;
 use super::layer::RunLayer;
-use crate::verdict::Ending;
 
 /// One queue's tasks.
 pub(super) struct QueueBackend {
@@ -63,7 +62,7 @@ impl Backend for QueueBackend {
         self.tasks.close();
         while let Ok(task) = self.tasks.try_recv() {
             let (run, _) = task.take();
-            self.desk.end(run.job, Some(Ending::PutBack));
+            self.desk.put_back_unbegun(run.job);
         }
         Poll::Ready(Ok(()))
     }

@@ -20,6 +20,7 @@ const GAP: Duration = Duration::from_millis(5);
 /// Ticks until `idle`.
 pub(super) async fn run(desk: Arc<Desk>, idle: CancellationToken) {
     loop {
+        desk.put_back_stuck();
         let wait = tick(&desk).await;
         let told = async {
             desk.due.notified().await;
@@ -43,7 +44,7 @@ async fn tick(desk: &Desk) -> Duration {
     match desk.engine.pulse(lease).await {
         Ok(pulse) => {
             desk.cancel(&pulse.cancelling);
-            desk.work.notify_one();
+            desk.tell_news();
             pulse
                 .next_due
                 .unwrap_or(poll)

@@ -1,31 +1,48 @@
-//! Room: what the parts of one worker share: which jobs it holds, how many places are free.
+//! Room: what the parts of one worker share: which jobs it holds, how much room there is.
 //! Takes: claims. Gives: places and stop tokens. Never: talks to the database.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
+use harkara_shared::id::JobId;
 use harkara_shared::telemetry::metric;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Run, WorkerOptions};
-use crate::claim::Claimed;
+use crate::claim::{Claimed, Room};
 use crate::engine::Engine;
-use crate::verdict::Ending;
+use crate::verdict::{Ending, Verdict};
 
 /// No lease held.
 const NONE: i64 = 0;
+
+/// How long jobs that are claimed may wait in hand for a place: what a quiet tenant may have to wait
+/// behind a busy one in this worker.
+const WINDOW: Duration = Duration::from_millis(20);
+
+/// Most jobs that may wait in hand.
+const MOST_AHEAD: u32 = 2048;
+
+/// After this long in hand a job that has no place yet goes back: runs are longer than they were, and
+/// another worker may have a place for it.
+const STUCK: Duration = Duration::from_millis(250);
+
+/// Endings that may wait to be written, beside one for each place.
+const MOST_UNWRITTEN: u64 = 8192;
+
+/// After this long, a job under which a worker has died before is trusted not to do it again.
+const TRUST: Duration = Duration::from_secs(1);
 
 /// The desk of one worker process.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) engine: Engine,
-    /// Served queues in the order of the options; their numbers are learnt from the database.
-    pub(super) queues: Vec<(String, u32)>,
+    pub(super) queues: Vec<QueueDesk>,
     /// Longest time between two looks for work.
     pub(super) poll: Duration,
     /// Something may be claimable.
@@ -34,36 +51,59 @@ pub(super) struct Desk {
     pub(super) due: Notify,
     /// Runs still in flight are to be put back.
     pub(super) grace_over: CancellationToken,
+    /// There may be lanes with work that nobody has looked at.
+    news: AtomicBool,
+    /// Lanes may be open earlier than they said.
+    opened: AtomicBool,
+    /// Places may have become free at gates and in strict lanes.
+    freed: AtomicBool,
     lease: AtomicI64,
     held: Mutex<Held>,
     endings: Mutex<Option<mpsc::UnboundedSender<(Claimed, Ending)>>>,
 }
 
+/// One served queue.
+#[derive(Debug)]
+pub(super) struct QueueDesk {
+    pub(super) name: String,
+    places: u32,
+    /// Mean time of a run, in nanoseconds; nothing before the first has ended.
+    mean_run: AtomicU64,
+}
+
 #[derive(Debug, Default)]
 struct Held {
-    /// By parcel and token: after a crash of the database had a claim forgotten, a worker may hold
-    /// the same parcel twice, by two claims.
-    runs: HashMap<(i64, i64), HeldRun>,
+    /// By job and token: after a crash of the database had a claim forgotten, a worker may hold the
+    /// same job twice, by two claims.
+    runs: HashMap<(JobId, i64), HeldRun>,
     /// Jobs held of each served queue.
     of_queue: Vec<u32>,
     /// How many jobs claimed by each token are in hand or wait for their ending to be written.
     of_token: HashMap<i64, u32>,
+    /// Their sum.
+    unsettled: u64,
     /// Tokens of jobs whose endings the database refuses for good. Known for ever, so that nobody
     /// puts such a job back as forgotten, again and again, at no attempt.
     given_up: HashSet<i64>,
+    /// Jobs in hand under which a worker has died before, and since when.
+    lost: HashMap<(JobId, i64), Instant>,
+    /// Lanes that the other side asked to leave alone, and until when.
+    parked: HashMap<i64, Instant>,
+    /// Cancelled when the lease of the jobs in hand is lost.
+    lease_lost: CancellationToken,
 }
 
 impl Held {
-    /// Runs that have ended and whose endings wait to be written.
-    fn unwritten(&self) -> u64 {
-        let known: u64 = self.of_token.values().map(|jobs| u64::from(*jobs)).sum();
-        known.saturating_sub(u64::try_from(self.runs.len()).unwrap_or(u64::MAX))
+    fn may_take_lost(&self) -> bool {
+        !self.lost.values().any(|since| since.elapsed() < TRUST)
     }
 
-    fn release(&mut self, token: i64) {
-        if let Some(jobs) = self.of_token.get_mut(&token) {
-            *jobs = jobs.saturating_sub(1);
-            if *jobs == 0 {
+    fn release(&mut self, token: i64, jobs: u32) {
+        if let Some(held) = self.of_token.get_mut(&token) {
+            let released = jobs.min(*held);
+            *held -= released;
+            self.unsettled = self.unsettled.saturating_sub(u64::from(released));
+            if *held == 0 {
                 self.of_token.remove(&token);
             }
         }
@@ -77,6 +117,17 @@ struct HeldRun {
     cancel: CancellationToken,
     /// The lease was lost: the run's outcome no longer counts.
     lost: CancellationToken,
+    /// Until it is begun, the job, and since when it waits in hand.
+    waiting: Option<(Claimed, Instant)>,
+}
+
+/// What a run is to heed before and while it goes on.
+#[derive(Debug)]
+pub(super) struct Signals {
+    pub(super) cancel: CancellationToken,
+    pub(super) lost: CancellationToken,
+    /// Its lane was closed after it was claimed.
+    pub(super) parked: bool,
 }
 
 /// The ends of the channels that the desk's parts are given.
@@ -87,8 +138,8 @@ pub(super) struct DeskEnds {
 }
 
 impl Desk {
-    /// The channels are unbounded by type and bounded by [`Desk::free`]: nothing is claimed without a
-    /// place, and nothing at all while too many endings wait to be written.
+    /// The channels are unbounded by type and bounded by [`Desk::room`]: nothing is claimed without
+    /// room for it, and nothing at all while too many endings wait to be written.
     pub(super) fn new(engine: Engine, options: &WorkerOptions, poll: Duration) -> (Self, DeskEnds) {
         let (senders, tasks) = options
             .queues
@@ -96,10 +147,14 @@ impl Desk {
             .map(|_| mpsc::unbounded_channel())
             .unzip();
         let (ended, endings) = mpsc::unbounded_channel();
-        let queues: Vec<(String, u32)> = options
+        let queues: Vec<QueueDesk> = options
             .queues
             .iter()
-            .map(|queue| (queue.queue.clone(), queue.concurrency))
+            .map(|queue| QueueDesk {
+                name: queue.queue.clone(),
+                places: queue.concurrency,
+                mean_run: AtomicU64::new(0),
+            })
             .collect();
         let desk = Self {
             engine,
@@ -107,6 +162,9 @@ impl Desk {
             work: Notify::new(),
             due: Notify::new(),
             grace_over: CancellationToken::new(),
+            news: AtomicBool::new(true),
+            opened: AtomicBool::new(false),
+            freed: AtomicBool::new(false),
             lease: AtomicI64::new(NONE),
             held: Mutex::new(Held {
                 of_queue: vec![0; queues.len()],
@@ -134,40 +192,78 @@ impl Desk {
     }
 
     pub(super) fn take_lease(&self, lease: i64) {
+        self.held().lease_lost = CancellationToken::new();
         self.lease.store(lease, Ordering::Release);
         self.look();
     }
 
     /// Has everybody look at once for what nobody told.
     pub(super) fn look(&self) {
-        self.work.notify_one();
+        self.tell_opened();
         self.due.notify_one();
+    }
+
+    /// There may be work in lanes that nobody knows of.
+    pub(super) fn tell_news(&self) {
+        self.news.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    /// Whether there was news since this was last asked.
+    pub(super) fn take_news(&self) -> bool {
+        self.news.swap(false, Ordering::AcqRel)
+    }
+
+    /// Somebody opened lanes, or made their limits wider.
+    pub(super) fn tell_opened(&self) {
+        self.opened.store(true, Ordering::Release);
+        self.tell_news();
+    }
+
+    /// Whether lanes were opened since this was last asked.
+    pub(super) fn take_opened(&self) -> bool {
+        self.opened.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether endings were written since this was last asked.
+    pub(super) fn take_freed(&self) -> bool {
+        self.freed.swap(false, Ordering::AcqRel)
     }
 
     /// The lease is gone: what was claimed under it no longer is ours.
     pub(super) fn lose_lease(&self) {
         self.lease.store(NONE, Ordering::Release);
-        for run in self.held().runs.values() {
-            run.lost.cancel();
-        }
+        self.held().lease_lost.cancel();
     }
 
-    /// Free places of each served queue: none while as many endings wait to be written as the worker
-    /// has places, so that a database that takes claims but no outcomes fills no memory.
-    pub(super) fn free(&self) -> Vec<u32> {
+    /// How much of each served queue may be claimed: nothing while too many endings wait to be
+    /// written, so that a database that takes claims but no outcomes fills no memory.
+    pub(super) fn room(&self) -> Vec<Room> {
         let held = self.held();
         let places: u64 = self
             .queues
             .iter()
-            .map(|(_, places)| u64::from(*places))
+            .map(|queue| u64::from(queue.places))
             .sum();
-        if held.unwritten() >= places {
-            return vec![0; self.queues.len()];
-        }
+        let in_hand = u64::try_from(held.runs.len()).unwrap_or(u64::MAX);
+        let unwritten = held.unsettled.saturating_sub(in_hand);
+        let full = unwritten >= places + MOST_UNWRITTEN;
+        let lost = held.may_take_lost();
         self.queues
             .iter()
             .zip(&held.of_queue)
-            .map(|((_, places), taken)| places.saturating_sub(*taken))
+            .map(|(queue, taken)| {
+                let ahead = queue.ahead();
+                let room = (queue.places + ahead).saturating_sub(*taken);
+                let idle = queue.places.saturating_sub(*taken);
+                // Claims of a few jobs at a time, while all places are taken, are not worth it.
+                let enough = idle > 0 || room >= (queue.places + ahead) / 2;
+                Room {
+                    places: if full || !enough { 0 } else { idle },
+                    ahead: if full || !enough { 0 } else { room - idle },
+                    lost,
+                }
+            })
             .collect()
     }
 
@@ -185,54 +281,135 @@ impl Desk {
             .collect()
     }
 
-    /// Takes a claimed job in hand; it keeps its place until [`Desk::end`].
-    pub(super) fn hold(&self, queue_index: usize, job: Claimed) -> Task<Run> {
-        let (cancel, lost) = (CancellationToken::new(), CancellationToken::new());
+    /// Takes claimed jobs in hand; each keeps its place until [`Desk::end`].
+    pub(super) fn hold(&self, queue_index: usize, jobs: Vec<Claimed>) -> Vec<Task<Run>> {
         let mut held = self.held();
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
         if let Some(taken) = held.of_queue.get_mut(queue_index) {
-            *taken += 1;
+            *taken += count;
         }
-        *held.of_token.entry(job.token).or_default() += 1;
-        let run = HeldRun {
-            queue_index,
-            cancel: cancel.clone(),
-            lost: lost.clone(),
-        };
-        held.runs.insert((job.parcel, job.token), run);
-        // The lease may have been lost between the claim and this line, when the run was not yet
+        held.unsettled += u64::from(count);
+        // The lease may have been lost between the claim and this line, when the runs were not yet
         // here to be told.
-        if self.lease() != Some(job.lease) {
-            lost.cancel();
+        let current = self.lease();
+        let now = Instant::now();
+        let (lease_lost, stale) = (held.lease_lost.clone(), CancellationToken::new());
+        stale.cancel();
+        let mut tasks = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let cancel = CancellationToken::new();
+            *held.of_token.entry(job.parcel.token).or_default() += 1;
+            let key = (job.id, job.parcel.token);
+            if job.parcel.lost {
+                held.lost.insert(key, Instant::now());
+            }
+            let lost = if current == Some(job.parcel.lease) {
+                &lease_lost
+            } else {
+                &stale
+            };
+            let run = HeldRun {
+                queue_index,
+                cancel: cancel.clone(),
+                lost: lost.clone(),
+                waiting: Some((job.clone(), now)),
+            };
+            held.runs.insert(key, run);
+            tasks.push(TaskBuilder::new(Run { job, cancel }).build());
         }
         drop(held);
-        self.gauge(queue_index, 1.0);
-        TaskBuilder::new(Run { job, cancel }).build()
+        self.gauge(queue_index, f64::from(count));
+        tasks
     }
 
     /// Gives back a job that never was in hand, though it was claimed under this worker's lease.
     pub(super) fn put_back(&self, job: Claimed) {
-        *self.held().of_token.entry(job.token).or_default() += 1;
-        self.end(job, Some(Ending::PutBack));
-    }
-
-    /// Two tokens of a held run: cancelled by somebody, lease lost.
-    pub(super) fn signals(&self, job: &Claimed) -> Option<(CancellationToken, CancellationToken)> {
-        let held = self.held();
-        let run = held.runs.get(&(job.parcel, job.token))?;
-        Some((run.cancel.clone(), run.lost.clone()))
-    }
-
-    /// The run is over: its place is free, its ending, if it counts, goes to be written.
-    pub(super) fn end(&self, job: Claimed, ending: Option<Ending>) {
         let mut held = self.held();
-        if let Some(run) = held.runs.remove(&(job.parcel, job.token)) {
-            if let Some(taken) = held.of_queue.get_mut(run.queue_index) {
+        *held.of_token.entry(job.parcel.token).or_default() += 1;
+        held.unsettled += 1;
+        drop(held);
+        self.end(job, Some(Ending::PutBack), None);
+    }
+
+    /// Gives back a job that was handed over and not begun, unless that was done before.
+    pub(super) fn put_back_unbegun(&self, job: Claimed) {
+        let is_held = self.held().runs.contains_key(&(job.id, job.parcel.token));
+        if is_held {
+            self.end(job, Some(Ending::PutBack), None);
+        }
+    }
+
+    /// Gives back jobs that have waited for a place for too long.
+    pub(super) fn put_back_stuck(&self) {
+        let now = Instant::now();
+        let mut held = self.held();
+        let of = |run: &HeldRun| {
+            let (job, since) = run.waiting.as_ref()?;
+            (now.duration_since(*since) > STUCK).then(|| (run.queue_index, job.clone()))
+        };
+        let stuck: Vec<(usize, Claimed)> = held.runs.values().filter_map(of).collect();
+        for (queue_index, job) in &stuck {
+            held.runs.remove(&(job.id, job.parcel.token));
+            if let Some(taken) = held.of_queue.get_mut(*queue_index) {
                 *taken = taken.saturating_sub(1);
             }
-            self.gauge(run.queue_index, -1.0);
+        }
+        drop(held);
+        for (queue_index, job) in stuck {
+            self.gauge(queue_index, -1.0);
+            if let Some(queue) = self.queues.get(queue_index) {
+                queue.expect_long_runs();
+            }
+            self.end(job, Some(Ending::PutBack), None);
+        }
+    }
+
+    /// What a held run is to heed as it begins; `None` when it is no longer held.
+    pub(super) fn signals(&self, job: &Claimed) -> Option<Signals> {
+        let mut held = self.held();
+        let run = held.runs.get_mut(&(job.id, job.parcel.token))?;
+        run.waiting = None;
+        let (cancel, lost) = (run.cancel.clone(), run.lost.clone());
+        let parked = !held.parked.is_empty()
+            && held
+                .parked
+                .get(&job.parcel.lane)
+                .is_some_and(|until| *until > Instant::now());
+        Some(Signals {
+            cancel,
+            lost,
+            parked,
+        })
+    }
+
+    /// The run is over, after so long if it was begun: its place is free, its ending, if it counts,
+    /// goes to be written.
+    pub(super) fn end(&self, job: Claimed, ending: Option<Ending>, took: Option<Duration>) {
+        let key = (job.id, job.parcel.token);
+        let mut held = self.held();
+        let run = held.runs.remove(&key);
+        // Until its ending is written, the death of this worker would count against it.
+        if job.parcel.lost && ending.is_none() {
+            held.lost.remove(&key);
+        }
+        if let Some(run) = &run
+            && let Some(taken) = held.of_queue.get_mut(run.queue_index)
+        {
+            *taken = taken.saturating_sub(1);
+        }
+        if let Some(Ending::Verdict(Verdict::RateLimited { wait, .. })) = &ending
+            && job.parcel.parks
+        {
+            let now = Instant::now();
+            held.parked.retain(|_, until| *until > now);
+            // Nothing waits in hand for longer than that.
+            held.parked
+                .insert(job.parcel.lane, now + (*wait).min(STUCK * 8));
         }
         match ending {
-            None => held.release(job.token),
+            None if run.is_some() => held.release(job.parcel.token, 1),
+            // It was put back before it was begun.
+            None => {}
             Some(ending) => {
                 let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(endings) = endings.as_ref() {
@@ -242,25 +419,47 @@ impl Desk {
             }
         }
         drop(held);
+        if let Some(run) = run {
+            self.gauge(run.queue_index, -1.0);
+            if let (Some(took), Some(queue)) = (took, self.queues.get(run.queue_index)) {
+                queue.note_run(took);
+            }
+        }
         self.work.notify_one();
     }
 
-    /// The endings of jobs claimed by these tokens, one entry a job, are written.
-    pub(super) fn written(&self, tokens: &[i64]) {
+    /// The endings of these jobs are written, or need not be.
+    pub(super) fn written<'a>(&self, jobs: impl Iterator<Item = &'a Claimed>) {
         let mut held = self.held();
-        for token in tokens {
-            held.release(*token);
+        let mut tokens: HashMap<i64, u32> = HashMap::new();
+        for job in jobs {
+            let token = job.parcel.token;
+            *tokens.entry(token).or_default() += 1;
+            if job.parcel.lost {
+                held.lost.remove(&(job.id, token));
+            }
+        }
+        for (token, jobs) in tokens {
+            held.release(token, jobs);
         }
         drop(held);
+        self.freed.store(true, Ordering::Release);
         self.work.notify_one();
+    }
+
+    /// Whether a job under which a worker has died may be taken up: not beside another one.
+    pub(super) fn may_take_lost(&self) -> bool {
+        self.held().may_take_lost()
     }
 
     /// The ending of a job claimed by this token cannot be written: the run counts as lost when this
     /// worker's lease ends.
-    pub(super) fn give_up(&self, token: i64) {
+    pub(super) fn give_up(&self, job: &Claimed) {
+        let token = job.parcel.token;
         let mut held = self.held();
-        held.release(token);
+        held.release(token, 1);
         held.given_up.insert(token);
+        held.lost.remove(&(job.id, token));
     }
 
     /// No more endings: the completer writes what it has and ends.
@@ -271,22 +470,57 @@ impl Desk {
             .take();
     }
 
-    /// Tells the runs of these parcels, where they are ours, that somebody cancelled them.
-    pub(super) fn cancel(&self, parcels: &[i64]) {
-        if parcels.is_empty() {
+    /// Tells the runs of these jobs, where they are ours, that somebody cancelled them.
+    pub(super) fn cancel(&self, jobs: &[JobId]) {
+        if jobs.is_empty() {
             return;
         }
         let held = self.held();
-        for ((parcel, _), run) in &held.runs {
-            if parcels.contains(parcel) {
+        for ((job, _), run) in &held.runs {
+            if jobs.contains(job) {
                 run.cancel.cancel();
             }
         }
     }
 
     fn gauge(&self, queue_index: usize, change: f64) {
-        if let Some((queue, _)) = self.queues.get(queue_index) {
-            metrics::gauge!(metric::JOBS_IN_FLIGHT, "queue" => queue.clone()).increment(change);
+        if let Some(queue) = self.queues.get(queue_index) {
+            metrics::gauge!(metric::JOBS_IN_FLIGHT, "queue" => queue.name.clone())
+                .increment(change);
         }
     }
 }
+
+impl QueueDesk {
+    /// Jobs that may wait for a place and still be begun within the window.
+    fn ahead(&self) -> u32 {
+        let mean = self.mean_run.load(Ordering::Relaxed);
+        if mean == 0 {
+            return 0;
+        }
+        let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
+        let jobs = window.saturating_mul(u64::from(self.places)) / mean;
+        u32::try_from(jobs).unwrap_or(u32::MAX).min(MOST_AHEAD)
+    }
+
+    /// No job waits in hand until runs have been short again for a while.
+    fn expect_long_runs(&self) {
+        let none_ahead = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
+        let none_ahead = none_ahead.saturating_mul(u64::from(self.places) + 1);
+        self.mean_run.fetch_max(none_ahead, Ordering::Relaxed);
+    }
+
+    /// Moves the mean a little towards the latest run. Two at once may count as one.
+    fn note_run(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let mean = self.mean_run.load(Ordering::Relaxed);
+        let next = match mean {
+            0 => took,
+            mean => mean - mean / 16 + took / 16,
+        };
+        self.mean_run.store(next.max(1), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

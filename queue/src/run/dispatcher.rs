@@ -1,7 +1,10 @@
 //! Room: the dispatcher: finds work for free places.
-//! Takes: wake-ups and free places. Gives: claimed jobs to their queues' backends.
-//! Never: claims more than there are places, and never forgets a claim: one whose answer was lost
+//! Takes: wake-ups and room. Gives: claimed jobs to their queues' backends.
+//! Never: claims more than there is room for, and never forgets a claim: one whose answer was lost
 //! is asked for again.
+//!
+//! A *look* asks which lanes have work; a *take* claims from lanes that are known to have some. Looks
+//! cost a probe a lane, so they are made on news, and not more often than they are cheap.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,14 +19,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use super::desk::Desk;
-use crate::claim::{Claimed, Want};
+use super::lanes::{LOOK, Lanes};
+use crate::claim::{Claimed, Room, Sight};
 use crate::engine::Error;
+use crate::shares::Share;
+use crate::verdict::Ending;
 
 /// How long a claim that is under way when the worker is told to stop may still take.
 const LAST_TURN: Duration = Duration::from_secs(1);
 
 /// How often the database is asked, without a reason, for claims that this worker knows nothing of.
 const RECALL: Duration = Duration::from_secs(10);
+
+/// How often what tenants were served is written down.
+const SAVE: Duration = Duration::from_secs(1);
+
+/// No tenant's number: in its place stands what the least served tenant of a queue stood at.
+const FLOOR: i32 = 0;
+
+/// How much longer than a look takes the next one waits while there is work to do without it.
+const LOOK_GAP: u32 = 4;
+
+/// What a turn leaves to be done.
+enum Next {
+    /// There may be more to do at once.
+    Again,
+    /// Nothing before something happens, or before this moment.
+    Wait(Option<Instant>),
+}
 
 /// Serves until `stop`.
 pub(super) async fn run(
@@ -32,24 +55,36 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut round = Round {
+        lanes: desk.queues.iter().map(|_| Lanes::default()).collect(),
         desk,
         senders,
         numbers: Vec::new(),
-        after: HashMap::new(),
+        looks: 0,
+        looked: Instant::now(),
+        look_took: Duration::ZERO,
+        look_wanted: true,
         in_doubt: false,
         next_recall: Instant::now() + RECALL,
+        next_save: Instant::now() + SAVE,
     };
     let mut refusals: u32 = 0;
     while !stop.is_cancelled() {
-        let Some(found) = unless_stuck(round.turn(), &stop).await else {
+        let Some(next) = unless_stuck(round.turn(), &stop).await else {
             break;
         };
-        match found {
-            Ok(true) => refusals = 0,
-            Ok(false) => {
+        match next {
+            Ok(Next::Again) => refusals = 0,
+            Ok(Next::Wait(until)) => {
                 refusals = 0;
+                let moment = async {
+                    match until {
+                        Some(until) => tokio::time::sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     () = round.desk.work.notified() => {}
+                    () = moment => {}
                     () = stop.cancelled() => break,
                 }
             }
@@ -66,11 +101,17 @@ pub(super) async fn run(
             }
         }
     }
-    if let Some(lease) = round.desk.lease().filter(|_| round.in_doubt) {
-        let recalled = tokio::time::timeout(LAST_TURN / 2, round.recall(lease)).await;
-        if !matches!(recalled, Ok(Ok(()))) {
-            tracing::warn!("the last claim is left to be rescued when the lease ends");
+    let parting = async {
+        if let Some(lease) = round.desk.lease().filter(|_| round.in_doubt) {
+            round.recall(lease).await?;
         }
+        round.save().await
+    };
+    if !matches!(
+        tokio::time::timeout(LAST_TURN / 2, parting).await,
+        Ok(Ok(()))
+    ) {
+        tracing::warn!("the last claim is left to be rescued when the lease ends");
     }
 }
 
@@ -92,18 +133,25 @@ struct Round {
     senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
     /// Numbers of the served queues, in their order; empty until they are learnt.
     numbers: Vec<i32>,
-    /// Where the round over each queue's lanes goes on.
-    after: HashMap<i32, i64>,
+    /// What is known of each queue's lanes, in the same order.
+    lanes: Vec<Lanes>,
+    looks: u64,
+    /// When the latest look ended, and how long it took.
+    looked: Instant,
+    look_took: Duration,
+    /// There was news since.
+    look_wanted: bool,
     /// A claim was begun whose answer has not come.
     in_doubt: bool,
     next_recall: Instant,
+    next_save: Instant,
 }
 
 impl Round {
-    /// One look for work; true when there may be more at once.
-    async fn turn(&mut self) -> Result<bool, Error> {
+    /// One look for work, and one claim in each queue that has room and work.
+    async fn turn(&mut self) -> Result<Next, Error> {
         let Some(lease) = self.desk.lease() else {
-            return Ok(false);
+            return Ok(Next::Wait(None));
         };
         if self.numbers.is_empty() {
             self.numbers = self.learn().await?;
@@ -111,13 +159,59 @@ impl Round {
         if self.in_doubt || Instant::now() >= self.next_recall {
             self.recall(lease).await?;
         }
-        self.claim(lease).await
+        if Instant::now() >= self.next_save {
+            self.next_save = Instant::now() + SAVE;
+            self.save().await?;
+        }
+        self.look_wanted |= self.desk.take_news();
+        if self.desk.take_opened() {
+            self.lanes.iter_mut().for_each(Lanes::open);
+        }
+        if self.desk.take_freed() {
+            self.lanes.iter_mut().for_each(Lanes::unblock);
+        }
+        let rooms = self.desk.room();
+        if rooms.iter().all(|room| room.places + room.ahead == 0) {
+            // The end of a run says when there is room again.
+            return Ok(Next::Wait(None));
+        }
+        let busy = self
+            .lanes
+            .iter()
+            .any(|lanes| lanes.waiting().next().is_some());
+        let gap = self.look_took * if busy { LOOK_GAP } else { 1 };
+        if self.look_wanted && self.looked + gap <= Instant::now() {
+            self.look().await?;
+        }
+        let mut found = false;
+        for (index, mut room) in rooms.into_iter().enumerate() {
+            if room.places + room.ahead > 0 {
+                // The queue before it may have given one.
+                room.lost &= self.desk.may_take_lost();
+                found |= self.take(index, lease, room).await?;
+            }
+        }
+        if found {
+            // What came meanwhile should not have to wait for a notification.
+            self.look_wanted = true;
+            return Ok(Next::Again);
+        }
+        let looking = self.look_wanted.then(|| self.looked + gap);
+        // A lane that is open already waits for room, and the end of a run tells of that.
+        let now = Instant::now();
+        let opening = self
+            .lanes
+            .iter()
+            .filter_map(Lanes::opens)
+            .filter(|opens| *opens > now)
+            .min();
+        Ok(Next::Wait(looking.into_iter().chain(opening).min()))
     }
 
     async fn learn(&self) -> Result<Vec<i32>, Error> {
         let mut numbers = Vec::with_capacity(self.desk.queues.len());
-        for (queue, _) in &self.desk.queues {
-            numbers.push(self.desk.engine.names().queue(queue).await?);
+        for queue in &self.desk.queues {
+            numbers.push(self.desk.engine.names().queue(&queue.name).await?);
         }
         Ok(numbers)
     }
@@ -140,64 +234,178 @@ impl Round {
         Ok(())
     }
 
-    async fn claim(&mut self, lease: i64) -> Result<bool, Error> {
-        let wants: Vec<Want> = self
+    /// Finds out which lanes have work.
+    async fn look(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
+        let asked: Vec<(i32, i64)> = self
             .numbers
             .iter()
-            .zip(self.desk.free())
-            .filter(|(_, free)| *free > 0)
-            .map(|(queue, free)| Want {
-                queue: *queue,
-                free,
-                after_lane: self.after.get(queue).copied().unwrap_or_default(),
-            })
+            .zip(&self.lanes)
+            .map(|(number, lanes)| (*number, lanes.after))
             .collect();
-        if wants.is_empty() {
+        let sights = self.desk.engine.look(&asked, LOOK).await?;
+        self.looks += 1;
+        self.look_wanted = false;
+        let now = Instant::now();
+        let mut of_queue: HashMap<i32, Vec<Sight>> = HashMap::new();
+        for sight in sights {
+            of_queue.entry(sight.queue).or_default().push(sight);
+        }
+        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
+            let sights = of_queue.remove(number).unwrap_or_default();
+            lanes.see(&sights, self.looks, now);
+            // A round over very many lanes goes on in the next look.
+            self.look_wanted |= lanes.after != 0;
+        }
+        if self.looks == 1 {
+            self.remember().await?;
+        }
+        self.looked = Instant::now();
+        self.look_took = self.looked - begun;
+        Ok(())
+    }
+
+    /// Learns what the tenants were served before this worker began.
+    async fn remember(&mut self) -> Result<(), Error> {
+        let mut asked = Vec::new();
+        for (number, lanes) in self.numbers.iter().zip(&self.lanes) {
+            asked.push((*number, FLOOR));
+            asked.extend(lanes.waiting().map(|waiting| (*number, waiting.tenant)));
+        }
+        let shares = self.desk.engine.load_shares(&asked).await?;
+        let served: HashMap<(i32, i32), f64> = shares
+            .into_iter()
+            .map(|share| ((share.queue, share.tenant), share.served))
+            .collect();
+        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
+            let of = |tenant| served.get(&(*number, tenant)).copied().unwrap_or_default();
+            lanes.fair.raise_floor(of(FLOOR));
+            let waiting: Vec<_> = lanes.waiting().collect();
+            for one in waiting {
+                lanes.fair.remember(one, of(one.tenant));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what tenants were served, and learns what other workers gave them.
+    async fn save(&mut self) -> Result<(), Error> {
+        let mut added = Vec::new();
+        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
+            let savings = lanes.fair.unsaved();
+            let share = |tenant, served| Share {
+                queue: *number,
+                tenant,
+                served,
+            };
+            if !savings.is_empty() {
+                added.push((share(FLOOR, lanes.fair.floor()), 0.0));
+            }
+            added.extend(
+                savings
+                    .into_iter()
+                    .map(|saving| (share(saving.tenant, saving.base), saving.added)),
+            );
+        }
+        if added.is_empty() {
+            return Ok(());
+        }
+        let shares = self.desk.engine.save_shares(&added).await?;
+        let of: HashMap<(i32, i32), f64> = added
+            .iter()
+            .map(|(share, added)| ((share.queue, share.tenant), *added))
+            .collect();
+        for share in shares {
+            let index = self
+                .numbers
+                .iter()
+                .position(|number| *number == share.queue);
+            let added = of.get(&(share.queue, share.tenant));
+            if let (Some(lanes), Some(added)) =
+                (index.and_then(|index| self.lanes.get_mut(index)), added)
+            {
+                match share.tenant {
+                    FLOOR => lanes.fair.raise_floor(share.served),
+                    tenant => lanes.fair.saved(tenant, *added, share.served),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims from the lanes of one queue that are known to have work; true when it found any.
+    async fn take(&mut self, index: usize, lease: i64, room: Room) -> Result<bool, Error> {
+        let (Some(lanes), Some(number)) = (self.lanes.get_mut(index), self.numbers.get(index))
+        else {
+            return Ok(false);
+        };
+        let portions = lanes.portions(room, Instant::now());
+        if portions.is_empty() {
             return Ok(false);
         }
         self.in_doubt = true;
-        let claim = self.desk.engine.claim(lease, &wants).await?;
+        let take = self
+            .desk
+            .engine
+            .take(*number, lease, &portions, room)
+            .await?;
         self.in_doubt = false;
-        let mut again = !claim.jobs.is_empty();
-        for want in &wants {
-            let seen = claim.visited.iter().find(|visit| visit.queue == want.queue);
-            // The round is over when it met fewer lanes than it had places for.
-            let (ended, last) = match seen {
-                Some(visit) => (visit.lanes < i64::from(want.free), visit.last),
-                None => (true, 0),
-            };
-            self.after.insert(want.queue, if ended { 0 } else { last });
-            // Lanes before the cursor have not been looked at in this turn.
-            again |= ended && want.after_lane > 0;
+        let now = Instant::now();
+        let mut given: HashMap<i64, u32> = HashMap::new();
+        for job in &take.jobs {
+            *given.entry(job.parcel.lane).or_default() += 1;
         }
-        for job in claim.jobs {
-            self.hand_over(job);
+        let lost_sought = room.lost && !take.jobs.iter().any(|job| job.parcel.lost);
+        if take.reports.is_empty() {
+            // The queue is paused or the lease is gone: the next look finds what there is then.
+            lanes.forget();
         }
-        Ok(again)
+        for report in take.reports {
+            let jobs = given.remove(&report.lane).unwrap_or_default();
+            lanes.report(report, jobs, lost_sought, now);
+        }
+        let found = !take.jobs.is_empty();
+        let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();
+        self.hand_over(index, in_turns(take.jobs, &order));
+        Ok(found)
     }
 
-    fn hand_over(&self, job: Claimed) {
-        let index = self.numbers.iter().position(|number| *number == job.queue);
-        let place = index.and_then(|index| {
-            Some((
-                index,
-                self.senders.get(index)?,
-                self.desk.queues.get(index)?,
-            ))
-        });
-        // A queue nobody asked for.
-        let Some((index, sender, (queue, _))) = place else {
-            return self.desk.put_back(job);
+    fn hand_over(&self, index: usize, jobs: Vec<Claimed>) {
+        let (Some(sender), Some(queue)) = (self.senders.get(index), self.desk.queues.get(index))
+        else {
+            return;
         };
-        let waited = (job.started_at - job.run_at).to_std().unwrap_or_default();
-        metrics::histogram!(metric::WAIT_SECONDS, "queue" => queue.clone())
-            .record(waited.as_secs_f64());
-        let task = self.desk.hold(index, job);
-        if let Err(mpsc::error::SendError(task)) = sender.send(task) {
-            // The queue's line has ended: the job goes back.
-            let (run, _) = task.take();
-            self.desk
-                .end(run.job, Some(crate::verdict::Ending::PutBack));
+        let waits = metrics::histogram!(metric::WAIT_SECONDS, "queue" => queue.name.clone());
+        for job in &jobs {
+            let waited = (job.started_at - job.run_at).to_std().unwrap_or_default();
+            waits.record(waited.as_secs_f64());
+        }
+        for task in self.desk.hold(index, jobs) {
+            if let Err(mpsc::error::SendError(task)) = sender.send(task) {
+                // The queue's line has ended: the job goes back.
+                let (run, _) = task.take();
+                self.desk.end(run.job, Some(Ending::PutBack), None);
+            }
         }
     }
+}
+
+/// The jobs of several lanes in turns, one of each lane at a time, lanes in this order: whole parcels
+/// were taken, and whoever has one job should not wait for another's five hundred.
+fn in_turns(jobs: Vec<Claimed>, order: &[i64]) -> Vec<Claimed> {
+    let place: HashMap<i64, usize> = order.iter().copied().zip(0..).collect();
+    let mut seen: HashMap<i64, usize> = HashMap::new();
+    let mut keyed: Vec<((usize, usize), Claimed)> = jobs
+        .into_iter()
+        .map(|job| {
+            let turn = seen.entry(job.parcel.lane).or_default();
+            *turn += 1;
+            let lane = place.get(&job.parcel.lane).copied().unwrap_or(usize::MAX);
+            ((*turn, lane), job)
+        })
+        .collect();
+    if seen.len() > 1 {
+        keyed.sort_by_key(|(key, _)| *key);
+    }
+    keyed.into_iter().map(|(_, job)| job).collect()
 }

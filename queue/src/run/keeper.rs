@@ -48,7 +48,7 @@ pub(super) async fn run(
 pub(super) async fn rescue(desk: Arc<Desk>, lease: Duration, idle: CancellationToken) {
     while !idle.is_cancelled() {
         match desk.engine.rescue().await {
-            Ok(rescued) if rescued.jobs > 0 => desk.work.notify_one(),
+            Ok(rescued) if rescued.jobs > 0 => desk.tell_news(),
             Ok(_) => {}
             Err(error) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "rescue").increment(1);

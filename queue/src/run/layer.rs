@@ -77,7 +77,7 @@ where
         let span = tracing::info_span!(
             "job",
             job.id = %job.id,
-            job.kind = job.kind,
+            job.kind = &*job.kind,
             job.attempt = job.attempt,
             tenant.id = %job.tenant,
             request.id = job.trace().request_id,
@@ -86,9 +86,10 @@ where
             async move {
                 let started = Instant::now();
                 let ending = end_of(&desk, &job, handling).await;
-                metrics::histogram!(metric::RUN_SECONDS, "kind" => job.kind.clone())
-                    .record(started.elapsed().as_secs_f64());
-                desk.end(job, ending);
+                let took = started.elapsed();
+                metrics::histogram!(metric::RUN_SECONDS, "kind" => Arc::clone(&job.kind))
+                    .record(took.as_secs_f64());
+                desk.end(job, ending, Some(took));
                 Ok(())
             }
             .instrument(span),
@@ -102,7 +103,13 @@ where
     F: Future<Output = Result<Verdict, E>>,
     E: Into<BoxDynError>,
 {
-    let (cancel, lost) = desk.signals(job)?;
+    let signals = desk.signals(job)?;
+    if signals.lost.is_cancelled() {
+        return None;
+    }
+    if signals.parked && !signals.cancel.is_cancelled() {
+        return Some(Ending::PutBack);
+    }
     if let Err(reason) = &job.body {
         let error = JobError::new(
             "undecodable",
@@ -113,11 +120,11 @@ where
     let timeout = job.timeout();
     let handling = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind();
     let mut handling = Box::pin(handling);
+    let begun = !signals.cancel.is_cancelled();
     let ending = tokio::select! {
         biased;
-        () = lost.cancelled() => None,
-        () = cancel.cancelled() => Some(Ending::Verdict(Verdict::Cancelled)),
-        ended = &mut handling => {
+        // First, so that a run that is done at once costs no more than that.
+        ended = &mut handling, if begun => {
             Some(Ending::Verdict(match ended {
                 Ok(Ok(Ok(verdict))) => verdict,
                 Ok(Ok(Err(error))) => failed("handler_failed", error.into().to_string()),
@@ -130,6 +137,8 @@ where
                 }
             }))
         }
+        () = signals.lost.cancelled() => None,
+        () = signals.cancel.cancelled() => Some(Ending::Verdict(Verdict::Cancelled)),
         () = desk.grace_over.cancelled() => Some(Ending::PutBack),
     };
     // What an abandoned handler leaves behind may panic too.

@@ -14,7 +14,9 @@ mod clock;
 mod completer;
 mod desk;
 mod dispatcher;
+mod fair;
 mod keeper;
+mod lanes;
 mod layer;
 mod wake;
 

@@ -168,14 +168,7 @@ async fn a_cancel_reaches_a_running_handler_without_a_poll() {
     assert_ne!(working.ends().await, JobId::from_i64(0));
     let id = working.stand.enqueue(asking("wait")).await;
     assert_eq!(working.begins().await, id);
-    let mut connection = working.stand.engine.pool().acquire().await.unwrap();
-    working
-        .stand
-        .engine
-        .cancel(&mut connection, id)
-        .await
-        .unwrap();
-    drop(connection);
+    working.stand.cancel(id).await;
     assert_eq!(working.ends().await, id);
     working.stop().await;
 }
@@ -198,29 +191,12 @@ async fn a_job_retried_by_hand_is_run_without_a_poll() {
     let mut working = Working::without_polling().await;
     let id = working.stand.enqueue(asking("wait")).await;
     assert_eq!(working.begins().await, id);
-    let mut connection = working.stand.engine.pool().acquire().await.unwrap();
-    working
-        .stand
-        .engine
-        .cancel(&mut connection, id)
-        .await
-        .unwrap();
+    working.stand.cancel(id).await;
     while working.stand.is(id).await.0 != JobState::Cancelled {
         tokio::task::yield_now().await;
     }
-    working
-        .stand
-        .engine
-        .retry(&mut connection, id)
-        .await
-        .unwrap();
+    working.stand.retry(id).await;
     assert_eq!(working.begins().await, id);
-    working
-        .stand
-        .engine
-        .cancel(&mut connection, id)
-        .await
-        .unwrap();
-    drop(connection);
+    working.stand.cancel(id).await;
     working.stop().await;
 }

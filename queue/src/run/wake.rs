@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harkara_shared::database::DatabaseUrl;
+use harkara_shared::id::JobId;
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 
-/// The one channel: `q:<queues>` have work, `s:<queues>` soon will have, `c:<parcel>` is cancelled.
+/// The one channel: `q:<queues>` have work, `s:<queues>` soon will have, `o:<queues>` have other limits,
+/// `c:<job>` is cancelled.
 const CHANNEL: &str = "harkara";
 
 /// Listens until `idle`, reconnecting for as long as it takes.
@@ -44,12 +46,13 @@ async fn listen(desk: &Desk, listen_url: Option<&DatabaseUrl>) -> Result<(), sql
 
 fn hear(desk: &Desk, said: &str) {
     match said.split_once(':') {
-        Some(("c", parcel)) => {
-            if let Ok(parcel) = parcel.parse() {
-                desk.cancel(&[parcel]);
+        Some(("c", job)) => {
+            if let Ok(job) = job.parse() {
+                desk.cancel(&[JobId::from_i64(job)]);
             }
         }
         Some(("s", _)) => desk.due.notify_one(),
-        _ => desk.work.notify_one(),
+        Some(("o", _)) => desk.tell_opened(),
+        _ => desk.tell_news(),
     }
 }

@@ -73,7 +73,7 @@ async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
         1
     );
     let new = stand.claim(lease, 1).await;
-    assert_ne!(old[0].token, new[0].token);
+    assert_ne!(old[0].parcel.token, new[0].parcel.token);
 
     // Both in one batch: only the one whose token holds is written, and what follows from the other
     // does not come to be.
@@ -117,7 +117,7 @@ async fn one_lost_claim_among_many_loses_no_other() {
     assert_eq!(stand.settle(endings).await, 15);
     assert_eq!(
         stand
-            .count("select count(*) from queue.parcels where state = 'd'")
+            .count("select coalesce(sum(n), 0) from queue.parcels where state = 'd'")
             .await,
         15
     );
@@ -172,9 +172,17 @@ async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
             .unwrap()
             .is_empty()
     );
-    let recalled = stand.engine.recall(lease, &[known[0].token]).await.unwrap();
+    let recalled = stand
+        .engine
+        .recall(lease, &[known[0].parcel.token])
+        .await
+        .unwrap();
     assert_eq!(recalled.len(), 2);
-    assert!(recalled.iter().all(|job| job.token == unknown[0].token));
+    assert!(
+        recalled
+            .iter()
+            .all(|job| job.parcel.token == unknown[0].parcel.token)
+    );
     let endings = recalled
         .into_iter()
         .map(|job| (job, Ending::PutBack))
@@ -183,7 +191,7 @@ async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
     assert!(
         stand
             .engine
-            .recall(lease, &[known[0].token])
+            .recall(lease, &[known[0].parcel.token])
             .await
             .unwrap()
             .is_empty()
@@ -199,13 +207,17 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
     let mut tx = stand.engine.pool().begin().await.unwrap();
     let setting = "select current_setting('synchronous_commit')";
     let setting = harkara_shared::database::query_scalar::<String>(setting);
-    let statement = include_str!("../sql/claim.sql");
+    let statement = include_str!("../sql/take.sql");
     harkara_shared::database::query(statement)
-        .bind(vec![1_i32])
-        .bind(vec![1_i32])
-        .bind(vec![0_i64])
+        .bind(1_i32)
         .bind(stand.open_lease().await)
         .bind(1_i64)
+        .bind(vec![1_i64])
+        .bind(vec![1_i32])
+        .bind(vec![1_i32])
+        .bind(1_i32)
+        .bind(0_i32)
+        .bind(true)
         .execute(&mut *tx)
         .await
         .unwrap();
@@ -243,7 +255,7 @@ async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
     assert_eq!(stand.settle(endings).await, 2);
     assert_eq!(
         stand
-            .count("select count(*) from queue.parcels where state = 'a'")
+            .count("select coalesce(sum(n), 0) from queue.parcels where state = 'a'")
             .await,
         3
     );

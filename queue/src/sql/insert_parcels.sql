@@ -1,26 +1,31 @@
--- Enqueues single-member parcels and wakes the workers of their queues once each.
--- Ids are taken here, or were taken by the caller where a unique key needed them first.
+-- Enqueues parcels of few members and wakes the workers of their queues once each. Ids are taken here,
+-- or were taken by the caller where a unique key needed them first. $12 says how many of the bodies $13
+-- each parcel has, one parcel's after the other's.
 with j as materialized (
     select
-        coalesce(u.id, nextval('queue.parcel_id')) as id,
+        coalesce(u.id, nextval('queue.parcel_id')) as id, u.tenant,
         u.lane, greatest(u.run_at, case when u.delay_ms > 0 or u.run_at is null
             then now() + u.delay_ms * interval '1 millisecond' end) as run_at,
-        u.queue, u.kind, u.priority,
-        u.max_attempts, u.keyed, u.body, u.place
+        u.queue, u.kind, u.priority, u.max_attempts, u.keyed, u.strict, u.n,
+        sum(u.n) over (order by u.place) as upto, u.place
     from unnest(
-        $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::int4[], $7::int4[],
-        $8::int2[], $9::int2[], $10::bool[], $11::bytea[]
+        $1::int4[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::int4[],
+        $7::int4[], $8::int2[], $9::int2[], $10::bool[], $11::bool[], $12::int2[]
     ) with ordinality as u(
-        id, lane, run_at, delay_ms, queue, kind, priority, max_attempts, keyed, body, place
+        tenant, id, lane, run_at, delay_ms, queue, kind, priority, max_attempts, keyed, strict, n,
+        place
     )
 ),
 inserted as (
     insert into queue.parcels
-        (id, lane, run_at, queue, tenant, kind, priority, max_attempts, state, keyed, body)
+        (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, keyed, strict,
+         body)
     select
-        id, lane, run_at, queue, $1::int4, kind, priority, max_attempts,
-        case when run_at > now() then 's' else 'a' end::"char", keyed, array[body]
+        id, tenant, lane, run_at, queue, kind, priority, max_attempts, n,
+        case when run_at > now() then 's' else 'a' end::"char", keyed, strict,
+        ($13::bytea[])[upto - n + 1:upto]
     from j
+    order by place
     returning queue, run_at
 ),
 -- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
@@ -29,9 +34,11 @@ woken as (
     select case when run_at > now() then 's:' else 'q:' end
         || left(string_agg(distinct queue::text, ','), 4000) as said
     from inserted
-    where $12::bool and run_at < now() + interval '2 seconds'
+    where $14::bool and run_at < now() + interval '2 seconds'
     group by run_at > now()
 )
-select j.id, (select string_agg(pg_notify('harkara', said)::text, '') from woken)
+select
+    id, now() as created_at, run_at, case when run_at > now() then 's' else 'a' end as state,
+    (select string_agg(pg_notify('harkara', said)::text, '') from woken)
 from j
-order by j.place
+order by place

@@ -1,11 +1,70 @@
--- The default lane of a tenant in a queue, made if it is new. Served by lanes' unique index.
-with known as (
-    select id from queue.lanes where queue = $1::int4 and tenant = $2::int4 and key = ''
+-- A lane of a tenant in a queue, made if it is new, and how many of its jobs may share a parcel. $1 queue,
+-- $2 tenant, $3 key, $4 whether it is strict, $5 the limits that tell it from others with its key; $6 and
+-- $7 the gates and costs of the limits its jobs name: in a strict lane those named last hold.
+-- Served by the unique index of lanes and the primary key of gates.
+with named as materialized (
+    select $6::bigint[] as ids, $7::int4[] as costs
+),
+known as materialized (
+    select l.id, l.gate,
+        l.used_at < now() - interval '1 hour'
+            or cardinality(n.ids) > 0 and (l.named, l.costs) is distinct from (n.ids, n.costs)
+            as stale
+    from queue.lanes l cross join named n
+    where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
+        and l.limits = $5::text
+),
+-- What is set for a lane holds for all its rows, also for those to come.
+sibling as materialized (
+    select l.weight, l.paused, l.gate, l.breaker_after, l.breaker_rest
+    from queue.lanes l
+    where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
+    order by l.id
+    limit 1
 ),
 made as (
-    insert into queue.lanes (queue, tenant)
-    select $1::int4, $2::int4 where not exists (select from known)
-    on conflict (queue, tenant, key) do update set used_at = now()
-    returning id
+    insert into queue.lanes (
+        queue, tenant, key, strict, limits, named, costs, weight, paused, gate, breaker_after,
+        breaker_rest
+    )
+    select
+        $1::int4, $2::int4, $3::text, $4::bool, $5::text, n.ids, n.costs, coalesce(s.weight, 1),
+        coalesce(s.paused, false), s.gate, s.breaker_after, s.breaker_rest
+    from named n left join sibling s on true
+    where not exists (select from known)
+    on conflict (queue, tenant, key, strict, limits) do update set used_at = now()
+    returning id, gate
+),
+-- A lane that nobody has used for a day goes: whoever remembers it says so in time. One that goes at this
+-- moment is not answered, and is made by whoever asks again.
+used as (
+    update queue.lanes l
+    set used_at = now(),
+        named = case when cardinality(n.ids) > 0 then n.ids else l.named end,
+        costs = case when cardinality(n.ids) > 0 then n.costs else l.costs end
+    from known k cross join named n
+    where l.id = k.id and k.stale
+    returning l.id, l.gate
 )
-select id from known union all select id from made
+select
+    f.id,
+    case when $4::bool then 1 else (
+        select least(500, min(least(g.max_running, g.rate_burst / greatest(c.cost, 1))))
+        from (
+            select q.gate, 1 as cost from queue.queues q where q.id = $1::int4
+            union all
+            select t.gate, 1 from queue.tenants t where t.number = $2::int4
+            union all
+            select f.gate, 1
+            union all
+            select u.id, u.cost from named n cross join unnest(n.ids, n.costs) as u(id, cost)
+        ) c
+        join queue.gates g on g.id = c.gate
+    ) end as pack
+from (
+    select id, gate from known where not stale
+    union all
+    select id, gate from used
+    union all
+    select id, gate from made
+) f

@@ -1,15 +1,15 @@
--- What a worker asks from time to time: promotes jobs that have come due, at most $2, wakes the workers
+-- What a worker asks from time to time: promotes parcels that have come due, at most $2, wakes the workers
 -- of their queues if $3, and answers how long until the next one is due and which of the worker's own
 -- runs somebody has cancelled. Served by parcels_due and parcels_cancelling.
 with due as materialized (
-    select id from queue.parcels
+    select ctid as t from queue.parcels
     where state = 's' and run_at <= now()
     order by run_at
     limit $2::int4
     for update skip locked
 ),
 promoted as (
-    update queue.parcels p set state = 'a' where p.id = any (array(select id from due))
+    update queue.parcels p set state = 'a' where p.ctid = any (array(select t from due))
     returning p.queue
 ),
 told as materialized (
@@ -26,6 +26,9 @@ select
         where state = 's' and run_at > now()
     ) as next_due_ms,
     array(
-        select id from queue.parcels where state = 'r' and cancel and lease = $1::bigint
+        select coalesce(p.ids[m], p.id * 1024 + p.lo + m - 1)
+        from queue.parcels p cross join unnest(p.cancelling) m
+        where p.state = 'r' and p.cancelling is not null and p.lease = $1::bigint
+          and m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'))
     ) as cancelling,
     (select count(*) from told) as told

@@ -1,8 +1,11 @@
--- Removes jobs that finished in state $1 more than $2 seconds ago, the oldest first, at most $3, with
--- their labels and keys. One whose key is held for a while yet stays: whoever repeats the key is
--- answered with it. Served by parcels_finished, labels_job and unique_keys_job.
+-- Removes rows of jobs that finished in state $1 more than $2 seconds ago, the oldest first, at most $3,
+-- with the labels and keys of the jobs that are still in them; answers how many rows and how many jobs.
+-- A row one of whose keys is held for a while yet stays: whoever repeats the key is answered with the
+-- job. Served by parcels_finished, labels_job (one look a row, or one a job where rows were merged) and
+-- unique_keys_job.
 with old as materialized (
-    select p.id, p.lo from queue.parcels p
+    select p.ctid as t, p.id * 1024 + p.lo as first, p.n, p.ids, coalesce(p.gone, '{}') as gone, p.keyed
+    from queue.parcels p
     where p.state = $1::text::"char"
       and p.finished_at is not null
       and p.finished_at < now() - $2::float8 * interval '1 second'
@@ -11,7 +14,12 @@ with old as materialized (
           p.keyed
           and (
               select count(*) from queue.unique_keys k
-              where k.job_id = p.id * 1024 + p.lo and k.expires_at > now()
+              where k.expires_at > now()
+                and k.job_id = any (array(
+                    select coalesce(u.job, p.id * 1024 + p.lo + u.i - 1)
+                    from rows from (generate_series(1, p.n), unnest(p.ids)) as u(i, job)
+                    where u.i <> all (coalesce(p.gone, '{}'))
+                ))
           ) > 0
       )
     order by p.finished_at
@@ -19,17 +27,36 @@ with old as materialized (
     for update skip locked
 ),
 removed as (
-    delete from queue.parcels p where p.id = any (array(select id from old))
-    returning p.id * 1024 + p.lo as job_id
+    delete from queue.parcels p where p.ctid = any (array(select t from old))
+    returning 1
+),
+-- Where the jobs of the rows lie: all together, or each by itself.
+spans as materialized (
+    select o.first, o.first + o.n - 1 as last, o.gone, o.keyed from old o where o.ids is null
+    union all
+    select u.job, u.job, '{}', o.keyed
+    from old o cross join lateral unnest(o.ids) with ordinality as u(job, i)
+    where u.i <> all (o.gone)
+),
+marked as materialized (
+    select l.t
+    from spans s cross join lateral (
+        select l.ctid as t from queue.labels l
+        where l.job_id between s.first and s.last and l.job_id - s.first + 1 <> all (s.gone)
+        offset 0
+    ) l
 ),
 unlabelled as (
-    delete from queue.labels l where l.job_id = any (array(select job_id from removed))
+    delete from queue.labels l where l.ctid = any (array(select t from marked))
 ),
 -- Whoever holds one of these is taking it, and will have it.
 outlived as materialized (
     select k.tenant, k.kind, k.key
     from queue.unique_keys k
-    where k.job_id = any (array(select job_id from removed))
+    where k.job_id = any (array(
+        select j from spans s cross join lateral generate_series(s.first, s.last) j
+        where s.keyed and j - s.first + 1 <> all (s.gone)
+    ))
     for update skip locked
 ),
 unkeyed as (
@@ -37,4 +64,6 @@ unkeyed as (
     using outlived o
     where k.tenant = o.tenant and k.kind = o.kind and k.key = o.key
 )
-select count(*) from removed
+select
+    (select count(*) from removed),
+    (select coalesce(sum(greatest(0, o.n - cardinality(o.gone))), 0)::int8 from old o)

@@ -5,31 +5,31 @@
 -- seen to be held are left alone: a conflict locks its row even if it then changes nothing, and the
 -- settling of the job that holds the key would have to wait for this transaction.
 with wanted as materialized (
-    select * from unnest($2::int4[], $3::text[], $4::bigint[], $5::bigint[])
-        as k(kind, key, job_id, hold_ms)
+    select * from unnest($1::int4[], $2::int4[], $3::text[], $4::bigint[], $5::bigint[])
+        as k(tenant, kind, key, job_id, hold_ms)
 ),
 known as materialized (
-    select h.kind, h.key, h.job_id
+    select h.tenant, h.kind, h.key, h.job_id
     from wanted w
-    join queue.unique_keys h on h.tenant = $1::int4 and h.kind = w.kind and h.key = w.key
+    join queue.unique_keys h on h.tenant = w.tenant and h.kind = w.kind and h.key = w.key
     where h.expires_at > now()
 ),
 taken as (
     insert into queue.unique_keys as held (tenant, kind, key, job_id, expires_at)
     select
-        $1::int4, w.kind, w.key, w.job_id,
+        w.tenant, w.kind, w.key, w.job_id,
         case
             when w.hold_ms is null then 'infinity'
             else now() + w.hold_ms * interval '1 millisecond'
         end
     from wanted w
-    where (w.kind, w.key) not in (select kind, key from known)
-    order by w.kind, w.key
+    where (w.tenant, w.kind, w.key) not in (select tenant, kind, key from known)
+    order by w.tenant, w.kind, w.key
     on conflict (tenant, kind, key) do update
     set job_id = excluded.job_id, expires_at = excluded.expires_at
     where held.expires_at <= now()
-    returning kind, key, job_id
+    returning tenant, kind, key, job_id
 )
-select kind, key, job_id from known
+select tenant, kind, key, job_id from known
 union all
-select kind, key, job_id from taken
+select tenant, kind, key, job_id from taken

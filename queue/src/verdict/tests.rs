@@ -16,20 +16,18 @@ fn claimed(attempt: u16, max_attempts: u16, deferrals: u16, readable: bool) -> C
     Claimed {
         id: JobId::from_i64(1024),
         tenant: TenantId::new(),
-        kind: "test.job".to_owned(),
+        kind: "test.job".into(),
         attempt,
         max_attempts,
         run_at: DateTime::UNIX_EPOCH,
         started_at: DateTime::UNIX_EPOCH,
-        parcel: 1,
-        token: 1,
-        lease: 1,
-        queue: 1,
         deferrals,
+        parcel: testing::parcel(),
+        member: 1,
         body: if readable {
-            Ok(body)
+            Ok(body.into())
         } else {
-            Err("torn".to_owned())
+            Err("torn".into())
         },
     }
 }

@@ -1,0 +1,532 @@
+-- The claim: `queue.take` and its two hands.
+-- Locks: new objects only. Previous release: see 0005.
+--
+-- Functions, because a claim is several statements that must see what the one before them locked: in
+-- one statement the snapshot is older than the lock that was waited for. One order of locks for all:
+-- parcels, lanes, gates, unique keys. A claim begins with lanes, and never waits for a parcel.
+-- Their plans are pinned: no statistics of a queue that was empty a moment ago may turn them around.
+
+-- Keeps the first members of a waiting parcel in its row, as many as make `jobs` jobs, and puts the rest
+-- into a row behind it. Answers where the kept row now stands.
+create function queue.cut(p_row tid, p_jobs int4) returns tid
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    keep int4;
+    kept tid;
+begin
+    select i into strict keep
+    from (
+        select i, row_number() over (order by i) as nth
+        from queue.parcels p cross join lateral generate_series(1, p.n) i
+        where p.ctid = p_row and not (i = any (coalesce(p.gone, '{}')))
+    ) members
+    where nth = p_jobs;
+    insert into queue.parcels (
+        tenant, id, part, lane, run_at, created_at, queue, kind, priority, attempt, max_attempts,
+        deferrals, lo, n, state, keyed, gone, body
+    )
+    select
+        tenant, id, lo + keep + 1, lane, run_at, created_at, queue, kind, priority, attempt,
+        max_attempts, deferrals, lo + keep, n - keep, 'a', keyed,
+        nullif(array(select g - keep from unnest(gone) g where g > keep), '{}'), body[keep + 1:]
+    from queue.parcels where ctid = p_row;
+    update queue.parcels
+    set n = keep, body = body[:keep],
+        gone = nullif(array(select g from unnest(gone) g where g <= keep), '{}')
+    where ctid = p_row
+    returning ctid into kept;
+    return kept;
+end
+$$;
+
+-- Leases locked rows. Fresh jobs that wait alone are merged, as far as they share lane, kind, priority
+-- and attempts and lie within 1024 parcel ids of each other, so that their ids are found again. The
+-- merged row stands where its first member stood.
+create function queue.lease(
+    p_rows tid[], p_gates bigint[], p_lease bigint, p_token bigint, p_probe boolean,
+    p_at timestamptz
+) returns setof queue.parcels
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    return query
+    with picked as materialized (
+        select
+            p.ctid as t, p.lane, p.kind, p.priority, p.max_attempts, p.keyed, p.id,
+            p.n = 1 and p.part = 0 and p.attempt = 0 and p.deferrals = 0
+                and p.error_code is null and not p.strict
+                and not p.lost and not p_probe and pg_column_size(p.body) <= 1024
+                and octet_length(p.body[1]) <= 1024 as small
+        from queue.parcels p
+        where p.ctid = any (p_rows)
+    ),
+    sorted as materialized (
+        select
+            t, small and count(*) over alike > 1 as merging,
+            (row_number() over (alike order by id) - 1) / 500 as bunch
+        from picked
+        window alike as (
+            partition by small, lane, kind, priority, max_attempts, keyed, id / 1024
+        )
+    ),
+    taken as (
+        delete from queue.parcels p
+        where p.ctid = any (array(select t from sorted where merging))
+        returning p.ctid as t, p.*
+    ),
+    merged as (
+        insert into queue.parcels (
+            tenant, id, lane, run_at, created_at, started_at, lease, token, queue, kind, priority,
+            attempt, max_attempts, n, state, keyed, ids, created, due, gates, body
+        )
+        select
+            taken.tenant, min(id), lane, min(run_at), min(created_at), p_at, p_lease,
+            p_token, queue, kind, priority, 1, max_attempts, count(*), 'r', keyed,
+            array_agg(id * 1024 + lo order by run_at, id),
+            case when min(created_at) < max(created_at) then array_agg(created_at order by run_at, id) end,
+            case when bool_or(run_at <> created_at) then array_agg(run_at order by run_at, id) end,
+            p_gates, array_agg(body[1] order by run_at, id)
+        from taken join sorted using (t)
+        group by tenant, lane, queue, kind, priority, max_attempts, keyed, id / 1024, bunch
+        returning *
+    ),
+    kept as (
+        update queue.parcels p
+        set state = 'r', attempt = p.attempt + 1, lease = p_lease, token = p_token,
+            gates = p_gates, probe = p_probe, started_at = p_at
+        where p.ctid = any (array(select t from sorted where not merging))
+        returning p.*
+    )
+    select * from kept union all select * from merged;
+end
+$$;
+
+-- Claims jobs of one queue. The worker chose the lanes and how much each should have (fairness);
+-- whether and how much each may have is decided here (limits), exactly, for the whole fleet.
+--
+-- p_lanes in the order in which they are served, p_shares jobs for each, p_depths rows to look at in
+-- each. p_places jobs may start at once; p_ahead more may wait in the worker's hand, if nothing
+-- limits their lane. p_lost: one job whose worker died under it may be among them.
+--
+-- Answers the leased rows, and a line without an id for each lane that was asked: `closed`, with the
+-- time until it opens by itself if that is known; or `spent`, when nothing more is ready in it; or
+-- neither, when it had its share and may have more. `drawn` is the number of rows it gave, before any
+-- were merged.
+create function queue.take(
+    p_queue int4, p_lease bigint, p_token bigint, p_lanes bigint[], p_shares int4[],
+    p_depths int4[], p_places int4, p_ahead int4, p_lost boolean
+) returns table (
+    lane bigint, closed boolean, wait_ms bigint, spent boolean, drawn int4,
+    id bigint, part int2, tenant int4, kind int4, attempt int2, max_attempts int2, deferrals int2,
+    lo int2, n int2, ids bigint[], gone int2[], run_at timestamptz, started_at timestamptz,
+    lost boolean, parks boolean, body bytea[]
+)
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+    moment timestamptz;
+    starts int4 := p_places;
+    room int4 := p_places + p_ahead;
+    lost_free boolean;
+    queue_gate bigint;
+    plain bigint[] := '{}';
+    plain_shares int4[] := '{}';
+    plain_depths int4[] := '{}';
+    parking bigint[] := '{}';
+    l record;
+    r record;
+    -- Gates in the order of their ids: limit and number of running jobs; microseconds of one start,
+    -- of a burst, and of starts granted ahead of time.
+    g_id bigint[];
+    g_max int4[];
+    g_running int4[];
+    g_every bigint[];
+    g_burst bigint[];
+    g_ahead bigint[];
+    nth int4;
+    gate int4;
+    cost bigint;
+    passed int4[];
+    costs bigint[];
+    held bigint[];
+    allowed bigint;
+    wait bigint;
+    rows tid[];
+    taken int4;
+    seen int4;
+    begun bigint;
+    locked bigint[];
+begin
+    -- A claim need not wait for the disk: one that a crash forgets is made again.
+    perform set_config('synchronous_commit', 'off', true);
+    if not exists (
+        select from queue.leases e
+        where e.id = p_lease and e.expires_at > now() and e.closed_at is null
+    ) then
+        return;
+    end if;
+    select q.gate into queue_gate from queue.queues q where q.id = p_queue and not q.paused;
+    if not found then
+        return;
+    end if;
+    lost_free := p_lost and exists (
+        select from queue.parcels p where p.queue = p_queue and p.state = 'a' and p.lost
+    );
+
+    -- Lanes whose own row says who may go, then gates, each in one order.
+    select array_agg(own.id) into locked from (
+        select a.id from queue.lanes a
+        where a.id = any (p_lanes)
+            and (a.strict or a.breaker <> 'c' or a.parked_until <= now())
+        order by a.id
+        for update
+    ) own;
+    select array_agg(distinct g) into g_id
+    from queue.lanes a
+    join queue.tenants t on t.number = a.tenant
+    cross join unnest(array[queue_gate, t.gate, a.gate] || a.named) g
+    where a.id = any (p_lanes) and g is not null;
+    if g_id is not null then
+        perform from queue.gates g where g.id = any (g_id) order by g.id for update;
+    end if;
+    moment := clock_timestamp();
+    if g_id is not null then
+        -- Those that limit nothing at present are left out.
+        select
+            array_agg(g.id), array_agg(g.max_running), array_agg(g.running),
+            array_agg((extract(epoch from g.rate_every) * 1000000)::int8),
+            array_agg((extract(epoch from g.rate_every) * 1000000)::int8 * g.rate_burst),
+            array_agg(case when g.rate_tat > moment
+                then (extract(epoch from g.rate_tat - moment) * 1000000)::int8 else 0 end)
+        into g_id, g_max, g_running, g_every, g_burst, g_ahead
+        from queue.gates g
+        where g.id = any (g_id) and (g.max_running is not null or g.rate_every is not null);
+    end if;
+
+    for l in
+        select
+            u.lane, u.share, u.depth, a.tenant, a.strict as ordered, a.head, a.breaker, a.parked_until,
+            a.paused or t.paused as paused,
+            a.key <> '' or a.limits <> '' as parks,
+            array[queue_gate, t.gate, a.gate] || a.named as gates,
+            array[1, 1, 1] || a.costs as costs
+        from unnest(p_lanes, p_shares, p_depths) with ordinality as u(lane, share, depth, nth)
+        join queue.lanes a on a.id = u.lane
+        join queue.tenants t on t.number = a.tenant
+        order by u.nth
+    loop
+        passed := '{}';
+        costs := '{}';
+        if g_id is not null then
+            for nth in 1 .. cardinality(l.gates) loop
+                gate := array_position(g_id, l.gates[nth]);
+                if gate is not null then
+                    passed := passed || gate;
+                    costs := costs || l.costs[nth]::bigint;
+                end if;
+            end loop;
+        end if;
+        if l.parked_until is null and not l.paused and not l.ordered and l.breaker = 'c'
+            and cardinality(passed) = 0
+        then
+            plain := plain || l.lane;
+            plain_shares := plain_shares || l.share;
+            plain_depths := plain_depths || l.depth;
+            if l.parks then
+                parking := parking || l.lane;
+            end if;
+            continue;
+        end if;
+
+        lane := l.lane;
+        closed := true;
+        spent := false;
+        wait_ms := null;
+        drawn := 0;
+        if (l.ordered or l.breaker <> 'c' or l.parked_until <= moment)
+            and l.lane <> all (coalesce(locked, '{}'))
+        then
+            -- It became so just now: its row is not ours to change in this turn.
+            wait_ms := 1;
+            return next;
+            continue;
+        end if;
+        -- How many may start now: what every gate lets through. A gate whose places are taken says
+        -- nothing of a time.
+        allowed := least(l.share, starts, room);
+        held := '{}';
+        wait := 0;
+        if l.ordered or l.breaker = 'o' then
+            allowed := least(allowed, 1);
+        end if;
+        if l.paused or l.breaker = 'h' then
+            allowed := 0;
+        end if;
+        if l.parked_until > moment then
+            allowed := 0;
+            wait := (extract(epoch from l.parked_until - moment) * 1000000)::int8;
+        end if;
+        for nth in 1 .. cardinality(passed) loop
+            gate := passed[nth];
+            if g_max[gate] is not null then
+                allowed := least(allowed, g_max[gate] - g_running[gate]);
+                held := held || g_id[gate];
+            end if;
+            if g_every[gate] is not null then
+                -- A start that costs more than a burst goes when the gate has been idle.
+                cost := g_every[gate] * costs[nth];
+                allowed := least(allowed, (greatest(g_burst[gate], cost) - g_ahead[gate]) / cost);
+                wait := greatest(
+                    wait, g_ahead[gate] + cost - greatest(g_burst[gate], cost)
+                );
+            end if;
+        end loop;
+        if wait > 0 then
+            wait_ms := (wait + 999) / 1000;
+        end if;
+        if allowed < 1 then
+            return next;
+            continue;
+        end if;
+
+        rows := '{}';
+        taken := 0;
+        seen := 0;
+        begun := null;
+        if l.head is not null then
+            -- The job that has begun goes on first, and nobody overtakes it.
+            select p.ctid as t, p.state, p.lost, p.run_at into r
+            from queue.parcels p
+            where p.tenant = l.tenant and p.id = l.head and p.part = 0
+                and p.state in ('s', 'a', 'r');
+            if found then
+                if r.state = 'a' and (lost_free or not r.lost) then
+                    select array_agg(p.ctid) into rows from (
+                        select p.ctid from queue.parcels p
+                        where p.ctid = r.t and p.state = 'a'
+                        for update skip locked
+                    ) p;
+                else
+                    rows := null;
+                end if;
+                if rows is null then
+                    if r.state = 's' then
+                        wait_ms := greatest(
+                            1, ceil(extract(epoch from r.run_at - moment) * 1000)
+                        );
+                    end if;
+                    return next;
+                    continue;
+                end if;
+                taken := 1;
+                lost_free := lost_free and not r.lost;
+            else
+                -- It has finished, and nobody cleared it away.
+                update queue.lanes a set head = null where a.id = l.lane;
+            end if;
+        end if;
+        if taken = 0 and l.ordered then
+            -- Whoever holds the first job may let it go again: the next one does not go before it.
+            select p.ctid as t, p.id, false as lost into r
+            from queue.parcels p
+            where p.queue = p_queue and p.lane = l.lane and p.state = 'a' and not p.lost
+            order by p.priority, p.run_at, p.id
+            limit 1;
+            if not found then
+                select p.ctid as t, p.id, true as lost into r
+                from queue.parcels p
+                where lost_free and p.queue = p_queue and p.lane = l.lane and p.state = 'a' and p.lost
+                order by p.priority, p.run_at, p.id
+                limit 1;
+            end if;
+            if found then
+                select array_agg(p.ctid) into rows from (
+                    select p.ctid from queue.parcels p
+                    where p.ctid = r.t and p.state = 'a'
+                    for update skip locked
+                ) p;
+                if rows is null then
+                    wait_ms := 10;
+                    return next;
+                    continue;
+                end if;
+                taken := 1;
+                begun := r.id;
+                lost_free := lost_free and not r.lost;
+            end if;
+        elsif taken = 0 then
+            for r in
+                select * from (
+                    select p.ctid as t, 1 as jobs, true as lost
+                    from queue.parcels p
+                    where lost_free and p.queue = p_queue and p.lane = l.lane and p.state = 'a'
+                        and p.lost
+                    order by p.priority, p.run_at, p.id
+                    limit 1
+                    for update skip locked
+                ) first
+                union all
+                select * from (
+                    select p.ctid, p.n - coalesce(cardinality(p.gone), 0), false
+                    from queue.parcels p
+                    where p.queue = p_queue and p.lane = l.lane and p.state = 'a' and not p.lost
+                    order by p.priority, p.run_at, p.id
+                    limit least(allowed, l.depth)
+                    for update skip locked
+                ) others
+            loop
+                seen := seen + 1;
+                if taken > 0 and r.jobs > allowed - taken then
+                    -- Left for the next turn, rather than cut.
+                    seen := l.depth;
+                    exit;
+                end if;
+                if r.jobs > allowed then
+                    r.t := queue.cut(r.t, allowed::int4);
+                    r.jobs := allowed;
+                    seen := l.depth;
+                end if;
+                rows := rows || r.t;
+                taken := taken + r.jobs;
+                lost_free := lost_free and not r.lost;
+            end loop;
+        end if;
+
+        if taken > 0 then
+            starts := starts - taken;
+            room := room - taken;
+            for nth in 1 .. cardinality(passed) loop
+                gate := passed[nth];
+                g_running[gate] := g_running[gate] + taken;
+                g_ahead[gate] := g_ahead[gate] + taken * costs[nth] * g_every[gate];
+            end loop;
+            if l.ordered and begun is not null or l.breaker = 'o' or l.parked_until is not null then
+                update queue.lanes a
+                set head = case when l.ordered then coalesce(begun, a.head) else a.head end,
+                    breaker = case when l.breaker = 'o' then 'h' else a.breaker end,
+                    parked_until = null
+                where a.id = l.lane;
+            end if;
+        end if;
+        -- An ordered lane has nothing more until this one has ended.
+        closed := l.ordered and taken > 0;
+        wait_ms := null;
+        drawn := cardinality(rows);
+        spent := not closed and seen < least(allowed, l.depth);
+        return next;
+        if taken > 0 then
+            return query
+            select
+                p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.attempt,
+                p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at,
+                p.lost, l.parks, p.body
+            from queue.lease(rows, nullif(held, '{}'), p_lease, p_token, l.breaker = 'o', moment) p
+            order by p.priority, p.run_at, p.id, p.lo;
+        end if;
+    end loop;
+
+    if g_id is not null then
+        update queue.gates g
+        set running = case when g.max_running is null then g.running else u.running end,
+            rate_tat = case when u.ahead > 0
+                then moment + u.ahead * interval '1 microsecond' else g.rate_tat end
+        from unnest(g_id, g_running, g_ahead) as u(id, running, ahead)
+        where g.id = u.id
+            and (g.max_running is not null and g.running <> u.running
+                or u.ahead > 0 and g.rate_tat <> moment + u.ahead * interval '1 microsecond');
+    end if;
+    if cardinality(plain) = 0 or room < 1 then
+        return;
+    end if;
+
+    -- The lanes that nothing limits, all at once. Their parcels are taken whole; only the very first
+    -- may be cut, if it holds more than the worker has room for.
+    rows := '{}';
+    taken := 0;
+    if lost_free then
+        select array_agg(p.t) into rows from (
+            select p.ctid as t from queue.parcels p
+            where p.queue = p_queue and p.lane = any (plain) and p.state = 'a' and p.lost
+            order by p.run_at
+            limit 1
+            for update skip locked
+        ) p;
+        rows := coalesce(rows, '{}');
+        taken := cardinality(rows);
+    end if;
+    for r in
+        with asked as (
+            select * from unnest(plain, plain_shares, plain_depths)
+                with ordinality as u(lane, share, depth, nth)
+        ),
+        seen as materialized (
+            select
+                u.nth, u.lane, u.share, u.depth, z.t, z.jobs, z.place,
+                sum(z.jobs) over (partition by u.nth order by z.place) - z.jobs as before
+            from asked u cross join lateral (
+                select y.t, y.jobs, row_number() over () as place
+                from (
+                    select p.ctid as t, p.n - coalesce(cardinality(p.gone), 0) as jobs
+                    from queue.parcels p
+                    where p.queue = p_queue and p.lane = u.lane and p.state = 'a' and not p.lost
+                    order by p.priority, p.run_at, p.id
+                    limit u.depth
+                    for update skip locked
+                ) y
+            ) z
+        ),
+        wanted as (
+            select *, taken + sum(jobs) over (order by nth, place) - jobs as others
+            from seen
+            where before < share
+        ),
+        chosen as (
+            select lane, t, jobs, others
+            from wanted
+            where others < room and (jobs <= room - others or others = 0)
+        )
+        select
+            u.lane,
+            array_agg(c.t order by c.others) filter (where c.t is not null) as rows,
+            max(c.jobs) filter (where c.jobs > room) as too_many,
+            (select count(*) from seen s where s.nth = u.nth) < u.depth
+                and (select count(*) from seen s where s.nth = u.nth) = count(c.t)
+                as spent
+        from asked u left join chosen c on c.lane = u.lane
+        group by u.nth, u.lane, u.depth
+        order by u.nth
+    loop
+        lane := r.lane;
+        closed := false;
+        wait_ms := null;
+        spent := r.spent;
+        if r.too_many is not null then
+            r.rows[1] := queue.cut(r.rows[1], room);
+            spent := false;
+        end if;
+        drawn := coalesce(cardinality(r.rows), 0);
+        rows := rows || coalesce(r.rows, '{}');
+        return next;
+    end loop;
+    return query
+    select
+        p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.attempt,
+        p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at, p.lost,
+        p.lane = any (parking), p.body
+    from queue.lease(rows, null, p_lease, p_token, false, moment) p
+    order by p.priority, p.run_at, p.id, p.lo;
+end
+$$;
+
+revoke execute on function
+    queue.cut(tid, int4),
+    queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
+    queue.take(int4, bigint, bigint, bigint[], int4[], int4[], int4, int4, boolean)
+    from public;
+grant execute on function
+    queue.cut(tid, int4),
+    queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
+    queue.take(int4, bigint, bigint, bigint[], int4[], int4[], int4, int4, boolean)
+    to harkara_engine;

@@ -1,0 +1,165 @@
+//! Room: coalescing of single enqueues.
+//! Takes: jobs of callers that each have one, in one process. Gives: each its receipt, after the
+//! commit that made all jobs of its flush durable.
+//! Never: waits for more to come: whatever is there when a connection is free goes out.
+
+use std::sync::Arc;
+
+use harkara_shared::database::is_unavailable;
+use harkara_shared::id::TenantId;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Receipt, is_one_statement};
+use crate::engine::{Engine, Error};
+use crate::job::NewJob;
+
+/// Most jobs of one flush.
+const MOST: usize = 1000;
+
+/// Bytes of payload after which a flush is full.
+const FULL: usize = 8 * 1024 * 1024;
+
+/// Flushes under way at once: while one waits for the disk, the next one fills.
+const FLUSHES: usize = 2;
+
+struct Waiting {
+    tenant: TenantId,
+    job: NewJob,
+    answer: oneshot::Sender<Result<Receipt, Error>>,
+}
+
+/// Enqueues single jobs of many callers together, each in a transaction of its own as far as its
+/// caller can tell. Cheap to clone; flushing ends with the last clone.
+#[derive(Clone)]
+pub struct Coalescer {
+    waiting: mpsc::UnboundedSender<Waiting>,
+    _flushing: Arc<[AbortOnDropHandle<()>]>,
+}
+
+impl std::fmt::Debug for Coalescer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coalescer").finish_non_exhaustive()
+    }
+}
+
+impl Coalescer {
+    /// A coalescer that flushes through `engine`, on at most two connections of its pool. To be made
+    /// on a Tokio runtime.
+    #[must_use]
+    pub fn new(engine: &Engine) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let flushing = (0..FLUSHES)
+            .map(|_| {
+                let flush = flush_all(engine.clone(), Arc::clone(&receiver));
+                AbortOnDropHandle::new(tokio::spawn(flush))
+            })
+            .collect();
+        Self {
+            waiting: sender,
+            _flushing: flushing,
+        }
+    }
+
+    /// Enqueues one job durably. A caller that does not wait for the answer may have enqueued it all
+    /// the same.
+    ///
+    /// # Errors
+    /// As [`Engine::enqueue_all`], for this job alone.
+    pub async fn enqueue(&self, tenant: TenantId, job: NewJob) -> Result<Receipt, Error> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            tenant,
+            job,
+            answer,
+        };
+        // Refused only when the runtime shuts down around us.
+        if self.waiting.send(waiting).is_err() {
+            return Err(Error::Database(sqlx::Error::PoolClosed));
+        }
+        answered
+            .await
+            .unwrap_or(Err(Error::Database(sqlx::Error::PoolClosed)))
+    }
+}
+
+async fn flush_all(engine: Engine, receiver: Arc<Mutex<mpsc::UnboundedReceiver<Waiting>>>) {
+    let mut batch = Vec::with_capacity(MOST);
+    loop {
+        if receiver.lock().await.recv_many(&mut batch, MOST).await == 0 {
+            return;
+        }
+        while !batch.is_empty() {
+            let mut bytes = 0;
+            let fits = batch
+                .iter()
+                .take_while(|waiting| {
+                    bytes += waiting.job.payload.get().len();
+                    bytes <= FULL
+                })
+                .count();
+            let rest = batch.split_off(fits.max(1));
+            flush(&engine, std::mem::replace(&mut batch, rest)).await;
+        }
+    }
+}
+
+/// Writes a batch; one that is refused for what is in it is written job by job, so that a job that
+/// cannot be stored holds nobody back.
+async fn flush(engine: &Engine, batch: Vec<Waiting>) {
+    let (jobs, answers): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        // Whoever has gone away does not want it any more.
+        .filter(|waiting| !waiting.answer.is_closed())
+        .map(|waiting| ((waiting.tenant, waiting.job), waiting.answer))
+        .unzip();
+    match write(engine, &jobs).await {
+        Ok(receipts) => {
+            for (answer, receipt) in answers.into_iter().zip(receipts) {
+                answer.send(Ok(receipt)).ok();
+            }
+        }
+        Err(error) if jobs.len() == 1 || is_outage(&error) => {
+            let mut error = Some(error);
+            for answer in answers {
+                let own = error
+                    .take()
+                    .unwrap_or(Error::Database(sqlx::Error::PoolTimedOut));
+                answer.send(Err(own)).ok();
+            }
+        }
+        Err(_) => {
+            for (job, answer) in jobs.into_iter().zip(answers) {
+                let receipt = match write(engine, std::slice::from_ref(&job)).await {
+                    Ok(receipts) => receipts
+                        .into_iter()
+                        .next()
+                        .ok_or_else(|| Error::Contended(job.1.kind)),
+                    Err(error) => Err(error),
+                };
+                answer.send(receipt).ok();
+            }
+        }
+    }
+}
+
+async fn write(engine: &Engine, jobs: &[(TenantId, NewJob)]) -> Result<Vec<Receipt>, Error> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let drafts = engine.drafts(jobs).await?;
+    if is_one_statement(jobs, &drafts) {
+        let mut connection = engine.pool().acquire().await?;
+        return engine.enter(&mut connection, jobs, drafts).await;
+    }
+    let mut tx = engine.pool().begin().await?;
+    let receipts = engine.enter(&mut tx, jobs, drafts).await?;
+    tx.commit().await?;
+    Ok(receipts)
+}
+
+/// Whether the database, rather than a job, is the reason: then nobody's job can be written.
+fn is_outage(error: &Error) -> bool {
+    matches!(error, Error::Database(error) if is_unavailable(error))
+}

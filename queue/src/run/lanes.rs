@@ -1,0 +1,203 @@
+//! Room: what a worker knows of the lanes of one queue.
+//! Takes: looks, and the reports of claims. Gives: whom to ask for how much next, and when a closed
+//! lane opens. Never: talks to the database.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fair::{Fair, Waiting};
+use crate::claim::{LaneState, Portion, Report, Room, Sight};
+
+/// Rows of a lane that is not known yet that are looked at in its first claim.
+const FIRST_DEPTH: f64 = 64.0;
+
+/// How long a lane that waits for another run to end is left alone when nothing ends here: it may
+/// end in another worker.
+const BLOCKED: Duration = Duration::from_secs(1);
+
+/// How long a lane is believed to be closed: its limits may be changed meanwhile, and no notification
+/// need come.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+/// How long it is left alone at least.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Lanes answered by one look.
+pub(super) const LOOK: i32 = 1000;
+
+/// The lanes of a queue that have work, as far as this worker knows.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    known: HashMap<i64, Known>,
+    pub(super) fair: Fair,
+    /// The lane after which the next look begins.
+    pub(super) after: i64,
+}
+
+#[derive(Debug)]
+struct Known {
+    waiting: Waiting,
+    opens: Option<Instant>,
+    /// It may open earlier than that, when something else ends; asked at this moment.
+    blocked: Option<Instant>,
+    /// Jobs of a row, as the latest claims found them; unknown before the first.
+    per_row: Option<f64>,
+    /// The look that last found it.
+    look: u64,
+    /// It has jobs under which a worker died.
+    has_lost: bool,
+    /// It has no others.
+    only_lost: bool,
+}
+
+impl Lanes {
+    /// Takes in what look number `look` found; lanes it would have found and did not are forgotten.
+    pub(super) fn see(&mut self, sights: &[Sight], look: u64, now: Instant) {
+        let last = sights
+            .iter()
+            .filter(|sight| sight.nth.is_some())
+            .map(|sight| sight.lane)
+            .max();
+        let found = sights.iter().filter(|sight| sight.nth.is_some()).count();
+        let whole = i32::try_from(found).unwrap_or(i32::MAX) < LOOK;
+        let from_start = self.after == 0;
+        self.after = if whole { 0 } else { last.unwrap_or(0) };
+        for sight in sights.iter().filter(|sight| !sight.paused) {
+            let known = self.known.entry(sight.lane).or_insert_with(|| Known {
+                waiting: waiting(sight),
+                opens: None,
+                blocked: None,
+                per_row: None,
+                look,
+                has_lost: false,
+                only_lost: false,
+            });
+            known.waiting = waiting(sight);
+            match sight.nth {
+                Some(_) => known.only_lost = false,
+                None => known.has_lost = true,
+            }
+            known.look = look;
+            let wait = sight
+                .wait_ms
+                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
+            if let Some(wait) = wait {
+                known.opens = Some(now + wait.min(BELIEVED));
+                known.blocked = None;
+            }
+        }
+        if whole && from_start {
+            self.known.retain(|_, known| known.look == look);
+        }
+    }
+
+    /// Whom to ask for how much.
+    pub(super) fn portions(&mut self, room: Room, now: Instant) -> Vec<Portion> {
+        let open: Vec<Waiting> = self
+            .known
+            .values()
+            .filter(|known| known.opens.is_none_or(|opens| opens <= now))
+            .filter(|known| room.lost || !known.only_lost)
+            .map(|known| known.waiting)
+            .collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        let shares = self.fair.shares(&open, room.places + room.ahead);
+        let depth = |lane: i64, share: u32| {
+            let share = f64::from(share);
+            let known = self.known.get(&lane).and_then(|known| known.per_row);
+            let rows = known.map_or_else(|| share.min(FIRST_DEPTH), |jobs| (share / jobs).ceil());
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "rounded, and at most the share"
+            )]
+            let rows = rows as i32;
+            rows.max(1)
+        };
+        shares
+            .into_iter()
+            .map(|(lane, share)| Portion {
+                lane,
+                share: i32::try_from(share).unwrap_or(i32::MAX),
+                depth: depth(lane, share),
+            })
+            .collect()
+    }
+
+    /// What a claim learnt of a lane, and how many jobs it had of it; `lost_sought` says that it asked
+    /// for a job under which a worker died and was given none in any lane.
+    pub(super) fn report(&mut self, report: Report, jobs: u32, lost_sought: bool, now: Instant) {
+        if let Some(known) = self.known.get_mut(&report.lane)
+            && report.rows > 0
+        {
+            let per_row = f64::from(jobs) / f64::from(report.rows);
+            known.per_row = Some(known.per_row.map_or(per_row, |mean| (mean + per_row) / 2.0));
+            self.fair.served(known.waiting.tenant, report.lane, jobs);
+        }
+        let (opens, blocked) = match report.state {
+            LaneState::Spent => {
+                match self.known.get_mut(&report.lane) {
+                    // They are taken one after another: no need to look for the lane each time.
+                    Some(known) if known.has_lost && !lost_sought => {
+                        known.only_lost = true;
+                        known.opens = None;
+                    }
+                    _ => drop(self.known.remove(&report.lane)),
+                }
+                return;
+            }
+            LaneState::More => (None, None),
+            LaneState::ClosedFor(wait) => (Some(now + wait.min(BELIEVED)), None),
+            LaneState::Closed => (Some(now + BLOCKED), Some(now)),
+        };
+        if let Some(known) = self.known.get_mut(&report.lane) {
+            known.opens = opens;
+            known.blocked = blocked;
+        }
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+        self.after = 0;
+    }
+
+    /// Somebody opened lanes: what was told of them before no longer holds.
+    pub(super) fn open(&mut self) {
+        for known in self.known.values_mut() {
+            known.opens = None;
+            known.blocked = None;
+        }
+    }
+
+    /// Runs have ended: lanes that waited for that may be open.
+    pub(super) fn unblock(&mut self) {
+        for known in self.known.values_mut() {
+            if let Some(asked) = known.blocked {
+                known.opens = Some(asked + PAUSE);
+            }
+        }
+    }
+
+    /// When the first closed lane opens.
+    pub(super) fn opens(&self) -> Option<Instant> {
+        self.known.values().filter_map(|known| known.opens).min()
+    }
+
+    /// The lanes known, with their tenants.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiting> {
+        self.known.values().map(|known| known.waiting)
+    }
+}
+
+fn waiting(sight: &Sight) -> Waiting {
+    Waiting {
+        lane: sight.lane,
+        tenant: sight.tenant,
+        lane_weight: sight.lane_weight,
+        tenant_weight: sight.tenant_weight,
+    }
+}

@@ -1,0 +1,245 @@
+//! Room: how limits, lanes and queues are steered while jobs run.
+//! Takes: a queue, a tenant, a limit or a lane, and what is to change. Gives: it changed, for the next
+//! claim of every worker, and what holds now. Never: decides who may; runs in a tenant's transaction.
+
+mod change;
+mod lanes;
+mod queues;
+mod tenants;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_shared::id::TenantId;
+
+pub use change::{Change, LimitChange};
+pub use tenants::grant;
+
+use crate::engine;
+use crate::job::LimitUse;
+
+/// Most limits that a tenant may have set for its keys.
+pub const MOST_LIMITS: usize = 1000;
+
+/// The largest rate, burst and number of running jobs.
+pub const MOST: u32 = 1_000_000;
+
+/// The shortest and the longest time in which starts are counted: a second, 31 days.
+pub const PER: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
+
+/// Whether `text` may be the key of a lane or a limit: 1 to 256 characters, none of them a control
+/// character.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    (1..=256).contains(&text.chars().count()) && !text.contains(char::is_control)
+}
+
+/// What passes a gate: starts in a time, jobs running at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// How many jobs may start in a time.
+    pub rate: Option<Rate>,
+    /// How many jobs may run at once.
+    pub max_running: Option<u32>,
+    /// How many run. Counted while `max_running` is set.
+    pub running: u32,
+}
+
+/// In any window of `per` at most `count + burst` jobs start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Starts in `per`.
+    pub count: u32,
+    /// The time.
+    pub per: Duration,
+    /// Starts at once, after a rest.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// The burst of a rate that was given none: a tenth of the count, at least 1.
+    #[must_use]
+    pub const fn usual_burst(count: u32) -> u32 {
+        let tenth = count / 10;
+        if tenth == 0 { 1 } else { tenth }
+    }
+
+    /// How many jobs start in a time other than `per`, rounded down.
+    #[must_use]
+    pub fn count_in(self, time: Duration) -> u64 {
+        let per = self.per.as_micros().max(1);
+        u64::try_from(u128::from(self.count) * time.as_micros() / per).unwrap_or(u64::MAX)
+    }
+}
+
+/// A queue, which all tenants share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Number.
+    pub id: i32,
+    /// Name.
+    pub name: String,
+    /// Whether nobody's jobs start.
+    pub paused: bool,
+    /// What holds for the jobs of all tenants together.
+    pub limit: Limit,
+}
+
+/// Whose queues are looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum QueueView<'a> {
+    /// All there are.
+    All,
+    /// Those that a tenant may know of: it has lanes in them, or everybody knows their names.
+    Of(TenantId, &'a [&'a str]),
+}
+
+/// What holds for a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSettings {
+    /// Its share beside other tenants, 1 to 1000.
+    pub weight: u16,
+    /// Whether none of its jobs start.
+    pub paused: bool,
+    /// What holds for all its jobs together.
+    pub limit: Limit,
+    /// What holds for jobs that name a key.
+    pub limits: BTreeMap<String, Limit>,
+}
+
+/// What is to change for a tenant.
+#[derive(Debug, Clone, Default)]
+pub struct TenantChange {
+    /// Its share beside other tenants; 1 when removed.
+    pub weight: Change<u16>,
+    /// Whether its jobs wait.
+    pub paused: Option<bool>,
+    /// What holds for all its jobs together.
+    pub limit: LimitChange,
+    /// What holds for jobs that name a key; removed as a whole by [`LimitChange::removal`].
+    pub limits: BTreeMap<String, LimitChange>,
+}
+
+/// A lane of a tenant in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Number.
+    pub id: i64,
+    /// Key; empty for the default lane.
+    pub key: String,
+    /// Whether its jobs run strictly one after another.
+    pub ordered: bool,
+    /// Its share beside the tenant's other lanes, 1 to 1000.
+    pub weight: u16,
+    /// Whether none of its jobs start, for somebody wants it so.
+    pub paused: bool,
+    /// Until when none of its jobs start, for the other side wants it so or the breaker is open.
+    pub parked_until: Option<DateTime<Utc>>,
+    /// When it stops by itself.
+    pub breaker: Option<Breaker>,
+    /// Whether it has.
+    pub breaker_state: BreakerState,
+    /// Failures since the last success. Counted while there is a breaker.
+    pub failures: u32,
+    /// What holds for this lane.
+    pub limit: Limit,
+    /// The limits its jobs name.
+    pub named: Vec<LimitUse>,
+}
+
+/// Stops a lane whose jobs fail one after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open until one job is tried.
+    pub rest: Duration,
+}
+
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Jobs run.
+    Closed,
+    /// None runs.
+    Open,
+    /// One runs, to see.
+    HalfOpen,
+}
+
+/// What is to change for a lane.
+#[derive(Debug, Clone, Default)]
+pub struct LaneChange {
+    /// Its share beside the tenant's other lanes; 1 when removed.
+    pub weight: Change<u16>,
+    /// Whether its jobs wait.
+    pub paused: Option<bool>,
+    /// Whether it goes on at once although it is parked.
+    pub unpark: bool,
+    /// When it stops by itself.
+    pub breaker: Change<Breaker>,
+    /// What holds for this lane.
+    pub limit: LimitChange,
+}
+
+/// Why settings stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// There is no such queue.
+    #[error("there is no such queue")]
+    NoSuchQueue,
+    /// A limit makes no sense: a burst or a period without a rate, or a rate without a period.
+    #[error("{}: {}", member.word(), member.reason())]
+    Senseless {
+        /// The limit's key; `None` for that of a queue, a tenant or a lane.
+        key: Option<String>,
+        /// What is missing or too much.
+        member: Senseless,
+    },
+    /// The tenant would have more than [`MOST_LIMITS`].
+    #[error("a tenant may set at most {MOST_LIMITS} limits")]
+    TooMany,
+    /// The database refused or is not there, or a row holds what no release writes.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+}
+
+impl From<sqlx::Error> for SettingsError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+/// What makes a limit senseless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Senseless {
+    /// A rate without a period.
+    PerMissing,
+    /// A period without a rate.
+    PerWithoutRate,
+    /// A burst without a rate.
+    BurstWithoutRate,
+}
+
+impl Senseless {
+    /// The member: `per` or `burst`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::PerMissing | Self::PerWithoutRate => "per",
+            Self::BurstWithoutRate => "burst",
+        }
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::PerMissing => "must be there beside a rate",
+            Self::PerWithoutRate | Self::BurstWithoutRate => "makes sense with a rate only",
+        }
+    }
+}

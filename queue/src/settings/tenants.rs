@@ -1,0 +1,213 @@
+//! Room: settings of tenants.
+//! Takes: a tenant and what is to change. Gives: it changed; what holds for the tenant and for the keys
+//! its jobs name. Never: makes a gate for a limit that is not wanted.
+
+use std::collections::BTreeMap;
+
+use harkara_shared::database::{query, query_as, query_scalar};
+use harkara_shared::id::TenantId;
+use sqlx::PgConnection;
+
+use super::change::{Change, GateChange, LimitChange, LimitRow, change_gates};
+use super::{Limit, MOST_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
+use crate::engine::{Engine, Error};
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    weight: i16,
+    paused: bool,
+    #[sqlx(flatten)]
+    limit: LimitRow,
+}
+
+#[derive(sqlx::FromRow)]
+struct NamedRow {
+    key: String,
+    #[sqlx(flatten)]
+    limit: LimitRow,
+}
+
+impl Engine {
+    /// What holds for a tenant.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantSettings, Error> {
+        let row: Option<Row> = query_as(include_str!("../sql/show_tenant.sql"))
+            .bind(tenant)
+            .fetch_optional(self.pool())
+            .await?;
+        // The engine meets a tenant with its first job or its first setting.
+        let Some(row) = row else {
+            return Ok(TenantSettings {
+                weight: 1,
+                paused: false,
+                limit: Limit::default(),
+                limits: BTreeMap::new(),
+            });
+        };
+        Ok(TenantSettings {
+            weight: u16::try_from(row.weight).unwrap_or(1),
+            paused: row.paused,
+            limit: row.limit.into(),
+            limits: self.limits(tenant).await?,
+        })
+    }
+
+    async fn limits(&self, tenant: TenantId) -> Result<BTreeMap<String, Limit>, Error> {
+        let most = i64::try_from(MOST_LIMITS + 1).unwrap_or(i64::MAX);
+        let rows: Vec<NamedRow> = query_as(include_str!("../sql/show_limits.sql"))
+            .bind(tenant)
+            .bind(most)
+            .fetch_all(self.pool())
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.key, row.limit.into()))
+            .collect())
+    }
+
+    /// Has no more jobs of a tenant start, or lets them go on. Jobs that run are left alone.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn pause_tenant(&self, tenant: TenantId, paused: bool) -> Result<(), SettingsError> {
+        let change = TenantChange {
+            paused: Some(paused),
+            ..TenantChange::default()
+        };
+        self.set_tenant(tenant, &change).await
+    }
+
+    /// Changes what holds for a tenant, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`SettingsError::Senseless`], [`SettingsError::TooMany`], or when the database refuses.
+    pub async fn set_tenant(
+        &self,
+        tenant: TenantId,
+        change: &TenantChange,
+    ) -> Result<(), SettingsError> {
+        let number = self.names().tenant(tenant).await?;
+        let mut gates = Vec::new();
+        let (gate, made): (Option<i64>, bool) = query_as(include_str!("../sql/gate_of_tenant.sql"))
+            .bind(number)
+            .bind(change.limit.sets_something())
+            .fetch_one(self.pool())
+            .await?;
+        let made = gate.filter(|_| made && change.limit.counts());
+        if let Some(gate) = gate.filter(|_| !change.limit.is_empty()) {
+            gates.push(GateChange {
+                gate,
+                key: None,
+                change: change.limit,
+            });
+        }
+        let unfinished = loop {
+            if let Some(unfinished) = self.change_tenant(tenant, number, change, &gates).await? {
+                break unfinished;
+            }
+        };
+        self.after_change(unfinished, made).await
+    }
+
+    /// Makes the change in one transaction; `None`, with nothing changed, when it is to be made again.
+    async fn change_tenant(
+        &self,
+        tenant: TenantId,
+        number: i32,
+        change: &TenantChange,
+        own: &[GateChange],
+    ) -> Result<Option<Vec<i64>>, SettingsError> {
+        let mut tx = self.pool().begin().await?;
+        let weight = match change.weight {
+            Change::Keep => None,
+            Change::Remove => Some(1),
+            Change::Set(weight) => i16::try_from(weight).ok(),
+        };
+        query(include_str!("../sql/set_tenant.sql"))
+            .bind(number)
+            .bind(change.paused)
+            .bind(weight)
+            .execute(&mut *tx)
+            .await?;
+        let mut gates = own.to_vec();
+        if !change.limits.is_empty() {
+            gates.extend(gates_of_keys(&mut tx, number, &change.limits).await?);
+        }
+        let Some(unfinished) = change_gates(&mut tx, &gates).await? else {
+            return Ok(None);
+        };
+        if change.limits.values().any(LimitChange::sets_something)
+            && too_many(&mut tx, tenant).await?
+        {
+            return Err(SettingsError::TooMany);
+        }
+        self.wake(&mut tx, None, Some(number)).await?;
+        tx.commit().await?;
+        Ok(Some(unfinished))
+    }
+}
+
+/// The gates of keys, made for those that are to limit something.
+async fn gates_of_keys(
+    connection: &mut PgConnection,
+    tenant: i32,
+    limits: &BTreeMap<String, LimitChange>,
+) -> Result<Vec<GateChange>, sqlx::Error> {
+    let keys: Vec<&str> = limits.keys().map(String::as_str).collect();
+    let make: Vec<bool> = limits.values().map(LimitChange::sets_something).collect();
+    let gates: Vec<(String, i64)> = query_as(include_str!("../sql/gates_of_keys.sql"))
+        .bind(tenant)
+        .bind(&keys)
+        .bind(&make)
+        .fetch_all(connection)
+        .await?;
+    Ok(gates
+        .into_iter()
+        .filter_map(|(key, gate)| {
+            let change = *limits.get(&key)?;
+            Some(GateChange {
+                gate,
+                key: Some(key),
+                change,
+            })
+        })
+        .collect())
+}
+
+async fn too_many(connection: &mut PgConnection, tenant: TenantId) -> Result<bool, sqlx::Error> {
+    let rows = query(include_str!("../sql/show_limits.sql"))
+        .bind(tenant)
+        .bind(i64::try_from(MOST_LIMITS + 1).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.len() > MOST_LIMITS)
+}
+
+/// Gives a tenant that is being made the rate of its contract, in the transaction that makes it.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn grant(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    rate: Rate,
+) -> Result<(), SettingsError> {
+    let number: i32 = query_scalar(include_str!("../sql/intern_tenant.sql"))
+        .bind(tenant)
+        .fetch_one(&mut *connection)
+        .await?;
+    let (gate, _): (i64, bool) = query_as(include_str!("../sql/gate_of_tenant.sql"))
+        .bind(number)
+        .bind(true)
+        .fetch_one(&mut *connection)
+        .await?;
+    let change = GateChange {
+        gate,
+        key: None,
+        change: LimitChange::rate(rate),
+    };
+    change_gates(connection, &[change]).await?;
+    Ok(())
+}

@@ -1,0 +1,22 @@
+-- Enqueues one parcel of many members and wakes the workers of its queue.
+-- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
+-- next one is.
+with inserted as (
+    insert into queue.parcels
+        (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, body)
+    select
+        nextval('queue.parcel_id'), $1::int4, $2::bigint, due.at, $5::int4, $6::int4, $7::int2,
+        $8::int2, cardinality($9::bytea[]),
+        case when due.at > now() then 's' else 'a' end::"char", $9::bytea[]
+    from (
+        select greatest($3::timestamptz, case when $4::bigint > 0 or $3::timestamptz is null
+            then now() + $4::bigint * interval '1 millisecond' end) as at
+    ) due
+    returning id, created_at, run_at, queue, state
+)
+select
+    id, created_at, run_at, state::text,
+    case when $10::bool and run_at < now() + interval '2 seconds' then
+        pg_notify('harkara', case when state = 's' then 's:' else 'q:' end || queue)::text
+    end
+from inserted

@@ -1,0 +1,60 @@
+-- Which lanes of several queues have ready jobs. $1 queues, $2 the lane after which to look in each, $3
+-- lanes at most in each. Served by parcels_ready and parcels_lost: one probe a lane, however much waits
+-- in it. A lane that is paused or parked is answered with what keeps it.
+with recursive want as (
+    select w.queue, w.after
+    from unnest($1::int4[], $2::bigint[]) as w(queue, after)
+    join queue.queues q on q.id = w.queue and not q.paused
+),
+next_lane(queue, lane, nth) as (
+    select want.queue, n.lane, 1
+    from want cross join lateral (
+        select p.lane
+        from queue.parcels p
+        where p.queue = want.queue and p.state = 'a' and not p.lost and p.lane > want.after
+        order by p.lane
+        limit 1
+    ) n
+    union all
+    select l.queue, n.lane, l.nth + 1
+    from next_lane l cross join lateral (
+        select p.lane
+        from queue.parcels p
+        where p.queue = l.queue and p.state = 'a' and not p.lost and p.lane > l.lane
+        order by p.lane
+        limit 1
+    ) n
+    where l.nth < $3::int4
+),
+next_lost(queue, lane, nth) as (
+    select want.queue, n.lane, 1
+    from want cross join lateral (
+        select p.lane
+        from queue.parcels p
+        where p.queue = want.queue and p.state = 'a' and p.lost
+        order by p.lane
+        limit 1
+    ) n
+    union all
+    select l.queue, n.lane, l.nth + 1
+    from next_lost l cross join lateral (
+        select p.lane
+        from queue.parcels p
+        where p.queue = l.queue and p.state = 'a' and p.lost and p.lane > l.lane
+        order by p.lane
+        limit 1
+    ) n
+    where l.nth < $3::int4
+)
+select
+    f.queue, f.lane, f.nth, l.tenant, l.weight as lane_weight, t.weight as tenant_weight,
+    l.paused or t.paused as paused,
+    case when l.parked_until > now()
+        then ceil(extract(epoch from l.parked_until - now()) * 1000)::int8 end as wait_ms
+from (
+    select queue, lane, nth from next_lane
+    union all
+    select queue, lane, null from next_lost
+) f
+join queue.lanes l on l.id = f.lane
+join queue.tenants t on t.number = l.tenant

@@ -1,0 +1,45 @@
+-- Removes lanes that came into being by themselves and have not been used for a day, at most $2 of those
+-- after lane $1; answers how many, and the last of them. One
+-- that has jobs to come or to be retried by hand, or that somebody has set up or stopped, stays. Lanes are read by primary key;
+-- their jobs are asked for by parcels_ready, parcels_coming, parcels_lost and parcels_running.
+with busy as materialized (
+    select p.lane from queue.parcels p where p.state = 'r'
+    union
+    select p.lane from queue.parcels p where p.state = 'a' and p.lost
+),
+idle as materialized (
+    select l.id
+    from queue.lanes l
+    where l.id > $1::bigint
+      and (l.key <> '' or l.limits <> '')
+      and l.used_at < now() - interval '1 day'
+      and not l.paused and l.weight = 1 and l.gate is null and l.breaker_after is null
+      and l.head is null
+      and (l.parked_until is null or l.parked_until <= now())
+      and l.id not in (select b.lane from busy b)
+      -- Ordered, and no `exists`: else either may be answered by reading all jobs.
+      and (
+          select count(*) from (
+              select from queue.parcels p
+              where p.queue = l.queue and p.lane = l.id and p.state = 'a' and not p.lost
+              order by p.priority, p.run_at
+              limit 1
+          ) ready
+      ) = 0
+      and (
+          select count(*) from (
+              select from queue.parcels p
+              where p.lane >= l.id and p.lane <= l.id and p.state in ('s', 'x', 'c')
+              order by p.lane
+              limit 1
+          ) coming
+      ) = 0
+    order by l.id
+    limit $2::int4
+    for update skip locked
+),
+removed as (
+    delete from queue.lanes l where l.id = any (array(select id from idle))
+    returning 1
+)
+select (select count(*) from removed), (select coalesce(max(id), 0) from idle)

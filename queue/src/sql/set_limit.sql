@@ -1,0 +1,2 @@
+-- Changes a gate. See migration 0009. Served by the primary key of gates.
+select fault, passed_over from queue.set_limit($1::bigint, $2::jsonb)

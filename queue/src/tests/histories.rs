@@ -1,0 +1,427 @@
+//! Random histories, lived once by jobs that share rows and once by jobs that each have their own.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use harkara_shared::database::query_scalar;
+use harkara_shared::id::{JobId, TenantId};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+
+use crate::claim::Claimed;
+use crate::job::{AttemptOutcome, JobError, JobState, LimitUse, NewJob, Unique};
+use crate::testing::{Stand, job};
+use crate::verdict::{Ending, Verdict};
+
+/// The code of all errors here.
+const SAID: &str = "said";
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What happens to one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Done,
+    Result(u8),
+    Retry,
+    RetryAtOnce,
+    Dead,
+    Snooze,
+    RateLimited,
+    Stopped,
+    PutBack,
+    /// Its worker dies before anything is written.
+    Lost,
+}
+
+/// One job's life: what it is, and what its runs come to.
+#[derive(Debug, Clone)]
+struct Life {
+    priority: u8,
+    max_attempts: u16,
+    is_delayed: bool,
+    is_keyed: bool,
+    tags: u8,
+    acts: Vec<Act>,
+    /// Cancelled before the claim of this round.
+    cancelled_waiting: Option<usize>,
+    /// Cancelled in this round, while it runs.
+    cancelled_running: Option<usize>,
+    /// Retried by hand after this round, if it is over then.
+    retried: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct History {
+    lives: Vec<Life>,
+    /// The packed jobs come in one call, or one by one and are merged by the claim.
+    in_bulk: bool,
+    /// They pass a limit that counts who runs.
+    limited: bool,
+    /// Jobs claimed at once.
+    claim: u32,
+    /// How endings fall into batches: each key sorts one job, each length cuts one batch.
+    order: Vec<u8>,
+    batches: Vec<usize>,
+}
+
+const ROUNDS: usize = 5;
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => Just(Act::Done),
+        3 => (0..4_u8).prop_map(Act::Result),
+        3 => Just(Act::Retry),
+        1 => Just(Act::RetryAtOnce),
+        1 => Just(Act::Dead),
+        1 => Just(Act::Snooze),
+        1 => Just(Act::RateLimited),
+        1 => Just(Act::Stopped),
+        2 => Just(Act::PutBack),
+        2 => Just(Act::Lost),
+    ]
+}
+
+fn rarely(rounds: usize) -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![4 => Just(None), 1 => (0..rounds).prop_map(Some)]
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    (
+        (
+            prop_oneof![3 => Just(5_u8), 1 => Just(3_u8)],
+            prop_oneof![Just(2_u16), Just(3)],
+        ),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.3),
+        0..3_u8,
+        prop::collection::vec(act(), 0..ROUNDS),
+        (rarely(ROUNDS), rarely(ROUNDS), prop::option::of(1..ROUNDS)),
+    )
+        .prop_map(
+            |(
+                (priority, max_attempts),
+                is_delayed,
+                is_keyed,
+                tags,
+                acts,
+                (waiting, running, retried),
+            )| Life {
+                priority,
+                max_attempts,
+                is_delayed,
+                is_keyed,
+                tags,
+                acts,
+                cancelled_waiting: waiting,
+                cancelled_running: running,
+                retried,
+            },
+        )
+}
+
+fn history() -> impl Strategy<Value = History> {
+    (
+        prop::collection::vec(life(), 2..10),
+        any::<bool>(),
+        any::<bool>(),
+        prop_oneof![Just(100_u32), 2..5_u32],
+        prop::collection::vec(any::<u8>(), 10),
+        prop::collection::vec(1..4_usize, 1..5),
+    )
+        .prop_map(|(lives, in_bulk, limited, claim, order, batches)| History {
+            lives,
+            in_bulk,
+            limited,
+            claim,
+            order,
+            batches,
+        })
+}
+
+/// What can be seen of a job.
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    state: JobState,
+    attempt: u16,
+    max_attempts: u16,
+    priority: u8,
+    result: Option<Value>,
+    last_error: Option<JobError>,
+    unique_key: Option<String>,
+    tags: Vec<String>,
+    has_started: bool,
+    has_finished: bool,
+    log: Vec<(u32, AttemptOutcome, Option<JobError>, bool)>,
+}
+
+/// All that can be seen of the jobs, and which unique keys are taken.
+type Picture = (Vec<Seen>, Vec<String>);
+
+struct Telling<'a> {
+    stand: &'a Stand,
+    history: &'a History,
+    packed: bool,
+    ids: Vec<JobId>,
+    runs: Vec<usize>,
+}
+
+impl Telling<'_> {
+    fn new_job(&self, index: usize, life: &Life) -> NewJob {
+        NewJob {
+            payload: serde_json::value::to_raw_value(&index).unwrap(),
+            priority: life.priority,
+            delay: if life.is_delayed {
+                HOUR
+            } else {
+                Duration::ZERO
+            },
+            max_attempts: life.max_attempts,
+            unique: life.is_keyed.then(|| Unique {
+                key: format!("key {index}"),
+                hold: None,
+            }),
+            limits: Vec::from_iter(self.history.limited.then(|| LimitUse {
+                key: "limit".to_owned(),
+                cost: 1,
+            })),
+            tags: (0..life.tags).map(|tag| format!("tag {tag}")).collect(),
+            ..job()
+        }
+    }
+
+    async fn enqueue(&mut self) {
+        let lives = self.history.lives.iter().enumerate();
+        let jobs: Vec<NewJob> = lives
+            .map(|(index, life)| self.new_job(index, life))
+            .collect();
+        if self.packed && self.history.in_bulk {
+            self.ids = self.stand.enqueue_all(jobs).await;
+        } else {
+            for job in jobs {
+                self.ids.push(self.stand.enqueue(job).await);
+            }
+        }
+        self.runs = vec![0; self.ids.len()];
+    }
+
+    /// All that is ready: many at a time, or each alone.
+    async fn claim(&self, lease: i64) -> Vec<Claimed> {
+        let at_once = if self.packed { self.history.claim } else { 1 };
+        let mut claimed = Vec::new();
+        loop {
+            let jobs = self.stand.claim(lease, at_once).await;
+            if jobs.is_empty() {
+                return claimed;
+            }
+            assert!(jobs.len() <= usize::try_from(at_once).unwrap());
+            claimed.extend(jobs);
+        }
+    }
+
+    fn index(&self, job: &Claimed) -> usize {
+        let index: usize = serde_json::from_str(job.payload().get()).unwrap();
+        assert_eq!(self.ids[index], job.id, "a body belongs to its job");
+        index
+    }
+
+    fn next_act(&mut self, index: usize) -> Act {
+        let run = self.runs[index];
+        self.runs[index] += 1;
+        let acts = &self.history.lives[index].acts;
+        acts.get(run).copied().unwrap_or(Act::Done)
+    }
+
+    async fn round(&mut self, round: usize) {
+        let lives = &self.history.lives;
+        self.stand
+            .execute("update queue.parcels set state = 'a', run_at = now() where state = 's'")
+            .await;
+        for (id, life) in self.ids.iter().zip(lives) {
+            if life.cancelled_waiting == Some(round) {
+                self.stand.cancel(*id).await;
+            }
+        }
+        self.stand
+            .execute("update queue.lanes set parked_until = null")
+            .await;
+        self.stand
+            .execute("update queue.gates set max_running = 100")
+            .await;
+        let lease = self.stand.open_lease().await;
+        let claimed = self.claim(lease).await;
+        if self.history.limited {
+            assert_eq!(self.running().await, i64::try_from(claimed.len()).unwrap());
+        }
+        let distinct: HashSet<JobId> = claimed.iter().map(|job| job.id).collect();
+        assert_eq!(distinct.len(), claimed.len(), "nothing is claimed twice");
+        let mut endings: Vec<(u8, Claimed, Ending)> = Vec::new();
+        for job in claimed {
+            let index = self.index(&job);
+            if lives[index].cancelled_running == Some(round) {
+                self.stand.cancel(job.id).await;
+            }
+            if let Some(ending) = ending(self.next_act(index)) {
+                endings.push((self.history.order[index], job, ending));
+            }
+        }
+        endings.sort_by_key(|(order, job, _)| (*order, self.index(job)));
+        let mut endings = endings.into_iter().map(|(_, job, ending)| (job, ending));
+        for length in self.history.batches.iter().cycle() {
+            let batch: Vec<_> = endings.by_ref().take(*length).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let length = batch.len();
+            assert_eq!(self.stand.settle(batch).await, length, "the fence holds");
+        }
+        self.stand.expire(lease).await;
+        self.stand.engine.rescue().await.unwrap();
+        assert_eq!(self.running().await, 0, "every place is free again");
+        for (id, life) in self.ids.iter().zip(lives) {
+            if life.retried == Some(round) {
+                self.stand.retry(*id).await;
+            }
+        }
+    }
+
+    /// Places held at the limit.
+    async fn running(&self) -> i64 {
+        let held = "select coalesce(sum(running), 0)::int8 from queue.gates";
+        self.stand.count(held).await
+    }
+
+    async fn picture(&self) -> Picture {
+        let mut jobs = Vec::new();
+        for id in &self.ids {
+            let job = self.stand.job(*id).await;
+            assert_eq!(job.id, *id);
+            let log = self.stand.attempts(*id).await;
+            jobs.push(Seen {
+                state: job.state,
+                attempt: job.attempt,
+                max_attempts: job.max_attempts,
+                priority: job.priority,
+                result: job.result,
+                last_error: job.last_error,
+                unique_key: job.unique_key,
+                tags: job.tags,
+                has_started: job.started_at.is_some(),
+                has_finished: job.finished_at.is_some(),
+                log: log
+                    .into_iter()
+                    .map(|run| {
+                        (
+                            run.number,
+                            run.outcome,
+                            run.error,
+                            run.next_run_at.is_some(),
+                        )
+                    })
+                    .collect(),
+            });
+        }
+        let keys = query_scalar(
+            "select k.key from queue.unique_keys k join queue.tenants t on t.number = k.tenant
+             where t.id = $1 order by 1",
+        )
+        .bind(self.stand.tenant)
+        .fetch_all(self.stand.engine.pool())
+        .await
+        .unwrap();
+        (jobs, keys)
+    }
+}
+
+fn ending(act: Act) -> Option<Ending> {
+    let error = JobError::new(SAID, format!("{act:?}"));
+    let verdict = match act {
+        Act::Lost => return None,
+        Act::PutBack => return Some(Ending::PutBack),
+        Act::Done => Verdict::done(),
+        Act::Result(which) => Verdict::Done {
+            result: Some(match which {
+                0 => json!(null),
+                1 => json!([1, null, "a\0b"]),
+                2 => json!({"sum": 3}),
+                _ => json!(which),
+            }),
+            then: Vec::new(),
+        },
+        Act::Retry => Verdict::Retry { error, after: None },
+        Act::RetryAtOnce => Verdict::Retry {
+            error,
+            after: Some(Duration::ZERO),
+        },
+        Act::Dead => Verdict::Dead { error },
+        Act::Snooze => Verdict::Snooze {
+            wait: HOUR,
+            reason: error,
+        },
+        Act::RateLimited => Verdict::RateLimited {
+            wait: HOUR,
+            reason: error,
+        },
+        Act::Stopped => Verdict::Cancelled,
+    };
+    Some(Ending::Verdict(verdict))
+}
+
+/// Lives the history and tells what was seen after each round.
+async fn tell(stand: &mut Stand, history: &History, packed: bool) -> Vec<Picture> {
+    stand.execute("truncate queue.parcels").await;
+    stand.tenant = TenantId::new();
+    let mut telling = Telling {
+        stand,
+        history,
+        packed,
+        ids: Vec::new(),
+        runs: Vec::new(),
+    };
+    telling.enqueue().await;
+    let mut pictures = vec![telling.picture().await];
+    for round in 0..ROUNDS {
+        telling.round(round).await;
+        pictures.push(telling.picture().await);
+    }
+    pictures
+}
+
+#[test]
+fn jobs_that_share_rows_live_as_jobs_that_have_their_own() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let stand = runtime.block_on(Stand::new());
+    let stand = std::cell::RefCell::new(stand);
+    let config = Config {
+        cases: 32,
+        failure_persistence: None,
+        max_shrink_iters: 60,
+        ..Config::default()
+    };
+    let shown = std::cell::RefCell::new(HashMap::<JobState, u32>::new());
+    let told = TestRunner::new(config).run(&history(), |history| {
+        let stand = &mut *stand.borrow_mut();
+        let (packed, alone) = runtime.block_on(async {
+            let packed = tell(stand, &history, true).await;
+            (packed, tell(stand, &history, false).await)
+        });
+        for seen in &packed[ROUNDS].0 {
+            *shown.borrow_mut().entry(seen.state).or_default() += 1;
+        }
+        for (round, (packed, alone)) in packed.iter().zip(&alone).enumerate() {
+            prop_assert_eq!(packed, alone, "after round {}", round);
+        }
+        Ok(())
+    });
+    told.unwrap_or_else(|error| panic!("{error}"));
+    for state in [JobState::Succeeded, JobState::Dead, JobState::Cancelled] {
+        assert!(
+            shown.borrow().contains_key(&state),
+            "no job ended {state:?}"
+        );
+    }
+}

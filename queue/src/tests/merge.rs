@@ -1,0 +1,348 @@
+//! Singles are merged into one row, rows are cut into pieces, and every job keeps its id.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_shared::id::{JobId, TenantId};
+
+use crate::claim::Claimed;
+use crate::job::{JobState, Lane, NewJob};
+use crate::testing::{Stand, done, failed, job};
+use crate::verdict::Ending;
+
+fn named(payload: usize) -> NewJob {
+    NewJob {
+        payload: serde_json::value::to_raw_value(&payload).unwrap(),
+        ..job()
+    }
+}
+
+/// Jobs by the row they were claimed in.
+fn rows(claimed: &[Claimed]) -> Vec<Vec<JobId>> {
+    let mut rows: BTreeMap<_, Vec<JobId>> = BTreeMap::new();
+    for job in claimed {
+        rows.entry(job.parcel.key()).or_default().push(job.id);
+    }
+    rows.into_values().collect()
+}
+
+impl Stand {
+    /// Each of these ids finds its own job, in one of these states.
+    async fn resolves(&self, ids: &[JobId], state: impl Fn(usize) -> JobState) {
+        for (index, id) in ids.iter().enumerate() {
+            let job = self.job(*id).await;
+            assert_eq!((job.id, job.state), (*id, state(index)), "job {index}");
+            assert_eq!(job.payload.get(), index.to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn singles_that_differ_are_not_merged() {
+    let mut stand = Stand::new().await;
+    let different: Vec<NewJob> = vec![
+        job(),
+        NewJob {
+            priority: 6,
+            ..job()
+        },
+        NewJob {
+            kind: "test.other".to_owned(),
+            ..job()
+        },
+        NewJob {
+            max_attempts: 4,
+            ..job()
+        },
+        NewJob {
+            lane: Lane::Named("a".to_owned()),
+            ..job()
+        },
+        NewJob {
+            unique: Some(crate::job::Unique {
+                key: "a".to_owned(),
+                hold: None,
+            }),
+            ..job()
+        },
+    ];
+    let mut groups: HashMap<JobId, usize> = HashMap::new();
+    for _ in 0..2 {
+        for (group, one) in different.iter().enumerate() {
+            let unique = one.unique.as_ref().map(|unique| crate::job::Unique {
+                key: format!("{} {}", unique.key, groups.len()),
+                hold: None,
+            });
+            let id = stand
+                .enqueue(NewJob {
+                    unique,
+                    ..one.clone()
+                })
+                .await;
+            groups.insert(id, group);
+        }
+    }
+    let first = stand.tenant;
+    stand.tenant = TenantId::new();
+    for _ in 0..2 {
+        groups.insert(stand.enqueue(job()).await, different.len());
+    }
+    stand.tenant = first;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 100).await;
+    assert_eq!(claimed.len(), groups.len());
+    let rows = rows(&claimed);
+    assert_eq!(rows.len(), different.len() + 1, "one row each");
+    for row in rows {
+        assert_eq!(row.len(), 2);
+        assert_eq!(groups[&row[0]], groups[&row[1]]);
+    }
+}
+
+#[tokio::test]
+async fn singles_of_different_blocks_are_not_merged() {
+    let stand = Stand::new().await;
+    stand
+        .execute("alter sequence queue.parcel_id increment 600")
+        .await;
+    let mut ids = Vec::new();
+    for n in 0..8 {
+        ids.push(stand.enqueue(named(n)).await);
+    }
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 100).await;
+    let rows = rows(&claimed);
+    assert!(rows.len() >= 4);
+    assert!(rows.iter().any(|row| row.len() > 1), "{rows:?}");
+    for row in rows {
+        let blocks = row.iter().map(|id| id.as_i64() / 1024 / 1024);
+        assert_eq!(blocks.clone().min(), blocks.max());
+    }
+    stand.resolves(&ids, |_| JobState::Running).await;
+}
+
+#[tokio::test]
+async fn jobs_of_an_ordered_lane_are_not_merged() {
+    let stand = Stand::new().await;
+    let ordered = || NewJob {
+        lane: Lane::Ordered("a".to_owned()),
+        ..job()
+    };
+    for _ in 0..3 {
+        stand.enqueue(ordered()).await;
+    }
+    let lease = stand.open_lease().await;
+    assert_eq!(stand.claim(lease, 10).await.len(), 1, "one after another");
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where n > 1")
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
+    let stand = Stand::new().await;
+    let mut ids = Vec::new();
+    for n in 0..9 {
+        // Some come due after they were enqueued.
+        let delay = Duration::from_millis(if n % 4 == 3 { 1 } else { 0 });
+        ids.push(stand.enqueue(NewJob { delay, ..named(n) }).await);
+    }
+    stand
+        .execute("update queue.parcels set state = 'a' where state = 's'")
+        .await;
+    let mut times: Vec<(DateTime<Utc>, DateTime<Utc>)> = Vec::new();
+    for id in &ids {
+        let job = stand.job(*id).await;
+        times.push((job.created_at, job.run_at));
+    }
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 100).await;
+    assert_eq!(rows(&claimed).len(), 1, "merged");
+    stand.resolves(&ids, |_| JobState::Running).await;
+    let keeps = async |index: usize| {
+        let job = stand.job(ids[index]).await;
+        assert_eq!((job.created_at, job.run_at), times[index], "job {index}");
+    };
+    for index in 0..ids.len() {
+        keeps(index).await;
+    }
+    // Three go: one fails, one is put back, one is done before the others.
+    let by_id = |index: usize| {
+        claimed
+            .iter()
+            .find(|job| job.id == ids[index])
+            .unwrap()
+            .clone()
+    };
+    let endings = vec![
+        (by_id(0), failed()),
+        (by_id(3), Ending::PutBack),
+        (by_id(4), done()),
+    ];
+    assert_eq!(stand.settle(endings).await, 3);
+    let state = |index| match index {
+        0 => JobState::Scheduled,
+        3 => JobState::Ready,
+        4 => JobState::Succeeded,
+        _ => JobState::Running,
+    };
+    stand.resolves(&ids, state).await;
+    for index in 1..ids.len() {
+        keeps(index).await;
+    }
+    // The worker dies; the others go back each by itself.
+    stand.expire(lease).await;
+    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 6);
+    let state = |index| match index {
+        0 => JobState::Scheduled,
+        4 => JobState::Succeeded,
+        _ => JobState::Ready,
+    };
+    stand.resolves(&ids, state).await;
+    for index in 1..ids.len() {
+        keeps(index).await;
+    }
+    assert_eq!(stand.is(ids[3]).await, (JobState::Ready, 0));
+    assert_eq!(stand.is(ids[5]).await, (JobState::Ready, 1));
+}
+
+#[tokio::test]
+async fn a_row_cut_into_pieces_keeps_every_job() {
+    let stand = Stand::new().await;
+    let ids = stand.enqueue_all((0..100).map(named).collect()).await;
+    let before = stand.job(ids[0]).await;
+    // Some have left before it is cut, at its edges too.
+    for gone in [0, 6, 7, 8, 50, 99] {
+        stand.cancel(ids[gone]).await;
+    }
+    let lease = stand.open_lease().await;
+    let mut claimed = Vec::new();
+    for most in [7, 1, 1, 20, 30, 100] {
+        let piece = stand.claim(lease, most).await;
+        assert!(piece.len() <= usize::try_from(most).unwrap());
+        claimed.push(piece);
+    }
+    let lengths: Vec<usize> = claimed.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [7, 1, 1, 20, 30, 35]);
+    let is_gone = |index: usize| [0, 6, 7, 8, 50, 99].contains(&index);
+    let state = |index| match index {
+        _ if is_gone(index) => JobState::Cancelled,
+        _ => JobState::Running,
+    };
+    stand.resolves(&ids, state).await;
+    for id in &ids {
+        let job = stand.job(*id).await;
+        assert_eq!(
+            (job.created_at, job.run_at),
+            (before.created_at, before.run_at)
+        );
+    }
+    // Each piece ends in its own way.
+    let lost = claimed.pop().unwrap();
+    for (nth, piece) in claimed.into_iter().enumerate() {
+        let endings: Vec<_> = piece
+            .into_iter()
+            .map(|job| {
+                (
+                    job,
+                    if nth % 2 == 0 {
+                        done()
+                    } else {
+                        Ending::PutBack
+                    },
+                )
+            })
+            .collect();
+        let count = endings.len();
+        assert_eq!(stand.settle(endings).await, count);
+    }
+    stand.expire(lease).await;
+    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 35);
+    for (index, id) in ids.iter().enumerate() {
+        let (state, attempt) = stand.is(*id).await;
+        if is_gone(index) {
+            assert_eq!((state, attempt), (JobState::Cancelled, 0));
+        } else if lost.iter().any(|job| job.id == *id) {
+            assert_eq!((state, attempt), (JobState::Ready, 1));
+        } else {
+            assert!(matches!(
+                (state, attempt),
+                (JobState::Succeeded, 1) | (JobState::Ready, 0)
+            ));
+        }
+    }
+    let ready = stand
+        .count("select count(*) from queue.parcels where state = 'a' and n = 1")
+        .await;
+    assert_eq!(ready, 1 + 20 + 35);
+}
+
+#[tokio::test]
+async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
+    let stand = Stand::new().await;
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        ids.push(stand.enqueue(named(n)).await);
+    }
+    let lease = stand.open_lease().await;
+    stand.claim(lease, 60).await;
+    stand
+        .execute(
+            "insert into queue.parcels (tenant, id, lane, run_at, queue, kind, priority,
+                max_attempts, state, body)
+             select p.tenant, p.id + 100000 + g, p.lane, p.run_at, p.queue, p.kind, 5, 3, 'd', p.body
+             from queue.parcels p, generate_series(1, 20000) g",
+        )
+        .await;
+    stand.execute("analyze queue.parcels").await;
+    let read = "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::int8
+        from pg_stat_xact_user_tables where relname = 'parcels'";
+    let mut tx = stand.engine.pool().begin().await.unwrap();
+    harkara_shared::database::query("select set_config('app.tenant_id', $1, true)")
+        .bind(stand.tenant.as_uuid().to_string())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let scalar = harkara_shared::database::query_scalar::<i64>;
+    let before = scalar(read).fetch_one(&mut *tx).await.unwrap();
+    for id in [ids[0], ids[30], ids[59]] {
+        let found = scalar("select count(*) from queue.find(array[$1::bigint])")
+            .bind(id)
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        assert_eq!(found, 1);
+    }
+    let after = scalar(read).fetch_one(&mut *tx).await.unwrap();
+    assert!(after - before <= 30, "{} rows were read", after - before);
+}
+
+#[tokio::test]
+async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
+    let stand = Stand::new().await;
+    let id = stand
+        .enqueue(NewJob {
+            max_attempts: 1,
+            ..job()
+        })
+        .await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 1).await;
+    stand.settle(vec![(claimed[0].clone(), failed())]).await;
+    stand.retry(id).await;
+    stand
+        .enqueue(NewJob {
+            max_attempts: 1,
+            ..job()
+        })
+        .await;
+    let claimed = stand.claim(lease, 10).await;
+    assert_eq!(claimed.len(), 2);
+    let endings = claimed.into_iter().map(|job| (job, done())).collect();
+    assert_eq!(stand.settle(endings).await, 2);
+    assert_eq!(stand.job(id).await.last_error.unwrap().code, "failed");
+}
