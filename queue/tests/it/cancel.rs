@@ -14,14 +14,14 @@ use crate::support::{
     until,
 };
 
-async fn cancel(stand: &Stand, id: JobId) -> Changed {
+pub(crate) async fn cancel(stand: &Stand, id: JobId) -> Changed {
     let mut tx = stand.tx().await;
     let changed = stand.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }
 
-async fn retry(stand: &Stand, id: JobId) -> Changed {
+pub(crate) async fn retry(stand: &Stand, id: JobId) -> Changed {
     let mut tx = stand.tx().await;
     let changed = stand.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
@@ -188,7 +188,7 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
             .id();
         stand.reaches(id, JobState::Running).await;
         let mut dam = stand.pool().begin().await.unwrap();
-        query("update queue.parcels set cancel = true where state = 'r'")
+        query("update queue.parcels set cancelling = array[1] where state = 'r'")
             .execute(&mut *dam)
             .await
             .unwrap();
@@ -300,7 +300,7 @@ async fn an_id_that_no_job_has_is_not_found() {
 }
 
 /// Changes the only job by `statement` in a transaction that stays open until somebody waits for it.
-async fn meanwhile(
+pub(crate) async fn meanwhile(
     stand: &Stand,
     statement: &'static str,
     act: impl Future<Output = Changed>,
@@ -331,13 +331,13 @@ async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment()
     assert_eq!(changed, Changed::Now(JobState::Running));
     assert_eq!(
         stand
-            .count("select count(*) from queue.parcels where cancel and token = 7")
+            .count("select count(*) from queue.parcels where cancelling is not null and token = 7")
             .await,
         1
     );
 
     let put_back =
-        "update queue.parcels set state = 'a', token = null, cancel = false, attempt = 0";
+        "update queue.parcels set state = 'a', token = null, cancelling = null, attempt = 0";
     let changed = meanwhile(&stand, put_back, cancel(&stand, id)).await;
     assert_eq!(changed, Changed::Now(JobState::Cancelled));
 

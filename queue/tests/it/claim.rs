@@ -31,16 +31,15 @@ async fn a_queues_concurrency_is_reached_and_never_exceeded() {
             }
         })
     });
-    for _ in 0..60 / 7 {
+    for round in 0..60 / 7 {
         until("seven run at once", async || {
             running.load(Ordering::SeqCst) == 7
         })
         .await;
-        let claimed = "select count(*) from queue.parcels where state = 'r'";
-        until("seven are claimed", async || {
-            stand.count(claimed).await == 7
-        })
-        .await;
+        if round == 0 {
+            // Nothing is known of the runs' length yet: nothing is claimed ahead.
+            assert_eq!(stand.jobs("r").await, 7);
+        }
         gate.add_permits(7);
     }
     gate.add_permits(60);
@@ -62,17 +61,14 @@ async fn a_queue_that_is_full_does_not_hold_back_another() {
     let worker = stand.work_as(
         options(&[("slow", 2), ("fast", 2)]),
         handler(async |run| {
-            if run.job.payload().get() == "0" && run.job.kind == "test.job" {
+            if run.job.payload().get() == "0" && &*run.job.kind == "test.job" {
                 std::future::pending::<()>().await;
             }
             Verdict::done()
         }),
     );
     until("the slow queue is full", async || {
-        stand
-            .count("select count(*) from queue.parcels where state = 'r'")
-            .await
-            == 2
+        stand.jobs("r").await == 2
     })
     .await;
     let fast = (0..50).map(|_| NewJob {

@@ -73,10 +73,8 @@ async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
     gate.permits.add_permits(10);
     worker.stop().await;
     assert_eq!(gate.ended.len(), 3);
-    let states = "select count(*) from queue.parcels where state = 'd' and attempt = 1";
-    assert_eq!(stand.count(states).await, 3);
-    let states = "select count(*) from queue.parcels where state = 'a' and attempt = 0";
-    assert_eq!(stand.count(states).await, 7);
+    assert_eq!(stand.jobs_at("d", 1).await, 3);
+    assert_eq!(stand.jobs_at("a", 0).await, 7);
     let closed = "select count(*) from queue.leases l join queue.workers w on w.id = l.worker_id
         where l.closed_at is not null and w.stopped_at is not null";
     assert_eq!(stand.count(closed).await, 1);
@@ -183,12 +181,7 @@ async fn a_worker_told_to_stop_before_it_has_begun_stops() {
     stand.enqueue(job()).await;
     let worker = stand.work(doing_nothing());
     worker.stop().await;
-    assert_eq!(
-        stand
-            .count("select count(*) from queue.parcels where state = 'r'")
-            .await,
-        0
-    );
+    assert_eq!(stand.jobs("r").await, 0);
 }
 
 #[tokio::test]
@@ -199,7 +192,7 @@ async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
     stand.reaches(first, JobState::Succeeded).await;
     // The next claim waits inside the database while the worker is told to stop.
     let mut dam = stand.pool().begin().await.unwrap();
-    query("lock table queue.queues in access exclusive mode")
+    query("lock table queue.leases in access exclusive mode")
         .execute(&mut *dam)
         .await
         .unwrap();
@@ -329,10 +322,5 @@ async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
     let next = stand.work_as(options(&[(QUEUE, 500)]), gate.handler());
     stand.is_quiet().await;
     next.stop().await;
-    assert_eq!(
-        stand
-            .count("select count(*) from queue.parcels where state = 'd'")
-            .await,
-        3000
-    );
+    assert_eq!(stand.jobs("d").await, 3000);
 }

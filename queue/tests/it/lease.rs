@@ -31,17 +31,14 @@ fn short(concurrency: u32) -> WorkerOptions {
 
 async fn running(stand: &Stand, jobs: i64) {
     until(&format!("{jobs} jobs run"), async || {
-        stand
-            .count("select count(*) from queue.parcels where state = 'r'")
-            .await
-            == jobs
+        stand.jobs("r").await == jobs
     })
     .await;
 }
 
 /// The worker dies without a word: nothing is put back, nothing closed. What it had asked of the
 /// database is over when this returns.
-async fn kill(stand: &Stand, worker: Working) {
+pub(crate) async fn kill(stand: &Stand, worker: Working) {
     worker.task.abort();
     soon("the worker dies", worker.task).await.unwrap_err();
     until("its statements end", async || {
@@ -60,7 +57,7 @@ async fn lose(stand: &Stand, jobs: u32) {
     expire(stand).await;
 }
 
-async fn expire(stand: &Stand) {
+pub(crate) async fn expire(stand: &Stand) {
     stand
         .execute("update queue.leases set expires_at = now() - interval '1 second' where closed_at is null")
         .await;
@@ -104,8 +101,7 @@ async fn eight_rescuers_at_once_take_each_job_back_once() {
         stand.count("select count(*) from queue.attempts").await,
         2500
     );
-    let ready = "select count(*) from queue.parcels where state = 'a' and attempt = 1";
-    assert_eq!(stand.count(ready).await, 2500);
+    assert_eq!(stand.jobs_at("a", 1).await, 2500);
     // A later look finds nothing more and closes the lease.
     assert_eq!(stand.engine.rescue().await.unwrap().jobs, 0);
     let open = "select count(*) from queue.leases where closed_at is null";

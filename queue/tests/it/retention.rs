@@ -74,9 +74,8 @@ async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
         removed,
         Removed {
             jobs: 3,
-            unique_keys: 0,
             workers: 1,
-            attempt_days: 0
+            ..Removed::default()
         }
     );
     let mut tx = stand.tx().await;

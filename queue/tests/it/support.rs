@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_queue::job::{Attempt, Enqueued, Job, JobError, JobState, NewJob, Trace};
+use harkara_queue::job::{Attempt, Enqueued, Job, JobError, JobState, Lane, NewJob, Trace};
 use harkara_queue::read;
 use harkara_queue::{Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions};
 use harkara_shared::backoff::{Backoff, Jitter};
@@ -134,6 +134,17 @@ impl Stand {
         query_scalar(sql).fetch_one(&self.pool()).await.unwrap()
     }
 
+    /// How many jobs are in one of these states, by their letters, however they are stored.
+    pub(crate) async fn jobs(&self, states: &str) -> i64 {
+        count_jobs(&self.pool(), states, None).await.unwrap()
+    }
+
+    /// How many of these have this attempt.
+    pub(crate) async fn jobs_at(&self, states: &str, attempt: i16) -> i64 {
+        let pool = self.pool();
+        count_jobs(&pool, states, Some(attempt)).await.unwrap()
+    }
+
     /// Runs a statement and says how many rows it touched.
     pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
         harkara_shared::database::query(sql)
@@ -158,6 +169,24 @@ impl Stand {
     pub(crate) fn work_as(&self, options: WorkerOptions, handler: Arc<dyn Handler>) -> Working {
         Working::start(self.engine.clone(), options, handler)
     }
+}
+
+/// Counts jobs by state and attempt: members that have not left their row, each once.
+pub(crate) async fn count_jobs(
+    pool: &PgPool,
+    states: &str,
+    attempt: Option<i16>,
+) -> Result<i64, sqlx::Error> {
+    query_scalar(
+        "select count(*) from queue.parcels p cross join lateral generate_series(1, p.n) i
+         where i <> all (coalesce(p.gone, '{}'))
+           and strpos($1, case when i = any (p.acked) then 'd' else p.state::text end) > 0
+           and p.attempt = coalesce($2, p.attempt)",
+    )
+    .bind(states)
+    .bind(attempt)
+    .fetch_one(pool)
+    .await
 }
 
 /// A worker at work in the background.
@@ -225,6 +254,8 @@ pub(crate) fn job() -> NewJob {
             jitter: Jitter::None,
         },
         unique: None,
+        lane: Lane::Default,
+        limits: Vec::new(),
         tags: Vec::new(),
         trace: Trace::default(),
     }

@@ -56,12 +56,7 @@ async fn done_keeps_the_result_and_enqueues_what_follows() {
     assert!(attempts[0].worker_id.is_some());
     stand.is_quiet().await;
     worker.stop().await;
-    assert_eq!(
-        stand
-            .count("select count(*) from queue.parcels where state = 'd'")
-            .await,
-        3
-    );
+    assert_eq!(stand.jobs("d").await, 3);
 }
 
 #[tokio::test]

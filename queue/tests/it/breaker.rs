@@ -1,0 +1,284 @@
+//! Breakers: a lane whose jobs fail one after another rests, then one job is tried.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use harkara_queue::job::{JobState, Lane, NewJob};
+use harkara_queue::settings::{Breaker, BreakerState, Change, LaneChange, LaneSettings};
+use harkara_queue::{Handler, Verdict};
+use tokio::sync::Semaphore;
+
+use crate::cancel::cancel;
+use crate::fleet::{Fleet, die, impatient, is_at_rest, named};
+use crate::support::{Log, QUEUE, Stand, doing_nothing, failed, handler, job, number, until};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(100);
+
+fn lane() -> Lane {
+    Lane::Named("a".to_owned())
+}
+
+/// A stand with a lane `a` that opens after three failures.
+async fn breaking(rest: Duration) -> Stand {
+    let stand = Stand::new().await;
+    let first = stand.enqueue(job()).await.id();
+    let worker = stand.work(doing_nothing());
+    stand.reaches(first, JobState::Succeeded).await;
+    worker.stop().await;
+    set_breaker(&stand, rest).await;
+    stand
+}
+
+async fn set_breaker(stand: &Stand, rest: Duration) {
+    let change = LaneChange {
+        breaker: Change::Set(Breaker { failures: 3, rest }),
+        ..LaneChange::default()
+    };
+    stand
+        .engine
+        .set_lane(stand.tenant, QUEUE, &lane(), &change)
+        .await
+        .unwrap();
+}
+
+async fn stands(stand: &Stand) -> LaneSettings {
+    let mut lanes = stand
+        .engine
+        .lane(stand.tenant, QUEUE, &lane())
+        .await
+        .unwrap();
+    lanes.pop().unwrap()
+}
+
+async fn becomes(stand: &Stand, state: BreakerState) {
+    until(&format!("the breaker is {state:?}"), async || {
+        stands(stand).await.breaker_state == state
+    })
+    .await;
+}
+
+/// The breaker is open and its rest over.
+async fn open(stand: &Stand) {
+    stand
+        .execute("update queue.lanes set breaker = 'o', failures = 3 where key = 'a'")
+        .await;
+}
+
+/// Jobs that die of their first failure.
+fn once(numbers: std::ops::Range<u64>) -> Vec<NewJob> {
+    let once = |number| NewJob {
+        max_attempts: 1,
+        ..named("a", number)
+    };
+    numbers.map(once).collect()
+}
+
+/// Fails or does well as `well` says, after a moment, so that nothing more is taken in hand.
+fn as_told(log: &Log<u64>, well: &Arc<AtomicBool>) -> Arc<dyn Handler> {
+    let (log, well) = (log.clone(), Arc::clone(well));
+    handler(move |run| {
+        log.write(number(&run));
+        let well = Arc::clone(&well);
+        async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            match well.load(Ordering::Relaxed) {
+                true => Verdict::done(),
+                false => failed("down"),
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_breaker_opens_after_so_many_failures_in_a_row_and_not_before() {
+    let stand = breaking(HOUR).await;
+    let log = Log::new();
+    let noted = log.clone();
+    let handler = handler(move |run| {
+        noted.write(number(&run));
+        async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            // Two failures, a success, and then failures only.
+            match number(&run) {
+                2 => Verdict::done(),
+                _ => failed("down"),
+            }
+        }
+    });
+    stand.enqueue_all(once(0..20)).await;
+    let fleet = Fleet::start(&stand, 1, 1, &handler);
+    becomes(&stand, BreakerState::Open).await;
+    let other = stand.enqueue(NewJob { ..named("b", 2) }).await.id();
+    stand.reaches(other, JobState::Succeeded).await;
+    tokio::time::sleep(MOMENT).await;
+    fleet.stop().await;
+    // What was claimed before the last failure was written is still run.
+    let mut log = log.read();
+    log.retain(|number| *number != 6);
+    assert_eq!(log, [0, 1, 2, 3, 4, 5, 2]);
+    let lane = stands(&stand).await;
+    assert!(lane.parked_until.unwrap() > stand.now().await + chrono::Duration::minutes(59));
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn one_job_is_tried_after_the_rest_and_tells_whether_the_lane_goes_on() {
+    let stand = breaking(Duration::from_millis(300)).await;
+    let (log, well) = (Log::new(), Arc::new(AtomicBool::new(false)));
+    stand.enqueue_all(once(0..30)).await;
+    let fleet = Fleet::start(&stand, 1, 1, &as_told(&log, &well));
+    log.holds(3).await;
+    becomes(&stand, BreakerState::Open).await;
+    // Tried and failed: it rests again each time, and one job is spent on it.
+    log.holds(5).await;
+    becomes(&stand, BreakerState::Open).await;
+    assert!(log.len() <= 6);
+    well.store(true, Ordering::Relaxed);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(stands(&stand).await.breaker_state, BreakerState::Closed);
+    assert_eq!(stands(&stand).await.failures, 0);
+    // After the three there may be one that was claimed before the breaker opened and ended a little
+    // after.
+    let runs = "select min(next - finished_at) >= interval '200 ms' from (
+            select finished_at, lead(started_at) over (order by started_at) as next
+            from queue.attempts order by started_at offset 3
+        ) r";
+    let rested: Option<bool> = harkara_shared::database::query_scalar(runs)
+        .fetch_one(&stand.pool())
+        .await
+        .unwrap();
+    assert_eq!(rested, Some(true));
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn three_workers_try_one_job_between_them() {
+    for well in [true, false] {
+        let stand = breaking(HOUR).await;
+        stand.enqueue_all(once(0..40)).await;
+        open(&stand).await;
+        let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
+        let (noted, gate) = (log.clone(), Arc::clone(&go));
+        let handler = handler(move |run| {
+            let (log, go) = (noted.clone(), Arc::clone(&gate));
+            async move {
+                if number(&run) < 100 {
+                    log.write(number(&run));
+                    go.acquire().await.unwrap().forget();
+                }
+                match well {
+                    true => Verdict::done(),
+                    false => failed("down"),
+                }
+            }
+        });
+        let fleet = Fleet::start(&stand, 3, 8, &handler);
+        log.holds(1).await;
+        becomes(&stand, BreakerState::HalfOpen).await;
+        let others = (100..130).map(|n| NewJob {
+            max_attempts: 1,
+            ..named("b", n)
+        });
+        for other in stand.enqueue_all(others.collect()).await {
+            until("other lanes go on", async || {
+                stand.state(other.id()).await.is_final()
+            })
+            .await;
+        }
+        tokio::time::sleep(MOMENT).await;
+        assert_eq!(log.read(), [0]);
+        go.add_permits(1);
+        if well {
+            log.holds(9).await;
+            becomes(&stand, BreakerState::Closed).await;
+            go.add_permits(39);
+            stand.is_quiet().await;
+        } else {
+            becomes(&stand, BreakerState::Open).await;
+            tokio::time::sleep(MOMENT).await;
+            assert_eq!(log.read(), [0]);
+            assert!(stands(&stand).await.parked_until.is_some());
+        }
+        fleet.stop().await;
+        is_at_rest(&stand).await;
+    }
+}
+
+/// Runs of the lane after one that never ends by itself.
+fn first_is_stuck(log: &Log<u64>) -> Arc<dyn Handler> {
+    let log = log.clone();
+    let runs = AtomicU32::new(0);
+    handler(move |run| {
+        log.write(number(&run));
+        let stuck = runs.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            if stuck {
+                std::future::pending::<()>().await;
+            }
+            Verdict::done()
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_trial_that_tells_nothing_lets_another_one_go() {
+    for fate in [
+        "put back",
+        "worker died",
+        "cancelled",
+        "cancelled and its worker died",
+    ] {
+        // One job alone, and the last of two in one row.
+        for shared in [false, true] {
+            let stand = breaking(HOUR).await;
+            let jobs = stand.enqueue_all(once(0..if shared { 2 } else { 1 })).await;
+            let trial = jobs.last().unwrap().id();
+            if shared {
+                cancel(&stand, jobs[0].id()).await;
+            }
+            stand
+                .enqueue_all(
+                    once(10..20)
+                        .into_iter()
+                        .map(|j| NewJob { priority: 9, ..j })
+                        .collect(),
+                )
+                .await;
+            open(&stand).await;
+            let log = Log::new();
+            let handler = first_is_stuck(&log);
+            let worker = stand.work_as(impatient(8), Arc::clone(&handler));
+            log.holds(1).await;
+            match fate {
+                "put back" => worker.stop().await,
+                "worker died" => die(&stand, worker).await,
+                "cancelled" => {
+                    cancel(&stand, trial).await;
+                    stand.reaches(trial, JobState::Cancelled).await;
+                    worker.stop().await;
+                }
+                _ => {
+                    worker.task.abort();
+                    worker.task.await.unwrap_err();
+                    let mut tx = stand.tx().await;
+                    stand.engine.cancel(&mut tx, trial).await.unwrap();
+                    tx.commit().await.unwrap();
+                    stand
+                        .execute(
+                            "update queue.leases set expires_at = now() where closed_at is null",
+                        )
+                        .await;
+                }
+            }
+            let fleet = Fleet::start(&stand, 3, 8, &handler);
+            stand.is_quiet().await;
+            fleet.stop().await;
+            let lane = stands(&stand).await;
+            assert_eq!(lane.breaker_state, BreakerState::Closed, "{fate}, {shared}");
+            is_at_rest(&stand).await;
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Fairness: who gets the free places of workers, told by the order of runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_queue::job::{NewJob, Unique};
+use harkara_queue::settings::{Change, LaneChange, TenantChange};
+use harkara_queue::{Handler, Verdict};
+use harkara_shared::id::TenantId;
+use tokio::sync::{Barrier, Semaphore};
+
+use crate::fleet::{Fleet, is_at_rest, jobs_in, named};
+use crate::support::{Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, until};
+
+/// What a run takes: so long that a worker has few jobs in hand that wait for a place, for within these
+/// lanes take turns without a weight.
+async fn work() {
+    tokio::time::sleep(Duration::from_millis(4)).await;
+}
+
+/// Notes whose runs they are, in their order.
+fn noting(log: &Log<TenantId>) -> Arc<dyn Handler> {
+    let log = log.clone();
+    handler(move |run| {
+        log.write(run.job.tenant);
+        async {
+            work().await;
+            Verdict::done()
+        }
+    })
+}
+
+/// Jobs that lie in rows of their own.
+fn singles(jobs: u64) -> Vec<NewJob> {
+    let single = |number| NewJob {
+        unique: Some(Unique {
+            key: format!("{number}"),
+            hold: None,
+        }),
+        ..numbered(number)
+    };
+    (0..jobs).map(single).collect()
+}
+
+/// Lanes and tenants are known, and nothing was served.
+async fn fresh(tenants: usize) -> (Stand, Vec<TenantId>) {
+    let stand = Stand::new().await;
+    let tenants: Vec<_> = (0..tenants).map(|_| TenantId::new()).collect();
+    for tenant in &tenants {
+        stand.enqueue_for(*tenant, vec![job()]).await;
+    }
+    let worker = stand.work(doing_nothing());
+    stand.is_quiet().await;
+    worker.stop().await;
+    stand.execute("delete from queue.shares").await;
+    (stand, tenants)
+}
+
+fn runs_of(tenant: TenantId, runs: &[TenantId]) -> usize {
+    runs.iter().filter(|of| **of == tenant).count()
+}
+
+#[tokio::test]
+async fn tenants_are_served_by_their_weights() {
+    let (stand, tenants) = fresh(2).await;
+    let heavy = TenantChange {
+        weight: Change::Set(3),
+        ..TenantChange::default()
+    };
+    stand.engine.set_tenant(tenants[0], &heavy).await.unwrap();
+    for tenant in &tenants {
+        stand.enqueue_for(*tenant, singles(800)).await;
+    }
+    let log = Log::new();
+    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
+    stand.is_quiet().await;
+    worker.stop().await;
+    let runs = log.read();
+    for end in [400, 800] {
+        let heavy = runs_of(tenants[0], &runs[..end]);
+        let due = end * 3 / 4;
+        assert!(
+            heavy.abs_diff(due) <= end / 8,
+            "{heavy} of the first {end} runs for three of four shares"
+        );
+    }
+}
+
+#[tokio::test]
+async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
+    let (stand, tenants) = fresh(2).await;
+    let log: Log<(TenantId, u64)> = Log::new();
+    let keys = ["heavy", "light", "light too"];
+    for (lane, key) in (0..).zip(keys) {
+        for batch in 0..60 {
+            // Parcels of ten jobs, told apart by their priority.
+            let jobs = (0..10).map(|_| NewJob {
+                priority: u8::try_from(batch % 10).unwrap(),
+                ..named(key, lane)
+            });
+            stand.enqueue_for(tenants[0], jobs.collect()).await;
+        }
+    }
+    stand.enqueue_for(tenants[1], singles(1000)).await;
+    let heavy = LaneChange {
+        weight: Change::Set(2),
+        ..LaneChange::default()
+    };
+    let lane = harkara_queue::job::Lane::Named("heavy".to_owned());
+    stand
+        .engine
+        .set_lane(tenants[0], QUEUE, &lane, &heavy)
+        .await
+        .unwrap();
+    let noted = log.clone();
+    let handler = handler(move |run| {
+        noted.write((run.job.tenant, number(&run)));
+        async {
+            work().await;
+            Verdict::done()
+        }
+    });
+    let worker = Fleet::start(&stand, 1, 8, &handler);
+    stand.is_quiet().await;
+    worker.stop().await;
+    let runs = &log.read()[..1000];
+    let first: Vec<u64> = runs
+        .iter()
+        .filter(|(tenant, _)| *tenant == tenants[0])
+        .map(|(_, lane)| *lane)
+        .collect();
+    assert!(first.len().abs_diff(500) <= 100, "{} of 1000", first.len());
+    let share = |lane| first.iter().filter(|of| **of == lane).count() * 100 / first.len();
+    let shares = [share(0), share(1), share(2)];
+    for (share, due) in shares.iter().zip([50, 25, 25]) {
+        assert!(share.abs_diff(due) <= 10, "{shares:?} percent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thousand() {
+    let (stand, tenants) = fresh(2).await;
+    stand
+        .enqueue_for(tenants[0], (0..500).map(numbered).collect())
+        .await;
+    // 399 rows more like the one of 500 jobs.
+    let more = "insert into queue.parcels (lane, run_at, created_at, queue, tenant, kind, priority,
+            max_attempts, n, state, body)
+        select lane, run_at, created_at, queue, tenant, kind, priority, max_attempts, n, state, body
+        from queue.parcels, generate_series(1, 399)
+        where state = 'a'";
+    assert_eq!(stand.execute(more).await, 399);
+    stand.enqueue_for(tenants[1], vec![job()]).await;
+    assert_eq!(jobs_in(&stand, "a").await, 200_001);
+    let log = Log::new();
+    let noted = log.clone();
+    let handler = handler(move |run| {
+        noted.write(run.job.tenant);
+        async { Verdict::done() }
+    });
+    // One worker: what several have begun at the same moment has no order.
+    let fleet = Fleet::start(&stand, 1, 8, &handler);
+    log.holds(600).await;
+    // And one that comes later: before what is in hand or taken meanwhile, and nothing more.
+    let so_far = log.len();
+    stand.enqueue_for(tenants[1], vec![job()]).await;
+    until("the second one ran", async || {
+        runs_of(tenants[1], &log.read()) == 2
+    })
+    .await;
+    let runs = log.read();
+    for worker in &fleet.0 {
+        worker.tell();
+    }
+    fleet.stop().await;
+    let places: Vec<_> = (0..runs.len())
+        .filter(|place| runs[*place] == tenants[1])
+        .collect();
+    assert!(places[0] < 8 * 2, "it was number {}", places[0]);
+    let ahead = places[1].saturating_sub(so_far);
+    assert!(ahead < 3 * (2048 + 500), "{ahead} were before it");
+}
+
+#[tokio::test]
+async fn whole_parcels_and_singles_even_out() {
+    let (stand, tenants) = fresh(2).await;
+    for _ in 0..6 {
+        stand
+            .enqueue_for(tenants[0], (0..500).map(numbered).collect())
+            .await;
+    }
+    stand.enqueue_for(tenants[1], singles(3000)).await;
+    let log = Log::new();
+    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
+    stand.is_quiet().await;
+    worker.stop().await;
+    let runs = log.read();
+    for end in [1500, 3000, 4500] {
+        let packed = runs_of(tenants[0], &runs[..end]);
+        assert!(
+            packed.abs_diff(end / 2) <= 500,
+            "{packed} of the first {end} runs came from parcels"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_started_anew_knows_what_was_served_before() {
+    let (stand, tenants) = fresh(2).await;
+    for tenant in &tenants {
+        stand.enqueue_for(*tenant, singles(1000)).await;
+    }
+    let served = "insert into queue.shares (queue, tenant, served)
+        select l.queue, l.tenant, case when l.tenant = 1 then 1000300 else 1000000 end
+        from queue.lanes l union all select 1, 0, 1000000";
+    stand.execute(served).await;
+    let log = Log::new();
+    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
+    stand.is_quiet().await;
+    worker.stop().await;
+    let runs = log.read();
+    let first = runs_of(tenants[0], &runs[..300]);
+    assert!(
+        first <= 50,
+        "{first} of 300 for the one that had been ahead"
+    );
+    let then = runs_of(tenants[0], &runs[400..800]);
+    assert!(then.abs_diff(200) <= 60, "{then} of the next 400");
+}
+
+#[tokio::test]
+async fn nobody_gains_by_having_had_nothing_to_do_when_a_worker_is_started_anew() {
+    let (stand, tenants) = fresh(3).await;
+    for tenant in &tenants {
+        stand.enqueue_for(*tenant, singles(600)).await;
+    }
+    // The first was served much until just now, the second little and long ago, the third never.
+    let served = "insert into queue.shares (queue, tenant, served)
+        select l.queue, l.tenant, case when l.tenant = 1 then 1000000 else 10 end
+        from queue.lanes l where l.tenant < 3
+        union all select 1, 0, 1000000";
+    stand.execute(served).await;
+    let log = Log::new();
+    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
+    stand.is_quiet().await;
+    worker.stop().await;
+    let runs = log.read();
+    for tenant in tenants {
+        let runs = runs_of(tenant, &runs[..900]);
+        assert!(runs.abs_diff(300) <= 60, "{runs} of 900 for one of three");
+    }
+}
+
+#[tokio::test]
+async fn workers_that_come_and_go_serve_two_tenants_alike() {
+    let (stand, tenants) = fresh(2).await;
+    for tenant in &tenants {
+        stand.enqueue_for(*tenant, singles(1500)).await;
+    }
+    let log = Log::new();
+    let handler = noting(&log);
+    for round in 1..6 {
+        let fleet = Fleet::start(&stand, 2, 4, &handler);
+        log.holds(round * 200).await;
+        fleet.stop().await;
+    }
+    let runs = log.read();
+    let first = runs_of(tenants[0], &runs);
+    if runs.len() < 2500 {
+        let due = runs.len() / 2;
+        assert!(first.abs_diff(due) <= due / 4, "{first} of {}", runs.len());
+    }
+}
+
+#[tokio::test]
+async fn one_busy_tenant_alone_has_every_place_of_every_worker() {
+    let (stand, tenants) = fresh(3).await;
+    let together = Arc::new(Barrier::new(24));
+    let handler = handler(move |_| {
+        let together = Arc::clone(&together);
+        async move {
+            together.wait().await;
+            Verdict::done()
+        }
+    });
+    stand.enqueue_for(tenants[0], singles(24)).await;
+    let fleet = Fleet::start(&stand, 3, 8, &handler);
+    stand.is_quiet().await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_do_not_wait_in_one_workers_hand_while_another_has_places() {
+    let stand = Stand::new().await;
+    let (quick, go) = (Log::new(), Arc::new(Semaphore::new(0)));
+    let (noted, gate) = (quick.clone(), Arc::clone(&go));
+    let handler = handler(move |run| {
+        let (quick, go) = (noted.clone(), Arc::clone(&gate));
+        async move {
+            match number(&run) {
+                1 => go.acquire().await.unwrap().forget(),
+                _ => quick.write(number(&run)),
+            }
+            Verdict::done()
+        }
+    });
+    // All short at first, so that many are taken in hand; then two long ones hold both places.
+    let jobs = [vec![0; 300], vec![1; 2], vec![2; 100]].concat();
+    stand
+        .enqueue_all(jobs.into_iter().map(numbered).collect())
+        .await;
+    let one = Fleet::start(&stand, 1, 2, &handler);
+    quick.holds(300).await;
+    until("both places are taken", async || {
+        jobs_in(&stand, "r").await >= 2
+    })
+    .await;
+    let other = Fleet::start(&stand, 1, 2, &handler);
+    quick.holds(400).await;
+    go.add_permits(2);
+    stand.is_quiet().await;
+    assert_eq!(quick.len(), 400);
+    let used = "select count(*) from queue.parcels
+        where attempt <> 1 and cardinality(body) > 0";
+    assert_eq!(stand.count(used).await, 0);
+    one.stop().await;
+    other.stop().await;
+    is_at_rest(&stand).await;
+}

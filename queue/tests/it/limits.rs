@@ -1,0 +1,490 @@
+//! Limits: how many start in a time and how many run at once, exactly, for all workers together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use harkara_queue::job::{JobState, Lane, LimitUse, NewJob, Unique};
+use harkara_queue::settings::{Change, LaneChange, LimitChange, Rate, TenantChange};
+use harkara_queue::{Handler, Run, Verdict};
+use harkara_shared::database::{query, query_as, query_scalar};
+use rand::RngExt;
+
+use crate::fleet::{Fleet, is_at_rest, limited, named};
+use crate::support::{
+    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, until,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn rate(count: u32, per: Duration, burst: u32) -> LimitChange {
+    LimitChange::rate(Rate { count, per, burst })
+}
+
+fn max_running(most: u32) -> LimitChange {
+    LimitChange {
+        max_running: Change::Set(most),
+        ..LimitChange::default()
+    }
+}
+
+fn of_tenant(limit: LimitChange) -> TenantChange {
+    TenantChange {
+        limit,
+        ..TenantChange::default()
+    }
+}
+
+fn of_key(key: &str, limit: LimitChange) -> TenantChange {
+    TenantChange {
+        limits: [(key.to_owned(), limit)].into(),
+        ..TenantChange::default()
+    }
+}
+
+fn of_lane(limit: LimitChange) -> LaneChange {
+    LaneChange {
+        limit,
+        ..LaneChange::default()
+    }
+}
+
+/// A stand whose queue and tenant are known, so that they can be limited before there is work.
+async fn known() -> Stand {
+    let stand = Stand::new().await;
+    let first = stand.enqueue(job()).await.id();
+    let worker = stand.work(doing_nothing());
+    stand.reaches(first, JobState::Succeeded).await;
+    worker.stop().await;
+    stand
+}
+
+/// Long enough for a worker to do what it should not.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(250)).await;
+}
+
+/// Notes when each run was claimed, by the database's clock.
+fn noting_starts(log: &Log<DateTime<Utc>>) -> Arc<dyn Handler> {
+    let log = log.clone();
+    handler(move |run| {
+        log.write(run.job.started_at);
+        async { Verdict::done() }
+    })
+}
+
+/// The most of these starts that lie in one window.
+fn most_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
+    let mut starts = starts.to_vec();
+    starts.sort();
+    let end = |from: usize| starts.partition_point(|one| *one < starts[from] + window);
+    (0..starts.len())
+        .map(|from| end(from) - from)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Jobs wait in one parcel when the limit comes after them, in parcels of a burst when it was there
+/// before.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_workers_together_start_no_more_than_rate_and_burst_and_no_less_than_the_rate() {
+    for packed_before in [true, false] {
+        let stand = known().await;
+        let jobs: Vec<NewJob> = (0..150).map(numbered).collect();
+        if packed_before {
+            stand.enqueue_all(jobs.clone()).await;
+        }
+        let limit = of_tenant(rate(50, Duration::from_secs(1), 5));
+        stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
+        if !packed_before {
+            stand.enqueue_all(jobs).await;
+        }
+        let starts = Log::new();
+        let fleet = Fleet::start(&stand, 3, 16, &noting_starts(&starts));
+        stand.is_quiet().await;
+        fleet.stop().await;
+        let starts = starts.read();
+        assert_eq!(starts.len(), 150);
+        for (window, most) in [(1000, 55), (500, 30), (100, 10)] {
+            let found = most_within(&starts, TimeDelta::milliseconds(window));
+            assert!(found <= most, "{found} starts in {window} ms");
+        }
+        let (first, last) = (starts.iter().min().unwrap(), starts.iter().max().unwrap());
+        let took = (*last - *first).num_milliseconds();
+        assert!((2880..12_000).contains(&took), "{took} ms for 2900");
+        is_at_rest(&stand).await;
+    }
+}
+
+const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
+
+/// The claim alone, on a clock that is moved on by moving back the gate's.
+#[tokio::test]
+async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
+    let stand = known().await;
+    let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
+    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
+    stand.enqueue_all((0..500).map(numbered).collect()).await;
+    stand
+        .execute(
+            "insert into queue.leases (worker_id, expires_at)
+             select w.id, now() + interval '1 hour' from queue.workers w, generate_series(1, 2)",
+        )
+        .await;
+    let leases: Vec<i64> =
+        query_scalar("select id from queue.leases where closed_at is null order by id")
+            .fetch_all(&stand.pool())
+            .await
+            .unwrap();
+    let mut moved = TimeDelta::zero();
+    let mut starts = Vec::new();
+    let mut turns: usize = 0;
+    while starts.len() < 500 {
+        turns += 1;
+        assert!(turns < 5000);
+        let claimed: Vec<(Option<i16>, Option<DateTime<Utc>>)> = query_as(
+            "select t.n, t.started_at
+             from queue.lanes l, queue.take(1, $1, $2, array[l.id], '{8}', '{8}', 8, 0, true) t",
+        )
+        .bind(leases[turns % leases.len()])
+        .bind(i64::try_from(turns).unwrap())
+        .fetch_all(&stand.pool())
+        .await
+        .unwrap();
+        for (jobs, at) in claimed {
+            if let (Some(jobs), Some(at)) = (jobs, at) {
+                starts.extend((0..jobs).map(|_| at + moved));
+            }
+        }
+        let step = TimeDelta::milliseconds(match rand::rng().random_range(0..20) {
+            0 => 30_000,
+            _ => rand::rng().random_range(1..2500),
+        });
+        moved += step;
+        query("update queue.gates set rate_tat = rate_tat - $1 * interval '1 millisecond'")
+            .bind(step.num_milliseconds())
+            .execute(&stand.pool())
+            .await
+            .unwrap();
+    }
+    assert!(most_within(&starts, TimeDelta::seconds(60)) <= 33);
+    assert!(most_within(&starts, TimeDelta::seconds(2)) <= 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes: the rate is by the minute"]
+async fn a_free_tenant_beside_three_workers_starts_33_jobs_in_any_minute_at_most() {
+    let stand = known().await;
+    let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
+    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
+    stand.enqueue_all((0..500).map(numbered).collect()).await;
+    let starts = Log::new();
+    let fleet = Fleet::start(&stand, 3, 16, &noting_starts(&starts));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    fleet.stop().await;
+    let starts = starts.read();
+    assert!(most_within(&starts, TimeDelta::seconds(60)) <= 33);
+    assert!((55..=63).contains(&starts.len()), "{} starts", starts.len());
+    assert_eq!(stand.count("select count(*) from queue.attempts").await, 0);
+}
+
+/// How many starts, of six minutes each, the tenant and its limit were charged more than the queue.
+async fn charged_more(stand: &Stand) -> (i64, i64) {
+    query_as(
+        "select ((extract(epoch from t.rate_tat - q.rate_tat)) / 360)::int8,
+            ((extract(epoch from k.rate_tat - q.rate_tat)) / 360)::int8
+         from queue.gates q, queue.gates t, queue.gates k
+         where q.tenant is null and t.tenant is not null and t.key is null and k.key is not null
+            and mod(extract(epoch from t.rate_tat - q.rate_tat), 360) = 0
+            and mod(extract(epoch from k.rate_tat - q.rate_tat), 360) = 0",
+    )
+    .fetch_one(&stand.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
+    let stand = known().await;
+    let engine = &stand.engine;
+    let most = |change| LimitChange {
+        max_running: Change::Set(1000),
+        ..change
+    };
+    engine
+        .set_queue(QUEUE, &most(rate(10, HOUR, 100)))
+        .await
+        .unwrap();
+    let tenant = of_tenant(most(rate(10, HOUR, 50)));
+    engine.set_tenant(stand.tenant, &tenant).await.unwrap();
+    let key = of_key("crm", most(rate(10, HOUR, 32)));
+    engine.set_tenant(stand.tenant, &key).await.unwrap();
+    stand
+        .enqueue_all((0..80).map(|n| limited("crm", 3, n)).collect())
+        .await;
+    let runs = Log::new();
+    let fleet = Fleet::start(&stand, 3, 32, &noting_starts(&runs));
+    // 32 / 3, although queue and tenant would let more through.
+    runs.holds(10).await;
+    pause().await;
+    assert_eq!(runs.len(), 10);
+    assert_eq!(charged_more(&stand).await, (0, 20));
+    // The tenant's 50 are full with 40 more that name no limit.
+    stand.enqueue_all((0..60).map(numbered).collect()).await;
+    runs.holds(50).await;
+    pause().await;
+    assert_eq!(runs.len(), 50);
+    assert_eq!(charged_more(&stand).await, (0, -20));
+    engine
+        .set_tenant(stand.tenant, &of_tenant(LimitChange::removal()))
+        .await
+        .unwrap();
+    // The 20 that are left of those; and of the others none, for their own limit is full.
+    runs.holds(70).await;
+    pause().await;
+    assert_eq!(runs.len(), 70);
+    engine
+        .set_tenant(stand.tenant, &of_key("crm", LimitChange::removal()))
+        .await
+        .unwrap();
+    // The queue's 100.
+    runs.holds(100).await;
+    pause().await;
+    fleet.stop().await;
+    assert_eq!(runs.len(), 100);
+    assert_eq!(
+        stand
+            .count("select count(*) from queue.parcels where state = 'a' and attempt > 0")
+            .await,
+        0
+    );
+    is_at_rest(&stand).await;
+}
+
+/// How many run at once, by name, and the most that ever did.
+#[derive(Clone, Default)]
+struct Together(Arc<Mutex<HashMap<String, (u32, u32)>>>);
+
+impl Together {
+    fn begin(&self, names: &[&str]) {
+        let mut all = self.0.lock().unwrap();
+        for name in names {
+            let (now, most) = all.entry((*name).to_owned()).or_default();
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+    }
+
+    fn end(&self, names: &[&str]) {
+        for name in names {
+            if let Some((now, _)) = self.0.lock().unwrap().get_mut(*name) {
+                *now -= 1;
+            }
+        }
+    }
+
+    fn most(&self, name: &str) -> u32 {
+        self.0
+            .lock()
+            .unwrap()
+            .get(name)
+            .map_or(0, |(_, most)| *most)
+    }
+}
+
+/// The lanes of a run, by its number.
+fn names_of(run: &Run) -> [&'static str; 3] {
+    match number(run) {
+        1 => ["queue", "tenant", "narrow"],
+        2 => ["queue", "tenant", "wide"],
+        3 => ["queue", "tenant", "crm"],
+        _ => ["queue", "other", "other lane"],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
+    let stand = known().await;
+    let engine = &stand.engine;
+    let other = harkara_shared::id::TenantId::new();
+    engine.set_queue(QUEUE, &max_running(9)).await.unwrap();
+    for change in [of_tenant(max_running(6)), of_key("crm", max_running(3))] {
+        engine.set_tenant(stand.tenant, &change).await.unwrap();
+    }
+    let narrow = Lane::Named("narrow".to_owned());
+    engine
+        .set_lane(stand.tenant, QUEUE, &narrow, &of_lane(max_running(2)))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let jobs =
+            (0..40).flat_map(|_| [named("narrow", 1), named("wide", 2), limited("crm", 1, 3)]);
+        stand.enqueue_all(jobs.collect()).await;
+        stand.enqueue_for(other, vec![numbered(4); 40]).await;
+    }
+    let together = Together::default();
+    let seen = together.clone();
+    let handler = handler(move |run| {
+        let together = seen.clone();
+        async move {
+            together.begin(&names_of(&run));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            together.end(&names_of(&run));
+            match rand::rng().random_range(0..20) {
+                0 => Verdict::Retry {
+                    error: crate::support::error("chance"),
+                    after: Some(Duration::ZERO),
+                },
+                _ => Verdict::done(),
+            }
+        }
+    });
+    let fleet = Fleet::start(&stand, 3, 16, &handler);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    for (name, cap) in [("queue", 9), ("tenant", 6), ("narrow", 2), ("crm", 3)] {
+        assert_eq!(together.most(name), cap, "{name}");
+    }
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_limited_job_uses_no_attempt_and_nothing_is_written_while_it_waits() {
+    let stand = known().await;
+    let limit = of_tenant(rate(1, HOUR, 1));
+    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
+    stand.enqueue_all((0..50).map(numbered).collect()).await;
+    stand
+        .enqueue_all((0..50).map(|n| named("a", n)).collect())
+        .await;
+    let starts = Log::new();
+    let fleet = Fleet::start(&stand, 3, 8, &noting_starts(&starts));
+    starts.holds(1).await;
+    until("the one is settled", async || {
+        stand
+            .count("select count(*) from queue.parcels where state = 'r'")
+            .await
+            == 0
+    })
+    .await;
+    let rows = "select hashtext(string_agg(x, ';' order by x))::int8 from (
+            select 'p' || ctid::text || xmin::text as x from queue.parcels
+            union all select 'g' || ctid::text || xmin::text from queue.gates
+            union all select 'l' || ctid::text || xmin::text from queue.lanes
+            union all select 'a' || ctid::text || xmin::text from queue.attempts
+        ) x";
+    let before = stand.count(rows).await;
+    // More than one poll.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(stand.count(rows).await, before);
+    assert_eq!(starts.len(), 1);
+    let used = "select count(*) from queue.parcels where state = 'a' and attempt + deferrals > 0";
+    assert_eq!(stand.count(used).await, 0);
+    fleet.stop().await;
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_job_that_costs_more_than_the_burst_waits_for_a_gate_at_rest_and_then_starts() {
+    let stand = known().await;
+    let key = of_key("crm", rate(100, Duration::from_secs(10), 2));
+    stand.engine.set_tenant(stand.tenant, &key).await.unwrap();
+    let jobs: Vec<NewJob> = (0..4).map(|n| limited("crm", 5, n)).collect();
+    stand.enqueue_all(jobs).await;
+    let starts = Log::new();
+    let fleet = Fleet::start(&stand, 3, 8, &noting_starts(&starts));
+    stand.is_quiet().await;
+    fleet.stop().await;
+    let mut starts = starts.read();
+    starts.sort();
+    for pair in starts.windows(2) {
+        let apart = (pair[1] - pair[0]).num_milliseconds();
+        assert!((490..5000).contains(&apart), "{apart} ms");
+    }
+}
+
+#[tokio::test]
+async fn three_limits_at_once_are_all_charged() {
+    let stand = known().await;
+    for (key, burst) in [("a", 7), ("b", 5), ("c", 12)] {
+        let change = of_key(key, rate(1, HOUR, burst));
+        stand
+            .engine
+            .set_tenant(stand.tenant, &change)
+            .await
+            .unwrap();
+    }
+    let jobs = (0..20).map(|n| NewJob {
+        limits: [("a", 1), ("b", 1), ("c", 3)]
+            .map(|(key, cost)| LimitUse {
+                key: key.to_owned(),
+                cost,
+            })
+            .into(),
+        ..numbered(n)
+    });
+    stand.enqueue_all(jobs.collect()).await;
+    let starts = Log::new();
+    let fleet = Fleet::start(&stand, 2, 8, &noting_starts(&starts));
+    starts.holds(4).await;
+    // Of b one is left, of a three, of c none.
+    let rest = (0..9).map(|n| limited(["a", "b", "c"][n % 3], 1, 0));
+    stand.enqueue_all(rest.collect()).await;
+    starts.holds(8).await;
+    pause().await;
+    fleet.stop().await;
+    assert_eq!(starts.len(), 8);
+}
+
+#[tokio::test]
+async fn a_settlement_that_waits_for_a_neighbours_key_holds_no_gate_all_the_while() {
+    let stand = known().await;
+    stand
+        .engine
+        .set_tenant(stand.tenant, &of_tenant(max_running(4)))
+        .await
+        .unwrap();
+    let keyed = NewJob {
+        unique: Some(Unique {
+            key: "a".to_owned(),
+            hold: None,
+        }),
+        ..job()
+    };
+    let mut open = stand.tx().await;
+    let neighbours = stand.engine.enqueue(&mut open, stand.tenant, keyed.clone());
+    let neighbours = neighbours.await.unwrap().id();
+    let follow = keyed.clone();
+    let followed = stand.work(handler(move |run| {
+        let then = match number(&run) {
+            1 => vec![follow.clone()],
+            _ => Vec::new(),
+        };
+        async { Verdict::Done { result: None, then } }
+    }));
+    let waiting = stand.enqueue(numbered(1)).await.id();
+    until("the settlement waits", async || {
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        stand.count(waits).await > 0
+    })
+    .await;
+    // Passes the same gate, in another worker.
+    let other = NewJob {
+        queue: "other".to_owned(),
+        ..job()
+    };
+    let other = stand.enqueue(other).await.id();
+    let worker = stand.work_as(options(&[("other", 4)]), doing_nothing());
+    stand.reaches(other, JobState::Succeeded).await;
+    drop(open);
+    stand.reaches(waiting, JobState::Succeeded).await;
+    stand.is_quiet().await;
+    followed.stop().await;
+    worker.stop().await;
+    let mut tx = stand.tx().await;
+    let gone = harkara_queue::read::job(&mut tx, neighbours).await.unwrap();
+    assert!(gone.is_none());
+    is_at_rest(&stand).await;
+}

@@ -1,0 +1,464 @@
+//! Ordered lanes: one job after another, whatever becomes of the first.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use harkara_queue::job::{AttemptOutcome, JobState, NewJob, Unique};
+use harkara_queue::{Handler, Run, Verdict, WorkerOptions};
+use harkara_shared::backoff::{Backoff, Jitter};
+use harkara_shared::id::JobId;
+use rand::RngExt;
+use tokio::sync::Barrier;
+
+use crate::cancel::cancel;
+use crate::fleet::{Fleet, die, for_ever, is_at_rest, ordered};
+use crate::support::{Log, QUEUE, Stand, error, failed, handler, number, options, soon, until};
+
+/// A job whose second run comes in an hour.
+fn hardly_again(key: &str, number: u64) -> NewJob {
+    NewJob {
+        backoff: Backoff {
+            base: Duration::from_secs(3600),
+            factor: 1.0,
+            max: Duration::from_secs(3600),
+            jitter: Jitter::None,
+        },
+        ..ordered(key, number)
+    }
+}
+
+/// Notes each run; the job with number 0 ends as `first` says, all others well.
+fn first_ends<F, Fut>(log: &Log<u64>, first: F) -> Arc<dyn Handler>
+where
+    F: Fn(Run) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Verdict> + Send + 'static,
+{
+    let (log, first) = (log.clone(), Arc::new(first));
+    handler(move |run| {
+        let (log, first) = (log.clone(), Arc::clone(&first));
+        async move {
+            log.write(number(&run));
+            match number(&run) {
+                0 => first(run).await,
+                _ => Verdict::done(),
+            }
+        }
+    })
+}
+
+/// Three jobs of one lane, the first of which has no second run before an hour.
+async fn three(stand: &Stand) -> Vec<JobId> {
+    let jobs = (0..3).map(|number| hardly_again("a", number)).collect();
+    let answers = stand.enqueue_all(jobs).await;
+    answers.iter().map(|answer| answer.id()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_are() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let noted = log.clone();
+    let handler = handler(move |run| {
+        let log = noted.clone();
+        async move {
+            log.write((number(&run), "begin"));
+            for _ in 0..number(&run) % 5 {
+                tokio::task::yield_now().await;
+            }
+            log.write((number(&run), "end"));
+            Verdict::done()
+        }
+    });
+    let fleet = Fleet::start(&stand, 3, 16, &handler);
+    // In calls of their own, in one call, and beside each other; the number tells lane and place.
+    for batch in 0..6 {
+        let jobs = (0..4).flat_map(|lane| {
+            let key = format!("lane {lane}");
+            (batch * 8..batch * 8 + 8).map(move |place| ordered(&key, lane * 1000 + place))
+        });
+        stand.enqueue_all(jobs.collect()).await;
+    }
+    stand.is_quiet().await;
+    fleet.stop().await;
+    for lane in 0..4 {
+        let lines = log.read().into_iter();
+        let of_lane: Vec<_> = lines.filter(|(number, _)| number / 1000 == lane).collect();
+        let expected: Vec<_> = (lane * 1000..lane * 1000 + 48)
+            .flat_map(|number| [(number, "begin"), (number, "end")])
+            .collect();
+        assert_eq!(of_lane, expected);
+    }
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn priority_and_due_time_go_before_the_order_of_enqueue() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let urgent = NewJob {
+        priority: 0,
+        ..ordered("a", 2)
+    };
+    let early = NewJob {
+        run_at: Some(stand.now().await - chrono::Duration::minutes(1)),
+        ..ordered("a", 1)
+    };
+    stand
+        .enqueue_all(vec![ordered("a", 3), early, urgent])
+        .await;
+    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), [2, 1, 3]);
+}
+
+#[tokio::test]
+async fn jobs_with_and_without_a_unique_key_keep_the_order_of_their_call() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let keyed = |number: u64| NewJob {
+        unique: Some(Unique {
+            key: format!("{number}"),
+            hold: None,
+        }),
+        ..ordered("a", number)
+    };
+    let jobs = (1..21).map(|number| match number % 3 {
+        0 => keyed(number),
+        _ => ordered("a", number),
+    });
+    stand.enqueue_all(jobs.collect()).await;
+    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), (1..21).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let turns = AtomicU32::new(0);
+    let wait = Duration::from_millis(60);
+    let handler = first_ends(&log, move |_| {
+        let turn = turns.fetch_add(1, Ordering::Relaxed);
+        async move {
+            match turn {
+                0 => failed("again"),
+                1 => Verdict::Snooze {
+                    wait,
+                    reason: error("later"),
+                },
+                2 => Verdict::RateLimited {
+                    wait,
+                    reason: error("slowly"),
+                },
+                3 => Verdict::Retry {
+                    error: error("again"),
+                    after: Some(wait),
+                },
+                _ => Verdict::done(),
+            }
+        }
+    });
+    let fleet = Fleet::start(&stand, 3, 8, &handler);
+    let jobs = stand.enqueue_all((0..5).map(|n| ordered("a", n)).collect());
+    let jobs: Vec<_> = jobs.await.iter().map(|answer| answer.id()).collect();
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(log.read(), [0, 0, 0, 0, 0, 1, 2, 3, 4]);
+    let runs = stand.attempts(jobs[0]).await;
+    for pair in runs.windows(2) {
+        assert!(pair[1].started_at >= pair[0].next_run_at.unwrap());
+    }
+    for pair in jobs.windows(2) {
+        let (before, after) = (stand.job(pair[0]).await, stand.job(pair[1]).await);
+        assert!(after.started_at > before.finished_at);
+        assert_eq!(after.attempt, 1);
+    }
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_dead_head_lets_the_others_go_on_in_order() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let worker = stand.work(first_ends(&log, async |_| Verdict::Dead {
+        error: error("never"),
+    }));
+    let jobs = three(&stand).await;
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), [0, 1, 2]);
+    assert_eq!(stand.state(jobs[0]).await, JobState::Dead);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_head_cancelled_in_its_backoff_lets_the_others_go_on_in_order() {
+    for notify in [true, false] {
+        let stand = Stand::with_notify(notify).await;
+        let log = Log::new();
+        let worker = stand.work(first_ends(&log, async |_| failed("again")));
+        let jobs = three(&stand).await;
+        stand.reaches(jobs[0], JobState::Scheduled).await;
+        // By now the worker knows that the lane is closed for an hour.
+        let other = stand.enqueue(ordered("b", 9)).await.id();
+        stand.reaches(other, JobState::Succeeded).await;
+        cancel(&stand, jobs[0]).await;
+        stand.is_quiet().await;
+        worker.stop().await;
+        assert_eq!(log.read(), [0, 9, 1, 2]);
+        is_at_rest(&stand).await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_hastened_runs_at_once_and_the_others_after_it() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let turns = AtomicU32::new(0);
+    let worker = stand.work(first_ends(&log, move |_| {
+        let again = turns.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            if again {
+                failed("again")
+            } else {
+                Verdict::done()
+            }
+        }
+    }));
+    let jobs = three(&stand).await;
+    stand.reaches(jobs[0], JobState::Scheduled).await;
+    let mut tx = stand.tx().await;
+    stand.engine.hasten(&mut tx, &jobs[..1]).await.unwrap();
+    tx.commit().await.unwrap();
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), [0, 0, 1, 2]);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_head_cancelled_while_it_runs_lets_the_others_go_on_in_order() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let handler = first_ends(&log, async |run| {
+        for_ever(&run).await;
+        Verdict::done()
+    });
+    let fleet = Fleet::start(&stand, 2, 4, &handler);
+    let jobs = three(&stand).await;
+    log.holds(1).await;
+    cancel(&stand, jobs[0]).await;
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(log.read(), [0, 1, 2]);
+    assert_eq!(stand.state(jobs[0]).await, JobState::Cancelled);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_head_whose_worker_died_runs_again_before_the_others() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let stuck = first_ends(&log, async |run| {
+        for_ever(&run).await;
+        Verdict::done()
+    });
+    let worker = stand.work(stuck);
+    let jobs = three(&stand).await;
+    log.holds(1).await;
+    die(&stand, worker).await;
+    let well = first_ends(&log, async |_| Verdict::done());
+    let fleet = Fleet::start(&stand, 3, 4, &well);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(log.read(), [0, 0, 1, 2]);
+    let outcomes = stand.attempts(jobs[0]).await.into_iter();
+    let outcomes: Vec<_> = outcomes.map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_head_that_dies_with_its_worker_lets_the_others_go_on_in_order() {
+    for cancelled in [false, true] {
+        let stand = Stand::new().await;
+        let log = Log::new();
+        let worker = stand.work(first_ends(&log, async |_| {
+            std::future::pending::<()>().await;
+            Verdict::done()
+        }));
+        let jobs = (0..3).map(|number| NewJob {
+            max_attempts: if cancelled { 3 } else { 1 },
+            ..ordered("a", number)
+        });
+        let head = stand.enqueue_all(jobs.collect()).await[0].id();
+        log.holds(1).await;
+        die(&stand, worker).await;
+        if cancelled {
+            cancel(&stand, head).await;
+        }
+        let well = first_ends(&log, async |_| Verdict::done());
+        let fleet = Fleet::start(&stand, 3, 4, &well);
+        stand.is_quiet().await;
+        fleet.stop().await;
+        assert_eq!(log.read(), [0, 1, 2]);
+        is_at_rest(&stand).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_puts_its_head_back_in_front() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let stuck = first_ends(&log, async |_| {
+        std::future::pending::<()>().await;
+        Verdict::done()
+    });
+    let worker = stand.work_as(crate::fleet::impatient(4), stuck);
+    let jobs = three(&stand).await;
+    log.holds(1).await;
+    worker.stop().await;
+    let well = first_ends(&log, async |_| Verdict::done());
+    let fleet = Fleet::start(&stand, 3, 4, &well);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(log.read(), [0, 0, 1, 2]);
+    assert_eq!(stand.job(jobs[0]).await.attempt, 1);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn lanes_with_different_keys_run_side_by_side() {
+    let stand = Stand::new().await;
+    let together = Arc::new(Barrier::new(10));
+    let handler = handler(move |_| {
+        let together = Arc::clone(&together);
+        async move {
+            together.wait().await;
+            Verdict::done()
+        }
+    });
+    let jobs = (0..30).map(|number| ordered(&format!("lane {}", number % 10), number));
+    stand.enqueue_all(jobs.collect()).await;
+    let fleet = Fleet::start(&stand, 2, 5, &handler);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_rolled_back_lets_nobody_overtake() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let jobs = three(&stand).await;
+    let mut tx = stand.tx().await;
+    stand.engine.cancel(&mut tx, jobs[0]).await.unwrap();
+    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
+    let other = stand.enqueue(ordered("b", 9)).await.id();
+    stand.reaches(other, JobState::Succeeded).await;
+    drop(tx);
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), [9, 0, 1, 2]);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
+    const LANES: u64 = 8;
+    const JOBS: u64 = 12;
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let noted = log.clone();
+    let handler = handler(move |run| {
+        let log = noted.clone();
+        async move {
+            log.write(number(&run));
+            let chance = rand::rng().random_range(0..10);
+            match chance {
+                0 => failed("chance"),
+                1 => Verdict::Snooze {
+                    wait: Duration::from_millis(5),
+                    reason: error("chance"),
+                },
+                _ => {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    Verdict::done()
+                }
+            }
+        }
+    });
+    let jobs = (0..JOBS).flat_map(|place| {
+        (0..LANES).map(move |lane| NewJob {
+            max_attempts: 100,
+            ..ordered(&format!("lane {lane}"), lane * 1000 + place)
+        })
+    });
+    stand.enqueue_all(jobs.collect()).await;
+    let short = || WorkerOptions {
+        lease: Duration::from_millis(600),
+        ..options(&[(QUEUE, 4)])
+    };
+    for round in 1..6 {
+        let one = stand.work_as(short(), Arc::clone(&handler));
+        let other = stand.work_as(short(), Arc::clone(&handler));
+        let so_far = log.len();
+        until("some run", async || log.len() > so_far + 3 * round).await;
+        one.task.abort();
+        soon("the worker dies", one.task).await.unwrap_err();
+        other.stop().await;
+    }
+    let fleet = Fleet::start(&stand, 2, 8, &handler);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    let mut reached: HashMap<u64, u64> = HashMap::new();
+    for number in log.read() {
+        let (lane, place) = (number / 1000, number % 1000);
+        let at = reached.entry(lane).or_default();
+        assert!(
+            place == *at || place == *at + 1,
+            "lane {lane}: {place} began after {at}"
+        );
+        *at = place;
+    }
+    assert!(reached.values().all(|place| *place == JOBS - 1));
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn a_head_that_was_dead_stands_at_the_end_when_it_is_tried_again() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let turns = AtomicU32::new(0);
+    let handler = first_ends(&log, move |_| {
+        let first = turns.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            match first {
+                true => Verdict::Dead {
+                    error: error("never"),
+                },
+                false => Verdict::done(),
+            }
+        }
+    });
+    let worker = stand.work(Arc::clone(&handler));
+    let jobs = three(&stand).await;
+    stand.is_quiet().await;
+    worker.stop().await;
+    stand.enqueue(ordered("a", 3)).await;
+    let mut tx = stand.tx().await;
+    stand.engine.retry(&mut tx, jobs[0]).await.unwrap();
+    tx.commit().await.unwrap();
+    stand.enqueue(ordered("a", 4)).await;
+    let worker = stand.work_as(options(&[(QUEUE, 4)]), handler);
+    stand.is_quiet().await;
+    worker.stop().await;
+    assert_eq!(log.read(), [0, 1, 2, 3, 0, 4]);
+    is_at_rest(&stand).await;
+}

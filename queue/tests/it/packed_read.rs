@@ -1,0 +1,553 @@
+//! Reading jobs wherever they are stored: packing never shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use harkara_queue::job::{AttemptOutcome, Job, JobState};
+use harkara_queue::read::{self, JobFilter};
+use harkara_shared::database::{TenantTx, query, query_scalar};
+use harkara_shared::id::{JobId, TenantId};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
+use crate::support::Stand;
+
+/// What reading a job should answer.
+#[derive(Debug, Clone, PartialEq)]
+struct Expected {
+    state: JobState,
+    kind: &'static str,
+    queue: &'static str,
+    created_at: DateTime<Utc>,
+    run_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    error_code: Option<&'static str>,
+}
+
+impl Expected {
+    fn seen(job: &Job) -> (i64, Self) {
+        let word = |text: &str, words: &[&'static str]| {
+            words.iter().copied().find(|word| *word == text).unwrap()
+        };
+        let id = job.id.as_i64();
+        assert_eq!(job.payload.get(), id.to_string(), "the body is its own");
+        let seen = Self {
+            state: job.state,
+            kind: word(&job.kind, &["test.job", "test.other"]),
+            queue: word(&job.queue, &["default", "other"]),
+            created_at: job.created_at,
+            run_at: job.run_at,
+            finished_at: job.finished_at,
+            error_code: job.last_error.as_ref().map(|e| word(&e.code, &["bad"])),
+        };
+        (id, seen)
+    }
+
+    fn matches(&self, filter: &JobFilter) -> bool {
+        filter.state.is_none_or(|state| state == self.state)
+            && filter.kind.as_deref().is_none_or(|kind| kind == self.kind)
+            && filter
+                .queue
+                .as_deref()
+                .is_none_or(|queue| queue == self.queue)
+            && filter.created_after.is_none_or(|at| self.created_at >= at)
+            && filter.created_before.is_none_or(|at| self.created_at < at)
+            && (filter.error_code.as_deref()).is_none_or(|code| Some(code) == self.error_code)
+    }
+}
+
+/// Rows as they might be after a while, and what they should read as.
+struct Made {
+    rng: StdRng,
+    rows: Vec<Value>,
+    jobs: BTreeMap<i64, Expected>,
+}
+
+/// What all rows of a parcel share.
+#[derive(Clone, Copy)]
+struct Shared {
+    kind: i64,
+    queue: i64,
+    created: i64,
+}
+
+impl Made {
+    fn new(seed: u64) -> Self {
+        let mut made = Self {
+            rng: StdRng::seed_from_u64(seed),
+            rows: Vec::new(),
+            jobs: BTreeMap::new(),
+        };
+        for block in 3..6 {
+            let mut lone = Vec::new();
+            for _ in 0..made.rng.random_range(4..9) {
+                lone.push(block * BLOCK + made.rng.random_range(0..BLOCK));
+            }
+            lone.sort_unstable();
+            lone.dedup();
+            let mut merging = Vec::new();
+            for parcel in lone {
+                match made.rng.random_range(0..10) {
+                    0..3 => made.single(parcel),
+                    3..6 => made.packed(parcel),
+                    _ => merging.push(parcel),
+                }
+            }
+            while !merging.is_empty() {
+                let of = made.rng.random_range(0..=merging.len());
+                let group: Vec<i64> = merging.iter().copied().take(of.max(1)).collect();
+                // Not neighbours only: rows lie across each other.
+                let (into, rest) = merging
+                    .iter()
+                    .partition(|parcel| group.contains(parcel) != made.rng.random_bool(0.3));
+                merging = rest;
+                made.merged(into);
+            }
+        }
+        made
+    }
+
+    fn state(&mut self, letters: &'static [&'static str]) -> &'static str {
+        letters[self.rng.random_range(0..letters.len())]
+    }
+
+    fn shared(&mut self, parcel: i64) -> Shared {
+        Shared {
+            kind: self.rng.random_range(1..3),
+            queue: self.rng.random_range(1..3),
+            created: parcel + self.rng.random_range(0..100),
+        }
+    }
+
+    fn tell(&mut self, job: i64, state: &str, shared: Shared, run: i64, finished: Option<i64>) {
+        let told = Expected {
+            state: JobState::from_letter(state).unwrap(),
+            kind: ["test.job", "test.other"][usize::try_from(shared.kind - 1).unwrap()],
+            queue: ["default", "other"][usize::try_from(shared.queue - 1).unwrap()],
+            created_at: moment(shared.created),
+            run_at: moment(run),
+            finished_at: finished.map(moment),
+            error_code: None,
+        };
+        assert!(self.jobs.insert(job, told).is_none(), "{job} is made twice");
+    }
+
+    /// A row of one job, at `part`.
+    fn alone(&mut self, job: i64, part: i64, shared: Shared) {
+        let state = self.state(&["s", "a", "r", "d", "x", "c"]);
+        let ended = matches!(state, "d" | "x" | "c");
+        let (run, finished) = (shared.created + 10, ended.then_some(shared.created + 20));
+        let failed = self.rng.random_bool(0.3);
+        let more = json!({
+            "kind": shared.kind, "queue": shared.queue, "created_at": moment(shared.created),
+            "run_at": moment(run), "finished_at": finished.map(moment),
+            "error_code": failed.then_some("bad"),
+        });
+        self.rows
+            .push(row(job / 1024, part, job % 1024, 1, state, more));
+        self.tell(job, state, shared, run, finished);
+        if failed && let Some(told) = self.jobs.get_mut(&job) {
+            told.error_code = Some("bad");
+        }
+    }
+
+    fn single(&mut self, parcel: i64) {
+        let shared = self.shared(parcel);
+        self.alone(at(parcel, 0), 0, shared);
+    }
+
+    /// Who of 1 ..= n has left and who has been acknowledged.
+    fn fates(&mut self, n: i64, state: &str) -> (Vec<i64>, Vec<i64>) {
+        let (mut gone, mut acked) = (Vec::new(), Vec::new());
+        for i in 1..=n {
+            match self.rng.random_range(0..4) {
+                0 => gone.push(i),
+                1 if matches!(state, "r" | "d") => acked.push(i),
+                _ => {}
+            }
+        }
+        (gone, acked)
+    }
+
+    /// A parcel of several jobs, in one piece or several, some of which have left.
+    fn packed(&mut self, parcel: i64) {
+        let shared = self.shared(parcel);
+        let (mut lo, end) = (0, self.rng.random_range(2..9));
+        while lo < end {
+            let n = self.rng.random_range(1..=end - lo);
+            let part = if lo == 0 { 0 } else { lo + 1 };
+            let state = self.state(&["s", "a", "r", "d"]);
+            let (gone, acked) = self.fates(n, state);
+            let emptied = gone.len() == usize::try_from(n).unwrap();
+            let state = if emptied { "d" } else { state };
+            let finished = (state == "d").then_some(shared.created + 30);
+            let more = json!({
+                "kind": shared.kind, "queue": shared.queue,
+                "created_at": moment(shared.created), "run_at": moment(shared.created + 5),
+                "finished_at": finished.map(moment),
+                "gone": (!gone.is_empty()).then_some(&gone),
+                "acked": (!acked.is_empty()).then_some(&acked),
+                "acked_at": acked.iter().map(|i| moment(shared.created + 6 + i)).collect::<Vec<_>>(),
+            });
+            let mut written = row(parcel, part, lo, n, state, more);
+            if emptied {
+                written["n"] = json!(1);
+                written["body"] = json!([]);
+            }
+            self.rows.push(written);
+            for i in 1..=n {
+                let job = at(parcel, lo + i - 1);
+                if gone.contains(&i) {
+                    self.alone(job, -(lo + i - 1) - 1, shared);
+                } else if acked.contains(&i) {
+                    self.tell(
+                        job,
+                        "d",
+                        shared,
+                        shared.created + 5,
+                        Some(shared.created + 6 + i),
+                    );
+                } else {
+                    self.tell(job, state, shared, shared.created + 5, finished);
+                }
+            }
+            lo += n;
+        }
+    }
+
+    /// One row out of parcels of one job each.
+    fn merged(&mut self, parcels: Vec<i64>) {
+        let Some(first) = parcels.first().copied() else {
+            return;
+        };
+        let shared = self.shared(first);
+        let n = i64::try_from(parcels.len()).unwrap();
+        let state = self.state(&["r", "d"]);
+        let (gone, acked) = self.fates(n, state);
+        let (begun, finished) = (
+            shared.created,
+            (state == "d").then_some(shared.created + 40),
+        );
+        let own: Vec<Option<i64>> = parcels
+            .iter()
+            .map(|parcel| self.rng.random_bool(0.5).then_some(parcel + 3))
+            .collect();
+        let due: Vec<Option<i64>> = parcels
+            .iter()
+            .map(|parcel| self.rng.random_bool(0.5).then_some(parcel + 7))
+            .collect();
+        let more = json!({
+            "kind": shared.kind, "queue": shared.queue,
+            "created_at": moment(shared.created), "run_at": moment(0),
+            "finished_at": finished.map(moment),
+            "created": own.iter().map(|at| at.map(moment)).collect::<Vec<_>>(),
+            "due": due.iter().map(|at| at.map(moment)).collect::<Vec<_>>(),
+            "gone": (!gone.is_empty()).then_some(&gone),
+            "acked": (!acked.is_empty()).then_some(&acked),
+            "acked_at": acked.iter().map(|i| moment(shared.created + 6 + i)).collect::<Vec<_>>(),
+        });
+        let jobs: Vec<i64> = parcels.iter().map(|parcel| at(*parcel, 0)).collect();
+        let mut written = merged(&jobs, state, more);
+        if gone.len() == jobs.len() {
+            written["n"] = json!(1);
+            written["body"] = json!([]);
+            written["state"] = json!("d");
+            written["finished_at"] = json!(moment(0));
+        }
+        self.rows.push(written);
+        for ((i, job), (own, due)) in (1..).zip(jobs).zip(own.into_iter().zip(due)) {
+            let shared = Shared {
+                created: own.unwrap_or(shared.created),
+                ..shared
+            };
+            let run = due.unwrap_or(shared.created);
+            if gone.contains(&i) {
+                self.alone(job, -1, shared);
+            } else if acked.contains(&i) {
+                self.tell(job, "d", shared, run, Some(begun + 6 + i));
+            } else {
+                self.tell(job, state, shared, run, finished);
+            }
+        }
+    }
+}
+
+async fn walk(stand: &Stand, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
+    let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+    let mut seen = Vec::new();
+    let mut before: Option<JobId> = None;
+    loop {
+        let page = read::list(&mut tx, tenant, filter, before, size)
+            .await
+            .unwrap();
+        seen.extend(page.iter().map(|job| job.id.as_i64()));
+        if page.len() < usize::try_from(size).unwrap() {
+            return seen;
+        }
+        before = page.last().map(|job| job.id);
+    }
+}
+
+fn filters() -> Vec<JobFilter> {
+    let none = JobFilter::default;
+    let mut filters: Vec<JobFilter> = JobState::ALL
+        .into_iter()
+        .map(|state| JobFilter {
+            state: Some(state),
+            ..none()
+        })
+        .collect();
+    filters.extend([
+        none(),
+        JobFilter {
+            kind: Some("test.other".to_owned()),
+            ..none()
+        },
+        JobFilter {
+            queue: Some("other".to_owned()),
+            state: Some(JobState::Succeeded),
+            ..none()
+        },
+        JobFilter {
+            created_after: Some(moment(4 * BLOCK + 500)),
+            ..none()
+        },
+        JobFilter {
+            created_before: Some(moment(4 * BLOCK + 500)),
+            state: Some(JobState::Running),
+            ..none()
+        },
+        JobFilter {
+            created_after: Some(moment(3 * BLOCK + 500)),
+            created_before: Some(moment(5 * BLOCK + 500)),
+            kind: Some("test.job".to_owned()),
+            ..none()
+        },
+        JobFilter {
+            error_code: Some("bad".to_owned()),
+            ..none()
+        },
+        JobFilter {
+            kind: Some("test.unknown".to_owned()),
+            ..none()
+        },
+    ]);
+    filters
+}
+
+#[tokio::test]
+async fn pages_show_every_job_once_newest_first_however_rows_lie() {
+    let stand = Stand::new().await;
+    for seed in 0..25 {
+        let made = Made::new(seed);
+        // In one table, on the same ids, beside each other.
+        let tenant = TenantId::new();
+        stand.put_for(tenant, &made.rows).await;
+        for (nth, filter) in filters().into_iter().enumerate() {
+            let expected: Vec<i64> = made
+                .jobs
+                .iter()
+                .rev()
+                .filter(|(_, told)| told.matches(&filter))
+                .map(|(job, _)| *job)
+                .collect();
+            for size in [[1, 50], [2, 5], [3, 7]][(nth + usize::try_from(seed).unwrap()) % 3] {
+                let seen = walk(&stand, tenant, &filter, size).await;
+                assert_eq!(seen, expected, "seed {seed}, pages of {size}, {filter:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn jobs_read_the_same_wherever_they_are() {
+    let stand = Stand::new().await;
+    for seed in 100..125 {
+        let made = Made::new(seed);
+        let tenant = TenantId::new();
+        stand.put_for(tenant, &made.rows).await;
+        let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+        // Their neighbours on either side are asked for too, and those of rows that merged.
+        let asked: BTreeSet<i64> = made
+            .jobs
+            .keys()
+            .flat_map(|job| [job - 1, *job, job + 1, job + 2, job + 1024])
+            .collect();
+        let asked: Vec<JobId> = asked.into_iter().map(job_id).collect();
+        let read = read::jobs(&mut tx, &asked).await.unwrap();
+        assert_eq!(read.len(), made.jobs.len(), "seed {seed}");
+        let seen: BTreeMap<i64, Expected> = read.iter().map(Expected::seen).collect();
+        assert_eq!(seen, made.jobs, "seed {seed}");
+        for id in asked.iter().take(40) {
+            let one = read::job(&mut tx, *id).await.unwrap();
+            let one = one.as_ref().map(Expected::seen).map(|(_, job)| job);
+            assert_eq!(one.as_ref(), made.jobs.get(&id.as_i64()), "seed {seed}");
+        }
+        let runs = read::attempts(&mut tx, asked[1]).await.unwrap();
+        assert_eq!(runs.is_some(), made.jobs.contains_key(&asked[1].as_i64()));
+    }
+}
+
+#[tokio::test]
+async fn ids_that_no_job_can_have_are_not_found() {
+    let stand = Stand::new().await;
+    stand.put(&[row(7, 0, 0, 3, "a", json!({}))]).await;
+    let mut tx = stand.tx().await;
+    for id in [
+        0,
+        -1,
+        i64::MIN,
+        i64::MAX,
+        at(7, 3),
+        at(7, 1023),
+        at(6, 0),
+        at(8, 0),
+    ] {
+        assert!(
+            read::job(&mut tx, job_id(id)).await.unwrap().is_none(),
+            "{id}"
+        );
+        assert!(read::attempts(&mut tx, job_id(id)).await.unwrap().is_none());
+    }
+    let twice = read::jobs(&mut tx, &[job_id(at(7, 1)), job_id(at(7, 1))]).await;
+    assert_eq!(twice.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn pages_are_found_by_labels_too() {
+    let stand = Stand::new().await;
+    let made = Made::new(7);
+    stand.put(&made.rows).await;
+    let mut filter = JobFilter {
+        tag: Some("red".to_owned()),
+        ..JobFilter::default()
+    };
+    let mut red = Vec::new();
+    for (nth, job) in made.jobs.keys().enumerate() {
+        if nth % 3 == 0 {
+            continue;
+        }
+        red.push(*job);
+        query(
+            "insert into queue.labels (tenant, name, value, job_id)
+             select number, unnest(array['tag', 'ordering_key']),
+                unnest(array['red', case when $2 then 'first' else 'second' end]), $1
+             from queue.tenants",
+        )
+        .bind(job)
+        .bind(nth % 2 == 0)
+        .execute(&stand.pool())
+        .await
+        .unwrap();
+    }
+    red.reverse();
+    for size in [1, 2, 100] {
+        assert_eq!(walk(&stand, stand.tenant, &filter, size).await, red);
+    }
+    for state in JobState::ALL {
+        let of_state = JobFilter {
+            state: Some(state),
+            ..filter.clone()
+        };
+        let expected: Vec<i64> = red
+            .iter()
+            .copied()
+            .filter(|job| made.jobs[job].state == state)
+            .collect();
+        for size in [1, 3] {
+            assert_eq!(walk(&stand, stand.tenant, &of_state, size).await, expected);
+        }
+    }
+    filter.ordering_key = Some("first".to_owned());
+    let first = walk(&stand, stand.tenant, &filter, 4).await;
+    assert!(!first.is_empty() && first.len() < red.len());
+    filter.unique_key = Some("none".to_owned());
+    assert!(walk(&stand, stand.tenant, &filter, 4).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
+    let stand = Stand::new().await;
+    let jobs = [at(2048, 0), at(2050, 0), at(2051, 0)];
+    let more = json!({
+        "created_at": moment(0), "created": [moment(0), moment(100), moment(50)],
+        "started_at": moment(200), "finished_at": moment(300),
+        "acked": [2], "acked_at": [moment(250)], "gone": [3],
+    });
+    stand
+        .put(&[
+            merged(&jobs, "d", more),
+            left(
+                jobs[2],
+                "a",
+                json!({"attempt": 1, "created_at": moment(50)}),
+            ),
+        ])
+        .await;
+    stand
+        .execute(
+            "insert into queue.attempts
+                (job_id, tenant, started_at, finished_at, worker_id, outcome, error_code)
+             select job, 1, '2026-01-01 00:03:20Z', '2026-01-01 00:04:00Z', null, 'retry', 'bad'
+             from unnest(array[2048 * 1024::bigint, 2051 * 1024]) job",
+        )
+        .await;
+    let succeeded = async |job: i64| {
+        let mut attempts = stand.attempts(job_id(job)).await;
+        let last = attempts.pop().unwrap();
+        assert_eq!(last.outcome, AttemptOutcome::Succeeded);
+        assert!(last.worker_id.is_some());
+        (
+            attempts.len(),
+            last.number,
+            last.started_at,
+            last.finished_at,
+        )
+    };
+    assert_eq!(succeeded(jobs[0]).await, (1, 2, moment(200), moment(300)));
+    assert_eq!(succeeded(jobs[1]).await, (0, 1, moment(200), moment(250)));
+    let attempts = stand.attempts(job_id(jobs[2])).await;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(attempts[0].outcome, AttemptOutcome::Retry);
+    assert_eq!(stand.job(job_id(jobs[1])).await.state, JobState::Succeeded);
+}
+
+/// Rows of queue.parcels that this transaction has fetched.
+async fn fetched(tx: &mut TenantTx) -> i64 {
+    query_scalar("select pg_stat_get_xact_tuples_fetched('queue.parcels'::regclass)")
+        .fetch_one(&mut **tx)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_look_costs_no_more_in_a_large_table() {
+    let stand = Stand::new().await;
+    stand.put(&[row(1, 0, 0, 1, "a", json!({}))]).await;
+    // Blocks of packed rows, of single ones, and of merged ones, each with more than fit one block.
+    stand
+        .execute(
+            "insert into queue.parcels (tenant, id, lane, run_at, queue, kind, priority,
+                max_attempts, n, state, finished_at, ids, body)
+             select 1, g, 1, now(), 1, 1, 5, 3, case when g < 8000 then 100 when g < 16000 then 1
+                else 2 end, 'd', now(), case when g >= 16000 then array[g * 1024, (g + 1) * 1024] end,
+                array_fill('\\x7b2270223a312c2274223a317d'::bytea, array[100])
+             from generate_series(4096::bigint, 23999) g where g < 16000 or g % 2 = 0",
+        )
+        .await;
+    for (around, most) in [(at(6500, 50), 3), (at(12000, 0), 3), (at(20001, 0), 1200)] {
+        let mut tx = stand.tx().await;
+        assert!(read::job(&mut tx, job_id(around)).await.unwrap().is_some());
+        let cost = fetched(&mut tx).await;
+        assert!(cost <= most, "job {around}: {cost} rows");
+
+        let mut tx = stand.tx().await;
+        let filter = JobFilter::default();
+        let page = read::list(&mut tx, stand.tenant, &filter, Some(job_id(around)), 50).await;
+        assert_eq!(page.unwrap().len(), 50);
+        let cost = fetched(&mut tx).await;
+        assert!(cost <= 1024 + 4 * 51, "page before {around}: {cost} rows");
+    }
+}

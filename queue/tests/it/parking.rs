@@ -1,0 +1,114 @@
+//! Lanes that the other side closes: nobody knocks before the time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_queue::job::{AttemptOutcome, JobState};
+use harkara_queue::{Handler, Verdict};
+use harkara_shared::database::query_scalar;
+
+use crate::fleet::{Fleet, is_at_rest, named};
+use crate::support::{Log, Stand, error, handler, number, numbered, until};
+
+const REST: Duration = Duration::from_secs(2);
+
+/// Asks for rest in the first run of job 0; notes the others' numbers and when they were claimed.
+fn first_asks_for_rest(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
+    let log = log.clone();
+    let asked = AtomicBool::new(false);
+    handler(move |run| {
+        let asks = number(&run) == 0 && !asked.swap(true, Ordering::Relaxed);
+        if !asks {
+            log.write((number(&run), run.job.started_at));
+        }
+        async move {
+            if asks {
+                Verdict::RateLimited {
+                    wait: REST,
+                    reason: error("too_many"),
+                }
+            } else {
+                Verdict::done()
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_lane_that_asked_for_rest_has_it_from_all_workers_and_other_lanes_go_on() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let jobs = stand.enqueue_all((0..60).map(|n| named("a", n)).collect());
+    let first = jobs.await[0].id();
+    let handler = first_asks_for_rest(&log);
+    // The first worker takes several at once and gives back those it had not begun.
+    let one = Fleet::start(&stand, 1, 8, &handler);
+    let until_when = "select parked_until from queue.lanes where key = 'a'";
+    let mut rest: Option<DateTime<Utc>> = None;
+    until("the lane is parked", async || {
+        rest = query_scalar(until_when)
+            .fetch_one(&stand.pool())
+            .await
+            .unwrap();
+        rest.is_some()
+    })
+    .await;
+    let rest = rest.unwrap();
+    let more = Fleet::start(&stand, 2, 8, &handler);
+    stand
+        .enqueue_all((60..80).map(|n| named("a", n)).collect())
+        .await;
+    let others = (100..130)
+        .map(|n| named("b", n))
+        .chain((200..230).map(numbered));
+    let others = stand.enqueue_all(others.collect()).await;
+    for other in others {
+        stand.reaches(other.id(), JobState::Succeeded).await;
+    }
+    stand.is_quiet().await;
+    one.stop().await;
+    more.stop().await;
+    let log = log.read();
+    assert_eq!(log.len(), 140);
+    for (number, claimed) in log {
+        if number < 100 {
+            assert!(
+                claimed >= rest,
+                "{number} was claimed {} early",
+                rest - claimed
+            );
+        } else {
+            assert!(
+                claimed < rest,
+                "{number} waited for a lane that is not its own"
+            );
+        }
+    }
+    let used =
+        "select count(*) from queue.parcels where attempt <> 1 and n > 0 and cardinality(body) > 0";
+    assert_eq!(stand.count(used).await, 0);
+    let runs = stand.attempts(first).await;
+    assert_eq!(runs[0].outcome, AttemptOutcome::RateLimited);
+    assert!(runs[1].started_at >= runs[0].next_run_at.unwrap());
+    assert_eq!(stand.count("select count(*) from queue.attempts").await, 1);
+    is_at_rest(&stand).await;
+}
+
+#[tokio::test]
+async fn in_the_default_lane_only_the_job_waits_that_was_told_to() {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    stand.enqueue_all((0..60).map(numbered).collect()).await;
+    let fleet = Fleet::start(&stand, 3, 4, &first_asks_for_rest(&log));
+    stand.is_quiet().await;
+    fleet.stop().await;
+    let log = log.read();
+    assert_eq!(log.len(), 60);
+    let (last, at) = log[59];
+    assert_eq!(last, 0);
+    assert!(log[..59].iter().all(|(_, claimed)| *claimed < at));
+    let parked = "select count(*) from queue.lanes where parked_until is not null";
+    assert_eq!(stand.count(parked).await, 0);
+}

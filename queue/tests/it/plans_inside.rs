@@ -1,0 +1,322 @@
+//! What the database does inside the engine's functions: each statement in them finds its rows by an
+//! index, and reads no more of them than it needs.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements are assembled here to be explained"
+)]
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::plans::{LARGE, well_used};
+use crate::support::Stand;
+
+/// Rows of a large table that one node of a plan may read in these tests: far fewer than there are.
+const FEW: f64 = 1000.0;
+
+/// Marks the statements of the test itself.
+const OURS: &str = "/* test */";
+
+/// Hears what the server says to the connections of this thread.
+#[derive(Clone, Default)]
+struct Notices(Arc<Mutex<Vec<String>>>);
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.0);
+        }
+    }
+}
+
+impl Subscriber for Notices {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "sqlx::postgres::notice"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        self.0.lock().unwrap().push(message.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// A statement inside a function, and its plan as it was carried out.
+struct Explained {
+    text: String,
+    plan: Value,
+}
+
+impl Notices {
+    fn explained(&self) -> Vec<Explained> {
+        let notices = self.0.lock().unwrap();
+        notices
+            .iter()
+            .filter_map(|notice| notice.split_once("plan:").map(|(_, json)| json))
+            .map(|json| {
+                let told: Value = serde_json::from_str(json.trim()).unwrap();
+                Explained {
+                    text: told["Query Text"].as_str().unwrap().to_owned(),
+                    plan: told["Plan"].clone(),
+                }
+            })
+            .filter(|statement| !statement.text.contains(OURS))
+            .collect()
+    }
+}
+
+/// Every node that reads a large table from end to end, or much of it through some index.
+fn excesses(node: &Value, found: &mut Vec<String>) {
+    if let Value::Array(items) = node {
+        items.iter().for_each(|item| excesses(item, found));
+    }
+    let Value::Object(members) = node else { return };
+    let text = |name: &str| {
+        members
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let number = |name: &str| {
+        members
+            .get(name)
+            .and_then(Value::as_f64)
+            .unwrap_or_default()
+    };
+    let (kind, table) = (text("Node Type"), text("Relation Name"));
+    if kind.ends_with("Scan") && (LARGE.contains(&table) || table.starts_with("attempts_")) {
+        let removed = number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
+        let read = (number("Actual Rows") + removed) * number("Actual Loops");
+        if kind == "Seq Scan" || read > FEW {
+            found.push(format!("{kind} of {table}: {read} rows"));
+        }
+    }
+    members.values().for_each(|value| excesses(value, found));
+}
+
+/// Lanes with limits, in strict order, with rows too large for a claim.
+const SCENERY: &str = "/* test */ do $$
+declare
+    gated bigint;
+begin
+    insert into queue.gates (tenant, max_running, rate_count, rate_period, rate_burst)
+    values (1, 1000, 1000, '1 second', 1000) returning id into gated;
+    insert into queue.lanes (queue, tenant, key, gate, breaker_after, breaker_rest)
+    values (1, 1, 'limited', gated, 5, '1 second');
+    insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'ordered', true);
+    insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'begun', true);
+    update queue.parcels set n = 300, body = array_fill(body[1], array[300]), priority = 0
+    where id in (
+        select min(id) from queue.parcels where state = 'a' and not lost and not keyed and lane = 2
+    );
+    update queue.parcels p set lane = l.id, n = 300, body = array_fill(body[1], array[300])
+    from queue.lanes l
+    where l.key = 'limited' and p.id in (
+        select id from queue.parcels
+        where state = 'a' and not lost and not keyed and lane = 2 and n = 1 order by id limit 20
+    );
+    update queue.parcels p set lane = l.id, strict = true
+    from queue.lanes l
+    where l.key = case p.id % 4 when 0 then 'ordered' else 'begun' end and p.id in (
+        select id from queue.parcels
+        where state = 'a' and not lost and n = 1 and tenant = 1 and id % 2 = 0 order by id limit 100
+    );
+    update queue.lanes l set head = (select min(id) from queue.parcels where lane = l.id)
+    where l.key = 'begun';
+    insert into queue.leases (worker_id, expires_at)
+    select id, now() + interval '1 hour' from queue.workers limit 1;
+end $$";
+
+/// Claims from lanes of every sort, whole rows and pieces.
+const TAKE: [&str; 2] = [
+    "/* test */ select count(*) from (
+        select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
+        from queue.lanes where queue = 1
+    ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, 200, 0, true)",
+    "/* test */ select count(*)
+     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9], 9, 0, false)",
+];
+
+/// Ends all of that in every way: well, badly, in part, for good and for now.
+const SETTLE: &str = "/* test */ with taken as materialized (
+    select row_number() over (order by id, part)::int4 as nth, *
+    from queue.parcels where state = 'r' and token = 77
+),
+f as materialized (
+    select *, case when n > 1 and nth % 3 > 0 then 'p' when nth % 2 = 0 then 'w' else 's' end as form
+    from (select *, case when n > 1 and nth % 3 = 0 then 2 else nth end as which from taken) t
+),
+r as materialized (
+    select *, case when n > 1 and form = 's' then 'w' else form end as ends from f
+),
+e as materialized (
+    select r.nth, m::int2 as member, coalesce(r.ids[m], r.id * 1024 + r.lo + m - 1) as job,
+        m % 2 = 1 as dead
+    from r cross join lateral generate_series(1, r.n) m
+    where r.ends in ('p', 's')
+),
+rows as (
+    select array_agg(tenant order by nth) as tenants, array_agg(id order by nth) as ids,
+        array_agg(part order by nth) as parts, array_agg(token order by nth) as tokens,
+        array_agg(ends order by nth) as forms, array_agg(true order by nth) as lasts,
+        array_agg(null::jsonb order by nth) as results,
+        array_agg((ends <> 'w')::int4 order by nth) as faults,
+        array_agg(null::int8 order by nth) as parks
+    from r
+),
+ends as (
+    select array_agg(nth order by nth, member) as nths, array_agg(member order by nth, member) as members,
+        array_agg(job order by nth, member) as jobs,
+        array_agg(case when dead then 'x' else 's' end order by nth, member) as states,
+        array_agg(case when dead then null else 1000::int8 end order by nth, member) as waits,
+        array_agg(false order by nth, member) as nos,
+        array_agg(case when dead then 'dead' else 'retry' end order by nth, member) as outcomes,
+        array_agg('code'::text order by nth, member) as texts
+    from e
+)
+select cardinality(queue.settle(
+    tenants, ids, parts, tokens, forms, lasts, results, faults, parks,
+    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts
+)) from rows, ends";
+
+const RESCUE: &str = "/* test */ select rescued from queue.rescue(30)";
+
+/// Ids of every sort: of rows, of members, of merged ones, of nothing.
+const FIND: &str = "/* test */ select count(*) from queue.find(array(
+    select id * 1024 + place
+    from queue.parcels p, unnest(array[0, 1, 3, 500]) place
+    where p.id in (select id from queue.parcels order by id desc limit 20)
+))";
+
+const LET_GO: &str = "/* test */ select queue.let_go(array_agg(id), array_agg(part)) from (
+        select id, part from queue.parcels where tenant = 1 order by id limit 20
+    ) p";
+
+/// Has the functions do their work in a transaction that is rolled back, and answers what went on
+/// inside.
+async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
+    let notices = Notices::default();
+    let _heard = tracing::subscriber::set_default(notices.clone());
+    let mut superuser = PgConnection::connect(&stand.database.superuser_url())
+        .await
+        .unwrap();
+    let mut tx = superuser.begin().await.unwrap();
+    let run = async |tx: &mut PgConnection, sql: &str| {
+        let done = tx.execute(AssertSqlSafe(sql.to_owned())).await;
+        done.unwrap_or_else(|error| panic!("{error}: {sql}"));
+    };
+    run(&mut tx, before).await;
+    run(&mut tx, SCENERY).await;
+    run(
+        &mut tx,
+        "/* test */ load 'auto_explain'; set auto_explain.log_min_duration = 0;
+         set auto_explain.log_nested_statements = on; set auto_explain.log_analyze = on;
+         set auto_explain.log_timing = off; set auto_explain.log_format = json;
+         set auto_explain.log_level = notice; set role harkara_engine",
+    )
+    .await;
+    for sql in TAKE.into_iter().chain([SETTLE, RESCUE, FIND]) {
+        run(&mut tx, sql).await;
+    }
+    let tenant = format!(
+        "/* test */ set role harkara_app; set app.tenant_id = '{}'",
+        stand.tenant.as_uuid()
+    );
+    for sql in [&*tenant, FIND, LET_GO] {
+        run(&mut tx, sql).await;
+    }
+    tx.rollback().await.unwrap();
+    notices.explained()
+}
+
+/// Something of every statement that the functions are made of.
+const STATEMENTS: [(&str, &str); 21] = [
+    ("cut", "row_number() over (order by i)"),
+    ("cut", "lo + keep + 1"),
+    ("cut", "set n = keep"),
+    ("lease", "with picked as"),
+    ("take", "from queue.leases e"),
+    ("take", "p.state = 'a' and p.lost"),
+    ("take", "p.id = l.head"),
+    ("take", "lost_free and p.queue = p_queue"),
+    ("take", "p.lane = any (plain)"),
+    ("take", "with asked as"),
+    ("take", "update queue.gates g\n        set running = case"),
+    ("settle", "whole as ("),
+    (
+        "settle",
+        "set body = '{}', n = 1\n        from unnest(p_tenant",
+    ),
+    ("note", "set failures ="),
+    ("release", "update queue.lanes l set head = null"),
+    ("release", "update queue.gates g set running = greatest"),
+    ("release", "k.expires_at = 'infinity'\n        order by"),
+    ("release", "delete from queue.unique_keys"),
+    ("rescue", "recursive holder"),
+    ("find", "recursive wanted"),
+    ("let_go", "unnest(p_ids, p_parts)"),
+];
+
+#[tokio::test]
+async fn no_statement_inside_a_function_reads_more_than_it_needs() {
+    let stand = well_used().await;
+    let explained = inside(&stand, "/* test */ select").await;
+    for (function, part) in STATEMENTS {
+        assert!(
+            explained
+                .iter()
+                .any(|statement| statement.text.contains(part)),
+            "nothing was seen of this statement of queue.{function}: {part}"
+        );
+    }
+    for Explained { text, plan } in &explained {
+        let mut found = Vec::new();
+        excesses(plan, &mut found);
+        assert!(found.is_empty(), "{found:?}\n{text}\n{plan:#}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_index_a_statement_inside_a_function_is_found_to_read_too_much() {
+    let stand = well_used().await;
+    for (index, part) in [
+        ("parcels_ready", "with asked as"),
+        ("parcels_running", "recursive holder"),
+        ("parcels_finished", "p.finished_at = now() and p.lo >= 0"),
+    ] {
+        let drop = format!("/* test */ drop index queue.{index}");
+        let explained = inside(&stand, &drop).await;
+        let mut found = Vec::new();
+        for statement in explained.iter().filter(|one| one.text.contains(part)) {
+            excesses(&statement.plan, &mut found);
+        }
+        assert!(!found.is_empty(), "{index} is not missed");
+    }
+}

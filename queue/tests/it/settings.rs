@@ -1,0 +1,409 @@
+//! Settings: limits, lanes and queues steered while jobs run. Running jobs are rows made by hand.
+
+mod lanes;
+mod live;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harkara_queue::job::Lane;
+use harkara_queue::settings::{
+    Change, LaneChange, Limit, LimitChange, MOST_LIMITS, QueueSettings, QueueView, Rate, Senseless,
+    SettingsError, TenantChange, TenantSettings, grant,
+};
+use harkara_shared::database::{query, query_scalar};
+use harkara_shared::id::TenantId;
+
+use crate::support::{Stand, soon};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A stand with the queues `first` and `second`, and lanes of its tenant in the first: the default one, an
+/// ordered one, and the default one again for jobs that name the limit `crm`.
+async fn settled() -> Stand {
+    let stand = Stand::new().await;
+    query("insert into queue.tenants (id) values ($1)")
+        .bind(stand.tenant)
+        .execute(&stand.pool())
+        .await
+        .unwrap();
+    for sql in [
+        "insert into queue.kinds (name) values ('test.job')",
+        "insert into queue.queues (name) values ('first'), ('second')",
+        "insert into queue.gates (tenant, key) select number, 'crm' from queue.tenants",
+        "insert into queue.lanes (queue, tenant) select 1, number from queue.tenants",
+        "insert into queue.lanes (queue, tenant, key, strict)
+         select 1, number, 'a', true from queue.tenants",
+        "insert into queue.lanes (queue, tenant, limits, named, costs)
+         select 1, tenant, 'crm' || chr(31) || '2', array[id], array[2] from queue.gates",
+        "insert into queue.workers (id, host, pid, version, queues)
+         values (gen_random_uuid(), 'h', 1, '0', '{}')",
+        "insert into queue.leases (worker_id, expires_at)
+         select id, now() + interval '1 hour' from queue.workers",
+    ] {
+        stand.execute(sql).await;
+    }
+    stand
+}
+
+/// Seven jobs run in the lane: ten that were claimed, two of which have left and one has finished.
+const RUN: &str = "insert into queue.parcels (lane, run_at, queue, tenant, kind, priority,
+        max_attempts, state, token, lease, n, gone, acked, acked_at, body)
+     select id, now(), queue, tenant, 1, 5, 3, 'r', 1, 1, 10, '{1,2}', '{3}', array[now()],
+        array_fill(''::bytea, array[10])
+     from queue.lanes where id = $1";
+
+async fn run_in(stand: &Stand, lane: i64) {
+    let pool = stand.pool();
+    query(RUN).bind(lane).execute(&pool).await.unwrap();
+}
+
+fn rate(count: u32, per: Duration) -> LimitChange {
+    LimitChange {
+        rate: Change::Set(count),
+        per: Some(per),
+        ..LimitChange::default()
+    }
+}
+
+fn max_running(most: u32) -> LimitChange {
+    LimitChange {
+        max_running: Change::Set(most),
+        ..LimitChange::default()
+    }
+}
+
+async fn queue(stand: &Stand, name: &str) -> QueueSettings {
+    let found = stand.engine.queue(QueueView::All, name).await.unwrap();
+    found.unwrap()
+}
+
+async fn tenant(stand: &Stand) -> TenantSettings {
+    stand.engine.tenant(stand.tenant).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_limited_and_freed() {
+    let stand = settled().await;
+    let engine = &stand.engine;
+    assert_eq!(queue(&stand, "first").await.limit, Limit::default());
+    engine.pause_queue("first", true).await.unwrap();
+    assert!(queue(&stand, "first").await.paused);
+    assert!(!queue(&stand, "second").await.paused);
+    engine.pause_queue("first", false).await.unwrap();
+
+    let change = LimitChange {
+        max_running: Change::Set(4),
+        ..rate(100, SECOND)
+    };
+    engine.set_queue("first", &change).await.unwrap();
+    let limited = queue(&stand, "first").await;
+    let expected = Rate {
+        count: 100,
+        per: SECOND,
+        burst: 10,
+    };
+    assert_eq!(limited.limit.rate, Some(expected));
+    assert_eq!(limited.limit.max_running, Some(4));
+    assert!(!limited.paused);
+
+    engine
+        .set_queue("first", &LimitChange::removal())
+        .await
+        .unwrap();
+    assert_eq!(queue(&stand, "first").await.limit, Limit::default());
+    // What limits nothing puts up no gate.
+    engine
+        .set_queue("second", &LimitChange::removal())
+        .await
+        .unwrap();
+    let gates = "select count(*) from queue.queues where gate is not null";
+    assert_eq!(stand.count(gates).await, 1);
+
+    for answer in [
+        engine.pause_queue("none", true).await,
+        engine.set_queue("none", &max_running(1)).await,
+        engine
+            .set_lane(stand.tenant, "none", &Lane::Default, &LaneChange::default())
+            .await,
+    ] {
+        assert!(matches!(answer, Err(SettingsError::NoSuchQueue)));
+    }
+    assert!(
+        engine
+            .queue(QueueView::All, "none")
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_burst_is_a_tenth_unless_it_was_given() {
+    let stand = settled().await;
+    let set = async |change: LimitChange| {
+        stand.engine.set_queue("first", &change).await.unwrap();
+        queue(&stand, "first")
+            .await
+            .limit
+            .rate
+            .map(|rate| (rate.count, rate.burst))
+    };
+    let burst = |burst| LimitChange {
+        burst,
+        ..LimitChange::default()
+    };
+    let count = |count| LimitChange {
+        rate: Change::Set(count),
+        ..LimitChange::default()
+    };
+    assert_eq!(set(rate(5, SECOND)).await, Some((5, 1)));
+    assert_eq!(
+        set(count(3000)).await,
+        Some((3000, 300)),
+        "the usual one follows"
+    );
+    assert_eq!(set(burst(Change::Set(7))).await, Some((3000, 7)));
+    assert_eq!(set(count(200)).await, Some((200, 7)), "a given one stays");
+    assert_eq!(set(burst(Change::Remove)).await, Some((200, 20)));
+    let none = LimitChange {
+        rate: Change::Remove,
+        ..LimitChange::default()
+    };
+    assert_eq!(set(none).await, None);
+
+    for (change, expected) in [
+        (burst(Change::Set(1)), Senseless::BurstWithoutRate),
+        (count(1), Senseless::PerMissing),
+        (
+            LimitChange {
+                per: Some(SECOND),
+                ..LimitChange::default()
+            },
+            Senseless::PerWithoutRate,
+        ),
+    ] {
+        let error = stand.engine.set_queue("first", &change).await.unwrap_err();
+        let SettingsError::Senseless { key: None, member } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(member, expected);
+    }
+    assert_eq!(Rate::usual_burst(30), 3);
+    assert_eq!(Rate::usual_burst(9), 1);
+}
+
+/// How far ahead of time the queue's gate has granted starts.
+const AHEAD: &str =
+    "select extract(epoch from rate_tat - now())::float8 from queue.gates where tenant is null";
+
+#[tokio::test]
+async fn a_rate_that_is_saved_again_grants_nothing_and_a_new_one_forgets_what_it_could_not_grant() {
+    let stand = settled().await;
+    let set = async |change: LimitChange| stand.engine.set_queue("first", &change).await.unwrap();
+    let ahead = async || -> f64 { query_scalar(AHEAD).fetch_one(&stand.pool()).await.unwrap() };
+    set(rate(60, MINUTE)).await;
+    stand
+        .execute("update queue.gates set rate_tat = now() + interval '100 s' where tenant is null")
+        .await;
+    set(rate(60, MINUTE)).await;
+    set(max_running(9)).await;
+    let kept = ahead().await;
+    assert!((90.0..=100.0).contains(&kept), "{kept}");
+    // Ten a second, two at once: a full burst is 0.2 s.
+    let faster = LimitChange {
+        burst: Change::Set(2),
+        ..rate(10, SECOND)
+    };
+    set(faster).await;
+    let clamped = ahead().await;
+    assert!(clamped <= 0.21, "{clamped}");
+    set(rate(1, MINUTE)).await;
+    assert!(ahead().await <= 0.21, "a slower one adds nothing");
+}
+
+#[tokio::test]
+async fn running_jobs_are_counted_wherever_a_limit_is_new() {
+    let stand = settled().await;
+    for lane in [1, 2, 3] {
+        run_in(&stand, lane).await;
+    }
+    let engine = &stand.engine;
+    engine.set_queue("first", &max_running(5)).await.unwrap();
+    engine.set_queue("second", &max_running(5)).await.unwrap();
+    let change = TenantChange {
+        limit: max_running(5),
+        limits: BTreeMap::from([
+            ("crm".to_owned(), max_running(5)),
+            ("erp".to_owned(), max_running(5)),
+        ]),
+        ..TenantChange::default()
+    };
+    engine.set_tenant(stand.tenant, &change).await.unwrap();
+    let lane = Lane::Ordered("a".to_owned());
+    let change = LaneChange {
+        limit: max_running(1),
+        ..LaneChange::default()
+    };
+    engine
+        .set_lane(stand.tenant, "first", &lane, &change)
+        .await
+        .unwrap();
+
+    assert_eq!(queue(&stand, "first").await.limit.running, 21);
+    assert_eq!(queue(&stand, "second").await.limit.running, 0);
+    let settings = tenant(&stand).await;
+    assert_eq!(settings.limit.running, 21);
+    assert_eq!(settings.limits["crm"].running, 7);
+    assert_eq!(settings.limits["erp"].running, 0);
+    let lanes = engine.lane(stand.tenant, "first", &lane).await.unwrap();
+    assert_eq!(lanes[0].limit.running, 7);
+
+    // Counted once, however often it is set, and given back as it was taken.
+    engine.set_queue("first", &max_running(6)).await.unwrap();
+    let nothing = LimitChange::removal();
+    engine.set_queue("first", &nothing).await.unwrap();
+    engine.set_queue("first", &max_running(7)).await.unwrap();
+    assert_eq!(queue(&stand, "first").await.limit.running, 21);
+    stand
+        .execute(
+            "select queue.release(p.gates, array_fill(7, array[cardinality(p.gates)]), null, null,
+                null) from queue.parcels p",
+        )
+        .await;
+    assert_eq!(stand.count("select sum(running) from queue.gates").await, 0);
+}
+
+#[tokio::test]
+async fn jobs_in_other_hands_are_counted_when_they_are_let_go() {
+    let stand = settled().await;
+    run_in(&stand, 1).await;
+    run_in(&stand, 2).await;
+    stand
+        .engine
+        .set_queue("first", &rate(9, SECOND))
+        .await
+        .unwrap();
+    // A settlement holds a parcel and will want the gate: neither waits for the other.
+    let mut settling = stand.pool().begin().await.unwrap();
+    query("update queue.parcels set acked = '{3,4}' where lane = 1")
+        .execute(&mut *settling)
+        .await
+        .unwrap();
+    let engine = stand.engine.clone();
+    let setting =
+        tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
+    let half = "select count(*) from queue.gates where running = 7";
+    crate::support::until("the rest is counted", async || stand.count(half).await == 1).await;
+    query("select from queue.gates for update")
+        .execute(&mut *settling)
+        .await
+        .unwrap();
+    settling.commit().await.unwrap();
+    soon("the limit is set", setting).await.unwrap();
+    assert_eq!(queue(&stand, "first").await.limit.running, 13);
+}
+
+#[tokio::test]
+async fn a_claim_that_did_not_know_the_new_gate_is_counted() {
+    let stand = settled().await;
+    let mut claiming = stand.pool().begin().await.unwrap();
+    query("select gate from queue.queues")
+        .execute(&mut *claiming)
+        .await
+        .unwrap();
+    let engine = stand.engine.clone();
+    let setting =
+        tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
+    let there = "select count(*) from queue.gates where max_running = 5";
+    crate::support::until("the limit holds", async || stand.count(there).await == 1).await;
+    assert!(!setting.is_finished());
+    query(RUN)
+        .bind(1_i64)
+        .execute(&mut *claiming)
+        .await
+        .unwrap();
+    claiming.commit().await.unwrap();
+    soon("the limit is set", setting).await.unwrap();
+    assert_eq!(queue(&stand, "first").await.limit.running, 7);
+}
+
+#[tokio::test]
+async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
+    let stand = settled().await;
+    let engine = &stand.engine;
+    let unknown = engine.tenant(TenantId::new()).await.unwrap();
+    assert_eq!((unknown.weight, unknown.paused), (1, false));
+    engine.pause_tenant(stand.tenant, true).await.unwrap();
+    assert!(tenant(&stand).await.paused);
+    let change = TenantChange {
+        weight: Change::Set(7),
+        paused: Some(false),
+        limit: rate(600, MINUTE),
+        limits: BTreeMap::from([("crm".to_owned(), rate(10, SECOND))]),
+    };
+    engine.set_tenant(stand.tenant, &change).await.unwrap();
+    let set = tenant(&stand).await;
+    assert_eq!((set.weight, set.paused), (7, false));
+    assert_eq!(set.limit.rate.map(|rate| rate.burst), Some(60));
+    assert_eq!(set.limits["crm"].rate.map(|rate| rate.count), Some(10));
+
+    let burst_only = LimitChange {
+        burst: Change::Set(3),
+        ..LimitChange::default()
+    };
+    let change = TenantChange {
+        weight: Change::Remove,
+        limit: LimitChange::removal(),
+        limits: BTreeMap::from([
+            ("crm".to_owned(), LimitChange::removal()),
+            ("erp".to_owned(), burst_only),
+        ]),
+        ..TenantChange::default()
+    };
+    let error = engine.set_tenant(stand.tenant, &change).await.unwrap_err();
+    assert!(
+        matches!(&error, SettingsError::Senseless { key: Some(key), .. } if key == "erp"),
+        "{error}"
+    );
+    assert_eq!(tenant(&stand).await, set);
+    let limits = (0..=MOST_LIMITS).map(|nth| (format!("k{nth}"), max_running(1)));
+    let change = TenantChange {
+        limits: limits.collect(),
+        ..TenantChange::default()
+    };
+    let error = engine.set_tenant(stand.tenant, &change).await.unwrap_err();
+    assert!(matches!(error, SettingsError::TooMany), "{error}");
+    assert_eq!(tenant(&stand).await, set);
+
+    let change = TenantChange {
+        limits: BTreeMap::from([("crm".to_owned(), LimitChange::removal())]),
+        ..TenantChange::default()
+    };
+    engine.set_tenant(stand.tenant, &change).await.unwrap();
+    assert!(tenant(&stand).await.limits.is_empty());
+    let rows = "select count(*) from queue.gates where key is not null";
+    assert_eq!(stand.count(rows).await, 1, "lanes name it: it stays");
+}
+
+#[tokio::test]
+async fn a_contract_is_granted_with_the_tenant_or_not_at_all() {
+    let stand = Stand::new().await;
+    let contract = Rate {
+        count: 30,
+        per: MINUTE,
+        burst: 3,
+    };
+    for commit in [false, true] {
+        let mut tx = stand.pool().begin().await.unwrap();
+        grant(&mut tx, stand.tenant, contract).await.unwrap();
+        if commit {
+            tx.commit().await.unwrap();
+        } else {
+            tx.rollback().await.unwrap();
+        }
+        let found = tenant(&stand).await.limit.rate;
+        assert_eq!(found, commit.then_some(contract));
+    }
+}

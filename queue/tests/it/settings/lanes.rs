@@ -1,0 +1,175 @@
+//! Settings of lanes, whose they are, and who hears of a change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harkara_queue::job::Lane;
+use harkara_queue::settings::{Breaker, BreakerState, Change, LaneChange, QueueView, TenantChange};
+use harkara_shared::id::TenantId;
+use sqlx::postgres::PgListener;
+
+use super::{SECOND, max_running, rate, settled, tenant};
+use crate::support::soon;
+
+#[tokio::test]
+async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
+    let stand = settled().await;
+    let engine = &stand.engine;
+    let set = async |lane: &Lane, change: LaneChange| {
+        engine
+            .set_lane(stand.tenant, "first", lane, &change)
+            .await
+            .unwrap();
+        engine.lane(stand.tenant, "first", lane).await.unwrap()
+    };
+    let breaker = Breaker {
+        failures: 5,
+        rest: Duration::from_secs(30),
+    };
+    let change = LaneChange {
+        weight: Change::Set(3),
+        paused: Some(true),
+        breaker: Change::Set(breaker),
+        limit: rate(20, SECOND),
+        ..LaneChange::default()
+    };
+    let both = set(&Lane::Default, change).await;
+    assert_eq!(both.len(), 2, "with and without limits");
+    for lane in &both {
+        assert_eq!((lane.weight, lane.paused, lane.ordered), (3, true, false));
+        assert_eq!(lane.breaker, Some(breaker));
+        assert_eq!(lane.breaker_state, BreakerState::Closed);
+        assert_eq!(lane.limit.rate.map(|rate| rate.burst), Some(2));
+    }
+    assert_eq!(both[0].named, []);
+    assert_eq!(
+        (both[1].named[0].key.as_str(), both[1].named[0].cost),
+        ("crm", 2)
+    );
+    let shared = "select count(distinct gate) from queue.lanes where key = ''";
+    assert_eq!(stand.count(shared).await, 1, "one limit for both");
+
+    stand
+        .execute(
+            "update queue.lanes set breaker = 'o', failures = 5,
+                parked_until = now() + interval '1 hour' where key = ''",
+        )
+        .await;
+    let parked = engine
+        .lane(stand.tenant, "first", &Lane::Default)
+        .await
+        .unwrap();
+    assert_eq!(
+        (parked[0].breaker_state, parked[0].failures),
+        (BreakerState::Open, 5)
+    );
+    assert!(parked[0].parked_until.is_some());
+    let unpark = LaneChange {
+        unpark: true,
+        ..LaneChange::default()
+    };
+    let freed = set(&Lane::Default, unpark).await;
+    assert_eq!((freed[0].parked_until, freed[0].paused), (None, true));
+    assert_eq!(
+        freed[0].breaker_state,
+        BreakerState::Open,
+        "one job is tried"
+    );
+    let no_breaker = LaneChange {
+        breaker: Change::Remove,
+        weight: Change::Remove,
+        ..LaneChange::default()
+    };
+    let freed = set(&Lane::Default, no_breaker).await;
+    assert_eq!(
+        (freed[0].breaker, freed[0].breaker_state),
+        (None, BreakerState::Closed)
+    );
+    assert_eq!((freed[0].failures, freed[0].weight), (0, 1));
+
+    let made = set(&Lane::Named("a".to_owned()), LaneChange::default()).await;
+    assert_eq!(
+        (made.len(), made[0].ordered, made[0].paused),
+        (1, false, false)
+    );
+    let ordered = Lane::Ordered("a".to_owned());
+    let ordered = engine.lane(stand.tenant, "first", &ordered).await.unwrap();
+    assert_ne!(ordered[0].id, made[0].id);
+
+    let all = engine.lanes(stand.tenant, "first", 0, 100).await.unwrap();
+    let first = engine.lanes(stand.tenant, "first", 0, 3).await.unwrap();
+    let rest = engine
+        .lanes(stand.tenant, "first", first[2].id, 3)
+        .await
+        .unwrap();
+    assert_eq!(all.len(), 4);
+    assert_eq!([first, rest].concat(), all);
+}
+
+#[tokio::test]
+async fn tenants_see_and_set_their_own() {
+    let stand = settled().await;
+    let engine = &stand.engine;
+    let other = TenantId::new();
+    let change = TenantChange {
+        paused: Some(true),
+        limits: BTreeMap::from([("crm".to_owned(), max_running(1))]),
+        ..TenantChange::default()
+    };
+    engine.set_tenant(other, &change).await.unwrap();
+    let paused = LaneChange {
+        paused: Some(true),
+        ..LaneChange::default()
+    };
+    engine
+        .set_lane(other, "second", &Lane::Default, &paused)
+        .await
+        .unwrap();
+    let own = tenant(&stand).await;
+    assert!(!own.paused && own.limits.is_empty());
+    for queue in ["second", "none"] {
+        let lanes = engine.lanes(stand.tenant, queue, 0, 10).await.unwrap();
+        assert_eq!(lanes, []);
+    }
+    let names = async |view: QueueView<'_>| -> Vec<String> {
+        let queues = engine.queues(view, 0, 10).await.unwrap();
+        queues.into_iter().map(|queue| queue.name).collect()
+    };
+    assert_eq!(names(QueueView::All).await, ["first", "second"]);
+    assert_eq!(names(QueueView::Of(stand.tenant, &[])).await, ["first"]);
+    assert_eq!(names(QueueView::Of(other, &[])).await, ["second"]);
+    assert_eq!(names(QueueView::Of(other, &["first"])).await.len(), 2);
+    assert!(names(QueueView::Of(TenantId::new(), &[])).await.is_empty());
+    let after = engine.queues(QueueView::All, 1, 10).await.unwrap();
+    assert_eq!(after.len(), 1);
+    let hidden = engine
+        .queue(QueueView::Of(other, &[]), "first")
+        .await
+        .unwrap();
+    assert!(hidden.is_none());
+}
+
+#[tokio::test]
+async fn a_change_wakes_workers_unless_notifications_are_off() {
+    let stand = settled().await;
+    let mut listener = PgListener::connect_with(&stand.pool()).await.unwrap();
+    listener.listen("harkara").await.unwrap();
+    let mute = harkara_queue::Engine::new(stand.pool(), false);
+    let lane = LaneChange::default();
+    for engine in [&mute, &stand.engine] {
+        engine.pause_queue("second", false).await.unwrap();
+        engine.set_queue("first", &max_running(1)).await.unwrap();
+        engine.pause_tenant(stand.tenant, false).await.unwrap();
+        engine
+            .set_lane(stand.tenant, "second", &Lane::Default, &lane)
+            .await
+            .unwrap();
+    }
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        let said = soon("a notification", listener.recv()).await.unwrap();
+        heard.push(said.payload().to_owned());
+    }
+    // The silent ones made the lane in the second queue.
+    assert_eq!(heard, ["o:2", "o:1", "o:1,2", "o:2"]);
+}

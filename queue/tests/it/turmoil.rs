@@ -1,0 +1,367 @@
+//! Everything at once: claims, settlements, cancels, retries, enqueues, rescues and changes of limits
+//! meet in the same lanes. Nobody waits for anybody in a circle, and every job is accounted for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use harkara_queue::job::{Lane, LimitUse, NewJob, Unique};
+use harkara_queue::settings::{Breaker, Change, LaneChange, LimitChange, Rate, TenantChange};
+use harkara_queue::{Engine, Verdict, WorkerOptions};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::{JobId, TenantId};
+use rand::RngExt;
+use tokio::task::JoinSet;
+
+use crate::fleet::is_at_rest;
+use crate::support::{
+    Log, QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options, until,
+};
+
+const KEYS: [&str; 3] = ["a", "b", "c"];
+
+fn any(most: u64) -> u64 {
+    rand::rng().random_range(0..most)
+}
+
+fn chance(percent: u64) -> bool {
+    any(100) < percent
+}
+
+fn key() -> String {
+    KEYS[usize::try_from(any(3)).unwrap()].to_owned()
+}
+
+/// A job of any sort, in one of few lanes, under few limits.
+fn any_job(number: u64) -> NewJob {
+    NewJob {
+        lane: match any(3) {
+            0 => Lane::Default,
+            1 => Lane::Named(key()),
+            _ => Lane::Ordered(key()),
+        },
+        limits: match any(3) {
+            0 => vec![LimitUse {
+                key: key(),
+                cost: 1 + u16::try_from(any(2)).unwrap(),
+            }],
+            _ => Vec::new(),
+        },
+        unique: chance(30).then(|| Unique {
+            key: format!("{}", any(40)),
+            hold: None,
+        }),
+        priority: u8::try_from(any(3)).unwrap(),
+        max_attempts: 1 + u16::try_from(any(3)).unwrap(),
+        ..numbered(number)
+    }
+}
+
+struct Turmoil {
+    stand: Stand,
+    tenants: [TenantId; 2],
+    over: AtomicBool,
+    enqueued: AtomicU64,
+    jobs: Log<(usize, JobId)>,
+    faults: Log<String>,
+}
+
+impl Turmoil {
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// One of the jobs that were enqueued lately.
+    fn some_jobs(&self, most: usize) -> Option<(usize, Vec<JobId>)> {
+        let all = self.jobs.read();
+        let (tenant, _) = *all.get(usize::try_from(any(1 + all.len() as u64)).unwrap())?;
+        let lately = all.iter().rev().take(300).filter(|(of, _)| *of == tenant);
+        let mut jobs: Vec<_> = lately.map(|(_, job)| *job).filter(|_| chance(10)).collect();
+        jobs.truncate(most);
+        Some((tenant, jobs))
+    }
+
+    fn note(&self, what: &str, error: &dyn std::fmt::Debug) {
+        self.faults
+            .write(format!("{what}: {error:?}").chars().take(900).collect());
+    }
+
+    /// Enqueues a few jobs of any sort, unless too many wait already.
+    async fn enqueue(&self) {
+        let waiting = "select count(*) from queue.parcels where state = 'a' and not lost";
+        if self.stand.count(waiting).await > 500 {
+            return;
+        }
+        let tenant = usize::from(chance(30));
+        let jobs: Vec<NewJob> = (0..1 + any(40))
+            .map(|_| any_job(self.enqueued.fetch_add(1, Ordering::Relaxed)))
+            .collect();
+        let mut tx = TenantTx::begin(&self.stand.pool(), self.tenants[tenant])
+            .await
+            .unwrap();
+        let answers = self
+            .stand
+            .engine
+            .enqueue_all(&mut tx, self.tenants[tenant], jobs)
+            .await;
+        match answers {
+            Ok(answers) if chance(90) => {
+                tx.commit().await.unwrap();
+                for answer in answers {
+                    self.jobs.write((tenant, answer.id()));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => self.note("enqueue", &error),
+        }
+    }
+
+    /// Cancels, retries or hastens some jobs, one after another in transactions of their own.
+    async fn meddle(&self) {
+        let Some((tenant, jobs)) = self.some_jobs(6) else {
+            return;
+        };
+        let engine = &self.stand.engine;
+        let what = any(3);
+        for job in jobs {
+            let mut tx = TenantTx::begin(&self.stand.pool(), self.tenants[tenant])
+                .await
+                .unwrap();
+            let done = match what {
+                0 => engine.cancel(&mut tx, job).await.map(|_| ()),
+                1 => engine.retry(&mut tx, job).await.map(|_| ()),
+                _ => engine.hasten(&mut tx, &[job]).await,
+            };
+            match done {
+                Ok(()) => tx.commit().await.unwrap(),
+                Err(error) => self.note(
+                    ["cancel", "retry", "hasten"][usize::try_from(what).unwrap()],
+                    &error,
+                ),
+            }
+        }
+    }
+
+    async fn change(&self) {
+        let engine = &self.stand.engine;
+        let limit = match any(3) {
+            0 => LimitChange::removal(),
+            1 => LimitChange {
+                max_running: Change::Set(1 + u32::try_from(any(20)).unwrap()),
+                ..LimitChange::default()
+            },
+            _ => LimitChange::rate(Rate {
+                count: 500,
+                per: Duration::from_secs(1),
+                burst: 50,
+            }),
+        };
+        let tenant = self.tenants[usize::try_from(any(2)).unwrap()];
+        let lane = match any(2) {
+            0 => Lane::Named(key()),
+            _ => Lane::Ordered(key()),
+        };
+        let done = match any(4) {
+            0 => engine.set_queue(QUEUE, &limit).await,
+            1 => {
+                let change = TenantChange {
+                    limit,
+                    ..TenantChange::default()
+                };
+                engine.set_tenant(tenant, &change).await
+            }
+            2 => {
+                let change = TenantChange {
+                    limits: [(key(), limit)].into(),
+                    ..TenantChange::default()
+                };
+                engine.set_tenant(tenant, &change).await
+            }
+            _ => {
+                let change = LaneChange {
+                    limit,
+                    breaker: match any(2) {
+                        0 => Change::Remove,
+                        _ => Change::Set(Breaker {
+                            failures: 5,
+                            rest: Duration::from_millis(50),
+                        }),
+                    },
+                    ..LaneChange::default()
+                };
+                engine.set_lane(tenant, QUEUE, &lane, &change).await
+            }
+        };
+        if let Err(error) = done {
+            self.note("change", &error);
+        }
+    }
+}
+
+fn any_verdict(follow: u64) -> Verdict {
+    match any(12) {
+        0 | 1 => failed("chance"),
+        2 => Verdict::Dead {
+            error: error("chance"),
+        },
+        3 => Verdict::Snooze {
+            wait: Duration::from_millis(any(30)),
+            reason: error("chance"),
+        },
+        4 => Verdict::RateLimited {
+            wait: Duration::from_millis(any(30)),
+            reason: error("chance"),
+        },
+        5 => Verdict::Done {
+            result: None,
+            then: vec![NewJob {
+                unique: Some(Unique {
+                    key: format!("{}", any(40)),
+                    hold: None,
+                }),
+                max_attempts: 1,
+                ..numbered(follow)
+            }],
+        },
+        _ => Verdict::done(),
+    }
+}
+
+async fn rage(length: Duration) {
+    let stand = Stand::new().await;
+    let turmoil = Arc::new(Turmoil {
+        tenants: [stand.tenant, TenantId::new()],
+        stand,
+        over: AtomicBool::new(false),
+        enqueued: AtomicU64::new(0),
+        jobs: Log::new(),
+        faults: Log::new(),
+    });
+    for tenant in turmoil.tenants {
+        turmoil.stand.enqueue_for(tenant, vec![job()]).await;
+    }
+    let ended = Log::new();
+    let noted = ended.clone();
+    let handler = handler(move |run| {
+        let ended = noted.clone();
+        async move {
+            if chance(20) {
+                tokio::time::sleep(Duration::from_millis(any(10))).await;
+            }
+            // Follow-ups have no follow-ups.
+            let verdict = match number(&run) {
+                u64::MAX => Verdict::done(),
+                _ => any_verdict(u64::MAX),
+            };
+            if matches!(verdict, Verdict::Done { .. }) {
+                ended.write(run.job.id);
+            }
+            verdict
+        }
+    });
+    let short = || WorkerOptions {
+        lease: Duration::from_secs(1),
+        drain: Duration::from_millis(50),
+        ..options(&[(QUEUE, 8)])
+    };
+    // Each worker has connections of its own.
+    let start = || {
+        let engine = Engine::new(turmoil.stand.pool(), true);
+        Working::start(engine, short(), Arc::clone(&handler))
+    };
+    let mut workers = vec![start(), start(), start()];
+    let mut others = JoinSet::new();
+    for part in 0..10 {
+        let turmoil = Arc::clone(&turmoil);
+        others.spawn(async move {
+            while turmoil.goes_on() {
+                match part {
+                    0..4 => turmoil.enqueue().await,
+                    4..8 => turmoil.meddle().await,
+                    8 => turmoil.change().await,
+                    _ => {
+                        if let Err(error) = turmoil.stand.engine.rescue().await {
+                            turmoil.note("rescue", &error);
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20 + any(60))).await;
+            }
+        });
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < length {
+        tokio::time::sleep(length / 12).await;
+        // One dies or is stopped, and another comes.
+        let worker = workers.swap_remove(usize::try_from(any(3)).unwrap());
+        if chance(50) {
+            worker.task.abort();
+            worker.task.await.ok();
+        } else {
+            worker.stop().await;
+        }
+        workers.push(start());
+    }
+    turmoil.over.store(true, Ordering::Relaxed);
+    others.join_all().await;
+    let stand = &turmoil.stand;
+    // Whatever is limited or rests now goes on.
+    for sql in [
+        "with g as (select id from queue.gates order by id for update)
+         update queue.gates set rate_count = null, rate_period = null, rate_burst = null
+         from g where gates.id = g.id",
+        "with l as (select id from queue.lanes where breaker = 'c' order by id for update)
+         update queue.lanes set parked_until = null from l where lanes.id = l.id",
+    ] {
+        stand.execute(sql).await;
+    }
+    let unfinished = "select count(*) from queue.parcels where state in ('s', 'a', 'r')";
+    let mut left = stand.count(unfinished).await;
+    while left > 0 {
+        let before = left;
+        until("jobs go on finishing", async || {
+            left = stand.count(unfinished).await;
+            left < before
+        })
+        .await;
+    }
+    for worker in workers {
+        worker.stop().await;
+    }
+    let mut faults = turmoil.faults.read();
+    // A key that changes hands while it is asked for is the caller's to ask again.
+    faults.retain(|fault| !fault.contains("Contended"));
+    assert!(faults.is_empty(), "{faults:?}");
+    is_at_rest(stand).await;
+    accounted_for(&turmoil, &ended).await;
+}
+
+/// Each job is where it can be found, in one place and finished, and did not succeed twice.
+async fn accounted_for(turmoil: &Turmoil, ended: &Log<JobId>) {
+    let all: HashSet<(usize, JobId)> = turmoil.jobs.read().into_iter().collect();
+    assert!(all.len() > 100);
+    for (tenant, id) in all {
+        let mut tx = TenantTx::begin(&turmoil.stand.pool(), turmoil.tenants[tenant])
+            .await
+            .unwrap();
+        let found = harkara_queue::read::job(&mut tx, id).await.unwrap();
+        let job = found.unwrap_or_else(|| panic!("{id} is lost"));
+        assert!(job.state.is_final(), "{id} is {:?}", job.state);
+    }
+    let ran: HashSet<JobId> = ended.read().into_iter().collect();
+    assert!(!ran.is_empty());
+    let keys = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
+    assert_eq!(turmoil.stand.count(keys).await, 0, "keys of finished jobs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_seconds_of_everything_at_once_break_nothing() {
+    rage(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes"]
+async fn two_minutes_of_everything_at_once_break_nothing() {
+    rage(Duration::from_secs(120)).await;
+}
