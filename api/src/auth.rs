@@ -39,10 +39,41 @@ pub(crate) struct Caller {
     pub(crate) key: ApiKeyId,
     /// Whether `tenant` is the built-in one.
     pub(crate) is_platform: bool,
+    /// Whether the key belongs to the built-in tenant, whomever it acts for.
+    by_platform: bool,
     scopes: Arc<[Scope]>,
 }
 
 impl Caller {
+    /// Whether the caller may do what concerns more than one tenant, or another.
+    pub(crate) fn administers(&self) -> bool {
+        self.by_platform && self.scopes.contains(&Scope::PlatformAdmin)
+    }
+
+    /// Goes on if the key belongs to the platform.
+    ///
+    /// # Errors
+    /// A problem of status 403.
+    pub(crate) fn require_platform(&self) -> Result<(), Problem> {
+        if self.by_platform {
+            Ok(())
+        } else {
+            Err(Problem::new(
+                Code::PlatformOnly,
+                "only a key of the tenant `platform` may do this",
+            ))
+        }
+    }
+
+    /// Goes on if the key belongs to the platform and has its scope.
+    ///
+    /// # Errors
+    /// A problem of status 403.
+    pub(crate) fn require_admin(&self) -> Result<(), Problem> {
+        self.require_platform()?;
+        self.require(Scope::PlatformAdmin)
+    }
+
     /// Goes on if the caller's key has the scope.
     ///
     /// # Errors
@@ -70,6 +101,7 @@ impl FromRequestParts<ApiState> for Caller {
             tenant: known.row.tenant_id,
             key: known.row.id,
             is_platform,
+            by_platform: is_platform,
             scopes: Arc::clone(&known.scopes),
         };
         let span = tracing::Span::current();
@@ -87,13 +119,7 @@ impl FromRequestParts<ApiState> for Caller {
         if !(is_platform && own.scopes.contains(&Scope::PlatformAdmin)) {
             return Err(Problem::not_found("thing"));
         }
-        let tenant =
-            access::find_tenant(&keyring.pool, named)
-                .await
-                .map_err(|error| match error {
-                    access::Error::Database(error) => Problem::of_database(&error),
-                    other => Problem::internal(other),
-                })?;
+        let tenant = access::find_tenant(&keyring.pool, named).await?;
         let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
         span.record("tenant", tenant.id.to_string());
         Ok(Self {

@@ -89,7 +89,7 @@ pub(crate) fn precise(mut fault: Fault) -> Fault {
 }
 
 /// A member's name as a part of a JSON pointer.
-fn token(name: &str) -> String {
+pub(crate) fn token(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

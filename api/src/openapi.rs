@@ -72,6 +72,8 @@ pub(crate) fn base() -> OpenApi {
         .build();
     let tags = [
         ("jobs", "Work that is done at least once"),
+        ("queues", "Where jobs wait, and how fast they leave"),
+        ("tenants", "What a tenant may use"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
@@ -267,7 +269,7 @@ mod tests {
             .paths
             .iter()
             .filter(|(path, _)| path.starts_with("/v1/"))
-            .flat_map(|(_, item)| [&item.get, &item.post, &item.patch, &item.delete])
+            .flat_map(|(_, item)| [&item.get, &item.put, &item.post, &item.patch, &item.delete])
             .flatten();
         let mut seen = BTreeSet::new();
         for operation in operations {

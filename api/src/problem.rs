@@ -3,15 +3,15 @@
 //! turns into `application/problem+json` once it knows the request's id and path.
 //! Never: shows a caller the text of an internal error.
 
+mod causes;
+
 use std::any::Any;
 
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use harkara_jobs::fault::Fault;
-use harkara_jobs::webhook;
 use harkara_shared::database::{is_conflict, is_unavailable};
-use harkara_shared::process::in_one_line;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,6 +23,7 @@ pub(crate) enum Code {
     InvalidCursor,
     Unauthorized,
     MissingScope,
+    PlatformOnly,
     NotFound,
     MethodNotAllowed,
     Conflict,
@@ -49,6 +50,11 @@ impl Code {
             Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
             Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
+            Self::PlatformOnly => (
+                "platform_only",
+                S::FORBIDDEN,
+                "Only the platform may do this",
+            ),
             Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => (
                 "method_not_allowed",
@@ -309,45 +315,17 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
-        Self::of_database(&error)
-    }
-}
-
-impl From<harkara_queue::Error> for Problem {
-    fn from(error: harkara_queue::Error) -> Self {
-        match error {
-            harkara_queue::Error::Database(error) => Self::of_database(&error),
-            harkara_queue::Error::Contended(_) => {
-                Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
-            }
-            other => Self::internal(in_one_line(&other)),
-        }
-    }
-}
-
-impl From<webhook::Error> for Problem {
-    fn from(error: webhook::Error) -> Self {
-        match error {
-            webhook::Error::Database(error) => Self::of_database(&error),
-            webhook::Error::Queue(error) => error.into(),
-            webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
-            other => Self::internal(in_one_line(&other)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CODES: [Code; 15] = [
+    const CODES: [Code; 16] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
         Code::Unauthorized,
         Code::MissingScope,
+        Code::PlatformOnly,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,

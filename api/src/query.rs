@@ -81,6 +81,34 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// `true` or `false`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map(Self)
+            .map_err(|_| D::Error::custom("must be true or false"))
+    }
+}
+
+/// The extractor for a name in a path and a key beneath it.
+#[derive(Debug)]
+pub(crate) struct PathKey(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map(|Path((name, key))| Self(name, key))
+            .map_err(|_| Problem::not_found("thing"))
+    }
+}
+
 /// The extractor for the id in a path. A text that is no such id is a thing that is not there.
 #[derive(Debug)]
 pub(crate) struct PathId<T>(pub(crate) T);

@@ -2,9 +2,9 @@
 //! Takes: pool, queue, keys and clients made at start-up. Gives: them.
 //! Never: holds anything that another process would need to know.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use harkara_queue::Engine;
+use harkara_queue::{Coalescer, Engine};
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
 use harkara_shared::id::TenantId;
@@ -25,6 +25,8 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     engine: Engine,
+    /// Made by the first request that needs it, on the runtime of that request.
+    coalescer: OnceLock<Coalescer>,
     keys: MasterKeys,
     egress: Egress,
     readiness: Readiness,
@@ -49,6 +51,7 @@ impl ApiState {
             in_flight: TaskTracker::new(),
             pool,
             engine,
+            coalescer: OnceLock::new(),
             keys,
             egress,
             readiness,
@@ -60,8 +63,20 @@ impl ApiState {
         Ok(TenantTx::begin(&self.0.pool, tenant).await?)
     }
 
+    /// For what is looked up before, or across, tenants.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// Enqueues single jobs of requests that come at the same time together.
+    pub(crate) fn coalescer(&self) -> &Coalescer {
+        self.0
+            .coalescer
+            .get_or_init(|| Coalescer::new(&self.0.engine))
     }
 
     pub(crate) fn keys(&self) -> &MasterKeys {

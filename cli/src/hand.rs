@@ -2,6 +2,8 @@
 //! Takes: a command. Gives: one change and one answer, as text or as one JSON object.
 //! Never: does what the API would refuse.
 
+mod steer;
+
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
@@ -10,6 +12,8 @@ use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
 use serde_json::json;
 use sqlx::PgPool;
+
+pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
 
 use crate::Place;
 use crate::up::{Home, say};
@@ -32,6 +36,16 @@ pub(crate) enum TenantCommand {
         json: bool,
         #[command(flatten)]
         place: Place,
+    },
+    /// Have no more jobs of a tenant start
+    Pause {
+        #[command(flatten)]
+        which: steer::Which,
+    },
+    /// Have a tenant's jobs go on
+    Resume {
+        #[command(flatten)]
+        which: steer::Which,
     },
 }
 
@@ -69,13 +83,19 @@ pub(crate) async fn migrate(place: &Place, settings: &Settings) -> anyhow::Resul
 }
 
 pub(crate) async fn tenant(command: TenantCommand, settings: &Settings) -> anyhow::Result<()> {
-    let TenantCommand::Create {
-        name,
-        slug,
-        tier,
-        json,
-        place,
-    } = command;
+    let (name, slug, tier, json, place) = match command {
+        TenantCommand::Create {
+            name,
+            slug,
+            tier,
+            json,
+            place,
+        } => (name, slug, tier, json, place),
+        TenantCommand::Pause { which } => return steer::pause_tenant(which, true, settings).await,
+        TenantCommand::Resume { which } => {
+            return steer::pause_tenant(which, false, settings).await;
+        }
+    };
     let pool = pool(&place, settings)?;
     let slug = slug.unwrap_or_else(|| slug_of(&name));
     let tenant = access::create_tenant(

@@ -30,6 +30,12 @@ enum Command {
     /// Tenants
     #[command(subcommand)]
     Tenant(hand::TenantCommand),
+    /// Queues
+    #[command(subcommand)]
+    Queue(hand::QueueCommand),
+    /// Limits of tenants, and of the keys their jobs name
+    #[command(subcommand)]
+    Limit(hand::LimitCommand),
     /// API keys
     #[command(subcommand)]
     Key(hand::KeyCommand),
@@ -80,6 +86,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Up(args)) => up::run(args, settings).await,
         Some(Command::Migrate(place)) => hand::migrate(&place, &settings).await,
         Some(Command::Tenant(command)) => hand::tenant(command, &settings).await,
+        Some(Command::Queue(command)) => hand::queue(command, &settings).await,
+        Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harkara_queue::job::{JobError, NewJob, Trace};
+use harkara_queue::job::{JobError, Lane, NewJob, Trace};
 use harkara_queue::{Handler, Run, Verdict};
 use harkara_shared::backoff::Backoff;
 use serde::de::DeserializeOwned;
@@ -111,6 +111,8 @@ impl Kind {
             timeout: self.timeout,
             backoff: self.backoff(),
             unique: None,
+            lane: Lane::Default,
+            limits: Vec::new(),
             tags: Vec::new(),
             trace: Trace::default(),
         }

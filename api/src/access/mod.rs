@@ -36,6 +36,9 @@ pub enum Error {
     /// The master keys cannot hash a key, because there are none.
     #[error("there is no master key")]
     NoMasterKey,
+    /// The engine could not take the tenant's limit.
+    #[error(transparent)]
+    Settings(#[from] harkara_queue::settings::SettingsError),
     /// The database refused or is not there.
     #[error(transparent)]
     Database(#[from] sqlx::Error),

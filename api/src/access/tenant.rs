@@ -1,13 +1,16 @@
 //! Room: tenants.
-//! Takes: a pool. Gives: tenants made and found. Never: reads what belongs to a tenant.
+//! Takes: a pool. Gives: tenants made, with the limit of their contract, and found.
+//! Never: reads what belongs to a tenant.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use harkara_queue::settings::{self, Rate};
 use harkara_shared::database::query_as;
 use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::Error;
 
@@ -19,11 +22,11 @@ pub const PLATFORM_SLUG: &str = "platform";
 #[serde(rename_all = "UPPERCASE")]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
 pub enum SlaTier {
-    /// 30.
+    /// The smallest.
     Free,
-    /// 300.
+    /// For those who rely on it.
     Pro,
-    /// 3000.
+    /// The largest.
     Enterprise,
 }
 
@@ -38,6 +41,21 @@ impl SlaTier {
             Self::Free => "FREE",
             Self::Pro => "PRO",
             Self::Enterprise => "ENTERPRISE",
+        }
+    }
+
+    /// How many job starts the contract grants: the one place that knows.
+    #[must_use]
+    pub const fn rate(self) -> Rate {
+        let count = match self {
+            Self::Free => 30,
+            Self::Pro => 300,
+            Self::Enterprise => 3000,
+        };
+        Rate {
+            count,
+            per: Duration::from_secs(60),
+            burst: Rate::usual_burst(count),
         }
     }
 }
@@ -93,7 +111,7 @@ pub fn is_slug(text: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Makes a tenant.
+/// Makes a tenant, whose jobs start as often as its tier says.
 ///
 /// # Errors
 /// [`Error::InvalidSlug`], [`Error::InvalidName`], [`Error::SlugTaken`], or when the database
@@ -105,7 +123,13 @@ pub async fn create_tenant(pool: &PgPool, new: NewTenant) -> Result<Tenant, Erro
     if new.slug == PLATFORM_SLUG {
         return Err(Error::SlugTaken(new.slug));
     }
-    insert(pool, &new).await?.ok_or(Error::SlugTaken(new.slug))
+    let mut tx = pool.begin().await?;
+    let Some(tenant) = insert(&mut tx, &new).await? else {
+        return Err(Error::SlugTaken(new.slug));
+    };
+    settings::grant(&mut tx, tenant.id, tenant.sla_tier.rate()).await?;
+    tx.commit().await?;
+    Ok(tenant)
 }
 
 /// The tenant with this id (`ten_…`) or slug.
@@ -125,7 +149,7 @@ pub async fn find_tenant(pool: &PgPool, id_or_slug: &str) -> Result<Option<Tenan
         .await?)
 }
 
-/// The built-in tenant, made if it is not there yet. Safe to call from many processes at once.
+/// The built-in tenant, made if it is not there yet. Nothing limits it. Safe to call from many processes at once.
 ///
 /// # Errors
 /// When the database refuses.
@@ -135,7 +159,7 @@ pub async fn ensure_platform(pool: &PgPool) -> Result<Tenant, Error> {
         name: "Platform".to_owned(),
         sla_tier: SlaTier::Enterprise,
     };
-    match insert(pool, &new).await? {
+    match insert(&mut *pool.acquire().await?, &new).await? {
         Some(tenant) => Ok(tenant),
         None => find_tenant(pool, PLATFORM_SLUG)
             .await?
@@ -144,7 +168,7 @@ pub async fn ensure_platform(pool: &PgPool) -> Result<Tenant, Error> {
 }
 
 /// The tenant, or `None` when its slug is taken.
-async fn insert(pool: &PgPool, new: &NewTenant) -> Result<Option<Tenant>, Error> {
+async fn insert(connection: &mut PgConnection, new: &NewTenant) -> Result<Option<Tenant>, Error> {
     if !is_name(&new.name) {
         return Err(Error::InvalidName);
     }
@@ -153,7 +177,7 @@ async fn insert(pool: &PgPool, new: &NewTenant) -> Result<Option<Tenant>, Error>
         .bind(&new.slug)
         .bind(&new.name)
         .bind(new.sla_tier)
-        .fetch_optional(pool)
+        .fetch_optional(connection)
         .await?)
 }
 

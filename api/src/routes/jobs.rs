@@ -13,11 +13,11 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use harkara_queue::Changed;
-use harkara_queue::job::{Enqueued, JobState};
+use harkara_queue::job::{Enqueued, Job, JobState, NewJob};
 use harkara_queue::read::{self, JobFilter};
 use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
-use harkara_shared::id::JobId;
+use harkara_shared::id::{JobId, TenantId};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -34,6 +34,7 @@ use crate::query::{Limit, PathId, Query};
 use crate::time::Moment;
 pub(super) use answer::ErrorAnswer;
 use answer::{AttemptAnswer, JobAnswer, StateName};
+pub(super) use request::KEY_RULE;
 use request::{Rules, read_job};
 
 /// Enqueue a job
@@ -73,10 +74,7 @@ pub(super) async fn create(
     faults.none_in_body()?;
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
-    let mut tx = state.begin(caller.tenant).await?;
-    let enqueued = state.engine().enqueue(&mut tx, caller.tenant, job).await?;
-    let answer = read::job(&mut tx, enqueued.id()).await?;
-    tx.commit().await?;
+    let (enqueued, answer) = enqueue(&state, caller.tenant, job).await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
         Enqueued::Existing(_) => StatusCode::OK,
@@ -89,6 +87,26 @@ pub(super) async fn create(
     };
     let location = [(LOCATION, format!("/v1/jobs/{id}"))];
     Ok((status, location, Json(JobAnswer::from(job))).into_response())
+}
+
+/// Enqueues a job, together with those of other requests unless it may have to wait for its unique
+/// key, and answers how it stands.
+async fn enqueue(
+    state: &ApiState,
+    tenant: TenantId,
+    job: NewJob,
+) -> Result<(Enqueued, Option<Job>), Problem> {
+    if job.unique.is_none() {
+        let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
+        let id = receipt.job.id();
+        let answer = receipt.entry.map(|entry| entry.job(id, tenant, job));
+        return Ok((receipt.job, answer));
+    }
+    let mut tx = state.begin(tenant).await?;
+    let enqueued = state.engine().enqueue(&mut tx, tenant, job).await?;
+    let answer = read::job(&mut tx, enqueued.id()).await?;
+    tx.commit().await?;
+    Ok((enqueued, answer))
 }
 
 /// Which jobs to list. Parameters that are given must all hold.
@@ -108,6 +126,8 @@ pub(super) struct JobQuery {
     tag: Option<String>,
     /// Enqueued with this unique key.
     unique_key: Option<String>,
+    /// Enqueued with this ordering key.
+    ordering_key: Option<String>,
     /// Enqueued at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Moment>,
@@ -154,6 +174,7 @@ pub(super) async fn list(
         queue: query.queue,
         tag: query.tag,
         unique_key: query.unique_key,
+        ordering_key: query.ordering_key,
         created_after: query.created_after.map(|moment| moment.0),
         created_before: query.created_before.map(|moment| moment.0),
         error_code: query.error_code,

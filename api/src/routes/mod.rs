@@ -5,7 +5,10 @@
 mod deliveries;
 mod events;
 mod jobs;
+mod limits;
 mod page;
+mod queues;
+mod tenants;
 mod webhooks;
 
 use std::time::Duration;
@@ -65,6 +68,15 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(jobs::attempts))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::change))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::resume))
+        .routes(routes!(queues::lanes::list, queues::lanes::change_default))
+        .routes(routes!(queues::lanes::change))
+        .routes(routes!(tenants::limits, tenants::change_limits))
+        .routes(routes!(tenants::pause))
+        .routes(routes!(tenants::resume))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::cursor::{Cursors, List, Place};
 use crate::query::Limit;
 
-/// A page of a list, newest first.
+/// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
     /// The items.

@@ -16,7 +16,7 @@ use crate::jobs::a_job;
 use crate::platform::{Client, Platform};
 
 /// Every route with a scope, with an id that is well formed.
-const ROUTES: [(&str, &str, &str); 17] = [
+const ROUTES: [(&str, &str, &str); 28] = [
     ("GET", "/v1/jobs", "jobs:read"),
     ("POST", "/v1/jobs", "jobs:write"),
     ("POST", "/v1/jobs/batch", "jobs:write"),
@@ -24,6 +24,33 @@ const ROUTES: [(&str, &str, &str); 17] = [
     ("GET", "/v1/jobs/job_0000000000500/attempts", "jobs:read"),
     ("POST", "/v1/jobs/job_0000000000500/cancel", "jobs:write"),
     ("POST", "/v1/jobs/job_0000000000500/retry", "jobs:write"),
+    ("GET", "/v1/queues", "jobs:read"),
+    ("PUT", "/v1/queues/none", "queues:manage"),
+    ("POST", "/v1/queues/none/pause", "queues:manage"),
+    ("POST", "/v1/queues/none/resume", "queues:manage"),
+    ("GET", "/v1/queues/none/lanes", "jobs:read"),
+    ("PUT", "/v1/queues/none/lanes", "queues:manage"),
+    ("PUT", "/v1/queues/none/lanes/key", "queues:manage"),
+    (
+        "GET",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/limits",
+        "jobs:read",
+    ),
+    (
+        "PUT",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/limits",
+        "limits:manage",
+    ),
+    (
+        "POST",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/pause",
+        "platform:admin",
+    ),
+    (
+        "POST",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/resume",
+        "platform:admin",
+    ),
     ("POST", "/v1/events", "jobs:write"),
     ("GET", "/v1/webhook-endpoints", "webhooks:read"),
     ("POST", "/v1/webhook-endpoints", "webhooks:manage"),
@@ -62,7 +89,8 @@ const ROUTES: [(&str, &str, &str); 17] = [
 
 async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Answer {
     let has_body = ["/v1/jobs", "/v1/jobs/batch", "/v1/events"].contains(&path)
-        || path.starts_with("/v1/webhook-endpoints");
+        || path.starts_with("/v1/webhook-endpoints")
+        || method == "PUT";
     let body = (method != "GET" && has_body).then(|| "{}".to_owned());
     let json = [("content-type", "application/json")];
     client
@@ -269,7 +297,11 @@ async fn a_tenant_meets_nothing_of_another() {
         let own = path
             .replace("job_0000000000500", &job)
             .replace("ep_01h455vb4pex5vsknk084sn02q", &endpoint)
-            .replace("dlv_01h455vb4pex5vsknk084sn02q", &delivery);
+            .replace("dlv_01h455vb4pex5vsknk084sn02q", &delivery)
+            .replace(
+                "ten_01h455vb4pex5vsknk084sn02q",
+                &platform.acme.id.to_string(),
+            );
         if own == path {
             continue;
         }

@@ -144,15 +144,60 @@ fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
             "out_of_range",
         ),
         (
-            a_job_with("ordering_key", json!("a")),
+            a_job_with("ordering_key", json!("")),
             "/ordering_key",
-            "not_supported",
+            "invalid_key",
         ),
         (
-            a_job_with("limits", json!([{"key": "a", "cost": 1}])),
-            "/limits",
-            "not_supported",
+            a_job_with("ordering_key", json!("a\u{1f}b")),
+            "/ordering_key",
+            "invalid_key",
         ),
+        (
+            a_job_with("ordering_key", json!("x".repeat(257))),
+            "/ordering_key",
+            "invalid_key",
+        ),
+        (
+            a_job_with("limits", json!([{"key": "a", "cost": 0}])),
+            "/limits/0/cost",
+            "out_of_range",
+        ),
+        (
+            a_job_with("limits", json!([{"key": "a", "cost": 1001}])),
+            "/limits/0/cost",
+            "out_of_range",
+        ),
+        (
+            a_job_with("limits", json!([{"key": "a"}, {"cost": 1}])),
+            "/limits/1/key",
+            "missing",
+        ),
+        (
+            a_job_with("limits", json!([{"key": "a"}, {"key": "a", "cost": 2}])),
+            "/limits/1/key",
+            "duplicate",
+        ),
+        (
+            a_job_with("limits", json!([{"key": "a\nb"}])),
+            "/limits/0/key",
+            "invalid_key",
+        ),
+        (
+            a_job_with("limits", json!([{"kee": "a", "key": "b"}])),
+            "/limits/0/kee",
+            "unknown_field",
+        ),
+        (
+            a_job_with(
+                "limits",
+                json!([{"key": "a"}, {"key": "b"}, {"key": "c"}, {"key": "d"}]),
+            ),
+            "/limits",
+            "too_many",
+        ),
+        (a_job_with("limits", json!(["a"])), "/limits/0", "invalid"),
+        (a_job_with("limits", json!("a")), "/limits", "invalid"),
         (
             a_job_with("max_attempts", json!(0)),
             "/max_attempts",

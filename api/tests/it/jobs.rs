@@ -83,6 +83,7 @@ async fn a_job_is_enqueued_with_its_kind_s_defaults_and_shown() {
         "started_at",
         "finished_at",
         "unique_key",
+        "ordering_key",
         "result",
         "last_error",
         "trace_id",
@@ -106,7 +107,8 @@ async fn every_member_of_a_job_is_kept() {
     let request = json!({
         "kind": "http.request", "payload": {"url": "https://example.com", "body": {"ü": [1.50, null]}},
         "queue": "slow.lane", "priority": 0, "run_at": run_at, "unique_key": "k", "unique_for": "24h",
-        "max_attempts": 3, "timeout": "90s", "tags": ["a", "ü"],
+        "max_attempts": 3, "timeout": "90s", "tags": ["a", "ü"], "ordering_key": "ö/1",
+        "limits": [{"key": "crm", "cost": 3}, {"key": "ü"}],
         "backoff": {"base": "1s", "factor": 2, "max": "1h", "jitter": "full"}
     });
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -131,6 +133,7 @@ async fn every_member_of_a_job_is_kept() {
         ("queue", json!("slow.lane")),
         ("priority", json!(0)),
         ("unique_key", json!("k")),
+        ("ordering_key", json!("ö/1")),
         ("max_attempts", json!(3)),
         ("tags", json!(["a", "ü"])),
         ("payload", request["payload"].clone()),
@@ -141,6 +144,13 @@ async fn every_member_of_a_job_is_kept() {
     }
     let late = time(&job["run_at"]) - run_at;
     assert!(late.abs() < TimeDelta::milliseconds(1), "{late}");
+    let lanes = platform.client.get("/v1/queues/slow.lane/lanes").await;
+    let lane = &lanes.expect(200)["data"][0];
+    assert_eq!(
+        (&lane["key"], &lane["ordered"]),
+        (&json!("ö/1"), &json!(true))
+    );
+    assert_eq!(lane["limits"].as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ async fn filters_keep_what_matches_all_of_them() {
     wanted["queue"] = json!("other");
     wanted["unique_key"] = json!("k/1");
     wanted["delay"] = json!("1h");
+    wanted["ordering_key"] = json!("o 1");
     let wanted = platform.client.post("/v1/jobs", &wanted).await.expect(201);
     let created = wanted["created_at"].as_str().unwrap();
     for (query, matches_plain, matches_wanted) in [
@@ -103,6 +104,10 @@ async fn filters_keep_what_matches_all_of_them() {
         ("tag=y&unique_key=k%2F1", false, false),
         ("unique_key=k/1", false, true),
         ("unique_key=k", false, false),
+        ("ordering_key=o+1", false, true),
+        ("ordering_key=o+1&tag=x&unique_key=k/1", false, true),
+        ("ordering_key=o+1&tag=y", false, false),
+        ("ordering_key=o", false, false),
         ("error_code=http_500", false, false),
         (&format!("created_after={created}"), false, true),
         (&format!("created_before={created}"), true, false),
@@ -131,7 +136,8 @@ async fn filters_keep_what_matches_all_of_them() {
 async fn a_wrong_query_string_is_refused_with_the_parameter_s_name() {
     let platform = Platform::start().await;
     for (query, pointer, code) in [
-        ("ordering_key=a", "/ordering_key", "unknown_field"),
+        ("ordering_kee=a", "/ordering_kee", "unknown_field"),
+        ("ordering_key=%00", "/ordering_key", "nul_character"),
         ("stat=ready", "/stat", "unknown_field"),
         ("state=", "/state", "invalid"),
         ("state=READY", "/state", "invalid"),

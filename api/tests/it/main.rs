@@ -15,5 +15,6 @@ mod framework;
 mod jobs;
 mod lists;
 mod platform;
+mod settings;
 mod sql;
 mod webhooks;

@@ -170,6 +170,17 @@ impl Client {
             .await
     }
 
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.send(Method::PUT, path, &json, Some(body.to_string()))
+            .await
+    }
+
+    /// A request that has no body.
+    pub(crate) async fn press(&self, path: &str) -> Answer {
+        self.send(Method::POST, path, &[], None).await
+    }
+
     pub(crate) async fn post_text(
         &self,
         path: &str,

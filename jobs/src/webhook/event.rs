@@ -3,7 +3,7 @@
 //! that takes it, all or none. Never: posts the same event id twice.
 
 use harkara_queue::Engine;
-use harkara_queue::job::Trace;
+use harkara_queue::job::{Lane, Trace};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
@@ -121,7 +121,7 @@ pub async fn post_event(
         .collect();
     let deliveries: Vec<DeliveryId> = takers.iter().map(|_| DeliveryId::new()).collect();
     let mut jobs = Vec::with_capacity(deliveries.len());
-    for delivery_id in &deliveries {
+    for (delivery_id, endpoint_id) in deliveries.iter().zip(&takers) {
         let payload = serde_json::value::to_raw_value(&Args {
             delivery_id: *delivery_id,
         })
@@ -129,6 +129,8 @@ pub async fn post_event(
         if let Some(kind) = find(WebhookDeliver::KIND) {
             let mut job = kind.job(payload);
             job.trace = trace.clone();
+            // What one endpoint asks for or suffers from is no other's concern.
+            job.lane = Lane::Named(endpoint_id.to_string());
             jobs.push(job);
         }
     }

@@ -51,7 +51,7 @@ pub(crate) struct JobAnswer {
     /// Its unique key.
     #[schema(required)]
     unique_key: Option<String>,
-    /// Not yet used: null.
+    /// The key whose jobs it runs in order with.
     #[schema(required)]
     ordering_key: Option<String>,
     /// Words to search by.
@@ -92,7 +92,7 @@ impl From<Job> for JobAnswer {
             started_at: job.started_at,
             finished_at: job.finished_at,
             unique_key: job.unique_key,
-            ordering_key: None,
+            ordering_key: job.ordering_key,
             tags: job.tags,
             payload: job.payload,
             result: job.result,

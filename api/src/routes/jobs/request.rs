@@ -2,6 +2,8 @@
 //! Takes: the text of one job. Gives: a job that keeps every rule, or all that is wrong with it.
 //! Never: touches the database.
 
+mod lane;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -12,13 +14,13 @@ use harkara_shared::backoff::{Backoff, Jitter};
 use harkara_shared::config::{QUEUE_NAME_RULE, is_queue_name};
 use harkara_shared::duration::HumanDuration;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::faults::Faults;
 use crate::json;
 use crate::time::Moment;
+pub(crate) use lane::{KEY_RULE, LimitUseRequest};
 
 /// How far this machine's clock may lie from the database's.
 const SKEW: TimeDelta = TimeDelta::minutes(1);
@@ -71,9 +73,10 @@ pub(crate) struct JobRequest {
     /// How long the key is taken, `1s` to `366d`; by default until the job has finished.
     #[schema(value_type = Option<String>, example = "24h")]
     unique_for: Option<HumanDuration>,
-    /// Not yet supported: refused.
-    #[schema(value_type = Option<String>)]
-    ordering_key: Option<IgnoredAny>,
+    /// Jobs of the queue with this key run strictly one after another, by priority, due time and
+    /// enqueue; one that failed stays the first until it has finished. No control characters.
+    #[schema(min_length = 1, max_length = 256, example = "customer-42")]
+    ordering_key: Option<String>,
     /// Runs that may fail before it is dead; by default its kind's.
     #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<i64>,
@@ -86,9 +89,9 @@ pub(crate) struct JobRequest {
     /// Words to search by: at most 20, each 1 to 64 characters, none twice.
     #[schema(value_type = Option<Vec<String>>, max_items = 20)]
     tags: Option<Vec<String>>,
-    /// Not yet supported: refused.
-    #[schema(value_type = Option<Vec<Object>>)]
-    limits: Option<IgnoredAny>,
+    /// Limits of the tenant that it passes besides those of tenant and queue: at most 3, none twice.
+    #[schema(value_type = Option<Vec<LimitUseRequest>>, max_items = 3)]
+    limits: Option<Vec<Box<RawValue>>>,
 }
 
 /// Waits between failed runs: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
@@ -151,8 +154,8 @@ pub(crate) fn read_job(
     };
     let kind = reader.kind(request.kind.as_deref());
     let payload = reader.payload(request.payload, kind);
-    reader.not_supported("/ordering_key", request.ordering_key);
-    reader.not_supported("/limits", request.limits);
+    let lane = reader.ordering_key(request.ordering_key);
+    let limits = reader.limits(request.limits);
     let (run_at, delay) = reader.due(request.run_at, request.delay);
     let queue = reader.queue(request.queue);
     let priority = reader.number("/priority", request.priority, 0, 9);
@@ -177,6 +180,10 @@ pub(crate) fn read_job(
     if let Some(backoff) = backoff {
         job.backoff = backoff;
     }
+    if let Some(lane) = lane {
+        job.lane = lane;
+    }
+    job.limits = limits;
     job.run_at = run_at;
     job.delay = delay;
     job.unique = unique;
@@ -237,13 +244,6 @@ impl Reader<'_> {
                 .extend(&format!("{}/payload", self.prefix), faults);
         }
         Some(payload)
-    }
-
-    fn not_supported(&mut self, pointer: &str, given: Option<IgnoredAny>) {
-        if given.is_some() {
-            let detail = "is not supported yet: it arrives with the limits of lanes";
-            self.fault(pointer, "not_supported", detail);
-        }
     }
 
     /// When the job is due, and how long after its enqueue: the database's clock adds the latter.

@@ -1,0 +1,134 @@
+//! Room: limits as callers write and read them.
+//! Takes: the numbers of a body. Gives: what is to change, or what is wrong with it; limits as JSON.
+//! Never: changes anything.
+
+use std::time::Duration;
+
+use harkara_queue::settings::{Change, Limit, LimitChange, MOST, PER};
+use harkara_shared::duration::HumanDuration;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::faults::Faults;
+
+/// The largest weight.
+const MOST_WEIGHT: u16 = 1000;
+
+/// Checks numbers, each by its range.
+pub(super) struct Numbers<'a> {
+    /// Where the numbers stand in the request.
+    pub(super) prefix: &'a str,
+    pub(super) faults: &'a mut Faults,
+}
+
+impl Numbers<'_> {
+    /// What is to become of a number from 1 to `most`.
+    pub(super) fn read(&mut self, name: &str, given: Change<i64>, most: u32) -> Change<u32> {
+        let Change::Set(number) = given else {
+            return given.map(|_| 0);
+        };
+        match u32::try_from(number) {
+            Ok(number) if (1..=most).contains(&number) => Change::Set(number),
+            _ => {
+                let detail = format!("must be from 1 to {most}, not {number}");
+                let pointer = format!("/{name}");
+                self.faults
+                    .add(self.prefix, &pointer, "out_of_range", detail);
+                Change::Keep
+            }
+        }
+    }
+
+    pub(super) fn weight(&mut self, given: Change<i64>) -> Change<u16> {
+        self.read("weight", given, MOST_WEIGHT.into())
+            .map(|weight| u16::try_from(weight).unwrap_or(MOST_WEIGHT))
+    }
+
+    /// What is to become of a limit whose rate is counted in `per`.
+    pub(super) fn limit(
+        &mut self,
+        (rate_name, rate): (&str, Change<i64>),
+        per: Duration,
+        burst: Change<i64>,
+        max_running: Change<i64>,
+    ) -> LimitChange {
+        let rate = self.read(rate_name, rate, MOST);
+        LimitChange {
+            rate,
+            per: rate.value().map(|_| per),
+            burst: self.read("burst", burst, MOST),
+            max_running: self.read("max_running", max_running, MOST),
+        }
+    }
+}
+
+/// What is to change of a named limit. Members that are not there stay, null removes them.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewLimit)]
+pub(super) struct LimitRequest {
+    /// Starts in `per`; null removes the rate with `per` and `burst`.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 100)]
+    #[serde(default)]
+    rate: Change<i64>,
+    /// The time in which starts are counted, `1s` to `31d`; needed when there was no rate.
+    #[schema(value_type = Option<String>, example = "1m")]
+    per: Option<HumanDuration>,
+    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 10)]
+    #[serde(default)]
+    burst: Change<i64>,
+    /// Jobs running at once.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 5)]
+    #[serde(default)]
+    max_running: Change<i64>,
+}
+
+impl LimitRequest {
+    pub(super) fn read(self, prefix: &str, faults: &mut Faults) -> LimitChange {
+        let per = self.per.map(Duration::from);
+        if per.is_some_and(|per| !PER.contains(&per)) {
+            faults.add(prefix, "/per", "out_of_range", "must be from 1s to 31d");
+        }
+        let mut numbers = Numbers { prefix, faults };
+        LimitChange {
+            rate: numbers.read("rate", self.rate, MOST),
+            per,
+            burst: numbers.read("burst", self.burst, MOST),
+            max_running: numbers.read("max_running", self.max_running, MOST),
+        }
+    }
+}
+
+/// A limit that jobs name by its key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
+pub(super) struct LimitAnswer {
+    /// Starts in `per`.
+    #[schema(required, example = 100)]
+    rate: Option<u32>,
+    /// The time in which starts are counted.
+    #[schema(required, value_type = Option<String>, example = "1m")]
+    per: Option<HumanDuration>,
+    /// Starts at once after a rest. In any window of `per` at most `rate` and `burst` start.
+    #[schema(required, example = 10)]
+    burst: Option<u32>,
+    /// Jobs running at once.
+    #[schema(required, example = 5)]
+    max_running: Option<u32>,
+    /// How many run now; null when nothing limits them.
+    #[schema(required, example = 3)]
+    running: Option<u32>,
+}
+
+impl From<Limit> for LimitAnswer {
+    fn from(limit: Limit) -> Self {
+        Self {
+            rate: limit.rate.map(|rate| rate.count),
+            per: limit.rate.map(|rate| rate.per.into()),
+            burst: limit.rate.map(|rate| rate.burst),
+            max_running: limit.max_running,
+            running: limit.max_running.map(|_| limit.running),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Room: routes of queues.
+//! Takes: a caller's request. Gives: queues and what holds for them; the platform's changes.
+//! Never: shows a tenant a queue whose name only another tenant made up.
+
+pub(super) mod lanes;
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use harkara_jobs::catalogue::KINDS;
+use harkara_queue::settings::{Change, QueueSettings, QueueView};
+use harkara_shared::config::is_queue_name;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::limits::Numbers;
+use super::page::{Page, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::cursor::{List, Place};
+use crate::faults::Faults;
+use crate::problem::Problem;
+use crate::query::{Limit, PathId, Query};
+
+/// Rates of queues and lanes are counted in this time.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A queue, which all tenants share.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Queue)]
+pub(super) struct QueueAnswer {
+    /// Name.
+    #[schema(example = "http")]
+    name: String,
+    /// Whether none of its jobs start.
+    paused: bool,
+    /// Jobs of all tenants running at once.
+    #[schema(required, example = 64)]
+    max_running: Option<u32>,
+    /// Jobs of all tenants starting in a second.
+    #[schema(required, example = 100)]
+    rate_per_second: Option<u64>,
+    /// Starts at once after a rest.
+    #[schema(required, example = 10)]
+    burst: Option<u32>,
+}
+
+impl From<QueueSettings> for QueueAnswer {
+    fn from(queue: QueueSettings) -> Self {
+        Self {
+            name: queue.name,
+            paused: queue.paused,
+            max_running: queue.limit.max_running,
+            rate_per_second: queue.limit.rate.map(|rate| rate.count_in(SECOND)),
+            burst: queue.limit.rate.map(|rate| rate.burst),
+        }
+    }
+}
+
+/// What is to change of a queue. Members that are not there stay, null removes them.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewQueueLimits, example = json!({"max_running": 64, "rate_per_second": 100}))]
+pub(super) struct QueueRequest {
+    /// Jobs of all tenants running at once.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
+    #[serde(default)]
+    max_running: Change<i64>,
+    /// Jobs of all tenants starting in a second.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
+    #[serde(default)]
+    rate_per_second: Change<i64>,
+    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
+    #[serde(default)]
+    burst: Change<i64>,
+}
+
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// How many items a page holds.
+    #[serde(default, skip_serializing)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// List queues
+///
+/// A tenant sees those it has used and those of the kinds of jobs. Needs the scope `jobs:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/queues",
+    operation_id = "list_queues",
+    tag = "queues",
+    params(PageQuery),
+    responses((status = 200, description = "A page of queues", body = Page<QueueAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<QueueAnswer>>, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let list = List::of("/v1/queues", caller.tenant, &query);
+    let after = match &query.cursor {
+        Some(cursor) => i32::try_from(number_at(state.cursors().read(list, cursor)?)).ok(),
+        None => None,
+    };
+    let known = known();
+    let queues = state
+        .engine()
+        .queues(
+            view(&caller, &known),
+            after.unwrap_or_default(),
+            to_read(query.limit),
+        )
+        .await?;
+    Ok(Json(Page::of(
+        queues,
+        query.limit,
+        state.cursors(),
+        list,
+        |queue| place_of(queue.id.into()),
+        QueueAnswer::from,
+    )))
+}
+
+/// Limit a queue
+///
+/// For the jobs of all tenants together, from the next claim on. Needs the scope `queues:manage` and a
+/// key of the tenant `platform`.
+#[utoipa::path(
+    put,
+    path = "/v1/queues/{name}",
+    operation_id = "limit_queue",
+    tag = "queues",
+    params(("name" = String, Path, description = "The queue's name", example = "http")),
+    request_body = QueueRequest,
+    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+)]
+pub(super) async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId<String>,
+    body: JsonBody,
+) -> Result<Json<QueueAnswer>, Problem> {
+    may_manage(&state, &caller, &name).await?;
+    let mut faults = Faults::default();
+    let request: QueueRequest = body.members(&mut faults).unwrap_or_default();
+    let mut numbers = Numbers {
+        prefix: "",
+        faults: &mut faults,
+    };
+    let change = numbers.limit(
+        ("rate_per_second", request.rate_per_second),
+        SECOND,
+        request.burst,
+        request.max_running,
+    );
+    faults.none_in_body()?;
+    state.engine().set_queue(&name, &change).await?;
+    shown(&state, &name).await
+}
+
+/// Pause a queue
+///
+/// No more of its jobs start, whosever they are; those that run are left alone. Needs the scope
+/// `queues:manage` and a key of the tenant `platform`.
+#[utoipa::path(
+    post,
+    path = "/v1/queues/{name}/pause",
+    operation_id = "pause_queue",
+    tag = "queues",
+    params(("name" = String, Path, description = "The queue's name", example = "http")),
+    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+)]
+pub(super) async fn pause(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId<String>,
+) -> Result<Json<QueueAnswer>, Problem> {
+    may_manage(&state, &caller, &name).await?;
+    state.engine().pause_queue(&name, true).await?;
+    shown(&state, &name).await
+}
+
+/// Resume a queue
+///
+/// Needs the scope `queues:manage` and a key of the tenant `platform`.
+#[utoipa::path(
+    post,
+    path = "/v1/queues/{name}/resume",
+    operation_id = "resume_queue",
+    tag = "queues",
+    params(("name" = String, Path, description = "The queue's name", example = "http")),
+    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+)]
+pub(super) async fn resume(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId<String>,
+) -> Result<Json<QueueAnswer>, Problem> {
+    may_manage(&state, &caller, &name).await?;
+    state.engine().pause_queue(&name, false).await?;
+    shown(&state, &name).await
+}
+
+/// Goes on if the caller may change what all tenants share. A queue that the caller may not know of is
+/// not there.
+async fn may_manage(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
+    caller.require(Scope::QueuesManage)?;
+    seen(state, caller, name).await?;
+    caller.require_platform()
+}
+
+/// Goes on if there is such a queue for the caller.
+async fn seen(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
+    if is_queue_name(name) {
+        let known = known();
+        let queue = state.engine().queue(view(caller, &known), name).await?;
+        if queue.is_some() {
+            return Ok(());
+        }
+    }
+    Err(Problem::not_found("queue"))
+}
+
+async fn shown(state: &ApiState, name: &str) -> Result<Json<QueueAnswer>, Problem> {
+    let queue = state.engine().queue(QueueView::All, name).await?;
+    queue
+        .map(|queue| Json(queue.into()))
+        .ok_or_else(|| Problem::not_found("queue"))
+}
+
+/// The queues of kinds that any tenant may enqueue.
+fn known() -> Vec<&'static str> {
+    KINDS
+        .iter()
+        .filter(|kind| !kind.platform_only)
+        .map(|kind| kind.queue)
+        .collect()
+}
+
+fn view<'a>(caller: &Caller, known: &'a [&'a str]) -> QueueView<'a> {
+    if caller.is_platform || caller.administers() {
+        QueueView::All
+    } else {
+        QueueView::Of(caller.tenant, known)
+    }
+}
+
+fn place_of(number: i64) -> Place {
+    i128::from(number).to_be_bytes()
+}
+
+fn number_at(place: Place) -> i64 {
+    // Only places that `place_of` made come back: cursors are signed.
+    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
+}
