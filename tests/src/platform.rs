@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_queue::Engine;
+use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::vault::MasterKeys;
 use harkara_test_database::TestDatabase;
 use sqlx::PgPool;
@@ -44,7 +46,7 @@ impl Platform {
         }
     }
 
-    /// A tenant, and a client with a key that may do everything in it.
+    /// A tenant whose contract bounds nothing, and a client with a key that may do everything in it.
     ///
     /// # Panics
     /// When they cannot be made.
@@ -58,6 +60,14 @@ impl Platform {
         let tenant = access::create_tenant(&self.pool, new)
             .await
             .expect("a tenant is made");
+        let change = TenantChange {
+            limit: LimitChange::removal(),
+            ..TenantChange::default()
+        };
+        Engine::new(self.pool.clone(), true)
+            .set_tenant(tenant.id, &change)
+            .await
+            .expect("its limit is removed");
         let new = NewKey {
             tenant: tenant.id,
             name: "test".to_owned(),

@@ -10,6 +10,7 @@
 mod crash;
 mod documents;
 mod flow;
+mod hand;
 mod outage;
 mod receivers;
 mod rooms;

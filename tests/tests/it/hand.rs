@@ -1,0 +1,182 @@
+//! The tools worked by hand, on a database of their own.
+
+use std::time::Duration;
+
+use harkara_test_database::TestDatabase;
+use harkara_tests::Process;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A database with the queue `http` and the tenant `acme`, which has the smallest contract.
+async fn stand() -> TestDatabase {
+    let database = TestDatabase::create().await;
+    harkara_shared::database::query("insert into queue.queues (name) values ('http'), ('mail')")
+        .execute(&database.pool())
+        .await
+        .unwrap();
+    let made = told(&database, &["tenant", "create", "Acme", "--tier", "FREE"]).await;
+    assert_eq!(made["sla_tier"], "FREE");
+    database
+}
+
+/// Runs `harkara` and answers what it ended with and said.
+async fn run(database: &TestDatabase, args: &[&str]) -> (Option<i32>, String) {
+    let environment = [("DATABASE_URL", database.url())];
+    let mut process = Process::start("harkara", args, &environment);
+    (process.ended(PATIENCE).await, process.output())
+}
+
+/// The object that `harkara … --json` prints.
+async fn told(database: &TestDatabase, args: &[&str]) -> Value {
+    let (code, output) = run(database, &[args, &["--json"]].concat()).await;
+    assert_eq!(code, Some(0), "{args:?}: {output}");
+    serde_json::from_str(output.trim()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_listed_paused_and_limited() {
+    let database = stand().await;
+    let free = json!({"name": "http", "paused": false, "max_running": null,
+        "rate_per_second": null, "burst": null});
+    let all = told(&database, &["queue", "ls"]).await;
+    assert_eq!(
+        (&all["data"][0], &all["data"][1]["name"]),
+        (&free, &json!("mail"))
+    );
+    let paused = told(&database, &["queue", "pause", "http"]).await;
+    assert_eq!(paused["paused"], true);
+    let resumed = told(&database, &["queue", "resume", "http"]).await;
+    assert_eq!(resumed, free);
+    let set = [
+        "queue",
+        "set",
+        "http",
+        "--max-running",
+        "8",
+        "--rate-per-second",
+        "100",
+    ];
+    let limited = told(&database, &set).await;
+    assert_eq!(
+        limited,
+        json!({"name": "http", "paused": false, "max_running": 8, "rate_per_second": 100,
+            "burst": 10})
+    );
+    let (_, lines) = run(&database, &["queue", "ls"]).await;
+    assert!(
+        lines.contains("100 in 1s with a burst of 10, 0 of 8 running"),
+        "{lines}"
+    );
+    assert!(lines.contains("no limit"), "{lines}");
+    let none = [
+        "queue",
+        "set",
+        "http",
+        "--max-running",
+        "none",
+        "--rate-per-second",
+        "none",
+    ];
+    assert_eq!(told(&database, &none).await, free);
+
+    for (args, code, words) in [
+        (&["queue", "pause", "none"][..], 1, "no such queue"),
+        (
+            &["queue", "set", "http", "--max-running", "0"],
+            2,
+            "from 1 to 1000000",
+        ),
+        (
+            &["queue", "set", "http", "--burst", "5"],
+            1,
+            "makes sense with a rate only",
+        ),
+    ] {
+        let (ended, output) = run(&database, args).await;
+        assert_eq!(ended, Some(code), "{args:?}: {output}");
+        assert!(output.contains(words), "{args:?}: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_are_paused_and_limited() {
+    let database = stand().await;
+    let contract = told(&database, &["limit", "ls", "--tenant", "acme"]).await;
+    assert_eq!(
+        (&contract["rate_per_minute"], &contract["burst"]),
+        (&json!(30), &json!(3))
+    );
+    let paused = told(&database, &["tenant", "pause", "acme"]).await;
+    assert_eq!(
+        (&paused["paused"], &paused["slug"]),
+        (&json!(true), &json!("acme"))
+    );
+    let resumed = told(&database, &["tenant", "resume", "acme"]).await;
+    assert_eq!(resumed["paused"], false);
+
+    let set = async |more: &[&str]| {
+        let args = [&["limit", "set", "--tenant", "acme"], more].concat();
+        told(&database, &args).await
+    };
+    let raised = set(&["--rate", "600", "--max-running", "9", "--weight", "5"]).await;
+    assert_eq!(
+        (&raised["rate_per_minute"], &raised["burst"]),
+        (&json!(600), &json!(60))
+    );
+    assert_eq!(
+        (&raised["max_running"], &raised["weight"]),
+        (&json!(9), &json!(5))
+    );
+    let named = set(&["--key", "crm", "--rate", "5", "--per", "1h", "--burst", "2"]).await;
+    let crm = json!({"rate": 5, "per": "1h", "burst": 2, "max_running": null});
+    assert_eq!(named["limits"], json!({ "crm": crm }));
+    let (_, lines) = run(&database, &["limit", "ls", "--tenant", "acme"]).await;
+    assert!(
+        lines.contains("weight 5, 600 in 1m with a burst of 60, 0 of 9 running"),
+        "{lines}"
+    );
+    assert!(lines.contains("5 in 1h with a burst of 2"), "{lines}");
+    let rm = ["limit", "rm", "--tenant", "acme", "--key", "crm"];
+    assert_eq!(told(&database, &rm).await["limits"], json!({}));
+    let freed = told(&database, &["limit", "rm", "--tenant", "acme"]).await;
+    assert_eq!(freed["rate_per_minute"], Value::Null);
+
+    for (args, code, words) in [
+        (
+            &["limit", "ls", "--tenant", "none"][..],
+            1,
+            "there is no tenant `none`",
+        ),
+        (
+            &[
+                "limit", "set", "--tenant", "acme", "--rate", "5", "--per", "1h",
+            ],
+            1,
+            "by the minute",
+        ),
+        (
+            &[
+                "limit", "set", "--tenant", "acme", "--key", "a", "--rate", "5",
+            ],
+            1,
+            "beside a rate",
+        ),
+        (
+            &[
+                "limit", "set", "--tenant", "acme", "--key", "a", "--per", "0s",
+            ],
+            1,
+            "from 1s to 31d",
+        ),
+        (
+            &["limit", "set", "--tenant", "acme", "--weight", "0"],
+            2,
+            "1..=1000",
+        ),
+    ] {
+        let (ended, output) = run(&database, args).await;
+        assert_eq!(ended, Some(code), "{args:?}: {output}");
+        assert!(output.contains(words), "{args:?}: {output}");
+    }
+}
