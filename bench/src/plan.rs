@@ -1,0 +1,88 @@
+//! Room: how much of everything is measured.
+//! Takes: whether it should be quick. Gives: sizes. Never: changes what is measured.
+
+use std::time::Duration;
+
+/// Sizes of all measures.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    /// Jobs of Harkara's drains.
+    pub(crate) drain: usize,
+    /// Jobs of a peer's drain, times its share.
+    pub(crate) peer_drain: usize,
+    /// Jobs of 16 callers.
+    pub(crate) single: usize,
+    /// Jobs of a latency measure at 50/s and at 1000/s.
+    pub(crate) latency: [usize; 2],
+    /// Jobs run before the snapshot's measure, and in it.
+    pub(crate) dead: usize,
+    pub(crate) held: usize,
+    /// Jobs waiting behind those that are run.
+    pub(crate) backlog: usize,
+    pub(crate) peer_backlog: usize,
+    /// Jobs finished before those that are run.
+    pub(crate) history: usize,
+    /// Backlog of the noisy tenant, and jobs of the quiet ones.
+    pub(crate) noisy: usize,
+    pub(crate) quiet: usize,
+    /// The smallest of the Zipf backlogs.
+    pub(crate) zipf: usize,
+    /// How long the limits are watched: 30/min, 100/s.
+    pub(crate) limits: [Duration; 2],
+    pub(crate) http: usize,
+    pub(crate) webhooks: usize,
+    pub(crate) idle: Duration,
+}
+
+impl Plan {
+    /// What the results are made with.
+    pub(crate) fn full(rounds: usize) -> Self {
+        Self {
+            quick: false,
+            rounds,
+            drain: 300_000,
+            peer_drain: 100_000,
+            single: 4000,
+            latency: [400, 3000],
+            dead: 500_000,
+            held: 50_000,
+            backlog: 5_000_000,
+            peer_backlog: 1_000_000,
+            history: 1_000_000,
+            noisy: 1_000_000,
+            quiet: 1000,
+            zipf: 2000,
+            limits: [Duration::from_secs(125), Duration::from_secs(10)],
+            http: 20_000,
+            webhooks: 10_000,
+            idle: Duration::from_secs(30),
+        }
+    }
+
+    /// Everything in small, within five minutes. The peers are left out where hundreds of thousands
+    /// of jobs come first, and the limit that needs minutes is not watched.
+    pub(crate) fn quick(rounds: usize) -> Self {
+        Self {
+            quick: true,
+            rounds,
+            drain: 100_000,
+            peer_drain: 20_000,
+            single: 1600,
+            latency: [150, 2000],
+            dead: 100_000,
+            held: 10_000,
+            backlog: 500_000,
+            peer_backlog: 0,
+            history: 200_000,
+            noisy: 200_000,
+            quiet: 250,
+            zipf: 1000,
+            limits: [Duration::ZERO, Duration::from_secs(5)],
+            http: 4000,
+            webhooks: 3000,
+            idle: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Room: what the tables are called and mean.
+//! Takes: nothing. Gives: the sections of the results, in their order. Never: holds a figure.
+
+use crate::table::Section;
+
+/// A section by its name.
+pub(crate) const SECTIONS: &[Section] = &[
+    Section {
+        id: "drain",
+        title: "Drain",
+        says: "Jobs with nothing to do that wait already, run by one worker process. Harkara's clock \
+               runs from the start of its worker until the worker has stopped and every outcome is \
+               durable, history kept; a peer's stops when its last handler has run. `packed`: as \
+               bulk calls of 1000 leave them. `one row a job`: every job due at a moment of its own, \
+               so that none shares a row, checked by counting.",
+        columns: &["jobs/s", "WAL bytes/job", "transactions/1000 jobs"],
+        more_is_better: true,
+    },
+    Section {
+        id: "defaults",
+        title: "Drain, the authors' defaults",
+        says: "The same with peers as they come, those whose defaults can be timed. Harkara's figures \
+               are those of the drain above: it is not tuned.",
+        columns: &["jobs/s"],
+        more_is_better: true,
+    },
+    Section {
+        id: "bulk",
+        title: "Bulk enqueue",
+        says: "One caller, 1000 jobs a call, payloads of 48 bytes.",
+        columns: &["jobs/s", "WAL bytes/job", "transactions/1000 jobs"],
+        more_is_better: true,
+    },
+    Section {
+        id: "bulk-200",
+        title: "Bulk enqueue of random bytes",
+        says: "As above with payloads of 200 bytes that do not compress.",
+        columns: &["jobs/s", "WAL bytes/job", "transactions/1000 jobs"],
+        more_is_better: true,
+    },
+    Section {
+        id: "single",
+        title: "Single enqueue",
+        says: "16 callers in one process, each of whom waits for the durable answer before its next \
+               job. `coalesced`: jobs of callers that wait at the same time are written together, as \
+               the API does. `own transaction`: each alone, as beside an application's own writes.",
+        columns: &["jobs/s", "WAL bytes/job", "transactions/1000 jobs"],
+        more_is_better: true,
+    },
+    Section {
+        id: "latency-50",
+        title: "Latency at 50 jobs a second",
+        says: "Milliseconds from the enqueue call to the start of the handler; sent at an even pace, \
+               whether or not earlier jobs have started. Producer and worker in one process.",
+        columns: &["p50", "p95", "p99", "max"],
+        more_is_better: false,
+    },
+    Section {
+        id: "latency-1000",
+        title: "Latency at 1000 jobs a second",
+        says: "The same at 1000 a second. Seconds mean that a contender does not keep up.",
+        columns: &["p50", "p95", "p99", "max"],
+        more_is_better: false,
+    },
+    Section {
+        id: "held",
+        title: "A snapshot held over dead entries",
+        says: "Another session holds a snapshot while many jobs are run, as a forgotten transaction or \
+               a long report does; then new jobs are drained. `free`: the same without the snapshot. \
+               Both vacuumed before.",
+        columns: &["held, jobs/s", "free, jobs/s", "times slower"],
+        more_is_better: true,
+    },
+    Section {
+        id: "backlog",
+        title: "Beside a backlog",
+        says: "The first jobs of a large backlog, against as many from a table that holds hardly more \
+               than them. The clock stops when the last of them has run.",
+        columns: &["with, jobs/s", "without, jobs/s", "times slower"],
+        more_is_better: true,
+    },
+    Section {
+        id: "history",
+        title: "Beside a history",
+        says: "New jobs after many were finished and kept, against an empty table. Only contenders \
+               that keep finished jobs.",
+        columns: &["with, jobs/s", "without, jobs/s", "times slower"],
+        more_is_better: true,
+    },
+    Section {
+        id: "quiet",
+        title: "Quiet tenants beside a noisy one",
+        says: "One tenant's backlog drains at full speed while 500 others post 50 jobs a second \
+               together: milliseconds from their enqueue calls to the starts of their handlers.",
+        columns: &["p50", "p95", "p99", "max", "noisy tenant, jobs/s"],
+        more_is_better: false,
+    },
+    Section {
+        id: "shares",
+        title: "Even shares",
+        says: "100 tenants, the nth with an nth of the first one's backlog, all with work left. \
+               Jain's index of their starts: 1 when all got the same, 0.01 when one got all.",
+        columns: &["index"],
+        more_is_better: true,
+    },
+    Section {
+        id: "limits",
+        title: "Limits over two workers",
+        says: "A limited tenant with more ready jobs than it may start, and two workers on \
+               connections of their own. A limit with a burst allows at most limit + burst starts in \
+               any window as long as the limit's. A job is started, and charged, when it is claimed \
+               (`started_at`, the database's clock); its handler begins when the worker gets to it.",
+        columns: &[
+            "most starts in any window",
+            "average starts a window",
+            "most handlers begun in any window",
+        ],
+        more_is_better: false,
+    },
+    Section {
+        id: "http",
+        title: "HTTP",
+        says: "A real API process. Single jobs over 64 kept-alive connections, each answered when its \
+               job is durable; one request of 10 000 jobs, the median of five.",
+        columns: &["POST /v1/jobs, requests/s", "batch of 10 000, ms"],
+        more_is_better: true,
+    },
+    Section {
+        id: "webhooks",
+        title: "Webhook deliveries",
+        says: "A real worker process delivers events to 20 endpoints on this machine, signed, each \
+               attempt in the log.",
+        columns: &["deliveries/s"],
+        more_is_better: true,
+    },
+    Section {
+        id: "memory",
+        title: "Memory",
+        says: "Resident memory of a worker process that runs 1000 jobs at once.",
+        columns: &["MiB"],
+        more_is_better: false,
+    },
+    Section {
+        id: "idle",
+        title: "Nothing to do",
+        says: "API, worker and scheduler as three processes, with nothing to do.",
+        columns: &["% of a core", "transactions/s", "resident MiB, all three"],
+        more_is_better: false,
+    },
+];
