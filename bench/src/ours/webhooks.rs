@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use harkara_api::access::{self, NewTenant, SlaTier};
 use harkara_jobs::webhook::{NewEndpoint, NewEvent, create_endpoint, post_event};
 use harkara_queue::job::Trace;
+use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::database::{self, DatabaseSettings, TenantTx, query_scalar};
 use harkara_shared::id::TenantId;
 use harkara_shared::vault::MasterKeys;
@@ -62,6 +63,12 @@ impl Stand {
             sla_tier: SlaTier::Enterprise,
         };
         let tenant = access::create_tenant(self.engine.pool(), tenant).await?.id;
+        // Its tier would let it deliver fifty a second.
+        let unlimited = TenantChange {
+            limit: LimitChange::removal(),
+            ..TenantChange::default()
+        };
+        self.engine.set_tenant(tenant, &unlimited).await?;
         let keys = MasterKeys::parse(master_key)?;
         let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;
         for endpoint in 0..ENDPOINTS {
