@@ -51,51 +51,47 @@ language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return query
-    with picked as materialized (
-        select
-            p.ctid as t, p.lane, p.kind, p.priority, p.max_attempts, p.keyed, p.id,
-            p.n = 1 and p.part = 0 and p.attempt = 0 and p.deferrals = 0
-                and p.error_code is null and not p.strict
-                and not p.lost and not p_probe and pg_column_size(p.body) <= 1024
-                and octet_length(p.body[1]) <= 1024 as small
-        from queue.parcels p
-        where p.ctid = any (p_rows)
-    ),
-    sorted as materialized (
-        select
-            t, small and count(*) over alike > 1 as merging,
-            (row_number() over (alike order by id) - 1) / 500 as bunch
-        from picked
-        window alike as (
-            partition by small, lane, kind, priority, max_attempts, keyed, id / 1024
-        )
-    ),
-    taken as (
+    with taken as (
         delete from queue.parcels p
-        where p.ctid = any (array(select t from sorted where merging))
-        returning p.ctid as t, p.*
+        where p.ctid = any (p_rows) and p.n = 1 and p.part = 0 and p.attempt = 0
+            and p.deferrals = 0 and p.error_code is null and not p.strict and not p.lost
+            and not p_probe and pg_column_size(p.body) <= 1024
+        returning p.tenant, p.id, p.lo, p.lane, p.run_at, p.created_at, p.queue, p.kind,
+            p.priority, p.max_attempts, p.keyed, p.body[1] as body
+    ),
+    -- The arrays below are filled in this order.
+    sorted as (
+        select *, (row_number() over alike - 1) / 500 as bunch
+        from taken
+        window alike as (
+            partition by lane, priority, kind, max_attempts, keyed, id / 1024
+            order by run_at, id
+        )
     ),
     merged as (
         insert into queue.parcels (
             tenant, id, lane, run_at, created_at, started_at, lease, token, queue, kind, priority,
-            attempt, max_attempts, n, state, keyed, ids, created, due, gates, body
+            attempt, max_attempts, lo, n, state, keyed, ids, created, due, gates, body
         )
         select
-            taken.tenant, min(id), lane, min(run_at), min(created_at), p_at, p_lease,
-            p_token, queue, kind, priority, 1, max_attempts, count(*), 'r', keyed,
-            array_agg(id * 1024 + lo order by run_at, id),
-            case when min(created_at) < max(created_at) then array_agg(created_at order by run_at, id) end,
-            case when bool_or(run_at <> created_at) then array_agg(run_at order by run_at, id) end,
-            p_gates, array_agg(body[1] order by run_at, id)
-        from taken join sorted using (t)
-        group by tenant, lane, queue, kind, priority, max_attempts, keyed, id / 1024, bunch
+            min(tenant), min(id), lane, min(run_at), min(created_at), p_at, p_lease, p_token,
+            min(queue), kind, priority, 1, max_attempts,
+            case when count(*) = 1 then min(lo) else 0 end, count(*), 'r', keyed,
+            case when count(*) > 1 then array_agg(id * 1024 + lo) end,
+            case when min(created_at) < max(created_at) then array_agg(created_at) end,
+            case when count(*) > 1 and bool_or(run_at <> created_at) then array_agg(run_at) end,
+            p_gates, array_agg(body)
+        from sorted
+        group by lane, priority, kind, max_attempts, keyed, id / 1024, bunch
         returning *
     ),
     kept as (
         update queue.parcels p
         set state = 'r', attempt = p.attempt + 1, lease = p_lease, token = p_token,
             gates = p_gates, probe = p_probe, started_at = p_at
-        where p.ctid = any (array(select t from sorted where not merging))
+        where p.ctid = any (p_rows) and not (p.n = 1 and p.part = 0 and p.attempt = 0
+            and p.deferrals = 0 and p.error_code is null and not p.strict and not p.lost
+            and not p_probe and pg_column_size(p.body) <= 1024)
         returning p.*
     )
     select * from kept union all select * from merged;
@@ -106,7 +102,9 @@ $$;
 -- whether and how much each may have is decided here (limits), exactly, for the whole fleet.
 --
 -- p_lanes in the order in which they are served, p_shares jobs for each, p_depths rows to look at in
--- each. p_places jobs may start at once; p_ahead more may wait in the worker's hand, if nothing
+-- each, from the row of p_priorities and p_moments (run_at) on, or from the first where these are null:
+-- whoever drains a lane need not pass again and again by all that it has taken, which lies there until it
+-- can be removed. A lane with limits is looked at from the first. p_places jobs may start at once; p_ahead more may wait in the worker's hand, if nothing
 -- limits their lane. p_lost: one job whose worker died under it may be among them.
 --
 -- Answers the leased rows, and a line without an id for each lane that was asked: `closed`, with the
@@ -115,11 +113,12 @@ $$;
 -- were merged.
 create function queue.take(
     p_queue int4, p_lease bigint, p_token bigint, p_lanes bigint[], p_shares int4[],
-    p_depths int4[], p_places int4, p_ahead int4, p_lost boolean
+    p_depths int4[], p_priorities int2[], p_moments timestamptz[], p_places int4, p_ahead int4,
+    p_lost boolean
 ) returns table (
     lane bigint, closed boolean, wait_ms bigint, spent boolean, drawn int4,
-    id bigint, part int2, tenant int4, kind int4, attempt int2, max_attempts int2, deferrals int2,
-    lo int2, n int2, ids bigint[], gone int2[], run_at timestamptz, started_at timestamptz,
+    id bigint, part int2, tenant int4, kind int4, priority int2, attempt int2, max_attempts int2,
+    deferrals int2, lo int2, n int2, ids bigint[], gone int2[], run_at timestamptz, started_at timestamptz,
     lost boolean, parks boolean, body bytea[]
 )
 language plpgsql volatile
@@ -132,8 +131,6 @@ declare
     lost_free boolean;
     queue_gate bigint;
     plain bigint[] := '{}';
-    plain_shares int4[] := '{}';
-    plain_depths int4[] := '{}';
     parking bigint[] := '{}';
     l record;
     r record;
@@ -232,8 +229,6 @@ begin
             and cardinality(passed) = 0
         then
             plain := plain || l.lane;
-            plain_shares := plain_shares || l.share;
-            plain_depths := plain_depths || l.depth;
             if l.parks then
                 parking := parking || l.lane;
             end if;
@@ -419,8 +414,8 @@ begin
         if taken > 0 then
             return query
             select
-                p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.attempt,
-                p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at,
+                p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority,
+                p.attempt, p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at,
                 p.lost, l.parks, p.body
             from queue.lease(rows, nullif(held, '{}'), p_lease, p_token, l.breaker = 'o', moment) p
             order by p.priority, p.run_at, p.id, p.lo;
@@ -458,51 +453,54 @@ begin
     end if;
     for r in
         with asked as (
-            select * from unnest(plain, plain_shares, plain_depths)
-                with ordinality as u(lane, share, depth, nth)
+            select * from unnest(p_lanes, p_shares, p_depths, p_priorities, p_moments)
+                with ordinality as u(lane, share, depth, priority, moment, nth)
+            join unnest(plain) as plain(lane) using (lane)
         ),
         seen as materialized (
-            select
-                u.nth, u.lane, u.share, u.depth, z.t, z.jobs, z.place,
-                sum(z.jobs) over (partition by u.nth order by z.place) - z.jobs as before
+            select u.nth, u.share, z.t, z.jobs, row_number() over () as place
             from asked u cross join lateral (
-                select y.t, y.jobs, row_number() over () as place
-                from (
-                    select p.ctid as t, p.n - coalesce(cardinality(p.gone), 0) as jobs
-                    from queue.parcels p
-                    where p.queue = p_queue and p.lane = u.lane and p.state = 'a' and not p.lost
-                    order by p.priority, p.run_at, p.id
-                    limit u.depth
-                    for update skip locked
-                ) y
+                select p.ctid as t, p.n - coalesce(cardinality(p.gone), 0) as jobs
+                from queue.parcels p
+                where p.queue = p_queue and p.lane = u.lane and p.state = 'a' and not p.lost
+                    and (p.priority, p.run_at)
+                        >= (coalesce(u.priority, 0), coalesce(u.moment, '-infinity'))
+                order by p.priority, p.run_at, p.id
+                limit u.depth
+                for update skip locked
             ) z
         ),
-        wanted as (
-            select *, taken + sum(jobs) over (order by nth, place) - jobs as others
+        summed as (
+            select *,
+                sum(jobs) over (partition by nth order by place rows unbounded preceding) - jobs
+                    as before
             from seen
+        ),
+        wanted as (
+            select *, taken + sum(jobs) over (order by place rows unbounded preceding) - jobs as others
+            from summed
             where before < share
         ),
         chosen as (
-            select lane, t, jobs, others
+            select nth, array_agg(t) as rows, count(*) as count, max(jobs) as largest
             from wanted
             where others < room and (jobs <= room - others or others = 0)
+            group by nth
+        ),
+        found as (
+            select nth, count(*) as count from seen group by nth
         )
         select
-            u.lane,
-            array_agg(c.t order by c.others) filter (where c.t is not null) as rows,
-            max(c.jobs) filter (where c.jobs > room) as too_many,
-            (select count(*) from seen s where s.nth = u.nth) < u.depth
-                and (select count(*) from seen s where s.nth = u.nth) = count(c.t)
-                as spent
-        from asked u left join chosen c on c.lane = u.lane
-        group by u.nth, u.lane, u.depth
+            u.lane, c.rows, c.largest > room as too_many,
+            coalesce(f.count, 0) < u.depth and coalesce(f.count, 0) = coalesce(c.count, 0) as spent
+        from asked u left join chosen c using (nth) left join found f using (nth)
         order by u.nth
     loop
         lane := r.lane;
         closed := false;
         wait_ms := null;
         spent := r.spent;
-        if r.too_many is not null then
+        if r.too_many then
             r.rows[1] := queue.cut(r.rows[1], room);
             spent := false;
         end if;
@@ -512,7 +510,7 @@ begin
     end loop;
     return query
     select
-        p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.attempt,
+        p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt,
         p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at, p.lost,
         p.lane = any (parking), p.body
     from queue.lease(rows, null, p_lease, p_token, false, moment) p
@@ -523,10 +521,14 @@ $$;
 revoke execute on function
     queue.cut(tid, int4),
     queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
-    queue.take(int4, bigint, bigint, bigint[], int4[], int4[], int4, int4, boolean)
+    queue.take(
+        int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], int4, int4, boolean
+    )
     from public;
 grant execute on function
     queue.cut(tid, int4),
     queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
-    queue.take(int4, bigint, bigint, bigint[], int4[], int4[], int4, int4, boolean)
+    queue.take(
+        int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], int4, int4, boolean
+    )
     to harkara_engine;

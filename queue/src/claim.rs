@@ -29,6 +29,7 @@ pub(crate) struct Parcel {
     pub(crate) token: i64,
     pub(crate) lease: i64,
     pub(crate) lane: i64,
+    pub(crate) priority: i16,
     /// Members of the row, those that are gone included.
     pub(crate) size: i16,
     /// Somebody's worker died under this job.
@@ -64,6 +65,7 @@ impl Parcel {
             token: 1,
             lease: 1,
             lane: 1,
+            priority: 5,
             size: 1,
             lost: false,
             parks: false,
@@ -126,6 +128,14 @@ impl Claimed {
         self.attempt >= self.max_attempts
     }
 
+    /// Where its row stood in its lane.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            priority: self.parcel.priority,
+            run_at: self.run_at,
+        }
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         self.body
             .as_ref()
@@ -166,6 +176,15 @@ pub(crate) struct Portion {
     pub(crate) share: i32,
     /// Rows that make so many.
     pub(crate) depth: i32,
+    /// From where to look at its rows; from the first without it.
+    pub(crate) from: Option<Mark>,
+}
+
+/// A place in the order of a lane's rows: priority and due time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) priority: i16,
+    pub(crate) run_at: DateTime<Utc>,
 }
 
 /// What a claim learnt of one lane.
@@ -219,6 +238,7 @@ struct TakeRow {
     part: Option<i16>,
     tenant: Option<i32>,
     kind: Option<i32>,
+    priority: Option<i16>,
     attempt: Option<i16>,
     max_attempts: Option<i16>,
     deferrals: Option<i16>,
@@ -241,6 +261,7 @@ struct LeasedRow {
     part: i16,
     tenant: i32,
     kind: i32,
+    priority: i16,
     attempt: i16,
     max_attempts: i16,
     deferrals: i16,
@@ -282,6 +303,7 @@ impl TakeRow {
             part: self.part?,
             tenant: self.tenant?,
             kind: self.kind?,
+            priority: self.priority?,
             attempt: self.attempt?,
             max_attempts: self.max_attempts?,
             deferrals: self.deferrals?,
@@ -325,6 +347,15 @@ impl Engine {
         room: Room,
     ) -> Result<Take, Error> {
         let token: i64 = rand::rng().random_range(1..=i64::MAX);
+        let (priorities, moments): (Vec<_>, Vec<_>) = portions
+            .iter()
+            .map(|one| {
+                (
+                    one.from.map(|from| from.priority),
+                    one.from.map(|from| from.run_at),
+                )
+            })
+            .unzip();
         let rows: Vec<TakeRow> = query_as(include_str!("sql/take.sql"))
             .bind(queue)
             .bind(lease)
@@ -332,6 +363,8 @@ impl Engine {
             .bind(portions.iter().map(|one| one.lane).collect::<Vec<_>>())
             .bind(portions.iter().map(|one| one.share).collect::<Vec<_>>())
             .bind(portions.iter().map(|one| one.depth).collect::<Vec<_>>())
+            .bind(priorities)
+            .bind(moments)
             .bind(i32::try_from(room.places).unwrap_or(i32::MAX))
             .bind(i32::try_from(room.ahead).unwrap_or(i32::MAX))
             .bind(room.lost)
@@ -378,6 +411,7 @@ impl Engine {
             token: row.token,
             lease,
             lane: row.lane,
+            priority: row.priority,
             size: row.n,
             lost: row.lost,
             parks: row.parks,

@@ -10,7 +10,7 @@ use harkara_shared::id::{JobId, TenantId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::value::RawValue;
 
-use crate::claim::{Claimed, Parcel, Portion, Room};
+use crate::claim::{Claimed, Mark, Parcel, Portion, Room};
 use crate::engine::Engine;
 use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
@@ -77,6 +77,15 @@ impl Stand {
     }
 
     pub(crate) async fn claim(&self, lease: i64, free: u32) -> Vec<Claimed> {
+        self.claim_from(lease, free, None).await
+    }
+
+    pub(crate) async fn claim_from(
+        &self,
+        lease: i64,
+        free: u32,
+        from: Option<Mark>,
+    ) -> Vec<Claimed> {
         let queue = self.engine.names().queue(QUEUE).await.unwrap();
         let seen = self.engine.look(&[(queue, 0)], 100).await.unwrap();
         let share = i32::try_from(free).unwrap();
@@ -86,6 +95,7 @@ impl Stand {
                 lane: sight.lane,
                 share,
                 depth: share,
+                from,
             })
             .collect();
         let room = Room {

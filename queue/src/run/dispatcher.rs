@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Run;
 use super::desk::Desk;
-use super::lanes::{LOOK, Lanes};
+use super::lanes::{self, Given, LOOK, Lanes};
 use crate::claim::{Claimed, Room, Sight};
 use crate::engine::Error;
 use crate::shares::Share;
@@ -344,25 +344,34 @@ impl Round {
             return Ok(false);
         }
         self.in_doubt = true;
+        let begun = Instant::now();
         let take = self
             .desk
             .engine
             .take(*number, lease, &portions, room)
             .await?;
         self.in_doubt = false;
-        let now = Instant::now();
-        let mut given: HashMap<i64, u32> = HashMap::new();
+        let at = Instant::now();
+        let claim = lanes::Claim {
+            at,
+            took: at - begun,
+            lost_sought: room.lost && !take.jobs.iter().any(|job| job.parcel.lost),
+        };
+        let mut given: HashMap<i64, Given> = HashMap::new();
         for job in &take.jobs {
-            *given.entry(job.parcel.lane).or_default() += 1;
+            let given = given.entry(job.parcel.lane).or_default();
+            given.jobs += 1;
+            if !job.parcel.lost {
+                given.last = given.last.max(Some(job.mark()));
+            }
         }
-        let lost_sought = room.lost && !take.jobs.iter().any(|job| job.parcel.lost);
         if take.reports.is_empty() {
             // The queue is paused or the lease is gone: the next look finds what there is then.
             lanes.forget();
         }
         for report in take.reports {
-            let jobs = given.remove(&report.lane).unwrap_or_default();
-            lanes.report(report, jobs, lost_sought, now);
+            let given = given.remove(&report.lane).unwrap_or_default();
+            lanes.report(report, given, claim);
         }
         let found = !take.jobs.is_empty();
         let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fair::{Fair, Waiting};
-use crate::claim::{LaneState, Portion, Report, Room, Sight};
+use crate::claim::{LaneState, Mark, Portion, Report, Room, Sight};
 
 /// Rows of a lane that is not known yet that are looked at in its first claim.
 const FIRST_DEPTH: f64 = 64.0;
@@ -23,6 +23,16 @@ const BELIEVED: Duration = Duration::from_secs(5);
 
 /// How long it is left alone at least.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long the rows of a lane are looked at from where the latest claim ended, at least, before they are
+/// looked at from the first again.
+const ONWARD: Duration = Duration::from_millis(50);
+
+/// And for how many times as long as it took to look at them from the first, within [`MOST_ONWARD`]:
+/// where dead rows cannot be removed, because somebody holds a transaction open, that takes long.
+const ONWARD_TIMES: u32 = 8;
+
+const MOST_ONWARD: Duration = Duration::from_secs(1);
 
 /// Lanes answered by one look.
 pub(super) const LOOK: i32 = 1000;
@@ -44,12 +54,44 @@ struct Known {
     blocked: Option<Instant>,
     /// Jobs of a row, as the latest claims found them; unknown before the first.
     per_row: Option<f64>,
+    /// Where the latest claim ended, and until when the next ones may begin there. What comes to stand
+    /// before it, a job of a higher priority, waits until then.
+    onward: Option<(Mark, Instant)>,
+    /// The latest claim began there.
+    from: Option<Mark>,
     /// The look that last found it.
     look: u64,
     /// It has jobs under which a worker died.
     has_lost: bool,
     /// It has no others.
     only_lost: bool,
+}
+
+/// What a lane gave in one claim.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given {
+    pub(super) jobs: u32,
+    /// The last of its rows, or one not far before it.
+    pub(super) last: Option<Mark>,
+}
+
+/// A claim whose answer has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) at: Instant,
+    pub(super) took: Duration,
+    /// It asked for a job under which a worker died and was given none in any lane.
+    pub(super) lost_sought: bool,
+}
+
+impl Known {
+    fn go_on_from(&mut self, last: Option<Mark>, claim: Claim) {
+        let until = match (self.onward, self.from) {
+            (Some((_, until)), Some(_)) => until,
+            _ => claim.at + (claim.took * ONWARD_TIMES).clamp(ONWARD, MOST_ONWARD),
+        };
+        self.onward = last.max(self.from).map(|mark| (mark, until));
+    }
 }
 
 impl Lanes {
@@ -70,6 +112,8 @@ impl Lanes {
                 opens: None,
                 blocked: None,
                 per_row: None,
+                onward: None,
+                from: None,
                 look,
                 has_lost: false,
                 only_lost: false,
@@ -106,10 +150,11 @@ impl Lanes {
             return Vec::new();
         }
         let shares = self.fair.shares(&open, room.places + room.ahead);
-        let depth = |lane: i64, share: u32| {
+        let depth = |known: &Known, share: u32| {
             let share = f64::from(share);
-            let known = self.known.get(&lane).and_then(|known| known.per_row);
-            let rows = known.map_or_else(|| share.min(FIRST_DEPTH), |jobs| (share / jobs).ceil());
+            let rows = known
+                .per_row
+                .map_or_else(|| share.min(FIRST_DEPTH), |jobs| (share / jobs).ceil());
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "rounded, and at most the share"
@@ -117,31 +162,46 @@ impl Lanes {
             let rows = rows as i32;
             rows.max(1)
         };
-        shares
-            .into_iter()
-            .map(|(lane, share)| Portion {
+        let mut portions = Vec::with_capacity(shares.len());
+        for (lane, share) in shares {
+            let Some(known) = self.known.get_mut(&lane) else {
+                continue;
+            };
+            let depth = depth(known, share);
+            known.onward = known.onward.filter(|(_, until)| *until > now);
+            known.from = known.onward.map(|(mark, _)| mark);
+            portions.push(Portion {
                 lane,
                 share: i32::try_from(share).unwrap_or(i32::MAX),
-                depth: depth(lane, share),
-            })
-            .collect()
+                depth,
+                from: known.from,
+            });
+        }
+        portions
     }
 
-    /// What a claim learnt of a lane, and how many jobs it had of it; `lost_sought` says that it asked
-    /// for a job under which a worker died and was given none in any lane.
-    pub(super) fn report(&mut self, report: Report, jobs: u32, lost_sought: bool, now: Instant) {
+    /// What a claim learnt of a lane, and what it had of it.
+    pub(super) fn report(&mut self, report: Report, given: Given, claim: Claim) {
+        let Claim { at: now, .. } = claim;
         if let Some(known) = self.known.get_mut(&report.lane)
             && report.rows > 0
         {
-            let per_row = f64::from(jobs) / f64::from(report.rows);
+            let per_row = f64::from(given.jobs) / f64::from(report.rows);
             known.per_row = Some(known.per_row.map_or(per_row, |mean| (mean + per_row) / 2.0));
-            self.fair.served(known.waiting.tenant, report.lane, jobs);
+            self.fair
+                .served(known.waiting.tenant, report.lane, given.jobs);
+            known.go_on_from(given.last, claim);
         }
         let (opens, blocked) = match report.state {
             LaneState::Spent => {
                 match self.known.get_mut(&report.lane) {
+                    // There may be something before the place where the claim began.
+                    Some(known) if known.from.is_some() => {
+                        known.onward = None;
+                        known.opens = None;
+                    }
                     // They are taken one after another: no need to look for the lane each time.
-                    Some(known) if known.has_lost && !lost_sought => {
+                    Some(known) if known.has_lost && !claim.lost_sought => {
                         known.only_lost = true;
                         known.opens = None;
                     }
@@ -201,3 +261,6 @@ fn waiting(sight: &Sight) -> Waiting {
         tenant_weight: sight.tenant_weight,
     }
 }
+
+#[cfg(test)]
+mod tests;

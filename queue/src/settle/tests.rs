@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::job::{AttemptOutcome, JobState, NewJob, Unique};
 use crate::testing::{Stand, done, failed, job};
 use crate::verdict::{Ending, Verdict};
@@ -215,6 +217,8 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
         .bind(vec![1_i64])
         .bind(vec![1_i32])
         .bind(vec![1_i32])
+        .bind(Vec::<i16>::new())
+        .bind(Vec::<DateTime<Utc>>::new())
         .bind(1_i32)
         .bind(0_i32)
         .bind(true)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, TenantId};
 
-use crate::claim::Claimed;
+use crate::claim::{Claimed, Mark};
 use crate::job::{JobState, Lane, NewJob};
 use crate::testing::{Stand, done, failed, job};
 use crate::verdict::Ending;
@@ -345,4 +345,37 @@ async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
     let endings = claimed.into_iter().map(|job| (job, done())).collect();
     assert_eq!(stand.settle(endings).await, 2);
     assert_eq!(stand.job(id).await.last_error.unwrap().code, "failed");
+}
+
+#[tokio::test]
+async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_next_one() {
+    let mut stand = Stand::new().await;
+    let early = Utc::now() - Duration::from_secs(3600);
+    let at = |seconds, priority| NewJob {
+        run_at: Some(early + Duration::from_secs(seconds)),
+        priority,
+        ..job()
+    };
+    let ids = stand
+        .enqueue_all(vec![at(1, 5), at(2, 5), at(3, 5), at(9, 4), at(1, 6)])
+        .await;
+    let lease = stand.open_lease().await;
+    let mark = Mark {
+        priority: 5,
+        run_at: stand.job(ids[1]).await.run_at,
+    };
+    let found: Vec<JobId> = stand
+        .claim_from(lease, 10, Some(mark))
+        .await
+        .iter()
+        .map(|job| job.id)
+        .collect();
+    assert_eq!(found, [ids[1], ids[2], ids[4]]);
+    let found: Vec<JobId> = stand
+        .claim(lease, 10)
+        .await
+        .iter()
+        .map(|job| job.id)
+        .collect();
+    assert_eq!(found, [ids[3], ids[0]]);
 }

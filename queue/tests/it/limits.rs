@@ -145,7 +145,8 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
         assert!(turns < 5000);
         let claimed: Vec<(Option<i16>, Option<DateTime<Utc>>)> = query_as(
             "select t.n, t.started_at
-             from queue.lanes l, queue.take(1, $1, $2, array[l.id], '{8}', '{8}', 8, 0, true) t",
+             from queue.lanes l, queue.take(
+                 1, $1, $2, array[l.id], '{8}', '{8}', '{}', '{}', 8, 0, true) t",
         )
         .bind(leases[turns % leases.len()])
         .bind(i64::try_from(turns).unwrap())

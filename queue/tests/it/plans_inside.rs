@@ -159,9 +159,11 @@ const TAKE: [&str; 2] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
-    ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, 200, 0, true)",
+    ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, '{}', '{}', 200, 0,
+        true)",
     "/* test */ select count(*)
-     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9], 9, 0, false)",
+     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+         array[5], array[now() - interval '1 day'], 9, 0, false)",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.

@@ -1,0 +1,92 @@
+use chrono::{DateTime, Utc};
+
+use super::*;
+
+const ROOM: Room = Room {
+    places: 100,
+    ahead: 0,
+    lost: true,
+};
+
+fn one_lane() -> Lanes {
+    let mut lanes = Lanes::default();
+    let sight = Sight {
+        queue: 1,
+        lane: 7,
+        nth: Some(1),
+        tenant: 1,
+        lane_weight: 1,
+        tenant_weight: 1,
+        paused: false,
+        wait_ms: None,
+    };
+    lanes.see(&[sight], 1, Instant::now());
+    lanes
+}
+
+fn mark(second: i64) -> Mark {
+    Mark {
+        priority: 5,
+        run_at: DateTime::<Utc>::from_timestamp(second, 0).unwrap(),
+    }
+}
+
+/// The lane gave a hundred rows up to this one, and may have more or not.
+fn answer(lanes: &mut Lanes, state: LaneState, last: Option<Mark>, at: Instant) {
+    let report = Report {
+        lane: 7,
+        rows: if last.is_some() { 100 } else { 0 },
+        state,
+    };
+    let given = Given {
+        jobs: report.rows,
+        last,
+    };
+    let claim = Claim {
+        at,
+        took: Duration::from_millis(1),
+        lost_sought: false,
+    };
+    lanes.report(report, given, claim);
+}
+
+fn asks_from(lanes: &mut Lanes, at: Instant) -> Vec<Option<Mark>> {
+    let portions = lanes.portions(ROOM, at);
+    portions.iter().map(|portion| portion.from).collect()
+}
+
+#[test]
+fn a_lane_that_is_drained_is_asked_for_what_stands_behind_what_it_gave() {
+    let (mut lanes, at) = (one_lane(), Instant::now());
+    assert_eq!(asks_from(&mut lanes, at), [None]);
+    answer(&mut lanes, LaneState::More, Some(mark(10)), at);
+    assert_eq!(asks_from(&mut lanes, at), [Some(mark(10))]);
+    answer(&mut lanes, LaneState::More, Some(mark(20)), at);
+    assert_eq!(asks_from(&mut lanes, at), [Some(mark(20))]);
+}
+
+#[test]
+fn a_lane_with_nothing_behind_what_it_gave_is_asked_from_its_first_job_before_it_counts_as_spent() {
+    let (mut lanes, at) = (one_lane(), Instant::now());
+    lanes.portions(ROOM, at);
+    answer(&mut lanes, LaneState::More, Some(mark(10)), at);
+    lanes.portions(ROOM, at);
+    answer(&mut lanes, LaneState::Spent, Some(mark(20)), at);
+    assert_eq!(asks_from(&mut lanes, at), [None]);
+    answer(&mut lanes, LaneState::Spent, None, at);
+    assert_eq!(asks_from(&mut lanes, at), []);
+}
+
+#[test]
+fn a_lane_is_asked_from_its_first_job_every_now_and_then_while_it_is_drained() {
+    let (mut lanes, begun) = (one_lane(), Instant::now());
+    let mut from_first = Vec::new();
+    for ms in 0..1000 {
+        let at = begun + Duration::from_millis(ms);
+        if asks_from(&mut lanes, at) == [None] {
+            from_first.push(ms);
+        }
+        answer(&mut lanes, LaneState::More, Some(mark(10)), at);
+    }
+    assert_eq!(from_first.len(), 20, "{from_first:?}");
+}
