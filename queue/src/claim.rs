@@ -153,12 +153,20 @@ impl Claimed {
     }
 }
 
+/// Lanes of a queue between two, neither of them included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) queue: i32,
+    pub(crate) after: i64,
+    pub(crate) before: i64,
+}
+
 /// A lane that has ready jobs, as a look found it.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Sight {
     pub(crate) queue: i32,
     pub(crate) lane: i64,
-    /// Its number in the look, from 1; none for a lane that was found by its lost jobs.
+    /// Its number in the stretch, from 1; none for a lane that was found by its lost jobs.
     pub(crate) nth: Option<i32>,
     pub(crate) tenant: i32,
     pub(crate) lane_weight: i16,
@@ -321,12 +329,12 @@ impl TakeRow {
 }
 
 impl Engine {
-    /// Which lanes of these queues, each after the lane given with it, have ready jobs.
-    pub(crate) async fn look(&self, queues: &[(i32, i64)], most: i32) -> Result<Vec<Sight>, Error> {
-        let (numbers, after): (Vec<i32>, Vec<i64>) = queues.iter().copied().unzip();
+    /// Which lanes within these stretches have ready jobs.
+    pub(crate) async fn look(&self, stretches: &[Stretch], most: i32) -> Result<Vec<Sight>, Error> {
         Ok(query_as(include_str!("sql/look.sql"))
-            .bind(numbers)
-            .bind(after)
+            .bind(stretches.iter().map(|one| one.queue).collect::<Vec<_>>())
+            .bind(stretches.iter().map(|one| one.after).collect::<Vec<_>>())
+            .bind(stretches.iter().map(|one| one.before).collect::<Vec<_>>())
             .bind(most)
             .fetch_all(self.pool())
             .await?)

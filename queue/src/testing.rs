@@ -10,7 +10,7 @@ use harkara_shared::id::{JobId, TenantId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::value::RawValue;
 
-use crate::claim::{Claimed, Mark, Parcel, Portion, Room};
+use crate::claim::{Claimed, Mark, Parcel, Portion, Room, Stretch};
 use crate::engine::Engine;
 use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
@@ -87,7 +87,12 @@ impl Stand {
         from: Option<Mark>,
     ) -> Vec<Claimed> {
         let queue = self.engine.names().queue(QUEUE).await.unwrap();
-        let seen = self.engine.look(&[(queue, 0)], 100).await.unwrap();
+        let all = Stretch {
+            queue,
+            after: 0,
+            before: i64::MAX,
+        };
+        let seen = self.engine.look(&[all], 100).await.unwrap();
         let share = i32::try_from(free).unwrap();
         let portions: Vec<Portion> = seen
             .iter()

@@ -26,7 +26,7 @@ const NONE: i64 = 0;
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// Most jobs that may wait in hand.
-const MOST_AHEAD: u32 = 2048;
+const MOST_AHEAD: u32 = 1024;
 
 /// After this long in hand a job that has no place yet goes back: runs are longer than they were, and
 /// another worker may have a place for it.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Run;
 use super::desk::Desk;
 use super::lanes::{self, Given, LOOK, Lanes};
-use crate::claim::{Claimed, Room, Sight};
+use crate::claim::{Claimed, Room, Sight, Stretch};
 use crate::engine::Error;
 use crate::shares::Share;
 use crate::verdict::Ending;
@@ -237,14 +237,17 @@ impl Round {
     /// Finds out which lanes have work.
     async fn look(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let asked: Vec<(i32, i64)> = self
-            .numbers
-            .iter()
-            .zip(&self.lanes)
-            .map(|(number, lanes)| (*number, lanes.after))
-            .collect();
-        let sights = self.desk.engine.look(&asked, LOOK).await?;
         self.looks += 1;
+        let mut asked = Vec::with_capacity(self.numbers.len());
+        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
+            let stretches = lanes.stretches(self.looks, begun);
+            asked.extend(stretches.into_iter().map(|(after, before)| Stretch {
+                queue: *number,
+                after,
+                before,
+            }));
+        }
+        let sights = self.desk.engine.look(&asked, LOOK).await?;
         self.look_wanted = false;
         let now = Instant::now();
         let mut of_queue: HashMap<i32, Vec<Sight>> = HashMap::new();

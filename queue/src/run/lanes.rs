@@ -34,7 +34,10 @@ const ONWARD_TIMES: u32 = 8;
 
 const MOST_ONWARD: Duration = Duration::from_secs(1);
 
-/// Lanes answered by one look.
+/// Most lanes left out of a look.
+const MOST_LEFT_OUT: usize = 32;
+
+/// Lanes answered by one look, of each stretch.
 pub(super) const LOOK: i32 = 1000;
 
 /// The lanes of a queue that have work, as far as this worker knows.
@@ -95,17 +98,37 @@ impl Known {
 }
 
 impl Lanes {
+    /// Where look number `look` is to look: between which lanes, neither of them included. Left out are
+    /// lanes that are being drained: it is known that they have work, and to find that again would be
+    /// to pass by all that they gave.
+    pub(super) fn stretches(&mut self, look: u64, now: Instant) -> Vec<(i64, i64)> {
+        let after = self.after;
+        let mut left_out: Vec<&mut Known> = self
+            .known
+            .values_mut()
+            .filter(|known| known.waiting.lane > after)
+            .filter(|known| known.onward.is_some_and(|(_, until)| until > now))
+            .collect();
+        left_out.sort_unstable_by_key(|known| known.waiting.lane);
+        let mut stretches = Vec::with_capacity(1);
+        let mut from = after;
+        for known in left_out.into_iter().take(MOST_LEFT_OUT) {
+            known.look = look;
+            stretches.push((from, known.waiting.lane));
+            from = known.waiting.lane;
+        }
+        stretches.push((from, i64::MAX));
+        stretches
+    }
+
     /// Takes in what look number `look` found; lanes it would have found and did not are forgotten.
     pub(super) fn see(&mut self, sights: &[Sight], look: u64, now: Instant) {
-        let last = sights
-            .iter()
-            .filter(|sight| sight.nth.is_some())
-            .map(|sight| sight.lane)
-            .max();
-        let found = sights.iter().filter(|sight| sight.nth.is_some()).count();
-        let whole = i32::try_from(found).unwrap_or(i32::MAX) < LOOK;
+        // In a stretch with more lanes than one look answers, the next look goes on.
+        let cut = sights.iter().filter(|sight| sight.nth == Some(LOOK));
+        let cut = cut.map(|sight| sight.lane).min();
+        let whole = cut.is_none();
         let from_start = self.after == 0;
-        self.after = if whole { 0 } else { last.unwrap_or(0) };
+        self.after = cut.unwrap_or(0);
         for sight in sights.iter().filter(|sight| !sight.paused) {
             let known = self.known.entry(sight.lane).or_insert_with(|| Known {
                 waiting: waiting(sight),

@@ -1,50 +1,54 @@
--- Which lanes of several queues have ready jobs. $1 queues, $2 the lane after which to look in each, $3
--- lanes at most in each. Served by parcels_ready and parcels_lost: one probe a lane, however much waits
--- in it. A lane that is paused or parked is answered with what keeps it.
+-- Which lanes have ready jobs. $1 queues, $2 and $3 the lanes between which to look in each, $4 lanes at
+-- most in each. A queue may be asked for several times. Served by parcels_ready and parcels_lost: one
+-- probe a lane, however much waits in it. A lane that is paused or parked is answered with what keeps it.
 with recursive want as (
-    select w.queue, w.after
-    from unnest($1::int4[], $2::bigint[]) as w(queue, after)
+    select w.queue, w.after, w.before
+    from unnest($1::int4[], $2::bigint[], $3::bigint[]) as w(queue, after, before)
     join queue.queues q on q.id = w.queue and not q.paused
 ),
-next_lane(queue, lane, nth) as (
-    select want.queue, n.lane, 1
+next_lane(queue, before, lane, nth) as (
+    select want.queue, want.before, n.lane, 1
     from want cross join lateral (
         select p.lane
         from queue.parcels p
         where p.queue = want.queue and p.state = 'a' and not p.lost and p.lane > want.after
+            and p.lane < want.before
         order by p.lane
         limit 1
     ) n
     union all
-    select l.queue, n.lane, l.nth + 1
+    select l.queue, l.before, n.lane, l.nth + 1
     from next_lane l cross join lateral (
         select p.lane
         from queue.parcels p
         where p.queue = l.queue and p.state = 'a' and not p.lost and p.lane > l.lane
+            and p.lane < l.before
         order by p.lane
         limit 1
     ) n
-    where l.nth < $3::int4
+    where l.nth < $4::int4
 ),
-next_lost(queue, lane, nth) as (
-    select want.queue, n.lane, 1
+next_lost(queue, before, lane, nth) as (
+    select want.queue, want.before, n.lane, 1
     from want cross join lateral (
         select p.lane
         from queue.parcels p
-        where p.queue = want.queue and p.state = 'a' and p.lost
+        where p.queue = want.queue and p.state = 'a' and p.lost and p.lane > want.after
+            and p.lane < want.before
         order by p.lane
         limit 1
     ) n
     union all
-    select l.queue, n.lane, l.nth + 1
+    select l.queue, l.before, n.lane, l.nth + 1
     from next_lost l cross join lateral (
         select p.lane
         from queue.parcels p
         where p.queue = l.queue and p.state = 'a' and p.lost and p.lane > l.lane
+            and p.lane < l.before
         order by p.lane
         limit 1
     ) n
-    where l.nth < $3::int4
+    where l.nth < $4::int4
 )
 select
     f.queue, f.lane, f.nth, l.tenant, l.weight as lane_weight, t.weight as tenant_weight,

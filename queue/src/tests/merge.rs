@@ -349,8 +349,8 @@ async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
 
 #[tokio::test]
 async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_next_one() {
-    let mut stand = Stand::new().await;
-    let early = Utc::now() - Duration::from_secs(3600);
+    let stand = Stand::new().await;
+    let early = harkara_shared::clock::now() - Duration::from_secs(3600);
     let at = |seconds, priority| NewJob {
         run_at: Some(early + Duration::from_secs(seconds)),
         priority,

@@ -90,3 +90,18 @@ fn a_lane_is_asked_from_its_first_job_every_now_and_then_while_it_is_drained() {
     }
     assert_eq!(from_first.len(), 20, "{from_first:?}");
 }
+
+#[test]
+fn a_look_leaves_out_the_lanes_that_are_being_drained_and_keeps_them() {
+    let (mut lanes, at) = (one_lane(), Instant::now());
+    assert_eq!(lanes.stretches(2, at), [(0, i64::MAX)]);
+    lanes.portions(ROOM, at);
+    answer(&mut lanes, LaneState::More, Some(mark(10)), at);
+    assert_eq!(lanes.stretches(3, at), [(0, 7), (7, i64::MAX)]);
+    lanes.see(&[], 3, at);
+    assert_eq!(asks_from(&mut lanes, at), [Some(mark(10))]);
+    let later = at + Duration::from_secs(1);
+    assert_eq!(lanes.stretches(4, later), [(0, i64::MAX)]);
+    lanes.see(&[], 4, later);
+    assert_eq!(asks_from(&mut lanes, later), []);
+}
