@@ -348,7 +348,12 @@ begin
         where l.id = any (lanes) order by l.id for update;
         perform queue.note(n.lane, n.faults, n.well, n.probe, n.park)
         from (
-            select u.lane, sum(p_faults[u.nth])::int4 as faults, max(p_park[u.nth]) as park,
+            select u.lane, max(p_park[u.nth]) as park,
+                -- A trial has failed also when its job is dead of something that would not pass.
+                sum(case when u.probe and 'x' = any (e_state) and exists (
+                    select from unnest(e_row, e_state) as e(nth, state)
+                    where e.nth = u.nth and e.state = 'x'
+                ) then 1 else p_faults[u.nth] end)::int4 as faults,
                 bool_or(u.probe) as probe,
                 bool_or(p_form[u.nth] = 'w' or u.nth = any (a_row)) as well
             from unnest(written, lanes, probes) as u(nth, lane, probe)
