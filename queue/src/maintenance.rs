@@ -177,6 +177,7 @@ impl Engine {
         removed.attempt_days = i64::from(days);
         Ok(removed)
     }
+
     /// Removes lanes, and then limits, that came into being by being named and are not any more.
     async fn remove_idle(&self, removed: &mut Removed) -> Result<(), Error> {
         let mut after: i64 = 0;

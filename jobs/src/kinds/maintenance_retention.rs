@@ -81,6 +81,8 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         "jobs": removed.jobs,
         "unique_keys": removed.unique_keys,
         "workers": removed.workers,
+        "lanes": removed.lanes,
+        "limits": removed.limits,
         "attempt_days": removed.attempt_days,
         "events": events,
     }))
