@@ -62,13 +62,16 @@ begin
         where p.ctid = any (p_rows)
     ),
     sorted as materialized (
+        -- One that would be alone in its bunch stays as it is: it may wait again, with its own due time.
         select
-            t, small and count(*) over alike > 1 as merging,
-            (row_number() over (alike order by id) - 1) / 500 as bunch
-        from picked
-        window alike as (
-            partition by small, lane, kind, priority, max_attempts, keyed, id / 1024
-        )
+            t, (nth - 1) / 500 as bunch, small and (nth % 500 <> 1 or nth < most) as merging
+        from (
+            select t, small, row_number() over (alike order by id) as nth, count(*) over alike as most
+            from picked
+            window alike as (
+                partition by small, lane, kind, priority, max_attempts, keyed, id / 1024
+            )
+        ) counted
     ),
     taken as (
         delete from queue.parcels p
