@@ -133,6 +133,7 @@ begin
     values (1, 1, 'limited', gated, 5, '1 second');
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'ordered', true);
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'begun', true);
+    insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'lost', true);
     update queue.parcels set n = 300, body = array_fill(body[1], array[300]), priority = 0
     where id in (
         select min(id) from queue.parcels where state = 'a' and not lost and not keyed and lane = 2
@@ -149,6 +150,10 @@ begin
         select id from queue.parcels
         where state = 'a' and not lost and n = 1 and tenant = 1 and id % 2 = 0 order by id limit 100
     );
+    update queue.parcels p set lane = l.id, strict = true
+    from queue.lanes l
+    where l.key = 'lost'
+        and p.id = (select min(id) from queue.parcels where state = 'a' and lost and tenant = 1);
     update queue.lanes l set head = (select min(id) from queue.parcels where lane = l.id)
     where l.key = 'begun';
     insert into queue.lanes (queue, tenant, key) select 2, 1, g::text from generate_series(1, 3000) g;
@@ -157,13 +162,15 @@ begin
 end $$";
 
 /// Claims from lanes of every sort, whole rows and pieces.
-const TAKE: [&str; 2] = [
+const TAKE: [&str; 3] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
     ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, 200, 0, true)",
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9], 9, 0, false)",
+    "/* test */ select count(*)
+     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9], 9, 0, true)",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -268,7 +275,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
 }
 
 /// Something of every statement that the functions are made of.
-const STATEMENTS: [(&str, &str); 37] = [
+const STATEMENTS: [(&str, &str); 40] = [
     ("cut", "row_number() over (order by i)"),
     ("cut", "lo + keep + 1"),
     ("cut", "set n = keep"),
@@ -277,10 +284,13 @@ const STATEMENTS: [(&str, &str); 37] = [
     ("take", "a.strict or a.breaker <> 'c'"),
     ("take", "g.id = any (g_id) order by g.id for update"),
     ("take", "p.state = 'a' and p.lost"),
-    ("take", "p.id = l.head"),
+    ("first_in_line", "p.id = p_head"),
+    ("first_in_line", "not p.lost\n    order by"),
+    ("first_in_line", "p.lost\n        order by"),
+    ("first_in_line", "p.ctid = seen"),
     ("take", "lost_free and p.queue = p_queue"),
-    ("take", "p.lane = any (plain)"),
-    ("take", "with asked as"),
+    ("take_free", "p.lane = any (p_lanes)"),
+    ("take_free", "with asked as"),
     ("take", "update queue.gates g\n        set running = case"),
     ("settle", "order by p.tenant, p.id, p.part"),
     ("settle", "whole as ("),
