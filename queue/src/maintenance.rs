@@ -54,7 +54,7 @@ impl Default for Retention {
 }
 
 /// What retention removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Finished jobs.
     pub jobs: i64,
