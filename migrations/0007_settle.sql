@@ -37,8 +37,9 @@ begin
 end
 $$;
 
--- Tells a lane, whose row is locked, what came of runs in it: failures that may pass and successes for
--- its breaker, and how long (ms) the other side asked for rest.
+-- Tells a lane, whose row is locked, what came of runs in it: failures that may pass, or any of a trial,
+-- and successes for its breaker, and how long (ms) the other side asked for rest. A trial that ended in
+-- neither way tells nothing, and another one may go at once.
 create function queue.note(
     p_lane bigint, p_faults int4, p_well boolean, p_probe boolean, p_park bigint
 ) returns void
@@ -349,7 +350,7 @@ begin
         from (
             select u.lane, max(p_park[u.nth]) as park,
                 -- A trial has failed also when its job is dead of something that would not pass.
-                sum(case when u.probe and 'x' = any (e_state) and exists (
+                sum(case when u.probe and exists (
                     select from unnest(e_row, e_state) as e(nth, state)
                     where e.nth = u.nth and e.state = 'x'
                 ) then 1 else p_faults[u.nth] end)::int4 as faults,
