@@ -41,6 +41,13 @@ create index parcels_cancelling on queue.parcels (lease)
 -- Which lanes still have jobs to come, those that may be retried by hand among them.
 create index parcels_coming on queue.parcels (lane) where state in ('s', 'x', 'c');
 
+-- The id of member p_member (1 .. n) of the row that holds these. One expression, so that it becomes part
+-- of the statement that asks: no call is made.
+create function queue.job_of(p_id bigint, p_lo int2, p_ids bigint[], p_member int4) returns bigint
+language sql immutable as $$
+    select coalesce(p_ids[p_member], p_id * 1024 + p_lo + p_member - 1)
+$$;
+
 -- A gate: what a limit is measured at. A lane passes the gates of its queue, its tenant, the limits
 -- its jobs name and its own; all must let a job through.
 create table queue.gates (
@@ -135,6 +142,8 @@ begin
     end loop;
 end
 $$;
+revoke execute on function queue.job_of(bigint, int2, bigint[], int4) from public;
+grant execute on function queue.job_of(bigint, int2, bigint[], int4) to harkara_app, harkara_engine;
 grant select, insert, update, delete on queue.gates, queue.shares to harkara_engine;
 grant select on queue.gates to harkara_app;
 -- A tenant's transaction cancels single members and clears a cancelled head out of its lane.

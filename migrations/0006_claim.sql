@@ -1,4 +1,4 @@
--- The claim: `queue.take` and its two hands.
+-- The claim: `queue.take` and its hands.
 -- Locks: new objects only. Previous release: see 0005.
 --
 -- Functions, because a claim is several statements that must see what the one before them locked: in
@@ -55,7 +55,7 @@ begin
         delete from queue.parcels p
         where p.ctid = any (p_rows) and p.n = 1 and p.part = 0 and p.attempt = 0
             and p.deferrals = 0 and p.error_code is null and not p.strict and not p.lost
-            and not p_probe and pg_column_size(p.body) <= 1024
+            and not p_probe and pg_column_size(p.body) <= 1024 and octet_length(p.body[1]) <= 1024
         returning p.tenant, p.id, p.lo, p.lane, p.run_at, p.created_at, p.queue, p.kind,
             p.priority, p.max_attempts, p.keyed, p.body[1] as body
     ),
@@ -91,10 +91,173 @@ begin
             gates = p_gates, probe = p_probe, started_at = p_at
         where p.ctid = any (p_rows) and not (p.n = 1 and p.part = 0 and p.attempt = 0
             and p.deferrals = 0 and p.error_code is null and not p.strict and not p.lost
-            and not p_probe and pg_column_size(p.body) <= 1024)
+            and not p_probe and pg_column_size(p.body) <= 1024 and octet_length(p.body[1]) <= 1024)
         returning p.*
     )
     select * from kept union all select * from merged;
+end
+$$;
+
+-- The job that may go next in an ordered lane, locked: the one that has begun, or else the first. `place`
+-- is where it stands, `begun` its parcel if it begins now, `lost` whether a worker died under it.
+-- `is_held` says that it may not go yet, with the time after which to ask again if that is known.
+-- Called by queue.take alone, whose settings pin its plans too.
+create function queue.first_in_line(
+    p_queue int4, p_lane bigint, p_tenant int4, p_head bigint, p_lost boolean, p_moment timestamptz,
+    out place tid, out begun bigint, out lost boolean, out is_held boolean, out wait_ms bigint
+)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    seen tid;
+    stands "char";
+    due timestamptz;
+begin
+    if p_head is not null then
+        -- The job that has begun goes on first, and nobody overtakes it.
+        select p.ctid, p.state, p.lost, p.run_at into seen, stands, lost, due
+        from queue.parcels p
+        where p.tenant = p_tenant and p.id = p_head and p.part = 0 and p.state in ('s', 'a', 'r');
+        if found then
+            if stands = 'a' and (p_lost or not lost) then
+                select p.ctid into place
+                from queue.parcels p
+                where p.ctid = seen and p.state = 'a'
+                for update skip locked;
+            elsif stands = 's' then
+                wait_ms := greatest(1, ceil(extract(epoch from due - p_moment) * 1000));
+            end if;
+            is_held := place is null;
+            return;
+        end if;
+        -- It has finished, and nobody cleared it away.
+        update queue.lanes a set head = null where a.id = p_lane;
+    end if;
+    -- Whoever holds the first job may let it go again: the next one does not go before it.
+    select p.ctid, p.id, false into seen, begun, lost
+    from queue.parcels p
+    where p.queue = p_queue and p.lane = p_lane and p.state = 'a' and not p.lost
+    order by p.priority, p.run_at, p.id
+    limit 1;
+    if not found and p_lost then
+        select p.ctid, p.id, true into seen, begun, lost
+        from queue.parcels p
+        where p.queue = p_queue and p.lane = p_lane and p.state = 'a' and p.lost
+        order by p.priority, p.run_at, p.id
+        limit 1;
+    end if;
+    is_held := false;
+    if seen is not null then
+        select p.ctid into place
+        from queue.parcels p
+        where p.ctid = seen and p.state = 'a'
+        for update skip locked;
+        if not found then
+            is_held := true;
+            wait_ms := 10;
+        end if;
+    end if;
+end
+$$;
+
+-- Claims from those of the lanes that nothing limits, p_free, all at once, and answers as queue.take
+-- does. Parcels are taken whole; only the very first may be cut, if it holds more than the p_room jobs
+-- there is room for. Of p_parking it is told that they close when the other side asks for rest.
+-- Called by queue.take alone, whose settings pin its plans too.
+create function queue.take_free(
+    p_queue int4, p_lease bigint, p_token bigint, p_lanes bigint[], p_shares int4[],
+    p_depths int4[], p_priorities int2[], p_moments timestamptz[], p_free bigint[],
+    p_parking bigint[], p_room int4, p_lost boolean, p_moment timestamptz
+) returns table (
+    lane bigint, closed boolean, wait_ms bigint, spent boolean, drawn int4,
+    id bigint, part int2, tenant int4, kind int4, priority int2, attempt int2, max_attempts int2,
+    deferrals int2, lo int2, n int2, ids bigint[], gone int2[], run_at timestamptz, started_at timestamptz,
+    lost boolean, parks boolean, body bytea[]
+)
+language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+    r record;
+    rows tid[];
+    taken int4;
+begin
+    rows := '{}';
+    taken := 0;
+    if p_lost then
+        select array_agg(p.t) into rows from (
+            select p.ctid as t from queue.parcels p
+            where p.queue = p_queue and p.lane = any (p_free) and p.state = 'a' and p.lost
+            order by p.run_at
+            limit 1
+            for update skip locked
+        ) p;
+        rows := coalesce(rows, '{}');
+        taken := cardinality(rows);
+    end if;
+    for r in
+        with asked as (
+            select * from unnest(p_lanes, p_shares, p_depths, p_priorities, p_moments)
+                with ordinality as u(lane, share, depth, priority, moment, nth)
+            join unnest(p_free) as free(lane) using (lane)
+        ),
+        seen as materialized (
+            select u.nth, u.share, z.t, z.jobs, row_number() over () as place
+            from asked u cross join lateral (
+                select p.ctid as t, p.n - coalesce(cardinality(p.gone), 0) as jobs
+                from queue.parcels p
+                where p.queue = p_queue and p.lane = u.lane and p.state = 'a' and not p.lost
+                    and (p.priority, p.run_at)
+                        >= (coalesce(u.priority, 0), coalesce(u.moment, '-infinity'))
+                order by p.priority, p.run_at, p.id
+                limit u.depth
+                for update skip locked
+            ) z
+        ),
+        summed as (
+            select *,
+                sum(jobs) over (partition by nth order by place rows unbounded preceding) - jobs
+                    as before
+            from seen
+        ),
+        wanted as (
+            select *, taken + sum(jobs) over (order by place rows unbounded preceding) - jobs as others
+            from summed
+            where before < share
+        ),
+        chosen as (
+            select nth, array_agg(t) as rows, count(*) as count, max(jobs) as largest
+            from wanted
+            where others < p_room and (jobs <= p_room - others or others = 0)
+            group by nth
+        ),
+        found as (
+            select nth, count(*) as count from seen group by nth
+        )
+        select
+            u.lane, c.rows, c.largest > p_room as too_many,
+            coalesce(f.count, 0) < u.depth and coalesce(f.count, 0) = coalesce(c.count, 0) as spent
+        from asked u left join chosen c using (nth) left join found f using (nth)
+        order by u.nth
+    loop
+        lane := r.lane;
+        closed := false;
+        wait_ms := null;
+        spent := r.spent;
+        if r.too_many then
+            r.rows[1] := queue.cut(r.rows[1], p_room);
+            spent := false;
+        end if;
+        drawn := coalesce(cardinality(r.rows), 0);
+        rows := rows || coalesce(r.rows, '{}');
+        return next;
+    end loop;
+    return query
+    select
+        p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt,
+        p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at, p.lost,
+        p.lane = any (p_parking), p.body
+    from queue.lease(rows, null, p_lease, p_token, false, p_moment) p
+    order by p.priority, p.run_at, p.id, p.lo;
 end
 $$;
 
@@ -290,68 +453,20 @@ begin
         taken := 0;
         seen := 0;
         begun := null;
-        if l.head is not null then
-            -- The job that has begun goes on first, and nobody overtakes it.
-            select p.ctid as t, p.state, p.lost, p.run_at into r
-            from queue.parcels p
-            where p.tenant = l.tenant and p.id = l.head and p.part = 0
-                and p.state in ('s', 'a', 'r');
-            if found then
-                if r.state = 'a' and (lost_free or not r.lost) then
-                    select array_agg(p.ctid) into rows from (
-                        select p.ctid from queue.parcels p
-                        where p.ctid = r.t and p.state = 'a'
-                        for update skip locked
-                    ) p;
-                else
-                    rows := null;
-                end if;
-                if rows is null then
-                    if r.state = 's' then
-                        wait_ms := greatest(
-                            1, ceil(extract(epoch from r.run_at - moment) * 1000)
-                        );
-                    end if;
-                    return next;
-                    continue;
-                end if;
-                taken := 1;
-                lost_free := lost_free and not r.lost;
-            else
-                -- It has finished, and nobody cleared it away.
-                update queue.lanes a set head = null where a.id = l.lane;
+        if l.ordered then
+            r := queue.first_in_line(p_queue, l.lane, l.tenant, l.head, lost_free, moment);
+            if r.is_held then
+                wait_ms := r.wait_ms;
+                return next;
+                continue;
             end if;
-        end if;
-        if taken = 0 and l.ordered then
-            -- Whoever holds the first job may let it go again: the next one does not go before it.
-            select p.ctid as t, p.id, false as lost into r
-            from queue.parcels p
-            where p.queue = p_queue and p.lane = l.lane and p.state = 'a' and not p.lost
-            order by p.priority, p.run_at, p.id
-            limit 1;
-            if not found then
-                select p.ctid as t, p.id, true as lost into r
-                from queue.parcels p
-                where lost_free and p.queue = p_queue and p.lane = l.lane and p.state = 'a' and p.lost
-                order by p.priority, p.run_at, p.id
-                limit 1;
-            end if;
-            if found then
-                select array_agg(p.ctid) into rows from (
-                    select p.ctid from queue.parcels p
-                    where p.ctid = r.t and p.state = 'a'
-                    for update skip locked
-                ) p;
-                if rows is null then
-                    wait_ms := 10;
-                    return next;
-                    continue;
-                end if;
+            if r.place is not null then
+                rows := array[r.place];
                 taken := 1;
-                begun := r.id;
+                begun := r.begun;
                 lost_free := lost_free and not r.lost;
             end if;
-        elsif taken = 0 then
+        else
             for r in
                 select * from (
                     select p.ctid as t, 1 as jobs, true as lost
@@ -414,8 +529,8 @@ begin
         if taken > 0 then
             return query
             select
-                p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority,
-                p.attempt, p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at,
+                p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt,
+                p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at,
                 p.lost, l.parks, p.body
             from queue.lease(rows, nullif(held, '{}'), p_lease, p_token, l.breaker = 'o', moment) p
             order by p.priority, p.run_at, p.id, p.lo;
@@ -435,92 +550,22 @@ begin
     if cardinality(plain) = 0 or room < 1 then
         return;
     end if;
-
-    -- The lanes that nothing limits, all at once. Their parcels are taken whole; only the very first
-    -- may be cut, if it holds more than the worker has room for.
-    rows := '{}';
-    taken := 0;
-    if lost_free then
-        select array_agg(p.t) into rows from (
-            select p.ctid as t from queue.parcels p
-            where p.queue = p_queue and p.lane = any (plain) and p.state = 'a' and p.lost
-            order by p.run_at
-            limit 1
-            for update skip locked
-        ) p;
-        rows := coalesce(rows, '{}');
-        taken := cardinality(rows);
-    end if;
-    for r in
-        with asked as (
-            select * from unnest(p_lanes, p_shares, p_depths, p_priorities, p_moments)
-                with ordinality as u(lane, share, depth, priority, moment, nth)
-            join unnest(plain) as plain(lane) using (lane)
-        ),
-        seen as materialized (
-            select u.nth, u.share, z.t, z.jobs, row_number() over () as place
-            from asked u cross join lateral (
-                select p.ctid as t, p.n - coalesce(cardinality(p.gone), 0) as jobs
-                from queue.parcels p
-                where p.queue = p_queue and p.lane = u.lane and p.state = 'a' and not p.lost
-                    and (p.priority, p.run_at)
-                        >= (coalesce(u.priority, 0), coalesce(u.moment, '-infinity'))
-                order by p.priority, p.run_at, p.id
-                limit u.depth
-                for update skip locked
-            ) z
-        ),
-        summed as (
-            select *,
-                sum(jobs) over (partition by nth order by place rows unbounded preceding) - jobs
-                    as before
-            from seen
-        ),
-        wanted as (
-            select *, taken + sum(jobs) over (order by place rows unbounded preceding) - jobs as others
-            from summed
-            where before < share
-        ),
-        chosen as (
-            select nth, array_agg(t) as rows, count(*) as count, max(jobs) as largest
-            from wanted
-            where others < room and (jobs <= room - others or others = 0)
-            group by nth
-        ),
-        found as (
-            select nth, count(*) as count from seen group by nth
-        )
-        select
-            u.lane, c.rows, c.largest > room as too_many,
-            coalesce(f.count, 0) < u.depth and coalesce(f.count, 0) = coalesce(c.count, 0) as spent
-        from asked u left join chosen c using (nth) left join found f using (nth)
-        order by u.nth
-    loop
-        lane := r.lane;
-        closed := false;
-        wait_ms := null;
-        spent := r.spent;
-        if r.too_many then
-            r.rows[1] := queue.cut(r.rows[1], room);
-            spent := false;
-        end if;
-        drawn := coalesce(cardinality(r.rows), 0);
-        rows := rows || coalesce(r.rows, '{}');
-        return next;
-    end loop;
     return query
-    select
-        p.lane, false, null::bigint, false, 0, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt,
-        p.max_attempts, p.deferrals, p.lo, p.n, p.ids, p.gone, p.run_at, p.started_at, p.lost,
-        p.lane = any (parking), p.body
-    from queue.lease(rows, null, p_lease, p_token, false, moment) p
-    order by p.priority, p.run_at, p.id, p.lo;
+    select * from queue.take_free(
+        p_queue, p_lease, p_token, p_lanes, p_shares, p_depths, p_priorities, p_moments, plain,
+        parking, room, lost_free, moment
+    );
 end
 $$;
 
 revoke execute on function
     queue.cut(tid, int4),
     queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
+    queue.first_in_line(int4, bigint, int4, bigint, boolean, timestamptz),
+    queue.take_free(
+        int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], bigint[], bigint[],
+        int4, boolean, timestamptz
+    ),
     queue.take(
         int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], int4, int4, boolean
     )
@@ -528,6 +573,11 @@ revoke execute on function
 grant execute on function
     queue.cut(tid, int4),
     queue.lease(tid[], bigint[], bigint, bigint, boolean, timestamptz),
+    queue.first_in_line(int4, bigint, int4, bigint, boolean, timestamptz),
+    queue.take_free(
+        int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], bigint[], bigint[],
+        int4, boolean, timestamptz
+    ),
     queue.take(
         int4, bigint, bigint, bigint[], int4[], int4[], int2[], timestamptz[], int4, int4, boolean
     )

@@ -18,7 +18,7 @@ begin
     end if;
     if cardinality(p_gates) > 0 then
         perform from queue.gates g where g.id = any (p_gates) order by g.id for update;
-        update queue.gates g set running = greatest(0, g.running - u.places)
+        update queue.gates g set running = g.running - u.places
         from (
             select gate, sum(places)::int4 as places
             from unnest(p_gates, p_places) as u(gate, places) group by gate
@@ -37,8 +37,9 @@ begin
 end
 $$;
 
--- Tells a lane, whose row is locked, what came of runs in it: failures that may pass and successes for
--- its breaker, and how long (ms) the other side asked for rest.
+-- Tells a lane, whose row is locked, what came of runs in it: failures that may pass, or any of a trial,
+-- and successes for its breaker, and how long (ms) the other side asked for rest. A trial that ended in
+-- neither way tells nothing, and another one may go at once.
 create function queue.note(
     p_lane bigint, p_faults int4, p_well boolean, p_probe boolean, p_park bigint
 ) returns void
@@ -157,7 +158,7 @@ begin
             p.n - coalesce(cardinality(p.gone), 0) - coalesce(cardinality(p.acked), 0) as jobs,
             -- Those that have left may live on, and keep their keys.
             case when p.keyed then array(
-                select coalesce(p.ids[i], p.id * 1024 + p.lo + i - 1)
+                select queue.job_of(p.id, p.lo, p.ids, i)
                 from generate_series(1, p.n) i
                 where i <> all (coalesce(p.gone, '{}'))
             ) end as keyed
@@ -260,7 +261,6 @@ begin
             case
                 when e.wait_ms is not null and not c.cancelled
                     then now() + e.wait_ms * interval '1 millisecond'
-                when q.ids is null then q.run_at
                 else coalesce(q.due[e.member], q.created[e.member], q.run_at)
             end,
             coalesce(q.created[e.member], q.created_at), q.started_at,
@@ -324,7 +324,7 @@ begin
             coalesce(cardinality(q.newly_acked), 0) + coalesce(cardinality(q.newly_gone), 0),
             false, q.id,
             case when q.keyed then array(
-                select coalesce(q.ids[m], q.id * 1024 + q.lo + m - 1) from unnest(q.newly_acked) m
+                select queue.job_of(q.id, q.lo, q.ids, m) from unnest(q.newly_acked) m
                 union all
                 select l.job_id from left_row l where l.nth = q.nth and l.state in ('d', 'x', 'c')
             ) end
@@ -348,7 +348,12 @@ begin
         where l.id = any (lanes) order by l.id for update;
         perform queue.note(n.lane, n.faults, n.well, n.probe, n.park)
         from (
-            select u.lane, sum(p_faults[u.nth])::int4 as faults, max(p_park[u.nth]) as park,
+            select u.lane, max(p_park[u.nth]) as park,
+                -- A trial has failed also when its job is dead of something that would not pass.
+                sum(case when u.probe and exists (
+                    select from unnest(e_row, e_state) as e(nth, state)
+                    where e.nth = u.nth and e.state = 'x'
+                ) then 1 else p_faults[u.nth] end)::int4 as faults,
                 bool_or(u.probe) as probe,
                 bool_or(p_form[u.nth] = 'w' or u.nth = any (a_row)) as well
             from unnest(written, lanes, probes) as u(nth, lane, probe)
@@ -371,8 +376,9 @@ $$;
 
 -- Takes back what dead workers held: running rows whose lease has expired, is closed or is gone, at most
 -- p_most of them. A run that was lost counts as an attempt; a job that was alone in its row and has none
--- left is dead, one that was being cancelled is cancelled. Every member goes back by itself, and is taken up again with no
--- other such job beside it in the same worker: whichever of them kills its worker does so alone.
+-- left is dead, one that was being cancelled is cancelled. Every member goes back by itself, and is taken
+-- up again with no other such job beside it in the same worker: whichever of them kills its worker does
+-- so alone.
 --
 -- The rows are asked, not the leases: a claim may be written after somebody found nothing under its
 -- lease and closed that. Served by parcels_running, one probe a lease, then the lease's rows.
@@ -388,6 +394,7 @@ declare
     head_lanes bigint[];
     probes bigint[];
     keyed bigint[];
+    emptied tid[];
 begin
     with recursive holder(lease) as (
         (select p.lease from queue.parcels p where p.state = 'r' order by p.lease limit 1)
@@ -430,7 +437,7 @@ begin
             error_code = 'worker_lost',
             error_message = 'the worker died or lost its lease while the job ran'
         where p.ctid = any (array(select t from lost where n = 1))
-        returning p.*, coalesce(p.ids[1], p.id * 1024 + p.lo) as job_id
+        returning p.*, queue.job_of(p.id, p.lo, p.ids, 1) as job_id
     ),
     many as (
         update queue.parcels p
@@ -441,7 +448,7 @@ begin
             )
         from lost l
         where l.n > 1 and p.ctid = l.t
-        returning p.*, array(
+        returning p.*, p.ctid as t, array(
             select i::int2 from generate_series(1, p.n) i where not i = any (l.ended)
         ) as missing
     ),
@@ -453,8 +460,7 @@ begin
         )
         select
             m.tenant, j.job_id / 1024, -(j.job_id % 1024) - 1, m.lane,
-            case when m.ids is null then m.run_at
-                else coalesce(m.due[b.member], m.created[b.member], m.run_at) end,
+            coalesce(m.due[b.member], m.created[b.member], m.run_at),
             coalesce(m.created[b.member], m.created_at), m.started_at,
             case when j.cancelled then now() end,
             m.lease, m.queue, m.kind, m.priority,
@@ -468,7 +474,7 @@ begin
         cross join lateral unnest(m.body) with ordinality as b(body, member)
         cross join lateral (
             select
-                coalesce(m.ids[b.member], m.id * 1024 + m.lo + b.member - 1) as job_id,
+                queue.job_of(m.id, m.lo, m.ids, b.member::int4) as job_id,
                 b.member = any (coalesce(m.cancelling, '{}')) as cancelled
         ) j
         where b.member = any (m.missing)
@@ -512,8 +518,9 @@ begin
                 select lane from single where probe union all select lane from many where probe
             ) b
         ),
-        array_agg(job_id) filter (where keyed and state in ('x', 'c'))
-    into seen, rescued, dead, gates, places, heads, head_lanes, probes, keyed
+        array_agg(job_id) filter (where keyed and state in ('x', 'c')),
+        (select array_agg(m.t) from many m where m.acked is null)
+    into seen, rescued, dead, gates, places, heads, head_lanes, probes, keyed, emptied
     from back;
 
     if probes is not null or heads is not null then
@@ -523,9 +530,10 @@ begin
         update queue.lanes l set breaker = 'o' where l.id = any (probes) and l.breaker = 'h';
     end if;
     perform queue.release(gates, places, heads, head_lanes, keyed);
-    update queue.parcels p set body = '{}', n = 1
-    where p.state = 'd' and p.finished_at = now() and p.lo >= 0
-      and p.n > 1 and p.acked is null and cardinality(p.gone) = p.n;
+    -- Nothing of a row is kept when all of it has left.
+    if emptied is not null then
+        update queue.parcels p set body = '{}', n = 1 where p.ctid = any (emptied);
+    end if;
     return next;
 end
 $$;

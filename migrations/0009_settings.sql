@@ -102,10 +102,12 @@ $$;
 
 -- Counts the running jobs that pass a gate and hold no place in it yet, and answers how many rows were
 -- in other hands and are to be looked at again. Served by parcels_running and the primary keys of
--- lanes, queues and tenants.
+-- lanes, queues and tenants; the plan is pinned to them, since there may be far more lanes than running
+-- rows, and claims wait for the gate all the while.
 create function queue.count_running(p_gate bigint) returns int4
 language plpgsql volatile
-set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     passed_over int4;
 begin

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_shared::backoff::Backoff;
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query, query_as};
 use harkara_shared::id::{JobId, TenantId};
 use rand::RngExt;
 use serde_json::value::RawValue;
+use sqlx::{FromRow, Row};
 
 use crate::engine::{Engine, Error};
 use crate::envelope::Envelope;
@@ -235,30 +236,14 @@ pub(crate) struct Take {
     pub(crate) reports: Vec<Report>,
 }
 
+/// What a claim answers of a lane.
 #[derive(sqlx::FromRow)]
-struct TakeRow {
+struct LaneRow {
     lane: i64,
     closed: bool,
     wait_ms: Option<i64>,
     spent: bool,
     drawn: i32,
-    id: Option<i64>,
-    part: Option<i16>,
-    tenant: Option<i32>,
-    kind: Option<i32>,
-    priority: Option<i16>,
-    attempt: Option<i16>,
-    max_attempts: Option<i16>,
-    deferrals: Option<i16>,
-    lo: Option<i16>,
-    n: Option<i16>,
-    ids: Option<Vec<i64>>,
-    gone: Option<Vec<i16>>,
-    run_at: Option<DateTime<Utc>>,
-    started_at: Option<DateTime<Utc>>,
-    lost: Option<bool>,
-    parks: Option<bool>,
-    body: Option<Vec<Vec<u8>>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -284,7 +269,7 @@ struct LeasedRow {
     body: Vec<Vec<u8>>,
 }
 
-impl TakeRow {
+impl LaneRow {
     fn report(&self) -> Report {
         let wait = self
             .wait_ms
@@ -300,31 +285,6 @@ impl TakeRow {
             rows: u32::try_from(self.drawn).unwrap_or_default(),
             state,
         }
-    }
-
-    /// The leased row, or `None` for a line about a lane.
-    fn leased(self, token: i64) -> Option<LeasedRow> {
-        Some(LeasedRow {
-            lane: self.lane,
-            token,
-            id: self.id?,
-            part: self.part?,
-            tenant: self.tenant?,
-            kind: self.kind?,
-            priority: self.priority?,
-            attempt: self.attempt?,
-            max_attempts: self.max_attempts?,
-            deferrals: self.deferrals?,
-            lo: self.lo?,
-            n: self.n?,
-            ids: self.ids,
-            gone: self.gone,
-            run_at: self.run_at?,
-            started_at: self.started_at,
-            lost: self.lost?,
-            parks: self.parks?,
-            body: self.body?,
-        })
     }
 }
 
@@ -364,7 +324,7 @@ impl Engine {
                 )
             })
             .unzip();
-        let rows: Vec<TakeRow> = query_as(include_str!("sql/take.sql"))
+        let rows = query(include_str!("sql/take.sql"))
             .bind(queue)
             .bind(lease)
             .bind(token)
@@ -380,10 +340,12 @@ impl Engine {
             .await?;
         let mut take = Take::default();
         for row in rows {
-            let report = row.report();
-            match row.leased(token) {
-                Some(row) => self.open(row, lease, &mut take.jobs).await?,
-                None => take.reports.push(report),
+            // A line without an id is about a lane.
+            if row.try_get::<Option<i64>, _>("id")?.is_none() {
+                take.reports.push(LaneRow::from_row(&row)?.report());
+            } else {
+                let row = LeasedRow::from_row(&row)?;
+                self.open(row, lease, &mut take.jobs).await?;
             }
         }
         Ok(take)

@@ -9,6 +9,10 @@ use sqlx::PgConnection;
 use crate::engine::{Engine, Error};
 use crate::job::JobState;
 
+/// How often a job that moves from row to row is looked for. Each move is a step of its life, made
+/// between a look and the lock that follows: two in a row are rare.
+const MOST_LOOKS: u32 = 10;
+
 /// What came of an action on one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
@@ -113,10 +117,6 @@ impl Engine {
         Err(Error::Contended(job.to_string()))
     }
 }
-
-/// How often a job that moves from row to row is looked for. Each move is a step of its life, made
-/// between a look and the lock that follows: two in a row are rare.
-const MOST_LOOKS: u32 = 10;
 
 #[derive(sqlx::FromRow)]
 struct Found {

@@ -54,7 +54,7 @@ impl Default for Retention {
 }
 
 /// What retention removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Finished jobs.
     pub jobs: i64,
@@ -177,6 +177,7 @@ impl Engine {
         removed.attempt_days = i64::from(days);
         Ok(removed)
     }
+
     /// Removes lanes, and then limits, that came into being by being named and are not any more.
     async fn remove_idle(&self, removed: &mut Removed) -> Result<(), Error> {
         let mut after: i64 = 0;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use harkara_shared::backoff::{Backoff, Jitter};
 use harkara_shared::database::{TenantTx, query, query_scalar};
 use harkara_shared::id::{JobId, TenantId, WorkerId};
@@ -118,6 +119,14 @@ impl Stand {
             .execute(self.engine.pool())
             .await
             .unwrap();
+    }
+
+    /// The moment by the database's clock.
+    pub(crate) async fn now(&self) -> DateTime<Utc> {
+        query_scalar("select clock_timestamp()")
+            .fetch_one(self.engine.pool())
+            .await
+            .unwrap()
     }
 
     async fn tx(&self) -> TenantTx {

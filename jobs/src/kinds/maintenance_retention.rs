@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harkara_queue::job::JobError;
-use harkara_queue::{Error, Run, Verdict};
+use harkara_queue::{Error, Removed, Run, Verdict};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::DeliveryId;
 use serde::Deserialize;
@@ -76,12 +76,22 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
             }
         }
     }
-    let removed = services.engine.retain(keep).await?;
+    // Named one by one, so that nothing that is removed is left untold.
+    let Removed {
+        jobs,
+        unique_keys,
+        workers,
+        lanes,
+        limits,
+        attempt_days,
+    } = services.engine.retain(keep).await?;
     Ok(json!({
-        "jobs": removed.jobs,
-        "unique_keys": removed.unique_keys,
-        "workers": removed.workers,
-        "attempt_days": removed.attempt_days,
+        "jobs": jobs,
+        "unique_keys": unique_keys,
+        "workers": workers,
+        "lanes": lanes,
+        "limits": limits,
+        "attempt_days": attempt_days,
         "events": events,
     }))
 }

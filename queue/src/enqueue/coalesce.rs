@@ -10,7 +10,7 @@ use harkara_shared::id::TenantId;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Receipt, is_one_statement};
+use super::Receipt;
 use crate::engine::{Engine, Error};
 use crate::job::NewJob;
 
@@ -148,13 +148,13 @@ async fn write(engine: &Engine, jobs: &[(TenantId, NewJob)]) -> Result<Vec<Recei
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    let drafts = engine.drafts(jobs).await?;
-    if is_one_statement(jobs, &drafts) {
+    let batch = engine.batch(jobs).await?;
+    if batch.is_one_statement() {
         let mut connection = engine.pool().acquire().await?;
-        return engine.enter(&mut connection, jobs, drafts).await;
+        return engine.enter(&mut connection, batch).await;
     }
     let mut tx = engine.pool().begin().await?;
-    let receipts = engine.enter(&mut tx, jobs, drafts).await?;
+    let receipts = engine.enter(&mut tx, batch).await?;
     tx.commit().await?;
     Ok(receipts)
 }

@@ -109,20 +109,35 @@ impl Engine {
         jobs: Vec<NewJob>,
     ) -> Result<Vec<Enqueued>, Error> {
         let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
-        let drafts = self.drafts(&jobs).await?;
-        let receipts = self.enter(connection, &jobs, drafts).await?;
+        let batch = self.batch(&jobs).await?;
+        let receipts = self.enter(connection, batch).await?;
         Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
     }
 
-    /// Writes the jobs that these drafts were made of, as [`Engine::enqueue_all`] does.
+    /// Makes jobs ready to be written.
+    async fn batch<'a>(&self, jobs: &'a [(TenantId, NewJob)]) -> Result<Batch<'a>, Error> {
+        let drafts = self.drafts(jobs).await?;
+        let bundles = bundles(&drafts);
+        Ok(Batch {
+            jobs,
+            drafts,
+            bundles,
+        })
+    }
+
+    /// Writes jobs, as [`Engine::enqueue_all`] does.
     async fn enter(
         &self,
         connection: &mut PgConnection,
-        jobs: &[(TenantId, NewJob)],
-        mut drafts: Vec<Draft>,
+        batch: Batch<'_>,
     ) -> Result<Vec<Receipt>, Error> {
+        let Batch {
+            jobs,
+            mut drafts,
+            bundles,
+        } = batch;
         keys::take(connection, &mut drafts).await?;
-        let entries = insert(connection, self.notify(), &mut drafts).await?;
+        let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
         count(jobs, &drafts);
         // An earlier job of the same call stands before the one that repeats its key.
@@ -233,29 +248,33 @@ impl Draft {
     }
 }
 
-/// The rows of the drafts that may share one.
-fn bundles(drafts: &[Draft]) -> Vec<Bundle> {
-    pack(drafts.iter().enumerate().filter_map(|(index, draft)| {
-        matches!(draft.place, Place::Wanted).then_some((
-            index,
-            draft.shared,
-            draft.body.len(),
-            draft.most,
-        ))
-    }))
+/// Jobs on their way into the table together, and the rows of those that may share one.
+struct Batch<'a> {
+    jobs: &'a [(TenantId, NewJob)],
+    drafts: Vec<Draft>,
+    bundles: Vec<Bundle>,
 }
 
-/// Whether one statement writes all of these, so that it may be its own transaction.
-fn is_one_statement(jobs: &[(TenantId, NewJob)], drafts: &[Draft]) -> bool {
-    let plain = jobs.iter().zip(drafts).all(|((_, job), draft)| {
-        job.unique.is_none() && job.tags.is_empty() && !draft.shared.strict
-    });
-    let rows = |bundles: &[Bundle]| {
-        bundles.len() == 1
-            || bundles.len() <= TOGETHER
-                && bundles.iter().all(|bundle| bundle.members.len() < LARGE)
-    };
-    plain && rows(&bundles(drafts))
+impl Batch<'_> {
+    /// Whether one statement writes all of it, so that it may be its own transaction.
+    fn is_one_statement(&self) -> bool {
+        let bundles = &self.bundles;
+        let plain = self.jobs.iter().zip(&self.drafts).all(|((_, job), draft)| {
+            job.unique.is_none() && job.tags.is_empty() && !draft.shared.strict
+        });
+        let small = |bundle: &Bundle| bundle.members.len() < LARGE;
+        plain && (bundles.len() == 1 || bundles.len() <= TOGETHER && bundles.iter().all(small))
+    }
+}
+
+/// The rows of the drafts that need no row to themselves.
+fn bundles(drafts: &[Draft]) -> Vec<Bundle> {
+    pack(drafts.iter().enumerate().filter_map(|(index, draft)| {
+        draft
+            .key
+            .is_none()
+            .then_some((index, draft.shared, draft.body.len(), draft.most))
+    }))
 }
 
 /// One row that was made.
@@ -272,13 +291,13 @@ async fn insert(
     connection: &mut PgConnection,
     notify: bool,
     drafts: &mut [Draft],
+    mut bundles: Vec<Bundle>,
 ) -> Result<Vec<EntryPoint>, Error> {
-    let mut bundles = bundles(drafts);
     // A key names the first place of a parcel: its job has a row to itself.
     let own = drafts
         .iter()
         .enumerate()
-        .filter(|(_, draft)| matches!(draft.place, Place::Own(_)));
+        .filter(|(_, draft)| draft.key.is_some() && matches!(draft.place, Place::Own(_)));
     bundles.extend(own.map(|(index, draft)| Bundle::of_one(draft.shared, index)));
     if bundles.is_empty() {
         return Ok(Vec::new());

@@ -54,19 +54,7 @@ pub(super) async fn run(
     senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
     stop: CancellationToken,
 ) {
-    let mut round = Round {
-        lanes: desk.queues.iter().map(|_| Lanes::default()).collect(),
-        desk,
-        senders,
-        numbers: Vec::new(),
-        looks: 0,
-        looked: Instant::now(),
-        look_took: Duration::ZERO,
-        look_wanted: true,
-        in_doubt: false,
-        next_recall: Instant::now() + RECALL,
-        next_save: Instant::now() + SAVE,
-    };
+    let mut round = Round::new(desk, senders);
     let mut refusals: u32 = 0;
     while !stop.is_cancelled() {
         let Some(next) = unless_stuck(round.turn(), &stop).await else {
@@ -148,6 +136,22 @@ struct Round {
 }
 
 impl Round {
+    fn new(desk: Arc<Desk>, senders: Vec<mpsc::UnboundedSender<Task<Run>>>) -> Self {
+        Self {
+            lanes: desk.queues.iter().map(|_| Lanes::default()).collect(),
+            desk,
+            senders,
+            numbers: Vec::new(),
+            looks: 0,
+            looked: Instant::now(),
+            look_took: Duration::ZERO,
+            look_wanted: true,
+            in_doubt: false,
+            next_recall: Instant::now() + RECALL,
+            next_save: Instant::now() + SAVE,
+        }
+    }
+
     /// One look for work, and one claim in each queue that has room and work.
     async fn turn(&mut self) -> Result<Next, Error> {
         let Some(lease) = self.desk.lease() else {
@@ -421,3 +425,6 @@ fn in_turns(jobs: Vec<Claimed>, order: &[i64]) -> Vec<Claimed> {
     }
     keyed.into_iter().map(|(_, job)| job).collect()
 }
+
+#[cfg(test)]
+mod tests;

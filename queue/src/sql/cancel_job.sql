@@ -30,7 +30,7 @@ here as materialized (
         end as act,
         f.n - coalesce(cardinality(f.gone), 0) = 1 as last
     from found f
-    where coalesce(f.ids[f.member], f.id * 1024 + f.lo + f.member - 1) = $1::bigint
+    where queue.job_of(f.id, f.lo, f.ids, f.member) = $1::bigint
       and f.member <= f.n
       and f.member <> all (coalesce(f.gone, '{}'))
 ),

@@ -14,7 +14,7 @@ found as materialized (
 here as materialized (
     select *
     from found f
-    where coalesce(f.ids[f.member], f.id * 1024 + f.lo + f.member - 1) = f.job
+    where queue.job_of(f.id, f.lo, f.ids, f.member) = f.job
       and f.member <= f.n
       and f.member <> all (coalesce(f.gone, '{}'))
 ),

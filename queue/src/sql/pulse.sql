@@ -26,7 +26,7 @@ select
         where state = 's' and run_at > now()
     ) as next_due_ms,
     array(
-        select coalesce(p.ids[m], p.id * 1024 + p.lo + m - 1)
+        select queue.job_of(p.id, p.lo, p.ids, m)
         from queue.parcels p cross join unnest(p.cancelling) m
         where p.state = 'r' and p.cancelling is not null and p.lease = $1::bigint
           and m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'))

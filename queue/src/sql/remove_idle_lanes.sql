@@ -1,7 +1,7 @@
 -- Removes lanes that came into being by themselves and have not been used for a day, at most $2 of those
--- after lane $1; answers how many, and the last of them. One
--- that has jobs to come or to be retried by hand, or that somebody has set up or stopped, stays. Lanes are read by primary key;
--- their jobs are asked for by parcels_ready, parcels_coming, parcels_lost and parcels_running.
+-- after lane $1; answers how many, and the last of them. One that has jobs to come or to be retried by
+-- hand, or that somebody has set up or stopped, stays. Lanes are read by primary key; their jobs are asked
+-- for by parcels_ready, parcels_coming, parcels_lost and parcels_running.
 with busy as materialized (
     select p.lane from queue.parcels p where p.state = 'r'
     union

@@ -19,7 +19,7 @@ found as materialized (
 here as materialized (
     select f.*, f.state in ('x', 'c') and not f.succeeded as again
     from found f
-    where coalesce(f.ids[f.member], f.id * 1024 + f.lo + f.member - 1) = $1::bigint
+    where queue.job_of(f.id, f.lo, f.ids, f.member) = $1::bigint
       and f.member <= f.n
       and f.member <> all (coalesce(f.gone, '{}'))
 ),

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, TenantId};
 
 use crate::claim::{Claimed, Mark};
-use crate::job::{JobState, Lane, NewJob};
+use crate::job::{JobState, Lane, NewJob, Unique};
 use crate::testing::{Stand, done, failed, job};
 use crate::verdict::Ending;
 
@@ -345,6 +345,30 @@ async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
     let endings = claimed.into_iter().map(|job| (job, done())).collect();
     assert_eq!(stand.settle(endings).await, 2);
     assert_eq!(stand.job(id).await.last_error.unwrap().code, "failed");
+}
+
+#[tokio::test]
+async fn a_job_that_is_left_over_when_five_hundred_are_merged_says_when_it_is_due_again() {
+    let stand = Stand::new().await;
+    let early = stand.now().await - Duration::from_secs(3600);
+    // A key has each of them wait alone.
+    let late = |number: usize| NewJob {
+        run_at: Some(early),
+        unique: Some(Unique {
+            key: number.to_string(),
+            hold: None,
+        }),
+        ..job()
+    };
+    stand.enqueue_all((0..501).map(late).collect()).await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 600).await;
+    let alone = claimed.iter().find(|job| job.parcel.size == 1).unwrap();
+    assert_eq!((rows(&claimed).len(), claimed.len()), (2, 501));
+    assert_eq!(stand.settle(vec![(alone.clone(), failed())]).await, 1);
+    let again = stand.job(alone.id).await;
+    assert_eq!(again.state, JobState::Scheduled);
+    assert!(again.run_at > stand.now().await - Duration::from_secs(60));
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use tokio::sync::Semaphore;
 
 use crate::cancel::cancel;
 use crate::fleet::{Fleet, die, impatient, is_at_rest, named};
-use crate::support::{Log, QUEUE, Stand, doing_nothing, failed, handler, job, number, until};
+use crate::support::{
+    Log, QUEUE, Stand, doing_nothing, error, failed, handler, job, number, until,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MOMENT: Duration = Duration::from_millis(100);
@@ -204,6 +206,49 @@ async fn three_workers_try_one_job_between_them() {
         }
         fleet.stop().await;
         is_at_rest(&stand).await;
+    }
+}
+
+#[tokio::test]
+async fn a_trial_that_fails_has_the_lane_rest_again_though_its_job_is_not_tried_again() {
+    let dead = || Verdict::Dead {
+        error: error("refused"),
+    };
+    let again = || failed("down");
+    for (verdict, most) in [(dead as fn() -> Verdict, 3), (again, 1), (again, 3)] {
+        // One job alone, and the last of two in one row.
+        for shared in [false, true] {
+            let stand = breaking(HOUR).await;
+            let trial = |number| NewJob {
+                max_attempts: most,
+                ..named("a", number)
+            };
+            let jobs = (0..if shared { 2 } else { 1 }).map(trial);
+            let jobs = stand.enqueue_all(jobs.collect()).await;
+            if shared {
+                cancel(&stand, jobs[0].id()).await;
+            }
+            stand.enqueue_all(once(10..20)).await;
+            open(&stand).await;
+            let log = Log::new();
+            let noted = log.clone();
+            let handler = handler(move |run| {
+                noted.write(number(&run));
+                async move { verdict() }
+            });
+            let fleet = Fleet::start(&stand, 1, 8, &handler);
+            log.holds(1).await;
+            until("the lane rests again", async || {
+                stands(&stand).await.parked_until.is_some()
+            })
+            .await;
+            fleet.stop().await;
+            let lane = stands(&stand).await;
+            assert_eq!(lane.breaker_state, BreakerState::Open);
+            assert!(lane.parked_until.unwrap() > stand.now().await + chrono::Duration::minutes(59));
+            assert_eq!(log.len(), 1, "one was tried");
+            is_at_rest(&stand).await;
+        }
     }
 }
 

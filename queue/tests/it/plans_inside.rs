@@ -111,7 +111,8 @@ fn excesses(node: &Value, found: &mut Vec<String>) {
             .unwrap_or_default()
     };
     let (kind, table) = (text("Node Type"), text("Relation Name"));
-    if kind.ends_with("Scan") && (LARGE.contains(&table) || table.starts_with("attempts_")) {
+    let large = LARGE.contains(&table) || table == "lanes" || table.starts_with("attempts_");
+    if kind.ends_with("Scan") && large {
         let removed = number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         let read = (number("Actual Rows") + removed) * number("Actual Loops");
         if kind == "Seq Scan" || read > FEW {
@@ -132,6 +133,7 @@ begin
     values (1, 1, 'limited', gated, 5, '1 second');
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'ordered', true);
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'begun', true);
+    insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'lost', true);
     update queue.parcels set n = 300, body = array_fill(body[1], array[300]), priority = 0
     where id in (
         select min(id) from queue.parcels where state = 'a' and not lost and not keyed and lane = 2
@@ -148,14 +150,19 @@ begin
         select id from queue.parcels
         where state = 'a' and not lost and n = 1 and tenant = 1 and id % 2 = 0 order by id limit 100
     );
+    update queue.parcels p set lane = l.id, strict = true
+    from queue.lanes l
+    where l.key = 'lost'
+        and p.id = (select min(id) from queue.parcels where state = 'a' and lost and tenant = 1);
     update queue.lanes l set head = (select min(id) from queue.parcels where lane = l.id)
     where l.key = 'begun';
+    insert into queue.lanes (queue, tenant, key) select 2, 1, g::text from generate_series(1, 3000) g;
     insert into queue.leases (worker_id, expires_at)
     select id, now() + interval '1 hour' from queue.workers limit 1;
 end $$";
 
 /// Claims from lanes of every sort, whole rows and pieces.
-const TAKE: [&str; 2] = [
+const TAKE: [&str; 3] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
@@ -163,7 +170,10 @@ const TAKE: [&str; 2] = [
         true)",
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
-         array[5], array[now() - interval '1 day'], 9, 0, false)",
+         array[5::int2], array[now() - interval '1 day'], 9, 0, false)",
+    "/* test */ select count(*)
+     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+         '{}', '{}', 9, 0, true)",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -208,6 +218,15 @@ select cardinality(queue.settle(
     '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts
 )) from rows, ends";
 
+/// Puts up gates at a lane, a tenant and a queue while jobs run that will pass them.
+const LIMIT: &str = "/* test */ select sum(l.passed_over) from (
+        select gate from queue.gate_of_lane(1, 1, 'ordered', true, true)
+        union all
+        select gate from queue.gate_of_tenant(1, true)
+        union all
+        select gate from queue.gate_of_queue('default', true)
+    ) g, queue.set_limit(g.gate, '{\"max_running\": 5, \"count\": 9, \"period\": 1000000}') l";
+
 const RESCUE: &str = "/* test */ select rescued from queue.rescue(30)";
 
 /// Ids of every sort: of rows, of members, of merged ones, of nothing.
@@ -244,7 +263,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
          set auto_explain.log_level = notice; set role harkara_engine",
     )
     .await;
-    for sql in TAKE.into_iter().chain([SETTLE, RESCUE, FIND]) {
+    for sql in TAKE.into_iter().chain([LIMIT, SETTLE, RESCUE, FIND]) {
         run(&mut tx, sql).await;
     }
     let tenant = format!(
@@ -259,31 +278,53 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
 }
 
 /// Something of every statement that the functions are made of.
-const STATEMENTS: [(&str, &str); 21] = [
+const STATEMENTS: [(&str, &str); 40] = [
     ("cut", "row_number() over (order by i)"),
     ("cut", "lo + keep + 1"),
     ("cut", "set n = keep"),
     ("lease", "with picked as"),
     ("take", "from queue.leases e"),
+    ("take", "a.strict or a.breaker <> 'c'"),
+    ("take", "g.id = any (g_id) order by g.id for update"),
     ("take", "p.state = 'a' and p.lost"),
-    ("take", "p.id = l.head"),
+    ("first_in_line", "p.id = p_head"),
+    ("first_in_line", "not p.lost\n    order by"),
+    ("first_in_line", "p.lost\n        order by"),
+    ("first_in_line", "p.ctid = seen"),
     ("take", "lost_free and p.queue = p_queue"),
-    ("take", "p.lane = any (plain)"),
-    ("take", "with asked as"),
+    ("take_free", "p.lane = any (p_lanes)"),
+    ("take_free", "with asked as"),
     ("take", "update queue.gates g\n        set running = case"),
+    ("settle", "order by p.tenant, p.id, p.part"),
     ("settle", "whole as ("),
+    ("settle", "l.id = any (lanes) order by"),
     (
         "settle",
         "set body = '{}', n = 1\n        from unnest(p_tenant",
     ),
     ("note", "set failures ="),
     ("release", "update queue.lanes l set head = null"),
-    ("release", "update queue.gates g set running = greatest"),
+    ("release", "where l.id = any (p_head_lanes) order by"),
+    ("release", "where g.id = any (p_gates) order by"),
+    ("release", "update queue.gates g set running = g.running"),
     ("release", "k.expires_at = 'infinity'\n        order by"),
     ("release", "delete from queue.unique_keys"),
     ("rescue", "recursive holder"),
+    ("rescue", "p.ctid = any (emptied)"),
     ("find", "recursive wanted"),
     ("let_go", "unnest(p_ids, p_parts)"),
+    ("gate_of_lane", "l.strict = p_strict\n    order by l.id"),
+    ("gate_of_lane", "min(l.gate)"),
+    ("gate_of_lane", "update queue.lanes l set gate"),
+    ("gate_of_tenant", "update queue.tenants t set gate"),
+    ("gate_of_queue", "update queue.queues q set gate"),
+    ("count_running", "with uncounted as"),
+    (
+        "count_running",
+        "from queue.parcels p\n    where p.state = 'r' and p_gate",
+    ),
+    ("set_limit", "set max_running = most"),
+    ("set_limit", "set rate_tat = least"),
 ];
 
 #[tokio::test]
@@ -311,7 +352,6 @@ async fn without_its_index_a_statement_inside_a_function_is_found_to_read_too_mu
     for (index, part) in [
         ("parcels_ready", "with asked as"),
         ("parcels_running", "recursive holder"),
-        ("parcels_finished", "p.finished_at = now() and p.lo >= 0"),
     ] {
         let drop = format!("/* test */ drop index queue.{index}");
         let explained = inside(&stand, &drop).await;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
-use harkara_queue::{Removed, Retention, Verdict};
+use harkara_queue::{Changed, Removed, Retention, Verdict};
 use harkara_shared::id::JobId;
 
-use crate::support::{Stand, error, handler, job, number, numbered};
+use crate::cancel::{cancel, retry};
+use crate::fleet::{is_at_rest, named, ordered};
+use crate::support::{Stand, doing_nothing, error, handler, job, number, numbered};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -277,4 +279,36 @@ async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
     stand.engine.retain(Retention::default()).await.unwrap();
     stand.execute(attempt).await;
     assert_eq!(stand.count("select count(*) from queue.attempts").await, 2);
+}
+
+#[tokio::test]
+async fn a_job_can_be_retried_by_hand_long_after_its_lane_was_last_used() {
+    let stand = Stand::new().await;
+    let jobs = vec![named("dead", 1), ordered("ordered", 1), named("none", 0)];
+    let answers = stand.enqueue_all(jobs).await;
+    let ids: Vec<JobId> = answers.iter().map(|answer| answer.id()).collect();
+    let worker = stand.work(handler(async |run| match number(&run) {
+        0 => Verdict::done(),
+        _ => Verdict::Dead {
+            error: error("gone"),
+        },
+    }));
+    stand.is_quiet().await;
+    worker.stop().await;
+    let cancelled = stand.enqueue(named("cancelled", 0)).await.id();
+    cancel(&stand, cancelled).await;
+    stand
+        .execute("update queue.lanes set used_at = now() - interval '2 days'")
+        .await;
+    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    assert_eq!(removed.lanes, 1, "the one whose job cannot come back");
+    for id in [ids[0], ids[1], cancelled] {
+        assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
+    }
+    let worker = stand.work(doing_nothing());
+    for id in [ids[0], ids[1], cancelled] {
+        stand.reaches(id, JobState::Succeeded).await;
+    }
+    worker.stop().await;
+    is_at_rest(&stand).await;
 }

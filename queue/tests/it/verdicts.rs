@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harkara_queue::Verdict;
-use harkara_queue::job::{Attempt, AttemptOutcome, JobState, NewJob};
+use harkara_queue::job::{Attempt, AttemptOutcome, JobState, Lane, NewJob};
+use harkara_queue::{Engine, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
 use serde_json::json;
 
-use crate::support::{Stand, error, failed, handler, job, number, numbered};
+use crate::fleet::is_at_rest;
+use crate::support::{
+    QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options,
+};
 
 fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
     attempts
@@ -57,6 +60,38 @@ async fn done_keeps_the_result_and_enqueues_what_follows() {
     stand.is_quiet().await;
     worker.stop().await;
     assert_eq!(stand.jobs("d").await, 3);
+}
+
+/// The worker has not met the lane: it is made sure of before the settlement has its row locked.
+#[tokio::test]
+async fn jobs_that_follow_into_the_lane_that_is_being_settled_are_enqueued() {
+    for lane in [Lane::Ordered("a".to_owned()), Lane::Named("a".to_owned())] {
+        let stand = Stand::new().await;
+        let in_lane = move |number| NewJob {
+            lane: lane.clone(),
+            ..numbered(number)
+        };
+        let id = stand.enqueue(in_lane(0)).await.id();
+        // The settlement of the first run writes to the lane's row, and so does whoever uses it.
+        let written = "update queue.lanes
+            set failures = 1, used_at = now() - interval '2 hours'";
+        assert_eq!(stand.execute(written).await, 1);
+        let follows = handler(move |run| {
+            let then = match number(&run) {
+                3 => Vec::new(),
+                number => vec![in_lane(number + 1)],
+            };
+            async { Verdict::Done { result: None, then } }
+        });
+        let engine = Engine::new(stand.pool(), true);
+        let worker = Working::start(engine, options(&[(QUEUE, 8)]), follows);
+        stand.reaches(id, JobState::Succeeded).await;
+        stand.is_quiet().await;
+        worker.stop().await;
+        assert_eq!(stand.jobs("d").await, 4);
+        assert_eq!(stand.count("select count(*) from queue.lanes").await, 1);
+        is_at_rest(&stand).await;
+    }
 }
 
 #[tokio::test]
