@@ -67,6 +67,9 @@ pub(super) struct Desk {
 pub(super) struct QueueDesk {
     pub(super) name: String,
     places: u32,
+    /// Runs in flight, and how long jobs waited before they were claimed.
+    in_flight: metrics::Gauge,
+    pub(super) waits: metrics::Histogram,
     /// Mean time of a run, in nanoseconds; nothing before the first has ended.
     mean_run: AtomicU64,
 }
@@ -153,6 +156,12 @@ impl Desk {
             .map(|queue| QueueDesk {
                 name: queue.queue.clone(),
                 places: queue.concurrency,
+                in_flight: metrics::gauge!(
+                    metric::JOBS_IN_FLIGHT, "queue" => queue.queue.clone()
+                ),
+                waits: metrics::histogram!(
+                    metric::WAIT_SECONDS, "queue" => queue.queue.clone()
+                ),
                 mean_run: AtomicU64::new(0),
             })
             .collect();
@@ -253,14 +262,10 @@ impl Desk {
             .iter()
             .zip(&held.of_queue)
             .map(|(queue, taken)| {
-                let ahead = queue.ahead();
-                let room = (queue.places + ahead).saturating_sub(*taken);
-                let idle = queue.places.saturating_sub(*taken);
-                // Claims of a few jobs at a time, while all places are taken, are not worth it.
-                let enough = idle > 0 || room >= (queue.places + ahead) / 2;
+                let (idle, ahead) = if full { (0, 0) } else { queue.room(*taken) };
                 Room {
-                    places: if full || !enough { 0 } else { idle },
-                    ahead: if full || !enough { 0 } else { room - idle },
+                    places: idle,
+                    ahead,
                     lost,
                 }
             })
@@ -392,10 +397,13 @@ impl Desk {
         if job.parcel.lost && ending.is_none() {
             held.lost.remove(&key);
         }
+        let mut is_room = job.parcel.lost;
         if let Some(run) = &run
             && let Some(taken) = held.of_queue.get_mut(run.queue_index)
         {
             *taken = taken.saturating_sub(1);
+            let queue = self.queues.get(run.queue_index);
+            is_room |= queue.is_some_and(|queue| queue.room(*taken) != (0, 0));
         }
         if let Some(Ending::Verdict(Verdict::RateLimited { wait, .. })) = &ending
             && job.parcel.parks
@@ -425,7 +433,9 @@ impl Desk {
                 queue.note_run(took);
             }
         }
-        self.work.notify_one();
+        if is_room {
+            self.work.notify_one();
+        }
     }
 
     /// The endings of these jobs are written, or need not be.
@@ -485,8 +495,7 @@ impl Desk {
 
     fn gauge(&self, queue_index: usize, change: f64) {
         if let Some(queue) = self.queues.get(queue_index) {
-            metrics::gauge!(metric::JOBS_IN_FLIGHT, "queue" => queue.name.clone())
-                .increment(change);
+            queue.in_flight.increment(change);
         }
     }
 }
@@ -501,6 +510,20 @@ impl QueueDesk {
         let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
         let jobs = window.saturating_mul(u64::from(self.places)) / mean;
         u32::try_from(jobs).unwrap_or(u32::MAX).min(MOST_AHEAD)
+    }
+
+    /// Of how many more jobs some may start at once and the others wait in hand for a moment, when so
+    /// many are taken.
+    fn room(&self, taken: u32) -> (u32, u32) {
+        let all = self.places + self.ahead();
+        let room = all.saturating_sub(taken);
+        let idle = self.places.saturating_sub(taken);
+        // Claims of a few jobs at a time, while all places are taken, are not worth it.
+        if idle > 0 || room >= all / 2 {
+            (idle, room - idle)
+        } else {
+            (0, 0)
+        }
     }
 
     /// No job waits in hand until runs have been short again for a while.

@@ -391,10 +391,9 @@ impl Round {
         else {
             return;
         };
-        let waits = metrics::histogram!(metric::WAIT_SECONDS, "queue" => queue.name.clone());
         for job in &jobs {
             let waited = (job.started_at - job.run_at).to_std().unwrap_or_default();
-            waits.record(waited.as_secs_f64());
+            queue.waits.record(waited.as_secs_f64());
         }
         for task in self.desk.hold(index, jobs) {
             if let Err(mpsc::error::SendError(task)) = sender.send(task) {

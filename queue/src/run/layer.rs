@@ -3,6 +3,7 @@
 //! verdict, or what became of it: panic, timeout, cancel, stop, lost lease.
 //! Never: writes (that is the completer's), and never lets a panic or an error reach apalis.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,6 +44,7 @@ impl<S> Layer<S> for RunLayer {
         RunService {
             desk: Arc::clone(&self.desk),
             handler,
+            times: HashMap::new(),
         }
     }
 }
@@ -51,6 +53,8 @@ impl<S> Layer<S> for RunLayer {
 pub(super) struct RunService<S> {
     desk: Arc<Desk>,
     handler: S,
+    /// How long runs take, by kind.
+    times: HashMap<Arc<str>, metrics::Histogram>,
 }
 
 impl<S> Service<Task<Run>> for RunService<S>
@@ -73,6 +77,13 @@ where
         let desk = Arc::clone(&self.desk);
         let (run, context) = task.take();
         let job = run.job.clone();
+        let times = self
+            .times
+            .entry(Arc::clone(&job.kind))
+            .or_insert_with_key(
+                |kind| metrics::histogram!(metric::RUN_SECONDS, "kind" => Arc::clone(kind)),
+            )
+            .clone();
         let handling = self.handler.call(Task::new_with_ctx(run, context));
         let span = tracing::info_span!(
             "job",
@@ -87,8 +98,7 @@ where
                 let started = Instant::now();
                 let ending = end_of(&desk, &job, handling).await;
                 let took = started.elapsed();
-                metrics::histogram!(metric::RUN_SECONDS, "kind" => Arc::clone(&job.kind))
-                    .record(took.as_secs_f64());
+                times.record(took.as_secs_f64());
                 desk.end(job, ending, Some(took));
                 Ok(())
             }
