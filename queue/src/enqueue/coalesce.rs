@@ -1,13 +1,16 @@
 //! Room: coalescing of single enqueues.
 //! Takes: jobs of callers that each have one, in one process. Gives: each its receipt, after the
 //! commit that made all jobs of its flush durable.
-//! Never: waits for more to come: whatever is there when a connection is free goes out.
+//! Never: waits for more to come: whatever is there when the flush before it has ended goes out.
+//!
+//! One flush at a time: two would share the callers between them, and their commits would wait for each
+//! other all the same, because a transaction that notifies holds a lock until it is on the disk.
 
 use std::sync::Arc;
 
 use harkara_shared::database::is_unavailable;
 use harkara_shared::id::TenantId;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Receipt;
@@ -20,9 +23,6 @@ const MOST: usize = 1000;
 /// Bytes of payload after which a flush is full.
 const FULL: usize = 8 * 1024 * 1024;
 
-/// Flushes under way at once: while one waits for the disk, the next one fills.
-const FLUSHES: usize = 2;
-
 struct Waiting {
     tenant: TenantId,
     job: NewJob,
@@ -34,7 +34,7 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Coalescer {
     waiting: mpsc::UnboundedSender<Waiting>,
-    _flushing: Arc<[AbortOnDropHandle<()>]>,
+    _flushing: Arc<AbortOnDropHandle<()>>,
 }
 
 impl std::fmt::Debug for Coalescer {
@@ -44,21 +44,15 @@ impl std::fmt::Debug for Coalescer {
 }
 
 impl Coalescer {
-    /// A coalescer that flushes through `engine`, on at most two connections of its pool. To be made
+    /// A coalescer that flushes through `engine`, on at most one connection of its pool. To be made
     /// on a Tokio runtime.
     #[must_use]
     pub fn new(engine: &Engine) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let receiver = Arc::new(Mutex::new(receiver));
-        let flushing = (0..FLUSHES)
-            .map(|_| {
-                let flush = flush_all(engine.clone(), Arc::clone(&receiver));
-                AbortOnDropHandle::new(tokio::spawn(flush))
-            })
-            .collect();
+        let flushing = tokio::spawn(flush_all(engine.clone(), receiver));
         Self {
             waiting: sender,
-            _flushing: flushing,
+            _flushing: Arc::new(AbortOnDropHandle::new(flushing)),
         }
     }
 
@@ -84,12 +78,9 @@ impl Coalescer {
     }
 }
 
-async fn flush_all(engine: Engine, receiver: Arc<Mutex<mpsc::UnboundedReceiver<Waiting>>>) {
+async fn flush_all(engine: Engine, mut receiver: mpsc::UnboundedReceiver<Waiting>) {
     let mut batch = Vec::with_capacity(MOST);
-    loop {
-        if receiver.lock().await.recv_many(&mut batch, MOST).await == 0 {
-            return;
-        }
+    while receiver.recv_many(&mut batch, MOST).await > 0 {
         while !batch.is_empty() {
             let mut bytes = 0;
             let fits = batch
@@ -102,6 +93,9 @@ async fn flush_all(engine: Engine, receiver: Arc<Mutex<mpsc::UnboundedReceiver<W
             let rest = batch.split_off(fits.max(1));
             flush(&engine, std::mem::replace(&mut batch, rest)).await;
         }
+        // Callers who were just answered may have their next job ready: it goes with the next flush
+        // rather than the one after it.
+        tokio::task::yield_now().await;
     }
 }
 
