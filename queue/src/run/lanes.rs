@@ -226,6 +226,8 @@ impl Lanes {
                     // They are taken one after another: no need to look for the lane each time.
                     Some(known) if known.has_lost && !claim.lost_sought => {
                         known.only_lost = true;
+                        // Looks are to find what else comes.
+                        known.onward = None;
                         known.opens = None;
                     }
                     _ => drop(self.known.remove(&report.lane)),

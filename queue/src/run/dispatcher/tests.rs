@@ -119,3 +119,20 @@ async fn a_gate_that_is_full_is_asked_once_and_then_left_alone_however_often_it_
     // It may have ended in another worker: that is asked each second.
     assert!(claims <= 1 + since.elapsed().as_secs(), "{claims} claims");
 }
+
+#[tokio::test]
+async fn a_job_is_begun_at_once_in_a_lane_that_had_nothing_left_but_lost_ones() {
+    let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
+    one.stand.enqueue(job()).await;
+    one.stand.execute("update queue.parcels set lost = true").await;
+    one.stand.enqueue(job()).await;
+    one.until_nothing_is_left().await;
+    while let Ok(begun) = one.tasks[0].try_recv() {
+        drop(begun);
+    }
+    let next = one.stand.enqueue(job()).await;
+    one.round.look_took = Duration::ZERO;
+    one.desk.tell_news();
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, next);
+}
