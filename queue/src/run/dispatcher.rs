@@ -340,7 +340,8 @@ impl Round {
         Ok(())
     }
 
-    /// Claims from the lanes of one queue that are known to have work; true when it found any.
+    /// Claims from the lanes of one queue that are known to have work; true when it found any or
+    /// there is more to ask.
     async fn take(&mut self, index: usize, lease: i64, room: Room) -> Result<bool, Error> {
         let (Some(lanes), Some(number)) = (self.lanes.get_mut(index), self.numbers.get(index))
         else {
@@ -380,7 +381,9 @@ impl Round {
             let given = given.remove(&report.lane).unwrap_or_default();
             lanes.report(report, given, claim);
         }
-        let found = !take.jobs.is_empty();
+        // When those that were asked had nothing, there may be others that had no share, or something
+        // before the place where a claim began.
+        let found = !take.jobs.is_empty() || lanes.has_open(room, at);
         let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();
         self.hand_over(index, in_turns(take.jobs, &order));
         Ok(found)

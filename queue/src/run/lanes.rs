@@ -160,15 +160,21 @@ impl Lanes {
         }
     }
 
+    fn open_to(&self, room: Room, now: Instant) -> impl Iterator<Item = &Known> {
+        self.known
+            .values()
+            .filter(move |known| known.opens.is_none_or(|opens| opens <= now))
+            .filter(move |known| room.lost || !known.only_lost)
+    }
+
+    /// Whether there is anybody to ask.
+    pub(super) fn has_open(&self, room: Room, now: Instant) -> bool {
+        self.open_to(room, now).next().is_some()
+    }
+
     /// Whom to ask for how much.
     pub(super) fn portions(&mut self, room: Room, now: Instant) -> Vec<Portion> {
-        let open: Vec<Waiting> = self
-            .known
-            .values()
-            .filter(|known| known.opens.is_none_or(|opens| opens <= now))
-            .filter(|known| room.lost || !known.only_lost)
-            .map(|known| known.waiting)
-            .collect();
+        let open: Vec<Waiting> = self.open_to(room, now).map(|known| known.waiting).collect();
         if open.is_empty() {
             return Vec::new();
         }

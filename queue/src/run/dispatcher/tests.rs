@@ -1,6 +1,7 @@
 //! A dispatcher that cannot start anything waits: it neither asks the database nor turns in vain.
 
 use harkara_shared::config::QueueConcurrency;
+use harkara_shared::database::query;
 
 use super::*;
 use crate::job::{Lane, NewJob};
@@ -135,4 +136,38 @@ async fn a_job_is_begun_at_once_in_a_lane_that_had_nothing_left_but_lost_ones() 
     one.desk.tell_news();
     one.until_nothing_is_left().await;
     assert_eq!(one.begun().id, next);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_to_stand_before_where_a_claim_would_go_on_is_begun_at_once() {
+    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
+    one.stand.enqueue(job()).await;
+    one.until_nothing_is_left().await;
+    let first = one.begun();
+    let urgent = NewJob {
+        priority: 0,
+        ..job()
+    };
+    let urgent = one.stand.enqueue(urgent).await;
+    one.round.look_took = Duration::ZERO;
+    // All that would wake it has been said before it turns again.
+    one.desk.tell_news();
+    one.desk.end(first.clone(), Some(done()), None);
+    one.desk.written(std::iter::once(&first));
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, urgent);
+}
+
+#[tokio::test]
+async fn a_lane_that_had_no_share_is_asked_at_once_when_another_worker_has_what_the_first_one_held() {
+    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
+    one.stand.enqueue(named("first")).await;
+    let mut other_worker = one.stand.engine.pool().begin().await.unwrap();
+    query("select from queue.parcels for update")
+        .execute(&mut *other_worker)
+        .await
+        .unwrap();
+    let free = one.stand.enqueue(named("second")).await;
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, free);
 }
