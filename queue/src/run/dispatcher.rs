@@ -188,6 +188,7 @@ impl Round {
             self.look().await?;
         }
         let mut found = false;
+        let since = Instant::now();
         for (index, mut room) in rooms.into_iter().enumerate() {
             if room.places + room.ahead > 0 {
                 // The queue before it may have given one.
@@ -201,15 +202,10 @@ impl Round {
             return Ok(Next::Again);
         }
         let looking = self.look_wanted.then(|| self.looked + gap);
-        // A lane that is open already waits for room, and the end of a run tells of that.
-        let now = Instant::now();
-        let opening = self
-            .lanes
-            .iter()
-            .filter_map(Lanes::opens)
-            .filter(|opens| *opens > now)
-            .min();
-        Ok(Next::Wait(looking.into_iter().chain(opening).min()))
+        // A lane that was open before waits for room, and the end of a run tells of that. One that has
+        // opened since may not have been asked.
+        let opening = self.lanes.iter().filter_map(|lanes| lanes.opens(since));
+        Ok(Next::Wait(opening.chain(looking).min()))
     }
 
     async fn learn(&self) -> Result<Vec<i32>, Error> {

@@ -273,9 +273,10 @@ impl Lanes {
         }
     }
 
-    /// When the first closed lane opens.
-    pub(super) fn opens(&self) -> Option<Instant> {
-        self.known.values().filter_map(|known| known.opens).min()
+    /// When the first of the lanes opens that were closed at this moment.
+    pub(super) fn opens(&self, since: Instant) -> Option<Instant> {
+        let opens = self.known.values().filter_map(|known| known.opens);
+        opens.filter(|opens| *opens > since).min()
     }
 
     /// The lanes known, with their tenants.

@@ -171,3 +171,36 @@ async fn a_lane_that_had_no_share_is_asked_at_once_when_another_worker_has_what_
     one.until_nothing_is_left().await;
     assert_eq!(one.begun().id, free);
 }
+
+#[tokio::test]
+async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() {
+    let mut one = Dispatching::new(&[(QUEUE, 1), ("other", 1)]).await;
+    let parked = one.stand.enqueue(named("parked")).await;
+    let last = NewJob {
+        queue: "other".to_owned(),
+        lane: Lane::Ordered("line".to_owned()),
+        ..job()
+    };
+    one.stand.enqueue(last).await;
+    one.stand
+        .execute(
+            "update queue.lanes set parked_until = clock_timestamp() + interval '100 ms'
+             where key = 'parked'",
+        )
+        .await;
+    let mut slow = one.stand.engine.pool().begin().await.unwrap();
+    query("select from queue.lanes where key = 'line' for update")
+        .execute(&mut *slow)
+        .await
+        .unwrap();
+    let vanishes = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        query("update queue.parcels set state = 'c', finished_at = now() where strict")
+            .execute(&mut *slow)
+            .await
+            .unwrap();
+        slow.commit().await.unwrap();
+    };
+    tokio::join!(one.until_nothing_is_left(), vanishes);
+    assert_eq!(one.begun().id, parked);
+}
