@@ -188,6 +188,7 @@ impl Round {
             self.look().await?;
         }
         let mut found = false;
+        let since = Instant::now();
         for (index, mut room) in rooms.into_iter().enumerate() {
             if room.places + room.ahead > 0 {
                 // The queue before it may have given one.
@@ -201,15 +202,10 @@ impl Round {
             return Ok(Next::Again);
         }
         let looking = self.look_wanted.then(|| self.looked + gap);
-        // A lane that is open already waits for room, and the end of a run tells of that.
-        let now = Instant::now();
-        let opening = self
-            .lanes
-            .iter()
-            .filter_map(Lanes::opens)
-            .filter(|opens| *opens > now)
-            .min();
-        Ok(Next::Wait(looking.into_iter().chain(opening).min()))
+        // A lane that was open before waits for room, and the end of a run tells of that. One that has
+        // opened since may not have been asked.
+        let opening = self.lanes.iter().filter_map(|lanes| lanes.opens(since));
+        Ok(Next::Wait(opening.chain(looking).min()))
     }
 
     async fn learn(&self) -> Result<Vec<i32>, Error> {
@@ -340,7 +336,8 @@ impl Round {
         Ok(())
     }
 
-    /// Claims from the lanes of one queue that are known to have work; true when it found any.
+    /// Claims from the lanes of one queue that are known to have work; true when it found any or
+    /// there is more to ask.
     async fn take(&mut self, index: usize, lease: i64, room: Room) -> Result<bool, Error> {
         let (Some(lanes), Some(number)) = (self.lanes.get_mut(index), self.numbers.get(index))
         else {
@@ -380,7 +377,9 @@ impl Round {
             let given = given.remove(&report.lane).unwrap_or_default();
             lanes.report(report, given, claim);
         }
-        let found = !take.jobs.is_empty();
+        // When those that were asked had nothing, there may be others that had no share, or something
+        // before the place where a claim began.
+        let found = !take.jobs.is_empty() || lanes.has_open(room, at);
         let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();
         self.hand_over(index, in_turns(take.jobs, &order));
         Ok(found)

@@ -160,15 +160,21 @@ impl Lanes {
         }
     }
 
+    fn open_to(&self, room: Room, now: Instant) -> impl Iterator<Item = &Known> {
+        self.known
+            .values()
+            .filter(move |known| known.opens.is_none_or(|opens| opens <= now))
+            .filter(move |known| room.lost || !known.only_lost)
+    }
+
+    /// Whether there is anybody to ask.
+    pub(super) fn has_open(&self, room: Room, now: Instant) -> bool {
+        self.open_to(room, now).next().is_some()
+    }
+
     /// Whom to ask for how much.
     pub(super) fn portions(&mut self, room: Room, now: Instant) -> Vec<Portion> {
-        let open: Vec<Waiting> = self
-            .known
-            .values()
-            .filter(|known| known.opens.is_none_or(|opens| opens <= now))
-            .filter(|known| room.lost || !known.only_lost)
-            .map(|known| known.waiting)
-            .collect();
+        let open: Vec<Waiting> = self.open_to(room, now).map(|known| known.waiting).collect();
         if open.is_empty() {
             return Vec::new();
         }
@@ -226,6 +232,8 @@ impl Lanes {
                     // They are taken one after another: no need to look for the lane each time.
                     Some(known) if known.has_lost && !claim.lost_sought => {
                         known.only_lost = true;
+                        // Looks are to find what else comes.
+                        known.onward = None;
                         known.opens = None;
                     }
                     _ => drop(self.known.remove(&report.lane)),
@@ -265,9 +273,10 @@ impl Lanes {
         }
     }
 
-    /// When the first closed lane opens.
-    pub(super) fn opens(&self) -> Option<Instant> {
-        self.known.values().filter_map(|known| known.opens).min()
+    /// When the first of the lanes opens that were closed at this moment.
+    pub(super) fn opens(&self, since: Instant) -> Option<Instant> {
+        let opens = self.known.values().filter_map(|known| known.opens);
+        opens.filter(|opens| *opens > since).min()
     }
 
     /// The lanes known, with their tenants.

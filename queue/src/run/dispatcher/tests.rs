@@ -1,6 +1,7 @@
 //! A dispatcher that cannot start anything waits: it neither asks the database nor turns in vain.
 
 use harkara_shared::config::QueueConcurrency;
+use harkara_shared::database::query;
 
 use super::*;
 use crate::job::{Lane, NewJob};
@@ -118,4 +119,88 @@ async fn a_gate_that_is_full_is_asked_once_and_then_left_alone_however_often_it_
     assert!(claims > 0, "it would not have been seen");
     // It may have ended in another worker: that is asked each second.
     assert!(claims <= 1 + since.elapsed().as_secs(), "{claims} claims");
+}
+
+#[tokio::test]
+async fn a_job_is_begun_at_once_in_a_lane_that_had_nothing_left_but_lost_ones() {
+    let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
+    one.stand.enqueue(job()).await;
+    one.stand.execute("update queue.parcels set lost = true").await;
+    one.stand.enqueue(job()).await;
+    one.until_nothing_is_left().await;
+    while let Ok(begun) = one.tasks[0].try_recv() {
+        drop(begun);
+    }
+    let next = one.stand.enqueue(job()).await;
+    one.round.look_took = Duration::ZERO;
+    one.desk.tell_news();
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, next);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_to_stand_before_where_a_claim_would_go_on_is_begun_at_once() {
+    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
+    one.stand.enqueue(job()).await;
+    one.until_nothing_is_left().await;
+    let first = one.begun();
+    let urgent = NewJob {
+        priority: 0,
+        ..job()
+    };
+    let urgent = one.stand.enqueue(urgent).await;
+    one.round.look_took = Duration::ZERO;
+    // All that would wake it has been said before it turns again.
+    one.desk.tell_news();
+    one.desk.end(first.clone(), Some(done()), None);
+    one.desk.written(std::iter::once(&first));
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, urgent);
+}
+
+#[tokio::test]
+async fn a_lane_that_had_no_share_is_asked_at_once_when_another_worker_has_what_the_first_one_held() {
+    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
+    one.stand.enqueue(named("first")).await;
+    let mut other_worker = one.stand.engine.pool().begin().await.unwrap();
+    query("select from queue.parcels for update")
+        .execute(&mut *other_worker)
+        .await
+        .unwrap();
+    let free = one.stand.enqueue(named("second")).await;
+    one.until_nothing_is_left().await;
+    assert_eq!(one.begun().id, free);
+}
+
+#[tokio::test]
+async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() {
+    let mut one = Dispatching::new(&[(QUEUE, 1), ("other", 1)]).await;
+    let parked = one.stand.enqueue(named("parked")).await;
+    let last = NewJob {
+        queue: "other".to_owned(),
+        lane: Lane::Ordered("line".to_owned()),
+        ..job()
+    };
+    one.stand.enqueue(last).await;
+    one.stand
+        .execute(
+            "update queue.lanes set parked_until = clock_timestamp() + interval '100 ms'
+             where key = 'parked'",
+        )
+        .await;
+    let mut slow = one.stand.engine.pool().begin().await.unwrap();
+    query("select from queue.lanes where key = 'line' for update")
+        .execute(&mut *slow)
+        .await
+        .unwrap();
+    let vanishes = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        query("update queue.parcels set state = 'c', finished_at = now() where strict")
+            .execute(&mut *slow)
+            .await
+            .unwrap();
+        slow.commit().await.unwrap();
+    };
+    tokio::join!(one.until_nothing_is_left(), vanishes);
+    assert_eq!(one.begun().id, parked);
 }
