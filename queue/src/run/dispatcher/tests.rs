@@ -125,7 +125,9 @@ async fn a_gate_that_is_full_is_asked_once_and_then_left_alone_however_often_it_
 async fn a_job_is_begun_at_once_in_a_lane_that_had_nothing_left_but_lost_ones() {
     let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
     one.stand.enqueue(job()).await;
-    one.stand.execute("update queue.parcels set lost = true").await;
+    one.stand
+        .execute("update queue.parcels set lost = true")
+        .await;
     one.stand.enqueue(job()).await;
     one.until_nothing_is_left().await;
     while let Ok(begun) = one.tasks[0].try_recv() {
@@ -159,7 +161,7 @@ async fn a_job_that_comes_to_stand_before_where_a_claim_would_go_on_is_begun_at_
 }
 
 #[tokio::test]
-async fn a_lane_that_had_no_share_is_asked_at_once_when_another_worker_has_what_the_first_one_held() {
+async fn a_lane_without_a_share_is_asked_at_once_when_those_before_it_have_nothing() {
     let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
     one.stand.enqueue(named("first")).await;
     let mut other_worker = one.stand.engine.pool().begin().await.unwrap();
