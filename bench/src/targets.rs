@@ -135,7 +135,7 @@ const TARGETS: &[Target] = &[
     },
     Target {
         says: "snapshot held over dead entries, one row a job",
-        bound: Bound::AtMost(3.0),
+        bound: Bound::AtMost(1.5),
         unit: "times slower",
         measured: |results| results.median("held", single(), 2),
     },
