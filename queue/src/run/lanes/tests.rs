@@ -1,3 +1,5 @@
+//! What a worker knows of its lanes, and whom it asks from where.
+
 use chrono::{DateTime, Utc};
 
 use super::*;
