@@ -267,8 +267,9 @@ $$;
 -- p_lanes in the order in which they are served, p_shares jobs for each, p_depths rows to look at in
 -- each, from the row of p_priorities and p_moments (run_at) on, or from the first where these are null:
 -- whoever drains a lane need not pass again and again by all that it has taken, which lies there until it
--- can be removed. A lane with limits is looked at from the first. p_places jobs may start at once; p_ahead more may wait in the worker's hand, if nothing
--- limits their lane. p_lost: one job whose worker died under it may be among them.
+-- can be removed. A lane with limits is looked at from the first. p_places jobs may start at once;
+-- p_ahead more may wait in the worker's hand, if nothing limits their lane. p_lost: one job whose worker
+-- died under it may be among them.
 --
 -- Answers the leased rows, and a line without an id for each lane that was asked: `closed`, with the
 -- time until it opens by itself if that is known; or `spent`, when nothing more is ready in it; or
