@@ -5,12 +5,12 @@
 -- Previous release: must be stopped. What it changes afterwards is not counted (queue.recount mends that).
 
 alter table queue.parcels
-    -- A job that has not started by then is cancelled. Such a job has a row to itself.
+    -- A job that has not started by then is cancelled (queue.expire). Such a job has a row to itself.
     add column expires_at timestamptz,
     -- Size of the bodies, where that is more than 1024: what a claim of the row costs in memory.
     add column bytes int4;
 create index parcels_expiring on queue.parcels (expires_at)
-    where state in ('s', 'a') and expires_at is not null;
+    where state in ('s', 'a') and expires_at is not null and started_at is null;
 -- Jobs that people look for among many that are done.
 create index parcels_aside on queue.parcels (tenant, state, id) where state in ('s', 'x', 'c');
 grant update (expires_at) on queue.parcels to harkara_app;

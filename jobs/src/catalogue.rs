@@ -33,6 +33,9 @@ pub trait JobKind: Send + Sync + 'static {
     const TIMEOUT: Duration;
     /// Only the platform itself, not a tenant, may enqueue it.
     const PLATFORM_ONLY: bool = false;
+    /// Its handler watches `run.cancel` and ends by itself when somebody cancels the job, or is dropped at
+    /// its timeout. The handlers of other kinds are dropped when their job is cancelled.
+    const HEEDS_CANCEL: bool = false;
     /// What its payload holds. Unknown members should be refused.
     type Args: DeserializeOwned + Send + 'static;
 
@@ -107,6 +110,7 @@ impl Kind {
             priority: DEFAULT_PRIORITY,
             run_at: None,
             delay: Duration::ZERO,
+            expires_at: None,
             max_attempts: self.max_attempts,
             timeout: self.timeout,
             backoff: self.backoff(),
@@ -156,7 +160,15 @@ fn run<K: JobKind>(
 ) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
     Box::pin(async move {
         match serde_json::from_str::<K::Args>(run.job.payload().get()) {
-            Ok(args) => K::run(args, run, services).await,
+            Ok(args) if K::HEEDS_CANCEL => K::run(args, run, services).await,
+            Ok(args) => {
+                let cancel = run.cancel.clone();
+                tokio::select! {
+                    biased;
+                    verdict = K::run(args, run, services) => verdict,
+                    () = cancel.cancelled() => Verdict::Cancelled,
+                }
+            }
             Err(error) => Verdict::Dead {
                 error: JobError::new(
                     "invalid_payload",

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use harkara_shared::backoff::Backoff;
 use harkara_shared::database::{query, query_as};
 use harkara_shared::id::{JobId, TenantId};
@@ -21,6 +22,9 @@ use crate::ids;
 use crate::job::Trace;
 use crate::settle::Key;
 
+/// Bytes that a job weighs beside its payload: the rest of its body, its places in the worker's tables.
+const OVERHEAD: u64 = 1024;
+
 /// A row of the table under a lease: one claim of one or more jobs.
 #[derive(Debug)]
 pub(crate) struct Parcel {
@@ -30,6 +34,8 @@ pub(crate) struct Parcel {
     pub(crate) token: i64,
     pub(crate) lease: i64,
     pub(crate) lane: i64,
+    pub(crate) queue: i32,
+    pub(crate) kind: i32,
     pub(crate) priority: i16,
     /// Members of the row, those that are gone included.
     pub(crate) size: i16,
@@ -66,6 +72,8 @@ impl Parcel {
             token: 1,
             lease: 1,
             lane: 1,
+            queue: 1,
+            kind: 1,
             priority: 5,
             size: 1,
             lost: false,
@@ -137,6 +145,13 @@ impl Claimed {
         }
     }
 
+    /// What it weighs in memory, in bytes.
+    pub(crate) fn weight(&self) -> u64 {
+        let body = self.body.as_ref();
+        let payload = body.map_or(0, |body| body.payload.get().len());
+        u64::try_from(payload).unwrap_or_default() + OVERHEAD
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         self.body
             .as_ref()
@@ -185,8 +200,29 @@ pub(crate) struct Portion {
     pub(crate) share: i32,
     /// Rows that make so many.
     pub(crate) depth: i32,
-    /// From where to look at its rows; from the first without it.
-    pub(crate) from: Option<Mark>,
+    pub(crate) from: Begin,
+}
+
+/// From where a lane's rows are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// The first.
+    First,
+    /// The first of the priority whose first has waited longest.
+    LongestWaiting,
+    /// This place in their order.
+    At(Mark),
+}
+
+impl Begin {
+    /// As `queue.take` is told it: priority and moment.
+    fn columns(self) -> (Option<i16>, Option<DateTime<Utc>>) {
+        match self {
+            Self::First => (None, None),
+            Self::LongestWaiting => (Some(-1), None),
+            Self::At(mark) => (Some(mark.priority), Some(mark.run_at)),
+        }
+    }
 }
 
 /// A place in the order of a lane's rows: priority and due time.
@@ -225,6 +261,8 @@ pub(crate) struct Room {
     pub(crate) places: u32,
     /// Further ones that may wait in its hand for a moment.
     pub(crate) ahead: u32,
+    /// Bytes that their bodies may weigh.
+    pub(crate) bytes: u32,
     /// It holds no job under which a worker has died.
     pub(crate) lost: bool,
 }
@@ -266,6 +304,7 @@ struct LeasedRow {
     started_at: Option<DateTime<Utc>>,
     lost: bool,
     parks: bool,
+    queue: i32,
     body: Vec<Vec<u8>>,
 }
 
@@ -315,16 +354,9 @@ impl Engine {
         room: Room,
     ) -> Result<Take, Error> {
         let token: i64 = rand::rng().random_range(1..=i64::MAX);
-        let (priorities, moments): (Vec<_>, Vec<_>) = portions
-            .iter()
-            .map(|one| {
-                (
-                    one.from.map(|from| from.priority),
-                    one.from.map(|from| from.run_at),
-                )
-            })
-            .unzip();
-        let rows = query(include_str!("sql/take.sql"))
+        let (priorities, moments): (Vec<_>, Vec<_>) =
+            portions.iter().map(|one| one.from.columns()).unzip();
+        let mut rows = query(include_str!("sql/take.sql"))
             .bind(queue)
             .bind(lease)
             .bind(token)
@@ -335,11 +367,12 @@ impl Engine {
             .bind(moments)
             .bind(i32::try_from(room.places).unwrap_or(i32::MAX))
             .bind(i32::try_from(room.ahead).unwrap_or(i32::MAX))
+            .bind(i32::try_from(room.bytes).unwrap_or(i32::MAX))
             .bind(room.lost)
-            .fetch_all(self.pool())
-            .await?;
+            .fetch(self.pool());
+        // Row by row: bodies are not held twice.
         let mut take = Take::default();
-        for row in rows {
+        while let Some(row) = rows.try_next().await? {
             // A line without an id is about a lane.
             if row.try_get::<Option<i64>, _>("id")?.is_none() {
                 take.reports.push(LaneRow::from_row(&row)?.report());
@@ -381,6 +414,8 @@ impl Engine {
             token: row.token,
             lease,
             lane: row.lane,
+            queue: row.queue,
+            kind: row.kind,
             priority: row.priority,
             size: row.n,
             lost: row.lost,

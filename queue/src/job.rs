@@ -28,6 +28,9 @@ pub struct NewJob {
     pub run_at: Option<DateTime<Utc>>,
     /// Not before this long after the enqueue, by the database's clock.
     pub delay: Duration,
+    /// A job that has not started by this moment is cancelled. It has started when a worker claimed it,
+    /// also if that run failed and another one is to come.
+    pub expires_at: Option<DateTime<Utc>>,
     /// Runs that may fail before the job is dead, at least 1.
     pub max_attempts: u16,
     /// Longest run; after it the handler is abandoned and the run counts as failed.
@@ -220,6 +223,8 @@ pub struct Job {
     pub max_attempts: u16,
     /// When it is, or was last, due.
     pub run_at: DateTime<Utc>,
+    /// When it is cancelled unless it has started.
+    pub expires_at: Option<DateTime<Utc>>,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
     /// Start of the latest run.

@@ -26,6 +26,7 @@ mod shares;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod times;
 mod verdict;
 
 pub use claim::Claimed;

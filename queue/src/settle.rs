@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::claim::{Claimed, Parcel};
 use crate::engine::{Engine, Error};
 use crate::job::{JobState, NewJob};
+use crate::times::Times;
 use crate::verdict::Settlement;
 
 /// Longest error message kept, in bytes.
@@ -40,6 +41,7 @@ impl Engine {
         for (place, row) in (1..).zip(&rows) {
             columns.put(place, row);
         }
+        let times = Times::of(endings);
         let statement = query_scalar(include_str!("sql/settle.sql"))
             .bind(columns.tenant)
             .bind(columns.id)
@@ -62,7 +64,12 @@ impl Engine {
             .bind(columns.e_deferral)
             .bind(columns.e_outcome)
             .bind(columns.e_code)
-            .bind(columns.e_message);
+            .bind(columns.e_message)
+            .bind(times.tenants)
+            .bind(times.queues)
+            .bind(times.kinds)
+            .bind(times.waits)
+            .bind(times.runs);
         // One statement is its own transaction, unless jobs follow. Their lanes are made sure of
         // before: that is done on another connection, which must not wait for the locks of this one.
         let mut follows = false;

@@ -11,7 +11,7 @@ use harkara_shared::id::{JobId, TenantId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::value::RawValue;
 
-use crate::claim::{Claimed, Mark, Parcel, Portion, Room, Stretch};
+use crate::claim::{Begin, Claimed, Parcel, Portion, Room, Stretch};
 use crate::engine::Engine;
 use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
@@ -78,15 +78,10 @@ impl Stand {
     }
 
     pub(crate) async fn claim(&self, lease: i64, free: u32) -> Vec<Claimed> {
-        self.claim_from(lease, free, None).await
+        self.claim_from(lease, free, Begin::First).await
     }
 
-    pub(crate) async fn claim_from(
-        &self,
-        lease: i64,
-        free: u32,
-        from: Option<Mark>,
-    ) -> Vec<Claimed> {
+    pub(crate) async fn claim_from(&self, lease: i64, free: u32, from: Begin) -> Vec<Claimed> {
         let queue = self.engine.names().queue(QUEUE).await.unwrap();
         let all = Stretch {
             queue,
@@ -107,6 +102,7 @@ impl Stand {
         let room = Room {
             places: free,
             ahead: 0,
+            bytes: u32::MAX / 2,
             lost: true,
         };
         let take = self.engine.take(queue, lease, &portions, room).await;
@@ -196,6 +192,7 @@ pub(crate) fn job() -> NewJob {
         priority: 5,
         run_at: None,
         delay: Duration::ZERO,
+        expires_at: None,
         max_attempts: 3,
         timeout: Duration::from_secs(60),
         backoff: Backoff {

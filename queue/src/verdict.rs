@@ -57,11 +57,21 @@ pub enum Verdict {
         /// What it said.
         reason: JobError,
     },
-    /// The run was cancelled.
+    /// The run ended early because somebody cancelled the job.
     Cancelled,
 }
 
 impl Verdict {
+    /// The run took too long.
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        let limit = limit.as_millis();
+        let message = format!("the handler did not finish within {limit} ms");
+        Self::Retry {
+            error: JobError::new("timeout", message),
+            after: None,
+        }
+    }
+
     /// Done, with nothing to tell.
     #[must_use]
     pub fn done() -> Self {
@@ -99,6 +109,8 @@ pub(crate) struct Settlement {
     pub(crate) fault: bool,
     /// How long the job's lane is to be closed.
     pub(crate) park: Option<Duration>,
+    /// How long the run took, if it was begun.
+    pub(crate) took: Option<Duration>,
 }
 
 impl Settlement {
@@ -122,6 +134,7 @@ impl Settlement {
             then: Vec::new(),
             fault: false,
             park: None,
+            took: None,
         }
     }
 

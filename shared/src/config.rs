@@ -79,6 +79,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How long a claim outlives its worker.
     pub lease: Duration,
+    /// Bytes that the jobs a worker holds may weigh.
+    pub worker_memory: u64,
     /// Private networks that outbound calls may reach.
     pub egress_allow: Vec<IpNet>,
     /// `HARKARA_EGRESS_ALLOW` was set, even if to nothing.
@@ -114,6 +116,7 @@ pub const KNOWN: &[&str] = &[
     "HARKARA_STATEMENT_CACHE",
     "HARKARA_WORKER_ADDR",
     "HARKARA_WORKER_DRAIN_SECS",
+    "HARKARA_WORKER_MEMORY_MIB",
     "HARKARA_WORKER_QUEUES",
 ];
 
@@ -168,6 +171,9 @@ impl Settings {
             seconds(text, 0, 3600)
         });
         let lease = reader.value("HARKARA_LEASE_SECS", "30", |text| seconds(text, 1, 3600));
+        let worker_memory = reader.value("HARKARA_WORKER_MEMORY_MIB", "64", |text| {
+            number(text, 1, 65_536).map(|mib| mib * 1024 * 1024)
+        });
         let egress_allow_was_set = reader.raw("HARKARA_EGRESS_ALLOW").is_some();
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
@@ -198,6 +204,7 @@ impl Settings {
                 worker_queues: worker_queues?,
                 drain: drain?,
                 lease: lease?,
+                worker_memory: worker_memory?,
                 egress_allow: egress_allow?,
                 egress_allow_was_set,
                 pg_bin,

@@ -95,6 +95,7 @@ pub async fn work(
         queues: settings.worker_queues.clone(),
         lease: settings.lease,
         drain: settings.drain,
+        memory: settings.worker_memory,
         listen_url: settings.listen_url.clone(),
     };
     let engine = services.engine.clone();

@@ -79,6 +79,7 @@ pub(crate) fn job(payload: &str) -> anyhow::Result<NewJob> {
         priority: 5,
         run_at: None,
         delay: Duration::ZERO,
+        expires_at: None,
         max_attempts: 3,
         timeout: Duration::from_secs(30),
         backoff: Backoff::default(),
@@ -163,6 +164,7 @@ impl Stand {
             }],
             lease: Duration::from_secs(30),
             drain: Duration::from_secs(30),
+            memory: 64 << 20,
             listen_url: None,
         };
         let stop = CancellationToken::new();

@@ -26,6 +26,9 @@ use pack::{Bundle, Shared, pack};
 /// Members from which a parcel among others is worth a statement of its own.
 const LARGE: usize = 32;
 
+/// Bytes that every row is reckoned to weigh at least: rows of no more do not say what they weigh.
+const LIGHT: usize = 1024;
+
 /// Most smaller ones in one statement.
 const TOGETHER: usize = 500;
 
@@ -63,6 +66,7 @@ impl EntryPoint {
             attempt: 0,
             max_attempts: job.max_attempts,
             run_at: self.run_at,
+            expires_at: job.expires_at,
             created_at: self.created_at,
             started_at: None,
             finished_at: None,
@@ -196,8 +200,14 @@ impl Engine {
                     max_attempts: i16::try_from(job.max_attempts).unwrap_or(i16::MAX),
                     run_at: job.run_at,
                     delay_ms: milliseconds(job.delay),
+                    expires_at: job.expires_at,
                 },
-                most: lane.pack,
+                // One that may expire goes by itself.
+                most: if job.expires_at.is_some() {
+                    1
+                } else {
+                    lane.pack
+                },
                 body: Envelope::of(job).encode()?,
                 key,
                 place,
@@ -307,6 +317,7 @@ async fn insert(
     let alone = bundles.len() == 1;
     for (index, bundle) in bundles.iter().enumerate() {
         let is_plain = !bundle.shared.strict
+            && bundle.shared.expires_at.is_none()
             && bundle
                 .members
                 .first()
@@ -357,6 +368,7 @@ async fn insert_large(
     drafts: &mut [Draft],
 ) -> Result<Made, Error> {
     let shared = bundle.shared;
+    let weight = weight(bundle, drafts);
     Ok(query_as(include_str!("../sql/insert_parcel.sql"))
         .bind(shared.tenant)
         .bind(shared.lane)
@@ -368,6 +380,7 @@ async fn insert_large(
         .bind(shared.max_attempts)
         .bind(bodies(std::iter::once(bundle), drafts))
         .bind(notify)
+        .bind(weight)
         .fetch_one(connection)
         .await?)
 }
@@ -402,6 +415,7 @@ async fn insert_small(
         .iter()
         .map(|bundle| i16::try_from(bundle.members.len()).unwrap_or(i16::MAX))
         .collect();
+    let weights: Vec<Option<i32>> = rows.iter().map(|bundle| weight(bundle, drafts)).collect();
     let bodies = bodies(rows.iter().copied(), drafts);
     Ok(query_as(include_str!("../sql/insert_parcels.sql"))
         .bind(column(&rows, |shared| shared.tenant))
@@ -418,12 +432,24 @@ async fn insert_small(
         .bind(sizes)
         .bind(bodies)
         .bind(notify)
+        .bind(column(&rows, |shared| shared.expires_at))
+        .bind(weights)
         .fetch_all(connection)
         .await?)
 }
 
 fn column<T>(rows: &[&Bundle], value: impl Fn(&Shared) -> T) -> Vec<T> {
     rows.iter().map(|bundle| value(&bundle.shared)).collect()
+}
+
+/// What a bundle's bodies weigh, where that is more than claims reckon with in any case.
+fn weight(bundle: &Bundle, drafts: &[Draft]) -> Option<i32> {
+    let drafts = bundle
+        .members
+        .iter()
+        .filter_map(|member| drafts.get(*member));
+    let bytes: usize = drafts.map(|draft| draft.body.len()).sum();
+    (bytes > LIGHT).then(|| i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
 /// The bodies of the bundles' members, in their order. They are not needed any more where they were.

@@ -21,6 +21,7 @@ pub(super) struct Shared {
     pub(super) max_attempts: i16,
     pub(super) run_at: Option<DateTime<Utc>>,
     pub(super) delay_ms: i64,
+    pub(super) expires_at: Option<DateTime<Utc>>,
 }
 
 /// Jobs on their way into one row, by their places among the packed.
@@ -87,6 +88,7 @@ mod tests {
             max_attempts: 3,
             run_at: None,
             delay_ms: 0,
+            expires_at: None,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::Run;
 use super::desk::Desk;
 use super::layer::RunLayer;
+use crate::verdict::Ending;
 
 /// One queue's tasks.
 pub(super) struct QueueBackend {
@@ -62,7 +63,7 @@ impl Backend for QueueBackend {
         self.tasks.close();
         while let Ok(task) = self.tasks.try_recv() {
             let (run, _) = task.take();
-            self.desk.put_back_unbegun(run.job);
+            self.desk.end(run.job, Some(Ending::PutBack), None);
         }
         Poll::Ready(Ok(()))
     }

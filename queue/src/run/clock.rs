@@ -21,6 +21,7 @@ const GAP: Duration = Duration::from_millis(5);
 pub(super) async fn run(desk: Arc<Desk>, idle: CancellationToken) {
     loop {
         desk.put_back_stuck();
+        desk.give_up_overdue();
         let wait = tick(&desk).await;
         let told = async {
             desk.due.notified().await;

@@ -11,7 +11,7 @@ use harkara_shared::telemetry::metric;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::desk::Desk;
+use super::desk::{Desk, Ended};
 use crate::claim::Claimed;
 use crate::engine::Error;
 use crate::job::{AttemptOutcome, JobError};
@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_millis(5);
 type Settled = (Claimed, Settlement);
 
 /// Writes endings until the desk closes them.
-pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<(Claimed, Ending)>) {
+pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<Ended>) {
     let mut arrived = Vec::with_capacity(BATCH);
     let mut lingering = Lingering::default();
     loop {
@@ -40,8 +40,11 @@ pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<(C
             },
         };
         let now = Instant::now();
-        for (job, ending) in arrived.drain(..) {
-            let settlement = decide(ending, &job, &mut rand::rng());
+        for Ended { job, ending, took } in arrived.drain(..) {
+            let settlement = Settlement {
+                took,
+                ..decide(ending, &job, &mut rand::rng())
+            };
             lingering.put((job, settlement), now);
         }
         let ripe = if more {

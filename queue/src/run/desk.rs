@@ -32,6 +32,13 @@ const MOST_AHEAD: u32 = 1024;
 /// another worker may have a place for it.
 const STUCK: Duration = Duration::from_millis(250);
 
+/// What one claim must have room for, in bytes: more than any row weighs.
+const LARGEST: u64 = 512 * 1024;
+
+/// How much longer than its timeout a run may take before it is given up from outside: the layer around
+/// it does so in time, unless the handler blocks its thread.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Endings that may wait to be written, beside one for each place.
 const MOST_UNWRITTEN: u64 = 8192;
 
@@ -45,6 +52,8 @@ pub(super) struct Desk {
     pub(super) queues: Vec<QueueDesk>,
     /// Longest time between two looks for work.
     pub(super) poll: Duration,
+    /// Bytes that the jobs of this worker may weigh.
+    memory: u64,
     /// Something may be claimable.
     pub(super) work: Notify,
     /// Something may come due before the next look.
@@ -59,7 +68,16 @@ pub(super) struct Desk {
     freed: AtomicBool,
     lease: AtomicI64,
     held: Mutex<Held>,
-    endings: Mutex<Option<mpsc::UnboundedSender<(Claimed, Ending)>>>,
+    endings: Mutex<Option<mpsc::UnboundedSender<Ended>>>,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) job: Claimed,
+    pub(super) ending: Ending,
+    /// How long it took, if it was begun.
+    pub(super) took: Option<Duration>,
 }
 
 /// One served queue.
@@ -85,6 +103,8 @@ struct Held {
     of_token: HashMap<i64, u32>,
     /// Their sum.
     unsettled: u64,
+    /// What they weigh.
+    bytes: u64,
     /// Tokens of jobs whose endings the database refuses for good. Known for ever, so that nobody
     /// puts such a job back as forgotten, again and again, at no attempt.
     given_up: HashSet<i64>,
@@ -101,11 +121,12 @@ impl Held {
         !self.lost.values().any(|since| since.elapsed() < TRUST)
     }
 
-    fn release(&mut self, token: i64, jobs: u32) {
+    fn release(&mut self, token: i64, jobs: u32, bytes: u64) {
         if let Some(held) = self.of_token.get_mut(&token) {
             let released = jobs.min(*held);
             *held -= released;
             self.unsettled = self.unsettled.saturating_sub(u64::from(released));
+            self.bytes = self.bytes.saturating_sub(bytes);
             if *held == 0 {
                 self.of_token.remove(&token);
             }
@@ -122,6 +143,8 @@ struct HeldRun {
     lost: CancellationToken,
     /// Until it is begun, the job, and since when it waits in hand.
     waiting: Option<(Claimed, Instant)>,
+    /// From when on, once it is begun.
+    begun: Option<(Claimed, Instant)>,
 }
 
 /// What a run is to heed before and while it goes on.
@@ -137,7 +160,7 @@ pub(super) struct Signals {
 pub(super) struct DeskEnds {
     pub(super) senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
     pub(super) tasks: Vec<mpsc::UnboundedReceiver<Task<Run>>>,
-    pub(super) endings: mpsc::UnboundedReceiver<(Claimed, Ending)>,
+    pub(super) endings: mpsc::UnboundedReceiver<Ended>,
 }
 
 impl Desk {
@@ -168,6 +191,7 @@ impl Desk {
         let desk = Self {
             engine,
             poll,
+            memory: options.memory.max(LARGEST),
             work: Notify::new(),
             due: Notify::new(),
             grace_over: CancellationToken::new(),
@@ -256,7 +280,8 @@ impl Desk {
             .sum();
         let in_hand = u64::try_from(held.runs.len()).unwrap_or(u64::MAX);
         let unwritten = held.unsettled.saturating_sub(in_hand);
-        let full = unwritten >= places + MOST_UNWRITTEN;
+        let bytes = self.memory.saturating_sub(held.bytes);
+        let full = unwritten >= places + MOST_UNWRITTEN || bytes < LARGEST;
         let lost = held.may_take_lost();
         self.queues
             .iter()
@@ -266,10 +291,17 @@ impl Desk {
                 Room {
                     places: idle,
                     ahead,
+                    bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
                     lost,
                 }
             })
             .collect()
+    }
+
+    /// Bytes that may still be claimed; nothing where that is not enough for any claim.
+    pub(super) fn bytes_left(&self) -> Option<u32> {
+        let left = self.memory.saturating_sub(self.held().bytes);
+        (left >= LARGEST).then(|| u32::try_from(left).unwrap_or(u32::MAX))
     }
 
     pub(super) fn in_hand(&self) -> usize {
@@ -294,6 +326,7 @@ impl Desk {
             *taken += count;
         }
         held.unsettled += u64::from(count);
+        held.bytes += jobs.iter().map(Claimed::weight).sum::<u64>();
         // The lease may have been lost between the claim and this line, when the runs were not yet
         // here to be told.
         let current = self.lease();
@@ -318,6 +351,7 @@ impl Desk {
                 cancel: cancel.clone(),
                 lost: lost.clone(),
                 waiting: Some((job.clone(), now)),
+                begun: None,
             };
             held.runs.insert(key, run);
             tasks.push(TaskBuilder::new(Run { job, cancel }).build());
@@ -332,15 +366,28 @@ impl Desk {
         let mut held = self.held();
         *held.of_token.entry(job.parcel.token).or_default() += 1;
         held.unsettled += 1;
+        held.bytes += job.weight();
         drop(held);
-        self.end(job, Some(Ending::PutBack), None);
+        self.tell_ended(job, Ending::PutBack, None);
     }
 
-    /// Gives back a job that was handed over and not begun, unless that was done before.
-    pub(super) fn put_back_unbegun(&self, job: Claimed) {
-        let is_held = self.held().runs.contains_key(&(job.id, job.parcel.token));
-        if is_held {
-            self.end(job, Some(Ending::PutBack), None);
+    /// Gives up runs that have gone on for longer than their timeout and a while, because their handlers
+    /// block the thread that would have told them. Whatever they still answer no longer counts.
+    pub(super) fn give_up_overdue(&self) {
+        let overdue = |run: &HeldRun| {
+            let (job, since) = run.begun.as_ref()?;
+            (since.elapsed() > job.timeout() + PATIENCE)
+                .then(|| (job.clone(), run.cancel.is_cancelled(), since.elapsed()))
+        };
+        let overdue: Vec<_> = self.held().runs.values().filter_map(overdue).collect();
+        for (job, is_cancelled, took) in overdue {
+            tracing::error!(job.id = %job.id, job.kind = &*job.kind, "a handler blocks its thread: giving its run up");
+            let verdict = if is_cancelled {
+                Verdict::Cancelled
+            } else {
+                Verdict::timeout(job.timeout())
+            };
+            self.end(job, Some(Ending::Verdict(verdict)), Some(took));
         }
     }
 
@@ -365,7 +412,7 @@ impl Desk {
             if let Some(queue) = self.queues.get(queue_index) {
                 queue.expect_long_runs();
             }
-            self.end(job, Some(Ending::PutBack), None);
+            self.tell_ended(job, Ending::PutBack, None);
         }
     }
 
@@ -374,6 +421,7 @@ impl Desk {
         let mut held = self.held();
         let run = held.runs.get_mut(&(job.id, job.parcel.token))?;
         run.waiting = None;
+        run.begun = Some((job.clone(), Instant::now()));
         let (cancel, lost) = (run.cancel.clone(), run.lost.clone());
         let parked = !held.parked.is_empty()
             && held
@@ -388,19 +436,19 @@ impl Desk {
     }
 
     /// The run is over, after so long if it was begun: its place is free, its ending, if it counts,
-    /// goes to be written.
+    /// goes to be written. One that was given up or put back before has ended already.
     pub(super) fn end(&self, job: Claimed, ending: Option<Ending>, took: Option<Duration>) {
         let key = (job.id, job.parcel.token);
         let mut held = self.held();
-        let run = held.runs.remove(&key);
+        let Some(run) = held.runs.remove(&key) else {
+            return;
+        };
         // Until its ending is written, the death of this worker would count against it.
         if job.parcel.lost && ending.is_none() {
             held.lost.remove(&key);
         }
         let mut is_room = job.parcel.lost;
-        if let Some(run) = &run
-            && let Some(taken) = held.of_queue.get_mut(run.queue_index)
-        {
+        if let Some(taken) = held.of_queue.get_mut(run.queue_index) {
             *taken = taken.saturating_sub(1);
             let queue = self.queues.get(run.queue_index);
             is_room |= queue.is_some_and(|queue| queue.room(*taken) != (0, 0));
@@ -415,42 +463,46 @@ impl Desk {
                 .insert(job.parcel.lane, now + (*wait).min(STUCK * 8));
         }
         match ending {
-            None if run.is_some() => held.release(job.parcel.token, 1),
-            // It was put back before it was begun.
-            None => {}
-            Some(ending) => {
-                let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(endings) = endings.as_ref() {
-                    // The completer ends after this sender does.
-                    endings.send((job, ending)).ok();
-                }
+            None => {
+                held.release(job.parcel.token, 1, job.weight());
+                is_room = true;
             }
+            Some(ending) => self.tell_ended(job, ending, took),
         }
         drop(held);
-        if let Some(run) = run {
-            self.gauge(run.queue_index, -1.0);
-            if let (Some(took), Some(queue)) = (took, self.queues.get(run.queue_index)) {
-                queue.note_run(took);
-            }
+        self.gauge(run.queue_index, -1.0);
+        if let (Some(took), Some(queue)) = (took, self.queues.get(run.queue_index)) {
+            queue.note_run(took);
         }
         if is_room {
             self.work.notify_one();
         }
     }
 
+    /// Has an ending written.
+    fn tell_ended(&self, job: Claimed, ending: Ending, took: Option<Duration>) {
+        let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endings) = endings.as_ref() {
+            // The completer ends after this sender does.
+            endings.send(Ended { job, ending, took }).ok();
+        }
+    }
+
     /// The endings of these jobs are written, or need not be.
     pub(super) fn written<'a>(&self, jobs: impl Iterator<Item = &'a Claimed>) {
         let mut held = self.held();
-        let mut tokens: HashMap<i64, u32> = HashMap::new();
+        let mut tokens: HashMap<i64, (u32, u64)> = HashMap::new();
         for job in jobs {
             let token = job.parcel.token;
-            *tokens.entry(token).or_default() += 1;
+            let (jobs, bytes) = tokens.entry(token).or_default();
+            *jobs += 1;
+            *bytes += job.weight();
             if job.parcel.lost {
                 held.lost.remove(&(job.id, token));
             }
         }
-        for (token, jobs) in tokens {
-            held.release(token, jobs);
+        for (token, (jobs, bytes)) in tokens {
+            held.release(token, jobs, bytes);
         }
         drop(held);
         self.freed.store(true, Ordering::Release);
@@ -467,7 +519,7 @@ impl Desk {
     pub(super) fn give_up(&self, job: &Claimed) {
         let token = job.parcel.token;
         let mut held = self.held();
-        held.release(token, 1);
+        held.release(token, 1, job.weight());
         held.given_up.insert(token);
         held.lost.remove(&(job.id, token));
     }

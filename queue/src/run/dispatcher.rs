@@ -191,8 +191,12 @@ impl Round {
         let since = Instant::now();
         for (index, mut room) in rooms.into_iter().enumerate() {
             if room.places + room.ahead > 0 {
-                // The queue before it may have given one.
+                // The queue before it may have given one, and much to hold.
                 room.lost &= self.desk.may_take_lost();
+                let Some(bytes) = self.desk.bytes_left() else {
+                    continue;
+                };
+                room.bytes = bytes;
                 found |= self.take(index, lease, room).await?;
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fair::{Fair, Waiting};
-use crate::claim::{LaneState, Mark, Portion, Report, Room, Sight};
+use crate::claim::{Begin, LaneState, Mark, Portion, Report, Room, Sight};
 
 /// Rows of a lane that is not known yet that are looked at in its first claim.
 const FIRST_DEPTH: f64 = 64.0;
@@ -33,6 +33,10 @@ const ONWARD: Duration = Duration::from_millis(50);
 const ONWARD_TIMES: u32 = 8;
 
 const MOST_ONWARD: Duration = Duration::from_secs(1);
+
+/// Of a lane's claims that begin at its first row, every so many begins at the priority whose first job has
+/// waited longest instead: so no priority waits for ever, however many jobs come before it.
+const AGEING: u32 = 8;
 
 /// Most lanes left out of a look.
 const MOST_LEFT_OUT: usize = 32;
@@ -60,8 +64,10 @@ struct Known {
     /// Where the latest claim ended, and until when the next ones may begin there. What comes to stand
     /// before it, a job of a higher priority, waits until then.
     onward: Option<(Mark, Instant)>,
-    /// The latest claim began there.
-    from: Option<Mark>,
+    /// Where the latest claim began.
+    from: Begin,
+    /// Claims that began at the first row, or would have.
+    firsts: u32,
     /// The look that last found it.
     look: u64,
     /// It has jobs under which a worker died.
@@ -89,11 +95,30 @@ pub(super) struct Claim {
 
 impl Known {
     fn go_on_from(&mut self, last: Option<Mark>, claim: Claim) {
-        let until = match (self.onward, self.from) {
-            (Some((_, until)), Some(_)) => until,
-            _ => claim.at + (claim.took * ONWARD_TIMES).clamp(ONWARD, MOST_ONWARD),
+        let (begun, until) = match (self.onward, self.from) {
+            // What it skipped has not been looked at.
+            (_, Begin::LongestWaiting) => return,
+            (Some((_, until)), Begin::At(mark)) => (Some(mark), until),
+            _ => {
+                let until = claim.at + (claim.took * ONWARD_TIMES).clamp(ONWARD, MOST_ONWARD);
+                (None, until)
+            }
         };
-        self.onward = last.max(self.from).map(|mark| (mark, until));
+        self.onward = last.max(begun).map(|mark| (mark, until));
+    }
+
+    /// Where the next claim begins.
+    fn begin(&mut self, now: Instant) -> Begin {
+        self.onward = self.onward.filter(|(_, until)| *until > now);
+        if let Some((mark, _)) = self.onward {
+            return Begin::At(mark);
+        }
+        self.firsts = self.firsts.wrapping_add(1);
+        if self.firsts.is_multiple_of(AGEING) {
+            Begin::LongestWaiting
+        } else {
+            Begin::First
+        }
     }
 }
 
@@ -136,7 +161,8 @@ impl Lanes {
                 blocked: None,
                 per_row: None,
                 onward: None,
-                from: None,
+                from: Begin::First,
+                firsts: 0,
                 look,
                 has_lost: false,
                 only_lost: false,
@@ -197,8 +223,7 @@ impl Lanes {
                 continue;
             };
             let depth = depth(known, share);
-            known.onward = known.onward.filter(|(_, until)| *until > now);
-            known.from = known.onward.map(|(mark, _)| mark);
+            known.from = known.begin(now);
             portions.push(Portion {
                 lane,
                 share: i32::try_from(share).unwrap_or(i32::MAX),
@@ -225,7 +250,7 @@ impl Lanes {
             LaneState::Spent => {
                 match self.known.get_mut(&report.lane) {
                     // There may be something before the place where the claim began.
-                    Some(known) if known.from.is_some() => {
+                    Some(known) if known.from != Begin::First => {
                         known.onward = None;
                         known.opens = None;
                     }

@@ -130,25 +130,24 @@ where
     let timeout = job.timeout();
     let handling = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind();
     let mut handling = Box::pin(handling);
-    let begun = !signals.cancel.is_cancelled();
+    if signals.cancel.is_cancelled() {
+        return Some(Ending::Verdict(Verdict::Cancelled));
+    }
     let ending = tokio::select! {
         biased;
         // First, so that a run that is done at once costs no more than that.
-        ended = &mut handling, if begun => {
-            Some(Ending::Verdict(match ended {
+        ended = &mut handling => {
+            let verdict = match ended {
                 Ok(Ok(Ok(verdict))) => verdict,
                 Ok(Ok(Err(error))) => failed("handler_failed", error.into().to_string()),
-                Ok(Err(_)) => {
-                    let limit = timeout.as_millis();
-                    failed("timeout", format!("the handler did not finish within {limit} ms"))
-                }
+                Ok(Err(_)) => Verdict::timeout(timeout),
                 Err(panic) => {
                     failed("panic", format!("the handler panicked: {}", words_of(&*panic)))
                 }
-            }))
+            };
+            Some(Ending::Verdict(heeding(verdict, signals.cancel.is_cancelled())))
         }
         () = signals.lost.cancelled() => None,
-        () = signals.cancel.cancelled() => Some(Ending::Verdict(Verdict::Cancelled)),
         () = desk.grace_over.cancelled() => Some(Ending::PutBack),
     };
     // What an abandoned handler leaves behind may panic too.
@@ -156,6 +155,16 @@ where
         tracing::error!(panic = words_of(&*panic), "an abandoned handler panicked");
     }
     ending
+}
+
+/// What a verdict comes to when the job was cancelled while it ran: what is done is done, and what is dead
+/// is dead, but it does not run again.
+fn heeding(verdict: Verdict, is_cancelled: bool) -> Verdict {
+    match verdict {
+        Verdict::Done { .. } | Verdict::Dead { .. } => verdict,
+        _ if is_cancelled => Verdict::Cancelled,
+        _ => verdict,
+    }
 }
 
 fn failed(code: &str, message: String) -> Verdict {

@@ -51,14 +51,16 @@ use desk::Desk;
 pub struct Run {
     /// The job.
     pub job: Claimed,
-    /// Cancelled when the run should end early: somebody cancelled the job, or its lease was lost.
+    /// Cancelled when somebody cancelled the job: the handler should end soon, with
+    /// [`Verdict::Cancelled`] unless its work is done.
     pub cancel: CancellationToken,
 }
 
 /// What runs jobs: the catalogue of kinds.
 pub trait Handler: Send + Sync + 'static {
-    /// Runs one job and says how it went. Dropped at the job's timeout and when the run is
-    /// cancelled; a panic counts as a failure that may pass.
+    /// Runs one job and says how it went. Dropped at the job's timeout, when the worker's grace is over
+    /// and when its lease is lost; told by [`Run::cancel`] when somebody cancels the job, and dropped at
+    /// the timeout if it goes on all the same. A panic counts as a failure that may pass.
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 }
 
@@ -73,6 +75,9 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// Grace for jobs in flight when it stops; after it they go back without losing an attempt.
     pub drain: Duration,
+    /// Bytes that the jobs it holds may weigh: those that run, wait in its hand or wait for their outcome to
+    /// be written. Bounds claims beside the number of places; at least 512 KiB.
+    pub memory: u64,
     /// Where to LISTEN, when not on the engine's own pool (PgBouncer).
     pub listen_url: Option<DatabaseUrl>,
 }

@@ -75,6 +75,7 @@ impl Working {
             }],
             lease: Duration::from_secs(3600),
             drain: PATIENCE,
+            memory: 64 << 20,
             listen_url: None,
         };
         let handler = Telling {

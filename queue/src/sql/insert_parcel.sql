@@ -1,18 +1,26 @@
--- Enqueues one parcel of many members and wakes the workers of its queue.
+-- Enqueues one parcel of many members, whose bodies weigh $11 (null up to 1024 bytes), counts them and
+-- wakes the workers of its queue.
 -- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
 -- next one is.
 with inserted as (
     insert into queue.parcels
-        (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, body)
+        (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, bytes, body)
     select
         nextval('queue.parcel_id'), $1::int4, $2::bigint, due.at, $5::int4, $6::int4, $7::int2,
         $8::int2, cardinality($9::bytea[]),
-        case when due.at > now() then 's' else 'a' end::"char", $9::bytea[]
+        case when due.at > now() then 's' else 'a' end::"char", $11::int4, $9::bytea[]
     from (
         select greatest($3::timestamptz, case when $4::bigint > 0 or $3::timestamptz is null
             then now() + $4::bigint * interval '1 millisecond' end) as at
     ) due
-    returning id, created_at, run_at, queue, state
+    returning id, created_at, run_at, tenant, queue, kind, state, n
+),
+counted as (
+    insert into queue.deltas (tenant, queue, kind, scheduled, ready, enqueued)
+    select
+        tenant, queue, kind, case when state = 's' then n else 0 end,
+        case when state = 'a' then n else 0 end, n
+    from inserted
 )
 select
     id, created_at, run_at, state::text,

@@ -1,32 +1,43 @@
 -- Enqueues parcels of few members and wakes the workers of their queues once each. Ids are taken here,
 -- or were taken by the caller where a unique key needed them first. $12 says how many of the bodies $13
--- each parcel has, one parcel's after the other's.
+-- each parcel has, one parcel's after the other's; $15 until when a job must have started, $16 what the
+-- bodies of a parcel weigh (null up to 1024 bytes).
 with j as materialized (
     select
         coalesce(u.id, nextval('queue.parcel_id')) as id, u.tenant,
         u.lane, greatest(u.run_at, case when u.delay_ms > 0 or u.run_at is null
             then now() + u.delay_ms * interval '1 millisecond' end) as run_at,
         u.queue, u.kind, u.priority, u.max_attempts, u.keyed, u.strict, u.n,
+        u.expires_at, u.bytes,
         sum(u.n) over (order by u.place) as upto, u.place
     from unnest(
         $1::int4[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::int4[],
-        $7::int4[], $8::int2[], $9::int2[], $10::bool[], $11::bool[], $12::int2[]
+        $7::int4[], $8::int2[], $9::int2[], $10::bool[], $11::bool[], $12::int2[],
+        $15::timestamptz[], $16::int4[]
     ) with ordinality as u(
         tenant, id, lane, run_at, delay_ms, queue, kind, priority, max_attempts, keyed, strict, n,
-        place
+        expires_at, bytes, place
     )
 ),
 inserted as (
     insert into queue.parcels
         (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, keyed, strict,
-         body)
+         expires_at, bytes, body)
     select
         id, tenant, lane, run_at, queue, kind, priority, max_attempts, n,
         case when run_at > now() then 's' else 'a' end::"char", keyed, strict,
-        ($13::bytea[])[upto - n + 1:upto]
+        expires_at, bytes, ($13::bytea[])[upto - n + 1:upto]
     from j
     order by place
-    returning queue, run_at
+    returning tenant, queue, kind, run_at, state, n
+),
+counted as (
+    insert into queue.deltas (tenant, queue, kind, scheduled, ready, enqueued)
+    select
+        tenant, queue, kind, coalesce(sum(n) filter (where state = 's'), 0),
+        coalesce(sum(n) filter (where state = 'a'), 0), sum(n)
+    from inserted
+    group by tenant, queue, kind
 ),
 -- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
 -- next one is. A notification holds less than 8000 bytes.

@@ -1,6 +1,7 @@
 -- What a worker asks from time to time: promotes parcels that have come due, at most $2, wakes the workers
--- of their queues if $3, and answers how long until the next one is due and which of the worker's own
--- runs somebody has cancelled. Served by parcels_due and parcels_cancelling.
+-- of their queues if $3, cancels jobs that have expired, and answers how long until the next one is due and
+-- which of the worker's own runs somebody has cancelled. Served by parcels_due, parcels_expiring and
+-- parcels_cancelling.
 with due as materialized (
     select ctid as t from queue.parcels
     where state = 's' and run_at <= now()
@@ -10,7 +11,13 @@ with due as materialized (
 ),
 promoted as (
     update queue.parcels p set state = 'a' where p.ctid = any (array(select t from due))
-    returning p.queue
+    returning p.tenant, p.queue, p.kind, p.n - coalesce(cardinality(p.gone), 0) as jobs
+),
+counted as (
+    insert into queue.deltas (tenant, queue, kind, scheduled, ready)
+    select tenant, queue, kind, -sum(jobs), sum(jobs)
+    from promoted
+    group by tenant, queue, kind
 ),
 told as materialized (
     select pg_notify('harkara', 'q:' || left(string_agg(distinct queue::text, ','), 4000))::text
@@ -31,4 +38,9 @@ select
         where p.state = 'r' and p.cancelling is not null and p.lease = $1::bigint
           and m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'))
     ) as cancelling,
-    (select count(*) from told) as told
+    (select count(*) from told) as told,
+    case when exists (
+        select from queue.parcels
+        where state in ('s', 'a') and expires_at is not null and started_at is null
+            and expires_at <= now()
+    ) then queue.expire($2::int4) end as expired

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, TenantId};
 
-use crate::claim::{Claimed, Mark};
+use crate::claim::{Begin, Claimed, Mark};
 use crate::job::{JobState, Lane, NewJob, Unique};
 use crate::testing::{Stand, done, failed, job};
 use crate::verdict::Ending;
@@ -389,7 +389,7 @@ async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_
         run_at: stand.job(ids[1]).await.run_at,
     };
     let found: Vec<JobId> = stand
-        .claim_from(lease, 10, Some(mark))
+        .claim_from(lease, 10, Begin::At(mark))
         .await
         .iter()
         .map(|job| job.id)

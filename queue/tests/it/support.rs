@@ -232,6 +232,7 @@ pub(crate) fn options(queues: &[(&str, u32)]) -> WorkerOptions {
             .collect(),
         lease: PATIENCE * 2,
         drain: PATIENCE,
+        memory: 64 << 20,
         listen_url: None,
     }
 }
@@ -245,6 +246,7 @@ pub(crate) fn job() -> NewJob {
         priority: 5,
         run_at: None,
         delay: Duration::ZERO,
+        expires_at: None,
         max_attempts: 3,
         timeout: PATIENCE * 2,
         backoff: Backoff {

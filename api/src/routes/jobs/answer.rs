@@ -40,6 +40,9 @@ pub(crate) struct JobAnswer {
     max_attempts: u16,
     /// When it is, or was last, due.
     run_at: DateTime<Utc>,
+    /// When it is cancelled, with the error `expired`, unless it has started.
+    #[schema(required)]
+    expires_at: Option<DateTime<Utc>>,
     /// When it was enqueued.
     created_at: DateTime<Utc>,
     /// Start of the latest run.
@@ -88,6 +91,7 @@ impl From<Job> for JobAnswer {
             attempt: job.attempt,
             max_attempts: job.max_attempts,
             run_at: job.run_at,
+            expires_at: job.expires_at,
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at: job.finished_at,

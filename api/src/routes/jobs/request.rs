@@ -67,6 +67,10 @@ pub(crate) struct JobRequest {
     /// Not before this long from now, up to ten years; instead of `run_at`.
     #[schema(value_type = Option<String>, example = "5m")]
     delay: Option<HumanDuration>,
+    /// A job that has not started by this time is cancelled, with the error `expired`. Later than now
+    /// and than the time it is due.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Moment>,
     /// At most one job of its kind with this key at a time.
     #[schema(min_length = 1, max_length = 256)]
     unique_key: Option<String>,
@@ -157,6 +161,7 @@ pub(crate) fn read_job(
     let lane = reader.ordering_key(request.ordering_key);
     let limits = reader.limits(request.limits);
     let (run_at, delay) = reader.due(request.run_at, request.delay);
+    let expires_at = reader.expiry(request.expires_at, run_at, delay);
     let queue = reader.queue(request.queue);
     let priority = reader.number("/priority", request.priority, 0, 9);
     let max_attempts = reader.number("/max_attempts", request.max_attempts, 1, 100);
@@ -186,6 +191,7 @@ pub(crate) fn read_job(
     job.limits = limits;
     job.run_at = run_at;
     job.delay = delay;
+    job.expires_at = expires_at;
     job.unique = unique;
     job.tags = tags;
     job.trace = rules.trace.clone();
@@ -275,6 +281,28 @@ impl Reader<'_> {
         // A moment in the past means now; one that only this machine's clock may think past is left
         // to the database's.
         (run_at.filter(|moment| *moment > now - SKEW), delay)
+    }
+
+    /// Until when the job must have started.
+    fn expiry(
+        &mut self,
+        given: Option<Moment>,
+        run_at: Option<DateTime<Utc>>,
+        delay: Duration,
+    ) -> Option<DateTime<Utc>> {
+        let Moment(moment) = given?;
+        let now = self.rules.now;
+        let due = run_at
+            .unwrap_or(now)
+            .checked_add_signed(TimeDelta::from_std(delay).unwrap_or_default())
+            .unwrap_or(now);
+        if moment <= now {
+            self.fault("/expires_at", "out_of_range", "is past");
+        } else if moment <= due {
+            let detail = "must be later than the time the job is due";
+            self.fault("/expires_at", "out_of_range", detail);
+        }
+        Some(moment)
     }
 
     fn queue(&mut self, name: Option<String>) -> Option<String> {

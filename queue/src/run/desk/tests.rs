@@ -24,6 +24,7 @@ fn desk() -> (Desk, DeskEnds) {
         }],
         lease: Duration::from_secs(60),
         drain: Duration::from_secs(60),
+        memory: 64 << 20,
         listen_url: None,
     };
     let (desk, ends) = Desk::new(Engine::new(pool, false), &options, Duration::from_secs(1));

@@ -32,6 +32,7 @@ impl Dispatching {
             queues: places.iter().map(queue).collect(),
             lease: Duration::from_secs(60),
             drain: Duration::from_secs(60),
+            memory: 64 << 20,
             listen_url: None,
         };
         let hour = Duration::from_secs(3600);

@@ -7,6 +7,7 @@ use super::*;
 const ROOM: Room = Room {
     places: 100,
     ahead: 0,
+    bytes: u32::MAX,
     lost: true,
 };
 
@@ -52,7 +53,7 @@ fn answer(lanes: &mut Lanes, state: LaneState, last: Option<Mark>, at: Instant) 
     lanes.report(report, given, claim);
 }
 
-fn asks_from(lanes: &mut Lanes, at: Instant) -> Vec<Option<Mark>> {
+fn asks_from(lanes: &mut Lanes, at: Instant) -> Vec<Begin> {
     let portions = lanes.portions(ROOM, at);
     portions.iter().map(|portion| portion.from).collect()
 }
@@ -60,11 +61,11 @@ fn asks_from(lanes: &mut Lanes, at: Instant) -> Vec<Option<Mark>> {
 #[test]
 fn a_lane_that_is_drained_is_asked_for_what_stands_behind_what_it_gave() {
     let (mut lanes, at) = (one_lane(), Instant::now());
-    assert_eq!(asks_from(&mut lanes, at), [None]);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::First]);
     answer(&mut lanes, LaneState::More, Some(mark(10)), at);
-    assert_eq!(asks_from(&mut lanes, at), [Some(mark(10))]);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::At(mark(10))]);
     answer(&mut lanes, LaneState::More, Some(mark(20)), at);
-    assert_eq!(asks_from(&mut lanes, at), [Some(mark(20))]);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::At(mark(20))]);
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn a_lane_with_nothing_behind_what_it_gave_is_asked_from_its_first_job_before_it
     answer(&mut lanes, LaneState::More, Some(mark(10)), at);
     lanes.portions(ROOM, at);
     answer(&mut lanes, LaneState::Spent, Some(mark(20)), at);
-    assert_eq!(asks_from(&mut lanes, at), [None]);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::First]);
     answer(&mut lanes, LaneState::Spent, None, at);
     assert_eq!(asks_from(&mut lanes, at), []);
 }
@@ -85,7 +86,7 @@ fn a_lane_is_asked_from_its_first_job_every_now_and_then_while_it_is_drained() {
     let mut from_first = Vec::new();
     for ms in 0..1000 {
         let at = begun + Duration::from_millis(ms);
-        if asks_from(&mut lanes, at) == [None] {
+        if asks_from(&mut lanes, at) == [Begin::First] {
             from_first.push(ms);
         }
         answer(&mut lanes, LaneState::More, Some(mark(10)), at);
@@ -101,7 +102,7 @@ fn a_look_leaves_out_the_lanes_that_are_being_drained_and_keeps_them() {
     answer(&mut lanes, LaneState::More, Some(mark(10)), at);
     assert_eq!(lanes.stretches(3, at), [(0, 7), (7, i64::MAX)]);
     lanes.see(&[], 3, at);
-    assert_eq!(asks_from(&mut lanes, at), [Some(mark(10))]);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::At(mark(10))]);
     let later = at + Duration::from_secs(1);
     assert_eq!(lanes.stretches(4, later), [(0, i64::MAX)]);
     lanes.see(&[], 4, later);
