@@ -158,8 +158,8 @@ begin
             lost = p.lost and e.outcome is null,
             -- Nor has one that was never begun started.
             started_at = case
-                when e.outcome is not null or p.attempt > 1 or p.deferrals > 0
-                    or p.error_code is not null then p.started_at
+                when e.outcome is not null or p.cancelling is not null or p.attempt > 1
+                    or p.deferrals > 0 or p.error_code is not null then p.started_at
             end,
             attempt = p.attempt - (e.refund and p.cancelling is null)::int,
             deferrals = p.deferrals + (e.deferral and p.cancelling is null)::int,
@@ -254,7 +254,11 @@ begin
                     then now() + e.wait_ms * interval '1 millisecond'
                 else coalesce(q.due[e.member], q.created[e.member], q.run_at)
             end,
-            coalesce(q.created[e.member], q.created_at), q.started_at,
+            coalesce(q.created[e.member], q.created_at),
+            case
+                when e.outcome is not null or c.cancelled or q.attempt > 1 or q.deferrals > 0
+                    or q.error_code is not null then q.started_at
+            end,
             case when c.cancelled or not e.again then now() end,
             q.lease, q.queue, q.kind, q.priority,
             q.attempt - (e.refund and not c.cancelled)::int, q.max_attempts,

@@ -79,7 +79,7 @@ pub struct Settings {
     pub drain: Duration,
     /// How long a claim outlives its worker.
     pub lease: Duration,
-    /// Bytes that the jobs a worker holds may weigh.
+    /// Bytes of memory that the jobs a worker holds may take.
     pub worker_memory: u64,
     /// Private networks that outbound calls may reach.
     pub egress_allow: Vec<IpNet>,
@@ -172,7 +172,7 @@ impl Settings {
         });
         let lease = reader.value("HARKARA_LEASE_SECS", "30", |text| seconds(text, 1, 3600));
         let worker_memory = reader.value("HARKARA_WORKER_MEMORY_MIB", "64", |text| {
-            number(text, 1, 65_536).map(|mib| mib * 1024 * 1024)
+            number(text, 2, 65_536).map(|mib| mib * 1024 * 1024)
         });
         let egress_allow_was_set = reader.raw("HARKARA_EGRESS_ALLOW").is_some();
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);

@@ -106,13 +106,27 @@ impl Platform {
     /// Starts a worker process; it need not be ready yet.
     #[must_use]
     pub fn worker(&self, queues: &str, lease_secs: u32, drain_secs: u32) -> (Process, SocketAddr) {
-        let address = free_address();
-        let environment = self.environment(&[
-            ("HARKARA_WORKER_ADDR", address.to_string()),
-            ("HARKARA_WORKER_QUEUES", queues.to_owned()),
+        let settings = [
             ("HARKARA_LEASE_SECS", lease_secs.to_string()),
             ("HARKARA_WORKER_DRAIN_SECS", drain_secs.to_string()),
-        ]);
+        ];
+        self.worker_with(queues, &settings)
+    }
+
+    /// The same with other settings.
+    #[must_use]
+    pub fn worker_with(
+        &self,
+        queues: &str,
+        settings: &[(&'static str, String)],
+    ) -> (Process, SocketAddr) {
+        let address = free_address();
+        let mut own = vec![
+            ("HARKARA_WORKER_ADDR", address.to_string()),
+            ("HARKARA_WORKER_QUEUES", queues.to_owned()),
+        ];
+        own.extend_from_slice(settings);
+        let environment = self.environment(&own);
         (Process::start("harkara-worker", &[], &environment), address)
     }
 

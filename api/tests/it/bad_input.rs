@@ -25,6 +25,8 @@ fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
     let tags: Vec<String> = (0..21).map(|tag| tag.to_string()).collect();
     let mut both = a_job_with("run_at", json!(now));
     both["delay"] = json!("5m");
+    let mut expires_before_it_is_due = a_job_with("delay", json!("2m"));
+    expires_before_it_is_due["expires_at"] = json!(now + TimeDelta::minutes(1));
     vec![
         (
             a_job_with("kind", json!("no.such.kind")),
@@ -94,6 +96,17 @@ fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
             "out_of_range",
         ),
         (a_job_with("run_at", json!(far)), "/run_at", "out_of_range"),
+        (
+            a_job_with("expires_at", json!(now - TimeDelta::seconds(1))),
+            "/expires_at",
+            "out_of_range",
+        ),
+        (
+            a_job_with("expires_at", json!("soon")),
+            "/expires_at",
+            "invalid",
+        ),
+        (expires_before_it_is_due, "/expires_at", "out_of_range"),
         (
             a_job_with("run_at", json!("9999-12-31T23:59:59Z")),
             "/run_at",

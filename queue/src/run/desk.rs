@@ -32,8 +32,12 @@ const MOST_AHEAD: u32 = 1024;
 /// another worker may have a place for it.
 const STUCK: Duration = Duration::from_millis(250);
 
-/// What one claim must have room for, in bytes: more than any row weighs.
+/// What one claim must have room for, in bytes of bodies: more than any row holds.
 const LARGEST: u64 = 512 * 1024;
+
+/// How often a body is held while its job runs: as it was stored, as its handler's arguments, and as what
+/// the handler makes of them.
+const COPIES: u64 = 3;
 
 /// How much longer than its timeout a run may take before it is given up from outside: the layer around
 /// it does so in time, unless the handler blocks its thread.
@@ -52,7 +56,7 @@ pub(super) struct Desk {
     pub(super) queues: Vec<QueueDesk>,
     /// Longest time between two looks for work.
     pub(super) poll: Duration,
-    /// Bytes that the jobs of this worker may weigh.
+    /// Bytes of bodies that this worker may hold.
     memory: u64,
     /// Something may be claimable.
     pub(super) work: Notify,
@@ -191,7 +195,7 @@ impl Desk {
         let desk = Self {
             engine,
             poll,
-            memory: options.memory.max(LARGEST),
+            memory: options.memory.max(LARGEST * COPIES) / COPIES,
             work: Notify::new(),
             due: Notify::new(),
             grace_over: CancellationToken::new(),

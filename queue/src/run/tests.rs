@@ -42,7 +42,10 @@ impl Handler for Telling {
         Box::pin(async move {
             let _guard = guard;
             match (run.job.payload().get(), run.job.attempt) {
-                ("\"wait\"", _) => std::future::pending().await,
+                ("\"wait\"", _) => {
+                    run.cancel.cancelled().await;
+                    Verdict::Cancelled
+                }
                 ("\"fail\"", 1) => Verdict::Retry {
                     error: JobError::new("failed", "on purpose"),
                     after: Some(Duration::from_millis(500)),

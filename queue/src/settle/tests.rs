@@ -221,6 +221,7 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
         .bind(Vec::<DateTime<Utc>>::new())
         .bind(1_i32)
         .bind(0_i32)
+        .bind(1_000_000_i32)
         .bind(true)
         .execute(&mut *tx)
         .await
@@ -267,4 +268,26 @@ async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
         stand.count("select count(*) from queue.unique_keys").await,
         1
     );
+}
+
+#[tokio::test]
+async fn a_job_that_is_put_back_before_it_began_has_not_started() {
+    let stand = Stand::new().await;
+    let id = stand
+        .enqueue(NewJob {
+            expires_at: Some(stand.now().await + chrono::TimeDelta::hours(1)),
+            ..job()
+        })
+        .await;
+    let lease = stand.open_lease().await;
+    let claimed = stand.claim(lease, 1).await;
+    let over = "update queue.parcels set expires_at = now()";
+    stand.execute(over).await;
+    let expire = "select queue.expire(10)::int8";
+    assert_eq!(stand.count(expire).await, 0, "it runs");
+    let put_back = claimed.into_iter().map(|job| (job, Ending::PutBack));
+    assert_eq!(stand.settle(put_back.collect()).await, 1);
+    assert_eq!(stand.job(id).await.started_at, None);
+    assert_eq!(stand.count(expire).await, 1);
+    assert_eq!(stand.is(id).await, (JobState::Cancelled, 0));
 }

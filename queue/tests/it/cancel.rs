@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use harkara_queue::job::{AttemptOutcome, JobState, NewJob, Unique};
-use harkara_queue::{Changed, Verdict};
+use harkara_queue::{Changed, Run, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, soon,
-    until,
+    Log, QUEUE, Stand, doing_nothing, error, failed, handler, heedful, job, number, numbered,
+    options, soon, until,
 };
 
 pub(crate) async fn cancel(stand: &Stand, id: JobId) -> Changed {
@@ -94,7 +94,7 @@ async fn a_cancel_that_is_rolled_back_cancels_nothing() {
 }
 
 #[tokio::test]
-async fn cancelling_a_running_job_drops_its_handler() {
+async fn cancelling_a_running_job_reaches_its_handler() {
     for notify in [true, false] {
         let stand = Stand::with_notify(notify).await;
         let (dropped, mut drops) = mpsc::unbounded_channel();
@@ -131,6 +131,93 @@ async fn cancelling_a_running_job_drops_its_handler() {
         );
         worker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_handler_that_hears_of_a_cancel_ends_by_itself() {
+    let stand = Stand::new().await;
+    let worker = stand.work(heedful(async |run: Run| {
+        run.cancel.cancelled().await;
+        // What it does here is not cut off.
+        tokio::task::yield_now().await;
+        match number(&run) {
+            0 => Verdict::Cancelled,
+            1 => Verdict::done(),
+            2 => failed("cut short"),
+            _ => Verdict::Dead {
+                error: error("ruined"),
+            },
+        }
+    }));
+    for (n, ends) in [
+        (0, JobState::Cancelled),
+        (1, JobState::Succeeded),
+        (2, JobState::Cancelled),
+        (3, JobState::Dead),
+    ] {
+        let id = stand.enqueue(numbered(n)).await.id();
+        stand.reaches(id, JobState::Running).await;
+        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
+        stand.reaches(id, ends).await;
+    }
+    worker.stop().await;
+}
+
+/// A handler that does not heed its cancel runs until its timeout; what it says later is of no account.
+async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
+    let stand = Stand::new().await;
+    let (heard, mut hears) = mpsc::unbounded_channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(std::sync::Mutex::new(released));
+    let worker = stand.work(heedful(move |run: Run| {
+        let (heard, released) = (heard.clone(), Arc::clone(&released));
+        async move {
+            if run.job.attempt > 1 || number(&run) != 7 {
+                return Verdict::done();
+            }
+            let cancel = run.cancel.clone();
+            tokio::spawn(async move {
+                cancel.cancelled().await;
+                heard.send(()).ok();
+            });
+            if worker_threads_block {
+                tokio::task::yield_now().await;
+                released.lock().unwrap().recv().ok();
+                Verdict::done()
+            } else {
+                std::future::pending().await
+            }
+        }
+    }));
+    let stubborn = NewJob {
+        timeout: std::time::Duration::from_millis(1500),
+        ..numbered(7)
+    };
+    let id = stand.enqueue(stubborn).await.id();
+    stand.reaches(id, JobState::Running).await;
+    assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
+    soon("the handler is told", hears.recv()).await.unwrap();
+    let cancelled = stand.reaches(id, JobState::Cancelled).await;
+    let began = cancelled.started_at.unwrap();
+    assert!(cancelled.finished_at.unwrap() - began >= chrono::TimeDelta::milliseconds(1500));
+    assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
+    // It is done at last, and nothing comes of it.
+    release.send(()).ok();
+    let other = stand.enqueue(numbered(1)).await.id();
+    stand.reaches(other, JobState::Succeeded).await;
+    assert_eq!(stand.state(id).await, JobState::Cancelled);
+    assert_eq!(stand.attempts(id).await.len(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_ignores_its_cancel_is_abandoned_at_its_timeout() {
+    is_abandoned_at_its_timeout(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_blocks_its_thread_is_abandoned_soon_after_its_timeout() {
+    is_abandoned_at_its_timeout(true).await;
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
         let claimed: Vec<(Option<i16>, Option<DateTime<Utc>>)> = query_as(
             "select t.n, t.started_at
              from queue.lanes l, queue.take(
-                 1, $1, $2, array[l.id], '{8}', '{8}', '{}', '{}', 8, 0, true) t",
+                 1, $1, $2, array[l.id], '{8}', '{8}', '{}', '{}', 8, 0, 1000000, true) t",
         )
         .bind(leases[turns % leases.len()])
         .bind(i64::try_from(turns).unwrap())

@@ -6,12 +6,14 @@
     reason = "a test that cannot go on should stop"
 )]
 
+mod ageing;
 mod breaker;
 mod cancel;
 mod claim;
 mod contention;
 mod drain;
 mod enqueue;
+mod expiry;
 mod fairness;
 mod faults;
 mod fleet;

@@ -159,21 +159,29 @@ begin
     insert into queue.lanes (queue, tenant, key) select 2, 1, g::text from generate_series(1, 3000) g;
     insert into queue.leases (worker_id, expires_at)
     select id, now() + interval '1 hour' from queue.workers limit 1;
+    update queue.parcels set expires_at = now() - interval '1 second', started_at = null
+    where id in (
+        select id from queue.parcels
+        where state = 'a' and not lost and n = 1 and lane = 2 order by id desc limit 100
+    );
 end $$";
 
 /// Claims from lanes of every sort, whole rows and pieces.
-const TAKE: [&str; 3] = [
+const TAKE: [&str; 4] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
     ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, '{}', '{}', 200, 0,
-        true)",
+        100000000, true)",
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
-         array[5::int2], array[now() - interval '1 day'], 9, 0, false)",
+         array[5::int2], array[now() - interval '1 day'], 9, 0, 100000000, false)",
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
-         '{}', '{}', 9, 0, true)",
+         '{}', '{}', 9, 0, 100000000, true)",
+    "/* test */ select count(*)
+     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+         array[-1::int2], array[null::timestamptz], 9, 0, 100000000, false)",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -215,7 +223,8 @@ ends as (
 )
 select cardinality(queue.settle(
     tenants, ids, parts, tokens, forms, lasts, results, faults, parks,
-    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts
+    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts,
+    '{1}', '{1}', '{1}', array_fill(1, array[19]), array_fill(2, array[19])
 )) from rows, ends";
 
 /// Puts up gates at a lane, a tenant and a queue while jobs run that will pass them.
@@ -226,6 +235,8 @@ const LIMIT: &str = "/* test */ select sum(l.passed_over) from (
         union all
         select gate from queue.gate_of_queue('default', true)
     ) g, queue.set_limit(g.gate, '{\"max_running\": 5, \"count\": 9, \"period\": 1000000}') l";
+
+const EXPIRE: &str = "/* test */ select queue.expire(1000)";
 
 const RESCUE: &str = "/* test */ select rescued from queue.rescue(30)";
 
@@ -263,7 +274,10 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
          set auto_explain.log_level = notice; set role harkara_engine",
     )
     .await;
-    for sql in TAKE.into_iter().chain([LIMIT, SETTLE, RESCUE, FIND]) {
+    for sql in TAKE
+        .into_iter()
+        .chain([LIMIT, SETTLE, RESCUE, EXPIRE, FIND])
+    {
         run(&mut tx, sql).await;
     }
     let tenant = format!(
@@ -278,7 +292,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
 }
 
 /// Something of every statement that the functions are made of.
-const STATEMENTS: [(&str, &str); 40] = [
+const STATEMENTS: [(&str, &str); 42] = [
     ("cut", "row_number() over (order by i)"),
     ("cut", "lo + keep + 1"),
     ("cut", "set n = keep"),
@@ -288,12 +302,14 @@ const STATEMENTS: [(&str, &str); 40] = [
     ("take", "g.id = any (g_id) order by g.id for update"),
     ("take", "p.state = 'a' and p.lost"),
     ("first_in_line", "p.id = p_head"),
-    ("first_in_line", "not p.lost\n    order by"),
-    ("first_in_line", "p.lost\n        order by"),
+    ("first_in_line", "false, coalesce(p.bytes, 1024)"),
+    ("first_in_line", "true, coalesce(p.bytes, 1024)"),
     ("first_in_line", "p.ctid = seen"),
     ("take", "lost_free and p.queue = p_queue"),
     ("take_free", "p.lane = any (p_free)"),
     ("take_free", "with asked as"),
+    ("longest_waiting", "p.priority = level"),
+    ("expire", "with old as"),
     ("take", "update queue.gates g\n        set running = case"),
     ("settle", "order by p.tenant, p.id, p.part"),
     ("settle", "whole as ("),

@@ -302,8 +302,27 @@ where
     }
 }
 
-/// A handler made of a closure.
+/// A handler made of a closure, dropped when its job is cancelled.
 pub(crate) fn handler<F, Fut>(run: F) -> Arc<dyn Handler>
+where
+    F: Fn(Run) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Verdict> + Send + 'static,
+{
+    heedful(move |given: Run| {
+        let cancel = given.cancel.clone();
+        let ends = run(given);
+        async move {
+            tokio::select! {
+                biased;
+                verdict = ends => verdict,
+                () = cancel.cancelled() => Verdict::Cancelled,
+            }
+        }
+    })
+}
+
+/// A handler made of a closure that is left to heed cancels by itself.
+pub(crate) fn heedful<F, Fut>(run: F) -> Arc<dyn Handler>
 where
     F: Fn(Run) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Verdict> + Send + 'static,

@@ -108,3 +108,47 @@ fn a_look_leaves_out_the_lanes_that_are_being_drained_and_keeps_them() {
     lanes.see(&[], 4, later);
     assert_eq!(asks_from(&mut lanes, later), []);
 }
+
+proptest::proptest! {
+    /// Whatever a lane gives and however fast, it is asked for what has waited longest every so often.
+    #[test]
+    fn no_priority_of_a_lane_waits_for_ever(
+        answers in proptest::collection::vec((0u8..4, 0u64..200), 200..400),
+    ) {
+        let mut lanes = one_lane();
+        let mut at = Instant::now();
+        let mut asked_first = 0;
+        let mut seconds = 0;
+        for (answered, passed) in answers {
+            at += Duration::from_millis(passed);
+            match asks_from(&mut lanes, at).first() {
+                Some(Begin::LongestWaiting) => asked_first = 0,
+                Some(Begin::First) => asked_first += 1,
+                // It goes on for a second at most.
+                Some(Begin::At(_)) | None => {}
+            }
+            proptest::prop_assert!(asked_first < AGEING);
+            seconds += 1;
+            let state = if answered == 0 { LaneState::Closed } else { LaneState::More };
+            answer(&mut lanes, state, (answered > 1).then(|| mark(seconds)), at);
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_what_has_waited_longest_leaves_no_mark() {
+    let (mut lanes, mut at) = (one_lane(), Instant::now());
+    while asks_from(&mut lanes, at) != [Begin::LongestWaiting] {
+        answer(&mut lanes, LaneState::More, None, at);
+        at += ONWARD;
+    }
+    answer(&mut lanes, LaneState::More, Some(mark(10)), at);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::First]);
+    // Nor is the lane taken for spent when nothing stands behind that place.
+    while asks_from(&mut lanes, at) != [Begin::LongestWaiting] {
+        answer(&mut lanes, LaneState::More, None, at);
+        at += ONWARD;
+    }
+    answer(&mut lanes, LaneState::Spent, None, at);
+    assert_eq!(asks_from(&mut lanes, at), [Begin::First]);
+}

@@ -1,0 +1,155 @@
+//! Jobs that are to start by some moment or not at all.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use harkara_queue::job::{JobState, Lane, NewJob, Unique};
+use harkara_queue::{Changed, Verdict};
+use harkara_shared::database::query;
+use harkara_shared::id::JobId;
+
+use crate::support::{QUEUE, Stand, doing_nothing, error, handler, job, options, until};
+
+/// Moves the moment by which a job must start into the past.
+async fn pass(stand: &Stand, id: JobId) {
+    query("update queue.parcels set expires_at = now() - interval '1 millisecond' where id * 1024 + lo = $1")
+        .bind(id.as_i64())
+        .execute(&stand.pool())
+        .await
+        .unwrap();
+}
+
+async fn expiring(stand: &Stand, job: NewJob) -> NewJob {
+    NewJob {
+        expires_at: Some(stand.now().await + TimeDelta::hours(1)),
+        ..job
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_started_in_time_is_cancelled_and_never_runs() {
+    let stand = Stand::new().await;
+    let ready = stand.enqueue(expiring(&stand, job()).await).await.id();
+    let later = NewJob {
+        delay: Duration::from_secs(60),
+        ..job()
+    };
+    let scheduled = stand.enqueue(expiring(&stand, later).await).await.id();
+    let (kept, other) = (
+        stand.enqueue(expiring(&stand, job()).await).await.id(),
+        stand.enqueue(job()).await.id(),
+    );
+    for id in [ready, scheduled] {
+        pass(&stand, id).await;
+    }
+    let worker = stand.work(doing_nothing());
+    for id in [ready, scheduled] {
+        let expired = stand.reaches(id, JobState::Cancelled).await;
+        assert_eq!(expired.last_error.unwrap().code, "expired");
+        assert_eq!(expired.attempt, 0);
+        assert!(expired.expires_at.is_some());
+        assert!(expired.finished_at.is_some());
+        assert!(stand.attempts(id).await.is_empty());
+    }
+    for id in [kept, other] {
+        stand.reaches(id, JobState::Succeeded).await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_passes_over_expired_jobs_that_nobody_has_cancelled_yet() {
+    for lane in [
+        Lane::Default,
+        Lane::Named("limited".to_owned()),
+        Lane::Ordered("line".to_owned()),
+    ] {
+        let stand = Stand::new().await;
+        let of_lane = |job| NewJob {
+            lane: lane.clone(),
+            ..job
+        };
+        let first = stand
+            .enqueue(expiring(&stand, of_lane(job())).await)
+            .await
+            .id();
+        let second = stand.enqueue(of_lane(job())).await.id();
+        pass(&stand, first).await;
+        // Whoever would cancel it cannot.
+        let mut dam = stand.pool().begin().await.unwrap();
+        query(
+            "create function refuse() returns trigger language plpgsql as $$ begin
+                 if new.state = 'c' then return null; end if; return new; end $$",
+        )
+        .execute(&mut *dam)
+        .await
+        .unwrap();
+        query("create trigger refuse before update on queue.parcels for each row execute function refuse()")
+            .execute(&mut *dam)
+            .await
+            .unwrap();
+        dam.commit().await.unwrap();
+        let worker = stand.work(handler(async |_| Verdict::done()));
+        stand.reaches(second, JobState::Succeeded).await;
+        assert_eq!(stand.state(first).await, JobState::Ready, "{lane:?}");
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_has_started_does_not_expire() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(expiring(&stand, job()).await).await.id();
+    let worker = stand.work(handler(async |run| match run.job.attempt {
+        1 => Verdict::Retry {
+            error: error("once"),
+            after: Some(Duration::from_millis(200)),
+        },
+        _ => Verdict::done(),
+    }));
+    until("it has failed once", async || {
+        stand.attempts(id).await.len() == 1
+    })
+    .await;
+    pass(&stand, id).await;
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_expired_job_held_is_free_again() {
+    let stand = Stand::new().await;
+    let unique = || NewJob {
+        unique: Some(Unique {
+            key: "one".to_owned(),
+            hold: None,
+        }),
+        lane: Lane::Ordered("line".to_owned()),
+        ..job()
+    };
+    let held = stand.enqueue(expiring(&stand, unique()).await).await.id();
+    assert_eq!(stand.enqueue(unique()).await.id(), held);
+    pass(&stand, held).await;
+    let worker = stand.work_as(options(&[(QUEUE, 1)]), doing_nothing());
+    stand.reaches(held, JobState::Cancelled).await;
+    let next = stand.enqueue(unique()).await.id();
+    assert_ne!(next, held);
+    stand.reaches(next, JobState::Succeeded).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_job_that_is_retried_by_hand_runs() {
+    let stand = Stand::new().await;
+    let id = stand.enqueue(expiring(&stand, job()).await).await.id();
+    pass(&stand, id).await;
+    let worker = stand.work(doing_nothing());
+    stand.reaches(id, JobState::Cancelled).await;
+    let mut tx = stand.tx().await;
+    let changed = stand.engine.retry(&mut tx, id).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(changed, Changed::Now(JobState::Ready));
+    let done = stand.reaches(id, JobState::Succeeded).await;
+    assert_eq!(done.expires_at, None);
+    worker.stop().await;
+}

@@ -1,0 +1,69 @@
+//! What a worker takes of memory, told by its process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use harkara_tests::{Process, Receiver, Reply, Stand, ready, until};
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Payloads of the largest size: together far more than the worker may hold.
+const JOBS: usize = 200;
+
+const BOUND_MIB: u64 = 32;
+
+/// What a process has taken at most, in MiB.
+fn peak_of(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stays_within_its_memory_however_large_the_payloads_are() {
+    let Stand {
+        platform, client, ..
+    } = &Stand::start().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&answered);
+    let receiver = Receiver::start(move |_| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        Reply::status(204)
+    })
+    .await;
+    let body = "x".repeat(255 * 1024);
+    for _ in 0..JOBS / 20 {
+        let jobs: Vec<_> = (0..20)
+            .map(
+                |_| json!({"kind": "http.request", "payload": {"url": receiver.url, "body": body}}),
+            )
+            .collect();
+        client
+            .post("/v1/jobs/batch", &json!({"jobs": jobs}))
+            .await
+            .ok();
+    }
+    let memory = [("HARKARA_WORKER_MEMORY_MIB", BOUND_MIB.to_string())];
+    let idle = {
+        let (worker, address) = platform.worker_with("report=1", &memory);
+        ready(&worker, address).await;
+        peak_of(&worker)
+    };
+    let (worker, _) = platform.worker_with("http=256", &memory);
+    until("all are delivered", PATIENCE, || async {
+        (answered.load(Ordering::Relaxed) >= JOBS).then_some(())
+    })
+    .await;
+    let taken = peak_of(&worker).saturating_sub(idle);
+    eprintln!("idle {idle} MiB, at work {taken} MiB more");
+    assert!(
+        taken <= BOUND_MIB,
+        "{taken} MiB more than the {idle} MiB of an idle one"
+    );
+}
