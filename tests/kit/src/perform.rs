@@ -115,12 +115,10 @@ impl<'a> IntoFuture for Perform<'a> {
         Box::pin(async move {
             let handler = KitHandler::of(self.kit, Some(self.kind));
             let engine = &self.kit.services.engine;
-            let made_up = self.kit.clock.rule(by_hand::perform(
-                engine,
-                handler,
-                self.run,
-                self.cancel,
-            ));
+            let made_up =
+                self.kit
+                    .clock
+                    .rule(by_hand::perform(engine, handler, self.run, self.cancel));
             Performed {
                 kind: self.kind.name,
                 verdict: made_up.await.expect("a run that counts"),
@@ -263,10 +261,14 @@ fn words(verdict: &Verdict) -> String {
     let of = |error: &JobError| format!("`{}` ({})", error.code, error.message);
     match verdict {
         Verdict::Done { result, then } => {
-            let result = result
-                .as_ref()
-                .map_or_else(|| "no result".to_owned(), |result| format!("result {result}"));
-            format!("it is done, with {result} and {} jobs to follow", then.len())
+            let result = result.as_ref().map_or_else(
+                || "no result".to_owned(),
+                |result| format!("result {result}"),
+            );
+            format!(
+                "it is done, with {result} and {} jobs to follow",
+                then.len()
+            )
         }
         Verdict::Retry { error, after: None } => format!("it is retried by {}", of(error)),
         Verdict::Retry {

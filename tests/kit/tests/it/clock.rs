@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use harkara_kit::{Drained, Kit};
 use harkara_queue::job::{Lane, Unique};
 use harkara_queue::settings::{Breaker, Change, LaneChange, LimitChange, Rate, TenantChange};
-use harkara_shared::database::{query_as, query_scalar};
+use harkara_shared::database::{query, query_as, query_scalar};
 
 use crate::odd::{Args, Odd, SECOND, kit, seen};
 
@@ -134,7 +134,11 @@ async fn a_breaker_rests_by_the_clock() {
         .unwrap();
     let failing = to_lane(Args::Fail).await;
     let waiting = to_lane(Args::Succeed).await;
-    assert_eq!(kit.drain("odd").await.ran, [failing], "and the breaker opens");
+    assert_eq!(
+        kit.drain("odd").await.ran,
+        [failing],
+        "and the breaker opens"
+    );
     kit.advance(HOUR - MICROSECOND).await;
     assert_eq!(kit.drain("odd").await, Drained::default());
     kit.advance(MICROSECOND).await;
@@ -166,13 +170,32 @@ async fn a_unique_key_is_held_by_the_clock() {
 #[tokio::test]
 async fn nothing_of_the_database_goes_by_another_clock() {
     let kit = kit().await;
-    let astray: Vec<String> = query_scalar(include_str!("astray.sql"))
-        .fetch_all(&kit.services.pool)
-        .await
-        .unwrap();
+    let astray = async || -> Vec<String> {
+        query_scalar(include_str!("astray.sql"))
+            .fetch_all(&kit.services.pool)
+            .await
+            .unwrap()
+    };
+    let found = astray().await;
     assert!(
-        astray.is_empty(),
-        "set_up_clock.sql does not reach {astray:#?}"
+        found.is_empty(),
+        "set_up_clock.sql does not reach {found:#?}"
+    );
+    for statement in [
+        "alter table queue.lanes alter used_at set default pg_catalog.now()",
+        "create function queue.late() returns int4 language sql set search_path = pg_catalog
+         as 'select 1'",
+        "create view queue.moment as select pg_catalog.now() as now",
+    ] {
+        query(statement).execute(&kit.services.pool).await.unwrap();
+    }
+    assert_eq!(
+        astray().await,
+        [
+            "default of queue.lanes.used_at",
+            "queue.late(): search path",
+            "view queue.moment"
+        ]
     );
 }
 
@@ -181,7 +204,13 @@ fn no_statement_names_a_clock_that_cannot_be_set() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut read = 0;
     for room in [
-        "migrations", "queue/src", "jobs/src", "api/src", "scheduler/src", "worker/src", "shared/src",
+        "migrations",
+        "queue/src",
+        "jobs/src",
+        "api/src",
+        "scheduler/src",
+        "worker/src",
+        "shared/src",
     ] {
         for path in files(&root.join(room)) {
             let text = fs::read_to_string(&path).unwrap().to_lowercase();

@@ -34,7 +34,11 @@ fn the_document_names_every_helper_there_is() {
     let document = read("docs/KINDS.md");
     for source in ["lib", "clock", "drain", "enqueued", "perform", "receiver"] {
         let text = read(&format!("tests/kit/src/{source}.rs"));
-        for part in text.split("pub fn ").chain(text.split("pub async fn ")).skip(1) {
+        for part in text
+            .split("pub fn ")
+            .chain(text.split("pub async fn "))
+            .skip(1)
+        {
             let name: String = part
                 .chars()
                 .take_while(|c| c.is_alphanumeric() || *c == '_')

@@ -83,10 +83,7 @@ async fn jobs_of_one_row_and_of_several_lanes_are_drained_one_at_a_time_and_side
         }
         let mut tx = kit.tx().await;
         let engine = &kit.services.engine;
-        engine
-            .enqueue_all(&mut tx, kit.tenant, jobs)
-            .await
-            .unwrap();
+        engine.enqueue_all(&mut tx, kit.tenant, jobs).await.unwrap();
         tx.commit().await.unwrap();
         let drained = kit.drain("odd").at_once(places).await;
         assert_eq!((drained.succeeded.len(), drained.retried.len()), (40, 20));

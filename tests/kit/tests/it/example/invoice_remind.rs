@@ -73,7 +73,10 @@ impl JobKind for InvoiceRemind {
         match services.egress.send(request).await {
             Ok(answer) if answer.status.is_success() => reminded(args),
             Ok(answer) if answer.status == StatusCode::GONE => Verdict::done(),
-            Ok(answer) => retry("refused", format!("the receiver answered {}", answer.status)),
+            Ok(answer) => retry(
+                "refused",
+                format!("the receiver answered {}", answer.status),
+            ),
             Err(error) if error.is_terminal() => Verdict::Dead {
                 error: JobError::new(error.code(), error.to_string()),
             },

@@ -40,7 +40,10 @@ async fn a_reminder_is_posted_and_followed_by_the_next() {
 async fn a_reminder_waits_for_its_time() {
     let (kit, receiver, mut args) = scene(202).await;
     args.from = kit.now() + WEEK;
-    let told = kit.perform::<InvoiceRemind>(&args).await.snoozed("too_early");
+    let told = kit
+        .perform::<InvoiceRemind>(&args)
+        .await
+        .snoozed("too_early");
     assert_eq!(told.wait, Some(WEEK));
     assert!(receiver.hits().is_empty());
 }
@@ -57,7 +60,9 @@ async fn a_receiver_in_trouble_is_tried_again_and_one_inside_the_network_is_not(
     let (kit, _receiver, mut args) = scene(500).await;
     kit.perform::<InvoiceRemind>(&args).await.retried("refused");
     args.url = "http://169.254.169.254/".to_owned();
-    kit.perform::<InvoiceRemind>(&args).await.dead("egress_refused");
+    kit.perform::<InvoiceRemind>(&args)
+        .await
+        .dead("egress_refused");
 }
 
 #[tokio::test]
