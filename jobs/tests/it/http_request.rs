@@ -16,6 +16,7 @@ async fn every_status_has_its_verdict() {
         (200, "done"),
         (201, "done"),
         (204, "done"),
+        (299, "done"),
         (301, "dead"),
         (302, "dead"),
         (304, "dead"),

@@ -28,6 +28,9 @@ use crate::verdict::{Ending, Verdict, decide};
 /// Lanes that one turn looks at.
 const MOST_LANES: i32 = 10_000;
 
+/// How often a turn asks whether somebody cancelled what it runs.
+const HEARING: Duration = Duration::from_millis(10);
+
 /// A run of a job that stands in no table.
 #[derive(Debug, Clone)]
 pub struct MadeUp {
@@ -206,6 +209,16 @@ impl HandWorker {
         Ok((take.jobs, opens_in))
     }
 
+    /// Tells runs that somebody cancelled them, for as long as it is polled.
+    async fn hear_cancels(&self) {
+        loop {
+            tokio::time::sleep(HEARING).await;
+            if let Ok(pulse) = self.engine.pulse(self.lease).await {
+                self.line.desk.cancel(&pulse.cancelling);
+            }
+        }
+    }
+
     /// Claims at most `places` jobs, runs them side by side and settles them.
     ///
     /// # Errors
@@ -213,7 +226,12 @@ impl HandWorker {
     pub async fn turn(&mut self, places: u32) -> Result<Turn, Error> {
         let (jobs, opens_in) = self.take(places).await?;
         let order: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        self.line.begin(jobs).await;
+        let running = self.line.begin(jobs);
+        tokio::select! {
+            biased;
+            () = running => {}
+            () = self.hear_cancels() => {}
+        }
         let mut endings = Vec::new();
         while let Ok((job, ending)) = self.line.endings.try_recv() {
             let settlement = decide(ending, &job, &mut rand::rng());

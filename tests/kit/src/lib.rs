@@ -48,7 +48,7 @@ use std::time::Duration;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::{JobKind, Kind};
 use harkara_queue::job::{Attempt, Job, NewJob};
-use harkara_queue::{Engine, read};
+use harkara_queue::{Changed, Engine, read};
 use harkara_shared::clock::testing::SetClock;
 use harkara_shared::database::{TenantTx, query};
 use harkara_shared::egress::Egress;
@@ -216,6 +216,18 @@ impl Kit {
             .await
             .expect("an answer")
             .unwrap_or_else(|| panic!("there is no job {id}"))
+    }
+
+    /// Cancels a job, as a person does: one that runs in a drain is told at once.
+    ///
+    /// # Panics
+    /// When the database refuses.
+    pub async fn cancel(&self, id: JobId) -> Changed {
+        let mut tx = self.tx().await;
+        let engine = &self.services.engine;
+        let changed = engine.cancel(&mut tx, id).await.expect("a cancel");
+        tx.commit().await.expect("a commit");
+        changed
     }
 
     fn draft<K: JobKind>(&self, args: impl Serialize) -> NewJob {

@@ -129,3 +129,21 @@ async fn jobs_of_a_worker_that_died_come_back_when_its_lease_is_over() {
         .collect();
     assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
 }
+
+#[tokio::test]
+async fn a_cancel_reaches_a_job_that_waits_and_one_that_runs() {
+    let kit = kit().await;
+    let waits = kit.enqueue::<Odd>(Args::Succeed).delay(SECOND).await;
+    kit.cancel(waits).await;
+    assert_eq!(kit.job(waits).await.state, JobState::Cancelled);
+    let runs = kit.enqueue::<Odd>(Args::Wait).await;
+    let cancelling = async {
+        while kit.job(runs).await.state != JobState::Running {
+            tokio::task::yield_now().await;
+        }
+        kit.cancel(runs).await;
+    };
+    let (drained, ()) = tokio::join!(kit.drain("odd").into_future(), cancelling);
+    assert_eq!(drained.cancelled, [runs]);
+    assert_eq!(kit.job(runs).await.state, JobState::Cancelled);
+}
