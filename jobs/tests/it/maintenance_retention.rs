@@ -93,7 +93,7 @@ async fn events_are_forgotten_with_their_deliveries_after_a_month() {
             "select count(*) from app.delivery_attempts",
         ] {
             let mut tx = kit.tx().await;
-            counts.push(query_scalar(count).fetch_one(&mut **tx).await.unwrap());
+            counts.push(query_scalar(count).fetch_one(&mut *tx).await.unwrap());
         }
         counts
     };

@@ -170,7 +170,7 @@ async fn the_last_attempt_that_fails_ends_the_delivery() {
     let stored: String = harkara_shared::database::query_scalar(
         "select state from app.deliveries where finished_at is not null",
     )
-    .fetch_one(&mut **scene.kit.tx().await)
+    .fetch_one(&mut *scene.kit.tx().await)
     .await
     .unwrap();
     assert_eq!(stored, "failed");
