@@ -155,7 +155,7 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
         let request = scene.requests().await.pop().unwrap();
         assert_eq!(request.started_at, scene.kit.now());
         assert_eq!(request.status_code, Some(status));
-        assert_eq!(request.response_body.is_some(), true);
+        assert!(request.response_body.is_some());
         assert_eq!(request.error.map(|error| error.code), error, "{status}");
     }
 }
