@@ -81,7 +81,9 @@ pub struct Kind {
 }
 
 impl Kind {
-    const fn of<K: JobKind>() -> Self {
+    /// The kind that `K` says it is. The catalogue makes its lines so, and tests of kinds.
+    #[must_use]
+    pub const fn of<K: JobKind>() -> Self {
         Self {
             name: K::KIND,
             queue: K::QUEUE,
@@ -120,6 +122,16 @@ impl Kind {
             tags: Vec::new(),
             trace: Trace::default(),
         }
+    }
+
+    /// Runs one job of this kind.
+    #[must_use]
+    pub fn run(
+        &self,
+        run: Run,
+        services: Arc<Services>,
+    ) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
+        (self.run)(run, services)
     }
 
     /// Everything wrong with a payload of this kind; pointers are relative to the payload.
@@ -194,7 +206,7 @@ impl Catalogue {
 impl Handler for Catalogue {
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
         match find(&run.job.kind) {
-            Some(kind) => (kind.run)(run, Arc::clone(&self.0)),
+            Some(kind) => kind.run(run, Arc::clone(&self.0)),
             // While a release rolls out, an older worker may meet a newer kind: that is no failure.
             None => {
                 let reason = JobError::new(

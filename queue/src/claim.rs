@@ -63,7 +63,7 @@ impl Parcel {
         self.left.fetch_sub(members, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn test() -> Self {
         Self {
             tenant: 1,

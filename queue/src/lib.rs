@@ -35,5 +35,7 @@ pub use engine::{Engine, Error};
 pub use enqueue::{Coalescer, EntryPoint, Receipt};
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
+#[cfg(feature = "testing")]
+pub use run::by_hand;
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
 pub use verdict::{MAX_DEFERRALS, Verdict};

@@ -12,12 +12,11 @@
 mod client;
 mod platform;
 mod process;
-mod receiver;
 
 pub use client::{Answer, Client};
+pub use harkara_kit::{Hit, Receiver, Reply};
 pub use platform::{Platform, Stand, everything, ready};
 pub use process::{Process, binary, free_address};
-pub use receiver::{Hit, Receiver, Reply};
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -332,82 +332,13 @@ fn matches_any(patterns: &[String], status: StatusCode) -> bool {
 mod tests {
     use super::*;
 
-    fn args(text: &str) -> Args {
-        serde_json::from_str(text).unwrap()
-    }
-
-    fn answer(status: u16, headers: &[(&'static str, &str)]) -> EgressResponse {
-        EgressResponse {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
-                .collect(),
-            body: b"body".to_vec(),
-            truncated: false,
-            duration: Duration::from_millis(7),
-        }
-    }
-
-    #[test]
-    fn a_status_decides_whether_the_job_is_done_tried_again_put_off_or_dead() {
-        let args = args(
-            r#"{"url": "https://example.com", "success_status": ["2xx", "304"], "retryable_status": ["409"]}"#,
-        );
-        for (status, wanted) in [
-            (200, "done"),
-            (299, "done"),
-            (304, "done"),
-            (302, "dead"),
-            (400, "dead"),
-            (404, "dead"),
-            (408, "retry"),
-            (409, "retry"),
-            (429, "put off"),
-            (500, "retry"),
-            (503, "retry"),
-        ] {
-            let told = match judge(&args, &answer(status, &[])) {
-                Verdict::Done { .. } => "done",
-                Verdict::Retry { .. } => "retry",
-                Verdict::Dead { .. } => "dead",
-                Verdict::RateLimited { .. } => "put off",
-                Verdict::Snooze { .. } | Verdict::Cancelled => "else",
-            };
-            assert_eq!(told, wanted, "status {status}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_honoured_for_429_and_503_and_only_there() {
-        let args = args(r#"{"url": "https://example.com"}"#);
-        for status in [429, 503] {
-            let verdict = judge(&args, &answer(status, &[("retry-after", "17")]));
-            assert!(
-                matches!(verdict, Verdict::RateLimited { wait, .. } if wait == Duration::from_secs(17)),
-                "{status}: {verdict:?}"
-            );
-        }
-        // A date that is past asks for nothing, and is given a second all the same.
-        let past = [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
-        let verdict = judge(&args, &answer(429, &past));
-        assert!(
-            matches!(verdict, Verdict::RateLimited { wait, .. } if wait == SHORTEST_WAIT),
-            "{verdict:?}"
-        );
-        let verdict = judge(&args, &answer(500, &[("retry-after", "17")]));
-        assert!(
-            matches!(verdict, Verdict::Retry { after: None, .. }),
-            "{verdict:?}"
-        );
-    }
-
     #[test]
     fn every_mistake_of_a_payload_is_pointed_at() {
-        let args = args(
+        let args: Args = serde_json::from_str(
             r#"{"method": "BREW", "url": "not a url", "success_status": [], "retryable_status": ["4xx", "abc"],
                 "headers": {"Host": "x", "ok": "fine", "sp ace": "x", "x-a/b": "x"}}"#,
-        );
+        )
+        .unwrap();
         let mut pointers: Vec<String> = HttpRequest::check(&args)
             .into_iter()
             .map(|fault| fault.pointer)

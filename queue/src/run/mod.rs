@@ -10,6 +10,8 @@
 //! stop. Never: ends because a statement failed, and never waits for the database to stop.
 
 mod backend;
+#[cfg(feature = "testing")]
+pub mod by_hand;
 mod clock;
 mod completer;
 mod desk;

@@ -83,6 +83,35 @@ fn a_room_imports_only_the_rooms_it_may() {
 }
 
 #[test]
+fn nothing_that_is_run_is_built_with_what_is_for_tests() {
+    for room in IMPORTS.iter().map(|(room, _)| *room).chain(["bench"]) {
+        let manifest = manifest(room);
+        for (name, wanted) in manifest["dependencies"].as_table().unwrap() {
+            assert!(
+                !matches!(
+                    name.as_str(),
+                    "harkara-kit" | "harkara-test-database" | "harkara-tests"
+                ),
+                "{room} depends on {name}"
+            );
+            let features = wanted.get("features").and_then(toml::Value::as_array);
+            assert!(
+                features.is_none_or(|on| !on.iter().any(|one| one.as_str() == Some("testing"))),
+                "{room} turns the tests' part of {name} on"
+            );
+        }
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        for (name, on) in features.into_iter().flatten() {
+            assert_eq!(
+                (name.as_str(), on.as_array().map(Vec::len)),
+                ("testing", Some(0)),
+                "a feature of {room}"
+            );
+        }
+    }
+}
+
+#[test]
 fn only_the_queue_names_its_schema_and_apalis() {
     for path in files(&workspace(), ".rs")
         .into_iter()
@@ -106,7 +135,7 @@ fn only_the_queue_names_its_schema_and_apalis() {
 #[test]
 fn every_dependency_is_used_by_its_crate() {
     let rooms = IMPORTS.iter().map(|(room, _)| *room);
-    for room in rooms.chain(["tests", "tests/database", "bench"]) {
+    for room in rooms.chain(["tests", "tests/database", "tests/kit", "bench"]) {
         let directory = workspace().join(room);
         let sources: String = ["src", "tests", "benches"]
             .iter()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 /// One request that arrived.
@@ -16,6 +16,10 @@ use axum::response::{IntoResponse, Response};
 pub struct Hit {
     /// When.
     pub at: Instant,
+    /// Its method.
+    pub method: Method,
+    /// Its path.
+    pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its body.
@@ -29,6 +33,8 @@ pub struct Reply {
     pub status: u16,
     /// Headers.
     pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: String,
     /// How long it takes over it.
     pub after: Duration,
 }
@@ -40,8 +46,23 @@ impl Reply {
         Self {
             status,
             headers: Vec::new(),
+            body: "seen".to_owned(),
             after: Duration::ZERO,
         }
+    }
+
+    /// With this header too.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With this body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
     }
 }
 
@@ -123,6 +144,8 @@ async fn receive(State(shared): State<Shared>, request: Request) -> Response {
         let mut hits = shared.hits.lock().unwrap();
         hits.push(Hit {
             at: Instant::now(),
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
             headers: parts.headers,
             body,
         });
@@ -132,7 +155,7 @@ async fn receive(State(shared): State<Shared>, request: Request) -> Response {
     // A receiver that takes its time: part of the scene, not a wait.
     tokio::time::sleep(reply.after).await;
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, "seen").into_response();
+    let mut response = (status, reply.body).into_response();
     for (name, value) in reply.headers {
         response.headers_mut().insert(name, value.parse().unwrap());
     }

@@ -1,0 +1,2 @@
+-- Where the database's clock stands. One row.
+select at from kit.clock

@@ -1,0 +1,56 @@
+//! docs/KINDS.md shows code that is compiled and run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_code_that_the_document_shows_is_the_example() {
+    let document = read("docs/KINDS.md");
+    let sources = ["invoice_remind.rs", "test.rs"]
+        .map(|name| read(&format!("tests/kit/tests/it/example/{name}")));
+    let mut shown = BTreeSet::new();
+    let mut blocks = 0;
+    for part in document.split("```rust\n").skip(1) {
+        let block = part.split("```").next().unwrap();
+        let place = sources
+            .iter()
+            .position(|source| source.contains(block))
+            .unwrap_or_else(|| panic!("no part of the example:\n{block}"));
+        shown.insert(place);
+        blocks += 1;
+    }
+    assert_eq!(shown.len(), 2, "the kind and its tests are shown");
+    assert!(blocks >= 3);
+}
+
+#[test]
+fn the_document_names_every_helper_there_is() {
+    let document = read("docs/KINDS.md");
+    for source in ["lib", "clock", "drain", "enqueued", "perform", "receiver"] {
+        let text = read(&format!("tests/kit/src/{source}.rs"));
+        for part in text
+            .split("pub fn ")
+            .chain(text.split("pub async fn "))
+            .skip(1)
+        {
+            let name: String = part
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            // The first part is what stands before any function.
+            if part.starts_with("//!") {
+                continue;
+            }
+            assert!(
+                document.contains(&format!("{name}(")) || document.contains(&format!("{name}::<")),
+                "docs/KINDS.md does not name `{name}` of {source}.rs"
+            );
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What waits.
+
+use crate::odd::{Args, Odd, SECOND, kit};
+
+#[tokio::test]
+async fn waiting_jobs_are_listed_with_their_payloads_and_others_are_not() {
+    let kit = kit().await;
+    kit.refute_enqueued::<Odd>().await;
+    let done = kit.enqueue::<Odd>(Args::Succeed).await;
+    assert_eq!(kit.drain("odd").await.succeeded, [done]);
+    let later = kit.enqueue::<Odd>(Args::Snooze(3)).delay(SECOND).await;
+    let now = kit.enqueue::<Odd>(Args::Bury).await;
+    let waiting = kit.enqueued::<Odd>().await;
+    let ids: Vec<_> = waiting.iter().map(|one| one.id).collect();
+    assert_eq!(ids, [later, now]);
+    let first = &waiting[0];
+    assert_eq!(
+        (&first.args, first.queue.as_str(), first.priority, first.due),
+        (&Args::Snooze(3), "odd", 5, kit.now() + SECOND)
+    );
+    let found = kit
+        .assert_enqueued::<Odd>(|args| matches!(args, Args::Bury))
+        .await;
+    assert_eq!(found.id, now);
+}
+
+/// What a task that panics says.
+async fn words(of: impl Future<Output = ()> + Send + 'static) -> String {
+    let error = tokio::spawn(of).await.unwrap_err();
+    *error.into_panic().downcast::<String>().unwrap()
+}
+
+#[tokio::test]
+async fn a_job_that_is_missed_is_asked_for_in_vain_with_a_list_of_those_that_wait() {
+    let kit = std::sync::Arc::new(kit().await);
+    let asking = std::sync::Arc::clone(&kit);
+    let ask = async move {
+        asking
+            .assert_enqueued::<Odd>(|args| *args == Args::Fail)
+            .await;
+    };
+    let said = words(ask).await;
+    assert!(
+        said.ends_with("no such job of test.odd waits, but there is none"),
+        "{said}"
+    );
+    assert!(
+        said.contains("enqueued.rs"),
+        "the caller's line is named: {said}"
+    );
+
+    let id = kit.enqueue::<Odd>(Args::Snooze(3)).delay(SECOND).await;
+    let due = (kit.now() + SECOND).to_rfc3339();
+    let line = format!(
+        "there is one:\n  {id} in `odd`, priority 5, due {due}: {}",
+        r#"{"snooze":3}"#
+    );
+    let asking = std::sync::Arc::clone(&kit);
+    let ask = async move {
+        asking
+            .assert_enqueued::<Odd>(|args| *args == Args::Fail)
+            .await;
+    };
+    let said = words(ask).await;
+    assert!(said.ends_with(&line), "{said}");
+    let asking = std::sync::Arc::clone(&kit);
+    let said = words(async move { asking.refute_enqueued::<Odd>().await }).await;
+    assert!(
+        said.ends_with(&format!("no job of test.odd should wait, but {line}")),
+        "{said}"
+    );
+}

@@ -1,0 +1,116 @@
+//! A kind that does what its payload asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harkara_jobs::Services;
+use harkara_jobs::catalogue::{JobKind, Kind};
+use harkara_jobs::fault::Fault;
+use harkara_kit::Kit;
+use harkara_queue::job::JobError;
+use harkara_queue::{Run, Verdict};
+use harkara_shared::backoff::{Backoff, Jitter};
+use harkara_shared::clock;
+use serde::{Deserialize, Serialize};
+
+pub(crate) struct Odd;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Args {
+    Succeed,
+    /// Says what the clock shows.
+    Look,
+    Fail,
+    FailAtOnce,
+    Bury,
+    Panic,
+    /// Waits for its cancel, or for ever.
+    Wait,
+    Snooze(u64),
+    Limited(u64),
+    /// Followed by jobs with these payloads.
+    Follow(Vec<Args>),
+    /// A payload that the check refuses.
+    Wrong,
+}
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+impl JobKind for Odd {
+    const KIND: &'static str = "test.odd";
+    const QUEUE: &'static str = "odd";
+    const MAX_ATTEMPTS: u16 = 3;
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    type Args = Args;
+
+    fn backoff() -> Backoff {
+        Backoff {
+            jitter: Jitter::None,
+            ..Backoff::default()
+        }
+    }
+
+    fn check(args: &Args) -> Vec<Fault> {
+        match args {
+            Args::Wrong => vec![Fault::new("", "wrong", "must be another")],
+            _ => Vec::new(),
+        }
+    }
+
+    async fn run(args: Args, run: Run, _: Arc<Services>) -> Verdict {
+        let error = |code: &str| JobError::new(code, "on purpose");
+        let done = |result| Verdict::Done {
+            result: Some(result),
+            then: Vec::new(),
+        };
+        match args {
+            Args::Succeed | Args::Wrong => Verdict::done(),
+            Args::Look => done(serde_json::to_value(clock::now()).unwrap()),
+            Args::Fail => Verdict::Retry {
+                error: error("failed"),
+                after: None,
+            },
+            Args::FailAtOnce => Verdict::Retry {
+                error: error("failed"),
+                after: Some(Duration::ZERO),
+            },
+            Args::Bury => Verdict::Dead {
+                error: error("hopeless"),
+            },
+            Args::Panic => panic!("attempt {}", run.job.attempt),
+            Args::Wait => {
+                run.cancel.cancelled().await;
+                std::future::pending().await
+            }
+            Args::Snooze(seconds) => Verdict::Snooze {
+                wait: SECOND * u32::try_from(seconds).unwrap(),
+                reason: error("early"),
+            },
+            Args::Limited(seconds) => Verdict::RateLimited {
+                wait: SECOND * u32::try_from(seconds).unwrap(),
+                reason: error("busy"),
+            },
+            Args::Follow(payloads) => Verdict::Done {
+                result: None,
+                then: payloads
+                    .iter()
+                    .map(|args| {
+                        let payload = serde_json::value::to_raw_value(args).unwrap();
+                        Kind::of::<Self>().job(payload)
+                    })
+                    .collect(),
+            },
+        }
+    }
+}
+
+pub(crate) async fn kit() -> Kit {
+    Kit::start_with(&[Kind::of::<Odd>()]).await
+}
+
+/// The moment that a job made by [`Args::Look`] saw.
+pub(crate) fn seen(result: Option<serde_json::Value>) -> DateTime<Utc> {
+    serde_json::from_value(result.unwrap()).unwrap()
+}
