@@ -27,6 +27,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod workers;
 
 pub use claim::Claimed;
 pub use control::Changed;
@@ -36,3 +37,4 @@ pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
 pub use verdict::{MAX_DEFERRALS, Verdict};
+pub use workers::WorkerSeen;
