@@ -32,7 +32,11 @@ impl Stand {
     /// The reasons' codes.
     pub(super) async fn codes(&self, id: JobId) -> Vec<ReasonCode> {
         let explanation = self.explain(id).await;
-        explanation.reasons.iter().map(|reason| reason.code).collect()
+        explanation
+            .reasons
+            .iter()
+            .map(|reason| reason.code)
+            .collect()
     }
 
     /// The reason of this code, which must be there once.
@@ -77,7 +81,10 @@ pub(super) fn is_sound(explanation: &Explanation) {
         JobState::Running => assert_eq!(codes, [ReasonCode::Running], "{explanation:?}"),
         state if state.is_final() => assert_eq!(codes, [ReasonCode::Finished], "{explanation:?}"),
         state => {
-            assert!(!has(ReasonCode::Running) && !has(ReasonCode::Finished), "{explanation:?}");
+            assert!(
+                !has(ReasonCode::Running) && !has(ReasonCode::Finished),
+                "{explanation:?}"
+            );
             let waits = state == JobState::Scheduled;
             assert_eq!(has(ReasonCode::Scheduled), waits, "{explanation:?}");
         }
@@ -85,8 +92,14 @@ pub(super) fn is_sound(explanation: &Explanation) {
     let is_next = explanation.state == JobState::Ready && codes == [ReasonCode::Behind];
     assert_eq!(explanation.runnable, is_next, "{explanation:?}");
     for reason in &explanation.reasons {
-        assert!(!reason.detail.is_empty() && !reason.detail.contains('\n'), "{reason:?}");
-        assert!(reason.since.zip(reason.until).is_none_or(|(a, b)| a <= b), "{reason:?}");
+        assert!(
+            !reason.detail.is_empty() && !reason.detail.contains('\n'),
+            "{reason:?}"
+        );
+        assert!(
+            reason.since.zip(reason.until).is_none_or(|(a, b)| a <= b),
+            "{reason:?}"
+        );
     }
 }
 

@@ -22,33 +22,56 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
     stand.reaches(ids[2], JobState::Running).await;
     let single = stand.enqueue(numbered(3)).await.id();
     stand.reaches(single, JobState::Running).await;
-    let seen = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
     assert_eq!(seen.len(), 1);
     let one = &seen[0];
-    assert_eq!((one.id, one.host.as_deref(), &*one.version), (id, Some("test"), "0"));
+    assert_eq!(
+        (one.id, one.host.as_deref(), &*one.version),
+        (id, Some("test"), "0")
+    );
     assert!(one.started_at >= before && one.last_seen_at >= one.started_at);
     let queues = [(QUEUE.to_owned(), 8), ("other".to_owned(), 3)];
     assert_eq!(one.queues, queues.into());
     assert_eq!(one.running, 4);
     leave.add_permits(2);
     until("two have ended", async || {
-        let seen = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+        let seen = stand
+            .engine
+            .workers(QueueView::All, None, 10)
+            .await
+            .unwrap();
         seen[0].running == 2
     })
     .await;
     leave.add_permits(2);
     worker.stop().await;
-    let seen = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
     assert_eq!(seen, []);
     // One that died is gone when its lease has ended.
     let worker = stand.work(doing_nothing());
     until("it is there", async || {
-        let seen = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+        let seen = stand
+            .engine
+            .workers(QueueView::All, None, 10)
+            .await
+            .unwrap();
         seen.len() == 1
     })
     .await;
     die(&stand, worker).await;
-    let seen = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
     assert_eq!(seen, []);
 }
 
@@ -72,13 +95,20 @@ async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs(
     let secret = stand.work_as(secret, on_leave(&leave));
     stand.reaches(own[1], JobState::Running).await;
     until("all run", async || stand.jobs("r").await == 6).await;
-    let all = stand.engine.workers(QueueView::All, None, 10).await.unwrap();
+    let all = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all.iter().map(|one| one.running).sum::<u64>(), 6);
     let view = QueueView::Of(stand.tenant, &["http"]);
     let seen = stand.engine.workers(view, None, 10).await.unwrap();
     assert_eq!(seen.len(), 1);
-    assert_eq!((seen[0].id, &seen[0].host, seen[0].running), (ids.0, &None, 2));
+    assert_eq!(
+        (seen[0].id, &seen[0].host, seen[0].running),
+        (ids.0, &None, 2)
+    );
     let queues: Vec<&str> = seen[0].queues.keys().map(String::as_str).collect();
     assert_eq!(queues, [QUEUE, "http"]);
     // One that the engine has never met sees what everybody may know.

@@ -4,8 +4,8 @@
 
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, WorkerId};
-use serde::{Deserialize, Deserializer};
 use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::job::JobState;
 

@@ -141,7 +141,10 @@ impl Facts {
                     "rate_limited" => {
                         format!("the other side asked it to wait{with}, which cost no attempt")
                     }
-                    _ => format!("it waits out the backoff after {} failed{with}", self.attempt_of()),
+                    _ => format!(
+                        "it waits out the backoff after {} failed{with}",
+                        self.attempt_of()
+                    ),
                 }
             }
         };
@@ -257,7 +260,10 @@ impl Facts {
                 Some(running) => format!("{running} of {most} run now"),
                 None => format!("all {most} of all tenants run now"),
             };
-            let detail = format!("{} on running jobs is used up: {now}", self.limit_name(gate));
+            let detail = format!(
+                "{} on running jobs is used up: {now}",
+                self.limit_name(gate)
+            );
             reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
         }
     }
@@ -309,7 +315,10 @@ impl Facts {
 
     fn lane_name(&self) -> String {
         match self.lane.key.as_str() {
-            "" => format!("the lane of jobs without a key in the queue `{}`", self.queue),
+            "" => format!(
+                "the lane of jobs without a key in the queue `{}`",
+                self.queue
+            ),
             key => format!("the lane `{key}`"),
         }
     }
@@ -320,7 +329,10 @@ impl Facts {
             (GateOf::Tenant, _) => "the tenant's own limit".to_owned(),
             (GateOf::Lane, _) => format!("the limit of {}", self.lane_name()),
             (GateOf::Key, key) => {
-                format!("the tenant's limit `{}`", key.as_deref().unwrap_or_default())
+                format!(
+                    "the tenant's limit `{}`",
+                    key.as_deref().unwrap_or_default()
+                )
             }
         }
     }

@@ -121,7 +121,10 @@ async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_i
                 assert_eq!(i64::from(ahead.unwrap_or(0)), before, "{whole}");
             }
             // Only one of the lanes has a limit.
-            let full = explanation.reasons.iter().any(|one| one.detail.contains("2 of 2 run"));
+            let full = explanation
+                .reasons
+                .iter()
+                .any(|one| one.detail.contains("2 of 2 run"));
             assert_eq!(has(ReasonCode::ConcurrencyLimit), full, "{whole}");
             assert!(!full || running == 2, "{whole}");
         }

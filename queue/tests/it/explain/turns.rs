@@ -49,7 +49,10 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
                 ids[1],
                 "it waits out the backoff after attempt 1 of 3 failed (`http_500`)",
             ),
-            (ids[2], "its last run put it off (`early`), which cost no attempt"),
+            (
+                ids[2],
+                "its last run put it off (`early`), which cost no attempt",
+            ),
         ] {
             assert_eq!(stand.codes(id).await, [ReasonCode::Scheduled]);
             let reason = stand.reason(id, ReasonCode::Scheduled).await;
@@ -113,9 +116,7 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
         let held = stand.lay(packed, (0..2).map(numbered).collect()).await;
         let worker = stand.work_as(options(&[(QUEUE, 1)]), on_leave(&leave));
         stand.reaches(held[0], JobState::Running).await;
-        let ids = stand
-            .lay(packed, (2..8).map(numbered).collect())
-            .await;
+        let ids = stand.lay(packed, (2..8).map(numbered).collect()).await;
         let urgent = stand
             .enqueue(NewJob {
                 priority: 0,
@@ -131,7 +132,11 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
         let ready = stand.state(held[1]).await == JobState::Ready;
         assert_eq!(reason.ahead, Some(4 + u32::from(ready)));
         assert_eq!(reason.since, Some(stand.job(ids[3]).await.run_at));
-        assert!(reason.detail.contains("jobs of its lane go first; 1 other lane"));
+        assert!(
+            reason
+                .detail
+                .contains("jobs of its lane go first; 1 other lane")
+        );
         let first = stand.reason(urgent, ReasonCode::Behind).await;
         assert_eq!(first.ahead, Some(0));
         assert!(first.detail.contains("the first in its lane"));
@@ -149,9 +154,7 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
 #[tokio::test]
 async fn of_a_long_line_only_the_beginning_is_counted() {
     let stand = Stand::new().await;
-    let ids = stand
-        .lay(true, (0..10_600).map(numbered).collect())
-        .await;
+    let ids = stand.lay(true, (0..10_600).map(numbered).collect()).await;
     for (place, ahead, words) in [
         (9_999, 9_999, "9999 jobs of its lane go first"),
         (10_599, 10_000, "at least 10000 jobs of its lane go first"),
@@ -178,7 +181,11 @@ async fn the_line_is_counted_by_members_wherever_they_stand() {
         .put(&[
             row(10, 0, 0, 4, "a", when(json!({"gone": [2]}))),
             row(10, 5, 4, 3, "a", when(json!({}))),
-            left(at(10, 1), "a", when(json!({"run_at": due + TimeDelta::seconds(9)}))),
+            left(
+                at(10, 1),
+                "a",
+                when(json!({"run_at": due + TimeDelta::seconds(9)})),
+            ),
             row(20, 0, 0, 1, "a", when(json!({"lost": true, "attempt": 1}))),
             row(21, 0, 0, 1, "a", when(json!({"lost": true, "attempt": 1}))),
         ])
@@ -222,7 +229,10 @@ async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
         );
         stand.reaches(ids[2], JobState::Running).await;
         let reason = stand.reason(ids[2], ReasonCode::Running).await;
-        assert_eq!(reason.detail, format!("worker {id} runs it, in attempt 1 of 3"));
+        assert_eq!(
+            reason.detail,
+            format!("worker {id} runs it, in attempt 1 of 3")
+        );
         assert_eq!(reason.since, stand.job(ids[2]).await.started_at);
         assert_eq!(reason.until, None);
         // A member that has ended is finished, while the others run.
@@ -243,7 +253,10 @@ async fn a_running_job_that_somebody_cancelled_says_so() {
         .put(&[row(10, 0, 0, 3, "r", json!({"cancelling": [2]}))])
         .await;
     let told = stand.reason(job_id(at(10, 1)), ReasonCode::Running).await;
-    assert!(told.detail.starts_with("it was cancelled, and worker wrk_"), "{told:?}");
+    assert!(
+        told.detail.starts_with("it was cancelled, and worker wrk_"),
+        "{told:?}"
+    );
     let other = stand.reason(job_id(at(10, 0)), ReasonCode::Running).await;
     assert!(other.detail.starts_with("worker wrk_"), "{other:?}");
 }
@@ -264,7 +277,11 @@ async fn a_job_that_has_ended_tells_how() {
             _ => Verdict::done(),
         }));
         for (id, state, words) in [
-            (ids[0], JobState::Succeeded, "it succeeded in attempt 1 of 3"),
+            (
+                ids[0],
+                JobState::Succeeded,
+                "it succeeded in attempt 1 of 3",
+            ),
             (
                 ids[1],
                 JobState::Dead,
@@ -275,7 +292,11 @@ async fn a_job_that_has_ended_tells_how() {
                 JobState::Dead,
                 "it is dead: attempt 1 of 3 ended with `gone`",
             ),
-            (ids[3], JobState::Cancelled, "it was cancelled before it ran"),
+            (
+                ids[3],
+                JobState::Cancelled,
+                "it was cancelled before it ran",
+            ),
         ] {
             let job = stand.reaches(id, state).await;
             let reason = stand.reason(id, ReasonCode::Finished).await;

@@ -95,12 +95,23 @@ async fn a_paused_tenant_is_told_with_the_time_since_when() {
             weight: Change::Set(2),
             ..Default::default()
         };
-        stand.engine.set_tenant(stand.tenant, &weight).await.unwrap();
+        stand
+            .engine
+            .set_tenant(stand.tenant, &weight)
+            .await
+            .unwrap();
         let again = stand.reason(ids[2], ReasonCode::TenantPaused).await;
         assert_eq!(again.since, reason.since);
-        stand.engine.pause_tenant(stand.tenant, false).await.unwrap();
+        stand
+            .engine
+            .pause_tenant(stand.tenant, false)
+            .await
+            .unwrap();
         stand.reaches(ids[2], JobState::Succeeded).await;
-        assert_eq!(stand.moment("select paused_at from queue.tenants").await, None);
+        assert_eq!(
+            stand.moment("select paused_at from queue.tenants").await,
+            None
+        );
         worker.stop().await;
     }
 }
@@ -201,8 +212,12 @@ async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
             assert!(!explanation.runnable);
             let reason = stand.reason(ids[3], ReasonCode::RateLimited).await;
             assert!(reason.detail.contains(words), "{reason:?}");
-            assert!(reason.detail.contains("4 starts in 1h, 2 at once"), "{reason:?}");
-            let opens = "select rate_tat - rate_every from queue.gates where rate_count is not null";
+            assert!(
+                reason.detail.contains("4 starts in 1h, 2 at once"),
+                "{reason:?}"
+            );
+            let opens =
+                "select rate_tat - rate_every from queue.gates where rate_count is not null";
             let off = stand.moment(opens).await.unwrap() - reason.until.unwrap();
             assert!(off.abs() < TimeDelta::milliseconds(1), "{off}");
             let behind = stand.reason(ids[3], ReasonCode::Behind).await;
@@ -221,9 +236,17 @@ async fn the_tightest_limit_comes_first_and_costs_count() {
         .lay(true, (0..3).map(|n| limited("crm", 3, n)).collect())
         .await;
     let change = of_tenant(rate(60, 1));
-    stand.engine.set_tenant(stand.tenant, &change).await.unwrap();
+    stand
+        .engine
+        .set_tenant(stand.tenant, &change)
+        .await
+        .unwrap();
     let change = of_key("crm", rate(60, 3));
-    stand.engine.set_tenant(stand.tenant, &change).await.unwrap();
+    stand
+        .engine
+        .set_tenant(stand.tenant, &change)
+        .await
+        .unwrap();
     let worker = stand.work(doing_nothing());
     stand.reaches(ids[0], JobState::Succeeded).await;
     let explanation = stand.explain(ids[1]).await;
@@ -267,12 +290,19 @@ async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens()
         let reason = stand.reason(ids[1], ReasonCode::RateLimited).await;
         let parked = "select parked_until from queue.lanes where key = 'a'";
         assert_eq!(reason.until, stand.moment(parked).await);
-        assert!(reason.detail.contains("the other side asked the lane `a` to rest"));
+        assert!(
+            reason
+                .detail
+                .contains("the other side asked the lane `a` to rest")
+        );
         let since = "select parked_at from queue.lanes where key = 'a'";
         assert_eq!(reason.since, stand.moment(since).await);
         // The job that was told so waits by itself, and its lane with it no longer than it does.
         let own = stand.reason(first, ReasonCode::Scheduled).await;
-        assert!(own.detail.contains("asked it to wait (`too_many`)"), "{own:?}");
+        assert!(
+            own.detail.contains("asked it to wait (`too_many`)"),
+            "{own:?}"
+        );
         assert!(own.detail.contains("no attempt") && own.since.is_some());
         worker.stop().await;
     }
@@ -345,7 +375,11 @@ async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
         let first = ids[0].to_string();
         // None has begun: the first is first in line.
         let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
-        assert!(reason.detail.contains(&format!("{first} is ready, and first in line")));
+        assert!(
+            reason
+                .detail
+                .contains(&format!("{first} is ready, and first in line"))
+        );
         assert_eq!(reason.ahead, Some(2));
         assert_eq!(stand.codes(ids[0]).await, [ReasonCode::NoWorker]);
         assert_eq!(
@@ -357,7 +391,11 @@ async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
         let worker = stand.work(on_leave(&leave));
         stand.reaches(ids[0], JobState::Running).await;
         let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
-        assert!(reason.detail.contains(&format!("`a` runs one job after another, and {first} runs")));
+        assert!(
+            reason
+                .detail
+                .contains(&format!("`a` runs one job after another, and {first} runs"))
+        );
         assert_eq!(reason.ahead, Some(2));
         assert_eq!(stand.codes(ids[1]).await, [ReasonCode::OrderingHead]);
         assert_eq!(
@@ -432,7 +470,11 @@ async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
         assert!(reason.until.unwrap() > stand.now().await + TimeDelta::minutes(59));
         let since = "select parked_at from queue.lanes where key = 'a'";
         assert_eq!(reason.since, stand.moment(since).await);
-        assert!(reason.detail.contains("the breaker of the lane `a` is open after"));
+        assert!(
+            reason
+                .detail
+                .contains("the breaker of the lane `a` is open after")
+        );
         worker.stop().await;
 
         // Nobody is there to try: the first in line may go, the others not yet.
