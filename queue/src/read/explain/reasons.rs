@@ -340,7 +340,7 @@ impl Facts {
 
 impl Gate {
     /// How long until it lets one such job through by itself; `None` when it does now.
-    fn wait(&self) -> Option<TimeDelta> {
+    pub(super) fn wait(&self) -> Option<TimeDelta> {
         let every = self.every_us?;
         // As queue.take has it: a start that costs more than a burst goes when the gate has been idle.
         let cost = every.saturating_mul(i64::from(self.cost));

@@ -11,6 +11,7 @@ use harkara_shared::database::{query, query_as};
 use harkara_shared::id::JobId;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
+use tokio::sync::Semaphore;
 
 use super::{is_sound, max_running, of_lane};
 use crate::fleet::{Fleet, is_at_rest, named, ordered};
@@ -42,12 +43,14 @@ const TOLD: &str = "select
     join queue.parcels p on p.tenant = f.tenant and p.id = f.id and p.part = f.part
     join queue.lanes l on l.id = p.lane";
 
-fn stumbling() -> Arc<dyn Handler> {
-    handler(|_| {
-        let sort = rand::rng().random_range(0..12);
+/// Ends in some way, when it is given leave.
+fn stumbling(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
+    let leave = Arc::clone(leave);
+    handler(move |_| {
+        let leave = Arc::clone(&leave);
         async move {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            match sort {
+            leave.acquire().await.unwrap().forget();
+            match rand::rng().random_range(0..12) {
                 0 => failed("down"),
                 1 => Verdict::Snooze {
                     wait: Duration::from_millis(5),
@@ -77,11 +80,14 @@ async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_i
         .set_lane(stand.tenant, QUEUE, &two, &change)
         .await
         .unwrap();
-    let fleet = Fleet::start(&stand, 2, 4, &stumbling());
+    // Jobs end no faster than they are explained.
+    let leave = Arc::new(Semaphore::new(0));
+    let fleet = Fleet::start(&stand, 2, 4, &stumbling(&leave));
     let mut seen: Vec<JobState> = Vec::new();
     let mut told = 0;
     while stand.jobs("sar").await > 0 {
         for _ in 0..20 {
+            leave.add_permits(rand::rng().random_range(0..4));
             let id = *ids.choose(&mut rand::rng()).unwrap();
             let mut connection = stand.pool().acquire().await.unwrap();
             for sql in [
@@ -128,7 +134,6 @@ async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_i
             assert_eq!(has(ReasonCode::ConcurrencyLimit), full, "{whole}");
             assert!(!full || running == 2, "{whole}");
         }
-        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..3))).await;
     }
     fleet.stop().await;
     assert!(told > 100, "{told}");
