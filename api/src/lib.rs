@@ -23,6 +23,6 @@ mod server;
 mod state;
 mod time;
 
-pub use routes::router;
+pub use routes::{router, shown};
 pub use server::{NEEDED, run, serve};
 pub use state::ApiState;

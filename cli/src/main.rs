@@ -30,6 +30,12 @@ enum Command {
     /// Tenants
     #[command(subcommand)]
     Tenant(hand::TenantCommand),
+    /// Jobs
+    #[command(subcommand)]
+    Job(hand::JobCommand),
+    /// Workers
+    #[command(subcommand)]
+    Worker(hand::WorkerCommand),
     /// Queues
     #[command(subcommand)]
     Queue(hand::QueueCommand),
@@ -86,6 +92,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Up(args)) => up::run(args, settings).await,
         Some(Command::Migrate(place)) => hand::migrate(&place, &settings).await,
         Some(Command::Tenant(command)) => hand::tenant(command, &settings).await,
+        Some(Command::Job(command)) => hand::job(command, &settings).await,
+        Some(Command::Worker(command)) => hand::worker(command, &settings).await,
         Some(Command::Queue(command)) => hand::queue(command, &settings).await,
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,

@@ -1,13 +1,19 @@
 //! Room: what people do to single jobs.
 //! Takes: a tenant's transaction and a job id. Gives: the change, or why it cannot be made.
-//! Never: reaches a job of another tenant: row-level security hides it.
+//! Never: reaches a job of another tenant: row-level security hides it. For tools that are given a job's id
+//! alone, it tells whose the job is.
 
-use harkara_shared::database::{query, query_as};
-use harkara_shared::id::JobId;
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::id::{JobId, TenantId};
 use sqlx::PgConnection;
 
 use crate::engine::{Engine, Error};
+use crate::ids::parcel_of;
 use crate::job::JobState;
+use crate::read;
+
+/// Parcels among which jobs are merged: see `queue.find`.
+const BLOCK: i64 = 1024;
 
 /// How often a job that moves from row to row is looked for. Each move is a step of its life, made
 /// between a look and the lock that follows: two in a row are rare.
@@ -27,6 +33,27 @@ pub enum Changed {
 }
 
 impl Engine {
+    /// Whose job this is: for those who look after all tenants.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn tenant_of(&self, job: JobId) -> Result<Option<TenantId>, Error> {
+        let parcel = parcel_of(job);
+        let block = parcel / BLOCK * BLOCK;
+        let tenants: Vec<TenantId> = query_scalar(include_str!("sql/whose_job.sql"))
+            .bind(block)
+            .bind(parcel)
+            .fetch_all(self.pool())
+            .await?;
+        for tenant in tenants {
+            let mut tx = TenantTx::begin(self.pool(), tenant).await?;
+            if read::job(&mut tx, job).await?.is_some() {
+                return Ok(Some(tenant));
+            }
+        }
+        Ok(None)
+    }
+
     /// Cancels a job: at once when it waits, through its worker when it runs, not at all when it
     /// has finished.
     ///

@@ -28,6 +28,7 @@ mod testing;
 mod tests;
 mod times;
 mod verdict;
+mod workers;
 
 pub use claim::Claimed;
 pub use control::Changed;
@@ -39,3 +40,4 @@ pub use maintenance::{Removed, Rescued, Retention};
 pub use run::by_hand;
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
 pub use verdict::{MAX_DEFERRALS, Verdict};
+pub use workers::WorkerSeen;

@@ -1,10 +1,11 @@
 //! Room: routes of jobs.
-//! Takes: a caller's request. Gives: jobs enqueued, shown, listed, cancelled and retried, each in
-//! one transaction of the caller's tenant.
+//! Takes: a caller's request. Gives: jobs enqueued, shown, explained, listed, cancelled and retried,
+//! each in one transaction of the caller's tenant.
 //! Never: writes a job's state itself.
 
-mod answer;
+pub(super) mod answer;
 pub(super) mod batch;
+pub(super) mod explain;
 mod request;
 
 use axum::Json;

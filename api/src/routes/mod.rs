@@ -8,8 +8,10 @@ mod jobs;
 mod limits;
 mod page;
 mod queues;
+pub mod shown;
 mod tenants;
 mod webhooks;
+mod workers;
 
 use std::time::Duration;
 
@@ -66,6 +68,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(jobs::batch::create_batch))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::attempts))
+        .routes(routes!(jobs::explain::explain))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
         .routes(routes!(queues::list))
@@ -74,6 +77,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(queues::resume))
         .routes(routes!(queues::lanes::list, queues::lanes::change_default))
         .routes(routes!(queues::lanes::change))
+        .routes(routes!(workers::list))
         .routes(routes!(tenants::limits, tenants::change_limits))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))

@@ -86,10 +86,10 @@ pub(super) struct PageQuery {
     /// How many items a page holds.
     #[serde(default, skip_serializing)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
+    pub(super) limit: Limit,
     /// `next_cursor` of the page before.
     #[serde(skip_serializing)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 /// List queues
@@ -241,7 +241,7 @@ async fn shown(state: &ApiState, name: &str) -> Result<Json<QueueAnswer>, Proble
 }
 
 /// The queues of kinds that any tenant may enqueue.
-fn known() -> Vec<&'static str> {
+pub(super) fn known() -> Vec<&'static str> {
     KINDS
         .iter()
         .filter(|kind| !kind.platform_only)
@@ -249,7 +249,7 @@ fn known() -> Vec<&'static str> {
         .collect()
 }
 
-fn view<'a>(caller: &Caller, known: &'a [&'a str]) -> QueueView<'a> {
+pub(super) fn view<'a>(caller: &Caller, known: &'a [&'a str]) -> QueueView<'a> {
     if caller.is_platform || caller.administers() {
         QueueView::All
     } else {

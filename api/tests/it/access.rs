@@ -16,15 +16,17 @@ use crate::jobs::a_job;
 use crate::platform::{Client, Platform};
 
 /// Every route with a scope, with an id that is well formed.
-const ROUTES: [(&str, &str, &str); 28] = [
+const ROUTES: [(&str, &str, &str); 30] = [
     ("GET", "/v1/jobs", "jobs:read"),
     ("POST", "/v1/jobs", "jobs:write"),
     ("POST", "/v1/jobs/batch", "jobs:write"),
     ("GET", "/v1/jobs/job_0000000000500", "jobs:read"),
     ("GET", "/v1/jobs/job_0000000000500/attempts", "jobs:read"),
+    ("GET", "/v1/jobs/job_0000000000500/explain", "jobs:read"),
     ("POST", "/v1/jobs/job_0000000000500/cancel", "jobs:write"),
     ("POST", "/v1/jobs/job_0000000000500/retry", "jobs:write"),
     ("GET", "/v1/queues", "jobs:read"),
+    ("GET", "/v1/workers", "jobs:read"),
     ("PUT", "/v1/queues/none", "queues:manage"),
     ("POST", "/v1/queues/none/pause", "queues:manage"),
     ("POST", "/v1/queues/none/resume", "queues:manage"),

@@ -11,6 +11,7 @@ mod access;
 mod bad_input;
 mod batch;
 mod document;
+mod explain;
 mod framework;
 mod jobs;
 mod lists;

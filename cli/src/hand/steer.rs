@@ -123,7 +123,7 @@ pub(crate) enum LimitCommand {
 pub(crate) struct How {
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -279,7 +279,7 @@ pub(super) async fn pause_tenant(
     show_tenant(&engine, &tenant, &how).await
 }
 
-fn engine(how: &How, settings: &Settings) -> anyhow::Result<Engine> {
+pub(super) fn engine(how: &How, settings: &Settings) -> anyhow::Result<Engine> {
     Ok(Engine::new(pool(&how.place, settings)?, settings.notify))
 }
 

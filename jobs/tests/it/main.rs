@@ -1,9 +1,6 @@
 //! The kinds, run by the kit against real receivers and a real database.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should stop"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod http_request;
 mod maintenance_retention;

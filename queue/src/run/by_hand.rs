@@ -15,18 +15,21 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
-use super::desk::Desk;
+use super::desk::{self, Desk};
 use super::layer::{RunLayer, RunService};
 use super::{Handler, HandlerService, Run, WorkerOptions};
-use crate::claim::{Claimed, LaneState, Parcel, Portion, Room, Stretch};
+use crate::claim::{Begin, Claimed, LaneState, Parcel, Portion, Room, Stretch};
 use crate::engine::{Engine, Error};
 use crate::envelope::Envelope;
 use crate::job::{AttemptOutcome, JobError, NewJob};
 use crate::lease::WorkerInfo;
-use crate::verdict::{Ending, Verdict, decide};
+use crate::verdict::{Ending, Settlement, Verdict, decide};
 
 /// Lanes that one turn looks at.
 const MOST_LANES: i32 = 10_000;
+
+/// Bytes of bodies that one turn claims.
+const MOST_BYTES: u32 = 1 << 30;
 
 /// How often a turn asks whether somebody cancelled what it runs.
 const HEARING: Duration = Duration::from_millis(10);
@@ -88,8 +91,11 @@ pub async fn perform(
         () = running => {}
     }
     match line.endings.try_recv() {
-        Ok((_, Ending::Verdict(verdict))) => Some(verdict),
-        Ok((_, Ending::PutBack)) | Err(_) => None,
+        Ok(desk::Ended {
+            ending: Ending::Verdict(verdict),
+            ..
+        }) => Some(verdict),
+        Ok(_) | Err(_) => None,
     }
 }
 
@@ -186,12 +192,13 @@ impl HandWorker {
                 lane: sight.lane,
                 share,
                 depth: share,
-                from: None,
+                from: Begin::First,
             })
             .collect();
         let room = Room {
             places,
             ahead: 0,
+            bytes: MOST_BYTES,
             lost: true,
         };
         let take = self
@@ -233,8 +240,11 @@ impl HandWorker {
             () = self.hear_cancels() => {}
         }
         let mut endings = Vec::new();
-        while let Ok((job, ending)) = self.line.endings.try_recv() {
-            let settlement = decide(ending, &job, &mut rand::rng());
+        while let Ok(desk::Ended { job, ending, took }) = self.line.endings.try_recv() {
+            let settlement = Settlement {
+                took,
+                ..decide(ending, &job, &mut rand::rng())
+            };
             endings.push((job, settlement));
         }
         endings.sort_by_key(|(job, _)| order.iter().position(|id| *id == job.id));
@@ -274,7 +284,7 @@ impl HandWorker {
 struct Line {
     desk: Arc<Desk>,
     service: RunService<HandlerService>,
-    endings: mpsc::UnboundedReceiver<(Claimed, Ending)>,
+    endings: mpsc::UnboundedReceiver<desk::Ended>,
 }
 
 impl std::fmt::Debug for Line {
@@ -299,6 +309,7 @@ impl Line {
             }],
             lease: Duration::ZERO,
             drain: Duration::ZERO,
+            memory: u64::MAX,
             listen_url: None,
         };
         let (desk, ends) = Desk::new(engine.clone(), &options, Duration::ZERO);

@@ -16,7 +16,7 @@ known as materialized (
 ),
 -- What is set for a lane holds for all its rows, also for those to come.
 sibling as materialized (
-    select l.weight, l.paused, l.gate, l.breaker_after, l.breaker_rest
+    select l.weight, l.paused, l.paused_at, l.gate, l.breaker_after, l.breaker_rest
     from queue.lanes l
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
     order by l.id
@@ -24,12 +24,12 @@ sibling as materialized (
 ),
 made as (
     insert into queue.lanes (
-        queue, tenant, key, strict, limits, named, costs, weight, paused, gate, breaker_after,
-        breaker_rest
+        queue, tenant, key, strict, limits, named, costs, weight, paused, paused_at, gate,
+        breaker_after, breaker_rest
     )
     select
         $1::int4, $2::int4, $3::text, $4::bool, $5::text, n.ids, n.costs, coalesce(s.weight, 1),
-        coalesce(s.paused, false), s.gate, s.breaker_after, s.breaker_rest
+        coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after, s.breaker_rest
     from named n left join sibling s on true
     where not exists (select from known)
     on conflict (queue, tenant, key, strict, limits) do update set used_at = now()

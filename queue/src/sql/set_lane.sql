@@ -10,6 +10,7 @@ with locked as materialized (
 update queue.lanes l
 set weight = coalesce($5::int2, l.weight),
     paused = coalesce($6::bool, l.paused),
+    paused_at = case when coalesce($6::bool, l.paused) then coalesce(l.paused_at, now()) end,
     parked_until = case
         when $7::bool or $8::bool and $9::int4 is null and l.breaker <> 'c' then null
         else l.parked_until

@@ -221,7 +221,7 @@ pub(crate) fn options(queues: &[(&str, u32)]) -> WorkerOptions {
             host: "test".to_owned(),
             pid: std::process::id(),
             version: "0".to_owned(),
-            queues: serde_json::json!({}),
+            queues: queues.iter().copied().collect(),
         },
         queues: queues
             .iter()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database with the queue `http` and the tenant `acme`, which has the smallest contract.
-async fn stand() -> TestDatabase {
+pub(crate) async fn stand() -> TestDatabase {
     let database = TestDatabase::create().await;
     harkara_shared::database::query("insert into queue.queues (name) values ('http'), ('mail')")
         .execute(&database.pool())
@@ -21,14 +21,14 @@ async fn stand() -> TestDatabase {
 }
 
 /// Runs `harkara` and answers what it ended with and said.
-async fn run(database: &TestDatabase, args: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn run(database: &TestDatabase, args: &[&str]) -> (Option<i32>, String) {
     let environment = [("DATABASE_URL", database.url())];
     let mut process = Process::start("harkara", args, &environment);
     (process.ended(PATIENCE).await, process.output())
 }
 
 /// The object that `harkara … --json` prints.
-async fn told(database: &TestDatabase, args: &[&str]) -> Value {
+pub(crate) async fn told(database: &TestDatabase, args: &[&str]) -> Value {
     let (code, output) = run(database, &[args, &["--json"]].concat()).await;
     assert_eq!(code, Some(0), "{args:?}: {output}");
     serde_json::from_str(output.trim()).unwrap()

@@ -11,6 +11,7 @@ mod crash;
 mod documents;
 mod flow;
 mod hand;
+mod hand_jobs;
 mod memory;
 mod outage;
 mod receivers;

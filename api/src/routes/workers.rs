@@ -1,0 +1,102 @@
+//! Room: routes of workers.
+//! Takes: a caller's request. Gives: the workers that live.
+//! Never: shows a tenant a host, a queue it may not know of, or what is done for another.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use harkara_queue::WorkerSeen;
+use harkara_shared::id::WorkerId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::page::{Page, to_read};
+use super::queues::{PageQuery, known, view};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::cursor::List;
+use crate::problem::Problem;
+use crate::query::Query;
+
+/// A worker that lives. Workers serve all tenants.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Worker)]
+pub(crate) struct WorkerAnswer {
+    /// Id, new for every start of a process.
+    #[schema(value_type = String, example = "wrk_01h455vb4pex5vsknk084sn02q")]
+    id: WorkerId,
+    /// Name of its machine; null for callers who are not the platform.
+    #[schema(required, example = "worker-7")]
+    host: Option<String>,
+    /// Release.
+    #[schema(example = "0.1.0")]
+    version: String,
+    /// When its process started.
+    started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    last_seen_at: DateTime<Utc>,
+    /// The queues it serves that the caller may know of, with the number of jobs each may run at once.
+    #[schema(example = json!({"http": 256, "webhook": 256}))]
+    queues: BTreeMap<String, u32>,
+    /// Jobs in its hands now, those about to start included; of the caller's tenant only, unless the
+    /// caller is the platform.
+    #[schema(example = 3)]
+    running: u64,
+}
+
+impl From<WorkerSeen> for WorkerAnswer {
+    fn from(worker: WorkerSeen) -> Self {
+        Self {
+            id: worker.id,
+            host: worker.host,
+            version: worker.version,
+            started_at: worker.started_at,
+            last_seen_at: worker.last_seen_at,
+            queues: worker.queues,
+            running: worker.running,
+        }
+    }
+}
+
+/// List workers, oldest first
+///
+/// Those that live: one that has stopped, or whose lease has ended, is not shown. A tenant sees those that
+/// serve queues it may know of, without their hosts, and with its own jobs counted. Needs the scope
+/// `jobs:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/workers",
+    operation_id = "list_workers",
+    tag = "queues",
+    params(PageQuery),
+    responses((status = 200, description = "A page of workers", body = Page<WorkerAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<WorkerAnswer>>, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let list = List::of("/v1/workers", caller.tenant, &query);
+    let after = state.cursors().before(list, query.cursor.as_deref())?;
+    let known = known();
+    let workers = state
+        .engine()
+        .workers(
+            view(&caller, &known),
+            after.map(WorkerId::from_uuid),
+            to_read(query.limit),
+        )
+        .await?;
+    Ok(Json(Page::of(
+        workers,
+        query.limit,
+        state.cursors(),
+        list,
+        |worker| worker.id.as_uuid().into_bytes(),
+        WorkerAnswer::from,
+    )))
+}

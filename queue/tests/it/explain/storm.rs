@@ -1,0 +1,144 @@
+//! Jobs explained while workers claim and settle them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_queue::job::{JobState, Lane, NewJob};
+use harkara_queue::read::{self, ReasonCode};
+use harkara_queue::settings::LaneChange;
+use harkara_queue::{Handler, Verdict};
+use harkara_shared::database::{query, query_as};
+use harkara_shared::id::JobId;
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use tokio::sync::Semaphore;
+
+use super::{is_sound, max_running, of_lane};
+use crate::fleet::{Fleet, is_at_rest, named, ordered};
+use crate::support::{QUEUE, Stand, error, failed, handler, numbered};
+
+/// What the rows of the same moment say of a job: whether its ordered lane has another head; how many jobs
+/// of its lane run; how many ready ones stand before it.
+const TOLD: &str = "select
+        l.strict,
+        exists (
+            select from queue.parcels h
+            where h.tenant = p.tenant and h.id = l.head and h.part = 0
+              and h.state in ('s', 'a', 'r') and h.id <> p.id
+        ),
+        (
+            select coalesce(sum(r.n - coalesce(cardinality(r.gone), 0) - coalesce(cardinality(r.acked), 0)), 0)
+            from queue.parcels r where r.lane = p.lane and r.state = 'r'
+        )::int8,
+        (
+            select coalesce(sum(a.n - coalesce(cardinality(a.gone), 0)), 0)
+            from queue.parcels a
+            where a.lane = p.lane and a.state = 'a' and not a.lost
+              and (a.priority, a.run_at, a.id, a.lo) < (p.priority, p.run_at, p.id, p.lo)
+        )::int8 + (
+            select count(*) from generate_series(1, f.member - 1) m
+            where m <> all (coalesce(p.gone, '{}'))
+        )
+    from queue.find(array[$1::int8]) f
+    join queue.parcels p on p.tenant = f.tenant and p.id = f.id and p.part = f.part
+    join queue.lanes l on l.id = p.lane";
+
+/// Ends in some way, when it is given leave.
+fn stumbling(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
+    let leave = Arc::clone(leave);
+    handler(move |_| {
+        let leave = Arc::clone(&leave);
+        async move {
+            leave.acquire().await.unwrap().forget();
+            match rand::rng().random_range(0..12) {
+                0 => failed("down"),
+                1 => Verdict::Snooze {
+                    wait: Duration::from_millis(5),
+                    reason: error("early"),
+                },
+                2 => Verdict::Dead {
+                    error: error("gone"),
+                },
+                _ => Verdict::done(),
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_its_moment() {
+    let stand = Stand::new().await;
+    let mut jobs: Vec<NewJob> = (0..300).map(numbered).collect();
+    jobs.extend((300..340).map(|n| ordered("one", n)));
+    jobs.extend((400..460).map(|n| named("two", n)));
+    let mut ids: Vec<JobId> = stand.lay(true, jobs).await;
+    ids.extend(stand.lay(false, (500..560).map(numbered).collect()).await);
+    let two = Lane::Named("two".to_owned());
+    let change: LaneChange = of_lane(max_running(2));
+    stand
+        .engine
+        .set_lane(stand.tenant, QUEUE, &two, &change)
+        .await
+        .unwrap();
+    // Jobs end no faster than they are explained.
+    let leave = Arc::new(Semaphore::new(0));
+    let fleet = Fleet::start(&stand, 2, 4, &stumbling(&leave));
+    let mut seen: Vec<JobState> = Vec::new();
+    let mut told = 0;
+    while stand.jobs("sar").await > 0 {
+        for _ in 0..20 {
+            leave.add_permits(rand::rng().random_range(0..4));
+            let id = *ids.choose(&mut rand::rng()).unwrap();
+            let mut connection = stand.pool().acquire().await.unwrap();
+            for sql in [
+                "begin isolation level repeatable read",
+                "select set_config('app.tenant_id', $1, true)",
+            ] {
+                let begun = query(sql);
+                let begun = match sql.contains("$1") {
+                    true => begun.bind(stand.tenant.as_uuid().to_string()),
+                    false => begun,
+                };
+                begun.execute(&mut *connection).await.unwrap();
+            }
+            let explanation = read::explain(&mut connection, id).await.unwrap().unwrap();
+            is_sound(&explanation);
+            let job = read::job(&mut connection, id).await.unwrap().unwrap();
+            let (strict, headed, running, before): (bool, bool, i64, i64) = query_as(TOLD)
+                .bind(id)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            query("rollback").execute(&mut *connection).await.unwrap();
+            told += 1;
+            seen.push(job.state);
+            assert_eq!(explanation.state, job.state);
+            if job.state != JobState::Ready {
+                continue;
+            }
+            let has = |code| explanation.reasons.iter().any(|one| one.code == code);
+            let whole = format!("{explanation:?} though {running} run and {before} are before it");
+            if strict {
+                let goes_first = headed || before > 0 && running == 0;
+                assert!(!headed || has(ReasonCode::OrderingHead), "{whole}");
+                assert!(goes_first || !has(ReasonCode::OrderingHead), "{whole}");
+            } else {
+                let ahead = explanation.reasons.iter().find_map(|one| one.ahead);
+                assert_eq!(i64::from(ahead.unwrap_or(0)), before, "{whole}");
+            }
+            // Only one of the lanes has a limit.
+            let full = explanation
+                .reasons
+                .iter()
+                .any(|one| one.detail.contains("2 of 2 run"));
+            assert_eq!(has(ReasonCode::ConcurrencyLimit), full, "{whole}");
+            assert!(!full || running == 2, "{whole}");
+        }
+    }
+    fleet.stop().await;
+    assert!(told > 100, "{told}");
+    for state in [JobState::Ready, JobState::Running, JobState::Succeeded] {
+        assert!(seen.contains(&state), "{state:?} was never told");
+    }
+    is_at_rest(&stand).await;
+}

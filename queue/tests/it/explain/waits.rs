@@ -1,0 +1,501 @@
+//! Reasons that lie around a job: pauses, limits, its lane.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use harkara_queue::Verdict;
+use harkara_queue::job::{JobState, Lane, LimitUse, NewJob};
+use harkara_queue::read::ReasonCode;
+use harkara_queue::settings::{Breaker, Change, LaneChange};
+use tokio::sync::Semaphore;
+
+use super::{HOUR, max_running, of_key, of_lane, of_tenant, on_leave, rate};
+use crate::fleet::{limited, named, ordered};
+use crate::support::{
+    QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, until,
+};
+
+fn lane(key: &str) -> Lane {
+    Lane::Named(key.to_owned())
+}
+
+fn pause(paused: bool) -> LaneChange {
+    LaneChange {
+        paused: Some(paused),
+        ..LaneChange::default()
+    }
+}
+
+#[tokio::test]
+async fn a_paused_queue_is_told_with_the_time_since_when() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
+        let later = stand
+            .enqueue(NewJob {
+                delay: HOUR,
+                ..job()
+            })
+            .await
+            .id();
+        let before = stand.now().await;
+        stand.engine.pause_queue(QUEUE, true).await.unwrap();
+        let worker = stand.work(doing_nothing());
+        until("a worker serves it", async || {
+            stand.codes(ids[1]).await == [ReasonCode::QueuePaused, ReasonCode::Behind]
+        })
+        .await;
+        let first = stand.codes(ids[0]).await;
+        assert_eq!(first, [ReasonCode::QueuePaused]);
+        let reason = stand.reason(ids[2], ReasonCode::QueuePaused).await;
+        let since = reason.since.unwrap();
+        assert!(since >= before && since <= stand.now().await);
+        assert_eq!(reason.until, None);
+        assert!(reason.detail.contains("the queue `default` is paused"));
+        // Both hold of one that is not due yet.
+        assert_eq!(
+            stand.codes(later).await,
+            [ReasonCode::QueuePaused, ReasonCode::Scheduled]
+        );
+        // Paused again, it is paused since it was.
+        stand.engine.pause_queue(QUEUE, true).await.unwrap();
+        let again = stand.reason(ids[0], ReasonCode::QueuePaused).await;
+        assert_eq!(again.since, Some(since));
+        stand.engine.pause_queue(QUEUE, false).await.unwrap();
+        for id in ids {
+            stand.reaches(id, JobState::Succeeded).await;
+        }
+        let paused = "select count(*) from queue.queues where paused_at is not null";
+        assert_eq!(stand.count(paused).await, 0);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_tenant_is_told_with_the_time_since_when() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
+        stand.engine.pause_tenant(stand.tenant, true).await.unwrap();
+        let worker = stand.work(doing_nothing());
+        until("a worker serves it", async || {
+            stand.codes(ids[0]).await == [ReasonCode::TenantPaused]
+        })
+        .await;
+        let reason = stand.reason(ids[2], ReasonCode::TenantPaused).await;
+        assert_eq!(
+            reason.since,
+            stand.moment("select paused_at from queue.tenants").await
+        );
+        assert!(reason.since.is_some() && reason.detail.contains("the tenant is paused"));
+        // Another setting leaves the time alone.
+        let weight = harkara_queue::settings::TenantChange {
+            weight: Change::Set(2),
+            ..Default::default()
+        };
+        stand
+            .engine
+            .set_tenant(stand.tenant, &weight)
+            .await
+            .unwrap();
+        let again = stand.reason(ids[2], ReasonCode::TenantPaused).await;
+        assert_eq!(again.since, reason.since);
+        stand
+            .engine
+            .pause_tenant(stand.tenant, false)
+            .await
+            .unwrap();
+        stand.reaches(ids[2], JobState::Succeeded).await;
+        assert_eq!(
+            stand.moment("select paused_at from queue.tenants").await,
+            None
+        );
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let jobs = (0..3).map(|n| named("a", n)).collect();
+        let mut ids = stand.lay(packed, jobs).await;
+        let other = stand.enqueue(named("b", 9)).await.id();
+        let set = async |paused| {
+            let change = pause(paused);
+            let engine = &stand.engine;
+            engine
+                .set_lane(stand.tenant, QUEUE, &lane("a"), &change)
+                .await
+                .unwrap();
+        };
+        set(true).await;
+        // A row of its own, because it names a limit.
+        let limits = vec![LimitUse {
+            key: "crm".to_owned(),
+            cost: 1,
+        }];
+        ids.push(
+            stand
+                .enqueue(NewJob {
+                    limits,
+                    ..named("a", 3)
+                })
+                .await
+                .id(),
+        );
+        let worker = stand.work(doing_nothing());
+        stand.reaches(other, JobState::Succeeded).await;
+        for id in &ids {
+            let reason = stand.reason(*id, ReasonCode::LanePaused).await;
+            assert_eq!(
+                reason.since,
+                stand
+                    .moment("select min(paused_at) from queue.lanes where key = 'a'")
+                    .await
+            );
+            assert!(reason.since.is_some() && reason.detail.contains("the lane `a` is paused"));
+        }
+        set(false).await;
+        for id in ids {
+            stand.reaches(id, JobState::Succeeded).await;
+        }
+        worker.stop().await;
+    }
+}
+
+/// Limits of four starts an hour, two at once, as seen from jobs that have not started.
+#[tokio::test]
+async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
+    for packed in [false, true] {
+        for whose in ["queue", "tenant", "key", "lane"] {
+            let stand = Stand::new().await;
+            let jobs: Vec<NewJob> = (0..6)
+                .map(|n| NewJob {
+                    lane: lane("a"),
+                    ..limited("crm", 1, n)
+                })
+                .collect();
+            let ids = stand.lay(packed, jobs).await;
+            let (engine, tenant) = (&stand.engine, stand.tenant);
+            let words = match whose {
+                "queue" => {
+                    engine.set_queue(QUEUE, &rate(4, 2)).await.unwrap();
+                    "the limit of the queue `default` is used up"
+                }
+                "tenant" => {
+                    let change = of_tenant(rate(4, 2));
+                    engine.set_tenant(tenant, &change).await.unwrap();
+                    "the tenant's own limit is used up"
+                }
+                "key" => {
+                    let change = of_key("crm", rate(4, 2));
+                    engine.set_tenant(tenant, &change).await.unwrap();
+                    "the tenant's limit `crm` is used up"
+                }
+                _ => {
+                    let change = of_lane(rate(4, 2));
+                    engine
+                        .set_lane(tenant, QUEUE, &lane("a"), &change)
+                        .await
+                        .unwrap();
+                    "the limit of the lane `a` is used up"
+                }
+            };
+            let worker = stand.work(doing_nothing());
+            for id in &ids[..2] {
+                stand.reaches(*id, JobState::Succeeded).await;
+            }
+            let explanation = stand.explain(ids[3]).await;
+            assert!(!explanation.runnable);
+            let reason = stand.reason(ids[3], ReasonCode::RateLimited).await;
+            assert!(reason.detail.contains(words), "{reason:?}");
+            assert!(
+                reason.detail.contains("4 starts in 1h, 2 at once"),
+                "{reason:?}"
+            );
+            let opens =
+                "select rate_tat - rate_every from queue.gates where rate_count is not null";
+            let off = stand.moment(opens).await.unwrap() - reason.until.unwrap();
+            assert!(off.abs() < TimeDelta::milliseconds(1), "{off}");
+            let behind = stand.reason(ids[3], ReasonCode::Behind).await;
+            assert_eq!(behind.ahead, Some(1));
+            // The one that is next has nothing else in its way.
+            assert_eq!(stand.codes(ids[2]).await, [ReasonCode::RateLimited]);
+            worker.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_tightest_limit_comes_first_and_costs_count() {
+    let stand = Stand::new().await;
+    let ids = stand
+        .lay(true, (0..3).map(|n| limited("crm", 3, n)).collect())
+        .await;
+    let change = of_tenant(rate(60, 1));
+    stand
+        .engine
+        .set_tenant(stand.tenant, &change)
+        .await
+        .unwrap();
+    let change = of_key("crm", rate(60, 3));
+    stand
+        .engine
+        .set_tenant(stand.tenant, &change)
+        .await
+        .unwrap();
+    let worker = stand.work(doing_nothing());
+    stand.reaches(ids[0], JobState::Succeeded).await;
+    let explanation = stand.explain(ids[1]).await;
+    let limits: Vec<_> = explanation
+        .reasons
+        .iter()
+        .filter(|reason| reason.code == ReasonCode::RateLimited)
+        .collect();
+    assert_eq!(limits.len(), 2);
+    // Three minutes for the key's three starts, one for the tenant's one.
+    let between = limits[0].until.unwrap() - limits[1].until.unwrap();
+    assert!((between - TimeDelta::minutes(2)).abs() < TimeDelta::milliseconds(1));
+    assert!(limits[0].detail.contains("`crm`"), "{limits:?}");
+    assert!(limits[0].detail.ends_with("counts for 3"), "{limits:?}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let asked = Arc::new(AtomicBool::new(false));
+        let asks = handler(move |run| {
+            let asks = number(&run) == 0 && !asked.swap(true, Ordering::Relaxed);
+            async move {
+                match asks {
+                    true => Verdict::RateLimited {
+                        wait: HOUR,
+                        reason: error("too_many"),
+                    },
+                    false => Verdict::done(),
+                }
+            }
+        });
+        let first = stand.enqueue(named("a", 0)).await.id();
+        let worker = stand.work(asks);
+        stand.reaches(first, JobState::Scheduled).await;
+        let ids = stand
+            .lay(packed, (1..4).map(|n| named("a", n)).collect())
+            .await;
+        let reason = stand.reason(ids[1], ReasonCode::RateLimited).await;
+        let parked = "select parked_until from queue.lanes where key = 'a'";
+        assert_eq!(reason.until, stand.moment(parked).await);
+        assert!(
+            reason
+                .detail
+                .contains("the other side asked the lane `a` to rest")
+        );
+        let since = "select parked_at from queue.lanes where key = 'a'";
+        assert_eq!(reason.since, stand.moment(since).await);
+        // The job that was told so waits by itself, and its lane with it no longer than it does.
+        let own = stand.reason(first, ReasonCode::Scheduled).await;
+        assert!(
+            own.detail.contains("asked it to wait (`too_many`)"),
+            "{own:?}"
+        );
+        assert!(own.detail.contains("no attempt") && own.since.is_some());
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
+    for packed in [false, true] {
+        for whose in ["queue", "tenant", "key", "lane"] {
+            let stand = Stand::new().await;
+            let jobs: Vec<NewJob> = (0..5)
+                .map(|n| NewJob {
+                    lane: lane("a"),
+                    ..limited("crm", 1, n)
+                })
+                .collect();
+            let ids = stand.lay(packed, jobs).await;
+            let (engine, tenant) = (&stand.engine, stand.tenant);
+            let words = match whose {
+                "queue" => {
+                    engine.set_queue(QUEUE, &max_running(2)).await.unwrap();
+                    "the limit of the queue `default` on running jobs is used up: all 2 of all tenants"
+                }
+                "tenant" => {
+                    let change = of_tenant(max_running(2));
+                    engine.set_tenant(tenant, &change).await.unwrap();
+                    "the tenant's own limit on running jobs is used up: 2 of 2 run now"
+                }
+                "key" => {
+                    let change = of_key("crm", max_running(2));
+                    engine.set_tenant(tenant, &change).await.unwrap();
+                    "the tenant's limit `crm` on running jobs is used up: 2 of 2 run now"
+                }
+                _ => {
+                    let change = of_lane(max_running(2));
+                    engine
+                        .set_lane(tenant, QUEUE, &lane("a"), &change)
+                        .await
+                        .unwrap();
+                    "the limit of the lane `a` on running jobs is used up: 2 of 2 run now"
+                }
+            };
+            let leave = Arc::new(Semaphore::new(0));
+            let worker = stand.work(on_leave(&leave));
+            for id in &ids[..2] {
+                stand.reaches(*id, JobState::Running).await;
+            }
+            let reason = stand.reason(ids[4], ReasonCode::ConcurrencyLimit).await;
+            assert!(reason.detail.contains(words), "{reason:?}");
+            assert_eq!(stand.codes(ids[2]).await, [ReasonCode::ConcurrencyLimit]);
+            leave.add_permits(5);
+            stand.reaches(ids[4], JobState::Succeeded).await;
+            worker.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let ids = stand
+            .lay(packed, (0..4).map(|n| ordered("a", n)).collect())
+            .await;
+        let later = NewJob {
+            delay: HOUR,
+            ..ordered("a", 9)
+        };
+        let later = stand.enqueue(later).await.id();
+        let first = ids[0].to_string();
+        // None has begun: the first is first in line.
+        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        assert!(
+            reason
+                .detail
+                .contains(&format!("{first} is ready, and first in line"))
+        );
+        assert_eq!(reason.ahead, Some(2));
+        assert_eq!(stand.codes(ids[0]).await, [ReasonCode::NoWorker]);
+        assert_eq!(
+            stand.codes(later).await,
+            [ReasonCode::Scheduled, ReasonCode::NoWorker]
+        );
+
+        let leave = Arc::new(Semaphore::new(0));
+        let worker = stand.work(on_leave(&leave));
+        stand.reaches(ids[0], JobState::Running).await;
+        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        assert!(
+            reason
+                .detail
+                .contains(&format!("`a` runs one job after another, and {first} runs"))
+        );
+        assert_eq!(reason.ahead, Some(2));
+        assert_eq!(stand.codes(ids[1]).await, [ReasonCode::OrderingHead]);
+        assert_eq!(
+            stand.codes(later).await,
+            [ReasonCode::Scheduled, ReasonCode::OrderingHead]
+        );
+        leave.add_permits(1);
+        stand.reaches(ids[1], JobState::Running).await;
+        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        assert!(reason.detail.contains(&ids[1].to_string()), "{reason:?}");
+        assert_eq!(reason.ahead, Some(1));
+        leave.add_permits(9);
+        worker.stop().await;
+
+        // A head that has failed goes on first, and waits for its time.
+        let stand = Stand::new().await;
+        let patient = |n| {
+            let mut job = ordered("a", n);
+            job.backoff.base = HOUR;
+            job.backoff.max = HOUR;
+            job
+        };
+        let ids = stand.lay(packed, (0..3).map(patient).collect()).await;
+        let worker = stand.work(handler(async |_| failed("down")));
+        stand.reaches(ids[0], JobState::Scheduled).await;
+        let reason = stand.reason(ids[1], ReasonCode::OrderingHead).await;
+        let words = format!("{} has begun and waits for its next attempt", ids[0]);
+        assert!(reason.detail.contains(&words), "{reason:?}");
+        assert_eq!(reason.ahead, Some(1));
+        assert_eq!(stand.codes(ids[0]).await, [ReasonCode::Scheduled]);
+        worker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
+    for packed in [false, true] {
+        let stand = Stand::new().await;
+        let once = |n| NewJob {
+            max_attempts: 1,
+            ..named("a", n)
+        };
+        let ids = stand.lay(packed, (0..30).map(once).collect()).await;
+        let last = ids[29];
+        let set = async |change: &LaneChange| {
+            let engine = &stand.engine;
+            engine
+                .set_lane(stand.tenant, QUEUE, &lane("a"), change)
+                .await
+                .unwrap();
+        };
+        set(&LaneChange {
+            breaker: Change::Set(Breaker {
+                failures: 3,
+                rest: HOUR,
+            }),
+            ..LaneChange::default()
+        })
+        .await;
+        let failing = handler(async |_| {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            failed("down")
+        });
+        let worker = stand.work_as(options(&[(QUEUE, 1)]), failing);
+        until("the breaker opens", async || {
+            stand.codes(last).await.contains(&ReasonCode::BreakerOpen)
+        })
+        .await;
+        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        let rest = "select parked_until from queue.lanes where key = 'a'";
+        assert_eq!(reason.until, stand.moment(rest).await);
+        assert!(reason.until.unwrap() > stand.now().await + TimeDelta::minutes(59));
+        let since = "select parked_at from queue.lanes where key = 'a'";
+        assert_eq!(reason.since, stand.moment(since).await);
+        assert!(
+            reason
+                .detail
+                .contains("the breaker of the lane `a` is open after")
+        );
+        worker.stop().await;
+
+        // Nobody is there to try: the first in line may go, the others not yet.
+        set(&LaneChange {
+            unpark: true,
+            ..LaneChange::default()
+        })
+        .await;
+        let next = ids[usize::try_from(stand.jobs("xd").await).unwrap()];
+        assert_eq!(stand.codes(next).await, [ReasonCode::NoWorker]);
+        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        assert!(reason.detail.contains("has rested") && reason.until.is_none());
+
+        let leave = Arc::new(Semaphore::new(0));
+        let worker = stand.work(on_leave(&leave));
+        stand.reaches(next, JobState::Running).await;
+        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        assert!(reason.detail.contains("half open: one job is being tried"));
+        assert_eq!(reason.until, None);
+        leave.add_permits(30);
+        stand.reaches(last, JobState::Succeeded).await;
+        worker.stop().await;
+    }
+}

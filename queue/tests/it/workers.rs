@@ -1,0 +1,134 @@
+//! Who works: what the platform sees of its workers, and what a tenant does.
+
+use std::sync::Arc;
+
+use harkara_queue::job::{JobState, NewJob};
+use harkara_queue::settings::QueueView;
+use harkara_shared::id::TenantId;
+use tokio::sync::Semaphore;
+
+use crate::explain::on_leave;
+use crate::fleet::die;
+use crate::support::{QUEUE, Stand, doing_nothing, numbered, options, until};
+
+#[tokio::test]
+async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_hand() {
+    let stand = Stand::new().await;
+    let leave = Arc::new(Semaphore::new(0));
+    let settings = options(&[(QUEUE, 8), ("other", 3)]);
+    let (id, before) = (settings.info.id, stand.now().await);
+    let ids = stand.lay(true, (0..3).map(numbered).collect()).await;
+    let worker = stand.work_as(settings, on_leave(&leave));
+    stand.reaches(ids[2], JobState::Running).await;
+    let single = stand.enqueue(numbered(3)).await.id();
+    stand.reaches(single, JobState::Running).await;
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(seen.len(), 1);
+    let one = &seen[0];
+    assert_eq!(
+        (one.id, one.host.as_deref(), &*one.version),
+        (id, Some("test"), "0")
+    );
+    assert!(one.started_at >= before && one.last_seen_at >= one.started_at);
+    let queues = [(QUEUE.to_owned(), 8), ("other".to_owned(), 3)];
+    assert_eq!(one.queues, queues.into());
+    assert_eq!(one.running, 4);
+    leave.add_permits(2);
+    until("two have ended", async || {
+        let seen = stand
+            .engine
+            .workers(QueueView::All, None, 10)
+            .await
+            .unwrap();
+        seen[0].running == 2
+    })
+    .await;
+    leave.add_permits(2);
+    worker.stop().await;
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(seen, []);
+    // One that died is gone when its lease has ended.
+    let worker = stand.work(doing_nothing());
+    until("it is there", async || {
+        let seen = stand
+            .engine
+            .workers(QueueView::All, None, 10)
+            .await
+            .unwrap();
+        seen.len() == 1
+    })
+    .await;
+    die(&stand, worker).await;
+    let seen = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(seen, []);
+}
+
+#[tokio::test]
+async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs() {
+    let stand = Stand::new().await;
+    let leave = Arc::new(Semaphore::new(0));
+    let secret = options(&[("theirs", 1)]);
+    let open = options(&[(QUEUE, 8), ("theirs", 2), ("http", 1)]);
+    let stranger = TenantId::new();
+    let theirs = NewJob {
+        queue: "theirs".to_owned(),
+        ..numbered(9)
+    };
+    let theirs = stand.enqueue_for(stranger, vec![theirs]).await[0].id();
+    let strangers: Vec<NewJob> = (0..3).map(numbered).collect();
+    stand.enqueue_for(stranger, strangers).await;
+    let own = stand.lay(true, (0..2).map(numbered).collect()).await;
+    let ids = (open.info.id, secret.info.id);
+    let open = stand.work_as(open, on_leave(&leave));
+    let secret = stand.work_as(secret, on_leave(&leave));
+    stand.reaches(own[1], JobState::Running).await;
+    until("all run", async || stand.jobs("r").await == 6).await;
+    let all = stand
+        .engine
+        .workers(QueueView::All, None, 10)
+        .await
+        .unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all.iter().map(|one| one.running).sum::<u64>(), 6);
+    let view = QueueView::Of(stand.tenant, &["http"]);
+    let seen = stand.engine.workers(view, None, 10).await.unwrap();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(
+        (seen[0].id, &seen[0].host, seen[0].running),
+        (ids.0, &None, 2)
+    );
+    let queues: Vec<&str> = seen[0].queues.keys().map(String::as_str).collect();
+    assert_eq!(queues, [QUEUE, "http"]);
+    // One that the engine has never met sees what everybody may know.
+    let view = QueueView::Of(TenantId::new(), &["http"]);
+    let seen = stand.engine.workers(view, None, 10).await.unwrap();
+    assert_eq!((seen.len(), seen[0].running), (1, 0));
+    // Pages.
+    let first = stand.engine.workers(QueueView::All, None, 1).await.unwrap();
+    let next = stand
+        .engine
+        .workers(QueueView::All, Some(first[0].id), 1)
+        .await
+        .unwrap();
+    let mut paged = [first[0].id, next[0].id];
+    paged.sort_unstable();
+    let mut both = [ids.0, ids.1];
+    both.sort_unstable();
+    assert_eq!(paged, both);
+    leave.add_permits(9);
+    open.stop().await;
+    secret.stop().await;
+    let _ = theirs;
+}
