@@ -17,6 +17,7 @@ pub mod job;
 mod lease;
 mod maintenance;
 mod names;
+mod progress;
 pub mod read;
 mod run;
 pub mod settings;
@@ -27,12 +28,14 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod walk;
 
 pub use claim::Claimed;
-pub use control::Changed;
+pub use control::{Changed, MOST_AT_ONCE};
 pub use engine::{Engine, Error};
 pub use enqueue::{Coalescer, EntryPoint, Receipt};
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
 pub use verdict::{MAX_DEFERRALS, Verdict};
+pub use walk::{Selection, Step};

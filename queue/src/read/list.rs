@@ -39,7 +39,7 @@ pub struct JobFilter {
 
 impl JobFilter {
     /// What is found by labels, names and values, beginning with what fewest jobs bear.
-    fn labels(&self) -> (Vec<&str>, Vec<&str>) {
+    pub(crate) fn labels(&self) -> (Vec<&str>, Vec<&str>) {
         [
             ("unique_key", &self.unique_key),
             ("ordering_key", &self.ordering_key),
