@@ -103,7 +103,7 @@ begin
         group by u.place
     )
     select
-        a.place, a.jobs, a.members, c.last and p.n <= 2 * cardinality(a.members), c.last, p.tenant,
+        a.place, a.jobs, a.members, c.last and p.n < 2 * cardinality(a.members), c.last, p.tenant,
         p.id, p.part, p.lane, p.queue, p.kind, p.state, p.strict, p.keyed, p.acked
     from asked a
     cross join lateral (
@@ -248,7 +248,11 @@ begin
 
     if heads is not null then
         -- The next job of a strict lane need not wait for one that will not go on.
-        perform from queue.lanes l where l.id = any (head_lanes) order by l.id for update;
+        -- Whoever claims waits for a strict lane that is locked: only those where it matters are.
+        perform from queue.lanes l
+        where l.id = any (head_lanes) and l.head = any (heads)
+        order by l.id
+        for update;
         with let_on as (
             update queue.lanes l set head = null
             from unnest(head_lanes, heads) as h(lane, parcel)
