@@ -33,6 +33,9 @@ enum Command {
     /// Queues
     #[command(subcommand)]
     Queue(hand::QueueCommand),
+    /// Jobs
+    #[command(subcommand)]
+    Job(hand::ManyCommand),
     /// Limits of tenants, and of the keys their jobs name
     #[command(subcommand)]
     Limit(hand::LimitCommand),
@@ -87,6 +90,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(place)) => hand::migrate(&place, &settings).await,
         Some(Command::Tenant(command)) => hand::tenant(command, &settings).await,
         Some(Command::Queue(command)) => hand::queue(command, &settings).await,
+        Some(Command::Job(command)) => hand::many(command, &settings).await,
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
     }

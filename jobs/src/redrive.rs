@@ -210,4 +210,3 @@ impl Redrive {
         u32::try_from(self.rate_per_second).map_or(1, |rate| rate.clamp(1, MAX_RATE))
     }
 }
-

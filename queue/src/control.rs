@@ -118,9 +118,7 @@ impl Engine {
         run_at: Option<DateTime<Utc>>,
     ) -> Result<Changed, Error> {
         let waiting = [JobState::Scheduled, JobState::Ready];
-        let moved = self
-            .move_all(connection, &[job], &waiting, run_at)
-            .await?;
+        let moved = self.move_all(connection, &[job], &waiting, run_at).await?;
         Ok(only(&moved))
     }
 

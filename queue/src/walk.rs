@@ -14,8 +14,11 @@ use crate::engine::Error;
 use crate::job::JobState;
 use crate::read::JobFilter;
 
-/// Rows looked at in one step.
-const STEP: i64 = 10_000;
+/// Most rows looked at in one step.
+const STEP: usize = 10_000;
+
+/// Fewest rows looked at in one statement.
+const LOOK: usize = 50;
 
 /// Jobs counted in one step.
 const COUNTED: usize = 50_000;
@@ -64,10 +67,43 @@ impl Selection {
         before: JobId,
         most: usize,
     ) -> Result<Step, Error> {
+        let mut step = Step {
+            jobs: Vec::new(),
+            upto: after,
+        };
+        // Rows that others wait beside may hold many jobs each, and those of a rare sort lie far apart:
+        // few rows are looked at first, and more as long as they are not enough.
+        let first = if self.is_aside() { most } else { most / 4 };
+        let mut look = first.clamp(LOOK, STEP);
+        let mut looked = 0;
+        while step.jobs.len() < most
+            && looked < STEP
+            && step.upto.as_i64() < before.as_i64().saturating_sub(1)
+        {
+            let wanted = most - step.jobs.len();
+            let mut next = self
+                .look(connection, tenant, step.upto, before, wanted, look)
+                .await?;
+            step.jobs.append(&mut next.jobs);
+            step.upto = next.upto;
+            looked += look;
+            look = (look * 4).min(STEP);
+        }
+        Ok(step)
+    }
+
+    async fn look(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        after: JobId,
+        before: JobId,
+        most: usize,
+        rows: usize,
+    ) -> Result<Step, Error> {
         let (names, values) = self.filter.labels();
         let states: Vec<&str> = self.states.iter().map(|state| state.letter()).collect();
-        let is_aside = self.states.iter().all(|state| ASIDE.contains(state));
-        let statement = match (names.is_empty(), is_aside) {
+        let statement = match (names.is_empty(), self.is_aside()) {
             (false, _) => query_as(include_str!("sql/walk_labelled.sql")),
             (true, true) => query_as(include_str!("sql/walk_aside.sql")),
             (true, false) => query_as(include_str!("sql/walk_jobs.sql")),
@@ -83,12 +119,18 @@ impl Selection {
             .bind(self.filter.created_after)
             .bind(self.filter.created_before)
             .bind(&self.filter.error_code);
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         let statement = if names.is_empty() {
-            statement.bind(STEP)
+            statement.bind(rows)
         } else {
-            statement.bind(names).bind(values)
+            statement.bind(names).bind(values).bind(rows)
         };
         Ok(statement.fetch_one(connection).await?)
+    }
+
+    /// Whether an index of their own serves all of its states.
+    fn is_aside(&self) -> bool {
+        self.states.iter().all(|state| ASIDE.contains(state))
     }
 
     /// How many jobs of `tenant` match now: exact when nothing changes meanwhile. Read off the counters

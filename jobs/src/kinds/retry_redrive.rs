@@ -25,7 +25,7 @@ use crate::services::Services;
 const BATCH: Duration = Duration::from_millis(50);
 
 /// How late a batch may be and the next ones still make up for it.
-const SLACK: Duration = Duration::from_millis(25);
+const SLACK: Duration = Duration::from_millis(50);
 
 /// How often a batch is tried that the database undid because of its neighbours.
 const TRIES: u32 = 10;
@@ -186,7 +186,11 @@ impl Redriver {
             .count(&mut tx, self.run.job.tenant, self.run.job.id, PATIENCE)
             .await?;
         let progress = serde_json::to_value(Progress::new(matched))?;
-        if engine.hold_progress(&mut tx, &self.run.job).await?.is_some() {
+        if engine
+            .hold_progress(&mut tx, &self.run.job)
+            .await?
+            .is_some()
+        {
             engine
                 .report_progress(&mut tx, self.run.job.id, &progress)
                 .await?;

@@ -13,6 +13,7 @@ mod flow;
 mod hand;
 mod outage;
 mod receivers;
+mod redrive;
 mod rooms;
 mod scheduling;
 mod start;

@@ -33,7 +33,7 @@ use crate::time::Moment;
     "filter": {"state": "dead", "kind": "http.request", "error_code": "http_503"},
     "rate_per_second": 200
 }))]
-pub(super) struct BulkRequest {
+pub(in crate::routes) struct BulkRequest {
     /// What is done to the jobs.
     #[schema(value_type = ActionName, required, nullable = false)]
     action: Option<ActionName>,
@@ -109,7 +109,7 @@ impl From<FilterRequest> for Filter {
 /// The job that works on the others.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkAnswer)]
-pub(super) struct BulkAnswer {
+pub(in crate::routes) struct BulkAnswer {
     /// The job of kind `retry.redrive` that does it and tells its progress; null of a dry run.
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
@@ -135,7 +135,7 @@ pub(super) struct BulkAnswer {
             headers(("Location" = String, description = "Path of the job, if there is one"))),
     )
 )]
-pub(super) async fn change_all(
+pub(in crate::routes) async fn change_all(
     State(state): State<ApiState>,
     caller: Caller,
     Origin(trace): Origin,
@@ -187,7 +187,7 @@ fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
         Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
         None => FilterRequest::default(),
     };
-    let rate_per_second = request.rate_per_second.unwrap_or(DEFAULT_RATE.into());
+    let rate_per_second = request.rate_per_second.unwrap_or_else(|| DEFAULT_RATE.into());
     let redrive = Redrive {
         action: match request.action {
             // What is said of the rate does not depend on the action.
@@ -199,7 +199,8 @@ fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
         rate_per_second,
     };
     let found = redrive.check().into_iter();
-    let told = found.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
+    let told =
+        found.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
     faults.extend("", told.collect());
     request.action.map(|_| redrive)
 }

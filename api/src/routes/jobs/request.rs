@@ -204,7 +204,12 @@ pub(crate) fn read_run_at(
         let detail = "is in the far past: it may be at most 24 hours ago";
         faults.add(prefix, "/run_at", "out_of_range", detail);
     } else if moment > now.checked_add_months(HORIZON).unwrap_or(now) {
-        faults.add(prefix, "/run_at", "out_of_range", "must be at most ten years ahead");
+        faults.add(
+            prefix,
+            "/run_at",
+            "out_of_range",
+            "must be at most ten years ahead",
+        );
     }
     // A moment in the past means now; one that only this machine's clock may think past is left to the
     // database's.
