@@ -2,6 +2,7 @@
 //! Takes: a command. Gives: one change and one answer, as text or as one JSON object.
 //! Never: does what the API would refuse.
 
+mod bulk;
 mod job;
 mod steer;
 

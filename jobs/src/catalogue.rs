@@ -145,8 +145,15 @@ impl Kind {
 pub const KINDS: &[Kind] = &[
     Kind::of::<kinds::http_request::HttpRequest>(),
     Kind::of::<kinds::maintenance_retention::Retention>(),
+    Kind::of::<kinds::retry_redrive::RetryRedrive>(),
     Kind::of::<kinds::webhook_deliver::WebhookDeliver>(),
 ];
+
+/// The kind as the other rooms see it.
+#[must_use]
+pub const fn of<K: JobKind>() -> Kind {
+    Kind::of::<K>()
+}
 
 /// The kind of this name.
 #[must_use]

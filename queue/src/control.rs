@@ -1,9 +1,10 @@
-//! Room: what people do to single jobs.
-//! Takes: a tenant's transaction and a job id. Gives: the change, or why it cannot be made.
+//! Room: what people do to jobs, one or many at a time.
+//! Takes: a tenant's transaction and job ids. Gives: the change, or why it cannot be made, for each.
 //! Never: reaches a job of another tenant: row-level security hides it. For tools that are given a job's id
 //! alone, it tells whose the job is.
 
-use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use chrono::{DateTime, Utc};
+use harkara_shared::database::{TenantTx, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use sqlx::PgConnection;
 
@@ -15,18 +16,18 @@ use crate::read;
 /// Parcels among which jobs are merged: see `queue.find`.
 const BLOCK: i64 = 1024;
 
-/// How often a job that moves from row to row is looked for. Each move is a step of its life, made
-/// between a look and the lock that follows: two in a row are rare.
-const MOST_LOOKS: u32 = 10;
+/// Most jobs that are changed in one call: more would hold their locks for too long.
+pub const MOST_AT_ONCE: usize = 5000;
 
 /// What came of an action on one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
-    /// The job is now in this state; `Running` after a cancel means that its worker was told.
+    /// The job is now in this state; `Running` after a cancel means that its worker was told. After a
+    /// delete, the state it was in.
     Now(JobState),
     /// The job's state does not allow the action.
     Refused(JobState),
-    /// Another live job holds the job's unique key.
+    /// Another live job holds the job's unique key. Of a delete: the job itself still holds it.
     KeyTaken(JobId),
     /// There is no such job for this tenant.
     NotFound,
@@ -64,8 +65,26 @@ impl Engine {
         connection: &mut PgConnection,
         job: JobId,
     ) -> Result<Changed, Error> {
-        self.change(connection, job, include_str!("sql/cancel_job.sql"), false)
-            .await
+        let changed = self.cancel_all(connection, &[job]).await?;
+        Ok(only(&changed))
+    }
+
+    /// Cancels jobs, at most [`MOST_AT_ONCE`], as [`Engine::cancel`] does. Answers what became of those
+    /// that there are, in no order.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn cancel_all(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[JobId],
+    ) -> Result<Vec<(JobId, Changed)>, Error> {
+        let rows = query_as(include_str!("sql/cancel_jobs.sql"))
+            .bind(numbers(jobs))
+            .bind(self.notify())
+            .fetch_all(connection)
+            .await;
+        changes(rows)
     }
 
     /// Makes a dead or cancelled job ready again, with all its attempts before it and its log kept.
@@ -74,8 +93,60 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn retry(&self, connection: &mut PgConnection, job: JobId) -> Result<Changed, Error> {
-        self.change(connection, job, include_str!("sql/retry_job.sql"), true)
-            .await
+        let changed = self.retry_all(connection, &[job]).await?;
+        Ok(only(&changed))
+    }
+
+    /// Retries jobs, at most [`MOST_AT_ONCE`], as [`Engine::retry`] does. Of two that share a unique key
+    /// the elder has it. Answers what became of those that there are, in no order.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn retry_all(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[JobId],
+    ) -> Result<Vec<(JobId, Changed)>, Error> {
+        let rows = query_as(include_str!("sql/retry_jobs.sql"))
+            .bind(numbers(jobs))
+            .bind(self.notify())
+            .fetch_all(connection)
+            .await;
+        changes(rows)
+    }
+
+    /// Deletes finished jobs, at most [`MOST_AT_ONCE`], with all that is known of them but the log of
+    /// their runs. A job that still holds its unique key for a time is kept: whoever repeats the key is
+    /// answered with it. Answers what became of those that there are, in no order.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn delete_all(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[JobId],
+    ) -> Result<Vec<(JobId, Changed)>, Error> {
+        let rows = query_as(include_str!("sql/delete_jobs.sql"))
+            .bind(numbers(jobs))
+            .fetch_all(connection)
+            .await;
+        changes(rows)
+    }
+
+    /// Moves a job that is scheduled or ready to another time; one that has passed means now. In an
+    /// ordered lane the job that has begun stays the first.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn reschedule(
+        &self,
+        connection: &mut PgConnection,
+        job: JobId,
+        run_at: Option<DateTime<Utc>>,
+    ) -> Result<Changed, Error> {
+        let waiting = [JobState::Scheduled, JobState::Ready];
+        let moved = self.move_all(connection, &[job], &waiting, run_at).await?;
+        Ok(only(&moved))
     }
 
     /// Has scheduled jobs run now, as when what they wait for has come. Jobs in other states are left
@@ -84,75 +155,74 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn hasten(&self, connection: &mut PgConnection, jobs: &[JobId]) -> Result<(), Error> {
-        let ids: Vec<i64> = jobs.iter().map(|job| job.as_i64()).collect();
-        for _ in 0..MOST_LOOKS {
-            let (moved, _told): (bool, i64) = query_as(include_str!("sql/hasten_jobs.sql"))
-                .bind(&ids)
-                .bind(self.notify())
-                .fetch_one(&mut *connection)
-                .await?;
-            if !moved {
-                return Ok(());
-            }
-        }
-        let first = jobs.first().map(JobId::to_string);
-        Err(Error::Contended(first.unwrap_or_default()))
+        self.move_all(connection, jobs, &[JobState::Scheduled], None)
+            .await?;
+        Ok(())
     }
 
-    async fn change(
+    async fn move_all(
         &self,
         connection: &mut PgConnection,
-        job: JobId,
-        sql: &'static str,
-        is_retry: bool,
-    ) -> Result<Changed, Error> {
-        for _ in 0..MOST_LOOKS {
-            let found: Option<Found> = query_as(sql)
-                .bind(job)
-                .bind(self.notify())
-                .fetch_optional(&mut *connection)
-                .await?;
-            let Some(found) = found else {
-                return Ok(Changed::NotFound);
-            };
-            let Some(letter) = found.state else {
-                continue;
-            };
-            if let (Some(id), Some(part)) = (found.emptied, found.emptied_part) {
-                query("select queue.let_go(array[$1::bigint], array[$2::int2])")
-                    .bind(id)
-                    .bind(part)
-                    .execute(connection)
-                    .await?;
-            }
-            if let (false, Some(holder)) = (found.changed, found.holder) {
-                return Ok(Changed::KeyTaken(holder));
-            }
-            let state = JobState::from_letter(&letter).ok_or_else(|| Error::Corrupt {
-                job: job.as_i64(),
-                reason: format!("state `{letter}`"),
-            })?;
-            return match (found.changed, state) {
-                (true, _) => Ok(Changed::Now(state)),
-                // The state would allow it: a neighbour took the unique key between two looks at it.
-                (false, JobState::Dead | JobState::Cancelled) if is_retry => {
-                    Err(Error::Contended(job.to_string()))
-                }
-                (false, _) => Ok(Changed::Refused(state)),
-            };
-        }
-        Err(Error::Contended(job.to_string()))
+        jobs: &[JobId],
+        from: &[JobState],
+        run_at: Option<DateTime<Utc>>,
+    ) -> Result<Vec<(JobId, Changed)>, Error> {
+        let from: Vec<&str> = from.iter().map(|state| state.letter()).collect();
+        let rows = query_as(include_str!("sql/move_jobs.sql"))
+            .bind(numbers(jobs))
+            .bind(from)
+            .bind(run_at)
+            .bind(self.notify())
+            .fetch_all(connection)
+            .await;
+        changes(rows)
     }
 }
 
+fn numbers(jobs: &[JobId]) -> Vec<i64> {
+    jobs.iter().map(|job| job.as_i64()).collect()
+}
+
+/// What became of the one job that was asked for.
+fn only(changes: &[(JobId, Changed)]) -> Changed {
+    changes
+        .first()
+        .map_or(Changed::NotFound, |(_, changed)| *changed)
+}
+
+/// The code with which queue.hold gives up on a job that moves from row to row.
+const MOVES: &str = "HK001";
+
+fn changes(rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, Changed)>, Error> {
+    let rows = rows.map_err(|error| match error {
+        sqlx::Error::Database(error) if error.code().as_deref() == Some(MOVES) => {
+            Error::Contended(error.message().to_owned())
+        }
+        other => Error::Database(other),
+    })?;
+    rows.into_iter().map(Row::into_change).collect()
+}
+
 #[derive(sqlx::FromRow)]
-struct Found {
-    /// None when the job moved while its row was waited for.
-    state: Option<String>,
+struct Row {
+    job: JobId,
+    state: String,
     changed: bool,
-    /// Another job that holds the unique key.
+    /// Who holds the unique key.
     holder: Option<JobId>,
-    /// A row that the last of its jobs has left.
-    emptied: Option<i64>,
-    emptied_part: Option<i16>,
+}
+
+impl Row {
+    fn into_change(self) -> Result<(JobId, Changed), Error> {
+        let state = JobState::from_letter(&self.state).ok_or_else(|| Error::Corrupt {
+            job: self.job.as_i64(),
+            reason: format!("state `{}`", self.state),
+        })?;
+        let changed = match (self.changed, self.holder) {
+            (true, _) => Changed::Now(state),
+            (false, Some(holder)) => Changed::KeyTaken(holder),
+            (false, None) => Changed::Refused(state),
+        };
+        Ok((self.job, changed))
+    }
 }

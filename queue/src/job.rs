@@ -241,6 +241,8 @@ pub struct Job {
     pub payload: Box<RawValue>,
     /// What the handler answered.
     pub result: Option<Value>,
+    /// How far it has come, of a kind that tells it.
+    pub progress: Option<Value>,
     /// Why the latest unsuccessful run ended as it did.
     pub last_error: Option<JobError>,
     /// Where it came from.

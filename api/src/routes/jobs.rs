@@ -1,10 +1,11 @@
 //! Room: routes of jobs.
-//! Takes: a caller's request. Gives: jobs enqueued, shown, explained, listed, cancelled and retried,
-//! each in one transaction of the caller's tenant.
+//! Takes: a caller's request. Gives: jobs enqueued, shown, explained, listed, cancelled, retried and
+//! moved, each in one transaction of the caller's tenant.
 //! Never: writes a job's state itself.
 
 pub(super) mod answer;
 pub(super) mod batch;
+pub(super) mod bulk;
 pub(super) mod explain;
 mod request;
 
@@ -20,7 +21,7 @@ use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::{JobId, TenantId};
 use serde::{Deserialize, Serialize};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::page::{Page, Whole, to_read};
 use crate::ApiState;
@@ -36,7 +37,7 @@ use crate::time::Moment;
 pub(super) use answer::ErrorAnswer;
 use answer::{AttemptAnswer, JobAnswer, StateName};
 pub(super) use request::KEY_RULE;
-use request::{Rules, read_job};
+use request::{Rules, read_job, read_run_at};
 
 /// Enqueue a job
 ///
@@ -309,6 +310,53 @@ pub(super) async fn retry(
     let mut tx = state.begin(caller.tenant).await?;
     let changed = state.engine().retry(&mut tx, id).await?;
     allowed(changed, "retried", "dead or cancelled")?;
+    shown(tx, id).await
+}
+
+/// Another time for a job.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewTime, example = json!({"run_at": "2030-01-31T12:00:00Z"}))]
+pub(super) struct TimeRequest {
+    /// Not before this time, which is at most ten years ahead; one of the last 24 hours means now.
+    #[schema(value_type = String, format = DateTime, required, nullable = false)]
+    run_at: Option<Moment>,
+}
+
+/// Move a job to another time
+///
+/// For jobs that are scheduled or ready. In its ordered lane a job that has begun stays the first. Needs
+/// the scope `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{id}/reschedule",
+    operation_id = "reschedule_job",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
+    request_body = TimeRequest,
+    responses(
+        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 409, description = "The job runs or has finished"),
+    )
+)]
+pub(super) async fn reschedule(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<JobId>,
+    body: JsonBody,
+) -> Result<Json<JobAnswer>, Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut faults = Faults::default();
+    let request: Option<TimeRequest> = body.members(&mut faults);
+    let moment = request.and_then(|request| request.run_at);
+    if moment.is_none() {
+        faults.add("", "/run_at", "missing", "must be there");
+    }
+    let run_at = read_run_at(moment, clock::now(), "", &mut faults);
+    faults.none_in_body()?;
+    let mut tx = state.begin(caller.tenant).await?;
+    let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
+    allowed(changed, "rescheduled", "scheduled or ready")?;
     shown(tx, id).await
 }
 

@@ -16,15 +16,21 @@ use crate::jobs::a_job;
 use crate::platform::{Client, Platform};
 
 /// Every route with a scope, with an id that is well formed.
-const ROUTES: [(&str, &str, &str); 30] = [
+const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/jobs", "jobs:read"),
     ("POST", "/v1/jobs", "jobs:write"),
     ("POST", "/v1/jobs/batch", "jobs:write"),
+    ("POST", "/v1/jobs/bulk", "jobs:write"),
     ("GET", "/v1/jobs/job_0000000000500", "jobs:read"),
     ("GET", "/v1/jobs/job_0000000000500/attempts", "jobs:read"),
     ("GET", "/v1/jobs/job_0000000000500/explain", "jobs:read"),
     ("POST", "/v1/jobs/job_0000000000500/cancel", "jobs:write"),
     ("POST", "/v1/jobs/job_0000000000500/retry", "jobs:write"),
+    (
+        "POST",
+        "/v1/jobs/job_0000000000500/reschedule",
+        "jobs:write",
+    ),
     ("GET", "/v1/queues", "jobs:read"),
     ("GET", "/v1/workers", "jobs:read"),
     ("PUT", "/v1/queues/none", "queues:manage"),
@@ -90,10 +96,15 @@ const ROUTES: [(&str, &str, &str); 30] = [
 ];
 
 async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Answer {
-    let has_body = ["/v1/jobs", "/v1/jobs/batch", "/v1/events"].contains(&path)
+    let is_moved = path.ends_with("/reschedule");
+    let has_body = ["/v1/jobs", "/v1/jobs/batch", "/v1/jobs/bulk", "/v1/events"].contains(&path)
+        || is_moved
         || path.starts_with("/v1/webhook-endpoints")
         || method == "PUT";
-    let body = (method != "GET" && has_body).then(|| "{}".to_owned());
+    let body = (method != "GET" && has_body).then(|| match is_moved {
+        true => r#"{"run_at": "2030-01-31T12:00:00Z"}"#.to_owned(),
+        false => "{}".to_owned(),
+    });
     let json = [("content-type", "application/json")];
     client
         .send(method.parse().unwrap(), path, &json, body)
@@ -304,7 +315,7 @@ async fn a_tenant_meets_nothing_of_another() {
                 "ten_01h455vb4pex5vsknk084sn02q",
                 &platform.acme.id.to_string(),
             );
-        if own == path {
+        if own == *path {
             continue;
         }
         let answer = call(&stranger, method, &own).await;

@@ -99,6 +99,7 @@ async fn what_the_document_says_of_jobs_is_what_the_server_answers() {
         .expect(201);
     assert!(content["application/x-ndjson"].is_object());
     for (name, path, status) in [
+        ("BulkAction", "/v1/jobs/bulk", 202),
         ("NewEndpoint", "/v1/webhook-endpoints", 201),
         ("NewEvent", "/v1/events", 202),
     ] {

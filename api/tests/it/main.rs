@@ -10,6 +10,7 @@
 mod access;
 mod bad_input;
 mod batch;
+mod bulk;
 mod document;
 mod explain;
 mod framework;

@@ -57,6 +57,8 @@ pub(crate) enum JobCommand {
         #[command(flatten)]
         which: Which,
     },
+    #[command(flatten)]
+    Many(super::bulk::ManyCommand),
 }
 
 /// `harkara worker …`
@@ -152,6 +154,7 @@ fn word(state: JobState) -> &'static str {
 
 pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Result<()> {
     match command {
+        JobCommand::Many(command) => super::bulk::many(command, settings).await,
         JobCommand::Ls {
             filter,
             limit,

@@ -128,6 +128,13 @@ pub(crate) struct How {
     place: Place,
 }
 
+impl How {
+    /// Whether one JSON object is wanted.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+}
+
 /// A tenant.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
@@ -283,7 +290,7 @@ pub(super) fn engine(how: &How, settings: &Settings) -> anyhow::Result<Engine> {
     Ok(Engine::new(pool(&how.place, settings)?, settings.notify))
 }
 
-async fn engine_and_tenant(
+pub(super) async fn engine_and_tenant(
     tenant: &str,
     how: &How,
     settings: &Settings,

@@ -2,6 +2,7 @@
 
 pub mod http_request;
 pub mod maintenance_retention;
+pub mod retry_redrive;
 pub mod webhook_deliver;
 
 use harkara_queue::Verdict;

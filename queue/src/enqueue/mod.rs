@@ -78,6 +78,7 @@ impl EntryPoint {
             tags: job.tags,
             payload: job.payload,
             result: None,
+            progress: None,
             last_error: None,
             trace: job.trace,
         }

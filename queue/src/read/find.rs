@@ -31,6 +31,7 @@ struct Row {
     error_code: Option<String>,
     error_message: Option<String>,
     result: Option<Value>,
+    progress: Option<Value>,
     body: Option<Vec<u8>>,
 }
 
@@ -65,6 +66,7 @@ impl TryFrom<Row> for Job {
             tags: body.tags,
             payload: body.payload,
             result: row.result,
+            progress: row.progress,
             last_error: row.error_code.map(|code| JobError {
                 code,
                 message: row.error_message.unwrap_or_default(),

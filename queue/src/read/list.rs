@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use harkara_shared::database::query_scalar;
 use harkara_shared::id::{JobId, TenantId};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::engine::Error;
@@ -14,32 +15,42 @@ use crate::read::find::matching;
 /// Most labelled jobs looked at in one turn.
 const MOST_AT_ONCE: usize = 1000;
 
-/// Which jobs a page shows. Members that are set must all hold.
-#[derive(Debug, Clone, Default)]
+/// Which jobs are meant. Members that are set must all hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobFilter {
     /// State.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<JobState>,
     /// Kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     /// A tag the job bears.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// The unique key it was enqueued with.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub unique_key: Option<String>,
     /// The key of the ordered lane it was enqueued in.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ordering_key: Option<String>,
     /// Enqueued at or after.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created_after: Option<DateTime<Utc>>,
     /// Enqueued before.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub created_before: Option<DateTime<Utc>>,
     /// Code of its last error.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
 }
 
 impl JobFilter {
     /// What is found by labels, names and values, beginning with what fewest jobs bear.
-    fn labels(&self) -> (Vec<&str>, Vec<&str>) {
+    pub(crate) fn labels(&self) -> (Vec<&str>, Vec<&str>) {
         [
             ("unique_key", &self.unique_key),
             ("ordering_key", &self.ordering_key),

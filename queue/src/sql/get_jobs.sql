@@ -8,7 +8,11 @@ with asked as materialized (
 select
     m.job, t.id as tenant_id, k.name as kind, q.name as queue, m.state::text as state, p.priority,
     p.attempt, p.max_attempts, p.expires_at, m.run_at, m.created_at, p.started_at, m.finished_at,
-    p.error_code, p.error_message, m.result, m.body
+    p.error_code, p.error_message, m.result, m.body,
+    (
+        select nullif(g.progress, 'null') from queue.progress g
+        where g.tenant = p.tenant and g.job_id = m.job
+    ) as progress
 from asked a
 cross join lateral (
     select * from queue.parcels r

@@ -1,5 +1,5 @@
 -- Removes rows of jobs that finished in state $1 more than $2 seconds ago, the oldest first, at most $3,
--- with the labels and keys of the jobs that are still in them; answers how many rows and how many jobs.
+-- with the labels, progress and keys of the jobs that are still in them; answers how many rows and how many jobs.
 -- A row one of whose keys is held for a while yet stays: whoever repeats the key is answered with the
 -- job. Served by parcels_finished, labels_job (one look a row, or one a job where rows were merged) and
 -- unique_keys_job.
@@ -48,6 +48,17 @@ marked as materialized (
 ),
 unlabelled as (
     delete from queue.labels l where l.ctid = any (array(select t from marked))
+),
+reported as materialized (
+    select g.t
+    from spans s cross join lateral (
+        select g.ctid as t from queue.progress g
+        where g.job_id between s.first and s.last and g.job_id - s.first + 1 <> all (s.gone)
+        offset 0
+    ) g
+),
+untold as (
+    delete from queue.progress g where g.ctid = any (array(select t from reported))
 ),
 -- Whoever holds one of these is taking it, and will have it.
 outlived as materialized (

@@ -266,6 +266,41 @@ const EXPLAIN: &str = "/* test */ select count(queue.explain(job)) from (
         union all
         (select id * 1024 + lo from queue.parcels where tenant = 1 and state in ('r', 'd') limit 5)
     ) jobs";
+/// What people do to many jobs: of each sort some whole rows and some members.
+const CONTROL: [&str; 8] = [
+    "/* test */ update queue.parcels set state = 'x', token = null, finished_at = now()
+     where tenant = 1 and id in (select id from queue.parcels where state = 's' and tenant = 1
+        order by id limit 60)",
+    "/* test */ update queue.lanes l set head = p.id from queue.parcels p
+     where p.lane = l.id and p.strict and p.id = (
+        select max(id) from queue.parcels where strict and tenant = 1 and state = 'a'
+     )",
+    "/* test */ update queue.unique_keys set expires_at = now() - interval '1 second'
+     where job_id in (select id * 1024 from queue.parcels where state = 'x')",
+    "/* test */ insert into queue.labels (tenant, name, value, job_id)
+     select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'",
+    "/* test */ select count(*) from queue.cancel_jobs(array(
+        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and (id in (
+            select id from queue.parcels where state in ('a', 's', 'r') and tenant = 1
+            order by id desc limit 100
+        ) or id in (select head from queue.lanes))
+    ), true)",
+    "/* test */ select count(*) from queue.retry_jobs(array(
+        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and id in (select id from queue.parcels where state in ('x', 'c'))
+    ), true)",
+    "/* test */ select count(*) from queue.move_jobs(array(
+        select id * 1024 + 2 from queue.parcels p
+        where tenant = 1 and id in (select id from queue.parcels where n = 40 order by id limit 50)
+    ), '{s,a}', null, true)",
+    "/* test */ select count(*) from queue.delete_jobs(array(
+        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and id in (
+            select id from queue.parcels where state = 'd' and tenant = 1 order by id limit 100
+        )
+    ))",
+];
 
 /// Has the functions do their work in a transaction that is rolled back, and answers what went on
 /// inside.
@@ -300,7 +335,13 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
         "/* test */ set role harkara_app; set app.tenant_id = '{}'",
         stand.tenant.as_uuid()
     );
-    for sql in [&*tenant, FIND, EXPLAIN, LET_GO] {
+    for sql in &CONTROL[..4] {
+        run(&mut tx, sql).await;
+    }
+    for sql in [&*tenant, FIND, EXPLAIN, LET_GO]
+        .into_iter()
+        .chain(CONTROL[4..].iter().copied())
+    {
         run(&mut tx, sql).await;
     }
     tx.rollback().await.unwrap();
@@ -370,6 +411,27 @@ const STATEMENTS: &[(&str, &str)] = &[
     ),
     ("set_limit", "set max_running = most"),
     ("set_limit", "set rate_tat = least"),
+    ("hold", "locked as materialized"),
+    ("rows_of", "r.ctid = a.place"),
+    ("note_moves", "insert into queue.deltas"),
+    ("cancel_jobs", "when s.act = 'end' then 'c'"),
+    ("cancel_jobs", "l.head = any (heads)"),
+    ("cancel_jobs", "with let_on as"),
+    ("cancel_jobs", "k.expires_at = 'infinity'\n        order by"),
+    (
+        "cancel_jobs",
+        "k.job_id = any (keyed) and k.expires_at = 'infinity'",
+    ),
+    ("retry_jobs", "named as materialized"),
+    ("retry_jobs", "u.job <> all (taken)"),
+    ("retry_jobs", "when s.whole then 'a'"),
+    ("move_jobs", "when s.whole then becomes"),
+    ("forget", "with removed as"),
+    ("delete_jobs", "into held"),
+    ("delete_jobs", "where not last"),
+    ("delete_jobs", "delete from queue.labels"),
+    ("delete_jobs", "delete from queue.progress"),
+    ("delete_jobs", "k.expires_at <= now()"),
 ];
 
 #[tokio::test]

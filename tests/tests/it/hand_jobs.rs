@@ -19,6 +19,7 @@ fn a_job(queue: &str, tag: &str) -> NewJob {
         priority: 5,
         run_at: None,
         delay: std::time::Duration::ZERO,
+        expires_at: None,
         max_attempts: 3,
         timeout: std::time::Duration::from_secs(30),
         backoff: Backoff::default(),

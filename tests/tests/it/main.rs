@@ -15,6 +15,7 @@ mod hand_jobs;
 mod memory;
 mod outage;
 mod receivers;
+mod redrive;
 mod rooms;
 mod scheduling;
 mod start;

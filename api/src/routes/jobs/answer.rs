@@ -65,7 +65,7 @@ pub(crate) struct JobAnswer {
     /// What its handler answered.
     #[schema(required)]
     result: Option<Value>,
-    /// Not yet used: null.
+    /// How far it has come, of a kind that tells it, such as `retry.redrive`; else null.
     #[schema(required)]
     progress: Option<Value>,
     /// Why the latest unsuccessful run ended as it did.
@@ -100,7 +100,7 @@ impl From<Job> for JobAnswer {
             tags: job.tags,
             payload: job.payload,
             result: job.result,
-            progress: None,
+            progress: job.progress,
             last_error: job.last_error.map(ErrorAnswer::from),
             trace_id: job
                 .trace

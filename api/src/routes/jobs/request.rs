@@ -198,6 +198,30 @@ pub(crate) fn read_job(
     Some(job)
 }
 
+/// When a job is due that is to run at `given`; `None` means now. The member stands at `prefix`.
+pub(crate) fn read_run_at(
+    given: Option<Moment>,
+    now: DateTime<Utc>,
+    prefix: &str,
+    faults: &mut Faults,
+) -> Option<DateTime<Utc>> {
+    let moment = given?.0;
+    if moment < now - LATE {
+        let detail = "is in the far past: it may be at most 24 hours ago";
+        faults.add(prefix, "/run_at", "out_of_range", detail);
+    } else if moment > now.checked_add_months(HORIZON).unwrap_or(now) {
+        faults.add(
+            prefix,
+            "/run_at",
+            "out_of_range",
+            "must be at most ten years ahead",
+        );
+    }
+    // A moment in the past means now; one that only this machine's clock may think past is left to the
+    // database's.
+    Some(moment).filter(|moment| *moment > now - SKEW)
+}
+
 /// Checks members, each by its rule. What is answered for a member with a fault is of no account.
 struct Reader<'a> {
     prefix: &'a str,
@@ -263,24 +287,12 @@ impl Reader<'_> {
         if run_at.is_some() && delay.is_some() {
             self.fault("/delay", "exclusive", "cannot stand beside run_at");
         }
-        let run_at = run_at.map(|moment| moment.0);
-        match run_at {
-            Some(moment) if moment < now - LATE => {
-                let detail = "is in the far past: it may be at most 24 hours ago";
-                self.fault("/run_at", "out_of_range", detail);
-            }
-            Some(moment) if moment > horizon => {
-                self.fault("/run_at", "out_of_range", "must be at most ten years ahead");
-            }
-            _ => {}
-        }
+        let run_at = read_run_at(run_at, now, self.prefix, self.faults);
         let delay = delay.map(|delay| delay.0).unwrap_or_default();
         if delay > (horizon - now).to_std().unwrap_or_default() {
             self.fault("/delay", "out_of_range", "must be at most ten years");
         }
-        // A moment in the past means now; one that only this machine's clock may think past is left
-        // to the database's.
-        (run_at.filter(|moment| *moment > now - SKEW), delay)
+        (run_at, delay)
     }
 
     /// Until when the job must have started.

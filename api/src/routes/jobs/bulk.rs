@@ -1,0 +1,209 @@
+//! Room: the route of actions on all jobs that match.
+//! Takes: an action, a filter, a rate. Gives: how many jobs match, and the job that works on them.
+//! Never: changes a job itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use harkara_jobs::redrive::{Action, DEFAULT_RATE, Redrive, Requested};
+use harkara_queue::job::JobState;
+use harkara_queue::read::JobFilter;
+use harkara_shared::id::JobId;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::answer::StateName;
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::json;
+use crate::origin::Origin;
+use crate::problem::{Code, Problem};
+use crate::time::Moment;
+
+/// An action on all jobs that match.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = BulkAction, example = json!({
+    "action": "retry",
+    "filter": {"state": "dead", "kind": "http.request", "error_code": "http_503"},
+    "rate_per_second": 200
+}))]
+pub(in crate::routes) struct BulkRequest {
+    /// What is done to the jobs.
+    #[schema(value_type = ActionName, required, nullable = false)]
+    action: Option<ActionName>,
+    /// Which jobs; without it, all jobs of the tenant that the action can be done to.
+    #[schema(value_type = Option<FilterRequest>)]
+    filter: Option<Box<RawValue>>,
+    /// Only count the jobs that match.
+    #[schema(default = false)]
+    dry_run: Option<bool>,
+    /// How many jobs a second.
+    #[schema(minimum = 1, maximum = 100000, default = 1000)]
+    rate_per_second: Option<i64>,
+}
+
+/// `retry` makes dead and cancelled jobs ready again, `cancel` cancels scheduled, ready and running
+/// ones, `delete` removes succeeded, dead and cancelled ones.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Action)]
+enum ActionName {
+    Retry,
+    Cancel,
+    Delete,
+}
+
+/// Which jobs, as in the query of `GET /v1/jobs`: members that are given must all hold.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobFilter, example = json!({"state": "dead", "error_code": "http_503"}))]
+struct FilterRequest {
+    /// In this state, which must be one that the action can be done to.
+    #[schema(example = "dead")]
+    state: Option<StateName>,
+    /// Of this kind.
+    #[schema(example = "http.request")]
+    kind: Option<String>,
+    /// In this queue.
+    #[schema(example = "http")]
+    queue: Option<String>,
+    /// Bearing this tag.
+    tag: Option<String>,
+    /// Enqueued with this unique key.
+    unique_key: Option<String>,
+    /// Enqueued with this ordering key.
+    ordering_key: Option<String>,
+    /// Enqueued at or after this time.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Moment>,
+    /// Enqueued before this time.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Moment>,
+    /// Whose last error has this code.
+    #[schema(example = "http_503")]
+    error_code: Option<String>,
+}
+
+impl From<FilterRequest> for JobFilter {
+    fn from(request: FilterRequest) -> Self {
+        Self {
+            state: request.state.map(JobState::from),
+            kind: request.kind,
+            queue: request.queue,
+            tag: request.tag,
+            unique_key: request.unique_key,
+            ordering_key: request.ordering_key,
+            created_after: request.created_after.map(|moment| moment.0),
+            created_before: request.created_before.map(|moment| moment.0),
+            error_code: request.error_code,
+        }
+    }
+}
+
+/// The job that works on the others.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BulkAnswer)]
+pub(in crate::routes) struct BulkAnswer {
+    /// The job of kind `retry.redrive` that does it and tells its progress; null of a dry run.
+    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    job_id: Option<JobId>,
+    /// How many jobs match now.
+    #[schema(example = 200_000)]
+    matched: u64,
+}
+
+/// Retry, cancel or delete all jobs that match
+///
+/// A job of kind `retry.redrive` does it, the oldest first, `rate_per_second` of them: its `progress`
+/// tells how far it came and why jobs could not be changed, cancelling it stops it. Jobs that are
+/// enqueued later are left alone, and none is changed twice. Needs the scope `jobs:write`.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/bulk",
+    operation_id = "change_jobs",
+    tag = "jobs",
+    request_body = BulkRequest,
+    responses(
+        (status = 202, description = "How many jobs match, and the job that works on them",
+            body = BulkAnswer,
+            headers(("Location" = String, description = "Path of the job, if there is one"))),
+    )
+)]
+pub(in crate::routes) async fn change_all(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Origin(trace): Origin,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::JobsWrite)?;
+    let mut faults = Faults::default();
+    let request: Option<BulkRequest> = body.members(&mut faults);
+    let request = request.unwrap_or_default();
+    let redrive = read(&request, &mut faults);
+    faults.none_in_body()?;
+    // Without a fault there is an action.
+    let redrive = redrive.ok_or_else(|| Problem::internal("a body without action or fault"))?;
+    let is_rehearsal = request.dry_run.unwrap_or_default();
+    let mut tx = state.begin(caller.tenant).await?;
+    let requested = redrive
+        .request(&mut tx, state.engine(), trace, is_rehearsal)
+        .await?;
+    tx.commit().await?;
+    match requested {
+        Requested::TooMany => {
+            let mut faults = Faults::default();
+            let detail = "too many jobs would have to be looked at to count those that match: narrow \
+                it, by state and times first, or post a job of kind `retry.redrive`, which counts as \
+                it goes";
+            faults.add("", "/filter", "too_many", detail);
+            faults.none_in_body()?;
+            Err(Problem::new(Code::Invalid, detail))
+        }
+        Requested::Counted { job, matched } => {
+            let location = job.map(|job| [(LOCATION, format!("/v1/jobs/{job}"))]);
+            let answer = Json(BulkAnswer {
+                job_id: job,
+                matched,
+            });
+            Ok(match location {
+                Some(location) => (StatusCode::ACCEPTED, location, answer).into_response(),
+                None => (StatusCode::ACCEPTED, answer).into_response(),
+            })
+        }
+    }
+}
+
+fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
+    if request.action.is_none() {
+        faults.add("", "/action", "missing", "must be retry, cancel or delete");
+    }
+    let filter: FilterRequest = match &request.filter {
+        Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
+        None => FilterRequest::default(),
+    };
+    let rate_per_second = request
+        .rate_per_second
+        .unwrap_or_else(|| DEFAULT_RATE.into());
+    let redrive = Redrive {
+        action: match request.action {
+            // What is said of the rate does not depend on the action.
+            None | Some(ActionName::Retry) => Action::Retry,
+            Some(ActionName::Cancel) => Action::Cancel,
+            Some(ActionName::Delete) => Action::Delete,
+        },
+        filter: filter.into(),
+        rate_per_second,
+    };
+    let found = redrive.check().into_iter();
+    let told =
+        found.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
+    faults.extend("", told.collect());
+    request.action.map(|_| redrive)
+}

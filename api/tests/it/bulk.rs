@@ -1,0 +1,218 @@
+//! Actions on all jobs that match, and a job moved to another time, as a caller asks for them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use harkara_api::access::Scope;
+use harkara_shared::database::query;
+use serde_json::{Value, json};
+
+use crate::jobs::{a_job, a_job_with};
+use crate::platform::Platform;
+
+fn id(job: &Value) -> String {
+    job["id"].as_str().expect("an id").to_owned()
+}
+
+/// Enqueues so many jobs with this tag, and cancels them if asked to.
+async fn jobs(platform: &Platform, tag: &str, count: usize, cancel: bool) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let job = a_job_with("tags", json!([tag]));
+        let job = platform.client.post("/v1/jobs", &job).await.expect(201);
+        if cancel {
+            let path = format!("/v1/jobs/{}/cancel", id(&job));
+            platform.client.post_text(&path, "", "").await.expect(200);
+        }
+        ids.push(id(&job));
+    }
+    ids
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_the_action_will_match_and_changes_nothing() {
+    let platform = Platform::start().await;
+    jobs(&platform, "red", 3, true).await;
+    jobs(&platform, "blue", 2, true).await;
+    jobs(&platform, "red", 1, false).await;
+    let before = platform.jobs().await;
+    for (filter, matched) in [
+        (json!({}), 5),
+        (json!({"state": "cancelled"}), 5),
+        (json!({"tag": "red"}), 3),
+        (json!({"tag": "red", "kind": "http.request"}), 3),
+        (json!({"tag": "red", "state": "dead"}), 0),
+        (json!({"kind": "no.such"}), 0),
+        (json!({"created_before": "2020-01-01T00:00:00Z"}), 0),
+        (json!({"created_after": "2020-01-01T00:00:00Z"}), 5),
+    ] {
+        let wanted = json!({"action": "retry", "filter": filter, "dry_run": true});
+        let told = platform.client.post("/v1/jobs/bulk", &wanted).await;
+        assert_eq!(
+            told.expect(202),
+            json!({"job_id": null, "matched": matched}),
+            "{filter}"
+        );
+    }
+    assert_eq!(platform.jobs().await, before);
+
+    let wanted = json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7});
+    let answer = platform.client.post("/v1/jobs/bulk", &wanted).await;
+    let told = answer.expect(202);
+    assert_eq!(told["matched"], 3);
+    let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
+    assert_eq!(answer.header("location"), path);
+    let job = platform.client.get(&path).await.expect(200);
+    assert_eq!(
+        (&job["kind"], &job["queue"], &job["state"]),
+        (
+            &json!("retry.redrive"),
+            &json!("maintenance"),
+            &json!("ready")
+        )
+    );
+    assert_eq!(
+        job["payload"],
+        json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7})
+    );
+    let progress = json!({"matched": 3, "done": 0, "undone": {}, "cursor": null});
+    assert_eq!(job["progress"], progress);
+    // In lists, too; others have none.
+    let page = platform.client.get("/v1/jobs?limit=2").await.expect(200);
+    assert_eq!(page["data"][0]["progress"], progress);
+    assert_eq!(page["data"][1]["progress"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_action_meets_no_job_of_another_tenant() {
+    let platform = Platform::start().await;
+    jobs(&platform, "red", 2, true).await;
+    let other = platform.tenant("other").await;
+    let stranger = platform.client_of(&other, Scope::ALL).await;
+    for (action, filter) in [
+        ("retry", json!({})),
+        ("delete", json!({"tag": "red"})),
+        ("cancel", json!({"queue": "http"})),
+    ] {
+        let wanted = json!({"action": action, "filter": filter});
+        let told = stranger.post("/v1/jobs/bulk", &wanted).await.expect(202);
+        assert_eq!(told["matched"], 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn every_mistake_in_an_action_is_pointed_at() {
+    let platform = Platform::start().await;
+    let cases = [
+        (json!({}), vec![("/action", "missing")]),
+        (json!({"action": "shake"}), vec![("/action", "invalid")]),
+        (
+            json!({"action": "retry", "rate_per_second": 0, "filter": {"stat": "dead"}}),
+            vec![
+                ("/filter/stat", "unknown_field"),
+                ("/rate_per_second", "out_of_range"),
+            ],
+        ),
+        (
+            json!({"action": "retry", "rate_per_second": -5}),
+            vec![("/rate_per_second", "out_of_range")],
+        ),
+        (
+            json!({"action": "retry", "rate_per_second": 100_001}),
+            vec![("/rate_per_second", "out_of_range")],
+        ),
+        (
+            json!({"action": "retry", "filter": {"state": "ded", "created_after": "yesterday"}}),
+            vec![
+                ("/filter/state", "invalid"),
+                ("/filter/created_after", "invalid"),
+            ],
+        ),
+        (
+            json!({"action": "cancel", "filter": {"state": "dead"}}),
+            vec![("/filter/state", "not_for_action")],
+        ),
+        (
+            json!({"action": "cancel", "filter": []}),
+            vec![("/filter", "invalid")],
+        ),
+        (
+            json!({"action": "cancel", "dryrun": true}),
+            vec![("/dryrun", "unknown_field")],
+        ),
+    ];
+    for (body, expected) in cases {
+        let answer = platform.client.post("/v1/jobs/bulk", &body).await;
+        let mut faults = answer.problem(422, "invalid");
+        faults.sort();
+        let mut expected: Vec<(String, String)> = expected
+            .into_iter()
+            .map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
+            .collect();
+        expected.sort();
+        // The most precise of those told of a member counts.
+        assert_eq!(faults, expected, "{body}");
+    }
+    // The same rules hold for the kind's payload.
+    for (payload, pointer) in [
+        (
+            json!({"action": "retry", "rate_per_second": 0}),
+            "/payload/rate_per_second",
+        ),
+        (
+            json!({"action": "retry", "filter": {"stat": 1}}),
+            "/payload/filter/stat",
+        ),
+        (json!({"filter": {}}), "/payload/action"),
+    ] {
+        let job = json!({"kind": "retry.redrive", "payload": payload});
+        let faults = platform
+            .client
+            .post("/v1/jobs", &job)
+            .await
+            .problem(422, "invalid");
+        assert_eq!(faults[0].0, pointer);
+    }
+    let job = json!({"kind": "retry.redrive", "payload": {"action": "retry"}});
+    platform.client.post("/v1/jobs", &job).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_is_moved_to_another_time() {
+    let platform = Platform::start().await;
+    let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    let path = format!("/v1/jobs/{}/reschedule", id(&job));
+    let to = |time: DateTime<Utc>| json!({"run_at": time});
+    let later = Utc::now() + TimeDelta::days(3);
+    let moved = platform.client.post(&path, &to(later)).await.expect(200);
+    assert_eq!(moved["state"], "scheduled");
+    let due: DateTime<Utc> = moved["run_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(due.timestamp_micros(), later.timestamp_micros());
+    let past = Utc::now() - TimeDelta::hours(23);
+    let moved = platform.client.post(&path, &to(past)).await.expect(200);
+    assert_eq!(moved["state"], "ready");
+    let due: DateTime<Utc> = moved["run_at"].as_str().unwrap().parse().unwrap();
+    assert!(due > past + TimeDelta::hours(22), "the past means now");
+
+    for (body, code) in [
+        (to(Utc::now() - TimeDelta::hours(25)), "out_of_range"),
+        (to(Utc::now() + TimeDelta::days(3700)), "out_of_range"),
+        (json!({}), "missing"),
+    ] {
+        let faults = platform
+            .client
+            .post(&path, &body)
+            .await
+            .problem(422, "invalid");
+        assert_eq!(faults, [("/run_at".to_owned(), code.to_owned())]);
+    }
+    query("update queue.parcels set state = 'r', token = 1")
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    let refused = platform.client.post(&path, &to(later)).await;
+    refused.problem(409, "conflict");
+    assert!(
+        refused
+            .text
+            .contains("only a job that is scheduled or ready")
+    );
+}

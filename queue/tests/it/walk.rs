@@ -1,0 +1,220 @@
+//! All jobs that match, in steps: each once, the oldest first, however they are stored.
+
+use std::time::Duration;
+
+use harkara_queue::Selection;
+use harkara_queue::job::JobState;
+use harkara_queue::read::JobFilter;
+use harkara_shared::database::query;
+use harkara_shared::id::JobId;
+use serde_json::json;
+
+use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
+use crate::support::Stand;
+
+/// Behind every job.
+const END: i64 = i64::MAX;
+
+/// The jobs of a selection, walked in steps of at most so many.
+async fn walked(stand: &Stand, selection: &Selection, before: i64, most: usize) -> Vec<i64> {
+    let mut tx = stand.tx().await;
+    let mut found: Vec<i64> = Vec::new();
+    let mut after = JobId::from_i64(-1);
+    while after.as_i64() < before - 1 {
+        let step = selection
+            .step(&mut tx, stand.tenant, after, job_id(before), most)
+            .await
+            .unwrap();
+        assert!(step.upto.as_i64() > after.as_i64(), "a step goes on");
+        assert!(step.jobs.len() <= most);
+        found.extend(step.jobs.iter().map(|job| job.as_i64()));
+        after = step.upto;
+    }
+    assert!(found.is_sorted_by(|one, next| one < next), "{found:?}");
+    found
+}
+
+fn of(states: &[JobState]) -> Selection {
+    Selection {
+        filter: JobFilter::default(),
+        states: states.to_vec(),
+    }
+}
+
+/// Rows of every sort.
+async fn mixed() -> Stand {
+    let stand = Stand::new().await;
+    let edge = BLOCK * 2 - 1;
+    stand
+        .put(&[
+            row(3, 0, 0, 4, "c", json!({"gone": [2], "kind": 2})),
+            left(at(3, 1), "x", json!({"error_code": "e"})),
+            row(4, 0, 0, 3, "a", json!({})),
+            row(4, 4, 3, 2, "s", json!({})),
+            merged(&[at(5, 0), at(7, 0), at(900, 0)], "d", json!({"gone": [2]})),
+            row(6, 0, 0, 2, "x", json!({"created_at": moment(5)})),
+            left(at(7, 0), "x", json!({"queue": 2})),
+            merged(&[at(8, 0), at(9, 0), at(10, 0)], "r", json!({"acked": [2]})),
+            row(edge, 0, 0, 2, "d", json!({})),
+            row(edge + 1, 0, 0, 1, "c", json!({})),
+        ])
+        .await;
+    let others = harkara_shared::id::TenantId::new();
+    stand
+        .put_for(others, &[row(11, 0, 0, 9, "x", json!({}))])
+        .await;
+    stand
+}
+
+#[tokio::test]
+async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
+    let stand = mixed().await;
+    let all = stand.all().await;
+    assert!(all.len() > 18);
+    let mut choices: Vec<Vec<JobState>> = JobState::ALL.iter().map(|state| vec![*state]).collect();
+    choices.push(vec![JobState::Dead, JobState::Cancelled]);
+    choices.push(vec![
+        JobState::Scheduled,
+        JobState::Ready,
+        JobState::Running,
+    ]);
+    choices.push(vec![
+        JobState::Succeeded,
+        JobState::Dead,
+        JobState::Cancelled,
+    ]);
+    choices.push(JobState::ALL.to_vec());
+    for states in choices {
+        let expected: Vec<i64> = all
+            .iter()
+            .filter(|(_, state)| states.contains(state))
+            .map(|(job, _)| *job)
+            .collect();
+        for most in [1, 2, 3, 7, 1000] {
+            let found = walked(&stand, &of(&states), END, most).await;
+            assert_eq!(found, expected, "{states:?} by {most}");
+        }
+        let before = at(6, 1);
+        let found = walked(&stand, &of(&states), before, 2).await;
+        let older: Vec<i64> = expected.into_iter().filter(|job| *job < before).collect();
+        assert_eq!(found, older, "{states:?} before one of them");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_leaves_out_what_does_not_match() {
+    let stand = mixed().await;
+    for job in [at(3, 1), at(4, 0), at(6, 0)] {
+        query(
+            "insert into queue.labels (tenant, name, value, job_id)
+             select number, 'tag', 'red', $1 from queue.tenants t
+             where exists (select from queue.parcels p where p.tenant = t.number and p.id = 3)",
+        )
+        .bind(job)
+        .execute(&stand.pool())
+        .await
+        .unwrap();
+    }
+    let some = |word: &str| Some(word.to_owned());
+    let none = JobFilter::default;
+    let cases = [
+        (
+            JobFilter {
+                error_code: some("e"),
+                ..none()
+            },
+            vec![at(3, 1)],
+        ),
+        (
+            JobFilter {
+                queue: some("other"),
+                ..none()
+            },
+            vec![],
+        ),
+        (
+            JobFilter {
+                kind: some("no.such"),
+                ..none()
+            },
+            vec![],
+        ),
+        (
+            JobFilter {
+                tag: some("red"),
+                ..none()
+            },
+            vec![at(3, 1), at(6, 0)],
+        ),
+        (
+            JobFilter {
+                tag: some("blue"),
+                ..none()
+            },
+            vec![],
+        ),
+        (
+            JobFilter {
+                created_before: Some(moment(6)),
+                ..none()
+            },
+            vec![at(6, 0), at(6, 1)],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let selection = Selection {
+            filter,
+            states: vec![JobState::Dead, JobState::Cancelled],
+        };
+        for most in [1, 100] {
+            let found = walked(&stand, &selection, END, most).await;
+            assert_eq!(found, expected, "{selection:?}");
+        }
+        let mut tx = stand.tx().await;
+        let count = selection
+            .count(&mut tx, stand.tenant, job_id(END), Duration::from_secs(20))
+            .await
+            .unwrap();
+        assert_eq!(count, u64::try_from(expected.len()).ok());
+    }
+}
+
+#[tokio::test]
+async fn counted_states_are_read_off_the_counters_and_what_is_not_folded_yet() {
+    let stand = mixed().await;
+    for written in [
+        "insert into queue.tallies (tenant, queue, kind, dead, ready)
+         select number, 1, 1, 40, 7 from queue.tenants",
+        "insert into queue.deltas (tenant, queue, kind, dead) select number, 1, 2, 2 from queue.tenants",
+        "update queue.folded set upto = pg_current_snapshot()",
+        "insert into queue.deltas (tenant, queue, kind, dead) select number, 1, 1, -1 from queue.tenants",
+    ] {
+        stand.execute(written).await;
+    }
+    let count = async |states: &[JobState], kind: Option<&str>| {
+        let mut selection = of(states);
+        selection.filter.kind = kind.map(str::to_owned);
+        let mut tx = stand.tx().await;
+        let patience = Duration::from_secs(20);
+        selection
+            .count(&mut tx, stand.tenant, job_id(END), patience)
+            .await
+            .unwrap()
+    };
+    // What was there when the counters were folded is in them.
+    assert_eq!(count(&[JobState::Dead], None).await, Some(39));
+    assert_eq!(
+        count(&[JobState::Dead, JobState::Ready], None).await,
+        Some(46)
+    );
+    assert_eq!(count(&[JobState::Dead], Some("test.other")).await, Some(0));
+    // Cancelled ones are counted by hand.
+    let both = [JobState::Dead, JobState::Cancelled];
+    assert_eq!(count(&both, None).await, Some(4 + 4));
+    let mut tx = stand.tx().await;
+    let hurried = of(&both)
+        .count(&mut tx, stand.tenant, job_id(END), Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!(hurried, None, "nobody waits for ever");
+}
