@@ -65,6 +65,7 @@ impl Engine {
                 .fetch_one(&mut *connection)
                 .await?;
             if !moved {
+                self.counted();
                 return Ok(());
             }
         }
@@ -106,7 +107,10 @@ impl Engine {
                 reason: format!("state `{letter}`"),
             })?;
             return match (found.changed, state) {
-                (true, _) => Ok(Changed::Now(state)),
+                (true, _) => {
+                    self.counted();
+                    Ok(Changed::Now(state))
+                }
                 // The state would allow it: a neighbour took the unique key between two looks at it.
                 (false, JobState::Dead | JobState::Cancelled) if is_retry => {
                     Err(Error::Contended(job.to_string()))

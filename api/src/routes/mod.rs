@@ -8,6 +8,7 @@ mod jobs;
 mod limits;
 mod page;
 mod queues;
+mod stats;
 mod tenants;
 mod webhooks;
 
@@ -74,6 +75,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(queues::resume))
         .routes(routes!(queues::lanes::list, queues::lanes::change_default))
         .routes(routes!(queues::lanes::change))
+        .routes(routes!(stats::show))
         .routes(routes!(tenants::limits, tenants::change_limits))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))

@@ -1,12 +1,15 @@
 //! Room: the read side.
-//! Takes: a tenant's transaction. Gives: jobs, pages of jobs, the log of a job's runs.
-//! Never: counts rows, shows parcels, reads another tenant's rows; outside of a tenant's transaction
+//! Takes: a tenant's transaction. Gives: jobs, pages of jobs, the log of a job's runs, how queues are
+//! doing, the past in numbers. Never: counts rows, shows parcels, reads another tenant's rows; outside of a tenant's transaction
 //! it finds nothing.
 
 mod attempts;
+mod counts;
 mod find;
 mod list;
+pub mod stats;
 
 pub use attempts::attempts;
+pub use counts::QueueCounts;
 pub use find::{job, jobs};
-pub use list::{JobFilter, list};
+pub use list::{JobFilter, JobPage, list};

@@ -10,6 +10,7 @@ mod breaker;
 mod cancel;
 mod claim;
 mod contention;
+mod counts;
 mod drain;
 mod enqueue;
 mod fairness;

@@ -236,6 +236,14 @@ const FIND: &str = "/* test */ select count(*) from queue.find(array(
     where p.id in (select id from queue.parcels order by id desc limit 20)
 ))";
 
+/// Reads what is not folded yet, folds, looks for the oldest job.
+const COUNT: [&str; 3] = [
+    "/* test */ select count(*) from queue.unfolded(1)",
+    "/* test */ select queue.fold(100)",
+    "/* test */ select (select count(*) from queue.oldest_ready('{1,2}', 1, 100)),
+        (select count(*) from queue.oldest_ready('{1,2}', null, 100))",
+];
+
 const LET_GO: &str = "/* test */ select queue.let_go(array_agg(id), array_agg(part)) from (
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
@@ -263,7 +271,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
          set auto_explain.log_level = notice; set role harkara_engine",
     )
     .await;
-    for sql in TAKE.into_iter().chain([LIMIT, SETTLE, RESCUE, FIND]) {
+    for sql in TAKE.into_iter().chain([LIMIT, SETTLE, RESCUE, FIND]).chain(COUNT) {
         run(&mut tx, sql).await;
     }
     let tenant = format!(
@@ -278,7 +286,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
 }
 
 /// Something of every statement that the functions are made of.
-const STATEMENTS: [(&str, &str); 40] = [
+const STATEMENTS: [(&str, &str); 43] = [
     ("cut", "row_number() over (order by i)"),
     ("cut", "lo + keep + 1"),
     ("cut", "set n = keep"),
@@ -311,6 +319,9 @@ const STATEMENTS: [(&str, &str); 40] = [
     ("release", "delete from queue.unique_keys"),
     ("rescue", "recursive holder"),
     ("rescue", "p.ctid = any (emptied)"),
+    ("unfolded", "d.xid = any (late) and"),
+    ("fold", "removed as (\n        delete from queue.deltas"),
+    ("oldest_ready", "recursive asked"),
     ("find", "recursive wanted"),
     ("let_go", "unnest(p_ids, p_parts)"),
     ("gate_of_lane", "l.strict = p_strict\n    order by l.id"),
