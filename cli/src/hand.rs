@@ -2,6 +2,7 @@
 //! Takes: a command. Gives: one change and one answer, as text or as one JSON object.
 //! Never: does what the API would refuse.
 
+mod stats;
 mod steer;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,7 @@ use harkara_shared::vault::MasterKeys;
 use serde_json::json;
 use sqlx::PgPool;
 
+pub(crate) use stats::{StatsCommand, stats};
 pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
 
 use crate::Place;

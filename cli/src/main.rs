@@ -33,6 +33,8 @@ enum Command {
     /// Queues
     #[command(subcommand)]
     Queue(hand::QueueCommand),
+    /// Show what happened to a tenant's jobs, step by step
+    Stats(hand::StatsCommand),
     /// Limits of tenants, and of the keys their jobs name
     #[command(subcommand)]
     Limit(hand::LimitCommand),
@@ -87,6 +89,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(place)) => hand::migrate(&place, &settings).await,
         Some(Command::Tenant(command)) => hand::tenant(command, &settings).await,
         Some(Command::Queue(command)) => hand::queue(command, &settings).await,
+        Some(Command::Stats(command)) => hand::stats(command, &settings).await,
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
     }

@@ -190,7 +190,7 @@ fn span(query: &StatsQuery) -> Result<Span, Problem> {
     };
     let step = match query.step {
         Some(step) => step.0,
-        None => Span::usual_step(now - since),
+        None => Span::usual_step((now - since).to_std().unwrap_or_default()),
     };
     Span::new(since, until, step, now).or_else(|error| {
         let (pointer, code) = match error {

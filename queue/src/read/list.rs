@@ -18,7 +18,10 @@ const MOST_AT_ONCE: usize = 400;
 /// Labelled jobs after which a page ends, full or not.
 const MOST_JOBS: usize = 600;
 
-/// Most rows of jobs looked at for a page.
+/// Rows of jobs looked at first, which is enough where most jobs match.
+const FEW_ROWS: i64 = 200;
+
+/// Most rows of jobs looked at after that for a page.
 const MOST_ROWS: i64 = 10_000;
 
 /// Most labels looked at for a page, where a job must bear several.
@@ -95,16 +98,18 @@ pub async fn list(
         below: before,
     };
     // Labels do not tell what else the filter asks for: where few jobs match, more are looked at.
-    let (mut wanted, mut looked) = (limit, 0);
+    let (mut wanted, mut looked, mut rows) = (limit, 0, FEW_ROWS);
     loop {
-        let (ids, below) = ids(connection, tenant, filter, page.below, wanted).await?;
+        let (ids, below) = ids(connection, tenant, filter, page.below, wanted, rows).await?;
         looked += ids.len();
+        let is_first = std::mem::replace(&mut rows, MOST_ROWS) == FEW_ROWS && names.is_empty();
         let is_full = ids.len() >= wanted;
         page.below = if is_full { ids.last().copied() } else { below };
         let mut found = matching(connection, &ids, filter).await?;
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         page.jobs.append(&mut found);
-        if page.jobs.len() >= limit || !is_full || looked > MOST_JOBS {
+        let is_over = !is_full && !(is_first && below.is_some());
+        if page.jobs.len() >= limit || is_over || looked > MOST_JOBS {
             break;
         }
         wanted = if names.is_empty() {
@@ -127,6 +132,7 @@ async fn ids(
     filter: &JobFilter,
     before: Option<JobId>,
     wanted: usize,
+    rows: i64,
 ) -> Result<(Vec<JobId>, Option<JobId>), Error> {
     let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
     let (names, values) = filter.labels();
@@ -141,7 +147,7 @@ async fn ids(
             .bind(filter.created_after)
             .bind(filter.created_before)
             .bind(&filter.error_code)
-            .bind(MOST_ROWS.max(wanted))
+            .bind(rows.max(wanted))
             .fetch_all(connection)
             .await?
     } else {

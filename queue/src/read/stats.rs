@@ -117,11 +117,12 @@ impl Span {
 
     /// The step that shows a time in a hundred points or somewhat more.
     #[must_use]
-    pub fn usual_step(time: TimeDelta) -> Duration {
-        let minutes = [1, 5, 15, 60, 6 * 60, 24 * 60];
-        let fits = |minutes: &&u32| time <= TimeDelta::minutes(i64::from(**minutes) * 120);
-        let minutes = minutes.iter().find(fits).copied().unwrap_or(24 * 60);
-        Duration::from_secs(60 * u64::from(minutes))
+    pub fn usual_step(time: Duration) -> Duration {
+        let steps =
+            [1, 5, 15, 60, 6 * 60, 24 * 60].map(|minutes| Duration::from_secs(60 * minutes));
+        let fits = |step: &&Duration| time <= **step * 120;
+        let longest = Duration::from_secs(24 * 60 * 60);
+        steps.iter().find(fits).copied().unwrap_or(longest)
     }
 
     /// Where it begins.
@@ -325,14 +326,24 @@ mod tests {
             (noon, "2026-01-10T12:30:00Z", 90, SpanError::Step),
             (noon, "2026-01-10T12:30:00Z", 2 * 1440, SpanError::Step),
             (noon, noon, 1, SpanError::Empty),
-            ("2026-01-10T13:00:00Z", "2026-01-10T14:00:00Z", 1, SpanError::Empty),
+            (
+                "2026-01-10T13:00:00Z",
+                "2026-01-10T14:00:00Z",
+                1,
+                SpanError::Empty,
+            ),
             (
                 "2026-01-08T12:00:00Z",
                 noon,
                 30,
                 SpanError::Forgotten("48 hours in steps of less than an hour"),
             ),
-            ("2025-10-01T00:00:00Z", noon, 60, SpanError::Forgotten("90 days")),
+            (
+                "2025-10-01T00:00:00Z",
+                noon,
+                60,
+                SpanError::Forgotten("90 days"),
+            ),
             ("2026-01-09T10:00:00Z", noon, 1, SpanError::Many(1560)),
         ] {
             assert_eq!(span(since, until, minutes), Err(error), "{since}");

@@ -120,10 +120,11 @@ async fn what_somebody_s_snapshot_keeps_from_being_vacuumed_is_not_read() {
         .await
         .unwrap();
     // The last fold's rows may have to be passed: it was at work when it said up to where.
-    let read: i64 = query_scalar("select pg_stat_get_xact_tuples_fetched('queue.deltas'::regclass)")
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
+    let read: i64 =
+        query_scalar("select pg_stat_get_xact_tuples_fetched('queue.deltas'::regclass)")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
     assert_eq!((unfolded, read), (0, 0));
     assert_eq!(told(&stand, None).await.ready, 200_000);
     held.rollback().await.unwrap();
@@ -179,7 +180,11 @@ async fn counters_that_are_wrong_are_seen_and_set_right() {
         .execute("insert into queue.deltas (tenant, queue, kind, dead) values (1, 1, 1, 5)")
         .await;
     let drift = stand.engine.drift().await.unwrap();
-    assert!(drift.iter().any(|one| one.state == "running" && one.told == 7));
+    assert!(
+        drift
+            .iter()
+            .any(|one| one.state == "running" && one.told == 7)
+    );
     assert!(stand.engine.recount().await.unwrap() >= 2);
     stand.assert_counts_agree().await;
     assert_eq!(told(&stand, None).await.ready, 20);
@@ -233,13 +238,21 @@ async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
     let day = Duration::from_secs(24 * 60 * 60);
     let span = Span::new(now - TimeDelta::days(80), now, day, now).unwrap();
     let mut tx = stand.tx().await;
-    let points = stats(&mut tx, stand.tenant, span, &StatsFilter::default()).await.unwrap();
-    assert!(points.iter().all(|point| point.succeeded == 1 && point.waits.count() == 19));
+    let points = stats(&mut tx, stand.tenant, span, &StatsFilter::default())
+        .await
+        .unwrap();
+    assert!(
+        points
+            .iter()
+            .all(|point| point.succeeded == 1 && point.waits.count() == 19)
+    );
     let elsewhere = StatsFilter {
         queue: Some("none".to_owned()),
         ..StatsFilter::default()
     };
-    let points = stats(&mut tx, stand.tenant, span, &elsewhere).await.unwrap();
+    let points = stats(&mut tx, stand.tenant, span, &elsewhere)
+        .await
+        .unwrap();
     assert!(points.iter().all(|point| point.succeeded == 0));
 }
 
@@ -252,13 +265,36 @@ async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
     urgent.priority = 0;
     stand.enqueue_all(vec![urgent, old]).await;
     let age = async || told(&stand, Some(stand.tenant)).await.oldest_ready_seconds;
-    assert!(age().await.is_some_and(|age| (7200.0..9000.0).contains(&age)));
-    assert!(told(&stand, None).await.oldest_ready_seconds.is_some_and(|age| age >= 7200.0));
-    assert_eq!(told(&stand, Some(TenantId::new())).await.oldest_ready_seconds, None);
+    assert!(
+        age()
+            .await
+            .is_some_and(|age| (7200.0..9000.0).contains(&age))
+    );
+    assert!(
+        told(&stand, None)
+            .await
+            .oldest_ready_seconds
+            .is_some_and(|age| age >= 7200.0)
+    );
+    assert_eq!(
+        told(&stand, Some(TenantId::new()))
+            .await
+            .oldest_ready_seconds,
+        None
+    );
     for (stop, go) in [
-        ("update queue.queues set paused = true", "update queue.queues set paused = false"),
-        ("update queue.tenants set paused = true", "update queue.tenants set paused = false"),
-        ("update queue.lanes set paused = true", "update queue.lanes set paused = false"),
+        (
+            "update queue.queues set paused = true",
+            "update queue.queues set paused = false",
+        ),
+        (
+            "update queue.tenants set paused = true",
+            "update queue.tenants set paused = false",
+        ),
+        (
+            "update queue.lanes set paused = true",
+            "update queue.lanes set paused = false",
+        ),
         (
             "update queue.lanes set parked_until = now() + interval '1 hour'",
             "update queue.lanes set parked_until = null",
@@ -269,7 +305,9 @@ async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
         stand.execute(go).await;
         assert!(age().await.is_some(), "{go}");
     }
-    stand.execute("update queue.parcels set lost = true where priority = 5").await;
+    stand
+        .execute("update queue.parcels set lost = true where priority = 5")
+        .await;
     assert!(age().await.is_some_and(|age| age >= 7200.0));
 }
 
@@ -281,7 +319,10 @@ async fn whoever_enqueues_folds_soon_after() {
     stand.enqueue_all((0..20).map(numbered).collect()).await;
     crate::support::until("what was counted is folded", async || {
         stand.count("select count(*) from queue.deltas").await == 0
-            && stand.count("select coalesce(sum(ready), 0)::int8 from queue.tallies").await == 20
+            && stand
+                .count("select coalesce(sum(ready), 0)::int8 from queue.tallies")
+                .await
+                == 20
     })
     .await;
     stand.assert_counts_agree().await;
@@ -300,7 +341,8 @@ async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
     for nth in 0..40 {
         alone.push(stand.enqueue(numbered(nth)).await.id());
     }
-    for id in packed.iter().step_by(7).map(harkara_queue::job::Enqueued::id) {
+    for enqueued in packed.into_iter().step_by(7) {
+        let id = enqueued.id();
         let mut tx = stand.tx().await;
         stand.engine.cancel(&mut tx, id).await.unwrap();
         tx.commit().await.unwrap();
@@ -309,7 +351,9 @@ async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
     let working = stand.work(handler(async |run| {
         match crate::support::number(&run) % 5 {
             0 => failed("again"),
-            1 => harkara_queue::Verdict::Dead { error: error("over") },
+            1 => harkara_queue::Verdict::Dead {
+                error: error("over"),
+            },
             _ => harkara_queue::Verdict::done(),
         }
     }));
@@ -327,8 +371,10 @@ async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
     }
     stand.assert_counts_agree().await;
     let working = stand.work(doing_nothing());
-    crate::support::until("all that was retried has ended", async || stand.jobs("ar").await == 0)
-        .await;
+    crate::support::until("all that was retried has ended", async || {
+        stand.jobs("ar").await == 0
+    })
+    .await;
     working.stop().await;
     stand.assert_counts_agree().await;
     stand.engine.fold().await.unwrap();

@@ -69,7 +69,13 @@ async fn every_statement_fits_the_schema_and_is_used() {
 
 /// Tables no statement may read from end to end.
 pub(crate) const LARGE: [&str; 7] = [
-    "parcels", "unique_keys", "labels", "leases", "attempts", "deltas", "history",
+    "parcels",
+    "unique_keys",
+    "labels",
+    "leases",
+    "attempts",
+    "deltas",
+    "history",
 ];
 
 /// A database as it is after a while: much history, some of everything else.

@@ -271,7 +271,11 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
          set auto_explain.log_level = notice; set role harkara_engine",
     )
     .await;
-    for sql in TAKE.into_iter().chain([LIMIT, SETTLE, RESCUE, FIND]).chain(COUNT) {
+    for sql in TAKE
+        .into_iter()
+        .chain([LIMIT, SETTLE, RESCUE, FIND])
+        .chain(COUNT)
+    {
         run(&mut tx, sql).await;
     }
     let tenant = format!(
