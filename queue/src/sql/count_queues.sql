@@ -50,7 +50,8 @@ counted as (
 select
     q.queue, coalesce(c.scheduled, 0)::int8 as scheduled, coalesce(c.ready, 0)::int8 as ready,
     coalesce(c.running, 0)::int8 as running, coalesce(c.dead, 0)::int8 as dead,
-    extract(epoch from greatest(now() - o.run_at, '0'))::float8 as oldest_ready_seconds,
+    case when o.run_at is not null
+        then extract(epoch from greatest(now() - o.run_at, '0'))::float8 end as oldest_ready_seconds,
     coalesce(c.enqueued, 0)::int8 as enqueued, coalesce(c.succeeded, 0)::int8 as succeeded,
     coalesce(c.failed, 0)::int8 as failed
 from unnest($1::int4[]) as q(queue)

@@ -194,6 +194,10 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
             if role == "harkara_app" && !tenants.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;
             }
+            // Asked for by hand: they count what is there.
+            if ["drift.sql", "recount.sql"].contains(&name.as_str()) {
+                continue;
+            }
             let plan = generic_plan(&mut connection, &name, &sql).await;
             let mut found = Vec::new();
             scans(&plan, &mut found);

@@ -244,6 +244,13 @@ const COUNT: [&str; 3] = [
         (select count(*) from queue.oldest_ready('{1,2}', null, 100))",
 ];
 
+/// Pages of jobs of every state: of each there are more than may be read.
+const LIST: &str = "/* test */ select count(l.job)
+    from (values (null), ('s'), ('a'), ('r'), ('d'), ('x')) s(state)
+    cross join lateral queue.list_jobs(
+        (select id from queue.tenants where number = 1), null, 50, s.state, null, null, null, null, null, 200
+    ) l";
+
 const LET_GO: &str = "/* test */ select queue.let_go(array_agg(id), array_agg(part)) from (
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
@@ -282,7 +289,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
         "/* test */ set role harkara_app; set app.tenant_id = '{}'",
         stand.tenant.as_uuid()
     );
-    for sql in [&*tenant, FIND, LET_GO] {
+    for sql in [&*tenant, FIND, LIST, LET_GO] {
         run(&mut tx, sql).await;
     }
     tx.rollback().await.unwrap();
@@ -290,7 +297,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
 }
 
 /// Something of every statement that the functions are made of.
-const STATEMENTS: [(&str, &str); 43] = [
+const STATEMENTS: [(&str, &str); 44] = [
     ("cut", "row_number() over (order by i)"),
     ("cut", "lo + keep + 1"),
     ("cut", "set n = keep"),
@@ -325,6 +332,7 @@ const STATEMENTS: [(&str, &str); 43] = [
     ("rescue", "p.ctid = any (emptied)"),
     ("unfolded", "d.xid = any (late) and"),
     ("fold", "removed as (\n        delete from queue.deltas"),
+    ("list_jobs", "with cursor as materialized"),
     ("oldest_ready", "recursive asked"),
     ("find", "recursive wanted"),
     ("let_go", "unnest(p_ids, p_parts)"),
