@@ -25,6 +25,7 @@ const ROUTES: [(&str, &str, &str); 28] = [
     ("POST", "/v1/jobs/job_0000000000500/cancel", "jobs:write"),
     ("POST", "/v1/jobs/job_0000000000500/retry", "jobs:write"),
     ("GET", "/v1/queues", "jobs:read"),
+    ("GET", "/v1/stats", "jobs:read"),
     ("PUT", "/v1/queues/none", "queues:manage"),
     ("POST", "/v1/queues/none/pause", "queues:manage"),
     ("POST", "/v1/queues/none/resume", "queues:manage"),

@@ -17,4 +17,5 @@ mod lists;
 mod platform;
 mod settings;
 mod sql;
+mod stats;
 mod webhooks;
