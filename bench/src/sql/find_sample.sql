@@ -1,7 +1,7 @@
 -- The id of a job of the first tenant from the middle of the table: in a packed row (p), a merged one (m), a
--- row of its own (s); or of none, among merged rows (n). Served by the primary key.
+-- row of its own (s); or of none, among rows of their own (n): the dearest to look for. Served by the primary key.
 select case
-    when $1::text = 'n' then r.ids[1] + 1
+    when $1::text = 'n' then r.id * 1024 + 5
     when r.ids is not null then r.ids[250]
     when r.n > 1 then r.id * 1024 + 250
     else r.id * 1024
@@ -12,8 +12,8 @@ from (
     where p.tenant = 1 and p.state = 'd'
       and case $1::text
           when 'p' then p.n > 1 and p.ids is null
-          when 's' then p.n = 1
-          else p.ids is not null
+          when 'm' then p.ids is not null
+          else p.n = 1
       end
     order by p.id
     limit 2000

@@ -1,7 +1,8 @@
 -- What happened to a tenant's jobs from $2 until before $3, of queue $6 and kind $7 if they are given: one
 -- row for each step of $4 seconds in which something did, counted from midnight UTC. From the minutes
 -- or the hours, $5 being m or h, and from what is not folded yet. Served by the primary key of history.
--- waits and runs: see queue.deltas.
+-- waits and runs: see queue.deltas; added up as float8, exact to 2^53 and a third quicker than int8, whose sum
+-- is numeric.
 with own as materialized (
     select
         (select t.number from queue.tenants t where t.id = $1::uuid) as tenant,
@@ -30,14 +31,20 @@ select
     sum(t.enqueued)::int8 as enqueued, sum(t.started)::int8 as started,
     sum(t.succeeded)::int8 as succeeded, sum(t.retried)::int8 as retried, sum(t.died)::int8 as died,
     sum(t.cancelled)::int8 as cancelled,
-    array[sum(t.waits[1]), sum(t.waits[2]), sum(t.waits[3]), sum(t.waits[4]), sum(t.waits[5]),
-    sum(t.waits[6]), sum(t.waits[7]), sum(t.waits[8]), sum(t.waits[9]), sum(t.waits[10]),
-    sum(t.waits[11]), sum(t.waits[12]), sum(t.waits[13]), sum(t.waits[14]), sum(t.waits[15]),
-    sum(t.waits[16]), sum(t.waits[17]), sum(t.waits[18]), sum(t.waits[19])]::int8[] as waits,
-    array[sum(t.runs[1]), sum(t.runs[2]), sum(t.runs[3]), sum(t.runs[4]), sum(t.runs[5]),
-    sum(t.runs[6]), sum(t.runs[7]), sum(t.runs[8]), sum(t.runs[9]), sum(t.runs[10]), sum(t.runs[11]),
-    sum(t.runs[12]), sum(t.runs[13]), sum(t.runs[14]), sum(t.runs[15]), sum(t.runs[16]),
-    sum(t.runs[17]), sum(t.runs[18]), sum(t.runs[19])]::int8[] as runs
+    array[sum(t.waits[1]::float8), sum(t.waits[2]::float8), sum(t.waits[3]::float8),
+        sum(t.waits[4]::float8), sum(t.waits[5]::float8), sum(t.waits[6]::float8),
+        sum(t.waits[7]::float8), sum(t.waits[8]::float8), sum(t.waits[9]::float8),
+        sum(t.waits[10]::float8), sum(t.waits[11]::float8), sum(t.waits[12]::float8),
+        sum(t.waits[13]::float8), sum(t.waits[14]::float8), sum(t.waits[15]::float8),
+        sum(t.waits[16]::float8), sum(t.waits[17]::float8), sum(t.waits[18]::float8),
+        sum(t.waits[19]::float8)]::int8[] as waits,
+    array[sum(t.runs[1]::float8), sum(t.runs[2]::float8), sum(t.runs[3]::float8),
+        sum(t.runs[4]::float8), sum(t.runs[5]::float8), sum(t.runs[6]::float8),
+        sum(t.runs[7]::float8), sum(t.runs[8]::float8), sum(t.runs[9]::float8),
+        sum(t.runs[10]::float8), sum(t.runs[11]::float8), sum(t.runs[12]::float8),
+        sum(t.runs[13]::float8), sum(t.runs[14]::float8), sum(t.runs[15]::float8),
+        sum(t.runs[16]::float8), sum(t.runs[17]::float8), sum(t.runs[18]::float8),
+        sum(t.runs[19]::float8)]::int8[] as runs
 from told t
 group by 1
 order by 1
