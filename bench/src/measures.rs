@@ -29,7 +29,7 @@ const ONE: &str = "Harkara";
 /// What can be asked for with `--only`.
 pub(crate) const MEASURES: &[&str] = &[
     "drain", "defaults", "bulk-200", "single", "latency", "held", "backlog", "history", "fairness",
-    "limits", "http", "webhooks", "memory", "idle",
+    "limits", "http", "webhooks", "memory", "idle", "steering",
 ];
 
 /// A run.
@@ -189,7 +189,7 @@ impl Bench {
             "history" => self.history(&big).await,
             "fairness" => self.fairness().await,
             "limits" => self.limits(first_round).await,
-            "http" | "webhooks" | "memory" | "idle" => self.platform(measure).await,
+            "http" | "webhooks" | "memory" | "idle" | "steering" => self.platform(measure).await,
             unknown => anyhow::bail!("`{unknown}` is none of {}", MEASURES.join(", ")),
         }
         Ok(())

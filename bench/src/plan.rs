@@ -34,6 +34,9 @@ pub(crate) struct Plan {
     pub(crate) http: usize,
     pub(crate) webhooks: usize,
     pub(crate) idle: Duration,
+    /// Finished and ready jobs beside which lists are asked for, and how often each is.
+    pub(crate) steering: [i64; 2],
+    pub(crate) asked: usize,
 }
 
 impl Plan {
@@ -58,6 +61,8 @@ impl Plan {
             http: 20_000,
             webhooks: 10_000,
             idle: Duration::from_secs(30),
+            steering: [20_000_000, 2_000_000],
+            asked: 300,
         }
     }
 
@@ -83,6 +88,8 @@ impl Plan {
             http: 4000,
             webhooks: 3000,
             idle: Duration::from_secs(15),
+            steering: [1_000_000, 100_000],
+            asked: 100,
         }
     }
 }

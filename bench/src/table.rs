@@ -79,6 +79,13 @@ impl Results {
             .filter(|median| median.is_finite())
     }
 
+    /// The largest median of a section's column.
+    pub(crate) fn most(&self, section: &str, column: usize) -> Option<f64> {
+        self.of(section)
+            .map(|series| at(&series.column(column), 0.5))
+            .max_by(f64::total_cmp)
+    }
+
     /// The peers' best median in a section's first column, where more is better.
     pub(crate) fn best_peer(&self, section: &str) -> Option<f64> {
         self.of(section)

@@ -185,6 +185,12 @@ const TARGETS: &[Target] = &[
         measured: |results| results.median("webhooks", ONE, 0),
     },
     Target {
+        says: "the slowest list, look or count beside 20 million jobs, p99",
+        bound: Bound::AtMost(50.0),
+        unit: "ms",
+        measured: |results| results.most("steering", 2),
+    },
+    Target {
         says: "memory of a worker with 1000 jobs in flight",
         bound: Bound::AtMost(150.0),
         unit: "MiB",

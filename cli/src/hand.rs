@@ -4,6 +4,7 @@
 
 mod bulk;
 mod job;
+mod stats;
 mod steer;
 
 use anyhow::{Context, bail};
@@ -16,6 +17,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 pub(crate) use job::{JobCommand, WorkerCommand, job, worker};
+pub(crate) use stats::{StatsCommand, stats};
 pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
 
 use crate::Place;

@@ -39,6 +39,8 @@ enum Command {
     /// Queues
     #[command(subcommand)]
     Queue(hand::QueueCommand),
+    /// Show what happened to a tenant's jobs, step by step
+    Stats(hand::StatsCommand),
     /// Limits of tenants, and of the keys their jobs name
     #[command(subcommand)]
     Limit(hand::LimitCommand),
@@ -95,6 +97,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Job(command)) => hand::job(command, &settings).await,
         Some(Command::Worker(command)) => hand::worker(command, &settings).await,
         Some(Command::Queue(command)) => hand::queue(command, &settings).await,
+        Some(Command::Stats(command)) => hand::stats(command, &settings).await,
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
     }

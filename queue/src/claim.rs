@@ -381,6 +381,9 @@ impl Engine {
                 self.open(row, lease, &mut take.jobs).await?;
             }
         }
+        if !take.jobs.is_empty() {
+            self.counted();
+        }
         Ok(take)
     }
 

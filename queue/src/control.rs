@@ -84,7 +84,7 @@ impl Engine {
             .bind(self.notify())
             .fetch_all(connection)
             .await;
-        changes(rows)
+        self.told(rows)
     }
 
     /// Makes a dead or cancelled job ready again, with all its attempts before it and its log kept.
@@ -112,7 +112,7 @@ impl Engine {
             .bind(self.notify())
             .fetch_all(connection)
             .await;
-        changes(rows)
+        self.told(rows)
     }
 
     /// Deletes finished jobs, at most [`MOST_AT_ONCE`], with all that is known of them but the log of
@@ -130,7 +130,7 @@ impl Engine {
             .bind(numbers(jobs))
             .fetch_all(connection)
             .await;
-        changes(rows)
+        self.told(rows)
     }
 
     /// Moves a job that is scheduled or ready to another time; one that has passed means now. In an
@@ -160,6 +160,18 @@ impl Engine {
         Ok(())
     }
 
+    /// What became of jobs; if anything did, it is to be added up.
+    fn told(&self, rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, Changed)>, Error> {
+        let changes = changes(rows)?;
+        if changes
+            .iter()
+            .any(|(_, changed)| matches!(changed, Changed::Now(_)))
+        {
+            self.counted();
+        }
+        Ok(changes)
+    }
+
     async fn move_all(
         &self,
         connection: &mut PgConnection,
@@ -175,7 +187,7 @@ impl Engine {
             .bind(self.notify())
             .fetch_all(connection)
             .await;
-        changes(rows)
+        self.told(rows)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use crate::fold::Folding;
 use crate::names::Names;
 
 /// How long a connection for new names is kept: they come in bursts, at first uses.
@@ -46,6 +47,7 @@ struct Inner {
     pool: PgPool,
     names: Names,
     notify: bool,
+    folding: Folding,
 }
 
 impl Engine {
@@ -67,6 +69,7 @@ impl Engine {
                 pool,
                 names,
                 notify,
+                folding: Folding::default(),
             }),
         }
     }
@@ -79,6 +82,10 @@ impl Engine {
 
     pub(crate) fn names(&self) -> &Names {
         &self.inner.names
+    }
+
+    pub(crate) fn folding(&self) -> &Folding {
+        &self.inner.folding
     }
 
     pub(crate) fn notify(&self) -> bool {

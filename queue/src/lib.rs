@@ -12,6 +12,7 @@ mod control;
 mod engine;
 mod enqueue;
 mod envelope;
+mod fold;
 mod ids;
 pub mod job;
 mod lease;
@@ -36,6 +37,7 @@ pub use claim::Claimed;
 pub use control::{Changed, MOST_AT_ONCE};
 pub use engine::{Engine, Error};
 pub use enqueue::{Coalescer, EntryPoint, Receipt};
+pub use fold::Drift;
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
 #[cfg(feature = "testing")]

@@ -9,6 +9,7 @@ use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::telemetry::metric;
 
 use crate::engine::{Engine, Error};
+use crate::read::stats::{HOURS_KEPT, MINUTES_KEPT};
 
 /// Jobs promoted, rescued or removed by one statement.
 const BATCH: i32 = 1000;
@@ -68,6 +69,8 @@ pub struct Removed {
     pub limits: i64,
     /// Days of attempts.
     pub attempt_days: i64,
+    /// Minutes and hours of what happened to jobs, each of a kind of a tenant's jobs in a queue.
+    pub history: i64,
 }
 
 impl Engine {
@@ -79,6 +82,9 @@ impl Engine {
                 .bind(self.notify())
                 .fetch_one(self.pool())
                 .await?;
+        if promoted > 0 {
+            self.counted();
+        }
         let next_due = if promoted < i64::from(BATCH) {
             next_due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
         } else {
@@ -109,6 +115,7 @@ impl Engine {
             }
         }
         if total.jobs > 0 {
+            self.counted();
             metrics::counter!(metric::JOBS_RESCUED)
                 .increment(u64::try_from(total.jobs).unwrap_or(0));
             tracing::warn!(
@@ -151,6 +158,9 @@ impl Engine {
                     .fetch_one(self.pool())
                     .await?;
                 removed.jobs += jobs;
+                if rows > 0 {
+                    self.counted();
+                }
                 if rows < i64::from(BATCH) {
                     break;
                 }
@@ -175,6 +185,18 @@ impl Engine {
                 .fetch_one(self.pool())
                 .await?;
         removed.attempt_days = i64::from(days);
+        loop {
+            let rows: i64 = query_scalar(include_str!("sql/remove_old_history.sql"))
+                .bind(MINUTES_KEPT.as_secs_f64())
+                .bind(HOURS_KEPT.as_secs_f64())
+                .bind(10 * BATCH)
+                .fetch_one(self.pool())
+                .await?;
+            removed.history += rows;
+            if rows < i64::from(10 * BATCH) {
+                break;
+            }
+        }
         Ok(removed)
     }
 

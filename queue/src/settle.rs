@@ -86,6 +86,7 @@ impl Engine {
         } else {
             statement.fetch_one(self.pool()).await?
         };
+        self.counted();
         let mut written = Written::with_capacity(places.len());
         // One call a tenant, tenants in one order: two settlements must not wait for each other's
         // unique keys.

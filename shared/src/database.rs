@@ -335,7 +335,7 @@ impl TenantTx {
         let mut tx = pool.begin().await?;
         query(
             "select set_config('role', 'harkara_app', true), set_config('app.tenant_id', $1, true),
-             set_config('statement_timeout', $2, true)",
+             set_config('jit', 'off', true), set_config('statement_timeout', $2, true)",
         )
         .bind(tenant.as_uuid().to_string())
         .bind(TENANT_STATEMENT_MS)

@@ -162,7 +162,8 @@ pub(super) struct DeliveryQuery {
 
 /// List deliveries, newest first
 ///
-/// Needs the scope `webhooks:read`.
+/// At most ten thousand deliveries are looked at for a page: where few match, it may hold fewer than
+/// `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
@@ -188,15 +189,16 @@ pub(super) async fn list(
         state: query.state.map(DeliveryState::from),
     };
     let mut tx = state.begin(caller.tenant).await?;
-    let deliveries = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
+    let page = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
     tx.commit().await?;
-    let place = |delivery: &Delivery| delivery.id.as_uuid().into_bytes();
-    Ok(Json(Page::of(
-        deliveries,
+    let place = |id: DeliveryId| id.as_uuid().into_bytes();
+    Ok(Json(Page::up_to(
+        page.deliveries,
+        page.below.map(place),
         query.limit,
         state.cursors(),
         list,
-        place,
+        |delivery| place(delivery.id),
         DeliveryAnswer::from,
     )))
 }

@@ -150,7 +150,8 @@ pub(super) struct JobQuery {
 
 /// List jobs, newest first
 ///
-/// Needs the scope `jobs:read`.
+/// At most ten thousand stored rows are looked at for a page: where few jobs match, it may hold fewer
+/// than `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/jobs",
@@ -182,7 +183,7 @@ pub(super) async fn list(
         error_code: query.error_code,
     };
     let mut tx = state.begin(caller.tenant).await?;
-    let jobs = read::list(
+    let page = read::list(
         &mut tx,
         caller.tenant,
         &filter,
@@ -191,13 +192,13 @@ pub(super) async fn list(
     )
     .await?;
     tx.commit().await?;
-    let place = |job: &harkara_queue::job::Job| place_of(job.id);
-    Ok(Json(Page::of(
-        jobs,
+    Ok(Json(Page::up_to(
+        page.jobs,
+        page.below.map(place_of),
         query.limit,
         state.cursors(),
         list,
-        place,
+        |job| place_of(job.id),
         JobAnswer::from,
     )))
 }

@@ -9,6 +9,7 @@ mod limits;
 mod page;
 mod queues;
 pub mod shown;
+mod stats;
 mod tenants;
 mod webhooks;
 mod workers;
@@ -80,6 +81,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(queues::lanes::list, queues::lanes::change_default))
         .routes(routes!(queues::lanes::change))
         .routes(routes!(workers::list))
+        .routes(routes!(stats::show))
         .routes(routes!(tenants::limits, tenants::change_limits))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))

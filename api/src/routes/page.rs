@@ -13,7 +13,8 @@ use crate::query::Limit;
 pub(crate) struct Page<T> {
     /// The items.
     pub(crate) data: Vec<T>,
-    /// For the parameter `cursor` of the next page; null at the end of the list.
+    /// For the parameter `cursor` of the next page; null at the end of the list. A page may be short, even
+    /// empty, and not be the last: go on while there is one.
     #[schema(required, example = "AQAAAAAAAAAAAAAAAAAAAAA…")]
     pub(crate) next_cursor: Option<String>,
 }
@@ -49,5 +50,23 @@ impl<T> Page<T> {
             data: items.into_iter().map(show).collect(),
             next_cursor,
         }
+    }
+
+    /// The same of a list that is not read to its end for every page: the next begins at `below`, when
+    /// fewer items than asked for were found until there.
+    pub(crate) fn up_to<I>(
+        items: Vec<I>,
+        below: Option<Place>,
+        limit: Limit,
+        cursors: &Cursors,
+        list: List,
+        place: impl Fn(&I) -> Place,
+        show: impl Fn(I) -> T,
+    ) -> Self {
+        let mut page = Self::of(items, limit, cursors, list, place, show);
+        if page.next_cursor.is_none() {
+            page.next_cursor = below.and_then(|below| cursors.write(list, below));
+        }
+        page
     }
 }

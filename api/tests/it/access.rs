@@ -33,6 +33,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ),
     ("GET", "/v1/queues", "jobs:read"),
     ("GET", "/v1/workers", "jobs:read"),
+    ("GET", "/v1/stats", "jobs:read"),
     ("PUT", "/v1/queues/none", "queues:manage"),
     ("POST", "/v1/queues/none/pause", "queues:manage"),
     ("POST", "/v1/queues/none/resume", "queues:manage"),

@@ -19,4 +19,5 @@ mod lists;
 mod platform;
 mod settings;
 mod sql;
+mod stats;
 mod webhooks;

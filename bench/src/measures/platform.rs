@@ -21,6 +21,23 @@ impl Bench {
                     .await;
                 self.keep("webhooks", ONE, measured.map(|rate| [rate]));
             }
+            "steering" => {
+                let ([finished, ready], times) = (self.plan.steering, self.plan.asked);
+                let superuser = self.arena.peer_url(DATABASE);
+                let measured = self
+                    .ours_fresh(async |stand| {
+                        stand.steering(finished, ready, times, &superuser).await
+                    })
+                    .await;
+                match measured {
+                    Ok(asked) => {
+                        for one in asked {
+                            self.keep("steering", &one.name, Ok(one.took));
+                        }
+                    }
+                    Err(error) => self.failed(ONE, "steering", &error),
+                }
+            }
             "memory" => {
                 let measured = self.ours_fresh(async |stand| stand.memory().await).await;
                 self.keep("memory", ONE, measured.map(|memory| [memory]));

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod latency;
 pub(crate) mod limits;
 pub(crate) mod resources;
+pub(crate) mod steering;
 pub(crate) mod webhooks;
 
 use std::future::Future;

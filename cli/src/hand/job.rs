@@ -303,7 +303,19 @@ async fn newest(
     let mut newest: Vec<Job> = Vec::new();
     for tenant in tenants {
         let mut tx = TenantTx::begin(engine.pool(), *tenant).await?;
-        newest.extend(read::list(&mut tx, *tenant, filter, None, limit).await?);
+        let mut of_tenant: Vec<Job> = Vec::new();
+        let (mut below, mut left) = (None, limit);
+        // Where few jobs match, a page may be short and not the last.
+        while left > 0 {
+            let page = read::list(&mut tx, *tenant, filter, below, left).await?;
+            left -= u32::try_from(page.jobs.len()).unwrap_or(left).min(left);
+            of_tenant.extend(page.jobs);
+            below = page.below;
+            if below.is_none() {
+                break;
+            }
+        }
+        newest.append(&mut of_tenant);
         newest.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         newest.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }

@@ -2,7 +2,7 @@
 //! Takes: a command. Gives: queues, tenants and limits paused, changed and listed.
 //! Never: sets what the API would refuse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand};
 use harkara_api::access::{self, Tenant};
 use harkara_queue::Engine;
+use harkara_queue::read::QueueCounts;
 use harkara_queue::settings::{
     Change, Limit, LimitChange, MOST, PER, QueueSettings, QueueView, TenantChange, TenantSettings,
     is_key,
@@ -312,41 +313,82 @@ async fn list_queues(engine: &Engine, how: &How) -> anyhow::Result<()> {
         }
         queues.extend(page);
     }
+    let counts = counts(engine, &queues).await?;
+    let counts = |queue: &QueueSettings| counts.get(&queue.id).copied().unwrap_or_default();
     if how.json {
-        let data: Vec<Value> = queues.iter().map(queue_json).collect();
+        let data: Vec<Value> = queues
+            .iter()
+            .map(|queue| queue_json(queue, &counts(queue)))
+            .collect();
         say(&json!({ "data": data }).to_string());
     } else {
         for queue in &queues {
-            say(&queue_line(queue));
+            say(&queue_line(queue, &counts(queue)));
         }
     }
     Ok(())
+}
+
+/// How queues are doing, for all tenants together, by their numbers.
+async fn counts(
+    engine: &Engine,
+    queues: &[QueueSettings],
+) -> anyhow::Result<HashMap<i32, QueueCounts>> {
+    let numbers: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
+    let counts = engine.queue_counts(&numbers, None).await?;
+    let by_number = counts.into_iter().map(|counts| (counts.queue, counts));
+    Ok(by_number.collect())
 }
 
 async fn show_queue(engine: &Engine, name: &str, how: &How) -> anyhow::Result<()> {
     let Some(queue) = engine.queue(QueueView::All, name).await? else {
         bail!("there is no queue `{name}`");
     };
+    let counts = counts(engine, std::slice::from_ref(&queue)).await?;
+    let counts = counts.get(&queue.id).copied().unwrap_or_default();
     if how.json {
-        say(&queue_json(&queue).to_string());
+        say(&queue_json(&queue, &counts).to_string());
     } else {
-        say(&queue_line(&queue));
+        say(&queue_line(&queue, &counts));
     }
     Ok(())
 }
 
-fn queue_json(queue: &QueueSettings) -> Value {
+fn queue_json(queue: &QueueSettings, counts: &QueueCounts) -> Value {
     json!({
         "name": queue.name, "paused": queue.paused,
         "max_running": queue.limit.max_running,
         "rate_per_second": queue.limit.rate.map(|rate| rate.count_in(SECOND)),
         "burst": queue.limit.rate.map(|rate| rate.burst),
+        "ready": counts.ready, "scheduled": counts.scheduled, "running": counts.running,
+        "dead": counts.dead, "oldest_ready_seconds": counts.oldest_ready_seconds,
+        "enqueued_per_minute": counts.enqueued, "succeeded_per_minute": counts.succeeded,
+        "failed_per_minute": counts.failed,
     })
 }
 
-fn queue_line(queue: &QueueSettings) -> String {
+fn queue_line(queue: &QueueSettings, counts: &QueueCounts) -> String {
     let paused = if queue.paused { "paused, " } else { "" };
-    format!("{:<24} {paused}{}", queue.name, words(&queue.limit))
+    let oldest = counts
+        .oldest_ready_seconds
+        .map(|age| format!(" (oldest {age:.1} s)"))
+        .unwrap_or_default();
+    let QueueCounts {
+        ready,
+        scheduled,
+        running,
+        dead,
+        enqueued,
+        succeeded,
+        failed,
+        ..
+    } = counts;
+    format!(
+        "{:<24} {paused}{}; {ready} ready{oldest}, {scheduled} scheduled, {running} running, \
+         {dead} dead; last minute {enqueued} enqueued, {succeeded} succeeded, {failed} failed",
+        queue.name,
+        words(&queue.limit)
+    )
 }
 
 async fn show_tenant(engine: &Engine, tenant: &Tenant, how: &How) -> anyhow::Result<()> {

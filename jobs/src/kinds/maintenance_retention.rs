@@ -18,7 +18,7 @@ use crate::services::Services;
 use crate::webhook;
 
 /// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
-///   their deliveries after 30.
+///   their deliveries after 30; numbers of minutes after 2 days, of hours after 90.
 /// - Twice: the second finds nothing left to remove.
 /// - Calls: nobody.
 /// - Dead: the tables grow until the next day's run; look at its error.
@@ -84,6 +84,7 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         lanes,
         limits,
         attempt_days,
+        history,
     } = services.engine.retain(keep).await?;
     Ok(json!({
         "jobs": jobs,
@@ -92,6 +93,7 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         "lanes": lanes,
         "limits": limits,
         "attempt_days": attempt_days,
+        "history": history,
         "events": events,
     }))
 }

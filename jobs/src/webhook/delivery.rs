@@ -226,10 +226,32 @@ pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delive
     Ok(found.pop())
 }
 
-/// Deliveries looked at together when only some of them match.
+/// Deliveries looked at for a page, and compared with their jobs, at the most.
+const MOST_LOOKED: u32 = 10_000;
+const MOST_COMPARED: usize = 1000;
+
+/// Deliveries compared with their jobs together when only some of them match.
 const LOOK: u32 = 500;
 
-/// At most `limit` deliveries that match, newest first, older than `before`.
+/// A page of deliveries.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryPage {
+    /// Those that match, newest first.
+    pub deliveries: Vec<Delivery>,
+    /// The delivery below which the next page begins; nothing at the end of the list.
+    pub below: Option<DeliveryId>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Listed {
+    #[sqlx(flatten)]
+    delivery: Delivery,
+    /// The last that was looked at.
+    is_edge: bool,
+}
+
+/// At most `limit` deliveries that match, newest first, older than `before`. Looks at a bounded number:
+/// where few match, a page may hold fewer than `limit`, or none, and yet not be the last.
 ///
 /// # Errors
 /// When the database refuses.
@@ -238,7 +260,7 @@ pub async fn list_deliveries(
     filter: &DeliveryFilter,
     before: Option<DeliveryId>,
     limit: u32,
-) -> Result<Vec<Delivery>, Error> {
+) -> Result<DeliveryPage, Error> {
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     // A small page may take many looks: none of them need be small.
     let look = if filter.state.is_some() {
@@ -246,28 +268,43 @@ pub async fn list_deliveries(
     } else {
         limit
     };
-    let mut listed: Vec<Delivery> = Vec::new();
-    let mut before = before;
+    let mut page = DeliveryPage {
+        deliveries: Vec::new(),
+        below: before,
+    };
+    let mut compared = 0;
     loop {
-        let mut found: Vec<Delivery> = query_as(include_str!("../sql/list_deliveries.sql"))
+        let rows: Vec<Listed> = query_as(include_str!("../sql/list_deliveries.sql"))
             .bind(tx.tenant())
-            .bind(before)
+            .bind(page.below)
             .bind(i64::from(look))
             .bind(filter.endpoint_id)
             .bind(&filter.event_id)
             .bind(filter.state.map(stored_as))
+            .bind(i64::from(MOST_LOOKED.max(look)))
             .fetch_all(&mut **tx)
             .await?;
-        let was_last = found.len() < usize::try_from(look).unwrap_or(usize::MAX);
-        before = found.last().map(|delivery| delivery.id);
+        let is_full = rows.len() >= usize::try_from(look).unwrap_or(usize::MAX);
+        let is_cut = rows.last().is_some_and(|row| row.is_edge);
+        let mut found: Vec<Delivery> = rows.into_iter().map(|row| row.delivery).collect();
+        page.below = found
+            .last()
+            .filter(|_| is_full || is_cut)
+            .map(|delivery| delivery.id);
+        compared += found.len();
         reconcile(tx, &mut found).await?;
         found.retain(|delivery| filter.state.is_none_or(|state| delivery.state == state));
-        listed.extend(found);
-        if was_last || listed.len() >= wanted {
-            listed.truncate(wanted);
-            return Ok(listed);
+        page.deliveries.extend(found);
+        let is_enough = page.deliveries.len() >= wanted || compared >= MOST_COMPARED;
+        if is_enough || is_cut || page.below.is_none() {
+            break;
         }
     }
+    if page.deliveries.len() > wanted {
+        page.deliveries.truncate(wanted);
+        page.below = page.deliveries.last().map(|delivery| delivery.id);
+    }
+    Ok(page)
 }
 
 /// How a delivery in this state may be stored: what its job tells comes on top.

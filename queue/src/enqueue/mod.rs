@@ -145,6 +145,7 @@ impl Engine {
         let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
         count(jobs, &drafts);
+        self.counted();
         // An earlier job of the same call stands before the one that repeats its key.
         let mut receipts: Vec<Receipt> = Vec::with_capacity(drafts.len());
         for draft in &drafts {

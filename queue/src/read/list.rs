@@ -1,9 +1,10 @@
 //! Room: pages of jobs.
 //! Takes: what the jobs must be like, and where the page before ended. Gives: jobs, newest first.
-//! Never: shows a job twice, or leaves one out because it moved while the page was read.
+//! Never: shows a job twice, leaves one out because it moved while the page was read, or looks at more
+//! rows the more there are.
 
 use chrono::{DateTime, Utc};
-use harkara_shared::database::query_scalar;
+use harkara_shared::database::query_as;
 use harkara_shared::id::{JobId, TenantId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -12,8 +13,20 @@ use crate::engine::Error;
 use crate::job::{Job, JobState};
 use crate::read::find::matching;
 
-/// Most labelled jobs looked at in one turn.
-const MOST_AT_ONCE: usize = 1000;
+/// Most labelled jobs read in one turn.
+const MOST_AT_ONCE: usize = 400;
+
+/// Labelled jobs after which a page ends, full or not.
+const MOST_JOBS: usize = 600;
+
+/// Rows of jobs looked at first, which is enough where most jobs match.
+const FEW_ROWS: i64 = 200;
+
+/// Most rows of jobs looked at after that for a page.
+const MOST_ROWS: i64 = 10_000;
+
+/// Most labels looked at for a page, where a job must bear several.
+const MOST_LABELLED: i64 = 5000;
 
 /// Which jobs are meant. Members that are set must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -62,7 +75,20 @@ impl JobFilter {
     }
 }
 
+/// A page of jobs.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// Those that match, newest first.
+    pub jobs: Vec<Job>,
+    /// The job below which the next page begins; nothing at the end of the list.
+    pub below: Option<JobId>,
+}
+
 /// At most `limit` jobs of `tenant` that match, newest first, older than the job `before`.
+///
+/// Looks at a bounded number of rows, so that it takes no longer in a large table: where few jobs match,
+/// a page may hold fewer than `limit` jobs, or none, and yet not be the last. The list ends where there
+/// is no `below`.
 ///
 /// Ids are found first and jobs by their ids then: an id stays what it is wherever its job moves
 /// between the two, and what no longer matches makes room for the next.
@@ -75,48 +101,77 @@ pub async fn list(
     filter: &JobFilter,
     before: Option<JobId>,
     limit: u32,
-) -> Result<Vec<Job>, Error> {
-    let (names, values) = filter.labels();
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut page: Vec<Job> = Vec::new();
-    let mut before = before;
-    let mut wanted = limit;
+) -> Result<JobPage, Error> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
+    let (names, _) = filter.labels();
+    let mut page = JobPage {
+        jobs: Vec::new(),
+        below: before,
+    };
+    // Labels do not tell what else the filter asks for: where few jobs match, more are looked at.
+    let (mut wanted, mut looked, mut rows) = (limit, 0, FEW_ROWS);
     loop {
-        let statement = if names.is_empty() {
-            query_scalar(include_str!("../sql/list_jobs.sql"))
-        } else {
-            query_scalar(include_str!("../sql/list_labelled_jobs.sql"))
-        };
-        let statement = statement
-            .bind(tenant)
-            .bind(before)
-            .bind(i64::try_from(wanted).unwrap_or(i64::MAX));
-        let statement = if names.is_empty() {
-            statement
-                .bind(filter.state.map(JobState::letter))
-                .bind(&filter.kind)
-                .bind(&filter.queue)
-                .bind(filter.created_after)
-                .bind(filter.created_before)
-                .bind(&filter.error_code)
-        } else {
-            statement.bind(&names).bind(&values)
-        };
-        let ids: Vec<JobId> = statement.fetch_all(&mut *connection).await?;
+        let (ids, below) = ids(connection, tenant, filter, page.below, wanted, rows).await?;
+        looked += ids.len();
+        let is_first = std::mem::replace(&mut rows, MOST_ROWS) == FEW_ROWS && names.is_empty();
+        let is_full = ids.len() >= wanted;
+        page.below = if is_full { ids.last().copied() } else { below };
         let mut found = matching(connection, &ids, filter).await?;
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-        page.append(&mut found);
-        if page.len() >= limit || ids.len() < wanted {
+        page.jobs.append(&mut found);
+        let is_over = !is_full && !(is_first && below.is_some());
+        if page.jobs.len() >= limit || is_over || looked > MOST_JOBS {
             break;
         }
-        before = ids.last().copied();
-        // Labels do not tell what else the filter asks for: where few jobs match, more are looked at.
         wanted = if names.is_empty() {
-            limit - page.len()
+            limit - page.jobs.len()
         } else {
-            (wanted * 2).clamp(limit - page.len(), MOST_AT_ONCE.max(limit))
+            (wanted * 2).clamp(limit - page.jobs.len(), MOST_AT_ONCE.max(limit))
         };
     }
-    page.truncate(limit);
+    if page.jobs.len() > limit {
+        page.jobs.truncate(limit);
+        page.below = page.jobs.last().map(|job| job.id);
+    }
     Ok(page)
+}
+
+/// Ids of jobs that may match, newest first, and where to go on if there were more to look at.
+async fn ids(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    filter: &JobFilter,
+    before: Option<JobId>,
+    wanted: usize,
+    rows: i64,
+) -> Result<(Vec<JobId>, Option<JobId>), Error> {
+    let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+    let (names, values) = filter.labels();
+    let rows: Vec<(Option<JobId>, Option<JobId>)> = if names.is_empty() {
+        query_as(include_str!("../sql/list_jobs.sql"))
+            .bind(tenant)
+            .bind(before)
+            .bind(wanted)
+            .bind(filter.state.map(JobState::letter))
+            .bind(&filter.kind)
+            .bind(&filter.queue)
+            .bind(filter.created_after)
+            .bind(filter.created_before)
+            .bind(&filter.error_code)
+            .bind(rows.max(wanted))
+            .fetch_all(connection)
+            .await?
+    } else {
+        query_as(include_str!("../sql/list_labelled_jobs.sql"))
+            .bind(tenant)
+            .bind(before)
+            .bind(wanted)
+            .bind(&names)
+            .bind(&values)
+            .bind(MOST_LABELLED.max(wanted))
+            .fetch_all(connection)
+            .await?
+    };
+    let below = rows.first().and_then(|(_, below)| *below);
+    Ok((rows.into_iter().filter_map(|(job, _)| job).collect(), below))
 }

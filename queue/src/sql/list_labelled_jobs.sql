@@ -1,19 +1,35 @@
 -- The ids of at most $3 of a tenant's jobs that bear all labels of names $4 and values $5, newest first,
--- older than job $2. Served by the primary key of labels: the first label is read downwards from the
+-- older than job $2, and beside them, if the looking ended before the jobs did, the id below which to go
+-- on: at most $6 that bear the first label are looked at. At least one line is answered, without a job
+-- if there is none. Served by the primary key of labels: the first label is read downwards from the
 -- cursor, the others are asked for each job.
-select l.job_id
-from queue.labels l
-where l.tenant = (select t.number from queue.tenants t where t.id = $1::uuid)
-  and l.name = ($4::text[])[1]
-  and l.value = ($5::text[])[1]
-  and l.job_id < coalesce($2::bigint, 9223372036854775807)
-  and not exists (
-      select from unnest(($4::text[])[2:], ($5::text[])[2:]) as other(name, value)
-      where (
-          select count(*) from queue.labels also
-          where also.tenant = l.tenant and also.name = other.name and also.value = other.value
-            and also.job_id = l.job_id
-      ) = 0
-  )
-order by l.job_id desc
-limit $3::int8
+with looked as materialized (
+    select l.tenant, l.job_id
+    from queue.labels l
+    where l.tenant = (select t.number from queue.tenants t where t.id = $1::uuid)
+      and l.name = ($4::text[])[1]
+      and l.value = ($5::text[])[1]
+      and l.job_id < coalesce($2::bigint, 9223372036854775807)
+    order by l.job_id desc
+    limit $6::int8
+),
+found as materialized (
+    select l.job_id
+    from looked l
+    where not exists (
+        select from unnest(($4::text[])[2:], ($5::text[])[2:]) as other(name, value)
+        where (
+            select count(*) from queue.labels also
+            where also.tenant = l.tenant and also.name = other.name and also.value = other.value
+              and also.job_id = l.job_id
+        ) = 0
+    )
+    order by l.job_id desc
+    limit $3::int8
+)
+select f.job_id as job, e.below
+from (
+    select case when count(*) >= $6::int8 then min(l.job_id) end as below from looked l
+) e
+left join found f on true
+order by f.job_id desc

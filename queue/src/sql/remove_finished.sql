@@ -4,7 +4,10 @@
 -- job. Served by parcels_finished, labels_job (one look a row, or one a job where rows were merged) and
 -- unique_keys_job.
 with old as materialized (
-    select p.ctid as t, p.id * 1024 + p.lo as first, p.n, p.ids, coalesce(p.gone, '{}') as gone, p.keyed
+    select
+        p.ctid as t, p.id * 1024 + p.lo as first, p.n, p.ids, coalesce(p.gone, '{}') as gone, p.keyed,
+        p.tenant, p.queue, p.kind,
+        greatest(0, p.n - coalesce(cardinality(p.gone), 0) - coalesce(cardinality(p.acked), 0)) as dead
     from queue.parcels p
     where p.state = $1::text::"char"
       and p.finished_at is not null
@@ -29,6 +32,14 @@ with old as materialized (
 removed as (
     delete from queue.parcels p where p.ctid = any (array(select t from old))
     returning 1
+),
+-- Of finished jobs, the dead ones are counted while they are there.
+counted as (
+    insert into queue.deltas (tenant, queue, kind, dead)
+    select o.tenant, o.queue, o.kind, -sum(o.dead)
+    from old o
+    where $1::text = 'x'
+    group by o.tenant, o.queue, o.kind
 ),
 -- Where the jobs of the rows lie: all together, or each by itself.
 spans as materialized (

@@ -132,4 +132,5 @@ pub(crate) async fn is_at_rest(stand: &Stand) {
     ] {
         assert_eq!(stand.count(sql).await, 0, "{what}");
     }
+    stand.assert_counts_agree().await;
 }

@@ -58,7 +58,8 @@ async fn a_tenant_cannot_see_or_touch_anothers_job() {
                 .await
                 .unwrap();
             assert!(
-                page.iter()
+                page.jobs
+                    .iter()
                     .all(|job| job.tenant_id == stranger && job.id != id)
             );
         }

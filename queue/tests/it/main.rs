@@ -11,6 +11,7 @@ mod breaker;
 mod cancel;
 mod claim;
 mod contention;
+mod counts;
 mod drain;
 mod enqueue;
 mod expiry;

@@ -136,7 +136,8 @@ impl Stand {
         let filter = read::JobFilter::default();
         let mut jobs = read::list(&mut tx, self.tenant, &filter, None, 10_000)
             .await
-            .unwrap();
+            .unwrap()
+            .jobs;
         jobs.reverse();
         jobs.iter()
             .map(|job| (job.id.as_i64(), job.state))

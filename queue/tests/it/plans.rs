@@ -68,7 +68,15 @@ async fn every_statement_fits_the_schema_and_is_used() {
 }
 
 /// Tables no statement may read from end to end.
-pub(crate) const LARGE: [&str; 5] = ["parcels", "unique_keys", "labels", "leases", "attempts"];
+pub(crate) const LARGE: [&str; 7] = [
+    "parcels",
+    "unique_keys",
+    "labels",
+    "leases",
+    "attempts",
+    "deltas",
+    "history",
+];
 
 /// A database as it is after a while: much history, some of everything else.
 pub(crate) async fn well_used() -> Stand {
@@ -107,6 +115,12 @@ pub(crate) async fn well_used() -> Stand {
          where id % 20 = 3 and state in ('a', 's')",
         // And some have lost their worker before.
         "update queue.parcels set lost = true, attempt = 1 where id % 10 = 7 and state = 'a'",
+        "insert into queue.deltas (xid, tenant, queue, kind, ready, enqueued)
+         select '3', 1, 1, 1, 1, 1 from generate_series(1, 20000)",
+        "insert into queue.history (tenant, span, at, queue, kind, enqueued)
+         select 1 + g % 2, case when g <= 20000 then 'm' else 'h' end::\"char\",
+            date_trunc('minute', now()) - g * interval '1 minute', 1, 1, 1
+         from generate_series(1, 22000) g",
         "insert into queue.labels (tenant, name, value, job_id)
          select tenant, 'tag', 't' || id % 100, id * 1024 from queue.parcels where id % 3 = 0",
     ] {
@@ -179,6 +193,10 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
                 "take_", "find_", "walk_", "tally_", "tell_", "begin_", "hold_",
             ];
             if role == "harkara_app" && !tenants.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
+            // Asked for by hand: they count what is there.
+            if ["drift.sql", "recount.sql"].contains(&name.as_str()) {
                 continue;
             }
             let plan = generic_plan(&mut connection, &name, &sql).await;

@@ -247,6 +247,21 @@ const FIND: &str = "/* test */ select count(*) from queue.find(array(
     where p.id in (select id from queue.parcels order by id desc limit 20)
 ))";
 
+/// Reads what is not folded yet, folds, looks for the oldest job.
+const COUNT: [&str; 3] = [
+    "/* test */ select count(*) from queue.unfolded(1)",
+    "/* test */ select queue.fold(100)",
+    "/* test */ select (select count(*) from queue.oldest_ready('{1,2}', 1, 100)),
+        (select count(*) from queue.oldest_ready('{1,2}', null, 100))",
+];
+
+/// Pages of jobs of every state: of each there are more than may be read.
+const LIST: &str = "/* test */ select count(l.job)
+    from (values (null), ('s'), ('a'), ('r'), ('d'), ('x')) s(state)
+    cross join lateral queue.list_jobs(
+        (select id from queue.tenants where number = 1), null, 50, s.state, null, null, null, null, null, 200
+    ) l";
+
 const LET_GO: &str = "/* test */ select queue.let_go(array_agg(id), array_agg(part)) from (
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
@@ -328,6 +343,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
     for sql in TAKE
         .into_iter()
         .chain([LIMIT, SETTLE, RESCUE, EXPIRE, FIND])
+        .chain(COUNT)
     {
         run(&mut tx, sql).await;
     }
@@ -338,7 +354,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
     for sql in &CONTROL[..4] {
         run(&mut tx, sql).await;
     }
-    for sql in [&*tenant, FIND, EXPLAIN, LET_GO]
+    for sql in [&*tenant, FIND, LIST, EXPLAIN, LET_GO]
         .into_iter()
         .chain(CONTROL[4..].iter().copied())
     {
@@ -384,6 +400,10 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("release", "delete from queue.unique_keys"),
     ("rescue", "recursive holder"),
     ("rescue", "p.ctid = any (emptied)"),
+    ("unfolded", "d.xid = any (late) and"),
+    ("fold", "removed as (\n        delete from queue.deltas"),
+    ("list_jobs", "with cursor as materialized"),
+    ("oldest_ready", "recursive asked"),
     ("find", "recursive wanted"),
     ("explain", "coalesce(c.created[place.member]"),
     ("explain", "from queue.leases e where e.id = p.lease"),

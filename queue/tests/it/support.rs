@@ -130,6 +130,12 @@ impl Stand {
         .await;
     }
 
+    /// The counters say what is there, at this moment.
+    pub(crate) async fn assert_counts_agree(&self) {
+        let drift = self.engine.drift().await.unwrap();
+        assert!(drift.is_empty(), "counters are wrong: {drift:?}");
+    }
+
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         query_scalar(sql).fetch_one(&self.pool()).await.unwrap()
     }

@@ -47,8 +47,16 @@ impl Kit {
                 ..JobFilter::default()
             };
             let mut tx = self.tx().await;
-            let found = read::list(&mut tx, self.tenant, &filter, None, MOST).await;
-            jobs.extend(found.expect("a list of jobs"));
+            let mut below = None;
+            loop {
+                let found = read::list(&mut tx, self.tenant, &filter, below, MOST).await;
+                let page = found.expect("a list of jobs");
+                jobs.extend(page.jobs);
+                below = page.below;
+                if below.is_none() {
+                    break;
+                }
+            }
         }
         jobs.sort_by_key(|job| (job.created_at, job.id));
         jobs.into_iter()

@@ -64,7 +64,7 @@ async fn a_run_by_hand_writes_no_job() {
     let filter = JobFilter::default();
     let mut tx = kit.tx().await;
     let jobs = read::list(&mut tx, kit.tenant, &filter, None, 10).await;
-    assert!(jobs.unwrap().is_empty());
+    assert!(jobs.unwrap().jobs.is_empty());
 }
 
 #[tokio::test]

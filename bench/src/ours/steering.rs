@@ -1,0 +1,184 @@
+//! Room: what people ask of a platform that has worked for years.
+//! Takes: how many jobs have finished and how many wait. Gives: milliseconds of every request that lists,
+//! shows or counts. Never: counts an answer that is not 200, or asks from more than one connection.
+
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_shared::database::query;
+use harkara_shared::id::JobId;
+use harkara_shared::vault::MasterKeys;
+use sqlx::PgPool;
+
+use super::Stand;
+use crate::child::{Part, Process};
+use crate::table::percentiles;
+use crate::wire::Connection;
+
+/// What was measured of one request: its name, and milliseconds.
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    /// p50, p95, p99 and the most.
+    pub(crate) took: [f64; 4],
+}
+
+/// The requests, by names that stay: `{…}` stands for what the tables hold.
+const REQUESTS: &[&str] = &[
+    "/v1/jobs",
+    "/v1/jobs?limit=200",
+    "/v1/jobs?state=ready",
+    "/v1/jobs?state=scheduled",
+    "/v1/jobs?state=running",
+    "/v1/jobs?state=succeeded",
+    "/v1/jobs?state=dead",
+    "/v1/jobs?state=cancelled",
+    "/v1/jobs?kind=k3",
+    "/v1/jobs?kind=none",
+    "/v1/jobs?queue=q2&state=dead",
+    "/v1/jobs?queue=none",
+    "/v1/jobs?error_code=http_500",
+    "/v1/jobs?tag=often",
+    "/v1/jobs?tag=rare&state=dead",
+    "/v1/jobs?tag=often&kind=none",
+    "/v1/jobs?created_after={hour}",
+    "/v1/jobs?created_before={hour}&state=succeeded",
+    "/v1/jobs/{packed}",
+    "/v1/jobs/{merged}",
+    "/v1/jobs/{single}",
+    "/v1/jobs/{missing}",
+    "/v1/jobs/{single}/attempts",
+    "/v1/jobs/{merged}/attempts",
+    "/v1/queues",
+    "/v1/stats",
+    "/v1/stats?since={day}&step=1m",
+    "/v1/stats?since={week}&step=1h&queue=q1",
+    "/v1/stats?since={season}&step=2h",
+];
+
+/// A get that carries a key.
+fn get(path: &str, key: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\r\n")
+        .into_bytes()
+}
+
+impl Stand {
+    /// Fills the tables and asks every request so many times.
+    pub(crate) async fn steering(
+        &self,
+        finished: i64,
+        ready: i64,
+        times: usize,
+        superuser: &str,
+    ) -> anyhow::Result<Vec<Asked>> {
+        let master_key = MasterKeys::generate();
+        let key = self.settle_in(&master_key).await?;
+        fill(self.engine.pool(), finished, ready).await?;
+        crate::arena::vacuum(superuser).await?;
+        self.engine.recount().await?;
+        self.engine.fold().await?;
+        let mut api = Process::start(Part::Api, &self.url, &master_key)?;
+        api.ready().await?;
+        let mut connection = Connection::open(api.address).await?;
+        let mut asked = Vec::new();
+        for name in REQUESTS {
+            let path = self.path(name).await?;
+            let request = get(&path, &key);
+            let wanted = if name.contains("{missing}") { 404 } else { 200 };
+            let mut took = Vec::with_capacity(times);
+            // The first ones load what a platform in use has loaded.
+            for nth in 0..times + 20 {
+                let from = Instant::now();
+                let (status, body) = connection.ask(&request).await?;
+                ensure!(status == wanted, "{path} was answered {status}: {body}");
+                if nth >= 20 {
+                    took.push(from.elapsed().as_secs_f64() * 1000.0);
+                }
+            }
+            asked.push(Asked {
+                name: format!("`GET {name}`"),
+                took: percentiles(took),
+            });
+        }
+        api.end().await?;
+        Ok(asked)
+    }
+
+    /// Makes the tenants, and a key of the first.
+    async fn settle_in(&self, master_key: &str) -> anyhow::Result<String> {
+        let pool = self.engine.pool();
+        let keys = MasterKeys::parse(master_key)?;
+        let mut first = None;
+        for nth in 1..=10 {
+            let tenant = NewTenant {
+                slug: format!("bench-{nth}"),
+                name: format!("bench {nth}"),
+                sla_tier: SlaTier::Enterprise,
+            };
+            let tenant = access::create_tenant(pool, tenant).await?;
+            query("insert into queue.tenants (id) values ($1) on conflict do nothing")
+                .bind(tenant.id)
+                .execute(pool)
+                .await?;
+            first = first.or(Some(tenant.id));
+        }
+        let key = NewKey {
+            tenant: first.context("there are tenants")?,
+            name: "bench".to_owned(),
+            tier: KeyTier::Enterprise,
+            scopes: vec![Scope::JobsRead],
+            expires_at: None,
+        };
+        let (_, key) = access::create_key(pool, &keys, key).await?;
+        Ok(key.expose().to_owned())
+    }
+
+    /// A request's path, with what the tables hold put in.
+    async fn path(&self, name: &str) -> anyhow::Result<String> {
+        let mut path = (*name).to_owned();
+        for (word, hours) in [
+            ("{hour}", 1),
+            ("{day}", 24),
+            ("{week}", 7 * 24),
+            ("{season}", 89 * 24),
+        ] {
+            let at = harkara_shared::clock::now() - std::time::Duration::from_secs(hours * 3600);
+            path = path.replace(word, &at.format("%Y-%m-%dT%H:%M:%SZ").to_string());
+        }
+        for (word, sort) in [
+            ("{packed}", 'p'),
+            ("{merged}", 'm'),
+            ("{single}", 's'),
+            ("{missing}", 'n'),
+        ] {
+            if path.contains(word) {
+                let id = harkara_shared::database::query_scalar::<i64>(include_str!(
+                    "../sql/find_sample.sql"
+                ))
+                .bind(sort.to_string())
+                .fetch_one(self.engine.pool())
+                .await?;
+                path = path.replace(word, &JobId::from_i64(id).to_string());
+            }
+        }
+        Ok(path)
+    }
+}
+
+async fn fill(pool: &PgPool, finished: i64, ready: i64) -> anyhow::Result<()> {
+    query(include_str!("../sql/fill_names.sql"))
+        .execute(pool)
+        .await?;
+    query(include_str!("../sql/fill_history.sql"))
+        .bind(finished)
+        .bind(ready)
+        .execute(pool)
+        .await?;
+    query(include_str!("../sql/fill_moments.sql"))
+        .execute(pool)
+        .await?;
+    query("select setval('queue.parcel_id', (select max(id) + 100000 from queue.parcels))")
+        .execute(pool)
+        .await?;
+    Ok(())
+}

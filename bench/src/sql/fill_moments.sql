@@ -1,0 +1,18 @@
+-- What happened in each of the last 2880 minutes and 2160 hours, to each of the five kinds of ten tenants.
+insert into queue.history (
+    tenant, span, at, queue, kind, enqueued, started, succeeded, retried, waits, runs
+)
+select
+    t, s.span, s.at, k, k, 800, 805, 795, 5,
+    array(select 1 + (t + k + i) % 90 from generate_series(1, 19) i),
+    array(select 1 + (t * k + i) % 90 from generate_series(1, 19) i)
+from (
+    select 'm'::"char" as span, date_trunc('minute', now()) - g * interval '1 minute' as at
+    from generate_series(0, 2879) g
+    union all
+    select 'h'::"char", date_trunc('hour', now(), 'UTC') - g * interval '1 hour'
+    from generate_series(0, 2159) g
+) s
+cross join generate_series(1, 10) t
+cross join generate_series(1, 5) k
+order by s.at
