@@ -175,7 +175,8 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         connection.execute(AssertSqlSafe(settings)).await.unwrap();
         for (name, sql) in statements() {
             let tenants = [
-                "get_", "list_", "explain_", "cancel_", "retry_", "hasten_", "insert_", "take_", "find_",
+                "get_", "list_", "explain_", "cancel_", "retry_", "hasten_", "insert_", "take_",
+                "find_",
             ];
             if role == "harkara_app" && !tenants.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;

@@ -334,7 +334,10 @@ const STATEMENTS: [(&str, &str); 50] = [
     ("explain", "max(w.last_seen_at)"),
     ("explain", "from queue.attempts a"),
     ("explain", "c.id = l.head and c.part = 0"),
-    ("explain", "c.state = 'a' and not c.lost\n            order by"),
+    (
+        "explain",
+        "c.state = 'a' and not c.lost\n            order by",
+    ),
     ("explain", "c.priority < p.priority"),
     ("explain", "order by c.run_at\n                limit most"),
     ("explain", "from queue.lanes n"),
