@@ -252,7 +252,8 @@ const CONTROL: [&str; 8] = [
     "/* test */ update queue.unique_keys set expires_at = now() - interval '1 second'
      where job_id in (select id * 1024 from queue.parcels where state = 'x')",
     "/* test */ insert into queue.labels (tenant, name, value, job_id)
-     select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'",
+     select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'
+     on conflict do nothing",
     "/* test */ select count(*) from queue.cancel_jobs(array(
         select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
         where tenant = 1 and (id in (

@@ -187,7 +187,9 @@ fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
         Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
         None => FilterRequest::default(),
     };
-    let rate_per_second = request.rate_per_second.unwrap_or_else(|| DEFAULT_RATE.into());
+    let rate_per_second = request
+        .rate_per_second
+        .unwrap_or_else(|| DEFAULT_RATE.into());
     let redrive = Redrive {
         action: match request.action {
             // What is said of the rate does not depend on the action.
