@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_api::access::Scope;
+use harkara_shared::clock;
 use harkara_shared::database::query;
 use serde_json::{Value, json};
 
@@ -181,20 +182,20 @@ async fn a_job_that_waits_is_moved_to_another_time() {
     let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let path = format!("/v1/jobs/{}/reschedule", id(&job));
     let to = |time: DateTime<Utc>| json!({"run_at": time});
-    let later = Utc::now() + TimeDelta::days(3);
+    let later = clock::now() + TimeDelta::days(3);
     let moved = platform.client.post(&path, &to(later)).await.expect(200);
     assert_eq!(moved["state"], "scheduled");
     let due: DateTime<Utc> = moved["run_at"].as_str().unwrap().parse().unwrap();
     assert_eq!(due.timestamp_micros(), later.timestamp_micros());
-    let past = Utc::now() - TimeDelta::hours(23);
+    let past = clock::now() - TimeDelta::hours(23);
     let moved = platform.client.post(&path, &to(past)).await.expect(200);
     assert_eq!(moved["state"], "ready");
     let due: DateTime<Utc> = moved["run_at"].as_str().unwrap().parse().unwrap();
     assert!(due > past + TimeDelta::hours(22), "the past means now");
 
     for (body, code) in [
-        (to(Utc::now() - TimeDelta::hours(25)), "out_of_range"),
-        (to(Utc::now() + TimeDelta::days(3700)), "out_of_range"),
+        (to(clock::now() - TimeDelta::hours(25)), "out_of_range"),
+        (to(clock::now() + TimeDelta::days(3700)), "out_of_range"),
         (json!({}), "missing"),
     ] {
         let faults = platform

@@ -1,16 +1,17 @@
 //! What people do to many jobs at once: retry, cancel, delete and move, of rows of one and of many.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use harkara_queue::job::JobState;
-use harkara_queue::{Changed, Error};
+use harkara_queue::{Changed, Error, Retention, Verdict};
 use harkara_shared::database::{TenantTx, query, query_as};
 use harkara_shared::id::{JobId, TenantId};
 use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::packed::{at, job_id, left, merged, row};
-use crate::support::{Stand, count_jobs};
+use crate::support::{Log, Stand, count_jobs, error, handler, job};
 
 type Changes = Result<Vec<(JobId, Changed)>, Error>;
 
@@ -406,4 +407,53 @@ async fn a_waiting_job_is_moved_to_another_time_and_back() {
         Changed::Refused(JobState::Dead)
     );
     assert_eq!(move_to(at(99, 0), None).await, Changed::NotFound);
+}
+
+#[tokio::test]
+async fn a_run_that_was_followed_by_another_tells_no_more() {
+    let stand = Stand::new().await;
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = stand.work(handler(move |run| {
+        let first = noted.len() == 0;
+        noted.write(run.job);
+        async move {
+            if first {
+                return Verdict::Retry {
+                    error: error("again"),
+                    after: Some(Duration::ZERO),
+                };
+            }
+            Verdict::done()
+        }
+    }));
+    let id = stand.enqueue(job()).await.id();
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+    let runs = runs.read();
+    let engine = &stand.engine;
+    let mut tx = stand.tx().await;
+    assert_eq!(
+        engine.begin_progress(&mut tx, &runs[0]).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        engine.hold_progress(&mut tx, &runs[0]).await.unwrap(),
+        Some(json!(null))
+    );
+    let told = json!({"done": 7});
+    engine.report_progress(&mut tx, id, &told).await.unwrap();
+    let taken_over = engine.begin_progress(&mut tx, &runs[1]).await.unwrap();
+    assert_eq!(taken_over, Some(told.clone()));
+    assert_eq!(engine.hold_progress(&mut tx, &runs[0]).await.unwrap(), None);
+    let held = engine.hold_progress(&mut tx, &runs[1]).await.unwrap();
+    assert_eq!(held, Some(told));
+    tx.commit().await.unwrap();
+
+    // What was told goes with the job.
+    stand
+        .execute("update queue.parcels set finished_at = now() - interval '1 year'")
+        .await;
+    engine.retain(Retention::default()).await.unwrap();
+    assert_eq!(stand.count("select count(*) from queue.progress").await, 0);
 }

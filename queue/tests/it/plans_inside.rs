@@ -293,7 +293,8 @@ const CONTROL: [&str; 8] = [
     "/* test */ update queue.unique_keys set expires_at = now() - interval '1 second'
      where job_id in (select id * 1024 from queue.parcels where state = 'x')",
     "/* test */ insert into queue.labels (tenant, name, value, job_id)
-     select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'",
+     select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'
+     on conflict do nothing",
     "/* test */ select count(*) from queue.cancel_jobs(array(
         select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
         where tenant = 1 and (id in (
@@ -306,8 +307,10 @@ const CONTROL: [&str; 8] = [
         where tenant = 1 and id in (select id from queue.parcels where state in ('x', 'c'))
     ), true)",
     "/* test */ select count(*) from queue.move_jobs(array(
-        select id * 1024 + 2 from queue.parcels p
-        where tenant = 1 and id in (select id from queue.parcels where n = 40 order by id limit 50)
+        select id * 1024 + lo from queue.parcels p
+        where tenant = 1 and id in (
+            select id from queue.parcels where state in ('a', 's') and tenant = 1 order by id limit 50
+        )
     ), '{s,a}', null, true)",
     "/* test */ select count(*) from queue.delete_jobs(array(
         select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place

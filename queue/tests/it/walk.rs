@@ -130,7 +130,7 @@ async fn a_filter_leaves_out_what_does_not_match() {
                 queue: some("other"),
                 ..none()
             },
-            vec![],
+            vec![at(7, 0)],
         ),
         (
             JobFilter {

@@ -180,3 +180,26 @@ async fn tenants_are_paused_and_limited() {
         assert!(output.contains(words), "{args:?}: {output}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
+    let database = stand().await;
+    let bulk = ["job", "bulk", "retry", "--tenant", "acme", "--rate", "5"];
+    let counted = told(&database, &[&bulk[..], &["--dry-run"]].concat()).await;
+    assert_eq!(counted, json!({"job_id": null, "matched": 0}));
+    let begun = told(&database, &bulk).await;
+    let job = begun["job_id"].as_str().unwrap();
+    let to = ["--run-at", "2030-01-31T12:00:00Z", "--tenant", "acme"];
+    let moved = told(&database, &[&["job", "reschedule", job], &to[..]].concat()).await;
+    assert_eq!(moved, json!({"id": job, "run_at": "2030-01-31T12:00:00Z"}));
+    for wrong in [
+        &[
+            "job", "bulk", "cancel", "--tenant", "acme", "--state", "dead",
+        ][..],
+        &["job", "bulk", "retry", "--tenant", "acme", "--rate", "0"],
+        &["job", "bulk", "retry", "--tenant", "nobody"],
+    ] {
+        let (code, output) = run(&database, wrong).await;
+        assert_ne!(code, Some(0), "{wrong:?}: {output}");
+    }
+}
