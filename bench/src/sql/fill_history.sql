@@ -53,8 +53,8 @@ inserted as (
 ),
 labelled as (
     insert into queue.labels (tenant, name, value, job_id)
-    select i.tenant, 'tag', case when i.id % 1000 = 0 then 'rare' else 'often' end, i.id * 1024
+    select i.tenant, 'tag', case when i.id / 10 % 1000 = 0 then 'rare' else 'often' end, i.id * 1024
     from inserted i
-    where i.n = 1 and i.id % 100 = 0
+    where i.n = 1 and i.id / 10 % 100 = 0
 )
 select count(*), sum(n)::int8 from inserted
