@@ -16,7 +16,7 @@ use crate::jobs::a_job;
 use crate::platform::{Client, Platform};
 
 /// Every route with a scope, with an id that is well formed.
-const ROUTES: [(&str, &str, &str); 28] = [
+const ROUTES: [(&str, &str, &str); 29] = [
     ("GET", "/v1/jobs", "jobs:read"),
     ("POST", "/v1/jobs", "jobs:write"),
     ("POST", "/v1/jobs/batch", "jobs:write"),
