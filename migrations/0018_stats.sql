@@ -87,7 +87,9 @@ $$;
 -- Sets the counters right by counting, at one moment, while others go on; answers how many counters
 -- were wrong. Changes that are not folded stay where they are: the counters are what was counted, less
 -- these. `upto` goes back to the beginning, so that the next fold takes whatever is there.
-create function queue.recount() returns int8 language plpgsql as $$
+-- Called by a fold, too, whose settings are not made for it.
+create function queue.recount() returns int8 language plpgsql
+set enable_seqscan = on set enable_bitmapscan = on set jit = off as $$
 declare
     wrong int8;
 begin

@@ -62,7 +62,7 @@ impl Plan {
             webhooks: 10_000,
             idle: Duration::from_secs(30),
             steering: [20_000_000, 2_000_000],
-            asked: 300,
+            asked: 200,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
-use harkara_shared::database::query;
+use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::JobId;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
@@ -72,8 +72,8 @@ impl Stand {
         superuser: &str,
     ) -> anyhow::Result<Vec<Asked>> {
         let master_key = MasterKeys::generate();
-        let key = self.settle_in(&master_key).await?;
-        fill(self.engine.pool(), finished, ready).await?;
+        let (key, tenants) = self.settle_in(&master_key).await?;
+        fill(self.engine.pool(), finished, ready, &tenants).await?;
         crate::arena::vacuum(superuser).await?;
         self.engine.recount().await?;
         self.engine.fold().await?;
@@ -82,7 +82,7 @@ impl Stand {
         let mut connection = Connection::open(api.address).await?;
         let mut asked = Vec::new();
         for name in REQUESTS {
-            let path = self.path(name).await?;
+            let path = self.path(name, tenants.first().copied()).await?;
             let request = get(&path, &key);
             let wanted = if name.contains("{missing}") { 404 } else { 200 };
             let mut took = Vec::with_capacity(times);
@@ -104,11 +104,11 @@ impl Stand {
         Ok(asked)
     }
 
-    /// Makes the tenants, and a key of the first.
-    async fn settle_in(&self, master_key: &str) -> anyhow::Result<String> {
+    /// Makes the tenants, and a key of the first; answers their numbers, too.
+    async fn settle_in(&self, master_key: &str) -> anyhow::Result<(String, Vec<i32>)> {
         let pool = self.engine.pool();
         let keys = MasterKeys::parse(master_key)?;
-        let mut first = None;
+        let (mut first, mut numbers) = (None, Vec::new());
         for nth in 1..=10 {
             let tenant = NewTenant {
                 slug: format!("bench-{nth}"),
@@ -120,6 +120,8 @@ impl Stand {
                 .bind(tenant.id)
                 .execute(pool)
                 .await?;
+            let number = "select number from queue.tenants where id = $1";
+            numbers.push(query_scalar(number).bind(tenant.id).fetch_one(pool).await?);
             first = first.or(Some(tenant.id));
         }
         let key = NewKey {
@@ -130,11 +132,11 @@ impl Stand {
             expires_at: None,
         };
         let (_, key) = access::create_key(pool, &keys, key).await?;
-        Ok(key.expose().to_owned())
+        Ok((key.expose().to_owned(), numbers))
     }
 
     /// A request's path, with what the tables hold put in.
-    async fn path(&self, name: &str) -> anyhow::Result<String> {
+    async fn path(&self, name: &str, tenant: Option<i32>) -> anyhow::Result<String> {
         let mut path = (*name).to_owned();
         for (word, hours) in [
             ("{hour}", 1),
@@ -152,12 +154,11 @@ impl Stand {
             ("{missing}", 'n'),
         ] {
             if path.contains(word) {
-                let id = harkara_shared::database::query_scalar::<i64>(include_str!(
-                    "../sql/find_sample.sql"
-                ))
-                .bind(sort.to_string())
-                .fetch_one(self.engine.pool())
-                .await?;
+                let id = query_scalar(include_str!("../sql/find_sample.sql"))
+                    .bind(sort.to_string())
+                    .bind(tenant)
+                    .fetch_one(self.engine.pool())
+                    .await?;
                 path = path.replace(word, &JobId::from_i64(id).to_string());
             }
         }
@@ -165,16 +166,19 @@ impl Stand {
     }
 }
 
-async fn fill(pool: &PgPool, finished: i64, ready: i64) -> anyhow::Result<()> {
+async fn fill(pool: &PgPool, finished: i64, ready: i64, tenants: &[i32]) -> anyhow::Result<()> {
     query(include_str!("../sql/fill_names.sql"))
+        .bind(tenants)
         .execute(pool)
         .await?;
     query(include_str!("../sql/fill_history.sql"))
         .bind(finished)
         .bind(ready)
+        .bind(tenants)
         .execute(pool)
         .await?;
     query(include_str!("../sql/fill_moments.sql"))
+        .bind(tenants)
         .execute(pool)
         .await?;
     query("select setval('queue.parcel_id', (select max(id) + 100000 from queue.parcels))")

@@ -1,4 +1,4 @@
--- Fills the tables as years of work leave them: $1 finished jobs and $2 ready ones of ten tenants. Of ten
+-- Fills the tables as years of work leave them: $1 finished jobs and $2 ready ones of the ten tenants $3. Of ten
 -- million jobs that have finished five are in rows of 500, three in rows that a claim merged of single
 -- ones, and two in rows of their own; of the ready ones half are packed. One in a thousand died, was
 -- cancelled or is scheduled; one in a hundred that have a row of their own bears a tag.
@@ -28,7 +28,7 @@ inserted as (
         r.id, 1 + (r.tenant - 1) * 5 + r.queue - 1, r.at, r.at,
         case when r.state in ('d', 'x', 'c') then r.at end,
         case when r.state in ('d', 'x', 'c') then r.at + interval '1 second' end,
-        null, r.queue, r.tenant, r.queue, 5,
+        null, r.queue, ($3::int4[])[r.tenant], r.queue, 5,
         case when r.state in ('d', 'x') then 1 else 0 end, 5, l.each, r.state,
         case when l.sort = 'merged' then array(select (r.id + i) * 1024 from generate_series(0, 499) i) end,
         case when r.state = 'x' then 'http_500' end, case when r.state = 'x' then 'on purpose' end,
@@ -53,8 +53,8 @@ inserted as (
 ),
 labelled as (
     insert into queue.labels (tenant, name, value, job_id)
-    select i.tenant, 'tag', case when i.id % 1000 = 0 then 'rare' else 'often' end, i.id * 1024
+    select i.tenant, 'tag', case when i.id / 10 % 1000 = 0 then 'rare' else 'often' end, i.id * 1024
     from inserted i
-    where i.n = 1 and i.id % 100 = 0
+    where i.n = 1 and i.id / 10 % 100 = 0
 )
 select count(*), sum(n)::int8 from inserted

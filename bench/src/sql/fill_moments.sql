@@ -1,9 +1,9 @@
--- What happened in each of the last 2880 minutes and 2160 hours, to each of the five kinds of ten tenants.
+-- What happened in each of the last 2880 minutes and 2160 hours, to each of the five kinds of the ten tenants $1.
 insert into queue.history (
     tenant, span, at, queue, kind, enqueued, started, succeeded, retried, waits, runs
 )
 select
-    t, s.span, s.at, k, k, 800, 805, 795, 5,
+    ($1::int4[])[t], s.span, s.at, k, k, 800, 805, 795, 5,
     array(select 1 + (t + k + i) % 90 from generate_series(1, 19) i),
     array(select 1 + (t * k + i) % 90 from generate_series(1, 19) i)
 from (

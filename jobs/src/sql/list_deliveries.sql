@@ -1,16 +1,38 @@
--- A page, newest first (ids are UUIDv7): of the $7 that are looked at, those in one of the states $6, at most
--- $3. Where there may be more to look at, the last that was looked at is answered too and marked,
--- whatever its state. Served by deliveries_endpoint, deliveries_event or the primary key.
-with looked as materialized (
-    select
-        d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
-    from app.deliveries d
-    where d.tenant_id = $1
-      and ($2::uuid is null or d.id < $2::uuid)
-      and ($4::uuid is null or d.endpoint_id = $4::uuid)
-      and ($5::text is null or d.event_id = $5::text)
-    order by d.id desc
-    limit $7::int8
+-- A page, newest first (ids are UUIDv7): of the $7 that are looked at, those of endpoint $4 in one of the
+-- states $6, at most $3. Where there may be more to look at, the last that was looked at is answered too
+-- and marked, whatever it is. Served by deliveries_event where an event is given, else by
+-- deliveries_endpoint where an endpoint is, else by the primary key; each is read downwards from the
+-- cursor, which is worked out aside: row-level security keeps expressions out of an index lookup.
+with cursor as materialized (
+    select coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid) as id
+),
+looked as materialized (
+    (
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        from app.deliveries d
+        where $5::text is not null
+          and d.tenant_id = $1 and d.event_id = $5::text and d.id < (select c.id from cursor c)
+        order by d.id desc
+        limit $7::int8
+    )
+    union all
+    (
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        from app.deliveries d
+        where $5::text is null and $4::uuid is not null
+          and d.tenant_id = $1 and d.endpoint_id = $4::uuid and d.id < (select c.id from cursor c)
+        order by d.id desc
+        limit $7::int8
+    )
+    union all
+    (
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        from app.deliveries d
+        where $5::text is null and $4::uuid is null
+          and d.tenant_id = $1 and d.id < (select c.id from cursor c)
+        order by d.id desc
+        limit $7::int8
+    )
 ),
 -- There is no least of UUIDs: the last of the rows in their order.
 edge as materialized (
@@ -20,6 +42,8 @@ select
     l.id, l.event_id, l.endpoint_id, l.job_id, l.state, l.attempts, l.created_at, l.finished_at,
     coalesce(l.id = (select e.id from edge e), false) as is_edge
 from looked l
-where $6::text[] is null or l.state = any ($6::text[]) or l.id = (select e.id from edge e)
+where ($4::uuid is null or l.endpoint_id = $4::uuid)
+  and ($6::text[] is null or l.state = any ($6::text[]))
+  or l.id = (select e.id from edge e)
 order by l.id desc
 limit $3::int8

@@ -293,7 +293,12 @@ pub async fn list_deliveries(
             .map(|delivery| delivery.id);
         compared += found.len();
         reconcile(tx, &mut found).await?;
-        found.retain(|delivery| filter.state.is_none_or(|state| delivery.state == state));
+        found.retain(|delivery| {
+            filter.state.is_none_or(|state| delivery.state == state)
+                && filter
+                    .endpoint_id
+                    .is_none_or(|endpoint| delivery.endpoint_id == endpoint)
+        });
         page.deliveries.extend(found);
         let is_enough = page.deliveries.len() >= wanted || compared >= MOST_COMPARED;
         if is_enough || is_cut || page.below.is_none() {

@@ -3,13 +3,19 @@
 -- on: at most $6 that bear the first label are looked at. At least one line is answered, without a job
 -- if there is none. Served by the primary key of labels: the first label is read downwards from the
 -- cursor, the others are asked for each job.
-with looked as materialized (
+-- The cursor is worked out aside: row-level security keeps expressions out of an index lookup.
+with cursor as materialized (
+    select
+        coalesce($2::bigint, 9223372036854775807) as job, ($4::text[])[1] as name,
+        ($5::text[])[1] as value
+),
+looked as materialized (
     select l.tenant, l.job_id
     from queue.labels l
     where l.tenant = (select t.number from queue.tenants t where t.id = $1::uuid)
-      and l.name = ($4::text[])[1]
-      and l.value = ($5::text[])[1]
-      and l.job_id < coalesce($2::bigint, 9223372036854775807)
+      and l.name = (select c.name from cursor c)
+      and l.value = (select c.value from cursor c)
+      and l.job_id < (select c.job from cursor c)
     order by l.job_id desc
     limit $6::int8
 ),

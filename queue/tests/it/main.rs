@@ -27,6 +27,7 @@ mod mishaps;
 mod ordered;
 mod packed;
 mod packed_control;
+mod packed_pages;
 mod packed_read;
 mod packed_retention;
 mod parking;

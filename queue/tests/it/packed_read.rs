@@ -16,7 +16,7 @@ use crate::support::Stand;
 
 /// What reading a job should answer.
 #[derive(Debug, Clone, PartialEq)]
-struct Expected {
+pub(crate) struct Expected {
     state: JobState,
     kind: &'static str,
     queue: &'static str,
@@ -45,7 +45,7 @@ impl Expected {
         (id, seen)
     }
 
-    fn matches(&self, filter: &JobFilter) -> bool {
+    pub(crate) fn matches(&self, filter: &JobFilter) -> bool {
         filter.state.is_none_or(|state| state == self.state)
             && filter.kind.as_deref().is_none_or(|kind| kind == self.kind)
             && filter
@@ -59,10 +59,10 @@ impl Expected {
 }
 
 /// Rows as they might be after a while, and what they should read as.
-struct Made {
+pub(crate) struct Made {
     rng: StdRng,
-    rows: Vec<Value>,
-    jobs: BTreeMap<i64, Expected>,
+    pub(crate) rows: Vec<Value>,
+    pub(crate) jobs: BTreeMap<i64, Expected>,
 }
 
 /// What all rows of a parcel share.
@@ -74,7 +74,7 @@ struct Shared {
 }
 
 impl Made {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut made = Self {
             rng: StdRng::seed_from_u64(seed),
             rows: Vec::new(),
@@ -290,7 +290,7 @@ async fn walk(stand: &Stand, tenant: TenantId, filter: &JobFilter, size: u32) ->
     }
 }
 
-fn filters() -> Vec<JobFilter> {
+pub(crate) fn filters() -> Vec<JobFilter> {
     let none = JobFilter::default;
     let mut filters: Vec<JobFilter> = JobState::ALL
         .into_iter()
