@@ -2,17 +2,21 @@
 //! Takes: a command. Gives: one change and one answer, as text or as one JSON object.
 //! Never: does what the API would refuse.
 
+mod client;
 mod steer;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_jobs::publish::publish;
+use harkara_queue::Engine;
 use harkara_shared::config::{ConfigErrors, Mistake, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
 use serde_json::json;
 use sqlx::PgPool;
 
+pub(crate) use client::{ClientCommand, client};
 pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
 
 use crate::Place;
@@ -78,6 +82,7 @@ pub(crate) async fn migrate(place: &Place, settings: &Settings) -> anyhow::Resul
     let pool = pool(place, settings)?;
     database::wait_until_reachable(&pool, harkara_shared::process::DATABASE_PATIENCE).await?;
     database::migrate(&pool).await?;
+    publish(&Engine::new(pool, settings.notify)).await?;
     say("the schema is up to date");
     Ok(())
 }

@@ -13,7 +13,9 @@ use harkara_queue::job::{JobError, Lane, NewJob, Trace};
 use harkara_queue::{Handler, Run, Verdict};
 use harkara_shared::backoff::Backoff;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::fault::Fault;
 use crate::kinds;
@@ -34,7 +36,7 @@ pub trait JobKind: Send + Sync + 'static {
     /// Only the platform itself, not a tenant, may enqueue it.
     const PLATFORM_ONLY: bool = false;
     /// What its payload holds. Unknown members should be refused.
-    type Args: DeserializeOwned + Send + 'static;
+    type Args: DeserializeOwned + ToSchema + Send + 'static;
 
     /// Waits between failed runs.
     fn backoff() -> Backoff {
@@ -44,6 +46,12 @@ pub trait JobKind: Send + Sync + 'static {
     /// Rules beyond the payload's shape.
     fn check(_args: &Self::Args) -> Vec<Fault> {
         Vec::new()
+    }
+
+    /// The same rules, as far as the database can keep them, for applications that enqueue by SQL: a
+    /// JSON Schema as `queue.check_value` (migration 0014) reads it.
+    fn rules() -> Value {
+        Value::Bool(true)
     }
 
     /// Runs one job. Says what went wrong, never what happens next; writes no job state.
@@ -74,6 +82,8 @@ pub struct Kind {
     pub platform_only: bool,
     backoff: fn() -> Backoff,
     check: fn(&RawValue) -> Vec<Fault>,
+    shape: fn() -> Value,
+    rules: fn() -> Value,
     run: RunFn,
 }
 
@@ -87,6 +97,8 @@ impl Kind {
             platform_only: K::PLATFORM_ONLY,
             backoff: K::backoff,
             check: check::<K>,
+            shape: shape::<K>,
+            rules: K::rules,
             run: run::<K>,
         }
     }
@@ -116,6 +128,18 @@ impl Kind {
             tags: Vec::new(),
             trace: Trace::default(),
         }
+    }
+
+    /// The JSON Schema of the payload's shape, made from its type; null if its type has none.
+    #[must_use]
+    pub fn shape(&self) -> Value {
+        (self.shape)()
+    }
+
+    /// See [`JobKind::rules`].
+    #[must_use]
+    pub fn rules(&self) -> Value {
+        (self.rules)()
     }
 
     /// Everything wrong with a payload of this kind; pointers are relative to the payload.
@@ -148,6 +172,10 @@ fn check<K: JobKind>(payload: &RawValue) -> Vec<Fault> {
             crate::fault::words(error.inner()),
         )],
     }
+}
+
+fn shape<K: JobKind>() -> Value {
+    serde_json::to_value(K::Args::schema()).unwrap_or_default()
 }
 
 fn run<K: JobKind>(

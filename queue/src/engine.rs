@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use crate::enqueue::Quotas;
 use crate::names::Names;
 
 /// How long a connection for new names is kept: they come in bursts, at first uses.
@@ -33,6 +34,14 @@ pub enum Error {
     /// A unique key changed hands again and again while a job was to take it.
     #[error("the unique key `{0}` is contended: try again")]
     Contended(String),
+    /// As many jobs of the tenant wait as may.
+    #[error("{waiting} of at most {most} jobs wait already (max_waiting): try again when some have run")]
+    DepthQuota {
+        /// How many may.
+        most: u64,
+        /// How many do.
+        waiting: u64,
+    },
 }
 
 /// The queue engine of one database.
@@ -45,6 +54,7 @@ pub struct Engine {
 struct Inner {
     pool: PgPool,
     names: Names,
+    quotas: Quotas,
     notify: bool,
 }
 
@@ -66,6 +76,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 pool,
                 names,
+                quotas: Quotas::default(),
                 notify,
             }),
         }
@@ -79,6 +90,10 @@ impl Engine {
 
     pub(crate) fn names(&self) -> &Names {
         &self.inner.names
+    }
+
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.inner.quotas
     }
 
     pub(crate) fn notify(&self) -> bool {

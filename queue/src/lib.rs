@@ -8,6 +8,7 @@
 //! ```
 
 mod claim;
+mod client;
 mod control;
 mod engine;
 mod enqueue;
@@ -29,6 +30,7 @@ mod tests;
 mod verdict;
 
 pub use claim::Claimed;
+pub use client::Client;
 pub use control::Changed;
 pub use engine::{Engine, Error};
 pub use enqueue::{Coalescer, EntryPoint, Receipt};

@@ -14,6 +14,7 @@ mod document;
 mod framework;
 mod jobs;
 mod lists;
+mod parity;
 mod platform;
 mod settings;
 mod sql;

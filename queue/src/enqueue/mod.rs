@@ -5,6 +5,7 @@
 mod coalesce;
 mod keys;
 mod pack;
+mod quota;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,6 +23,7 @@ use crate::ids;
 use crate::job::{Enqueued, Job, JobState, Lane, NewJob};
 pub use coalesce::Coalescer;
 use pack::{Bundle, Shared, pack};
+pub(crate) use quota::Quotas;
 
 /// Members from which a parcel among others is worth a statement of its own.
 const LARGE: usize = 32;
@@ -81,6 +83,39 @@ impl EntryPoint {
 }
 
 impl Engine {
+    /// Enqueues a job that somebody outside asks for. See [`Engine::submit_all`].
+    ///
+    /// # Errors
+    /// As [`Engine::submit_all`].
+    pub async fn submit(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        job: NewJob,
+    ) -> Result<Enqueued, Error> {
+        let kind = job.kind.clone();
+        let answers = self.submit_all(connection, tenant, vec![job]).await?;
+        answers.into_iter().next().ok_or(Error::Contended(kind))
+    }
+
+    /// Enqueues jobs that somebody outside asks for: as [`Engine::enqueue_all`], and within the bound of
+    /// how many jobs of the tenant may wait. What follows from jobs that are there is not bounded.
+    ///
+    /// # Errors
+    /// As [`Engine::enqueue_all`]; [`Error::DepthQuota`] when more would wait than may: the caller rolls
+    /// back then.
+    pub async fn submit_all(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Enqueued>, Error> {
+        let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
+        let batch = self.batch(&jobs).await?;
+        let receipts = self.enter(connection, batch, Bounded::All).await?;
+        Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
+    }
+
     /// Enqueues one job in the caller's transaction. See [`Engine::enqueue_all`].
     ///
     /// # Errors
@@ -110,7 +145,7 @@ impl Engine {
     ) -> Result<Vec<Enqueued>, Error> {
         let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
         let batch = self.batch(&jobs).await?;
-        let receipts = self.enter(connection, batch).await?;
+        let receipts = self.enter(connection, batch, Bounded::None).await?;
         Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
     }
 
@@ -130,6 +165,7 @@ impl Engine {
         &self,
         connection: &mut PgConnection,
         batch: Batch<'_>,
+        bounded: Bounded,
     ) -> Result<Vec<Receipt>, Error> {
         let Batch {
             jobs,
@@ -137,6 +173,9 @@ impl Engine {
             bundles,
         } = batch;
         keys::take(connection, &mut drafts).await?;
+        for (tenant, new) in bounded.count(&drafts) {
+            self.quotas().require(connection, tenant, new).await?;
+        }
         let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
         count(jobs, &drafts);
@@ -204,6 +243,33 @@ impl Engine {
             });
         }
         Ok(drafts)
+    }
+}
+
+/// Which new jobs the bound of waiting jobs holds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bounded {
+    None,
+    /// Those with a unique key: of the others it is known that there is room.
+    Keyed,
+    All,
+}
+
+impl Bounded {
+    /// How many there are of each tenant, once unique keys are taken.
+    fn count(self, drafts: &[Draft]) -> HashMap<i32, i64> {
+        let mut new = HashMap::new();
+        for draft in drafts {
+            let counts = match self {
+                Self::None => false,
+                Self::Keyed => draft.key.is_some(),
+                Self::All => true,
+            };
+            if counts && matches!(draft.place, Place::Wanted | Place::Own(_)) {
+                *new.entry(draft.shared.tenant).or_default() += 1;
+            }
+        }
+        new
     }
 }
 

@@ -12,7 +12,14 @@ with inserted as (
         select greatest($3::timestamptz, case when $4::bigint > 0 or $3::timestamptz is null
             then now() + $4::bigint * interval '1 millisecond' end) as at
     ) due
-    returning id, created_at, run_at, queue, state
+    returning id, created_at, run_at, tenant, queue, kind, n, state
+),
+counted as (
+    insert into queue.deltas (tenant, queue, kind, scheduled, ready, enqueued)
+    select
+        tenant, queue, kind, case when state = 's' then n else 0 end,
+        case when state = 'a' then n else 0 end, n
+    from inserted
 )
 select
     id, created_at, run_at, state::text,

@@ -26,7 +26,15 @@ inserted as (
         ($13::bytea[])[upto - n + 1:upto]
     from j
     order by place
-    returning queue, run_at
+    returning tenant, queue, kind, n, state, run_at
+),
+counted as (
+    insert into queue.deltas (tenant, queue, kind, scheduled, ready, enqueued)
+    select
+        tenant, queue, kind, coalesce(sum(n) filter (where state = 's'), 0),
+        coalesce(sum(n) filter (where state = 'a'), 0), sum(n)
+    from inserted
+    group by tenant, queue, kind
 ),
 -- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
 -- next one is. A notification holds less than 8000 bytes.

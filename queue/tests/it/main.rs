@@ -9,6 +9,7 @@
 mod breaker;
 mod cancel;
 mod claim;
+mod client;
 mod contention;
 mod drain;
 mod enqueue;
@@ -28,6 +29,7 @@ mod parking;
 mod plans;
 mod plans_inside;
 mod poison;
+mod quota;
 mod retention;
 mod settings;
 mod support;

@@ -397,7 +397,7 @@ async fn a_contract_is_granted_with_the_tenant_or_not_at_all() {
     };
     for commit in [false, true] {
         let mut tx = stand.pool().begin().await.unwrap();
-        grant(&mut tx, stand.tenant, contract).await.unwrap();
+        grant(&mut tx, stand.tenant, contract, 1000).await.unwrap();
         if commit {
             tx.commit().await.unwrap();
         } else {

@@ -16,4 +16,5 @@ mod receivers;
 mod rooms;
 mod scheduling;
 mod start;
+mod transactions;
 mod up;
