@@ -98,11 +98,7 @@ impl Code {
                 S::SERVICE_UNAVAILABLE,
                 "The request took too long",
             ),
-            Self::DepthQuota => (
-                "depth_quota",
-                S::TOO_MANY_REQUESTS,
-                "Too many jobs wait",
-            ),
+            Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
         }
     }
 
@@ -207,10 +203,7 @@ impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
             Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Code::DatabaseUnavailable
-            | Code::DatabaseBusy
-            | Code::Timeout
-            | Code::DepthQuota => {
+            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout | Code::DepthQuota => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => None,

@@ -49,9 +49,11 @@ mod tests {
     fn a_change_of_the_catalogue_raises_its_version() {
         let text = kinds().to_string();
         // FNV-1a: the same for everybody and for ever.
-        let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
-            (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let digest = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+                (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         assert_eq!(
             (VERSION, digest),
             (1, 0),

@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn clients(&self) -> Result<Vec<Client>, Error> {
-        Ok(query_as(include_str!("sql/list_clients.sql"))
+        Ok(query_as(include_str!("sql/show_clients.sql"))
             .fetch_all(self.pool())
             .await?)
     }

@@ -35,7 +35,9 @@ pub enum Error {
     #[error("the unique key `{0}` is contended: try again")]
     Contended(String),
     /// As many jobs of the tenant wait as may.
-    #[error("{waiting} of at most {most} jobs wait already (max_waiting): try again when some have run")]
+    #[error(
+        "{waiting} of at most {most} jobs wait already (max_waiting): try again when some have run"
+    )]
     DepthQuota {
         /// How many may.
         most: u64,

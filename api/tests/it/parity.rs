@@ -1,5 +1,10 @@
 //! `queue.enqueue` keeps the rules of `POST /v1/jobs`, and answers the same.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
 use harkara_api::access::{Scope, ensure_platform};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
@@ -73,7 +78,9 @@ impl Both {
     /// Enqueues one job by named parameters.
     async fn one(&mut self, job: &Value) -> Result<(String, bool, String), sqlx::Error> {
         let quoted = |value: &Value| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             format!("'{}'", text.replace('\'', "''"))
         };
         let members = job.as_object().unwrap().iter();
@@ -110,9 +117,7 @@ fn told(error: &sqlx::Error) -> Vec<(String, String)> {
 
 /// More bad jobs, each with one mistake or with mistakes that both find at once.
 fn more_bad_jobs() -> Vec<Value> {
-    let payload = |member: &str, value: Value| {
-        json!({"kind": "http.request", "payload": {"url": "https://example.com", member: value}})
-    };
+    let payload = |member: &str, value: Value| json!({"kind": "http.request", "payload": {"url": "https://example.com", member: value}});
     vec![
         payload("method", json!(7)),
         payload("method", json!("get")),
@@ -121,7 +126,10 @@ fn more_bad_jobs() -> Vec<Value> {
         payload("url", json!("")),
         payload("headers", json!([])),
         payload("headers", json!({"a": 1})),
-        payload("headers", json!({"a b": "x", "Host": "x", "x-ok": "a\nb", "": "x"})),
+        payload(
+            "headers",
+            json!({"a b": "x", "Host": "x", "x-ok": "a\nb", "": "x"}),
+        ),
         payload("headers", json!({"transfer-encoding": "x", "a/b": "x"})),
         payload("success_status", json!([])),
         payload("success_status", json!(["2xx", "6xx", "abc", "99"])),
@@ -139,7 +147,10 @@ fn more_bad_jobs() -> Vec<Value> {
         json!(null),
         a_job_with("backoff", json!({"base": "2h"})),
         a_job_with("backoff", json!({"factor": "2", "jitter": 1, "max": 5})),
-        a_job_with("limits", json!([{"key": 1}, {"cost": "1"}, {"key": "a", "cost": 1.5}])),
+        a_job_with(
+            "limits",
+            json!([{"key": 1}, {"cost": "1"}, {"key": "a", "cost": 1.5}]),
+        ),
         a_job_with("limits", json!([null])),
         a_job_with("tags", json!("a")),
         a_job_with("tags", json!([null])),
@@ -150,7 +161,10 @@ fn more_bad_jobs() -> Vec<Value> {
         a_job_with("run_at", json!("2030-01-01 00:00")),
         a_job_with("unique_for", json!("367d")),
         a_job_with("priority", json!(99_999_999_999_i64)),
-        a_job_with("payload", json!({"url": "https://example.com", "body": deep(200)})),
+        a_job_with(
+            "payload",
+            json!({"url": "https://example.com", "body": deep(200)}),
+        ),
     ]
 }
 
@@ -199,7 +213,10 @@ fn good_jobs() -> Vec<Value> {
         a_job_with("ordering_key", json!("customer 1")),
         a_job_with("limits", json!([{"key": "crm", "cost": 3}, {"key": "a"}])),
         a_job_with("max_attempts", json!(100)),
-        a_job_with("backoff", json!({"base": "1500ms", "factor": 1.5, "jitter": "none"})),
+        a_job_with(
+            "backoff",
+            json!({"base": "1500ms", "factor": 1.5, "jitter": "none"}),
+        ),
         json!({"kind": "webhook.deliver",
             "payload": {"delivery_id": "dlv_01h455vb4pex5vsknk084sn02q"}}),
     ]
@@ -254,7 +271,10 @@ async fn a_unique_key_taken_over_http_is_answered_by_sql_and_the_other_way_round
     let keyed = |key: &str| a_job_with("unique_key", json!(key));
     let by_api = client.post("/v1/jobs", &keyed("a")).await.expect(201);
     let (id, existing, state) = both.one(&keyed("a")).await.unwrap();
-    assert_eq!((json!(id), existing, state.as_str()), (by_api["id"].clone(), true, "ready"));
+    assert_eq!(
+        (json!(id), existing, state.as_str()),
+        (by_api["id"].clone(), true, "ready")
+    );
     let (id, existing, _) = both.one(&keyed("b")).await.unwrap();
     assert!(!existing);
     let again = client.post("/v1/jobs", &keyed("b")).await.expect(200);
@@ -277,11 +297,17 @@ async fn a_tenant_s_jobs_that_wait_are_bounded_for_both() {
     }
     let foreign = client.put(path, &json!({"max_waiting": 5})).await;
     foreign.problem(403, "platform_only");
-    admin.put(path, &json!({"max_waiting": 3})).await.expect(200);
+    admin
+        .put(path, &json!({"max_waiting": 3}))
+        .await
+        .expect(200);
     client.post("/v1/jobs", &a_job()).await.expect(201);
     both.one(&a_job()).await.unwrap();
     let batch = json!({"jobs": [a_job(), a_job()]});
-    client.post("/v1/jobs/batch", &batch).await.problem(429, "depth_quota");
+    client
+        .post("/v1/jobs/batch", &batch)
+        .await
+        .problem(429, "depth_quota");
     let keyed = a_job_with("unique_key", json!("a"));
     client.post("/v1/jobs", &keyed).await.expect(201);
     client.post("/v1/jobs", &keyed).await.expect(200);
@@ -289,13 +315,22 @@ async fn a_tenant_s_jobs_that_wait_are_bounded_for_both() {
     answer.problem(429, "depth_quota");
     assert_eq!(answer.header("retry-after"), "1");
     let problem: Value = serde_json::from_str(&answer.text).unwrap();
-    assert_eq!(problem["limit"], json!({"name": "max_waiting", "max": 3, "waiting": 3}));
+    assert_eq!(
+        problem["limit"],
+        json!({"name": "max_waiting", "max": 3, "waiting": 3})
+    );
     let error = both.one(&a_job()).await.unwrap_err();
     let error: &PgDatabaseError = error.as_database_error().unwrap().downcast_ref();
     let hint: Value = serde_json::from_str(error.hint().unwrap()).unwrap();
     assert_eq!((error.code(), &hint["limit"]), ("HK429", &problem["limit"]));
     let shown = client.get(path).await.expect(200);
-    assert_eq!((&shown["max_waiting"], &shown["waiting"]), (&json!(3), &json!(3)));
-    admin.put(path, &json!({"max_waiting": null})).await.expect(200);
+    assert_eq!(
+        (&shown["max_waiting"], &shown["waiting"]),
+        (&json!(3), &json!(3))
+    );
+    admin
+        .put(path, &json!({"max_waiting": null}))
+        .await
+        .expect(200);
     client.post("/v1/jobs", &a_job()).await.expect(201);
 }

@@ -69,7 +69,10 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
                 let told = json!({"role": role, "tenant_id": id, "tenant": slug, "new": new});
                 say(&told.to_string());
             } else {
-                say(&format!("{role} may enqueue for {}", whose(tenant.as_ref())));
+                say(&format!(
+                    "{role} may enqueue for {}",
+                    whose(tenant.as_ref())
+                ));
             }
             Ok(())
         }

@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 use harkara_api::access::{self, Tenant};
 use harkara_queue::Engine;
 use harkara_queue::settings::{
-    Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange, TenantSettings,
-    is_key,
+    Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange,
+    TenantSettings, is_key,
 };
 use harkara_shared::config::Settings;
 use harkara_shared::duration::HumanDuration;

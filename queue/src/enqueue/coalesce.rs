@@ -111,7 +111,7 @@ async fn flush(engine: &Engine, mut batch: Vec<Waiting>) {
         .into_iter()
         .map(|waiting| ((waiting.tenant, waiting.job), waiting.answer))
         .unzip();
-    match write(engine, &jobs).await {
+    match write(engine, &jobs, Bounded::Keyed).await {
         Ok(receipts) => {
             for (answer, receipt) in answers.into_iter().zip(receipts) {
                 answer.send(Ok(receipt)).ok();
@@ -128,7 +128,9 @@ async fn flush(engine: &Engine, mut batch: Vec<Waiting>) {
         }
         Err(_) => {
             for (job, answer) in jobs.into_iter().zip(answers) {
-                let receipt = match write(engine, std::slice::from_ref(&job)).await {
+                // Those of the batch that there was room for are not there yet: each is counted anew.
+                let alone = std::slice::from_ref(&job);
+                let receipt = match write(engine, alone, Bounded::All).await {
                     Ok(receipts) => receipts
                         .into_iter()
                         .next()
@@ -206,17 +208,21 @@ async fn room(
     Ok((room < wanted).then_some((room, depth)))
 }
 
-async fn write(engine: &Engine, jobs: &[(TenantId, NewJob)]) -> Result<Vec<Receipt>, Error> {
+async fn write(
+    engine: &Engine,
+    jobs: &[(TenantId, NewJob)],
+    bounded: Bounded,
+) -> Result<Vec<Receipt>, Error> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
     let batch = engine.batch(jobs).await?;
     if batch.is_one_statement() {
         let mut connection = engine.pool().acquire().await?;
-        return engine.enter(&mut connection, batch, Bounded::Keyed).await;
+        return engine.enter(&mut connection, batch, bounded).await;
     }
     let mut tx = engine.pool().begin().await?;
-    let receipts = engine.enter(&mut tx, batch, Bounded::Keyed).await?;
+    let receipts = engine.enter(&mut tx, batch, bounded).await?;
     tx.commit().await?;
     Ok(receipts)
 }

@@ -173,8 +173,9 @@ impl Engine {
             bundles,
         } = batch;
         keys::take(connection, &mut drafts).await?;
-        for (tenant, new) in bounded.count(&drafts) {
-            self.quotas().require(connection, tenant, new).await?;
+        for (tenant, (new, beside)) in bounded.count(&drafts) {
+            let quotas = self.quotas();
+            quotas.require(connection, tenant, new, beside).await?;
         }
         let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
@@ -256,17 +257,19 @@ enum Bounded {
 }
 
 impl Bounded {
-    /// How many there are of each tenant, once unique keys are taken.
-    fn count(self, drafts: &[Draft]) -> HashMap<i32, i64> {
-        let mut new = HashMap::new();
+    /// How many there are of each tenant, once unique keys are taken, and how many others are new
+    /// beside them.
+    fn count(self, drafts: &[Draft]) -> HashMap<i32, (i64, i64)> {
+        let mut new: HashMap<i32, (i64, i64)> = HashMap::new();
         for draft in drafts {
-            let counts = match self {
-                Self::None => false,
-                Self::Keyed => draft.key.is_some(),
-                Self::All => true,
-            };
-            if counts && matches!(draft.place, Place::Wanted | Place::Own(_)) {
-                *new.entry(draft.shared.tenant).or_default() += 1;
+            if self == Self::None || !matches!(draft.place, Place::Wanted | Place::Own(_)) {
+                continue;
+            }
+            let (counted, beside) = new.entry(draft.shared.tenant).or_default();
+            if self == Self::All || draft.key.is_some() {
+                *counted += 1;
+            } else {
+                *beside += 1;
             }
         }
         new

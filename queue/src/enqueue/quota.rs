@@ -117,17 +117,20 @@ impl Quotas {
         }
     }
 
-    /// Goes on if there is room for all of `wanted`.
+    /// Goes on if there is room for all of `wanted` beside others that are allowed and not there yet.
     pub(super) async fn require(
         &self,
         connection: &mut PgConnection,
         tenant: i32,
         wanted: i64,
+        beside: i64,
     ) -> Result<(), Error> {
         if wanted == 0 || self.allows(tenant, wanted) {
             return Ok(());
         }
-        let depth = self.read(connection, tenant).await?;
+        let mut depth = self.read(connection, tenant).await?;
+        self.add(tenant, beside);
+        depth.waiting += beside;
         if depth.room(wanted) < wanted {
             return Err(depth.refusal());
         }

@@ -1,5 +1,10 @@
 //! How many jobs of a tenant may wait.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
 use harkara_queue::job::{Enqueued, NewJob, Unique};
 use harkara_queue::settings::{Change, TenantChange};
 use harkara_queue::{Coalescer, Engine, Error};
@@ -53,7 +58,9 @@ async fn one_job_after_another_meets_the_bound_exactly() {
     }
     let error = coalescer.enqueue(stand.tenant, job()).await.unwrap_err();
     assert_eq!(refused(&error), (25, 25));
-    let error = submit(&stand.engine, &stand, vec![job()]).await.unwrap_err();
+    let error = submit(&stand.engine, &stand, vec![job()])
+        .await
+        .unwrap_err();
     assert_eq!(refused(&error), (25, 25));
     let elsewhere = Engine::new(stand.pool(), true);
     let error = submit(&elsewhere, &stand, vec![job()]).await.unwrap_err();
@@ -69,7 +76,9 @@ async fn one_job_after_another_meets_the_bound_exactly() {
     let one = submit(&stand.engine, &stand, vec![job()]).await;
     assert_eq!(one.unwrap().len(), 1, "raised at once");
     allow(&stand, stand.tenant, Change::Remove).await;
-    submit(&stand.engine, &stand, vec![job(); 50]).await.unwrap();
+    submit(&stand.engine, &stand, vec![job(); 50])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -77,7 +86,9 @@ async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
     let stand = Stand::new().await;
     allow(&stand, stand.tenant, Change::Set(10)).await;
     submit(&stand.engine, &stand, vec![job(); 8]).await.unwrap();
-    let error = submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap_err();
+    let error = submit(&stand.engine, &stand, vec![job(); 3])
+        .await
+        .unwrap_err();
     assert_eq!(refused(&error), (10, 8));
     assert_eq!(stand.jobs("sa").await, 8);
     submit(&stand.engine, &stand, vec![job(); 2]).await.unwrap();
@@ -87,13 +98,28 @@ async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
 async fn jobs_that_are_there_already_are_answered_at_the_bound() {
     let stand = Stand::new().await;
     allow(&stand, stand.tenant, Change::Set(2)).await;
-    let first = submit(&stand.engine, &stand, vec![keyed("a"), keyed("b")]).await.unwrap();
-    let again = submit(&stand.engine, &stand, vec![keyed("b"), keyed("a")]).await.unwrap();
-    assert_eq!(again, [Enqueued::Existing(first[1].id()), Enqueued::Existing(first[0].id())]);
-    let error = submit(&stand.engine, &stand, vec![keyed("a"), keyed("c")]).await.unwrap_err();
+    let first = submit(&stand.engine, &stand, vec![keyed("a"), keyed("b")])
+        .await
+        .unwrap();
+    let again = submit(&stand.engine, &stand, vec![keyed("b"), keyed("a")])
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        [
+            Enqueued::Existing(first[1].id()),
+            Enqueued::Existing(first[0].id())
+        ]
+    );
+    let error = submit(&stand.engine, &stand, vec![keyed("a"), keyed("c")])
+        .await
+        .unwrap_err();
     assert_eq!(refused(&error), (2, 2));
     let left = "select count(*) from queue.unique_keys";
-    until("the key of the refused one is free", async || stand.count(left).await == 2).await;
+    until("the key of the refused one is free", async || {
+        stand.count(left).await == 2
+    })
+    .await;
     let coalescer = Coalescer::new(&stand.engine);
     let answer = coalescer.enqueue(stand.tenant, keyed("a")).await.unwrap();
     assert_eq!(answer.job, Enqueued::Existing(first[0].id()));
@@ -142,7 +168,9 @@ async fn a_bound_is_met_by_sql_as_well() {
     assert_eq!(code.as_deref(), Some("HK429"));
     assert!(error.to_string().contains("2 of at most 3"), "{error}");
     app.execute(sqlx::AssertSqlSafe(call(1))).await.unwrap();
-    let error = submit(&sql.stand.engine, &sql.stand, vec![job()]).await.unwrap_err();
+    let error = submit(&sql.stand.engine, &sql.stand, vec![job()])
+        .await
+        .unwrap_err();
     assert_eq!(refused(&error), (3, 3));
 }
 
@@ -152,7 +180,9 @@ async fn when_jobs_have_run_there_is_room_again() {
     let stand = Stand::new().await;
     allow(&stand, stand.tenant, Change::Set(3)).await;
     submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();
-    submit(&stand.engine, &stand, vec![job()]).await.unwrap_err();
+    submit(&stand.engine, &stand, vec![job()])
+        .await
+        .unwrap_err();
     let worker = stand.work(doing_nothing());
     stand.is_quiet().await;
     submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();

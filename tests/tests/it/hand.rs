@@ -1,5 +1,10 @@
 //! The tools worked by hand, on a database of their own.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
 use std::time::Duration;
 
 use harkara_test_database::TestDatabase;
@@ -209,30 +214,19 @@ async fn database_roles_are_let_in_listed_and_shut_out() {
         pool.close().await;
     };
     as_superuser(format!("create role {role}")).await;
-    let granted = told(
-        &database,
-        &["client", "grant", &role, "--tenant", "acme"],
-    )
-    .await;
+    let granted = told(&database, &["client", "grant", &role, "--tenant", "acme"]).await;
     assert_eq!(
         (&granted["tenant"], &granted["new"]),
         (&json!("acme"), &json!(true))
     );
     let all = told(&database, &["client", "grant", &role, "--all-tenants"]).await;
-    assert_eq!(
-        (&all["tenant"], &all["new"]),
-        (&Value::Null, &json!(true))
-    );
+    assert_eq!((&all["tenant"], &all["new"]), (&Value::Null, &json!(true)));
     let listed = told(&database, &["client", "ls"]).await;
     let listed = listed["data"].as_array().unwrap();
     let tenants: Vec<&Value> = listed.iter().map(|client| &client["tenant"]).collect();
     assert_eq!(tenants, [&Value::Null, &json!("acme")]);
     assert_eq!(listed[0]["role"], json!(role));
-    let one = told(
-        &database,
-        &["client", "revoke", &role, "--tenant", "acme"],
-    )
-    .await;
+    let one = told(&database, &["client", "revoke", &role, "--tenant", "acme"]).await;
     assert_eq!(one["revoked"], 1);
     assert_eq!(
         told(&database, &["client", "revoke", &role]).await["revoked"],

@@ -1,5 +1,10 @@
 //! The examples of docs/TRANSACTIONS.md, run as they stand by the clients that applications use.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -123,11 +128,6 @@ fn runs(program: &Path, args: &[&str], directory: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn skipped(what: &str) {
-    assert!(std::env::var_os("CI").is_none(), "CI has {what}");
-    eprintln!("skipped: {what} cannot be had here");
-}
-
 fn said(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -176,7 +176,9 @@ fn python(directory: &Path) -> Option<PathBuf> {
 async fn the_examples_in_python_run_as_they_stand() {
     let directory = tempfile::tempdir().unwrap();
     let Some(python) = python(directory.path()) else {
-        return skipped("Python with the psycopg package");
+        assert!(std::env::var_os("CI").is_none(), "CI has Python");
+        eprintln!("skipped: no Python with the psycopg package can be had here");
+        return;
     };
     let shop = Shop::open().await;
     let [enqueues, is_refused] = <[String; 2]>::try_from(shop.examples("python")).unwrap();
@@ -204,21 +206,30 @@ async fn the_examples_in_python_run_as_they_stand() {
     assert!(errors.contains("/kind: is not a kind"), "{errors}");
     assert_eq!(shop.orders().await, 1, "no order without its job");
     let jobs = shop.stand.client.get("/v1/jobs").await.ok();
-    assert_eq!(jobs["data"].as_array().unwrap().len(), 1, "no job without its order");
+    assert_eq!(
+        jobs["data"].as_array().unwrap().len(),
+        1,
+        "no job without its order"
+    );
     shop.close().await;
 }
 
 /// A directory with the package `pg`: the one `.ci/run` prepares, else one made in `directory`.
 fn packages(directory: &Path) -> Option<PathBuf> {
-    let has_library =
-        |place: &Path| runs(Path::new("node"), &["-e", "require('pg')"], place);
+    let has_library = |place: &Path| runs(Path::new("node"), &["-e", "require('pg')"], place);
     let prepared = workspace().join("target/clients");
     if prepared.is_dir() && has_library(&prepared) {
         return Some(prepared);
     }
     let made = runs(
         Path::new("npm"),
-        &["install", "--silent", "--no-audit", "--no-fund", "pg@8.16.3"],
+        &[
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "pg@8.16.3",
+        ],
         directory,
     );
     (made && has_library(directory)).then(|| directory.to_owned())
@@ -228,7 +239,9 @@ fn packages(directory: &Path) -> Option<PathBuf> {
 async fn the_example_in_typescript_runs_as_it_stands() {
     let directory = tempfile::tempdir().unwrap();
     let Some(packages) = packages(directory.path()) else {
-        return skipped("Node.js with the pg package");
+        assert!(std::env::var_os("CI").is_none(), "CI has Node.js");
+        eprintln!("skipped: no Node.js with the pg package can be had here");
+        return;
     };
     let shop = Shop::open().await;
     let [example] = <[String; 1]>::try_from(shop.examples("typescript")).unwrap();
@@ -247,8 +260,13 @@ async fn the_example_in_typescript_runs_as_it_stands() {
     let job = shop.done(&id).await;
     assert_eq!(job["payload"]["body"], json!({"order": 44}));
     assert_eq!(shop.bodies(), [r#"{"order":44}"#]);
-    std::fs::write(&file, example.replace("[44,", "[45,").replace("http.request", "no.such.kind"))
-        .unwrap();
+    std::fs::write(
+        &file,
+        example
+            .replace("[44,", "[45,")
+            .replace("http.request", "no.such.kind"),
+    )
+    .unwrap();
     let failed = run();
     let errors = String::from_utf8_lossy(&failed.stderr);
     assert!(errors.contains("HK422"), "{errors}");

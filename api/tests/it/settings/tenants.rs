@@ -67,7 +67,13 @@ async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
     assert_eq!(platform.client.get(path).await.expect(200), set);
     assert_eq!(set["rate_per_minute"], 3000);
 
-    for name in ["rate_per_minute", "burst", "max_running", "max_waiting", "weight"] {
+    for name in [
+        "rate_per_minute",
+        "burst",
+        "max_running",
+        "max_waiting",
+        "weight",
+    ] {
         for value in [json!(5), Value::Null] {
             let refused = platform.client.put(path, &json!({name: value})).await;
             refused.problem(403, "platform_only");
