@@ -34,6 +34,7 @@ pub(crate) enum Code {
     DatabaseUnavailable,
     DatabaseBusy,
     Timeout,
+    DepthQuota,
 }
 
 impl Code {
@@ -97,6 +98,7 @@ impl Code {
                 S::SERVICE_UNAVAILABLE,
                 "The request took too long",
             ),
+            Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
         }
     }
 
@@ -123,6 +125,7 @@ struct Inner {
     detail: String,
     errors: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
+    limit: Option<LimitBody>,
     cause: Option<String>,
 }
 
@@ -155,6 +158,24 @@ pub(crate) struct ProblemBody<'a> {
     /// What is wrong where; empty when the problem is not about single members. At most 100.
     #[schema(value_type = Vec<FaultBody>)]
     errors: &'a [Fault],
+    /// The limit that was met, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<LimitBody>,
+}
+
+/// A limit that a request met.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = LimitMet)]
+pub(crate) struct LimitBody {
+    /// Its name.
+    #[schema(example = "max_waiting")]
+    name: &'static str,
+    /// How many jobs it lets wait.
+    #[schema(example = 100000)]
+    max: u64,
+    /// How many wait.
+    #[schema(example = 100000)]
+    waiting: u64,
 }
 
 /// One mistake in a request.
@@ -182,7 +203,7 @@ impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
             Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout => {
+            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout | Code::DepthQuota => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => None,
@@ -192,6 +213,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             header,
+            limit: None,
             cause: None,
         }))
     }
@@ -199,6 +221,17 @@ impl Problem {
     /// There is no such thing, or it belongs to somebody else, which looks the same.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    /// As many jobs of the tenant wait as may.
+    pub(crate) fn too_deep(detail: String, max: u64, waiting: u64) -> Self {
+        let mut problem = Self::new(Code::DepthQuota, detail);
+        problem.0.limit = Some(LimitBody {
+            name: "max_waiting",
+            max,
+            waiting,
+        });
+        problem
     }
 
     /// A failure on our side; `cause` goes to the log only.
@@ -291,6 +324,7 @@ impl Problem {
             code,
             request_id,
             errors: &self.0.errors,
+            limit: self.0.limit,
         };
         // A struct of strings and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -319,7 +353,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 16] = [
+    const CODES: [Code; 17] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -336,6 +370,7 @@ mod tests {
         Code::DatabaseUnavailable,
         Code::DatabaseBusy,
         Code::Timeout,
+        Code::DepthQuota,
     ];
 
     #[test]
@@ -351,11 +386,8 @@ mod tests {
         for code in CODES {
             let response = Problem::new(code, "x").render("id", "/");
             let told = response.headers().contains_key(RETRY_AFTER);
-            assert_eq!(
-                told,
-                response.status() == StatusCode::SERVICE_UNAVAILABLE,
-                "{code:?}"
-            );
+            let may = matches!(response.status().as_u16(), 429 | 503);
+            assert_eq!(told, may, "{code:?}");
         }
     }
 

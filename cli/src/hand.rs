@@ -3,6 +3,7 @@
 //! Never: does what the API would refuse.
 
 mod bulk;
+mod client;
 mod job;
 mod stats;
 mod steer;
@@ -10,12 +11,15 @@ mod steer;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_jobs::publish::publish;
+use harkara_queue::Engine;
 use harkara_shared::config::{ConfigErrors, Mistake, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
 use serde_json::json;
 use sqlx::PgPool;
 
+pub(crate) use client::{ClientCommand, client};
 pub(crate) use job::{JobCommand, WorkerCommand, job, worker};
 pub(crate) use stats::{StatsCommand, stats};
 pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
@@ -83,6 +87,7 @@ pub(crate) async fn migrate(place: &Place, settings: &Settings) -> anyhow::Resul
     let pool = pool(place, settings)?;
     database::wait_until_reachable(&pool, harkara_shared::process::DATABASE_PATIENCE).await?;
     database::migrate(&pool).await?;
+    publish(&Engine::new(pool, settings.notify)).await?;
     say("the schema is up to date");
     Ok(())
 }

@@ -44,6 +44,9 @@ enum Command {
     /// Limits of tenants, and of the keys their jobs name
     #[command(subcommand)]
     Limit(hand::LimitCommand),
+    /// Database roles of applications that enqueue in their own transactions
+    #[command(subcommand)]
+    Client(hand::ClientCommand),
     /// API keys
     #[command(subcommand)]
     Key(hand::KeyCommand),
@@ -99,6 +102,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Queue(command)) => hand::queue(command, &settings).await,
         Some(Command::Stats(command)) => hand::stats(command, &settings).await,
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
+        Some(Command::Client(command)) => hand::client(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
     }
 }

@@ -13,7 +13,9 @@ use harkara_queue::job::{JobError, Lane, NewJob, Trace};
 use harkara_queue::{Handler, Run, Verdict};
 use harkara_shared::backoff::Backoff;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::fault::Fault;
 use crate::kinds;
@@ -37,7 +39,7 @@ pub trait JobKind: Send + Sync + 'static {
     /// its timeout. The handlers of other kinds are dropped when their job is cancelled.
     const HEEDS_CANCEL: bool = false;
     /// What its payload holds. Unknown members should be refused.
-    type Args: DeserializeOwned + Send + 'static;
+    type Args: DeserializeOwned + ToSchema + Send + 'static;
 
     /// Waits between failed runs.
     fn backoff() -> Backoff {
@@ -47,6 +49,12 @@ pub trait JobKind: Send + Sync + 'static {
     /// Rules beyond the payload's shape.
     fn check(_args: &Self::Args) -> Vec<Fault> {
         Vec::new()
+    }
+
+    /// The same rules, as far as the database can keep them, for applications that enqueue by SQL: a
+    /// JSON Schema as `queue.check_value` (migration 0014) reads it.
+    fn rules() -> Value {
+        Value::Bool(true)
     }
 
     /// Runs one job. Says what went wrong, never what happens next; writes no job state.
@@ -77,6 +85,8 @@ pub struct Kind {
     pub platform_only: bool,
     backoff: fn() -> Backoff,
     check: fn(&RawValue) -> Vec<Fault>,
+    shape: fn() -> Value,
+    rules: fn() -> Value,
     run: RunFn,
 }
 
@@ -92,6 +102,8 @@ impl Kind {
             platform_only: K::PLATFORM_ONLY,
             backoff: K::backoff,
             check: check::<K>,
+            shape: shape::<K>,
+            rules: K::rules,
             run: run::<K>,
         }
     }
@@ -134,6 +146,18 @@ impl Kind {
         (self.run)(run, services)
     }
 
+    /// The JSON Schema of the payload's shape, made from its type; null if its type has none.
+    #[must_use]
+    pub fn shape(&self) -> Value {
+        (self.shape)()
+    }
+
+    /// See [`JobKind::rules`].
+    #[must_use]
+    pub fn rules(&self) -> Value {
+        (self.rules)()
+    }
+
     /// Everything wrong with a payload of this kind; pointers are relative to the payload.
     #[must_use]
     pub fn check(&self, payload: &RawValue) -> Vec<Fault> {
@@ -171,6 +195,10 @@ fn check<K: JobKind>(payload: &RawValue) -> Vec<Fault> {
             crate::fault::words(error.inner()),
         )],
     }
+}
+
+fn shape<K: JobKind>() -> Value {
+    serde_json::to_value(K::Args::schema()).unwrap_or_default()
 }
 
 fn run<K: JobKind>(

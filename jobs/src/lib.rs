@@ -6,6 +6,7 @@
 pub mod catalogue;
 pub mod fault;
 pub mod kinds;
+pub mod publish;
 pub mod redrive;
 mod services;
 pub mod webhook;

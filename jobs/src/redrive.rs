@@ -11,6 +11,7 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
+use utoipa::ToSchema;
 
 use crate::catalogue;
 use crate::fault::Fault;
@@ -26,7 +27,7 @@ pub const MAX_RATE: u32 = 100_000;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is done to the jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Dead and cancelled ones become ready again.
@@ -51,16 +52,19 @@ impl Action {
 
 /// An action on all jobs that match, all those that it can be done to if the filter is empty. The
 /// payload of `retry.redrive`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redrive {
     /// What is done.
+    #[schema(inline)]
     pub action: Action,
     /// To which jobs.
     #[serde(default)]
+    #[schema(inline)]
     pub filter: JobFilter,
     /// How many a second, 1 to [`MAX_RATE`].
     #[serde(default = "default_rate")]
+    #[schema(minimum = 1, maximum = 100000)]
     pub rate_per_second: i64,
 }
 

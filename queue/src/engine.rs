@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+use crate::enqueue::Quotas;
 use crate::fold::Folding;
 use crate::names::Names;
 
@@ -34,6 +35,16 @@ pub enum Error {
     /// A unique key changed hands again and again while a job was to take it.
     #[error("the unique key `{0}` is contended: try again")]
     Contended(String),
+    /// As many jobs of the tenant wait as may.
+    #[error(
+        "{waiting} of at most {most} jobs wait already (max_waiting): try again when some have run"
+    )]
+    DepthQuota {
+        /// How many may.
+        most: u64,
+        /// How many do.
+        waiting: u64,
+    },
 }
 
 /// The queue engine of one database.
@@ -46,6 +57,7 @@ pub struct Engine {
 struct Inner {
     pool: PgPool,
     names: Names,
+    quotas: Quotas,
     notify: bool,
     folding: Folding,
 }
@@ -68,6 +80,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 pool,
                 names,
+                quotas: Quotas::default(),
                 notify,
                 folding: Folding::default(),
             }),
@@ -86,6 +99,10 @@ impl Engine {
 
     pub(crate) fn folding(&self) -> &Folding {
         &self.inner.folding
+    }
+
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.inner.quotas
     }
 
     pub(crate) fn notify(&self) -> bool {

@@ -9,6 +9,7 @@ use harkara_shared::id::{JobId, TenantId, WorkerId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// Largest payload of one job, in bytes of JSON.
 pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
@@ -127,7 +128,7 @@ impl Enqueued {
 }
 
 /// Where a job is in its life. See `docs/STATE_MACHINE.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Due in the future, or waiting out a backoff.

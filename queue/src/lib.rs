@@ -8,6 +8,7 @@
 //! ```
 
 mod claim;
+mod client;
 mod control;
 mod engine;
 mod enqueue;
@@ -34,6 +35,7 @@ mod walk;
 mod workers;
 
 pub use claim::Claimed;
+pub use client::Client;
 pub use control::{Changed, MOST_AT_ONCE};
 pub use engine::{Engine, Error};
 pub use enqueue::{Coalescer, EntryPoint, Receipt};

@@ -26,6 +26,9 @@ pub const MOST_LIMITS: usize = 1000;
 /// The largest rate, burst and number of running jobs.
 pub const MOST: u32 = 1_000_000;
 
+/// The largest number of jobs that may wait.
+pub const MOST_WAITING: u32 = 1_000_000_000;
+
 /// The shortest and the longest time in which starts are counted: a second, 31 days.
 pub const PER: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
@@ -104,6 +107,10 @@ pub struct TenantSettings {
     pub weight: u16,
     /// Whether none of its jobs start.
     pub paused: bool,
+    /// Most jobs that may wait, scheduled and ready together: more are not enqueued.
+    pub max_waiting: Option<u32>,
+    /// How many wait. Counted while `max_waiting` is set.
+    pub waiting: u64,
     /// What holds for all its jobs together.
     pub limit: Limit,
     /// What holds for jobs that name a key.
@@ -117,6 +124,8 @@ pub struct TenantChange {
     pub weight: Change<u16>,
     /// Whether its jobs wait.
     pub paused: Option<bool>,
+    /// Most jobs that may wait, 1 to [`MOST_WAITING`].
+    pub max_waiting: Change<u32>,
     /// What holds for all its jobs together.
     pub limit: LimitChange,
     /// What holds for jobs that name a key; removed as a whole by [`LimitChange::removal`].

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
+use harkara_jobs::publish::publish;
 use harkara_queue::{Crippled, Engine, Worker, WorkerInfo, WorkerOptions};
 use harkara_shared::config::{Needed, QueueConcurrency, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
@@ -99,6 +100,10 @@ pub async fn work(
         listen_url: settings.listen_url.clone(),
     };
     let engine = services.engine.clone();
+    // Whoever can run a kind says so to those who enqueue by SQL. Jobs run whether that worked or not.
+    if let Err(error) = publish(&engine).await {
+        tracing::warn!(%error, "the catalogue of kinds could not be published");
+    }
     Worker::new(engine, options, Arc::new(Catalogue::new(services)))
         .run(stop)
         .await

@@ -60,6 +60,18 @@ impl SlaTier {
     }
 }
 
+impl SlaTier {
+    /// How many jobs of a new tenant may wait, unless the platform says otherwise.
+    #[must_use]
+    pub const fn max_waiting(self) -> u32 {
+        match self {
+            Self::Free => 100_000,
+            Self::Pro => 1_000_000,
+            Self::Enterprise => 10_000_000,
+        }
+    }
+}
+
 impl FromStr for SlaTier {
     type Err = String;
 
@@ -127,7 +139,8 @@ pub async fn create_tenant(pool: &PgPool, new: NewTenant) -> Result<Tenant, Erro
     let Some(tenant) = insert(&mut tx, &new).await? else {
         return Err(Error::SlugTaken(new.slug));
     };
-    settings::grant(&mut tx, tenant.id, tenant.sla_tier.rate()).await?;
+    let tier = tenant.sla_tier;
+    settings::grant(&mut tx, tenant.id, tier.rate(), tier.max_waiting()).await?;
     tx.commit().await?;
     Ok(tenant)
 }

@@ -24,6 +24,9 @@ impl From<harkara_queue::Error> for Problem {
             harkara_queue::Error::Contended(_) => {
                 Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
             }
+            harkara_queue::Error::DepthQuota { most, waiting } => {
+                Self::too_deep(error.to_string(), most, waiting)
+            }
             other => Self::internal(in_one_line(&other)),
         }
     }

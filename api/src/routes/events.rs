@@ -90,6 +90,7 @@ impl From<PostedDelivery> for PostedAnswer {
     responses(
         (status = 202, description = "The event, with its deliveries", body = EventAnswer),
         (status = 409, description = "The id stands for another event"),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`)"),
     )
 )]
 pub(super) async fn post(

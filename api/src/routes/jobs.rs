@@ -57,6 +57,7 @@ use request::{Rules, read_job, read_run_at};
         (status = 200, description = "Another job holds the unique key: this one", body = JobAnswer,
             headers(("Location" = String, description = "Path of the job"))),
         (status = 409, description = "The job that holds the unique key is no longer kept"),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`)"),
     )
 )]
 pub(super) async fn create(
@@ -105,7 +106,7 @@ async fn enqueue(
         return Ok((receipt.job, answer));
     }
     let mut tx = state.begin(tenant).await?;
-    let enqueued = state.engine().enqueue(&mut tx, tenant, job).await?;
+    let enqueued = state.engine().submit(&mut tx, tenant, job).await?;
     let answer = read::job(&mut tx, enqueued.id()).await?;
     tx.commit().await?;
     Ok((enqueued, answer))

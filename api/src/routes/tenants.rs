@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use harkara_queue::settings::{Change, LimitChange, TenantChange, is_key};
+use harkara_queue::settings::{Change, LimitChange, MOST_WAITING, TenantChange, is_key};
 use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,6 +57,12 @@ pub(super) struct LimitsAnswer {
     /// How many run now; null when `max_running` is.
     #[schema(required, example = 12)]
     running: Option<u32>,
+    /// Jobs waiting at once, scheduled and ready together: more are refused with 429.
+    #[schema(required, example = 1000000)]
+    max_waiting: Option<u32>,
+    /// How many wait now; null when `max_waiting` is.
+    #[schema(required, example = 1200)]
+    waiting: Option<u64>,
     /// The limits that jobs may name, by key.
     limits: BTreeMap<String, LimitAnswer>,
 }
@@ -71,6 +77,9 @@ pub(super) struct TierAnswer {
     /// Starts at once after a rest.
     #[schema(example = 30)]
     burst: u32,
+    /// Jobs waiting at once, as a new tenant has it.
+    #[schema(example = 1000000)]
+    max_waiting: u32,
 }
 
 /// What is to change. Members that are not there stay, null removes them. All but `limits` belong to the
@@ -93,6 +102,11 @@ pub(super) struct LimitsRequest {
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     max_running: Change<i64>,
+    /// Jobs waiting at once, scheduled and ready together; what follows from jobs that are there, such
+    /// as retries and schedules, is not refused. To let none wait, pause whoever enqueues.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000000)]
+    #[serde(default)]
+    max_waiting: Change<i64>,
     /// Its share beside other tenants; 1 when null.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     #[serde(default)]
@@ -108,6 +122,7 @@ impl LimitsRequest {
             self.rate_per_minute,
             self.burst,
             self.max_running,
+            self.max_waiting,
             self.weight,
         ]
         .iter()
@@ -134,6 +149,7 @@ impl LimitsRequest {
         TenantChange {
             weight: numbers.weight(self.weight),
             paused: None,
+            max_waiting: numbers.read("max_waiting", self.max_waiting, MOST_WAITING),
             limit: numbers.limit(
                 ("rate_per_minute", self.rate_per_minute),
                 MINUTE,
@@ -272,6 +288,7 @@ async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, P
         tier: (tenant.slug != PLATFORM_SLUG).then(|| TierAnswer {
             rate_per_minute: contract.count_in(MINUTE),
             burst: contract.burst,
+            max_waiting: tenant.sla_tier.max_waiting(),
         }),
         paused: settings.paused,
         weight: settings.weight,
@@ -279,6 +296,8 @@ async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, P
         burst: limit.rate.map(|rate| rate.burst),
         max_running: limit.max_running,
         running: limit.max_running.map(|_| limit.running),
+        max_waiting: settings.max_waiting,
+        waiting: settings.max_waiting.map(|_| settings.waiting),
         limits: settings
             .limits
             .into_iter()

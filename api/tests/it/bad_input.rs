@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::jobs::{a_job, a_job_with};
 use crate::platform::Platform;
 
-fn without(name: &str) -> Value {
+pub(crate) fn without(name: &str) -> Value {
     let mut job = a_job();
     job.as_object_mut().unwrap().remove(name);
     job
@@ -18,7 +18,7 @@ fn http_job(payload: Value) -> Value {
 }
 
 /// Bad jobs, each with the only fault it has.
-fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
+pub(crate) fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
     let now = clock::now();
     let far = now.checked_add_months(Months::new(120)).unwrap() + TimeDelta::minutes(1);
     let large = "x".repeat(256 * 1024);

@@ -16,6 +16,7 @@ mod explain;
 mod framework;
 mod jobs;
 mod lists;
+mod parity;
 mod platform;
 mod settings;
 mod sql;

@@ -12,8 +12,8 @@ use harkara_api::access::{self, Tenant};
 use harkara_queue::Engine;
 use harkara_queue::read::QueueCounts;
 use harkara_queue::settings::{
-    Change, Limit, LimitChange, MOST, PER, QueueSettings, QueueView, TenantChange, TenantSettings,
-    is_key,
+    Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange,
+    TenantSettings, is_key,
 };
 use harkara_shared::config::Settings;
 use harkara_shared::duration::HumanDuration;
@@ -100,6 +100,9 @@ pub(crate) enum LimitCommand {
         /// Most jobs running at once, or `none`
         #[arg(long)]
         max_running: Option<Number>,
+        /// Most jobs of the tenant that may wait, scheduled and ready together, or `none`
+        #[arg(long, conflicts_with = "key")]
+        max_waiting: Option<Depth>,
         /// The tenant's share beside others, 1 to 1000
         #[arg(long, conflicts_with = "key", value_parser = clap::value_parser!(u16).range(1..=1000))]
         weight: Option<u16>,
@@ -164,6 +167,25 @@ impl FromStr for Number {
     }
 }
 
+/// A number of 1 to a billion, or `none`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Depth(Change<u32>);
+
+impl FromStr for Depth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(Change::Remove));
+        }
+        text.parse()
+            .ok()
+            .filter(|number| (1..=MOST_WAITING).contains(number))
+            .map(|number| Self(Change::Set(number)))
+            .ok_or_else(|| format!("expected a number from 1 to {MOST_WAITING}, or none"))
+    }
+}
+
 fn change(number: Option<Number>) -> Change<u32> {
     number.map(|number| number.0).unwrap_or_default()
 }
@@ -218,6 +240,7 @@ pub(crate) async fn limit(command: LimitCommand, settings: &Settings) -> anyhow:
             per,
             burst,
             max_running,
+            max_waiting,
             weight,
             how,
         } => {
@@ -238,12 +261,20 @@ pub(crate) async fn limit(command: LimitCommand, settings: &Settings) -> anyhow:
                 burst: change(burst),
                 max_running: change(max_running),
             };
-            let weight = weight.map_or(Change::Keep, Change::Set);
-            set_limit(&tenant, key, limit, weight, &how, settings).await
+            let own = TenantChange {
+                weight: weight.map_or(Change::Keep, Change::Set),
+                max_waiting: max_waiting.map(|depth| depth.0).unwrap_or_default(),
+                ..TenantChange::default()
+            };
+            set_limit(&tenant, key, limit, own, &how, settings).await
         }
         LimitCommand::Rm { tenant, key, how } => {
             let removal = LimitChange::removal();
-            set_limit(&tenant, key, removal, Change::Keep, &how, settings).await
+            let own = TenantChange {
+                max_waiting: Change::Remove,
+                ..TenantChange::default()
+            };
+            set_limit(&tenant, key, removal, own, &how, settings).await
         }
     }
 }
@@ -252,7 +283,7 @@ async fn set_limit(
     tenant: &str,
     key: Option<String>,
     limit: LimitChange,
-    weight: Change<u16>,
+    own: TenantChange,
     how: &How,
     settings: &Settings,
 ) -> anyhow::Result<()> {
@@ -262,11 +293,7 @@ async fn set_limit(
     );
     let (engine, tenant) = engine_and_tenant(tenant, how, settings).await?;
     let change = match key {
-        None => TenantChange {
-            limit,
-            weight,
-            ..TenantChange::default()
-        },
+        None => TenantChange { limit, ..own },
         Some(key) => TenantChange {
             limits: BTreeMap::from([(key, limit)]),
             ..TenantChange::default()
@@ -404,6 +431,9 @@ async fn show_tenant(engine: &Engine, tenant: &Tenant, how: &How) -> anyhow::Res
         settings.weight,
         words(&settings.limit)
     ));
+    if let Some(most) = settings.max_waiting {
+        say(&format!("  {} of {most} jobs wait", settings.waiting));
+    }
     for (key, limit) in &settings.limits {
         say(&format!("  {key:<22} {}", words(limit)));
     }
@@ -431,6 +461,8 @@ fn tenant_json(tenant: &Tenant, settings: &TenantSettings) -> Value {
         "rate_per_minute": limit.rate.map(|rate| rate.count_in(MINUTE)),
         "burst": limit.rate.map(|rate| rate.burst),
         "max_running": limit.max_running,
+        "max_waiting": settings.max_waiting,
+        "waiting": settings.max_waiting.map(|_| settings.waiting),
         "limits": limits,
     })
 }

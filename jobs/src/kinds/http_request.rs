@@ -13,6 +13,7 @@ use harkara_shared::egress::{self, Egress, EgressError, EgressRequest, EgressRes
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::catalogue::JobKind;
 use crate::fault::Fault;
@@ -36,7 +37,7 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 pub struct HttpRequest;
 
 /// Payload of `http.request`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
     /// Method, `GET` to `DELETE`; `POST` by default.
@@ -114,6 +115,47 @@ impl JobKind for HttpRequest {
             ));
         }
         faults
+    }
+
+    /// As [`check`](Self::check) says; but what is a URL beyond its beginning is told by the run.
+    fn rules() -> Value {
+        let status = json!({
+            "pattern": "^([1-5]xx|[1-5][0-9][0-9])$",
+            "x-detail": "must be a status such as \"204\" or a class such as \"2xx\"",
+        });
+        let reserved = egress::REFUSED_HEADERS.join("|");
+        json!({"properties": {
+            "method": {
+                "enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+                "x-detail": "must be GET, HEAD, POST, PUT, PATCH or DELETE",
+            },
+            "url": {
+                "pattern": "(?i)^https?://[^/?#[:space:]]",
+                "x-detail": "must be an absolute http or https URL",
+            },
+            "headers": {"allOf": [
+                {"propertyNames": {
+                    "pattern": "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$",
+                    "x-detail": "is not a header name",
+                }},
+                {"propertyNames": {
+                    "pattern": format!("(?i)^(?!(?:{reserved})$)"),
+                    "x-code": "reserved",
+                    "x-detail": "is set by Harkara and cannot be given",
+                }},
+                {"additionalProperties": {
+                    "pattern": "^[^\\u0001-\\u0008\\u000a-\\u001f\\u007f]*$",
+                    "x-detail": "holds characters a header cannot have",
+                }},
+            ]},
+            "success_status": {
+                "minItems": 1,
+                "x-code": "empty",
+                "x-detail": "must name at least one status",
+                "items": status,
+            },
+            "retryable_status": {"items": status},
+        }})
     }
 
     async fn run(args: Args, run: Run, services: Arc<Services>) -> Verdict {

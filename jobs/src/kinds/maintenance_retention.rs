@@ -11,6 +11,7 @@ use harkara_shared::id::DeliveryId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::types::Uuid;
+use utoipa::ToSchema;
 
 use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
@@ -26,7 +27,7 @@ use crate::webhook;
 pub struct Retention;
 
 /// Payload of `maintenance.retention`: none.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {}
 

@@ -45,6 +45,7 @@ impl JobKind for RetryRedrive {
     // A run that was lost is no fault of its: it goes on.
     const MAX_ATTEMPTS: u16 = 25;
     const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+    const HEEDS_CANCEL: bool = true;
     type Args = Redrive;
 
     fn backoff() -> Backoff {

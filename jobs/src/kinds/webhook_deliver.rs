@@ -18,6 +18,7 @@ use harkara_shared::signature::{WebhookSecret, sign_all};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
@@ -42,10 +43,11 @@ const PAUSE: Duration = Duration::from_secs(60 * 60);
 pub struct WebhookDeliver;
 
 /// Payload of `webhook.deliver`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
     /// The delivery, made together with its event.
+    #[schema(value_type = String, pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub delivery_id: DeliveryId,
 }
 

@@ -136,7 +136,7 @@ pub async fn post_event(
     }
     let tenant = tx.tenant();
     let jobs: Vec<JobId> = engine
-        .enqueue_all(tx, tenant, jobs)
+        .submit_all(tx, tenant, jobs)
         .await?
         .iter()
         .map(|answer| answer.id())

@@ -6,6 +6,7 @@
 //! One flush at a time: two would share the callers between them, and their commits would wait for each
 //! other all the same, because a transaction that notifies holds a lock until it is on the disk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use harkara_shared::database::is_unavailable;
@@ -13,7 +14,8 @@ use harkara_shared::id::TenantId;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Receipt;
+use super::quota::Depth;
+use super::{Bounded, Receipt};
 use crate::engine::{Engine, Error};
 use crate::job::NewJob;
 
@@ -60,7 +62,7 @@ impl Coalescer {
     /// the same.
     ///
     /// # Errors
-    /// As [`Engine::enqueue_all`], for this job alone.
+    /// As [`Engine::submit_all`], for this job alone.
     pub async fn enqueue(&self, tenant: TenantId, job: NewJob) -> Result<Receipt, Error> {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
@@ -101,14 +103,15 @@ async fn flush_all(engine: Engine, mut receiver: mpsc::UnboundedReceiver<Waiting
 
 /// Writes a batch; one that is refused for what is in it is written job by job, so that a job that
 /// cannot be stored holds nobody back.
-async fn flush(engine: &Engine, batch: Vec<Waiting>) {
-    let (jobs, answers): (Vec<_>, Vec<_>) = batch
+async fn flush(engine: &Engine, mut batch: Vec<Waiting>) {
+    // Whoever has gone away does not want it any more.
+    batch.retain(|waiting| !waiting.answer.is_closed());
+    let (jobs, answers): (Vec<_>, Vec<_>) = admit(engine, batch)
+        .await
         .into_iter()
-        // Whoever has gone away does not want it any more.
-        .filter(|waiting| !waiting.answer.is_closed())
         .map(|waiting| ((waiting.tenant, waiting.job), waiting.answer))
         .unzip();
-    match write(engine, &jobs).await {
+    match write(engine, &jobs, Bounded::Keyed).await {
         Ok(receipts) => {
             for (answer, receipt) in answers.into_iter().zip(receipts) {
                 answer.send(Ok(receipt)).ok();
@@ -125,7 +128,9 @@ async fn flush(engine: &Engine, batch: Vec<Waiting>) {
         }
         Err(_) => {
             for (job, answer) in jobs.into_iter().zip(answers) {
-                let receipt = match write(engine, std::slice::from_ref(&job)).await {
+                // Those of the batch that there was room for are not there yet: each is counted anew.
+                let alone = std::slice::from_ref(&job);
+                let receipt = match write(engine, alone, Bounded::All).await {
                     Ok(receipts) => receipts
                         .into_iter()
                         .next()
@@ -138,17 +143,86 @@ async fn flush(engine: &Engine, batch: Vec<Waiting>) {
     }
 }
 
-async fn write(engine: &Engine, jobs: &[(TenantId, NewJob)]) -> Result<Vec<Receipt>, Error> {
+/// Those whom the bounds of their tenants leave room for, first come, first served; the others are
+/// answered. A job with a unique key may not be new: it is looked at when that is known.
+async fn admit(engine: &Engine, batch: Vec<Waiting>) -> Vec<Waiting> {
+    let mut wanted: HashMap<TenantId, i64> = HashMap::new();
+    for waiting in &batch {
+        if waiting.job.unique.is_none() {
+            *wanted.entry(waiting.tenant).or_default() += 1;
+        }
+    }
+    let mut rooms = HashMap::new();
+    for (tenant, wanted) in wanted {
+        match room(engine, tenant, wanted).await {
+            Ok(None) => {}
+            found => {
+                rooms.insert(tenant, found);
+            }
+        }
+    }
+    if rooms.is_empty() {
+        return batch;
+    }
+    let mut admitted = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        let room = rooms
+            .get_mut(&waiting.tenant)
+            .filter(|_| waiting.job.unique.is_none());
+        let refusal = match room {
+            None | Some(Ok(None)) => None,
+            Some(Ok(Some((0, depth)))) => Some(depth.refusal()),
+            Some(Ok(Some((left, _)))) => {
+                *left -= 1;
+                None
+            }
+            Some(Err(error)) => {
+                let next = Error::Database(sqlx::Error::PoolTimedOut);
+                Some(std::mem::replace(error, next))
+            }
+        };
+        match refusal {
+            None => admitted.push(waiting),
+            Some(error) => {
+                waiting.answer.send(Err(error)).ok();
+            }
+        }
+    }
+    admitted
+}
+
+/// How many of `wanted` jobs of a tenant there is room for, and what was counted; `None` if for all.
+async fn room(
+    engine: &Engine,
+    tenant: TenantId,
+    wanted: i64,
+) -> Result<Option<(i64, Depth)>, Error> {
+    let number = engine.names().tenant(tenant).await?;
+    if engine.quotas().allows(number, wanted) {
+        return Ok(None);
+    }
+    let mut connection = engine.pool().acquire().await?;
+    let depth = engine.quotas().read(&mut connection, number).await?;
+    let room = depth.room(wanted);
+    engine.quotas().add(number, room);
+    Ok((room < wanted).then_some((room, depth)))
+}
+
+async fn write(
+    engine: &Engine,
+    jobs: &[(TenantId, NewJob)],
+    bounded: Bounded,
+) -> Result<Vec<Receipt>, Error> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
     let batch = engine.batch(jobs).await?;
     if batch.is_one_statement() {
         let mut connection = engine.pool().acquire().await?;
-        return engine.enter(&mut connection, batch).await;
+        return engine.enter(&mut connection, batch, bounded).await;
     }
     let mut tx = engine.pool().begin().await?;
-    let receipts = engine.enter(&mut tx, batch).await?;
+    let receipts = engine.enter(&mut tx, batch, bounded).await?;
     tx.commit().await?;
     Ok(receipts)
 }

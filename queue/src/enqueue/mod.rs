@@ -5,6 +5,7 @@
 mod coalesce;
 mod keys;
 mod pack;
+mod quota;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,6 +23,7 @@ use crate::ids;
 use crate::job::{Enqueued, Job, JobState, Lane, NewJob};
 pub use coalesce::Coalescer;
 use pack::{Bundle, Shared, pack};
+pub(crate) use quota::Quotas;
 
 /// Members from which a parcel among others is worth a statement of its own.
 const LARGE: usize = 32;
@@ -86,6 +88,39 @@ impl EntryPoint {
 }
 
 impl Engine {
+    /// Enqueues a job that somebody outside asks for. See [`Engine::submit_all`].
+    ///
+    /// # Errors
+    /// As [`Engine::submit_all`].
+    pub async fn submit(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        job: NewJob,
+    ) -> Result<Enqueued, Error> {
+        let kind = job.kind.clone();
+        let answers = self.submit_all(connection, tenant, vec![job]).await?;
+        answers.into_iter().next().ok_or(Error::Contended(kind))
+    }
+
+    /// Enqueues jobs that somebody outside asks for: as [`Engine::enqueue_all`], and within the bound of
+    /// how many jobs of the tenant may wait. What follows from jobs that are there is not bounded.
+    ///
+    /// # Errors
+    /// As [`Engine::enqueue_all`]; [`Error::DepthQuota`] when more would wait than may: the caller rolls
+    /// back then.
+    pub async fn submit_all(
+        &self,
+        connection: &mut PgConnection,
+        tenant: TenantId,
+        jobs: Vec<NewJob>,
+    ) -> Result<Vec<Enqueued>, Error> {
+        let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
+        let batch = self.batch(&jobs).await?;
+        let receipts = self.enter(connection, batch, Bounded::All).await?;
+        Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
+    }
+
     /// Enqueues one job in the caller's transaction. See [`Engine::enqueue_all`].
     ///
     /// # Errors
@@ -115,7 +150,7 @@ impl Engine {
     ) -> Result<Vec<Enqueued>, Error> {
         let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
         let batch = self.batch(&jobs).await?;
-        let receipts = self.enter(connection, batch).await?;
+        let receipts = self.enter(connection, batch, Bounded::None).await?;
         Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
     }
 
@@ -135,6 +170,7 @@ impl Engine {
         &self,
         connection: &mut PgConnection,
         batch: Batch<'_>,
+        bounded: Bounded,
     ) -> Result<Vec<Receipt>, Error> {
         let Batch {
             jobs,
@@ -142,6 +178,10 @@ impl Engine {
             bundles,
         } = batch;
         keys::take(connection, &mut drafts).await?;
+        for (tenant, (new, beside)) in bounded.count(&drafts) {
+            let quotas = self.quotas();
+            quotas.require(connection, tenant, new, beside).await?;
+        }
         let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
         count(jobs, &drafts);
@@ -216,6 +256,35 @@ impl Engine {
             });
         }
         Ok(drafts)
+    }
+}
+
+/// Which new jobs the bound of waiting jobs holds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bounded {
+    None,
+    /// Those with a unique key: of the others it is known that there is room.
+    Keyed,
+    All,
+}
+
+impl Bounded {
+    /// How many there are of each tenant, once unique keys are taken, and how many others are new
+    /// beside them.
+    fn count(self, drafts: &[Draft]) -> HashMap<i32, (i64, i64)> {
+        let mut new: HashMap<i32, (i64, i64)> = HashMap::new();
+        for draft in drafts {
+            if self == Self::None || !matches!(draft.place, Place::Wanted | Place::Own(_)) {
+                continue;
+            }
+            let (counted, beside) = new.entry(draft.shared.tenant).or_default();
+            if self == Self::All || draft.key.is_some() {
+                *counted += 1;
+            } else {
+                *beside += 1;
+            }
+        }
+        new
     }
 }
 

@@ -8,6 +8,7 @@ use harkara_shared::database::query_as;
 use harkara_shared::id::{JobId, TenantId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use crate::engine::Error;
 use crate::job::{Job, JobState};
@@ -29,11 +30,12 @@ const MOST_ROWS: i64 = 10_000;
 const MOST_LABELLED: i64 = 5000;
 
 /// Which jobs are meant. Members that are set must all hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobFilter {
     /// State.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
     pub state: Option<JobState>,
     /// Kind.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -166,7 +166,8 @@ fn is_passing(error: &Error) -> bool {
     match error {
         Error::Database(error) => is_unavailable(error) || is_conflict(error),
         Error::Contended(_) => true,
-        Error::Encode(_) | Error::Corrupt { .. } => false,
+        // What runs enqueue is not bounded.
+        Error::Encode(_) | Error::Corrupt { .. } | Error::DepthQuota { .. } => false,
     }
 }
 

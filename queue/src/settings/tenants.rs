@@ -16,6 +16,8 @@ use crate::engine::{Engine, Error};
 struct Row {
     weight: i16,
     paused: bool,
+    max_waiting: Option<i64>,
+    waiting: i64,
     #[sqlx(flatten)]
     limit: LimitRow,
 }
@@ -42,6 +44,8 @@ impl Engine {
             return Ok(TenantSettings {
                 weight: 1,
                 paused: false,
+                max_waiting: None,
+                waiting: 0,
                 limit: Limit::default(),
                 limits: BTreeMap::new(),
             });
@@ -49,6 +53,8 @@ impl Engine {
         Ok(TenantSettings {
             weight: u16::try_from(row.weight).unwrap_or(1),
             paused: row.paused,
+            max_waiting: row.max_waiting.and_then(|most| u32::try_from(most).ok()),
+            waiting: u64::try_from(row.waiting).unwrap_or_default(),
             limit: row.limit.into(),
             limits: self.limits(tenant).await?,
         })
@@ -129,6 +135,8 @@ impl Engine {
             .bind(number)
             .bind(change.paused)
             .bind(weight)
+            .bind(change.max_waiting != Change::Keep)
+            .bind(change.max_waiting.value().map(i64::from))
             .execute(&mut *tx)
             .await?;
         let mut gates = own.to_vec();
@@ -185,7 +193,8 @@ async fn too_many(connection: &mut PgConnection, tenant: TenantId) -> Result<boo
     Ok(rows.len() > MOST_LIMITS)
 }
 
-/// Gives a tenant that is being made the rate of its contract, in the transaction that makes it.
+/// Gives a tenant that is being made the rate of its contract and the bound of its waiting jobs, in the
+/// transaction that makes it.
 ///
 /// # Errors
 /// When the database refuses.
@@ -193,6 +202,7 @@ pub async fn grant(
     connection: &mut PgConnection,
     tenant: TenantId,
     rate: Rate,
+    max_waiting: u32,
 ) -> Result<(), SettingsError> {
     let number: i32 = query_scalar(include_str!("../sql/intern_tenant.sql"))
         .bind(tenant)
@@ -208,6 +218,14 @@ pub async fn grant(
         key: None,
         change: LimitChange::rate(rate),
     };
-    change_gates(connection, &[change]).await?;
+    change_gates(&mut *connection, &[change]).await?;
+    query(include_str!("../sql/set_tenant.sql"))
+        .bind(number)
+        .bind(None::<bool>)
+        .bind(None::<i16>)
+        .bind(true)
+        .bind(i64::from(max_waiting))
+        .execute(connection)
+        .await?;
     Ok(())
 }

@@ -320,6 +320,29 @@ const CONTROL: [&str; 8] = [
     ))",
 ];
 
+/// Lets the test's own login enqueue by SQL for a tenant that has a bound.
+const CLIENT: &str = "/* test */ do $$
+begin
+    insert into app.tenants (id, slug, name, sla_tier)
+    select t.id, 'acme', 'Acme', 'PRO' from queue.tenants t where t.number = 1;
+    update queue.tenants set max_waiting = 1000000 where number = 1;
+    insert into queue.catalogue (
+        kind, queue, max_attempts, timeout_ms, platform_only, shape, rules
+    ) values ('test.job', 'default', 3, 1000, false, '{}', 'true');
+    insert into queue.clients (role, tenant_id)
+    select session_user, t.id from queue.tenants t where t.number = 1;
+end $$";
+
+/// Jobs of every sort.
+const ENQUEUE: &str = "/* test */ select count(*) from queue.enqueue_many((
+        select jsonb_agg(jsonb_build_object('kind', 'test.job', 'payload', '{}'::jsonb) || case g % 4
+            when 0 then '{\"unique_key\": \"k\"}'
+            when 1 then '{\"ordering_key\": \"new\", \"tags\": [\"a\"]}'
+            when 2 then '{\"limits\": [{\"key\": \"crm\"}]}'
+            else '{}' end::jsonb)
+        from generate_series(1, 20) g
+    ))";
+
 /// Has the functions do their work in a transaction that is rolled back, and answers what went on
 /// inside.
 async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
@@ -335,6 +358,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
     };
     run(&mut tx, before).await;
     run(&mut tx, SCENERY).await;
+    run(&mut tx, CLIENT).await;
     run(
         &mut tx,
         "/* test */ load 'auto_explain'; set auto_explain.log_min_duration = 0;
@@ -360,6 +384,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
     for sql in [&*tenant, FIND, LIST, EXPLAIN, LET_GO]
         .into_iter()
         .chain(CONTROL[4..].iter().copied())
+        .chain(["/* test */ reset role", ENQUEUE, ENQUEUE])
     {
         run(&mut tx, sql).await;
     }
@@ -455,6 +480,13 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("delete_jobs", "delete from queue.labels"),
     ("delete_jobs", "delete from queue.progress"),
     ("delete_jobs", "k.expires_at <= now()"),
+    ("lane_of", "l.limits = identity"),
+    ("lane_of", "g.tenant = p_tenant and g.key = w.key"),
+    ("waiting", "with fold as materialized"),
+    ("enter", "with lines as materialized"),
+    ("enter", "returning kind, key, job_id"),
+    ("enter", "p.first is not null and p.holder is null\n"),
+    ("enter", "labelled as ("),
 ];
 
 #[tokio::test]

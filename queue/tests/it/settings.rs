@@ -340,6 +340,7 @@ async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
     let change = TenantChange {
         weight: Change::Set(7),
         paused: Some(false),
+        max_waiting: Change::Keep,
         limit: rate(600, MINUTE),
         limits: BTreeMap::from([("crm".to_owned(), rate(10, SECOND))]),
     };
@@ -397,7 +398,7 @@ async fn a_contract_is_granted_with_the_tenant_or_not_at_all() {
     };
     for commit in [false, true] {
         let mut tx = stand.pool().begin().await.unwrap();
-        grant(&mut tx, stand.tenant, contract).await.unwrap();
+        grant(&mut tx, stand.tenant, contract, 1000).await.unwrap();
         if commit {
             tx.commit().await.unwrap();
         } else {

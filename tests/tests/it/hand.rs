@@ -1,5 +1,10 @@
 //! The tools worked by hand, on a database of their own.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
 use std::time::Duration;
 
 use harkara_test_database::TestDatabase;
@@ -139,6 +144,16 @@ async fn tenants_are_paused_and_limited() {
     assert!(lines.contains("5 in 1h with a burst of 2"), "{lines}");
     let rm = ["limit", "rm", "--tenant", "acme", "--key", "crm"];
     assert_eq!(told(&database, &rm).await["limits"], json!({}));
+    assert_eq!(contract["max_waiting"], 100_000);
+    let bounded = set(&["--max-waiting", "5000000"]).await;
+    assert_eq!(
+        (&bounded["max_waiting"], &bounded["waiting"]),
+        (&json!(5_000_000), &json!(0))
+    );
+    let (_, lines) = run(&database, &["limit", "ls", "--tenant", "acme"]).await;
+    assert!(lines.contains("0 of 5000000 jobs wait"), "{lines}");
+    let unbounded = set(&["--max-waiting", "none"]).await;
+    assert_eq!(unbounded["max_waiting"], Value::Null);
     let freed = told(&database, &["limit", "rm", "--tenant", "acme"]).await;
     assert_eq!(freed["rate_per_minute"], Value::Null);
 
@@ -174,6 +189,11 @@ async fn tenants_are_paused_and_limited() {
             2,
             "1..=1000",
         ),
+        (
+            &["limit", "set", "--tenant", "acme", "--max-waiting", "0"],
+            2,
+            "from 1 to 1000000000",
+        ),
     ] {
         let (ended, output) = run(&database, args).await;
         assert_eq!(ended, Some(code), "{args:?}: {output}");
@@ -202,4 +222,52 @@ async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
         let (code, output) = run(&database, wrong).await;
         assert_ne!(code, Some(0), "{wrong:?}: {output}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_roles_are_let_in_listed_and_shut_out() {
+    let database = stand().await;
+    let role = format!("shop_{}", database.name());
+    let as_superuser = async |sql: String| {
+        let pool = sqlx::PgPool::connect(&database.superuser_url())
+            .await
+            .unwrap();
+        let text = sqlx::AssertSqlSafe(sql);
+        sqlx::Executor::execute(&pool, text).await.unwrap();
+        pool.close().await;
+    };
+    as_superuser(format!("create role {role}")).await;
+    let granted = told(&database, &["client", "grant", &role, "--tenant", "acme"]).await;
+    assert_eq!(
+        (&granted["tenant"], &granted["new"]),
+        (&json!("acme"), &json!(true))
+    );
+    let all = told(&database, &["client", "grant", &role, "--all-tenants"]).await;
+    assert_eq!((&all["tenant"], &all["new"]), (&Value::Null, &json!(true)));
+    let listed = told(&database, &["client", "ls"]).await;
+    let listed = listed["data"].as_array().unwrap();
+    let tenants: Vec<&Value> = listed.iter().map(|client| &client["tenant"]).collect();
+    assert_eq!(tenants, [&Value::Null, &json!("acme")]);
+    assert_eq!(listed[0]["role"], json!(role));
+    let one = told(&database, &["client", "revoke", &role, "--tenant", "acme"]).await;
+    assert_eq!(one["revoked"], 1);
+    assert_eq!(
+        told(&database, &["client", "revoke", &role]).await["revoked"],
+        1
+    );
+    for (args, words) in [
+        (
+            &["client", "grant", "no_such_role", "--tenant", "acme"][..],
+            "no_such_role",
+        ),
+        (
+            &["client", "grant", &role, "--tenant", "none"],
+            "there is no tenant `none`",
+        ),
+    ] {
+        let (ended, output) = run(&database, args).await;
+        assert_eq!(ended, Some(1), "{args:?}: {output}");
+        assert!(output.contains(words), "{args:?}: {output}");
+    }
+    as_superuser(format!("drop owned by {role}; drop role {role}")).await;
 }

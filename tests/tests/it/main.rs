@@ -19,4 +19,5 @@ mod redrive;
 mod rooms;
 mod scheduling;
 mod start;
+mod transactions;
 mod up;

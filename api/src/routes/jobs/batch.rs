@@ -82,7 +82,10 @@ pub(crate) struct BatchAnswer {
         ]})),
         (JobRequest = "application/x-ndjson"),
     )),
-    responses((status = 201, description = "All jobs were enqueued", body = BatchAnswer))
+    responses(
+        (status = 201, description = "All jobs were enqueued", body = BatchAnswer),
+        (status = 429, description = "More jobs of the tenant would wait than may (`max_waiting`)"),
+    )
 )]
 pub(crate) async fn create_batch(
     State(state): State<ApiState>,
@@ -101,7 +104,7 @@ pub(crate) async fn create_batch(
     let mut tx = state.begin(caller.tenant).await?;
     let enqueued = state
         .engine()
-        .enqueue_all(&mut tx, caller.tenant, jobs)
+        .submit_all(&mut tx, caller.tenant, jobs)
         .await?;
     tx.commit().await?;
     let inserted = enqueued

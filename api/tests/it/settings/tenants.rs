@@ -28,9 +28,11 @@ async fn a_tier_is_the_limit_of_a_new_tenant() {
             assert_eq!(
                 limits,
                 json!({"tenant_id": made.id, "sla_tier": tier.as_str(), "paused": false,
-                    "weight": 1, "tier": {"rate_per_minute": rate, "burst": rate / 10},
+                    "weight": 1, "tier": {"rate_per_minute": rate, "burst": rate / 10,
+                        "max_waiting": tier.max_waiting()},
                     "rate_per_minute": rate, "burst": rate / 10, "max_running": null,
-                    "running": null, "limits": {}})
+                    "running": null, "max_waiting": tier.max_waiting(), "waiting": 0,
+                    "limits": {}})
             );
         }
     }
@@ -65,7 +67,13 @@ async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
     assert_eq!(platform.client.get(path).await.expect(200), set);
     assert_eq!(set["rate_per_minute"], 3000);
 
-    for name in ["rate_per_minute", "burst", "max_running", "weight"] {
+    for name in [
+        "rate_per_minute",
+        "burst",
+        "max_running",
+        "max_waiting",
+        "weight",
+    ] {
         for value in [json!(5), Value::Null] {
             let refused = platform.client.put(path, &json!({name: value})).await;
             refused.problem(403, "platform_only");

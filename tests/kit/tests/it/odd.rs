@@ -13,10 +13,11 @@ use harkara_queue::{Run, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
 use harkara_shared::clock;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub(crate) struct Odd;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Args {
     Succeed,
@@ -31,6 +32,7 @@ pub(crate) enum Args {
     Snooze(u64),
     Limited(u64),
     /// Followed by jobs with these payloads.
+    #[schema(no_recursion)]
     Follow(Vec<Args>),
     /// A payload that the check refuses.
     Wrong,

@@ -17,6 +17,7 @@ use harkara_shared::egress::EgressRequest;
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
+use utoipa::ToSchema;
 
 const LAST_ROUND: u8 = 3;
 const BETWEEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -29,7 +30,7 @@ const BETWEEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub struct InvoiceRemind;
 
 /// Payload of `invoice.remind`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
     /// The invoice.

@@ -1,0 +1,78 @@
+//! Room: the catalogue of kinds, as the database keeps it for applications that enqueue by SQL.
+//! Takes: an engine. Gives: `queue.catalogue` as this release knows it. Never: overwrites what a newer
+//! release has said.
+
+use harkara_queue::{Engine, Error};
+use harkara_shared::backoff::Backoff;
+use harkara_shared::duration::milliseconds;
+use serde_json::{Value, json};
+
+use crate::catalogue::{KINDS, Kind};
+
+/// Grows with every change of what is published: while a release rolls out, the newer one is right. A
+/// test tells when it has to.
+pub const VERSION: i32 = 1;
+
+/// Says what kinds there are and whether workers are woken by notifications. Writes nothing if that is
+/// known already.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn publish(engine: &Engine) -> Result<bool, Error> {
+    engine.publish(VERSION, &kinds()).await
+}
+
+/// The rows of `queue.catalogue`.
+fn kinds() -> Value {
+    KINDS.iter().map(row).collect()
+}
+
+fn row(kind: &Kind) -> Value {
+    let backoff = kind.backoff();
+    json!({
+        "kind": kind.name,
+        "queue": kind.queue,
+        "max_attempts": kind.max_attempts,
+        "timeout_ms": milliseconds(kind.timeout),
+        "backoff": (backoff != Backoff::default()).then_some(backoff),
+        "platform_only": kind.platform_only,
+        "shape": kind.shape(),
+        "rules": kind.rules(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_catalogue_raises_its_version() {
+        let text = kinds().to_string();
+        // FNV-1a: the same for everybody and for ever.
+        let digest = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+                (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        assert_eq!(
+            (VERSION, digest),
+            (1, 0),
+            "the catalogue has changed: raise VERSION, and set both numbers here to the left side"
+        );
+    }
+
+    #[test]
+    fn the_database_can_read_every_shape() {
+        for kind in KINDS {
+            let shape = kind.shape();
+            assert_eq!(shape["type"], "object", "{}", kind.name);
+            assert_eq!(shape["additionalProperties"], false, "{}", kind.name);
+            let text = shape.to_string();
+            assert!(
+                !text.contains("$ref"),
+                "{}: mark the member `#[schema(inline)]`, or give its `value_type`: {text}",
+                kind.name
+            );
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! Applications enqueue by SQL, in their own transactions.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
+use harkara_queue::Engine;
+use harkara_queue::job::{Enqueued, JobState, Lane, LimitUse, Unique};
+use harkara_shared::database::{query, query_scalar};
+use harkara_shared::id::{JobId, TenantId};
+use serde_json::{Value, json};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row};
+
+use crate::support::{Log, QUEUE, Stand, handler, job, until};
+use harkara_queue::Verdict;
+
+/// A database with kinds, two tenants and a login role that may enqueue for the first.
+pub(crate) struct Sql {
+    pub(crate) stand: Stand,
+    role: String,
+    pub(crate) other: TenantId,
+}
+
+const PASSWORD: &str = "open sesame";
+
+/// What the tests' kinds are.
+fn kinds() -> Value {
+    let shape = json!({"type": "object", "additionalProperties": false, "required": ["n"],
+        "properties": {"n": {"type": "integer"}, "note": {"type": ["string", "null"]}}});
+    json!([
+        {"kind": "test.job", "queue": QUEUE, "max_attempts": 3, "timeout_ms": 60000,
+            "backoff": {"base": "1ms", "factor": 2.0, "max": "100ms", "jitter": "none"},
+            "platform_only": false, "shape": shape,
+            "rules": {"properties": {"n": {"minimum": 0, "x-code": "out_of_range"}}}},
+        {"kind": "test.own", "queue": QUEUE, "max_attempts": 3, "timeout_ms": 60000, "backoff": null,
+            "platform_only": true, "shape": {}, "rules": true},
+    ])
+}
+
+impl Drop for Sql {
+    fn drop(&mut self) {
+        // Roles belong to the cluster, which may outlive this test.
+        let url = self.stand.database.superuser_url();
+        let sql = format!("drop owned by {0}; drop role {0}", self.role);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut connection = PgConnection::connect(&url).await.unwrap();
+                connection.execute(AssertSqlSafe(sql)).await.ok();
+            });
+        })
+        .join()
+        .ok();
+    }
+}
+
+impl Sql {
+    pub(crate) async fn new() -> Self {
+        let stand = Stand::new().await;
+        let other = TenantId::new();
+        for (id, slug) in [(stand.tenant, "acme"), (other, "other")] {
+            query("insert into app.tenants (id, slug, name, sla_tier) values ($1, $2, $2, 'PRO')")
+                .bind(id)
+                .bind(slug)
+                .execute(&stand.pool())
+                .await
+                .unwrap();
+        }
+        assert!(stand.engine.publish(1, &kinds()).await.unwrap());
+        let role = format!("shop_{}", stand.tenant.as_uuid().simple());
+        let mut connection = PgConnection::connect(&stand.database.superuser_url())
+            .await
+            .unwrap();
+        let sql = format!("create role {role} login password '{PASSWORD}'");
+        connection.execute(AssertSqlSafe(sql)).await.unwrap();
+        assert!(
+            stand
+                .engine
+                .grant_client(&role, Some(stand.tenant))
+                .await
+                .unwrap()
+        );
+        Self { stand, role, other }
+    }
+
+    /// A connection of the application.
+    pub(crate) async fn connect(&self) -> PgConnection {
+        let options: PgConnectOptions = self.stand.database.url().parse().unwrap();
+        let options = options.username(&self.role).password(PASSWORD);
+        options.connect().await.unwrap()
+    }
+}
+
+/// Runs a statement and answers the first column of its first row.
+async fn one(connection: &mut PgConnection, sql: &str) -> Result<String, sqlx::Error> {
+    let row = connection.fetch_one(AssertSqlSafe(sql.to_owned())).await?;
+    row.try_get(0)
+}
+
+async fn id(connection: &mut PgConnection, sql: &str) -> JobId {
+    one(connection, sql).await.unwrap().parse().unwrap()
+}
+
+/// The SQLSTATE and the pointers with their codes.
+fn refusal(error: &sqlx::Error) -> (String, Vec<(String, String)>) {
+    let error: &PgDatabaseError = error.as_database_error().unwrap().downcast_ref();
+    let detail: Value = serde_json::from_str(error.detail().unwrap_or("[]")).unwrap_or_default();
+    let text = |fault: &Value, name: &str| fault[name].as_str().unwrap_or_default().to_owned();
+    let mut faults: Vec<(String, String)> = detail
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|fault| (text(fault, "pointer"), text(fault, "code")))
+        .collect();
+    faults.sort();
+    (error.code().to_owned(), faults)
+}
+
+fn faults(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected
+        .iter()
+        .map(|(pointer, code)| ((*pointer).to_owned(), (*code).to_owned()))
+        .collect()
+}
+
+/// All of the row of a job that does not differ from job to job.
+const ROW: &str = "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at' - 'body'
+        || jsonb_build_object('body', convert_from(p.body[1], 'utf8')::jsonb,
+            'due', extract(epoch from p.run_at - p.created_at)) order by p.id)
+    from queue.parcels p";
+
+#[tokio::test]
+async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
+    let sql = Sql::new().await;
+    let mut wanted = job();
+    wanted.payload = serde_json::value::to_raw_value(&json!({"n": 7})).unwrap();
+    wanted.timeout = std::time::Duration::from_secs(60);
+    sql.stand.enqueue(wanted.clone()).await;
+    wanted.unique = Some(Unique {
+        key: "k1".to_owned(),
+        hold: Some(std::time::Duration::from_secs(90)),
+    });
+    wanted.lane = Lane::Ordered("customer-1".to_owned());
+    wanted.limits = vec![LimitUse {
+        key: "crm".to_owned(),
+        cost: 2,
+    }];
+    wanted.tags = vec!["a".to_owned(), "b".to_owned()];
+    wanted.priority = 1;
+    wanted.max_attempts = 9;
+    wanted.delay = std::time::Duration::from_secs(300);
+    sql.stand.enqueue(wanted).await;
+    let rows = async || -> Value {
+        let pool = sql.stand.pool();
+        query_scalar(ROW).fetch_one(&pool).await.unwrap()
+    };
+    let labels = "select string_agg(name || value, ',' order by name, value) from queue.labels";
+    let count = "select count(*) from queue.deltas where enqueued = 1 and scheduled + ready = 1";
+    let by_engine = rows().await;
+    let labels_by_engine: String = query_scalar(labels)
+        .fetch_one(&sql.stand.pool())
+        .await
+        .unwrap();
+    assert_eq!(sql.stand.count(count).await, 2);
+    sql.stand.execute("delete from queue.unique_keys").await;
+    sql.stand.execute("delete from queue.parcels").await;
+    sql.stand.execute("delete from queue.labels").await;
+
+    let mut app = sql.connect().await;
+    id(
+        &mut app,
+        "select id from queue.enqueue('test.job', '{\"n\": 7}')",
+    )
+    .await;
+    id(
+        &mut app,
+        "select id from queue.enqueue('test.job', '{\"n\": 7}', unique_key => 'k1',
+            unique_for => '90 s', ordering_key => 'customer-1', tags => '{a,b}', priority => 1,
+            limits => '[{\"key\": \"crm\", \"cost\": 2}]', max_attempts => 9, delay => '5 min')",
+    )
+    .await;
+    assert_eq!(rows().await, by_engine);
+    let labels_by_sql: String = query_scalar(labels)
+        .fetch_one(&sql.stand.pool())
+        .await
+        .unwrap();
+    assert_eq!(labels_by_sql, labels_by_engine);
+    assert_eq!(sql.stand.count(count).await, 4);
+    let lanes = "select count(*) from queue.lanes";
+    assert_eq!(
+        sql.stand.count(lanes).await,
+        2,
+        "both ways lead to the same lanes"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
+    let sql = Sql::new().await;
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = sql.stand.work(handler(move |run| {
+        noted.write(run.job.id);
+        async { Verdict::done() }
+    }));
+    let mut app = sql.connect().await;
+    app.execute("begin").await.unwrap();
+    let enqueue = "select id from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k',
+        tags => '{red}')";
+    let kept = id(&mut app, enqueue).await;
+    app.execute("savepoint s").await.unwrap();
+    let gone = "select id from queue.enqueue('test.job', '{\"n\": 2}', unique_key => 'l',
+        tags => '{red}')";
+    id(&mut app, gone).await;
+    app.execute("rollback to s").await.unwrap();
+    let wrong = one(&mut app, "select id from queue.enqueue('test.jib', '{}')").await;
+    assert_eq!(refusal(&wrong.unwrap_err()).0, "HK422");
+    app.execute("rollback to s").await.unwrap();
+    assert_eq!(runs.len(), 0, "a job that is not committed does not run");
+    app.execute("commit").await.unwrap();
+    sql.stand.reaches(kept, JobState::Succeeded).await;
+    worker.stop().await;
+    assert_eq!(runs.read(), [kept]);
+    for (left, many) in [
+        ("select count(*) from queue.labels", 2),
+        ("select count(*) from queue.unique_keys", 0),
+        ("select sum(enqueued) from queue.deltas", 1),
+        ("select count(*) from queue.parcels", 1),
+    ] {
+        assert_eq!(sql.stand.count(left).await, many, "{left}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_wants_a_key_waits_for_the_transaction_that_takes_it() {
+    let sql = Sql::new().await;
+    let enqueue = "select id || existing::text || state
+        from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
+    let mut watcher = PgConnection::connect(&sql.stand.database.superuser_url())
+        .await
+        .unwrap();
+    for (end, expected) in [("rollback", "falseready"), ("commit", "trueready")] {
+        let mut first = sql.connect().await;
+        let mut second = sql.connect().await;
+        sql.stand.execute("delete from queue.unique_keys").await;
+        first.execute("begin").await.unwrap();
+        let one_id = one(&mut first, enqueue).await.unwrap();
+        let asking = tokio::spawn(async move { one(&mut second, enqueue).await });
+        until("the second waits", async || {
+            let waits = "select count(*)::text from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+            one(&mut watcher, waits).await.unwrap() != "0"
+        })
+        .await;
+        first.execute(end).await.unwrap();
+        let answer = asking.await.unwrap().unwrap();
+        assert!(answer.ends_with(expected), "{end}: {answer}");
+        assert_eq!(answer[..17] == one_id[..17], end == "commit");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_see_who_took_the_key_is_told_to_try_again() {
+    let sql = Sql::new().await;
+    let enqueue = "select id from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
+    let plain = "select id from queue.enqueue('test.job', '{\"n\": 1}')";
+    for level in ["repeatable read", "serializable"] {
+        sql.stand.execute("delete from queue.unique_keys").await;
+        let mut first = sql.connect().await;
+        let begin = format!("begin isolation level {level}");
+        first.execute(AssertSqlSafe(begin)).await.unwrap();
+        id(&mut first, plain).await;
+        let holder = id(&mut sql.connect().await, enqueue).await;
+        let error = one(&mut first, enqueue).await.unwrap_err();
+        assert_eq!(refusal(&error).0, "40001", "{level}");
+        first.execute("rollback").await.unwrap();
+        // As applications do with any transaction of these levels: again.
+        let begin = format!("begin isolation level {level}");
+        first.execute(AssertSqlSafe(begin)).await.unwrap();
+        assert_eq!(id(&mut first, enqueue).await, holder);
+        first.execute("commit").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_mistakes_are_told_at_once_and_nothing_is_enqueued() {
+    let sql = Sql::new().await;
+    let mut app = sql.connect().await;
+    let error = one(
+        &mut app,
+        "select id from queue.enqueue('test.job', '{\"n\": -1}', priority => 10,
+            tags => '{a,a}', delay => '-1 s', unique_for => '1 s', max_attempts => 0,
+            expires_at => now() - interval '1 s', queue => 'No')",
+    )
+    .await
+    .unwrap_err();
+    let expected = faults(&[
+        ("/delay", "invalid"),
+        ("/expires_at", "out_of_range"),
+        ("/max_attempts", "out_of_range"),
+        ("/payload/n", "out_of_range"),
+        ("/priority", "out_of_range"),
+        ("/queue", "invalid"),
+        ("/tags/1", "duplicate"),
+        ("/unique_for", "needs_unique_key"),
+    ]);
+    assert_eq!(refusal(&error), ("HK422".to_owned(), expected));
+    let error = one(
+        &mut app,
+        "select id from queue.enqueue_many('[{\"kind\": \"test.job\", \"payload\": {\"n\": 1}},
+            {\"kind\": \"test.own\", \"payload\": {}},
+            {\"kind\": \"test.job\", \"payload\": {\"n\": \"1\", \"m\": 2}, \"oops\": 1}, 4]')",
+    )
+    .await
+    .unwrap_err();
+    let expected = faults(&[
+        ("/jobs/1/kind", "unknown_kind"),
+        ("/jobs/2/oops", "unknown_field"),
+        ("/jobs/2/payload/m", "unknown_field"),
+        ("/jobs/2/payload/n", "invalid"),
+        ("/jobs/3", "invalid"),
+    ]);
+    assert_eq!(refusal(&error), ("HK422".to_owned(), expected));
+    for (jobs, code) in [("'{}'", "invalid"), ("'[]'", "empty"), ("null", "missing")] {
+        let call = format!("select id from queue.enqueue_many({jobs})");
+        let error = one(&mut app, &call).await.unwrap_err();
+        assert_eq!(refusal(&error).1, faults(&[("/jobs", code)]));
+    }
+    assert_eq!(
+        sql.stand.count("select count(*) from queue.parcels").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn many_jobs_share_rows_and_each_runs_once() {
+    let sql = Sql::new().await;
+    let mut app = sql.connect().await;
+    let told: Vec<(String, bool)> = sqlx::Executor::fetch_all(
+        &mut app,
+        "select id, existing from queue.enqueue_many((
+            select jsonb_agg(jsonb_build_object('kind', 'test.job', 'payload', jsonb_build_object('n', n))
+                || case when n % 100 = 0 then '{\"unique_key\": \"k\"}' else '{}' end::jsonb order by n)
+            from generate_series(1, 1000) n))",
+    )
+    .await
+    .unwrap()
+    .iter()
+    .map(|row| (row.get(0), row.get(1)))
+    .collect();
+    assert_eq!(told.len(), 1000);
+    assert_eq!(told.iter().filter(|(_, existing)| *existing).count(), 9);
+    let rows = "select count(*) from queue.parcels";
+    assert_eq!(
+        sql.stand.count(rows).await,
+        4,
+        "990 jobs in two or three rows, and the keyed one"
+    );
+    let runs = Log::new();
+    let noted = runs.clone();
+    let worker = sql.stand.work(handler(move |run| {
+        let payload: Value = serde_json::from_str(run.job.payload().get()).unwrap();
+        noted.write((run.job.id.to_string(), payload["n"].as_u64().unwrap()));
+        async { Verdict::done() }
+    }));
+    runs.holds(991).await;
+    sql.stand.is_quiet().await;
+    worker.stop().await;
+    let mut seen = runs.read();
+    seen.sort_by_key(|(_, n)| *n);
+    let expected: Vec<(String, u64)> = (1..)
+        .zip(told)
+        .filter(|(_, (_, existing))| !existing)
+        .map(|(n, (id, _))| (id, n))
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
+    let sql = Sql::new().await;
+    let mut app = sql.connect().await;
+    let call =
+        |more: &str| format!("select id from queue.enqueue('test.job', '{{\"n\": 1}}'{more})");
+    let id_of_acme = sql.stand.tenant.to_string();
+    let uuid_of_acme = sql.stand.tenant.as_uuid().to_string();
+    for own in ["acme", &id_of_acme, &uuid_of_acme] {
+        id(&mut app, &call(&format!(", tenant => '{own}'"))).await;
+    }
+    for foreign in ["other", "platform", "nobody", &sql.other.to_string()] {
+        let error = one(&mut app, &call(&format!(", tenant => '{foreign}'"))).await;
+        assert_eq!(refusal(&error.unwrap_err()).0, "HK404", "{foreign}");
+    }
+    for forbidden in [
+        "select count(*)::text from queue.parcels",
+        "select count(*)::text from app.tenants",
+        "select count(*)::text from queue.clients",
+        "select queue.job_text(1)",
+        "select queue.grant_client('x', null)::text",
+        "select queue.waiting(1)::text",
+        "insert into queue.clients (role) values (session_user) returning role",
+        "set role harkara_engine",
+    ] {
+        let error = app
+            .execute(AssertSqlSafe(forbidden.to_owned()))
+            .await
+            .unwrap_err();
+        assert_eq!(refusal(&error).0, "42501", "{forbidden}");
+    }
+    let open: Vec<String> = query_scalar(
+        "select p.proname::text from pg_proc p
+         where p.pronamespace in ('queue'::regnamespace, 'app'::regnamespace)
+           and has_schema_privilege('harkara_client', p.pronamespace, 'usage')
+           and has_function_privilege('harkara_client', p.oid, 'execute')
+         order by 1",
+    )
+    .fetch_all(&sql.stand.pool())
+    .await
+    .unwrap();
+    assert_eq!(open, ["enqueue", "enqueue_many"]);
+
+    // For all tenants: it says for which.
+    sql.stand
+        .engine
+        .grant_client(&sql.role, None)
+        .await
+        .unwrap();
+    let error = one(&mut app, &call("")).await.unwrap_err();
+    assert_eq!(
+        refusal(&error),
+        ("HK422".to_owned(), faults(&[("/tenant", "missing")]))
+    );
+    id(&mut app, &call(", tenant => 'other'")).await;
+    let own = call(", tenant => 'platform'").replace("test.job", "test.own");
+    id(&mut app, &own).await;
+    let clients = sql.stand.engine.clients().await.unwrap();
+    assert_eq!(clients.len(), 2);
+    assert_eq!(
+        sql.stand
+            .engine
+            .revoke_client(&sql.role, None)
+            .await
+            .unwrap(),
+        2
+    );
+    let error = one(&mut app, &call("")).await.unwrap_err();
+    assert_eq!(refusal(&error).0, "HK403");
+}
+
+#[tokio::test]
+async fn an_older_release_does_not_take_back_what_a_newer_one_has_published() {
+    let sql = Sql::new().await;
+    let engine = &sql.stand.engine;
+    assert!(!engine.publish(1, &kinds()).await.unwrap(), "nothing new");
+    let mut newer = kinds();
+    newer[0]["max_attempts"] = json!(8);
+    assert!(engine.publish(2, &newer).await.unwrap());
+    assert!(!engine.publish(1, &kinds()).await.unwrap());
+    let attempts = "select max_attempts::int8 from queue.catalogue where kind = 'test.job'";
+    assert_eq!(sql.stand.count(attempts).await, 8);
+    let silent = Engine::new(sql.stand.pool(), false);
+    assert!(
+        silent.publish(2, &newer).await.unwrap(),
+        "nobody is woken any more"
+    );
+}
+
+#[tokio::test]
+async fn an_open_transaction_holds_up_no_neighbour_where_the_names_are_there() {
+    let sql = Sql::new().await;
+    let mut app = sql.connect().await;
+    app.execute("begin").await.unwrap();
+    let call = "select id from queue.enqueue('test.job', '{\"n\": 1}')";
+    let waiting = id(&mut app, call).await;
+    let fresh = Engine::new(sql.stand.pool(), true);
+    let mut tx = sql.stand.tx().await;
+    let answer = fresh
+        .enqueue(&mut tx, sql.stand.tenant, job())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let worker = sql.stand.work(crate::support::doing_nothing());
+    sql.stand.reaches(answer.id(), JobState::Succeeded).await;
+    app.execute("commit").await.unwrap();
+    sql.stand.reaches(waiting, JobState::Succeeded).await;
+    worker.stop().await;
+    assert!(matches!(answer, Enqueued::New(_)));
+}

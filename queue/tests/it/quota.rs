@@ -1,0 +1,190 @@
+//! How many jobs of a tenant may wait.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
+use harkara_queue::job::{Enqueued, NewJob, Unique};
+use harkara_queue::settings::{Change, TenantChange};
+use harkara_queue::{Coalescer, Engine, Error};
+use harkara_shared::id::TenantId;
+
+use crate::support::{Stand, doing_nothing, job, until};
+
+async fn allow(stand: &Stand, tenant: TenantId, most: Change<u32>) {
+    let change = TenantChange {
+        max_waiting: most,
+        ..TenantChange::default()
+    };
+    stand.engine.set_tenant(tenant, &change).await.unwrap();
+}
+
+async fn submit(engine: &Engine, stand: &Stand, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
+    let mut tx = stand.tx().await;
+    let answers = engine.submit_all(&mut tx, stand.tenant, jobs).await?;
+    tx.commit().await.unwrap();
+    Ok(answers)
+}
+
+fn refused(error: &Error) -> (u64, u64) {
+    match error {
+        Error::DepthQuota { most, waiting } => (*most, *waiting),
+        other => panic!("not the quota: {other}"),
+    }
+}
+
+fn keyed(key: &str) -> NewJob {
+    NewJob {
+        unique: Some(Unique {
+            key: key.to_owned(),
+            hold: None,
+        }),
+        ..job()
+    }
+}
+
+#[tokio::test]
+async fn one_job_after_another_meets_the_bound_exactly() {
+    let stand = Stand::new().await;
+    allow(&stand, stand.tenant, Change::Set(25)).await;
+    let coalescer = Coalescer::new(&stand.engine);
+    for n in 0..25 {
+        if n % 2 == 0 {
+            coalescer.enqueue(stand.tenant, job()).await.unwrap();
+        } else {
+            submit(&stand.engine, &stand, vec![job()]).await.unwrap();
+        }
+    }
+    let error = coalescer.enqueue(stand.tenant, job()).await.unwrap_err();
+    assert_eq!(refused(&error), (25, 25));
+    let error = submit(&stand.engine, &stand, vec![job()])
+        .await
+        .unwrap_err();
+    assert_eq!(refused(&error), (25, 25));
+    let elsewhere = Engine::new(stand.pool(), true);
+    let error = submit(&elsewhere, &stand, vec![job()]).await.unwrap_err();
+    assert_eq!(refused(&error), (25, 25), "every process counts the same");
+    assert_eq!(stand.jobs("sa").await, 25);
+
+    // Who asks for others, and what follows from jobs that are there, is not held up.
+    let other = TenantId::new();
+    coalescer.enqueue(other, job()).await.unwrap();
+    stand.enqueue(job()).await;
+    assert_eq!(stand.jobs("sa").await, 27);
+    allow(&stand, stand.tenant, Change::Set(27)).await;
+    let one = submit(&stand.engine, &stand, vec![job()]).await;
+    assert_eq!(one.unwrap().len(), 1, "raised at once");
+    allow(&stand, stand.tenant, Change::Remove).await;
+    submit(&stand.engine, &stand, vec![job(); 50])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
+    let stand = Stand::new().await;
+    allow(&stand, stand.tenant, Change::Set(10)).await;
+    submit(&stand.engine, &stand, vec![job(); 8]).await.unwrap();
+    let error = submit(&stand.engine, &stand, vec![job(); 3])
+        .await
+        .unwrap_err();
+    assert_eq!(refused(&error), (10, 8));
+    assert_eq!(stand.jobs("sa").await, 8);
+    submit(&stand.engine, &stand, vec![job(); 2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn jobs_that_are_there_already_are_answered_at_the_bound() {
+    let stand = Stand::new().await;
+    allow(&stand, stand.tenant, Change::Set(2)).await;
+    let first = submit(&stand.engine, &stand, vec![keyed("a"), keyed("b")])
+        .await
+        .unwrap();
+    let again = submit(&stand.engine, &stand, vec![keyed("b"), keyed("a")])
+        .await
+        .unwrap();
+    assert_eq!(
+        again,
+        [
+            Enqueued::Existing(first[1].id()),
+            Enqueued::Existing(first[0].id())
+        ]
+    );
+    let error = submit(&stand.engine, &stand, vec![keyed("a"), keyed("c")])
+        .await
+        .unwrap_err();
+    assert_eq!(refused(&error), (2, 2));
+    let left = "select count(*) from queue.unique_keys";
+    until("the key of the refused one is free", async || {
+        stand.count(left).await == 2
+    })
+    .await;
+    let coalescer = Coalescer::new(&stand.engine);
+    let answer = coalescer.enqueue(stand.tenant, keyed("a")).await.unwrap();
+    assert_eq!(answer.job, Enqueued::Existing(first[0].id()));
+}
+
+#[tokio::test]
+async fn of_a_mixed_flush_everybody_is_answered_for_himself() {
+    let stand = Stand::new().await;
+    let free = TenantId::new();
+    allow(&stand, stand.tenant, Change::Set(4)).await;
+    let coalescer = Coalescer::new(&stand.engine);
+    let calls = (0..30).map(|n| {
+        let coalescer = coalescer.clone();
+        let tenant = if n % 3 == 0 { free } else { stand.tenant };
+        let wanted = if n == 1 { keyed("a") } else { job() };
+        tokio::spawn(async move { (tenant, coalescer.enqueue(tenant, wanted).await) })
+    });
+    let calls: Vec<_> = calls.collect();
+    let (mut taken, mut bounded) = (0, 0);
+    for call in calls {
+        match call.await.unwrap() {
+            (tenant, Ok(_)) if tenant == free => taken += 1,
+            (_, Ok(_)) => bounded += 1,
+            (_, Err(error)) => assert_eq!(refused(&error).0, 4),
+        }
+    }
+    assert_eq!(taken, 10, "the other tenant's are all there");
+    assert_eq!(bounded, 4);
+    assert_eq!(stand.jobs("sa").await, 14);
+}
+
+#[tokio::test]
+async fn a_bound_is_met_by_sql_as_well() {
+    let sql = crate::client::Sql::new().await;
+    allow(&sql.stand, sql.stand.tenant, Change::Set(3)).await;
+    let mut app = sql.connect().await;
+    let call = |jobs: u32| {
+        let job = r#"{"kind": "test.job", "payload": {"n": 1}}"#;
+        let jobs = vec![job; usize::try_from(jobs).unwrap()].join(",");
+        format!("select id from queue.enqueue_many('[{jobs}]')")
+    };
+    use sqlx::Executor;
+    app.execute(sqlx::AssertSqlSafe(call(2))).await.unwrap();
+    let error = app.execute(sqlx::AssertSqlSafe(call(2))).await.unwrap_err();
+    let code = error.as_database_error().unwrap().code();
+    assert_eq!(code.as_deref(), Some("HK429"));
+    assert!(error.to_string().contains("2 of at most 3"), "{error}");
+    app.execute(sqlx::AssertSqlSafe(call(1))).await.unwrap();
+    let error = submit(&sql.stand.engine, &sql.stand, vec![job()])
+        .await
+        .unwrap_err();
+    assert_eq!(refused(&error), (3, 3));
+}
+
+#[tokio::test]
+#[ignore = "claims do not count yet (migration 0011)"]
+async fn when_jobs_have_run_there_is_room_again() {
+    let stand = Stand::new().await;
+    allow(&stand, stand.tenant, Change::Set(3)).await;
+    submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();
+    submit(&stand.engine, &stand, vec![job()])
+        .await
+        .unwrap_err();
+    let worker = stand.work(doing_nothing());
+    stand.is_quiet().await;
+    submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();
+    worker.stop().await;
+}

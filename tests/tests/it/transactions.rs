@@ -1,0 +1,276 @@
+//! The examples of docs/TRANSACTIONS.md, run as they stand by the clients that applications use.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "statements name a role that is made for the test"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use harkara_jobs::publish::publish;
+use harkara_queue::Engine;
+use harkara_tests::{Receiver, Reply, Stand, until, workspace};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PASSWORD: &str = "sesame";
+
+/// A shop on the platform's database, with a worker and the address it has called.
+struct Shop {
+    stand: Stand,
+    receiver: Receiver,
+    role: String,
+    _worker: harkara_tests::Process,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let stand = Stand::start().await;
+        let receiver = Receiver::start(|_| Reply::status(200)).await;
+        let (worker, _) = stand.platform.worker("http=4,webhook=1", 30, 5);
+        let engine = Engine::new(stand.database.pool(), true);
+        publish(&engine).await.unwrap();
+        let role = format!("shop_{}", stand.database.name());
+        let mut connection = PgConnection::connect(&stand.database.superuser_url())
+            .await
+            .unwrap();
+        for sql in [
+            format!("create role {role} login password '{PASSWORD}'"),
+            "create schema shop".to_owned(),
+            "create table shop.orders (id int primary key, customer text, total int)".to_owned(),
+            format!("grant usage on schema shop to {role}; grant all on shop.orders to {role}"),
+            format!("alter role {role} set search_path = shop"),
+        ] {
+            connection.execute(AssertSqlSafe(sql)).await.unwrap();
+        }
+        let acme = harkara_api::access::find_tenant(&stand.database.pool(), "acme")
+            .await
+            .unwrap();
+        let acme = acme.map(|tenant| tenant.id);
+        engine.grant_client(&role, acme).await.unwrap();
+        Self {
+            stand,
+            receiver,
+            role,
+            _worker: worker,
+        }
+    }
+
+    /// The database's address, as the shop's own role.
+    fn url(&self) -> String {
+        let url = self.stand.database.url();
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+        format!("{scheme}://{}:{PASSWORD}@{rest}", self.role)
+    }
+
+    /// The examples in a language, calling the receiver instead of the internet.
+    fn examples(&self, language: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(workspace().join("docs/TRANSACTIONS.md")).unwrap();
+        let examples: Vec<String> = text
+            .split(&format!("```{language}\n"))
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap().to_owned())
+            .map(|example| {
+                let own = self.receiver.url.trim_end_matches('/');
+                example
+                    .replace("https://example.com/confirm", own)
+                    .replace("https://example.com/ship", own)
+            })
+            .collect();
+        assert!(!examples.is_empty(), "{language}");
+        examples
+    }
+
+    async fn orders(&self) -> i64 {
+        harkara_shared::database::query_scalar("select count(*) from shop.orders")
+            .fetch_one(&self.stand.database.pool())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the job has run, and answers it.
+    async fn done(&self, id: &str) -> Value {
+        let path = format!("/v1/jobs/{id}");
+        until(&format!("{id} has run"), PATIENCE, || async {
+            let job = self.stand.client.get(&path).await.ok();
+            (job["state"] == "succeeded").then_some(job)
+        })
+        .await
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        let hits = self.receiver.hits();
+        hits.iter()
+            .map(|hit| String::from_utf8_lossy(&hit.body).into_owned())
+            .collect()
+    }
+
+    async fn close(self) {
+        let mut connection = PgConnection::connect(&self.stand.database.superuser_url())
+            .await
+            .unwrap();
+        let sql = format!("drop owned by {0}; drop role {0}", self.role);
+        connection.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+}
+
+fn runs(program: &Path, args: &[&str], directory: &Path) -> bool {
+    Command::new(program)
+        .args(args)
+        .current_dir(directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn said(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_in_sql_run_as_they_stand() {
+    let shop = Shop::open().await;
+    let examples = shop.examples("sql");
+    assert_eq!(examples.len(), 2);
+    let mut connection = PgConnection::connect(&shop.url()).await.unwrap();
+    for example in examples {
+        let rows = connection.fetch_all(AssertSqlSafe(example)).await.unwrap();
+        for row in rows {
+            let id: String = sqlx::Row::get(&row, "id");
+            assert!(!sqlx::Row::get::<bool, _>(&row, "existing"));
+            shop.done(&id).await;
+        }
+    }
+    assert_eq!(shop.bodies(), [r#"{"order":42}"#, "42"]);
+    shop.close().await;
+}
+
+/// A Python that has `psycopg`: the one `.ci/run` prepares, else one made in `directory`.
+fn python(directory: &Path) -> Option<PathBuf> {
+    let has_library = |python: &Path| runs(python, &["-c", "import psycopg"], directory);
+    let prepared = workspace().join("target/receivers/bin/python");
+    if has_library(&prepared) {
+        return Some(prepared);
+    }
+    let made = runs(
+        Path::new("python3"),
+        &["-m", "venv", directory.to_str()?],
+        directory,
+    ) && runs(
+        &directory.join("bin/pip"),
+        &["install", "--quiet", "psycopg[binary]==3.2.9"],
+        directory,
+    );
+    let python = directory.join("bin/python");
+    (made && has_library(&python)).then_some(python)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_in_python_run_as_they_stand() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(python) = python(directory.path()) else {
+        assert!(std::env::var_os("CI").is_none(), "CI has Python");
+        eprintln!("skipped: no Python with the psycopg package can be had here");
+        return;
+    };
+    let shop = Shop::open().await;
+    let [enqueues, is_refused] = <[String; 2]>::try_from(shop.examples("python")).unwrap();
+    let run = |script: &str| {
+        let mut command = Command::new(&python);
+        command.args(["-c", script]).env("DATABASE_URL", shop.url());
+        command.output().unwrap()
+    };
+    let id = said(&run(&enqueues));
+    let job = shop.done(&id).await;
+    assert_eq!(job["unique_key"], "order-43");
+    assert_eq!(shop.bodies(), [r#"{"order":43}"#]);
+    assert_eq!(
+        said(&run(&is_refused)),
+        "HK422\n/payload/url missing\n/priority out_of_range"
+    );
+    // The order is there, so the whole of it is undone.
+    let again = run(&enqueues.replace("order-43", "order-43-again"));
+    assert!(!again.status.success(), "the order is there already");
+    let failing = enqueues
+        .replace("(43,", "(143,")
+        .replace("http.request", "no.such.kind");
+    let failed = run(&failing);
+    let errors = String::from_utf8_lossy(&failed.stderr);
+    assert!(errors.contains("/kind: is not a kind"), "{errors}");
+    assert_eq!(shop.orders().await, 1, "no order without its job");
+    let jobs = shop.stand.client.get("/v1/jobs").await.ok();
+    assert_eq!(
+        jobs["data"].as_array().unwrap().len(),
+        1,
+        "no job without its order"
+    );
+    shop.close().await;
+}
+
+/// A directory with the package `pg`: the one `.ci/run` prepares, else one made in `directory`.
+fn packages(directory: &Path) -> Option<PathBuf> {
+    let has_library = |place: &Path| runs(Path::new("node"), &["-e", "require('pg')"], place);
+    let prepared = workspace().join("target/clients");
+    if prepared.is_dir() && has_library(&prepared) {
+        return Some(prepared);
+    }
+    let made = runs(
+        Path::new("npm"),
+        &[
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "pg@8.16.3",
+        ],
+        directory,
+    );
+    (made && has_library(directory)).then(|| directory.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_in_typescript_runs_as_it_stands() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(packages) = packages(directory.path()) else {
+        assert!(std::env::var_os("CI").is_none(), "CI has Node.js");
+        eprintln!("skipped: no Node.js with the pg package can be had here");
+        return;
+    };
+    let shop = Shop::open().await;
+    let [example] = <[String; 1]>::try_from(shop.examples("typescript")).unwrap();
+    // It is JavaScript as well: it has no need to name a type.
+    let file = packages.join(format!("{}.mjs", shop.role));
+    std::fs::write(&file, &example).unwrap();
+    let run = || {
+        let mut command = Command::new("node");
+        command
+            .arg(&file)
+            .current_dir(&packages)
+            .env("DATABASE_URL", shop.url());
+        command.output().unwrap()
+    };
+    let id = said(&run());
+    let job = shop.done(&id).await;
+    assert_eq!(job["payload"]["body"], json!({"order": 44}));
+    assert_eq!(shop.bodies(), [r#"{"order":44}"#]);
+    std::fs::write(
+        &file,
+        example
+            .replace("[44,", "[45,")
+            .replace("http.request", "no.such.kind"),
+    )
+    .unwrap();
+    let failed = run();
+    let errors = String::from_utf8_lossy(&failed.stderr);
+    assert!(errors.contains("HK422"), "{errors}");
+    assert_eq!(shop.orders().await, 1, "no order without its job");
+    std::fs::remove_file(&file).unwrap();
+    shop.close().await;
+}
