@@ -5,6 +5,7 @@
     reason = "statements name a role that is made for the test"
 )]
 
+use chrono::SubsecRound;
 use harkara_api::access::{Scope, ensure_platform};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
@@ -161,16 +162,7 @@ fn more_bad_jobs() -> Vec<Value> {
         a_job_with("run_at", json!("2030-01-01 00:00")),
         a_job_with("unique_for", json!("367d")),
         a_job_with("priority", json!(99_999_999_999_i64)),
-        a_job_with(
-            "payload",
-            json!({"url": "https://example.com", "body": deep(200)}),
-        ),
     ]
-}
-
-/// An array in an array in an array.
-fn deep(levels: usize) -> Value {
-    (0..levels).fold(json!(1), |inner, _| json!([inner]))
 }
 
 #[tokio::test]
@@ -198,7 +190,7 @@ async fn what_the_api_refuses_sql_refuses_for_the_same_reasons() {
 }
 
 fn good_jobs() -> Vec<Value> {
-    let later = clock::now() + chrono::TimeDelta::hours(5);
+    let later = clock::now().trunc_subsecs(6) + chrono::TimeDelta::hours(5);
     let payload = json!({"url": "https://example.com/ä?x=1", "method": "PUT", "body": {"b": [1, 2.5, null]},
         "headers": {"X-One": "a, b", "x_two~": "ü"}, "success_status": ["2xx", "404"],
         "retryable_status": ["409"]});

@@ -271,7 +271,12 @@ impl Answer {
                 "{problem}"
             );
         }
-        let retry = StatusCode::SERVICE_UNAVAILABLE.as_u16() == status;
+        let retry = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .iter()
+        .any(|code| code.as_u16() == status);
         assert_eq!(self.headers.contains_key("retry-after"), retry);
         let errors = problem["errors"].as_array().expect("errors");
         errors

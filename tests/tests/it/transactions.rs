@@ -41,7 +41,10 @@ impl Shop {
             format!("create role {role} login password '{PASSWORD}'"),
             "create schema shop".to_owned(),
             "create table shop.orders (id int primary key, customer text, total int)".to_owned(),
-            format!("grant usage on schema shop to {role}; grant all on shop.orders to {role}"),
+            format!(
+                "grant usage on schema shop to {role}; grant all on shop.orders to {role};
+                grant usage on schema shop to public; grant select on shop.orders to public"
+            ),
             format!("alter role {role} set search_path = shop"),
         ] {
             connection.execute(AssertSqlSafe(sql)).await.unwrap();

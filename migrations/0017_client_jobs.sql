@@ -1,0 +1,491 @@
+-- Reads one job of queue.enqueue, finds its lane, and counts what waits: see 0014.
+-- Locks: new objects only. Previous release: see 0014.
+
+-- A job on its way into the table, and all that is wrong with it.
+create type queue.draft as (
+    place int4,
+    kind text,
+    queue text,
+    priority int2,
+    max_attempts int2,
+    run_at timestamptz,
+    delay_ms int8,
+    key text,
+    hold_ms int8,
+    ordering_key text,
+    limits text[],
+    costs int4[],
+    tags text[],
+    expires_at timestamptz,
+    body bytea,
+    -- What tells its lane from others, and what is known of that.
+    line text,
+    lane int8,
+    most int4,
+    queue_id int4,
+    kind_id int4,
+    faults jsonb
+);
+
+-- Reads one job, which stands at p_prefix of what was given: as read_job in api/src/routes/jobs/request.rs
+-- does, with the same pointers and codes.
+create function queue.read_job(p_job jsonb, p_place int4, p_prefix text, p_platform boolean)
+returns queue.draft
+language plpgsql stable set jit = off as $$
+declare
+    d queue.draft;
+    f jsonb := '[]';
+    m record;
+    usual queue.catalogue;
+    text_of text;
+    is_known boolean;
+    payload jsonb;
+    number numeric;
+    timeout_ms numeric;
+    hold numeric;
+    delay numeric;
+    waits jsonb;
+    base numeric;
+    longest numeric;
+    factor numeric;
+    jitter text;
+    seen text[] := '{}';
+    named text;
+    cost numeric;
+    part jsonb;
+    whole text;
+    is_key constant text := '^[^\u0001-\u001f\u007f-\u009f]+$';
+    key_rule constant text := 'must have 1 to 256 characters, none of them a control character';
+begin
+    d.place := p_place;
+    d.priority := 5;
+    d.delay_ms := 0;
+    if jsonb_typeof(p_job) is distinct from 'object' then
+        d.faults := queue.fault(p_prefix, 'invalid', 'must be an object');
+        return d;
+    end if;
+    whole := p_job::text;
+    if octet_length(whole) > 1048576 then
+        d.faults := queue.fault(p_prefix, 'too_large', 'a job has at most 1 MiB of JSON');
+        return d;
+    end if;
+    -- Both are rare, and finding out where costs.
+    if whole ~ '[0-9]{250}' or p_job @? '$.**{128}' then
+        f := queue.unstorable(p_job, p_prefix, 0);
+    end if;
+
+    -- Members by themselves; what is no member, or not of its type, is left out.
+    for m in select * from jsonb_each(p_job) loop
+        text_of := p_job ->> m.key;
+        continue when jsonb_typeof(m.value) = 'null' and m.key in (
+            'kind', 'payload', 'queue', 'priority', 'run_at', 'delay', 'unique_key', 'unique_for',
+            'ordering_key', 'max_attempts', 'timeout', 'backoff', 'tags', 'limits', 'expires_at');
+        case
+        when m.key in ('kind', 'queue', 'unique_key', 'ordering_key') then
+            if jsonb_typeof(m.value) <> 'string' then
+                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                    format('invalid type: %s, expected a string', jsonb_typeof(m.value)));
+                p_job := p_job - m.key;
+            end if;
+        when m.key in ('priority', 'max_attempts') then
+            if jsonb_typeof(m.value) <> 'number' or text_of !~ '^-?[0-9]{1,18}$' then
+                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                    format('invalid type: %s, expected an integer', jsonb_typeof(m.value)));
+                p_job := p_job - m.key;
+            end if;
+        when m.key in ('run_at', 'expires_at') then
+            if jsonb_typeof(m.value) <> 'string' or queue.moment(text_of) is null then
+                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                    'not a time: expected RFC 3339, as in 2030-01-31T12:00:00Z');
+                p_job := p_job - m.key;
+            end if;
+        when m.key in ('delay', 'unique_for', 'timeout') then
+            if jsonb_typeof(m.value) <> 'string' or queue.nanoseconds(text_of) is null then
+                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid', 'not a duration: expected '
+                    'integers with a unit of d, h, m, s, ms, us or ns, as in "90s" or "1h30m"');
+                p_job := p_job - m.key;
+            end if;
+        when m.key in ('tags', 'limits') then
+            if jsonb_typeof(m.value) <> 'array' then
+                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                    format('invalid type: %s, expected a sequence', jsonb_typeof(m.value)));
+                p_job := p_job - m.key;
+            elsif m.key = 'tags' and p_job @? 'strict $.tags[*] ? (@.type() != "string")' then
+                f := f || queue.fault(p_prefix || '/tags/' || (
+                    select min(nth) - 1 from jsonb_array_elements(m.value) with ordinality e(tag, nth)
+                    where jsonb_typeof(tag) <> 'string'
+                ), 'invalid', 'invalid type, expected a string');
+                p_job := p_job - m.key;
+            end if;
+        when m.key in ('payload', 'backoff') then
+            null;
+        else
+            f := f || queue.fault(p_prefix || queue.token(m.key), 'unknown_field',
+                format('unknown field `%s`', m.key));
+        end case;
+    end loop;
+    -- A member with a fault is told of once: see the end.
+
+    d.kind := p_job ->> 'kind';
+    if d.kind is null then
+        f := f || queue.fault(p_prefix || '/kind', 'missing', 'must be there');
+    else
+        select c.* into usual from queue.catalogue c
+        where c.kind = d.kind and (p_platform or not c.platform_only);
+        if not found then
+            f := f || queue.fault(p_prefix || '/kind', 'unknown_kind', 'is not a kind; kinds are ' || (
+                select coalesce(string_agg(c.kind, ', ' order by c.kind), 'none: no release has said so')
+                from queue.catalogue c where p_platform or not c.platform_only
+            ));
+        end if;
+    end if;
+    is_known := usual.kind is not null;
+
+    payload := p_job -> 'payload';
+    if payload is null or payload = 'null' then
+        f := f || queue.fault(p_prefix || '/payload', 'missing', 'must be there, and be an object');
+    elsif jsonb_typeof(payload) <> 'object' then
+        f := f || queue.fault(p_prefix || '/payload', 'invalid', 'must be an object');
+    elsif octet_length(payload::text) > 262144 then
+        f := f || queue.fault(p_prefix || '/payload', 'too_large', format(
+            'must be at most 256 KiB of JSON, not %s bytes', octet_length(payload::text)));
+    elsif is_known then
+        part := queue.check_value(payload, usual.shape, p_prefix || '/payload');
+        if part = '[]' then
+            part := queue.check_value(payload, usual.rules, p_prefix || '/payload');
+        end if;
+        f := f || part;
+    end if;
+
+    d.ordering_key := p_job ->> 'ordering_key';
+    if d.ordering_key !~ is_key or length(d.ordering_key) > 256 then
+        f := f || queue.fault(p_prefix || '/ordering_key', 'invalid_key', key_rule);
+    end if;
+
+    if jsonb_array_length(nullif(p_job -> 'limits', 'null')) > 3 then
+        f := f || queue.fault(p_prefix || '/limits', 'too_many', 'must be at most 3');
+    else
+        for m in
+            select value, p_prefix || '/limits/' || (nth - 1) as at
+            from jsonb_array_elements(nullif(p_job -> 'limits', 'null')) with ordinality e(value, nth)
+        loop
+            if jsonb_typeof(m.value) <> 'object' then
+                f := f || queue.fault(m.at, 'invalid', 'must be an object');
+                continue;
+            end if;
+            f := f || coalesce((
+                select jsonb_agg(queue.fault(m.at || queue.token(k), 'unknown_field',
+                    format('unknown field `%s`, expected `key` or `cost`', k)) -> 0)
+                from jsonb_object_keys(m.value) k where k not in ('key', 'cost')
+            ), '[]');
+            named := m.value ->> 'key';
+            if named is null then
+                f := f || queue.fault(m.at || '/key', 'missing', 'must be there');
+            elsif jsonb_typeof(m.value -> 'key') <> 'string' then
+                f := f || queue.fault(m.at || '/key', 'invalid', 'invalid type, expected a string');
+            elsif named !~ is_key or length(named) > 256 then
+                f := f || queue.fault(m.at || '/key', 'invalid_key', key_rule);
+            elsif named = any (d.limits) then
+                f := f || queue.fault(m.at || '/key', 'duplicate', 'stands here twice');
+            end if;
+            cost := 1;
+            if coalesce(m.value -> 'cost', 'null') <> 'null' then
+                if jsonb_typeof(m.value -> 'cost') <> 'number' or m.value ->> 'cost' !~ '^-?[0-9]{1,18}$' then
+                    f := f || queue.fault(m.at || '/cost', 'invalid', 'invalid type, expected an integer');
+                else
+                    cost := (m.value ->> 'cost')::numeric;
+                end if;
+            end if;
+            if cost not between 1 and 1000 then
+                f := f || queue.fault(m.at || '/cost', 'out_of_range',
+                    format('must be from 1 to 1000, not %s', cost));
+                cost := 1;
+            end if;
+            d.limits := d.limits || named;
+            d.costs := d.costs || cost::int4;
+        end loop;
+    end if;
+
+    d.run_at := queue.moment(p_job ->> 'run_at');
+    delay := queue.nanoseconds(p_job ->> 'delay');
+    if d.run_at is not null and delay is not null then
+        f := f || queue.fault(p_prefix || '/delay', 'exclusive', 'cannot stand beside run_at');
+    end if;
+    if d.run_at < now() - interval '24 hours' then
+        f := f || queue.fault(p_prefix || '/run_at', 'out_of_range',
+            'is in the far past: it may be at most 24 hours ago');
+    elsif d.run_at > now() + interval '120 months' then
+        f := f || queue.fault(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
+    end if;
+    if delay / 1000000000 > extract(epoch from now() + interval '120 months' - now()) then
+        f := f || queue.fault(p_prefix || '/delay', 'out_of_range', 'must be at most ten years');
+    else
+        d.delay_ms := trunc(coalesce(delay, 0) / 1000000)::int8;
+    end if;
+    if d.run_at <= now() - interval '1 minute' then
+        d.run_at := null;
+    end if;
+
+    d.queue := coalesce(p_job ->> 'queue', usual.queue);
+    if p_job ->> 'queue' !~ '^[a-z0-9][a-z0-9_.-]{0,63}$' then
+        f := f || queue.fault(p_prefix || '/queue', 'invalid', 'is not a queue''s name: expected 1 to 64 '
+            'of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit');
+    end if;
+
+    number := (p_job ->> 'priority')::numeric;
+    if number not between 0 and 9 then
+        f := f || queue.fault(p_prefix || '/priority', 'out_of_range',
+            format('must be from 0 to 9, not %s', number));
+    elsif number is not null then
+        d.priority := number;
+    end if;
+    number := (p_job ->> 'max_attempts')::numeric;
+    if number not between 1 and 100 then
+        f := f || queue.fault(p_prefix || '/max_attempts', 'out_of_range',
+            format('must be from 1 to 100, not %s', number));
+    else
+        d.max_attempts := coalesce(number::int2, usual.max_attempts);
+    end if;
+
+    timeout_ms := trunc(queue.nanoseconds(p_job ->> 'timeout') / 1000000);
+    if queue.nanoseconds(p_job ->> 'timeout') not between 100000000 and 86400000000000 then
+        f := f || queue.fault(p_prefix || '/timeout', 'out_of_range', 'must be from 100ms to 24h');
+    end if;
+
+    waits := p_job -> 'backoff';
+    if waits is null or waits = 'null' then
+        waits := usual.backoff;
+    elsif jsonb_typeof(waits) <> 'object' then
+        f := f || queue.fault(p_prefix || '/backoff', 'invalid', 'must be an object');
+        waits := null;
+    else
+        whole := p_prefix || '/backoff';
+        for m in
+            select * from jsonb_each(waits) w
+            where jsonb_typeof(w.value) <> 'null' or w.key not in ('base', 'factor', 'max', 'jitter')
+        loop
+            case
+            when m.key in ('base', 'max') then
+                if jsonb_typeof(m.value) <> 'string' or queue.nanoseconds(m.value #>> '{}') is null then
+                    f := f || queue.fault(whole || '/' || m.key, 'invalid', 'not a duration');
+                    waits := waits - m.key;
+                end if;
+            when m.key = 'factor' then
+                if jsonb_typeof(m.value) <> 'number' then
+                    f := f || queue.fault(whole || '/factor', 'invalid', 'invalid type, expected a number');
+                    waits := waits - m.key;
+                end if;
+            when m.key = 'jitter' then
+                if m.value not in ('"full"', '"equal"', '"none"') then
+                    f := f || queue.fault(whole || '/jitter', 'invalid', 'expected one of `full`, `equal`, `none`');
+                    waits := waits - m.key;
+                end if;
+            else
+                f := f || queue.fault(whole || queue.token(m.key), 'unknown_field',
+                    format('unknown field `%s`, expected one of `base`, `factor`, `max`, `jitter`', m.key));
+            end case;
+        end loop;
+        part := coalesce(usual.backoff, '{}');
+        base := queue.nanoseconds(coalesce(waits ->> 'base', part ->> 'base', '5s'));
+        longest := queue.nanoseconds(coalesce(waits ->> 'max', part ->> 'max', '1h'));
+        factor := coalesce(waits ->> 'factor', part ->> 'factor', '2')::numeric;
+        jitter := coalesce(waits ->> 'jitter', part ->> 'jitter', 'equal');
+        if base < 1000000 then
+            f := f || queue.fault(whole || '/base', 'out_of_range', 'must be at least 1ms');
+        elsif base > longest then
+            f := f || queue.fault(whole || '/base', 'out_of_range', 'must not be longer than max');
+        end if;
+        if factor not between 1 and 10 then
+            f := f || queue.fault(whole || '/factor', 'out_of_range', 'must be from 1 to 10');
+        end if;
+        if longest > 604800000000000 then
+            f := f || queue.fault(whole || '/max', 'out_of_range', 'must be at most 7d');
+        end if;
+        waits := jsonb_build_object('base', base::int8::text || 'ns', 'factor', factor,
+            'max', longest || 'ns', 'jitter', jitter);
+    end if;
+
+    d.key := p_job ->> 'unique_key';
+    hold := queue.nanoseconds(p_job ->> 'unique_for');
+    if hold not between 1000000000 and 31622400000000000 then
+        f := f || queue.fault(p_prefix || '/unique_for', 'out_of_range', 'must be from 1s to 366d');
+    end if;
+    if d.key is null and hold is not null then
+        f := f || queue.fault(p_prefix || '/unique_for', 'needs_unique_key',
+            'makes sense with unique_key only');
+    elsif length(d.key) not between 1 and 256 then
+        f := f || queue.fault(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
+    end if;
+    d.hold_ms := trunc(hold / 1000000);
+
+    d.tags := array(
+        select tag from jsonb_array_elements_text(nullif(p_job -> 'tags', 'null')) tag);
+    if cardinality(d.tags) > 20 then
+        f := f || queue.fault(p_prefix || '/tags', 'too_many', 'must be at most 20');
+    else
+        for place in 1 .. cardinality(d.tags) loop
+            if length(d.tags[place]) not between 1 and 64 then
+                f := f || queue.fault(p_prefix || '/tags/' || (place - 1), 'length',
+                    'must have 1 to 64 characters');
+            elsif d.tags[place] = any (seen) then
+                f := f || queue.fault(p_prefix || '/tags/' || (place - 1), 'duplicate',
+                    'stands here twice');
+            end if;
+            seen := seen || d.tags[place];
+        end loop;
+    end if;
+
+    d.expires_at := queue.moment(p_job ->> 'expires_at');
+    if d.expires_at <= clock_timestamp() then
+        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range', 'must lie in the future');
+    end if;
+
+    d.faults := f;
+    if f = '[]' then
+        d.line := jsonb_build_array(d.queue, d.ordering_key, d.limits, d.costs)::text;
+        -- As queue/src/envelope.rs writes it.
+        d.body := convert_to(
+            '{"p":' || payload::text || ',"t":' || coalesce(timeout_ms, usual.timeout_ms)
+            || coalesce(',"b":' || waits::text, '')
+            || coalesce(',"u":' || to_jsonb(d.key)::text, '')
+            || coalesce(',"o":' || to_jsonb(d.ordering_key)::text, '')
+            || case when d.tags <> '{}' then ',"g":' || to_jsonb(d.tags)::text else '' end
+            || '}', 'UTF8');
+    end if;
+    return d;
+end
+$$;
+
+-- The lane of a tenant in a queue that jobs with this ordering key and these limits wait in, and how many
+-- of them may share a row: as queue/src/sql/intern_lane.sql and intern_gates.sql.
+-- Other transactions wait for what is written here until this one has ended: so everything is looked up
+-- first, and that a lane or a gate is in use is said after half a day, not after an hour.
+create function queue.lane_of(
+    p_queue int4, p_tenant int4, p_ordering_key text, p_limits text[], p_costs int4[],
+    out lane int8, out most int4
+)
+language plpgsql volatile set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+    word text := coalesce(p_ordering_key, '');
+    ordered boolean := p_ordering_key is not null;
+    names text[];
+    prices int4[];
+    identity text := '';
+    gates int8[] := '{}';
+    own int8;
+    stale boolean;
+begin
+    -- In the order of their keys, as Rust sorts them.
+    select coalesce(array_agg(u.key order by u.key collate "C"), '{}'),
+        coalesce(array_agg(u.cost order by u.key collate "C"), '{}')
+    into names, prices
+    from unnest(p_limits, p_costs) as u(key, cost);
+    if cardinality(names) > 0 then
+        insert into queue.gates (tenant, key)
+        select p_tenant, w.key from unnest(names) w(key)
+        where not exists (select from queue.gates g where g.tenant = p_tenant and g.key = w.key)
+        order by w.key
+        on conflict do nothing;
+        update queue.gates g set used_at = now()
+        from (
+            select s.id from queue.gates s
+            where s.tenant = p_tenant and s.key = any (names) and s.used_at < now() - interval '12 hours'
+            order by s.id
+            for update
+        ) s
+        where g.id = s.id;
+        select array_agg(g.id order by w.nth) into gates
+        from unnest(names) with ordinality w(key, nth)
+        join queue.gates g on g.tenant = p_tenant and g.key = w.key;
+        if cardinality(gates) is distinct from cardinality(names) then
+            raise exception 'a limit is being removed at this moment: try again' using errcode = '40001';
+        end if;
+        if not ordered then
+            select string_agg(u.key || e'\u001f' || u.cost, e'\n' order by u.nth) into identity
+            from unnest(names, prices) with ordinality u(key, cost, nth);
+        end if;
+    end if;
+    for tries in 1 .. 10 loop
+        select l.id, l.gate,
+            l.used_at < now() - interval '12 hours'
+                or cardinality(gates) > 0 and (l.named, l.costs) is distinct from (gates, prices)
+        into lane, own, stale
+        from queue.lanes l
+        where l.queue = p_queue and l.tenant = p_tenant and l.key = word and l.strict = ordered
+            and l.limits = identity;
+        if lane is null then
+            insert into queue.lanes (
+                queue, tenant, key, strict, limits, named, costs, weight, paused, paused_at, gate,
+                breaker_after, breaker_rest
+            )
+            select
+                p_queue, p_tenant, word, ordered, identity, gates, prices, coalesce(s.weight, 1),
+                coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after, s.breaker_rest
+            from (select) one
+            left join lateral (
+                select * from queue.lanes s
+                where s.queue = p_queue and s.tenant = p_tenant and s.key = word and s.strict = ordered
+                order by s.id
+                limit 1
+            ) s on true
+            on conflict (queue, tenant, key, strict, limits) do nothing
+            returning id, gate into lane, own;
+        elsif stale then
+            update queue.lanes l
+            set used_at = now(),
+                named = case when cardinality(gates) > 0 then gates else l.named end,
+                costs = case when cardinality(gates) > 0 then prices else l.costs end
+            where l.id = lane_of.lane
+            returning l.id, l.gate into lane, own;
+        end if;
+        exit when lane is not null;
+    end loop;
+    if lane is null then
+        raise exception 'a lane is being removed at this moment: try again' using errcode = '40001';
+    end if;
+    most := 1;
+    if not ordered then
+        select least(500, min(least(g.max_running, g.rate_burst / greatest(c.cost, 1)))) into most
+        from (
+            select q.gate, 1 as cost from queue.queues q where q.id = p_queue
+            union all
+            select t.gate, 1 from queue.tenants t where t.number = p_tenant
+            union all
+            select own, 1
+            union all
+            select u.id, u.cost from unnest(gates, prices) as u(id, cost)
+        ) c
+        join queue.gates g on g.id = c.gate;
+        most := greatest(1, coalesce(most, 500));
+    end if;
+end
+$$;
+
+-- How many jobs of a tenant wait: scheduled and ready, as this snapshot sees it. Everybody's rows are
+-- read with the rights of the owner, because row-level security would keep the comparison of
+-- transactions out of the index. Served by the primary key of tallies, by deltas_new.
+create function queue.waiting(p_tenant int4) returns int8
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        with fold as materialized (
+            select pg_snapshot_xmax(f.upto) as xmax, array(select pg_snapshot_xip(f.upto)) as xip
+            from queue.folded f where f.one
+        ),
+        -- Apart, so that each is asked of the index.
+        new as (
+            select d.scheduled + d.ready as jobs from queue.deltas d
+            where d.xid >= (select xmax from fold) and d.tenant = p_tenant
+            union all
+            select d.scheduled + d.ready from queue.deltas d
+            where d.xid = any (coalesce((select xip from fold), '{}')) and d.tenant = p_tenant
+        )
+        select coalesce((select sum(t.scheduled + t.ready) from queue.tallies t
+                where t.tenant = p_tenant), 0)
+            + coalesce((select sum(n.jobs) from new n), 0)
+    )::int8;
+end
+$$;
