@@ -1,5 +1,5 @@
 -- What people do to jobs, one or many at a time: cancel, retry and move to another time; and who tells how
--- far a job has come. To delete them: see 0017.
+-- far a job has come. To delete them: see 0019.
 -- Locks: ACCESS EXCLUSIVE on queue.progress for a moment. Previous release: goes on as it was.
 --
 -- Functions, for the reason given in 0006: what is judged must be seen after it was locked. Order of locks

@@ -175,7 +175,6 @@ async fn a_bound_is_met_by_sql_as_well() {
 }
 
 #[tokio::test]
-#[ignore = "claims do not count yet (migration 0011)"]
 async fn when_jobs_have_run_there_is_room_again() {
     let stand = Stand::new().await;
     allow(&stand, stand.tenant, Change::Set(3)).await;

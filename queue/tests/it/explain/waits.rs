@@ -483,14 +483,17 @@ async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
             ..LaneChange::default()
         })
         .await;
-        let next = ids[usize::try_from(stand.jobs("xd").await).unwrap()];
-        assert_eq!(stand.codes(next).await, [ReasonCode::NoWorker]);
+        // Members of one row that were put back stand in line in no order.
+        if !packed {
+            let next = ids[usize::try_from(stand.jobs("xd").await).unwrap()];
+            assert_eq!(stand.codes(next).await, [ReasonCode::NoWorker]);
+        }
         let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
         assert!(reason.detail.contains("has rested") && reason.until.is_none());
 
         let leave = Arc::new(Semaphore::new(0));
         let worker = stand.work(on_leave(&leave));
-        stand.reaches(next, JobState::Running).await;
+        until("one is tried", async || stand.jobs("r").await == 1).await;
         let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
         assert!(reason.detail.contains("half open: one job is being tried"));
         assert_eq!(reason.until, None);

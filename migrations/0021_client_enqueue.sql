@@ -1,5 +1,5 @@
--- queue.enqueue and queue.enqueue_many themselves, who may call them, and all rights: see 0014.
--- Locks: new objects only. Previous release: see 0014.
+-- queue.enqueue and queue.enqueue_many themselves, who may call them, and all rights: see 0016.
+-- Locks: new objects only. Previous release: see 0016.
 
 -- Where jobs of one call go: `head` is the first of those that share a row, `holder` whose the unique key is.
 create type queue.placing as (

@@ -1,5 +1,5 @@
--- Reads one job of queue.enqueue, finds its lane, and counts what waits: see 0014.
--- Locks: new objects only. Previous release: see 0014.
+-- Reads one job of queue.enqueue, finds its lane, and counts what waits: see 0016.
+-- Locks: new objects only. Previous release: see 0016.
 
 -- A job on its way into the table, and all that is wrong with it.
 create type queue.draft as (
