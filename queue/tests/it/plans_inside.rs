@@ -386,7 +386,10 @@ const STATEMENTS: [(&str, &str); 58] = [
     ("retry_jobs", "when s.whole then 'a'"),
     ("move_jobs", "when s.whole then becomes"),
     ("forget", "with removed as"),
-    ("delete_jobs", "into held"),
+    (
+        "delete_jobs",
+        "k.job_id = any (keyed) and k.expires_at > now()",
+    ),
     ("delete_jobs", "where not last"),
     ("delete_jobs", "delete from queue.labels"),
     ("delete_jobs", "delete from queue.progress"),
