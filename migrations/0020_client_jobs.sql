@@ -337,7 +337,12 @@ begin
 
     d.expires_at := queue.moment(p_job ->> 'expires_at');
     if d.expires_at <= clock_timestamp() then
-        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range', 'must lie in the future');
+        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range', 'is past');
+    elsif d.expires_at <= coalesce(d.run_at, clock_timestamp())
+        + coalesce(d.delay_ms, 0) * interval '1 millisecond'
+    then
+        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range',
+            'must be later than the time the job is due');
     end if;
 
     d.faults := f;

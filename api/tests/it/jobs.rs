@@ -52,6 +52,7 @@ async fn a_job_is_enqueued_with_its_kind_s_defaults_and_shown() {
         "attempt",
         "max_attempts",
         "run_at",
+        "expires_at",
         "created_at",
         "started_at",
         "finished_at",
@@ -80,6 +81,7 @@ async fn a_job_is_enqueued_with_its_kind_s_defaults_and_shown() {
     assert_eq!(job["tags"], json!([]));
     assert_eq!(job["request_id"], created.header("x-request-id"));
     for absent in [
+        "expires_at",
         "started_at",
         "finished_at",
         "unique_key",

@@ -296,15 +296,15 @@ const CONTROL: [&str; 8] = [
      select tenant, 'unique_key', id::text, id * 1024 from queue.parcels where state = 'x'
      on conflict do nothing",
     "/* test */ select count(*) from queue.cancel_jobs(array(
-        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
-        where tenant = 1 and (id in (
+        select id * 1024 + lo + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and place < n and ids is null and (id in (
             select id from queue.parcels where state in ('a', 's', 'r') and tenant = 1
             order by id desc limit 100
         ) or id in (select head from queue.lanes))
     ), true)",
     "/* test */ select count(*) from queue.retry_jobs(array(
-        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
-        where tenant = 1 and id in (select id from queue.parcels where state in ('x', 'c'))
+        select id * 1024 + lo + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and place < n and ids is null and id in (select id from queue.parcels where state in ('x', 'c'))
     ), true)",
     "/* test */ select count(*) from queue.move_jobs(array(
         select id * 1024 + lo from queue.parcels p
@@ -313,8 +313,8 @@ const CONTROL: [&str; 8] = [
         )
     ), '{s,a}', null, true)",
     "/* test */ select count(*) from queue.delete_jobs(array(
-        select id * 1024 + place from queue.parcels p, unnest(array[0, 1]) place
-        where tenant = 1 and id in (
+        select id * 1024 + lo + place from queue.parcels p, unnest(array[0, 1]) place
+        where tenant = 1 and place < n and ids is null and id in (
             select id from queue.parcels where state = 'd' and tenant = 1 order by id limit 100
         )
     ))",
@@ -475,7 +475,10 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("retry_jobs", "when s.whole then 'a'"),
     ("move_jobs", "when s.whole then becomes"),
     ("forget", "with removed as"),
-    ("delete_jobs", "k.job_id = any (keyed) and k.expires_at > now()"),
+    (
+        "delete_jobs",
+        "k.job_id = any (keyed) and k.expires_at > now()",
+    ),
     ("delete_jobs", "where not last"),
     ("delete_jobs", "delete from queue.labels"),
     ("delete_jobs", "delete from queue.progress"),
