@@ -108,7 +108,7 @@ pub async fn list(
         let mut found = matching(connection, &ids, filter).await?;
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         page.jobs.append(&mut found);
-        let is_over = !is_full && !(is_first && below.is_some());
+        let is_over = !(is_full || is_first && below.is_some());
         if page.jobs.len() >= limit || is_over || looked > MOST_JOBS {
             break;
         }
