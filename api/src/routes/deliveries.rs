@@ -162,7 +162,7 @@ pub(super) struct DeliveryQuery {
 
 /// List deliveries, newest first
 ///
-/// At most ten thousand deliveries are looked at for a page: where few match, it may hold fewer than
+/// At most five thousand deliveries are looked at for a page: where few match, it may hold fewer than
 /// `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,

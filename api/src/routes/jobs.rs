@@ -151,7 +151,7 @@ pub(super) struct JobQuery {
 
 /// List jobs, newest first
 ///
-/// At most ten thousand stored rows are looked at for a page: where few jobs match, it may hold fewer
+/// At most five thousand stored rows are looked at for a page: where few jobs match, it may hold fewer
 /// than `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,

@@ -227,11 +227,11 @@ pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delive
 }
 
 /// Deliveries looked at for a page, and compared with their jobs, at the most.
-const MOST_LOOKED: u32 = 10_000;
-const MOST_COMPARED: usize = 1000;
+const MOST_LOOKED: u32 = 5000;
+const MOST_COMPARED: usize = 500;
 
 /// Deliveries compared with their jobs together when only some of them match.
-const LOOK: u32 = 500;
+const LOOK: u32 = 250;
 
 /// A page of deliveries.
 #[derive(Debug, Clone, Default)]

@@ -15,19 +15,19 @@ use crate::job::{Job, JobState};
 use crate::read::find::matching;
 
 /// Most labelled jobs read in one turn.
-const MOST_AT_ONCE: usize = 400;
+const MOST_AT_ONCE: usize = 200;
 
 /// Labelled jobs after which a page ends, full or not.
-const MOST_JOBS: usize = 600;
+const MOST_JOBS: usize = 250;
 
 /// Rows of jobs looked at first, which is enough where most jobs match.
 const FEW_ROWS: i64 = 200;
 
 /// Most rows of jobs looked at after that for a page.
-const MOST_ROWS: i64 = 10_000;
+const MOST_ROWS: i64 = 5000;
 
 /// Most labels looked at for a page, where a job must bear several.
-const MOST_LABELLED: i64 = 5000;
+const MOST_LABELLED: i64 = 2500;
 
 /// Which jobs are meant. Members that are set must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -121,7 +121,7 @@ pub async fn list(
         let mut found = matching(connection, &ids, filter).await?;
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         page.jobs.append(&mut found);
-        let is_over = !is_full && !(is_first && below.is_some());
+        let is_over = !(is_full || is_first && below.is_some());
         if page.jobs.len() >= limit || is_over || looked > MOST_JOBS {
             break;
         }
