@@ -366,7 +366,10 @@ async fn an_unknown_kind_names_the_known_ones() {
         .as_str()
         .unwrap()
         .to_owned();
-    assert!(detail.contains("http.request, retry.redrive, webhook.deliver"), "{detail}");
+    assert!(
+        detail.contains("http.request, retry.redrive, webhook.deliver"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

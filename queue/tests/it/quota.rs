@@ -1,10 +1,5 @@
 //! How many jobs of a tenant may wait.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "statements name a role that is made for the test"
-)]
-
 use harkara_queue::job::{Enqueued, NewJob, Unique};
 use harkara_queue::settings::{Change, TenantChange};
 use harkara_queue::{Coalescer, Engine, Error};

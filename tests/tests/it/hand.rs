@@ -1,10 +1,5 @@
 //! The tools worked by hand, on a database of their own.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "statements name a role that is made for the test"
-)]
-
 use std::time::Duration;
 
 use harkara_test_database::TestDatabase;

@@ -118,8 +118,7 @@ proptest::proptest! {
         let mut lanes = one_lane();
         let mut at = Instant::now();
         let mut asked_first = 0;
-        let mut seconds = 0;
-        for (answered, passed) in answers {
+        for (second, (answered, passed)) in (1..).zip(answers) {
             at += Duration::from_millis(passed);
             match asks_from(&mut lanes, at).first() {
                 Some(Begin::LongestWaiting) => asked_first = 0,
@@ -128,9 +127,8 @@ proptest::proptest! {
                 Some(Begin::At(_)) | None => {}
             }
             proptest::prop_assert!(asked_first < AGEING);
-            seconds += 1;
             let state = if answered == 0 { LaneState::Closed } else { LaneState::More };
-            answer(&mut lanes, state, (answered > 1).then(|| mark(seconds)), at);
+            answer(&mut lanes, state, (answered > 1).then(|| mark(second)), at);
         }
     }
 }
