@@ -52,7 +52,7 @@ begin
     limit 1;
     select k.name, k.paused, k.paused_at, k.gate into strict q from queue.queues k where k.id = p.queue;
     facts := jsonb_build_object(
-        'now', moment, 'job', p_job, 'state', p.state, 'attempt', p.attempt,
+        'at', moment, 'job', p_job, 'state', p.state, 'attempt', p.attempt,
         'max_attempts', p.max_attempts, 'run_at', p.due, 'created_at', p.created_at,
         'started_at', p.started_at, 'finished_at', p.finished_at, 'error_code', p.error_code,
         'lost', p.lost, 'cancelling', p.cancelling, 'queue', q.name

@@ -2,17 +2,17 @@
 //! Takes: claims. Gives: places and stop tokens. Never: talks to the database.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
 use harkara_shared::id::JobId;
-use harkara_shared::telemetry::metric;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::places::QueueDesk;
 use super::{Run, WorkerOptions};
 use crate::claim::{Claimed, Room};
 use crate::engine::Engine;
@@ -20,13 +20,6 @@ use crate::verdict::{Ending, Verdict};
 
 /// No lease held.
 const NONE: i64 = 0;
-
-/// How long jobs that are claimed may wait in hand for a place: what a quiet tenant may have to wait
-/// behind a busy one in this worker.
-const WINDOW: Duration = Duration::from_millis(20);
-
-/// Most jobs that may wait in hand.
-const MOST_AHEAD: u32 = 1024;
 
 /// After this long in hand a job that has no place yet goes back: runs are longer than they were, and
 /// another worker may have a place for it.
@@ -82,18 +75,6 @@ pub(super) struct Ended {
     pub(super) ending: Ending,
     /// How long it took, if it was begun.
     pub(super) took: Option<Duration>,
-}
-
-/// One served queue.
-#[derive(Debug)]
-pub(super) struct QueueDesk {
-    pub(super) name: String,
-    places: u32,
-    /// Runs in flight, and how long jobs waited before they were claimed.
-    in_flight: metrics::Gauge,
-    pub(super) waits: metrics::Histogram,
-    /// Mean time of a run, in nanoseconds; nothing before the first has ended.
-    mean_run: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -180,17 +161,7 @@ impl Desk {
         let queues: Vec<QueueDesk> = options
             .queues
             .iter()
-            .map(|queue| QueueDesk {
-                name: queue.queue.clone(),
-                places: queue.concurrency,
-                in_flight: metrics::gauge!(
-                    metric::JOBS_IN_FLIGHT, "queue" => queue.queue.clone()
-                ),
-                waits: metrics::histogram!(
-                    metric::WAIT_SECONDS, "queue" => queue.queue.clone()
-                ),
-                mean_run: AtomicU64::new(0),
-            })
+            .map(|queue| QueueDesk::new(&queue.queue, queue.concurrency))
             .collect();
         let desk = Self {
             engine,
@@ -280,7 +251,7 @@ impl Desk {
         let places: u64 = self
             .queues
             .iter()
-            .map(|queue| u64::from(queue.places))
+            .map(|queue| u64::from(queue.places()))
             .sum();
         let in_hand = u64::try_from(held.runs.len()).unwrap_or(u64::MAX);
         let unwritten = held.unsettled.saturating_sub(in_hand);
@@ -424,8 +395,7 @@ impl Desk {
     pub(super) fn signals(&self, job: &Claimed) -> Option<Signals> {
         let mut held = self.held();
         let run = held.runs.get_mut(&(job.id, job.parcel.token))?;
-        run.waiting = None;
-        run.begun = Some((job.clone(), Instant::now()));
+        run.begun = run.waiting.take().map(|(job, _)| (job, Instant::now()));
         let (cancel, lost) = (run.cancel.clone(), run.lost.clone());
         let parked = !held.parked.is_empty()
             && held
@@ -553,51 +523,6 @@ impl Desk {
         if let Some(queue) = self.queues.get(queue_index) {
             queue.in_flight.increment(change);
         }
-    }
-}
-
-impl QueueDesk {
-    /// Jobs that may wait for a place and still be begun within the window.
-    fn ahead(&self) -> u32 {
-        let mean = self.mean_run.load(Ordering::Relaxed);
-        if mean == 0 {
-            return 0;
-        }
-        let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        let jobs = window.saturating_mul(u64::from(self.places)) / mean;
-        u32::try_from(jobs).unwrap_or(u32::MAX).min(MOST_AHEAD)
-    }
-
-    /// Of how many more jobs some may start at once and the others wait in hand for a moment, when so
-    /// many are taken.
-    fn room(&self, taken: u32) -> (u32, u32) {
-        let all = self.places + self.ahead();
-        let room = all.saturating_sub(taken);
-        let idle = self.places.saturating_sub(taken);
-        // Claims of a few jobs at a time, while all places are taken, are not worth it.
-        if idle > 0 || room >= all / 2 {
-            (idle, room - idle)
-        } else {
-            (0, 0)
-        }
-    }
-
-    /// No job waits in hand until runs have been short again for a while.
-    fn expect_long_runs(&self) {
-        let none_ahead = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        let none_ahead = none_ahead.saturating_mul(u64::from(self.places) + 1);
-        self.mean_run.fetch_max(none_ahead, Ordering::Relaxed);
-    }
-
-    /// Moves the mean a little towards the latest run. Two at once may count as one.
-    fn note_run(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let mean = self.mean_run.load(Ordering::Relaxed);
-        let next = match mean {
-            0 => took,
-            mean => mean - mean / 16 + took / 16,
-        };
-        self.mean_run.store(next.max(1), Ordering::Relaxed);
     }
 }
 

@@ -20,6 +20,7 @@ mod fair;
 mod keeper;
 mod lanes;
 mod layer;
+mod places;
 mod wake;
 
 use std::convert::Infallible;

@@ -12,6 +12,7 @@ use crate::job::JobState;
 /// A job and what stands around it, at one moment.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Facts {
+    #[serde(rename = "at")]
     pub(super) now: DateTime<Utc>,
     #[serde(deserialize_with = "job_id")]
     pub(super) job: JobId,
