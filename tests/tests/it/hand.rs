@@ -34,15 +34,9 @@ pub(crate) async fn told(database: &TestDatabase, args: &[&str]) -> Value {
     serde_json::from_str(output.trim()).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queues_are_listed_paused_and_limited() {
-    let database = stand().await;
-    let free = json!({"name": "http", "paused": false, "max_running": null,
-        "rate_per_second": null, "burst": null});
-    let mut all = told(&database, &["queue", "ls"]).await;
-    assert_eq!(all["data"][1]["name"], "mail");
-    let mut first = all["data"][0].take();
-    let numbers = first.as_object_mut().unwrap();
+/// A queue as it was told, without its numbers, which are those of one that nobody uses.
+fn idle(mut queue: Value) -> Value {
+    let numbers = queue.as_object_mut().unwrap();
     for name in [
         "ready",
         "scheduled",
@@ -55,11 +49,21 @@ async fn queues_are_listed_paused_and_limited() {
         assert_eq!(numbers.remove(name), Some(json!(0)), "{name}");
     }
     assert_eq!(numbers.remove("oldest_ready_seconds"), Some(Value::Null));
-    assert_eq!(first, free);
+    queue
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_listed_paused_and_limited() {
+    let database = stand().await;
+    let free = json!({"name": "http", "paused": false, "max_running": null,
+        "rate_per_second": null, "burst": null});
+    let mut all = told(&database, &["queue", "ls"]).await;
+    assert_eq!(all["data"][1]["name"], "mail");
+    assert_eq!(idle(all["data"][0].take()), free);
     let paused = told(&database, &["queue", "pause", "http"]).await;
     assert_eq!(paused["paused"], true);
     let resumed = told(&database, &["queue", "resume", "http"]).await;
-    assert_eq!(resumed, free);
+    assert_eq!(idle(resumed), free);
     let set = [
         "queue",
         "set",
@@ -71,7 +75,7 @@ async fn queues_are_listed_paused_and_limited() {
     ];
     let limited = told(&database, &set).await;
     assert_eq!(
-        limited,
+        idle(limited),
         json!({"name": "http", "paused": false, "max_running": 8, "rate_per_second": 100,
             "burst": 10})
     );
@@ -90,7 +94,7 @@ async fn queues_are_listed_paused_and_limited() {
         "--rate-per-second",
         "none",
     ];
-    assert_eq!(told(&database, &none).await, free);
+    assert_eq!(idle(told(&database, &none).await), free);
 
     for (args, code, words) in [
         (&["queue", "pause", "none"][..], 1, "no such queue"),

@@ -193,7 +193,7 @@ proptest! {
 /// What the database answers for a job in an open queue.
 fn answered() -> Value {
     json!({
-        "now": "2026-11-21T02:12:13.898376+00:00", "job": 2048, "state": "a", "attempt": 0,
+        "at": "2026-11-21T02:12:13.898376+00:00", "job": 2048, "state": "a", "attempt": 0,
         "max_attempts": 3, "run_at": "2026-11-21T02:11:09.298181+00:00",
         "created_at": "2026-11-21T02:11:09.300181+00:00", "started_at": null, "finished_at": null,
         "error_code": null, "lost": false, "cancelling": false, "queue": "http", "queue_pause": null,
