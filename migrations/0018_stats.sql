@@ -197,7 +197,7 @@ begin
             waits, runs
         )
         select
-            n.tenant, s.span, s.at, n.queue, n.kind, sum(n.enqueued), sum(n.started),
+            n.tenant, s.span, s.at, o.queue, o.kind, sum(n.enqueued), sum(n.started),
             sum(n.succeeded), sum(n.retried), sum(n.died), sum(n.cancelled),
             case when count(n.waits) > 0 then array[coalesce(sum(n.waits[1]), 0), coalesce(sum(n.waits[2]), 0),
                 coalesce(sum(n.waits[3]), 0), coalesce(sum(n.waits[4]), 0), coalesce(sum(n.waits[5]),
@@ -219,7 +219,10 @@ begin
         cross join lateral (
             values ('m'::"char", n.minute), ('h'::"char", date_trunc('hour', n.minute, 'UTC'))
         ) s(span, at)
-        group by n.tenant, s.span, s.at, n.queue, n.kind
+        -- What happened in all queues together stands in the place of queue 0 and kind 0: whoever asks
+        -- for that reads one row a step.
+        cross join lateral (values (n.queue, n.kind), (0, 0)) o(queue, kind)
+        group by n.tenant, s.span, s.at, o.queue, o.kind
         having sum(n.enqueued) <> 0 or sum(n.started) <> 0 or sum(n.succeeded) <> 0
             or sum(n.retried) <> 0 or sum(n.died) <> 0 or sum(n.cancelled) <> 0
         on conflict (tenant, span, at, queue, kind) do update

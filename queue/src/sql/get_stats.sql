@@ -7,6 +7,11 @@ with own as materialized (
     select
         (select t.number from queue.tenants t where t.id = $1::uuid) as tenant,
         (select q.id from queue.queues q where q.name = $6::text) as queue,
+        -- All queues and kinds together stand in the place of queue 0.
+        case when $6::text is not null then (select q.id from queue.queues q where q.name = $6::text)
+            when $7::text is not null then 1 else 0 end as first_queue,
+        case when $6::text is not null then (select q.id from queue.queues q where q.name = $6::text)
+            when $7::text is not null then 2147483647 else 0 end as last_queue,
         (select k.id from queue.kinds k where k.name = $7::text) as kind
 ),
 told as (
@@ -15,7 +20,7 @@ told as (
     where h.tenant = (select tenant from own)
       and h.span = $5::text::"char"
       and h.at >= $2::timestamptz and h.at < $3::timestamptz
-      and ($6::text is null or h.queue = (select queue from own))
+      and h.queue between (select first_queue from own) and (select last_queue from own)
       and ($7::text is null or h.kind = (select kind from own))
     union all
     select
