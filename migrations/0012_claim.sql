@@ -130,6 +130,7 @@ begin
         select array_agg(p.t), coalesce(max(p.bytes), 0) into rows, weight from (
             select p.ctid as t, coalesce(p.bytes, 1024) as bytes from queue.parcels p
             where p.queue = p_queue and p.lane = any (p_free) and p.state = 'a' and p.lost
+                and coalesce(p.bytes, 1024) <= p_bytes
             order by p.run_at
             limit 1
             for update skip locked
@@ -178,7 +179,8 @@ begin
         chosen as (
             select nth, array_agg(t) as rows, count(*) as count, max(jobs) as largest
             from wanted
-            where others < p_room and (jobs <= p_room - others or others = 0) and upto <= p_bytes
+            where others < p_room and (jobs <= p_room - others or others = 0)
+                and (upto <= p_bytes or others = 0)
             group by nth
         ),
         found as (
@@ -297,7 +299,7 @@ begin
         where a.id = any (p_lanes)
             and (a.strict or a.breaker <> 'c' or a.parked_until <= now())
         order by a.id
-        for update
+        for no key update skip locked
     ) own;
     select array_agg(distinct g) into g_id
     from queue.lanes a
@@ -305,7 +307,7 @@ begin
     cross join unnest(array[queue_gate, t.gate, a.gate] || a.named) g
     where a.id = any (p_lanes) and g is not null;
     if g_id is not null then
-        perform from queue.gates g where g.id = any (g_id) order by g.id for update;
+        perform from queue.gates g where g.id = any (g_id) order by g.id for no key update;
     end if;
     moment := clock_timestamp();
     if g_id is not null then
@@ -363,8 +365,8 @@ begin
         if (l.ordered or l.breaker <> 'c' or l.parked_until <= moment)
             and l.lane <> all (coalesce(locked, '{}'))
         then
-            -- It became so just now: its row is not ours to change in this turn.
-            wait_ms := 1;
+            -- It became so just now, or somebody else has it: its row is not ours to change in this turn.
+            wait_ms := 10;
             return next;
             continue;
         end if;

@@ -1,5 +1,6 @@
 -- How runs end, anew: `queue.settle` and `queue.note`, which now count what they write and say since when a
--- lane is parked.
+-- lane is parked; and `queue.release`. Lanes and gates are locked so that an application that enqueues in a
+-- transaction of its own, and keeps them from being removed, is not waited for.
 -- Locks: none that matter. Previous release: must be stopped, its settlements are another function.
 -- Order of locks as in 0012: parcels, lanes, gates, unique keys.
 
@@ -8,6 +9,41 @@ drop function queue.settle(
     int4[], int2[], jsonb[],
     int4[], int2[], bigint[], text[], bigint[], boolean[], boolean[], text[], text[], text[]
 );
+
+-- What follows when jobs have ended or left their lease: places at gates and heads of strict lanes
+-- become free, breakers hear of it, and unique keys held until the end are released.
+create or replace function queue.release(
+    p_gates bigint[], p_places int4[], p_heads bigint[], p_head_lanes bigint[], p_keyed bigint[]
+) returns void
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    if cardinality(p_heads) > 0 then
+        perform from queue.lanes l where l.id = any (p_head_lanes) order by l.id for no key update;
+        update queue.lanes l set head = null
+        from unnest(p_head_lanes, p_heads) as h(lane, parcel)
+        where l.id = h.lane and l.head = h.parcel;
+    end if;
+    if cardinality(p_gates) > 0 then
+        perform from queue.gates g where g.id = any (p_gates) order by g.id for no key update;
+        update queue.gates g set running = g.running - u.places
+        from (
+            select gate, sum(places)::int4 as places
+            from unnest(p_gates, p_places) as u(gate, places) group by gate
+        ) u
+        where g.id = u.gate;
+    end if;
+    if cardinality(p_keyed) > 0 then
+        -- Locked in the order in which enqueues take them.
+        perform from queue.unique_keys k
+        where k.job_id = any (p_keyed) and k.expires_at = 'infinity'
+        order by k.tenant, k.kind, k.key
+        for update;
+        delete from queue.unique_keys k
+        where k.job_id = any (p_keyed) and k.expires_at = 'infinity';
+    end if;
+end
+$$;
 
 -- Tells a lane, whose row is locked, what came of runs in it: failures that may pass, or any of a trial,
 -- and successes for its breaker, and how long (ms) the other side asked for rest. A trial that ended in
@@ -385,7 +421,7 @@ begin
 
     if noted then
         perform from queue.lanes l
-        where l.id = any (lanes) order by l.id for update;
+        where l.id = any (lanes) order by l.id for no key update;
         perform queue.note(n.lane, n.faults, n.well, n.probe, n.park)
         from (
             select u.lane, max(p_park[u.nth]) as park,

@@ -164,7 +164,7 @@ begin
 
     if probes is not null or heads is not null then
         perform from queue.lanes l
-        where l.id = any (probes || head_lanes) order by l.id for update;
+        where l.id = any (probes || head_lanes) order by l.id for no key update;
         -- Another probe, then.
         update queue.lanes l set breaker = 'o' where l.id = any (probes) and l.breaker = 'h';
     end if;

@@ -110,7 +110,28 @@ begin
         select from queue.leases e join queue.workers w on w.id = e.worker_id
         where e.closed_at is null and e.expires_at > moment and w.queues ? q.name
     ) then
-        facts := facts || '{"served": true}';
+        -- How many of its jobs run at once at most, if no more of them can start now.
+        facts := facts || jsonb_build_object('served', true, 'full', (
+            select room.places
+            from (
+                select sum(case when jsonb_typeof(w.queues -> q.name) = 'number'
+                    then (w.queues ->> q.name)::int8 end)::int8 as places
+                from queue.workers w
+                where w.queues ? q.name and exists (
+                    select from queue.leases e
+                    where e.worker_id = w.id and e.closed_at is null and e.expires_at > moment
+                )
+            ) room
+            where room.places <= (
+                select sum(
+                    busy.n - coalesce(cardinality(busy.gone), 0) - coalesce(cardinality(busy.acked), 0)
+                )
+                from queue.leases e
+                join queue.parcels busy
+                    on busy.state = 'r' and busy.lease = e.id and busy.queue = p.queue
+                where e.closed_at is null and e.expires_at > moment
+            )
+        ));
     else
         facts := facts || jsonb_build_object('served', false, 'served_last', (
             select max(w.last_seen_at) from queue.workers w where w.queues ? q.name

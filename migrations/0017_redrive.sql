@@ -252,7 +252,7 @@ begin
         perform from queue.lanes l
         where l.id = any (head_lanes) and l.head = any (heads)
         order by l.id
-        for update;
+        for no key update;
         with let_on as (
             update queue.lanes l set head = null
             from unnest(head_lanes, heads) as h(lane, parcel)
@@ -479,6 +479,8 @@ begin
     changed as (
         update queue.parcels p
         set state = case when s.whole then becomes when s.last then 'd' else p.state::text end::"char",
+            -- Whoever moves it wants it to run: an expiry that would come before goes.
+            expires_at = case when p.expires_at > moment then p.expires_at end,
             run_at = case when s.whole then moment else p.run_at end,
             finished_at = case when s.last and not s.whole then now() else p.finished_at end,
             gone = case when s.whole then p.gone else p.gone || s.members end

@@ -393,14 +393,11 @@ begin
         where not exists (select from queue.gates g where g.tenant = p_tenant and g.key = w.key)
         order by w.key
         on conflict do nothing;
-        update queue.gates g set used_at = now()
-        from (
-            select s.id from queue.gates s
-            where s.tenant = p_tenant and s.key = any (names) and s.used_at < now() - interval '12 hours'
-            order by s.id
-            for update
-        ) s
-        where g.id = s.id;
+        -- Kept from being removed for want of use, and else left alone: the caller's transaction may last.
+        perform from queue.gates s
+        where s.tenant = p_tenant and s.key = any (names) and s.used_at < now() - interval '12 hours'
+        order by s.id
+        for key share;
         select array_agg(g.id order by w.nth) into gates
         from unnest(names) with ordinality w(key, nth)
         join queue.gates g on g.tenant = p_tenant and g.key = w.key;
@@ -413,10 +410,7 @@ begin
         end if;
     end if;
     for tries in 1 .. 10 loop
-        select l.id, l.gate,
-            l.used_at < now() - interval '12 hours'
-                or cardinality(gates) > 0 and (l.named, l.costs) is distinct from (gates, prices)
-        into lane, own, stale
+        select l.id, l.gate, l.used_at < now() - interval '12 hours' into lane, own, stale
         from queue.lanes l
         where l.queue = p_queue and l.tenant = p_tenant and l.key = word and l.strict = ordered
             and l.limits = identity;
@@ -438,12 +432,8 @@ begin
             on conflict (queue, tenant, key, strict, limits) do nothing
             returning id, gate into lane, own;
         elsif stale then
-            update queue.lanes l
-            set used_at = now(),
-                named = case when cardinality(gates) > 0 then gates else l.named end,
-                costs = case when cardinality(gates) > 0 then prices else l.costs end
-            where l.id = lane_of.lane
-            returning l.id, l.gate into lane, own;
+            -- As with gates. In an ordered lane that is there the limits named before go on to hold.
+            select l.id, l.gate into lane, own from queue.lanes l where l.id = lane_of.lane for key share;
         end if;
         exit when lane is not null;
     end loop;

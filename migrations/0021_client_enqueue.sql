@@ -380,7 +380,8 @@ create function queue.enqueue(
     limits jsonb default null,
     expires_at timestamptz default null
 ) returns queue.enqueued
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on as $$
 #variable_conflict use_variable
 declare
     before text := coalesce(current_setting('app.tenant_id', true), '');
@@ -422,7 +423,8 @@ $$;
 -- no longer kept.
 create function queue.enqueue_many(jobs jsonb, tenant text default null)
 returns setof queue.enqueued
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on as $$
 #variable_conflict use_variable
 declare
     before text := coalesce(current_setting('app.tenant_id', true), '');

@@ -11,7 +11,7 @@ use crate::catalogue::{KINDS, Kind};
 
 /// Grows with every change of what is published: while a release rolls out, the newer one is right. A
 /// test tells when it has to.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// Says what kinds there are and whether workers are woken by notifications. Writes nothing if that is
 /// known already.
@@ -56,7 +56,7 @@ mod tests {
             });
         assert_eq!(
             (VERSION, digest),
-            (1, 5_062_121_983_362_569_493),
+            (2, 12_690_621_455_534_554_480),
             "the catalogue has changed: raise VERSION, and set both numbers here to the left side"
         );
     }
@@ -68,6 +68,11 @@ mod tests {
             assert_eq!(shape["type"], "object", "{}", kind.name);
             assert_eq!(shape["additionalProperties"], false, "{}", kind.name);
             let text = shape.to_string();
+            assert!(
+                !text.contains("allOf"),
+                "{}: a member that is inlined and has a comment says two types at once: {text}",
+                kind.name
+            );
             assert!(
                 !text.contains("$ref"),
                 "{}: mark the member `#[schema(inline)]`, or give its `value_type`: {text}",

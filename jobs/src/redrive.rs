@@ -55,10 +55,13 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redrive {
-    /// What is done.
+    #[expect(
+        missing_docs,
+        reason = "on an inlined member they make the shape say two types at once"
+    )]
     #[schema(inline)]
     pub action: Action,
-    /// To which jobs.
+    #[expect(missing_docs, reason = "as above")]
     #[serde(default)]
     #[schema(inline)]
     pub filter: JobFilter,

@@ -6,21 +6,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::claim::Claimed;
+use crate::read::stats::{BOUNDS_MS, CLASSES};
 use crate::verdict::Settlement;
-
-/// The upper bounds of all classes but the last, which has none, in milliseconds. Rows of the table hold
-/// these classes: they never change.
-pub(crate) const BOUNDS_MS: [u64; 18] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000,
-    900_000, 3_600_000,
-];
-
-/// How many classes there are.
-pub(crate) const CLASSES: usize = BOUNDS_MS.len() + 1;
 
 /// The class of a time: the first whose bound is not below it.
 pub(crate) fn class(time: Duration) -> usize {
-    BOUNDS_MS.partition_point(|bound| Duration::from_millis(*bound) < time)
+    BOUNDS_MS.partition_point(|bound| Duration::from_millis(u64::from(*bound)) < time)
 }
 
 /// The times of ended runs as `queue.settle` takes them: [`CLASSES`] numbers for each of the triples.
@@ -39,7 +30,10 @@ impl Times {
         let mut times = Self::default();
         let mut places: HashMap<(i32, i32, i32), usize> = HashMap::new();
         for (job, end) in endings {
-            let Some(took) = end.took else { continue };
+            // One that is put back has not run.
+            let (Some(took), Some(_)) = (end.took, end.outcome) else {
+                continue;
+            };
             let key = (job.parcel.tenant, job.parcel.queue, job.parcel.kind);
             let place = *places.entry(key).or_insert_with(|| times.add(key));
             let waited = (job.started_at - job.run_at).to_std().unwrap_or_default();

@@ -59,6 +59,10 @@ pub enum Verdict {
     },
     /// The run ended early because somebody cancelled the job.
     Cancelled,
+    /// Not finished, and nothing is wrong: the rest comes in another run, after others that wait. No
+    /// attempt used, not counted as put off, and no word in the log of runs. For long work that keeps by
+    /// itself how far it came.
+    Yield,
 }
 
 impl Verdict {
@@ -173,6 +177,12 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
             let error = JobError::new("cancelled", "the job was cancelled while it ran");
             Settlement::finished(JobState::Cancelled, AttemptOutcome::Cancelled, Some(error))
         }
+        Verdict::Yield => Settlement {
+            wait: Some(Duration::ZERO),
+            refund: true,
+            outcome: None,
+            ..Settlement::finished(JobState::Ready, AttemptOutcome::Snoozed, None)
+        },
         Verdict::Retry { error, after } => failed(job, error, after, rng),
         Verdict::Snooze { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,

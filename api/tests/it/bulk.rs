@@ -103,8 +103,22 @@ async fn an_action_meets_no_job_of_another_tenant() {
 async fn every_mistake_in_an_action_is_pointed_at() {
     let platform = Platform::start().await;
     let cases = [
-        (json!({}), vec![("/action", "missing")]),
-        (json!({"action": "shake"}), vec![("/action", "invalid")]),
+        (
+            json!({}),
+            vec![("/action", "missing"), ("/filter", "missing")],
+        ),
+        (
+            json!({"action": "delete", "filter": {"state": null, "kind": "x"}}),
+            vec![("/filter/state", "invalid")],
+        ),
+        (
+            json!({"action": "delete", "filter": null}),
+            vec![("/filter", "missing")],
+        ),
+        (
+            json!({"action": "shake", "filter": {}}),
+            vec![("/action", "invalid")],
+        ),
         (
             json!({"action": "retry", "rate_per_second": 0, "filter": {"stat": "dead"}}),
             vec![
@@ -113,11 +127,11 @@ async fn every_mistake_in_an_action_is_pointed_at() {
             ],
         ),
         (
-            json!({"action": "retry", "rate_per_second": -5}),
+            json!({"action": "retry", "filter": {}, "rate_per_second": -5}),
             vec![("/rate_per_second", "out_of_range")],
         ),
         (
-            json!({"action": "retry", "rate_per_second": 100_001}),
+            json!({"action": "retry", "filter": {}, "rate_per_second": 100_001}),
             vec![("/rate_per_second", "out_of_range")],
         ),
         (
@@ -136,7 +150,7 @@ async fn every_mistake_in_an_action_is_pointed_at() {
             vec![("/filter", "invalid")],
         ),
         (
-            json!({"action": "cancel", "dryrun": true}),
+            json!({"action": "cancel", "filter": {}, "dryrun": true}),
             vec![("/dryrun", "unknown_field")],
         ),
     ];

@@ -211,6 +211,9 @@ fn good_jobs() -> Vec<Value> {
         ),
         json!({"kind": "webhook.deliver",
             "payload": {"delivery_id": "dlv_01h455vb4pex5vsknk084sn02q"}}),
+        json!({"kind": "retry.redrive", "payload": {"action": "retry", "rate_per_second": 5,
+            "filter": {"state": "dead", "queue": "none", "created_before": later}}}),
+        json!({"kind": "retry.redrive", "payload": {"action": "delete"}}),
     ]
 }
 

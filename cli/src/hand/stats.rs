@@ -61,6 +61,7 @@ pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow:
     if how.json {
         let data: Vec<Value> = points.iter().map(point_json).collect();
         say(&json!({
+            "bounds_ms": harkara_queue::read::stats::BOUNDS_MS,
             "since": span.from(), "until": span.until(), "step": HumanDuration(span.step()),
             "data": data,
         })

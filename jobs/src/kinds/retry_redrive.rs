@@ -30,6 +30,9 @@ const SLACK: Duration = Duration::from_millis(50);
 /// How often a batch is tried that the database undid because of its neighbours.
 const TRIES: u32 = 10;
 
+/// How long it goes on before others that wait for its place have their turn.
+const SLICE: Duration = Duration::from_secs(10);
+
 /// - Changes: retries, cancels or deletes the jobs of its tenant that match and were enqueued before it,
 ///   the oldest first, so many a second.
 /// - Twice: it goes on behind the last job it came to: what it did, and where it stands, are written in
@@ -101,6 +104,15 @@ impl Progress {
         }
     }
 
+    /// Counts, at the end, those that matched in the beginning and did not any more when their turn came.
+    fn close(&mut self) {
+        let met = self.done + self.undone.values().sum::<u64>();
+        let missed = self.matched.unwrap_or_default().saturating_sub(met);
+        if missed > 0 {
+            *self.undone.entry("changed".to_owned()).or_default() += missed;
+        }
+    }
+
     /// Counts what became of jobs that were asked for.
     fn count(&mut self, action: Action, asked: usize, changes: &[(JobId, Changed)]) {
         let mut undone = |reason: &str, jobs: u64| {
@@ -142,7 +154,8 @@ enum Batch {
 impl Redriver {
     async fn work(&self) -> Result<Verdict, Error> {
         self.begin().await?;
-        let mut pace = Pace::new(self.args.rate(), Instant::now());
+        let begun = Instant::now();
+        let mut pace = Pace::new(self.args.rate(), begun);
         loop {
             // A person's word comes before the next batch, and the one before it is complete.
             let turn = sleep_until(pace.next);
@@ -152,6 +165,9 @@ impl Redriver {
                 return Ok(Verdict::Cancelled);
             }
             let started = Instant::now();
+            if started - begun > SLICE {
+                return Ok(Verdict::Yield);
+            }
             match self.batch(pace.batch).await? {
                 Batch::More(jobs) => pace.did(jobs, started),
                 Batch::Finished(progress) => {
@@ -235,10 +251,14 @@ impl Redriver {
         };
         progress.count(self.args.action, step.jobs.len(), &changes);
         progress.cursor = Some(step.upto);
+        let is_last = step.upto.as_i64() >= job.id.as_i64() - 1;
+        if is_last {
+            progress.close();
+        }
         let told = serde_json::to_value(&progress)?;
         engine.report_progress(&mut tx, job.id, &told).await?;
         tx.commit().await?;
-        Ok(if step.upto.as_i64() >= job.id.as_i64() - 1 {
+        Ok(if is_last {
             Batch::Finished(progress)
         } else {
             Batch::More(step.jobs.len())

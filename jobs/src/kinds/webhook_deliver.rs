@@ -195,7 +195,7 @@ fn attempt(
         Verdict::RateLimited { reason, .. } | Verdict::Snooze { reason, .. } => {
             Some(reason.clone())
         }
-        Verdict::Done { .. } | Verdict::Cancelled => None,
+        Verdict::Done { .. } | Verdict::Cancelled | Verdict::Yield => None,
     };
     FinishedAttempt {
         started_at,

@@ -35,6 +35,7 @@ struct Waiting {
 /// caller can tell. Cheap to clone; flushing ends with the last clone.
 #[derive(Clone)]
 pub struct Coalescer {
+    engine: Engine,
     waiting: mpsc::UnboundedSender<Waiting>,
     _flushing: Arc<AbortOnDropHandle<()>>,
 }
@@ -53,6 +54,7 @@ impl Coalescer {
         let (sender, receiver) = mpsc::unbounded_channel();
         let flushing = tokio::spawn(flush_all(engine.clone(), receiver));
         Self {
+            engine: engine.clone(),
             waiting: sender,
             _flushing: Arc::new(AbortOnDropHandle::new(flushing)),
         }
@@ -64,6 +66,8 @@ impl Coalescer {
     /// # Errors
     /// As [`Engine::submit_all`], for this job alone.
     pub async fn enqueue(&self, tenant: TenantId, job: NewJob) -> Result<Receipt, Error> {
+        // Whoever brings a name that somebody is making just now waits for it alone.
+        self.engine.names().prepare(tenant, &job).await?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             tenant,

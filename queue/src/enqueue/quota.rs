@@ -3,15 +3,15 @@
 //! Never: says no without having counted at that moment; counts for tenants without a bound.
 //!
 //! Counting is exact and costs a statement, so most additions are allowed by what was counted less than a
-//! second ago and what this process has added since. Close to the bound every one is counted: whoever
-//! adds one job after another meets it exactly. Several that add at the same moment may go over it by
-//! what they add then.
+//! second ago and what this process has added since. Close to the bound every one is counted, one
+//! transaction of the tenant after another. What goes over it all the same: single jobs of several API
+//! processes at the same moment, and what was added by SQL and is not committed yet.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query, query_as};
 use sqlx::PgConnection;
 
 use crate::engine::Error;
@@ -128,6 +128,12 @@ impl Quotas {
         if wanted == 0 || self.allows(tenant, wanted) {
             return Ok(());
         }
+        // One after another, so far as each is a transaction: nobody counts while another one's jobs are
+        // on their way.
+        query(include_str!("../sql/lock_depth.sql"))
+            .bind(tenant)
+            .execute(&mut *connection)
+            .await?;
         let mut depth = self.read(connection, tenant).await?;
         self.add(tenant, beside);
         depth.waiting += beside;

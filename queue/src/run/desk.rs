@@ -28,9 +28,9 @@ const STUCK: Duration = Duration::from_millis(250);
 /// What one claim must have room for, in bytes of bodies: more than any row holds.
 const LARGEST: u64 = 512 * 1024;
 
-/// How often a body is held while its job runs: as it was stored, as its handler's arguments, and as what
-/// the handler makes of them.
-const COPIES: u64 = 3;
+/// How often a body is held while its job runs: as it comes from the database, as it is kept, as its
+/// handler's arguments, and as what the handler makes of them.
+const COPIES: u64 = 4;
 
 /// How much longer than its timeout a run may take before it is given up from outside: the layer around
 /// it does so in time, unless the handler blocks its thread.

@@ -124,6 +124,8 @@ struct Round {
     /// What is known of each queue's lanes, in the same order.
     lanes: Vec<Lanes>,
     looks: u64,
+    /// Turns taken.
+    turns: usize,
     /// When the latest look ended, and how long it took.
     looked: Instant,
     look_took: Duration,
@@ -143,6 +145,7 @@ impl Round {
             senders,
             numbers: Vec::new(),
             looks: 0,
+            turns: 0,
             looked: Instant::now(),
             look_took: Duration::ZERO,
             look_wanted: true,
@@ -189,7 +192,12 @@ impl Round {
         }
         let mut found = false;
         let since = Instant::now();
-        for (index, mut room) in rooms.into_iter().enumerate() {
+        // Memory is shared: no queue is always the first to be given of it.
+        self.turns = self.turns.wrapping_add(1);
+        let mut order: Vec<(usize, Room)> = rooms.into_iter().enumerate().collect();
+        let first = self.turns % order.len().max(1);
+        order.rotate_left(first);
+        for (index, mut room) in order {
             if room.places + room.ahead > 0 {
                 // The queue before it may have given one, and much to hold.
                 room.lost &= self.desk.may_take_lost();

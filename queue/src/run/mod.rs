@@ -78,9 +78,9 @@ pub struct WorkerOptions {
     pub lease: Duration,
     /// Grace for jobs in flight when it stops; after it they go back without losing an attempt.
     pub drain: Duration,
-    /// Bytes of memory that the jobs it holds may take, three times what they weigh as they are stored:
+    /// Bytes of memory that the jobs it holds may take, four times what they weigh as they are stored:
     /// those that run, wait in its hand or wait for their outcome to be written. Bounds claims beside the
-    /// number of places; at least 1.5 MiB.
+    /// number of places; at least 2 MiB.
     pub memory: u64,
     /// Where to LISTEN, when not on the engine's own pool (PgBouncer).
     pub listen_url: Option<DatabaseUrl>,

@@ -1,12 +1,16 @@
 -- The number of a kind, made if it is new. Served by the unique index on name.
 -- The first branch answers without a write; a neighbour making the same row at the same time is
--- waited for and its row answered, because the update returns it.
-with known as (
+-- waited for, for a second, and its row answered, because the update returns it.
+with guard as materialized (
+    -- Somebody may be making the same row in a transaction that lasts.
+    select set_config('lock_timeout', '1s', true)
+),
+known as (
     select id from queue.kinds where name = $1::text
 ),
 made as (
     insert into queue.kinds (name)
-    select $1::text where not exists (select from known)
+    select $1::text where not exists (select from known) and (select count(*) from guard) = 1
     on conflict (name) do update set name = excluded.name
     returning id
 )

@@ -2,7 +2,11 @@
 -- $2 tenant, $3 key, $4 whether it is strict, $5 the limits that tell it from others with its key; $6 and
 -- $7 the gates and costs of the limits its jobs name: in a strict lane those named last hold.
 -- Served by the unique index of lanes and the primary key of gates.
-with named as materialized (
+with guard as materialized (
+    -- Somebody may be making the same row in a transaction that lasts.
+    select set_config('lock_timeout', '1s', true)
+),
+named as materialized (
     select $6::bigint[] as ids, $7::int4[] as costs
 ),
 known as materialized (
@@ -31,7 +35,7 @@ made as (
         $1::int4, $2::int4, $3::text, $4::bool, $5::text, n.ids, n.costs, coalesce(s.weight, 1),
         coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after, s.breaker_rest
     from named n left join sibling s on true
-    where not exists (select from known)
+    where not exists (select from known) and (select count(*) from guard) = 1
     on conflict (queue, tenant, key, strict, limits) do update set used_at = now()
     returning id, gate
 ),

@@ -1,12 +1,16 @@
 -- The number of a tenant, made if it is new. Served by the unique index on id.
 -- The first branch answers without a write; a neighbour making the same row at the same time is
--- waited for and its row answered, because the update returns it.
-with known as (
+-- waited for, for a second, and its row answered, because the update returns it.
+with guard as materialized (
+    -- Somebody may be making the same row in a transaction that lasts.
+    select set_config('lock_timeout', '1s', true)
+),
+known as (
     select number from queue.tenants where id = $1::uuid
 ),
 made as (
     insert into queue.tenants (id)
-    select $1::uuid where not exists (select from known)
+    select $1::uuid where not exists (select from known) and (select count(*) from guard) = 1
     on conflict (id) do update set id = excluded.id
     returning number
 )

@@ -5,7 +5,7 @@ with locked as materialized (
     select l.id from queue.lanes l
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
     order by l.id
-    for update
+    for no key update
 )
 update queue.lanes l
 set weight = coalesce($5::int2, l.weight),

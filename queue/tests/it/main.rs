@@ -20,6 +20,7 @@ mod explain;
 mod fairness;
 mod faults;
 mod fleet;
+mod held_open;
 mod isolation;
 mod lease;
 mod limits;

@@ -400,7 +400,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("lease", "with taken as"),
     ("take", "from queue.leases e"),
     ("take", "a.strict or a.breaker <> 'c'"),
-    ("take", "g.id = any (g_id) order by g.id for update"),
+    ("take", "g.id = any (g_id) order by g.id for no key update"),
     ("take", "p.state = 'a' and p.lost"),
     ("first_in_line", "p.id = p_head"),
     ("first_in_line", "false, coalesce(p.bytes, 1024)"),

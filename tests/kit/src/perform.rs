@@ -280,6 +280,7 @@ fn words(verdict: &Verdict) -> String {
         Verdict::RateLimited { wait, reason } => {
             format!("it is rate limited for {wait:?} by {}", of(reason))
         }
+        Verdict::Yield => "Yield: the rest later".to_owned(),
         Verdict::Cancelled => "it is cancelled".to_owned(),
     }
 }

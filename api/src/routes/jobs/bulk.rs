@@ -2,6 +2,8 @@
 //! Takes: an action, a filter, a rate. Gives: how many jobs match, and the job that works on them.
 //! Never: changes a job itself.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -38,8 +40,8 @@ pub(in crate::routes) struct BulkRequest {
     /// What is done to the jobs.
     #[schema(value_type = ActionName, required, nullable = false)]
     action: Option<ActionName>,
-    /// Which jobs; without it, all jobs of the tenant that the action can be done to.
-    #[schema(value_type = Option<FilterRequest>)]
+    /// Which jobs; `{}` are all jobs of the tenant that the action can be done to.
+    #[schema(value_type = FilterRequest, required, nullable = false)]
     filter: Option<Box<RawValue>>,
     /// Only count the jobs that match.
     #[schema(default = false)]
@@ -186,8 +188,26 @@ fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
     }
     let filter: FilterRequest = match &request.filter {
         Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
-        None => FilterRequest::default(),
+        None => {
+            let detail = "must be there; {} are all jobs that the action can be done to";
+            faults.add("", "/filter", "missing", detail);
+            FilterRequest::default()
+        }
     };
+    // A client's variable that has no value must not mean all.
+    let members: BTreeMap<String, Option<&RawValue>> = request
+        .filter
+        .as_ref()
+        .and_then(|text| serde_json::from_str(text.get()).ok())
+        .unwrap_or_default();
+    for (name, _) in members.iter().filter(|(_, value)| value.is_none()) {
+        faults.add(
+            "/filter",
+            &format!("/{name}"),
+            "invalid",
+            "must not be null",
+        );
+    }
     let rate_per_second = request
         .rate_per_second
         .unwrap_or_else(|| DEFAULT_RATE.into());

@@ -47,6 +47,9 @@ pub(super) struct Facts {
     /// Whether a worker that lives serves the queue.
     #[serde(default)]
     pub(super) served: bool,
+    /// How many of its jobs those workers run at once, if all these places are taken.
+    #[serde(default)]
+    pub(super) full: Option<u64>,
     /// When the last one did, if none does.
     #[serde(default)]
     pub(super) served_last: Option<DateTime<Utc>>,

@@ -70,6 +70,9 @@ impl Facts {
         let run = self.attempt_of();
         let detail = match self.state {
             JobState::Succeeded => format!("it succeeded in {run}"),
+            JobState::Cancelled if self.error_code.as_deref() == Some("expired") => {
+                "it expired: it had not started when its time was over".to_owned()
+            }
             JobState::Cancelled if self.attempt == 0 => "it was cancelled before it ran".to_owned(),
             JobState::Cancelled => format!("it was cancelled after {run}"),
             _ => match &self.error_code {
@@ -264,6 +267,14 @@ impl Facts {
                 "{} on running jobs is used up: {now}",
                 self.limit_name(gate)
             );
+            reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
+        }
+        if let Some(places) = self.full {
+            let taken = match places {
+                1 => "the only place of the workers that live is taken".to_owned(),
+                _ => format!("all {places} places of the workers that live are taken"),
+            };
+            let detail = format!("{taken} in the queue `{}`", self.queue);
             reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
         }
     }

@@ -121,6 +121,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 lane,
                 gates: Some(gates),
                 served,
+                full: (served && all).then_some(8),
                 served_last: more.0,
                 last_run: more.1.map(|(index, finished_at, same)| LastRun {
                     outcome: outcomes[index].to_owned(),

@@ -126,7 +126,12 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
             .id();
         stand.enqueue(named("b", 9)).await;
         let explanation = stand.explain(ids[3]).await;
-        assert!(explanation.runnable);
+        assert!(!explanation.runnable);
+        let reason = stand.reason(ids[3], ReasonCode::ConcurrencyLimit).await;
+        assert_eq!(
+            reason.detail,
+            "the only place of the workers that live is taken in the queue `default`"
+        );
         let reason = stand.reason(ids[3], ReasonCode::Behind).await;
         // Those before it that are not in the worker's hand, and the urgent one.
         let ready = stand.state(held[1]).await == JobState::Ready;
@@ -137,9 +142,9 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
                 .detail
                 .contains("jobs of its lane go first; 1 other lane")
         );
-        let first = stand.reason(urgent, ReasonCode::Behind).await;
-        assert_eq!(first.ahead, Some(0));
-        assert!(first.detail.contains("the first in its lane"));
+        // The first waits for nobody but whoever has the place.
+        let codes = stand.codes(urgent).await;
+        assert_eq!(codes, [ReasonCode::ConcurrencyLimit]);
         // One that has left the line is not before it.
         cancel(&stand, ids[1]).await;
         cancel(&stand, urgent).await;

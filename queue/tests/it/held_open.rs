@@ -1,0 +1,148 @@
+//! What an application holds back that enqueues by SQL and leaves its transaction open: nobody but those who
+//! bring the same new name; and what queues of one worker hold back from each other.
+
+use std::time::Duration;
+
+use harkara_queue::job::{Lane, NewJob};
+use harkara_queue::{Coalescer, Verdict};
+use sqlx::{Executor, PgConnection};
+
+use crate::client::Sql;
+use crate::support::{Log, QUEUE, Stand, doing_nothing, handler, job, options, soon, until};
+
+/// Enqueues in the ordered lane `o`, by one limit at different costs.
+const FIRST: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'o',
+    limits => '[{\"key\":\"x\",\"cost\":1}]')";
+const SECOND: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'o',
+    limits => '[{\"key\":\"x\",\"cost\":2}]')";
+
+/// The application's transaction, which stays open when this has been done in it.
+async fn left_open(sql: &Sql, done: &'static str) -> PgConnection {
+    let mut app = sql.connect().await;
+    app.execute("begin").await.unwrap();
+    app.execute(done).await.unwrap();
+    app
+}
+
+async fn succeeded(stand: &Stand, jobs: i64) {
+    until("jobs succeed", async || stand.jobs("d").await == jobs).await;
+}
+
+#[tokio::test]
+async fn claims_go_on_while_an_application_has_enqueued_in_a_lane() {
+    let sql = Sql::new().await;
+    sql.connect().await.execute(FIRST).await.unwrap();
+    // Lanes and limits that nobody has named for a day are kept from being removed.
+    for old in [
+        "update queue.lanes set used_at = now() - interval '2 days'",
+        "update queue.gates set used_at = now() - interval '2 days'",
+    ] {
+        sql.stand.execute(old).await;
+    }
+    let app = left_open(&sql, SECOND).await;
+    let removed = sql.stand.engine.retain(harkara_queue::Retention::default());
+    assert_eq!(removed.await.unwrap().limits, 0);
+    sql.stand.enqueue_for(sql.other, vec![job()]).await;
+    let worker = sql.stand.work(doing_nothing());
+    succeeded(&sql.stand, 2).await;
+    worker.stop().await;
+    drop(app);
+}
+
+#[tokio::test]
+async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
+    let sql = Sql::new().await;
+    sql.connect().await.execute(FIRST).await.unwrap();
+    let begun = Log::new();
+    let (noted, leave) = (
+        begun.clone(),
+        std::sync::Arc::new(tokio::sync::Semaphore::new(0)),
+    );
+    let may = std::sync::Arc::clone(&leave);
+    let worker = sql.stand.work(handler(move |_| {
+        noted.write(());
+        let may = std::sync::Arc::clone(&may);
+        async move {
+            may.acquire().await.unwrap().forget();
+            Verdict::done()
+        }
+    }));
+    begun.holds(1).await;
+    let app = left_open(&sql, SECOND).await;
+    leave.add_permits(9);
+    succeeded(&sql.stand, 1).await;
+    worker.stop().await;
+    drop(app);
+}
+
+#[tokio::test]
+async fn a_name_that_is_being_made_holds_up_whoever_brings_it_and_nobody_else() {
+    let sql = Sql::new().await;
+    let coalescer = Coalescer::new(&sql.stand.engine);
+    coalescer.enqueue(sql.other, job()).await.unwrap();
+    let app = left_open(
+        &sql,
+        "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'fresh')",
+    )
+    .await;
+    let (same, tenant) = (coalescer.clone(), sql.stand.tenant);
+    let waits = tokio::spawn(async move {
+        let fresh = NewJob {
+            lane: Lane::Ordered("fresh".to_owned()),
+            ..job()
+        };
+        same.enqueue(tenant, fresh).await
+    });
+    until("it waits for the name", async || {
+        sql.stand
+            .count("select count(*) from pg_locks where not granted")
+            .await
+            > 0
+    })
+    .await;
+    let other = coalescer.enqueue(sql.other, job());
+    soon("another tenant is answered", other).await.unwrap();
+    // It is told to come again before long.
+    let refused = soon("whoever brings the name is answered", waits).await;
+    assert!(refused.unwrap().is_err());
+    drop(app);
+}
+
+#[tokio::test]
+async fn a_queue_of_large_payloads_leaves_memory_to_the_next() {
+    let stand = Stand::new().await;
+    let large = NewJob {
+        queue: "large".to_owned(),
+        payload: serde_json::value::to_raw_value(&"x".repeat(250_000)).unwrap(),
+        ..job()
+    };
+    for _ in 0..10 {
+        stand.enqueue_all(vec![large.clone(); 20]).await;
+    }
+    let ran = Log::new();
+    let noted = ran.clone();
+    let mut options = options(&[("large", 100), (QUEUE, 8)]);
+    options.memory = 6 << 20;
+    let worker = stand.work_as(
+        options,
+        handler(move |run| {
+            let is_large = run.job.payload().get().len() > 1000;
+            noted.write(is_large);
+            async move {
+                if is_large {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Verdict::done()
+            }
+        }),
+    );
+    ran.holds(10).await;
+    stand.enqueue(job()).await;
+    until("the small one runs", async || ran.read().contains(&false)).await;
+    let place = ran.read().iter().position(|is_large| !is_large);
+    assert!(
+        place < Some(100),
+        "it ran after {place:?} of 200 large ones"
+    );
+    worker.stop().await;
+}
