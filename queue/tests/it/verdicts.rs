@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::fleet::is_at_rest;
 use crate::support::{
-    QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options,
+    Log, QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options,
 };
 
 fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
@@ -299,4 +299,39 @@ async fn a_job_put_off_too_often_fails_by_it() {
             AttemptOutcome::Dead
         ]
     );
+}
+
+#[tokio::test]
+async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
+    let stand = Stand::new().await;
+    let ran = Log::new();
+    let noted = ran.clone();
+    let jobs = stand.enqueue_all((0..3).map(numbered).collect()).await;
+    let worker = stand.work_as(
+        options(&[(QUEUE, 1)]),
+        handler(move |run| {
+            let before = noted.read().iter().filter(|one| **one == 0).count();
+            noted.write(number(&run));
+            async move {
+                match number(&run) {
+                    0 if before < 3 => Verdict::Yield,
+                    _ => Verdict::done(),
+                }
+            }
+        }),
+    );
+    stand.is_quiet().await;
+    let order = ran.read();
+    assert_eq!(
+        order.iter().filter(|one| **one == 0).count(),
+        4,
+        "{order:?}"
+    );
+    let last = order.iter().rposition(|one| *one == 0).unwrap();
+    assert_eq!(last + 1, order.len(), "the others went first: {order:?}");
+    let first = jobs[0].id();
+    assert_eq!(stand.job(first).await.attempt, 1);
+    assert_eq!(stand.attempts(first).await.len(), 1);
+    stand.assert_counts_agree().await;
+    worker.stop().await;
 }
