@@ -13,6 +13,7 @@ mod body;
 mod cursor;
 mod faults;
 mod json;
+pub mod limits;
 mod observe;
 mod openapi;
 mod origin;
