@@ -36,6 +36,10 @@ pub(crate) enum Code {
     Timeout,
     DepthQuota,
     RateLimited,
+    ConfirmationRequired,
+    AddressNotAllowed,
+    TenantInactive,
+    Quota,
 }
 
 impl Code {
@@ -98,6 +102,24 @@ impl Code {
                 "timeout",
                 S::SERVICE_UNAVAILABLE,
                 "The request took too long",
+            ),
+            Self::ConfirmationRequired => (
+                "confirmation_required",
+                S::FORBIDDEN,
+                "Confirm that it is you",
+            ),
+            Self::AddressNotAllowed => {
+                ("address_not_allowed", S::FORBIDDEN, "Not from this address")
+            }
+            Self::TenantInactive => (
+                "tenant_inactive",
+                S::FORBIDDEN,
+                "The tenant's status does not permit it",
+            ),
+            Self::Quota => (
+                "quota",
+                S::FORBIDDEN,
+                "As many as the tier grants are there",
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
@@ -373,7 +395,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 18] = [
+    const CODES: [Code; 22] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -392,6 +414,10 @@ mod tests {
         Code::Timeout,
         Code::DepthQuota,
         Code::RateLimited,
+        Code::ConfirmationRequired,
+        Code::AddressNotAllowed,
+        Code::TenantInactive,
+        Code::Quota,
     ];
 
     #[test]
