@@ -15,6 +15,8 @@ create unlogged table app.request_counters (
     -- When it began, and when it last changed.
     begun int8 not null,
     touched int8 not null,
+    -- From when on its quota is whole again: then the row says no more than none does.
+    whole_at int8 not null,
     -- Windows: which one it is of; a sliding window: its newest slice; a month: when it began.
     place int8 not null,
     -- Windows: requests in it. A token bucket: what is in it, where one token weighs `width` and a
@@ -119,8 +121,8 @@ begin
             where c.subject = p_subject and c.policy = p_policies[i] for update;
             exit when found;
             insert into app.request_counters
-                (subject, policy, strategy, width, begun, touched, place, used)
-            values (p_subject, p_policies[i], '', 0, 0, 0, -1, 0)
+                (subject, policy, strategy, width, begun, touched, whole_at, place, used)
+            values (p_subject, p_policies[i], '', 0, 0, 0, 0, -1, 0)
             on conflict do nothing;
         end loop;
         counters[i] := one;
@@ -281,8 +283,8 @@ begin
         end if;
         if granted > 0 or p_back > 0 then
             update app.request_counters c
-            set strategy = one.strategy, width = one.width, begun = one.begun, touched = one.touched,
-                place = one.place, used = one.used, slices = one.slices
+            set strategy = one.strategy, width = one.width, begun = one.begun, touched = at,
+                whole_at = at + reset, place = one.place, used = one.used, slices = one.slices
             where c.subject = p_subject and c.policy = p_policies[i];
         end if;
         return next;

@@ -23,6 +23,7 @@ mod routes;
 mod server;
 mod state;
 mod time;
+mod usage;
 
 pub use routes::{router, shown};
 pub use server::{NEEDED, run, serve};

@@ -11,6 +11,7 @@ mod queues;
 pub mod shown;
 mod stats;
 mod tenants;
+mod usage;
 mod webhooks;
 mod workers;
 
@@ -88,6 +89,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(tenants::limits, tenants::change_limits))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))
+        .routes(routes!(usage::show))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))

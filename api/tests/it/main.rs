@@ -18,6 +18,7 @@ mod jobs;
 mod lists;
 mod parity;
 mod platform;
+mod request_limits;
 mod settings;
 mod sql;
 mod stats;
