@@ -35,6 +35,7 @@ pub(crate) enum Code {
     DatabaseBusy,
     Timeout,
     DepthQuota,
+    RateLimited,
     ConfirmationRequired,
     AddressNotAllowed,
     TenantInactive,
@@ -121,6 +122,7 @@ impl Code {
                 "As many as the tier grants are there",
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
+            Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
         }
     }
 
@@ -148,6 +150,7 @@ struct Inner {
     errors: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
     limit: Option<LimitBody>,
+    violated: Vec<String>,
     cause: Option<String>,
 }
 
@@ -183,6 +186,11 @@ pub(crate) struct ProblemBody<'a> {
     /// The limit that was met, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitBody>,
+    /// The policies that refused the request, if it was one of too many: see the header
+    /// `RateLimit-Policy`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(value_type = Vec<String>, required = false, example = json!(["hour"]))]
+    violated_policies: &'a [String],
 }
 
 /// A limit that a request met.
@@ -225,9 +233,11 @@ impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
             Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout | Code::DepthQuota => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
-            }
+            Code::DatabaseUnavailable
+            | Code::DatabaseBusy
+            | Code::Timeout
+            | Code::DepthQuota
+            | Code::RateLimited => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         Self(Box::new(Inner {
@@ -236,6 +246,7 @@ impl Problem {
             errors: Vec::new(),
             header,
             limit: None,
+            violated: Vec::new(),
             cause: None,
         }))
     }
@@ -253,6 +264,14 @@ impl Problem {
             max,
             waiting,
         });
+        problem
+    }
+
+    /// The caller asks too often; `wait` is in seconds.
+    pub(crate) fn rate_limited(detail: String, violated: Vec<String>, wait: u64) -> Self {
+        let mut problem = Self::new(Code::RateLimited, detail);
+        problem.0.header = Some((RETRY_AFTER, HeaderValue::from(wait.max(1))));
+        problem.0.violated = violated;
         problem
     }
 
@@ -347,6 +366,7 @@ impl Problem {
             request_id,
             errors: &self.0.errors,
             limit: self.0.limit,
+            violated_policies: &self.0.violated,
         };
         // A struct of strings and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -375,7 +395,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 21] = [
+    const CODES: [Code; 22] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -393,6 +413,7 @@ mod tests {
         Code::DatabaseBusy,
         Code::Timeout,
         Code::DepthQuota,
+        Code::RateLimited,
         Code::ConfirmationRequired,
         Code::AddressNotAllowed,
         Code::TenantInactive,

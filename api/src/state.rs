@@ -15,7 +15,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
+use crate::limits::RequestLimits;
 use crate::problem::Problem;
+use crate::usage::UsageRecorder;
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ struct Inner {
     egress: Egress,
     readiness: Readiness,
     keyring: Keyring,
+    limits: RequestLimits,
+    usage: UsageRecorder,
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
@@ -49,6 +53,8 @@ impl ApiState {
     ) -> Self {
         Self(Arc::new(Inner {
             keyring: Keyring::new(pool.clone(), &keys),
+            limits: RequestLimits::new(pool.clone()),
+            usage: UsageRecorder::new(pool.clone()),
             cursors: Cursors::new(&keys),
             in_flight: TaskTracker::new(),
             pool,
@@ -101,6 +107,16 @@ impl ApiState {
 
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    /// Charges requests.
+    pub(crate) fn limits(&self) -> &RequestLimits {
+        &self.0.limits
+    }
+
+    /// Counts what was let through.
+    pub(crate) fn usage(&self) -> &UsageRecorder {
+        &self.0.usage
     }
 
     pub(crate) fn cursors(&self) -> &Cursors {

@@ -2,6 +2,8 @@
 //! Takes: an error. Gives: the problem that a caller is answered.
 //! Never: shows a caller what is for our log only.
 
+use std::sync::Arc;
+
 use harkara_jobs::fault::Fault;
 use harkara_jobs::webhook;
 use harkara_queue::settings::{Senseless, SettingsError};
@@ -13,6 +15,12 @@ use crate::json;
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        Self::of_database(&error)
+    }
+}
+
+impl From<Arc<sqlx::Error>> for Problem {
+    fn from(error: Arc<sqlx::Error>) -> Self {
         Self::of_database(&error)
     }
 }

@@ -14,6 +14,7 @@ mod queues;
 pub mod shown;
 mod stats;
 mod tenants;
+mod usage;
 mod webhooks;
 mod workers;
 
@@ -103,6 +104,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(enterprise::status))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
+        .routes(routes!(usage::show))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))

@@ -20,6 +20,7 @@ mod keys;
 mod lists;
 mod parity;
 mod platform;
+mod request_limits;
 mod settings;
 mod sql;
 mod stats;

@@ -77,7 +77,7 @@ impl Platform {
         let new = NewKey {
             tenant: tenant.id,
             name: "test".to_owned(),
-            tier: KeyTier::Developer,
+            tier: KeyTier::Enterprise,
             scopes: scopes.to_vec(),
             expires_at,
             addresses: Vec::new(),

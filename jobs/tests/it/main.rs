@@ -4,4 +4,5 @@
 
 mod http_request;
 mod maintenance_retention;
+mod maintenance_usage_reset;
 mod webhook_deliver;
