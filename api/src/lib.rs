@@ -16,6 +16,8 @@ mod json;
 mod observe;
 mod openapi;
 mod origin;
+mod pages;
+pub mod people;
 mod problem;
 mod query;
 mod routes;

@@ -74,6 +74,7 @@ pub(crate) fn base() -> OpenApi {
         ("jobs", "Work that is done at least once"),
         ("queues", "Where jobs wait, and how fast they leave"),
         ("tenants", "What a tenant may use"),
+        ("people", "Who works with it, and how they sign in"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
@@ -265,7 +266,8 @@ mod tests {
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        assert_eq!(served, documented);
+        let pages = crate::pages::PATHS.iter().copied();
+        assert_eq!(served, documented.into_iter().chain(pages).collect());
     }
 
     #[test]

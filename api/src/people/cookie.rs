@@ -153,12 +153,17 @@ pub(crate) fn is_safe(method: &Method) -> bool {
 /// A problem of status 403.
 pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Problem> {
     let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    if text(&SEC_FETCH_SITE) == Some("cross-site") {
+    let site = text(&SEC_FETCH_SITE);
+    if site == Some("cross-site") {
         return Err(refused("the request comes from another site"));
     }
     let Some(origin) = text(&ORIGIN) else {
         return Ok(());
     };
+    if origin == "null" && site == Some("same-origin") {
+        // A page of ours that does not say where it is.
+        return Ok(());
+    }
     let host = origin.split_once("://").map(|(_, host)| host);
     let is_configured = own.is_some_and(|own| own.origin().ascii_serialization() == origin);
     let is_named = host.is_some() && host == text(&HOST);
@@ -245,6 +250,12 @@ mod tests {
             (&[("origin", "http://jobs.example.com")], false),
             (&[("origin", "https://evil.example")], false),
             (&[("origin", "null")], false),
+            (&[("origin", "null"), ("sec-fetch-site", "same-origin")], true),
+            (&[("origin", "null"), ("sec-fetch-site", "same-site")], false),
+            (
+                &[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+                false,
+            ),
             (&[("origin", "http://127.0.0.1:8080"), ("host", "127.0.0.1:8080")], true),
             (&[("origin", "http://127.0.0.1:8081"), ("host", "127.0.0.1:8080")], false),
             (

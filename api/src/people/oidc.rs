@@ -21,16 +21,17 @@ use openidconnect::{
     OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
     TokenResponse as _,
 };
+use harkara_shared::process::in_one_line;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::session::Method;
-use super::sign_in::{self, SignedIn};
+use super::session::{Method, NewSession};
+use super::sign_in;
 use super::{Token, throttle};
 use crate::ApiState;
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 
 /// How long somebody may take at the provider.
 pub(crate) const FLOW: Duration = Duration::from_mins(10);
@@ -101,6 +102,13 @@ struct Identity {
     email: Option<String>,
 }
 
+/// The provider of these settings; `None` when no HTTP client can be made, which the log tells.
+pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
+    Oidc::new(settings)
+        .inspect_err(|error| tracing::error!(%error, "nobody can sign in through the provider: {error}"))
+        .ok()
+}
+
 /// What is kept, sealed, while somebody is at the provider.
 #[derive(Serialize, Deserialize)]
 struct Flow {
@@ -122,7 +130,7 @@ pub(crate) struct Begun {
 #[derive(Debug)]
 pub(crate) enum Back {
     /// Somebody signed in.
-    SignedIn(SignedIn),
+    SignedIn(NewSession),
     /// Somebody whom the provider knows and this platform does not, or who did not want to.
     Refused,
     /// Users of several tenants are this person: these slugs.
@@ -143,7 +151,7 @@ impl Oidc {
     ///
     /// # Errors
     /// When no HTTP client can be made.
-    pub(crate) fn new(settings: OidcSettings) -> Result<Self, OidcError> {
+    fn new(settings: OidcSettings) -> Result<Self, OidcError> {
         let setup = |error: &dyn fmt::Display| OidcError::Setup(error.to_string());
         let tls = client_config().map_err(|error| setup(&error))?;
         let http = reqwest::Client::builder()
@@ -194,16 +202,15 @@ impl Oidc {
         Err(OidcError::Answer(mismatch))
     }
 
-    fn client(&self, metadata: CoreProviderMetadata, base: &Url) -> Result<Client, OidcError> {
-        let back = base
-            .join(CALLBACK)
-            .map_err(|error| OidcError::Setup(error.to_string()))?;
+    fn client(&self, metadata: CoreProviderMetadata, base: &str) -> Result<Client, OidcError> {
+        let back = format!("{}{CALLBACK}", base.trim_end_matches('/'));
+        let back = RedirectUrl::new(back).map_err(|error| OidcError::Setup(error.to_string()))?;
         let client = CoreClient::from_provider_metadata(
             metadata,
             ClientId::new(self.settings.client_id.clone()),
             Some(ClientSecret::new(self.settings.client_secret.clone())),
         );
-        Ok(client.set_redirect_uri(RedirectUrl::from_url(back)))
+        Ok(client.set_redirect_uri(back))
     }
 
     /// What the library makes its calls with.
@@ -217,7 +224,7 @@ impl Oidc {
     }
 
     /// Trades the code for the person's identity, checked: signature, issuer, audience, time, nonce.
-    async fn identity(&self, code: String, flow: Flow, base: &Url) -> Result<Identity, OidcError> {
+    async fn identity(&self, code: String, flow: Flow, base: &str) -> Result<Identity, OidcError> {
         let answer = |error: &dyn std::error::Error| OidcError::Answer(in_one_line(error));
         let client = self.client(self.metadata().await?, base)?;
         let caller = self.caller();
@@ -412,36 +419,11 @@ pub(crate) async fn end(
         audit::record(&mut tx, account.tenant_id, &actor, &entry).await?;
     }
     tx.commit().await?;
-    Ok(Back::SignedIn(SignedIn {
-        tenant: account.tenant_id,
-        user: account.id,
-        session,
-    }))
+    Ok(Back::SignedIn(session))
 }
 
 /// What a sealed flow belongs to.
 fn context(hash: &[u8; 32]) -> String {
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("app.oidc_flows/{hex}")
-}
-
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    line
-}
-
-impl From<OidcError> for Problem {
-    fn from(error: OidcError) -> Self {
-        match error {
-            OidcError::Setup(_) => Self::internal(error),
-            _ => Self::new(Code::ProviderUnavailable, "the provider of sign-ins does not do its part: try again")
-                .caused_by(error),
-        }
-    }
 }

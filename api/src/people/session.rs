@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::permission::all_scopes;
 use super::{Error, Token};
-use crate::access::{PLATFORM_SLUG, Scope};
+use crate::access::{PLATFORM_SLUG, Scope, TenantStatus};
 
 /// How long a session lives, however busy it is.
 pub(crate) const LIFE: Duration = Duration::from_hours(12);
@@ -55,7 +55,7 @@ pub(crate) struct SessionFound {
     pub(crate) tenant_id: TenantId,
     pub(crate) tenant_slug: String,
     pub(crate) tenant_name: String,
-    pub(crate) tenant_status: String,
+    pub(crate) tenant_status: TenantStatus,
     pub(crate) id: SessionId,
     pub(crate) user_id: UserId,
     pub(crate) method: Method,
@@ -132,9 +132,23 @@ pub(crate) async fn open(
     }))
 }
 
-/// Ends one session of a person.
-pub(crate) async fn end(tx: &mut TenantTx, user: UserId, id: SessionId) -> Result<u64, Error> {
-    end_some(tx, user, Some(id), None).await
+/// A person signs out: of this session, or everywhere.
+pub(crate) async fn sign_out(
+    tx: &mut TenantTx,
+    actor: &Actor,
+    own: &SessionFound,
+    everywhere: bool,
+) -> Result<u64, Error> {
+    let only = (!everywhere).then_some(own.id);
+    let ended = end_some(tx, own.user_id, only, None).await?;
+    let action = if everywhere {
+        "session.end_all"
+    } else {
+        "session.end"
+    };
+    let entry = Entry::new(action, own.id).after(json!({"ended": ended}));
+    audit::record(tx, own.tenant_id, actor, &entry).await?;
+    Ok(ended)
 }
 
 /// Ends all sessions of a person, but for `but`.

@@ -31,14 +31,6 @@ pub(crate) struct Attempt {
     pub(crate) tenant: Option<String>,
 }
 
-/// Who signed in.
-#[derive(Debug)]
-pub(crate) struct SignedIn {
-    pub(crate) tenant: TenantId,
-    pub(crate) user: UserId,
-    pub(crate) session: NewSession,
-}
-
 /// What a person proves with who they are.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct Account {
@@ -70,7 +62,7 @@ pub(crate) async fn with_password(
     state: &ApiState,
     actor: &Actor,
     attempt: Attempt,
-) -> Result<SignedIn, Problem> {
+) -> Result<NewSession, Problem> {
     let email = normal_email(&attempt.email);
     super::throttle::charge(state, actor.address, &email).await?;
     let accounts = accounts(state, &email, attempt.tenant.as_deref()).await?;
@@ -123,11 +115,7 @@ pub(crate) async fn with_password(
         return Err(failed());
     };
     tx.commit().await?;
-    Ok(SignedIn {
-        tenant: account.tenant_id,
-        user: account.id,
-        session,
-    })
+    Ok(session)
 }
 
 /// Signs the person of a link in, and uses the link up.
@@ -135,7 +123,7 @@ pub(crate) async fn with_link(
     state: &ApiState,
     actor: &Actor,
     token: &Token,
-) -> Result<Option<SignedIn>, Problem> {
+) -> Result<Option<NewSession>, Problem> {
     let Some(found) = find_link(state.pool(), token).await? else {
         return Ok(None);
     };
@@ -148,11 +136,7 @@ pub(crate) async fn with_link(
         return Ok(None);
     };
     tx.commit().await?;
-    Ok(Some(SignedIn {
-        tenant: found.tenant_id,
-        user,
-        session,
-    }))
+    Ok(Some(session))
 }
 
 /// Opens a session in the person's own name.

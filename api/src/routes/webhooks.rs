@@ -331,7 +331,8 @@ pub(super) async fn delete(
 
 /// Show the secret of a webhook endpoint
 ///
-/// Needs the scope `webhooks:manage`.
+/// Needs the scope `webhooks:manage`, and of a person that they have confirmed that it is they within the
+/// last ten minutes.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
@@ -347,6 +348,7 @@ pub(super) async fn secret(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<SecretAnswer>, Problem> {
     caller.require(Scope::WebhooksManage)?;
+    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let secret = endpoint_secret(&mut tx, state.keys(), id).await?;
     tx.commit().await?;
