@@ -21,7 +21,7 @@ use harkara_shared::database::TenantTx;
 use crate::ApiState;
 use crate::auth::Visitor;
 use crate::people::cookie::{Cookie, own_site};
-use crate::people::session::{self, NewSession, OpenSession, SessionFound};
+use crate::people::session::{self, OpenSession, SessionFound};
 use crate::people::sign_in::{self, Attempt};
 use crate::people::{Token, find_link};
 use crate::problem::{Code, Problem};
@@ -127,8 +127,8 @@ fn see_other(to: &'static str) -> Response {
 }
 
 /// Sends a person who has signed in to their account.
-fn welcome(state: &ApiState, session: &NewSession) -> Response {
-    let cookie = Cookie::Session.set(&session.token, session::LIFE, state.is_secure());
+fn welcome(state: &ApiState, session: &Token) -> Response {
+    let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
     let mut answer = see_other("/");
     answer.headers_mut().append(SET_COOKIE, cookie);
     answer

@@ -12,13 +12,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use harkara_shared::id::SessionId;
-use harkara_shared::signature::hmac_sha256;
 use harkara_shared::vault::MasterKeys;
 use hmac::Mac as _;
 use subtle::{Choice, ConstantTimeEq as _};
 use url::Url;
 
 use super::Token;
+use crate::cursor;
 use crate::problem::{Code, Problem};
 
 /// `X-CSRF-Token`: that the request comes from a page which could read the session.
@@ -179,8 +179,7 @@ fn refused(detail: &str) -> Problem {
 }
 
 fn mac(key: &[u8; 32], session: SessionId) -> [u8; 32] {
-    hmac_sha256(key)
-        .chain_update(session.as_uuid())
+    cursor::mac(key, session.as_uuid().as_bytes())
         .finalize()
         .into_bytes()
         .into()
@@ -215,7 +214,7 @@ mod tests {
             "harkara=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
         );
         let sent = headers(&[("cookie", &format!("a=b; __Host-harkara={text}"))]);
-        assert_eq!(Cookie::Session.read(&sent, true), Some(token));
+        assert_eq!(Cookie::Session.read(&sent, true), Some(token.clone()));
         assert_eq!(Cookie::Session.read(&sent, false), None);
         assert_eq!(Cookie::Flow.read(&sent, true), None);
         for wrong in [String::new(), "harkara=x".to_owned(), format!("harkara={text}; harkara={text}")] {

@@ -64,7 +64,6 @@ pub async fn create_link(
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct LinkFound {
     pub(crate) tenant_id: TenantId,
-    pub(crate) user_id: UserId,
     pub(crate) email: String,
     pub(crate) name: String,
 }

@@ -24,11 +24,11 @@ use harkara_shared::vault::VaultError;
 
 pub(crate) use grant::{Grant, NewGrant, grant_role, list_grants, revoke_grant};
 pub use link::{DEFAULT_LIFE, SignInLink, create_link};
-pub(crate) use link::{LinkFound, find_link, use_link};
+pub(crate) use link::{find_link, use_link};
 pub(crate) use override_::{
     Effect, NewOverride, Override, add_override, list_overrides, revoke_override,
 };
-pub(crate) use role::{Role, list_roles};
+pub(crate) use role::list_roles;
 pub use token::Token;
 pub(crate) use totp::Authenticator;
 pub use user::{NewUser, User, create_user, find_user_by_email, is_email, list_users};

@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::session::{Method, NewSession};
+use super::session::Method;
 use super::sign_in;
 use super::{Token, throttle};
 use crate::ApiState;
@@ -109,6 +109,10 @@ pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
         .ok()
 }
 
+fn answer(error: &(dyn std::error::Error + 'static)) -> OidcError {
+    OidcError::Answer(in_one_line(error))
+}
+
 /// What is kept, sealed, while somebody is at the provider.
 #[derive(Serialize, Deserialize)]
 struct Flow {
@@ -130,7 +134,7 @@ pub(crate) struct Begun {
 #[derive(Debug)]
 pub(crate) enum Back {
     /// Somebody signed in.
-    SignedIn(NewSession),
+    SignedIn(Token),
     /// Somebody whom the provider knows and this platform does not, or who did not want to.
     Refused,
     /// Users of several tenants are this person: these slugs.
@@ -225,7 +229,6 @@ impl Oidc {
 
     /// Trades the code for the person's identity, checked: signature, issuer, audience, time, nonce.
     async fn identity(&self, code: String, flow: Flow, base: &str) -> Result<Identity, OidcError> {
-        let answer = |error: &dyn std::error::Error| OidcError::Answer(in_one_line(error));
         let client = self.client(self.metadata().await?, base)?;
         let caller = self.caller();
         let tokens = client

@@ -41,14 +41,6 @@ pub(crate) enum Method {
     Oidc,
 }
 
-/// A session that was just opened.
-#[derive(Debug)]
-pub(crate) struct NewSession {
-    pub(crate) id: SessionId,
-    pub(crate) token: Token,
-    pub(crate) expires_at: DateTime<Utc>,
-}
-
 /// A session that is good now, and who has it.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct SessionFound {
@@ -95,13 +87,13 @@ pub(crate) async fn find(
         .await
 }
 
-/// Opens a session; `None` when the person is gone or disabled meanwhile.
+/// Opens a session and answers its token; `None` when the person is gone or disabled meanwhile.
 pub(crate) async fn open(
     tx: &mut TenantTx,
     actor: &Actor,
     user: UserId,
     method: Method,
-) -> Result<Option<NewSession>, Error> {
+) -> Result<Option<Token>, Error> {
     let (tenant, id, token) = (tx.tenant(), SessionId::new(), Token::generate());
     let address = actor.address.map(|address| address.to_string());
     let opened: Option<DateTime<Utc>> = query_scalar(include_str!("../sql/create_session.sql"))
@@ -115,9 +107,9 @@ pub(crate) async fn open(
         .bind(&actor.user_agent)
         .fetch_optional(&mut **tx)
         .await?;
-    let Some(expires_at) = opened else {
+    if opened.is_none() {
         return Ok(None);
-    };
+    }
     query(include_str!("../sql/note_sign_in.sql"))
         .bind(tenant)
         .bind(user)
@@ -125,11 +117,7 @@ pub(crate) async fn open(
         .await?;
     let entry = Entry::new("session.create", id).after(json!({"user_id": user, "method": method}));
     audit::record(tx, tenant, actor, &entry).await?;
-    Ok(Some(NewSession {
-        id,
-        token,
-        expires_at,
-    }))
+    Ok(Some(token))
 }
 
 /// A person signs out: of this session, or everywhere.

@@ -10,7 +10,7 @@ use harkara_shared::id::{TenantId, UserId};
 use serde_json::json;
 
 use super::password::Verdict;
-use super::session::{self, Method, NewSession};
+use super::session::{self, Method};
 use super::user::{is_email, normal_email};
 use super::{Authenticator, Error, Token, find_link, use_link};
 use crate::ApiState;
@@ -38,7 +38,6 @@ pub(crate) struct Account {
     pub(crate) tenant_slug: String,
     pub(crate) id: UserId,
     pub(crate) email: String,
-    pub(crate) name: String,
     pub(crate) password_hash: Option<String>,
     pub(crate) totp_sealed: Option<Vec<u8>>,
     /// Whether a code is asked for.
@@ -62,7 +61,7 @@ pub(crate) async fn with_password(
     state: &ApiState,
     actor: &Actor,
     attempt: Attempt,
-) -> Result<NewSession, Problem> {
+) -> Result<Token, Problem> {
     let email = normal_email(&attempt.email);
     super::throttle::charge(state, actor.address, &email).await?;
     let accounts = accounts(state, &email, attempt.tenant.as_deref()).await?;
@@ -123,7 +122,7 @@ pub(crate) async fn with_link(
     state: &ApiState,
     actor: &Actor,
     token: &Token,
-) -> Result<Option<NewSession>, Problem> {
+) -> Result<Option<Token>, Problem> {
     let Some(found) = find_link(state.pool(), token).await? else {
         return Ok(None);
     };
@@ -146,7 +145,7 @@ pub(super) async fn open(
     user: UserId,
     email: &str,
     method: Method,
-) -> Result<Option<NewSession>, Error> {
+) -> Result<Option<Token>, Error> {
     let actor = Actor {
         kind: ActorKind::Person,
         id: user.to_string(),

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{SessionId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::page::Whole;
@@ -183,9 +182,9 @@ pub(super) async fn create(
         tenant: request.tenant,
     };
     let signed_in = sign_in::with_password(&state, &visitor, attempt).await?;
-    let found = session::find(state.pool(), &signed_in.token).await?;
+    let found = session::find(state.pool(), &signed_in).await?;
     let found = found.ok_or_else(sign_in::failed)?;
-    let cookie = Cookie::Session.set(&signed_in.token, session::LIFE, state.is_secure());
+    let cookie = Cookie::Session.set(&signed_in, session::LIFE, state.is_secure());
     let answer = SessionAnswer::of(&state, &found);
     Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(answer)).into_response())
 }

@@ -17,6 +17,7 @@ mod framework;
 mod jobs;
 mod lists;
 mod parity;
+mod people;
 mod platform;
 mod settings;
 mod sql;
