@@ -43,6 +43,7 @@ pub async fn serve(
     let in_flight = state.in_flight().clone();
     let last = stop.child_token();
     let books = tokio::spawn(usage::keep_books(state.clone(), last.clone()));
+    state.listens_on(listener.local_addr()?);
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A connection on which no request was ever begun does not close by itself.

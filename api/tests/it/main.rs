@@ -19,6 +19,7 @@ mod jobs;
 mod keys;
 mod lists;
 mod parity;
+mod people;
 mod platform;
 mod request_limits;
 mod settings;
