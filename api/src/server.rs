@@ -3,6 +3,7 @@
 //! Never: drops a request that is being answered in time, or waits for a connection on which nobody
 //! asks.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,8 +38,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
-    let server =
-        axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let app = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A connection on which no request was ever begun does not close by itself.
     let patience = async {
         stop.cancelled().await;
@@ -71,7 +72,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = process::bind(settings.api_addr).await?;
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
-    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness);
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http);
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {

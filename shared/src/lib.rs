@@ -5,6 +5,7 @@
 
 pub mod anchors;
 pub mod api_key;
+pub mod audit;
 pub mod backoff;
 pub mod blob;
 pub mod clock;

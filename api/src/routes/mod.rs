@@ -29,7 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, observe, openapi};
+use crate::{ApiState, auth, observe, openapi};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -45,12 +45,15 @@ pub fn router(state: ApiState) -> Router {
     let around = observe::Around {
         in_flight: state.in_flight().clone(),
         limit: LIMIT,
+        proxies: state.http().trusted_proxies.clone().into(),
     };
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
     // A document that was made of types can always be written.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     routes
+        // Only where there is a route: what is not there is not there for anybody.
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
         .route(
             "/openapi.json",
             get(async move || ([JSON], document.clone())),
