@@ -1,4 +1,4 @@
--- Erasure of a tenant: everything that the schemas hold of it goes, in short steps.
+-- Erasure of a tenant: everything that the schemas hold of it goes, in short steps. And its export.
 -- Locks: ACCESS EXCLUSIVE on queue.tenants for the moment in which its column and policy change; SHARE on
 -- queue.attempts, queue.progress and queue.tenants while an index is built on each.
 -- Previous release: goes on as it was; it makes no use of the column, and a tenant that is being erased is
@@ -236,3 +236,91 @@ grant execute on function
     queue.erase_begin(uuid), queue.erase_running(int4, boolean),
     queue.erase_jobs(int4, bigint, int4), queue.erase_rows(int4, text, int4), queue.erase_end(int4)
     to harkara_engine;
+
+-- Removes at most p_most of a tenant's rows from a table, and answers how many. Runs with the rights of
+-- whoever migrated, since nobody else may remove keys and audit entries; only of a tenant whose contract is
+-- over. Served by the primary key of each, which begins with the tenant.
+create function app.erase_rows(p_tenant uuid, p_table text, p_most int4) returns int8
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set jit = off as $$
+declare
+    removed int8;
+begin
+    if not exists (select from app.tenants t where t.id = p_tenant and t.status = 'canceled') then
+        raise insufficient_privilege using message = 'only a canceled tenant is erased';
+    end if;
+    if p_table = 'audit_heads' then
+        raise insufficient_privilege using message = 'the end of the chain goes with the tenant';
+    end if;
+    perform set_config('app.erasing', p_tenant::text, true),
+        set_config('app.tenant_id', p_tenant::text, true);
+    execute format(
+        'delete from app.%1$I t where t.ctid = any (array(
+            select o.ctid from app.%1$I o where o.tenant_id = $1 limit $2
+        ))', p_table
+    ) using p_tenant, p_most;
+    get diagnostics removed = row_count;
+    return removed;
+end
+$$;
+
+-- The last step: the end of the audit chain, and the tenant itself. Answers what it was called and where the
+-- chain ended; nothing if entries were added meanwhile, or there is no such canceled tenant. Whatever else is
+-- left refuses to be without its tenant.
+create function app.erase_tenant(p_tenant uuid)
+returns table (slug text, name text, seq int8, hash bytea)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+begin
+    select t.slug, t.name into slug, name from app.tenants t
+    where t.id = p_tenant and t.status = 'canceled' for update;
+    if not found then
+        return;
+    end if;
+    select h.seq, h.hash into seq, hash from app.audit_heads h where h.tenant_id = p_tenant for update;
+    if exists (select from app.audit_log a where a.tenant_id = p_tenant) then
+        return;
+    end if;
+    perform set_config('app.erasing', p_tenant::text, true);
+    delete from app.audit_heads h where h.tenant_id = p_tenant;
+    delete from app.tenants t where t.id = p_tenant;
+    return next;
+end
+$$;
+
+-- Opens the cursor harkara_export over the rows that the running transaction's tenant has in a table, as
+-- JSON without the columns p_left_out. Runs with the rights of that transaction.
+create function app.open_export(p_table text, p_left_out text[]) returns void
+language plpgsql volatile as $$
+declare
+    rows refcursor := 'harkara_export';
+begin
+    open rows no scroll for execute format(
+        'select (to_jsonb(t) - $1)::text from app.%I t where t.%I = app.current_tenant()',
+        p_table, case p_table when 'tenants' then 'id' else 'tenant_id' end
+    ) using p_left_out;
+end
+$$;
+
+revoke execute on function
+    app.erase_rows(uuid, text, int4), app.erase_tenant(uuid), app.open_export(text, text[])
+    from public;
+grant execute on function app.erase_rows(uuid, text, int4), app.erase_tenant(uuid) to harkara_engine;
+grant execute on function app.open_export(text, text[]) to harkara_app;
+
+-- Up to where each tenant's audit chain was anchored. The anchors themselves lie in the blob store; this is
+-- only how whoever writes them knows which chains have moved.
+create table app.audit_anchors (
+    tenant_id uuid primary key references app.tenants,
+    seq int8 not null,
+    hash bytea not null,
+    anchored_at timestamptz not null
+);
+alter table app.audit_anchors enable row level security;
+alter table app.audit_anchors force row level security;
+create policy tenant_rows on app.audit_anchors for select to harkara_app
+    using (tenant_id = app.current_tenant());
+create policy engine_rows on app.audit_anchors to harkara_engine using (true) with check (true);
+grant select on app.audit_anchors to harkara_app;
+grant select, insert, update, delete on app.audit_anchors to harkara_engine;

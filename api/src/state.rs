@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
+use harkara_shared::blob::Blobs;
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
@@ -34,6 +35,7 @@ struct Inner {
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
+    blobs: Option<Blobs>,
 }
 
 impl ApiState {
@@ -58,7 +60,17 @@ impl ApiState {
             egress,
             readiness,
             http,
+            blobs: None,
         }))
+    }
+
+    /// With a place where files are kept. For a state that nobody shares yet.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: Option<Blobs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.blobs = blobs;
+        }
+        self
     }
 
     /// A transaction of the tenant that the caller acts for.
@@ -69,6 +81,11 @@ impl ApiState {
     /// How the API is reached, and by whom.
     pub(crate) fn http(&self) -> &HttpSettings {
         &self.0.http
+    }
+
+    /// Where files are kept, if anywhere.
+    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.

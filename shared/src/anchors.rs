@@ -11,6 +11,7 @@ use hmac::Mac as _;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use crate::audit::Anchor;
 use crate::blob::{BlobError, Blobs};
 use crate::id::TenantId;
 use crate::signature::hmac_sha256;
@@ -42,17 +43,15 @@ pub enum AnchorError {
     Encode(#[from] serde_json::Error),
 }
 
-/// How far a tenant's chain had come.
+/// How far a tenant's chain has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Anchor {
+pub struct AnchoredHead {
     /// Whose chain.
     pub tenant: TenantId,
     /// Its last entry.
     pub seq: i64,
     /// That entry's hash, in hexadecimal digits.
     pub hash: String,
-    /// When that was so.
-    pub at: DateTime<Utc>,
 }
 
 /// What is signed: its members in this order, without spaces.
@@ -60,7 +59,7 @@ pub struct Anchor {
 struct Body {
     version: u32,
     at: DateTime<Utc>,
-    heads: Vec<Anchor>,
+    heads: Vec<AnchoredHead>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +77,7 @@ pub async fn write(
     blobs: &Blobs,
     keys: &MasterKeys,
     at: DateTime<Utc>,
-    heads: &[Anchor],
+    heads: &[AnchoredHead],
 ) -> Result<Vec<String>, AnchorError> {
     let mut written = Vec::new();
     for heads in heads.chunks(MOST_HEADS) {
@@ -123,20 +122,28 @@ pub async fn of_tenant(
         let Some(bytes) = blobs.get(&key).await? else {
             continue;
         };
-        let heads = open(&keys, &bytes).ok_or(AnchorError::Forged(key))?;
-        found.extend(heads.into_iter().filter(|head| head.tenant == tenant));
+        let body = open(&keys, &bytes).ok_or_else(|| AnchorError::Forged(key.clone()))?;
+        for head in body.heads {
+            if head.tenant == tenant {
+                found.push(Anchor {
+                    seq: head.seq,
+                    hash: unhex(&head.hash).ok_or_else(|| AnchorError::Forged(key.clone()))?,
+                    at: body.at,
+                });
+            }
+        }
     }
     Ok(found)
 }
 
-fn open(keys: &[[u8; 32]], bytes: &[u8]) -> Option<Vec<Anchor>> {
+fn open(keys: &[[u8; 32]], bytes: &[u8]) -> Option<Body> {
     let object: Object = serde_json::from_slice(bytes).ok()?;
     let text = serde_json::to_vec(&object.body).ok()?;
     let is_signed = keys.iter().any(|key| {
         let right = hex(&sign(key, &text));
         bool::from(right.as_bytes().ct_eq(object.signature.as_bytes()))
     });
-    (is_signed && object.body.version == VERSION).then_some(object.body.heads)
+    (is_signed && object.body.version == VERSION).then_some(object.body)
 }
 
 fn sign(key: &[u8; 32], text: &[u8]) -> Vec<u8> {
@@ -153,16 +160,29 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(tenant: TenantId, seq: i64) -> Anchor {
-        Anchor {
+    fn head(tenant: TenantId, seq: i64) -> AnchoredHead {
+        AnchoredHead {
             tenant,
             seq,
             hash: hex(&[7, 255]),
-            at: at(seq),
+        }
+    }
+
+    fn anchor(seq: i64, second: i64) -> Anchor {
+        Anchor {
+            seq,
+            hash: vec![7, 255],
+            at: at(second),
         }
     }
 
@@ -186,7 +206,7 @@ mod tests {
             write(&blobs, &keys, at(seq), &heads).await.unwrap();
         }
         let found = of_tenant(&blobs, &keys, one).await.unwrap();
-        assert_eq!(found, [head(one, 1), head(one, 2), head(one, 3)]);
+        assert_eq!(found, [anchor(1, 1), anchor(2, 2), anchor(3, 3)]);
         let nobody = of_tenant(&blobs, &keys, TenantId::new()).await.unwrap();
         assert_eq!(nobody, []);
     }
@@ -201,7 +221,7 @@ mod tests {
         let written = write(&blobs, &keys, at(0), &heads).await.unwrap();
         assert_eq!(written.len(), 2);
         let found = of_tenant(&blobs, &keys, tenant).await.unwrap();
-        assert_eq!(found, [head(tenant, 5)]);
+        assert_eq!(found, [anchor(5, 0)]);
     }
 
     #[tokio::test]
