@@ -9,9 +9,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use hmac::Mac as _;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use subtle::ConstantTimeEq as _;
 
-use crate::audit::Anchor;
+use crate::audit::{self, Anchor, BrokenLink, Checked};
 use crate::blob::{BlobError, Blobs};
 use crate::id::TenantId;
 use crate::signature::hmac_sha256;
@@ -41,6 +42,17 @@ pub enum AnchorError {
     /// An object could not be written as JSON.
     #[error("an anchor cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+/// Why a chain could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The database refuses.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// The store fails.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
 }
 
 /// How far a tenant's chain has come.
@@ -134,6 +146,40 @@ pub async fn of_tenant(
         }
     }
     Ok(found)
+}
+
+/// Reads a tenant's whole chain and says what is wrong with it, also beside its anchors where there is a
+/// store for them. An object that is not one of ours is told as the fault `forged` of entry 0.
+///
+/// # Errors
+/// When the database refuses or the store fails.
+pub async fn check_chain(
+    connection: &mut PgConnection,
+    store: Option<&Blobs>,
+    keys: &MasterKeys,
+    tenant: TenantId,
+) -> Result<Checked, CheckError> {
+    // Anchors first: the chain is at least as long as when they were written.
+    let (anchors, forged) = match store {
+        None => (Vec::new(), false),
+        Some(blobs) => match of_tenant(blobs, keys, tenant).await {
+            Ok(anchors) => (anchors, false),
+            Err(AnchorError::Forged(key)) => {
+                tracing::error!(key, "an anchor of the audit log is damaged or forged");
+                (Vec::new(), true)
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let mut checked = audit::check(connection, tenant, &anchors).await?;
+    if forged {
+        let link = BrokenLink {
+            seq: 0,
+            fault: "forged".to_owned(),
+        };
+        checked.faults.insert(0, link);
+    }
+    Ok(checked)
 }
 
 fn open(keys: &[[u8; 32]], bytes: &[u8]) -> Option<Body> {

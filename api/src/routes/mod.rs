@@ -94,6 +94,8 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
             tenants::limits::limits,
             tenants::limits::change_limits
         ))
+        .routes(routes!(tenants::export::export))
+        .routes(routes!(tenants::erase::erase))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))
         .routes(routes!(keys::list, keys::create))

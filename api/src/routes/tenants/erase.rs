@@ -111,8 +111,8 @@ pub(in crate::routes) async fn erase(
     let platform = caller.home();
     let mut tx = TenantTx::begin(state.pool(), platform).await?;
     let job_id = state.engine().enqueue(&mut tx, platform, job).await?.id();
-    let entry = Entry::new("tenant.erase", tenant.id)
-        .after(json!({"slug": tenant.slug, "job_id": job_id}));
+    let entry =
+        Entry::new("tenant.erase", tenant.id).after(json!({"slug": tenant.slug, "job_id": job_id}));
     audit::record(&mut tx, platform, caller.actor(), &entry).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/jobs/{job_id}"))];
