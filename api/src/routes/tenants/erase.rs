@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::found;
 use crate::ApiState;
-use crate::access::{PLATFORM_SLUG, TenantStatus};
+use crate::access::{PLATFORM_SLUG, Scope, TenantStatus};
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::faults::Faults;
@@ -73,9 +73,10 @@ pub(in crate::routes) async fn erase(
     Origin(trace): Origin,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require_admin()?;
-    caller.require_confirmed()?;
+    caller.require(Scope::PlatformAdmin)?;
     let tenant = found(&state, &caller, &id).await?;
+    caller.require_platform()?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: Option<EraseRequest> = body.members(&mut faults);
     if let Some(request) = request {
