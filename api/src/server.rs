@@ -88,7 +88,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = process::bind(settings.api_addr).await?;
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
-    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http);
+    let blobs = settings.blobs();
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http)
+        .with_blobs(blobs);
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {

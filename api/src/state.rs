@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
+use harkara_shared::blob::Blobs;
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
@@ -47,6 +48,7 @@ struct Inner {
     passwords: Passwords,
     csrf: Csrf,
     oidc: Option<Oidc>,
+    blobs: Option<Blobs>,
 }
 
 impl ApiState {
@@ -78,7 +80,17 @@ impl ApiState {
             csrf,
             oidc: http.oidc.clone().and_then(oidc::provider),
             http,
+            blobs: None,
         }))
+    }
+
+    /// With a place where files are kept. For a state that nobody shares yet.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: Option<Blobs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.blobs = blobs;
+        }
+        self
     }
 
     /// A transaction of the tenant that the caller acts for.
@@ -129,6 +141,11 @@ impl ApiState {
     /// Who people may sign in with.
     pub(crate) fn oidc(&self) -> Option<&Oidc> {
         self.0.oidc.as_ref()
+    }
+
+    /// Where files are kept, if anywhere.
+    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.

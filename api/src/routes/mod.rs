@@ -111,6 +111,8 @@ pub(crate) fn described() -> (Routes, OpenApi) {
             tenants::limits::limits,
             tenants::limits::change_limits
         ))
+        .routes(routes!(tenants::export::export))
+        .routes(routes!(tenants::erase::erase))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))
         .routes(routes!(keys::list, keys::create))

@@ -13,6 +13,7 @@ mod bad_input;
 mod batch;
 mod bulk;
 mod document;
+mod erasure;
 mod explain;
 mod framework;
 mod jobs;

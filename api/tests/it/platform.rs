@@ -190,6 +190,16 @@ impl Client {
         self.send(Method::GET, path, &[], None).await
     }
 
+    /// An answer whose body is read by and by.
+    pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request
+            .bearer_auth(&self.key)
+            .send()
+            .await
+            .expect("an answer")
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, &[], None).await
     }
