@@ -16,6 +16,7 @@ mod document;
 mod erasure;
 mod explain;
 mod framework;
+mod isolation;
 mod jobs;
 mod keys;
 mod lists;

@@ -1,0 +1,342 @@
+//! Every route and method, called with what belongs to another tenant: it is not there, nothing of it is
+//! told, and nothing becomes of it. A new route is walked as soon as the description has it; one with a
+//! parameter that the walk does not know fails it.
+
+use std::collections::BTreeMap;
+
+use harkara_api::access::{Scope, Tenant};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::people::Browser;
+use crate::platform::{Answer, Client, Platform};
+
+/// What one tenant has: an id of everything that a path may name, and words that only it may see.
+struct Belongings {
+    tenant: Tenant,
+    ids: BTreeMap<&'static str, String>,
+    words: Vec<String>,
+    client: Client,
+    browser: Browser,
+    key: String,
+}
+
+impl Belongings {
+    /// One of everything.
+    async fn of(platform: &Platform, tenant: Tenant) -> Self {
+        let slug = tenant.slug.clone();
+        let key = platform
+            .key(&tenant, &crate::people::tenant_scopes(), None)
+            .await;
+        let client = platform.client.with_key(&key);
+        let email = format!("ada@{slug}.example");
+        let browser = platform.person(&tenant, &email, "admin").await;
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let mut ids = BTreeMap::new();
+        let mut words = vec![email, key.clone(), browser.cookie.clone()];
+
+        let job = json!({
+            "kind": "http.request", "delay": "1h", "tags": [format!("tag-of-{slug}")],
+            "unique_key": format!("unique-of-{slug}"), "ordering_key": format!("order-of-{slug}"),
+            "payload": {"url": format!("http://127.0.0.1:9/{slug}")},
+        });
+        let job = client.post("/v1/jobs", &job).await.expect(201);
+        ids.insert("job", text(&job["id"]));
+        words.extend(["tag-of-", "unique-of-", "order-of-"].map(|word| format!("{word}{slug}")));
+
+        let endpoint = json!({"url": format!("http://127.0.0.1:9/hook-of-{slug}")});
+        let endpoint = client
+            .post("/v1/webhook-endpoints", &endpoint)
+            .await
+            .expect(201);
+        ids.insert("endpoint", text(&endpoint["id"]));
+        words.push(text(&endpoint["secret"]));
+        let event = json!({"type": "a.b", "data": {"of": format!("data-of-{slug}")}});
+        let event = client.post("/v1/events", &event).await.expect(202);
+        ids.insert("delivery", text(&event["deliveries"][0]["id"]));
+        words.push(text(&event["id"]));
+        words.push(format!("data-of-{slug}"));
+
+        let made = json!({"name": format!("key-of-{slug}"), "scopes": ["jobs:read"]});
+        let made = client.post("/v1/api-keys", &made).await.expect(201);
+        ids.insert("key", text(&made["id"]));
+        words.push(text(&made["key"]));
+        words.push(format!("key-of-{slug}"));
+
+        let user = json!({"email": format!("bob@{slug}.example"), "name": "Bob", "role": "viewer"});
+        let user = browser.post("/v1/users", &user).await.expect(201);
+        let user = text(&user["id"]);
+        let grants = browser
+            .get(&format!("/v1/users/{user}/grants"))
+            .await
+            .expect(200);
+        ids.insert("grant", text(&grants["data"][0]["id"]));
+        let denied = json!({"permission": "jobs:read", "effect": "deny", "reason": "a test"});
+        let denied = browser
+            .post(&format!("/v1/users/{user}/permissions"), &denied)
+            .await
+            .expect(201);
+        ids.insert("override", text(&denied["id"]));
+        ids.insert("user", user);
+        words.push(format!("bob@{slug}.example"));
+
+        let lane = json!({"max_running": 3});
+        let lane_key = format!("lane-of-{slug}");
+        client
+            .put(&format!("/v1/queues/http/lanes/{lane_key}"), &lane)
+            .await
+            .expect(200);
+        // Another tenant's lane of this name is its own: it may be told.
+        ids.insert("lane", lane_key);
+        let limit = json!({"limits": {format!("limit-of-{slug}"): {"max_running": 2}}});
+        client
+            .put(&format!("/v1/tenants/{}/limits", tenant.id), &limit)
+            .await
+            .expect(200);
+        words.push(format!("limit-of-{slug}"));
+        ids.insert("tenant", tenant.id.to_string());
+        let told = ids.iter().filter(|(kind, _)| **kind != "lane");
+        words.extend(told.map(|(_, id)| id.clone()));
+        Self {
+            tenant,
+            ids,
+            words,
+            client,
+            browser,
+            key,
+        }
+    }
+}
+
+/// Which id stands in a path's place of this name.
+fn id_for(path: &str, name: &str) -> &'static str {
+    match (path, name) {
+        (path, "id") if path.starts_with("/v1/jobs/") => "job",
+        (path, "id") if path.starts_with("/v1/webhook-endpoints/") => "endpoint",
+        (path, "id") if path.starts_with("/v1/deliveries/") => "delivery",
+        (path, "id") if path.starts_with("/v1/api-keys/") => "key",
+        (path, "id") if path.starts_with("/v1/users/") => "user",
+        (path, "id") if path.starts_with("/v1/tenants/") => "tenant",
+        (_, "grant_id") => "grant",
+        (_, "permission_id") => "override",
+        (_, "business_id") => "tenant",
+        (path, "name") if path.starts_with("/v1/queues/") => "queue",
+        (path, "key") if path.starts_with("/v1/queues/") => "lane",
+        (path, name) => panic!("the walk does not know {{{name}}} of {path}: say whose it is here"),
+    }
+}
+
+/// A route, with the ids of somebody, and the example of its body.
+struct Stop {
+    method: Method,
+    path: String,
+    /// Whether the path names something that belongs to a tenant.
+    is_theirs: bool,
+    body: Option<String>,
+}
+
+/// All routes of the description, with these ids.
+fn stops(document: &Value, of: &Belongings) -> Vec<Stop> {
+    let mut stops = Vec::new();
+    for (template, item) in document["paths"].as_object().expect("paths") {
+        if !template.starts_with("/v1/") {
+            continue;
+        }
+        for (method, operation) in item.as_object().expect("an item") {
+            let mut path = template.clone();
+            let mut is_theirs = false;
+            while let Some((before, rest)) = path.split_once('{') {
+                let (name, after) = rest.split_once('}').expect("a closed name");
+                let value = match id_for(template, name) {
+                    "queue" => "http".to_owned(),
+                    kind => {
+                        is_theirs |= kind != "lane";
+                        of.ids[kind].clone()
+                    }
+                };
+                path = format!("{before}{value}{after}");
+            }
+            stops.push(Stop {
+                method: method.to_uppercase().parse().expect("a method"),
+                path,
+                is_theirs,
+                body: example(document, operation).map(|body| body.to_string()),
+            });
+        }
+    }
+    assert!(stops.len() > 70, "{}", stops.len());
+    stops
+}
+
+/// What the description shows as the body of an operation.
+fn example(document: &Value, operation: &Value) -> Option<Value> {
+    let content = operation["requestBody"]["content"].get("application/json")?;
+    if let Some(shown) = content.get("example") {
+        return Some(shown.clone());
+    }
+    let location = content["schema"]["$ref"].as_str()?.trim_start_matches('#');
+    let schema = document.pointer(location)?;
+    Some(schema.get("example").cloned().unwrap_or_else(|| json!({})))
+}
+
+/// What holds of a tenant in all tables, but for what says when something was last used or seen.
+async fn state_of(superuser: &PgPool, tenant: &Tenant) -> BTreeMap<String, String> {
+    let tables: Vec<(String, String)> = harkara_shared::database::query_as(
+        "select c.oid::regclass::text, max(a.attname) from pg_class c
+         join pg_attribute a on a.attrelid = c.oid and a.attname in ('tenant', 'tenant_id')
+            and not a.attisdropped
+         where c.relkind in ('r', 'p') and not c.relispartition
+           and c.relnamespace in ('app'::regnamespace, 'queue'::regnamespace)
+           -- Numbers of what happened, and of who asked.
+           and c.relname not in ('deltas', 'tallies', 'history', 'usage')
+         group by c.oid",
+    )
+    .fetch_all(superuser)
+    .await
+    .unwrap();
+    let mut state = BTreeMap::new();
+    let mut connection = superuser.acquire().await.unwrap();
+    harkara_shared::database::query(
+        "create or replace function pg_temp.told(of text, key text, who uuid) returns text
+         language plpgsql as $$
+         declare told text; number int4;
+         begin
+            select t.number into number from queue.tenants t where t.id = who;
+            execute format(
+                'select coalesce(string_agg(md5((to_jsonb(r) - ''last_used_at'' - ''last_seen_at''
+                    - ''last_sign_in_at'')::text), '','' order by to_jsonb(r)::text), '''')
+                 from %s r where %I = $1', of, key
+            ) into told using case key when 'tenant' then number else null end;
+            return told;
+         exception when others then
+            execute format(
+                'select coalesce(string_agg(md5((to_jsonb(r) - ''last_used_at'' - ''last_seen_at''
+                    - ''last_sign_in_at'')::text), '','' order by to_jsonb(r)::text), '''')
+                 from %s r where %I = $1', of, key
+            ) into told using who;
+            return told;
+         end $$",
+    )
+    .execute(&mut *connection)
+    .await
+    .unwrap();
+    for (table, key) in tables {
+        let told: String =
+            harkara_shared::database::query_scalar("select pg_temp.told($1, $2, $3)")
+                .bind(&table)
+                .bind(&key)
+                .bind(tenant.id)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+        state.insert(table, told);
+    }
+    assert!(
+        state.values().filter(|told| !told.is_empty()).count() >= 12,
+        "{state:?}"
+    );
+    state
+}
+
+/// Asserts that an answer tells nothing of somebody else, and is none about a thing of theirs.
+fn check(stop: &Stop, how: &str, answer: &Answer, theirs: &Belongings) {
+    let Stop { method, path, .. } = stop;
+    for word in &theirs.words {
+        // What the caller named themselves is no secret: a path stands in its problem.
+        let told = answer.text.replace(path.as_str(), "");
+        assert!(
+            !told.contains(word.as_str()),
+            "{how} {method} {path} tells {word}: {told}"
+        );
+    }
+    assert!(
+        answer.status < 500,
+        "{how} {method} {path}: {}",
+        answer.text
+    );
+    if stop.is_theirs {
+        assert!(
+            matches!(answer.status, 403 | 404),
+            "{how} {method} {path}: {} {}",
+            answer.status,
+            answer.text
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_reaches_what_belongs_to_another_tenant() {
+    let platform = Platform::start().await;
+    let acme = Belongings::of(&platform, platform.acme.clone()).await;
+    let other = platform.tenant("other").await;
+    let other = Belongings::of(&platform, other).await;
+    let superuser = PgPool::connect(&platform.database.superuser_url())
+        .await
+        .unwrap();
+    let document = platform.client.get("/openapi.json").await.expect(200);
+    let before = state_of(&superuser, &acme.tenant).await;
+
+    let json_type = ("content-type", "application/json");
+    let acme_id = acme.tenant.id.to_string();
+    for stop in stops(&document, &acme) {
+        // Whoever signs in is nobody yet, and is let in for what they know.
+        if stop.method == Method::POST && stop.path == "/v1/sessions" {
+            continue;
+        }
+        // Whoever signs out or in is somebody else afterwards: these concern oneself alone.
+        let is_own = stop.path.starts_with("/v1/session");
+        let headers: Vec<(&str, &str)> = stop.body.iter().map(|_| json_type).collect();
+        let send = async |client: &Client, more: &[(&str, &str)]| {
+            let mut all = headers.clone();
+            all.extend_from_slice(more);
+            client
+                .send(stop.method.clone(), &stop.path, &all, stop.body.clone())
+                .await
+        };
+        // With a key of another tenant, that may do everything there.
+        check(&stop, "key", &send(&other.client, &[]).await, &acme);
+        // With that key in the name of the tenant.
+        for named in ["acme", acme_id.as_str()] {
+            let answer = send(&other.client, &[("x-tenant-id", named)]).await;
+            answer.problem(404, "not_found");
+        }
+        if is_own {
+            continue;
+        }
+        // With the session of an admin of the other tenant, and in the name of the tenant.
+        let csrf = ("x-csrf-token", other.browser.csrf.as_str());
+        let cookie = ("cookie", other.browser.cookie.as_str());
+        let nobody = other.client.with_key("");
+        check(
+            &stop,
+            "session",
+            &send(&nobody, &[cookie, csrf]).await,
+            &acme,
+        );
+        let answer = send(&nobody, &[cookie, csrf, ("x-tenant-id", "acme")]).await;
+        answer.problem(404, "not_found");
+        // With the tenant's own session, and the token of another one.
+        if !stop.method.is_safe() {
+            let cookie = ("cookie", acme.browser.cookie.as_str());
+            send(&nobody, &[cookie, csrf]).await.problem(403, "csrf");
+            send(&nobody, &[cookie]).await.problem(403, "csrf");
+        }
+        // With nothing.
+        send(&nobody, &[]).await.problem(401, "unauthorized");
+    }
+
+    let after = state_of(&superuser, &acme.tenant).await;
+    for (table, state) in &before {
+        assert_eq!(after.get(table), Some(state), "{table} was changed");
+    }
+    // The walk had what it takes: its own keys open its own things.
+    for key in [&acme.key, &other.key] {
+        let client = platform.client.with_key(key);
+        client.get("/v1/audit-logs/verify").await.expect(200);
+    }
+    let own = format!("/v1/jobs/{}", acme.ids["job"]);
+    acme.client.get(&own).await.expect(200);
+    acme.browser.get(&own).await.expect(200);
+    assert!(Scope::ALL.len() > 20);
+}
