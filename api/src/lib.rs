@@ -11,6 +11,7 @@ pub mod access;
 mod auth;
 mod body;
 mod cursor;
+mod docs;
 mod faults;
 mod json;
 mod observe;
@@ -20,6 +21,7 @@ mod problem;
 mod query;
 mod routes;
 mod server;
+mod shield;
 mod state;
 mod time;
 

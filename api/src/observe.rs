@@ -7,8 +7,8 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method};
+use axum::http::Method;
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use harkara_shared::telemetry::metric;
@@ -18,6 +18,7 @@ use tracing::field::Empty;
 
 use crate::origin::{REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
+use crate::shield;
 
 /// What the outermost layer works with.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(crate) struct Around {
     pub(crate) in_flight: TaskTracker,
     /// The longest a request may take, the reading of its body included.
     pub(crate) limit: Duration,
+    /// Whether callers come by https, and are to keep to it.
+    pub(crate) is_https: bool,
 }
 
 /// The outermost layer.
@@ -60,7 +63,7 @@ pub(crate) async fn observe(
         let detail = format!("there was no answer within {limit} s: try again");
         Problem::new(Code::Timeout, detail).into_response()
     });
-    let answer = finish(answer, &id, &path);
+    let answer = finish(answer, &id, &path, around.is_https);
     let status = answer.status().as_u16();
     let elapsed = started.elapsed();
     tracing::debug!(
@@ -83,22 +86,29 @@ pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
     Problem::of_panic(panic.as_ref()).into_response()
 }
 
-fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
+fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
     let problem = answer
         .extensions()
         .get::<Problem>()
         .cloned()
         .or_else(|| Problem::of_framework(&answer));
     let mut answer = match problem {
-        Some(problem) => problem.render(id.as_str(), path),
+        Some(problem) => {
+            let mut rendered = problem.render(id.as_str(), path);
+            // What layers within have said of the request, such as its limits, holds for the problem.
+            let told = answer.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH);
+            for (name, value) in told {
+                if !rendered.headers().contains_key(name) {
+                    rendered.headers_mut().append(name, value.clone());
+                }
+            }
+            rendered
+        }
         None => answer,
     };
     let headers = answer.headers_mut();
     headers.extend(id.header().map(|value| (REQUEST_ID, value)));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    shield::protect(headers, is_https);
     answer
 }
 
@@ -143,6 +153,7 @@ mod tests {
         let around = Around {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
+            is_https: false,
         };
         let router = Router::new()
             .route("/clumsy", get(clumsy))

@@ -23,13 +23,14 @@ use axum::{Router, middleware};
 use bytes::Bytes;
 use harkara_shared::process::health_routes;
 use harkara_shared::telemetry::Metrics;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, observe, openapi};
+use crate::{ApiState, docs, observe, openapi, shield};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -45,7 +46,9 @@ pub fn router(state: ApiState) -> Router {
     let around = observe::Around {
         in_flight: state.in_flight().clone(),
         limit: LIMIT,
+        is_https: false,
     };
+    let cors = shield::cross_origin(&[]);
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
     // A document that was made of types can always be written.
@@ -56,10 +59,13 @@ pub fn router(state: ApiState) -> Router {
             get(async move || ([JSON], document.clone())),
         )
         .with_state(state)
+        .merge(docs::routes())
         .merge(health)
         .fallback(async || Problem::not_found("route"))
         .layer(CatchPanicLayer::custom(observe::caught))
+        .layer(option_layer(cors))
         .layer(middleware::from_fn_with_state(around, observe::observe))
+        .layer(shield::compression())
 }
 
 /// The routes of resources, and the document of all routes.
