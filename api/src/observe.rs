@@ -96,7 +96,10 @@ fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Respo
         Some(problem) => {
             let mut rendered = problem.render(id.as_str(), path);
             // What layers within have said of the request, such as its limits, holds for the problem.
-            let told = answer.headers().iter().filter(|(name, _)| **name != CONTENT_LENGTH);
+            let told = answer
+                .headers()
+                .iter()
+                .filter(|(name, _)| **name != CONTENT_LENGTH);
             for (name, value) in told {
                 if !rendered.headers().contains_key(name) {
                     rendered.headers_mut().append(name, value.clone());

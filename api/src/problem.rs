@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use harkara_jobs::fault::Fault;
 use harkara_shared::database::{is_conflict, is_unavailable};
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 /// What kind of problem it is: the `code` of the answer, stable for machines.
@@ -100,6 +101,40 @@ impl Code {
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
         }
+    }
+
+    /// A problem of this status, as the API's description shows it.
+    pub(crate) fn example(status: &str) -> Value {
+        let code = match status {
+            "400" => Self::MalformedBody,
+            "401" => Self::Unauthorized,
+            "403" => Self::MissingScope,
+            "404" => Self::NotFound,
+            "409" => Self::Conflict,
+            "413" => Self::BodyTooLarge,
+            "415" => Self::UnsupportedMediaType,
+            "422" => Self::Invalid,
+            "429" => Self::DepthQuota,
+            "503" => Self::DatabaseUnavailable,
+            _ => Self::Internal,
+        };
+        let (name, status, title) = code.parts();
+        let errors = match code {
+            Self::Invalid => json!([{
+                "pointer": "/priority", "code": "out_of_range", "detail": "must be from 0 to 9"
+            }]),
+            _ => json!([]),
+        };
+        json!({
+            "type": format!("urn:harkara:problem:{name}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": "what is wrong this time, in one sentence",
+            "instance": "/v1/jobs",
+            "code": name,
+            "request_id": "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11",
+            "errors": errors,
+        })
     }
 
     /// The code of a status that the framework answered by itself.

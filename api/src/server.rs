@@ -76,9 +76,7 @@ async fn accept(
 ) -> GracefulShutdown {
     let connections = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(heads);
+    builder.timer(TokioTimer::new()).header_read_timeout(heads);
     loop {
         let (stream, peer) = tokio::select! {
             accepted = Listener::accept(&mut listener) => accepted,
@@ -86,11 +84,13 @@ async fn accept(
         };
         // Answers are written whole: waiting for more to send with them gains nothing.
         stream.set_nodelay(true).ok();
-        let service = router.clone().map_request(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request
-        });
+        let service = router
+            .clone()
+            .map_request(move |request: Request<Incoming>| {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(ConnectInfo(peer));
+                request
+            });
         let connection =
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = connections.watch(connection);
@@ -208,6 +208,9 @@ mod tests {
             .await
             .unwrap();
         let text = rest(connection).await;
-        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hi"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 200") && text.ends_with("hi"),
+            "{text}"
+        );
     }
 }

@@ -19,8 +19,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::origin::REQUEST_ID;
 
 /// What an answer that is no page may load: nothing.
-const OF_DATA: HeaderValue =
-    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const OF_DATA: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// What a page may load: our own files. Styles may stand in it, scripts may not.
 const OF_PAGES: HeaderValue = HeaderValue::from_static(
@@ -115,5 +114,4 @@ pub(crate) fn compression() -> CompressionLayer<Packed> {
 }
 
 /// Which answers are packed.
-type Packed =
-    And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;
+type Packed = And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;

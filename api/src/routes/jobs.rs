@@ -32,7 +32,7 @@ use crate::cursor::{List, Place};
 use crate::faults::Faults;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 use crate::time::Moment;
 pub(super) use answer::ErrorAnswer;
 use answer::{AttemptAnswer, JobAnswer, StateName};
@@ -141,11 +141,11 @@ pub(super) struct JobQuery {
     #[param(example = "http_500")]
     error_code: Option<String>,
     /// How many jobs a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before, with the same filters.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

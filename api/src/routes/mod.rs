@@ -51,8 +51,7 @@ pub fn router(state: ApiState) -> Router {
     let cors = shield::cross_origin(&[]);
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
-    // A document that was made of types can always be written.
-    let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    let document = Bytes::from(openapi::finished(&document).to_string());
     routes
         .route(
             "/openapi.json",

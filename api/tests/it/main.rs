@@ -14,6 +14,7 @@ mod bulk;
 mod document;
 mod explain;
 mod framework;
+mod fuzz;
 mod jobs;
 mod lists;
 mod parity;

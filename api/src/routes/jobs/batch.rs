@@ -14,8 +14,8 @@ use harkara_jobs::fault::words;
 use harkara_queue::job::{Enqueued, NewJob};
 use harkara_shared::clock;
 use harkara_shared::id::JobId;
-use serde::Serialize;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -39,8 +39,9 @@ const MOST: usize = 10_000;
 const LONGEST_LINE: usize = 2 << 20;
 
 /// Many jobs.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewJobs)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `split` reads without copying it")]
 pub(crate) struct BatchRequest {
     /// The jobs, each as in `POST /v1/jobs`.
@@ -80,7 +81,9 @@ pub(crate) struct BatchAnswer {
             {"kind": "http.request", "payload": {"url": "https://example.com/a"}},
             {"kind": "http.request", "payload": {"url": "https://example.com/b"}, "priority": 0}
         ]})),
-        (JobRequest = "application/x-ndjson"),
+        (JobRequest = "application/x-ndjson", example = json!(
+            "{\"kind\": \"http.request\", \"payload\": {\"url\": \"https://example.com/a\"}}\n"
+        )),
     )),
     responses(
         (status = 201, description = "All jobs were enqueued", body = BatchAnswer),
