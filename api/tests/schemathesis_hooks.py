@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import re
 
 import schemathesis
 
 KEYS = itertools.count()
+KEY = re.compile(r'([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")')
 
 # Characters of a cursor.
 CURSOR = 66
@@ -19,18 +21,15 @@ def ndjson(ctx, value):
 
 
 @schemathesis.hook
-def map_headers(ctx, headers):
-    """Good idempotency keys stand for one request each; bad ones are left as they are."""
-    key = (headers or {}).get("Idempotency-Key")
-    if isinstance(key, str) and key.isascii() and key.isalnum() and len(key) < 240:
-        headers["Idempotency-Key"] = f"{key}-{next(KEYS)}"
-    return headers
-
-
-@schemathesis.hook
-def map_query(ctx, query):
-    """Cursors are signed: no other is good but those that a list has answered."""
-    cursor = (query or {}).get("cursor")
+def before_call(ctx, case, kwargs):
+    """Good idempotency keys stand for one request each, and a cursor is signed: no other is good but those
+    that a list has answered. What is made up to be wrong is left as it is."""
+    headers = case.headers or {}
+    for name in list(headers):
+        key = headers[name]
+        if name.lower() == "idempotency-key" and isinstance(key, str) and KEY.fullmatch(key):
+            headers[name] = f"fuzz-{next(KEYS)}"
+    query = case.query or {}
+    cursor = query.get("cursor")
     if isinstance(cursor, str) and len(cursor) != CURSOR:
         del query["cursor"]
-    return query
