@@ -4,6 +4,7 @@
 //! Never: logs a body, a raw path or a header; counts by anything a caller can make up.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -12,11 +13,12 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use harkara_shared::telemetry::metric;
+use ipnet::IpNet;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::origin::{REQUEST_ID, RequestId};
+use crate::origin::{ClientAddress, REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
 use crate::shield;
 
@@ -29,6 +31,8 @@ pub(crate) struct Around {
     pub(crate) limit: Duration,
     /// Whether callers come by https, and are to keep to it.
     pub(crate) is_https: bool,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub(crate) proxies: Arc<[IpNet]>,
 }
 
 /// The outermost layer.
@@ -43,7 +47,9 @@ pub(crate) async fn observe(
     let method = method_label(request.method());
     let route = route_label(&request);
     let path = request.uri().path().to_owned();
+    let address = ClientAddress::of(&request, &around.proxies);
     request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(address);
     // Key and tenant are told by whoever finds out.
     let span = tracing::info_span!(
         "request",
@@ -157,6 +163,7 @@ mod tests {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
             is_https: false,
+            proxies: Arc::from([]),
         };
         let router = Router::new()
             .route("/clumsy", get(clumsy))

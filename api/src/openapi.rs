@@ -328,7 +328,14 @@ mod tests {
         let readiness = Readiness::of_database(pool.clone(), CancellationToken::new());
         let egress = Egress::new(Vec::new()).unwrap();
         let engine = harkara_queue::Engine::new(pool.clone(), false);
-        let router = crate::router(crate::ApiState::new(pool, engine, keys, egress, readiness));
+        let router = crate::router(crate::ApiState::new(
+            pool,
+            engine,
+            keys,
+            egress,
+            readiness,
+            Default::default(),
+        ));
         // Routers do not list their routes, but they show them, and `/` for the fallback.
         let shown = format!("{router:?}");
         let is_route = |part: &&str| {

@@ -1,14 +1,17 @@
-//! Room: where a request comes from, as far as its jobs remember.
-//! Takes: headers. Gives: the request's id, and the trace that jobs carry.
+//! Room: where a request comes from.
+//! Takes: headers, and the peer of the connection. Gives: the request's id, the trace that jobs carry,
+//! the caller's address.
 //! Never: believes a header that does not have its form.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use harkara_queue::job::Trace;
+use ipnet::IpNet;
 use uuid::Uuid;
 
 /// `X-Request-Id`.
@@ -41,6 +44,49 @@ impl RequestId {
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.0).ok()
     }
+}
+
+/// `X-Forwarded-For`.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where a request comes from; `None` when it did not come over a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientAddress(pub(crate) Option<IpAddr>);
+
+impl ClientAddress {
+    /// The peer of the connection. If that is one of the trusted proxies, the last address of
+    /// `X-Forwarded-For` that is none: what stands before it anybody may have written.
+    pub(crate) fn of(request: &Request, proxies: &[IpNet]) -> Self {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
+        let is_proxy = |address: &IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
+        let Some(proxy) = peer.filter(is_proxy) else {
+            return Self(peer);
+        };
+        let mut last = proxy;
+        let values = request.headers().get_all(FORWARDED_FOR).iter();
+        for part in values.rev().flat_map(|value| {
+            let text = value.to_str().unwrap_or_default();
+            text.rsplit(',').map(str::trim)
+        }) {
+            // Behind what no proxy of ours wrote there is nothing to believe.
+            let Some(address) = forwarded(part) else {
+                break;
+            };
+            last = address;
+            if !is_proxy(&address) {
+                break;
+            }
+        }
+        Self(Some(last))
+    }
+}
+
+/// An address, with or without a port.
+fn forwarded(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    let address: IpAddr = text.parse().or_else(|_| with_port()).ok()?;
+    Some(address.to_canonical())
 }
 
 /// The extractor for what ties a job to its request.
@@ -121,6 +167,46 @@ mod tests {
         ] {
             assert_eq!(trace_id(&text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_as_far_as_proxies_vouch_for_it() {
+        let of = |peer: &str, forwarded: &[&str]| {
+            let mut request = Request::new(axum::body::Body::empty());
+            let peer: SocketAddr = peer.parse().unwrap();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            for value in forwarded {
+                let value = HeaderValue::from_str(value).unwrap();
+                request.headers_mut().append(FORWARDED_FOR, value);
+            }
+            let proxies = ["10.0.0.0/8".parse().unwrap()];
+            let address = ClientAddress::of(&request, &proxies).0;
+            address
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+        };
+        for (peer, forwarded, address) in [
+            ("192.0.2.1:5", &["198.51.100.1"][..], "192.0.2.1"),
+            ("[::ffff:192.0.2.1]:5", &[], "192.0.2.1"),
+            ("10.0.0.1:5", &[], "10.0.0.1"),
+            ("10.0.0.1:5", &["198.51.100.1"], "198.51.100.1"),
+            (
+                "10.0.0.1:5",
+                &["1.2.3.4, 198.51.100.1, 10.9.9.9"],
+                "198.51.100.1",
+            ),
+            (
+                "10.0.0.1:5",
+                &["1.2.3.4", "198.51.100.1:80"],
+                "198.51.100.1",
+            ),
+            ("10.0.0.1:5", &["1.2.3.4, nonsense, 10.9.9.9"], "10.9.9.9"),
+            ("10.0.0.1:5", &["[2001:db8::1]:443"], "2001:db8::1"),
+        ] {
+            assert_eq!(of(peer, forwarded), address, "{peer} {forwarded:?}");
+        }
+        let unconnected = Request::new(axum::body::Body::empty());
+        assert_eq!(ClientAddress::of(&unconnected, &[]).0, None);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(crate) enum Code {
     DatabaseBusy,
     Timeout,
     DepthQuota,
+    ConfirmationRequired,
+    AddressNotAllowed,
+    TenantInactive,
+    Quota,
 }
 
 impl Code {
@@ -98,6 +102,24 @@ impl Code {
                 "timeout",
                 S::SERVICE_UNAVAILABLE,
                 "The request took too long",
+            ),
+            Self::ConfirmationRequired => (
+                "confirmation_required",
+                S::FORBIDDEN,
+                "Confirm that it is you",
+            ),
+            Self::AddressNotAllowed => {
+                ("address_not_allowed", S::FORBIDDEN, "Not from this address")
+            }
+            Self::TenantInactive => (
+                "tenant_inactive",
+                S::FORBIDDEN,
+                "The tenant's status does not permit it",
+            ),
+            Self::Quota => (
+                "quota",
+                S::FORBIDDEN,
+                "As many as the tier grants are there",
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
         }
@@ -388,7 +410,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 17] = [
+    const CODES: [Code; 21] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -406,6 +428,10 @@ mod tests {
         Code::DatabaseBusy,
         Code::Timeout,
         Code::DepthQuota,
+        Code::ConfirmationRequired,
+        Code::AddressNotAllowed,
+        Code::TenantInactive,
+        Code::Quota,
     ];
 
     #[test]

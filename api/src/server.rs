@@ -119,7 +119,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = process::bind(settings.api_addr).await?;
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
-    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness);
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http);
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {
@@ -142,6 +142,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::middleware;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -157,6 +159,7 @@ mod tests {
         let around = Around {
             in_flight: TaskTracker::new(),
             limit: patience,
+            proxies: Arc::from([]),
             is_https: false,
         };
         let router = Router::new()

@@ -5,15 +5,15 @@
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
+use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
-use harkara_shared::id::TenantId;
 use harkara_shared::process::Readiness;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Keyring;
+use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
 use crate::problem::Problem;
 
@@ -33,6 +33,7 @@ struct Inner {
     keyring: Keyring,
     cursors: Cursors,
     in_flight: TaskTracker,
+    http: HttpSettings,
 }
 
 impl ApiState {
@@ -44,6 +45,7 @@ impl ApiState {
         keys: MasterKeys,
         egress: Egress,
         readiness: Readiness,
+        http: HttpSettings,
     ) -> Self {
         Self(Arc::new(Inner {
             keyring: Keyring::new(pool.clone(), &keys),
@@ -55,12 +57,18 @@ impl ApiState {
             keys,
             egress,
             readiness,
+            http,
         }))
     }
 
-    /// A transaction of the tenant.
-    pub(crate) async fn begin(&self, tenant: TenantId) -> Result<TenantTx, Problem> {
-        Ok(TenantTx::begin(&self.0.pool, tenant).await?)
+    /// A transaction of the tenant that the caller acts for.
+    pub(crate) async fn begin(&self, caller: &Caller) -> Result<TenantTx, Problem> {
+        Ok(TenantTx::begin(&self.0.pool, caller.tenant).await?)
+    }
+
+    /// How the API is reached, and by whom.
+    pub(crate) fn http(&self) -> &HttpSettings {
+        &self.0.http
     }
 
     /// For what is looked up before, or across, tenants.

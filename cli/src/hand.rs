@@ -13,6 +13,7 @@ use clap::Subcommand;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
+use harkara_shared::audit::Actor;
 use harkara_shared::config::{ConfigErrors, Mistake, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
@@ -115,6 +116,7 @@ pub(crate) async fn tenant(command: TenantCommand, settings: &Settings) -> anyho
             name,
             sla_tier: tier,
         },
+        &by_hand(),
     )
     .await?;
     if json {
@@ -149,8 +151,9 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
         tier,
         scopes,
         expires_at: None,
+        addresses: Vec::new(),
     };
-    let (key, text) = access::create_key(&pool, &master, new).await?;
+    let (key, text) = access::create_key(&pool, &master, new, &by_hand()).await?;
     if json {
         say(&json!({
             "id": key.id, "key": text.expose(), "tenant_id": tenant.id, "name": key.name,
@@ -166,6 +169,11 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
         ));
     }
     Ok(())
+}
+
+/// Who the audit log says it was.
+pub(crate) fn by_hand() -> Actor {
+    Actor::system("harkara, by hand")
 }
 
 fn pool(place: &Place, settings: &Settings) -> anyhow::Result<PgPool> {

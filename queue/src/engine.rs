@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use harkara_shared::audit::Note;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgConnection, PgPool};
 
 use crate::enqueue::Quotas;
 use crate::fold::Folding;
@@ -51,6 +52,8 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// Goes into the audit log with what is steered.
+    note: Option<Arc<Note>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,24 @@ impl Engine {
                 notify,
                 folding: Folding::default(),
             }),
+            note: None,
+        }
+    }
+
+    /// This engine for one change of settings, which puts `note` into the audit log in the transaction
+    /// that makes it.
+    #[must_use]
+    pub fn noting(&self, note: Note) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            note: Some(Arc::new(note)),
+        }
+    }
+
+    pub(crate) async fn record(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        match &self.note {
+            Some(note) => note.record(connection).await,
+            None => Ok(()),
         }
     }
 

@@ -2,6 +2,8 @@
 //! Takes: environment variables and the TOML file named by `HARKARA_CONFIG` (environment wins).
 //! Gives: one [`Settings`], or every mistake at once. Never: is read again while the process runs.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,9 +11,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 use crate::database::{DatabaseSettings, DatabaseUrl};
 use crate::vault::MasterKeys;
+
+pub use http::{HttpSettings, OidcSettings};
 
 /// One mistake in the configuration: which variable, and why it will not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +90,10 @@ pub struct Settings {
     pub egress_allow: Vec<IpNet>,
     /// `HARKARA_EGRESS_ALLOW` was set, even if to nothing.
     pub egress_allow_was_set: bool,
+    /// How the API is reached, and by whom.
+    pub http: HttpSettings,
+    /// Where files are kept; `None` when not set.
+    pub blob_url: Option<Url>,
     /// Directory of PostgreSQL's programs, for a private database.
     pub pg_bin: Option<String>,
     /// This is production: no private database.
@@ -99,9 +108,10 @@ pub struct Settings {
 
 /// The keys a configuration file may hold. A key of a later release is not here, so that a
 /// misspelt one is told.
-pub const KNOWN: &[&str] = &[
+const KNOWN: &[&str] = &[
     "DATABASE_URL",
     "HARKARA_API_ADDR",
+    "HARKARA_BLOB_URL",
     "HARKARA_DATABASE_CONNECTIONS",
     "HARKARA_EGRESS_ALLOW",
     "HARKARA_LEASE_SECS",
@@ -119,6 +129,17 @@ pub const KNOWN: &[&str] = &[
     "HARKARA_WORKER_MEMORY_MIB",
     "HARKARA_WORKER_QUEUES",
 ];
+
+/// Whether `name` is a setting.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || http::KNOWN.contains(&name)
+}
+
+/// All settings by name.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().chain(http::KNOWN).copied()
+}
 
 /// The log's filter when none is set.
 const DEFAULT_LOG: &str = "info";
@@ -176,6 +197,10 @@ impl Settings {
         });
         let egress_allow_was_set = reader.raw("HARKARA_EGRESS_ALLOW").is_some();
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);
+        let http = http::read(&mut reader);
+        let blob_url = reader.optional("HARKARA_BLOB_URL", |text| {
+            Url::parse(text).map_err(|_| "is not a URL such as file:///var/lib/harkara".to_owned())
+        });
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
         let production = reader.value("HARKARA_PRODUCTION", "off", switch);
         let log_was_set = reader.raw("HARKARA_LOG").is_some();
@@ -207,6 +232,8 @@ impl Settings {
                 worker_memory: worker_memory?,
                 egress_allow: egress_allow?,
                 egress_allow_was_set,
+                http: http?,
+                blob_url,
                 pg_bin,
                 production: production?,
                 log_was_set,
@@ -273,7 +300,7 @@ impl Reader {
 
     fn take_file(&mut self, file: toml::Table) {
         for (key, value) in file {
-            if !KNOWN.contains(&key.as_str()) {
+            if !is_known(&key) {
                 self.mistake(&key, "is not a setting of Harkara");
                 continue;
             }
@@ -304,6 +331,12 @@ impl Reader {
         {
             self.mistake(need.variable(), need.reason());
         }
+    }
+
+    fn is_mistaken(&self, variable: &str) -> bool {
+        self.mistakes
+            .iter()
+            .any(|mistake| mistake.variable == variable)
     }
 
     fn mistake(&mut self, variable: &str, reason: impl Into<String>) {

@@ -128,6 +128,10 @@ typed_id!(
     UserId, "usr"
 );
 typed_id!(
+    /// A session of a person who has signed in.
+    SessionId, "ses"
+);
+typed_id!(
     /// An event a tenant published; also its `webhook-id`.
     EventId, "evt"
 );

@@ -4,6 +4,7 @@
 //! This crate imports no other crate of the workspace and knows nothing of jobs, queues or routes.
 
 pub mod api_key;
+pub mod audit;
 pub mod backoff;
 pub mod clock;
 pub mod config;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_queue::Engine;
 use harkara_queue::settings::{LimitChange, TenantChange};
+use harkara_shared::audit::Actor;
 use harkara_shared::vault::MasterKeys;
 use harkara_test_database::TestDatabase;
 use sqlx::PgPool;
@@ -57,7 +58,7 @@ impl Platform {
             name: slug.to_owned(),
             sla_tier: SlaTier::Enterprise,
         };
-        let tenant = access::create_tenant(&self.pool, new)
+        let tenant = access::create_tenant(&self.pool, new, &Actor::system("test"))
             .await
             .expect("a tenant is made");
         let change = TenantChange {
@@ -74,8 +75,9 @@ impl Platform {
             tier: KeyTier::Enterprise,
             scopes: everything(),
             expires_at: None,
+            addresses: Vec::new(),
         };
-        let (_, key) = access::create_key(&self.pool, &master, new)
+        let (_, key) = access::create_key(&self.pool, &master, new, &Actor::system("test"))
             .await
             .expect("a key is made");
         Client::new(api, key.expose())

@@ -1,68 +1,19 @@
 //! Room: API keys at rest.
-//! Takes: a pool and the master keys. Gives: new keys, whose text is seen once; a key's row by its
-//! public id. Never: stores or logs a key's text.
-
-use std::str::FromStr;
+//! Takes: a transaction and the master keys. Gives: new keys, whose text is seen once; keys found,
+//! listed, changed, rotated and revoked. Never: stores or logs a key's text.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::api_key::{ApiKeyText, NewApiKey};
-use harkara_shared::database::{query_as, query_scalar};
+use harkara_shared::audit::{self, Actor, Entry};
+use harkara_shared::database::query_as;
 use harkara_shared::id::{ApiKeyId, TenantId};
 use harkara_shared::vault::MasterKeys;
-use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use ipnet::IpNet;
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::tenant::is_name;
-use super::{Error, Scope};
-
-/// How many requests a key's contract grants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
-#[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum KeyTier {
-    /// 100 an hour, 1 000 a day.
-    Free,
-    /// 1 000 an hour, 10 000 a day.
-    Developer,
-    /// 10 000 an hour, 100 000 a day.
-    Business,
-    /// 100 000 an hour, 1 000 000 a day.
-    Enterprise,
-}
-
-impl KeyTier {
-    /// All tiers, from the smallest.
-    pub const ALL: [Self; 4] = [
-        Self::Free,
-        Self::Developer,
-        Self::Business,
-        Self::Enterprise,
-    ];
-
-    /// The tier's name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Free => "free",
-            Self::Developer => "developer",
-            Self::Business => "business",
-            Self::Enterprise => "enterprise",
-        }
-    }
-}
-
-impl FromStr for KeyTier {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|tier| tier.as_str() == text)
-            .ok_or_else(|| {
-                format!("`{text}` is not a tier: expected free, developer, business or enterprise")
-            })
-    }
-}
+use super::{Error, KeyTier, Scope, TenantStatus};
 
 /// The derived master key that API keys are hashed with.
 pub(crate) const PEPPER: &str = "api-key";
@@ -80,10 +31,12 @@ pub struct NewKey {
     pub scopes: Vec<Scope>,
     /// When it stops working; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Networks it may be used from; none for all.
+    pub addresses: Vec<IpNet>,
 }
 
 /// A key without its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct ApiKey {
     /// Id.
     pub id: ApiKeyId,
@@ -98,14 +51,24 @@ pub struct ApiKey {
     /// Its contract.
     pub tier: KeyTier,
     /// What it may do.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<String>,
+    /// Networks it may be used from; none for all.
+    pub addresses: Vec<String>,
+    /// Who made it, as the audit log names actors.
+    pub created_by: Option<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it stops working.
     pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// The key that it took the place of.
+    pub rotated_from: Option<ApiKeyId>,
 }
 
-/// Makes a key. Its text is answered here and never again.
+/// Makes a key in a transaction of its own. Its text is answered here and never again.
 ///
 /// # Errors
 /// [`Error::InvalidName`], [`Error::AlreadyExpired`], [`Error::NoSuchTenant`], or when the database
@@ -114,6 +77,24 @@ pub async fn create_key(
     pool: &PgPool,
     keys: &MasterKeys,
     new: NewKey,
+    by: &Actor,
+) -> Result<(ApiKey, ApiKeyText), Error> {
+    let mut tx = pool.begin().await?;
+    let made = add_key(&mut tx, keys, new, None, by).await?;
+    tx.commit().await?;
+    Ok(made)
+}
+
+/// Makes a key, in place of another one if `from` names it, with its entry in the audit log.
+///
+/// # Errors
+/// As [`create_key`].
+pub(crate) async fn add_key(
+    connection: &mut PgConnection,
+    keys: &MasterKeys,
+    new: NewKey,
+    from: Option<ApiKeyId>,
+    by: &Actor,
 ) -> Result<(ApiKey, ApiKeyText), Error> {
     if !is_name(&new.name) {
         return Err(Error::InvalidName);
@@ -135,10 +116,10 @@ pub async fn create_key(
     scopes.sort_unstable();
     scopes.dedup();
     let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    let id = ApiKeyId::new();
-    let created_at: Option<DateTime<Utc>> = query_scalar(include_str!("../sql/create_key.sql"))
+    let addresses: Vec<String> = new.addresses.iter().map(ToString::to_string).collect();
+    let key: Option<ApiKey> = query_as(include_str!("../sql/create_key.sql"))
         .bind(new.tenant)
-        .bind(id)
+        .bind(ApiKeyId::new())
         .bind(&public_id)
         .bind(hash.as_slice())
         .bind(&last4)
@@ -146,20 +127,69 @@ pub async fn create_key(
         .bind(new.tier)
         .bind(&names)
         .bind(new.expires_at)
-        .fetch_optional(pool)
+        .bind(&addresses)
+        .bind(&by.id)
+        .bind(from)
+        .fetch_optional(&mut *connection)
         .await?;
-    let key = ApiKey {
-        id,
-        tenant_id: new.tenant,
-        name: new.name,
-        public_id,
-        last4,
-        tier: new.tier,
-        scopes,
-        created_at: created_at.ok_or(Error::NoSuchTenant)?,
-        expires_at: new.expires_at,
+    let key = key.ok_or(Error::NoSuchTenant)?;
+    let action = match from {
+        None => "key.create",
+        Some(_) => "key.rotate",
     };
+    let entry = Entry::new(action, key.id).after(&key);
+    audit::record(connection, key.tenant_id, by, &entry).await?;
     Ok((key, text))
+}
+
+/// A tenant's keys, newest first, before the one with this id.
+pub(crate) async fn list_keys(
+    connection: &mut PgConnection,
+    before: Option<ApiKeyId>,
+    limit: u32,
+) -> Result<Vec<ApiKey>, sqlx::Error> {
+    query_as(include_str!("../sql/list_keys.sql"))
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+}
+
+/// One of a tenant's keys, locked if it is to be changed.
+pub(crate) async fn key(
+    connection: &mut PgConnection,
+    id: ApiKeyId,
+) -> Result<Option<ApiKey>, sqlx::Error> {
+    query_as(include_str!("../sql/get_key.sql"))
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+/// What is to become of a key; what is `None` stays.
+#[derive(Debug, Default)]
+pub(crate) struct KeyChange {
+    pub(crate) name: Option<String>,
+    pub(crate) addresses: Option<Vec<String>>,
+    /// When it stops working. Never later than it would have.
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) revoke: bool,
+}
+
+/// Changes a key.
+pub(crate) async fn change_key(
+    connection: &mut PgConnection,
+    id: ApiKeyId,
+    change: KeyChange,
+) -> Result<Option<ApiKey>, sqlx::Error> {
+    query_as(include_str!("../sql/change_key.sql"))
+        .bind(id)
+        .bind(change.name)
+        .bind(change.addresses)
+        .bind(change.expires_at)
+        .bind(change.revoke)
+        .fetch_optional(connection)
+        .await
 }
 
 /// What deciding about a request needs of a key that has not been revoked.
@@ -171,6 +201,10 @@ pub(crate) struct FoundKey {
     pub(crate) hash: Vec<u8>,
     scopes: Vec<String>,
     pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) name: String,
+    pub(crate) tier: KeyTier,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) tenant_status: TenantStatus,
 }
 
 impl FoundKey {

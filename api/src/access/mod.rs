@@ -3,15 +3,21 @@
 //! Never: stores the text of a key, or decides about a request.
 
 mod key;
+mod key_tier;
+mod quota;
 mod scope;
 mod tenant;
 
-pub use key::{ApiKey, KeyTier, NewKey, create_key, is_working_key};
-pub(crate) use key::{FoundKey, PEPPER, find_key};
+pub use key::{ApiKey, NewKey, create_key, is_working_key};
+pub(crate) use key::{FoundKey, KeyChange, PEPPER, add_key, change_key, find_key, key, list_keys};
+pub use key_tier::KeyTier;
+pub(crate) use quota::{allowance, check_endpoints, check_keys};
 pub use scope::{Scope, UnknownScope};
 pub use tenant::{
-    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, create_tenant, ensure_platform, find_tenant, is_slug,
+    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantStatus, create_tenant, ensure_platform,
+    find_tenant, is_slug,
 };
+pub(crate) use tenant::{TenantChange, add_tenant, list_tenants, lock_tenant, write_tenant};
 
 /// Why a tenant or a key cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,16 @@ pub enum Error {
     /// A key must expire in the future, if at all.
     #[error("the key would have expired already")]
     AlreadyExpired,
+    /// As many as the tenant's tier grants are there.
+    #[error("the tier `{tier}` grants {most} {what}, and there are as many")]
+    Quota {
+        /// Of what.
+        what: &'static str,
+        /// The tier.
+        tier: KeyTier,
+        /// How many.
+        most: u32,
+    },
     /// The master keys cannot hash a key, because there are none.
     #[error("there is no master key")]
     NoMasterKey,

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_queue::settings::{self, Rate};
+use harkara_shared::audit::{self, Actor, Entry};
 use harkara_shared::database::query_as;
-use harkara_shared::id::TenantId;
+use harkara_shared::id::{EndpointId, TenantId};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
+use utoipa::ToSchema;
 
 use super::Error;
 
@@ -83,6 +85,80 @@ impl FromStr for SlaTier {
     }
 }
 
+/// Where a tenant stands with its bills, and what that permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum TenantStatus {
+    /// All is well.
+    Active,
+    /// It tries the platform out: as `active`.
+    Trialing,
+    /// A bill is overdue: as `active`, for as long as the platform is patient.
+    PastDue,
+    /// It reads, and nothing else; its jobs do not start.
+    Suspended,
+    /// It has not paid yet: it reads, jobs that are there run, and nothing new is taken.
+    PendingPayment,
+    /// It has left: as `suspended`, and it may be erased.
+    Canceled,
+}
+
+impl TenantStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Active,
+        Self::Trialing,
+        Self::PastDue,
+        Self::Suspended,
+        Self::PendingPayment,
+        Self::Canceled,
+    ];
+
+    /// The status' name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Trialing => "trialing",
+            Self::PastDue => "past_due",
+            Self::Suspended => "suspended",
+            Self::PendingPayment => "pending_payment",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether it may change anything, enqueue jobs included.
+    #[must_use]
+    pub const fn may_write(self) -> bool {
+        matches!(self, Self::Active | Self::Trialing | Self::PastDue)
+    }
+
+    /// Whether its jobs start.
+    #[must_use]
+    pub const fn may_run(self) -> bool {
+        !matches!(self, Self::Suspended | Self::Canceled)
+    }
+}
+
+impl std::fmt::Display for TenantStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for TenantStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(Self::as_str).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("`{text}` is not a status: expected one of {names}"))
+    }
+}
+
 /// A tenant that is wanted.
 #[derive(Debug, Clone)]
 pub struct NewTenant {
@@ -105,11 +181,22 @@ pub struct Tenant {
     pub name: String,
     /// Its contract.
     pub sla_tier: SlaTier,
-    /// Where it stands with its bills: `active`, `trialing`, `past_due`, `suspended`,
-    /// `pending_payment` or `canceled`.
-    pub status: String,
+    /// Where it stands with its bills.
+    pub status: TenantStatus,
+    /// Whether the operator has paused it, whatever its status.
+    pub paused: bool,
+    /// The endpoint that its contract was set up with.
+    pub contract_endpoint_id: Option<EndpointId>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+impl Tenant {
+    /// Whether its jobs start.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        !self.paused && self.status.may_run()
+    }
 }
 
 /// Whether `text` may be a slug: 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit. No slug
@@ -128,21 +215,88 @@ pub fn is_slug(text: &str) -> bool {
 /// # Errors
 /// [`Error::InvalidSlug`], [`Error::InvalidName`], [`Error::SlugTaken`], or when the database
 /// refuses.
-pub async fn create_tenant(pool: &PgPool, new: NewTenant) -> Result<Tenant, Error> {
+pub async fn create_tenant(pool: &PgPool, new: NewTenant, by: &Actor) -> Result<Tenant, Error> {
+    let mut tx = pool.begin().await?;
+    let tenant = add_tenant(&mut tx, new, by).await?;
+    tx.commit().await?;
+    Ok(tenant)
+}
+
+/// The same in a transaction of the engine's role.
+///
+/// # Errors
+/// As [`create_tenant`].
+pub(crate) async fn add_tenant(
+    connection: &mut PgConnection,
+    new: NewTenant,
+    by: &Actor,
+) -> Result<Tenant, Error> {
     if !is_slug(&new.slug) {
         return Err(Error::InvalidSlug(new.slug));
     }
     if new.slug == PLATFORM_SLUG {
         return Err(Error::SlugTaken(new.slug));
     }
-    let mut tx = pool.begin().await?;
-    let Some(tenant) = insert(&mut tx, &new).await? else {
+    let Some(tenant) = insert(&mut *connection, &new).await? else {
         return Err(Error::SlugTaken(new.slug));
     };
     let tier = tenant.sla_tier;
-    settings::grant(&mut tx, tenant.id, tier.rate(), tier.max_waiting()).await?;
-    tx.commit().await?;
+    settings::grant(&mut *connection, tenant.id, tier.rate(), tier.max_waiting()).await?;
+    let entry = Entry::new("tenant.create", tenant.id).after(&tenant);
+    audit::record(connection, tenant.id, by, &entry).await?;
     Ok(tenant)
+}
+
+/// Tenants, newest first, before the one with this id.
+pub(crate) async fn list_tenants(
+    pool: &PgPool,
+    before: Option<TenantId>,
+    limit: u32,
+) -> Result<Vec<Tenant>, sqlx::Error> {
+    query_as(include_str!("../sql/list_tenants.sql"))
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+}
+
+/// The tenant, held until the transaction of the engine's role ends.
+pub(crate) async fn lock_tenant(
+    connection: &mut PgConnection,
+    id: TenantId,
+) -> Result<Option<Tenant>, sqlx::Error> {
+    query_as(include_str!("../sql/lock_tenant.sql"))
+        .bind(id)
+        .fetch_optional(connection)
+        .await
+}
+
+/// What is to become of a tenant; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TenantChange {
+    pub(crate) name: Option<String>,
+    pub(crate) sla_tier: Option<SlaTier>,
+    pub(crate) status: Option<TenantStatus>,
+    pub(crate) paused: Option<bool>,
+    pub(crate) contract_endpoint_id: Option<EndpointId>,
+}
+
+/// Writes a change of a tenant that [`lock_tenant`] holds. What the engine must know of it is for
+/// the caller to tell.
+pub(crate) async fn write_tenant(
+    connection: &mut PgConnection,
+    id: TenantId,
+    change: TenantChange,
+) -> Result<Tenant, sqlx::Error> {
+    query_as(include_str!("../sql/change_tenant.sql"))
+        .bind(id)
+        .bind(change.name)
+        .bind(change.sla_tier)
+        .bind(change.status)
+        .bind(change.paused)
+        .bind(change.contract_endpoint_id)
+        .fetch_one(connection)
+        .await
 }
 
 /// The tenant with this id (`ten_…`) or slug.
@@ -194,7 +348,7 @@ async fn insert(connection: &mut PgConnection, new: &NewTenant) -> Result<Option
         .await?)
 }
 
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=200).contains(&text.chars().count()) && !text.contains('\0')
 }
 

@@ -188,7 +188,7 @@ pub(super) async fn list(
         event_id: query.event_id,
         state: query.state.map(DeliveryState::from),
     };
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let page = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |id: DeliveryId| id.as_uuid().into_bytes();
@@ -221,7 +221,7 @@ pub(super) async fn show(
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryAnswer>, Problem> {
     caller.require(Scope::WebhooksRead)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let delivery = webhook::delivery(&mut tx, id).await?;
     tx.commit().await?;
     delivery
@@ -247,7 +247,7 @@ pub(super) async fn attempts(
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<Whole<RequestAnswer>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(no_delivery)?;

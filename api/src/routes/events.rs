@@ -124,7 +124,7 @@ pub(super) async fn post(
     faults.none_in_body()?;
     // Without a fault there is an event.
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let posted = post_event(&mut tx, state.engine(), event, trace).await?;
     tx.commit().await?;
     let Posted { id, deliveries } = posted;

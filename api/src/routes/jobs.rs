@@ -17,10 +17,12 @@ use axum::response::{IntoResponse, Response};
 use harkara_queue::Changed;
 use harkara_queue::job::{Enqueued, Job, JobState, NewJob};
 use harkara_queue::read::{self, JobFilter};
+use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
-use harkara_shared::id::{JobId, TenantId};
+use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::page::{Page, Whole, to_read};
@@ -77,7 +79,7 @@ pub(super) async fn create(
     faults.none_in_body()?;
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
-    let (enqueued, answer) = enqueue(&state, caller.tenant, job).await?;
+    let (enqueued, answer) = enqueue(&state, &caller, job).await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
         Enqueued::Existing(_) => StatusCode::OK,
@@ -93,21 +95,27 @@ pub(super) async fn create(
 }
 
 /// Enqueues a job, together with those of other requests unless it may have to wait for its unique
-/// key, and answers how it stands.
+/// key or a person enqueues it, which the audit log tells; and answers how it stands.
 async fn enqueue(
     state: &ApiState,
-    tenant: TenantId,
+    caller: &Caller,
     job: NewJob,
 ) -> Result<(Enqueued, Option<Job>), Problem> {
-    if job.unique.is_none() {
+    let tenant = caller.tenant;
+    if job.unique.is_none() && !caller.is_person() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
         let answer = receipt.entry.map(|entry| entry.job(id, tenant, job));
         return Ok((receipt.job, answer));
     }
-    let mut tx = state.begin(tenant).await?;
+    let mut tx = state.begin(caller).await?;
+    let kind = job.kind.clone();
     let enqueued = state.engine().submit(&mut tx, tenant, job).await?;
     let answer = read::job(&mut tx, enqueued.id()).await?;
+    if caller.is_person() {
+        let entry = Entry::new("job.enqueue", enqueued.id()).after(json!({"kind": kind}));
+        caller.record(&mut tx, &entry).await?;
+    }
     tx.commit().await?;
     Ok((enqueued, answer))
 }
@@ -183,7 +191,7 @@ pub(super) async fn list(
         created_before: query.created_before.map(|moment| moment.0),
         error_code: query.error_code,
     };
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let page = read::list(
         &mut tx,
         caller.tenant,
@@ -230,7 +238,7 @@ pub(super) async fn show(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobAnswer>, Problem> {
     caller.require(Scope::JobsRead)?;
-    let tx = state.begin(caller.tenant).await?;
+    let tx = state.begin(&caller).await?;
     shown(tx, id).await
 }
 
@@ -251,7 +259,7 @@ pub(super) async fn attempts(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<Whole<AttemptAnswer>>, Problem> {
     caller.require(Scope::JobsRead)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let attempts = read::attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(no_job)?;
@@ -281,7 +289,7 @@ pub(super) async fn cancel(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobAnswer>, Problem> {
     caller.require(Scope::JobsWrite)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let changed = state.engine().cancel(&mut tx, id).await?;
     allowed(changed, "cancelled", "scheduled, ready or running")?;
     shown(tx, id).await
@@ -309,7 +317,7 @@ pub(super) async fn retry(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobAnswer>, Problem> {
     caller.require(Scope::JobsWrite)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let changed = state.engine().retry(&mut tx, id).await?;
     allowed(changed, "retried", "dead or cancelled")?;
     shown(tx, id).await
@@ -356,7 +364,7 @@ pub(super) async fn reschedule(
     }
     let run_at = read_run_at(moment, clock::now(), "", &mut faults);
     faults.none_in_body()?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
     allowed(changed, "rescheduled", "scheduled or ready")?;
     shown(tx, id).await

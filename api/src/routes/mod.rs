@@ -30,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, docs, observe, openapi, shield};
+use crate::{ApiState, auth, docs, observe, openapi, shield};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -43,16 +43,22 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn router(state: ApiState) -> Router {
     // The registry must stand before the first request is counted.
     let _registry = Metrics::of_process();
+    let http = state.http();
+    let public = http.public_url.as_ref();
+    let is_https = public.is_some_and(|url| url.scheme() == "https");
+    let cors = shield::cross_origin(&http.cors_origins);
     let around = observe::Around {
         in_flight: state.in_flight().clone(),
         limit: LIMIT,
-        is_https: false,
+        proxies: http.trusted_proxies.clone().into(),
+        is_https,
     };
-    let cors = shield::cross_origin(&[]);
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
     let document = Bytes::from(openapi::finished(&document).to_string());
     routes
+        // Only where there is a route: what is not there is not there for anybody.
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
         .route(
             "/openapi.json",
             get(async move || ([JSON], document.clone())),

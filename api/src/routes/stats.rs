@@ -169,7 +169,7 @@ pub(super) async fn show(
         queue: query.queue,
         kind: query.kind,
     };
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let points = stats(&mut tx, caller.tenant, span, &filter).await?;
     tx.commit().await?;
     Ok(Json(StatsAnswer {

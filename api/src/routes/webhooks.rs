@@ -176,7 +176,7 @@ pub(super) async fn create(
     };
     faults.extend("", new.check(state.egress()));
     faults.none_in_body()?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", endpoint.id))];
@@ -223,7 +223,7 @@ pub(super) async fn list(
         .cursors()
         .before(list, query.cursor.as_deref())?
         .map(EndpointId::from_uuid);
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let endpoints = list_endpoints(&mut tx, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
@@ -255,7 +255,7 @@ pub(super) async fn show(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointAnswer>, Problem> {
     caller.require(Scope::WebhooksRead)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
     tx.commit().await?;
     endpoint
@@ -293,7 +293,7 @@ pub(super) async fn change(
     };
     faults.extend("", change.check(state.egress()));
     faults.none_in_body()?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let endpoint = change_endpoint(&mut tx, state.engine(), id, change).await?;
     tx.commit().await?;
     endpoint
@@ -319,7 +319,7 @@ pub(super) async fn delete(
     PathId(id): PathId<EndpointId>,
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::WebhooksManage)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let was_there = delete_endpoint(&mut tx, id).await?;
     tx.commit().await?;
     if was_there {
@@ -347,7 +347,7 @@ pub(super) async fn secret(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<SecretAnswer>, Problem> {
     caller.require(Scope::WebhooksManage)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let secret = endpoint_secret(&mut tx, state.keys(), id).await?;
     tx.commit().await?;
     secret

@@ -1,7 +1,11 @@
 -- Makes a key, or answers nothing when its tenant is not there. Served by the primary key of tenants.
-insert into app.api_keys
-    (tenant_id, id, public_id, hash, last4, name, tier, scopes, expires_at)
-select id, $2::uuid, $3::text, $4::bytea, $5::text, $6::text, $7::text, $8::text[], $9::timestamptz
-from app.tenants
-where id = $1::uuid
-returning created_at
+insert into app.api_keys (
+    tenant_id, id, public_id, hash, last4, name, tier, scopes, expires_at, addresses, created_by,
+    rotated_from
+)
+select t.id, $2::uuid, $3::text, $4::bytea, $5::text, $6::text, $7::text, $8::text[], $9::timestamptz,
+    $10::text[], $11::text, $12::uuid
+from app.tenants t
+where t.id = $1::uuid
+returning id, tenant_id, name, public_id, last4, tier, scopes, addresses, created_by, created_at, expires_at,
+    revoked_at, last_used_at, rotated_from

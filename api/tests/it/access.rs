@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::jobs::a_job;
-use crate::platform::{Client, Platform};
+use crate::platform::{Client, Platform, tester};
 
 /// Every route with a scope, with an id that is well formed.
 const ROUTES: &[(&str, &str, &str)] = &[
@@ -425,7 +425,9 @@ async fn tenants_and_keys_are_made_once_and_checked() {
         name: name.to_owned(),
         sla_tier: SlaTier::Pro,
     };
-    let made = create_tenant(pool, new("made", "Made")).await.unwrap();
+    let made = create_tenant(pool, new("made", "Made"), &tester())
+        .await
+        .unwrap();
     assert_eq!(
         (made.sla_tier, made.status.as_str()),
         (SlaTier::Pro, "active")
@@ -448,7 +450,7 @@ async fn tenants_and_keys_are_made_once_and_checked() {
         ("No", "No", "`No` cannot be a slug"),
         ("empty", "", "a name has 1 to 200 characters"),
     ] {
-        let error = create_tenant(pool, new(slug, name))
+        let error = create_tenant(pool, new(slug, name), &tester())
             .await
             .unwrap_err()
             .to_string();
@@ -463,19 +465,25 @@ async fn tenants_and_keys_are_made_once_and_checked() {
         tier: KeyTier::Free,
         scopes: vec![Scope::JobsWrite, Scope::JobsRead, Scope::JobsWrite],
         expires_at,
+        addresses: Vec::new(),
     };
-    let (meta, text) = create_key(pool, &platform.keys, key(made.id, None))
+    let (meta, text) = create_key(pool, &platform.keys, key(made.id, None), &tester())
         .await
         .unwrap();
-    assert_eq!(meta.scopes, [Scope::JobsRead, Scope::JobsWrite]);
+    assert_eq!(meta.scopes, ["jobs:read", "jobs:write"]);
     assert!(text.expose().contains(&meta.public_id) && text.expose().ends_with(&meta.last4));
     let nobody = harkara_shared::id::TenantId::new();
-    let error = create_key(pool, &platform.keys, key(nobody, None))
+    let error = create_key(pool, &platform.keys, key(nobody, None), &tester())
         .await
         .unwrap_err();
     assert!(matches!(error, Error::NoSuchTenant));
-    let error = create_key(pool, &platform.keys, key(made.id, Some(clock::now())))
-        .await
-        .unwrap_err();
+    let error = create_key(
+        pool,
+        &platform.keys,
+        key(made.id, Some(clock::now())),
+        &tester(),
+    )
+    .await
+    .unwrap_err();
     assert!(matches!(error, Error::AlreadyExpired));
 }

@@ -254,6 +254,7 @@ async fn stopping_waits_for_requests_but_not_for_idle_connections() {
         keys.clone(),
         harkara_shared::egress::Egress::new(Vec::new()).unwrap(),
         harkara_shared::process::Readiness::of_database(pool, stop.clone()),
+        Default::default(),
     );
     let server = tokio::spawn(harkara_api::serve(listener, state, stop.clone()));
 
@@ -271,10 +272,12 @@ async fn stopping_waits_for_requests_but_not_for_idle_connections() {
         tier: harkara_api::access::KeyTier::Free,
         scopes: vec![Scope::JobsWrite],
         expires_at: None,
+        addresses: Vec::new(),
     };
-    let (_, key) = harkara_api::access::create_key(&platform.pool, &keys, new)
-        .await
-        .unwrap();
+    let (_, key) =
+        harkara_api::access::create_key(&platform.pool, &keys, new, &crate::platform::tester())
+            .await
+            .unwrap();
     let job = a_job().to_string();
     let head = format!(
         "POST /v1/jobs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\

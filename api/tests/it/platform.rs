@@ -6,6 +6,8 @@ use harkara_api::access::{
 };
 use harkara_api::{ApiState, serve};
 use harkara_queue::Engine;
+use harkara_shared::audit::Actor;
+use harkara_shared::config::HttpSettings;
 use harkara_shared::database::query_scalar;
 use harkara_shared::egress::{Egress, client_config};
 use harkara_shared::process::Readiness;
@@ -78,8 +80,11 @@ impl Platform {
             tier: KeyTier::Developer,
             scopes: scopes.to_vec(),
             expires_at,
+            addresses: Vec::new(),
         };
-        let (_, text) = create_key(&self.pool, &self.keys, new).await.unwrap();
+        let (_, text) = create_key(&self.pool, &self.keys, new, &tester())
+            .await
+            .unwrap();
         text.expose().to_owned()
     }
 
@@ -103,7 +108,12 @@ async fn tenant(pool: &PgPool, slug: &str) -> Tenant {
         name: slug.to_owned(),
         sla_tier: SlaTier::Enterprise,
     };
-    create_tenant(pool, new).await.unwrap()
+    create_tenant(pool, new, &tester()).await.unwrap()
+}
+
+/// Who makes what tests need.
+pub(crate) fn tester() -> Actor {
+    Actor::system("test")
 }
 
 /// Serves an API on `pool` and answers its address.
@@ -113,7 +123,14 @@ pub(crate) async fn listen(pool: &PgPool, keys: &MasterKeys, stop: &Cancellation
     let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), true);
-    let state = ApiState::new(pool.clone(), engine, keys.clone(), egress, readiness);
+    let state = ApiState::new(
+        pool.clone(),
+        engine,
+        keys.clone(),
+        egress,
+        readiness,
+        HttpSettings::default(),
+    );
     tokio::spawn(serve(listener, state, stop.clone()));
     base
 }

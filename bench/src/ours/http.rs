@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_shared::audit::Actor;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
@@ -25,15 +26,22 @@ pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Resul
         name: "bench".to_owned(),
         sla_tier: SlaTier::Enterprise,
     };
-    let tenant = access::create_tenant(pool, tenant).await?;
+    let tenant = access::create_tenant(pool, tenant, &Actor::system("bench")).await?;
     let key = NewKey {
         tenant: tenant.id,
         name: "bench".to_owned(),
         tier: KeyTier::Enterprise,
         scopes: vec![Scope::JobsWrite],
         expires_at: None,
+        addresses: Vec::new(),
     };
-    let (_, key) = access::create_key(pool, &MasterKeys::parse(master_key)?, key).await?;
+    let (_, key) = access::create_key(
+        pool,
+        &MasterKeys::parse(master_key)?,
+        key,
+        &Actor::system("bench"),
+    )
+    .await?;
     Ok(key.expose().to_owned())
 }
 

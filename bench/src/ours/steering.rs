@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_shared::audit::Actor;
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::JobId;
 use harkara_shared::vault::MasterKeys;
@@ -115,7 +116,7 @@ impl Stand {
                 name: format!("bench {nth}"),
                 sla_tier: SlaTier::Enterprise,
             };
-            let tenant = access::create_tenant(pool, tenant).await?;
+            let tenant = access::create_tenant(pool, tenant, &Actor::system("bench")).await?;
             query("insert into queue.tenants (id) values ($1) on conflict do nothing")
                 .bind(tenant.id)
                 .execute(pool)
@@ -130,8 +131,9 @@ impl Stand {
             tier: KeyTier::Enterprise,
             scopes: vec![Scope::JobsRead],
             expires_at: None,
+            addresses: Vec::new(),
         };
-        let (_, key) = access::create_key(pool, &keys, key).await?;
+        let (_, key) = access::create_key(pool, &keys, key, &Actor::system("bench")).await?;
         Ok((key.expose().to_owned(), numbers))
     }
 

@@ -10,6 +10,7 @@ use harkara_api::access::{self, NewTenant, SlaTier};
 use harkara_jobs::webhook::{NewEndpoint, NewEvent, create_endpoint, post_event};
 use harkara_queue::job::Trace;
 use harkara_queue::settings::{LimitChange, TenantChange};
+use harkara_shared::audit::Actor;
 use harkara_shared::database::{self, DatabaseSettings, TenantTx, query_scalar};
 use harkara_shared::id::TenantId;
 use harkara_shared::vault::MasterKeys;
@@ -62,7 +63,9 @@ impl Stand {
             name: "bench".to_owned(),
             sla_tier: SlaTier::Enterprise,
         };
-        let tenant = access::create_tenant(self.engine.pool(), tenant).await?.id;
+        let tenant = access::create_tenant(self.engine.pool(), tenant, &Actor::system("bench"))
+            .await?
+            .id;
         // Its tier would let it deliver fifty a second.
         let unlimited = TenantChange {
             limit: LimitChange::removal(),

@@ -4,6 +4,7 @@
 
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::api_key::ApiKeyText;
+use harkara_shared::audit::Actor;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 
@@ -24,6 +25,7 @@ pub(super) async fn first_keys(
     {
         return Ok(kept);
     }
+    let by = Actor::system("harkara up");
     let platform = access::ensure_platform(pool).await?;
     let tenant = match access::find_tenant(pool, FIRST_TENANT).await? {
         Some(tenant) => tenant,
@@ -33,7 +35,7 @@ pub(super) async fn first_keys(
                 name: "Demo".to_owned(),
                 sla_tier: SlaTier::Pro,
             };
-            access::create_tenant(pool, new).await?
+            access::create_tenant(pool, new, &by).await?
         }
     };
     let everything = Scope::ALL.to_vec();
@@ -48,9 +50,11 @@ pub(super) async fn first_keys(
         tier: KeyTier::Enterprise,
         scopes,
         expires_at: None,
+        addresses: Vec::new(),
     };
-    let (_, tenant_key) = access::create_key(pool, master, key(tenant.id, own)).await?;
-    let (_, operator_key) = access::create_key(pool, master, key(platform.id, everything)).await?;
+    let (_, tenant_key) = access::create_key(pool, master, key(tenant.id, own), &by).await?;
+    let (_, operator_key) =
+        access::create_key(pool, master, key(platform.id, everything), &by).await?;
     let keys = FirstKeys {
         tenant: tenant_key.expose().to_owned(),
         operator: operator_key.expose().to_owned(),

@@ -92,6 +92,7 @@ impl Platform {
             master.clone(),
             egress.clone(),
             Readiness::of_database(pool.clone(), self.stop.clone()),
+            settings.http.clone(),
         );
         let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
         let services = Services {

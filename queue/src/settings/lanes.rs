@@ -180,6 +180,7 @@ impl Engine {
         // Such gates are not removed.
         let unfinished = change_gates(&mut tx, &gates).await?.unwrap_or_default();
         self.wake(&mut tx, Some(queue), None).await?;
+        self.record(&mut tx).await?;
         tx.commit().await?;
         self.after_change(unfinished, made).await
     }

@@ -90,6 +90,7 @@ impl Engine {
             .await?;
         let number = number.ok_or(SettingsError::NoSuchQueue)?;
         self.wake(&mut tx, Some(number), None).await?;
+        self.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -106,19 +107,20 @@ impl Engine {
                 .fetch_optional(self.pool())
                 .await?;
         let (number, gate, made) = gate.ok_or(SettingsError::NoSuchQueue)?;
-        let Some(gate) = gate else {
-            return Ok(());
-        };
-        let made = Some(gate).filter(|_| made && change.counts());
+        let made = gate.filter(|_| made && change.counts());
         let mut tx = self.pool().begin().await?;
-        let change = GateChange {
-            gate,
-            key: None,
-            change: *change,
-        };
+        let changes: Vec<GateChange> = gate
+            .map(|gate| GateChange {
+                gate,
+                key: None,
+                change: *change,
+            })
+            .into_iter()
+            .collect();
         // Such gates are not removed.
-        let unfinished = change_gates(&mut tx, &[change]).await?.unwrap_or_default();
+        let unfinished = change_gates(&mut tx, &changes).await?.unwrap_or_default();
         self.wake(&mut tx, Some(number), None).await?;
+        self.record(&mut tx).await?;
         tx.commit().await?;
         self.after_change(unfinished, made).await
     }

@@ -152,6 +152,7 @@ impl Engine {
             return Err(SettingsError::TooMany);
         }
         self.wake(&mut tx, None, Some(number)).await?;
+        self.record(&mut tx).await?;
         tx.commit().await?;
         Ok(Some(unfinished))
     }

@@ -104,7 +104,7 @@ pub(crate) async fn create_batch(
     };
     let (parts, body) = request.into_parts();
     let jobs = read_batch(&parts.headers, body, rules).await?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let enqueued = state
         .engine()
         .submit_all(&mut tx, caller.tenant, jobs)

@@ -153,7 +153,7 @@ pub(in crate::routes) async fn change_all(
     // Without a fault there is an action.
     let redrive = redrive.ok_or_else(|| Problem::internal("a body without action or fault"))?;
     let is_rehearsal = request.dry_run.unwrap_or_default();
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let requested = redrive
         .request(&mut tx, state.engine(), trace, is_rehearsal)
         .await?;

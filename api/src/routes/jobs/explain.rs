@@ -148,7 +148,7 @@ pub(crate) async fn explain(
     PathId(id): PathId<JobId>,
 ) -> Result<Json<ExplanationAnswer>, Problem> {
     caller.require(Scope::JobsRead)?;
-    let mut tx = state.begin(caller.tenant).await?;
+    let mut tx = state.begin(&caller).await?;
     let explanation = read::explain(&mut tx, id).await?;
     tx.commit().await?;
     explanation

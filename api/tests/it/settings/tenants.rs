@@ -19,7 +19,9 @@ async fn a_tier_is_the_limit_of_a_new_tenant() {
             name: slug.to_owned(),
             sla_tier: tier,
         };
-        let made = create_tenant(&platform.pool, new).await.unwrap();
+        let made = create_tenant(&platform.pool, new, &crate::platform::tester())
+            .await
+            .unwrap();
         for name in [slug, &made.id.to_string()] {
             let limits = admin
                 .get(&format!("/v1/tenants/{name}/limits"))

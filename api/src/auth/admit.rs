@@ -1,0 +1,212 @@
+//! Room: the door of all routes that want to know who calls.
+//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands.
+//! Never: charges a budget, or looks at a body, before it knows who calls.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::USER_AGENT;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use harkara_shared::audit::{Actor, ActorKind};
+use ipnet::IpNet;
+
+use super::caller::{Caller, Who};
+use super::keyring::{Known, bearer};
+use crate::ApiState;
+use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
+use crate::origin::{ClientAddress, RequestId};
+use crate::problem::{Code, Problem};
+
+/// `X-Tenant-Id`: for which tenant somebody of the platform acts.
+const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+
+/// `X-Reason`: why, for the audit log.
+const REASON: HeaderName = HeaderName::from_static("x-reason");
+
+/// Characters of a header that the audit log keeps.
+const KEPT: usize = 500;
+
+/// Lets in who is known, or answers why not.
+pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match caller(&state, &parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Who calls, for the tenant they name, if that tenant may do what they ask.
+async fn caller(state: &ApiState, parts: &Parts) -> Result<Caller, Problem> {
+    let headers = &parts.headers;
+    let known = state.keyring().find(&bearer(headers)?).await?;
+    let own = of_key(&known, parts)?;
+    let span = tracing::Span::current();
+    span.record("key", known.row.id.to_string());
+    span.record("tenant", own.tenant.to_string());
+    let (caller, status) = acting_for(state, own, &known.row.tenant_slug, headers).await?;
+    if !caller.administers() {
+        check_status(status, &parts.method)?;
+    }
+    Ok(caller)
+}
+
+fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
+    let row: &FoundKey = &known.row;
+    let address = address(parts);
+    check_address(&row.addresses, address)?;
+    let is_platform = row.tenant_slug == PLATFORM_SLUG;
+    Ok(Caller {
+        tenant: row.tenant_id,
+        is_platform,
+        who: Who::Key {
+            id: row.id,
+            tier: row.tier,
+        },
+        home: row.tenant_id,
+        by_platform: is_platform,
+        status: row.tenant_status,
+        scopes: Arc::clone(&known.scopes),
+        actor: Arc::new(Actor {
+            kind: ActorKind::Key,
+            id: row.id.to_string(),
+            name: Some(row.name.clone()),
+            ..told_by(parts)
+        }),
+    })
+}
+
+/// What the request itself says of its actor.
+pub(crate) fn told_by(parts: &Parts) -> Actor {
+    let headers = &parts.headers;
+    Actor {
+        kind: ActorKind::Nobody,
+        id: String::new(),
+        name: None,
+        address: address(parts),
+        user_agent: words(headers, &USER_AGENT),
+        request_id: parts
+            .extensions
+            .get::<RequestId>()
+            .map(|id| id.as_str().to_owned()),
+        reason: words(headers, &REASON),
+    }
+}
+
+/// What stands in a header, as far as it is kept.
+fn words(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?;
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let text: String = text.chars().filter(|c| *c != '\0').take(KEPT).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+fn address(parts: &Parts) -> Option<IpAddr> {
+    parts
+        .extensions
+        .get::<ClientAddress>()
+        .and_then(|address| address.0)
+}
+
+/// Goes on if the key may be used from there.
+fn check_address(allowed: &[String], address: Option<IpAddr>) -> Result<(), Problem> {
+    let holds = |network: &String| {
+        // What cannot be read allows nobody: the list is checked when it is given.
+        let network: Option<IpNet> = network.parse().ok();
+        matches!((network, address), (Some(network), Some(address)) if network.contains(&address))
+    };
+    if allowed.is_empty() || allowed.iter().any(holds) {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            Code::AddressNotAllowed,
+            "the API key may not be used from this address",
+        ))
+    }
+}
+
+/// The caller as it acts for the tenant that the request names, and how that tenant stands.
+async fn acting_for(
+    state: &ApiState,
+    own: Caller,
+    own_slug: &str,
+    headers: &HeaderMap,
+) -> Result<(Caller, TenantStatus), Problem> {
+    let status = own.status;
+    let Some(named) = headers.get(TENANT_ID) else {
+        return Ok((own, status));
+    };
+    // What is no text names no tenant either.
+    let named = named.to_str().unwrap_or_default();
+    if named == own_slug || named.parse() == Ok(own.tenant) {
+        return Ok((own, status));
+    }
+    // For anyone else a foreign tenant looks like one that is not there.
+    if !(own.is_platform && own.has(Scope::PlatformAdmin)) {
+        return Err(Problem::not_found("thing"));
+    }
+    let tenant = access::find_tenant(state.pool(), named).await?;
+    let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
+    tracing::Span::current().record("tenant", tenant.id.to_string());
+    let caller = Caller {
+        tenant: tenant.id,
+        is_platform: false,
+        ..own
+    };
+    Ok((caller, tenant.status))
+}
+
+/// Goes on if a tenant of this status may do what is asked.
+fn check_status(status: TenantStatus, method: &Method) -> Result<(), Problem> {
+    if method.is_safe() || status.may_write() {
+        return Ok(());
+    }
+    let detail = format!("the tenant is {status}: it may read what is there, and change nothing");
+    Err(Problem::new(Code::TenantInactive, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_allowed_by_a_network_that_holds_it() {
+        let allowed = |list: &[&str], address: &str| {
+            let list: Vec<String> = list.iter().map(|&text| text.to_owned()).collect();
+            check_address(&list, address.parse().ok()).is_ok()
+        };
+        assert!(allowed(&[], "192.0.2.1") && allowed(&[], "none"));
+        let list = ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32"];
+        for inside in ["192.0.2.255", "2001:db8::1", "198.51.100.7"] {
+            assert!(allowed(&list, inside), "{inside}");
+        }
+        for outside in ["192.0.3.0", "2001:db9::1", "198.51.100.8", "none"] {
+            assert!(!allowed(&list, outside), "{outside}");
+        }
+        assert!(!allowed(&["nonsense"], "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_status_permits_what_it_permits() {
+        for (status, writes) in [
+            (TenantStatus::Active, true),
+            (TenantStatus::Trialing, true),
+            (TenantStatus::PastDue, true),
+            (TenantStatus::PendingPayment, false),
+            (TenantStatus::Suspended, false),
+            (TenantStatus::Canceled, false),
+        ] {
+            assert!(check_status(status, &Method::GET).is_ok());
+            assert!(check_status(status, &Method::HEAD).is_ok());
+            for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+                assert_eq!(check_status(status, &method).is_ok(), writes, "{status}");
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Room: API keys, as requests bring them.
+//! Takes: the header `Authorization`. Gives: the key it holds, if it is good now.
+//! Never: asks the database about a text that cannot be a key, or keeps the text of a key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use harkara_shared::api_key::ApiKeyText;
+use harkara_shared::clock;
+use harkara_shared::vault::MasterKeys;
+use moka::future::Cache;
+use sqlx::PgPool;
+
+use crate::access::{self, FoundKey, Scope};
+use crate::problem::{Code, Problem};
+
+/// How long a found key is believed: a revoked one must stop working within a second.
+const BELIEVED: Duration = Duration::from_millis(500);
+
+/// Keys remembered at once.
+const REMEMBERED: u64 = 10_000;
+
+/// The key that a request brings.
+///
+/// # Errors
+/// A problem of status 401 when it brings none, two, or something else.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
+    let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (Some(only), None) => only,
+        (None, _) => {
+            return Err(refused(
+                "the header Authorization with an API key is missing",
+            ));
+        }
+        (Some(_), Some(_)) => return Err(refused("the header Authorization is given twice")),
+    };
+    let key = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim())
+        .ok_or_else(|| refused("the header Authorization must read `Bearer hk_…`"))?;
+    ApiKeyText::parse(key).map_err(|error| refused(&error.to_string()))
+}
+
+/// Finds keys, and believes for a moment what it found.
+#[derive(Debug, Clone)]
+pub(crate) struct Keyring {
+    pool: PgPool,
+    peppers: Arc<[[u8; 32]]>,
+    /// By public id. Holds keys that were found; an unknown one is looked for each time.
+    found: Cache<String, Known>,
+}
+
+/// A key that is good.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) row: Arc<FoundKey>,
+    pub(super) scopes: Arc<[Scope]>,
+}
+
+/// Why a key was not found.
+#[derive(Debug)]
+enum NotFound {
+    Unknown,
+    Database(sqlx::Error),
+}
+
+impl Keyring {
+    pub(crate) fn new(pool: PgPool, keys: &MasterKeys) -> Self {
+        Self {
+            pool,
+            peppers: keys.derive_all(access::PEPPER).into(),
+            found: Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(BELIEVED)
+                .build(),
+        }
+    }
+
+    /// The key of this text, if it is good now.
+    pub(super) async fn find(&self, text: &ApiKeyText) -> Result<Known, Problem> {
+        let refused = || {
+            Problem::new(
+                Code::Unauthorized,
+                "the API key is unknown, revoked or expired",
+            )
+        };
+        // Requests that miss at the same time ask the database once.
+        let known = self
+            .found
+            .try_get_with_by_ref(text.public_id(), self.look_up(text.public_id()))
+            .await
+            .map_err(|error| match error.as_ref() {
+                NotFound::Unknown => refused(),
+                NotFound::Database(error) => Problem::of_database(error),
+            })?;
+        let is_current = known
+            .row
+            .expires_at
+            .is_none_or(|moment| moment > clock::now());
+        if is_current && text.verify(&known.row.hash, &self.peppers) {
+            Ok(known)
+        } else {
+            Err(refused())
+        }
+    }
+
+    /// Asks anew about a key that was changed here.
+    pub(crate) async fn forget(&self, public_id: &str) {
+        self.found.invalidate(public_id).await;
+    }
+
+    async fn look_up(&self, public_id: &str) -> Result<Known, NotFound> {
+        let row = access::find_key(&self.pool, public_id)
+            .await
+            .map_err(NotFound::Database)?
+            .ok_or(NotFound::Unknown)?;
+        let scopes = row.scopes().into();
+        Ok(Known {
+            row: Arc::new(row),
+            scopes,
+        })
+    }
+}

@@ -1,0 +1,5 @@
+-- A tenant, held while what follows from its status is done. Served by the primary key.
+select id, slug, name, sla_tier, status, paused, contract_endpoint_id, created_at
+from app.tenants
+where id = $1::uuid
+for no key update
