@@ -13,6 +13,7 @@ mod body;
 mod cursor;
 mod docs;
 mod faults;
+mod idempotency;
 mod json;
 mod observe;
 mod openapi;

@@ -93,32 +93,31 @@ pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
 }
 
 fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
+    let mut answer = written_out(answer, id.as_str(), path);
+    let headers = answer.headers_mut();
+    headers.extend(id.header().map(|value| (REQUEST_ID, value)));
+    shield::protect(headers, is_https);
+    answer
+}
+
+/// The answer, with its problem written out if it is one that has not been yet.
+pub(crate) fn written_out(answer: Response, id: &str, path: &str) -> Response {
     let problem = answer
         .extensions()
         .get::<Problem>()
         .cloned()
         .or_else(|| Problem::of_framework(&answer));
-    let mut answer = match problem {
-        Some(problem) => {
-            let mut rendered = problem.render(id.as_str(), path);
-            // What layers within have said of the request, such as its limits, holds for the problem.
-            let told = answer
-                .headers()
-                .iter()
-                .filter(|(name, _)| **name != CONTENT_LENGTH);
-            for (name, value) in told {
-                if !rendered.headers().contains_key(name) {
-                    rendered.headers_mut().append(name, value.clone());
-                }
-            }
-            rendered
-        }
-        None => answer,
+    let Some(problem) = problem else {
+        return answer;
     };
-    let headers = answer.headers_mut();
-    headers.extend(id.header().map(|value| (REQUEST_ID, value)));
-    shield::protect(headers, is_https);
-    answer
+    let mut rendered = problem.render(id, path);
+    // What layers within have said of the request, such as its limits, holds for the problem.
+    for (name, value) in answer.headers() {
+        if name != CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+            rendered.headers_mut().append(name, value.clone());
+        }
+    }
+    rendered
 }
 
 /// The template of the route, of which there are few, never the path.

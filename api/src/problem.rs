@@ -22,15 +22,19 @@ pub(crate) enum Code {
     MalformedBody,
     InvalidQuery,
     InvalidCursor,
+    InvalidIdempotencyKey,
     Unauthorized,
     MissingScope,
     PlatformOnly,
     NotFound,
     MethodNotAllowed,
     Conflict,
+    IdempotencyInProgress,
+    IdempotencyOutcomeUnknown,
     BodyTooLarge,
     UnsupportedMediaType,
     Invalid,
+    IdempotencyKeyReused,
     Internal,
     DatabaseUnavailable,
     DatabaseBusy,
@@ -54,6 +58,26 @@ impl Code {
                 "A query parameter is wrong",
             ),
             Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
+            Self::InvalidIdempotencyKey => (
+                "invalid_idempotency_key",
+                S::BAD_REQUEST,
+                "The Idempotency-Key is malformed",
+            ),
+            Self::IdempotencyInProgress => (
+                "idempotency_in_progress",
+                S::CONFLICT,
+                "The request is being answered",
+            ),
+            Self::IdempotencyOutcomeUnknown => (
+                "idempotency_outcome_unknown",
+                S::CONFLICT,
+                "The answer is lost",
+            ),
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                S::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key was used before",
+            ),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
             Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
             Self::PlatformOnly => (
@@ -260,9 +284,11 @@ impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
             Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout | Code::DepthQuota => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
-            }
+            Code::DatabaseUnavailable
+            | Code::DatabaseBusy
+            | Code::Timeout
+            | Code::DepthQuota
+            | Code::IdempotencyInProgress => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         Self(Box::new(Inner {
@@ -358,6 +384,11 @@ impl Problem {
         self
     }
 
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.0.code.parts().1
     }
@@ -410,10 +441,14 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 21] = [
+    const CODES: [Code; 25] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
+        Code::InvalidIdempotencyKey,
+        Code::IdempotencyInProgress,
+        Code::IdempotencyOutcomeUnknown,
+        Code::IdempotencyKeyReused,
         Code::Unauthorized,
         Code::MissingScope,
         Code::PlatformOnly,
@@ -447,7 +482,8 @@ mod tests {
         for code in CODES {
             let response = Problem::new(code, "x").render("id", "/");
             let told = response.headers().contains_key(RETRY_AFTER);
-            let may = matches!(response.status().as_u16(), 429 | 503);
+            let may = matches!(response.status().as_u16(), 429 | 503)
+                || code == Code::IdempotencyInProgress;
             assert_eq!(told, may, "{code:?}");
         }
     }

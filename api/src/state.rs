@@ -61,9 +61,12 @@ impl ApiState {
         }))
     }
 
-    /// A transaction of the tenant that the caller acts for.
+    /// A transaction of the tenant that the caller acts for. With it the request's idempotency key, if it
+    /// bears one, is used up.
     pub(crate) async fn begin(&self, caller: &Caller) -> Result<TenantTx, Problem> {
-        Ok(TenantTx::begin(&self.0.pool, caller.tenant).await?)
+        let mut tx = TenantTx::begin(&self.0.pool, caller.tenant).await?;
+        caller.mark(&mut tx).await?;
+        Ok(tx)
     }
 
     /// How the API is reached, and by whom.

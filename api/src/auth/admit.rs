@@ -18,6 +18,7 @@ use super::caller::{Caller, Who};
 use super::keyring::{Known, bearer};
 use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
+use crate::idempotency;
 use crate::origin::{ClientAddress, RequestId};
 use crate::problem::{Code, Problem};
 
@@ -32,11 +33,11 @@ const KEPT: usize = 500;
 
 /// Lets in who is known, or answers why not.
 pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     match caller(&state, &parts).await {
         Ok(caller) => {
-            parts.extensions.insert(caller);
-            next.run(Request::from_parts(parts, body)).await
+            let request = Request::from_parts(parts, body);
+            idempotency::carry_out(&state, caller, request, next).await
         }
         Err(problem) => problem.into_response(),
     }
@@ -79,6 +80,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
             name: Some(row.name.clone()),
             ..told_by(parts)
         }),
+        reservation: None,
     })
 }
 

@@ -102,7 +102,7 @@ async fn enqueue(
     job: NewJob,
 ) -> Result<(Enqueued, Option<Job>), Problem> {
     let tenant = caller.tenant;
-    if job.unique.is_none() && !caller.is_person() {
+    if job.unique.is_none() && !caller.is_person() && !caller.needs_own_transaction() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
         let answer = receipt.entry.map(|entry| entry.job(id, tenant, job));

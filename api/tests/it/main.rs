@@ -15,6 +15,7 @@ mod document;
 mod explain;
 mod framework;
 mod fuzz;
+mod idempotency;
 mod jobs;
 mod lists;
 mod parity;

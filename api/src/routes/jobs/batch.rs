@@ -23,14 +23,11 @@ use super::request::{JobRequest, Rules, read_job};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
-use crate::body::{Chunks, is_json, json_text, media_type, unsupported};
+use crate::body::{BATCH_LIMIT, Chunks, is_json, json_text, media_type, unsupported};
 use crate::faults::Faults;
 use crate::json;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
-
-/// Bytes of a batch.
-const LIMIT: usize = 64 << 20;
 
 /// Jobs of a batch.
 const MOST: usize = 10_000;
@@ -125,7 +122,7 @@ pub(crate) async fn create_batch(
 async fn read_batch(headers: &HeaderMap, body: Body, rules: Rules) -> Result<Vec<NewJob>, Problem> {
     let media_type = media_type(headers);
     let chunks = if is_json(&media_type) || media_type == "application/x-ndjson" {
-        Chunks::of(headers, body, LIMIT).await?
+        Chunks::of(headers, body, BATCH_LIMIT).await?
     } else {
         return Err(unsupported(
             &media_type,
