@@ -30,6 +30,7 @@ where q.id = t.id and q.paused;
 
 -- A tenant's keys are made and changed in its own transactions, with the entries of its audit log.
 grant insert, update on app.api_keys to harkara_app;
+grant update (contract_endpoint_id) on app.tenants to harkara_app;
 
 -- Applications that enqueue by SQL are held by the tenant's status as those over HTTP are.
 alter function queue.client_tenant(text) rename to named_tenant;

@@ -118,7 +118,7 @@ pub struct TenantSettings {
 }
 
 /// What is to change for a tenant.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TenantChange {
     /// Its share beside other tenants; 1 when removed.
     pub weight: Change<u16>,

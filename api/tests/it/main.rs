@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod audit;
 mod bad_input;
 mod batch;
 mod bulk;
@@ -17,6 +18,7 @@ mod framework;
 mod fuzz;
 mod idempotency;
 mod jobs;
+mod keys;
 mod lists;
 mod parity;
 mod platform;
