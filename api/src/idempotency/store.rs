@@ -257,6 +257,7 @@ fn in_progress() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use harkara_shared::audit::Actor;
     use harkara_shared::egress::Egress;
     use harkara_shared::process::Readiness;
     use harkara_shared::vault::MasterKeys;
@@ -275,7 +276,9 @@ mod tests {
             name: "Acme".to_owned(),
             sla_tier: SlaTier::Free,
         };
-        let tenant = create_tenant(&pool, new).await.unwrap();
+        let tenant = create_tenant(&pool, new, &Actor::system("test"))
+            .await
+            .unwrap();
         let state = ApiState::new(
             pool.clone(),
             harkara_queue::Engine::new(pool.clone(), false),
