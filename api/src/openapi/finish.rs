@@ -27,7 +27,7 @@ pub(crate) fn finished(document: &OpenApi) -> Value {
     // A document that was made of types can always be written.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     add_payloads(&mut document);
-    sharpen(&mut document);
+    sharpen(&mut document, "");
     example::add(&mut document);
     document
 }
@@ -61,16 +61,25 @@ fn add_payloads(document: &mut Value) {
     }
 }
 
-/// Adds the pattern of every text whose example shows what it is.
-fn sharpen(node: &mut Value) {
+/// Adds the pattern of every text whose example shows what it is. `called` is the member's or parameter's
+/// name.
+fn sharpen(node: &mut Value, called: &str) {
     match node {
-        Value::Array(items) => items.iter_mut().for_each(sharpen),
+        Value::Array(items) => items.iter_mut().for_each(|item| sharpen(item, "")),
         Value::Object(members) => {
             sharpen_parameter(members);
-            sharpen_schema(members);
+            for (name, value) in rule(members, called) {
+                members.insert(name.to_owned(), value);
+            }
             for (name, member) in members {
-                if !matches!(name.as_str(), "example" | "examples" | "default" | "enum") {
-                    sharpen(member);
+                match (name.as_str(), member) {
+                    ("example" | "examples" | "default" | "enum", _) => {}
+                    ("properties", Value::Object(properties)) => {
+                        for (name, property) in properties {
+                            sharpen(property, name);
+                        }
+                    }
+                    (_, member) => sharpen(member, ""),
                 }
             }
         }
@@ -78,62 +87,69 @@ fn sharpen(node: &mut Value) {
     }
 }
 
-/// A parameter's example and words stand beside its schema.
+/// A parameter's name, example and words stand beside its schema.
 fn sharpen_parameter(members: &mut Map<String, Value>) {
-    let (Some(example), true) = (members.get("example").cloned(), members.contains_key("in"))
-    else {
+    if !members.contains_key("in") {
         return;
-    };
-    let words = members.get("description").cloned();
+    }
+    let name = members.get("name").and_then(Value::as_str);
+    let name = name.unwrap_or_default().to_owned();
+    let told =
+        ["example", "description"].map(|name| Some((name.to_owned(), members.get(name)?.clone())));
     if let Some(schema) = members.get_mut("schema").and_then(Value::as_object_mut) {
-        let mut told = schema.clone();
-        told.insert("example".to_owned(), example);
-        told.extend(words.map(|words| ("description".to_owned(), words)));
-        // A list may be asked for an event by a text that no event can have.
-        let rules = rule(&told).filter(|rules| !rules.contains(&("pattern", EVENT.into())));
-        for (name, value) in rules.into_iter().flatten() {
-            schema.insert(name.to_owned(), value);
+        let mut known = schema.clone();
+        known.extend(told.into_iter().flatten());
+        for (rule, value) in rule(&known, &name) {
+            // A list may be asked for an event by a text that no event can have.
+            if value != EVENT {
+                schema.insert(rule.to_owned(), value);
+            }
         }
     }
 }
 
-fn sharpen_schema(members: &mut Map<String, Value>) {
-    for (name, value) in rule(members).into_iter().flatten() {
-        members.insert(name.to_owned(), value);
-    }
-}
-
 /// What holds for the texts of a schema, by its example.
-fn rule(schema: &Map<String, Value>) -> Option<Vec<(&'static str, Value)>> {
-    let is_text = match schema.get("type")? {
-        Value::String(one) => one == "string",
-        Value::Array(some) => some.iter().any(|one| one == "string"),
+fn rule(schema: &Map<String, Value>, called: &str) -> Vec<(&'static str, Value)> {
+    let is_text = match schema.get("type") {
+        Some(Value::String(one)) => one == "string",
+        Some(Value::Array(some)) => some.iter().any(|one| one == "string"),
         _ => false,
     };
     let is_told = ["pattern", "format", "enum"]
         .iter()
         .any(|name| schema.contains_key(*name));
-    if !is_text || is_told {
+    let example = schema.get("example").and_then(Value::as_str);
+    let (Some(example), true, false) = (example, is_text, is_told) else {
+        return Vec::new();
+    };
+    if harkara_shared::duration::parse(example).is_ok() {
+        return vec![("pattern", DURATION.into()), ("minLength", 2.into())];
+    }
+    let words = schema.get("description").and_then(Value::as_str);
+    let pattern = pattern(example, words.unwrap_or_default(), called);
+    pattern
+        .map(|pattern| ("pattern", pattern.into()))
+        .into_iter()
+        .collect()
+}
+
+/// The pattern of an id.
+fn pattern(example: &str, words: &str, called: &str) -> Option<String> {
+    let is_id = called == "id" || called.ends_with("_id");
+    // Of whoever did something the log keeps what they are called by.
+    if !is_id || words.contains("name of") {
         return None;
     }
-    let example = schema.get("example")?.as_str()?;
-    let words = schema.get("description").and_then(Value::as_str);
-    if example.starts_with("ten_") && words.is_some_and(|words| words.contains("slug")) {
-        return Some(vec![("pattern", TENANT.into())]);
-    }
-    if harkara_shared::duration::parse(example).is_ok() {
-        return Some(vec![("pattern", DURATION.into()), ("minLength", 2.into())]);
-    }
     let (prefix, digits) = example.split_once('_')?;
-    let pattern = match (prefix, digits.len()) {
-        ("job", 13) => JOB.to_owned(),
-        ("evt", 26) => EVENT.to_owned(),
+    match (prefix, digits.len()) {
+        ("ten", _) if words.contains("slug") => Some(TENANT.to_owned()),
+        ("job", 13) => Some(JOB.to_owned()),
+        ("evt", 26) => Some(EVENT.to_owned()),
         (_, 26) if prefix.bytes().all(|byte| byte.is_ascii_lowercase()) => {
-            format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$")
+            Some(format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"))
         }
-        _ => return None,
-    };
-    Some(vec![("pattern", pattern.into())])
+        _ => None,
+    }
 }
 
 #[cfg(test)]
