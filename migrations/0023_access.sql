@@ -48,3 +48,7 @@ begin
 end
 $$;
 revoke execute on function queue.client_tenant(text), queue.named_tenant(text) from public;
+
+-- A login role that is a member of both runtime roles and owns nothing is enough to run the platform: it
+-- needs to know which migrations there are.
+grant select on _sqlx_migrations to harkara_app, harkara_engine;

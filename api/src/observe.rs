@@ -112,9 +112,11 @@ pub(crate) fn written_out(answer: Response, id: &str, path: &str) -> Response {
     };
     let mut rendered = problem.render(id, path);
     // What layers within have said of the request, such as its limits, holds for the problem.
-    for (name, value) in answer.headers() {
+    for name in answer.headers().keys() {
         if name != CONTENT_LENGTH && !rendered.headers().contains_key(name) {
-            rendered.headers_mut().append(name, value.clone());
+            for value in answer.headers().get_all(name) {
+                rendered.headers_mut().append(name, value.clone());
+            }
         }
     }
     rendered

@@ -57,7 +57,8 @@ const ALWAYS: [Shared; 6] = [
     (
         "TooManyRequests",
         "429",
-        "A limit is used up: of the key's requests, or one that `limit` names",
+        "The caller asks too often: `violated_policies` names what refuses it; or a limit is used up that \
+         `limit` names",
     ),
     ("Internal", "500", "Something failed on our side"),
     (
@@ -141,6 +142,7 @@ pub(crate) fn base() -> OpenApi {
         ("tenants", "Who uses the platform, and what of it they may"),
         ("keys", "What applications may do, and by which key"),
         ("audit", "Who did what"),
+        ("people", "Who works with it, and how they sign in"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
@@ -347,7 +349,8 @@ mod tests {
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        assert_eq!(served, documented);
+        let pages = crate::pages::PATHS.iter().copied();
+        assert_eq!(served, documented.into_iter().chain(pages).collect());
     }
 
     #[test]

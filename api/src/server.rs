@@ -26,13 +26,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{ApiState, router};
+use crate::{ApiState, router, usage};
 
 /// How long a stopping server waits for connections to close by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long requests that are being answered may hold a stopping server.
 const ANSWERS: Duration = Duration::from_secs(8);
+
+/// How long the last numbers may take to be written.
+const BOOKS: Duration = Duration::from_secs(3);
 
 /// Time for the last answers to leave.
 const FLUSH: Duration = Duration::from_millis(100);
@@ -52,7 +55,10 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
-    let closing = accept(listener, router(state), HEADS, &stop).await;
+    let last = stop.child_token();
+    let books = tokio::spawn(usage::keep_books(state.clone(), last.clone()));
+    state.listens_on(listener.local_addr()?);
+    let closing = accept(listener, router(state.clone()), HEADS, &stop).await;
     // A connection on which no request was ever begun does not close by itself.
     let patience = async {
         tokio::time::sleep(GRACE).await;
@@ -63,6 +69,15 @@ pub async fn serve(
     tokio::select! {
         () = closing.shutdown() => {}
         () = patience => {}
+    }
+    // What was counted until the last answer.
+    last.cancel();
+    let closed = async {
+        books.await.ok();
+        usage::close_books(&state).await;
+    };
+    if tokio::time::timeout(BOOKS, closed).await.is_err() {
+        tracing::warn!("the last second's usage could not be written in time");
     }
     Ok(())
 }
@@ -119,7 +134,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = process::bind(settings.api_addr).await?;
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
-    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http);
+    let blobs = settings.blobs();
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http)
+        .with_blobs(blobs);
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {

@@ -16,6 +16,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{And, NotForContentType, Predicate, SizeAbove};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
 use crate::origin::REQUEST_ID;
 
 /// What an answer that is no page may load: nothing.
@@ -28,7 +29,8 @@ const OF_PAGES: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// Adds what every answer bears. What a route says of caching and of what its page loads stands.
+/// Adds what every answer bears. What a route says itself stands: a page whose forms are posted must let
+/// its origin be told, for one.
 pub(crate) fn protect(headers: &mut HeaderMap, is_https: bool) {
     let is_page = headers
         .get(CONTENT_TYPE)
@@ -52,7 +54,9 @@ pub(crate) fn protect(headers: &mut HeaderMap, is_https: bool) {
             "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
         ),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
     if is_https {
         let year = HeaderValue::from_static("max-age=31536000");
@@ -95,8 +99,8 @@ pub(crate) fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
                 RETRY_AFTER,
                 REQUEST_ID,
                 name("idempotent-replayed"),
-                name("ratelimit"),
-                name("ratelimit-policy"),
+                RATELIMIT,
+                RATELIMIT_POLICY,
             ])
             .max_age(Duration::from_secs(600)),
     )

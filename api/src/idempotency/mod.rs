@@ -180,6 +180,11 @@ fn told(noted: Result<impl Sized, Problem>) {
     }
 }
 
+/// Whether the answer is that of an earlier request.
+pub(crate) fn is_replay(answer: &Response) -> bool {
+    answer.headers().contains_key(REPLAYED)
+}
+
 /// The first answer once more.
 fn again(answer: Answer) -> Result<Response, Problem> {
     let mut response = (answer.status, answer.body).into_response();

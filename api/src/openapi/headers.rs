@@ -8,9 +8,10 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{Header, Required};
 
 use super::string;
+use crate::people::cookie::Cookie;
 
-/// The cookie of a person's session.
-pub(super) const SESSION_COOKIE: &str = "harkara_session";
+/// The cookie of a person's session, as it is called over TLS.
+pub(super) const SESSION_COOKIE: &str = Cookie::Session.name(true);
 
 /// The header that shows that a page of ours asks.
 pub(super) const CSRF_HEADER: &str = "X-CSRF-Token";
@@ -42,22 +43,11 @@ pub(super) fn of_requests() -> [Parameter; 4] {
         .pattern(Some(KEY))
         .build();
     [
-        ("X-Tenant-Id", tenant, string(), "acme"),
-        ("X-Request-Id", request, string(), "order-42-import"),
-        (
-            "traceparent",
-            trace,
-            string(),
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ),
-        (
-            "Idempotency-Key",
-            key,
-            of_key,
-            "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11",
-        ),
+        parameter("X-Tenant-Id", tenant, string()),
+        parameter("X-Request-Id", request, string()),
+        parameter("traceparent", trace, string()),
+        parameter("Idempotency-Key", key, of_key),
     ]
-    .map(|(name, words, schema, _)| parameter(name, words, schema))
 }
 
 fn parameter(name: &str, words: &str, schema: Object) -> Parameter {
@@ -87,13 +77,13 @@ pub(super) fn tell(response: &mut Response, status: &str, is_post: bool) {
     if status != "401" {
         add(
             "RateLimit",
-            "What is left of the key's request limits, and in how many seconds they are whole again",
+            "How each policy stands: `r` requests remain, and all of them are back in `t` seconds",
             string(),
             r#""hour";r=998;t=3599"#,
         );
         add(
             "RateLimit-Policy",
-            "The key's request limits, each with its window in seconds",
+            "The caller's policies: `q` requests in any `w` seconds, or in a month",
             string(),
             r#""hour";q=1000;w=3600"#,
         );
