@@ -18,6 +18,17 @@ use crate::problem::{Code, Problem};
 /// Bytes of an ordinary body.
 const ORDINARY_LIMIT: usize = 1 << 20;
 
+/// Bytes of a batch.
+pub(crate) const BATCH_LIMIT: usize = 64 << 20;
+
+/// Bytes that a body may have on this route.
+pub(crate) fn limit_of(route: &str) -> usize {
+    match route {
+        "/v1/jobs/batch" => BATCH_LIMIT,
+        _ => ORDINARY_LIMIT,
+    }
+}
+
 /// Bytes beyond the limit that are read and thrown away before a body is refused.
 const PATIENCE: Option<usize> = Some(8 << 20);
 

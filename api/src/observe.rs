@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method};
+use axum::http::Method;
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use harkara_shared::telemetry::metric;
@@ -18,9 +18,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
 use crate::origin::{ClientAddress, REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
+use crate::shield;
 
 /// What the outermost layer works with.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub(crate) struct Around {
     pub(crate) in_flight: TaskTracker,
     /// The longest a request may take, the reading of its body included.
     pub(crate) limit: Duration,
+    /// Whether callers come by https, and are to keep to it.
+    pub(crate) is_https: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub(crate) proxies: Arc<[IpNet]>,
 }
@@ -67,7 +69,7 @@ pub(crate) async fn observe(
         let detail = format!("there was no answer within {limit} s: try again");
         Problem::new(Code::Timeout, detail).into_response()
     });
-    let answer = finish(answer, &id, &path);
+    let answer = finish(answer, &id, &path, around.is_https);
     let status = answer.status().as_u16();
     let elapsed = started.elapsed();
     tracing::debug!(
@@ -90,30 +92,34 @@ pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
     Problem::of_panic(panic.as_ref()).into_response()
 }
 
-fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
+fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
+    let mut answer = written_out(answer, id.as_str(), path);
+    let headers = answer.headers_mut();
+    headers.extend(id.header().map(|value| (REQUEST_ID, value)));
+    shield::protect(headers, is_https);
+    answer
+}
+
+/// The answer, with its problem written out if it is one that has not been yet.
+pub(crate) fn written_out(answer: Response, id: &str, path: &str) -> Response {
     let problem = answer
         .extensions()
         .get::<Problem>()
         .cloned()
         .or_else(|| Problem::of_framework(&answer));
-    let mut answer = match problem {
-        Some(problem) => {
-            let mut rendered = problem.render(id.as_str(), path);
-            for name in [RATELIMIT_POLICY, RATELIMIT] {
-                let told = answer.headers().get(&name).cloned();
-                rendered.headers_mut().extend(told.map(|told| (name, told)));
-            }
-            rendered
-        }
-        None => answer,
+    let Some(problem) = problem else {
+        return answer;
     };
-    let headers = answer.headers_mut();
-    headers.extend(id.header().map(|value| (REQUEST_ID, value)));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-    answer
+    let mut rendered = problem.render(id, path);
+    // What layers within have said of the request, such as its limits, holds for the problem.
+    for name in answer.headers().keys() {
+        if name != CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+            for value in answer.headers().get_all(name) {
+                rendered.headers_mut().append(name, value.clone());
+            }
+        }
+    }
+    rendered
 }
 
 /// The template of the route, of which there are few, never the path.
@@ -157,6 +163,7 @@ mod tests {
         let around = Around {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
+            is_https: false,
             proxies: Arc::from([]),
         };
         let router = Router::new()

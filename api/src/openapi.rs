@@ -1,66 +1,115 @@
 //! Room: the OpenAPI document, as far as it is the same for all routes.
-//! Takes: the document that the routes describe. Gives: it with title, security, request headers,
-//! problems, and the routes of health.
+//! Takes: the document that the routes describe. Gives: it with title, security, headers, problems, the
+//! routes of health, and examples.
 //! Never: describes a route's own parameters, bodies or answers.
 
-use utoipa::openapi::path::{
-    Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn,
-};
+mod example;
+mod finish;
+mod headers;
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    Components, Content, Header, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder,
-    PathItem, Ref, RefOr, Required,
+    Components, Content, HttpMethod, InfoBuilder, License, OpenApi, OpenApiBuilder, PathItem, Ref,
+    RefOr,
 };
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::problem::{FaultBody, ProblemBody};
+pub(crate) use finish::finished;
 
-/// Name of the security scheme.
+use crate::problem::{Code, FaultBody, ProblemBody};
+
+/// Name of the security scheme of programs.
 const API_KEY: &str = "api_key";
 
+/// Names of the two that a person's browser needs together.
+const SESSION: &str = "session";
+const CSRF_TOKEN: &str = "csrf_token";
+
+/// A problem that many operations may meet: its name, its status, and when it is met.
+type Shared = (&'static str, &'static str, &'static str);
+
 /// Problems any request may meet.
-const ALWAYS: [(&str, &str); 6] = [
+const ALWAYS: [Shared; 6] = [
     (
+        "Unauthorized",
         "401",
-        "The API key is missing, mistyped, unknown, revoked or expired",
+        "The API key or the session is missing, mistyped, unknown, revoked or expired",
     ),
-    ("403", "The API key lacks the scope, which is named"),
-    ("404", "There is no such thing, or no such tenant"),
     (
+        "Forbidden",
+        "403",
+        "The caller lacks a scope, which is named; or the key may not be used from this address; or \
+         the tenant's status does not permit it",
+    ),
+    (
+        "NotFound",
+        "404",
+        "There is no such thing, or no such tenant; what belongs to another tenant looks the same",
+    ),
+    (
+        "TooManyRequests",
         "429",
-        "The caller asks too often: `violated_policies` names what refuses it",
+        "The caller asks too often: `violated_policies` names what refuses it; or a limit is used up that \
+         `limit` names",
     ),
-    ("500", "Something failed on our side"),
+    ("Internal", "500", "Something failed on our side"),
     (
+        "Unavailable",
         "503",
         "The database cannot be reached, or the request took too long: try again",
     ),
 ];
 
-/// What answers to a caller that is known tell of its limits.
-const RATE_LIMIT: [(&str, &str); 2] = [
+/// Problems a request with a query string may meet.
+const QUERY: [Shared; 1] = [(
+    "InvalidQuery",
+    "400",
+    "A parameter is wrong or unknown, or the cursor is",
+)];
+
+/// Problems a request with a body may meet.
+const BODY: [Shared; 4] = [
+    ("MalformedBody", "400", "The body is not JSON"),
+    ("BodyTooLarge", "413", "The body is too large"),
     (
-        "RateLimit-Policy",
-        "The caller's policies: `q` requests in any `w` seconds, or in a month",
+        "UnsupportedMediaType",
+        "415",
+        "The content type is not supported",
     ),
     (
-        "RateLimit",
-        "How each stands: `r` requests remain, and all of them are back in `t` seconds",
+        "Invalid",
+        "422",
+        "Members of the body are wrong: each is pointed at",
     ),
 ];
 
-/// Problems a request with a query string may meet.
-const QUERY: [(&str, &str); 1] = [("400", "A parameter is wrong or unknown, or the cursor is")];
-
-/// Problems a request with a body may meet.
-const BODY: [(&str, &str); 4] = [
-    ("400", "The body is not JSON"),
-    ("413", "The body is too large"),
-    ("415", "The content type is not supported"),
-    ("422", "Members of the body are wrong: each is pointed at"),
+/// Problems a request may meet that bears an idempotency key.
+const IDEMPOTENCY: [Shared; 4] = [
+    (
+        "MalformedRequest",
+        "400",
+        "The body is not JSON, or the header Idempotency-Key is malformed",
+    ),
+    (
+        "Conflict",
+        "409",
+        "A request with this Idempotency-Key is being answered, or its answer is lost",
+    ),
+    ("BodyTooLarge", "413", "The body is too large"),
+    (
+        "InvalidRequest",
+        "422",
+        "Members of the body are wrong: each is pointed at; or the Idempotency-Key was used for \
+         another request",
+    ),
 ];
 
 /// The routes every process of Harkara has.
@@ -79,7 +128,8 @@ const HEALTH: [(&str, &str, &str, bool); 4] = [
 /// The document before any route is described.
 pub(crate) fn base() -> OpenApi {
     let description = "Durable jobs and webhooks. Every request but those of `health` carries an \
-        API key; every error is a problem (RFC 9457) with a stable `code`.";
+        API key, or a person's session; every error is a problem (RFC 9457) with a stable `code`. A \
+        POST with an `Idempotency-Key` is carried out once, however often it is sent.";
     let info = InfoBuilder::new()
         .title("Harkara")
         .version(env!("CARGO_PKG_VERSION"))
@@ -107,16 +157,18 @@ pub(crate) fn base() -> OpenApi {
 
 /// Adds to what the routes described all that they have in common.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
+    let mut shared = BTreeMap::new();
     for item in document.paths.paths.values_mut() {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.patch,
-            &mut item.delete,
-        ];
-        for operation in operations.into_iter().flatten() {
-            complete_operation(operation);
+        for (operation, method) in [
+            (&mut item.get, HttpMethod::Get),
+            (&mut item.put, HttpMethod::Put),
+            (&mut item.post, HttpMethod::Post),
+            (&mut item.patch, HttpMethod::Patch),
+            (&mut item.delete, HttpMethod::Delete),
+        ] {
+            if let Some(operation) = operation {
+                complete_operation(operation, &method, &mut shared);
+            }
         }
     }
     for (path, summary, media_type, may_fail) in HEALTH {
@@ -126,64 +178,98 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
         document.paths.paths.insert(path.to_owned(), item);
     }
     let components = document.components.get_or_insert_with(Components::new);
+    components.responses.extend(shared);
     let mut schemas = Vec::new();
     ProblemBody::schemas(&mut schemas);
     FaultBody::schemas(&mut schemas);
     schemas.push((ProblemBody::name().into_owned(), ProblemBody::schema()));
     schemas.push((FaultBody::name().into_owned(), FaultBody::schema()));
     components.schemas.extend(schemas);
-    for parameter in request_headers() {
+    for parameter in headers::of_requests() {
         components
             .parameters
             .insert(parameter.name.clone(), parameter.into());
     }
-    let scheme = Http::builder()
+    for (name, scheme) in security_schemes() {
+        components
+            .security_schemes
+            .insert(name.to_owned(), scheme.into());
+    }
+    document
+}
+
+fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
+    let key = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("hk_…")
         .description(Some("An API key. What it may do is told by its scopes."))
         .build();
-    components
-        .security_schemes
-        .insert(API_KEY.to_owned(), SecurityScheme::Http(scheme).into());
-    document
+    let session = ApiKeyValue::with_description(
+        headers::SESSION_COOKIE,
+        "A person's session, made by signing in. What it permits is told by the person's roles.",
+    );
+    let token = ApiKeyValue::with_description(
+        headers::CSRF_HEADER,
+        "Goes with a session wherever something is changed.",
+    );
+    [
+        (API_KEY, SecurityScheme::Http(key)),
+        (SESSION, SecurityScheme::ApiKey(ApiKey::Cookie(session))),
+        (CSRF_TOKEN, SecurityScheme::ApiKey(ApiKey::Header(token))),
+    ]
 }
 
-fn complete_operation(operation: &mut Operation) {
+fn complete_operation(
+    operation: &mut Operation,
+    method: &HttpMethod,
+    shared: &mut BTreeMap<String, RefOr<Response>>,
+) {
     let no_scopes: [&str; 0] = [];
-    operation.security = Some(vec![SecurityRequirement::new(API_KEY, no_scopes)]);
+    let is_post = *method == HttpMethod::Post;
+    let by_person = SecurityRequirement::new(SESSION, no_scopes);
+    let by_person = match method {
+        HttpMethod::Get => by_person,
+        _ => by_person.add(CSRF_TOKEN, no_scopes),
+    };
+    operation
+        .security
+        .get_or_insert_with(|| vec![SecurityRequirement::new(API_KEY, no_scopes), by_person]);
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
     let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
     let has_query = parameters.iter().any(in_query);
-    for header in request_headers() {
-        let location = format!("#/components/parameters/{}", header.name);
+    // Routes that make jobs tell of it themselves.
+    parameters.retain(|parameter| !matches!(parameter, RefOr::T(own) if own.name == "traceparent"));
+    for name in headers::names(is_post) {
+        let location = format!("#/components/parameters/{name}");
         parameters.push(RefOr::Ref(Ref::new(location)));
     }
-    let mut problems: Vec<(&str, &str)> = ALWAYS.to_vec();
+    let mut problems: Vec<Shared> = ALWAYS.to_vec();
+    if is_post {
+        problems.extend(IDEMPOTENCY);
+    }
     if operation.request_body.is_some() {
         problems.extend(BODY);
     } else if has_query {
         problems.extend(QUERY);
     }
     let responses = &mut operation.responses.responses;
-    for (status, words) in problems {
-        responses
-            .entry(status.to_owned())
-            .or_insert_with(|| Response::new(words).into());
+    for (name, status, words) in problems {
+        let entry = responses.entry(status.to_owned());
+        entry.or_insert_with(|| {
+            shared.entry(name.to_owned()).or_insert_with(|| {
+                let mut response = Response::new(words);
+                headers::tell(&mut response, status, is_post);
+                become_problem(status, &mut response);
+                response.into()
+            });
+            RefOr::Ref(Ref::new(format!("#/components/responses/{name}")))
+        });
     }
     for (status, response) in responses {
         let RefOr::T(response) = response else {
             continue;
         };
-        response
-            .headers
-            .insert("X-Request-Id".to_owned(), header("The request's id").into());
-        if status != "401" {
-            for (name, words) in RATE_LIMIT {
-                response
-                    .headers
-                    .insert(name.to_owned(), header(words).into());
-            }
-        }
+        headers::tell(response, status, is_post);
         if status.starts_with(['4', '5']) {
             become_problem(status, response);
         }
@@ -192,46 +278,15 @@ fn complete_operation(operation: &mut Operation) {
 
 fn become_problem(status: &str, response: &mut Response) {
     let schema = Ref::from_schema_name(ProblemBody::name());
-    let content = Content::new(Some(RefOr::Ref(schema)));
+    let mut content = Content::new(Some(RefOr::Ref(schema)));
+    content.example = Some(Code::example(status));
     response
         .content
         .insert("application/problem+json".to_owned(), content.into());
-    let told = match status {
-        "401" => Some(("WWW-Authenticate", "`Bearer`")),
-        "429" | "503" => Some(("Retry-After", "Seconds to wait before another try")),
-        _ => None,
-    };
-    if let Some((name, words)) = told {
-        response
-            .headers
-            .insert(name.to_owned(), header(words).into());
-    }
-}
-
-fn header(words: &str) -> Header {
-    let mut header = Header::new(string());
-    header.description = Some(words.to_owned());
-    header
 }
 
 fn string() -> utoipa::openapi::Object {
     ObjectBuilder::new().schema_type(Type::String).build()
-}
-
-fn request_headers() -> [Parameter; 2] {
-    let tenant = "Id or slug of the tenant to act for. Only a key of the tenant `platform` with the \
-        scope `platform:admin` may name another tenant than its own.";
-    let request = "The caller's name for the request, 1 to 128 visible ASCII characters; one is \
-        made up otherwise. It is answered, and its jobs remember it.";
-    [("X-Tenant-Id", tenant), ("X-Request-Id", request)].map(|(name, words)| {
-        ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some(words))
-            .schema(Some(string()))
-            .build()
-    })
 }
 
 fn health(id: &str, summary: &str, media_type: &str, may_fail: bool) -> Operation {
@@ -287,7 +342,10 @@ mod tests {
         ));
         // Routers do not list their routes, but they show them, and `/` for the fallback.
         let shown = format!("{router:?}");
-        let is_route = |part: &&str| part.starts_with("/") && *part != "/" && !part.contains('*');
+        let is_route = |part: &&str| {
+            let is_page = part.starts_with("/docs");
+            part.starts_with("/") && *part != "/" && !part.contains('*') && !is_page
+        };
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
@@ -318,7 +376,7 @@ mod tests {
                 let is_problem = response.content.contains_key("application/problem+json");
                 assert_eq!(is_problem, status.starts_with(['4', '5']), "{id} {status}");
             }
-            for status in ["401", "403", "404", "500", "503"] {
+            for status in ["401", "403", "404", "429", "500", "503"] {
                 assert!(
                     operation.responses.responses.contains_key(status),
                     "{id} {status}"
@@ -326,19 +384,5 @@ mod tests {
             }
         }
         assert!(seen.len() >= 17, "{seen:?}");
-    }
-
-    #[test]
-    fn every_reference_leads_somewhere() {
-        let (_, document) = described();
-        let text = serde_json::to_string(&document).unwrap_or_default();
-        let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let mut seen = 0;
-        for part in text.split("\"$ref\":\"#").skip(1) {
-            let pointer = part.split('"').next().unwrap_or_default();
-            assert!(document.pointer(pointer).is_some(), "{pointer}");
-            seen += 1;
-        }
-        assert!(seen > 50, "{seen}");
     }
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use harkara_jobs::fault::Fault;
 use harkara_shared::database::{is_conflict, is_unavailable};
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 /// What kind of problem it is: the `code` of the answer, stable for machines.
@@ -21,15 +22,19 @@ pub(crate) enum Code {
     MalformedBody,
     InvalidQuery,
     InvalidCursor,
+    InvalidIdempotencyKey,
     Unauthorized,
     MissingScope,
     PlatformOnly,
     NotFound,
     MethodNotAllowed,
     Conflict,
+    IdempotencyInProgress,
+    IdempotencyOutcomeUnknown,
     BodyTooLarge,
     UnsupportedMediaType,
     Invalid,
+    IdempotencyKeyReused,
     Internal,
     DatabaseUnavailable,
     DatabaseBusy,
@@ -64,6 +69,26 @@ impl Code {
                 "A query parameter is wrong",
             ),
             Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
+            Self::InvalidIdempotencyKey => (
+                "invalid_idempotency_key",
+                S::BAD_REQUEST,
+                "The Idempotency-Key is malformed",
+            ),
+            Self::IdempotencyInProgress => (
+                "idempotency_in_progress",
+                S::CONFLICT,
+                "The request is being answered",
+            ),
+            Self::IdempotencyOutcomeUnknown => (
+                "idempotency_outcome_unknown",
+                S::CONFLICT,
+                "The answer is lost",
+            ),
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                S::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key was used before",
+            ),
             Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
             Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
             Self::PlatformOnly => (
@@ -164,6 +189,40 @@ impl Code {
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
         }
+    }
+
+    /// A problem of this status, as the API's description shows it.
+    pub(crate) fn example(status: &str) -> Value {
+        let code = match status {
+            "400" => Self::MalformedBody,
+            "401" => Self::Unauthorized,
+            "403" => Self::MissingScope,
+            "404" => Self::NotFound,
+            "409" => Self::Conflict,
+            "413" => Self::BodyTooLarge,
+            "415" => Self::UnsupportedMediaType,
+            "422" => Self::Invalid,
+            "429" => Self::DepthQuota,
+            "503" => Self::DatabaseUnavailable,
+            _ => Self::Internal,
+        };
+        let (name, status, title) = code.parts();
+        let errors = match code {
+            Self::Invalid => json!([{
+                "pointer": "/priority", "code": "out_of_range", "detail": "must be from 0 to 9"
+            }]),
+            _ => json!([]),
+        };
+        json!({
+            "type": format!("urn:harkara:problem:{name}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": "what is wrong this time, in one sentence",
+            "instance": "/v1/jobs",
+            "code": name,
+            "request_id": "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11",
+            "errors": errors,
+        })
     }
 
     /// The code of a status that the framework answered by itself.
@@ -281,7 +340,8 @@ impl Problem {
             | Code::Busy
             | Code::ProviderUnavailable
             | Code::DepthQuota
-            | Code::RateLimited => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            | Code::RateLimited
+            | Code::IdempotencyInProgress => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         Self(Box::new(Inner {
@@ -459,10 +519,14 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 32] = [
+    const CODES: [Code; 36] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
+        Code::InvalidIdempotencyKey,
+        Code::IdempotencyInProgress,
+        Code::IdempotencyOutcomeUnknown,
+        Code::IdempotencyKeyReused,
         Code::Unauthorized,
         Code::MissingScope,
         Code::PlatformOnly,
@@ -507,7 +571,8 @@ mod tests {
         for code in CODES {
             let response = Problem::new(code, "x").render("id", "/");
             let told = response.headers().contains_key(RETRY_AFTER);
-            let may = matches!(response.status().as_u16(), 429 | 503);
+            let may = matches!(response.status().as_u16(), 429 | 503)
+                || code == Code::IdempotencyInProgress;
             assert_eq!(told, may, "{code:?}");
         }
     }

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use harkara_jobs::fault::Fault;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -54,8 +54,14 @@ fn members(query: &str, faults: &mut Faults) -> Map<String, Value> {
     members
 }
 
+/// Has a parameter that tells of a page left out of the filters of its list, but not, as
+/// `skip_serializing` would, out of the document.
+pub(crate) fn is_of_page<T>(_: &T) -> bool {
+    true
+}
+
 /// How many items a page has: 1 to 200, by default 50.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Limit(u32);
 
 impl Limit {

@@ -12,7 +12,7 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
 use harkara_shared::process::Readiness;
 use harkara_shared::vault::MasterKeys;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, Keyring};
@@ -93,9 +93,22 @@ impl ApiState {
         self
     }
 
-    /// A transaction of the tenant that the caller acts for.
+    /// A transaction of the tenant that the caller acts for. With it the request's idempotency key, if it
+    /// bears one, is used up.
     pub(crate) async fn begin(&self, caller: &Caller) -> Result<TenantTx, Problem> {
-        Ok(TenantTx::begin(&self.0.pool, caller.tenant).await?)
+        let mut tx = TenantTx::begin(&self.0.pool, caller.tenant).await?;
+        caller.mark(&mut tx).await?;
+        Ok(tx)
+    }
+
+    /// A transaction across tenants, for what concerns more than one. It uses up the idempotency key, too.
+    pub(crate) async fn begin_across(
+        &self,
+        caller: &Caller,
+    ) -> Result<Transaction<'static, Postgres>, Problem> {
+        let mut tx = self.0.pool.begin().await?;
+        caller.mark(&mut tx).await?;
+        Ok(tx)
     }
 
     /// How the API is reached, and by whom.

@@ -19,7 +19,7 @@ pub use tenant::{
     NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, TenantStatus, change_tenant,
     create_tenant, ensure_platform, find_tenant, is_slug,
 };
-pub(crate) use tenant::{is_name, list_tenants};
+pub(crate) use tenant::{add_tenant, is_name, list_tenants};
 
 /// Why a tenant or a key cannot be made.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,14 @@
 //! Room: what a key may do.
 //! Takes: a scope's name. Gives: the scope, and back. Never: lets one scope stand for another.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// The text names no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +18,7 @@ pub struct UnknownScope(pub String);
 macro_rules! scopes {
     ($($name:ident = $text:literal,)*) => {
         /// One right a key may have. A key has only those it was given.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Scope {
             $(
                 #[doc = concat!("`", $text, "`.")]
@@ -65,6 +68,23 @@ scopes! {
     UsersManage = "users:manage",
     TenantAdmin = "tenant:admin",
     PlatformAdmin = "platform:admin",
+}
+
+// The derived schema would not see the names, which a macro gives.
+impl PartialSchema for Scope {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("One right a key may have."))
+            .enum_values(Some(Self::ALL.iter().map(|scope| scope.as_str())))
+            .into()
+    }
+}
+
+impl ToSchema for Scope {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Scope")
+    }
 }
 
 impl Scope {

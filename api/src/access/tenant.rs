@@ -227,7 +227,7 @@ pub async fn create_tenant(pool: &PgPool, new: NewTenant, by: &Actor) -> Result<
 ///
 /// # Errors
 /// As [`create_tenant`].
-async fn add_tenant(
+pub(crate) async fn add_tenant(
     connection: &mut PgConnection,
     new: NewTenant,
     by: &Actor,

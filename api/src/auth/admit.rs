@@ -20,6 +20,7 @@ use super::keyring::{Known, bearer};
 use super::person;
 use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
+use crate::idempotency;
 use crate::origin::{ClientAddress, RequestId};
 use crate::problem::{Code, Problem};
 use crate::usage;
@@ -49,10 +50,11 @@ pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next:
         let operation = usage::operation(&parts);
         state.usage().count(caller.who);
         let (who, tenant, actor) = (caller.who, caller.tenant, caller.actor.clone());
-        parts.extensions.insert(caller);
-        let answer = next.run(Request::from_parts(parts, body)).await;
+        let request = Request::from_parts(parts, body);
+        let answer = idempotency::carry_out(&state, caller, request, next).await;
         if let Some(action) = operation
             && answer.status().is_success()
+            && !idempotency::is_replay(&answer)
         {
             state.usage().note(who, tenant, &actor, action);
         }
@@ -106,6 +108,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
             name: Some(row.name.clone()),
             ..told_by(parts)
         }),
+        reservation: None,
     })
 }
 

@@ -14,6 +14,7 @@ use harkara_shared::id::{ApiKeyId, SessionId, TenantId, UserId};
 use sqlx::PgConnection;
 
 use crate::access::{KeyTier, Scope, TenantStatus};
+use crate::idempotency::Reservation;
 use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
@@ -57,6 +58,8 @@ pub(crate) struct Caller {
     /// What limits their requests.
     pub(super) policies: Policies,
     pub(super) actor: Arc<Actor>,
+    /// The idempotency key of the request, which is marked in the transaction that carries it out.
+    pub(super) reservation: Option<Reservation>,
 }
 
 impl Caller {
@@ -91,6 +94,30 @@ impl Caller {
     /// Who the audit log says it was.
     pub(crate) fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The caller of a request that bears an idempotency key.
+    pub(crate) fn with_reservation(self, reservation: Reservation) -> Self {
+        Self {
+            reservation: Some(reservation),
+            ..self
+        }
+    }
+
+    /// Whether the request is carried out in a transaction of its own, because it bears an idempotency key.
+    pub(crate) fn needs_own_transaction(&self) -> bool {
+        self.reservation.is_some()
+    }
+
+    /// Ties the request's idempotency key, if it bears one, to the transaction that carries it out.
+    ///
+    /// # Errors
+    /// A problem of status 409 when the key has been taken over: nothing must be committed then.
+    pub(crate) async fn mark(&self, connection: &mut PgConnection) -> Result<(), Problem> {
+        match &self.reservation {
+            Some(reservation) => reservation.mark(connection).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether a person calls.

@@ -74,6 +74,7 @@ pub(super) async fn found(
             name: Some(found.email.clone()),
             ..told_by(parts)
         }),
+        reservation: None,
     };
     Ok(Some((caller, found.tenant_slug.clone())))
 }

@@ -19,7 +19,7 @@ use crate::access::Scope;
 use crate::auth::Caller;
 use crate::cursor::{List, Place};
 use crate::problem::Problem;
-use crate::query::{Limit, Query};
+use crate::query::{Limit, Query, is_of_page};
 use crate::time::Moment;
 
 /// Which entries to list. Parameters that are given must all hold.
@@ -43,11 +43,11 @@ pub(super) struct AuditQuery {
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Moment>,
     /// How many entries a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before, with the same filters.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

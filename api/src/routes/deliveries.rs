@@ -20,7 +20,7 @@ use crate::access::Scope;
 use crate::auth::Caller;
 use crate::cursor::List;
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 
 /// What has become of a delivery: `failed` was given up; `skipped` was not sent, because its
 /// endpoint was disabled or deleted.
@@ -152,11 +152,11 @@ pub(super) struct DeliveryQuery {
     /// In this state.
     state: Option<StateName>,
     /// How many deliveries a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before, with the same filters.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

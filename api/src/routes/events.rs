@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::ApiState;
 use crate::access::Scope;
@@ -32,14 +33,31 @@ pub(super) struct EventRequest {
     /// Type: segments of letters, digits and `_`, joined by dots.
     #[serde(rename = "type")]
     #[schema(value_type = String, required, nullable = false, max_length = 128,
-        example = "invoice.paid")]
+        pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
     event_type: Option<String>,
-    /// What happened; at most 256 KiB of JSON.
-    #[schema(value_type = Value, required, nullable = false)]
+    /// What happened: anything but null, at most 256 KiB of JSON.
+    #[schema(schema_with = anything, required)]
     data: Option<Box<RawValue>>,
     /// The application's own id of it; one that was posted before answers what was made then.
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: Option<String>,
+}
+
+/// Any JSON but null.
+fn anything() -> Object {
+    let types = [
+        Type::Object,
+        Type::Array,
+        Type::String,
+        Type::Number,
+        Type::Boolean,
+    ];
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter(types))
+        .description(Some(
+            "What happened: anything but null, at most 256 KiB of JSON.",
+        ))
+        .build()
 }
 
 /// An event that was taken.

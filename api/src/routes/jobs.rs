@@ -34,7 +34,7 @@ use crate::cursor::{List, Place};
 use crate::faults::Faults;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 use crate::time::Moment;
 pub(super) use answer::ErrorAnswer;
 use answer::{AttemptAnswer, JobAnswer, StateName};
@@ -102,7 +102,7 @@ async fn enqueue(
     job: NewJob,
 ) -> Result<(Enqueued, Option<Job>), Problem> {
     let tenant = caller.tenant;
-    if job.unique.is_none() && !caller.is_person() {
+    if job.unique.is_none() && !caller.is_person() && !caller.needs_own_transaction() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
         let answer = receipt.entry.map(|entry| entry.job(id, tenant, job));
@@ -149,11 +149,11 @@ pub(super) struct JobQuery {
     #[param(example = "http_500")]
     error_code: Option<String>,
     /// How many jobs a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before, with the same filters.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

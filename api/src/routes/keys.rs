@@ -86,7 +86,7 @@ pub(super) struct ChangeRequest {
 #[schema(as = Rotation, example = json!({"grace": "24h"}))]
 pub(super) struct RotateRequest {
     /// How long the old key goes on, `0s` to `7d`; `24h` when left out.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
 }
 

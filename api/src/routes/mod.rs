@@ -29,13 +29,14 @@ use axum::{Router, middleware};
 use bytes::Bytes;
 use harkara_shared::process::health_routes;
 use harkara_shared::telemetry::Metrics;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, auth, observe, openapi, pages};
+use crate::{ApiState, auth, docs, observe, openapi, pages, shield};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -48,15 +49,19 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub fn router(state: ApiState) -> Router {
     // The registry must stand before the first request is counted.
     let _registry = Metrics::of_process();
+    let http = state.http();
+    let public = http.public_url.as_ref();
+    let is_https = public.is_some_and(|url| url.scheme() == "https");
+    let cors = shield::cross_origin(&http.cors_origins);
     let around = observe::Around {
         in_flight: state.in_flight().clone(),
         limit: LIMIT,
-        proxies: state.http().trusted_proxies.clone().into(),
+        proxies: http.trusted_proxies.clone().into(),
+        is_https,
     };
     let health = health_routes(state.readiness().clone());
     let (routes, document) = described();
-    // A document that was made of types can always be written.
-    let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    let document = Bytes::from(openapi::finished(&document).to_string());
     routes
         .known
         // Only where there is a route: what is not there is not there for anybody.
@@ -68,10 +73,13 @@ pub fn router(state: ApiState) -> Router {
             get(async move || ([JSON], document.clone())),
         )
         .with_state(state)
+        .merge(docs::routes())
         .merge(health)
         .fallback(async || Problem::not_found("route"))
         .layer(CatchPanicLayer::custom(observe::caught))
+        .layer(option_layer(cors))
         .layer(middleware::from_fn_with_state(around, observe::observe))
+        .layer(shield::compression())
 }
 
 /// The routes of resources.

@@ -27,7 +27,7 @@ use crate::body::JsonBody;
 use crate::cursor::{List, Place};
 use crate::faults::Faults;
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 
 /// Rates of queues and lanes are counted in this time.
 const SECOND: Duration = Duration::from_secs(1);
@@ -121,11 +121,11 @@ pub(super) struct QueueRequest {
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// How many items a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     pub(super) limit: Limit,
     /// `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     pub(super) cursor: Option<String>,
 }
 

@@ -29,7 +29,7 @@ use crate::body::JsonBody;
 use crate::cursor::List;
 use crate::faults::Faults;
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 
 /// An endpoint that is wanted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -216,11 +216,11 @@ pub(super) async fn create(
 #[into_params(parameter_in = Query)]
 pub(super) struct EndpointQuery {
     /// How many endpoints a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

@@ -17,6 +17,8 @@ mod erasure;
 mod explain;
 mod framework;
 mod isolation;
+mod fuzz;
+mod idempotency;
 mod jobs;
 mod keys;
 mod lists;

@@ -321,7 +321,8 @@ impl Answer {
             StatusCode::TOO_MANY_REQUESTS,
         ]
         .iter()
-        .any(|code| code.as_u16() == status);
+        .any(|code| code.as_u16() == status)
+            || code == "idempotency_in_progress";
         assert_eq!(self.headers.contains_key("retry-after"), retry);
         let errors = problem["errors"].as_array().expect("errors");
         errors

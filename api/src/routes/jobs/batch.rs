@@ -15,8 +15,8 @@ use harkara_queue::job::{Enqueued, NewJob};
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::id::JobId;
-use serde::Serialize;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -24,14 +24,11 @@ use super::request::{JobRequest, Rules, read_job};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
-use crate::body::{Chunks, is_json, json_text, media_type, unsupported};
+use crate::body::{BATCH_LIMIT, Chunks, is_json, json_text, media_type, unsupported};
 use crate::faults::Faults;
 use crate::json;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
-
-/// Bytes of a batch.
-const LIMIT: usize = 64 << 20;
 
 /// Jobs of a batch.
 const MOST: usize = 10_000;
@@ -40,8 +37,9 @@ const MOST: usize = 10_000;
 const LONGEST_LINE: usize = 2 << 20;
 
 /// Many jobs.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewJobs)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes what `split` reads without copying it")]
 pub(crate) struct BatchRequest {
     /// The jobs, each as in `POST /v1/jobs`.
@@ -81,7 +79,9 @@ pub(crate) struct BatchAnswer {
             {"kind": "http.request", "payload": {"url": "https://example.com/a"}},
             {"kind": "http.request", "payload": {"url": "https://example.com/b"}, "priority": 0}
         ]})),
-        (JobRequest = "application/x-ndjson"),
+        (JobRequest = "application/x-ndjson", example = json!(
+            "{\"kind\": \"http.request\", \"payload\": {\"url\": \"https://example.com/a\"}}\n"
+        )),
     )),
     responses(
         (status = 201, description = "All jobs were enqueued", body = BatchAnswer),
@@ -127,7 +127,7 @@ pub(crate) async fn create_batch(
 async fn read_batch(headers: &HeaderMap, body: Body, rules: Rules) -> Result<Vec<NewJob>, Problem> {
     let media_type = media_type(headers);
     let chunks = if is_json(&media_type) || media_type == "application/x-ndjson" {
-        Chunks::of(headers, body, LIMIT).await?
+        Chunks::of(headers, body, BATCH_LIMIT).await?
     } else {
         return Err(unsupported(
             &media_type,

@@ -91,12 +91,21 @@ pub(crate) struct JobRequest {
     #[schema(value_type = Option<BackoffRequest>)]
     backoff: Option<Box<RawValue>>,
     /// Words to search by: at most 20, each 1 to 64 characters, none twice.
-    #[schema(value_type = Option<Vec<String>>, max_items = 20)]
+    #[schema(value_type = Option<Vec<Tag>>, max_items = 20)]
     tags: Option<Vec<String>>,
     /// Limits of the tenant that it passes besides those of tenant and queue: at most 3, none twice.
     #[schema(value_type = Option<Vec<LimitUseRequest>>, max_items = 3)]
     limits: Option<Vec<Box<RawValue>>>,
 }
+
+/// A word to search by.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 64, example = "orders")]
+#[expect(
+    dead_code,
+    reason = "describes a text that is checked with all the others"
+)]
+pub(crate) struct Tag(String);
 
 /// Waits between failed runs: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
 #[derive(Debug, Default, Deserialize, ToSchema)]

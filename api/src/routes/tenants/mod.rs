@@ -144,7 +144,9 @@ pub(super) async fn create(
         name: request.name.unwrap_or_default(),
         sla_tier: request.sla_tier.unwrap_or(SlaTier::Free),
     };
-    let tenant = access::create_tenant(state.pool(), new, caller.actor()).await?;
+    let mut tx = state.begin_across(&caller).await?;
+    let tenant = access::add_tenant(&mut tx, new, caller.actor()).await?;
+    tx.commit().await?;
     let location = [(LOCATION, format!("/v1/tenants/{}", tenant.id))];
     Ok((
         StatusCode::CREATED,

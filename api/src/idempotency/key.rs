@@ -1,0 +1,98 @@
+//! Room: idempotency keys.
+//! Takes: headers. Gives: the key they hold. Never: takes two keys for one.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use crate::problem::{Code, Problem};
+
+/// `Idempotency-Key`.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Characters of a key.
+const LONGEST: usize = 255;
+
+/// The key of a request, if it bears one: bare, or as a Structured Field string (RFC 9651).
+///
+/// # Errors
+/// A problem of status 400 when it is malformed or given twice.
+pub(super) fn of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let refused = |detail: &str| Problem::new(Code::InvalidIdempotencyKey, detail);
+    let mut values = headers.get_all(KEY).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(refused("the header Idempotency-Key is given twice")),
+    };
+    value.to_str().ok().and_then(read).map(Some).ok_or_else(|| {
+        refused("an Idempotency-Key has 1 to 255 visible ASCII characters, bare or in quotes")
+    })
+}
+
+fn read(text: &str) -> Option<String> {
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => unquoted(quoted.strip_suffix('"')?)?,
+        None => text.to_owned(),
+    };
+    let fits =
+        (1..=LONGEST).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then_some(key)
+}
+
+/// What a string says whose quotes and backslashes stand behind backslashes.
+fn unquoted(text: &str) -> Option<String> {
+    let mut key = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => key.push(
+                characters
+                    .next()
+                    .filter(|next| matches!(next, '"' | '\\'))?,
+            ),
+            '"' => return None,
+            other => key.push(other),
+        }
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_with_and_without_quotes() {
+        let longest = "x".repeat(255);
+        let quoted = format!("\"{longest}\"");
+        for (text, key) in [
+            ("abc", "abc"),
+            ("\"abc\"", "abc"),
+            ("a\"b", "a\"b"),
+            (r#""a\"b\\c""#, r#"a"b\c"#),
+            (r"a\b", r"a\b"),
+            (&longest, &longest),
+            (&quoted, &longest),
+        ] {
+            assert_eq!(read(text).as_deref(), Some(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_key_is_refused() {
+        for text in [
+            "",
+            "\"\"",
+            "\"",
+            "\"abc",
+            "\"a\"b\"",
+            r#""abc\""#,
+            r#""a\bc""#,
+            "\"abc\";x=1",
+            "a b",
+            "\"a b\"",
+            &"x".repeat(256),
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

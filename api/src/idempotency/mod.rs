@@ -1,0 +1,217 @@
+//! Room: requests that are carried out once, however often they are sent.
+//! Takes: a caller's POST with an `Idempotency-Key`. Gives: the handler's answer; or the first answer
+//! again; or why there is none.
+//! Never: lets two requests of one key change anything, also when a process dies between the change and
+//! its answer.
+//!
+//! ```text
+//! reserve ──▶ handler: begin(caller) marks the row ──▶ commit ──▶ keep the answer, or release the key
+//! ```
+
+mod key;
+mod store;
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use sha2::{Digest as _, Sha256};
+use tracing::Instrument;
+
+use crate::ApiState;
+use crate::auth::Caller;
+use crate::body::{Chunks, limit_of};
+use crate::observe::written_out;
+use crate::origin::RequestId;
+use crate::problem::{Code, Problem};
+pub(crate) use store::Reservation;
+use store::{Answer, Found};
+
+/// `Idempotent-Replayed`.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The longest a handler may take. Callers are answered before; what they asked goes on.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// Headers of an answer that are given again.
+const KEPT: [HeaderName; 2] = [CONTENT_TYPE, LOCATION];
+
+/// Bytes of an answer that can be kept.
+const LONGEST: usize = 64 << 20;
+
+/// Runs the handler for `caller`: once for each key, if the request bears one.
+pub(crate) async fn carry_out(
+    state: &ApiState,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let key = match key::of(request.headers()) {
+        Ok(Some(key)) if request.method() == Method::POST => key,
+        Err(problem) if request.method() == Method::POST => return problem.into_response(),
+        _ => return run(caller, request, next).await,
+    };
+    match once(state, caller, key, request, next).await {
+        Ok(answer) => answer,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn run(caller: Caller, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+async fn once(
+    state: &ApiState,
+    caller: Caller,
+    key: String,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let route = parts
+        .extensions
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned())
+        .unwrap_or_default();
+    let body = Chunks::of(&parts.headers, body, limit_of(&route)).await?;
+    let body = Bytes::from(body.rest().await?);
+    let fingerprint = fingerprint(&parts, &body);
+    let wanted = Reservation::new(&caller, &parts.method, route, key);
+    let reservation = match store::reserve(state, wanted, &fingerprint).await? {
+        Found::Reserved(reservation) => reservation,
+        Found::Answered(answer) => return again(answer),
+    };
+    let caller = caller.with_reservation(reservation.clone());
+    let request = Request::from_parts(parts, Body::from(body));
+    let state = state.clone();
+    // A caller who goes away does not take the answer along: they will ask for it.
+    let task = tokio::spawn(
+        async move {
+            let _counted = state.in_flight().token();
+            finish(&state, &reservation, caller, request, next).await
+        }
+        .in_current_span(),
+    );
+    match task.await {
+        Ok(answer) => Ok(answer),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Problem::internal(error)),
+        },
+    }
+}
+
+/// Runs the handler and keeps its answer, or gives the key back.
+async fn finish(
+    state: &ApiState,
+    reservation: &Reservation,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let id = request.extensions().get::<RequestId>().cloned();
+    let running = tokio::time::timeout(PATIENCE, run(caller, request, next));
+    let answer = match AssertUnwindSafe(running).catch_unwind().await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Problem::new(Code::Timeout, "there was no answer in time").into_response(),
+        Err(panic) => {
+            told(store::release(state, reservation).await);
+            std::panic::resume_unwind(panic);
+        }
+    };
+    let status = answer.status();
+    if status.is_server_error() {
+        told(store::release(state, reservation).await);
+        return answer;
+    }
+    let id = id.as_ref().map_or("", RequestId::as_str);
+    let (parts, body) = written_out(answer, id, &path).into_parts();
+    let body = match to_bytes(body, LONGEST).await {
+        Ok(body) => body,
+        Err(error) => return Problem::internal(error).into_response(),
+    };
+    let kept = Answer {
+        status,
+        headers: KEPT
+            .iter()
+            .filter_map(|name| {
+                let value = parts.headers.get(name)?.to_str().ok()?;
+                Some((name.to_string(), value.to_owned()))
+            })
+            .collect(),
+        body: body.to_vec(),
+    };
+    told(keep(state, reservation, &kept).await);
+    Response::from_parts(parts, Body::from(body))
+}
+
+/// Keeps the answer. One that may be another the next time is kept only if something was committed with
+/// it.
+async fn keep(state: &ApiState, reservation: &Reservation, answer: &Answer) -> Result<(), Problem> {
+    let may_differ = matches!(
+        answer.status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::CONFLICT
+            | StatusCode::TOO_MANY_REQUESTS
+    );
+    if may_differ && store::release(state, reservation).await? {
+        return Ok(());
+    }
+    store::keep(state, reservation, answer, may_differ).await
+}
+
+/// The request has been carried out whether or not that can be noted: its caller is answered, and whoever
+/// asks again is told what the row tells.
+fn told(noted: Result<impl Sized, Problem>) {
+    if let Err(problem) = noted {
+        tracing::warn!("what became of an idempotency key is not noted: {problem:?}");
+    }
+}
+
+/// Whether the answer is that of an earlier request.
+pub(crate) fn is_replay(answer: &Response) -> bool {
+    answer.headers().contains_key(REPLAYED)
+}
+
+/// The first answer once more.
+fn again(answer: Answer) -> Result<Response, Problem> {
+    let mut response = (answer.status, answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_TYPE);
+    for (name, value) in answer.headers {
+        let name = HeaderName::try_from(name).map_err(Problem::internal)?;
+        let value = HeaderValue::try_from(value).map_err(Problem::internal)?;
+        headers.insert(name, value);
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(response)
+}
+
+/// What must be the same for a request to be the same.
+fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let media = parts.headers.get(CONTENT_TYPE);
+    let hash = [
+        parts.method.as_str().as_bytes(),
+        parts.uri.path().as_bytes(),
+        parts.uri.query().unwrap_or_default().as_bytes(),
+        media.map_or(&[], HeaderValue::as_bytes),
+    ]
+    .iter()
+    // Each part is ended by what it cannot hold.
+    .fold(Sha256::new(), |hash, part| {
+        hash.chain_update(part).chain_update([0])
+    });
+    hash.chain_update(body).finalize().into()
+}

@@ -1,0 +1,364 @@
+//! Room: what is known of idempotency keys.
+//! Takes: a key and whose it is. Gives: a reservation, or the answer that was given; rows marked, kept
+//! and released. Never: stores an answer unsealed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use harkara_shared::database::{TenantTx, query, query_as};
+use harkara_shared::id::TenantId;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres};
+use uuid::Uuid;
+
+use crate::ApiState;
+use crate::auth::Caller;
+use crate::problem::{Code, Problem};
+
+/// How long a key is a request's alone: longer than any handler may take.
+const LOCK: Duration = Duration::from_secs(60);
+
+/// How long a key holds.
+const HELD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often a row is looked at that goes away meanwhile.
+const LOOKS: usize = 3;
+
+/// A key, as far as it is one request's.
+#[derive(Debug, Clone)]
+pub(crate) struct Reservation(Arc<Row>);
+
+#[derive(Debug)]
+struct Row {
+    tenant: TenantId,
+    subject: String,
+    method: String,
+    route: String,
+    key: String,
+    /// Told from those who had the key before, and who will.
+    token: Uuid,
+}
+
+/// An answer that is kept.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: Vec<u8>,
+}
+
+/// What became of asking for a key.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It is this request's.
+    Reserved(Reservation),
+    /// The request has been answered.
+    Answered(Answer),
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct Used {
+    token: Uuid,
+    fingerprint: Vec<u8>,
+    state: String,
+    status: Option<i16>,
+    headers: Option<Json<BTreeMap<String, String>>>,
+    body: Option<Vec<u8>>,
+    expired: bool,
+    abandoned: bool,
+}
+
+impl Reservation {
+    /// What a request of the caller would reserve.
+    pub(super) fn new(caller: &Caller, method: &Method, route: String, key: String) -> Self {
+        Self(Arc::new(Row {
+            tenant: caller.tenant,
+            subject: caller.actor().id.clone(),
+            method: method.to_string(),
+            route,
+            key,
+            token: Uuid::now_v7(),
+        }))
+    }
+
+    /// Says, in the transaction that carries the request out, that it was: both are true, or neither.
+    ///
+    /// # Errors
+    /// A problem of status 409 when somebody else has taken the key over; nothing must be committed then.
+    pub(crate) async fn mark(&self, connection: &mut PgConnection) -> Result<(), Problem> {
+        let marked = self
+            .bound(query(include_str!("../sql/idempotency_mark.sql")))
+            .execute(connection)
+            .await?;
+        if marked.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(in_progress())
+        }
+    }
+
+    fn bound<'q>(
+        &self,
+        query: Query<'q, Postgres, PgArguments>,
+    ) -> Query<'q, Postgres, PgArguments> {
+        query
+            .bind(self.0.tenant)
+            .bind(self.0.subject.clone())
+            .bind(self.0.method.clone())
+            .bind(self.0.route.clone())
+            .bind(self.0.key.clone())
+            .bind(self.0.token)
+    }
+
+    /// Names the row to the vault.
+    fn place(&self, token: Uuid) -> String {
+        format!("app.idempotency/{}/{token}", self.0.tenant)
+    }
+}
+
+/// Reserves the key, or tells what became of the request that had it.
+///
+/// # Errors
+/// Problems of status 409 and 422.
+pub(super) async fn reserve(
+    state: &ApiState,
+    wanted: Reservation,
+    fingerprint: &[u8; 32],
+) -> Result<Found, Problem> {
+    let mut tx = TenantTx::begin(state.pool(), wanted.0.tenant).await?;
+    for _ in 0..LOOKS {
+        let reserve = query(include_str!("../sql/idempotency_reserve.sql"));
+        let reserved = wanted
+            .bound(reserve)
+            .bind(fingerprint.as_slice())
+            .bind(LOCK.as_secs_f64())
+            .bind(HELD.as_secs_f64())
+            .execute(&mut *tx)
+            .await?;
+        if reserved.rows_affected() == 1 {
+            tx.commit().await?;
+            return Ok(Found::Reserved(wanted));
+        }
+        let used: Option<Used> = query_as(include_str!("../sql/idempotency_find.sql"))
+            .bind(wanted.0.tenant)
+            .bind(&wanted.0.subject)
+            .bind(&wanted.0.method)
+            .bind(&wanted.0.route)
+            .bind(&wanted.0.key)
+            .fetch_optional(&mut *tx)
+            .await?;
+        // It may have been released since.
+        let Some(used) = used else { continue };
+        if !used.expired {
+            if used.fingerprint != fingerprint {
+                return Err(Problem::new(
+                    Code::IdempotencyKeyReused,
+                    "the Idempotency-Key was used for a request with another body or address",
+                ));
+            }
+            if used.state != "running" || !used.abandoned {
+                return used.told(state, &wanted);
+            }
+        }
+        let take_over = query(include_str!("../sql/idempotency_take_over.sql"));
+        let taken = wanted
+            .bound(take_over)
+            .bind(fingerprint.as_slice())
+            .bind(LOCK.as_secs_f64())
+            .bind(HELD.as_secs_f64())
+            .bind(used.token)
+            .execute(&mut *tx)
+            .await?;
+        if taken.rows_affected() == 1 {
+            tx.commit().await?;
+            return Ok(Found::Reserved(wanted));
+        }
+        // Its transaction is just being committed, or somebody else was faster.
+        break;
+    }
+    Err(in_progress())
+}
+
+impl Used {
+    /// What whoever asks again is told.
+    fn told(self, state: &ApiState, wanted: &Reservation) -> Result<Found, Problem> {
+        let lost = || {
+            Problem::new(
+                Code::IdempotencyOutcomeUnknown,
+                "the request was carried out, but its answer is lost: look for what it made",
+            )
+        };
+        match (self.status, self.headers, self.body) {
+            (Some(status), Some(Json(headers)), Some(sealed)) => {
+                let place = wanted.place(self.token);
+                let body = state.keys().open(&sealed, &place).map_err(|error| {
+                    tracing::warn!("a kept answer cannot be opened: {error}");
+                    lost()
+                })?;
+                let status = u16::try_from(status).unwrap_or_default();
+                let status = StatusCode::from_u16(status).map_err(Problem::internal)?;
+                Ok(Found::Answered(Answer {
+                    status,
+                    headers,
+                    body,
+                }))
+            }
+            // Whoever carries it out may yet tell the answer.
+            _ if !self.abandoned => Err(in_progress()),
+            _ => Err(lost()),
+        }
+    }
+}
+
+/// Keeps the answer; with `only_committed` only if something was committed with it.
+pub(super) async fn keep(
+    state: &ApiState,
+    reservation: &Reservation,
+    answer: &Answer,
+    only_committed: bool,
+) -> Result<(), Problem> {
+    let place = reservation.place(reservation.0.token);
+    let sealed = state.keys().seal(&answer.body, &place);
+    let sealed = sealed.map_err(Problem::internal)?;
+    let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
+    let status = i16::try_from(answer.status.as_u16()).unwrap_or_default();
+    reservation
+        .bound(query(include_str!("../sql/idempotency_keep.sql")))
+        .bind(status)
+        .bind(Json(&answer.headers))
+        .bind(sealed)
+        .bind(only_committed)
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+/// Gives the key back, unless something was committed with it. Answers whether it did.
+pub(super) async fn release(state: &ApiState, reservation: &Reservation) -> Result<bool, Problem> {
+    let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
+    let released = reservation
+        .bound(query(include_str!("../sql/idempotency_release.sql")))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(released.rows_affected() == 1)
+}
+
+fn in_progress() -> Problem {
+    Problem::new(
+        Code::IdempotencyInProgress,
+        "a request with this Idempotency-Key is being answered: try again in a moment",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use harkara_shared::audit::Actor;
+    use harkara_shared::egress::Egress;
+    use harkara_shared::process::Readiness;
+    use harkara_shared::vault::MasterKeys;
+    use harkara_test_database::TestDatabase;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::access::{NewTenant, SlaTier, create_tenant};
+
+    const REQUEST: [u8; 32] = [7; 32];
+
+    async fn state(database: &TestDatabase) -> (ApiState, TenantId) {
+        let pool = database.pool();
+        let new = NewTenant {
+            slug: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            sla_tier: SlaTier::Free,
+        };
+        let tenant = create_tenant(&pool, new, &Actor::system("test"))
+            .await
+            .unwrap();
+        let state = ApiState::new(
+            pool.clone(),
+            harkara_queue::Engine::new(pool.clone(), false),
+            MasterKeys::parse(&MasterKeys::generate()).unwrap(),
+            Egress::new(Vec::new()).unwrap(),
+            Readiness::of_database(pool, CancellationToken::new()),
+            Default::default(),
+        );
+        (state, tenant.id)
+    }
+
+    fn wanted(tenant: TenantId) -> Reservation {
+        Reservation(Arc::new(Row {
+            tenant,
+            subject: "key_x".to_owned(),
+            method: "POST".to_owned(),
+            route: "/v1/jobs".to_owned(),
+            key: "k".to_owned(),
+            token: Uuid::now_v7(),
+        }))
+    }
+
+    async fn reserved(state: &ApiState, tenant: TenantId) -> Reservation {
+        match reserve(state, wanted(tenant), &REQUEST).await.unwrap() {
+            Found::Reserved(reservation) => reservation,
+            Found::Answered(answer) => panic!("answered already: {answer:?}"),
+        }
+    }
+
+    async fn run_out(state: &ApiState) {
+        query("update app.idempotency set locked_until = now() - interval '1 second'")
+            .execute(state.pool())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_the_key_commits_nothing() {
+        let database = TestDatabase::create().await;
+        let (state, tenant) = state(&database).await;
+        let old = reserved(&state, tenant).await;
+        run_out(&state).await;
+        let new = reserved(&state, tenant).await;
+        let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
+        let refused = old.mark(&mut tx).await.unwrap_err();
+        assert_eq!(refused.code(), Code::IdempotencyInProgress);
+        new.mark(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        // What the old one says later is of no account.
+        assert!(!release(&state, &old).await.unwrap());
+        let answer = Answer {
+            status: StatusCode::CREATED,
+            headers: BTreeMap::new(),
+            body: b"new".to_vec(),
+        };
+        keep(&state, &old, &answer, false).await.unwrap();
+        let unknown = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::IdempotencyInProgress);
+        run_out(&state).await;
+        let unknown = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::IdempotencyOutcomeUnknown);
+        keep(&state, &new, &answer, false).await.unwrap();
+        let found = reserve(&state, wanted(tenant), &REQUEST).await.unwrap();
+        assert!(matches!(found, Found::Answered(answer) if answer.body == b"new"));
+    }
+
+    #[tokio::test]
+    async fn a_key_is_not_taken_over_while_its_work_is_being_committed() {
+        let database = TestDatabase::create().await;
+        let (state, tenant) = state(&database).await;
+        let slow = reserved(&state, tenant).await;
+        run_out(&state).await;
+        let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
+        slow.mark(&mut tx).await.unwrap();
+        // At once, not when the transaction has ended.
+        let refused = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        assert_eq!(refused.code(), Code::IdempotencyInProgress);
+        tx.commit().await.unwrap();
+        let mut other = TenantTx::begin(state.pool(), tenant).await.unwrap();
+        // One request may commit in two steps.
+        slow.mark(&mut other).await.unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! Room: what browsers are told about our answers.
+//! Takes: an answer's headers, the origins that may ask. Gives: headers that forbid what no answer
+//! needs, the layers of cross-origin requests and of compression.
+//! Never: lets a browser send cookies for another origin, or run a script that stands in a page.
+
+use std::time::Duration;
+
+use axum::http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{And, NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
+use crate::origin::REQUEST_ID;
+
+/// What an answer that is no page may load: nothing.
+const OF_DATA: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// What a page may load: our own files. Styles may stand in it, scripts may not.
+const OF_PAGES: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; \
+     base-uri 'none'; frame-ancestors 'none'",
+);
+
+/// Adds what every answer bears. What a route says itself stands: a page whose forms are posted must let
+/// its origin be told, for one.
+pub(crate) fn protect(headers: &mut HeaderMap, is_https: bool) {
+    let is_page = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
+    headers
+        .entry(CONTENT_SECURITY_POLICY)
+        .or_insert(if is_page { OF_PAGES } else { OF_DATA });
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    for (name, value) in [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        ),
+    ] {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+    if is_https {
+        let year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(STRICT_TRANSPORT_SECURITY, year);
+    }
+}
+
+/// Lets scripts of these origins ask, with a key but never with cookies. `None` when there are none.
+pub(crate) fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok())
+        .collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let name = HeaderName::from_static;
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([
+                Method::GET,
+                Method::HEAD,
+                Method::POST,
+                Method::PUT,
+                Method::PATCH,
+                Method::DELETE,
+            ])
+            .allow_headers([
+                ACCEPT,
+                AUTHORIZATION,
+                CONTENT_TYPE,
+                REQUEST_ID,
+                name("idempotency-key"),
+                name("traceparent"),
+                name("x-tenant-id"),
+            ])
+            .expose_headers([
+                LOCATION,
+                RETRY_AFTER,
+                REQUEST_ID,
+                name("idempotent-replayed"),
+                RATELIMIT,
+                RATELIMIT_POLICY,
+            ])
+            .max_age(Duration::from_secs(600)),
+    )
+}
+
+/// Packs answers above a KiB for callers who take it. Pages are left alone: they hold tokens beside what
+/// the address says, and the length of what is packed would tell one by the other.
+pub(crate) fn compression() -> CompressionLayer<Packed> {
+    const PAGES: NotForContentType = NotForContentType::const_new("text/html");
+    const STREAMS: NotForContentType = NotForContentType::const_new("text/event-stream");
+    const IMAGES: NotForContentType = NotForContentType::const_new("image/");
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(1024).and(PAGES).and(STREAMS).and(IMAGES))
+}
+
+/// Which answers are packed.
+type Packed = And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;

@@ -1,0 +1,60 @@
+//! The API against an outside fuzzer, which reads the OpenAPI document and asks all it allows, and much
+//! that it does not.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use harkara_api::access::Scope;
+use tokio::process::Command;
+
+use crate::platform::Platform;
+
+/// Cases for each operation.
+const CASES: &str = "25";
+
+/// The tool: that which `.ci/run` has prepared, or one of the machine's.
+fn tool() -> PathBuf {
+    let prepared =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/receivers/bin/schemathesis");
+    if prepared.exists() {
+        prepared
+    } else {
+        "schemathesis".into()
+    }
+}
+
+/// `HARKARA_FUZZ` holds more arguments, for a longer or a narrower run by hand.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes, and schemathesis: run by .ci/run"]
+async fn a_fuzzer_finds_no_answer_that_the_document_does_not_tell() {
+    let platform = Platform::start().await;
+    let every: Vec<Scope> = Scope::ALL
+        .iter()
+        .copied()
+        .filter(|scope| *scope != Scope::PlatformAdmin)
+        .collect();
+    let key = platform.key(&platform.acme, &every, None).await;
+    let more = std::env::var("HARKARA_FUZZ").unwrap_or_default();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let run = Command::new(tool())
+        .arg("--config-file")
+        .arg(tests.join("schemathesis.toml"))
+        .args(["run", "--no-color", "--max-examples", CASES])
+        .args(more.split_whitespace())
+        .arg(format!("{}/openapi.json", platform.client.base))
+        .env("HARKARA_KEY", key)
+        .env("SCHEMATHESIS_HOOKS", tests.join("schemathesis_hooks.py"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .await
+        .expect("schemathesis runs: pip install schemathesis");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    println!("{said}");
+}

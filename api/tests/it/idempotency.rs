@@ -1,0 +1,318 @@
+//! Requests that are sent more than once.
+
+use harkara_api::access::Scope;
+use harkara_shared::database::{query, query_scalar};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::jobs::{a_job, a_job_with};
+use crate::platform::{Answer, Client, Platform};
+
+async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
+    let headers = [
+        ("content-type", "application/json"),
+        ("idempotency-key", key),
+    ];
+    let body = Some(body.to_string());
+    client.send(Method::POST, path, &headers, body).await
+}
+
+/// How many rows there are in a state.
+async fn rows(platform: &Platform, state: &str) -> i64 {
+    query_scalar("select count(*) from app.idempotency where state = $1")
+        .bind(state.to_owned())
+        .fetch_one(&platform.pool)
+        .await
+        .unwrap()
+}
+
+async fn set(platform: &Platform, sql: &'static str) {
+    query(sql).execute(&platform.pool).await.unwrap();
+}
+
+#[track_caller]
+fn is_replay(answer: &Answer, first: &Answer) {
+    assert_eq!(answer.header("idempotent-replayed"), "true");
+    assert_eq!(answer.status, first.status);
+    assert_eq!(answer.text, first.text);
+    for name in ["content-type", "location"] {
+        assert_eq!(answer.header(name), first.header(name), "{name}");
+    }
+    assert_ne!(answer.header("x-request-id"), first.header("x-request-id"));
+}
+
+#[tokio::test]
+async fn the_same_request_with_the_same_key_is_answered_the_same_and_done_once() {
+    let platform = Platform::start().await;
+    let first = post(&platform.client, "/v1/jobs", "order-42", &a_job()).await;
+    first.expect(201);
+    assert!(!first.headers.contains_key("idempotent-replayed"));
+    for key in ["order-42", "\"order-42\""] {
+        let again = post(&platform.client, "/v1/jobs", key, &a_job()).await;
+        is_replay(&again, &first);
+    }
+    assert_eq!(platform.jobs().await, 1);
+    post(&platform.client, "/v1/jobs", "order-43", &a_job())
+        .await
+        .expect(201);
+    platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    assert_eq!(platform.jobs().await, 3);
+}
+
+#[tokio::test]
+async fn another_request_with_the_same_key_is_refused() {
+    let platform = Platform::start().await;
+    let client = &platform.client;
+    let job = post(client, "/v1/jobs", "k", &a_job()).await.expect(201);
+    let other = a_job_with("priority", json!(1));
+    post(client, "/v1/jobs", "k", &other)
+        .await
+        .problem(422, "idempotency_key_reused");
+    post(client, "/v1/jobs?x=1", "k", &a_job())
+        .await
+        .problem(422, "idempotency_key_reused");
+    let headers = [
+        ("content-type", "application/cloudevents+json"),
+        ("idempotency-key", "k"),
+    ];
+    let body = Some(a_job().to_string());
+    client
+        .send(Method::POST, "/v1/jobs", &headers, body)
+        .await
+        .problem(422, "idempotency_key_reused");
+    // Of one route it is one key, whatever the path; of another it is another.
+    let headers = [("idempotency-key", "k")];
+    let id = job["id"].as_str().unwrap();
+    let path = format!("/v1/jobs/{id}/cancel");
+    let press = async |path: &str| client.send(Method::POST, path, &headers, None).await;
+    press(&path).await.expect(200);
+    press("/v1/jobs/job_0000000000500/cancel")
+        .await
+        .problem(422, "idempotency_key_reused");
+    assert_eq!(platform.jobs().await, 1);
+}
+
+#[tokio::test]
+async fn a_malformed_key_is_refused_before_anything_is_done() {
+    let platform = Platform::start().await;
+    for key in ["", "a b", "\"abc", "é", &"x".repeat(256)] {
+        post(&platform.client, "/v1/jobs", key, &a_job())
+            .await
+            .problem(400, "invalid_idempotency_key");
+    }
+    assert_eq!(platform.jobs().await, 0);
+    // Only what is posted needs one.
+    let headers = [("idempotency-key", "a b")];
+    let answer = platform
+        .client
+        .send(Method::GET, "/v1/jobs", &headers, None)
+        .await;
+    answer.expect(200);
+}
+
+#[tokio::test]
+async fn twenty_at_once_with_one_key_enqueue_one_job() {
+    let platform = Platform::start().await;
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let client = platform.client.clone();
+            tokio::spawn(async move { post(&client, "/v1/jobs", "one", &a_job()).await })
+        })
+        .collect();
+    let mut bodies = Vec::new();
+    for task in tasks {
+        let answer = task.await.unwrap();
+        if answer.status == 409 {
+            answer.problem(409, "idempotency_in_progress");
+        } else {
+            answer.expect(201);
+            bodies.push(answer.text);
+        }
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1);
+    assert_eq!(platform.jobs().await, 1);
+}
+
+#[tokio::test]
+async fn a_crash_between_the_work_and_its_answer_does_nothing_twice() {
+    let platform = Platform::start().await;
+    post(&platform.client, "/v1/jobs", "k", &a_job())
+        .await
+        .expect(201);
+    // What a process leaves that dies after its commit.
+    set(
+        &platform,
+        "update app.idempotency set state = 'committed', status = null, headers = null, body = null,
+             locked_until = now() - interval '1 hour'",
+    )
+    .await;
+    for _ in 0..2 {
+        post(&platform.client, "/v1/jobs", "k", &a_job())
+            .await
+            .problem(409, "idempotency_outcome_unknown");
+    }
+    assert_eq!(platform.jobs().await, 1);
+    // After a day the key is free again.
+    set(
+        &platform,
+        "update app.idempotency set expires_at = now() - interval '1 second'",
+    )
+    .await;
+    post(
+        &platform.client,
+        "/v1/jobs",
+        "k",
+        &a_job_with("priority", json!(1)),
+    )
+    .await
+    .expect(201);
+    assert_eq!(platform.jobs().await, 2);
+}
+
+#[tokio::test]
+async fn a_crash_before_the_work_leaves_the_key_to_whoever_comes_later() {
+    let platform = Platform::start().await;
+    post(&platform.client, "/v1/jobs", "k", &a_job())
+        .await
+        .expect(201);
+    // What a process leaves that dies before its commit.
+    set(
+        &platform,
+        "update app.idempotency set state = 'running', status = null, headers = null, body = null,
+             locked_until = now() + interval '1 hour'",
+    )
+    .await;
+    let refused = post(&platform.client, "/v1/jobs", "k", &a_job()).await;
+    refused.problem(409, "idempotency_in_progress");
+    set(
+        &platform,
+        "update app.idempotency set locked_until = now() - interval '1 second'",
+    )
+    .await;
+    let first = post(&platform.client, "/v1/jobs", "k", &a_job()).await;
+    first.expect(201);
+    assert!(!first.headers.contains_key("idempotent-replayed"));
+    let again = post(&platform.client, "/v1/jobs", "k", &a_job()).await;
+    is_replay(&again, &first);
+}
+
+#[tokio::test]
+async fn a_secret_is_answered_again_and_not_to_be_read_in_the_database() {
+    let platform = Platform::start().await;
+    let endpoint = json!({"url": "https://example.com/hooks"});
+    let path = "/v1/webhook-endpoints";
+    let first = post(&platform.client, path, "k", &endpoint).await;
+    let secret = first.expect(201)["secret"].as_str().unwrap().to_owned();
+    let again = post(&platform.client, path, "k", &endpoint).await;
+    is_replay(&again, &first);
+    let body: Vec<u8> = query_scalar("select body from app.idempotency")
+        .fetch_one(&platform.pool)
+        .await
+        .unwrap();
+    let shown = String::from_utf8_lossy(&body).into_owned();
+    for part in [secret.as_str(), "whsec_", "example.com", "secret"] {
+        assert!(!shown.contains(part), "{part}");
+    }
+    let list = platform.client.get(path).await.expect(200);
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn everybody_has_keys_of_their_own() {
+    let platform = Platform::start().await;
+    let other = platform.tenant("other").await;
+    let scopes = [Scope::JobsWrite];
+    let clients = [
+        platform.client.clone(),
+        platform.client_of(&platform.acme, &scopes).await,
+        platform.client_of(&other, &scopes).await,
+    ];
+    for client in clients {
+        let answer = post(&client, "/v1/jobs", "k", &a_job()).await;
+        answer.expect(201);
+        assert!(!answer.headers.contains_key("idempotent-replayed"));
+    }
+    assert_eq!(platform.jobs().await, 3);
+}
+
+#[tokio::test]
+async fn a_batch_of_ten_thousand_is_enqueued_once() {
+    let platform = Platform::start().await;
+    let batch = json!({"jobs": vec![a_job(); 10_000]});
+    let first = post(&platform.client, "/v1/jobs/batch", "k", &batch).await;
+    assert_eq!(first.expect(201)["inserted"], 10_000);
+    let again = post(&platform.client, "/v1/jobs/batch", "k", &batch).await;
+    is_replay(&again, &first);
+    assert_eq!(platform.jobs().await, 10_000);
+}
+
+#[tokio::test]
+async fn what_may_be_answered_otherwise_the_next_time_is_not_kept() {
+    let platform = Platform::start().await;
+    let client = &platform.client;
+    let headers = [("idempotency-key", "k")];
+    let press = async |path: &str| client.send(Method::POST, path, &headers, None).await;
+    let job = client.post("/v1/jobs", &a_job()).await.expect(201);
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    press(&format!("{path}/retry"))
+        .await
+        .problem(409, "conflict");
+    client.press(&format!("{path}/cancel")).await.expect(200);
+    press(&format!("{path}/retry")).await.expect(200);
+    // What is wrong with a request stays wrong.
+    let bad = json!({"kind": "nope"});
+    let first = post(client, "/v1/jobs", "bad", &bad).await;
+    assert!(!first.problem(422, "invalid").is_empty());
+    let again = post(client, "/v1/jobs", "bad", &bad).await;
+    is_replay(&again, &first);
+    let reader = platform.client_of(&platform.acme, &[Scope::JobsRead]).await;
+    post(&reader, "/v1/jobs", "k", &a_job())
+        .await
+        .problem(403, "missing_scope");
+    assert_eq!(rows(&platform, "done").await, 2);
+    assert_eq!(rows(&platform, "running").await, 0);
+    assert_eq!(rows(&platform, "committed").await, 0);
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_finds_the_answer_later() {
+    let platform = Platform::start().await;
+    let path = "/v1/webhook-endpoints";
+    let endpoint = json!({"url": "https://example.com/hooks"});
+    // Nothing can be made until this lets go.
+    let mut held = platform.pool.begin().await.unwrap();
+    query("lock table app.webhook_endpoints in share row exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let client = platform.client.clone();
+    let body = endpoint.clone();
+    let gone = tokio::spawn(async move { post(&client, path, "k", &body).await });
+    let waits = "select count(*) from pg_locks
+        where not granted and relation = 'app.webhook_endpoints'::regclass
+            and database = (select oid from pg_database where datname = current_database())";
+    while query_scalar::<i64>(waits)
+        .fetch_one(&platform.pool)
+        .await
+        .unwrap()
+        == 0
+    {
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    post(&platform.client, path, "k", &endpoint)
+        .await
+        .problem(409, "idempotency_in_progress");
+    held.rollback().await.unwrap();
+    let answer = loop {
+        let answer = post(&platform.client, path, "k", &endpoint).await;
+        if answer.status != 409 {
+            break answer;
+        }
+    };
+    answer.expect(201);
+    assert_eq!(answer.header("idempotent-replayed"), "true");
+    let list = platform.client.get(path).await.expect(200);
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+}
