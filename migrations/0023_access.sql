@@ -30,6 +30,7 @@ where q.id = t.id and q.paused;
 
 -- A tenant's keys are made and changed in its own transactions, with the entries of its audit log.
 grant insert, update on app.api_keys to harkara_app;
+grant update (contract_endpoint_id) on app.tenants to harkara_app;
 
 -- Applications that enqueue by SQL are held by the tenant's status as those over HTTP are.
 alter function queue.client_tenant(text) rename to named_tenant;
@@ -47,3 +48,7 @@ begin
 end
 $$;
 revoke execute on function queue.client_tenant(text), queue.named_tenant(text) from public;
+
+-- A login role that is a member of both runtime roles and owns nothing is enough to run the platform: it
+-- needs to know which migrations there are.
+grant select on _sqlx_migrations to harkara_app, harkara_engine;

@@ -9,6 +9,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::faults::Faults;
 use crate::json;
@@ -140,6 +141,12 @@ impl JsonBody {
     /// The text.
     pub(crate) fn text(&self) -> &str {
         &self.0
+    }
+
+    /// The body as a value, for the audit log.
+    pub(crate) fn value(&self) -> Value {
+        // The text is JSON.
+        serde_json::from_str(&self.0).unwrap_or_default()
     }
 
     /// Reads the members as [`json::decode`] does, having checked that they can be stored.

@@ -89,7 +89,9 @@ pub(crate) fn base() -> OpenApi {
     let tags = [
         ("jobs", "Work that is done at least once"),
         ("queues", "Where jobs wait, and how fast they leave"),
-        ("tenants", "What a tenant may use"),
+        ("tenants", "Who uses the platform, and what of it they may"),
+        ("keys", "What applications may do, and by which key"),
+        ("audit", "Who did what"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];

@@ -16,10 +16,10 @@ pub use key_tier::KeyTier;
 pub(crate) use quota::{allowance, check_endpoints, check_keys};
 pub use scope::{Scope, UnknownScope};
 pub use tenant::{
-    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantStatus, create_tenant, ensure_platform,
-    find_tenant, is_slug,
+    NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, TenantStatus, change_tenant,
+    create_tenant, ensure_platform, find_tenant, is_slug,
 };
-pub(crate) use tenant::{TenantChange, add_tenant, list_tenants, lock_tenant, write_tenant};
+pub(crate) use tenant::{is_name, list_tenants};
 
 /// Why a tenant or a key cannot be made.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_queue::settings::{self, Rate};
+use harkara_queue::Engine;
+use harkara_queue::settings::{self, Change, LimitChange, Rate};
 use harkara_shared::audit::{self, Actor, Entry};
 use harkara_shared::database::query_as;
 use harkara_shared::id::{EndpointId, TenantId};
@@ -20,7 +21,7 @@ use super::Error;
 pub const PLATFORM_SLUG: &str = "platform";
 
 /// How many job starts a minute a tenant's contract grants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
 pub enum SlaTier {
@@ -226,7 +227,7 @@ pub async fn create_tenant(pool: &PgPool, new: NewTenant, by: &Actor) -> Result<
 ///
 /// # Errors
 /// As [`create_tenant`].
-pub(crate) async fn add_tenant(
+async fn add_tenant(
     connection: &mut PgConnection,
     new: NewTenant,
     by: &Actor,
@@ -260,43 +261,64 @@ pub(crate) async fn list_tenants(
         .await
 }
 
-/// The tenant, held until the transaction of the engine's role ends.
-pub(crate) async fn lock_tenant(
-    connection: &mut PgConnection,
-    id: TenantId,
-) -> Result<Option<Tenant>, sqlx::Error> {
-    query_as(include_str!("../sql/lock_tenant.sql"))
-        .bind(id)
-        .fetch_optional(connection)
-        .await
-}
-
 /// What is to become of a tenant; what is `None` stays.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct TenantChange {
-    pub(crate) name: Option<String>,
-    pub(crate) sla_tier: Option<SlaTier>,
-    pub(crate) status: Option<TenantStatus>,
-    pub(crate) paused: Option<bool>,
-    pub(crate) contract_endpoint_id: Option<EndpointId>,
+pub struct TenantChange {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Its contract.
+    pub sla_tier: Option<SlaTier>,
+    /// Where it stands with its bills.
+    pub status: Option<TenantStatus>,
+    /// Whether the operator pauses it.
+    pub paused: Option<bool>,
 }
 
-/// Writes a change of a tenant that [`lock_tenant`] holds. What the engine must know of it is for
-/// the caller to tell.
-pub(crate) async fn write_tenant(
-    connection: &mut PgConnection,
+/// Changes a tenant and tells the engine what follows from it; `None` when it is not there. Should the
+/// process die in between, the engine knows what the tenant does not say yet: the change is to be asked
+/// for again.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn change_tenant(
+    engine: &Engine,
     id: TenantId,
     change: TenantChange,
-) -> Result<Tenant, sqlx::Error> {
-    query_as(include_str!("../sql/change_tenant.sql"))
+    action: &'static str,
+    by: &Actor,
+) -> Result<Option<Tenant>, Error> {
+    let mut tx = engine.pool().begin().await?;
+    // Changes of one tenant take turns: each sees what the last one left.
+    let before: Option<Tenant> = query_as(include_str!("../sql/lock_tenant.sql"))
+        .bind(id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let after: Tenant = query_as(include_str!("../sql/change_tenant.sql"))
         .bind(id)
         .bind(change.name)
         .bind(change.sla_tier)
         .bind(change.status)
         .bind(change.paused)
-        .bind(change.contract_endpoint_id)
-        .fetch_one(connection)
-        .await
+        .fetch_one(&mut *tx)
+        .await?;
+    let entry = Entry::new(action, id).before(&before).after(&after);
+    audit::record(&mut tx, id, by, &entry).await?;
+    let mut told = settings::TenantChange::default();
+    if before.sla_tier != after.sla_tier {
+        told.limit = LimitChange::rate(after.sla_tier.rate());
+        told.max_waiting = Change::Set(after.sla_tier.max_waiting());
+    }
+    if before.runs() != after.runs() {
+        told.paused = Some(!after.runs());
+    }
+    if told != settings::TenantChange::default() {
+        engine.set_tenant(id, &told).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(after))
 }
 
 /// The tenant with this id (`ten_…`) or slug.

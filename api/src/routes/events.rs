@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use harkara_jobs::webhook::{NewEvent, Posted, PostedDelivery, post_event};
+use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -108,8 +110,12 @@ pub(super) async fn post(
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
     let mut tx = state.begin(&caller).await?;
     let posted = post_event(&mut tx, state.engine(), event, trace).await?;
-    tx.commit().await?;
     let Posted { id, deliveries } = posted;
+    if caller.is_person() {
+        let entry = Entry::new("event.post", &id).after(json!({"deliveries": deliveries.len()}));
+        caller.record(&mut tx, &entry).await?;
+    }
+    tx.commit().await?;
     let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
     Ok((StatusCode::ACCEPTED, Json(EventAnswer { id, deliveries })))
 }

@@ -292,6 +292,9 @@ pub(super) async fn cancel(
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().cancel(&mut tx, id).await?;
     allowed(changed, "cancelled", "scheduled, ready or running")?;
+    caller
+        .record(&mut tx, &Entry::new("job.cancel", id))
+        .await?;
     shown(tx, id).await
 }
 
@@ -320,6 +323,7 @@ pub(super) async fn retry(
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().retry(&mut tx, id).await?;
     allowed(changed, "retried", "dead or cancelled")?;
+    caller.record(&mut tx, &Entry::new("job.retry", id)).await?;
     shown(tx, id).await
 }
 
@@ -367,6 +371,8 @@ pub(super) async fn reschedule(
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
     allowed(changed, "rescheduled", "scheduled or ready")?;
+    let entry = Entry::new("job.reschedule", id).after(json!({"run_at": run_at}));
+    caller.record(&mut tx, &entry).await?;
     shown(tx, id).await
 }
 

@@ -2,9 +2,12 @@
 //! Takes: the state. Gives: the router, and with it the OpenAPI document, from the same list.
 //! Never: holds a handler.
 
+mod audit;
 mod deliveries;
+mod enterprise;
 mod events;
 mod jobs;
+mod keys;
 mod limits;
 mod page;
 mod queues;
@@ -86,9 +89,21 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(queues::lanes::change))
         .routes(routes!(workers::list))
         .routes(routes!(stats::show))
-        .routes(routes!(tenants::limits, tenants::change_limits))
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::change))
+        .routes(routes!(
+            tenants::limits::limits,
+            tenants::limits::change_limits
+        ))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::show, keys::change, keys::revoke))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(enterprise::set_up))
+        .routes(routes!(enterprise::status))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
         .routes(routes!(usage::show))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))

@@ -10,8 +10,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use harkara_jobs::catalogue::KINDS;
+use harkara_queue::Engine;
 use harkara_queue::read::QueueCounts;
 use harkara_queue::settings::{Change, QueueSettings, QueueView};
+use harkara_shared::audit::Entry;
 use harkara_shared::config::is_queue_name;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -206,7 +208,9 @@ pub(super) async fn change(
         request.max_running,
     );
     faults.none_in_body()?;
-    state.engine().set_queue(&name, &change).await?;
+    let entry = Entry::new("queue.limit", &name).after(body.value());
+    let engine = noting(&state, &caller, entry);
+    engine.set_queue(&name, &change).await?;
     shown(&state, &caller, &name).await
 }
 
@@ -228,7 +232,8 @@ pub(super) async fn pause(
     PathId(name): PathId<String>,
 ) -> Result<Json<QueueAnswer>, Problem> {
     may_manage(&state, &caller, &name).await?;
-    state.engine().pause_queue(&name, true).await?;
+    let engine = noting(&state, &caller, Entry::new("queue.pause", &name));
+    engine.pause_queue(&name, true).await?;
     shown(&state, &caller, &name).await
 }
 
@@ -249,8 +254,14 @@ pub(super) async fn resume(
     PathId(name): PathId<String>,
 ) -> Result<Json<QueueAnswer>, Problem> {
     may_manage(&state, &caller, &name).await?;
-    state.engine().pause_queue(&name, false).await?;
+    let engine = noting(&state, &caller, Entry::new("queue.resume", &name));
+    engine.pause_queue(&name, false).await?;
     shown(&state, &caller, &name).await
+}
+
+/// The engine, with an entry for the chain of whom the caller belongs to: queues are nobody's.
+fn noting(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
+    state.engine().noting(caller.note_in(caller.home(), entry))
 }
 
 /// Goes on if the caller may change what all tenants share. A queue that the caller may not know of is

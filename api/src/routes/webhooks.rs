@@ -15,13 +15,15 @@ use harkara_jobs::webhook::{
     self, Endpoint, EndpointChange, EndpointStatus, NewEndpoint, change_endpoint, create_endpoint,
     delete_endpoint, endpoint_secret, list_endpoints,
 };
+use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::page::{Page, to_read};
 use crate::ApiState;
-use crate::access::Scope;
+use crate::access::{Scope, check_endpoints};
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::cursor::List;
@@ -122,6 +124,21 @@ pub(super) struct EndpointAnswer {
     secret: Option<String>,
 }
 
+impl EndpointAnswer {
+    /// As the audit log tells it: headers may hold secrets of the receiver.
+    fn told(&self) -> Value {
+        let headers: BTreeMap<&str, &str> = self
+            .headers
+            .keys()
+            .map(|name| (name.as_str(), "redacted"))
+            .collect();
+        json!({
+            "url": self.url, "event_types": self.event_types, "headers": headers,
+            "status": self.status,
+        })
+    }
+}
+
 impl From<Endpoint> for EndpointAnswer {
     fn from(endpoint: Endpoint) -> Self {
         Self {
@@ -177,12 +194,18 @@ pub(super) async fn create(
     faults.extend("", new.check(state.egress()));
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
+    if !caller.administers() {
+        check_endpoints(&mut tx).await?;
+    }
     let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new).await?;
+    let answer = EndpointAnswer::from(endpoint);
+    let entry = Entry::new("endpoint.create", answer.id).after(answer.told());
+    caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", endpoint.id))];
+    let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", answer.id))];
     let answer = EndpointAnswer {
         secret: Some(secret.expose()),
-        ..endpoint.into()
+        ..answer
     };
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
@@ -294,11 +317,16 @@ pub(super) async fn change(
     faults.extend("", change.check(state.egress()));
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let endpoint = change_endpoint(&mut tx, state.engine(), id, change).await?;
+    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = EndpointAnswer::from(before.ok_or_else(no_endpoint)?);
+    let after = change_endpoint(&mut tx, state.engine(), id, change).await?;
+    let after = EndpointAnswer::from(after.ok_or_else(no_endpoint)?);
+    let entry = Entry::new("endpoint.change", id)
+        .before(before.told())
+        .after(after.told());
+    caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    endpoint
-        .map(|endpoint| Json(endpoint.into()))
-        .ok_or_else(no_endpoint)
+    Ok(Json(after))
 }
 
 /// Delete a webhook endpoint
@@ -320,18 +348,20 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
-    let was_there = delete_endpoint(&mut tx, id).await?;
-    tx.commit().await?;
-    if was_there {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_endpoint())
+    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = EndpointAnswer::from(before.ok_or_else(no_endpoint)?);
+    if !delete_endpoint(&mut tx, id).await? {
+        return Err(no_endpoint());
     }
+    let entry = Entry::new("endpoint.delete", id).before(before.told());
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Show the secret of a webhook endpoint
 ///
-/// Needs the scope `webhooks:manage`.
+/// A person confirms first that it is they (`POST /v1/session/confirm`). Needs the scope `webhooks:manage`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
@@ -347,16 +377,15 @@ pub(super) async fn secret(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<SecretAnswer>, Problem> {
     caller.require(Scope::WebhooksManage)?;
+    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let secret = endpoint_secret(&mut tx, state.keys(), id).await?;
+    let secret = secret.ok_or_else(no_endpoint)?.expose();
+    caller
+        .record(&mut tx, &Entry::new("endpoint.reveal", id))
+        .await?;
     tx.commit().await?;
-    secret
-        .map(|secret| {
-            Json(SecretAnswer {
-                secret: secret.expose(),
-            })
-        })
-        .ok_or_else(no_endpoint)
+    Ok(Json(SecretAnswer { secret }))
 }
 
 fn no_endpoint() -> Problem {

@@ -2,6 +2,6 @@
 update app.tenants
 set name = coalesce($2::text, name), sla_tier = coalesce($3::text, sla_tier),
     status = coalesce($4::text, status), paused = coalesce($5::boolean, paused),
-    contract_endpoint_id = coalesce($6::uuid, contract_endpoint_id), updated_at = now()
+    updated_at = now()
 where id = $1::uuid
 returning id, slug, name, sla_tier, status, paused, contract_endpoint_id, created_at

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod audit;
 mod bad_input;
 mod batch;
 mod bulk;
@@ -15,6 +16,7 @@ mod document;
 mod explain;
 mod framework;
 mod jobs;
+mod keys;
 mod lists;
 mod parity;
 mod platform;

@@ -15,11 +15,13 @@ use harkara_queue::settings::{
     Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange,
     TenantSettings, is_key,
 };
+use harkara_shared::audit::{Entry, Note};
 use harkara_shared::config::Settings;
 use harkara_shared::duration::HumanDuration;
+use harkara_shared::id::TenantId;
 use serde_json::{Value, json};
 
-use super::pool;
+use super::{by_hand, pool};
 use crate::Place;
 use crate::up::say;
 
@@ -198,11 +200,13 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
         }
         QueueCommand::Pause { name, how } => {
             let engine = engine(&how, settings)?;
+            let engine = noting(&engine, None, Entry::new("queue.pause", &name)).await?;
             engine.pause_queue(&name, true).await?;
             show_queue(&engine, &name, &how).await
         }
         QueueCommand::Resume { name, how } => {
             let engine = engine(&how, settings)?;
+            let engine = noting(&engine, None, Entry::new("queue.resume", &name)).await?;
             engine.pause_queue(&name, false).await?;
             show_queue(&engine, &name, &how).await
         }
@@ -221,6 +225,8 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
                 burst: change(burst),
                 max_running: change(max_running),
             };
+            let entry = Entry::new("queue.limit", &name).after(change);
+            let engine = noting(&engine, None, entry).await?;
             engine.set_queue(&name, &change).await?;
             show_queue(&engine, &name, &how).await
         }
@@ -299,7 +305,12 @@ async fn set_limit(
             ..TenantChange::default()
         },
     };
-    engine.set_tenant(tenant.id, &change).await?;
+    let note = Note {
+        tenant: tenant.id,
+        actor: by_hand(),
+        entry: Entry::new("tenant.limits", tenant.id).after(&change),
+    };
+    engine.noting(note).set_tenant(tenant.id, &change).await?;
     show_tenant(&engine, &tenant, how).await
 }
 
@@ -310,8 +321,34 @@ pub(super) async fn pause_tenant(
 ) -> anyhow::Result<()> {
     let Which { tenant, how } = which;
     let (engine, tenant) = engine_and_tenant(&tenant, &how, settings).await?;
-    engine.pause_tenant(tenant.id, paused).await?;
+    let change = access::TenantChange {
+        paused: Some(paused),
+        ..access::TenantChange::default()
+    };
+    let action = if paused {
+        "tenant.pause"
+    } else {
+        "tenant.resume"
+    };
+    access::change_tenant(&engine, tenant.id, change, action, &by_hand()).await?;
     show_tenant(&engine, &tenant, &how).await
+}
+
+/// The engine, with an entry for the audit log of a tenant, or of the platform.
+pub(super) async fn noting(
+    engine: &Engine,
+    tenant: Option<TenantId>,
+    entry: Entry,
+) -> anyhow::Result<Engine> {
+    let tenant = match tenant {
+        Some(tenant) => tenant,
+        None => access::ensure_platform(engine.pool()).await?.id,
+    };
+    Ok(engine.noting(Note {
+        tenant,
+        actor: by_hand(),
+        entry,
+    }))
 }
 
 pub(super) fn engine(how: &How, settings: &Settings) -> anyhow::Result<Engine> {

@@ -16,6 +16,7 @@ mod memory;
 mod outage;
 mod receivers;
 mod redrive;
+mod roles;
 mod rooms;
 mod scheduling;
 mod start;

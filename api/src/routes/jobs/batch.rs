@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use harkara_jobs::fault::words;
 use harkara_queue::job::{Enqueued, NewJob};
+use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::id::JobId;
 use serde::Serialize;
@@ -106,11 +107,15 @@ pub(crate) async fn create_batch(
         .engine()
         .submit_all(&mut tx, caller.tenant, jobs)
         .await?;
-    tx.commit().await?;
     let inserted = enqueued
         .iter()
         .filter(|job| matches!(job, Enqueued::New(_)))
         .count();
+    if caller.is_person() {
+        let entry = Entry::new("job.enqueue", "").after(serde_json::json!({"jobs": inserted}));
+        caller.record(&mut tx, &entry).await?;
+    }
+    tx.commit().await?;
     let answer = BatchAnswer {
         inserted,
         existing: enqueued.len() - inserted,

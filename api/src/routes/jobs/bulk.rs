@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use harkara_jobs::redrive::{Action, DEFAULT_RATE, Redrive, Requested};
 use harkara_queue::job::JobState;
 use harkara_queue::read::JobFilter;
+use harkara_shared::audit::Entry;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -157,6 +158,15 @@ pub(in crate::routes) async fn change_all(
     let requested = redrive
         .request(&mut tx, state.engine(), trace, is_rehearsal)
         .await?;
+    if let Requested::Counted {
+        job: Some(job),
+        matched,
+    } = requested
+    {
+        let entry = Entry::new("job.bulk", job)
+            .after(serde_json::json!({"redrive": redrive, "matched": matched}));
+        caller.record(&mut tx, &entry).await?;
+    }
     tx.commit().await?;
     match requested {
         Requested::TooMany => {

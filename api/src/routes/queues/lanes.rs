@@ -11,6 +11,7 @@ use harkara_queue::job::{Lane, LimitUse};
 use harkara_queue::settings::{
     Breaker, BreakerState, Change, LaneChange, LaneSettings, MOST, is_key,
 };
+use harkara_shared::audit::Entry;
 use harkara_shared::duration::HumanDuration;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -358,7 +359,9 @@ async fn changed(
     let request: LaneRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.read(&mut faults);
     faults.none_in_body()?;
-    let engine = state.engine();
+    let resource = format!("{queue}/{}", lane.key());
+    let entry = Entry::new("lane.change", resource).after(body.value());
+    let engine = state.engine().noting(caller.note(entry));
     engine.set_lane(caller.tenant, queue, lane, &change).await?;
     let mut lanes = engine.lane(caller.tenant, queue, lane).await?.into_iter();
     lanes

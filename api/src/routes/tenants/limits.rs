@@ -1,6 +1,6 @@
-//! Room: routes of tenants.
-//! Takes: a caller's request. Gives: what a tenant may use, and the changes that the tenant or the
-//! platform makes to it. Never: lets a tenant change its own contract.
+//! Room: routes of what tenants may use.
+//! Takes: a caller's request. Gives: a tenant's limits, and the changes that the tenant or the
+//! platform makes to them. Never: lets a tenant change its own contract.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +8,23 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use harkara_queue::settings::{Change, LimitChange, MOST_WAITING, TenantChange, is_key};
+use harkara_shared::audit::Entry;
 use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::jobs::KEY_RULE;
-use super::limits::{LimitAnswer, LimitRequest, Numbers};
+use super::found;
 use crate::ApiState;
-use crate::access::{self, PLATFORM_SLUG, Scope, SlaTier, Tenant};
+use crate::access::{PLATFORM_SLUG, Scope, SlaTier, Tenant};
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::faults::Faults;
 use crate::json;
 use crate::problem::Problem;
 use crate::query::PathId;
+use crate::routes::jobs::KEY_RULE;
+use crate::routes::limits::{LimitAnswer, LimitRequest, Numbers};
 
 /// Rates of tenants are counted in this time.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -30,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What a tenant may use.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantLimits)]
-pub(super) struct LimitsAnswer {
+pub(in crate::routes) struct LimitsAnswer {
     /// Whose it is.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
@@ -70,7 +72,7 @@ pub(super) struct LimitsAnswer {
 /// What a contract grants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tier)]
-pub(super) struct TierAnswer {
+pub(in crate::routes) struct TierAnswer {
     /// Jobs starting in a minute.
     #[schema(example = 300)]
     rate_per_minute: u64,
@@ -89,7 +91,7 @@ pub(super) struct TierAnswer {
 #[schema(as = NewTenantLimits, example = json!({
     "limits": {"crm": {"rate": 100, "per": "1m", "max_running": 5}, "old": null}
 }))]
-pub(super) struct LimitsRequest {
+pub(in crate::routes) struct LimitsRequest {
     /// Jobs starting in a minute.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
@@ -173,7 +175,7 @@ impl LimitsRequest {
         example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The limits", body = LimitsAnswer))
 )]
-pub(super) async fn limits(
+pub(in crate::routes) async fn limits(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
@@ -197,7 +199,7 @@ pub(super) async fn limits(
     request_body = LimitsRequest,
     responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
 )]
-pub(super) async fn change_limits(
+pub(in crate::routes) async fn change_limits(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
@@ -212,77 +214,23 @@ pub(super) async fn change_limits(
     }
     let change = request.read(&mut faults);
     faults.none_in_body()?;
-    state.engine().set_tenant(tenant.id, &change).await?;
+    let entry = Entry::new("tenant.limits", tenant.id)
+        .before(&answer(&state, &tenant).await?)
+        .after(body.value());
+    let engine = state.engine().noting(caller.note_in(tenant.id, entry));
+    engine.set_tenant(tenant.id, &change).await?;
     shown(&state, tenant).await
 }
 
-/// Pause a tenant
-///
-/// No more of its jobs start; those that run are left alone. Needs the scope `platform:admin`.
-#[utoipa::path(
-    post,
-    path = "/v1/tenants/{id}/pause",
-    operation_id = "pause_tenant",
-    tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
-)]
-pub(super) async fn pause(
-    State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
-) -> Result<Json<LimitsAnswer>, Problem> {
-    set_paused(&state, &caller, &id, true).await
+pub(super) async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, Problem> {
+    Ok(Json(answer(state, &tenant).await?))
 }
 
-/// Resume a tenant
-///
-/// Needs the scope `platform:admin`.
-#[utoipa::path(
-    post,
-    path = "/v1/tenants/{id}/resume",
-    operation_id = "resume_tenant",
-    tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
-)]
-pub(super) async fn resume(
-    State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
-) -> Result<Json<LimitsAnswer>, Problem> {
-    set_paused(&state, &caller, &id, false).await
-}
-
-async fn set_paused(
-    state: &ApiState,
-    caller: &Caller,
-    id: &str,
-    paused: bool,
-) -> Result<Json<LimitsAnswer>, Problem> {
-    caller.require(Scope::PlatformAdmin)?;
-    let tenant = found(state, caller, id).await?;
-    caller.require_admin()?;
-    state.engine().pause_tenant(tenant.id, paused).await?;
-    shown(state, tenant).await
-}
-
-/// The tenant, if it is the caller's own or the caller looks after all. For anyone else a foreign tenant
-/// looks like one that is not there.
-async fn found(state: &ApiState, caller: &Caller, id: &str) -> Result<Tenant, Problem> {
-    let tenant = access::find_tenant(state.pool(), id).await?;
-    tenant
-        .filter(|tenant| tenant.id == caller.tenant || caller.administers())
-        .ok_or_else(|| Problem::not_found("tenant"))
-}
-
-async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, Problem> {
+async fn answer(state: &ApiState, tenant: &Tenant) -> Result<LimitsAnswer, Problem> {
     let settings = state.engine().tenant(tenant.id).await?;
     let contract = tenant.sla_tier.rate();
     let limit = settings.limit;
-    Ok(Json(LimitsAnswer {
+    Ok(LimitsAnswer {
         tenant_id: tenant.id,
         sla_tier: tenant.sla_tier,
         tier: (tenant.slug != PLATFORM_SLUG).then(|| TierAnswer {
@@ -303,5 +251,5 @@ async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, P
             .into_iter()
             .map(|(key, limit)| (key, limit.into()))
             .collect(),
-    }))
+    })
 }

@@ -1,0 +1,272 @@
+//! Room: routes of the audit log.
+//! Takes: a caller's request. Gives: entries, newest first; whether the tenant's chain is whole.
+//! Never: writes an entry, or shows one of another tenant.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use harkara_shared::audit::{self, ActorKind, BrokenLink};
+use harkara_shared::database::query_as;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::types::Json as Jsonb;
+use utoipa::{IntoParams, ToSchema};
+
+use super::page::{Page, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::cursor::{List, Place};
+use crate::problem::Problem;
+use crate::query::{Limit, Query};
+use crate::time::Moment;
+
+/// Which entries to list. Parameters that are given must all hold.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AuditQuery {
+    /// By this key, person or part of the platform.
+    #[param(example = "key_01h455vb4pex5vsknk084sn02q")]
+    actor: Option<String>,
+    /// Of this action.
+    #[param(example = "key.revoke")]
+    action: Option<String>,
+    /// About the thing with this id.
+    #[param(example = "ep_01h455vb4pex5vsknk084sn02q")]
+    resource: Option<String>,
+    /// At or after this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<Moment>,
+    /// Before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<Moment>,
+    /// How many entries a page holds.
+    #[serde(default, skip_serializing)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before, with the same filters.
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    seq: i64,
+    at: DateTime<Utc>,
+    actor_kind: ActorKind,
+    actor_id: String,
+    actor_name: Option<String>,
+    action: String,
+    resource: String,
+    address: Option<String>,
+    user_agent: Option<String>,
+    request_id: Option<String>,
+    before: Option<Jsonb<Value>>,
+    after: Option<Jsonb<Value>>,
+    reason: Option<String>,
+    hash: Vec<u8>,
+}
+
+/// Something that was done.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub(super) struct EntryAnswer {
+    /// Its number in the tenant's chain, from 1 and without gaps.
+    #[schema(example = 42)]
+    seq: i64,
+    /// When.
+    at: DateTime<Utc>,
+    /// Who.
+    actor: ActorAnswer,
+    /// What was done.
+    #[schema(example = "key.revoke")]
+    action: String,
+    /// Id of what it was done to.
+    #[schema(example = "key_01h455vb4pex5vsknk084sn02q")]
+    resource: String,
+    /// The request's `X-Request-Id`.
+    #[schema(required)]
+    request_id: Option<String>,
+    /// What it was, secrets left out; null where there is nothing to say.
+    #[schema(required)]
+    before: Option<Value>,
+    /// What it became.
+    #[schema(required)]
+    after: Option<Value>,
+    /// Why, where a reason was given (header `X-Reason`).
+    #[schema(required)]
+    reason: Option<String>,
+    /// SHA-256 over the entry and the hash before it, in hexadecimal digits.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    hash: String,
+}
+
+/// Who did it, and from where.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditActor)]
+pub(super) struct ActorAnswer {
+    /// What kind of actor.
+    #[schema(value_type = String, example = "key")]
+    kind: ActorKind,
+    /// Id of the key or person, name of a part of the platform, or what somebody unknown gave as a name.
+    #[schema(example = "key_01h455vb4pex5vsknk084sn02q")]
+    id: String,
+    /// A key's name, a person's email.
+    #[schema(required, example = "billing service")]
+    name: Option<String>,
+    /// IP address.
+    #[schema(required, example = "192.0.2.7")]
+    address: Option<String>,
+    /// What the caller's program calls itself.
+    #[schema(required)]
+    user_agent: Option<String>,
+}
+
+impl From<Row> for EntryAnswer {
+    fn from(row: Row) -> Self {
+        Self {
+            seq: row.seq,
+            at: row.at,
+            actor: ActorAnswer {
+                kind: row.actor_kind,
+                id: row.actor_id,
+                name: row.actor_name,
+                address: row.address,
+                user_agent: row.user_agent,
+            },
+            action: row.action,
+            resource: row.resource,
+            request_id: row.request_id,
+            before: row.before.map(|json| json.0),
+            after: row.after.map(|json| json.0),
+            reason: row.reason,
+            hash: hex(&row.hash),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// List the audit log, newest first
+///
+/// Needs the scope `audit:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/audit-logs",
+    operation_id = "list_audit_log",
+    tag = "audit",
+    params(AuditQuery),
+    responses((status = 200, description = "A page of entries", body = Page<EntryAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Page<EntryAnswer>>, Problem> {
+    caller.require(Scope::AuditRead)?;
+    let list = List::of("/v1/audit-logs", caller.tenant, &query);
+    let before = match &query.cursor {
+        Some(cursor) => Some(seq_at(state.cursors().read(list, cursor)?)),
+        None => None,
+    };
+    let mut tx = state.begin(&caller).await?;
+    let rows: Vec<Row> = query_as(include_str!("../sql/list_audit.sql"))
+        .bind(before)
+        .bind(&query.actor)
+        .bind(&query.action)
+        .bind(&query.resource)
+        .bind(query.since.map(|moment| moment.0))
+        .bind(query.until.map(|moment| moment.0))
+        .bind(i64::from(to_read(query.limit)))
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(Json(Page::of(
+        rows,
+        query.limit,
+        state.cursors(),
+        list,
+        |row| place_of(row.seq),
+        EntryAnswer::from,
+    )))
+}
+
+fn place_of(seq: i64) -> Place {
+    i128::from(seq).to_be_bytes()
+}
+
+fn seq_at(place: Place) -> i64 {
+    // Only places that `place_of` made come back: cursors are signed.
+    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
+}
+
+/// Whether a chain is whole.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditCheck)]
+pub(super) struct CheckAnswer {
+    /// Whether nothing is wrong.
+    intact: bool,
+    /// Entries that were read.
+    #[schema(example = 42)]
+    entries: i64,
+    /// Number of the last entry.
+    #[schema(example = 42)]
+    head_seq: i64,
+    /// Its hash; empty when there is none.
+    head_hash: String,
+    /// Time of the newest anchor that was compared; null when there is none.
+    #[schema(required)]
+    anchored_at: Option<DateTime<Utc>>,
+    /// What is wrong, at most 100 of it.
+    #[schema(value_type = Vec<BrokenLinkBody>)]
+    faults: Vec<BrokenLink>,
+}
+
+/// What is wrong with the chain at an entry.
+#[derive(Debug, ToSchema)]
+#[schema(as = BrokenLink)]
+#[expect(
+    dead_code,
+    reason = "describes harkara_shared::audit::BrokenLink, which knows no HTTP"
+)]
+pub(super) struct BrokenLinkBody {
+    /// The entry's number.
+    #[schema(example = 7)]
+    seq: i64,
+    /// `missing`: entries before it are gone. `changed`: it or the head was changed. `truncated`: the chain
+    /// ends before it. `rewritten`: it is not the entry that was anchored outside of the database.
+    #[schema(example = "changed")]
+    fault: String,
+}
+
+/// Verify the audit log
+///
+/// Reads the tenant's whole chain and compares it with its head, and with the anchors that are kept outside
+/// of the database. Needs the scope `audit:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/audit-logs/verify",
+    operation_id = "verify_audit_log",
+    tag = "audit",
+    responses((status = 200, description = "Whether it is whole", body = CheckAnswer))
+)]
+pub(super) async fn verify(
+    State(state): State<ApiState>,
+    caller: Caller,
+) -> Result<Json<CheckAnswer>, Problem> {
+    caller.require(Scope::AuditRead)?;
+    let mut tx = state.begin(&caller).await?;
+    let checked = audit::check(&mut tx, caller.tenant, &[]).await?;
+    tx.commit().await?;
+    Ok(Json(CheckAnswer {
+        intact: checked.faults.is_empty(),
+        entries: checked.entries,
+        head_seq: checked.head.seq,
+        head_hash: hex(&checked.head.hash),
+        anchored_at: checked.anchored_at,
+        faults: checked.faults,
+    }))
+}

@@ -1,0 +1,281 @@
+//! Room: routes of contracts, by the names that business systems use.
+//! Takes: a business' id, which is its tenant's slug. Gives: the tenant, its contract and its endpoint set
+//! up in one call; how it stands.
+//! Never: does what the routes of tenants and endpoints could not.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use harkara_jobs::webhook::{self, EndpointChange, NewEndpoint, change_endpoint, create_endpoint};
+use harkara_queue::settings::QueueView;
+use harkara_shared::audit::Entry;
+use harkara_shared::database::{TenantTx, query};
+use harkara_shared::id::TenantId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::queues::known;
+use super::tenants::{carry_out, found};
+use crate::ApiState;
+use crate::access::{
+    self, NewTenant, PLATFORM_SLUG, Scope, SlaTier, Tenant, TenantChange, is_slug,
+};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::problem::{Code, Problem};
+use crate::query::PathId;
+
+/// Rates of contracts are counted in this time.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Queues that are counted.
+const MOST_QUEUES: u32 = 1000;
+
+/// A contract.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Contract, example = json!({
+    "business_id": "acme-trading", "sla_tier": "ENTERPRISE",
+    "webhook_url": "https://example.com/webhooks"
+}))]
+pub(super) struct SetUpRequest {
+    /// The business: the slug of its tenant, which is made if it is not there.
+    #[schema(value_type = String, required, nullable = false,
+        pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
+    business_id: Option<String>,
+    /// Job starts a minute: FREE 30, PRO 300, ENTERPRISE 3000.
+    #[schema(value_type = SlaTier, required, nullable = false)]
+    sla_tier: Option<SlaTier>,
+    /// Where all its events are posted.
+    #[schema(max_length = 2048)]
+    webhook_url: Option<String>,
+}
+
+/// How a business stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ContractStatus)]
+pub(super) struct StatusAnswer {
+    /// The business: the slug of its tenant.
+    #[schema(example = "acme-trading")]
+    business_id: String,
+    /// Its tenant.
+    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
+    tenant_id: TenantId,
+    /// Its contract.
+    sla_tier: SlaTier,
+    /// Job starts a minute, as they are limited now; null when nothing limits them.
+    #[schema(required, example = 3000)]
+    rate_limit_per_minute: Option<u64>,
+    /// Where its events are posted; null when it was set up without.
+    #[schema(required, example = "https://example.com/webhooks")]
+    webhook_url: Option<String>,
+    /// The secret that the events are signed with. In the answer that made the endpoint only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
+    webhook_secret: Option<String>,
+    /// What it uses now.
+    usage: UsageAnswer,
+}
+
+/// What a business uses.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = ContractUsage)]
+pub(super) struct UsageAnswer {
+    /// Jobs that are due.
+    #[schema(example = 12)]
+    ready: i64,
+    /// Jobs that are not due yet, or wait for another try.
+    #[schema(example = 3)]
+    scheduled: i64,
+    /// Jobs that run.
+    #[schema(example = 8)]
+    running: i64,
+    /// Jobs that were given up and are kept.
+    #[schema(example = 0)]
+    dead: i64,
+}
+
+/// Set a contract up
+///
+/// Makes the tenant, or changes its contract; makes the endpoint of its events, or changes its address.
+/// Asked again it changes nothing. Needs the scope `platform:admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/enterprise/setup",
+    operation_id = "set_up_contract",
+    tag = "tenants",
+    request_body = SetUpRequest,
+    responses(
+        (status = 201, description = "The tenant was made", body = StatusAnswer),
+        (status = 200, description = "The tenant was there", body = StatusAnswer),
+        (status = 409, description = "The business is the tenant `platform`"),
+    )
+)]
+pub(super) async fn set_up(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<StatusAnswer>), Problem> {
+    caller.require(Scope::PlatformAdmin)?;
+    caller.require_platform()?;
+    let mut faults = Faults::default();
+    let request: SetUpRequest = body.members(&mut faults).unwrap_or_default();
+    let slug = request.business_id.unwrap_or_default();
+    if !is_slug(&slug) {
+        let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
+        faults.add("", "/business_id", "invalid", detail);
+    }
+    if request.sla_tier.is_none() {
+        faults.add("", "/sla_tier", "missing", "must be there");
+    }
+    let sla_tier = request.sla_tier.unwrap_or(SlaTier::Free);
+    if let Some(url) = &request.webhook_url {
+        let check = endpoint(url).check(state.egress());
+        let named = |mut fault: harkara_jobs::fault::Fault| {
+            fault.pointer = fault.pointer.replace("/url", "/webhook_url");
+            fault
+        };
+        faults.extend("", check.into_iter().map(named).collect());
+    }
+    faults.none_in_body()?;
+    if slug == PLATFORM_SLUG {
+        let detail = "the tenant `platform` has no contract";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let (status, tenant) = match access::find_tenant(state.pool(), &slug).await? {
+        Some(tenant) => {
+            let change = TenantChange {
+                sla_tier: Some(sla_tier),
+                ..TenantChange::default()
+            };
+            let tenant = carry_out(&state, &caller, tenant.id, change, "tenant.change").await?;
+            (StatusCode::OK, tenant)
+        }
+        None => {
+            let new = NewTenant {
+                name: slug.clone(),
+                slug,
+                sla_tier,
+            };
+            let tenant = access::create_tenant(state.pool(), new, caller.actor()).await?;
+            (StatusCode::CREATED, tenant)
+        }
+    };
+    let secret = match request.webhook_url {
+        Some(url) => set_endpoint(&state, &caller, &tenant, url).await?,
+        None => None,
+    };
+    let mut answer = standing(&state, &tenant.slug).await?;
+    answer.webhook_secret = secret;
+    Ok((status, Json(answer)))
+}
+
+fn endpoint(url: &str) -> NewEndpoint {
+    NewEndpoint {
+        url: url.to_owned(),
+        event_types: Vec::new(),
+        headers: Default::default(),
+    }
+}
+
+/// Points the contract's endpoint there; answers the secret of one that had to be made.
+async fn set_endpoint(
+    state: &ApiState,
+    caller: &Caller,
+    tenant: &Tenant,
+    url: String,
+) -> Result<Option<String>, Problem> {
+    let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
+    let after = json!({"url": url});
+    if let Some(id) = tenant.contract_endpoint_id {
+        let change = EndpointChange {
+            url: Some(url.clone()),
+            ..EndpointChange::default()
+        };
+        if change_endpoint(&mut tx, state.engine(), id, change)
+            .await?
+            .is_some()
+        {
+            let note = caller.note_in(tenant.id, Entry::new("endpoint.change", id).after(after));
+            note.record(&mut tx).await?;
+            tx.commit().await?;
+            return Ok(None);
+        }
+    }
+    let (made, secret) = create_endpoint(&mut tx, state.keys(), endpoint(&url)).await?;
+    query(include_str!("../sql/set_contract_endpoint.sql"))
+        .bind(made.id)
+        .execute(&mut *tx)
+        .await?;
+    let note = caller.note_in(
+        tenant.id,
+        Entry::new("endpoint.create", made.id).after(after),
+    );
+    note.record(&mut tx).await?;
+    tx.commit().await?;
+    Ok(Some(secret.expose()))
+}
+
+/// Show how a contract stands
+///
+/// Needs the scope `tenant:admin`; for another tenant than one's own `platform:admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/enterprise/status/{business_id}",
+    operation_id = "get_contract_status",
+    tag = "tenants",
+    params(("business_id" = String, Path, description = "The business: its tenant's slug or id",
+        example = "acme-trading")),
+    responses((status = 200, description = "How it stands", body = StatusAnswer))
+)]
+pub(super) async fn status(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(business_id): PathId<String>,
+) -> Result<Json<StatusAnswer>, Problem> {
+    if !caller.administers() {
+        caller.require(Scope::TenantAdmin)?;
+    }
+    let tenant = found(&state, &caller, &business_id).await?;
+    Ok(Json(standing(&state, &tenant.slug).await?))
+}
+
+async fn standing(state: &ApiState, slug: &str) -> Result<StatusAnswer, Problem> {
+    let tenant = access::find_tenant(state.pool(), slug).await?;
+    let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
+    let engine = state.engine();
+    let settings = engine.tenant(tenant.id).await?;
+    let known = known();
+    let queues = engine
+        .queues(QueueView::Of(tenant.id, &known), 0, MOST_QUEUES)
+        .await?;
+    let numbers: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
+    let mut usage = UsageAnswer::default();
+    for counts in engine.queue_counts(&numbers, Some(tenant.id)).await? {
+        usage.ready += counts.ready;
+        usage.scheduled += counts.scheduled;
+        usage.running += counts.running;
+        usage.dead += counts.dead;
+    }
+    let mut webhook_url = None;
+    if let Some(id) = tenant.contract_endpoint_id {
+        let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
+        webhook_url = webhook::endpoint(&mut tx, id)
+            .await?
+            .map(|endpoint| endpoint.url);
+        tx.commit().await?;
+    }
+    Ok(StatusAnswer {
+        business_id: tenant.slug,
+        tenant_id: tenant.id,
+        sla_tier: tenant.sla_tier,
+        rate_limit_per_minute: settings.limit.rate.map(|rate| rate.count_in(MINUTE)),
+        webhook_url,
+        webhook_secret: None,
+        usage,
+    })
+}

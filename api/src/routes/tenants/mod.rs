@@ -1,0 +1,349 @@
+//! Room: routes of tenants.
+//! Takes: a caller's request. Gives: tenants made, shown, listed and changed; paused and resumed.
+//! Never: lets a tenant change its own contract, or leaves the engine without word of a change.
+
+pub(super) mod limits;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use harkara_shared::id::TenantId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use self::limits::LimitsAnswer;
+use super::page::{Page, to_read};
+use super::queues::PageQuery;
+use crate::ApiState;
+use crate::access::{
+    self, NewTenant, PLATFORM_SLUG, Scope, SlaTier, Tenant, TenantChange, TenantStatus, is_name,
+    is_slug,
+};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::cursor::List;
+use crate::faults::Faults;
+use crate::problem::{Code, Problem};
+use crate::query::{PathId, Query};
+
+/// A tenant that is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewTenant, example = json!({
+    "name": "Acme Trading", "slug": "acme-trading", "sla_tier": "PRO"
+}))]
+pub(super) struct TenantRequest {
+    /// What people call it.
+    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// What it is called in commands and headers.
+    #[schema(value_type = String, required, nullable = false,
+        pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
+    slug: Option<String>,
+    /// Its contract: job starts a minute, FREE 30, PRO 300, ENTERPRISE 3000. FREE when left out.
+    sla_tier: Option<SlaTier>,
+}
+
+/// What is to change of a tenant. What is left out stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TenantChange, example = json!({"status": "past_due"}))]
+pub(super) struct ChangeRequest {
+    /// What people call it. The tenant itself may change it.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Its contract. Rate, burst and `max_waiting` become those of the new tier.
+    sla_tier: Option<SlaTier>,
+    /// `active`, `trialing` and `past_due` permit all; with `pending_payment` it reads, and jobs that are
+    /// there run; with `suspended` and `canceled` it reads, and no job of it starts.
+    status: Option<TenantStatus>,
+}
+
+/// Who owns jobs, keys and resources.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tenant)]
+pub(super) struct TenantAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
+    id: TenantId,
+    /// What it is called in commands and headers.
+    #[schema(example = "acme-trading")]
+    slug: String,
+    /// What people call it.
+    #[schema(example = "Acme Trading")]
+    name: String,
+    /// Its contract.
+    sla_tier: SlaTier,
+    /// Where it stands with its bills.
+    status: TenantStatus,
+    /// Whether the operator has paused it.
+    paused: bool,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+}
+
+impl From<Tenant> for TenantAnswer {
+    fn from(tenant: Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            slug: tenant.slug,
+            name: tenant.name,
+            sla_tier: tenant.sla_tier,
+            status: tenant.status,
+            paused: tenant.paused,
+            created_at: tenant.created_at,
+        }
+    }
+}
+
+/// Create a tenant
+///
+/// Needs the scope `platform:admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants",
+    operation_id = "create_tenant",
+    tag = "tenants",
+    request_body = TenantRequest,
+    responses(
+        (status = 201, description = "The tenant", body = TenantAnswer,
+            headers(("Location" = String, description = "Path of the tenant"))),
+        (status = 409, description = "Another tenant has the slug"),
+    )
+)]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::PlatformAdmin)?;
+    caller.require_platform()?;
+    let mut faults = Faults::default();
+    let request: TenantRequest = body.members(&mut faults).unwrap_or_default();
+    for (pointer, is_missing) in [
+        ("/name", request.name.is_none()),
+        ("/slug", request.slug.is_none()),
+    ] {
+        if is_missing {
+            faults.add("", pointer, "missing", "must be there");
+        }
+    }
+    check_name(request.name.as_deref(), &mut faults);
+    if request.slug.as_deref().is_some_and(|slug| !is_slug(slug)) {
+        let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
+        faults.add("", "/slug", "invalid", detail);
+    }
+    faults.none_in_body()?;
+    let new = NewTenant {
+        slug: request.slug.unwrap_or_default(),
+        name: request.name.unwrap_or_default(),
+        sla_tier: request.sla_tier.unwrap_or(SlaTier::Free),
+    };
+    let tenant = access::create_tenant(state.pool(), new, caller.actor()).await?;
+    let location = [(LOCATION, format!("/v1/tenants/{}", tenant.id))];
+    Ok((
+        StatusCode::CREATED,
+        location,
+        Json(TenantAnswer::from(tenant)),
+    )
+        .into_response())
+}
+
+fn check_name(name: Option<&str>, faults: &mut Faults) {
+    if name.is_some_and(|name| !is_name(name)) {
+        faults.add("", "/name", "invalid", "must have 1 to 200 characters");
+    }
+}
+
+/// List tenants, newest first
+///
+/// A tenant's own key sees its own. Needs the scope `tenant:admin`, for all of them `platform:admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants",
+    operation_id = "list_tenants",
+    tag = "tenants",
+    params(PageQuery),
+    responses((status = 200, description = "A page of tenants", body = Page<TenantAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<TenantAnswer>>, Problem> {
+    let list = List::of("/v1/tenants", caller.tenant, &query);
+    let before = state.cursors().before(list, query.cursor.as_deref())?;
+    let tenants = if caller.administers() {
+        let before = before.map(TenantId::from_uuid);
+        access::list_tenants(state.pool(), before, to_read(query.limit)).await?
+    } else {
+        caller.require(Scope::TenantAdmin)?;
+        let own = access::find_tenant(state.pool(), &caller.tenant.to_string()).await?;
+        own.into_iter().filter(|_| before.is_none()).collect()
+    };
+    Ok(Json(Page::of(
+        tenants,
+        query.limit,
+        state.cursors(),
+        list,
+        |tenant| tenant.id.as_uuid().into_bytes(),
+        TenantAnswer::from,
+    )))
+}
+
+/// Show a tenant
+///
+/// Needs the scope `tenant:admin`; for another tenant than one's own `platform:admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}",
+    operation_id = "get_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The tenant", body = TenantAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+) -> Result<Json<TenantAnswer>, Problem> {
+    if !caller.administers() {
+        caller.require(Scope::TenantAdmin)?;
+    }
+    Ok(Json(found(&state, &caller, &id).await?.into()))
+}
+
+/// Change a tenant
+///
+/// Needs the scope `tenant:admin`, and for another tenant than one's own, the contract and the status
+/// `platform:admin`.
+#[utoipa::path(
+    patch,
+    path = "/v1/tenants/{id}",
+    operation_id = "change_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    request_body = ChangeRequest,
+    responses(
+        (status = 200, description = "The tenant as it is now", body = TenantAnswer),
+        (status = 409, description = "It is the tenant `platform`, which has no contract"),
+    )
+)]
+pub(super) async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+    body: JsonBody,
+) -> Result<Json<TenantAnswer>, Problem> {
+    if !caller.administers() {
+        caller.require(Scope::TenantAdmin)?;
+    }
+    let tenant = found(&state, &caller, &id).await?;
+    let mut faults = Faults::default();
+    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    if request.sla_tier.is_some() || request.status.is_some() {
+        caller.require_admin()?;
+        if tenant.slug == PLATFORM_SLUG {
+            let detail = "the tenant `platform` has neither a contract nor bills";
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+    }
+    check_name(request.name.as_deref(), &mut faults);
+    faults.none_in_body()?;
+    let change = TenantChange {
+        name: request.name,
+        sla_tier: request.sla_tier,
+        status: request.status,
+        ..TenantChange::default()
+    };
+    let tenant = carry_out(&state, &caller, tenant.id, change, "tenant.change").await?;
+    Ok(Json(tenant.into()))
+}
+
+/// Pause a tenant
+///
+/// No more of its jobs start; those that run are left alone. Needs the scope `platform:admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{id}/pause",
+    operation_id = "pause_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
+)]
+pub(super) async fn pause(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+) -> Result<Json<LimitsAnswer>, Problem> {
+    set_paused(&state, &caller, &id, true).await
+}
+
+/// Resume a tenant
+///
+/// Its jobs start again, if its status permits it. Needs the scope `platform:admin`.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{id}/resume",
+    operation_id = "resume_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
+)]
+pub(super) async fn resume(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+) -> Result<Json<LimitsAnswer>, Problem> {
+    set_paused(&state, &caller, &id, false).await
+}
+
+async fn set_paused(
+    state: &ApiState,
+    caller: &Caller,
+    id: &str,
+    paused: bool,
+) -> Result<Json<LimitsAnswer>, Problem> {
+    caller.require(Scope::PlatformAdmin)?;
+    let tenant = found(state, caller, id).await?;
+    caller.require_admin()?;
+    let change = TenantChange {
+        paused: Some(paused),
+        ..TenantChange::default()
+    };
+    let action = if paused {
+        "tenant.pause"
+    } else {
+        "tenant.resume"
+    };
+    let tenant = carry_out(state, caller, tenant.id, change, action).await?;
+    limits::shown(state, tenant).await
+}
+
+/// Changes a tenant, as the caller.
+pub(super) async fn carry_out(
+    state: &ApiState,
+    caller: &Caller,
+    id: TenantId,
+    change: TenantChange,
+    action: &'static str,
+) -> Result<Tenant, Problem> {
+    let tenant = access::change_tenant(state.engine(), id, change, action, caller.actor()).await?;
+    tenant.ok_or_else(|| Problem::not_found("tenant"))
+}
+
+/// The tenant, if it is the caller's own or the caller looks after all. For anyone else a foreign tenant
+/// looks like one that is not there.
+pub(super) async fn found(state: &ApiState, caller: &Caller, id: &str) -> Result<Tenant, Problem> {
+    let tenant = access::find_tenant(state.pool(), id).await?;
+    tenant
+        .filter(|tenant| tenant.id == caller.tenant || caller.administers())
+        .ok_or_else(|| Problem::not_found("tenant"))
+}
