@@ -17,6 +17,8 @@ pub mod limits;
 mod observe;
 mod openapi;
 mod origin;
+mod pages;
+pub mod people;
 mod problem;
 mod query;
 mod routes;

@@ -92,6 +92,7 @@ pub(crate) fn base() -> OpenApi {
         ("tenants", "Who uses the platform, and what of it they may"),
         ("keys", "What applications may do, and by which key"),
         ("audit", "Who did what"),
+        ("people", "Who works with it, and how they sign in"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
@@ -290,7 +291,8 @@ mod tests {
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        assert_eq!(served, documented);
+        let pages = crate::pages::PATHS.iter().copied();
+        assert_eq!(served, documented.into_iter().chain(pages).collect());
     }
 
     #[test]

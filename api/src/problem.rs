@@ -40,6 +40,16 @@ pub(crate) enum Code {
     AddressNotAllowed,
     TenantInactive,
     Quota,
+    SignInFailed,
+    CodeRequired,
+    ChooseTenant,
+    Csrf,
+    PersonOnly,
+    LastAdmin,
+    Escalation,
+    OwnGrants,
+    Busy,
+    ProviderUnavailable,
 }
 
 impl Code {
@@ -120,6 +130,36 @@ impl Code {
                 "quota",
                 S::FORBIDDEN,
                 "As many as the tier grants are there",
+            ),
+            Self::SignInFailed => ("sign_in_failed", S::UNAUTHORIZED, "Nobody is signed in"),
+            Self::CodeRequired => ("code_required", S::UNAUTHORIZED, "A code is needed as well"),
+            Self::ChooseTenant => ("choose_tenant", S::CONFLICT, "Which tenant is meant?"),
+            Self::Csrf => (
+                "csrf",
+                S::FORBIDDEN,
+                "The request does not come from our own pages",
+            ),
+            Self::PersonOnly => (
+                "person_only",
+                S::FORBIDDEN,
+                "Only a person who has signed in may do this",
+            ),
+            Self::LastAdmin => ("last_admin", S::CONFLICT, "No admin would be left"),
+            Self::Escalation => (
+                "escalation",
+                S::FORBIDDEN,
+                "Nobody hands out or takes what they do not have",
+            ),
+            Self::OwnGrants => (
+                "own_grants",
+                S::FORBIDDEN,
+                "Nobody widens what they may do themselves",
+            ),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::ProviderUnavailable => (
+                "provider_unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "The provider of sign-ins cannot be asked",
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
@@ -232,10 +272,14 @@ pub(crate) struct FaultBody {
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
-            Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Code::Unauthorized | Code::SignInFailed | Code::CodeRequired => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
             Code::DatabaseUnavailable
             | Code::DatabaseBusy
             | Code::Timeout
+            | Code::Busy
+            | Code::ProviderUnavailable
             | Code::DepthQuota
             | Code::RateLimited => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
@@ -254,6 +298,26 @@ impl Problem {
     /// There is no such thing, or it belongs to somebody else, which looks the same.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    /// Users of several tenants are the same person, and the request does not say which is meant.
+    pub(crate) fn choose_tenant<'a>(slugs: impl Iterator<Item = &'a str>) -> Self {
+        let faults: Vec<Fault> = slugs
+            .map(|slug| Fault::new("/tenant", "choose", slug))
+            .collect();
+        let names: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
+        let detail = format!("say by `tenant` which is meant: {}", names.join(", "));
+        Self::new(Code::ChooseTenant, detail).with_faults(faults)
+    }
+
+    /// The kind of problem.
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What is wrong where.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        &self.0.errors
     }
 
     /// As many jobs of the tenant wait as may.
@@ -395,7 +459,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 22] = [
+    const CODES: [Code; 32] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -418,6 +482,16 @@ mod tests {
         Code::AddressNotAllowed,
         Code::TenantInactive,
         Code::Quota,
+        Code::SignInFailed,
+        Code::CodeRequired,
+        Code::ChooseTenant,
+        Code::Csrf,
+        Code::PersonOnly,
+        Code::LastAdmin,
+        Code::Escalation,
+        Code::OwnGrants,
+        Code::Busy,
+        Code::ProviderUnavailable,
     ];
 
     #[test]

@@ -43,6 +43,7 @@ pub async fn serve(
     let in_flight = state.in_flight().clone();
     let last = stop.child_token();
     let books = tokio::spawn(usage::keep_books(state.clone(), last.clone()));
+    state.listens_on(listener.local_addr()?);
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A connection on which no request was ever begun does not close by itself.
@@ -87,7 +88,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = process::bind(settings.api_addr).await?;
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
-    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http);
+    let blobs = settings.blobs();
+    let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http)
+        .with_blobs(blobs);
     tracing::info!("the API listens on http://{}", listener.local_addr()?);
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {

@@ -2,9 +2,11 @@
 //! Takes: pool, queue, keys and clients made at start-up. Gives: them.
 //! Never: holds anything that another process would need to know.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
+use harkara_shared::blob::Blobs;
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
@@ -16,6 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
 use crate::limits::RequestLimits;
+use crate::people::cookie::Csrf;
+use crate::people::oidc::{self, Oidc};
+use crate::people::password::Passwords;
 use crate::problem::Problem;
 use crate::usage::UsageRecorder;
 
@@ -38,6 +43,12 @@ struct Inner {
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
+    /// Where the API listens.
+    address: OnceLock<SocketAddr>,
+    passwords: Passwords,
+    csrf: Csrf,
+    oidc: Option<Oidc>,
+    blobs: Option<Blobs>,
 }
 
 impl ApiState {
@@ -51,6 +62,7 @@ impl ApiState {
         readiness: Readiness,
         http: HttpSettings,
     ) -> Self {
+        let csrf = Csrf::new(&keys);
         Self(Arc::new(Inner {
             keyring: Keyring::new(pool.clone(), &keys),
             limits: RequestLimits::new(pool.clone()),
@@ -63,8 +75,22 @@ impl ApiState {
             keys,
             egress,
             readiness,
+            address: OnceLock::new(),
+            passwords: Passwords::default(),
+            csrf,
+            oidc: http.oidc.clone().and_then(oidc::provider),
             http,
+            blobs: None,
         }))
+    }
+
+    /// With a place where files are kept. For a state that nobody shares yet.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: Option<Blobs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.blobs = blobs;
+        }
+        self
     }
 
     /// A transaction of the tenant that the caller acts for.
@@ -75,6 +101,51 @@ impl ApiState {
     /// How the API is reached, and by whom.
     pub(crate) fn http(&self) -> &HttpSettings {
         &self.0.http
+    }
+
+    /// Where people reach the platform: the configured address, else the one it listens on.
+    pub(crate) fn base_url(&self) -> String {
+        let configured = self.0.http.public_url.as_ref().map(ToString::to_string);
+        configured
+            .or_else(|| {
+                self.0
+                    .address
+                    .get()
+                    .map(|address| format!("http://{address}"))
+            })
+            .unwrap_or_default()
+    }
+
+    /// Notes where the API listens.
+    pub(crate) fn listens_on(&self, address: SocketAddr) {
+        // Who is served on several addresses is reached on the first.
+        self.0.address.get_or_init(|| address);
+    }
+
+    /// Whether people reach it over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        let url = self.0.http.public_url.as_ref();
+        url.is_some_and(|url| url.scheme() == "https")
+    }
+
+    /// Where passwords are worked on.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// What pages show a change was meant with.
+    pub(crate) fn csrf(&self) -> &Csrf {
+        &self.0.csrf
+    }
+
+    /// Who people may sign in with.
+    pub(crate) fn oidc(&self) -> Option<&Oidc> {
+        self.0.oidc.as_ref()
+    }
+
+    /// Where files are kept, if anywhere.
+    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.

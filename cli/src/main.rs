@@ -50,6 +50,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(hand::KeyCommand),
+    /// People who sign in
+    #[command(subcommand)]
+    User(hand::UserCommand),
 }
 
 /// How `up` runs.
@@ -104,5 +107,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Client(command)) => hand::client(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
+        Some(Command::User(command)) => hand::user(command, &settings).await,
     }
 }

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use super::caller::{Caller, Who};
 use super::keyring::{Known, bearer};
+use super::person;
 use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use crate::origin::{ClientAddress, RequestId};
@@ -35,7 +36,7 @@ const KEPT: usize = 500;
 /// Lets in who is known, or answers why not.
 pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let caller = match caller(&state, &parts).await {
+    let caller = match caller(&state, &mut parts).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -64,15 +65,19 @@ pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next:
 }
 
 /// Who calls, for the tenant they name, if that tenant may do what they ask.
-async fn caller(state: &ApiState, parts: &Parts) -> Result<Caller, Problem> {
-    let headers = &parts.headers;
-    let known = state.keyring().find(&bearer(headers)?).await?;
-    let own = of_key(&known, parts)?;
-    let span = tracing::Span::current();
-    span.record("key", known.row.id.to_string());
-    span.record("tenant", own.tenant.to_string());
-    let (caller, status) = acting_for(state, own, &known.row.tenant_slug, headers).await?;
-    if !caller.administers() {
+async fn caller(state: &ApiState, parts: &mut Parts) -> Result<Caller, Problem> {
+    let (own, slug) = match person::found(state, parts).await? {
+        Some(found) => found,
+        None => {
+            let known = state.keyring().find(&bearer(&parts.headers)?).await?;
+            tracing::Span::current().record("key", known.row.id.to_string());
+            (of_key(&known, parts)?, known.row.tenant_slug.clone())
+        }
+    };
+    tracing::Span::current().record("tenant", own.tenant.to_string());
+    let (caller, status) = acting_for(state, own, &slug, &parts.headers).await?;
+    // People sign out of every tenant.
+    if !caller.administers() && !person::is_about_oneself(&caller, parts.uri.path()) {
         check_status(status, &parts.method)?;
     }
     Ok(caller)

@@ -139,6 +139,11 @@ impl How {
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
+
+    /// Which platform it is about.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
 }
 
 /// A tenant.

@@ -3,6 +3,7 @@
 //! process, the first tenant and its key, a demonstration. Never: touches another database cluster,
 //! or runs a private one where production is declared.
 
+mod admin;
 mod database;
 mod demo;
 mod home;
@@ -85,6 +86,10 @@ impl Platform {
         };
         let first = keys::first_keys(&pool, &master, &self.home).await?;
         let egress = Egress::new(settings.egress_allow.clone())?;
+        let blobs = match settings.blobs() {
+            Some(blobs) => Some(blobs),
+            None => Some(self.home.blobs()?),
+        };
         let address = listener.local_addr().context("the API's address")?;
         let state = ApiState::new(
             pool.clone(),
@@ -93,13 +98,15 @@ impl Platform {
             egress.clone(),
             Readiness::of_database(pool.clone(), self.stop.clone()),
             settings.http.clone(),
-        );
+        )
+        .with_blobs(blobs.clone());
         let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
         let services = Services {
             engine: harkara_worker::engine(settings, &database.settings)?,
             pool: handlers.clone(),
             keys: master.clone(),
             egress,
+            blobs: blobs.clone(),
         };
         let engines = services.engine.pool().clone();
 
@@ -121,6 +128,18 @@ impl Platform {
         parts.spawn(async { ("api", api.await) });
 
         let base = format!("http://{address}");
+        self.home.keep_api_url(&base)?;
+        let people = match &settings.http.public_url {
+            Some(url) => url.to_string(),
+            None => base.clone(),
+        };
+        if let Some(link) = admin::link(&pool).await? {
+            say(&format!(
+                "  sign in    {}  (as {}, once, within 15 minutes)",
+                link.url(&people),
+                admin::EMAIL
+            ));
+        }
         say(&format!(
             "  API        {base}  (description at /openapi.json, metrics at /metrics)\n  \
              tenant     demo      key {}\n  operator   platform  key {}\n",
