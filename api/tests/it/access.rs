@@ -112,6 +112,11 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ),
     ("GET", "/v1/audit-logs", "audit:read"),
     ("GET", "/v1/audit-logs/verify", "audit:read"),
+    (
+        "PUT",
+        "/v1/api-keys/key_01h455vb4pex5vsknk084sn02q/limits",
+        "platform:admin",
+    ),
     // One of them will do.
     ("GET", "/v1/usage", "jobs:read|tenant:admin"),
     ("POST", "/v1/events", "jobs:write"),
