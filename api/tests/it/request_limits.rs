@@ -101,7 +101,7 @@ async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
     let policy = r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#;
     let requests = [
         client.get("/v1/queues").await,
-        client.get("/v1/queues?step=never").await,
+        client.get("/v1/stats?step=never").await,
         client.get("/v1/jobs/job_0000000000000").await,
         client.get("/v1/webhook-endpoints").await,
         client.post_text("/v1/jobs", "text/plain", "x").await,
