@@ -5,6 +5,8 @@
 mod lasting;
 mod platform;
 
+pub(crate) use platform::{CHARGES, GET_JOB, HOT_CHARGES};
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,7 +31,7 @@ const ONE: &str = "Harkara";
 /// What can be asked for with `--only`.
 pub(crate) const MEASURES: &[&str] = &[
     "drain", "defaults", "bulk-200", "single", "latency", "held", "backlog", "history", "fairness",
-    "limits", "http", "webhooks", "memory", "idle", "steering",
+    "limits", "http", "requests", "webhooks", "memory", "idle", "steering",
 ];
 
 /// A run.
@@ -189,6 +191,7 @@ impl Bench {
             "history" => self.history(&big).await,
             "fairness" => self.fairness().await,
             "limits" => self.limits(first_round).await,
+            "requests" => self.requests().await,
             "http" | "webhooks" | "memory" | "idle" | "steering" => self.platform(measure).await,
             unknown => anyhow::bail!("`{unknown}` is none of {}", MEASURES.join(", ")),
         }

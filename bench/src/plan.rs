@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     pub(crate) limits: [Duration; 2],
     pub(crate) http: usize,
     pub(crate) webhooks: usize,
+    /// Requests at an even pace, and charges of a hot key.
+    pub(crate) paced: usize,
+    pub(crate) hot: usize,
     pub(crate) idle: Duration,
     /// Finished and ready jobs beside which lists are asked for, and how often each is.
     pub(crate) steering: [i64; 2],
@@ -60,6 +63,8 @@ impl Plan {
             limits: [Duration::from_secs(125), Duration::from_secs(10)],
             http: 20_000,
             webhooks: 10_000,
+            paced: 6000,
+            hot: 400_000,
             idle: Duration::from_secs(30),
             steering: [20_000_000, 2_000_000],
             asked: 200,
@@ -87,6 +92,8 @@ impl Plan {
             limits: [Duration::ZERO, Duration::from_secs(5)],
             http: 4000,
             webhooks: 3000,
+            paced: 1000,
+            hot: 100_000,
             idle: Duration::from_secs(15),
             steering: [1_000_000, 100_000],
             asked: 100,

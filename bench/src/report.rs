@@ -154,7 +154,8 @@ fn sizes(text: &mut String, bench: &Bench) {
          - backlog: {} jobs, of which the first {} are timed{peer_backlog}\n\
          - history: {} jobs\n\
          - noisy tenant: {} jobs of one row each; the smallest of the 100 shares: {} jobs\n\
-         - HTTP: {} requests; webhooks: {} deliveries\n",
+         - HTTP: {} requests; at an even pace: {} requests, and {} charges of a hot key; \
+         webhooks: {} deliveries\n",
         jobs(plan.drain),
         jobs(plan.peer_drain),
         jobs(plan.dead),
@@ -165,6 +166,8 @@ fn sizes(text: &mut String, bench: &Bench) {
         jobs(plan.noisy),
         jobs(plan.zipf),
         jobs(plan.http),
+        jobs(plan.paced),
+        jobs(plan.hot),
         jobs(plan.webhooks),
     )
     .ok();

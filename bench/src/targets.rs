@@ -1,6 +1,7 @@
 //! Room: what the design promises, beside what was measured.
 //! Takes: results. Gives: one line a target. Never: measures.
 
+use crate::measures::{CHARGES, GET_JOB, HOT_CHARGES};
 use crate::ours::Rows;
 use crate::table::{Results, number};
 
@@ -114,6 +115,24 @@ const TARGETS: &[Target] = &[
         bound: Bound::AtMost(50.0),
         unit: "ms",
         measured: |results| results.median("http", ONE, 1),
+    },
+    Target {
+        says: "authenticated `GET /v1/jobs/{id}` at 200/s, p99",
+        bound: Bound::AtMost(20.0),
+        unit: "ms",
+        measured: |results| results.median("requests", GET_JOB, 2),
+    },
+    Target {
+        says: "a charge of request limits at 200/s, p99",
+        bound: Bound::AtMost(1.0),
+        unit: "ms",
+        measured: |results| results.median("requests", CHARGES, 2),
+    },
+    Target {
+        says: "a charge of a hot key's limits at full speed, p99",
+        bound: Bound::AtMost(1.0),
+        unit: "ms",
+        measured: |results| results.median("requests", HOT_CHARGES, 2),
     },
     Target {
         says: "enqueue to start at 50/s, p50",

@@ -74,27 +74,19 @@ pub struct Policy {
 }
 
 /// Why policies cannot be charged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPolicy {
-    /// A name that no header can show.
-    #[error("a policy's name has 1 to 32 of a-z, 0-9, `-` and `_`: `{0}`")]
-    Name(String),
-    /// Two policies of one name.
-    #[error("the policy `{0}` is given twice")]
-    Twice(String),
-    /// The quota is out of its range.
-    #[error("`{0}`: the quota must be from 1 to 1000000000, and at most a million a second")]
-    Quota(String),
-    /// The burst is out of its range.
-    #[error("`{0}`: the burst must be at most 1000000")]
-    Burst(String),
-    /// The window is out of its range, or there is one where none can be.
-    #[error("`{0}`: the window must be from 1 s to 31 days, and none for `calendar_month`")]
-    Window(String),
-    /// Too many.
-    #[error("a subject has at most 8 policies")]
-    Many,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("policy {index}, {member}: {reason}")]
+pub struct InvalidPolicy {
+    /// Which one, from 0.
+    pub index: usize,
+    /// What of it.
+    pub member: &'static str,
+    /// Why.
+    pub reason: &'static str,
 }
+
+/// A member and what is wrong with it.
+type Wrong = (&'static str, &'static str);
 
 const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 const MOST_POLICIES: usize = 8;
@@ -142,33 +134,31 @@ impl Policy {
         i64::try_from(window.as_micros()).unwrap_or(i64::MAX)
     }
 
-    fn check(&self) -> Result<(), InvalidPolicy> {
-        let name = || self.name.clone();
+    fn check(&self) -> Result<(), Wrong> {
         let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
         if !(1..=32).contains(&self.name.len()) || !self.name.bytes().all(is_plain) {
-            return Err(InvalidPolicy::Name(name()));
-        }
-        match (self.strategy, self.window) {
-            (Strategy::CalendarMonth, None) => {}
-            (Strategy::CalendarMonth, Some(_)) | (_, None) => {
-                return Err(InvalidPolicy::Window(name()));
-            }
-            (_, Some(HumanDuration(window))) => {
-                if !(Duration::from_secs(1)..=LONGEST).contains(&window) {
-                    return Err(InvalidPolicy::Window(name()));
-                }
-                if i64::from(self.quota) > self.width() {
-                    return Err(InvalidPolicy::Quota(name()));
-                }
-            }
+            return Err(("name", "must be 1 to 32 of a-z, 0-9, `-` and `_`"));
         }
         if !(1..=1_000_000_000).contains(&self.quota) {
-            return Err(InvalidPolicy::Quota(name()));
+            return Err(("quota", "must be from 1 to 1000000000"));
         }
         if self.burst > 1_000_000 {
-            return Err(InvalidPolicy::Burst(name()));
+            return Err(("burst", "must be at most 1000000"));
         }
-        Ok(())
+        match (self.strategy, self.window) {
+            (Strategy::CalendarMonth, None) => Ok(()),
+            (Strategy::CalendarMonth, Some(_)) => Err(("window", "`calendar_month` has none")),
+            (_, None) => Err(("window", "must be there")),
+            (_, Some(HumanDuration(window))) => {
+                if !(Duration::from_secs(1)..=LONGEST).contains(&window) {
+                    return Err(("window", "must be from 1s to 31d"));
+                }
+                if i64::from(self.quota) > self.width() {
+                    return Err(("quota", "must be at most a million a second"));
+                }
+                Ok(())
+            }
+        }
     }
 }
 
@@ -196,18 +186,20 @@ impl Policies {
     /// # Errors
     /// [`InvalidPolicy`], the first that is found.
     pub fn new(all: Vec<Policy>) -> Result<Self, InvalidPolicy> {
-        if all.len() > MOST_POLICIES {
-            return Err(InvalidPolicy::Many);
-        }
-        for (at, policy) in all.iter().enumerate() {
-            policy.check()?;
-            if all
-                .iter()
-                .skip(at + 1)
-                .any(|other| other.name == policy.name)
-            {
-                return Err(InvalidPolicy::Twice(policy.name.clone()));
+        for (index, policy) in all.iter().enumerate() {
+            let mut checked = policy.check();
+            if index >= MOST_POLICIES {
+                checked = Err(("name", "a subject has at most 8 policies"));
             }
+            let mut before = all.iter().take(index);
+            if before.any(|other| other.name == policy.name) {
+                checked = Err(("name", "is the name of another policy, too"));
+            }
+            checked.map_err(|(member, reason)| InvalidPolicy {
+                index,
+                member,
+                reason,
+            })?;
         }
         Ok(Self::prepared(all))
     }

@@ -7,6 +7,7 @@ mod deliveries;
 mod enterprise;
 mod events;
 mod jobs;
+mod key_limits;
 mod keys;
 mod limits;
 mod page;
@@ -126,6 +127,7 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::show, keys::change, keys::revoke))
         .routes(routes!(keys::rotate))
+        .routes(routes!(key_limits::change))
         .routes(routes!(enterprise::set_up))
         .routes(routes!(enterprise::status))
         .routes(routes!(audit::list))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harkara_api::access::{KeyTier, NewKey, Scope, create_key};
+use harkara_api::access::{KeyTier, NewKey, Scope, create_key, ensure_platform};
 use harkara_shared::database::{query, query_as, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn storm(replicas: &[Client; 2], requests: usize) -> usize {
         callers.spawn(async move {
             let mut passed = 0;
             for _ in 0..requests / 12 {
-                let answer = client.get("/v1/stats").await;
+                let answer = client.get("/v1/queues").await;
                 if answer.status == 200 {
                     passed += 1;
                 } else {
@@ -100,7 +100,7 @@ async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
     let [client, _] = replicas(&platform, KeyTier::Free, None).await;
     let policy = r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#;
     let requests = [
-        client.get("/v1/stats").await,
+        client.get("/v1/queues").await,
         client.get("/v1/stats?step=never").await,
         client.get("/v1/jobs/job_0000000000000").await,
         client.get("/v1/webhook-endpoints").await,
@@ -124,25 +124,21 @@ async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
 async fn who_is_not_known_uses_up_nobodys_budget() {
     let platform = Platform::start().await;
     let [client, _] = replicas(&platform, KeyTier::Free, None).await;
-    let good = client.get("/v1/stats").await;
+    let good = client.get("/v1/queues").await;
     assert!(good.header("ratelimit").starts_with("\"hour\";r=109"));
     let strange = |key: &str| client.with_key(key);
     for key in ["", "hk_nonsense", "hk_live_0123456789"] {
-        let answer = strange(key).get("/v1/stats").await;
+        let answer = strange(key).get("/v1/queues").await;
         answer.problem(401, "unauthorized");
         assert_eq!(answer.header("ratelimit"), "");
     }
     client.get("/v1/nowhere").await.problem(404, "not_found");
-    client
-        .delete("/v1/stats")
-        .await
-        .problem(405, "method_not_allowed");
     let subjects: i64 = query_scalar("select count(distinct subject) from app.request_counters")
         .fetch_one(&platform.pool)
         .await
         .unwrap();
     assert_eq!(subjects, 1);
-    let good = client.get("/v1/stats").await;
+    let good = client.get("/v1/queues").await;
     assert!(good.header("ratelimit").starts_with("\"hour\";r=108"));
 }
 
@@ -172,10 +168,10 @@ async fn a_months_quota_ends_and_counts_what_was_used_before() {
     .execute(&platform.pool)
     .await
     .unwrap();
-    client.get("/v1/stats").await.expect(200);
-    other.get("/v1/stats").await.expect(200);
-    is_refused(&client.get("/v1/stats").await, "month");
-    is_refused(&other.get("/v1/stats").await, "month");
+    client.get("/v1/queues").await.expect(200);
+    other.get("/v1/queues").await.expect(200);
+    is_refused(&client.get("/v1/queues").await, "month");
+    is_refused(&other.get("/v1/queues").await, "month");
 }
 
 #[tokio::test]
@@ -183,7 +179,7 @@ async fn limits_that_cannot_be_read_are_the_tiers() {
     let platform = Platform::start().await;
     let limits = json!([{"name": "hour", "strategy": "of a later release"}]);
     let [client, _] = replicas(&platform, KeyTier::Developer, Some(limits)).await;
-    let answer = client.get("/v1/stats").await;
+    let answer = client.get("/v1/queues").await;
     assert!(
         answer
             .header("ratelimit-policy")
@@ -204,7 +200,7 @@ async fn usage_is_shown_by_months_and_keys() {
     .execute(&platform.pool)
     .await
     .unwrap();
-    client.get("/v1/stats").await.expect(200);
+    client.get("/v1/queues").await.expect(200);
     other
         .post_text("/v1/jobs", "application/json", JOB)
         .await
@@ -260,7 +256,7 @@ async fn what_was_counted_is_written_when_the_server_stops() {
             .await
             .expect(201);
         other
-            .send(Method::GET, "/v1/stats", &[], None)
+            .send(Method::GET, "/v1/queues", &[], None)
             .await
             .expect(200);
     }
@@ -277,4 +273,72 @@ async fn what_was_counted_is_written_when_the_server_stops() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("the last numbers were not written");
+}
+
+#[tokio::test]
+async fn the_platform_gives_a_key_limits_of_its_own() {
+    let platform = Platform::start().await;
+    let [client, _] = replicas(&platform, KeyTier::Free, None).await;
+    let shown = client.get("/v1/usage").await.expect(200);
+    let keys = shown["keys"].as_array().unwrap();
+    let key = keys.iter().find(|key| key["name"] == "limited").unwrap();
+    let id = key["id"].as_str().unwrap();
+    let path = format!("/v1/api-keys/{id}/limits");
+    let own = ensure_platform(&platform.pool).await.unwrap();
+    let admin = platform.client_of(&own, &[Scope::PlatformAdmin]).await;
+    let for_acme = [
+        ("x-tenant-id", "acme"),
+        ("content-type", "application/json"),
+    ];
+    let put = async |body: Value| {
+        let body = Some(body.to_string());
+        admin.send(Method::PUT, &path, &for_acme, body).await
+    };
+    let hour = json!({"name": "hour", "strategy": "fixed_window", "quota": 2, "burst": 0,
+        "window": "1h"});
+    let set = put(json!({"policies": [hour]})).await.expect(200);
+    assert_eq!(set, json!({"own": true, "policies": [hour]}));
+    // The other replicas hear of it within a second; this one at once.
+    client.get("/v1/queues").await.expect(200);
+    client.get("/v1/queues").await.expect(200);
+    is_refused(&client.get("/v1/queues").await, "hour");
+
+    for (policies, pointer) in [
+        (json!([hour, hour]), "/policies/1/name"),
+        (
+            json!([{"name": "a", "strategy": "fixed_window", "quota": 2}]),
+            "/policies/0/window",
+        ),
+        (
+            json!([{"name": "A", "strategy": "calendar_month", "quota": 2}]),
+            "/policies/0/name",
+        ),
+        (
+            json!([{"name": "a", "strategy": "calendar_month", "quota": 0}]),
+            "/policies/0/quota",
+        ),
+        (
+            json!([{"name": "a", "strategy": "none", "quota": 2}]),
+            "/policies/0/strategy",
+        ),
+    ] {
+        let faults = put(json!({"policies": policies}))
+            .await
+            .problem(422, "invalid");
+        assert_eq!(faults[0].0, pointer, "{policies}");
+    }
+    let unset = put(json!({"policies": null})).await.expect(200);
+    assert_eq!(
+        (&unset["own"], unset["policies"].as_array().map(Vec::len)),
+        (&json!(false), Some(3))
+    );
+    client.get("/v1/queues").await.expect(200);
+    let logged: i64 =
+        query_scalar("select count(*) from app.audit_log where action = 'key.limits'")
+            .fetch_one(&platform.pool)
+            .await
+            .unwrap();
+    assert_eq!(logged, 2);
+    let own = platform.client.put(&path, &json!({"policies": null})).await;
+    own.problem(403, "missing_scope");
 }

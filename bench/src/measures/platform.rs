@@ -3,7 +3,34 @@
 
 use super::{Bench, DATABASE, ONE};
 
+/// Contenders of the section `requests`.
+pub(crate) const GET_JOB: &str = "`GET /v1/jobs/{id}` at 200/s";
+pub(crate) const CHARGES: &str = "charges at 200/s, 100 keys in turn";
+pub(crate) const CHARGES_OF_ONE: &str = "charges at 200/s, one key";
+pub(crate) const HOT_CHARGES: &str = "charges of one key at full speed";
+
 impl Bench {
+    pub(super) async fn requests(&mut self) {
+        let paced = self.plan.paced;
+        let measured = self
+            .ours_fresh(async |stand| stand.paced_requests(paced).await)
+            .await;
+        self.keep("requests", GET_JOB, measured);
+        for (name, keys) in [(CHARGES, 100), (CHARGES_OF_ONE, 1)] {
+            let measured = self
+                .ours_fresh(async |stand| stand.paced_charges(keys, paced).await)
+                .await;
+            self.keep("requests", name, measured);
+        }
+        let measured = self
+            .ours_fresh(async |stand| stand.hot_charges(self.plan.hot).await)
+            .await;
+        if let Ok((_, rate)) = &measured {
+            crate::say(&format!("  {HOT_CHARGES}: {rate:.0}/s"));
+        }
+        self.keep("requests", HOT_CHARGES, measured.map(|(took, _)| took));
+    }
+
     pub(super) async fn platform(&mut self, measure: &str) {
         match measure {
             "http" => {

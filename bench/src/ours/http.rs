@@ -17,7 +17,7 @@ use crate::table::rate;
 use crate::wire::{Connection, post};
 
 /// A job as an application posts it.
-const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/a"}}"#;
+pub(crate) const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/a"}}"#;
 
 /// Makes a tenant and answers a key that may do everything in it.
 pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Result<String> {
@@ -31,7 +31,7 @@ pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Resul
         tenant: tenant.id,
         name: "bench".to_owned(),
         tier: KeyTier::Enterprise,
-        scopes: vec![Scope::JobsWrite],
+        scopes: vec![Scope::JobsWrite, Scope::JobsRead],
         expires_at: None,
         addresses: Vec::new(),
     };

@@ -8,6 +8,7 @@ pub(crate) mod fairness;
 pub(crate) mod http;
 pub(crate) mod latency;
 pub(crate) mod limits;
+pub(crate) mod requests;
 pub(crate) mod resources;
 pub(crate) mod steering;
 pub(crate) mod webhooks;

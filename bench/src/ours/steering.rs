@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use super::Stand;
 use crate::child::{Part, Process};
 use crate::table::percentiles;
-use crate::wire::Connection;
+use crate::wire::{Connection, get_as};
 
 /// What was measured of one request: its name, and milliseconds.
 pub(crate) struct Asked {
@@ -57,12 +57,6 @@ const REQUESTS: &[&str] = &[
     "/v1/stats?since={season}&step=2h",
 ];
 
-/// A get that carries a key.
-fn get(path: &str, key: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\n\r\n")
-        .into_bytes()
-}
-
 impl Stand {
     /// Fills the tables and asks every request so many times.
     pub(crate) async fn steering(
@@ -84,7 +78,7 @@ impl Stand {
         let mut asked = Vec::new();
         for name in REQUESTS {
             let path = self.path(name, tenants.first().copied()).await?;
-            let request = get(&path, &key);
+            let request = get_as(&path, &key);
             let wanted = if name.contains("{missing}") { 404 } else { 200 };
             let mut took = Vec::with_capacity(times);
             // The first ones load what a platform in use has loaded.
