@@ -18,7 +18,6 @@ use crate::platform::{Client, Platform, listen};
 async fn an_unknown_route_and_a_wrong_method_are_problems() {
     let platform = Platform::start().await;
     for path in [
-        "/",
         "/nope",
         "/v1",
         "/v1/jobs/",
