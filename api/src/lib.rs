@@ -13,6 +13,7 @@ mod body;
 mod cursor;
 mod faults;
 mod json;
+pub mod limits;
 mod observe;
 mod openapi;
 mod origin;
@@ -24,6 +25,7 @@ mod routes;
 mod server;
 mod state;
 mod time;
+mod usage;
 
 pub use routes::{router, shown};
 pub use server::{NEEDED, run, serve};

@@ -35,6 +35,7 @@ pub(crate) enum Code {
     DatabaseBusy,
     Timeout,
     DepthQuota,
+    RateLimited,
     ConfirmationRequired,
     AddressNotAllowed,
     TenantInactive,
@@ -161,6 +162,7 @@ impl Code {
                 "The provider of sign-ins cannot be asked",
             ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
+            Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
         }
     }
 
@@ -188,6 +190,7 @@ struct Inner {
     errors: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
     limit: Option<LimitBody>,
+    violated: Vec<String>,
     cause: Option<String>,
 }
 
@@ -223,6 +226,11 @@ pub(crate) struct ProblemBody<'a> {
     /// The limit that was met, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitBody>,
+    /// The policies that refused the request, if it was one of too many: see the header
+    /// `RateLimit-Policy`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(value_type = Vec<String>, required = false, example = json!(["hour"]))]
+    violated_policies: &'a [String],
 }
 
 /// A limit that a request met.
@@ -264,13 +272,16 @@ pub(crate) struct FaultBody {
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
-            Code::Unauthorized | Code::SignInFailed | Code::CodeRequired => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Code::Unauthorized | Code::SignInFailed | Code::CodeRequired => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
             Code::DatabaseUnavailable
             | Code::DatabaseBusy
             | Code::Timeout
             | Code::Busy
             | Code::ProviderUnavailable
-            | Code::DepthQuota => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
+            | Code::DepthQuota
+            | Code::RateLimited => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         Self(Box::new(Inner {
@@ -279,6 +290,7 @@ impl Problem {
             errors: Vec::new(),
             header,
             limit: None,
+            violated: Vec::new(),
             cause: None,
         }))
     }
@@ -316,6 +328,14 @@ impl Problem {
             max,
             waiting,
         });
+        problem
+    }
+
+    /// The caller asks too often; `wait` is in seconds.
+    pub(crate) fn rate_limited(detail: String, violated: Vec<String>, wait: u64) -> Self {
+        let mut problem = Self::new(Code::RateLimited, detail);
+        problem.0.header = Some((RETRY_AFTER, HeaderValue::from(wait.max(1))));
+        problem.0.violated = violated;
         problem
     }
 
@@ -410,6 +430,7 @@ impl Problem {
             request_id,
             errors: &self.0.errors,
             limit: self.0.limit,
+            violated_policies: &self.0.violated,
         };
         // A struct of strings and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -438,7 +459,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 31] = [
+    const CODES: [Code; 32] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -456,6 +477,7 @@ mod tests {
         Code::DatabaseBusy,
         Code::Timeout,
         Code::DepthQuota,
+        Code::RateLimited,
         Code::ConfirmationRequired,
         Code::AddressNotAllowed,
         Code::TenantInactive,

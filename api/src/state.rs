@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
+use harkara_shared::blob::Blobs;
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
@@ -16,10 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
+use crate::limits::RequestLimits;
 use crate::people::cookie::Csrf;
 use crate::people::oidc::{self, Oidc};
 use crate::people::password::Passwords;
 use crate::problem::Problem;
+use crate::usage::UsageRecorder;
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +38,8 @@ struct Inner {
     egress: Egress,
     readiness: Readiness,
     keyring: Keyring,
+    limits: RequestLimits,
+    usage: UsageRecorder,
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
@@ -43,6 +48,7 @@ struct Inner {
     passwords: Passwords,
     csrf: Csrf,
     oidc: Option<Oidc>,
+    blobs: Option<Blobs>,
 }
 
 impl ApiState {
@@ -59,6 +65,8 @@ impl ApiState {
         let csrf = Csrf::new(&keys);
         Self(Arc::new(Inner {
             keyring: Keyring::new(pool.clone(), &keys),
+            limits: RequestLimits::new(pool.clone()),
+            usage: UsageRecorder::new(pool.clone()),
             cursors: Cursors::new(&keys),
             in_flight: TaskTracker::new(),
             pool,
@@ -72,7 +80,17 @@ impl ApiState {
             csrf,
             oidc: http.oidc.clone().and_then(oidc::provider),
             http,
+            blobs: None,
         }))
+    }
+
+    /// With a place where files are kept. For a state that nobody shares yet.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: Option<Blobs>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.blobs = blobs;
+        }
+        self
     }
 
     /// A transaction of the tenant that the caller acts for.
@@ -89,7 +107,12 @@ impl ApiState {
     pub(crate) fn base_url(&self) -> String {
         let configured = self.0.http.public_url.as_ref().map(ToString::to_string);
         configured
-            .or_else(|| self.0.address.get().map(|address| format!("http://{address}")))
+            .or_else(|| {
+                self.0
+                    .address
+                    .get()
+                    .map(|address| format!("http://{address}"))
+            })
             .unwrap_or_default()
     }
 
@@ -118,6 +141,11 @@ impl ApiState {
     /// Who people may sign in with.
     pub(crate) fn oidc(&self) -> Option<&Oidc> {
         self.0.oidc.as_ref()
+    }
+
+    /// Where files are kept, if anywhere.
+    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.
@@ -150,6 +178,16 @@ impl ApiState {
 
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    /// Charges requests.
+    pub(crate) fn limits(&self) -> &RequestLimits {
+        &self.0.limits
+    }
+
+    /// Counts what was let through.
+    pub(crate) fn usage(&self) -> &UsageRecorder {
+        &self.0.usage
     }
 
     pub(crate) fn cursors(&self) -> &Cursors {

@@ -9,6 +9,7 @@ pub mod kinds;
 pub mod publish;
 pub mod redrive;
 mod services;
+pub mod tenancy;
 pub mod webhook;
 
 pub use services::Services;

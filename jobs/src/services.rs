@@ -2,6 +2,7 @@
 //! Takes: pools, keys and clients made at start-up. Gives: them. Never: makes one itself.
 
 use harkara_queue::Engine;
+use harkara_shared::blob::Blobs;
 use harkara_shared::egress::Egress;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
@@ -17,4 +18,6 @@ pub struct Services {
     pub keys: MasterKeys,
     /// Calls addresses that tenants name.
     pub egress: Egress,
+    /// Files that outlive the database, if there is a place for them.
+    pub blobs: Option<Blobs>,
 }

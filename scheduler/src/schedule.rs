@@ -49,7 +49,8 @@ fn platform_tenant() -> TenantId {
     ))
 }
 
-/// Schedules that want a look now.
+/// Schedules that want a look now. Those of a tenant that may not write wait until it may: what they missed
+/// meanwhile is then treated as after an outage.
 pub(crate) async fn due(pool: &PgPool) -> Result<Vec<ScheduleId>, Error> {
     Ok(query_scalar(include_str!("sql/due_schedules.sql"))
         .fetch_all(pool)
@@ -58,12 +59,9 @@ pub(crate) async fn due(pool: &PgPool) -> Result<Vec<ScheduleId>, Error> {
 
 /// Time to the next slot of any schedule.
 pub(crate) async fn next_due(pool: &PgPool) -> Result<Option<Duration>, Error> {
-    let seconds: Option<f64> = query_scalar(
-        "select extract(epoch from min(next_slot) - now())::float8 from app.schedules
-         where not paused and next_slot < 'infinity'",
-    )
-    .fetch_one(pool)
-    .await?;
+    let seconds: Option<f64> = query_scalar(include_str!("sql/next_due.sql"))
+        .fetch_optional(pool)
+        .await?;
     Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
 }
 

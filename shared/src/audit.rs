@@ -193,7 +193,8 @@ pub struct BrokenLink {
     /// The entry's number.
     pub seq: i64,
     /// `missing` (entries before it are gone), `changed`, `truncated` (the chain ends before this
-    /// number) or `rewritten` (it is not the entry that was anchored).
+    /// number), `rewritten` (it is not the entry that was anchored) or, of entry 0, `forged` (an anchor is
+    /// not one that the platform wrote).
     pub fault: String,
 }
 

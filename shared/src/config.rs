@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::blob::Blobs;
 use crate::database::{DatabaseSettings, DatabaseUrl};
 use crate::vault::MasterKeys;
 
@@ -148,6 +149,13 @@ const DEFAULT_QUEUES: &str =
     "message=64,webhook=256,http=256,billing=16,maintenance=2,report=4,probe=64";
 
 impl Settings {
+    /// The place where files are kept, if there is one.
+    #[must_use]
+    pub fn blobs(&self) -> Option<Blobs> {
+        // The address was looked at when it was read.
+        self.blob_url.as_ref().and_then(|url| Blobs::at(url).ok())
+    }
+
     /// Reads the process environment and the file it names, for a process that cannot run without
     /// what is `needed`.
     ///
@@ -199,7 +207,10 @@ impl Settings {
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);
         let http = http::read(&mut reader);
         let blob_url = reader.optional("HARKARA_BLOB_URL", |text| {
-            Url::parse(text).map_err(|_| "is not a URL such as file:///var/lib/harkara".to_owned())
+            let url = Url::parse(text)
+                .map_err(|_| "is not a URL such as file:///var/lib/harkara".to_owned())?;
+            Blobs::at(&url).map_err(|error| error.to_string())?;
+            Ok(url)
         });
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
         let production = reader.value("HARKARA_PRODUCTION", "off", switch);

@@ -332,7 +332,25 @@ impl TenantTx {
     /// # Errors
     /// When no connection can be had or the database refuses.
     pub async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
-        let mut tx = pool.begin().await?;
+        Self::narrow(pool.begin().await?, tenant).await
+    }
+
+    /// Begins a transaction for `tenant` that only reads, and sees everything as it is at this moment until
+    /// its end.
+    ///
+    /// # Errors
+    /// When no connection can be had or the database refuses.
+    pub async fn snapshot(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
+        let tx = pool
+            .begin_with("begin isolation level repeatable read, read only")
+            .await?;
+        Self::narrow(tx, tenant).await
+    }
+
+    async fn narrow(
+        mut tx: Transaction<'static, Postgres>,
+        tenant: TenantId,
+    ) -> Result<Self, sqlx::Error> {
         query(
             "select set_config('role', 'harkara_app', true), set_config('app.tenant_id', $1, true),
              set_config('jit', 'off', true), set_config('statement_timeout', $2, true)",

@@ -3,9 +3,11 @@
 //!
 //! This crate imports no other crate of the workspace and knows nothing of jobs, queues or routes.
 
+pub mod anchors;
 pub mod api_key;
 pub mod audit;
 pub mod backoff;
+pub mod blob;
 pub mod clock;
 pub mod config;
 pub mod database;

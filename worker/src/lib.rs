@@ -52,6 +52,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         pool: pool.clone(),
         keys,
         egress: Egress::new(settings.egress_allow.clone())?,
+        blobs: settings.blobs(),
     };
     let engine_pool = services.engine.pool().clone();
     let worked = work(&settings, services, stop).await;

@@ -1,5 +1,6 @@
 //! Room: the door of all routes that want to know who calls.
-//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands.
+//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands; the request is
+//! charged to the caller's limits, and the answer says how they stand.
 //! Never: charges a budget, or looks at a body, before it knows who calls.
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use crate::origin::{ClientAddress, RequestId};
 use crate::problem::{Code, Problem};
+use crate::usage;
 
 /// `X-Tenant-Id`: for which tenant somebody of the platform acts.
 const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -34,13 +36,32 @@ const KEPT: usize = 500;
 /// Lets in who is known, or answers why not.
 pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match caller(&state, &mut parts).await {
-        Ok(caller) => {
-            parts.extensions.insert(caller);
-            next.run(Request::from_parts(parts, body)).await
+    let caller = match caller(&state, &mut parts).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let subject = caller.subject();
+    let charge = match state.limits().charge(&subject, caller.policies()).await {
+        Ok(charge) => charge,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let mut answer = if charge.allowed() {
+        let operation = usage::operation(&parts);
+        state.usage().count(caller.who);
+        let (who, tenant, actor) = (caller.who, caller.tenant, caller.actor.clone());
+        parts.extensions.insert(caller);
+        let answer = next.run(Request::from_parts(parts, body)).await;
+        if let Some(action) = operation
+            && answer.status().is_success()
+        {
+            state.usage().note(who, tenant, &actor, action);
         }
-        Err(problem) => problem.into_response(),
-    }
+        answer
+    } else {
+        charge.problem().into_response()
+    };
+    charge.write_headers(answer.headers_mut());
+    answer
 }
 
 /// Who calls, for the tenant they name, if that tenant may do what they ask.
@@ -78,6 +99,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
         by_platform: is_platform,
         status: row.tenant_status,
         scopes: Arc::clone(&known.scopes),
+        policies: known.policies.clone(),
         actor: Arc::new(Actor {
             kind: ActorKind::Key,
             id: row.id.to_string(),

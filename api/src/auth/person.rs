@@ -15,6 +15,7 @@ use harkara_shared::database::TenantTx;
 use super::admit::told_by;
 use super::caller::{Caller, Who};
 use crate::ApiState;
+use crate::limits::Policies;
 use crate::people::cookie::Cookie;
 use crate::people::session::{self, SessionFound};
 use crate::problem::{Code, Problem};
@@ -66,6 +67,7 @@ pub(super) async fn found(
         by_platform: found.is_platform(),
         status: found.tenant_status,
         scopes: found.scopes().into(),
+        policies: Policies::of_people(),
         actor: Arc::new(Actor {
             kind: ActorKind::Person,
             id: found.user_id.to_string(),

@@ -42,7 +42,10 @@ impl<S: Send + Sync> FromRequest<S> for Form {
         let (parts, body) = request.into_parts();
         let media_type = media_type(&parts.headers);
         if media_type != "application/x-www-form-urlencoded" {
-            return Err(unsupported(&media_type, "application/x-www-form-urlencoded"));
+            return Err(unsupported(
+                &media_type,
+                "application/x-www-form-urlencoded",
+            ));
         }
         let chunks = Chunks::of(&parts.headers, body, LIMIT).await?;
         let bytes = chunks.rest().await?;

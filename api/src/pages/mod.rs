@@ -28,8 +28,7 @@ use crate::problem::{Code, Problem};
 use form::Form;
 
 /// What a page may load and where its forms may go: our own stylesheet, ourselves.
-const POLICY: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("../../templates/style.css");
 
@@ -92,7 +91,10 @@ struct AccountPage<'a> {
 fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
     let text = template.render().map_err(Problem::internal)?;
     let headers: [(HeaderName, HeaderValue); 4] = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         // Not `no-referrer`, with which browsers do not say that a form is our own.
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
@@ -166,7 +168,10 @@ fn sign_in_answer(
     page(status, &page_of)
 }
 
-async fn sign_in_page(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn sign_in_page(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     if found(&state, &headers).await?.is_some() {
         return Ok(see_other("/"));
     }

@@ -34,7 +34,11 @@ pub(super) async fn begin(
     let begun = oidc::begin(&state, &visitor, tenant).await?;
     let to = HeaderValue::try_from(begun.url.as_str()).map_err(Problem::internal)?;
     let cookie = Cookie::Flow.set(&begun.browser, FLOW, state.is_secure());
-    Ok((StatusCode::SEE_OTHER, [(LOCATION, to), (SET_COOKIE, cookie)]).into_response())
+    Ok((
+        StatusCode::SEE_OTHER,
+        [(LOCATION, to), (SET_COOKIE, cookie)],
+    )
+        .into_response())
 }
 
 pub(super) async fn end(

@@ -76,7 +76,8 @@ impl Cookie {
     fn header(self, value: &str, life: Duration, is_secure: bool) -> HeaderValue {
         let (name, life) = (self.name(is_secure), life.as_secs());
         let secure = if is_secure { "; Secure" } else { "" };
-        let text = format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+        let text =
+            format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
         // Base64url and words of ours: always a header's value.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
@@ -136,7 +137,9 @@ impl Csrf {
         if self.is_of(session, token) {
             Ok(())
         } else {
-            Err(refused("the header X-CSRF-Token is missing or not this session's"))
+            Err(refused(
+                "the header X-CSRF-Token is missing or not this session's",
+            ))
         }
     }
 }
@@ -152,7 +155,11 @@ pub(crate) fn is_safe(method: &Method) -> bool {
 /// # Errors
 /// A problem of status 403.
 pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Problem> {
-    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
     let site = text(&SEC_FETCH_SITE);
     if site == Some("cross-site") {
         return Err(refused("the request comes from another site"));
@@ -217,7 +224,11 @@ mod tests {
         assert_eq!(Cookie::Session.read(&sent, true), Some(token.clone()));
         assert_eq!(Cookie::Session.read(&sent, false), None);
         assert_eq!(Cookie::Flow.read(&sent, true), None);
-        for wrong in [String::new(), "harkara=x".to_owned(), format!("harkara={text}; harkara={text}")] {
+        for wrong in [
+            String::new(),
+            "harkara=x".to_owned(),
+            format!("harkara={text}; harkara={text}"),
+        ] {
             let sent = headers(&[("cookie", &wrong)]);
             assert_eq!(Cookie::Session.read(&sent, false), None, "{wrong}");
         }
@@ -249,20 +260,48 @@ mod tests {
             (&[("origin", "http://jobs.example.com")], false),
             (&[("origin", "https://evil.example")], false),
             (&[("origin", "null")], false),
-            (&[("origin", "null"), ("sec-fetch-site", "same-origin")], true),
-            (&[("origin", "null"), ("sec-fetch-site", "same-site")], false),
             (
-                &[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+                &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+                true,
+            ),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "same-site")],
                 false,
             ),
-            (&[("origin", "http://127.0.0.1:8080"), ("host", "127.0.0.1:8080")], true),
-            (&[("origin", "http://127.0.0.1:8081"), ("host", "127.0.0.1:8080")], false),
             (
-                &[("origin", "https://jobs.example.com"), ("sec-fetch-site", "cross-site")],
+                &[
+                    ("origin", "https://evil.example"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "http://127.0.0.1:8080"),
+                    ("host", "127.0.0.1:8080"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("origin", "http://127.0.0.1:8081"),
+                    ("host", "127.0.0.1:8080"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "https://jobs.example.com"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
                 false,
             ),
         ] {
-            assert_eq!(own_site(&headers(pairs), Some(&own)).is_ok(), may, "{pairs:?}");
+            assert_eq!(
+                own_site(&headers(pairs), Some(&own)).is_ok(),
+                may,
+                "{pairs:?}"
+            );
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use chrono::{DateTime, Utc};
 use harkara_shared::audit::{self, Actor, Entry};
+use harkara_shared::clock;
 use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::id::UserId;
-use harkara_shared::clock;
 use serde_json::json;
 
 use super::reach::Admins;

@@ -30,7 +30,11 @@ impl SignInLink {
     /// Its address, for the one answer that shows it, on a platform that is reached at `base`.
     #[must_use]
     pub fn url(&self, base: &str) -> String {
-        format!("{}/sign-in/{}", base.trim_end_matches('/'), self.token.expose())
+        format!(
+            "{}/sign-in/{}",
+            base.trim_end_matches('/'),
+            self.token.expose()
+        )
     }
 }
 

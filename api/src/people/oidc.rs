@@ -14,14 +14,16 @@ use harkara_shared::config::OidcSettings;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::egress::client_config;
 use harkara_shared::id::{TenantId, UserId};
-use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims};
+use harkara_shared::process::in_one_line;
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims,
+};
 use openidconnect::{
     AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, DiscoveryError,
     EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce,
     OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
     TokenResponse as _,
 };
-use harkara_shared::process::in_one_line;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -105,7 +107,9 @@ struct Identity {
 /// The provider of these settings; `None` when no HTTP client can be made, which the log tells.
 pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
     Oidc::new(settings)
-        .inspect_err(|error| tracing::error!(%error, "nobody can sign in through the provider: {error}"))
+        .inspect_err(
+            |error| tracing::error!(%error, "nobody can sign in through the provider: {error}"),
+        )
         .ok()
 }
 
@@ -192,7 +196,9 @@ impl Oidc {
     /// belong to it or not.
     async fn discover(&self) -> Result<CoreProviderMetadata, OidcError> {
         let text = self.settings.issuer.as_str();
-        let short = text.strip_suffix('/').filter(|_| self.settings.issuer.path() == "/");
+        let short = text
+            .strip_suffix('/')
+            .filter(|_| self.settings.issuer.path() == "/");
         let mut mismatch = String::new();
         for issuer in short.into_iter().chain([text]) {
             let issuer = IssuerUrl::new(issuer.to_owned())
@@ -220,7 +226,9 @@ impl Oidc {
     /// What the library makes its calls with.
     fn caller(
         &self,
-    ) -> impl Fn(HttpRequest) -> Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send>>
+    ) -> impl Fn(
+        HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send>>
     + Send
     + Sync {
         let http = self.http.clone();
@@ -252,11 +260,15 @@ impl Oidc {
         };
         if let Some(expected) = claims.access_token_hash() {
             let algorithm = id_token.signing_alg().map_err(|error| answer(&error))?;
-            let key = id_token.signing_key(&verifier).map_err(|error| answer(&error))?;
+            let key = id_token
+                .signing_key(&verifier)
+                .map_err(|error| answer(&error))?;
             let found = AccessTokenHash::from_token(tokens.access_token(), algorithm, key)
                 .map_err(|error| answer(&error))?;
             if found != *expected {
-                return Err(OidcError::Answer("the access token is another one".to_owned()));
+                return Err(OidcError::Answer(
+                    "the access token is another one".to_owned(),
+                ));
             }
         }
         let subject = claims.subject().clone();
@@ -337,7 +349,10 @@ pub(crate) async fn begin(
     };
     let hash = known.hash();
     let flow = serde_json::to_vec(&flow).map_err(Problem::internal)?;
-    let sealed = state.keys().seal(&flow, &context(&hash)).map_err(super::Error::from)?;
+    let sealed = state
+        .keys()
+        .seal(&flow, &context(&hash))
+        .map_err(super::Error::from)?;
     query(include_str!("../sql/begin_oidc_flow.sql"))
         .bind(hash.as_slice())
         .bind(browser.hash().as_slice())
@@ -372,7 +387,10 @@ pub(crate) async fn end(
     let (Some(sealed), Some(code)) = (sealed, code) else {
         return Ok(Back::Refused);
     };
-    let flow = state.keys().open(&sealed, &context(&hash)).map_err(super::Error::from)?;
+    let flow = state
+        .keys()
+        .open(&sealed, &context(&hash))
+        .map_err(super::Error::from)?;
     let flow: Flow = serde_json::from_slice(&flow).map_err(Problem::internal)?;
     let tenant = flow.tenant.clone();
     let identity = oidc.identity(code, flow, &state.base_url()).await?;

@@ -79,7 +79,9 @@ impl Passwords {
             let text = stored.as_deref().unwrap_or(NOBODYS);
             let hash = PasswordHash::new(text).map_err(internal)?;
             // What no password can be is compared all the same: its time must not tell.
-            let is_right = hasher()?.verify_password(password.as_bytes(), &hash).is_ok();
+            let is_right = hasher()?
+                .verify_password(password.as_bytes(), &hash)
+                .is_ok();
             Ok(if stored.is_none() || !is_right {
                 Verdict::Wrong
             } else if is_current(&hash) {
@@ -149,7 +151,10 @@ mod tests {
     async fn the_right_password_and_no_other_is_verified() {
         let passwords = Passwords::default();
         let stored = passwords.hash(GOOD.to_owned()).await.unwrap();
-        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(
+            stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{stored}"
+        );
         assert_ne!(stored, passwords.hash(GOOD.to_owned()).await.unwrap());
         let verdict = async |password: &str, stored: Option<&str>| {
             let stored = stored.map(str::to_owned);
@@ -157,7 +162,11 @@ mod tests {
         };
         assert_eq!(verdict(GOOD, Some(&stored)).await, Verdict::Right);
         for wrong in ["", "correct horse batterz", &GOOD.to_uppercase()] {
-            assert_eq!(verdict(wrong, Some(&stored)).await, Verdict::Wrong, "{wrong}");
+            assert_eq!(
+                verdict(wrong, Some(&stored)).await,
+                Verdict::Wrong,
+                "{wrong}"
+            );
         }
         assert_eq!(verdict(GOOD, None).await, Verdict::Wrong);
     }
@@ -169,7 +178,9 @@ mod tests {
             .hash_password_with_salt(GOOD.as_bytes(), &[7; 16])
             .unwrap();
         let passwords = Passwords::default();
-        let verdict = passwords.verify(GOOD.to_owned(), Some(old.to_string())).await;
+        let verdict = passwords
+            .verify(GOOD.to_owned(), Some(old.to_string()))
+            .await;
         assert_eq!(verdict.unwrap(), Verdict::RightButOld);
     }
 

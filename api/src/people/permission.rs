@@ -92,7 +92,11 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(every.len(), 22);
-        assert_eq!(permissions_of("admin").await, every, "an admin has all of them");
+        assert_eq!(
+            permissions_of("admin").await,
+            every,
+            "an admin has all of them"
+        );
         let mut seen = BTreeSet::new();
         for permission in &every {
             let scopes = scopes(permission, true);

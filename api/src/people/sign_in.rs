@@ -86,7 +86,9 @@ pub(crate) async fn with_password(
         }
         [one] => *one,
         several => {
-            let slugs = several.iter().map(|(account, _)| account.tenant_slug.as_str());
+            let slugs = several
+                .iter()
+                .map(|(account, _)| account.tenant_slug.as_str());
             return Err(Problem::choose_tenant(slugs));
         }
     };

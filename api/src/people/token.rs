@@ -63,7 +63,14 @@ mod tests {
         assert_ne!(token, Token::generate());
         assert_eq!(format!("{token:?}"), "Token(redacted)");
         let text = token.expose();
-        for other in ["", "x", &format!("{text}A"), &text[1..], &"ä".repeat(43), &"=".repeat(43)] {
+        for other in [
+            "",
+            "x",
+            &format!("{text}A"),
+            &text[1..],
+            &"ä".repeat(43),
+            &"=".repeat(43),
+        ] {
             assert_eq!(Token::parse(other), None, "{other}");
         }
     }

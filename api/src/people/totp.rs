@@ -113,7 +113,11 @@ mod tests {
     #[test]
     fn codes_are_those_of_rfc_6238() {
         for (seconds, code) in VECTORS {
-            assert_eq!(of_the_rfc().step(code, seconds), Some(seconds / 30), "{seconds}");
+            assert_eq!(
+                of_the_rfc().step(code, seconds),
+                Some(seconds / 30),
+                "{seconds}"
+            );
         }
     }
 
@@ -145,6 +149,9 @@ mod tests {
         assert_eq!(made.secret().len(), 32);
         assert!(Authenticator::open(&keys, bob, "ada@example.com", &sealed).is_err());
         let url = made.url().unwrap();
-        assert!(url.starts_with("otpauth://totp/Harkara:ada%40example.com?secret="), "{url}");
+        assert!(
+            url.starts_with("otpauth://totp/Harkara:ada%40example.com?secret="),
+            "{url}"
+        );
     }
 }

@@ -202,9 +202,7 @@ pub(crate) async fn change_user(
         admins.remain(tx).await?;
     }
     let after = find_user(tx, id).await?.ok_or(Error::NoSuchUser)?;
-    let shown = |user: &User| {
-        json!({"email": user.email, "name": user.name, "disabled": user.disabled_at.is_some()})
-    };
+    let shown = |user: &User| json!({"email": user.email, "name": user.name, "disabled": user.disabled_at.is_some()});
     let entry = Entry::new("user.change", id)
         .before(shown(&before))
         .after(shown(&after));
@@ -216,11 +214,7 @@ pub(crate) async fn change_user(
 ///
 /// # Errors
 /// [`Error::NoSuchUser`], [`Error::LastAdmin`], or when the database refuses.
-pub(crate) async fn delete_user(
-    tx: &mut TenantTx,
-    actor: &Actor,
-    id: UserId,
-) -> Result<(), Error> {
+pub(crate) async fn delete_user(tx: &mut TenantTx, actor: &Actor, id: UserId) -> Result<(), Error> {
     let admins = Admins::look(tx, id).await?;
     let user = find_user(tx, id).await?.ok_or(Error::NoSuchUser)?;
     let tenant = tx.tenant();
@@ -244,10 +238,26 @@ mod tests {
     #[test]
     fn an_email_has_an_at_between_others_and_nothing_invisible() {
         let longest = format!("{}@b", "a".repeat(252));
-        for text in ["a@b", "admin@localhost", "ada.l+x@mail.example.com", "ü@ä", longest.as_str()] {
+        for text in [
+            "a@b",
+            "admin@localhost",
+            "ada.l+x@mail.example.com",
+            "ü@ä",
+            longest.as_str(),
+        ] {
             assert!(is_email(text), "{text}");
         }
-        for text in ["", "a", "@", "a@", "@b", "a b@c", "a@b\n", "a@\0b", &format!("a{longest}")] {
+        for text in [
+            "",
+            "a",
+            "@",
+            "a@",
+            "@b",
+            "a b@c",
+            "a@b\n",
+            "a@\0b",
+            &format!("a{longest}"),
+        ] {
             assert!(!is_email(text), "{text}");
         }
         assert_eq!(normal_email(" Ada@Example.COM "), "ada@example.com");

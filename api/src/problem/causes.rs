@@ -2,19 +2,27 @@
 //! Takes: an error. Gives: the problem that a caller is answered.
 //! Never: shows a caller what is for our log only.
 
+use std::sync::Arc;
+
 use harkara_jobs::fault::Fault;
 use harkara_jobs::webhook;
 use harkara_queue::settings::{Senseless, SettingsError};
 use harkara_shared::process::in_one_line;
 
 use super::{Code, Problem};
-use crate::people::oidc::OidcError;
-use crate::people;
 use crate::access;
 use crate::json;
+use crate::people;
+use crate::people::oidc::OidcError;
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        Self::of_database(&error)
+    }
+}
+
+impl From<Arc<sqlx::Error>> for Problem {
+    fn from(error: Arc<sqlx::Error>) -> Self {
         Self::of_database(&error)
     }
 }

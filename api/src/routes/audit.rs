@@ -5,7 +5,8 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use harkara_shared::audit::{self, ActorKind, BrokenLink};
+use harkara_shared::anchors::{self, CheckError};
+use harkara_shared::audit::{ActorKind, BrokenLink};
 use harkara_shared::database::query_as;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -237,7 +238,8 @@ pub(super) struct BrokenLinkBody {
     #[schema(example = 7)]
     seq: i64,
     /// `missing`: entries before it are gone. `changed`: it or the head was changed. `truncated`: the chain
-    /// ends before it. `rewritten`: it is not the entry that was anchored outside of the database.
+    /// ends before it. `rewritten`: it is not the entry that was anchored outside of the database. `forged`,
+    /// of entry 0: an anchor is damaged or was not written by the platform.
     #[schema(example = "changed")]
     fault: String,
 }
@@ -259,7 +261,12 @@ pub(super) async fn verify(
 ) -> Result<Json<CheckAnswer>, Problem> {
     caller.require(Scope::AuditRead)?;
     let mut tx = state.begin(&caller).await?;
-    let checked = audit::check(&mut tx, caller.tenant, &[]).await?;
+    let checked = anchors::check_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
+        .await
+        .map_err(|error| match error {
+            CheckError::Database(error) => error.into(),
+            CheckError::Anchor(error) => Problem::internal(error),
+        })?;
     tx.commit().await?;
     Ok(Json(CheckAnswer {
         intact: checked.faults.is_empty(),

@@ -15,6 +15,7 @@ mod session;
 pub mod shown;
 mod stats;
 mod tenants;
+mod usage;
 mod users;
 mod webhooks;
 mod workers;
@@ -110,6 +111,8 @@ pub(crate) fn described() -> (Routes, OpenApi) {
             tenants::limits::limits,
             tenants::limits::change_limits
         ))
+        .routes(routes!(tenants::export::export))
+        .routes(routes!(tenants::erase::erase))
         .routes(routes!(tenants::pause))
         .routes(routes!(tenants::resume))
         .routes(routes!(keys::list, keys::create))
@@ -119,6 +122,7 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(enterprise::status))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
+        .routes(routes!(usage::show))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
@@ -139,7 +143,10 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(session::list, session::end_all))
         .routes(routes!(session::proof::confirm))
         .routes(routes!(session::proof::change_password))
-        .routes(routes!(session::proof::create_totp, session::proof::delete_totp))
+        .routes(routes!(
+            session::proof::create_totp,
+            session::proof::delete_totp
+        ))
         .routes(routes!(session::proof::confirm_totp))
         .split_for_parts();
     document.merge(open_document);

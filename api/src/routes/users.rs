@@ -110,7 +110,9 @@ pub(super) struct UserAnswer {
     disabled_at: Option<DateTime<Utc>>,
     /// A link to sign in with, once, within fifteen minutes. In the answer that made them only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq")]
+    #[schema(
+        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
+    )]
     sign_in_url: Option<String>,
 }
 
@@ -139,7 +141,9 @@ impl From<User> for UserAnswer {
 #[schema(as = SignInLink)]
 pub(super) struct LinkAnswer {
     /// The link, which is shown this once.
-    #[schema(example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq")]
+    #[schema(
+        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
+    )]
     sign_in_url: String,
     /// Until when it can be used.
     expires_at: DateTime<Utc>,

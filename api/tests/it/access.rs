@@ -72,6 +72,16 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q",
         "tenant:admin",
     ),
+    (
+        "GET",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/export",
+        "tenant:admin",
+    ),
+    (
+        "POST",
+        "/v1/tenants/ten_01h455vb4pex5vsknk084sn02q/erase",
+        "platform:admin",
+    ),
     ("POST", "/v1/enterprise/setup", "platform:admin"),
     (
         "GET",
@@ -224,6 +234,7 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Ans
     ]
     .contains(&path)
         || is_moved
+        || path.ends_with("/erase")
         || path.starts_with("/v1/api-keys")
         || method == "PATCH"
         || path.starts_with("/v1/webhook-endpoints")

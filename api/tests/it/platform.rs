@@ -77,7 +77,7 @@ impl Platform {
         let new = NewKey {
             tenant: tenant.id,
             name: "test".to_owned(),
-            tier: KeyTier::Developer,
+            tier: KeyTier::Enterprise,
             scopes: scopes.to_vec(),
             expires_at,
             addresses: Vec::new(),
@@ -133,14 +133,7 @@ pub(crate) async fn listen_with(
     let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), true);
-    let state = ApiState::new(
-        pool.clone(),
-        engine,
-        keys.clone(),
-        egress,
-        readiness,
-        http,
-    );
+    let state = ApiState::new(pool.clone(), engine, keys.clone(), egress, readiness, http);
     tokio::spawn(serve(listener, state, stop.clone()));
     base
 }
@@ -195,6 +188,16 @@ impl Client {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], None).await
+    }
+
+    /// An answer whose body is read by and by.
+    pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
+        let request = self.http.get(format!("{}{path}", self.base));
+        request
+            .bearer_auth(&self.key)
+            .send()
+            .await
+            .expect("an answer")
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {

@@ -230,7 +230,7 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
                 burst: change(burst),
                 max_running: change(max_running),
             };
-            let entry = Entry::new("queue.limit", &name).after(format!("{change:?}"));
+            let entry = Entry::new("queue.limit", &name).after(change);
             let engine = noting(&engine, None, entry).await?;
             engine.set_queue(&name, &change).await?;
             show_queue(&engine, &name, &how).await
@@ -313,7 +313,7 @@ async fn set_limit(
     let note = Note {
         tenant: tenant.id,
         actor: by_hand(),
-        entry: Entry::new("tenant.limits", tenant.id).after(format!("{change:?}")),
+        entry: Entry::new("tenant.limits", tenant.id).after(&change),
     };
     engine.noting(note).set_tenant(tenant.id, &change).await?;
     show_tenant(&engine, &tenant, how).await

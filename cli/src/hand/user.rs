@@ -112,7 +112,10 @@ pub(crate) async fn user(command: UserCommand, settings: &Settings) -> anyhow::R
                 for user in &users {
                     let state = user.disabled_at.map_or("", |_| "  disabled");
                     let roles = user.roles.join(", ");
-                    say(&format!("{}  {}  {}  {roles}{state}", user.id, user.email, user.name));
+                    say(&format!(
+                        "{}  {}  {}  {roles}{state}",
+                        user.id, user.email, user.name
+                    ));
                 }
             }
         }
@@ -120,11 +123,7 @@ pub(crate) async fn user(command: UserCommand, settings: &Settings) -> anyhow::R
     Ok(())
 }
 
-async fn begin(
-    tenant: &str,
-    how: &How,
-    settings: &Settings,
-) -> anyhow::Result<(TenantTx, Tenant)> {
+async fn begin(tenant: &str, how: &How, settings: &Settings) -> anyhow::Result<(TenantTx, Tenant)> {
     let pool = pool(how.place(), settings)?;
     let Some(tenant) = access::find_tenant(&pool, tenant).await? else {
         bail!("there is no tenant `{tenant}`");

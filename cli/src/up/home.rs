@@ -8,8 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use harkara_shared::blob::Blobs;
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 /// The keys of the first tenant and of the operator, kept so that a second run can show them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +43,14 @@ impl Home {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Where files are kept unless a setting says otherwise.
+    pub(crate) fn blobs(&self) -> anyhow::Result<Blobs> {
+        let place = self.0.join("blobs");
+        let url = Url::from_file_path(&place)
+            .map_err(|()| anyhow::anyhow!("{} is no place for files", place.display()))?;
+        Ok(Blobs::at(&url)?)
     }
 
     /// The master key of this directory, made on first use.

@@ -86,6 +86,10 @@ impl Platform {
         };
         let first = keys::first_keys(&pool, &master, &self.home).await?;
         let egress = Egress::new(settings.egress_allow.clone())?;
+        let blobs = match settings.blobs() {
+            Some(blobs) => Some(blobs),
+            None => Some(self.home.blobs()?),
+        };
         let address = listener.local_addr().context("the API's address")?;
         let state = ApiState::new(
             pool.clone(),
@@ -94,13 +98,15 @@ impl Platform {
             egress.clone(),
             Readiness::of_database(pool.clone(), self.stop.clone()),
             settings.http.clone(),
-        );
+        )
+        .with_blobs(blobs.clone());
         let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
         let services = Services {
             engine: harkara_worker::engine(settings, &database.settings)?,
             pool: handlers.clone(),
             keys: master.clone(),
             egress,
+            blobs: blobs.clone(),
         };
         let engines = services.engine.pool().clone();
 

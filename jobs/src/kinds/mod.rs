@@ -1,8 +1,11 @@
 //! One module a kind.
 
+pub mod audit_anchor;
 pub mod http_request;
 pub mod maintenance_retention;
+pub mod maintenance_usage_reset;
 pub mod retry_redrive;
+pub mod tenant_erase;
 pub mod webhook_deliver;
 
 use harkara_queue::Verdict;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod audit_anchor;
 mod http_request;
 mod maintenance_retention;
+mod maintenance_usage_reset;
+mod tenant_erase;
 mod webhook_deliver;

@@ -15,6 +15,7 @@ mod contention;
 mod counts;
 mod drain;
 mod enqueue;
+mod erase;
 mod expiry;
 mod explain;
 mod fairness;

@@ -343,6 +343,15 @@ const ENQUEUE: &str = "/* test */ select count(*) from queue.enqueue_many((
         from generate_series(1, 20) g
     ))";
 
+/// Erases some of what a tenant has.
+const ERASE: [&str; 3] = [
+    "/* test */ select queue.erase_begin((select id from queue.tenants where number = 2))",
+    "/* test */ select queue.erase_running(2, true), (select count(*) from queue.erase_jobs(2, 0, 200))",
+    "/* test */ select sum(queue.erase_rows(2, t, 100)), bool_or(queue.erase_end(2))
+     from unnest(array['labels', 'progress', 'unique_keys', 'attempts', 'lanes', 'gates', 'shares',
+         'history']) t",
+];
+
 /// Has the functions do their work in a transaction that is rolled back, and answers what went on
 /// inside.
 async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
@@ -385,6 +394,8 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
         .into_iter()
         .chain(CONTROL[4..].iter().copied())
         .chain(["/* test */ reset role", ENQUEUE, ENQUEUE])
+        .chain(["/* test */ set role harkara_engine"])
+        .chain(ERASE)
     {
         run(&mut tx, sql).await;
     }
@@ -490,6 +501,22 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("enter", "returning kind, key, job_id"),
     ("enter", "p.first is not null and p.holder is null\n"),
     ("enter", "labelled as ("),
+    ("erase_begin", "erasing = case"),
+    ("erase_running", "with held as"),
+    (
+        "erase_running",
+        "from queue.parcels p\n    where p.state = 'r' and p.tenant = p_tenant",
+    ),
+    ("erase_jobs", "p.id >= p_after"),
+    ("erase_rows", "from queue.labels o"),
+    ("erase_rows", "from queue.progress o"),
+    ("erase_rows", "from queue.unique_keys o"),
+    ("erase_rows", "order by a.finished_at"),
+    ("erase_rows", "a.finished_at <= edge"),
+    ("erase_rows", "select k.id from queue.lanes k"),
+    ("erase_rows", "from queue.gates o"),
+    ("erase_rows", "from queue.history o"),
+    ("erase_end", "select t.erasing"),
 ];
 
 #[tokio::test]

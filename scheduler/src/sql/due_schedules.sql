@@ -1,5 +1,8 @@
--- Schedules that are due or have never been looked at. Served by schedules_next.
-select id from app.schedules
-where not paused and (next_slot is null or next_slot <= now())
-order by next_slot nulls first
+-- Schedules that are due or have never been looked at, of tenants that may write. Served by schedules_next
+-- and the primary key of tenants.
+select s.id
+from app.schedules s join app.tenants t on t.id = s.tenant_id
+where not s.paused and (s.next_slot is null or s.next_slot <= now())
+  and t.status in ('active', 'trialing', 'past_due')
+order by s.next_slot nulls first
 limit 1000

@@ -1,5 +1,6 @@
--- One due schedule, locked. Found by its unique id.
-select tenant_id, name, cron, timezone, kind, payload, next_slot, now() as now
-from app.schedules
-where id = $1::uuid and not paused and (next_slot is null or next_slot <= now())
-for update skip locked
+-- One due schedule of a tenant that may write, locked. Found by its unique id and the primary key of tenants.
+select s.tenant_id, s.name, s.cron, s.timezone, s.kind, s.payload, s.next_slot, now() as now
+from app.schedules s join app.tenants t on t.id = s.tenant_id
+where s.id = $1::uuid and not s.paused and (s.next_slot is null or s.next_slot <= now())
+  and t.status in ('active', 'trialing', 'past_due')
+for update of s skip locked

@@ -105,6 +105,7 @@ impl Kit {
             egress: Egress::new(vec![loopback]).expect("an HTTP client"),
             pool,
             keys,
+            blobs: None,
         };
         let mut kit = Self {
             tenant: TenantId::new(),

@@ -9,6 +9,78 @@ use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Retentions that have run.
+const RETAINED: &str = "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
+    where k.name = 'maintenance.retention' and p.state = 'd'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedules_of_a_tenant_that_may_not_write_wait_until_it_may() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let statuses = [
+        "active",
+        "trialing",
+        "past_due",
+        "pending_payment",
+        "suspended",
+        "canceled",
+    ];
+    query(
+        "insert into app.tenants (id, slug, name, sla_tier, status)
+         select gen_random_uuid(), replace(status, '_', '-'), status, 'PRO', status
+         from unnest($1::text[]) status",
+    )
+    .bind(statuses)
+    .execute(&pool)
+    .await
+    .unwrap();
+    // Those that may not come first.
+    query(
+        "insert into app.schedules (tenant_id, id, name, cron, kind, payload, next_slot)
+         select t.id, gen_random_uuid(), 'yearly', '0 0 1 1 *', 'http.request', '{}',
+            now() - interval '1 hour' - array_position($1::text[], t.status) * interval '1 minute'
+         from app.tenants t where t.slug <> 'platform'",
+    )
+    .bind(statuses)
+    .execute(&pool)
+    .await
+    .unwrap();
+    let platform = Platform::on(database.url(), pool.clone());
+    let (scheduler, address) = platform.scheduler();
+    ready(&scheduler, address).await;
+    let fired = || async {
+        query_scalar::<String>(
+            "select t.status from app.schedules s join app.tenants t on t.id = s.tenant_id
+             where s.name = 'yearly' and s.last_slot is not null order by 1",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap()
+    };
+    let able = ["active", "past_due", "trialing"];
+    until("those that may have fired", PATIENCE, || async {
+        (fired().await.len() >= able.len()).then_some(())
+    })
+    .await;
+    assert_eq!(fired().await, able);
+    query("update app.tenants set status = 'active' where status = 'suspended'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    until("the fourth has fired", PATIENCE, || async {
+        (fired().await == ["active", "active", "past_due", "trialing"]).then_some(())
+    })
+    .await;
+    let jobs: i64 = query_scalar(
+        "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
+         where k.name = 'http.request'",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(jobs, 4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     let database = TestDatabase::create().await;
@@ -33,13 +105,15 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     )
     .await;
     // As after an outage of four days.
-    query("update app.schedules set next_slot = next_slot - interval '5 days'")
+    query(
+        "update app.schedules set next_slot = next_slot - interval '5 days' where name = 'retention'",
+    )
         .execute(&pool)
         .await
         .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
     until("the slot's job has succeeded", PATIENCE, || async {
-        query_scalar::<i64>("select count(*) from queue.parcels where state = 'd'")
+        query_scalar::<i64>(RETAINED)
             .fetch_one(&pool)
             .await
             .is_ok_and(|done| done == 1)
@@ -47,7 +121,10 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     })
     .await;
     let (jobs, later): (i64, bool) = query_as(
-        "select (select count(*) from queue.parcels), next_slot > now() from app.schedules",
+        "select (
+            select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
+            where k.name = 'maintenance.retention'
+         ), next_slot > now() from app.schedules where name = 'retention'",
     )
     .fetch_one(&pool)
     .await
@@ -99,13 +176,15 @@ async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries(
 
     let (scheduler, scheduler_address) = platform.scheduler();
     ready(&scheduler, scheduler_address).await;
-    query("update app.schedules set next_slot = now() - interval '1 minute'")
-        .execute(&pool)
-        .await
-        .unwrap();
+    query(
+        "update app.schedules set next_slot = now() - interval '1 minute' where name = 'retention'",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
     until("the retention has run", PATIENCE, || async {
-        query_scalar::<i64>("select count(*) from queue.parcels where state = 'd'")
+        query_scalar::<i64>(RETAINED)
             .fetch_one(&pool)
             .await
             .is_ok_and(|done| done == 1)

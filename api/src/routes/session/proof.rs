@@ -173,7 +173,10 @@ pub(crate) async fn change_password(
     let hash = state.passwords().hash(password).await?;
     let mut tx = person.begin(&state).await?;
     if !set_password(&mut tx, account.id, &hash, old.as_deref()).await? {
-        return Err(Problem::new(Code::Conflict, "the password was changed meanwhile"));
+        return Err(Problem::new(
+            Code::Conflict,
+            "the password was changed meanwhile",
+        ));
     }
     session::end_all(&mut tx, account.id, Some(person.0.id)).await?;
     let entry = Entry::new("user.set_password", account.id);
@@ -190,7 +193,9 @@ pub(crate) struct TotpAnswer {
     #[schema(example = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")]
     secret: String,
     /// The same as authenticators read it from a picture.
-    #[schema(example = "otpauth://totp/Harkara:ada%40example.com?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Harkara")]
+    #[schema(
+        example = "otpauth://totp/Harkara:ada%40example.com?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Harkara"
+    )]
     url: String,
 }
 

@@ -2,6 +2,8 @@
 //! Takes: a caller's request. Gives: tenants made, shown, listed and changed; paused and resumed.
 //! Never: lets a tenant change its own contract, or leaves the engine without word of a change.
 
+pub(super) mod erase;
+pub(super) mod export;
 pub(super) mod limits;
 
 use axum::Json;

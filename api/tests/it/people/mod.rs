@@ -62,7 +62,8 @@ impl Browser {
         if body.is_some() {
             headers.push(("content-type", "application/json"));
         }
-        self.send(method, path, &headers, body.map(Value::to_string)).await
+        self.send(method, path, &headers, body.map(Value::to_string))
+            .await
     }
 
     pub(crate) async fn send(
@@ -81,7 +82,12 @@ impl Browser {
 /// The cookie that an answer sets, as a browser sends it back.
 pub(crate) fn cookie(answer: &Answer) -> String {
     let set = answer.header("set-cookie");
-    assert!(!set.is_empty(), "no cookie: {} {}", answer.status, answer.text);
+    assert!(
+        !set.is_empty(),
+        "no cookie: {} {}",
+        answer.status,
+        answer.text
+    );
     set.split(';').next().unwrap().to_owned()
 }
 
@@ -116,7 +122,9 @@ impl Platform {
             reason: None,
         };
         let user = create_user(&mut tx, &tester(), new).await.unwrap();
-        let link = create_link(&mut tx, &tester(), user.id, DEFAULT_LIFE).await.unwrap();
+        let link = create_link(&mut tx, &tester(), user.id, DEFAULT_LIFE)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         link.url("")
     }
@@ -124,7 +132,10 @@ impl Platform {
     /// Posts a form without a cookie.
     pub(crate) async fn form(&self, path: &str, fields: &str) -> Answer {
         let media = "application/x-www-form-urlencoded";
-        self.client.with_key("").post_text(path, media, fields).await
+        self.client
+            .with_key("")
+            .post_text(path, media, fields)
+            .await
     }
 
     /// Signs in with a password.
@@ -139,7 +150,11 @@ impl Platform {
 
     /// A statement of the test's own.
     pub(crate) async fn sql(&self, sql: &'static str) -> u64 {
-        query(sql).execute(&self.pool).await.unwrap().rows_affected()
+        query(sql)
+            .execute(&self.pool)
+            .await
+            .unwrap()
+            .rows_affected()
     }
 
     /// How often something stands in the audit logs.

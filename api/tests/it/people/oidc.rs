@@ -41,7 +41,11 @@ fn program() -> Option<PathBuf> {
 impl Provider {
     async fn start(client: &Client) -> Option<Self> {
         let program = program()?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let person = |sub: &str, email: &str, verified: bool| {
             json!({"sub": sub, "email": email, "email_verified": verified}).to_string()
         };
@@ -62,7 +66,10 @@ impl Provider {
         let at = client.at(provider.url.as_str().trim_end_matches('/'));
         let started = Instant::now();
         while !at.answers("/.well-known/openid-configuration").await {
-            assert!(started.elapsed() < Duration::from_secs(30), "the provider does not start");
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "the provider does not start"
+            );
         }
         Some(provider)
     }
@@ -110,8 +117,12 @@ impl Stand {
             parameters["redirect_uri"],
             format!("{}/sign-in/oidc/callback", self.client.base)
         );
-        let provider = self.client.at(self.provider.url.as_str().trim_end_matches('/'));
-        let form = Serializer::new(String::new()).append_pair("sub", sub).finish();
+        let provider = self
+            .client
+            .at(self.provider.url.as_str().trim_end_matches('/'));
+        let form = Serializer::new(String::new())
+            .append_pair("sub", sub)
+            .finish();
         let path = format!("{}?{}", to.path(), to.query().unwrap());
         let media = "application/x-www-form-urlencoded";
         let back = provider.post_text(&path, media, form).await;
@@ -121,7 +132,9 @@ impl Stand {
     }
 
     async fn back(&self, flow: &str, path: &str) -> Answer {
-        self.client.send(Method::GET, path, &[("cookie", flow)], None).await
+        self.client
+            .send(Method::GET, path, &[("cookie", flow)], None)
+            .await
     }
 
     async fn sign_in(&self, query: &str, sub: &str) -> Answer {
@@ -132,29 +145,59 @@ impl Stand {
 
 #[tokio::test]
 async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_subject_then() {
-    let Some(stand) = Stand::start().await else { return };
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
     let acme = stand.platform.acme.clone();
-    stand.platform.link(&acme, "ada@example.com", "viewer").await;
+    stand
+        .platform
+        .link(&acme, "ada@example.com", "viewer")
+        .await;
     let page = stand.client.get("/sign-in").await;
-    assert!(page.text.contains("Sign in with Example ID"), "{}", page.text);
+    assert!(
+        page.text.contains("Sign in with Example ID"),
+        "{}",
+        page.text
+    );
 
     // Somebody who only says that it is their email is nobody.
     assert_eq!(stand.sign_in("", "eve").await.status, 401);
     let answer = stand.sign_in("", "ada").await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/"), "{}", answer.text);
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "/"),
+        "{}",
+        answer.text
+    );
     let browser = Browser::of(&stand.client, &answer).await;
     let session = browser.get("/v1/session").await.expect(200);
-    assert_eq!((&session["user"]["email"], &session["method"]), (&json!("ada@example.com"), &json!("oidc")));
+    assert_eq!(
+        (&session["user"]["email"], &session["method"]),
+        (&json!("ada@example.com"), &json!("oidc"))
+    );
 
     // From now on it is the subject that counts, whatever the email.
-    stand.platform.sql("update app.users set email = 'countess@example.com'").await;
+    stand
+        .platform
+        .sql("update app.users set email = 'countess@example.com'")
+        .await;
     assert_eq!(stand.sign_in("", "ada").await.status, 303);
-    stand.platform.sql("update app.users set email = 'new@example.com'").await;
-    assert_eq!(stand.sign_in("", "new").await.status, 401, "another subject has the email now");
+    stand
+        .platform
+        .sql("update app.users set email = 'new@example.com'")
+        .await;
+    assert_eq!(
+        stand.sign_in("", "new").await.status,
+        401,
+        "another subject has the email now"
+    );
     // Nobody is made by signing in.
     let users = stand.platform.client.get("/v1/users").await.expect(200);
     assert_eq!(users["data"].as_array().unwrap().len(), 1);
-    stand.platform.sql("update app.users set disabled_at = now()").await;
+    stand
+        .platform
+        .sql("update app.users set disabled_at = now()")
+        .await;
     assert_eq!(stand.sign_in("", "ada").await.status, 401);
     assert_eq!(stand.platform.noted("user.bind").await, 1);
     assert_eq!(stand.platform.noted("session.create").await, 2);
@@ -163,16 +206,24 @@ async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_su
 
 #[tokio::test]
 async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
-    let Some(stand) = Stand::start().await else { return };
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
     let acme = stand.platform.acme.clone();
-    stand.platform.link(&acme, "ada@example.com", "viewer").await;
+    stand
+        .platform
+        .link(&acme, "ada@example.com", "viewer")
+        .await;
     let (flow, back) = stand.go("", "ada").await;
     let (other, _) = stand.go("", "ada").await;
     assert_eq!(stand.client.get(&back).await.status, 401);
     assert_eq!(stand.back(&other, &back).await.status, 401);
     let (path, query) = back.split_once('?').unwrap();
     let forged = query.replace("state=", "state=x");
-    assert_eq!(stand.back(&flow, &format!("{path}?{forged}")).await.status, 401);
+    assert_eq!(
+        stand.back(&flow, &format!("{path}?{forged}")).await.status,
+        401
+    );
     assert_eq!(stand.back(&flow, path).await.status, 401);
     assert_eq!(stand.back(&flow, &back).await.status, 303);
     assert_eq!(stand.back(&flow, &back).await.status, 401);
@@ -189,21 +240,41 @@ async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
     answer.problem(503, "provider_unavailable");
     assert!(answer.header("set-cookie").is_empty());
     let (flow, late) = stand.go("", "ada").await;
-    stand.platform.sql("update app.oidc_flows set expires_at = now()").await;
+    stand
+        .platform
+        .sql("update app.oidc_flows set expires_at = now()")
+        .await;
     assert_eq!(stand.back(&flow, &late).await.status, 401);
 }
 
 #[tokio::test]
 async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
-    let Some(stand) = Stand::start().await else { return };
-    let (acme, other) = (stand.platform.acme.clone(), stand.platform.tenant("other").await);
-    stand.platform.link(&acme, "two@example.com", "viewer").await;
-    stand.platform.link(&other, "two@example.com", "viewer").await;
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
+    let (acme, other) = (
+        stand.platform.acme.clone(),
+        stand.platform.tenant("other").await,
+    );
+    stand
+        .platform
+        .link(&acme, "two@example.com", "viewer")
+        .await;
+    stand
+        .platform
+        .link(&other, "two@example.com", "viewer")
+        .await;
     for _ in 0..2 {
         let answer = stand.sign_in("", "two").await;
         assert_eq!(answer.status, 409);
         for slug in ["acme", "other"] {
-            assert!(answer.text.contains(&format!("/sign-in/oidc?tenant={slug}")), "{}", answer.text);
+            assert!(
+                answer
+                    .text
+                    .contains(&format!("/sign-in/oidc?tenant={slug}")),
+                "{}",
+                answer.text
+            );
         }
         let answer = stand.sign_in("?tenant=other", "two").await;
         let browser = Browser::of(&stand.client, &answer).await;
@@ -215,7 +286,9 @@ async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
 
 #[tokio::test]
 async fn a_provider_that_is_away_is_told_and_the_rest_goes_on() {
-    let Some(mut stand) = Stand::start().await else { return };
+    let Some(mut stand) = Stand::start().await else {
+        return;
+    };
     stand.provider.process.kill().unwrap();
     stand.provider.process.wait().unwrap();
     let answer = stand.client.get("/sign-in/oidc").await;

@@ -15,11 +15,21 @@ fn is_page(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
     let policy = answer.header("content-security-policy");
-    assert!(policy.starts_with("default-src 'none'; style-src 'self'"), "{policy}");
-    assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'self'"),
+        "{policy}"
+    );
+    assert!(
+        policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
     assert_eq!(answer.header("x-frame-options"), "DENY");
     assert_eq!(answer.header("cache-control"), "no-store");
-    assert!(answer.text.starts_with("<!doctype html>"), "{}", answer.text);
+    assert!(
+        answer.text.starts_with("<!doctype html>"),
+        "{}",
+        answer.text
+    );
     for inline in ["<script", "<style", "style=", "onclick", "javascript:"] {
         assert!(!answer.text.contains(inline), "{inline} in {}", answer.text);
     }
@@ -47,13 +57,23 @@ async fn a_person_signs_in_by_the_form_sees_the_account_and_signs_out() {
     let nasty = fields(&[("email", "\"><script>x</script>"), ("password", "x")]);
     is_page(&platform.form("/sign-in", &nasty).await, 401);
 
-    let right = fields(&[("email", "Ada@example.com"), ("password", PASSWORD), ("code", "")]);
+    let right = fields(&[
+        ("email", "Ada@example.com"),
+        ("password", PASSWORD),
+        ("code", ""),
+    ]);
     let answer = platform.form("/sign-in", &right).await;
     assert_eq!((answer.status, answer.header("location")), (303, "/"));
     let browser = Browser::of(&platform.client, &answer).await;
     let account = browser.get("/").await;
     is_page(&account, 200);
-    for word in ["ada@example.com", "acme", "operator", "127.0.0.1", &browser.csrf] {
+    for word in [
+        "ada@example.com",
+        "acme",
+        "operator",
+        "127.0.0.1",
+        &browser.csrf,
+    ] {
         assert!(account.text.contains(word), "{word} in {}", account.text);
     }
     assert_eq!(browser.get("/sign-in").await.header("location"), "/");
@@ -67,9 +87,15 @@ async fn a_person_signs_in_by_the_form_sees_the_account_and_signs_out() {
     browser.get("/v1/session").await.expect(200);
     let body = Some(fields(&[("csrf", &browser.csrf), ("everywhere", "yes")]));
     let answer = browser.send(Method::POST, "/sign-out", &form, body).await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/sign-in"));
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "/sign-in")
+    );
     assert_eq!(cookie(&answer), "harkara=");
-    browser.get("/v1/session").await.problem(401, "unauthorized");
+    browser
+        .get("/v1/session")
+        .await
+        .problem(401, "unauthorized");
     assert_eq!(platform.noted("session.end_all").await, 1);
 }
 
@@ -82,11 +108,20 @@ async fn the_form_has_who_is_a_user_of_several_tenants_choose() {
     let mut pairs = vec![("email", "ada@example.com"), ("password", PASSWORD)];
     let answer = platform.form("/sign-in", &fields(&pairs)).await;
     is_page(&answer, 409);
-    assert!(answer.text.contains("<option>acme</option>\n\n<option>other</option>"), "{}", answer.text);
+    assert!(
+        answer
+            .text
+            .contains("<option>acme</option>\n\n<option>other</option>"),
+        "{}",
+        answer.text
+    );
     assert!(!answer.text.contains(PASSWORD));
     pairs.push(("tenant", "other"));
     let answer = platform.form("/sign-in", &fields(&pairs)).await;
-    let session = Browser::of(&platform.client, &answer).await.get("/v1/session").await;
+    let session = Browser::of(&platform.client, &answer)
+        .await
+        .get("/v1/session")
+        .await;
     assert_eq!(session.expect(200)["tenant"]["slug"], "other");
 }
 
@@ -106,7 +141,9 @@ async fn another_sites_form_does_nothing() {
             ("sec-fetch-site", "cross-site"),
         ] {
             let body = Some(body.clone());
-            let answer = client.send(Method::POST, path, &[media, foreign], body).await;
+            let answer = client
+                .send(Method::POST, path, &[media, foreign], body)
+                .await;
             answer.problem(403, "csrf");
         }
     }
@@ -116,10 +153,15 @@ async fn another_sites_form_does_nothing() {
         ("sec-fetch-site", "same-origin"),
     ];
     for path in ["/sign-in", &link] {
-        let answer = client.send(Method::POST, path, &own, Some(body.clone())).await;
+        let answer = client
+            .send(Method::POST, path, &own, Some(body.clone()))
+            .await;
         assert_eq!(answer.status, 303, "{}", answer.text);
     }
-    client.post("/sign-in", &serde_json::json!({})).await.problem(415, "unsupported_media_type");
+    client
+        .post("/sign-in", &serde_json::json!({}))
+        .await
+        .problem(415, "unsupported_media_type");
     client.get("/sign-in/oidc").await.problem(404, "not_found");
 }
 

@@ -28,18 +28,31 @@ impl Device {
 async fn equip(browser: &Browser) -> Device {
     let answer = browser.change(Method::POST, "/v1/session/totp", None).await;
     let made = answer.expect(201);
-    assert!(made["url"].as_str().unwrap().starts_with("otpauth://totp/Harkara:"));
+    assert!(
+        made["url"]
+            .as_str()
+            .unwrap()
+            .starts_with("otpauth://totp/Harkara:")
+    );
     let device = Device::of(made["secret"].as_str().unwrap());
     let wrong = json!({"code": "000000"});
-    browser.post("/v1/session/totp/confirm", &wrong).await.problem(401, "sign_in_failed");
+    browser
+        .post("/v1/session/totp/confirm", &wrong)
+        .await
+        .problem(401, "sign_in_failed");
     let code = json!({"code": device.code(-1)});
-    browser.post("/v1/session/totp/confirm", &code).await.expect(204);
+    browser
+        .post("/v1/session/totp/confirm", &code)
+        .await
+        .expect(204);
     device
 }
 
 /// Makes what was confirmed long ago.
 async fn grow_old(platform: &Platform) {
-    platform.sql("update app.sessions set confirmed_at = now() - interval '601 seconds'").await;
+    platform
+        .sql("update app.sessions set confirmed_at = now() - interval '601 seconds'")
+        .await;
 }
 
 #[tokio::test]
@@ -51,14 +64,26 @@ async fn a_code_is_needed_once_an_authenticator_counts_and_is_taken_once() {
         let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": code});
         platform.sign_in(&body).await
     };
-    let made = ada.change(Method::POST, "/v1/session/totp", None).await.expect(201);
+    let made = ada
+        .change(Method::POST, "/v1/session/totp", None)
+        .await
+        .expect(201);
     assert_eq!(made["secret"].as_str().unwrap().len(), 32);
     sign_in(None).await.expect(201);
     // Another secret takes the place of the one that never counted.
     let device = equip(&ada).await;
-    ada.change(Method::POST, "/v1/session/totp", None).await.problem(409, "conflict");
+    ada.change(Method::POST, "/v1/session/totp", None)
+        .await
+        .problem(409, "conflict");
     sign_in(None).await.problem(401, "code_required");
-    for wrong in ["000000", "", "12345", "abcdef", &device.code(-1), &device.code(7)] {
+    for wrong in [
+        "000000",
+        "",
+        "12345",
+        "abcdef",
+        &device.code(-1),
+        &device.code(7),
+    ] {
         sign_in(Some(wrong)).await.problem(401, "sign_in_failed");
     }
     let body = json!({"email": "ada@example.com", "password": "wrong", "code": device.code(0)});
@@ -72,10 +97,16 @@ async fn a_code_is_needed_once_an_authenticator_counts_and_is_taken_once() {
     sign_in(Some(&early)).await.expect(201);
     sign_in(Some(&code)).await.problem(401, "sign_in_failed");
 
-    let user = platform.client.get(&format!("/v1/users/{}", ada.user)).await.expect(200);
+    let user = platform
+        .client
+        .get(&format!("/v1/users/{}", ada.user))
+        .await
+        .expect(200);
     assert_eq!(user["has_totp"], true);
     ada.delete("/v1/session/totp").await.expect(204);
-    ada.delete("/v1/session/totp").await.problem(404, "not_found");
+    ada.delete("/v1/session/totp")
+        .await
+        .problem(404, "not_found");
     sign_in(None).await.expect(201);
     for action in ["user.add_totp", "user.remove_totp"] {
         assert_eq!(platform.noted(action).await, 1, "{action}");
@@ -101,8 +132,14 @@ async fn a_secret_is_shown_to_people_who_confirmed_a_moment_ago_and_to_keys() {
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "operator").await;
     let endpoint = json!({"url": "http://127.0.0.1:9/"});
-    let endpoint = ada.post("/v1/webhook-endpoints", &endpoint).await.expect(201);
-    let path = format!("/v1/webhook-endpoints/{}/secret", endpoint["id"].as_str().unwrap());
+    let endpoint = ada
+        .post("/v1/webhook-endpoints", &endpoint)
+        .await
+        .expect(201);
+    let path = format!(
+        "/v1/webhook-endpoints/{}/secret",
+        endpoint["id"].as_str().unwrap()
+    );
     ada.get(&path).await.expect(200);
     grow_old(&platform).await;
     ada.get(&path).await.problem(403, "confirmation_required");
@@ -112,23 +149,38 @@ async fn a_secret_is_shown_to_people_who_confirmed_a_moment_ago_and_to_keys() {
 
     let confirm = "/v1/session/confirm";
     ada.post(confirm, &json!({})).await.problem(422, "invalid");
-    ada.post(confirm, &json!({"password": "wrong"})).await.problem(401, "sign_in_failed");
-    ada.post(confirm, &json!({"code": "123456"})).await.problem(401, "sign_in_failed");
+    ada.post(confirm, &json!({"password": "wrong"}))
+        .await
+        .problem(401, "sign_in_failed");
+    ada.post(confirm, &json!({"code": "123456"}))
+        .await
+        .problem(401, "sign_in_failed");
     ada.get(&path).await.problem(403, "confirmation_required");
-    let answer = ada.post(confirm, &json!({"password": PASSWORD})).await.expect(200);
+    let answer = ada
+        .post(confirm, &json!({"password": PASSWORD}))
+        .await
+        .expect(200);
     assert!(answer["confirmed_until"].is_string());
     ada.get(&path).await.expect(200);
 
     // With an authenticator, its code and nothing less.
     let device = equip(&ada).await;
     grow_old(&platform).await;
-    ada.delete("/v1/session/totp").await.problem(403, "confirmation_required");
-    ada.post(confirm, &json!({"password": PASSWORD})).await.problem(401, "code_required");
+    ada.delete("/v1/session/totp")
+        .await
+        .problem(403, "confirmation_required");
+    ada.post(confirm, &json!({"password": PASSWORD}))
+        .await
+        .problem(401, "code_required");
     ada.get(&path).await.problem(403, "confirmation_required");
-    ada.post(confirm, &json!({"code": device.code(0)})).await.expect(200);
+    ada.post(confirm, &json!({"code": device.code(0)}))
+        .await
+        .expect(200);
     ada.get(&path).await.expect(200);
     grow_old(&platform).await;
-    ada.post(confirm, &json!({"code": device.code(0)})).await.problem(401, "sign_in_failed");
+    ada.post(confirm, &json!({"code": device.code(0)}))
+        .await
+        .problem(401, "sign_in_failed");
 }
 
 #[tokio::test]
@@ -138,8 +190,12 @@ async fn who_has_nothing_to_confirm_with_signs_in_again() {
     let ada = platform.visitor(&acme, "ada@example.com", "viewer").await;
     grow_old(&platform).await;
     let body = json!({"password": PASSWORD});
-    ada.post("/v1/session/confirm", &body).await.problem(409, "conflict");
-    let set = ada.change(Method::PUT, "/v1/session/password", Some(&body)).await;
+    ada.post("/v1/session/confirm", &body)
+        .await
+        .problem(409, "conflict");
+    let set = ada
+        .change(Method::PUT, "/v1/session/password", Some(&body))
+        .await;
     set.problem(403, "confirmation_required");
     let totp = ada.change(Method::POST, "/v1/session/totp", None).await;
     totp.problem(403, "confirmation_required");
@@ -154,21 +210,32 @@ async fn another_password_ends_the_other_sessions() {
     let one = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
     let two = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
     let set = async |body: serde_json::Value| {
-        one.change(Method::PUT, "/v1/session/password", Some(&body)).await
+        one.change(Method::PUT, "/v1/session/password", Some(&body))
+            .await
     };
     let new = "an even better battery staple";
     for (body, pointer) in [
         (json!({"password": new}), "/current"),
         (json!({"current": PASSWORD}), "/password"),
-        (json!({"current": PASSWORD, "password": "short"}), "/password"),
-        (json!({"current": PASSWORD, "password": "x".repeat(129)}), "/password"),
+        (
+            json!({"current": PASSWORD, "password": "short"}),
+            "/password",
+        ),
+        (
+            json!({"current": PASSWORD, "password": "x".repeat(129)}),
+            "/password",
+        ),
     ] {
         let faults = set(body).await.problem(422, "invalid");
         assert_eq!(faults[0].0, pointer);
     }
-    set(json!({"current": "wrong", "password": new})).await.problem(401, "sign_in_failed");
+    set(json!({"current": "wrong", "password": new}))
+        .await
+        .problem(401, "sign_in_failed");
     two.get("/v1/session").await.expect(200);
-    set(json!({"current": PASSWORD, "password": new})).await.expect(204);
+    set(json!({"current": PASSWORD, "password": new}))
+        .await
+        .expect(204);
     one.get("/v1/session").await.expect(200);
     two.get("/v1/session").await.problem(401, "unauthorized");
     platform.sign_in(&body).await.problem(401, "sign_in_failed");

@@ -38,7 +38,10 @@ async fn a_session_is_good_until_it_ends() {
         browser.get("/v1/session").await.expect(200);
     }
     browser.delete("/v1/session").await.expect(204);
-    browser.get("/v1/session").await.problem(401, "unauthorized");
+    browser
+        .get("/v1/session")
+        .await
+        .problem(401, "unauthorized");
 }
 
 #[tokio::test]
@@ -52,10 +55,14 @@ async fn a_session_notes_once_a_minute_that_it_was_seen() {
             .await
             .unwrap()
     };
-    platform.sql("update app.sessions set last_seen_at = now() - interval '50 seconds'").await;
+    platform
+        .sql("update app.sessions set last_seen_at = now() - interval '50 seconds'")
+        .await;
     browser.get("/v1/session").await.expect(200);
     assert!(age().await >= 50.0);
-    platform.sql("update app.sessions set last_seen_at = now() - interval '61 seconds'").await;
+    platform
+        .sql("update app.sessions set last_seen_at = now() - interval '61 seconds'")
+        .await;
     browser.get("/v1/session").await.expect(200);
     assert!(age().await < 50.0);
 }
@@ -83,13 +90,23 @@ async fn signing_out_everywhere_ends_all_sessions_of_a_person_and_nobody_elses()
     two.get("/v1/session").await.problem(401, "unauthorized");
     let answer = three.delete("/v1/sessions").await;
     assert_eq!(answer.expect(200), json!({"ended": 2}));
-    assert!(answer.header("set-cookie").starts_with("harkara=; Path=/; Max-Age=0"));
+    assert!(
+        answer
+            .header("set-cookie")
+            .starts_with("harkara=; Path=/; Max-Age=0")
+    );
     for browser in [&one, &three] {
-        browser.get("/v1/session").await.problem(401, "unauthorized");
+        browser
+            .get("/v1/session")
+            .await
+            .problem(401, "unauthorized");
     }
     bob.get("/v1/session").await.expect(200);
     let path = format!("/v1/users/{}/sign-out", bob.user);
-    assert_eq!(platform.client.press(&path).await.expect(200), json!({"ended": 1}));
+    assert_eq!(
+        platform.client.press(&path).await.expect(200),
+        json!({"ended": 1})
+    );
     bob.get("/v1/session").await.problem(401, "unauthorized");
     assert_eq!(platform.noted("session.end_all").await, 1);
 }
@@ -100,17 +117,28 @@ async fn who_is_disabled_or_deleted_is_out_at_once_and_for_good() {
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
     let path = format!("/v1/users/{}", ada.user);
-    let disabled = platform.client.patch(&path, &json!({"disabled": true})).await;
+    let disabled = platform
+        .client
+        .patch(&path, &json!({"disabled": true}))
+        .await;
     assert!(disabled.expect(200)["disabled_at"].is_string());
     ada.get("/v1/session").await.problem(401, "unauthorized");
-    platform.client.patch(&path, &json!({"disabled": false})).await.expect(200);
+    platform
+        .client
+        .patch(&path, &json!({"disabled": false}))
+        .await
+        .expect(200);
     ada.get("/v1/session").await.problem(401, "unauthorized");
     let bob = platform.person(&acme, "bob@example.com", "viewer").await;
     let path = format!("/v1/users/{}", bob.user);
     platform.client.delete(&path).await.expect(204);
     bob.get("/v1/session").await.problem(401, "unauthorized");
     platform.client.get(&path).await.problem(404, "not_found");
-    platform.client.delete(&path).await.problem(404, "not_found");
+    platform
+        .client
+        .delete(&path)
+        .await
+        .problem(404, "not_found");
 }
 
 #[tokio::test]
@@ -132,26 +160,51 @@ async fn a_change_with_a_cookie_wants_the_sessions_token_and_our_own_site() {
         &[json, csrf, ("origin", "https://evil.example")],
         &[json, csrf, ("origin", "null")],
         &[json, csrf, ("sec-fetch-site", "cross-site")],
-        &[json, csrf, ("origin", host.as_str()), ("sec-fetch-site", "cross-site")],
+        &[
+            json,
+            csrf,
+            ("origin", host.as_str()),
+            ("sec-fetch-site", "cross-site"),
+        ],
     ] {
         let answer = browser.send(Method::POST, "/v1/jobs", refused, job()).await;
         answer.problem(403, "csrf");
     }
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {
-        let path = if method == Method::PUT { "/v1/session/password" } else { "/v1/users/x" };
-        browser.send(method, path, &[json], Some("{}".to_owned())).await.problem(403, "csrf");
+        let path = if method == Method::PUT {
+            "/v1/session/password"
+        } else {
+            "/v1/users/x"
+        };
+        browser
+            .send(method, path, &[json], Some("{}".to_owned()))
+            .await
+            .problem(403, "csrf");
     }
     assert_eq!(platform.jobs().await, before);
     for taken in [
         &[json, csrf][..],
         &[json, csrf, ("origin", host.as_str())],
-        &[json, csrf, ("origin", host.as_str()), ("sec-fetch-site", "same-origin")],
+        &[
+            json,
+            csrf,
+            ("origin", host.as_str()),
+            ("sec-fetch-site", "same-origin"),
+        ],
         &[json, csrf, ("sec-fetch-site", "none")],
     ] {
-        browser.send(Method::POST, "/v1/jobs", taken, job()).await.expect(201);
+        browser
+            .send(Method::POST, "/v1/jobs", taken, job())
+            .await
+            .expect(201);
     }
     // Reading needs neither.
-    let read = browser.send(Method::GET, "/v1/jobs", &[("sec-fetch-site", "cross-site")], None);
+    let read = browser.send(
+        Method::GET,
+        "/v1/jobs",
+        &[("sec-fetch-site", "cross-site")],
+        None,
+    );
     read.await.expect(200);
 }
 
@@ -162,11 +215,20 @@ async fn a_key_beside_a_cookie_is_what_counts() {
     let browser = platform.person(&acme, "ada@example.com", "viewer").await;
     let key = platform.key(&acme, &tenant_scopes(), None).await;
     let key = format!("Bearer {key}");
-    let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
+    let headers = [
+        ("authorization", key.as_str()),
+        ("content-type", "application/json"),
+    ];
     let job = Some(a_job().to_string());
-    browser.send(Method::POST, "/v1/jobs", &headers, job).await.expect(201);
+    browser
+        .send(Method::POST, "/v1/jobs", &headers, job)
+        .await
+        .expect(201);
     let bad = [("authorization", "Bearer hk_x")];
-    browser.send(Method::GET, "/v1/jobs", &bad, None).await.problem(401, "unauthorized");
+    browser
+        .send(Method::GET, "/v1/jobs", &bad, None)
+        .await
+        .problem(401, "unauthorized");
     let own = [("authorization", key.as_str())];
     for (method, path) in [
         (Method::GET, "/v1/session"),
@@ -197,7 +259,10 @@ async fn over_tls_the_cookie_is_bound_to_its_host() {
     answer.expect(201);
     let set = answer.header("set-cookie");
     assert!(set.starts_with("__Host-harkara="), "{set}");
-    assert!(set.ends_with("; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax; Secure"), "{set}");
+    assert!(
+        set.ends_with("; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax; Secure"),
+        "{set}"
+    );
     let browser = Browser::of(&client, &answer).await;
     let public = [
         ("origin", "https://jobs.example.com"),
@@ -207,7 +272,10 @@ async fn over_tls_the_cookie_is_bound_to_its_host() {
     let plain = [("cookie", plain.as_str())];
     let sent = client.send(Method::GET, "/v1/session", &plain, None).await;
     sent.problem(401, "unauthorized");
-    browser.send(Method::DELETE, "/v1/session", &public, None).await.expect(204);
+    browser
+        .send(Method::DELETE, "/v1/session", &public, None)
+        .await
+        .expect(204);
 }
 
 #[tokio::test]
@@ -216,22 +284,40 @@ async fn only_people_of_the_platform_act_for_other_tenants() {
     let (acme, home) = (platform.acme.clone(), platform.platform().await);
     let other = platform.tenant("other").await;
     let stranger = platform.person(&acme, "ada@example.com", "admin").await;
-    let clerk = platform.person(&home, "clerk@example.com", "operator").await;
+    let clerk = platform
+        .person(&home, "clerk@example.com", "operator")
+        .await;
     let root = platform.person(&home, "root@example.com", "admin").await;
     for slug in ["acme".to_owned(), acme.id.to_string()] {
         let named = [("x-tenant-id", slug.as_str())];
-        root.send(Method::GET, "/v1/jobs", &named, None).await.expect(200);
-        clerk.send(Method::GET, "/v1/jobs", &named, None).await.problem(404, "not_found");
+        root.send(Method::GET, "/v1/jobs", &named, None)
+            .await
+            .expect(200);
+        clerk
+            .send(Method::GET, "/v1/jobs", &named, None)
+            .await
+            .problem(404, "not_found");
     }
     let named = [("x-tenant-id", other.slug.as_str())];
     let refused = stranger.send(Method::GET, "/v1/jobs", &named, None).await;
     refused.problem(404, "not_found");
     // What concerns oneself stays at home.
     let named = [("x-tenant-id", "acme")];
-    let session = root.send(Method::GET, "/v1/session", &named, None).await.expect(200);
+    let session = root
+        .send(Method::GET, "/v1/session", &named, None)
+        .await
+        .expect(200);
     assert_eq!(session["tenant"]["slug"], "platform");
-    assert!(session["scopes"].as_array().unwrap().contains(&json!("platform:admin")));
-    let listed = root.send(Method::GET, "/v1/sessions", &named, None).await.expect(200);
+    assert!(
+        session["scopes"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("platform:admin"))
+    );
+    let listed = root
+        .send(Method::GET, "/v1/sessions", &named, None)
+        .await
+        .expect(200);
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
 }
 
@@ -240,8 +326,13 @@ async fn people_of_a_suspended_tenant_read_and_sign_out_and_nothing_else() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "operator").await;
-    platform.sql("update app.tenants set status = 'suspended' where slug = 'acme'").await;
+    platform
+        .sql("update app.tenants set status = 'suspended' where slug = 'acme'")
+        .await;
     browser.get("/v1/jobs").await.expect(200);
-    browser.post("/v1/jobs", &a_job()).await.problem(403, "tenant_inactive");
+    browser
+        .post("/v1/jobs", &a_job())
+        .await
+        .problem(403, "tenant_inactive");
     browser.delete("/v1/session").await.expect(204);
 }

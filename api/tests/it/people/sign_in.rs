@@ -19,10 +19,19 @@ async fn a_person_signs_in_with_email_and_password() {
     assert_eq!(session["tenant"]["slug"], "acme");
     assert_eq!(session["roles"], json!(["operator"]));
     assert_eq!(session["method"], "password");
-    assert!(session["confirmed_until"].is_string(), "a fresh sign-in counts as confirmed");
+    assert!(
+        session["confirmed_until"].is_string(),
+        "a fresh sign-in counts as confirmed"
+    );
     let set = answer.header("set-cookie");
-    assert!(set.starts_with("harkara=") && set.contains("; HttpOnly; SameSite=Lax"), "{set}");
-    assert!(!set.contains("Secure") && !answer.text.contains(&cookie(&answer)[8..]), "{set}");
+    assert!(
+        set.starts_with("harkara=") && set.contains("; HttpOnly; SameSite=Lax"),
+        "{set}"
+    );
+    assert!(
+        !set.contains("Secure") && !answer.text.contains(&cookie(&answer)[8..]),
+        "{set}"
+    );
     let browser = Browser::of(&platform.client, &answer).await;
     assert_eq!(browser.csrf, session["csrf_token"]);
     browser.get("/v1/jobs").await.expect(200);
@@ -36,7 +45,9 @@ async fn all_that_is_wrong_is_answered_alike() {
     platform.person(&acme, "ada@example.com", "viewer").await;
     platform.person(&acme, "gone@example.com", "viewer").await;
     platform.visitor(&acme, "link@example.com", "viewer").await;
-    platform.sql("update app.users set disabled_at = now() where email = 'gone@example.com'").await;
+    platform
+        .sql("update app.users set disabled_at = now() where email = 'gone@example.com'")
+        .await;
     let mut answers = Vec::new();
     for (email, password, tenant) in [
         ("nobody@example.com", PASSWORD, None),
@@ -84,10 +95,7 @@ async fn who_is_a_user_of_several_tenants_chooses_one() {
         .map(|fault| fault["detail"].clone())
         .collect();
     assert_eq!(slugs, ["acme", "other"]);
-    for (tenant, slug) in [
-        ("other".to_owned(), "other"),
-        (acme.id.to_string(), "acme"),
-    ] {
+    for (tenant, slug) in [("other".to_owned(), "other"), (acme.id.to_string(), "acme")] {
         body["tenant"] = json!(tenant);
         let session = platform.sign_in(&body).await.expect(201);
         assert_eq!(session["tenant"]["slug"], slug);
@@ -123,7 +131,12 @@ async fn a_link_is_used_once_however_many_post_it_and_not_by_looking() {
     }
     let posts = (0..16).map(|_| platform.form(&link, ""));
     let answers = futures_util::future::join_all(posts).await;
-    let statuses = |status| answers.iter().filter(|answer| answer.status == status).count();
+    let statuses = |status| {
+        answers
+            .iter()
+            .filter(|answer| answer.status == status)
+            .count()
+    };
     assert_eq!((statuses(303), statuses(410)), (1, 15));
     assert_eq!(anyone.get(&link).await.status, 410);
     let sessions = platform.noted("session.create").await;
@@ -135,11 +148,16 @@ async fn a_link_ends_with_its_time_its_successor_and_its_person() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let old = platform.link(&acme, "a@example.com", "viewer").await;
-    platform.sql("update app.sign_in_links set expires_at = now()").await;
+    platform
+        .sql("update app.sign_in_links set expires_at = now()")
+        .await;
     assert_eq!(platform.form(&old, "").await.status, 410);
 
     let users = platform.client.get("/v1/users").await.expect(200);
-    let path = format!("/v1/users/{}/sign-in-link", users["data"][0]["id"].as_str().unwrap());
+    let path = format!(
+        "/v1/users/{}/sign-in-link",
+        users["data"][0]["id"].as_str().unwrap()
+    );
     let path_of = |answer: serde_json::Value| {
         let url = answer["sign_in_url"].as_str().unwrap().to_owned();
         url.strip_prefix(&platform.client.base).unwrap().to_owned()
@@ -147,12 +165,19 @@ async fn a_link_ends_with_its_time_its_successor_and_its_person() {
     let first = path_of(platform.client.press(&path).await.expect(201));
     let second = path_of(platform.client.press(&path).await.expect(201));
     assert_eq!(platform.form(&first, "").await.status, 410);
-    platform.sql("update app.users set disabled_at = now()").await;
+    platform
+        .sql("update app.users set disabled_at = now()")
+        .await;
     assert_eq!(platform.form(&second, "").await.status, 410);
     platform.client.press(&path).await.problem(409, "conflict");
-    platform.sql("update app.users set disabled_at = null").await;
+    platform
+        .sql("update app.users set disabled_at = null")
+        .await;
     assert_eq!(platform.form(&second, "").await.status, 303);
-    for wrong in ["/sign-in/x", "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+    for wrong in [
+        "/sign-in/x",
+        "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    ] {
         assert_eq!(platform.form(wrong, "").await.status, 410);
         assert_eq!(platform.client.get(wrong).await.status, 410);
     }
@@ -180,11 +205,15 @@ async fn what_is_kept_of_an_old_password_is_made_anew() {
         .unwrap();
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     platform.sign_in(&body).await.expect(201);
-    let kept: String = harkara_shared::database::query_scalar("select password_hash from app.users")
-        .fetch_one(&platform.pool)
-        .await
-        .unwrap();
-    assert!(kept != old && kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{kept}");
+    let kept: String =
+        harkara_shared::database::query_scalar("select password_hash from app.users")
+            .fetch_one(&platform.pool)
+            .await
+            .unwrap();
+    assert!(
+        kept != old && kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{kept}"
+    );
     platform.sign_in(&body).await.expect(201);
 }
 
@@ -212,7 +241,10 @@ async fn somebody_unknown_is_refused_in_the_time_a_wrong_password_takes() {
         }
         times.into_iter().min().unwrap()
     };
-    let (known, unknown) = (timed("ada@example.com").await, timed("nobody@example.com").await);
+    let (known, unknown) = (
+        timed("ada@example.com").await,
+        timed("nobody@example.com").await,
+    );
     let (longer, shorter) = (known.max(unknown), known.min(unknown));
     assert!(longer < shorter * 2, "{known:?} and {unknown:?}");
 }

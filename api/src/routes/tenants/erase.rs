@@ -1,0 +1,121 @@
+//! Room: the route that has a tenant erased.
+//! Takes: a canceled tenant, and its name said once more. Gives: the job that erases it. Never: erases
+//! anything itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use harkara_jobs::catalogue::Kind;
+use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
+use harkara_queue::job::Unique;
+use harkara_shared::audit::{self, Entry};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::JobId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use utoipa::ToSchema;
+
+use super::found;
+use crate::ApiState;
+use crate::access::{PLATFORM_SLUG, Scope, TenantStatus};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::origin::Origin;
+use crate::problem::{Code, Problem};
+use crate::query::PathId;
+
+/// That the tenant is meant.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TenantErasure, example = json!({"confirm": "acme-trading"}))]
+pub(in crate::routes) struct EraseRequest {
+    /// The tenant's slug.
+    #[schema(value_type = String, required, nullable = false)]
+    confirm: Option<String>,
+}
+
+/// The job that erases a tenant.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TenantErasureJob)]
+pub(in crate::routes) struct EraseAnswer {
+    /// A job of kind `tenant.erase` of the tenant `platform`.
+    #[schema(value_type = String, example = "job_0000000000500")]
+    job_id: JobId,
+}
+
+/// Erase a tenant
+///
+/// All it has is removed for good, its jobs, keys, people and audit log with it; the audit log of the tenant
+/// `platform` keeps that it was. The tenant must be `canceled`. Asked for again while the job is under way,
+/// answers the same job. Needs the scope `platform:admin`, and of a person a confirmation that it is they.
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{id}/erase",
+    operation_id = "erase_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    request_body = EraseRequest,
+    responses(
+        (status = 202, description = "The job that does it", body = EraseAnswer,
+            headers(("Location" = String, description = "Path of the job"))),
+        (status = 409, description = "The tenant is not canceled, or is the tenant `platform`"),
+    )
+)]
+pub(in crate::routes) async fn erase(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+    Origin(trace): Origin,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::PlatformAdmin)?;
+    let tenant = found(&state, &caller, &id).await?;
+    caller.require_platform()?;
+    caller.require_confirmed()?;
+    let mut faults = Faults::default();
+    let request: Option<EraseRequest> = body.members(&mut faults);
+    if let Some(request) = request {
+        match request.confirm {
+            None => faults.add("", "/confirm", "missing", "must be the tenant's slug"),
+            Some(said) if said != tenant.slug => {
+                faults.add("", "/confirm", "invalid", "is not the tenant's slug");
+            }
+            Some(_) => {}
+        }
+    }
+    faults.none_in_body()?;
+    if tenant.slug == PLATFORM_SLUG {
+        let detail = "the tenant `platform` cannot be erased";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    if tenant.status != TenantStatus::Canceled {
+        let detail = format!(
+            "the tenant is {}: only a canceled one is erased",
+            tenant.status
+        );
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let args = Args {
+        tenant_id: tenant.id,
+    };
+    let mut job = Kind::of::<TenantErase>().job(to_raw_value(&args).map_err(Problem::internal)?);
+    job.trace = trace;
+    job.unique = Some(Unique {
+        key: format!("erase:{}", tenant.id),
+        hold: None,
+    });
+    let platform = caller.home();
+    let mut tx = TenantTx::begin(state.pool(), platform).await?;
+    let job_id = state.engine().enqueue(&mut tx, platform, job).await?.id();
+    let entry =
+        Entry::new("tenant.erase", tenant.id).after(json!({"slug": tenant.slug, "job_id": job_id}));
+    audit::record(&mut tx, platform, caller.actor(), &entry).await?;
+    tx.commit().await?;
+    let location = [(LOCATION, format!("/v1/jobs/{job_id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(EraseAnswer { job_id })).into_response())
+}

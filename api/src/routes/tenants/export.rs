@@ -1,0 +1,237 @@
+//! Room: the route that hands out all that a tenant has.
+//! Takes: a tenant. Gives: its rows and jobs, one a line, all as they were at one moment, however many
+//! there are. Never: shows a secret, holds more than a few rows in memory, or lets what was cut off look
+//! whole: the last line says so.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use harkara_jobs::tenancy::TABLES;
+use harkara_queue::read::{self, JobFilter};
+use harkara_shared::audit::{self, Entry};
+use harkara_shared::database::{TenantTx, query, query_scalar};
+use harkara_shared::id::{JobId, TenantId};
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::super::jobs::answer::{AttemptAnswer, JobAnswer};
+use super::found;
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::query::PathId;
+
+/// Exports of one process at the same time: each holds a connection, and a snapshot of the database.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// The longest that an export may take.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// How long a caller may take nothing.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Bytes that are sent together.
+const CHUNK: usize = 64 * 1024;
+
+/// Jobs read together.
+const PAGE: u32 = 100;
+
+/// One row.
+#[derive(Serialize)]
+struct Line<'a, T> {
+    table: &'a str,
+    row: T,
+}
+
+/// A run, and whose it is.
+#[derive(Serialize)]
+struct Attempt {
+    job_id: JobId,
+    #[serde(flatten)]
+    attempt: AttemptAnswer,
+}
+
+/// The last line.
+#[derive(Serialize)]
+struct End {
+    end: bool,
+    rows: u64,
+}
+
+/// Export all that a tenant has
+///
+/// One JSON object a line. `{"table":"events","row":{…}}` is a row of the tenant's, as it stands in the
+/// database; the rows of `jobs` are like the answer of `GET /v1/jobs/{id}`, those of `attempts` like the ones
+/// of `GET /v1/jobs/{id}/attempts` with the job's id. Secrets are left out. All is as it was at one moment.
+/// The last line is `{"end":true,"rows":n}`: without it the export was cut off. Needs the scope
+/// `tenant:admin`; for another tenant than one's own `platform:admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{id}/export",
+    operation_id = "export_tenant",
+    tag = "tenants",
+    params(("id" = String, Path, description = "The tenant's id or slug",
+        example = "ten_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "Everything, line by line", body = String,
+        content_type = "application/x-ndjson",
+        headers(("Content-Disposition" = String, description = "A name for the file"))))
+)]
+pub(in crate::routes) async fn export(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<String>,
+) -> Result<Response, Problem> {
+    if !caller.administers() {
+        caller.require(Scope::TenantAdmin)?;
+    }
+    let tenant = found(&state, &caller, &id).await?;
+    // The time limit of requests ends the waiting.
+    let turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
+    let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
+    let entry = Entry::new("tenant.export", tenant.id);
+    audit::record(&mut tx, tenant.id, caller.actor(), &entry).await?;
+    tx.commit().await?;
+    let tx = TenantTx::snapshot(state.pool(), tenant.id).await?;
+    let (chunks, received) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let _turn = turn;
+        let mut lines = Lines {
+            chunks: chunks.clone(),
+            buffer: Vec::with_capacity(CHUNK + CHUNK / 4),
+            rows: 0,
+        };
+        let written = timeout(LONGEST, write(tx, tenant.id, &mut lines)).await;
+        let error = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::Slow,
+        };
+        tracing::warn!(tenant = %tenant.id, %error, "an export was cut off");
+        // The connection ends, so that whoever counts on its end knows before reading the last line.
+        chunks.try_send(Err(error)).ok();
+    });
+    let body = Body::from_stream(stream::unfold(received, async |mut received| {
+        received.recv().await.map(|chunk| (chunk, received))
+    }));
+    let name = format!("attachment; filename=\"{}.ndjson\"", tenant.slug);
+    let headers = [
+        (CONTENT_TYPE, "application/x-ndjson".to_owned()),
+        (CONTENT_DISPOSITION, name),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Why an export ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Queue(#[from] harkara_queue::Error),
+    #[error("a row cannot be written: {0}")]
+    Encode(#[from] serde_json::Error),
+    #[error("the caller has gone")]
+    Gone,
+    #[error("the caller reads too slowly")]
+    Slow,
+}
+
+/// What is written, on its way to the caller.
+struct Lines {
+    chunks: mpsc::Sender<Result<Bytes, Error>>,
+    buffer: Vec<u8>,
+    rows: u64,
+}
+
+impl Lines {
+    async fn add<T: Serialize>(&mut self, table: &str, row: T) -> Result<(), Error> {
+        serde_json::to_writer(&mut self.buffer, &Line { table, row })?;
+        self.buffer.push(b'\n');
+        self.rows += 1;
+        if self.buffer.len() >= CHUNK {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), Error> {
+        let end = End {
+            end: true,
+            rows: self.rows,
+        };
+        serde_json::to_writer(&mut self.buffer, &end)?;
+        self.buffer.push(b'\n');
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<(), Error> {
+        let next = Vec::with_capacity(CHUNK + CHUNK / 4);
+        let chunk = Bytes::from(std::mem::replace(&mut self.buffer, next));
+        match timeout(STALL, self.chunks.send(Ok(chunk))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::Gone),
+            Err(_) => Err(Error::Slow),
+        }
+    }
+}
+
+async fn write(mut tx: TenantTx, tenant: TenantId, lines: &mut Lines) -> Result<(), Error> {
+    write_table(&mut tx, "tenants", &[], lines).await?;
+    for table in TABLES {
+        write_table(&mut tx, table.name, table.left_out, lines).await?;
+    }
+    let mut before = None;
+    loop {
+        let page = read::list(&mut tx, tenant, &JobFilter::default(), before, PAGE).await?;
+        for job in page.jobs {
+            let id = job.id;
+            lines.add("jobs", JobAnswer::from(job)).await?;
+            for attempt in read::attempts(&mut tx, id).await?.unwrap_or_default() {
+                let attempt = Attempt {
+                    job_id: id,
+                    attempt: attempt.into(),
+                };
+                lines.add("attempts", attempt).await?;
+            }
+        }
+        before = page.below;
+        if before.is_none() {
+            break;
+        }
+    }
+    lines.end().await
+}
+
+async fn write_table(
+    tx: &mut TenantTx,
+    table: &str,
+    left_out: &[&str],
+    lines: &mut Lines,
+) -> Result<(), Error> {
+    query("select app.open_export($1, $2)")
+        .bind(table)
+        .bind(left_out)
+        .execute(&mut **tx)
+        .await?;
+    loop {
+        let rows: Vec<String> = query_scalar("fetch forward 50 from harkara_export")
+            .fetch_all(&mut **tx)
+            .await?;
+        if rows.is_empty() {
+            break;
+        }
+        for row in rows {
+            let row = serde_json::value::RawValue::from_string(row)?;
+            lines.add(table, row).await?;
+        }
+    }
+    query("close harkara_export").execute(&mut **tx).await?;
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Room: what a tenant has in the database beside its jobs.
+//! Takes: nothing. Gives: the list of its tables, for whoever shows or removes all that a tenant has.
+//! Never: lists a table that is not there, or forgets one: a test compares it with the catalogue.
+
+/// A table of the schema `app` whose rows each belong to one tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantTable {
+    /// Its name.
+    pub name: &'static str,
+    /// Columns that leave the platform with no export: secrets, sealed or hashed, and whatever only the
+    /// platform can make use of.
+    pub left_out: &'static [&'static str],
+}
+
+const fn table(name: &'static str) -> TenantTable {
+    without(name, &[])
+}
+
+const fn without(name: &'static str, left_out: &'static [&'static str]) -> TenantTable {
+    TenantTable { name, left_out }
+}
+
+/// The end of a tenant's audit chain: goes with the tenant itself.
+pub const AUDIT_HEADS: &str = "audit_heads";
+
+/// All of them. Whoever removes rows goes from the first to the last: what points to a row stands before
+/// it.
+pub const TABLES: &[TenantTable] = &[
+    table("delivery_attempts"),
+    table("deliveries"),
+    table("events"),
+    without("endpoint_secrets", &["sealed"]),
+    table("webhook_endpoints"),
+    table("schedules"),
+    without("api_keys", &["hash"]),
+    without("audit_anchors", &["hash"]),
+    without("audit_log", &["hash"]),
+    without(AUDIT_HEADS, &["hash"]),
+];
