@@ -2,7 +2,7 @@
 //! Takes: an address and an account. Gives: leave to try, or a problem of status 429.
 //! Never: asks whether the account is there; lets trying be faster with more replicas.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -57,8 +57,22 @@ pub(crate) async fn charge_address(
     address: Option<IpAddr>,
 ) -> Result<(), Problem> {
     match address {
-        Some(address) => charge_one(state, &format!("sign-in-from:{address}"), &ADDRESS).await,
+        Some(address) => {
+            let subject = format!("sign-in-from:{}", network(address));
+            charge_one(state, &subject, &ADDRESS).await
+        }
         None => Ok(()),
+    }
+}
+
+/// The address, or of IPv6 the network of 64 bits, in which a customer of a provider has any address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(long) => {
+            let [a, b, c, d, ..] = long.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
     }
 }
 
@@ -79,5 +93,12 @@ mod tests {
     #[test]
     fn attempts_are_counted_by_account_and_by_address() {
         assert!(ACCOUNT.is_ok() && ADDRESS.is_ok());
+        for (address, counted) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(network(address).to_string(), counted);
+        }
     }
 }
