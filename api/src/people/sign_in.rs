@@ -9,7 +9,7 @@ use harkara_shared::database::{TenantTx, query_as, query_scalar};
 use harkara_shared::id::{TenantId, UserId};
 use serde_json::json;
 
-use super::password::Verdict;
+use super::password::{Verdict, check};
 use super::session::{self, Method};
 use super::user::{is_email, normal_email};
 use super::{Authenticator, Error, Token, find_link, use_link};
@@ -92,6 +92,12 @@ pub(crate) async fn with_password(
             return Err(Problem::choose_tenant(slugs));
         }
     };
+    let renewed = match verdict {
+        Verdict::RightButOld if check(&attempt.password).is_ok() => {
+            Some(passwords.hash(attempt.password).await?)
+        }
+        _ => None,
+    };
     let mut tx = TenantTx::begin(state.pool(), account.tenant_id).await?;
     if account.has_totp {
         let Some(code) = &attempt.code else {
@@ -106,8 +112,7 @@ pub(crate) async fn with_password(
             return Err(failed());
         }
     }
-    if verdict == Verdict::RightButOld && password_fits(&attempt.password) {
-        let hash = passwords.hash(attempt.password).await?;
+    if let Some(hash) = renewed {
         let old = account.password_hash.as_deref();
         set_password(&mut tx, account.id, &hash, old).await?;
     }
@@ -264,8 +269,4 @@ async fn accounts(
         .fetch_all(state.pool())
         .await?;
     Ok(found)
-}
-
-fn password_fits(password: &str) -> bool {
-    super::password::check(password).is_ok()
 }

@@ -153,7 +153,81 @@ const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q/attempts",
         "webhooks:read",
     ),
+    ("GET", "/v1/roles", "users:manage"),
+    ("GET", "/v1/users", "users:manage"),
+    ("POST", "/v1/users", "users:manage"),
+    (
+        "GET",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q",
+        "users:manage",
+    ),
+    (
+        "PATCH",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q",
+        "users:manage",
+    ),
+    (
+        "DELETE",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q",
+        "users:manage",
+    ),
+    (
+        "POST",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/sign-in-link",
+        "users:manage",
+    ),
+    (
+        "POST",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/sign-out",
+        "users:manage",
+    ),
+    (
+        "GET",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/grants",
+        "users:manage",
+    ),
+    (
+        "POST",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/grants",
+        "users:manage",
+    ),
+    (
+        "DELETE",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/grants/grt_01h455vb4pex5vsknk084sn02q",
+        "users:manage",
+    ),
+    (
+        "GET",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/permissions",
+        "users:manage",
+    ),
+    (
+        "POST",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/permissions",
+        "users:manage",
+    ),
+    (
+        "DELETE",
+        "/v1/users/usr_01h455vb4pex5vsknk084sn02q/permissions/prm_01h455vb4pex5vsknk084sn02q",
+        "users:manage",
+    ),
 ];
+
+/// Every route of people who have signed in, about themselves.
+const PERSONAL: &[(&str, &str)] = &[
+    ("GET", "/v1/session"),
+    ("DELETE", "/v1/session"),
+    ("GET", "/v1/sessions"),
+    ("DELETE", "/v1/sessions"),
+    ("POST", "/v1/session/confirm"),
+    ("PUT", "/v1/session/password"),
+    ("POST", "/v1/session/totp"),
+    ("DELETE", "/v1/session/totp"),
+    ("POST", "/v1/session/totp/confirm"),
+];
+
+/// Routes for everybody.
+const OPEN: &[(&str, &str)] = &[("POST", "/v1/sessions")];
 
 async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Answer {
     let is_moved = path.ends_with("/reschedule");
@@ -172,9 +246,14 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Ans
         || method == "PATCH"
         || path.starts_with("/v1/webhook-endpoints")
         || method == "PUT";
-    let body = (method != "GET" && has_body).then(|| match is_moved {
-        true => r#"{"run_at": "2030-01-31T12:00:00Z"}"#.to_owned(),
-        false => "{}".to_owned(),
+    let has_body = has_body || path.starts_with("/v1/users") || path.starts_with("/v1/session");
+    let body = (method != "GET" && has_body).then(|| match path {
+        _ if is_moved => r#"{"run_at": "2030-01-31T12:00:00Z"}"#.to_owned(),
+        _ if path.ends_with("/grants") => r#"{"role": "viewer", "reason": "x"}"#.to_owned(),
+        _ if path.ends_with("/permissions") => {
+            r#"{"permission": "jobs:read", "effect": "deny", "reason": "x"}"#.to_owned()
+        }
+        _ => "{}".to_owned(),
     });
     let json = [("content-type", "application/json")];
     client
@@ -234,7 +313,23 @@ async fn the_routes_above_are_all_routes() {
             documented += item.as_object().unwrap().len();
         }
     }
-    assert_eq!(documented, ROUTES.len());
+    assert_eq!(documented, ROUTES.len() + PERSONAL.len() + OPEN.len());
+}
+
+#[tokio::test]
+async fn what_concerns_a_person_is_not_for_keys() {
+    let platform = Platform::start().await;
+    let nobody = platform.client.with_key("");
+    for (method, path) in PERSONAL {
+        let answer = call(&nobody, method, path).await;
+        answer.problem(401, "unauthorized");
+        let answer = call(&platform.client, method, path).await;
+        answer.problem(403, "person_only");
+    }
+    for (method, path) in OPEN {
+        let answer = call(&nobody, method, path).await;
+        assert_eq!(answer.status, 422, "{}", answer.text);
+    }
 }
 
 #[tokio::test]
@@ -374,6 +469,8 @@ async fn a_tenant_meets_nothing_of_another() {
     let word = |value: &Value| value.as_str().expect("an id").to_owned();
     let (job, endpoint) = (word(&job["id"]), word(&endpoint["id"]));
     let delivery = word(&event["deliveries"][0]["id"]);
+    let user = json!({"email": "ada@example.com", "name": "Ada", "role": "viewer"});
+    let user = word(&platform.client.post("/v1/users", &user).await.expect(201)["id"]);
 
     let other = platform.tenant("other").await;
     let stranger = platform.client_of(&other, Scope::ALL).await;
@@ -382,6 +479,7 @@ async fn a_tenant_meets_nothing_of_another() {
             .replace("job_0000000000500", &job)
             .replace("ep_01h455vb4pex5vsknk084sn02q", &endpoint)
             .replace("dlv_01h455vb4pex5vsknk084sn02q", &delivery)
+            .replace("usr_01h455vb4pex5vsknk084sn02q", &user)
             .replace(
                 "ten_01h455vb4pex5vsknk084sn02q",
                 &platform.acme.id.to_string(),
@@ -392,7 +490,12 @@ async fn a_tenant_meets_nothing_of_another() {
         let answer = call(&stranger, method, &own).await;
         answer.problem(404, "not_found");
     }
-    for path in ["/v1/jobs", "/v1/webhook-endpoints", "/v1/deliveries"] {
+    for path in [
+        "/v1/jobs",
+        "/v1/webhook-endpoints",
+        "/v1/deliveries",
+        "/v1/users",
+    ] {
         assert_eq!(
             stranger.get(path).await.expect(200)["data"],
             json!([]),
@@ -411,6 +514,8 @@ async fn a_tenant_meets_nothing_of_another() {
         .get(&format!("/v1/webhook-endpoints/{endpoint}"))
         .await
         .expect(200);
+    let user = platform.client.get(&format!("/v1/users/{user}")).await;
+    assert_eq!(user.expect(200)["roles"], json!(["viewer"]));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod documents;
 mod flow;
 mod hand;
 mod hand_jobs;
+mod hand_users;
 mod memory;
 mod outage;
 mod receivers;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use harkara_shared::egress::client_config;
 use harkara_tests::{Client, Process, free_address};
 
 const START: Duration = Duration::from_secs(90);
@@ -29,6 +30,39 @@ fn key(output: &str) -> String {
     after.split_whitespace().next().unwrap().to_owned()
 }
 
+/// The link to sign in with, as `up` prints it.
+fn link(output: &str) -> String {
+    let (_, after) = output
+        .split_once("sign in    ")
+        .expect("the link is printed");
+    after.split_whitespace().next().unwrap().to_owned()
+}
+
+/// Signs in by a link and answers the account page.
+async fn account(link: &str) -> String {
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config().unwrap())
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let page = http.get(link).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    let answer = http.post(link).send().await.unwrap();
+    assert_eq!(answer.status(), 303);
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let home = reqwest::Url::parse(link).unwrap().join("/").unwrap();
+    let page = http
+        .get(home)
+        .header("cookie", cookie)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(page.status(), 200);
+    page.text().await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -41,6 +75,12 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
     );
     let key_text = key(&output);
     let client = Client::new(address, &key_text);
+    let first_link = link(&output);
+    let page = account(&first_link).await;
+    assert!(
+        page.contains("admin@localhost") && page.contains("platform"),
+        "{page}"
+    );
     let before = client.get("/v1/deliveries").await.ok();
     assert_eq!(before["data"][0]["state"], "succeeded");
 
@@ -71,6 +111,8 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
     let output = second.says("Running.", START).await;
     assert!(!output.contains("delivered"), "{output}");
     assert_eq!(key(&output), key_text, "the same key, kept");
+    assert_ne!(link(&output), first_link, "a fresh link with every start");
+    account(&link(&output)).await;
     let after = client.get("/v1/deliveries").await.ok();
     assert_eq!(
         after["data"], before["data"],

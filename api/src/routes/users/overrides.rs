@@ -208,14 +208,14 @@ pub(crate) async fn revoke(
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
-    require_reach_of(&mut tx, &caller, id).await?;
     let revoked = revoke_override(&mut tx, caller.actor(), id, one).await?;
     let revoked = revoked.ok_or_else(|| Problem::not_found("permission of the user"))?;
+    // Not committed otherwise.
     if revoked.effect == Effect::Deny {
-        // Not committed otherwise.
         require_other(&caller, id)?;
         require_reach(&caller, scopes(&revoked.permission, caller.is_platform))?;
     }
+    require_reach_of(&mut tx, &caller, id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

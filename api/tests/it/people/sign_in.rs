@@ -248,3 +248,70 @@ async fn somebody_unknown_is_refused_in_the_time_a_wrong_password_takes() {
     let (longer, shorter) = (known.max(unknown), known.min(unknown));
     assert!(longer < shorter * 2, "{known:?} and {unknown:?}");
 }
+
+#[tokio::test]
+async fn guessing_is_slowed_down_by_account_wherever_it_comes_from() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    platform.person(&acme, "bob@example.com", "viewer").await;
+    let body = |email: &str, password: &str| json!({"email": email, "password": password});
+    for _ in 0..10 {
+        let answer = platform.sign_in(&body("ada@example.com", "a guess")).await;
+        answer.problem(401, "sign_in_failed");
+    }
+    // The right one does not help any more, and another replica counts along.
+    let base = crate::platform::listen(&platform.pool, &platform.keys, &platform.stop).await;
+    let replica = platform.client.with_key("").at(&base);
+    let right = body("Ada@example.com", PASSWORD);
+    for client in [&platform.client.with_key(""), &replica] {
+        let answer = client.post("/v1/sessions", &right).await;
+        answer.problem(429, "rate_limited");
+        let form = "email=ada%40example.com&password=x";
+        let media = "application/x-www-form-urlencoded";
+        let page = client.post_text("/sign-in", media, form).await;
+        assert_eq!(page.status, 429);
+        assert!(page.text.contains("too many attempts"), "{}", page.text);
+    }
+    // Somebody who is not there is counted alike, and others go on.
+    for _ in 0..10 {
+        let answer = platform
+            .sign_in(&body("nobody@example.com", "a guess"))
+            .await;
+        answer.problem(401, "sign_in_failed");
+    }
+    let answer = platform
+        .sign_in(&body("nobody@example.com", "a guess"))
+        .await;
+    answer.problem(429, "rate_limited");
+    platform
+        .sign_in(&body("bob@example.com", PASSWORD))
+        .await
+        .expect(201);
+    ada.get("/v1/session").await.expect(200);
+    // A link is the way in for whom somebody else keeps out.
+    let path = format!("/v1/users/{}/sign-in-link", ada.user);
+    let link = platform.client.press(&path).await.expect(201);
+    let link = link["sign_in_url"]
+        .as_str()
+        .unwrap()
+        .replace(&platform.client.base, "");
+    assert_eq!(platform.form(&link, "").await.status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guessing_is_slowed_down_by_address_whatever_the_account() {
+    let platform = Platform::start().await;
+    let tries = (0..110).map(|number| {
+        let body = json!({"email": format!("{number}@example.com"), "password": "a guess"});
+        let platform = &platform;
+        async move { platform.sign_in(&body).await.status }
+    });
+    let statuses = futures_util::future::join_all(tries).await;
+    let count = |status| statuses.iter().filter(|one| **one == status).count();
+    assert_eq!(
+        (count(401) + count(503), count(429)),
+        (100, 10),
+        "{statuses:?}"
+    );
+}
