@@ -11,7 +11,9 @@ mod crash;
 mod documents;
 mod flow;
 mod hand;
+mod hand_audit;
 mod hand_jobs;
+
 mod memory;
 mod outage;
 mod receivers;
