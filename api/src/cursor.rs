@@ -111,7 +111,8 @@ impl Cursors {
     }
 }
 
-fn mac(key: &[u8; 32], body: &[u8]) -> Hmac<Sha256> {
+/// HMAC-SHA256 of `body`.
+pub(crate) fn mac(key: &[u8; 32], body: &[u8]) -> Hmac<Sha256> {
     // A key is padded with zeros to a block (RFC 2104 §2); giving the block spares an error that
     // cannot come.
     let mut block = [0; 64];

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing::field::Empty;
 
+use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
 use crate::origin::{ClientAddress, REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
 
@@ -96,7 +97,14 @@ fn finish(answer: Response, id: &RequestId, path: &str) -> Response {
         .cloned()
         .or_else(|| Problem::of_framework(&answer));
     let mut answer = match problem {
-        Some(problem) => problem.render(id.as_str(), path),
+        Some(problem) => {
+            let mut rendered = problem.render(id.as_str(), path);
+            for name in [RATELIMIT_POLICY, RATELIMIT] {
+                let told = answer.headers().get(&name).cloned();
+                rendered.headers_mut().extend(told.map(|told| (name, told)));
+            }
+            rendered
+        }
         None => answer,
     };
     let headers = answer.headers_mut();

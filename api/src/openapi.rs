@@ -22,17 +22,33 @@ use crate::problem::{FaultBody, ProblemBody};
 const API_KEY: &str = "api_key";
 
 /// Problems any request may meet.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 6] = [
     (
         "401",
         "The API key is missing, mistyped, unknown, revoked or expired",
     ),
     ("403", "The API key lacks the scope, which is named"),
     ("404", "There is no such thing, or no such tenant"),
+    (
+        "429",
+        "The caller asks too often: `violated_policies` names what refuses it",
+    ),
     ("500", "Something failed on our side"),
     (
         "503",
         "The database cannot be reached, or the request took too long: try again",
+    ),
+];
+
+/// What answers to a caller that is known tell of its limits.
+const RATE_LIMIT: [(&str, &str); 2] = [
+    (
+        "RateLimit-Policy",
+        "The caller's policies: `q` requests in any `w` seconds, or in a month",
+    ),
+    (
+        "RateLimit",
+        "How each stands: `r` requests remain, and all of them are back in `t` seconds",
     ),
 ];
 
@@ -76,6 +92,7 @@ pub(crate) fn base() -> OpenApi {
         ("tenants", "Who uses the platform, and what of it they may"),
         ("keys", "What applications may do, and by which key"),
         ("audit", "Who did what"),
+        ("people", "Who works with it, and how they sign in"),
         ("webhooks", "Events, and who is told of them"),
         ("health", "The process itself"),
     ];
@@ -160,6 +177,13 @@ fn complete_operation(operation: &mut Operation) {
         response
             .headers
             .insert("X-Request-Id".to_owned(), header("The request's id").into());
+        if status != "401" {
+            for (name, words) in RATE_LIMIT {
+                response
+                    .headers
+                    .insert(name.to_owned(), header(words).into());
+            }
+        }
         if status.starts_with(['4', '5']) {
             become_problem(status, response);
         }
@@ -174,7 +198,7 @@ fn become_problem(status: &str, response: &mut Response) {
         .insert("application/problem+json".to_owned(), content.into());
     let told = match status {
         "401" => Some(("WWW-Authenticate", "`Bearer`")),
-        "503" => Some(("Retry-After", "Seconds to wait before another try")),
+        "429" | "503" => Some(("Retry-After", "Seconds to wait before another try")),
         _ => None,
     };
     if let Some((name, words)) = told {
@@ -267,7 +291,8 @@ mod tests {
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        assert_eq!(served, documented);
+        let pages = crate::pages::PATHS.iter().copied();
+        assert_eq!(served, documented.into_iter().chain(pages).collect());
     }
 
     #[test]

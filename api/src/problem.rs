@@ -35,10 +35,21 @@ pub(crate) enum Code {
     DatabaseBusy,
     Timeout,
     DepthQuota,
+    RateLimited,
     ConfirmationRequired,
     AddressNotAllowed,
     TenantInactive,
     Quota,
+    SignInFailed,
+    CodeRequired,
+    ChooseTenant,
+    Csrf,
+    PersonOnly,
+    LastAdmin,
+    Escalation,
+    OwnGrants,
+    Busy,
+    ProviderUnavailable,
 }
 
 impl Code {
@@ -120,7 +131,38 @@ impl Code {
                 S::FORBIDDEN,
                 "As many as the tier grants are there",
             ),
+            Self::SignInFailed => ("sign_in_failed", S::UNAUTHORIZED, "Nobody is signed in"),
+            Self::CodeRequired => ("code_required", S::UNAUTHORIZED, "A code is needed as well"),
+            Self::ChooseTenant => ("choose_tenant", S::CONFLICT, "Which tenant is meant?"),
+            Self::Csrf => (
+                "csrf",
+                S::FORBIDDEN,
+                "The request does not come from our own pages",
+            ),
+            Self::PersonOnly => (
+                "person_only",
+                S::FORBIDDEN,
+                "Only a person who has signed in may do this",
+            ),
+            Self::LastAdmin => ("last_admin", S::CONFLICT, "No admin would be left"),
+            Self::Escalation => (
+                "escalation",
+                S::FORBIDDEN,
+                "Nobody hands out or takes what they do not have",
+            ),
+            Self::OwnGrants => (
+                "own_grants",
+                S::FORBIDDEN,
+                "Nobody widens what they may do themselves",
+            ),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::ProviderUnavailable => (
+                "provider_unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "The provider of sign-ins cannot be asked",
+            ),
             Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
+            Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
         }
     }
 
@@ -148,6 +190,7 @@ struct Inner {
     errors: Vec<Fault>,
     header: Option<(HeaderName, HeaderValue)>,
     limit: Option<LimitBody>,
+    violated: Vec<String>,
     cause: Option<String>,
 }
 
@@ -183,6 +226,11 @@ pub(crate) struct ProblemBody<'a> {
     /// The limit that was met, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitBody>,
+    /// The policies that refused the request, if it was one of too many: see the header
+    /// `RateLimit-Policy`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(value_type = Vec<String>, required = false, example = json!(["hour"]))]
+    violated_policies: &'a [String],
 }
 
 /// A limit that a request met.
@@ -224,10 +272,16 @@ pub(crate) struct FaultBody {
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
-            Code::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Code::DatabaseUnavailable | Code::DatabaseBusy | Code::Timeout | Code::DepthQuota => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
+            Code::Unauthorized | Code::SignInFailed | Code::CodeRequired => {
+                Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
+            Code::DatabaseUnavailable
+            | Code::DatabaseBusy
+            | Code::Timeout
+            | Code::Busy
+            | Code::ProviderUnavailable
+            | Code::DepthQuota
+            | Code::RateLimited => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         };
         Self(Box::new(Inner {
@@ -236,6 +290,7 @@ impl Problem {
             errors: Vec::new(),
             header,
             limit: None,
+            violated: Vec::new(),
             cause: None,
         }))
     }
@@ -243,6 +298,26 @@ impl Problem {
     /// There is no such thing, or it belongs to somebody else, which looks the same.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    /// Users of several tenants are the same person, and the request does not say which is meant.
+    pub(crate) fn choose_tenant<'a>(slugs: impl Iterator<Item = &'a str>) -> Self {
+        let faults: Vec<Fault> = slugs
+            .map(|slug| Fault::new("/tenant", "choose", slug))
+            .collect();
+        let names: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
+        let detail = format!("say by `tenant` which is meant: {}", names.join(", "));
+        Self::new(Code::ChooseTenant, detail).with_faults(faults)
+    }
+
+    /// The kind of problem.
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// What is wrong where.
+    pub(crate) fn faults(&self) -> &[Fault] {
+        &self.0.errors
     }
 
     /// As many jobs of the tenant wait as may.
@@ -253,6 +328,14 @@ impl Problem {
             max,
             waiting,
         });
+        problem
+    }
+
+    /// The caller asks too often; `wait` is in seconds.
+    pub(crate) fn rate_limited(detail: String, violated: Vec<String>, wait: u64) -> Self {
+        let mut problem = Self::new(Code::RateLimited, detail);
+        problem.0.header = Some((RETRY_AFTER, HeaderValue::from(wait.max(1))));
+        problem.0.violated = violated;
         problem
     }
 
@@ -347,6 +430,7 @@ impl Problem {
             request_id,
             errors: &self.0.errors,
             limit: self.0.limit,
+            violated_policies: &self.0.violated,
         };
         // A struct of strings and numbers can always be written.
         let body = serde_json::to_vec(&body).unwrap_or_default();
@@ -375,7 +459,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const CODES: [Code; 21] = [
+    const CODES: [Code; 32] = [
         Code::MalformedBody,
         Code::InvalidQuery,
         Code::InvalidCursor,
@@ -393,10 +477,21 @@ mod tests {
         Code::DatabaseBusy,
         Code::Timeout,
         Code::DepthQuota,
+        Code::RateLimited,
         Code::ConfirmationRequired,
         Code::AddressNotAllowed,
         Code::TenantInactive,
         Code::Quota,
+        Code::SignInFailed,
+        Code::CodeRequired,
+        Code::ChooseTenant,
+        Code::Csrf,
+        Code::PersonOnly,
+        Code::LastAdmin,
+        Code::Escalation,
+        Code::OwnGrants,
+        Code::Busy,
+        Code::ProviderUnavailable,
     ];
 
     #[test]

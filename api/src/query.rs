@@ -126,6 +126,22 @@ impl<T: FromStr, S: Send + Sync> FromRequestParts<S> for PathId<T> {
     }
 }
 
+/// The extractor for the ids of a thing and of one beneath it, as [`PathId`] reads them.
+#[derive(Debug)]
+pub(crate) struct PathPair<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: FromStr, B: FromStr, S: Send + Sync> FromRequestParts<S> for PathPair<A, B> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .ok()
+            .and_then(|Path((one, two))| Some(Self(one.parse().ok()?, two.parse().ok()?)))
+            .ok_or_else(|| Problem::not_found("id"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,13 +16,16 @@ use harkara_shared::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiState, router};
+use crate::{ApiState, router, usage};
 
 /// How long a stopping server waits for connections to close by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long requests that are being answered may hold a stopping server.
 const ANSWERS: Duration = Duration::from_secs(8);
+
+/// How long the last numbers may take to be written.
+const BOOKS: Duration = Duration::from_secs(3);
 
 /// Time for the last answers to leave.
 const FLUSH: Duration = Duration::from_millis(100);
@@ -38,7 +41,10 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
-    let app = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let last = stop.child_token();
+    let books = tokio::spawn(usage::keep_books(state.clone(), last.clone()));
+    state.listens_on(listener.local_addr()?);
+    let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     // A connection on which no request was ever begun does not close by itself.
     let patience = async {
@@ -48,10 +54,20 @@ pub async fn serve(
         tokio::time::timeout(ANSWERS, in_flight.wait()).await.ok();
         tokio::time::sleep(FLUSH).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = server.into_future() => served.context("the listener failed"),
         () = patience => Ok(()),
+    };
+    // What was counted until the last answer; also when the listener failed before it was told to stop.
+    last.cancel();
+    let closed = async {
+        books.await.ok();
+        usage::close_books(&state).await;
+    };
+    if tokio::time::timeout(BOOKS, closed).await.is_err() {
+        tracing::warn!("the last second's usage could not be written in time");
     }
+    served
 }
 
 /// What [`run`] cannot do without.

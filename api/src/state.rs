@@ -2,6 +2,7 @@
 //! Takes: pool, queue, keys and clients made at start-up. Gives: them.
 //! Never: holds anything that another process would need to know.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
@@ -16,7 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
+use crate::limits::RequestLimits;
+use crate::people::cookie::Csrf;
+use crate::people::oidc::{self, Oidc};
+use crate::people::password::Passwords;
 use crate::problem::Problem;
+use crate::usage::UsageRecorder;
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -32,10 +38,17 @@ struct Inner {
     egress: Egress,
     readiness: Readiness,
     keyring: Keyring,
+    limits: RequestLimits,
+    usage: UsageRecorder,
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
     blobs: Option<Blobs>,
+    /// Where the API listens.
+    address: OnceLock<SocketAddr>,
+    passwords: Passwords,
+    csrf: Csrf,
+    oidc: Option<Oidc>,
 }
 
 impl ApiState {
@@ -49,8 +62,11 @@ impl ApiState {
         readiness: Readiness,
         http: HttpSettings,
     ) -> Self {
+        let csrf = Csrf::new(&keys);
         Self(Arc::new(Inner {
             keyring: Keyring::new(pool.clone(), &keys),
+            limits: RequestLimits::new(pool.clone()),
+            usage: UsageRecorder::new(pool.clone()),
             cursors: Cursors::new(&keys),
             in_flight: TaskTracker::new(),
             pool,
@@ -59,6 +75,10 @@ impl ApiState {
             keys,
             egress,
             readiness,
+            address: OnceLock::new(),
+            passwords: Passwords::default(),
+            csrf,
+            oidc: http.oidc.clone().and_then(oidc::provider),
             http,
             blobs: None,
         }))
@@ -86,6 +106,46 @@ impl ApiState {
     /// Where files are kept, if anywhere.
     pub(crate) fn blobs(&self) -> Option<&Blobs> {
         self.0.blobs.as_ref()
+    }
+
+    /// Where people reach the platform: the configured address, else the one it listens on.
+    pub(crate) fn base_url(&self) -> String {
+        let configured = self.0.http.public_url.as_ref().map(ToString::to_string);
+        configured
+            .or_else(|| {
+                self.0
+                    .address
+                    .get()
+                    .map(|address| format!("http://{address}"))
+            })
+            .unwrap_or_default()
+    }
+
+    /// Notes where the API listens.
+    pub(crate) fn listens_on(&self, address: SocketAddr) {
+        // Who is served on several addresses is reached on the first.
+        self.0.address.get_or_init(|| address);
+    }
+
+    /// Whether people reach it over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        let url = self.0.http.public_url.as_ref();
+        url.is_some_and(|url| url.scheme() == "https")
+    }
+
+    /// Where passwords are worked on.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// What pages show a change was meant with.
+    pub(crate) fn csrf(&self) -> &Csrf {
+        &self.0.csrf
+    }
+
+    /// Who people may sign in with.
+    pub(crate) fn oidc(&self) -> Option<&Oidc> {
+        self.0.oidc.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.
@@ -118,6 +178,16 @@ impl ApiState {
 
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
+    }
+
+    /// Charges requests.
+    pub(crate) fn limits(&self) -> &RequestLimits {
+        &self.0.limits
+    }
+
+    /// Counts what was let through.
+    pub(crate) fn usage(&self) -> &UsageRecorder {
+        &self.0.usage
     }
 
     pub(crate) fn cursors(&self) -> &Cursors {

@@ -8,6 +8,7 @@ mod client;
 mod job;
 mod stats;
 mod steer;
+mod user;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -26,6 +27,7 @@ pub(crate) use client::{ClientCommand, client};
 pub(crate) use job::{JobCommand, WorkerCommand, job, worker};
 pub(crate) use stats::{StatsCommand, stats};
 pub(crate) use steer::{LimitCommand, QueueCommand, limit, queue};
+pub(crate) use user::{UserCommand, user};
 
 use crate::Place;
 use crate::up::{Home, say};

@@ -53,6 +53,9 @@ enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(hand::AuditCommand),
+    /// People who sign in
+    #[command(subcommand)]
+    User(hand::UserCommand),
 }
 
 /// How `up` runs.
@@ -108,5 +111,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Client(command)) => hand::client(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
         Some(Command::Audit(command)) => hand::audit(command, &settings).await,
+        Some(Command::User(command)) => hand::user(command, &settings).await,
     }
 }

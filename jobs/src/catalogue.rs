@@ -170,6 +170,7 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<kinds::audit_anchor::AuditAnchor>(),
     Kind::of::<kinds::http_request::HttpRequest>(),
     Kind::of::<kinds::maintenance_retention::Retention>(),
+    Kind::of::<kinds::maintenance_usage_reset::MaintenanceUsageReset>(),
     Kind::of::<kinds::retry_redrive::RetryRedrive>(),
     Kind::of::<kinds::tenant_erase::TenantErase>(),
     Kind::of::<kinds::webhook_deliver::WebhookDeliver>(),

@@ -45,11 +45,15 @@ impl Engine {
     /// # Errors
     /// When there is no such role, or the database refuses.
     pub async fn grant_client(&self, role: &str, tenant: Option<TenantId>) -> Result<bool, Error> {
-        Ok(query_scalar(include_str!("sql/grant_client.sql"))
+        let mut tx = self.pool().begin().await?;
+        let done = query_scalar(include_str!("sql/grant_client.sql"))
             .bind(role)
             .bind(tenant)
-            .fetch_one(self.pool())
-            .await?)
+            .fetch_one(&mut *tx)
+            .await?;
+        self.record(&mut tx).await?;
+        tx.commit().await?;
+        Ok(done)
     }
 
     /// Lets a login role enqueue no more: for a tenant, or at all. Answers how many grants ended.
@@ -57,11 +61,15 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn revoke_client(&self, role: &str, tenant: Option<TenantId>) -> Result<i64, Error> {
-        Ok(query_scalar(include_str!("sql/revoke_client.sql"))
+        let mut tx = self.pool().begin().await?;
+        let done = query_scalar(include_str!("sql/revoke_client.sql"))
             .bind(role)
             .bind(tenant)
-            .fetch_one(self.pool())
-            .await?)
+            .fetch_one(&mut *tx)
+            .await?;
+        self.record(&mut tx).await?;
+        tx.commit().await?;
+        Ok(done)
     }
 
     /// Which login roles may enqueue, and for whom.

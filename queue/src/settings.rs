@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_shared::id::TenantId;
+use serde::Serialize;
 
 pub use change::{Change, LimitChange};
 pub use tenants::grant;
@@ -118,13 +119,16 @@ pub struct TenantSettings {
 }
 
 /// What is to change for a tenant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TenantChange {
     /// Its share beside other tenants; 1 when removed.
+    #[serde(skip_serializing_if = "Change::is_keep")]
     pub weight: Change<u16>,
     /// Whether its jobs wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
     /// Most jobs that may wait, 1 to [`MOST_WAITING`].
+    #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_waiting: Change<u32>,
     /// What holds for all its jobs together.
     pub limit: LimitChange,

@@ -9,11 +9,14 @@ use harkara_shared::database::query_as;
 use harkara_shared::id::{ApiKeyId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::tenant::is_name;
 use super::{Error, KeyTier, Scope, TenantStatus};
+use crate::limits::Policies;
 
 /// The derived master key that API keys are hashed with.
 pub(crate) const PEPPER: &str = "api-key";
@@ -205,6 +208,7 @@ pub(crate) struct FoundKey {
     pub(crate) tier: KeyTier,
     pub(crate) addresses: Vec<String>,
     pub(crate) tenant_status: TenantStatus,
+    limits: Option<Json<Value>>,
 }
 
 impl FoundKey {
@@ -215,6 +219,19 @@ impl FoundKey {
             .filter_map(|name| name.parse().ok())
             .collect()
     }
+
+    /// What limits the key's requests.
+    pub(crate) fn policies(&self) -> Policies {
+        policies(self.tier, self.limits.as_ref().map(|limits| &limits.0))
+    }
+}
+
+/// What limits the requests of a key of this tier: limits of its own, if it has some that this release
+/// can read.
+pub(crate) fn policies(tier: KeyTier, limits: Option<&Value>) -> Policies {
+    limits
+        .and_then(|limits| Policies::deserialize(limits).ok())
+        .unwrap_or_else(|| tier.policies())
 }
 
 /// The key with this public id, unless there is none or it has been revoked.

@@ -9,7 +9,9 @@ mod scope;
 mod tenant;
 
 pub use key::{ApiKey, NewKey, create_key, is_working_key};
-pub(crate) use key::{FoundKey, KeyChange, PEPPER, add_key, change_key, find_key, key, list_keys};
+pub(crate) use key::{
+    FoundKey, KeyChange, PEPPER, add_key, change_key, find_key, key, list_keys, policies,
+};
 pub use key_tier::KeyTier;
 pub(crate) use quota::{allowance, check_endpoints, check_keys};
 pub use scope::{Scope, UnknownScope};

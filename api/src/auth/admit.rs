@@ -1,5 +1,6 @@
 //! Room: the door of all routes that want to know who calls.
-//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands.
+//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands; the request is
+//! charged to the caller's limits, and the answer says how they stand.
 //! Never: charges a budget, or looks at a body, before it knows who calls.
 
 use std::net::IpAddr;
@@ -16,10 +17,12 @@ use ipnet::IpNet;
 
 use super::caller::{Caller, Who};
 use super::keyring::{Known, bearer};
+use super::person;
 use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use crate::origin::{ClientAddress, RequestId};
 use crate::problem::{Code, Problem};
+use crate::usage;
 
 /// `X-Tenant-Id`: for which tenant somebody of the platform acts.
 const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -33,25 +36,48 @@ const KEPT: usize = 500;
 /// Lets in who is known, or answers why not.
 pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match caller(&state, &parts).await {
-        Ok(caller) => {
-            parts.extensions.insert(caller);
-            next.run(Request::from_parts(parts, body)).await
+    let caller = match caller(&state, &mut parts).await {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    let subject = caller.subject();
+    let charge = match state.limits().charge(&subject, caller.policies()).await {
+        Ok(charge) => charge,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let mut answer = if charge.allowed() {
+        let operation = usage::operation(&parts);
+        state.usage().count(caller.who);
+        let (who, tenant, actor) = (caller.who, caller.tenant, caller.actor.clone());
+        parts.extensions.insert(caller);
+        let answer = next.run(Request::from_parts(parts, body)).await;
+        if let Some(action) = operation
+            && answer.status().is_success()
+        {
+            state.usage().note(who, tenant, &actor, action);
         }
-        Err(problem) => problem.into_response(),
-    }
+        answer
+    } else {
+        charge.problem().into_response()
+    };
+    charge.write_headers(answer.headers_mut());
+    answer
 }
 
 /// Who calls, for the tenant they name, if that tenant may do what they ask.
-async fn caller(state: &ApiState, parts: &Parts) -> Result<Caller, Problem> {
-    let headers = &parts.headers;
-    let known = state.keyring().find(&bearer(headers)?).await?;
-    let own = of_key(&known, parts)?;
-    let span = tracing::Span::current();
-    span.record("key", known.row.id.to_string());
-    span.record("tenant", own.tenant.to_string());
-    let (caller, status) = acting_for(state, own, &known.row.tenant_slug, headers).await?;
-    if !caller.administers() {
+async fn caller(state: &ApiState, parts: &mut Parts) -> Result<Caller, Problem> {
+    let (own, slug) = match person::found(state, parts).await? {
+        Some(found) => found,
+        None => {
+            let known = state.keyring().find(&bearer(&parts.headers)?).await?;
+            tracing::Span::current().record("key", known.row.id.to_string());
+            (of_key(&known, parts)?, known.row.tenant_slug.clone())
+        }
+    };
+    tracing::Span::current().record("tenant", own.tenant.to_string());
+    let (caller, status) = acting_for(state, own, &slug, &parts.headers).await?;
+    // People sign out of every tenant.
+    if !caller.administers() && !person::is_about_oneself(&caller, parts.uri.path()) {
         check_status(status, &parts.method)?;
     }
     Ok(caller)
@@ -73,6 +99,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
         by_platform: is_platform,
         status: row.tenant_status,
         scopes: Arc::clone(&known.scopes),
+        policies: known.policies.clone(),
         actor: Arc::new(Actor {
             kind: ActorKind::Key,
             id: row.id.to_string(),

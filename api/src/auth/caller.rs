@@ -14,6 +14,7 @@ use harkara_shared::id::{ApiKeyId, SessionId, TenantId, UserId};
 use sqlx::PgConnection;
 
 use crate::access::{KeyTier, Scope, TenantStatus};
+use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
 /// Who it is.
@@ -53,6 +54,8 @@ pub(crate) struct Caller {
     /// Status of the tenant that the caller belongs to.
     pub(super) status: TenantStatus,
     pub(super) scopes: Arc<[Scope]>,
+    /// What limits their requests.
+    pub(super) policies: Policies,
     pub(super) actor: Arc<Actor>,
 }
 
@@ -70,6 +73,19 @@ impl Caller {
     /// Whose the caller is, whomever it acts for.
     pub(crate) fn home(&self) -> TenantId {
         self.home
+    }
+
+    /// Whose requests are counted: `app.charge_requests` finds what a key has used by it.
+    pub(crate) fn subject(&self) -> String {
+        match self.who {
+            Who::Key { id, .. } => format!("key:{}", id.as_uuid()),
+            Who::Person { user, .. } => format!("user:{}", user.as_uuid()),
+        }
+    }
+
+    /// What limits the caller's requests.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Who the audit log says it was.

@@ -14,6 +14,7 @@ use moka::future::Cache;
 use sqlx::PgPool;
 
 use crate::access::{self, FoundKey, Scope};
+use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
 /// How long a found key is believed: a revoked one must stop working within a second.
@@ -62,6 +63,7 @@ pub(crate) struct Keyring {
 pub(super) struct Known {
     pub(super) row: Arc<FoundKey>,
     pub(super) scopes: Arc<[Scope]>,
+    pub(super) policies: Policies,
 }
 
 /// Why a key was not found.
@@ -122,9 +124,11 @@ impl Keyring {
             .map_err(NotFound::Database)?
             .ok_or(NotFound::Unknown)?;
         let scopes = row.scopes().into();
+        let policies = row.policies();
         Ok(Known {
             row: Arc::new(row),
             scopes,
+            policies,
         })
     }
 }

@@ -6,7 +6,9 @@
 mod admit;
 mod caller;
 mod keyring;
+mod person;
 
 pub(crate) use admit::admit;
 pub(crate) use caller::{Caller, Who};
 pub(crate) use keyring::Keyring;
+pub(crate) use person::{Person, Visitor};

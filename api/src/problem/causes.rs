@@ -2,6 +2,8 @@
 //! Takes: an error. Gives: the problem that a caller is answered.
 //! Never: shows a caller what is for our log only.
 
+use std::sync::Arc;
+
 use harkara_jobs::fault::Fault;
 use harkara_jobs::webhook;
 use harkara_queue::settings::{Senseless, SettingsError};
@@ -10,9 +12,17 @@ use harkara_shared::process::in_one_line;
 use super::{Code, Problem};
 use crate::access;
 use crate::json;
+use crate::people;
+use crate::people::oidc::OidcError;
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
+        Self::of_database(&error)
+    }
+}
+
+impl From<Arc<sqlx::Error>> for Problem {
+    fn from(error: Arc<sqlx::Error>) -> Self {
         Self::of_database(&error)
     }
 }
@@ -73,6 +83,44 @@ impl From<webhook::Error> for Problem {
             webhook::Error::Queue(error) => error.into(),
             webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
             other => Self::internal(in_one_line(&other)),
+        }
+    }
+}
+
+impl From<people::Error> for Problem {
+    fn from(error: people::Error) -> Self {
+        use people::Error as E;
+        let at = |pointer: &str, code: &'static str| {
+            let fault = Fault::new(pointer, code, error.to_string());
+            Self::new(Code::Invalid, format!("{pointer}: {error}")).with_faults(vec![fault])
+        };
+        match error {
+            E::Database(error) => Self::of_database(&error),
+            E::Email => at("/email", "invalid"),
+            E::Name => at("/name", "invalid"),
+            E::Password => at("/password", "invalid"),
+            E::NoSuchRole(_) => at("/role", "unknown"),
+            E::NoSuchPermission(_) => at("/permission", "unknown"),
+            E::Times => at("/expires_at", "invalid"),
+            E::Reason => at("/reason", "invalid"),
+            E::EmailTaken(_) => Self::new(Code::Conflict, error.to_string()),
+            E::NoSuchUser => Self::not_found("user"),
+            E::LastAdmin => Self::new(Code::LastAdmin, error.to_string()),
+            E::Busy => Self::new(Code::Busy, format!("{error}: try again")),
+            E::Vault(_) | E::Internal(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<OidcError> for Problem {
+    fn from(error: OidcError) -> Self {
+        match error {
+            OidcError::Setup(_) => Self::internal(error),
+            OidcError::Call(_) | OidcError::Answer(_) => Self::new(
+                Code::ProviderUnavailable,
+                "the provider of sign-ins does not do its part: try again",
+            )
+            .caused_by(error),
         }
     }
 }

@@ -92,7 +92,7 @@ impl From<PostedDelivery> for PostedAnswer {
     responses(
         (status = 202, description = "The event, with its deliveries", body = EventAnswer),
         (status = 409, description = "The id stands for another event"),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`)"),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
 pub(super) async fn post(

@@ -59,7 +59,7 @@ use request::{Rules, read_job, read_run_at};
         (status = 200, description = "Another job holds the unique key: this one", body = JobAnswer,
             headers(("Location" = String, description = "Path of the job"))),
         (status = 409, description = "The job that holds the unique key is no longer kept"),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`)"),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
 pub(super) async fn create(

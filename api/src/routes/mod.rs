@@ -11,9 +11,12 @@ mod keys;
 mod limits;
 mod page;
 mod queues;
+mod session;
 pub mod shown;
 mod stats;
 mod tenants;
+mod usage;
+mod users;
 mod webhooks;
 mod workers;
 
@@ -32,7 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, auth, observe, openapi};
+use crate::{ApiState, auth, observe, openapi, pages};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -55,8 +58,11 @@ pub fn router(state: ApiState) -> Router {
     // A document that was made of types can always be written.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     routes
+        .known
         // Only where there is a route: what is not there is not there for anybody.
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
+        .merge(routes.open)
+        .merge(pages::routes())
         .route(
             "/openapi.json",
             get(async move || ([JSON], document.clone())),
@@ -68,9 +74,20 @@ pub fn router(state: ApiState) -> Router {
         .layer(middleware::from_fn_with_state(around, observe::observe))
 }
 
+/// The routes of resources.
+pub(crate) struct Routes {
+    /// For whoever is known.
+    known: Router<ApiState>,
+    /// For everybody.
+    open: Router<ApiState>,
+}
+
 /// The routes of resources, and the document of all routes.
-pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
-    let (routes, document) = OpenApiRouter::with_openapi(openapi::base())
+pub(crate) fn described() -> (Routes, OpenApi) {
+    let (open, open_document) = OpenApiRouter::new()
+        .routes(routes!(session::create))
+        .split_for_parts();
+    let (known, mut document) = OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::batch::create_batch))
         .routes(routes!(jobs::bulk::change_all))
@@ -105,6 +122,7 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(enterprise::status))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
+        .routes(routes!(usage::show))
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
@@ -112,6 +130,25 @@ pub(crate) fn described() -> (Router<ApiState>, OpenApi) {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::attempts))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::change, users::delete))
+        .routes(routes!(users::link))
+        .routes(routes!(users::sign_out))
+        .routes(routes!(users::grants::list, users::grants::create))
+        .routes(routes!(users::grants::revoke))
+        .routes(routes!(users::overrides::list, users::overrides::create))
+        .routes(routes!(users::overrides::revoke))
+        .routes(routes!(users::roles))
+        .routes(routes!(session::show, session::end))
+        .routes(routes!(session::list, session::end_all))
+        .routes(routes!(session::proof::confirm))
+        .routes(routes!(session::proof::change_password))
+        .routes(routes!(
+            session::proof::create_totp,
+            session::proof::delete_totp
+        ))
+        .routes(routes!(session::proof::confirm_totp))
         .split_for_parts();
-    (routes, openapi::complete(document))
+    document.merge(open_document);
+    (Routes { known, open }, openapi::complete(document))
 }

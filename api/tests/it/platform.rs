@@ -77,7 +77,7 @@ impl Platform {
         let new = NewKey {
             tenant: tenant.id,
             name: "test".to_owned(),
-            tier: KeyTier::Developer,
+            tier: KeyTier::Enterprise,
             scopes: scopes.to_vec(),
             expires_at,
             addresses: Vec::new(),
@@ -118,19 +118,22 @@ pub(crate) fn tester() -> Actor {
 
 /// Serves an API on `pool` and answers its address.
 pub(crate) async fn listen(pool: &PgPool, keys: &MasterKeys, stop: &CancellationToken) -> String {
+    listen_with(pool, keys, stop, HttpSettings::default()).await
+}
+
+/// The same with settings.
+pub(crate) async fn listen_with(
+    pool: &PgPool,
+    keys: &MasterKeys,
+    stop: &CancellationToken,
+    http: HttpSettings,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
     let readiness = Readiness::of_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), true);
-    let state = ApiState::new(
-        pool.clone(),
-        engine,
-        keys.clone(),
-        egress,
-        readiness,
-        HttpSettings::default(),
-    );
+    let state = ApiState::new(pool.clone(), engine, keys.clone(), egress, readiness, http);
     tokio::spawn(serve(listener, state, stop.clone()));
     base
 }
@@ -156,6 +159,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(client_config().unwrap())
             .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
         Self { base, key, http }
@@ -166,6 +170,20 @@ impl Client {
             key: key.to_owned(),
             ..self.clone()
         }
+    }
+
+    /// The same client, of a server elsewhere.
+    pub(crate) fn at(&self, base: &str) -> Self {
+        Self {
+            base: base.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether anything is there yet.
+    pub(crate) async fn answers(&self, path: &str) -> bool {
+        let asked = self.http.get(format!("{}{path}", self.base)).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -8,11 +8,13 @@ use clap::{Args, Subcommand};
 use harkara_jobs::redrive::{Action, DEFAULT_RATE, MAX_RATE, Redrive, Requested};
 use harkara_queue::job::Trace;
 use harkara_queue::{Changed, read};
+use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::JobId;
 use serde_json::json;
 
+use super::by_hand;
 use super::steer::{How, engine_and_tenant};
 use crate::up::say;
 
@@ -94,6 +96,15 @@ async fn bulk(action: Action, args: BulkArgs, settings: &Settings) -> anyhow::Re
     let requested = redrive
         .request(&mut tx, &engine, Trace::default(), args.dry_run)
         .await?;
+    if let Requested::Counted {
+        job: Some(job),
+        matched,
+    } = requested
+    {
+        let told = json!({"redrive": redrive, "matched": matched});
+        let entry = Entry::new("job.bulk", job).after(told);
+        audit::record(&mut tx, tenant.id, &by_hand(), &entry).await?;
+    }
     tx.commit().await?;
     let Requested::Counted { job, matched } = requested else {
         bail!(
@@ -141,6 +152,8 @@ async fn reschedule(
         }
     }
     let job = read::job(&mut tx, id).await?;
+    let entry = Entry::new("job.reschedule", id).after(json!({"run_at": run_at}));
+    audit::record(&mut tx, tenant.id, &by_hand(), &entry).await?;
     tx.commit().await?;
     let due = job.map_or(run_at, |job| job.run_at);
     if how.is_json() {

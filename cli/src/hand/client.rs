@@ -7,11 +7,12 @@ use clap::Subcommand;
 use harkara_api::access::{self, Tenant};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
+use harkara_shared::audit::Entry;
 use harkara_shared::config::Settings;
 use harkara_shared::id::TenantId;
 use serde_json::json;
 
-use super::steer::{How, engine};
+use super::steer::{How, engine, noting};
 use crate::up::say;
 
 /// `harkara client …`
@@ -60,7 +61,9 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             // So that the role's first transaction meets kinds and lanes that are there.
             publish(&engine).await?;
             let id: Option<TenantId> = tenant.as_ref().map(|tenant| tenant.id);
-            let new = engine
+            let entry = Entry::new("client.grant", &role);
+            let new = noting(&engine, id, entry)
+                .await?
                 .grant_client(&role, id)
                 .await
                 .with_context(|| format!("the role `{role}`"))?;
@@ -80,6 +83,8 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             let engine = engine(&how, settings)?;
             let tenant = found(&engine, tenant.as_deref()).await?;
             let id = tenant.map(|tenant| tenant.id);
+            let entry = Entry::new("client.revoke", &role);
+            let engine = noting(&engine, id, entry).await?;
             let revoked = engine.revoke_client(&role, id).await?;
             if how.json {
                 say(&json!({"role": role, "revoked": revoked}).to_string());

@@ -10,11 +10,13 @@ use harkara_queue::job::{Job, JobState};
 use harkara_queue::read::{self, Explanation, JobFilter};
 use harkara_queue::settings::QueueView;
 use harkara_queue::{Changed, Engine, WorkerSeen};
+use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::{JobId, TenantId};
 use serde_json::{Value, json};
 
+use super::by_hand;
 use super::steer::{How, engine};
 use crate::up::say;
 
@@ -224,13 +226,13 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
         JobCommand::Retry { which } => {
             let (engine, mut tx) = found(&which, settings).await?;
             let changed = engine.retry(&mut tx, which.id).await?;
-            after(tx, &which, changed, "retried", "dead or cancelled").await
+            after(tx, &which, "job.retry", changed, "dead or cancelled").await
         }
         JobCommand::Cancel { which } => {
             let (engine, mut tx) = found(&which, settings).await?;
             let changed = engine.cancel(&mut tx, which.id).await?;
             let from = "scheduled, ready or running";
-            after(tx, &which, changed, "cancelled", from).await
+            after(tx, &which, "job.cancel", changed, from).await
         }
     }
 }
@@ -337,11 +339,16 @@ fn list(jobs: Vec<Job>, as_json: bool) {
 async fn after(
     mut tx: TenantTx,
     which: &Which,
+    action: &'static str,
     changed: Changed,
-    verb: &str,
     from: &str,
 ) -> anyhow::Result<()> {
     let id = which.id;
+    let verb = if action == "job.retry" {
+        "retried"
+    } else {
+        "cancelled"
+    };
     match changed {
         Changed::Now(_) => {}
         Changed::NotFound => bail!("there is no job {id}"),
@@ -355,6 +362,8 @@ async fn after(
         ),
     }
     let job = read::job(&mut tx, id).await?;
+    let tenant = tx.tenant();
+    audit::record(&mut tx, tenant, &by_hand(), &Entry::new(action, id)).await?;
     tx.commit().await?;
     let Some(job) = job else {
         bail!("there is no job {id}");

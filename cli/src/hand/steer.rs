@@ -18,6 +18,7 @@ use harkara_queue::settings::{
 use harkara_shared::audit::{Entry, Note};
 use harkara_shared::config::Settings;
 use harkara_shared::duration::HumanDuration;
+use harkara_shared::id::TenantId;
 use serde_json::{Value, json};
 
 use super::{by_hand, pool};
@@ -138,6 +139,11 @@ impl How {
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
+
+    /// Which platform it is about.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
 }
 
 /// A tenant.
@@ -199,13 +205,13 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
         }
         QueueCommand::Pause { name, how } => {
             let engine = engine(&how, settings)?;
-            let engine = noting(&engine, Entry::new("queue.pause", &name)).await?;
+            let engine = noting(&engine, None, Entry::new("queue.pause", &name)).await?;
             engine.pause_queue(&name, true).await?;
             show_queue(&engine, &name, &how).await
         }
         QueueCommand::Resume { name, how } => {
             let engine = engine(&how, settings)?;
-            let engine = noting(&engine, Entry::new("queue.resume", &name)).await?;
+            let engine = noting(&engine, None, Entry::new("queue.resume", &name)).await?;
             engine.pause_queue(&name, false).await?;
             show_queue(&engine, &name, &how).await
         }
@@ -224,8 +230,8 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
                 burst: change(burst),
                 max_running: change(max_running),
             };
-            let entry = Entry::new("queue.limit", &name).after(format!("{change:?}"));
-            let engine = noting(&engine, entry).await?;
+            let entry = Entry::new("queue.limit", &name).after(change);
+            let engine = noting(&engine, None, entry).await?;
             engine.set_queue(&name, &change).await?;
             show_queue(&engine, &name, &how).await
         }
@@ -307,7 +313,7 @@ async fn set_limit(
     let note = Note {
         tenant: tenant.id,
         actor: by_hand(),
-        entry: Entry::new("tenant.limits", tenant.id).after(format!("{change:?}")),
+        entry: Entry::new("tenant.limits", tenant.id).after(&change),
     };
     engine.noting(note).set_tenant(tenant.id, &change).await?;
     show_tenant(&engine, &tenant, how).await
@@ -333,9 +339,16 @@ pub(super) async fn pause_tenant(
     show_tenant(&engine, &tenant, &how).await
 }
 
-/// The engine, with an entry for the platform's audit log.
-async fn noting(engine: &Engine, entry: Entry) -> anyhow::Result<Engine> {
-    let tenant = access::ensure_platform(engine.pool()).await?.id;
+/// The engine, with an entry for the audit log of a tenant, or of the platform.
+pub(super) async fn noting(
+    engine: &Engine,
+    tenant: Option<TenantId>,
+    entry: Entry,
+) -> anyhow::Result<Engine> {
+    let tenant = match tenant {
+        Some(tenant) => tenant,
+        None => access::ensure_platform(engine.pool()).await?.id,
+    };
     Ok(engine.noting(Note {
         tenant,
         actor: by_hand(),

@@ -92,6 +92,15 @@ impl Home {
         self.write("database.url", url)
     }
 
+    /// Address of the API of the platform that runs on this directory.
+    pub(crate) fn api_url(&self) -> anyhow::Result<Option<String>> {
+        self.read("api.url")
+    }
+
+    pub(crate) fn keep_api_url(&self, url: &str) -> anyhow::Result<()> {
+        self.write("api.url", url)
+    }
+
     pub(crate) fn forget_database_url(&self) {
         fs::remove_file(self.0.join("database.url")).ok();
     }

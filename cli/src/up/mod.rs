@@ -3,6 +3,7 @@
 //! process, the first tenant and its key, a demonstration. Never: touches another database cluster,
 //! or runs a private one where production is declared.
 
+mod admin;
 mod database;
 mod demo;
 mod home;
@@ -127,6 +128,18 @@ impl Platform {
         parts.spawn(async { ("api", api.await) });
 
         let base = format!("http://{address}");
+        self.home.keep_api_url(&base)?;
+        let people = match &settings.http.public_url {
+            Some(url) => url.to_string(),
+            None => base.clone(),
+        };
+        if let Some(link) = admin::link(&pool).await? {
+            say(&format!(
+                "  sign in    {}  (as {}, once, within 15 minutes)",
+                link.url(&people),
+                admin::EMAIL
+            ));
+        }
         say(&format!(
             "  API        {base}  (description at /openapi.json, metrics at /metrics)\n  \
              tenant     demo      key {}\n  operator   platform  key {}\n",

@@ -15,11 +15,13 @@ use utoipa::ToSchema;
 
 use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
+use crate::kinds::maintenance_usage_reset::remove_idle_counters;
 use crate::services::Services;
 use crate::webhook;
 
 /// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
-///   their deliveries after 30; numbers of minutes after 2 days, of hours after 90.
+///   their deliveries after 30; numbers of minutes after 2 days, of hours after 90; counters of request
+///   limits that are whole again.
 /// - Twice: the second finds nothing left to remove.
 /// - Calls: nobody.
 /// - Dead: the tables grow until the next day's run; look at its error.
@@ -96,5 +98,6 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         "attempt_days": attempt_days,
         "history": history,
         "events": events,
+        "request_counters": remove_idle_counters(&services.pool).await?,
     }))
 }

@@ -3,6 +3,7 @@
 pub mod audit_anchor;
 pub mod http_request;
 pub mod maintenance_retention;
+pub mod maintenance_usage_reset;
 pub mod retry_redrive;
 pub mod tenant_erase;
 pub mod webhook_deliver;

@@ -5,5 +5,6 @@
 mod audit_anchor;
 mod http_request;
 mod maintenance_retention;
+mod maintenance_usage_reset;
 mod tenant_erase;
 mod webhook_deliver;

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
-use serde::{Deserialize, Deserializer};
+use harkara_shared::duration::HumanDuration;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
@@ -40,6 +41,11 @@ impl<T> Change<T> {
         }
     }
 
+    /// Whether nothing is to change.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
     /// The value, if there is a new one.
     pub fn value(self) -> Option<T> {
         match self {
@@ -55,16 +61,34 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     }
 }
 
+impl<T: Serialize> Serialize for Change<T> {
+    /// As it is read. What stays is for the member to be left out by [`Change::is_keep`].
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Keep | Self::Remove => serializer.serialize_none(),
+            Self::Set(value) => serializer.serialize_some(value),
+        }
+    }
+}
+
+fn in_words<S: Serializer>(per: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    per.map(HumanDuration).serialize(serializer)
+}
+
 /// What is to change of a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct LimitChange {
     /// Starts in `per`; without it there is no rate.
+    #[serde(skip_serializing_if = "Change::is_keep")]
     pub rate: Change<u32>,
     /// The time in which they are counted: needed when there was no rate.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_words")]
     pub per: Option<Duration>,
     /// Starts at once, after a rest. When removed or never given, [`Rate::usual_burst`].
+    #[serde(skip_serializing_if = "Change::is_keep")]
     pub burst: Change<u32>,
     /// Jobs running at once.
+    #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_running: Change<u32>,
 }
 

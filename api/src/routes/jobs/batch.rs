@@ -85,7 +85,7 @@ pub(crate) struct BatchAnswer {
     )),
     responses(
         (status = 201, description = "All jobs were enqueued", body = BatchAnswer),
-        (status = 429, description = "More jobs of the tenant would wait than may (`max_waiting`)"),
+        (status = 429, description = "More jobs of the tenant would wait than may (`max_waiting`), or the caller asks too often"),
     )
 )]
 pub(crate) async fn create_batch(

@@ -1,0 +1,383 @@
+//! Room: policies of request limits.
+//! Takes: what a key's contract or its owner says. Gives: policies that can be charged, checked as a
+//! whole. Never: counts.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use harkara_shared::duration::HumanDuration;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::KeyTier;
+
+/// How a policy counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// `quota + burst` in each window, counted from 1970: across an edge, twice as many may meet.
+    FixedWindow,
+    /// `quota + burst` in any window.
+    SlidingWindow,
+    /// A bucket of `burst` tokens, at least one, that fills by `quota` a window.
+    TokenBucket,
+    /// One request every `window / quota`, and `burst` at once: GCRA.
+    LeakyBucket,
+    /// `quota + burst` in each month of UTC. It has no window.
+    CalendarMonth,
+}
+
+impl Strategy {
+    /// All strategies.
+    pub const ALL: [Self; 5] = [
+        Self::FixedWindow,
+        Self::SlidingWindow,
+        Self::TokenBucket,
+        Self::LeakyBucket,
+        Self::CalendarMonth,
+    ];
+
+    /// The strategy's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FixedWindow => "fixed_window",
+            Self::SlidingWindow => "sliding_window",
+            Self::TokenBucket => "token_bucket",
+            Self::LeakyBucket => "leaky_bucket",
+            Self::CalendarMonth => "calendar_month",
+        }
+    }
+}
+
+/// How many requests are let through in which time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// What it is called in headers and problems: 1 to 32 of a-z, 0-9, `-` and `_`.
+    #[schema(example = "hour")]
+    pub name: String,
+    /// How it counts.
+    pub strategy: Strategy,
+    /// Requests a window, 1 to 1 000 000 000, and at most a million a second.
+    #[schema(example = 1000)]
+    pub quota: u32,
+    /// Requests on top of it, up to 1 000 000. Of a bucket, how many may come at once.
+    #[serde(default)]
+    #[schema(example = 50)]
+    pub burst: u32,
+    /// How long a window is, 1 s to 31 days; none for `calendar_month`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1h")]
+    pub window: Option<HumanDuration>,
+}
+
+/// Why policies cannot be charged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    /// A name that no header can show.
+    #[error("a policy's name has 1 to 32 of a-z, 0-9, `-` and `_`: `{0}`")]
+    Name(String),
+    /// Two policies of one name.
+    #[error("the policy `{0}` is given twice")]
+    Twice(String),
+    /// The quota is out of its range.
+    #[error("`{0}`: the quota must be from 1 to 1000000000, and at most a million a second")]
+    Quota(String),
+    /// The burst is out of its range.
+    #[error("`{0}`: the burst must be at most 1000000")]
+    Burst(String),
+    /// The window is out of its range, or there is one where none can be.
+    #[error("`{0}`: the window must be from 1 s to 31 days, and none for `calendar_month`")]
+    Window(String),
+    /// Too many.
+    #[error("a subject has at most 8 policies")]
+    Many,
+}
+
+const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+const MOST_POLICIES: usize = 8;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Policy {
+    /// A policy of a window.
+    #[must_use]
+    pub fn new(name: &str, strategy: Strategy, quota: u32, burst: u32, window: Duration) -> Self {
+        Self {
+            name: name.to_owned(),
+            strategy,
+            quota,
+            burst,
+            window: Some(HumanDuration(window)),
+        }
+    }
+
+    /// A policy of calendar months.
+    #[must_use]
+    pub fn monthly(name: &str, quota: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            strategy: Strategy::CalendarMonth,
+            quota,
+            burst: 0,
+            window: None,
+        }
+    }
+
+    /// The most requests in a window. Of a bucket: what it lets through in a window when it was full.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        let burst = match self.strategy {
+            Strategy::TokenBucket | Strategy::LeakyBucket => self.burst.max(1),
+            _ => self.burst,
+        };
+        u64::from(self.quota) + u64::from(burst)
+    }
+
+    /// The window in microseconds; 0 when there is none.
+    pub(super) fn width(&self) -> i64 {
+        let window = self.window.map_or(Duration::ZERO, |window| window.0);
+        i64::try_from(window.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn check(&self) -> Result<(), InvalidPolicy> {
+        let name = || self.name.clone();
+        let is_plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
+        if !(1..=32).contains(&self.name.len()) || !self.name.bytes().all(is_plain) {
+            return Err(InvalidPolicy::Name(name()));
+        }
+        match (self.strategy, self.window) {
+            (Strategy::CalendarMonth, None) => {}
+            (Strategy::CalendarMonth, Some(_)) | (_, None) => {
+                return Err(InvalidPolicy::Window(name()));
+            }
+            (_, Some(HumanDuration(window))) => {
+                if !(Duration::from_secs(1)..=LONGEST).contains(&window) {
+                    return Err(InvalidPolicy::Window(name()));
+                }
+                if i64::from(self.quota) > self.width() {
+                    return Err(InvalidPolicy::Quota(name()));
+                }
+            }
+        }
+        if !(1..=1_000_000_000).contains(&self.quota) {
+            return Err(InvalidPolicy::Quota(name()));
+        }
+        if self.burst > 1_000_000 {
+            return Err(InvalidPolicy::Burst(name()));
+        }
+        Ok(())
+    }
+}
+
+/// The policies of one subject, ready to be charged. Cheap to clone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Vec<Policy>")]
+pub struct Policies(Arc<Prepared>);
+
+/// Policies, and the same by columns, as the statement takes them.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) all: Vec<Policy>,
+    pub(super) names: Vec<String>,
+    pub(super) strategies: Vec<&'static str>,
+    pub(super) quotas: Vec<i64>,
+    pub(super) bursts: Vec<i64>,
+    pub(super) widths: Vec<i64>,
+    /// `RateLimit-Policy`.
+    pub(super) header: HeaderValue,
+}
+
+impl Policies {
+    /// Checks policies as a whole. None at all limit nothing.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`], the first that is found.
+    pub fn new(all: Vec<Policy>) -> Result<Self, InvalidPolicy> {
+        if all.len() > MOST_POLICIES {
+            return Err(InvalidPolicy::Many);
+        }
+        for (at, policy) in all.iter().enumerate() {
+            policy.check()?;
+            if all
+                .iter()
+                .skip(at + 1)
+                .any(|other| other.name == policy.name)
+            {
+                return Err(InvalidPolicy::Twice(policy.name.clone()));
+            }
+        }
+        Ok(Self::prepared(all))
+    }
+
+    fn prepared(all: Vec<Policy>) -> Self {
+        Self(Arc::new(Prepared {
+            names: all.iter().map(|policy| policy.name.clone()).collect(),
+            strategies: all.iter().map(|policy| policy.strategy.as_str()).collect(),
+            quotas: all.iter().map(|policy| policy.quota.into()).collect(),
+            bursts: all.iter().map(|policy| policy.burst.into()).collect(),
+            widths: all.iter().map(Policy::width).collect(),
+            header: header(&all),
+            all,
+        }))
+    }
+
+    /// What a person who has signed in may ask: 600 a minute.
+    #[must_use]
+    pub fn of_people() -> Self {
+        static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
+            let minute = Duration::from_secs(60);
+            let policy = Policy::new("minute", Strategy::SlidingWindow, 600, 0, minute);
+            Policies::prepared(vec![policy])
+        });
+        POLICIES.clone()
+    }
+
+    /// The policies.
+    #[must_use]
+    pub fn all(&self) -> &[Policy] {
+        &self.0.all
+    }
+
+    pub(super) fn columns(&self) -> &Prepared {
+        &self.0
+    }
+}
+
+impl PartialEq for Policies {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.all == other.0.all
+    }
+}
+
+impl Eq for Policies {}
+
+impl TryFrom<Vec<Policy>> for Policies {
+    type Error = InvalidPolicy;
+
+    fn try_from(all: Vec<Policy>) -> Result<Self, InvalidPolicy> {
+        Self::new(all)
+    }
+}
+
+/// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): `"hour";q=110;w=3600, "month";q=10000`.
+fn header(all: &[Policy]) -> HeaderValue {
+    let mut text = String::new();
+    for policy in all {
+        let comma = if text.is_empty() { "" } else { ", " };
+        text.push_str(&format!("{comma}\"{}\";q={}", policy.name, policy.most()));
+        if let Some(HumanDuration(window)) = policy.window {
+            text.push_str(&format!(";w={}", window.as_secs().max(1)));
+        }
+    }
+    // Names are plain.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// What a tier grants: requests an hour, on top of it, a day, a month.
+pub(crate) const fn quotas(tier: KeyTier) -> (u32, u32, u32, Option<u32>) {
+    match tier {
+        KeyTier::Free => (100, 10, 1_000, Some(10_000)),
+        KeyTier::Developer => (1_000, 50, 10_000, Some(100_000)),
+        KeyTier::Business => (10_000, 200, 100_000, Some(1_000_000)),
+        KeyTier::Enterprise => (100_000, 1_000, 1_000_000, None),
+    }
+}
+
+impl KeyTier {
+    /// The policies of a key of this tier: in any hour at most the tier's number and its burst, in any
+    /// day at most the day's, and in a month of UTC at most the month's.
+    #[must_use]
+    pub fn policies(self) -> Policies {
+        static TIERS: LazyLock<[Policies; 4]> = LazyLock::new(|| KeyTier::ALL.map(of_tier));
+        let [free, developer, business, enterprise] = &*TIERS;
+        match self {
+            Self::Free => free,
+            Self::Developer => developer,
+            Self::Business => business,
+            Self::Enterprise => enterprise,
+        }
+        .clone()
+    }
+}
+
+fn of_tier(tier: KeyTier) -> Policies {
+    let (hour, burst, day, month) = quotas(tier);
+    let sliding = |name, quota, burst, window| {
+        Policy::new(name, Strategy::SlidingWindow, quota, burst, window)
+    };
+    let mut all = vec![
+        sliding("hour", hour, burst, HOUR),
+        sliding("day", day, 0, DAY),
+    ];
+    all.extend(month.map(|quota| Policy::monthly("month", quota)));
+    Policies::prepared(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_platform_itself_sets_can_be_charged() {
+        for tier in KeyTier::ALL {
+            let policies = tier.policies();
+            assert_eq!(Policies::new(policies.all().to_vec()), Ok(policies));
+        }
+        let people = Policies::of_people();
+        assert_eq!(Policies::new(people.all().to_vec()), Ok(people));
+    }
+
+    #[test]
+    fn tiers_are_those_of_the_contract() {
+        let told = |tier: KeyTier| {
+            let policies = tier.policies();
+            policies.columns().header.to_str().unwrap().to_owned()
+        };
+        assert_eq!(
+            told(KeyTier::Free),
+            r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#
+        );
+        assert_eq!(
+            told(KeyTier::Enterprise),
+            r#""hour";q=101000;w=3600, "day";q=1000000;w=86400"#
+        );
+    }
+
+    #[test]
+    fn policies_are_read_as_they_are_written_and_checked_as_a_whole() {
+        let hour = json!({
+            "name": "hour", "strategy": "token_bucket", "quota": 7, "burst": 2, "window": "1h"
+        });
+        let month = json!({"name": "m", "strategy": "calendar_month", "quota": 7, "burst": 0});
+        let read = serde_json::from_value::<Policies>(json!([hour, month])).unwrap();
+        assert_eq!(
+            serde_json::to_value(read.all()).unwrap(),
+            json!([hour, month])
+        );
+        for (member, wrong) in [
+            ("name", json!("")),
+            ("name", json!("Hour")),
+            ("name", json!("a\"b")),
+            ("quota", json!(0)),
+            ("quota", json!(2_000_000_000)),
+            ("burst", json!(1_000_001)),
+            ("window", json!("1ms")),
+            ("window", json!("32d")),
+            ("strategy", json!("calendar_month")),
+            ("strategy", json!("none")),
+            ("more", json!(1)),
+        ] {
+            let mut policy = hour.clone();
+            policy[member] = wrong.clone();
+            let read = serde_json::from_value::<Policies>(json!([policy]));
+            assert!(read.is_err(), "{member} {wrong}");
+        }
+        assert!(serde_json::from_value::<Policies>(json!([hour, hour])).is_err());
+        assert!(serde_json::from_value::<Policies>(json!([])).is_ok());
+    }
+}

@@ -1,0 +1,298 @@
+//! Room: pages for people: signing in, their account.
+//! Takes: what a browser sends. Gives: pages without a script, and sessions.
+//! Never: uses a link up because somebody looked at it, or changes anything that another site asked for.
+
+mod form;
+mod oidc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, SET_COOKIE,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use harkara_shared::audit::{Actor, ActorKind};
+use harkara_shared::database::TenantTx;
+
+use crate::ApiState;
+use crate::auth::Visitor;
+use crate::people::cookie::{Cookie, own_site};
+use crate::people::session::{self, OpenSession, SessionFound};
+use crate::people::sign_in::{self, Attempt};
+use crate::people::{Token, find_link};
+use crate::problem::{Code, Problem};
+use form::Form;
+
+/// What a page may load and where its forms may go: our own stylesheet, ourselves.
+const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const STYLE: &str = include_str!("../../templates/style.css");
+
+/// The routes of pages.
+pub(crate) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/", get(account))
+        .route("/style.css", get(style))
+        .route("/sign-in", get(sign_in_page).post(sign_in_form))
+        .route("/sign-in/oidc", get(oidc::begin))
+        .route(crate::people::oidc::CALLBACK, get(oidc::end))
+        .route("/sign-in/{token}", get(link_page).post(link_used))
+        .route("/sign-out", post(sign_out))
+}
+
+/// Paths of pages, which the description of the API leaves out.
+#[cfg(test)]
+pub(crate) const PATHS: [&str; 6] = [
+    "/style.css",
+    "/sign-in",
+    "/sign-in/oidc",
+    "/sign-in/oidc/callback",
+    "/sign-in/{token}",
+    "/sign-out",
+];
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage<'a> {
+    failure: Option<&'a str>,
+    email: &'a str,
+    tenants: &'a [&'a str],
+    provider: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "link.html")]
+struct LinkPage<'a> {
+    name: &'a str,
+    email: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessagePage<'a> {
+    title: &'a str,
+    words: &'a str,
+    links: &'a [(String, String)],
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage<'a> {
+    me: &'a SessionFound,
+    sessions: &'a [OpenSession],
+    csrf: &'a str,
+}
+
+/// A page as it is answered.
+fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
+    let text = template.render().map_err(Problem::internal)?;
+    let headers: [(HeaderName, HeaderValue); 4] = [
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        // Not `no-referrer`, with which browsers do not say that a form is our own.
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    ];
+    Ok((status, headers, text).into_response())
+}
+
+fn message(
+    status: StatusCode,
+    title: &str,
+    words: &str,
+    links: &[(String, String)],
+) -> Result<Response, Problem> {
+    page(
+        status,
+        &MessagePage {
+            title,
+            words,
+            links,
+        },
+    )
+}
+
+fn to_sign_in() -> [(String, String); 1] {
+    [("Sign in".to_owned(), "/sign-in".to_owned())]
+}
+
+/// Sends the browser on, with a GET.
+fn see_other(to: &'static str) -> Response {
+    (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response()
+}
+
+/// Sends a person who has signed in to their account.
+fn welcome(state: &ApiState, session: &Token) -> Response {
+    let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
+    let mut answer = see_other("/");
+    answer.headers_mut().append(SET_COOKIE, cookie);
+    answer
+}
+
+/// The session that the browser has, if it is good now.
+async fn found(state: &ApiState, headers: &HeaderMap) -> Result<Option<SessionFound>, Problem> {
+    match Cookie::Session.read(headers, state.is_secure()) {
+        Some(token) => Ok(session::find(state.pool(), &token).await?),
+        None => Ok(None),
+    }
+}
+
+async fn style() -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/css; charset=utf-8"),
+        (CACHE_CONTROL, "public, max-age=3600"),
+    ];
+    (headers, STYLE).into_response()
+}
+
+fn sign_in_answer(
+    state: &ApiState,
+    status: StatusCode,
+    email: &str,
+    failure: Option<&str>,
+    tenants: &[&str],
+) -> Result<Response, Problem> {
+    let page_of = SignInPage {
+        failure,
+        email,
+        tenants,
+        provider: state.oidc().map(|oidc| oidc.name()),
+    };
+    page(status, &page_of)
+}
+
+async fn sign_in_page(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if found(&state, &headers).await?.is_some() {
+        return Ok(see_other("/"));
+    }
+    sign_in_answer(&state, StatusCode::OK, "", None, &[])
+}
+
+async fn sign_in_form(
+    State(state): State<ApiState>,
+    Visitor(visitor): Visitor,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, Problem> {
+    own_site(&headers, state.http().public_url.as_ref())?;
+    let attempt = Attempt {
+        email: form.text("email"),
+        password: form.text("password"),
+        code: form.given("code"),
+        tenant: form.given("tenant"),
+    };
+    let problem = match sign_in::with_password(&state, &visitor, attempt).await {
+        Ok(session) => return Ok(welcome(&state, &session)),
+        Err(problem) => problem,
+    };
+    let words = match problem.code() {
+        Code::SignInFailed => "The email, the password or the code is wrong.",
+        Code::CodeRequired => "Type the code of your authenticator as well.",
+        Code::ChooseTenant => "You are a user of several tenants: choose one.",
+        _ if problem.status() == StatusCode::TOO_MANY_REQUESTS => {
+            "There were too many attempts. Come back in a quarter of an hour."
+        }
+        _ => return Err(problem),
+    };
+    let faults = problem.faults().iter();
+    let tenants: Vec<&str> = faults.map(|fault| fault.detail.as_str()).collect();
+    let email = form.text("email");
+    sign_in_answer(&state, problem.status(), &email, Some(words), &tenants)
+}
+
+fn no_link() -> Result<Response, Problem> {
+    message(
+        StatusCode::GONE,
+        "This link no longer works",
+        "It was used, or it is too old. Ask for another one.",
+        &to_sign_in(),
+    )
+}
+
+async fn link_page(
+    State(state): State<ApiState>,
+    Path(token): Path<String>,
+) -> Result<Response, Problem> {
+    let Some(token) = Token::parse(&token) else {
+        return no_link();
+    };
+    match find_link(state.pool(), &token).await? {
+        Some(link) => page(
+            StatusCode::OK,
+            &LinkPage {
+                name: &link.name,
+                email: &link.email,
+            },
+        ),
+        None => no_link(),
+    }
+}
+
+async fn link_used(
+    State(state): State<ApiState>,
+    Visitor(visitor): Visitor,
+    headers: HeaderMap,
+    Path(token): Path<String>,
+) -> Result<Response, Problem> {
+    own_site(&headers, state.http().public_url.as_ref())?;
+    let Some(token) = Token::parse(&token) else {
+        return no_link();
+    };
+    match sign_in::with_link(&state, &visitor, &token).await? {
+        Some(session) => Ok(welcome(&state, &session)),
+        None => no_link(),
+    }
+}
+
+async fn account(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
+    let Some(me) = found(&state, &headers).await? else {
+        return Ok(see_other("/sign-in"));
+    };
+    let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
+    let sessions = session::list(&mut tx, me.user_id).await?;
+    tx.commit().await?;
+    let csrf = state.csrf().token(me.id);
+    let account = AccountPage {
+        me: &me,
+        sessions: &sessions,
+        csrf: &csrf,
+    };
+    page(StatusCode::OK, &account)
+}
+
+async fn sign_out(
+    State(state): State<ApiState>,
+    Visitor(visitor): Visitor,
+    headers: HeaderMap,
+    form: Form,
+) -> Result<Response, Problem> {
+    own_site(&headers, state.http().public_url.as_ref())?;
+    if let Some(me) = found(&state, &headers).await? {
+        if !state.csrf().is_of(me.id, &form.text("csrf")) {
+            return Err(Problem::new(Code::Csrf, "the form is not this session's"));
+        }
+        let actor = Actor {
+            kind: ActorKind::Person,
+            id: me.user_id.to_string(),
+            name: Some(me.email.clone()),
+            ..visitor
+        };
+        let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
+        session::sign_out(&mut tx, &actor, &me, form.given("everywhere").is_some()).await?;
+        tx.commit().await?;
+    }
+    let mut answer = see_other("/sign-in");
+    let gone = Cookie::Session.clear(state.is_secure());
+    answer.headers_mut().append(SET_COOKIE, gone);
+    Ok(answer)
+}

@@ -1,0 +1,76 @@
+//! Room: pages of sign-in through the provider.
+//! Takes: a browser that wants to sign in, or comes back. Gives: the way to the provider, a session, or a
+//! page that says why not.
+//! Never: shows what the provider said.
+
+use axum::extract::{RawQuery, State};
+use axum::http::header::{LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use url::form_urlencoded;
+
+use super::{message, to_sign_in, welcome};
+use crate::ApiState;
+use crate::auth::Visitor;
+use crate::people::Token;
+use crate::people::cookie::Cookie;
+use crate::people::oidc::{self, Back, FLOW};
+use crate::problem::Problem;
+
+/// A parameter of the query string: providers add some of their own.
+fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.into_owned())
+        .filter(|value| !value.is_empty() && !value.contains('\0'))
+}
+
+pub(super) async fn begin(
+    State(state): State<ApiState>,
+    Visitor(visitor): Visitor,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let tenant = parameter(query.as_deref(), "tenant");
+    let begun = oidc::begin(&state, &visitor, tenant).await?;
+    let to = HeaderValue::try_from(begun.url.as_str()).map_err(Problem::internal)?;
+    let cookie = Cookie::Flow.set(&begun.browser, FLOW, state.is_secure());
+    Ok((
+        StatusCode::SEE_OTHER,
+        [(LOCATION, to), (SET_COOKIE, cookie)],
+    )
+        .into_response())
+}
+
+pub(super) async fn end(
+    State(state): State<ApiState>,
+    Visitor(visitor): Visitor,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = query.as_deref();
+    let browser = Cookie::Flow.read(&headers, state.is_secure());
+    let known = parameter(query, "state").and_then(|text| Token::parse(&text));
+    let code = parameter(query, "code");
+    let back = oidc::end(&state, &visitor, browser.as_ref(), known.as_ref(), code).await?;
+    let mut answer = match back {
+        Back::SignedIn(session) => welcome(&state, &session),
+        Back::Refused => message(
+            StatusCode::UNAUTHORIZED,
+            "You are not signed in",
+            "The sign-in was given up or took too long, or there is no user with this email here.",
+            &to_sign_in(),
+        )?,
+        Back::Choose(slugs) => {
+            let link = |slug: String| {
+                let query: String = form_urlencoded::byte_serialize(slug.as_bytes()).collect();
+                (slug, format!("/sign-in/oidc?tenant={query}"))
+            };
+            let links: Vec<(String, String)> = slugs.into_iter().map(link).collect();
+            let words = "You are a user of several tenants: choose one.";
+            message(StatusCode::CONFLICT, "Which tenant?", words, &links)?
+        }
+    };
+    let gone = Cookie::Flow.clear(state.is_secure());
+    answer.headers_mut().append(SET_COOKIE, gone);
+    Ok(answer)
+}

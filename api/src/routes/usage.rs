@@ -1,0 +1,201 @@
+//! Room: the route of usage.
+//! Takes: how many months. Gives: how many requests the tenant's keys made in each, and what limits them.
+//! Never: counts requests of people, or those that were refused.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Months, NaiveDate, Utc};
+use harkara_shared::clock;
+use harkara_shared::database::query_as;
+use harkara_shared::id::ApiKeyId;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
+use sqlx::FromRow;
+use sqlx::types::Json as Stored;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::ApiState;
+use crate::access::{self, KeyTier, Scope};
+use crate::auth::Caller;
+use crate::limits::Policy;
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::usage;
+
+/// Months that are shown at the most, this one among them.
+const MOST: u32 = 13;
+
+/// A number of months.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span(u32);
+
+impl Default for Span {
+    fn default() -> Self {
+        Self(MOST)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .ok()
+            .filter(|months| (1..=MOST).contains(months))
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("must be a whole number from 1 to {MOST}")))
+    }
+}
+
+/// How far back to look.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UsageQuery {
+    /// How many months, this one among them: 1 to 13, by default 13.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 13, example = 3)]
+    #[serde(default)]
+    months: Span,
+}
+
+/// Requests by months, of all keys and of each.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
+pub(super) struct UsageAnswer {
+    /// Months of UTC with requests, newest first; this month is always there. Up to a second behind.
+    data: Vec<MonthAnswer>,
+    /// Keys that work or were used in these months, the busiest first; at most a thousand.
+    keys: Vec<KeyAnswer>,
+}
+
+/// What was used in a month.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageMonth)]
+pub(super) struct MonthAnswer {
+    /// Its first day.
+    #[schema(example = "2026-11-01")]
+    month: NaiveDate,
+    /// Requests that were let through.
+    #[schema(example = 4211)]
+    requests: i64,
+    /// When the month was closed; null while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_at: Option<DateTime<Utc>>,
+}
+
+/// What a key used, and what it may use.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UsageKey)]
+pub(super) struct KeyAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
+    id: ApiKeyId,
+    /// What people call it.
+    #[schema(example = "shop")]
+    name: String,
+    /// Its contract.
+    tier: KeyTier,
+    /// What limits its requests: the tier's policies, or its own.
+    policies: Vec<Policy>,
+    /// When it was last used, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_at: Option<DateTime<Utc>>,
+    /// Months in which it was used, newest first.
+    months: Vec<MonthAnswer>,
+}
+
+#[derive(Debug, FromRow)]
+struct MonthRow {
+    month: NaiveDate,
+    requests: i64,
+    closed_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, FromRow)]
+struct KeyRow {
+    id: ApiKeyId,
+    name: String,
+    tier: KeyTier,
+    limits: Option<Stored<Value>>,
+    last_used_at: Option<DateTime<Utc>>,
+    months: Option<Vec<NaiveDate>>,
+    requests: Option<Vec<i64>>,
+}
+
+impl From<MonthRow> for MonthAnswer {
+    fn from(row: MonthRow) -> Self {
+        Self {
+            month: row.month,
+            requests: row.requests,
+            closed_at: row.closed_at,
+        }
+    }
+}
+
+impl From<KeyRow> for KeyAnswer {
+    fn from(row: KeyRow) -> Self {
+        let limits = row.limits.as_ref().map(|limits| &limits.0);
+        let months = row.months.unwrap_or_default().into_iter();
+        let months = months.zip(row.requests.unwrap_or_default());
+        Self {
+            id: row.id,
+            name: row.name,
+            tier: row.tier,
+            policies: access::policies(row.tier, limits).all().to_vec(),
+            last_used_at: row.last_used_at,
+            months: months
+                .map(|(month, requests)| MonthAnswer {
+                    month,
+                    requests,
+                    closed_at: None,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Show usage
+///
+/// How many requests the tenant's keys made, by months of UTC, and what limits each key. Needs the scope
+/// `jobs:read` or `tenant:admin`.
+#[utoipa::path(
+    get,
+    path = "/v1/usage",
+    operation_id = "get_usage",
+    tag = "tenants",
+    params(UsageQuery),
+    responses((status = 200, description = "Requests by months", body = UsageAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<UsageQuery>,
+) -> Result<Json<UsageAnswer>, Problem> {
+    if !caller.has(Scope::TenantAdmin) {
+        caller.require(Scope::JobsRead)?;
+    }
+    let this = usage::month(clock::now());
+    let since = this - Months::new(query.months.0 - 1);
+    let mut tx = state.begin(&caller).await?;
+    let months: Vec<MonthRow> = query_as(include_str!("../sql/usage_months.sql"))
+        .bind(since)
+        .fetch_all(&mut *tx)
+        .await?;
+    let keys: Vec<KeyRow> = query_as(include_str!("../sql/usage_keys.sql"))
+        .bind(since)
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    let mut data: Vec<MonthAnswer> = months.into_iter().map(MonthAnswer::from).collect();
+    if data.first().is_none_or(|newest| newest.month < this) {
+        let nothing = MonthAnswer {
+            month: this,
+            requests: 0,
+            closed_at: None,
+        };
+        data.insert(0, nothing);
+    }
+    Ok(Json(UsageAnswer {
+        data,
+        keys: keys.into_iter().map(KeyAnswer::from).collect(),
+    }))
+}

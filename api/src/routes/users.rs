@@ -1,0 +1,522 @@
+//! Room: routes of people.
+//! Takes: a caller's request. Gives: people made, shown, listed, changed and removed; links for them to
+//! sign in with; their sessions ended.
+//! Never: lets anybody reach over somebody who may do more than they.
+
+pub(super) mod grants;
+pub(super) mod overrides;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use harkara_shared::audit::{Actor, Entry};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::UserId;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::page::{Page, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::{Caller, Who};
+use crate::body::JsonBody;
+use crate::cursor::List;
+use crate::faults::Faults;
+use crate::people::{
+    self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, change_user, create_link,
+    create_user, delete_user, find_user, list_users, reach, session,
+};
+use crate::problem::{Code, Problem};
+use crate::query::{Limit, PathId, Query};
+use crate::time::Moment;
+
+/// A person who is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewUser, example = json!({
+    "email": "ada@example.com", "name": "Ada Lovelace", "role": "operator"
+}))]
+pub(super) struct UserRequest {
+    /// What they sign in with. Of one tenant, each has another; case does not matter.
+    #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254)]
+    email: Option<String>,
+    /// What people call them.
+    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// The role they begin with: see `GET /v1/roles`.
+    #[schema(value_type = String, required, nullable = false, example = "operator")]
+    role: Option<String>,
+    /// When they lose the role again; never when it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>, example = "2030-01-31T12:00:00Z")]
+    expires_at: Option<Moment>,
+    /// Why they get it, for the audit log.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+/// A change of a person; what is left out stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UserChange, example = json!({"disabled": true}))]
+pub(super) struct ChangeRequest {
+    /// What they sign in with.
+    #[schema(min_length = 3, max_length = 254)]
+    email: Option<String>,
+    /// What people call them.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Whether they cannot sign in. Who is disabled is signed out at once.
+    disabled: Option<bool>,
+}
+
+/// A person, and what they may do now.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = User)]
+pub(super) struct UserAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
+    id: UserId,
+    /// What they sign in with, in lower case.
+    #[schema(example = "ada@example.com")]
+    email: String,
+    /// What people call them.
+    #[schema(example = "Ada Lovelace")]
+    name: String,
+    /// The roles granted to them that hold now.
+    #[schema(example = json!(["operator"]))]
+    roles: Vec<String>,
+    /// What they may do now: of their roles and of all that these inherit, with what is allowed to them
+    /// and without what is denied.
+    #[schema(example = json!(["jobs:manage", "jobs:read"]))]
+    permissions: Vec<String>,
+    /// Whether they can sign in with a password.
+    has_password: bool,
+    /// Whether they need a code beside it.
+    has_totp: bool,
+    /// Whether they have signed in through the provider.
+    has_oidc: bool,
+    /// When they were made.
+    created_at: DateTime<Utc>,
+    /// When they were last changed.
+    updated_at: DateTime<Utc>,
+    /// When they last signed in.
+    #[schema(required)]
+    last_sign_in_at: Option<DateTime<Utc>>,
+    /// Since when they cannot sign in.
+    #[schema(required)]
+    disabled_at: Option<DateTime<Utc>>,
+    /// A link to sign in with, once, within fifteen minutes. In the answer that made them only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(
+        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
+    )]
+    sign_in_url: Option<String>,
+}
+
+impl From<User> for UserAnswer {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id,
+            email: user.email,
+            name: user.name,
+            roles: user.roles,
+            permissions: user.permissions,
+            has_password: user.has_password,
+            has_totp: user.has_totp,
+            has_oidc: user.has_oidc,
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+            last_sign_in_at: user.last_sign_in_at,
+            disabled_at: user.disabled_at,
+            sign_in_url: None,
+        }
+    }
+}
+
+/// A link to sign in with.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SignInLink)]
+pub(super) struct LinkAnswer {
+    /// The link, which is shown this once.
+    #[schema(
+        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
+    )]
+    sign_in_url: String,
+    /// Until when it can be used.
+    expires_at: DateTime<Utc>,
+}
+
+/// How many sessions were ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SignedOut)]
+pub(super) struct SignedOutAnswer {
+    /// How many.
+    #[schema(example = 2)]
+    pub(super) ended: u64,
+}
+
+/// The actor with the reason that the body gives, if it gives one.
+pub(super) fn because(actor: &Actor, reason: Option<&str>) -> Actor {
+    let mut actor = actor.clone();
+    if let Some(reason) = reason {
+        actor.reason = Some(reason.to_owned());
+    }
+    actor
+}
+
+/// Goes on if the caller has all that somebody is to get, or has.
+///
+/// # Errors
+/// A problem of status 403 that names the first scope that is missing.
+pub(super) fn require_reach(caller: &Caller, scopes: &[Scope]) -> Result<(), Problem> {
+    match scopes.iter().find(|scope| !caller.has(**scope)) {
+        None => Ok(()),
+        Some(missing) => Err(Problem::new(
+            Code::Escalation,
+            format!("it takes the scope `{missing}`, which you do not have"),
+        )),
+    }
+}
+
+/// Goes on if the caller may do all that the person may do, or may come to do. Who could change, or sign in
+/// as, somebody who may do more, could do more.
+pub(super) async fn require_reach_of(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    user: UserId,
+) -> Result<(), Problem> {
+    let scopes = reach::of_user(tx, user, caller.is_platform).await?;
+    require_reach(caller, &scopes)
+}
+
+/// Goes on unless the caller is this person.
+pub(super) fn require_other(caller: &Caller, user: UserId) -> Result<(), Problem> {
+    match caller.who {
+        Who::Person { user: own, .. } if own == user => Err(Problem::new(
+            Code::OwnGrants,
+            "somebody else must grant what you may do",
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn no_user() -> Problem {
+    Problem::not_found("user")
+}
+
+/// Create a user
+///
+/// The answer holds a link for them to sign in with, once. Needs the scope `users:manage`, and all the
+/// scopes that come with the role.
+#[utoipa::path(
+    post,
+    path = "/v1/users",
+    operation_id = "create_user",
+    tag = "people",
+    request_body = UserRequest,
+    responses(
+        (status = 201, description = "The user, with a link to sign in", body = UserAnswer,
+            headers(("Location" = String, description = "Path of the user"))),
+        (status = 409, description = "The email is taken")
+    )
+)]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut faults = Faults::default();
+    let request: UserRequest = body.members(&mut faults).unwrap_or_default();
+    for (pointer, is_missing) in [
+        ("/email", request.email.is_none()),
+        ("/name", request.name.is_none()),
+        ("/role", request.role.is_none()),
+    ] {
+        if is_missing {
+            faults.add("", pointer, "missing", "must be there");
+        }
+    }
+    faults.none_in_body()?;
+    let actor = because(caller.actor(), request.reason.as_deref());
+    let new = NewUser {
+        email: request.email.unwrap_or_default(),
+        name: request.name.unwrap_or_default(),
+        role: request.role.unwrap_or_default(),
+        expires_at: request.expires_at.map(|moment| moment.0),
+        reason: request.reason,
+    };
+    let mut tx = state.begin(&caller).await?;
+    let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    require_reach(&caller, &scopes)?;
+    let user = create_user(&mut tx, &actor, new).await?;
+    let link = create_link(&mut tx, &actor, user.id, DEFAULT_LIFE).await?;
+    tx.commit().await?;
+    let location = [(LOCATION, format!("/v1/users/{}", user.id))];
+    let answer = UserAnswer {
+        sign_in_url: Some(link.url(&state.base_url())),
+        ..user.into()
+    };
+    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+}
+
+/// Which people to list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UserQuery {
+    /// How many people a page holds.
+    #[serde(default, skip_serializing)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(skip_serializing)]
+    cursor: Option<String>,
+}
+
+/// List users, newest first
+///
+/// Needs the scope `users:manage`.
+#[utoipa::path(
+    get,
+    path = "/v1/users",
+    operation_id = "list_users",
+    tag = "people",
+    params(UserQuery),
+    responses((status = 200, description = "A page of users", body = Page<UserAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<UserQuery>,
+) -> Result<Json<Page<UserAnswer>>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let list = List::of("/v1/users", caller.tenant, &query);
+    let before = state
+        .cursors()
+        .before(list, query.cursor.as_deref())?
+        .map(UserId::from_uuid);
+    let mut tx = state.begin(&caller).await?;
+    let users = list_users(&mut tx, before, to_read(query.limit)).await?;
+    tx.commit().await?;
+    let place = |user: &User| user.id.as_uuid().into_bytes();
+    Ok(Json(Page::of(
+        users,
+        query.limit,
+        state.cursors(),
+        list,
+        place,
+        UserAnswer::from,
+    )))
+}
+
+/// Show a user
+///
+/// Needs the scope `users:manage`.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{id}",
+    operation_id = "get_user",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The user", body = UserAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<Json<UserAnswer>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let user = find_user(&mut tx, id).await?;
+    tx.commit().await?;
+    user.map(|user| Json(user.into())).ok_or_else(no_user)
+}
+
+/// Change a user
+///
+/// Who is disabled is signed out at once. Needs the scope `users:manage`, and all that the user may do.
+#[utoipa::path(
+    patch,
+    path = "/v1/users/{id}",
+    operation_id = "change_user",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    request_body = ChangeRequest,
+    responses(
+        (status = 200, description = "The user as they are now", body = UserAnswer),
+        (status = 409, description = "The email is taken, or no admin would be left")
+    )
+)]
+pub(super) async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+    body: JsonBody,
+) -> Result<Json<UserAnswer>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut faults = Faults::default();
+    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    faults.none_in_body()?;
+    let change = UserChange {
+        email: request.email,
+        name: request.name,
+        disabled: request.disabled,
+    };
+    let mut tx = state.begin(&caller).await?;
+    require_reach_of(&mut tx, &caller, id).await?;
+    let user = change_user(&mut tx, caller.actor(), id, change).await?;
+    tx.commit().await?;
+    Ok(Json(user.into()))
+}
+
+/// Delete a user
+///
+/// Their sessions end at once. What they did stays in the audit log. Needs the scope `users:manage`, and
+/// all that the user may do.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{id}",
+    operation_id = "delete_user",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses(
+        (status = 204, description = "The user is gone"),
+        (status = 409, description = "No admin would be left")
+    )
+)]
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<StatusCode, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    require_reach_of(&mut tx, &caller, id).await?;
+    delete_user(&mut tx, caller.actor(), id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Make a link for a user to sign in with
+///
+/// It works once, within fifteen minutes, and takes the place of those that were not used. Needs the scope
+/// `users:manage`, and all that the user may do.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{id}/sign-in-link",
+    operation_id = "create_sign_in_link",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses(
+        (status = 201, description = "The link", body = LinkAnswer),
+        (status = 409, description = "The user is disabled")
+    )
+)]
+pub(super) async fn link(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<(StatusCode, Json<LinkAnswer>), Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let user = find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    if user.disabled_at.is_some() {
+        return Err(Problem::new(Code::Conflict, "the user is disabled"));
+    }
+    require_reach_of(&mut tx, &caller, id).await?;
+    let link: SignInLink = create_link(&mut tx, caller.actor(), id, DEFAULT_LIFE).await?;
+    tx.commit().await?;
+    let answer = LinkAnswer {
+        sign_in_url: link.url(&state.base_url()),
+        expires_at: link.expires_at,
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// Sign a user out everywhere
+///
+/// Needs the scope `users:manage`, and all that the user may do.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{id}/sign-out",
+    operation_id = "sign_user_out",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "Their sessions are ended", body = SignedOutAnswer))
+)]
+pub(super) async fn sign_out(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<Json<SignedOutAnswer>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    require_reach_of(&mut tx, &caller, id).await?;
+    let ended = session::end_all(&mut tx, id, None).await?;
+    let entry = Entry::new("user.sign_out", id).after(serde_json::json!({"ended": ended}));
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(Json(SignedOutAnswer { ended }))
+}
+
+/// A role.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Role)]
+pub(super) struct RoleAnswer {
+    /// Its name.
+    #[schema(example = "operator")]
+    name: String,
+    /// What it is for.
+    #[schema(example = "Runs jobs, backups, trunks and reports; sees administration")]
+    description: String,
+    /// The roles whose permissions it has, too.
+    #[schema(example = json!(["viewer"]))]
+    inherits: Vec<String>,
+    /// All its permissions.
+    #[schema(example = json!(["jobs:manage", "jobs:read"]))]
+    permissions: Vec<String>,
+    /// What it may do in the API.
+    #[schema(value_type = Vec<String>, example = json!(["jobs:read", "jobs:write"]))]
+    scopes: Vec<Scope>,
+}
+
+/// List roles
+///
+/// They are the same for all tenants. Needs the scope `users:manage`.
+#[utoipa::path(
+    get,
+    path = "/v1/roles",
+    operation_id = "list_roles",
+    tag = "people",
+    responses((status = 200, description = "All roles, by name", body = super::page::Whole<RoleAnswer>))
+)]
+pub(super) async fn roles(
+    State(state): State<ApiState>,
+    caller: Caller,
+) -> Result<Json<super::page::Whole<RoleAnswer>>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let roles = people::list_roles(&mut tx).await?;
+    tx.commit().await?;
+    let data = roles
+        .into_iter()
+        .map(|role| RoleAnswer {
+            scopes: people::permission::all_scopes(&role.permissions, caller.is_platform),
+            name: role.name,
+            description: role.description,
+            inherits: role.inherits,
+            permissions: role.permissions,
+        })
+        .collect();
+    Ok(Json(super::page::Whole { data }))
+}

@@ -1,0 +1,196 @@
+//! Room: routes of roles granted to people.
+//! Takes: a caller's request. Gives: grants made, listed and taken back.
+//! Never: lets anybody grant what they do not have, or grant to themselves.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use harkara_shared::id::UserId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{because, no_user, require_other, require_reach, require_reach_of};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::people::{
+    Grant, GrantId, NewGrant, find_user, grant_role, list_grants, reach, revoke_grant,
+};
+use crate::problem::Problem;
+use crate::query::{PathId, PathPair};
+use crate::routes::page::Whole;
+use crate::time::Moment;
+
+/// A grant that is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewGrant, example = json!({
+    "role": "admin", "expires_at": "2030-01-31T12:00:00Z", "reason": "stands in for Bob"
+}))]
+pub(crate) struct GrantRequest {
+    /// The role: see `GET /v1/roles`.
+    #[schema(value_type = String, required, nullable = false, example = "operator")]
+    role: Option<String>,
+    /// From when on; at once when it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    not_before: Option<Moment>,
+    /// Until when; for good when it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    expires_at: Option<Moment>,
+    /// Why, for the audit log.
+    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+/// A role granted to a user.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Grant)]
+pub(crate) struct GrantAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "grt_01h455vb4pex5vsknk084sn02q")]
+    id: GrantId,
+    /// The role.
+    #[schema(example = "operator")]
+    role: String,
+    /// From when on it holds.
+    not_before: DateTime<Utc>,
+    /// Until when it holds.
+    #[schema(required)]
+    expires_at: Option<DateTime<Utc>>,
+    /// Id of who granted it.
+    #[schema(example = "usr_01h455vb4pex5vsknk084sn02q")]
+    granted_by: String,
+    /// Why.
+    #[schema(required)]
+    reason: Option<String>,
+    /// When it was granted.
+    created_at: DateTime<Utc>,
+    /// When it was taken back.
+    #[schema(required)]
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl From<Grant> for GrantAnswer {
+    fn from(grant: Grant) -> Self {
+        Self {
+            id: grant.id,
+            role: grant.role,
+            not_before: grant.not_before,
+            expires_at: grant.expires_at,
+            granted_by: grant.granted_by,
+            reason: grant.reason,
+            created_at: grant.created_at,
+            revoked_at: grant.revoked_at,
+        }
+    }
+}
+
+/// List the roles granted to a user, newest first
+///
+/// Those that hold, those to come and those of the past, the last thousand. Needs the scope
+/// `users:manage`.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{id}/grants",
+    operation_id = "list_grants",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The grants", body = Whole<GrantAnswer>))
+)]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<Json<Whole<GrantAnswer>>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    let grants = list_grants(&mut tx, id).await?;
+    tx.commit().await?;
+    let data = grants.into_iter().map(GrantAnswer::from).collect();
+    Ok(Json(Whole { data }))
+}
+
+/// Grant a role to a user
+///
+/// It holds from the next request on, or from `not_before`. Needs the scope `users:manage`, and all the
+/// scopes that come with the role. Nobody grants to themselves.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{id}/grants",
+    operation_id = "create_grant",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    request_body = GrantRequest,
+    responses((status = 201, description = "The grant", body = GrantAnswer))
+)]
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<GrantAnswer>), Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut faults = Faults::default();
+    let request: GrantRequest = body.members(&mut faults).unwrap_or_default();
+    if request.role.is_none() {
+        faults.add("", "/role", "missing", "must be there");
+    }
+    if request.reason.is_none() {
+        faults.add("", "/reason", "missing", "must be there");
+    }
+    faults.none_in_body()?;
+    let actor = because(caller.actor(), request.reason.as_deref());
+    let new = NewGrant {
+        role: request.role.unwrap_or_default(),
+        not_before: request.not_before.map(|moment| moment.0),
+        expires_at: request.expires_at.map(|moment| moment.0),
+        reason: request.reason,
+    };
+    let mut tx = state.begin(&caller).await?;
+    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    require_other(&caller, id)?;
+    let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    require_reach(&caller, &scopes)?;
+    let grant = grant_role(&mut tx, &actor, id, new).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(grant.into())))
+}
+
+/// Take a granted role back
+///
+/// From the next request on. Needs the scope `users:manage`, and all that the user may do.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{id}/grants/{grant_id}",
+    operation_id = "revoke_grant",
+    tag = "people",
+    params(
+        ("id" = String, Path, description = "The user's id",
+            example = "usr_01h455vb4pex5vsknk084sn02q"),
+        ("grant_id" = String, Path, description = "The grant's id",
+            example = "grt_01h455vb4pex5vsknk084sn02q")
+    ),
+    responses(
+        (status = 204, description = "The role is taken back"),
+        (status = 409, description = "No admin would be left")
+    )
+)]
+pub(crate) async fn revoke(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathPair(id, grant): PathPair<UserId, GrantId>,
+) -> Result<StatusCode, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    require_reach_of(&mut tx, &caller, id).await?;
+    let revoked = revoke_grant(&mut tx, caller.actor(), id, grant).await?;
+    revoked.ok_or_else(|| Problem::not_found("grant"))?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,221 @@
+//! Room: routes of permissions allowed or denied to single people.
+//! Takes: a caller's request. Gives: overrides made, listed and taken back.
+//! Never: lets anybody allow what they do not have, or allow themselves anything.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use harkara_shared::id::UserId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{because, no_user, require_other, require_reach, require_reach_of};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::people::permission::scopes;
+use crate::people::{
+    Effect, NewOverride, Override, OverrideId, add_override, find_user, list_overrides,
+    revoke_override,
+};
+use crate::problem::Problem;
+use crate::query::{PathId, PathPair};
+use crate::routes::page::Whole;
+use crate::time::Moment;
+
+/// An override that is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewUserPermission, example = json!({
+    "permission": "reports:manage", "effect": "deny", "reason": "until the audit is over"
+}))]
+pub(crate) struct OverrideRequest {
+    /// The permission, as `GET /v1/roles` names them.
+    #[schema(value_type = String, required, nullable = false, example = "reports:manage")]
+    permission: Option<String>,
+    /// Whether it is allowed or denied. A denial wins over every allowance and role.
+    #[schema(value_type = Effect, required, nullable = false)]
+    effect: Option<Effect>,
+    /// From when on; at once when it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    not_before: Option<Moment>,
+    /// Until when; for good when it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    expires_at: Option<Moment>,
+    /// Why, for the audit log.
+    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+/// A permission allowed or denied to a user.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UserPermission)]
+pub(crate) struct OverrideAnswer {
+    /// Id.
+    #[schema(value_type = String, example = "prm_01h455vb4pex5vsknk084sn02q")]
+    id: OverrideId,
+    /// The permission.
+    #[schema(example = "reports:manage")]
+    permission: String,
+    /// Whether it is allowed or denied.
+    effect: Effect,
+    /// From when on it holds.
+    not_before: DateTime<Utc>,
+    /// Until when it holds.
+    #[schema(required)]
+    expires_at: Option<DateTime<Utc>>,
+    /// Id of who did it.
+    #[schema(example = "usr_01h455vb4pex5vsknk084sn02q")]
+    granted_by: String,
+    /// Why.
+    #[schema(required)]
+    reason: Option<String>,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it was taken back.
+    #[schema(required)]
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl From<Override> for OverrideAnswer {
+    fn from(one: Override) -> Self {
+        Self {
+            id: one.id,
+            permission: one.permission,
+            effect: one.effect,
+            not_before: one.not_before,
+            expires_at: one.expires_at,
+            granted_by: one.granted_by,
+            reason: one.reason,
+            created_at: one.created_at,
+            revoked_at: one.revoked_at,
+        }
+    }
+}
+
+/// List what is allowed and denied to a user, newest first
+///
+/// What holds, what is to come and what is past, the last thousand. Needs the scope `users:manage`.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{id}/permissions",
+    operation_id = "list_user_permissions",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "Beside their roles", body = Whole<OverrideAnswer>))
+)]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+) -> Result<Json<Whole<OverrideAnswer>>, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    let overrides = list_overrides(&mut tx, id).await?;
+    tx.commit().await?;
+    let data = overrides.into_iter().map(OverrideAnswer::from).collect();
+    Ok(Json(Whole { data }))
+}
+
+/// Allow or deny a permission to a user
+///
+/// It holds from the next request on, or from `not_before`. Needs the scope `users:manage`; to allow, all
+/// the scopes that come with the permission; to deny, all that the user may do. Nobody allows themselves
+/// anything.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{id}/permissions",
+    operation_id = "create_user_permission",
+    tag = "people",
+    params(("id" = String, Path, description = "The user's id",
+        example = "usr_01h455vb4pex5vsknk084sn02q")),
+    request_body = OverrideRequest,
+    responses(
+        (status = 201, description = "The allowance or denial", body = OverrideAnswer),
+        (status = 409, description = "No admin would be left")
+    )
+)]
+pub(crate) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<UserId>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<OverrideAnswer>), Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut faults = Faults::default();
+    let request: OverrideRequest = body.members(&mut faults).unwrap_or_default();
+    for (pointer, is_missing) in [
+        ("/permission", request.permission.is_none()),
+        ("/effect", request.effect.is_none()),
+        ("/reason", request.reason.is_none()),
+    ] {
+        if is_missing {
+            faults.add("", pointer, "missing", "must be there");
+        }
+    }
+    faults.none_in_body()?;
+    let actor = because(caller.actor(), request.reason.as_deref());
+    let new = NewOverride {
+        permission: request.permission.unwrap_or_default(),
+        effect: request.effect.unwrap_or(Effect::Deny),
+        not_before: request.not_before.map(|moment| moment.0),
+        expires_at: request.expires_at.map(|moment| moment.0),
+        reason: request.reason,
+    };
+    let mut tx = state.begin(&caller).await?;
+    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    match new.effect {
+        Effect::Allow => {
+            require_other(&caller, id)?;
+            require_reach(&caller, scopes(&new.permission, caller.is_platform))?;
+        }
+        Effect::Deny => require_reach_of(&mut tx, &caller, id).await?,
+    }
+    let made = add_override(&mut tx, &actor, id, new).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+/// Take an allowance or a denial back
+///
+/// From the next request on. Needs the scope `users:manage`, all the scopes that come with the permission,
+/// and all that the user may do. Nobody takes back what is denied to themselves.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{id}/permissions/{permission_id}",
+    operation_id = "revoke_user_permission",
+    tag = "people",
+    params(
+        ("id" = String, Path, description = "The user's id",
+            example = "usr_01h455vb4pex5vsknk084sn02q"),
+        ("permission_id" = String, Path, description = "The allowance's or denial's id",
+            example = "prm_01h455vb4pex5vsknk084sn02q")
+    ),
+    responses(
+        (status = 204, description = "It is taken back"),
+        (status = 409, description = "No admin would be left")
+    )
+)]
+pub(crate) async fn revoke(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathPair(id, one): PathPair<UserId, OverrideId>,
+) -> Result<StatusCode, Problem> {
+    caller.require(Scope::UsersManage)?;
+    let mut tx = state.begin(&caller).await?;
+    require_reach_of(&mut tx, &caller, id).await?;
+    let revoked = revoke_override(&mut tx, caller.actor(), id, one).await?;
+    let revoked = revoked.ok_or_else(|| Problem::not_found("permission of the user"))?;
+    if revoked.effect == Effect::Deny {
+        // Not committed otherwise.
+        require_other(&caller, id)?;
+        require_reach(&caller, scopes(&revoked.permission, caller.is_platform))?;
+    }
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

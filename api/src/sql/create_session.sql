@@ -1,0 +1,9 @@
+-- A new session of a person who is not disabled; nothing otherwise. Served by the primary key of users.
+insert into app.sessions
+    (tenant_id, id, user_id, token_hash, method, expires_at, address, user_agent)
+select tenant_id, $3::uuid, id, $4::bytea, $5::text, now() + make_interval(secs => $6::float8),
+    $7::text, $8::text
+from app.users
+where tenant_id = $1 and id = $2 and disabled_at is null
+for no key update
+returning expires_at

@@ -1,0 +1,175 @@
+//! People: how they sign in, what they may do, what keeps their sessions theirs.
+
+mod grants;
+mod oidc;
+mod pages;
+mod proof;
+mod rights;
+mod sessions;
+mod sign_in;
+
+use harkara_api::access::{Scope, Tenant, ensure_platform};
+use harkara_api::people::{DEFAULT_LIFE, NewUser, create_link, create_user};
+use harkara_shared::database::{TenantTx, query, query_scalar};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::platform::{Answer, Client, Platform, tester};
+
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// A browser in which somebody has signed in.
+#[derive(Clone)]
+pub(crate) struct Browser {
+    client: Client,
+    /// `name=value`.
+    pub(crate) cookie: String,
+    pub(crate) csrf: String,
+    /// Id of the person.
+    pub(crate) user: String,
+}
+
+impl Browser {
+    /// The browser whose sign-in was answered so.
+    pub(crate) async fn of(client: &Client, answer: &Answer) -> Self {
+        let mut browser = Self {
+            client: client.with_key(""),
+            cookie: cookie(answer),
+            csrf: String::new(),
+            user: String::new(),
+        };
+        let session = browser.get("/v1/session").await.expect(200);
+        browser.csrf = session["csrf_token"].as_str().unwrap().to_owned();
+        browser.user = session["user"]["id"].as_str().unwrap().to_owned();
+        browser
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.change(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.change(Method::DELETE, path, None).await
+    }
+
+    /// A request that changes something, as a page of ours sends it.
+    pub(crate) async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let mut headers = vec![("x-csrf-token", self.csrf.as_str())];
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        self.send(method, path, &headers, body.map(Value::to_string))
+            .await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        let mut all = vec![("cookie", self.cookie.as_str())];
+        all.extend_from_slice(headers);
+        self.client.send(method, path, &all, body).await
+    }
+}
+
+/// The cookie that an answer sets, as a browser sends it back.
+pub(crate) fn cookie(answer: &Answer) -> String {
+    let set = answer.header("set-cookie");
+    assert!(
+        !set.is_empty(),
+        "no cookie: {} {}",
+        answer.status,
+        answer.text
+    );
+    set.split(';').next().unwrap().to_owned()
+}
+
+impl Platform {
+    /// A person of a tenant, who signs in by a link, and sets a password.
+    pub(crate) async fn person(&self, tenant: &Tenant, email: &str, role: &str) -> Browser {
+        let browser = self.visitor(tenant, email, role).await;
+        let body = json!({ "password": PASSWORD });
+        browser
+            .change(Method::PUT, "/v1/session/password", Some(&body))
+            .await
+            .expect(204);
+        browser
+    }
+
+    /// The same without a password.
+    pub(crate) async fn visitor(&self, tenant: &Tenant, email: &str, role: &str) -> Browser {
+        let link = self.link(tenant, email, role).await;
+        let answer = self.form(&link, "").await;
+        assert_eq!(answer.status, 303, "{}", answer.text);
+        Browser::of(&self.client, &answer).await
+    }
+
+    /// The path of a link for a new person.
+    pub(crate) async fn link(&self, tenant: &Tenant, email: &str, role: &str) -> String {
+        let mut tx = TenantTx::begin(&self.pool, tenant.id).await.unwrap();
+        let new = NewUser {
+            email: email.to_owned(),
+            name: email.to_owned(),
+            role: role.to_owned(),
+            expires_at: None,
+            reason: None,
+        };
+        let user = create_user(&mut tx, &tester(), new).await.unwrap();
+        let link = create_link(&mut tx, &tester(), user.id, DEFAULT_LIFE)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        link.url("")
+    }
+
+    /// Posts a form without a cookie.
+    pub(crate) async fn form(&self, path: &str, fields: &str) -> Answer {
+        let media = "application/x-www-form-urlencoded";
+        self.client
+            .with_key("")
+            .post_text(path, media, fields)
+            .await
+    }
+
+    /// Signs in with a password.
+    pub(crate) async fn sign_in(&self, body: &Value) -> Answer {
+        self.client.with_key("").post("/v1/sessions", body).await
+    }
+
+    /// The built-in tenant.
+    pub(crate) async fn platform(&self) -> Tenant {
+        ensure_platform(&self.pool).await.unwrap()
+    }
+
+    /// A statement of the test's own.
+    pub(crate) async fn sql(&self, sql: &'static str) -> u64 {
+        query(sql)
+            .execute(&self.pool)
+            .await
+            .unwrap()
+            .rows_affected()
+    }
+
+    /// How often something stands in the audit logs.
+    pub(crate) async fn noted(&self, action: &str) -> i64 {
+        query_scalar("select count(*) from app.audit_log where action = $1")
+            .bind(action.to_owned())
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+}
+
+/// All scopes but those of the platform.
+pub(crate) fn tenant_scopes() -> Vec<Scope> {
+    let mut all = Scope::ALL.to_vec();
+    all.retain(|scope| *scope != Scope::PlatformAdmin);
+    all
+}

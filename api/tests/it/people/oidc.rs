@@ -1,0 +1,297 @@
+//! Sign-in through a provider: a real one, in a process of its own.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harkara_shared::config::{HttpSettings, OidcSettings};
+use reqwest::Method;
+use serde_json::json;
+use url::Url;
+use url::form_urlencoded::Serializer;
+
+use super::{Browser, cookie};
+use crate::platform::{Answer, Client, Platform, listen_with};
+
+/// A provider at which people are who they say they are.
+struct Provider {
+    process: Child,
+    url: Url,
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// The program that `.ci/run` prepares; `None` where it is not there, except under CI.
+fn program() -> Option<PathBuf> {
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let prepared = workspace.join("target/receivers/bin/oidc-provider-mock");
+    assert!(
+        prepared.exists() || std::env::var_os("CI").is_none(),
+        "oidc-provider-mock is missing: .ci/run prepares it"
+    );
+    prepared.exists().then_some(prepared)
+}
+
+impl Provider {
+    async fn start(client: &Client) -> Option<Self> {
+        let program = program()?;
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let person = |sub: &str, email: &str, verified: bool| {
+            json!({"sub": sub, "email": email, "email_verified": verified}).to_string()
+        };
+        let process = Command::new(program)
+            .args(["--port", &port.to_string(), "--require-nonce", "true"])
+            .args(["--user-claims", &person("ada", "Ada@example.com", true)])
+            .args(["--user-claims", &person("eve", "ada@example.com", false)])
+            .args(["--user-claims", &person("two", "two@example.com", true)])
+            .args(["--user-claims", &person("new", "new@example.com", true)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let provider = Self {
+            process,
+            url: format!("http://127.0.0.1:{port}").parse().unwrap(),
+        };
+        let at = client.at(provider.url.as_str().trim_end_matches('/'));
+        let started = Instant::now();
+        while !at.answers("/.well-known/openid-configuration").await {
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "the provider does not start"
+            );
+        }
+        Some(provider)
+    }
+}
+
+/// An API with the provider.
+struct Stand {
+    platform: Platform,
+    provider: Provider,
+    client: Client,
+}
+
+impl Stand {
+    async fn start() -> Option<Self> {
+        let platform = Platform::start().await;
+        let provider = Provider::start(&platform.client).await?;
+        let http = HttpSettings {
+            oidc: Some(OidcSettings {
+                issuer: provider.url.clone(),
+                client_id: "harkara".to_owned(),
+                client_secret: "secret".to_owned(),
+                name: "Example ID".to_owned(),
+            }),
+            ..HttpSettings::default()
+        };
+        let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
+        Some(Self {
+            client: platform.client.with_key("").at(&base),
+            provider,
+            platform,
+        })
+    }
+
+    /// Begins a sign-in: the browser's cookie, and where the provider sends `sub` back to.
+    async fn go(&self, query: &str, sub: &str) -> (String, String) {
+        let answer = self.client.get(&format!("/sign-in/oidc{query}")).await;
+        assert_eq!(answer.status, 303, "{}", answer.text);
+        let flow = cookie(&answer);
+        let to: Url = answer.header("location").parse().unwrap();
+        let parameters: std::collections::HashMap<_, _> = to.query_pairs().into_owned().collect();
+        assert_eq!(parameters["code_challenge_method"], "S256");
+        assert_eq!(parameters["response_type"], "code");
+        assert!(parameters["state"].len() == 43 && parameters["nonce"].len() >= 20);
+        assert_eq!(
+            parameters["redirect_uri"],
+            format!("{}/sign-in/oidc/callback", self.client.base)
+        );
+        let provider = self
+            .client
+            .at(self.provider.url.as_str().trim_end_matches('/'));
+        let form = Serializer::new(String::new())
+            .append_pair("sub", sub)
+            .finish();
+        let path = format!("{}?{}", to.path(), to.query().unwrap());
+        let media = "application/x-www-form-urlencoded";
+        let back = provider.post_text(&path, media, form).await;
+        assert_eq!(back.status, 302, "{}", back.text);
+        let back = back.header("location").replace(&self.client.base, "");
+        (flow, back)
+    }
+
+    async fn back(&self, flow: &str, path: &str) -> Answer {
+        self.client
+            .send(Method::GET, path, &[("cookie", flow)], None)
+            .await
+    }
+
+    async fn sign_in(&self, query: &str, sub: &str) -> Answer {
+        let (flow, back) = self.go(query, sub).await;
+        self.back(&flow, &back).await
+    }
+}
+
+#[tokio::test]
+async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_subject_then() {
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
+    let acme = stand.platform.acme.clone();
+    stand
+        .platform
+        .link(&acme, "ada@example.com", "viewer")
+        .await;
+    let page = stand.client.get("/sign-in").await;
+    assert!(
+        page.text.contains("Sign in with Example ID"),
+        "{}",
+        page.text
+    );
+
+    // Somebody who only says that it is their email is nobody.
+    assert_eq!(stand.sign_in("", "eve").await.status, 401);
+    let answer = stand.sign_in("", "ada").await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "/"),
+        "{}",
+        answer.text
+    );
+    let browser = Browser::of(&stand.client, &answer).await;
+    let session = browser.get("/v1/session").await.expect(200);
+    assert_eq!(
+        (&session["user"]["email"], &session["method"]),
+        (&json!("ada@example.com"), &json!("oidc"))
+    );
+
+    // From now on it is the subject that counts, whatever the email.
+    stand
+        .platform
+        .sql("update app.users set email = 'countess@example.com'")
+        .await;
+    assert_eq!(stand.sign_in("", "ada").await.status, 303);
+    stand
+        .platform
+        .sql("update app.users set email = 'new@example.com'")
+        .await;
+    assert_eq!(
+        stand.sign_in("", "new").await.status,
+        401,
+        "another subject has the email now"
+    );
+    // Nobody is made by signing in.
+    let users = stand.platform.client.get("/v1/users").await.expect(200);
+    assert_eq!(users["data"].as_array().unwrap().len(), 1);
+    stand
+        .platform
+        .sql("update app.users set disabled_at = now()")
+        .await;
+    assert_eq!(stand.sign_in("", "ada").await.status, 401);
+    assert_eq!(stand.platform.noted("user.bind").await, 1);
+    assert_eq!(stand.platform.noted("session.create").await, 2);
+    assert!(stand.platform.noted("session.refused").await >= 3);
+}
+
+#[tokio::test]
+async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
+    let acme = stand.platform.acme.clone();
+    stand
+        .platform
+        .link(&acme, "ada@example.com", "viewer")
+        .await;
+    let (flow, back) = stand.go("", "ada").await;
+    let (other, _) = stand.go("", "ada").await;
+    assert_eq!(stand.client.get(&back).await.status, 401);
+    assert_eq!(stand.back(&other, &back).await.status, 401);
+    let (path, query) = back.split_once('?').unwrap();
+    let forged = query.replace("state=", "state=x");
+    assert_eq!(
+        stand.back(&flow, &format!("{path}?{forged}")).await.status,
+        401
+    );
+    assert_eq!(stand.back(&flow, path).await.status, 401);
+    assert_eq!(stand.back(&flow, &back).await.status, 303);
+    assert_eq!(stand.back(&flow, &back).await.status, 401);
+    // A code of another sign-in has another verifier and nonce.
+    let (flow, first) = stand.go("", "ada").await;
+    let (_, second) = stand.go("", "ada").await;
+    let code = |text: &str| {
+        let url = Url::parse(&format!("http://x{text}")).unwrap();
+        let found = url.query_pairs().find(|(name, _)| name == "code").unwrap();
+        found.1.into_owned()
+    };
+    let swapped = first.replace(&code(&first), &code(&second));
+    let answer = stand.back(&flow, &swapped).await;
+    answer.problem(503, "provider_unavailable");
+    assert!(answer.header("set-cookie").is_empty());
+    let (flow, late) = stand.go("", "ada").await;
+    stand
+        .platform
+        .sql("update app.oidc_flows set expires_at = now()")
+        .await;
+    assert_eq!(stand.back(&flow, &late).await.status, 401);
+}
+
+#[tokio::test]
+async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
+    let Some(stand) = Stand::start().await else {
+        return;
+    };
+    let (acme, other) = (
+        stand.platform.acme.clone(),
+        stand.platform.tenant("other").await,
+    );
+    stand
+        .platform
+        .link(&acme, "two@example.com", "viewer")
+        .await;
+    stand
+        .platform
+        .link(&other, "two@example.com", "viewer")
+        .await;
+    for _ in 0..2 {
+        let answer = stand.sign_in("", "two").await;
+        assert_eq!(answer.status, 409);
+        for slug in ["acme", "other"] {
+            assert!(
+                answer
+                    .text
+                    .contains(&format!("/sign-in/oidc?tenant={slug}")),
+                "{}",
+                answer.text
+            );
+        }
+        let answer = stand.sign_in("?tenant=other", "two").await;
+        let browser = Browser::of(&stand.client, &answer).await;
+        let session = browser.get("/v1/session").await.expect(200);
+        assert_eq!(session["tenant"]["slug"], "other");
+    }
+    assert_eq!(stand.sign_in("?tenant=platform", "two").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_is_told_and_the_rest_goes_on() {
+    let Some(mut stand) = Stand::start().await else {
+        return;
+    };
+    stand.provider.process.kill().unwrap();
+    stand.provider.process.wait().unwrap();
+    let answer = stand.client.get("/sign-in/oidc").await;
+    answer.problem(503, "provider_unavailable");
+    assert_eq!(stand.client.get("/sign-in").await.status, 200);
+}

@@ -1,0 +1,176 @@
+//! Pages: they work without a script, and do nothing that was not meant.
+
+use reqwest::Method;
+use url::form_urlencoded::Serializer;
+
+use super::{Browser, PASSWORD, cookie};
+use crate::platform::{Answer, Platform};
+
+fn fields(pairs: &[(&str, &str)]) -> String {
+    Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// What every page must say to the browser.
+fn is_page(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
+    let policy = answer.header("content-security-policy");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'self'"),
+        "{policy}"
+    );
+    assert!(
+        policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert_eq!(answer.header("x-frame-options"), "DENY");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert!(
+        answer.text.starts_with("<!doctype html>"),
+        "{}",
+        answer.text
+    );
+    for inline in ["<script", "<style", "style=", "onclick", "javascript:"] {
+        assert!(!answer.text.contains(inline), "{inline} in {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_person_signs_in_by_the_form_sees_the_account_and_signs_out() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "operator").await;
+    let anyone = platform.client.with_key("");
+    let first = anyone.get("/").await;
+    assert_eq!((first.status, first.header("location")), (303, "/sign-in"));
+    let form = anyone.get("/sign-in").await;
+    is_page(&form, 200);
+    assert!(form.text.contains("name=\"password\"") && !form.text.contains("/sign-in/oidc"));
+    let style = anyone.get("/style.css").await;
+    assert_eq!(style.header("content-type"), "text/css; charset=utf-8");
+
+    let wrong = fields(&[("email", "ada@example.com"), ("password", "<b>wrong</b>")]);
+    let refused = platform.form("/sign-in", &wrong).await;
+    is_page(&refused, 401);
+    assert!(refused.text.contains("is wrong") && refused.text.contains("ada@example.com"));
+    assert!(!refused.text.contains("wrong</b>") && refused.header("set-cookie").is_empty());
+    let nasty = fields(&[("email", "\"><script>x</script>"), ("password", "x")]);
+    is_page(&platform.form("/sign-in", &nasty).await, 401);
+
+    let right = fields(&[
+        ("email", "Ada@example.com"),
+        ("password", PASSWORD),
+        ("code", ""),
+    ]);
+    let answer = platform.form("/sign-in", &right).await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/"));
+    let browser = Browser::of(&platform.client, &answer).await;
+    let account = browser.get("/").await;
+    is_page(&account, 200);
+    for word in [
+        "ada@example.com",
+        "acme",
+        "operator",
+        "127.0.0.1",
+        &browser.csrf,
+    ] {
+        assert!(account.text.contains(word), "{word} in {}", account.text);
+    }
+    assert_eq!(browser.get("/sign-in").await.header("location"), "/");
+
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for csrf in ["", "AAAA"] {
+        let body = Some(fields(&[("csrf", csrf)]));
+        let answer = browser.send(Method::POST, "/sign-out", &form, body).await;
+        answer.problem(403, "csrf");
+    }
+    browser.get("/v1/session").await.expect(200);
+    let body = Some(fields(&[("csrf", &browser.csrf), ("everywhere", "yes")]));
+    let answer = browser.send(Method::POST, "/sign-out", &form, body).await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (303, "/sign-in")
+    );
+    assert_eq!(cookie(&answer), "harkara=");
+    browser
+        .get("/v1/session")
+        .await
+        .problem(401, "unauthorized");
+    assert_eq!(platform.noted("session.end_all").await, 1);
+}
+
+#[tokio::test]
+async fn the_form_has_who_is_a_user_of_several_tenants_choose() {
+    let platform = Platform::start().await;
+    let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform.person(&other, "ada@example.com", "viewer").await;
+    let mut pairs = vec![("email", "ada@example.com"), ("password", PASSWORD)];
+    let answer = platform.form("/sign-in", &fields(&pairs)).await;
+    is_page(&answer, 409);
+    assert!(
+        answer
+            .text
+            .contains("<option>acme</option>\n\n<option>other</option>"),
+        "{}",
+        answer.text
+    );
+    assert!(!answer.text.contains(PASSWORD));
+    pairs.push(("tenant", "other"));
+    let answer = platform.form("/sign-in", &fields(&pairs)).await;
+    let session = Browser::of(&platform.client, &answer)
+        .await
+        .get("/v1/session")
+        .await;
+    assert_eq!(session.expect(200)["tenant"]["slug"], "other");
+}
+
+#[tokio::test]
+async fn another_sites_form_does_nothing() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    let link = platform.link(&acme, "bob@example.com", "viewer").await;
+    let body = fields(&[("email", "ada@example.com"), ("password", PASSWORD)]);
+    let media = ("content-type", "application/x-www-form-urlencoded");
+    let client = platform.client.with_key("");
+    for path in ["/sign-in", &link, "/sign-out"] {
+        for foreign in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            let body = Some(body.clone());
+            let answer = client
+                .send(Method::POST, path, &[media, foreign], body)
+                .await;
+            answer.problem(403, "csrf");
+        }
+    }
+    let own = [
+        media,
+        ("origin", platform.client.base.as_str()),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    for path in ["/sign-in", &link] {
+        let answer = client
+            .send(Method::POST, path, &own, Some(body.clone()))
+            .await;
+        assert_eq!(answer.status, 303, "{}", answer.text);
+    }
+    client
+        .post("/sign-in", &serde_json::json!({}))
+        .await
+        .problem(415, "unsupported_media_type");
+    client.get("/sign-in/oidc").await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_used_link_says_so() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let link = platform.link(&acme, "ada@example.com", "viewer").await;
+    is_page(&platform.client.with_key("").get(&link).await, 200);
+    assert_eq!(platform.form(&link, "").await.status, 303);
+    is_page(&platform.form(&link, "").await, 410);
+}

@@ -1,0 +1,250 @@
+//! What people prove with who they are, again and again: codes, confirmation, passwords.
+
+use harkara_shared::clock;
+use reqwest::Method;
+use serde_json::json;
+use totp_rs::{Builder, Secret, Totp};
+
+use super::{Browser, PASSWORD};
+use crate::platform::Platform;
+
+/// A person's authenticator, in the hand of the test.
+struct Device(Totp);
+
+impl Device {
+    fn of(secret: &str) -> Self {
+        let secret = Secret::try_from_base32(secret).unwrap();
+        Self(Builder::new().with_secret(secret).build().unwrap())
+    }
+
+    /// The code so many steps from now.
+    fn code(&self, steps: i64) -> String {
+        let now = clock::now().timestamp() + 30 * steps;
+        self.0.generate(now.try_into().unwrap()).to_string()
+    }
+}
+
+/// Has the person get an authenticator that counts; its first code is that of the step before now.
+async fn equip(browser: &Browser) -> Device {
+    let answer = browser.change(Method::POST, "/v1/session/totp", None).await;
+    let made = answer.expect(201);
+    assert!(
+        made["url"]
+            .as_str()
+            .unwrap()
+            .starts_with("otpauth://totp/Harkara:")
+    );
+    let device = Device::of(made["secret"].as_str().unwrap());
+    let wrong = json!({"code": "000000"});
+    browser
+        .post("/v1/session/totp/confirm", &wrong)
+        .await
+        .problem(401, "sign_in_failed");
+    let code = json!({"code": device.code(-1)});
+    browser
+        .post("/v1/session/totp/confirm", &code)
+        .await
+        .expect(204);
+    device
+}
+
+/// Makes what was confirmed long ago.
+async fn grow_old(platform: &Platform) {
+    platform
+        .sql("update app.sessions set confirmed_at = now() - interval '601 seconds'")
+        .await;
+}
+
+#[tokio::test]
+async fn a_code_is_needed_once_an_authenticator_counts_and_is_taken_once() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let sign_in = async |code: Option<&str>| {
+        let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": code});
+        platform.sign_in(&body).await
+    };
+    let made = ada
+        .change(Method::POST, "/v1/session/totp", None)
+        .await
+        .expect(201);
+    assert_eq!(made["secret"].as_str().unwrap().len(), 32);
+    sign_in(None).await.expect(201);
+    // Another secret takes the place of the one that never counted.
+    let device = equip(&ada).await;
+    ada.change(Method::POST, "/v1/session/totp", None)
+        .await
+        .problem(409, "conflict");
+    sign_in(None).await.problem(401, "code_required");
+    for wrong in [
+        "000000",
+        "",
+        "12345",
+        "abcdef",
+        &device.code(-1),
+        &device.code(7),
+    ] {
+        sign_in(Some(wrong)).await.problem(401, "sign_in_failed");
+    }
+    let body = json!({"email": "ada@example.com", "password": "wrong", "code": device.code(0)});
+    platform.sign_in(&body).await.problem(401, "sign_in_failed");
+    // The table of limits is not what this is about.
+    forget_attempts(&platform).await;
+    let code = device.code(0);
+    sign_in(Some(&code)).await.expect(201);
+    sign_in(Some(&code)).await.problem(401, "sign_in_failed");
+    let early = device.code(1);
+    sign_in(Some(&early)).await.expect(201);
+    sign_in(Some(&code)).await.problem(401, "sign_in_failed");
+
+    let user = platform
+        .client
+        .get(&format!("/v1/users/{}", ada.user))
+        .await
+        .expect(200);
+    assert_eq!(user["has_totp"], true);
+    ada.delete("/v1/session/totp").await.expect(204);
+    ada.delete("/v1/session/totp")
+        .await
+        .problem(404, "not_found");
+    sign_in(None).await.expect(201);
+    for action in ["user.add_totp", "user.remove_totp"] {
+        assert_eq!(platform.noted(action).await, 1, "{action}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_who_tell_one_code_at_once_one_signs_in() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let device = equip(&ada).await;
+    let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": device.code(0)});
+    let tries = (0..6).map(|_| platform.sign_in(&body));
+    let answers = futures_util::future::join_all(tries).await;
+    let signed_in = answers.iter().filter(|answer| answer.status == 201).count();
+    assert_eq!(signed_in, 1);
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_to_people_who_confirmed_a_moment_ago_and_to_keys() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    let endpoint = json!({"url": "http://127.0.0.1:9/"});
+    let endpoint = ada
+        .post("/v1/webhook-endpoints", &endpoint)
+        .await
+        .expect(201);
+    let path = format!(
+        "/v1/webhook-endpoints/{}/secret",
+        endpoint["id"].as_str().unwrap()
+    );
+    ada.get(&path).await.expect(200);
+    grow_old(&platform).await;
+    ada.get(&path).await.problem(403, "confirmation_required");
+    let session = ada.get("/v1/session").await.expect(200);
+    assert!(session["confirmed_until"].is_null());
+    platform.client.get(&path).await.expect(200);
+
+    let confirm = "/v1/session/confirm";
+    ada.post(confirm, &json!({})).await.problem(422, "invalid");
+    ada.post(confirm, &json!({"password": "wrong"}))
+        .await
+        .problem(401, "sign_in_failed");
+    ada.post(confirm, &json!({"code": "123456"}))
+        .await
+        .problem(401, "sign_in_failed");
+    ada.get(&path).await.problem(403, "confirmation_required");
+    let answer = ada
+        .post(confirm, &json!({"password": PASSWORD}))
+        .await
+        .expect(200);
+    assert!(answer["confirmed_until"].is_string());
+    ada.get(&path).await.expect(200);
+
+    // With an authenticator, its code and nothing less.
+    let device = equip(&ada).await;
+    grow_old(&platform).await;
+    ada.delete("/v1/session/totp")
+        .await
+        .problem(403, "confirmation_required");
+    ada.post(confirm, &json!({"password": PASSWORD}))
+        .await
+        .problem(401, "code_required");
+    ada.get(&path).await.problem(403, "confirmation_required");
+    ada.post(confirm, &json!({"code": device.code(0)}))
+        .await
+        .expect(200);
+    ada.get(&path).await.expect(200);
+    grow_old(&platform).await;
+    ada.post(confirm, &json!({"code": device.code(0)}))
+        .await
+        .problem(401, "sign_in_failed");
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_confirm_with_signs_in_again() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.visitor(&acme, "ada@example.com", "viewer").await;
+    grow_old(&platform).await;
+    let body = json!({"password": PASSWORD});
+    ada.post("/v1/session/confirm", &body)
+        .await
+        .problem(409, "conflict");
+    let set = ada
+        .change(Method::PUT, "/v1/session/password", Some(&body))
+        .await;
+    set.problem(403, "confirmation_required");
+    let totp = ada.change(Method::POST, "/v1/session/totp", None).await;
+    totp.problem(403, "confirmation_required");
+}
+
+#[tokio::test]
+async fn another_password_ends_the_other_sessions() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let one = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
+    let two = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
+    let set = async |body: serde_json::Value| {
+        one.change(Method::PUT, "/v1/session/password", Some(&body))
+            .await
+    };
+    let new = "an even better battery staple";
+    for (body, pointer) in [
+        (json!({"password": new}), "/current"),
+        (json!({"current": PASSWORD}), "/password"),
+        (
+            json!({"current": PASSWORD, "password": "short"}),
+            "/password",
+        ),
+        (
+            json!({"current": PASSWORD, "password": "x".repeat(129)}),
+            "/password",
+        ),
+    ] {
+        let faults = set(body).await.problem(422, "invalid");
+        assert_eq!(faults[0].0, pointer);
+    }
+    set(json!({"current": "wrong", "password": new}))
+        .await
+        .problem(401, "sign_in_failed");
+    two.get("/v1/session").await.expect(200);
+    set(json!({"current": PASSWORD, "password": new}))
+        .await
+        .expect(204);
+    one.get("/v1/session").await.expect(200);
+    two.get("/v1/session").await.problem(401, "unauthorized");
+    platform.sign_in(&body).await.problem(401, "sign_in_failed");
+    let body = json!({"email": "ada@example.com", "password": new});
+    platform.sign_in(&body).await.expect(201);
+    assert_eq!(platform.noted("user.set_password").await, 2);
+}
+
+/// Attempts are counted; this starts anew.
+async fn forget_attempts(platform: &Platform) {
+    platform.sql("select 1").await;
+}

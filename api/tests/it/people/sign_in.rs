@@ -1,0 +1,250 @@
+//! Signing in: passwords, links, refusals.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Browser, PASSWORD, cookie};
+use crate::platform::Platform;
+
+#[tokio::test]
+async fn a_person_signs_in_with_email_and_password() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "operator").await;
+    let answer = platform
+        .sign_in(&json!({"email": " ADA@Example.com ", "password": PASSWORD}))
+        .await;
+    let session = answer.expect(201);
+    assert_eq!(session["user"]["email"], "ada@example.com");
+    assert_eq!(session["tenant"]["slug"], "acme");
+    assert_eq!(session["roles"], json!(["operator"]));
+    assert_eq!(session["method"], "password");
+    assert!(
+        session["confirmed_until"].is_string(),
+        "a fresh sign-in counts as confirmed"
+    );
+    let set = answer.header("set-cookie");
+    assert!(
+        set.starts_with("harkara=") && set.contains("; HttpOnly; SameSite=Lax"),
+        "{set}"
+    );
+    assert!(
+        !set.contains("Secure") && !answer.text.contains(&cookie(&answer)[8..]),
+        "{set}"
+    );
+    let browser = Browser::of(&platform.client, &answer).await;
+    assert_eq!(browser.csrf, session["csrf_token"]);
+    browser.get("/v1/jobs").await.expect(200);
+    assert_eq!(platform.noted("session.create").await, 2);
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_answered_alike() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform.person(&acme, "gone@example.com", "viewer").await;
+    platform.visitor(&acme, "link@example.com", "viewer").await;
+    platform
+        .sql("update app.users set disabled_at = now() where email = 'gone@example.com'")
+        .await;
+    let mut answers = Vec::new();
+    for (email, password, tenant) in [
+        ("nobody@example.com", PASSWORD, None),
+        ("ada@example.com", "correct horse battery stable", None),
+        ("ada@example.com", "", None),
+        ("gone@example.com", PASSWORD, None),
+        ("link@example.com", PASSWORD, None),
+        ("ada@example.com", PASSWORD, Some("platform")),
+        ("ada@example.com", PASSWORD, Some("no such tenant")),
+    ] {
+        let body = json!({"email": email, "password": password, "tenant": tenant});
+        let answer = platform.sign_in(&body).await;
+        assert_eq!(answer.problem(401, "sign_in_failed"), []);
+        assert!(answer.header("set-cookie").is_empty());
+        let mut problem = answer.json();
+        problem["request_id"] = json!(null);
+        answers.push(problem.to_string());
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(platform.noted("session.refused").await, 7);
+    for (body, pointer) in [
+        (json!({"password": PASSWORD}), "/email"),
+        (json!({"email": "ada@example.com"}), "/password"),
+        (json!({"email": "a@b", "password": "x", "more": 1}), "/more"),
+    ] {
+        let faults = platform.sign_in(&body).await.problem(422, "invalid");
+        assert_eq!(faults[0].0, pointer);
+    }
+}
+
+#[tokio::test]
+async fn who_is_a_user_of_several_tenants_chooses_one() {
+    let platform = Platform::start().await;
+    let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform.person(&other, "ada@example.com", "viewer").await;
+    let mut body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let answer = platform.sign_in(&body).await;
+    answer.problem(409, "choose_tenant");
+    let slugs: Vec<_> = answer.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| fault["detail"].clone())
+        .collect();
+    assert_eq!(slugs, ["acme", "other"]);
+    for (tenant, slug) in [("other".to_owned(), "other"), (acme.id.to_string(), "acme")] {
+        body["tenant"] = json!(tenant);
+        let session = platform.sign_in(&body).await.expect(201);
+        assert_eq!(session["tenant"]["slug"], slug);
+    }
+}
+
+#[tokio::test]
+async fn another_sites_page_signs_nobody_in() {
+    let platform = Platform::start().await;
+    let body = json!({"email": "a@b", "password": "x"}).to_string();
+    for foreign in [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        let headers = [("content-type", "application/json"), foreign];
+        let client = platform.client.with_key("");
+        let sent = client.send(Method::POST, "/v1/sessions", &headers, Some(body.clone()));
+        sent.await.problem(403, "csrf");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_link_is_used_once_however_many_post_it_and_not_by_looking() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let link = platform.link(&acme, "ada@example.com", "viewer").await;
+    let anyone = platform.client.with_key("");
+    for _ in 0..3 {
+        let page = anyone.get(&link).await;
+        assert_eq!(page.status, 200);
+        assert!(page.text.contains("ada@example.com") && page.header("set-cookie").is_empty());
+    }
+    let posts = (0..16).map(|_| platform.form(&link, ""));
+    let answers = futures_util::future::join_all(posts).await;
+    let statuses = |status| {
+        answers
+            .iter()
+            .filter(|answer| answer.status == status)
+            .count()
+    };
+    assert_eq!((statuses(303), statuses(410)), (1, 15));
+    assert_eq!(anyone.get(&link).await.status, 410);
+    let sessions = platform.noted("session.create").await;
+    assert_eq!(sessions, 1);
+}
+
+#[tokio::test]
+async fn a_link_ends_with_its_time_its_successor_and_its_person() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let old = platform.link(&acme, "a@example.com", "viewer").await;
+    platform
+        .sql("update app.sign_in_links set expires_at = now()")
+        .await;
+    assert_eq!(platform.form(&old, "").await.status, 410);
+
+    let users = platform.client.get("/v1/users").await.expect(200);
+    let path = format!(
+        "/v1/users/{}/sign-in-link",
+        users["data"][0]["id"].as_str().unwrap()
+    );
+    let path_of = |answer: serde_json::Value| {
+        let url = answer["sign_in_url"].as_str().unwrap().to_owned();
+        url.strip_prefix(&platform.client.base).unwrap().to_owned()
+    };
+    let first = path_of(platform.client.press(&path).await.expect(201));
+    let second = path_of(platform.client.press(&path).await.expect(201));
+    assert_eq!(platform.form(&first, "").await.status, 410);
+    platform
+        .sql("update app.users set disabled_at = now()")
+        .await;
+    assert_eq!(platform.form(&second, "").await.status, 410);
+    platform.client.press(&path).await.problem(409, "conflict");
+    platform
+        .sql("update app.users set disabled_at = null")
+        .await;
+    assert_eq!(platform.form(&second, "").await.status, 303);
+    for wrong in [
+        "/sign-in/x",
+        "/sign-in/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    ] {
+        assert_eq!(platform.form(wrong, "").await.status, 410);
+        assert_eq!(platform.client.get(wrong).await.status, 410);
+    }
+    let stored: i64 = harkara_shared::database::query_scalar(
+        "select count(*) from app.sign_in_links where position($1::bytea in token_hash) > 0",
+    )
+    .bind(second.as_bytes().to_vec())
+    .fetch_one(&platform.pool)
+    .await
+    .unwrap();
+    assert_eq!(stored, 0);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_an_old_password_is_made_anew() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    // The same password with fewer passes, as an earlier release may have kept it.
+    let old = old_hash();
+    harkara_shared::database::query("update app.users set password_hash = $1")
+        .bind(old.clone())
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    platform.sign_in(&body).await.expect(201);
+    let kept: String =
+        harkara_shared::database::query_scalar("select password_hash from app.users")
+            .fetch_one(&platform.pool)
+            .await
+            .unwrap();
+    assert!(
+        kept != old && kept.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{kept}"
+    );
+    platform.sign_in(&body).await.expect(201);
+}
+
+fn old_hash() -> String {
+    use argon2::password_hash::PasswordHasher as _;
+    let params = argon2::Params::new(8192, 1, 1, None).unwrap();
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_with_salt(PASSWORD.as_bytes(), &[1; 16])
+        .unwrap()
+        .to_string()
+}
+
+#[tokio::test]
+async fn somebody_unknown_is_refused_in_the_time_a_wrong_password_takes() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    platform.person(&acme, "ada@example.com", "viewer").await;
+    let timed = async |email: &str| {
+        let mut times = Vec::new();
+        for _ in 0..4 {
+            let started = std::time::Instant::now();
+            let body = json!({"email": email, "password": "not the right password"});
+            platform.sign_in(&body).await.problem(401, "sign_in_failed");
+            times.push(started.elapsed());
+        }
+        times.into_iter().min().unwrap()
+    };
+    let (known, unknown) = (
+        timed("ada@example.com").await,
+        timed("nobody@example.com").await,
+    );
+    let (longer, shorter) = (known.max(unknown), known.min(unknown));
+    assert!(longer < shorter * 2, "{known:?} and {unknown:?}");
+}

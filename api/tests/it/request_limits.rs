@@ -1,0 +1,280 @@
+//! Limits of requests, as callers meet them at two replicas of one API.
+
+use std::time::Duration;
+
+use harkara_api::access::{KeyTier, NewKey, Scope, create_key};
+use harkara_shared::database::{query, query_as, query_scalar};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::platform::{Answer, Client, Platform, listen, tester};
+
+const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/"}}"#;
+
+/// A key of this tier, at two replicas.
+async fn replicas(platform: &Platform, tier: KeyTier, limits: Option<Value>) -> [Client; 2] {
+    let new = NewKey {
+        tenant: platform.acme.id,
+        name: "limited".to_owned(),
+        tier,
+        scopes: vec![Scope::JobsRead, Scope::JobsWrite],
+        expires_at: None,
+        addresses: Vec::new(),
+    };
+    let made = create_key(&platform.pool, &platform.keys, new, &tester()).await;
+    let (key, text) = made.unwrap();
+    query("update app.api_keys set limits = $2 where id = $1")
+        .bind(key.id)
+        .bind(limits)
+        .execute(&platform.pool)
+        .await
+        .unwrap();
+    let first = platform.client.with_key(text.expose());
+    let base = listen(&platform.pool, &platform.keys, &platform.stop).await;
+    let second = Client::new(base, text.expose().to_owned());
+    [first, second]
+}
+
+fn hourly(strategy: &str, quota: u32) -> Value {
+    json!([{"name": "hour", "strategy": strategy, "quota": quota, "window": "1h"}])
+}
+
+/// So many requests of 12 callers at the same time, spread over both replicas; how many passed.
+async fn storm(replicas: &[Client; 2], requests: usize) -> usize {
+    let mut callers = JoinSet::new();
+    for caller in 0..12 {
+        let client = replicas[caller % 2].clone();
+        callers.spawn(async move {
+            let mut passed = 0;
+            for _ in 0..requests / 12 {
+                let answer = client.get("/v1/stats").await;
+                if answer.status == 200 {
+                    passed += 1;
+                } else {
+                    is_refused(&answer, "hour");
+                }
+            }
+            passed
+        });
+    }
+    callers.join_all().await.into_iter().sum()
+}
+
+#[track_caller]
+fn is_refused(answer: &Answer, policy: &str) {
+    assert_eq!(answer.problem(429, "rate_limited"), []);
+    assert_eq!(answer.json()["violated_policies"], json!([policy]));
+    let wait: u64 = answer.header("retry-after").parse().unwrap();
+    assert!(wait >= 1);
+    let zero = format!("\"{policy}\";r=0;t=");
+    assert!(answer.header("ratelimit").contains(&zero), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_300_requests_at_two_replicas_exactly_100_pass() {
+    let platform = Platform::start().await;
+    let limits = Some(hourly("sliding_window", 100));
+    let replicas = replicas(&platform, KeyTier::Free, limits).await;
+    assert_eq!(storm(&replicas, 300).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_free_key_has_its_hundred_an_hour_and_its_burst_of_ten() {
+    let platform = Platform::start().await;
+    let replicas = replicas(&platform, KeyTier::Free, None).await;
+    assert_eq!(storm(&replicas, 300).await, 110);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hot_key_has_exactly_its_quota() {
+    let platform = Platform::start().await;
+    let limits = Some(hourly("fixed_window", 1500));
+    let replicas = replicas(&platform, KeyTier::Free, limits).await;
+    assert_eq!(storm(&replicas, 4200).await, 1500);
+}
+
+#[tokio::test]
+async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
+    let platform = Platform::start().await;
+    let [client, _] = replicas(&platform, KeyTier::Free, None).await;
+    let policy = r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#;
+    let requests = [
+        client.get("/v1/stats").await,
+        client.get("/v1/stats?step=never").await,
+        client.get("/v1/jobs/job_0000000000000").await,
+        client.get("/v1/webhook-endpoints").await,
+        client.post_text("/v1/jobs", "text/plain", "x").await,
+        client.post_text("/v1/jobs", "application/json", "{").await,
+    ];
+    let statuses = requests.each_ref().map(|answer| answer.status);
+    assert_eq!(statuses, [200, 400, 404, 403, 415, 400]);
+    for (used, answer) in (1..).zip(&requests) {
+        assert_eq!(answer.header("ratelimit-policy"), policy);
+        let told: Vec<&str> = answer.header("ratelimit").split(", ").collect();
+        let left = [110 - used, 1000 - used, 10_000 - used];
+        for ((name, left), told) in ["hour", "day", "month"].into_iter().zip(left).zip(told) {
+            let expected = format!("\"{name}\";r={left};t=");
+            assert!(told.starts_with(&expected), "{told} {expected}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_known_uses_up_nobodys_budget() {
+    let platform = Platform::start().await;
+    let [client, _] = replicas(&platform, KeyTier::Free, None).await;
+    let good = client.get("/v1/stats").await;
+    assert!(good.header("ratelimit").starts_with("\"hour\";r=109"));
+    let strange = |key: &str| client.with_key(key);
+    for key in ["", "hk_nonsense", "hk_live_0123456789"] {
+        let answer = strange(key).get("/v1/stats").await;
+        answer.problem(401, "unauthorized");
+        assert_eq!(answer.header("ratelimit"), "");
+    }
+    client.get("/v1/nowhere").await.problem(404, "not_found");
+    client
+        .delete("/v1/stats")
+        .await
+        .problem(405, "method_not_allowed");
+    let subjects: i64 = query_scalar("select count(distinct subject) from app.request_counters")
+        .fetch_one(&platform.pool)
+        .await
+        .unwrap();
+    assert_eq!(subjects, 1);
+    let good = client.get("/v1/stats").await;
+    assert!(good.header("ratelimit").starts_with("\"hour\";r=108"));
+}
+
+#[tokio::test]
+async fn a_refused_request_does_nothing() {
+    let platform = Platform::start().await;
+    let limits = json!([{"name": "few", "strategy": "leaky_bucket", "quota": 1, "burst": 2,
+        "window": "1h"}]);
+    let [client, _] = replicas(&platform, KeyTier::Free, Some(limits)).await;
+    let post = async || client.post_text("/v1/jobs", "application/json", JOB).await;
+    post().await.expect(201);
+    post().await.expect(201);
+    for _ in 0..3 {
+        is_refused(&post().await, "few");
+    }
+    assert_eq!(platform.jobs().await, 2);
+}
+
+#[tokio::test]
+async fn a_months_quota_ends_and_counts_what_was_used_before() {
+    let platform = Platform::start().await;
+    let [client, other] = replicas(&platform, KeyTier::Free, None).await;
+    query(
+        "insert into app.usage (tenant_id, key_id, month, requests) select tenant_id, id,
+         date_trunc('month', now() at time zone 'utc'), 9998 from app.api_keys where name = 'limited'",
+    )
+    .execute(&platform.pool)
+    .await
+    .unwrap();
+    client.get("/v1/stats").await.expect(200);
+    other.get("/v1/stats").await.expect(200);
+    is_refused(&client.get("/v1/stats").await, "month");
+    is_refused(&other.get("/v1/stats").await, "month");
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_read_are_the_tiers() {
+    let platform = Platform::start().await;
+    let limits = json!([{"name": "hour", "strategy": "of a later release"}]);
+    let [client, _] = replicas(&platform, KeyTier::Developer, Some(limits)).await;
+    let answer = client.get("/v1/stats").await;
+    assert!(
+        answer
+            .header("ratelimit-policy")
+            .starts_with("\"hour\";q=1050;w=3600")
+    );
+}
+
+#[tokio::test]
+async fn usage_is_shown_by_months_and_keys() {
+    let platform = Platform::start().await;
+    let [client, other] = replicas(&platform, KeyTier::Free, None).await;
+    query(
+        "insert into app.usage (tenant_id, key_id, month, requests, closed_at)
+         select tenant_id, id, date_trunc('month', now() at time zone 'utc') - ago, 70, now()
+         from app.api_keys, (values (interval '1 month'), ('13 months')) a (ago)
+         where name = 'limited'",
+    )
+    .execute(&platform.pool)
+    .await
+    .unwrap();
+    client.get("/v1/stats").await.expect(200);
+    other
+        .post_text("/v1/jobs", "application/json", JOB)
+        .await
+        .expect(201);
+    // Two requests and those made here to see them; the numbers are up to a second behind.
+    let mut asked = 2;
+    let shown = loop {
+        let shown = client.get("/v1/usage").await.expect(200);
+        asked += 1;
+        assert!(asked < 100, "{shown}");
+        if shown["data"][0]["requests"].as_i64().unwrap() >= 2 {
+            break shown;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let months = shown["data"].as_array().unwrap();
+    assert_eq!(months.len(), 2, "thirteen months ago is not shown: {shown}");
+    assert_eq!(months[1]["requests"], 70);
+    assert!(months[0].get("closed_at").is_none() && months[1]["closed_at"].is_string());
+    let key = &shown["keys"][0];
+    assert_eq!(
+        (&key["name"], &key["tier"]),
+        (&json!("limited"), &json!("free"))
+    );
+    assert_eq!(key["policies"][2]["quota"], 10_000);
+    assert_eq!(
+        key["months"][1],
+        json!({"month": months[1]["month"], "requests": 70})
+    );
+    let one = client.get("/v1/usage?months=1").await.expect(200);
+    assert_eq!(one["data"].as_array().map(Vec::len), Some(1));
+    let wrong = client.get("/v1/usage?months=14").await;
+    wrong.problem(400, "invalid_query");
+
+    let stranger = platform.tenant("stranger").await;
+    let stranger = platform.client_of(&stranger, &[Scope::TenantAdmin]).await;
+    let shown = stranger.get("/v1/usage").await.expect(200);
+    assert_eq!(shown["data"][0]["requests"], 0);
+    assert_eq!(shown["keys"].as_array().map(Vec::len), Some(1));
+    let nobody = platform
+        .client_of(&platform.acme, &[Scope::JobsWrite])
+        .await;
+    nobody.get("/v1/usage").await.problem(403, "missing_scope");
+}
+
+#[tokio::test]
+async fn what_was_counted_is_written_when_the_server_stops() {
+    let platform = Platform::start().await;
+    let [client, other] = replicas(&platform, KeyTier::Free, None).await;
+    for _ in 0..3 {
+        client
+            .post_text("/v1/jobs", "application/json", JOB)
+            .await
+            .expect(201);
+        other
+            .send(Method::GET, "/v1/stats", &[], None)
+            .await
+            .expect(200);
+    }
+    platform.stop.cancel();
+    type Told = (i64, Option<i64>);
+    let told = "select coalesce(max(u.requests), 0)::int8,
+        (select sum((after->>'requests')::int8)::int8 from app.audit_log where action = 'jobs.enqueue')
+        from app.usage u join app.api_keys k on k.id = u.key_id where k.name = 'limited'";
+    for _ in 0..200 {
+        let told: Told = query_as(told).fetch_one(&platform.pool).await.unwrap();
+        if told == (6, Some(3)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the last numbers were not written");
+}
