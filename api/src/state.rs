@@ -43,12 +43,12 @@ struct Inner {
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
-    blobs: Option<Blobs>,
     /// Where the API listens.
     address: OnceLock<SocketAddr>,
     passwords: Passwords,
     csrf: Csrf,
     oidc: Option<Oidc>,
+    blobs: Option<Blobs>,
 }
 
 impl ApiState {
@@ -103,11 +103,6 @@ impl ApiState {
         &self.0.http
     }
 
-    /// Where files are kept, if anywhere.
-    pub(crate) fn blobs(&self) -> Option<&Blobs> {
-        self.0.blobs.as_ref()
-    }
-
     /// Where people reach the platform: the configured address, else the one it listens on.
     pub(crate) fn base_url(&self) -> String {
         let configured = self.0.http.public_url.as_ref().map(ToString::to_string);
@@ -146,6 +141,11 @@ impl ApiState {
     /// Who people may sign in with.
     pub(crate) fn oidc(&self) -> Option<&Oidc> {
         self.0.oidc.as_ref()
+    }
+
+    /// Where files are kept, if anywhere.
+    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+        self.0.blobs.as_ref()
     }
 
     /// For what is looked up before, or across, tenants.
