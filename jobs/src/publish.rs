@@ -11,7 +11,7 @@ use crate::catalogue::{KINDS, Kind};
 
 /// Grows with every change of what is published: while a release rolls out, the newer one is right. A
 /// test tells when it has to.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// Says what kinds there are and whether workers are woken by notifications. Writes nothing if that is
 /// known already.
@@ -56,7 +56,7 @@ mod tests {
             });
         assert_eq!(
             (VERSION, digest),
-            (2, 12_690_621_455_534_554_480),
+            (3, 3_302_931_117_013_548_977),
             "the catalogue has changed: raise VERSION, and set both numbers here to the left side"
         );
     }
