@@ -46,7 +46,7 @@ pub(crate) enum Code {
     TenantInactive,
     Quota,
     SignInFailed,
-    CodeRequired,
+    SecondFactor,
     ChooseTenant,
     Csrf,
     PersonOnly,
@@ -157,7 +157,7 @@ impl Code {
                 "As many as the tier grants are there",
             ),
             Self::SignInFailed => ("sign_in_failed", S::UNAUTHORIZED, "Nobody is signed in"),
-            Self::CodeRequired => ("code_required", S::UNAUTHORIZED, "A code is needed as well"),
+            Self::SecondFactor => ("code_required", S::UNAUTHORIZED, "A code is needed as well"),
             Self::ChooseTenant => ("choose_tenant", S::CONFLICT, "Which tenant is meant?"),
             Self::Csrf => (
                 "csrf",
@@ -331,7 +331,7 @@ pub(crate) struct FaultBody {
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let header = match code {
-            Code::Unauthorized | Code::SignInFailed | Code::CodeRequired => {
+            Code::Unauthorized | Code::SignInFailed | Code::SecondFactor => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
             Code::DatabaseUnavailable
@@ -547,7 +547,7 @@ mod tests {
         Code::TenantInactive,
         Code::Quota,
         Code::SignInFailed,
-        Code::CodeRequired,
+        Code::SecondFactor,
         Code::ChooseTenant,
         Code::Csrf,
         Code::PersonOnly,

@@ -2,6 +2,7 @@
 //! Takes: a command. Gives: one change and one answer, as text or as one JSON object.
 //! Never: does what the API would refuse.
 
+mod audit;
 mod bulk;
 mod client;
 mod job;
@@ -21,6 +22,7 @@ use harkara_shared::vault::MasterKeys;
 use serde_json::json;
 use sqlx::PgPool;
 
+pub(crate) use audit::{AuditCommand, audit};
 pub(crate) use client::{ClientCommand, client};
 pub(crate) use job::{JobCommand, WorkerCommand, job, worker};
 pub(crate) use stats::{StatsCommand, stats};

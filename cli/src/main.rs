@@ -50,6 +50,9 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(hand::KeyCommand),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(hand::AuditCommand),
     /// People who sign in
     #[command(subcommand)]
     User(hand::UserCommand),
@@ -107,6 +110,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Limit(command)) => hand::limit(command, &settings).await,
         Some(Command::Client(command)) => hand::client(command, &settings).await,
         Some(Command::Key(command)) => hand::key(command, &settings).await,
+        Some(Command::Audit(command)) => hand::audit(command, &settings).await,
         Some(Command::User(command)) => hand::user(command, &settings).await,
     }
 }

@@ -169,6 +169,7 @@ impl Kind {
 pub const KINDS: &[Kind] = &[
     Kind::of::<kinds::audit_anchor::AuditAnchor>(),
     Kind::of::<kinds::http_request::HttpRequest>(),
+    Kind::of::<kinds::maintenance_access_expiry::MaintenanceAccessExpiry>(),
     Kind::of::<kinds::maintenance_retention::Retention>(),
     Kind::of::<kinds::maintenance_usage_reset::MaintenanceUsageReset>(),
     Kind::of::<kinds::retry_redrive::RetryRedrive>(),

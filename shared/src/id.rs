@@ -132,6 +132,14 @@ typed_id!(
     SessionId, "ses"
 );
 typed_id!(
+    /// A role granted to a person.
+    GrantId, "grt"
+);
+typed_id!(
+    /// A permission allowed or denied to a person.
+    OverrideId, "prm"
+);
+typed_id!(
     /// An event a tenant published; also its `webhook-id`.
     EventId, "evt"
 );

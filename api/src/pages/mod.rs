@@ -197,7 +197,7 @@ async fn sign_in_form(
     };
     let words = match problem.code() {
         Code::SignInFailed => "The email, the password or the code is wrong.",
-        Code::CodeRequired => "Type the code of your authenticator as well.",
+        Code::SecondFactor => "Type the code of your authenticator as well.",
         Code::ChooseTenant => "You are a user of several tenants: choose one.",
         _ if problem.status() == StatusCode::TOO_MANY_REQUESTS => {
             "There were too many attempts. Come back in a quarter of an hour."

@@ -19,7 +19,6 @@ mod token;
 mod totp;
 mod user;
 
-use harkara_shared::typed_id;
 use harkara_shared::vault::VaultError;
 
 pub(crate) use grant::{Grant, NewGrant, grant_role, list_grants, revoke_grant};
@@ -34,14 +33,7 @@ pub(crate) use totp::Authenticator;
 pub use user::{NewUser, User, create_user, find_user_by_email, is_email, list_users};
 pub(crate) use user::{UserChange, change_user, delete_user, find_user};
 
-typed_id!(
-    /// A role granted to a person.
-    GrantId, "grt"
-);
-typed_id!(
-    /// A permission allowed or denied to a person.
-    OverrideId, "prm"
-);
+pub(crate) use harkara_shared::id::{GrantId, OverrideId};
 
 /// Why something about a person cannot be done.
 #[derive(Debug, thiserror::Error)]

@@ -102,7 +102,7 @@ pub(crate) async fn with_password(
     if account.has_totp {
         let Some(code) = &attempt.code else {
             return Err(Problem::new(
-                Code::CodeRequired,
+                Code::SecondFactor,
                 "the code of your authenticator is needed as well",
             ));
         };

@@ -5,9 +5,9 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use harkara_shared::anchors::{self, CheckError};
-use harkara_shared::audit::{ActorKind, BrokenLink};
-use harkara_shared::database::query_as;
+use harkara_shared::anchors::{self, CheckError, hex};
+use harkara_shared::audit::{ActorKind, BrokenLink, Checked};
+use harkara_shared::database::{TenantTx, query_as};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json as Jsonb;
@@ -147,10 +147,6 @@ impl From<Row> for EntryAnswer {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// List the audit log, newest first
 ///
 /// Needs the scope `audit:read`.
@@ -195,6 +191,25 @@ pub(super) async fn list(
     )))
 }
 
+/// The newest entries of a transaction's tenant, at most `most`, by these filters.
+pub(super) async fn newest(
+    tx: &mut TenantTx,
+    [actor, action, resource]: [Option<&str>; 3],
+    most: u32,
+) -> Result<Vec<EntryAnswer>, sqlx::Error> {
+    let rows: Vec<Row> = query_as(include_str!("../sql/list_audit.sql"))
+        .bind(None::<i64>)
+        .bind(actor)
+        .bind(action)
+        .bind(resource)
+        .bind(None::<DateTime<Utc>>)
+        .bind(None::<DateTime<Utc>>)
+        .bind(i64::from(most))
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(rows.into_iter().map(EntryAnswer::from).collect())
+}
+
 fn place_of(seq: i64) -> Place {
     i128::from(seq).to_be_bytes()
 }
@@ -224,6 +239,19 @@ pub(super) struct CheckAnswer {
     /// What is wrong, at most 100 of it.
     #[schema(value_type = Vec<BrokenLinkBody>)]
     faults: Vec<BrokenLink>,
+}
+
+impl From<Checked> for CheckAnswer {
+    fn from(checked: Checked) -> Self {
+        Self {
+            intact: checked.faults.is_empty(),
+            entries: checked.entries,
+            head_seq: checked.head.seq,
+            head_hash: hex(&checked.head.hash),
+            anchored_at: checked.anchored_at,
+            faults: checked.faults,
+        }
+    }
 }
 
 /// What is wrong with the chain at an entry.
@@ -268,12 +296,5 @@ pub(super) async fn verify(
             CheckError::Anchor(error) => Problem::internal(error),
         })?;
     tx.commit().await?;
-    Ok(Json(CheckAnswer {
-        intact: checked.faults.is_empty(),
-        entries: checked.entries,
-        head_seq: checked.head.seq,
-        head_hash: hex(&checked.head.hash),
-        anchored_at: checked.anchored_at,
-        faults: checked.faults,
-    }))
+    Ok(Json(checked.into()))
 }

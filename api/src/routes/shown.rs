@@ -5,9 +5,12 @@
 use harkara_queue::WorkerSeen;
 use harkara_queue::job::Job;
 use harkara_queue::read::Explanation;
+use harkara_shared::audit::Checked;
+use harkara_shared::database::TenantTx;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::audit::{self, CheckAnswer};
 use super::jobs::answer::JobAnswer;
 use super::jobs::explain::ExplanationAnswer;
 use super::workers::WorkerAnswer;
@@ -28,6 +31,26 @@ pub fn explanation(explanation: Explanation) -> Value {
 #[must_use]
 pub fn worker(worker: WorkerSeen) -> Value {
     value(&WorkerAnswer::from(worker))
+}
+
+/// The newest entries of the audit log of a transaction's tenant, as `GET /v1/audit-logs` lists them: at most
+/// `most`, by actor, action and resource where these are given.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn audit_log(
+    tx: &mut TenantTx,
+    filters: [Option<&str>; 3],
+    most: u32,
+) -> Result<Vec<Value>, sqlx::Error> {
+    let entries = audit::newest(tx, filters, most).await?;
+    Ok(entries.iter().map(value).collect())
+}
+
+/// Whether an audit log is whole, as `GET /v1/audit-logs/verify` answers it.
+#[must_use]
+pub fn audit_check(checked: Checked) -> Value {
+    value(&CheckAnswer::from(checked))
 }
 
 fn value(answer: &impl Serialize) -> Value {

@@ -131,7 +131,7 @@ pub(crate) struct How {
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 impl How {

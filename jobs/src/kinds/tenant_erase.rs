@@ -214,7 +214,10 @@ impl Eraser {
             .begin_progress(&mut tx, &self.run.job)
             .await?;
         tx.commit().await?;
-        Ok(told.map_or(Ok(Counts::default()), serde_json::from_value)?)
+        Ok(told
+            .map(serde_json::from_value)
+            .transpose()?
+            .unwrap_or_default())
     }
 
     async fn tell(&self, counts: &Counts) -> Result<(), Error> {

@@ -6,6 +6,7 @@ declare
     endpoint uuid := gen_random_uuid();
     delivery uuid := gen_random_uuid();
     key uuid := gen_random_uuid();
+    person uuid := gen_random_uuid();
     secret bytea := convert_to('secret-secret-secret-secret-secr', 'UTF8');
 begin
     insert into app.api_keys (tenant_id, id, public_id, hash, last4, name, tier, scopes)
@@ -22,6 +23,17 @@ begin
     values (own, gen_random_uuid(), 'furnished', '0 0 1 1 *', 'http.request');
     insert into app.audit_anchors (tenant_id, seq, hash, anchored_at)
     values (own, 1, secret, '2026-01-01 00:00+00');
+    insert into app.usage (tenant_id, key_id, month, requests) values (own, key, '2026-01-01', 5);
+    insert into app.users (tenant_id, id, email, name, password_hash, totp_sealed)
+    values (own, person, 'furnished@example.com', 'Furnished', 'secret', secret);
+    insert into app.role_grants (tenant_id, id, user_id, role, granted_by)
+    values (own, gen_random_uuid(), person, 'viewer', 'test');
+    insert into app.user_permissions (tenant_id, id, user_id, permission, effect, granted_by)
+    values (own, gen_random_uuid(), person, 'jobs:read', 'deny', 'test');
+    insert into app.sessions (tenant_id, id, user_id, token_hash, method, expires_at)
+    values (own, gen_random_uuid(), person, sha256(own::text::bytea), 'link', '2027-01-01 00:00+00');
+    insert into app.sign_in_links (tenant_id, id, user_id, token_hash, created_by, expires_at)
+    values (own, gen_random_uuid(), person, sha256(own::text::bytea), 'test', '2027-01-01 00:00+00');
     perform app.audit(
         own, 'system', 'test', null, 'thing.do', 'thing', null, null, null, null, null, null
     ) from generate_series(1, 3);

@@ -4,6 +4,7 @@
 
 mod audit_anchor;
 mod http_request;
+mod maintenance_access_expiry;
 mod maintenance_retention;
 mod maintenance_usage_reset;
 mod tenant_erase;

@@ -6,7 +6,7 @@ use harkara_test_database::TestDatabase;
 use harkara_tests::Process;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database with the queue `http` and the tenant `acme`, which has the smallest contract.
 pub(crate) async fn stand() -> TestDatabase {

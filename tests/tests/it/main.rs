@@ -11,6 +11,7 @@ mod crash;
 mod documents;
 mod flow;
 mod hand;
+mod hand_audit;
 mod hand_jobs;
 mod hand_users;
 mod memory;

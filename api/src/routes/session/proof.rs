@@ -80,7 +80,7 @@ pub(crate) async fn confirm(
     if account.has_totp {
         let Some(code) = request.code else {
             let detail = "the code of your authenticator is needed";
-            return Err(Problem::new(Code::CodeRequired, detail));
+            return Err(Problem::new(Code::SecondFactor, detail));
         };
         if !take_code(&state, &mut tx, &account, &code, false).await? {
             drop(tx);

@@ -1,0 +1,25 @@
+-- Marks what people were allowed or denied for a time that is over as told of, at most $1, and answers it in
+-- the order of their tenants. Served by user_permissions_expiry, one probe a tenant, and the primary key.
+with due as materialized (
+    select p.tenant_id, p.id
+    from app.tenants t cross join lateral (
+        select a.tenant_id, a.id from app.user_permissions a
+        where a.tenant_id = t.id and a.expires_at <= now() and a.expires_at is not null
+          and a.revoked_at is null and not a.expiry_told
+        order by a.expires_at
+        limit $1::int8
+        for update skip locked
+    ) p
+    limit $1::int8
+),
+told as (
+    update app.user_permissions a set expiry_told = true
+    from due d
+    where a.tenant_id = d.tenant_id and a.id = d.id
+    returning a.tenant_id, a.id, a.user_id, a.permission, a.effect, a.expires_at
+)
+select
+    tenant_id, id, user_id,
+    jsonb_build_object('permission', permission, 'effect', effect, 'expires_at', expires_at) as before
+from told
+order by tenant_id, expires_at, id
