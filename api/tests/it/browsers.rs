@@ -12,10 +12,9 @@ use crate::platform::{Client, Platform, listen_with};
 /// A client of an API with these settings beside that of the platform.
 async fn with(platform: &Platform, http: HttpSettings) -> Client {
     let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
-    Client {
-        base,
-        ..platform.client.clone()
-    }
+    let mut client = platform.client.clone();
+    client.base = base;
+    client
 }
 
 #[tokio::test]
