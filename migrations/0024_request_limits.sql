@@ -9,6 +9,9 @@
 create unlogged table app.request_counters (
     subject text collate "C" not null check (length(subject) between 1 and 400),
     policy text collate "C" not null check (length(policy) between 1 and 40),
+    -- Grows with every change, and the highest is the one that holds: so that the index leads to it at
+    -- once, however many dead versions lie before it while somebody holds a snapshot.
+    version int8 not null,
     -- Of what the counter is. When the policy asks for something else, it begins anew.
     strategy text not null,
     width int8 not null,
@@ -24,9 +27,8 @@ create unlogged table app.request_counters (
     used int8 not null,
     -- A sliding window: requests in each of its 61 slices, the newest first.
     slices int4[],
-    primary key (subject, policy)
+    primary key (subject, policy, version)
 ) with (
-    fillfactor = 50,
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_scale_factor = 0.1,
     autovacuum_vacuum_cost_delay = 0
@@ -89,7 +91,9 @@ create function app.charge_requests(
     p_back_moment int8,
     p_at timestamptz default null
 ) returns table (granted int4, remaining int8, reset int8, retry int8, hold int8, moment int8)
-language plpgsql volatile as $$
+language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
 declare
     slices constant int4 := 61;
     counters app.request_counters[];
@@ -118,11 +122,12 @@ begin
     loop
         loop
             select * into one from app.request_counters c
-            where c.subject = p_subject and c.policy = p_policies[i] for update;
+            where c.subject = p_subject and c.policy = p_policies[i]
+            order by c.version desc limit 1 for update;
             exit when found;
             insert into app.request_counters
-                (subject, policy, strategy, width, begun, touched, whole_at, place, used)
-            values (p_subject, p_policies[i], '', 0, 0, 0, 0, -1, 0)
+                (subject, policy, version, strategy, width, begun, touched, whole_at, place, used)
+            values (p_subject, p_policies[i], 0, '', 0, 0, 0, 0, -1, 0)
             on conflict do nothing;
         end loop;
         counters[i] := one;
@@ -283,9 +288,9 @@ begin
         end if;
         if granted > 0 or p_back > 0 then
             update app.request_counters c
-            set strategy = one.strategy, width = one.width, begun = one.begun, touched = at,
+            set version = c.version + 1, strategy = one.strategy, width = one.width, begun = one.begun, touched = at,
                 whole_at = at + reset, place = one.place, used = one.used, slices = one.slices
-            where c.subject = p_subject and c.policy = p_policies[i];
+            where c.subject = p_subject and c.policy = p_policies[i] and c.version = one.version;
         end if;
         return next;
     end loop;

@@ -225,7 +225,9 @@ fn complete_operation(
     shared: &mut BTreeMap<String, RefOr<Response>>,
 ) {
     let no_scopes: [&str; 0] = [];
-    let is_post = *method == HttpMethod::Post;
+    // A route for everybody says so itself. It knows no caller whose keys, or other tenants, there could be.
+    let is_open = operation.security.is_some();
+    let is_post = *method == HttpMethod::Post && !is_open;
     let by_person = SecurityRequirement::new(SESSION, no_scopes);
     let by_person = match method {
         HttpMethod::Get => by_person,
@@ -239,7 +241,7 @@ fn complete_operation(
     let has_query = parameters.iter().any(in_query);
     // Routes that make jobs tell of it themselves.
     parameters.retain(|parameter| !matches!(parameter, RefOr::T(own) if own.name == "traceparent"));
-    for name in headers::names(is_post) {
+    for name in headers::names(is_post, is_open) {
         let location = format!("#/components/parameters/{name}");
         parameters.push(RefOr::Ref(Ref::new(location)));
     }

@@ -33,6 +33,7 @@ pub const TABLES: &[TenantTable] = &[
     table("webhook_endpoints"),
     table("schedules"),
     table("usage"),
+    without("idempotency", &["token", "fingerprint", "body"]),
     without("api_keys", &["hash"]),
     without("sessions", &["token_hash"]),
     without("sign_in_links", &["token_hash"]),

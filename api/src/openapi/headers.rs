@@ -20,8 +20,11 @@ pub(super) const CSRF_HEADER: &str = "X-CSRF-Token";
 const KEY: &str = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#;
 
 /// The names of the headers that requests may bear.
-pub(super) fn names(is_post: bool) -> Vec<&'static str> {
-    let mut names = vec!["X-Tenant-Id", "X-Request-Id"];
+pub(super) fn names(is_post: bool, is_open: bool) -> Vec<&'static str> {
+    let mut names = vec!["X-Request-Id"];
+    if !is_open {
+        names.push("X-Tenant-Id");
+    }
     if is_post {
         names.extend(["traceparent", "Idempotency-Key"]);
     }

@@ -148,6 +148,7 @@ impl SessionAnswer {
     path = "/v1/sessions",
     operation_id = "sign_in",
     tag = "people",
+    security(()),
     request_body = SignInRequest,
     responses(
         (status = 201, description = "The session", body = SessionAnswer,

@@ -30,7 +30,7 @@ use crate::people::{
     create_user, delete_user, find_user, list_users, reach, session,
 };
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query};
+use crate::query::{Limit, PathId, Query, is_of_page};
 use crate::time::Moment;
 
 /// A person who is wanted.
@@ -269,11 +269,11 @@ pub(super) async fn create(
 #[into_params(parameter_in = Query)]
 pub(super) struct UserQuery {
     /// How many people a page holds.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
     /// `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 

@@ -11,6 +11,7 @@ mod access;
 mod audit;
 mod bad_input;
 mod batch;
+mod browsers;
 mod bulk;
 mod document;
 mod erasure;

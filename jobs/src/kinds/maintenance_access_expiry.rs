@@ -62,6 +62,7 @@ async fn expire(pool: &PgPool) -> Result<Value, sqlx::Error> {
         "permissions": tell_permissions(pool).await?,
         "sessions": remove(pool, include_str!("../sql/remove_ended_sessions.sql")).await?,
         "sign_in_links": remove(pool, include_str!("../sql/remove_old_links.sql")).await?,
+        "answers": remove(pool, include_str!("../sql/remove_old_answers.sql")).await?,
     }))
 }
 

@@ -23,6 +23,13 @@ begin
     values (own, gen_random_uuid(), 'furnished', '0 0 1 1 *', 'http.request');
     insert into app.audit_anchors (tenant_id, seq, hash, anchored_at)
     values (own, 1, secret, '2026-01-01 00:00+00');
+    insert into app.idempotency (
+        tenant_id, subject, method, route, key, token, fingerprint, state, status, headers, body,
+        locked_until, expires_at
+    ) values (
+        own, 'test', 'POST', '/v1/jobs', 'furnished', gen_random_uuid(), secret, 'done', 201, '{}', secret,
+        '2026-01-01 00:00+00', '2027-01-01 00:00+00'
+    );
     insert into app.usage (tenant_id, key_id, month, requests) values (own, key, '2026-01-01', 5);
     insert into app.users (tenant_id, id, email, name, password_hash, totp_sealed)
     values (own, person, 'furnished@example.com', 'Furnished', 'secret', secret);

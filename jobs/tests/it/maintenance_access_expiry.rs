@@ -226,3 +226,27 @@ async fn sessions_and_links_are_forgotten_a_day_after_their_end() {
     expire(&kit).await;
     assert_eq!(left().await, (1, 1));
 }
+
+#[tokio::test]
+async fn an_answer_is_forgotten_when_its_idempotency_key_holds_no_longer() {
+    let kit = Kit::start().await;
+    let mut tx = kit.tx().await;
+    query(
+        "insert into app.idempotency (
+            tenant_id, subject, method, route, key, token, fingerprint, state, locked_until, expires_at
+         )
+         select $1, 'key', 'POST', '/v1/jobs', hours::text, gen_random_uuid(), sha256('x'), 'running',
+            now(), now() + hours * interval '1 hour'
+         from generate_series(1, 450) hours",
+    )
+    .bind(kit.tenant)
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(expire(&kit).await["answers"], 0);
+    kit.advance(HOUR).await;
+    assert_eq!(expire(&kit).await["answers"], 1);
+    kit.advance(HOUR * 448).await;
+    assert_eq!(expire(&kit).await["answers"], 448);
+}

@@ -225,3 +225,42 @@ async fn when_the_database_is_away_nobody_waits_for_ever() {
     let again = limits.charge("key", &policies).await;
     assert!(again.is_err(), "and the next one asks anew");
 }
+
+#[tokio::test]
+async fn a_snapshot_that_is_held_makes_no_charge_dearer() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let mut holder = pool.begin().await.unwrap();
+    for statement in [
+        "set transaction isolation level repeatable read",
+        "select 1",
+    ] {
+        query(statement).execute(&mut *holder).await.unwrap();
+    }
+    query(
+        "do $$ begin for i in 1..3000 loop
+         perform app.charge_requests('hot', array['hour'], array['sliding_window'],
+             array[1000000::int8], array[0::int8], array[3600000000], 1, 0, 0, 0, 0);
+         end loop; end $$",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let mut session = pool.acquire().await.unwrap();
+    let charge = "explain (analyze, buffers, format json) select * from app.charge_requests('hot',
+         array['hour'], array['sliding_window'], array[1000000::int8], array[0::int8],
+         array[3600000000], 1, 0, 0, 0, 0)";
+    let mut blocks = 0;
+    // The first ones of a session read the catalogue, too.
+    for _ in 0..3 {
+        let plan: sqlx::types::Json<serde_json::Value> =
+            query_scalar(charge).fetch_one(&mut *session).await.unwrap();
+        blocks = plan.0[0]["Plan"]["Shared Hit Blocks"].as_u64().unwrap();
+    }
+    assert!(blocks < 100, "{blocks} blocks were read");
+    let used: i64 = query_scalar("select used from app.request_counters")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(used, 3003);
+}

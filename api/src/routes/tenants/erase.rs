@@ -11,7 +11,6 @@ use harkara_jobs::catalogue::Kind;
 use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
 use harkara_queue::job::Unique;
 use harkara_shared::audit::{self, Entry};
-use harkara_shared::database::TenantTx;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -110,7 +109,7 @@ pub(in crate::routes) async fn erase(
         hold: None,
     });
     let platform = caller.home();
-    let mut tx = TenantTx::begin(state.pool(), platform).await?;
+    let mut tx = state.begin_across(&caller).await?;
     let job_id = state.engine().enqueue(&mut tx, platform, job).await?.id();
     let entry =
         Entry::new("tenant.erase", tenant.id).after(json!({"slug": tenant.slug, "job_id": job_id}));

@@ -81,7 +81,8 @@ struct End {
         example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "Everything, line by line", body = String,
         content_type = "application/x-ndjson",
-        headers(("Content-Disposition" = String, description = "A name for the file"))))
+        headers(("Content-Disposition" = String, description = "A name for the file")),
+        example = "{\"table\": \"events\", \"row\": {\"id\": \"evt_01h455vb4pex5vsknk084sn02q\"}}\n"))
 )]
 pub(in crate::routes) async fn export(
     State(state): State<ApiState>,

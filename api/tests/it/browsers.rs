@@ -1,0 +1,228 @@
+//! What browsers are told, and what is packed for whom; the page of the document.
+
+use std::collections::BTreeSet;
+
+use harkara_shared::config::HttpSettings;
+use reqwest::Method;
+use serde_json::json;
+
+use crate::jobs::a_job_with;
+use crate::platform::{Client, Platform, listen_with};
+
+/// A client of an API with these settings beside that of the platform.
+async fn with(platform: &Platform, http: HttpSettings) -> Client {
+    let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
+    let mut client = platform.client.clone();
+    client.base = base;
+    client
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_what_they_may() {
+    let platform = Platform::start().await;
+    let client = &platform.client;
+    for path in [
+        "/v1/jobs",
+        "/nope",
+        "/healthz",
+        "/openapi.json",
+        "/docs/",
+        "/docs/x",
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
+        assert!(answer.header("permissions-policy").contains("camera=()"));
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'"), "{path}: {policy}");
+        assert!(
+            policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
+        assert!(!answer.headers.contains_key("strict-transport-security"));
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    }
+    let http = HttpSettings {
+        public_url: Some("https://jobs.example.com".parse().unwrap()),
+        ..HttpSettings::default()
+    };
+    let answer = with(&platform, http).await.get("/nope").await;
+    assert_eq!(
+        answer.header("strict-transport-security"),
+        "max-age=31536000"
+    );
+}
+
+#[tokio::test]
+async fn only_origins_that_are_named_may_ask_from_pages() {
+    let platform = Platform::start().await;
+    let origin = "https://app.example.com";
+    let http = HttpSettings {
+        cors_origins: vec![origin.to_owned()],
+        ..HttpSettings::default()
+    };
+    let client = with(&platform, http).await;
+    let preflight = async |client: &Client, origin: &str| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            (
+                "access-control-request-headers",
+                "authorization,idempotency-key,content-type",
+            ),
+        ];
+        let client = client.with_key("");
+        client
+            .send(Method::OPTIONS, "/v1/jobs", &headers, None)
+            .await
+    };
+    let allowed = preflight(&client, origin).await;
+    assert_eq!(allowed.status, 200);
+    assert_eq!(allowed.header("access-control-allow-origin"), origin);
+    assert!(
+        allowed
+            .header("access-control-allow-methods")
+            .contains("POST")
+    );
+    let headers = allowed.header("access-control-allow-headers");
+    assert!(headers.contains("idempotency-key") && headers.contains("authorization"));
+    assert!(
+        !allowed
+            .headers
+            .contains_key("access-control-allow-credentials")
+    );
+    let other = preflight(&client, "https://evil.example.com").await;
+    assert!(!other.headers.contains_key("access-control-allow-origin"));
+    // Where none is named, nobody is asked.
+    preflight(&platform.client, origin)
+        .await
+        .problem(405, "method_not_allowed");
+
+    // The answer itself, and a problem.
+    for path in ["/v1/jobs", "/v1/jobs/job_x"] {
+        let headers = [("origin", origin)];
+        let answer = client.send(Method::GET, path, &headers, None).await;
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            origin,
+            "{path}"
+        );
+        let shown = answer.header("access-control-expose-headers");
+        for name in [
+            "ratelimit",
+            "ratelimit-policy",
+            "retry-after",
+            "x-request-id",
+            "idempotent-replayed",
+            "location",
+        ] {
+            assert!(shown.contains(name), "{name} is not in {shown}");
+        }
+        assert!(
+            !answer
+                .headers
+                .contains_key("access-control-allow-credentials")
+        );
+    }
+}
+
+#[tokio::test]
+async fn long_answers_are_packed_for_who_takes_it() {
+    let platform = Platform::start().await;
+    let client = &platform.client;
+    let headers = [("accept-encoding", "gzip")];
+    let plain = client.get("/openapi.json").await;
+    assert_eq!(plain.header("content-encoding"), "");
+    assert!(plain.header("vary").contains("accept-encoding"));
+    let packed = client
+        .send(Method::GET, "/openapi.json", &headers, None)
+        .await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    assert!(packed.header("vary").contains("accept-encoding"));
+    assert!(packed.text.len() < plain.text.len() / 3);
+    // Short ones are not, and pages hold tokens.
+    for path in ["/healthz", "/v1/jobs", "/docs/"] {
+        let answer = client.send(Method::GET, path, &headers, None).await;
+        assert_eq!(answer.header("content-encoding"), "", "{path}");
+    }
+    let job = a_job_with(
+        "tags",
+        json!((0..20).map(|n| format!("{n:064}")).collect::<Vec<_>>()),
+    );
+    client.post("/v1/jobs", &job).await.expect(201);
+    let answer = client.send(Method::GET, "/v1/jobs", &headers, None).await;
+    assert_eq!(answer.header("content-encoding"), "gzip");
+}
+
+#[tokio::test]
+async fn head_answers_as_get_without_a_body() {
+    let platform = Platform::start().await;
+    for path in [
+        "/v1/jobs",
+        "/healthz",
+        "/openapi.json",
+        "/docs/",
+        "/v1/jobs/job_x",
+    ] {
+        let get = platform.client.get(path).await;
+        let head = platform.client.send(Method::HEAD, path, &[], None).await;
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(head.header("content-type"), get.header("content-type"));
+        assert_eq!(head.text, "");
+    }
+    // What a caller takes does not matter.
+    let headers = [("accept", "application/x-unheard-of")];
+    let answer = platform
+        .client
+        .send(Method::GET, "/v1/jobs", &headers, None)
+        .await;
+    answer.expect(200);
+}
+
+#[tokio::test]
+async fn the_page_of_the_document_works_without_any_other_server() {
+    let platform = Platform::start().await;
+    let anyone = platform.client.with_key("");
+    let moved = anyone.get("/docs").await;
+    assert_eq!(moved.status, 308);
+    assert_eq!(moved.header("location"), "/docs/");
+    let page = anyone.get("/docs/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("script-src 'self';"), "{policy}");
+    assert!(policy.contains("connect-src 'self'"), "{policy}");
+    // Scripts that stand in the page would not run.
+    for part in page.text.split("<script").skip(1) {
+        assert!(part.contains("src="), "{part}");
+    }
+    let mut named = BTreeSet::new();
+    for attribute in ["src=\"", "href=\""] {
+        named.extend(
+            page.text
+                .split(attribute)
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next()),
+        );
+    }
+    assert!(named.len() >= 5, "{named:?}");
+    for file in named {
+        assert!(!file.contains("//"), "{file} is on another server");
+        let path = format!("/docs/{}", file.trim_start_matches("./"));
+        let answer = anyone.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.text.is_empty(), "{path}");
+        let media = match path.rsplit('.').next() {
+            Some("js") => "javascript",
+            Some("css") => "text/css",
+            _ => "image/png",
+        };
+        assert!(answer.header("content-type").contains(media), "{path}");
+    }
+    let begins = anyone.get("/docs/swagger-initializer.js").await;
+    assert!(begins.text.contains("/openapi.json"), "{}", begins.text);
+    assert!(!begins.text.contains("http"), "{}", begins.text);
+    anyone.get("/docs/nope").await.problem(404, "not_found");
+}
