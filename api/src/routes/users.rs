@@ -41,7 +41,8 @@ use crate::time::Moment;
 }))]
 pub(super) struct UserRequest {
     /// What they sign in with. Of one tenant, each has another; case does not matter.
-    #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254)]
+    #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254,
+        pattern = r"^\S+@[^\s@]+$")]
     email: Option<String>,
     /// What people call them.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
@@ -63,7 +64,7 @@ pub(super) struct UserRequest {
 #[schema(as = UserChange, example = json!({"disabled": true}))]
 pub(super) struct ChangeRequest {
     /// What they sign in with.
-    #[schema(min_length = 3, max_length = 254)]
+    #[schema(min_length = 3, max_length = 254, pattern = r"^\S+@[^\s@]+$")]
     email: Option<String>,
     /// What people call them.
     #[schema(min_length = 1, max_length = 200)]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use harkara_api::access::{Scope, ensure_platform};
 use harkara_shared::config::HttpSettings;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::jobs::a_job_with;
+use crate::jobs::{a_job, a_job_with};
 use crate::platform::{Client, Platform, listen_with};
 
 /// A client of an API with these settings beside that of the platform.
@@ -95,10 +96,10 @@ async fn only_origins_that_are_named_may_ask_from_pages() {
     );
     let other = preflight(&client, "https://evil.example.com").await;
     assert!(!other.headers.contains_key("access-control-allow-origin"));
-    // Where none is named, nobody is asked.
-    preflight(&platform.client, origin)
-        .await
-        .problem(405, "method_not_allowed");
+    // Where none is named, nobody is let in.
+    let refused = preflight(&platform.client, origin).await;
+    assert_eq!(refused.status, 401);
+    assert!(!refused.headers.contains_key("access-control-allow-origin"));
 
     // The answer itself, and a problem.
     for path in ["/v1/jobs", "/v1/jobs/job_x"] {
@@ -154,6 +155,22 @@ async fn long_answers_are_packed_for_who_takes_it() {
     client.post("/v1/jobs", &job).await.expect(201);
     let answer = client.send(Method::GET, "/v1/jobs", &headers, None).await;
     assert_eq!(answer.header("content-encoding"), "gzip");
+}
+
+#[tokio::test]
+async fn what_is_streamed_comes_to_its_end_packed_or_not() {
+    let platform = Platform::start().await;
+    let all = ensure_platform(&platform.pool).await.unwrap();
+    let client = platform.client_of(&all, Scope::ALL).await;
+    platform.client.post("/v1/jobs", &a_job()).await.expect(201);
+    let path = format!("/v1/tenants/{}/export", platform.acme.id);
+    for encoding in ["identity", "gzip"] {
+        let headers = [("accept-encoding", encoding)];
+        let answer = client.send(Method::GET, &path, &headers, None).await;
+        assert_eq!(answer.status, 200, "{encoding}");
+        let is_packed = answer.header("content-encoding") == "gzip";
+        assert_eq!(is_packed, encoding == "gzip");
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ async fn fuzz(platform: &Platform, key: &str, arguments: &[&str]) {
         .arg(format!("{}/openapi.json", platform.client.base))
         .env("HARKARA_KEY", key)
         .env("SCHEMATHESIS_HOOKS", tests.join("schemathesis_hooks.py"))
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
