@@ -21,7 +21,7 @@ const MEMORY: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// Passwords that are worked on at the same time, each by a processor of its own for some 20 ms.
+/// Passwords that are worked on at the same time, each by a processor of its own for some tens of milliseconds.
 const PLACES: usize = 2;
 
 /// How long one waits for its turn before the person is asked to come back.
