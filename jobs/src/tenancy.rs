@@ -30,7 +30,8 @@ pub const TABLES: &[TenantTable] = &[
     table("deliveries"),
     table("events"),
     without("endpoint_secrets", &["sealed"]),
-    table("webhook_endpoints"),
+    // Headers may hold what only the receiver should know.
+    without("webhook_endpoints", &["headers"]),
     table("schedules"),
     table("usage"),
     without("idempotency", &["token", "fingerprint", "body"]),
