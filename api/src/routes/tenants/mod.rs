@@ -39,7 +39,8 @@ use crate::query::{PathId, Query};
 }))]
 pub(super) struct TenantRequest {
     /// What people call it.
-    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
+    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200,
+        pattern = r"^[^\u0000]*$")]
     name: Option<String>,
     /// What it is called in commands and headers.
     #[schema(value_type = String, required, nullable = false,
@@ -55,7 +56,7 @@ pub(super) struct TenantRequest {
 #[schema(as = TenantChange, example = json!({"status": "past_due"}))]
 pub(super) struct ChangeRequest {
     /// What people call it. The tenant itself may change it.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     name: Option<String>,
     /// Its contract. Rate, burst and `max_waiting` become those of the new tier.
     sla_tier: Option<SlaTier>,
