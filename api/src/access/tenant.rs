@@ -304,8 +304,6 @@ pub async fn change_tenant(
         .bind(change.paused)
         .fetch_one(&mut *tx)
         .await?;
-    let entry = Entry::new(action, id).before(&before).after(&after);
-    audit::record(&mut tx, id, by, &entry).await?;
     let mut told = settings::TenantChange::default();
     if before.sla_tier != after.sla_tier {
         told.limit = LimitChange::rate(after.sla_tier.rate());
@@ -317,6 +315,10 @@ pub async fn change_tenant(
     if told != settings::TenantChange::default() {
         engine.set_tenant(id, &told).await?;
     }
+    // Not before: the engine changes it in a transaction of its own, and whoever changes limits meanwhile
+    // holds what that one waits for, and waits for the end of the chain.
+    let entry = Entry::new(action, id).before(&before).after(&after);
+    audit::record(&mut tx, id, by, &entry).await?;
     tx.commit().await?;
     Ok(Some(after))
 }

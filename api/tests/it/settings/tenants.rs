@@ -226,3 +226,24 @@ async fn only_the_platform_s_admin_reaches_another_tenant() {
         .expect(200);
     assert_eq!(lanes["data"][0]["paused"], true);
 }
+
+#[tokio::test]
+async fn a_tenant_and_its_limits_are_changed_at_once() {
+    let (platform, admin) = stand().await;
+    let path = format!("/v1/tenants/{}", platform.acme.id);
+    for round in 0..20 {
+        let status = if round % 2 == 0 {
+            "suspended"
+        } else {
+            "active"
+        };
+        let (change, limits) = (json!({"status": status}), json!({"burst": round + 1}));
+        let limits_path = format!("{path}/limits");
+        let (changed, limited) = tokio::join!(
+            admin.patch(&path, &change),
+            admin.put(&limits_path, &limits)
+        );
+        changed.expect(200);
+        limited.expect(200);
+    }
+}
