@@ -22,6 +22,17 @@ const VERSION: u8 = 1;
 /// An item's id in sixteen bytes.
 pub(crate) type Place = [u8; 16];
 
+/// The place of an item that is known by a number.
+pub(crate) fn place_of(number: i64) -> Place {
+    i128::from(number).to_be_bytes()
+}
+
+/// The number of an item by its place.
+pub(crate) fn number_at(place: Place) -> i64 {
+    // Only places that `place_of` made come back: cursors are signed.
+    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
+}
+
 /// A list, as far as a cursor must stay within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct List([u8; 16]);

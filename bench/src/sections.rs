@@ -128,10 +128,10 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section {
         id: "requests",
         title: "Requests at an even pace, and their limits",
-        says: "Milliseconds. Authenticated requests to a real API process over 16 connections, from the \
-               moment at which each was due; a charge of a key's limits alone (`RequestLimits`), over two \
-               replicas with connections of their own. At full speed, four callers at each replica charge \
-               again as soon as they are answered.",
+        says: "Milliseconds. Authenticated requests to a real API process over 16 connections, sent at an \
+               even pace, whether or not earlier ones were answered; a charge of a key's limits alone \
+               (`RequestLimits`), over two replicas with connections of their own. At full speed, four \
+               callers at each replica charge again as soon as they are answered.",
         columns: &["p50", "p95", "p99", "max"],
         more_is_better: false,
     },

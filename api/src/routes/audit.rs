@@ -17,7 +17,7 @@ use super::page::{Page, to_read};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
-use crate::cursor::{List, Place};
+use crate::cursor::{List, number_at, place_of};
 use crate::problem::Problem;
 use crate::query::{Limit, Query, is_of_page};
 use crate::time::Moment;
@@ -166,7 +166,7 @@ pub(super) async fn list(
     caller.require(Scope::AuditRead)?;
     let list = List::of("/v1/audit-logs", caller.tenant, &query);
     let before = match &query.cursor {
-        Some(cursor) => Some(seq_at(state.cursors().read(list, cursor)?)),
+        Some(cursor) => Some(number_at(state.cursors().read(list, cursor)?)),
         None => None,
     };
     let mut tx = state.begin(&caller).await?;
@@ -208,15 +208,6 @@ pub(super) async fn newest(
         .fetch_all(&mut **tx)
         .await?;
     Ok(rows.into_iter().map(EntryAnswer::from).collect())
-}
-
-fn place_of(seq: i64) -> Place {
-    i128::from(seq).to_be_bytes()
-}
-
-fn seq_at(place: Place) -> i64 {
-    // Only places that `place_of` made come back: cursors are signed.
-    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
 }
 
 /// Whether a chain is whole.

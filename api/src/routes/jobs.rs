@@ -30,7 +30,7 @@ use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
 use crate::body::JsonBody;
-use crate::cursor::{List, Place};
+use crate::cursor::{List, Place, number_at, place_of};
 use crate::faults::Faults;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
@@ -177,7 +177,9 @@ pub(super) async fn list(
     caller.require(Scope::JobsRead)?;
     let list = List::of("/v1/jobs", caller.tenant, &query);
     let before = match &query.cursor {
-        Some(cursor) => Some(job_at(state.cursors().read(list, cursor)?)),
+        Some(cursor) => Some(JobId::from_i64(number_at(
+            state.cursors().read(list, cursor)?,
+        ))),
         None => None,
     };
     let filter = JobFilter {
@@ -203,22 +205,17 @@ pub(super) async fn list(
     tx.commit().await?;
     Ok(Json(Page::up_to(
         page.jobs,
-        page.below.map(place_of),
+        page.below.map(place_of_job),
         query.limit,
         state.cursors(),
         list,
-        |job| place_of(job.id),
+        |job| place_of_job(job.id),
         JobAnswer::from,
     )))
 }
 
-fn place_of(job: JobId) -> Place {
-    i128::from(job.as_i64()).to_be_bytes()
-}
-
-fn job_at(place: Place) -> JobId {
-    // Only places that `place_of` made come back: cursors are signed.
-    JobId::from_i64(i64::try_from(i128::from_be_bytes(place)).unwrap_or_default())
+fn place_of_job(job: JobId) -> Place {
+    place_of(job.as_i64())
 }
 
 /// Show a job

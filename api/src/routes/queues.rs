@@ -24,7 +24,7 @@ use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
 use crate::body::JsonBody;
-use crate::cursor::{List, Place};
+use crate::cursor::{List, number_at, place_of};
 use crate::faults::Faults;
 use crate::problem::Problem;
 use crate::query::{Limit, PathId, Query, is_of_page};
@@ -326,13 +326,4 @@ pub(super) fn view<'a>(caller: &Caller, known: &'a [&'a str]) -> QueueView<'a> {
     } else {
         QueueView::Of(caller.tenant, known)
     }
-}
-
-fn place_of(number: i64) -> Place {
-    i128::from(number).to_be_bytes()
-}
-
-fn number_at(place: Place) -> i64 {
-    // Only places that `place_of` made come back: cursors are signed.
-    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
 }

@@ -20,12 +20,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::limits::Numbers;
 use super::super::page::{Page, to_read};
-use super::{PageQuery, SECOND, number_at, place_of, seen};
+use super::{PageQuery, SECOND, seen};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
 use crate::body::JsonBody;
-use crate::cursor::List;
+use crate::cursor::{List, number_at, place_of};
 use crate::faults::Faults;
 use crate::json;
 use crate::problem::Problem;
