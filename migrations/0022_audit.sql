@@ -128,11 +128,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from judged j
 $$;
 
--- Entries are never changed. They are removed only with their tenant, by a transaction that says so.
+-- Every tenant has a chain from the start: one without is a chain that was taken away.
+insert into app.audit_heads (tenant_id, seq, hash)
+select t.id, 0, sha256(convert_to(t.id::text, 'UTF8')) from app.tenants t;
+
+-- Entries are never changed. They are removed only with their tenant, by a transaction that says so, once
+-- somebody has asked for its erasure (0023).
 create function app.refuse_audit_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if tg_op = 'DELETE' and old.tenant_id::text = current_setting('app.erasing', true) then
+    if tg_op = 'DELETE' and old.tenant_id::text = current_setting('app.erasing', true) and exists (
+        select from app.tenants t where t.id = old.tenant_id and t.erasure_asked_at is not null
+    ) then
         return old;
     end if;
     raise insufficient_privilege using message = 'the audit log is only added to';
@@ -173,9 +180,8 @@ begin
 end
 $$;
 
--- The owner adds by app.audit; the right to is given to nobody.
+-- The owner adds by app.audit and removes by 0027; the right to is given to nobody.
 grant select on app.audit_log, app.audit_heads to harkara_app, harkara_engine;
-grant delete on app.audit_log, app.audit_heads to harkara_engine;
 revoke all on function app.audit(
     uuid, text, text, text, text, text, text, text, text, jsonb, jsonb, text
 ) from public;

@@ -9,8 +9,10 @@ alter table app.api_keys
     add column addresses text[] not null default '{}',
     -- To the minute.
     add column last_used_at timestamptz,
-    -- The key that this one took the place of.
+    -- The key that this one took the place of, and the first of those that took each other's: requests are
+    -- limited by it, so that a new text is no new budget.
     add column rotated_from uuid,
+    add column family uuid,
     -- Limits of requests that hold instead of the tier's.
     add column limits jsonb,
     -- Its expiry stands in the audit log.
@@ -19,6 +21,8 @@ alter table app.api_keys
 alter table app.tenants
     -- The operator paused it, whatever its status says.
     add column paused boolean not null default false,
+    -- Somebody asked for its erasure, which cannot be taken back.
+    add column erasure_asked_at timestamptz,
     -- The endpoint that its contract was set up with.
     add column contract_endpoint_id uuid,
     add column updated_at timestamptz not null default now();
@@ -27,6 +31,10 @@ alter table app.tenants
 update app.tenants t set paused = true
 from queue.tenants q
 where q.id = t.id and q.paused;
+-- And the other way round: what a status forbids did not hold before.
+update queue.tenants q set paused = true
+from app.tenants t
+where t.id = q.id and t.status in ('suspended', 'canceled') and not q.paused;
 
 -- A tenant's keys are made and changed in its own transactions, with the entries of its audit log.
 grant insert, update on app.api_keys to harkara_app;

@@ -72,7 +72,8 @@ grant select, insert, update, delete on app.usage, app.request_counters to harka
 --   fixed_window    quota + burst in each window, counted from 1970
 --   sliding_window  quota + burst in any window: the window is counted in 60 slices, and a request counts
 --                   until the slice it was made in has left the window altogether
---   calendar_month  quota + burst in each month of UTC, begun from what app.usage has counted
+--   calendar_month  quota + burst in each month of UTC, begun from what app.usage has counted; of a key, all
+--                   that its tenant's keys ask is counted in one row
 --   token_bucket    a bucket of `burst` tokens, at least one, that fills by quota a window
 --   leaky_bucket    the same as a theoretical arrival time: one every width / quota, `burst` at once
 --
@@ -96,6 +97,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set j
 set plan_cache_mode = force_generic_plan as $$
 declare
     slices constant int4 := 61;
+    subjects text[];
     counters app.request_counters[];
     rooms int8[];
     one app.request_counters;
@@ -117,17 +119,26 @@ declare
     excess int8;
 begin
     hold := p_hold;
+    for i in 1..cardinality(p_policies) loop
+        subjects[i] := p_subject;
+        if p_strategies[i] = 'calendar_month' and p_subject ~ '^key:[0-9a-f-]{36}$' then
+            select coalesce('tenant:' || k.tenant_id, p_subject) into subjects[i]
+            from app.api_keys k where k.id = substr(p_subject, 5)::uuid;
+            subjects[i] := coalesce(subjects[i], p_subject);
+        end if;
+    end loop;
     for i in
-        select n from generate_subscripts(p_policies, 1) n order by p_policies[n] collate "C"
+        select n from generate_subscripts(p_policies, 1) n
+        order by subjects[n] collate "C", p_policies[n] collate "C"
     loop
         loop
             select * into one from app.request_counters c
-            where c.subject = p_subject and c.policy = p_policies[i]
+            where c.subject = subjects[i] and c.policy = p_policies[i]
             order by c.version desc limit 1 for update;
             exit when found;
             insert into app.request_counters
                 (subject, policy, version, strategy, width, begun, touched, whole_at, place, used)
-            values (p_subject, p_policies[i], 0, '', 0, 0, 0, 0, -1, 0)
+            values (subjects[i], p_policies[i], 0, '', 0, 0, 0, 0, -1, 0)
             on conflict do nothing;
         end loop;
         counters[i] := one;
@@ -170,12 +181,9 @@ begin
             if one.place <> here then
                 one.place := here;
                 one.used := 0;
-                if p_subject ~ '^key:[0-9a-f-]{36}$' then
-                    select u.requests into one.used
-                    from app.api_keys k
-                    join app.usage u on u.tenant_id = k.tenant_id and u.key_id = k.id
-                    where k.id = substr(p_subject, 5)::uuid and u.month = first::date;
-                    one.used := coalesce(one.used, 0);
+                if subjects[i] ~ '^tenant:[0-9a-f-]{36}$' then
+                    select coalesce(sum(u.requests), 0) into one.used from app.usage u
+                    where u.tenant_id = substr(subjects[i], 8)::uuid and u.month = first::date;
                 end if;
             elsif p_back > 0 and p_back_moment >= greatest(one.begun, here) then
                 one.used := greatest(0, one.used - p_back);
@@ -290,7 +298,7 @@ begin
             update app.request_counters c
             set version = c.version + 1, strategy = one.strategy, width = one.width, begun = one.begun, touched = at,
                 whole_at = at + reset, place = one.place, used = one.used, slices = one.slices
-            where c.subject = p_subject and c.policy = p_policies[i] and c.version = one.version;
+            where c.subject = subjects[i] and c.policy = p_policies[i] and c.version = one.version;
         end if;
         return next;
     end loop;

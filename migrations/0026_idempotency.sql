@@ -19,6 +19,8 @@ create table app.idempotency (
     -- SHA-256 of the request.
     fingerprint bytea not null check (length(fingerprint) = 32),
     state text not null check (state in ('running', 'committed', 'done')),
+    -- What the caller might do when it asked: who is given the answer again may do as much.
+    rights text[] not null,
     status int2,
     -- Those of the answer that are given again.
     headers jsonb,

@@ -246,8 +246,11 @@ set enable_seqscan = off set jit = off as $$
 declare
     removed int8;
 begin
-    if not exists (select from app.tenants t where t.id = p_tenant and t.status = 'canceled') then
-        raise insufficient_privilege using message = 'only a canceled tenant is erased';
+    if not exists (
+        select from app.tenants t
+        where t.id = p_tenant and t.status = 'canceled' and t.erasure_asked_at is not null
+    ) then
+        raise insufficient_privilege using message = 'only a canceled tenant is erased, when asked for';
     end if;
     if p_table = 'audit_heads' then
         raise insufficient_privilege using message = 'the end of the chain goes with the tenant';
@@ -274,7 +277,7 @@ set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 begin
     select t.slug, t.name into slug, name from app.tenants t
-    where t.id = p_tenant and t.status = 'canceled' for update;
+    where t.id = p_tenant and t.status = 'canceled' and t.erasure_asked_at is not null for update;
     if not found then
         return;
     end if;

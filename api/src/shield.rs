@@ -92,6 +92,7 @@ pub(crate) fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
                 REQUEST_ID,
                 name("idempotency-key"),
                 name("traceparent"),
+                name("x-reason"),
                 name("x-tenant-id"),
             ])
             .expose_headers([

@@ -241,6 +241,7 @@ struct Stretch {
 
 #[derive(FromRow)]
 struct End {
+    is_gone: bool,
     seq: i64,
     hash: Vec<u8>,
     last: i64,
@@ -284,7 +285,10 @@ pub async fn check(
             break;
         }
     }
-    if end.last < end.seq {
+    if end.is_gone {
+        // Every tenant's chain begins with the tenant.
+        faults.push(BrokenLink::new(1, "missing"));
+    } else if end.last < end.seq {
         faults.push(BrokenLink::new(end.last + 1, "truncated"));
     } else if end.last > end.seq {
         faults.push(BrokenLink::new(end.seq + 1, "changed"));

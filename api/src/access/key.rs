@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use harkara_shared::api_key::{ApiKeyText, NewApiKey};
 use harkara_shared::audit::{self, Actor, Entry};
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::{ApiKeyId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use ipnet::IpNet;
@@ -169,6 +169,17 @@ pub(crate) async fn key(
         .await
 }
 
+/// Whether a working key has taken the place of this one.
+pub(crate) async fn has_successor(
+    connection: &mut PgConnection,
+    id: ApiKeyId,
+) -> Result<bool, sqlx::Error> {
+    query_scalar(include_str!("../sql/has_successor.sql"))
+        .bind(id)
+        .fetch_one(connection)
+        .await
+}
+
 /// What is to become of a key; what is `None` stays.
 #[derive(Debug, Default)]
 pub(crate) struct KeyChange {
@@ -208,6 +219,8 @@ pub(crate) struct FoundKey {
     pub(crate) tier: KeyTier,
     pub(crate) addresses: Vec<String>,
     pub(crate) tenant_status: TenantStatus,
+    /// The first of the keys that took each other's place.
+    pub(crate) family: ApiKeyId,
     limits: Option<Json<Value>>,
 }
 

@@ -10,7 +10,8 @@ mod tenant;
 
 pub use key::{ApiKey, NewKey, create_key, is_working_key};
 pub(crate) use key::{
-    FoundKey, KeyChange, PEPPER, add_key, change_key, find_key, key, list_keys, policies,
+    FoundKey, KeyChange, PEPPER, add_key, change_key, find_key, has_successor, key, list_keys,
+    policies,
 };
 pub use key_tier::KeyTier;
 pub(crate) use quota::{allowance, check_endpoints, check_keys};
@@ -41,6 +42,9 @@ pub enum Error {
     /// A key must expire in the future, if at all.
     #[error("the key would have expired already")]
     AlreadyExpired,
+    /// The tenant is being erased.
+    #[error("the tenant is being erased, which cannot be taken back")]
+    BeingErased,
     /// As many as the tenant's tier grants are there.
     #[error("the tier `{tier}` grants {most} {what}, and there are as many")]
     Quota {

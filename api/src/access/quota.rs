@@ -18,7 +18,7 @@ pub(crate) async fn allowance(tx: &mut TenantTx) -> Result<KeyTier, sqlx::Error>
     Ok(best.into_iter().fold(contract, KeyTier::max))
 }
 
-/// Goes on if the tenant may have one more key.
+/// Goes on if the tenant may have one more key. One that has ended counts for a day.
 ///
 /// # Errors
 /// [`Error::Quota`], or when the database refuses.
@@ -27,8 +27,7 @@ pub(crate) async fn check_keys(tx: &mut TenantTx) -> Result<(), Error> {
         tx,
         "keys",
         KeyTier::most_keys,
-        "select count(*) from app.api_keys
-         where revoked_at is null and (expires_at is null or expires_at > now())",
+        include_str!("../sql/count_keys.sql"),
     )
     .await
 }

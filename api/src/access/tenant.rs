@@ -9,13 +9,13 @@ use chrono::{DateTime, Utc};
 use harkara_queue::Engine;
 use harkara_queue::settings::{self, Change, LimitChange, Rate};
 use harkara_shared::audit::{self, Actor, Entry};
-use harkara_shared::database::query_as;
+use harkara_shared::database::{query, query_as};
 use harkara_shared::id::{EndpointId, TenantId};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-use super::Error;
+use super::{Error, KeyTier};
 
 /// Slug of the built-in tenant, whose keys may act for others.
 pub const PLATFORM_SLUG: &str = "platform";
@@ -188,6 +188,8 @@ pub struct Tenant {
     pub paused: bool,
     /// The endpoint that its contract was set up with.
     pub contract_endpoint_id: Option<EndpointId>,
+    /// Whether it is being erased, which cannot be taken back.
+    pub erasing: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
@@ -279,7 +281,7 @@ pub struct TenantChange {
 /// for again.
 ///
 /// # Errors
-/// When the database refuses.
+/// [`Error::BeingErased`], or when the database refuses.
 pub async fn change_tenant(
     engine: &Engine,
     id: TenantId,
@@ -287,6 +289,9 @@ pub async fn change_tenant(
     action: &'static str,
     by: &Actor,
 ) -> Result<Option<Tenant>, Error> {
+    // One at a time in a process: each holds a connection while the engine takes another one.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
     let mut tx = engine.pool().begin().await?;
     // Changes of one tenant take turns: each sees what the last one left.
     let before: Option<Tenant> = query_as(include_str!("../sql/lock_tenant.sql"))
@@ -296,6 +301,9 @@ pub async fn change_tenant(
     let Some(before) = before else {
         return Ok(None);
     };
+    if before.erasing {
+        return Err(Error::BeingErased);
+    }
     let after: Tenant = query_as(include_str!("../sql/change_tenant.sql"))
         .bind(id)
         .bind(change.name)
@@ -305,6 +313,13 @@ pub async fn change_tenant(
         .fetch_one(&mut *tx)
         .await?;
     let mut told = settings::TenantChange::default();
+    if KeyTier::of_contract(after.sla_tier) < KeyTier::of_contract(before.sla_tier) {
+        query(include_str!("../sql/lower_keys.sql"))
+            .bind(id)
+            .bind(KeyTier::of_contract(after.sla_tier))
+            .execute(&mut *tx)
+            .await?;
+    }
     if before.sla_tier != after.sla_tier {
         told.limit = LimitChange::rate(after.sla_tier.rate());
         told.max_waiting = Change::Set(after.sla_tier.max_waiting());

@@ -101,6 +101,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
         by_platform: is_platform,
         status: row.tenant_status,
         scopes: Arc::clone(&known.scopes),
+        budget: row.family.as_uuid(),
         policies: known.policies.clone(),
         actor: Arc::new(Actor {
             kind: ActorKind::Key,

@@ -12,11 +12,15 @@ use harkara_shared::audit::{self, Actor, Entry, Note};
 use harkara_shared::clock;
 use harkara_shared::id::{ApiKeyId, SessionId, TenantId, UserId};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::access::{KeyTier, Scope, TenantStatus};
 use crate::idempotency::Reservation;
 use crate::limits::Policies;
 use crate::problem::{Code, Problem};
+
+/// That a person had confirmed that it was they.
+const CONFIRMED: &str = "confirmed";
 
 /// Who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub(crate) struct Caller {
     /// Status of the tenant that the caller belongs to.
     pub(super) status: TenantStatus,
     pub(super) scopes: Arc<[Scope]>,
+    /// Whose budget of requests it is: the first of the keys that took each other's place, or the person.
+    pub(super) budget: Uuid,
     /// What limits their requests.
     pub(super) policies: Policies,
     pub(super) actor: Arc<Actor>,
@@ -78,11 +84,11 @@ impl Caller {
         self.home
     }
 
-    /// Whose requests are counted: `app.charge_requests` finds what a key has used by it.
+    /// Whose requests are counted: `app.charge_requests` finds a key's tenant by it.
     pub(crate) fn subject(&self) -> String {
         match self.who {
-            Who::Key { id, .. } => format!("key:{}", id.as_uuid()),
-            Who::Person { user, .. } => format!("user:{}", user.as_uuid()),
+            Who::Key { .. } => format!("key:{}", self.budget),
+            Who::Person { .. } => format!("user:{}", self.budget),
         }
     }
 
@@ -118,6 +124,29 @@ impl Caller {
             Some(reservation) => reservation.mark(connection).await,
             None => Ok(()),
         }
+    }
+
+    /// What the caller may do now, in words that can be kept.
+    pub(crate) fn rights(&self) -> Vec<String> {
+        let scopes = self.scopes.iter().map(|scope| scope.to_string());
+        let confirmed = self.is_person() && self.require_confirmed().is_ok();
+        scopes
+            .chain(confirmed.then(|| CONFIRMED.to_owned()))
+            .collect()
+    }
+
+    /// Goes on if the caller has what [`Caller::rights`] once told.
+    ///
+    /// # Errors
+    /// A problem of status 403.
+    pub(crate) fn require_rights(&self, rights: &[String]) -> Result<(), Problem> {
+        for right in rights {
+            match right.parse() {
+                Ok(scope) => self.require(scope)?,
+                Err(_) => self.require_confirmed()?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether a person calls.

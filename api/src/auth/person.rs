@@ -67,6 +67,7 @@ pub(super) async fn found(
         by_platform: found.is_platform(),
         status: found.tenant_status,
         scopes: found.scopes().into(),
+        budget: found.user_id.as_uuid(),
         policies: Policies::of_people(),
         actor: Arc::new(Actor {
             kind: ActorKind::Person,

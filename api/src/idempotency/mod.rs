@@ -87,9 +87,14 @@ async fn once(
     let body = Bytes::from(body.rest().await?);
     let fingerprint = fingerprint(&parts, &body);
     let wanted = Reservation::new(&caller, &parts.method, route, key);
-    let reservation = match store::reserve(state, wanted, &fingerprint).await? {
+    let rights = caller.rights();
+    let reservation = match store::reserve(state, wanted, rights, &fingerprint).await? {
         Found::Reserved(reservation) => reservation,
-        Found::Answered(answer) => return again(answer),
+        Found::Answered(answer) => {
+            // Answers hold secrets, and the handler that would ask is not asked.
+            caller.require_rights(&answer.rights)?;
+            return again(answer);
+        }
     };
     let caller = caller.with_reservation(reservation.clone());
     let request = Request::from_parts(parts, Body::from(body));
@@ -142,6 +147,7 @@ async fn finish(
         Err(error) => return Problem::internal(error).into_response(),
     };
     let kept = Answer {
+        rights: Vec::new(),
         status,
         headers: KEPT
             .iter()

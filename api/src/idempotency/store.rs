@@ -46,6 +46,8 @@ struct Row {
 /// An answer that is kept.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// What whoever asked first might do.
+    pub(super) rights: Vec<String>,
     pub(super) status: StatusCode,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Vec<u8>,
@@ -68,6 +70,7 @@ struct Used {
     status: Option<i16>,
     headers: Option<Json<BTreeMap<String, String>>>,
     body: Option<Vec<u8>>,
+    rights: Vec<String>,
     expired: bool,
     abandoned: bool,
 }
@@ -127,6 +130,7 @@ impl Reservation {
 pub(super) async fn reserve(
     state: &ApiState,
     wanted: Reservation,
+    rights: Vec<String>,
     fingerprint: &[u8; 32],
 ) -> Result<Found, Problem> {
     let mut tx = TenantTx::begin(state.pool(), wanted.0.tenant).await?;
@@ -137,6 +141,7 @@ pub(super) async fn reserve(
             .bind(fingerprint.as_slice())
             .bind(LOCK.as_secs_f64())
             .bind(HELD.as_secs_f64())
+            .bind(&rights)
             .execute(&mut *tx)
             .await?;
         if reserved.rows_affected() == 1 {
@@ -170,6 +175,7 @@ pub(super) async fn reserve(
             .bind(fingerprint.as_slice())
             .bind(LOCK.as_secs_f64())
             .bind(HELD.as_secs_f64())
+            .bind(&rights)
             .bind(used.token)
             .execute(&mut *tx)
             .await?;
@@ -202,6 +208,7 @@ impl Used {
                 let status = u16::try_from(status).unwrap_or_default();
                 let status = StatusCode::from_u16(status).map_err(Problem::internal)?;
                 Ok(Found::Answered(Answer {
+                    rights: self.rights,
                     status,
                     headers,
                     body,
@@ -302,7 +309,10 @@ mod tests {
     }
 
     async fn reserved(state: &ApiState, tenant: TenantId) -> Reservation {
-        match reserve(state, wanted(tenant), &REQUEST).await.unwrap() {
+        match reserve(state, wanted(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap()
+        {
             Found::Reserved(reservation) => reservation,
             Found::Answered(answer) => panic!("answered already: {answer:?}"),
         }
@@ -330,18 +340,25 @@ mod tests {
         // What the old one says later is of no account.
         assert!(!release(&state, &old).await.unwrap());
         let answer = Answer {
+            rights: Vec::new(),
             status: StatusCode::CREATED,
             headers: BTreeMap::new(),
             body: b"new".to_vec(),
         };
         keep(&state, &old, &answer, false).await.unwrap();
-        let unknown = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        let unknown = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap_err();
         assert_eq!(unknown.code(), Code::IdempotencyInProgress);
         run_out(&state).await;
-        let unknown = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        let unknown = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap_err();
         assert_eq!(unknown.code(), Code::IdempotencyOutcomeUnknown);
         keep(&state, &new, &answer, false).await.unwrap();
-        let found = reserve(&state, wanted(tenant), &REQUEST).await.unwrap();
+        let found = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap();
         assert!(matches!(found, Found::Answered(answer) if answer.body == b"new"));
     }
 
@@ -354,7 +371,9 @@ mod tests {
         let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
         slow.mark(&mut tx).await.unwrap();
         // At once, not when the transaction has ended.
-        let refused = reserve(&state, wanted(tenant), &REQUEST).await.unwrap_err();
+        let refused = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::IdempotencyInProgress);
         tx.commit().await.unwrap();
         let mut other = TenantTx::begin(state.pool(), tenant).await.unwrap();

@@ -150,7 +150,7 @@ pub(crate) fn is_safe(method: &Method) -> bool {
 }
 
 /// Goes on unless a browser says that another site's page makes the request. `own` is where people reach
-/// the platform, if that is configured; the host that the request names is its own site as well.
+/// the platform; if that is not configured, the host that the request names is its own site.
 ///
 /// # Errors
 /// A problem of status 403.
@@ -171,10 +171,15 @@ pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Pro
         // A page of ours that does not say where it is.
         return Ok(());
     }
-    let host = origin.split_once("://").map(|(_, host)| host);
-    let is_configured = own.is_some_and(|own| own.origin().ascii_serialization() == origin);
-    let is_named = host.is_some() && host == text(&HOST);
-    if is_configured || is_named {
+    let is_own = match own {
+        Some(own) => own.origin().ascii_serialization() == origin,
+        // Not configured: the host that the request names.
+        None => {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_some() && host == text(&HOST)
+        }
+    };
+    if is_own {
         Ok(())
     } else {
         Err(refused("the request comes from another origin"))

@@ -70,7 +70,9 @@ impl From<access::Error> for Problem {
             access::Error::Database(error) => Self::of_database(&error),
             access::Error::Settings(error) => error.into(),
             access::Error::Quota { .. } => Self::new(Code::Quota, error.to_string()),
-            access::Error::SlugTaken(_) => Self::new(Code::Conflict, error.to_string()),
+            access::Error::SlugTaken(_) | access::Error::BeingErased => {
+                Self::new(Code::Conflict, error.to_string())
+            }
             other => Self::internal(other),
         }
     }

@@ -11,8 +11,8 @@ use axum::http::StatusCode;
 use harkara_jobs::webhook::{self, EndpointChange, NewEndpoint, change_endpoint, create_endpoint};
 use harkara_queue::settings::QueueView;
 use harkara_shared::audit::Entry;
-use harkara_shared::database::{TenantTx, query};
-use harkara_shared::id::TenantId;
+use harkara_shared::database::{TenantTx, query, query_scalar};
+use harkara_shared::id::{EndpointId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -190,8 +190,12 @@ async fn set_endpoint(
     url: String,
 ) -> Result<Option<String>, Problem> {
     let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
+    // Those who set the same contract up at once take turns: one makes the endpoint.
+    let known: Option<EndpointId> = query_scalar(include_str!("../sql/get_contract_endpoint.sql"))
+        .fetch_one(&mut *tx)
+        .await?;
     let after = json!({"url": url});
-    if let Some(id) = tenant.contract_endpoint_id {
+    if let Some(id) = known {
         let change = EndpointChange {
             url: Some(url.clone()),
             ..EndpointChange::default()

@@ -71,7 +71,7 @@ pub(super) async fn create(
     caller.require(Scope::JobsWrite)?;
     let mut faults = Faults::default();
     let rules = Rules {
-        is_platform: caller.is_platform,
+        is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };

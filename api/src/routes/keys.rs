@@ -163,7 +163,7 @@ impl From<ApiKey> for KeyAnswer {
 /// The answer holds the key, which is never shown again. Its scopes are among the caller's, its tier is at
 /// most the tenant's (by contract FREE `free`, PRO `business`, ENTERPRISE `enterprise`, or that of its best
 /// key), and there are at most 2, 10 or 50 working keys of a tenant up to `free`, `developer` or
-/// `business`. Needs the scope `keys:manage`.
+/// `business`. A person confirms first that it is they. Needs the scope `keys:manage`.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",
@@ -179,6 +179,7 @@ pub(super) async fn create(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::KeysManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: KeyRequest = body.members(&mut faults).unwrap_or_default();
     let tier = request.tier.unwrap_or(KeyTier::Free);
@@ -355,6 +356,7 @@ pub(super) async fn change(
     body: JsonBody,
 ) -> Result<Json<KeyAnswer>, Problem> {
     caller.require(Scope::KeysManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.as_deref().is_some_and(|name| !is_name(name)) {
@@ -415,7 +417,8 @@ pub(super) async fn revoke(
 
 /// Rotate an API key
 ///
-/// Makes a new key that may do what the old one may; the old one goes on for a while. Needs the scope
+/// Makes a new key that may do what the old one may, and has the same budget of requests; the old one goes
+/// on for a while, the one before it no longer. A person confirms first that it is they. Needs the scope
 /// `keys:manage`.
 #[utoipa::path(
     post,
@@ -428,7 +431,7 @@ pub(super) async fn revoke(
     responses(
         (status = 201, description = "The new key, with its text", body = KeyAnswer,
             headers(("Location" = String, description = "Path of the key"))),
-        (status = 409, description = "The key was revoked"),
+        (status = 409, description = "The key was revoked, or another has taken its place"),
     )
 )]
 pub(super) async fn rotate(
@@ -438,6 +441,7 @@ pub(super) async fn rotate(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::KeysManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: RotateRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(GRACE, Duration::from);
@@ -447,6 +451,22 @@ pub(super) async fn rotate(
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     let old = working(&mut tx, &caller, id).await?;
+    if access::has_successor(&mut tx, id).await? {
+        let detail = "another key has taken its place: rotate that one";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    // Of keys that took each other's place, no more than two work at once.
+    let mut oldest = None;
+    if let Some(before) = old.rotated_from {
+        let ends = KeyChange {
+            revoke: true,
+            ..KeyChange::default()
+        };
+        let before = access::key(&mut tx, before).await?;
+        if let Some(before) = before.filter(|key| key.revoked_at.is_none()) {
+            oldest = Some(changed(&mut tx, &caller, &before, ends, "key.revoke").await?);
+        }
+    }
     let new = NewKey {
         tenant: old.tenant_id,
         name: old.name.clone(),
@@ -472,7 +492,9 @@ pub(super) async fn rotate(
     };
     changed(&mut tx, &caller, &old, ends, "key.change").await?;
     tx.commit().await?;
-    state.keyring().forget(&old.public_id).await;
+    for ended in oldest.iter().chain([&old]) {
+        state.keyring().forget(&ended.public_id).await;
+    }
     Ok(made(key, text.expose()))
 }
 

@@ -230,6 +230,7 @@ pub(super) async fn create(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: UserRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
@@ -361,6 +362,7 @@ pub(super) async fn change(
     body: JsonBody,
 ) -> Result<Json<UserAnswer>, Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
     faults.none_in_body()?;
@@ -398,6 +400,7 @@ pub(super) async fn delete(
     PathId(id): PathId<UserId>,
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     require_reach_of(&mut tx, &caller, id).await?;
     delete_user(&mut tx, caller.actor(), id).await?;
@@ -407,8 +410,9 @@ pub(super) async fn delete(
 
 /// Make a link for a user to sign in with
 ///
-/// It works once, within fifteen minutes, and takes the place of those that were not used. Needs the scope
-/// `users:manage`, and all that the user may do.
+/// It works once, within fifteen minutes, and takes the place of those that were not used. Nobody makes one
+/// for themselves, and a person confirms first that it is they. Needs the scope `users:manage`, and all that
+/// the user may do.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-in-link",
@@ -427,11 +431,13 @@ pub(super) async fn link(
     PathId(id): PathId<UserId>,
 ) -> Result<(StatusCode, Json<LinkAnswer>), Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let user = find_user(&mut tx, id).await?.ok_or_else(no_user)?;
     if user.disabled_at.is_some() {
         return Err(Problem::new(Code::Conflict, "the user is disabled"));
     }
+    require_other(&caller, id)?;
     require_reach_of(&mut tx, &caller, id).await?;
     let link: SignInLink = create_link(&mut tx, caller.actor(), id, DEFAULT_LIFE).await?;
     tx.commit().await?;

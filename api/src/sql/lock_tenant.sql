@@ -1,5 +1,6 @@
 -- A tenant, held while what follows from its status is done. Served by the primary key.
-select id, slug, name, sla_tier, status, paused, contract_endpoint_id, created_at
+select id, slug, name, sla_tier, status, paused, contract_endpoint_id,
+    erasure_asked_at is not null as erasing, created_at
 from app.tenants
 where id = $1::uuid
 for no key update

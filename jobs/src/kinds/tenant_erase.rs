@@ -47,7 +47,7 @@ pub struct TenantErase;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The tenant. It must be canceled.
+    /// The tenant. It must be canceled, and its erasure asked for (`POST /v1/tenants/{id}/erase`).
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     pub tenant_id: TenantId,
 }
@@ -106,18 +106,28 @@ struct Eraser {
 impl Eraser {
     async fn work(&self) -> Result<Verdict, Error> {
         let engine = &self.services.engine;
-        let status: Option<String> = query_scalar("select status from app.tenants where id = $1")
-            .bind(self.tenant)
-            .fetch_optional(engine.pool())
-            .await?;
-        match status.as_deref() {
+        let status: Option<(String, bool)> =
+            query_as("select status, erasure_asked_at is not null from app.tenants where id = $1")
+                .bind(self.tenant)
+                .fetch_optional(engine.pool())
+                .await?;
+        match status
+            .as_ref()
+            .map(|(status, asked)| (status.as_str(), *asked))
+        {
             None => {
                 return Ok(done(
                     json!({"erased": false, "reason": "there is no such tenant"}),
                 ));
             }
-            Some("canceled") if self.tenant != self.run.job.tenant => {}
-            Some(status) => {
+            Some(("canceled", true)) if self.tenant != self.run.job.tenant => {}
+            Some(("canceled", false)) => {
+                let reason = "nobody asked for the erasure: POST /v1/tenants/{id}/erase";
+                return Ok(Verdict::Dead {
+                    error: JobError::new("not_asked_for", reason),
+                });
+            }
+            Some((status, _)) => {
                 let reason = format!("the tenant is {status}: only a canceled one is erased");
                 return Ok(Verdict::Dead {
                     error: JobError::new("not_canceled", reason),

@@ -56,7 +56,7 @@ async fn furnish(kit: &Kit, tenant: TenantId) {
 }
 
 async fn cancel(kit: &Kit, tenant: TenantId) {
-    query("update app.tenants set status = 'canceled' where id = $1")
+    query("update app.tenants set status = 'canceled', erasure_asked_at = now() where id = $1")
         .bind(tenant)
         .execute(&kit.services.pool)
         .await

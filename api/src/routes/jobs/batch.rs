@@ -96,7 +96,7 @@ pub(crate) async fn create_batch(
 ) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
     caller.require(Scope::JobsWrite)?;
     let rules = Rules {
-        is_platform: caller.is_platform,
+        is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };

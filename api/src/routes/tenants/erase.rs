@@ -11,6 +11,7 @@ use harkara_jobs::catalogue::Kind;
 use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
 use harkara_queue::job::Unique;
 use harkara_shared::audit::{self, Entry};
+use harkara_shared::database::query_scalar;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -49,7 +50,7 @@ pub(in crate::routes) struct EraseAnswer {
 /// Erase a tenant
 ///
 /// All it has is removed for good, its jobs, keys, people and audit log with it; the audit log of the tenant
-/// `platform` keeps that it was. The tenant must be `canceled`. Asked for again while the job is under way,
+/// `platform` keeps that it was. The tenant must be `canceled`, and from then on cannot be changed. Asked for again while the job is under way,
 /// answers the same job. Needs the scope `platform:admin`, and of a person a confirmation that it is they.
 #[utoipa::path(
     post,
@@ -110,6 +111,14 @@ pub(in crate::routes) async fn erase(
     });
     let platform = caller.home();
     let mut tx = state.begin_across(&caller).await?;
+    let asked: Option<bool> = query_scalar(include_str!("../../sql/ask_erasure.sql"))
+        .bind(tenant.id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if asked.is_none() {
+        let detail = "the tenant is no longer canceled";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
     let job_id = state.engine().enqueue(&mut tx, platform, job).await?.id();
     let entry =
         Entry::new("tenant.erase", tenant.id).after(json!({"slug": tenant.slug, "job_id": job_id}));

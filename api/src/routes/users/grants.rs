@@ -136,6 +136,7 @@ pub(crate) async fn create(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<GrantAnswer>), Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: GrantRequest = body.members(&mut faults).unwrap_or_default();
     if request.role.is_none() {

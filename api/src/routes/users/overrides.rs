@@ -147,6 +147,7 @@ pub(crate) async fn create(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<OverrideAnswer>), Problem> {
     caller.require(Scope::UsersManage)?;
+    caller.require_confirmed()?;
     let mut faults = Faults::default();
     let request: OverrideRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
