@@ -122,9 +122,13 @@ begin
     for i in 1..cardinality(p_policies) loop
         subjects[i] := p_subject;
         if p_strategies[i] = 'calendar_month' and p_subject ~ '^key:[0-9a-f-]{36}$' then
-            select coalesce('tenant:' || k.tenant_id, p_subject) into subjects[i]
-            from app.api_keys k where k.id = substr(p_subject, 5)::uuid;
-            subjects[i] := coalesce(subjects[i], p_subject);
+            subjects[i] := coalesce(
+                (
+                    select 'tenant:' || k.tenant_id from app.api_keys k
+                    where k.id = substr(p_subject, 5)::uuid
+                ),
+                p_subject
+            );
         end if;
     end loop;
     for i in

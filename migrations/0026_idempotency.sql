@@ -20,7 +20,7 @@ create table app.idempotency (
     fingerprint bytea not null check (length(fingerprint) = 32),
     state text not null check (state in ('running', 'committed', 'done')),
     -- What the caller might do when it asked: who is given the answer again may do as much.
-    rights text[] not null,
+    rights text[] not null default '{}',
     status int2,
     -- Those of the answer that are given again.
     headers jsonb,

@@ -149,6 +149,9 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
     let Some(tenant) = access::find_tenant(&pool, &tenant).await? else {
         bail!("there is no tenant `{tenant}`");
     };
+    if tenant.slug != access::PLATFORM_SLUG && scopes.contains(&Scope::PlatformAdmin) {
+        bail!("only keys of the tenant `platform` have the scope platform:admin");
+    }
     let new = NewKey {
         tenant: tenant.id,
         name,

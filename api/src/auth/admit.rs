@@ -77,7 +77,7 @@ async fn caller(state: &ApiState, parts: &mut Parts) -> Result<Caller, Problem> 
         }
     };
     tracing::Span::current().record("tenant", own.tenant.to_string());
-    let (caller, status) = acting_for(state, own, &slug, &parts.headers).await?;
+    let (caller, status) = acting_for(state, own, &slug, parts).await?;
     // People sign out of every tenant.
     if !caller.administers() && !person::is_about_oneself(&caller, parts.uri.path()) {
         check_status(status, &parts.method)?;
@@ -167,7 +167,9 @@ async fn acting_for(
     state: &ApiState,
     own: Caller,
     own_slug: &str,
-    headers: &HeaderMap,
+    Parts {
+        headers, method, ..
+    }: &Parts,
 ) -> Result<(Caller, TenantStatus), Problem> {
     let status = own.status;
     let Some(named) = headers.get(TENANT_ID) else {
@@ -185,6 +187,9 @@ async fn acting_for(
     let tenant = access::find_tenant(state.pool(), named).await?;
     let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
     tracing::Span::current().record("tenant", tenant.id.to_string());
+    if tenant.erasing && !method.is_safe() {
+        return Err(access::Error::BeingErased.into());
+    }
     let caller = Caller {
         tenant: tenant.id,
         is_platform: false,

@@ -285,7 +285,7 @@ mod tests {
                     ("origin", "http://127.0.0.1:8080"),
                     ("host", "127.0.0.1:8080"),
                 ],
-                true,
+                false,
             ),
             (
                 &[
@@ -308,5 +308,9 @@ mod tests {
                 "{pairs:?}"
             );
         }
+        // Where nothing is configured, the host that is named is our own.
+        let named = |origin| headers(&[("origin", origin), ("host", "127.0.0.1:8080")]);
+        assert!(own_site(&named("http://127.0.0.1:8080"), None).is_ok());
+        assert!(own_site(&named("http://127.0.0.1:8081"), None).is_err());
     }
 }

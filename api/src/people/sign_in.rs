@@ -218,8 +218,8 @@ pub(crate) async fn set_password(
     Ok(set.is_some())
 }
 
-/// Notes in the audit log that somebody was refused: in the tenants of those they would have been, or the
-/// platform's when there are none.
+/// Notes in the audit log that somebody was refused: in the tenant of whom they would have been, or the
+/// platform's when there is none or more than one.
 pub(super) async fn refused(
     state: &ApiState,
     from: &Actor,
@@ -233,8 +233,10 @@ pub(super) async fn refused(
         id: email.to_owned(),
         ..from.clone()
     };
-    let mut told: Vec<(TenantId, String)> = accounts
-        .iter()
+    // Of several of one email, none's tenant is told where another's person is.
+    let only = accounts.first().filter(|_| accounts.len() == 1);
+    let mut told: Vec<(TenantId, String)> = only
+        .into_iter()
         .map(|account| (account.tenant_id, account.id.to_string()))
         .collect();
     if told.is_empty() {

@@ -1,5 +1,5 @@
 -- How many keys of the tenant count against its quota: those that work, and for a day those that have
--- ended, so that a new key is no new budget; of those that took each other's place, one. Served by the
+-- ended, so that a new key is no new budget; of those that took each other's place, the last. Served by the
 -- primary key.
 select count(*)
 from app.api_keys k
@@ -8,5 +8,5 @@ where k.tenant_id = app.current_tenant()
     and (k.expires_at is null or k.expires_at > now() - interval '1 day')
     and not exists (
         select from app.api_keys s
-        where s.tenant_id = k.tenant_id and s.rotated_from = k.id and s.revoked_at is null
+        where s.tenant_id = k.tenant_id and s.rotated_from = k.id
     )

@@ -369,6 +369,19 @@ async fn a_chain_that_was_cut_off_is_found() {
 }
 
 #[tokio::test]
+async fn a_chain_that_is_gone_is_found() {
+    let chain = Chain::new().await;
+    chain
+        .tamper("delete from app.audit_log where tenant_id = $1")
+        .await;
+    chain
+        .tamper("delete from app.audit_heads where tenant_id = $1")
+        .await;
+    let faults = chain.faults().await;
+    assert_eq!(faults, json!([{"seq": 1, "fault": "missing"}]));
+}
+
+#[tokio::test]
 async fn no_role_of_the_platform_changes_the_log() {
     let chain = Chain::new().await;
     for sql in [
@@ -384,6 +397,28 @@ async fn no_role_of_the_platform_changes_the_log() {
         let refused = query(sql).execute(&mut *tx).await.unwrap_err();
         let code = refused.as_database_error().and_then(|error| error.code().map(Into::into));
         assert_eq!(code, Some("42501".to_owned()), "{sql}: {refused}");
+    }
+    // Not the engine's role either, whatever it says that it does.
+    for table in ["app.audit_log", "app.audit_heads"] {
+        let mut tx = chain.platform.pool.begin().await.unwrap();
+        query("set local role harkara_engine")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        query("select set_config('app.erasing', $1, true)")
+            .bind(chain.platform.acme.id.as_uuid().to_string())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        let sql = match table {
+            "app.audit_log" => "delete from app.audit_log",
+            _ => "delete from app.audit_heads",
+        };
+        let refused = query(sql).execute(&mut *tx).await.unwrap_err();
+        let code = refused
+            .as_database_error()
+            .and_then(|error| error.code().map(Into::into));
+        assert_eq!(code, Some("42501".to_owned()), "{table}: {refused}");
     }
     // Nor does the owner by mistake.
     for sql in [

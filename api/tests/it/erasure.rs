@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harkara_api::access::{Scope, Tenant, ensure_platform};
 use harkara_shared::database::{query, query_as, query_scalar};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -264,6 +265,23 @@ async fn a_canceled_tenant_is_erased_by_a_job_that_is_asked_for_once() {
         format!("/v1/jobs/{}", job.as_str().unwrap())
     );
     assert_eq!(admin.post(path, &confirm).await.expect(202)["job_id"], job);
+    // It cannot be taken back, and nothing is added to what is about to go.
+    let active = json!({"status": "active"});
+    let reinstated = admin.patch("/v1/tenants/acme", &active).await;
+    reinstated.problem(409, "conflict");
+    let headers = [
+        ("x-tenant-id", "acme"),
+        ("content-type", "application/json"),
+    ];
+    let added = admin
+        .send(
+            Method::POST,
+            "/v1/jobs",
+            &headers,
+            Some(a_job().to_string()),
+        )
+        .await;
+    added.problem(409, "conflict");
     let shown = admin.get(asked.header("location")).await.expect(200);
     assert_eq!(shown["kind"], "tenant.erase");
     assert_eq!(shown["payload"], json!({"tenant_id": platform.acme.id}));

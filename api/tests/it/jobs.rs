@@ -346,8 +346,12 @@ async fn only_the_platform_enqueues_maintenance() {
     let own = harkara_api::access::ensure_platform(&platform.pool)
         .await
         .unwrap();
+    use harkara_api::access::Scope;
+    // What the platform alone may do wants its scope, too.
+    let weak = platform.client_of(&own, &[Scope::JobsWrite]).await;
+    weak.post("/v1/jobs", &job).await.problem(422, "invalid");
     let client = platform
-        .client_of(&own, &[harkara_api::access::Scope::JobsWrite])
+        .client_of(&own, &[Scope::JobsWrite, Scope::PlatformAdmin])
         .await;
     client.post("/v1/jobs", &job).await.expect(201);
 }

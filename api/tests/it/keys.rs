@@ -195,7 +195,10 @@ async fn a_rotated_key_goes_on_for_its_grace() {
     let platform = Platform::start().await;
     let (old, key) = made(
         &platform.client,
-        json!({"name": "turns", "scopes": ["jobs:read"], "addresses": ["127.0.0.0/8"]}),
+        json!({
+            "name": "turns", "scopes": ["jobs:read"], "addresses": ["127.0.0.0/8"],
+            "tier": "enterprise"
+        }),
     )
     .await;
     let rotate = format!("{}/rotate", path(&key));
@@ -220,6 +223,12 @@ async fn a_rotated_key_goes_on_for_its_grace() {
     new.get("/v1/jobs").await.expect(200);
     let kept = platform.client.get(&path(&key)).await.expect(200);
     assert!(kept["expires_at"].is_string());
+    // What has been taken the place of is not rotated, and no more than two of a line work at once.
+    platform
+        .client
+        .post(&rotate, &json!({}))
+        .await
+        .problem(409, "conflict");
 }
 
 #[tokio::test]
@@ -423,4 +432,112 @@ async fn a_tier_that_changes_is_the_engine_s_limit() {
         .problem(422, "invalid");
     let pointers: Vec<&str> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
     assert_eq!(pointers, ["/business_id", "/sla_tier", "/webhook_url"]);
+}
+
+#[tokio::test]
+async fn rotating_gives_neither_more_keys_nor_more_requests() {
+    let platform = Platform::start().await;
+    let operator = ensure_platform(&platform.pool).await.unwrap();
+    let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;
+    let tenant = json!({"name": "Small", "slug": "small", "sla_tier": "FREE"});
+    let tenant = operator.post("/v1/tenants", &tenant).await.expect(201);
+    let new = NewKey {
+        tenant: tenant["id"].as_str().unwrap().parse().unwrap(),
+        name: "first".to_owned(),
+        tier: KeyTier::Free,
+        scopes: vec![Scope::KeysManage],
+        expires_at: None,
+        addresses: Vec::new(),
+    };
+    let (first, text) = create_key(&platform.pool, &platform.keys, new, &tester())
+        .await
+        .unwrap();
+    let mut keys = vec![platform.client.with_key(text.expose())];
+    let mut id = first.id.to_string();
+    for _ in 0..3 {
+        let rotate = format!("/v1/api-keys/{id}/rotate");
+        let newest = keys.last().unwrap();
+        let answer = newest
+            .post(&rotate, &json!({"grace": "7d"}))
+            .await
+            .expect(201);
+        id = answer["id"].as_str().unwrap().to_owned();
+        keys.push(platform.client.with_key(answer["key"].as_str().unwrap()));
+    }
+    // Two of the line work: the newest and the one it took the place of.
+    let mut working = 0;
+    let mut left = String::new();
+    for key in &keys {
+        let answer = key.get("/v1/api-keys").await;
+        if answer.status == 200 {
+            working += 1;
+            left = answer.header("ratelimit").to_owned();
+        } else {
+            answer.problem(401, "unauthorized");
+        }
+    }
+    assert_eq!(working, 2);
+    // They share the budget of the first: three rotations and two lists have been asked.
+    assert!(left.starts_with("\"hour\";r=105"), "{left}");
+    // Nor does a new key in place of one that was revoked.
+    let newest = keys.last().unwrap();
+    let second = json!({"name": "second", "scopes": ["keys:manage"]});
+    let second = newest.post("/v1/api-keys", &second).await.expect(201);
+    newest.delete(&path(&second)).await.expect(204);
+    let third = json!({"name": "third", "scopes": ["keys:manage"]});
+    newest
+        .post("/v1/api-keys", &third)
+        .await
+        .problem(403, "quota");
+}
+
+#[tokio::test]
+async fn a_smaller_contract_lowers_the_tenant_s_keys() {
+    let platform = Platform::start().await;
+    let operator = ensure_platform(&platform.pool).await.unwrap();
+    let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;
+    let (_, key) = made(
+        &platform.client,
+        json!({"name": "large", "scopes": ["jobs:read"], "tier": "enterprise"}),
+    )
+    .await;
+    let tenant = format!("/v1/tenants/{}", platform.acme.id);
+    let smaller = json!({"sla_tier": "PRO"});
+    operator.patch(&tenant, &smaller).await.expect(200);
+    let key = platform.client.get(&path(&key)).await.expect(200);
+    assert_eq!(key["tier"], "business");
+    let large = json!({"name": "x", "scopes": ["jobs:read"], "tier": "enterprise"});
+    let refused = platform.client.post("/v1/api-keys", &large).await;
+    assert_eq!(
+        refused.problem(422, "invalid"),
+        [("/tier".to_owned(), "above_contract".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn a_contract_that_many_set_up_at_once_has_one_endpoint() {
+    let platform = Platform::start().await;
+    let operator = ensure_platform(&platform.pool).await.unwrap();
+    let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;
+    let set_up = json!({
+        "business_id": "acme", "sla_tier": "ENTERPRISE", "webhook_url": "http://127.0.0.1:9/hook"
+    });
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (operator, set_up) = (operator.clone(), set_up.clone());
+            tokio::spawn(async move { operator.post("/v1/enterprise/setup", &set_up).await })
+        })
+        .collect();
+    let mut secrets = 0;
+    for task in tasks {
+        let answer = task.await.unwrap().expect(200);
+        secrets += usize::from(answer["webhook_secret"].is_string());
+    }
+    assert_eq!(secrets, 1);
+    let listed = platform
+        .client
+        .get("/v1/webhook-endpoints")
+        .await
+        .expect(200);
+    assert_eq!(listed["data"].as_array().unwrap().len(), 1);
 }

@@ -233,6 +233,20 @@ async fn a_tenant_that_is_not_canceled_is_left_alone() {
             .await
             .dead("not_canceled");
     }
+    // A canceled one whose erasure nobody asked for, neither.
+    query("update app.tenants set status = 'canceled' where id = $1")
+        .bind(other)
+        .execute(&kit.services.pool)
+        .await
+        .unwrap();
+    kit.perform::<TenantErase>(args(other))
+        .await
+        .dead("not_asked_for");
+    query("update app.tenants set status = 'active' where id = $1")
+        .bind(other)
+        .execute(&kit.services.pool)
+        .await
+        .unwrap();
     assert_eq!(rows_of(&kit, other).await, before);
     assert_eq!(kit.drain("http").await.succeeded, [job]);
     // Nor is the platform, whatever its status says.

@@ -231,3 +231,106 @@ async fn another_password_ends_the_other_sessions() {
     platform.sign_in(&body).await.expect(201);
     assert_eq!(platform.noted("user.set_password").await, 2);
 }
+
+#[tokio::test]
+async fn an_open_browser_makes_no_way_around_the_proof() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "admin").await;
+    let bob = platform.person(&acme, "bob@example.com", "viewer").await;
+    platform
+        .sql("update app.sessions set confirmed_at = now() - interval '11 minutes'")
+        .await;
+    let user = json!({"email": "eve@example.com", "name": "Eve", "role": "admin"});
+    let key = json!({"name": "k", "scopes": ["webhooks:manage"]});
+    let grant = json!({"role": "admin", "reason": "x"});
+    let allowed = json!({"permission": "admin:manage", "effect": "allow", "reason": "x"});
+    let (own, other) = (
+        format!("/v1/users/{}", ada.user),
+        format!("/v1/users/{}", bob.user),
+    );
+    for (path, body) in [
+        ("/v1/users".to_owned(), &user),
+        ("/v1/api-keys".to_owned(), &key),
+        (format!("{own}/sign-in-link"), &json!({})),
+        (format!("{other}/sign-in-link"), &json!({})),
+        (format!("{other}/grants"), &grant),
+        (format!("{other}/permissions"), &allowed),
+    ] {
+        let answer = ada.post(&path, body).await;
+        answer.problem(403, "confirmation_required");
+    }
+    let confirm = json!({ "password": super::PASSWORD });
+    ada.post("/v1/session/confirm", &confirm).await.expect(200);
+    ada.post("/v1/api-keys", &key).await.expect(201);
+    // Nobody makes a link for themselves: it would be a proof that proves nothing.
+    let link = ada.post(&format!("{own}/sign-in-link"), &json!({})).await;
+    link.problem(403, "own_grants");
+}
+
+#[tokio::test]
+async fn an_answer_is_given_again_to_whoever_may_still_do_as_much() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "admin").await;
+    let body = json!({"name": "k", "scopes": ["jobs:read"]}).to_string();
+    let post = async || {
+        let headers = [
+            ("x-csrf-token", ada.csrf.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", "once"),
+        ];
+        ada.send(
+            reqwest::Method::POST,
+            "/v1/api-keys",
+            &headers,
+            Some(body.clone()),
+        )
+        .await
+    };
+    let first = post().await.expect(201);
+    assert_eq!(post().await.expect(201)["key"], first["key"]);
+    platform
+        .sql("update app.sessions set confirmed_at = now() - interval '11 minutes'")
+        .await;
+    post().await.problem(403, "confirmation_required");
+    platform
+        .sql("update app.sessions set confirmed_at = now()")
+        .await;
+    post().await.expect(201);
+    platform
+        .sql("update app.role_grants set role = 'viewer'")
+        .await;
+    post().await.problem(403, "missing_scope");
+}
+
+#[tokio::test]
+async fn a_link_alone_does_not_stand_for_an_authenticator() {
+    let platform = Platform::start().await;
+    let acme = platform.acme.clone();
+    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    platform
+        .sql("update app.users set totp_sealed = 'x', totp_confirmed_at = now()")
+        .await;
+    let admin = platform.person(&acme, "root@example.com", "admin").await;
+    let link = admin
+        .post(&format!("/v1/users/{}/sign-in-link", ada.user), &json!({}))
+        .await
+        .expect(201);
+    let url = link["sign_in_url"].as_str().unwrap();
+    let path = format!("/sign-in/{}", url.rsplit('/').next().unwrap());
+    let answer = platform.form(&path, "").await;
+    let browser = super::Browser::of(&platform.client, &answer).await;
+    browser.get("/v1/jobs").await.expect(200);
+    let removed = browser.delete("/v1/session/totp").await;
+    removed.problem(403, "confirmation_required");
+    let password = json!({"password": "another long password"});
+    let set = browser
+        .change(
+            reqwest::Method::PUT,
+            "/v1/session/password",
+            Some(&password),
+        )
+        .await;
+    set.problem(422, "invalid");
+}
