@@ -1,5 +1,5 @@
 //! Room: the caller.
-//! Takes: what [`super::admit`] found out. Gives: for whom somebody calls, who that is, and whether they
+//! Takes: what [`super::admit()`] found out. Gives: for whom somebody calls, who that is, and whether they
 //! may do a thing, or a problem of status 403.
 //! Never: looks at a header.
 
