@@ -66,13 +66,11 @@ begin
     if coalesce(app.current_tenant() <> p_tenant, current_setting('role') = 'harkara_app') then
         raise insufficient_privilege using message = 'an entry for another tenant';
     end if;
-    loop
-        select * into head from app.audit_heads h where h.tenant_id = p_tenant for no key update;
-        exit when found;
-        insert into app.audit_heads (tenant_id, seq, hash)
-        values (p_tenant, 0, sha256(convert_to(p_tenant::text, 'UTF8')))
-        on conflict (tenant_id) do nothing;
-    end loop;
+    select * into head from app.audit_heads h where h.tenant_id = p_tenant for no key update;
+    if not found then
+        -- It is not begun anew: that would hide that it was taken away.
+        raise data_corrupted using message = 'the tenant has no audit log, or no longer';
+    end if;
     entry.tenant_id := p_tenant;
     entry.seq := head.seq + 1;
     -- Not the transaction's time: under the lock, entries are in the order of their times.
@@ -129,6 +127,17 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Every tenant has a chain from the start: one without is a chain that was taken away.
+create function app.begin_chain() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into app.audit_heads (tenant_id, seq, hash)
+    values (new.id, 0, sha256(convert_to(new.id::text, 'UTF8')));
+    return new;
+end
+$$;
+revoke execute on function app.begin_chain() from public;
+create trigger tenants_have_a_chain after insert on app.tenants
+    for each row execute function app.begin_chain();
 insert into app.audit_heads (tenant_id, seq, hash)
 select t.id, 0, sha256(convert_to(t.id::text, 'UTF8')) from app.tenants t;
 

@@ -153,7 +153,7 @@ async fn a_revoked_key_is_refused_on_both_replicas_within_a_second() {
     let other = listen(&platform.pool, &platform.keys, &stop).await;
     let (text, key) = made(
         &platform.client,
-        json!({"name": "short", "scopes": ["jobs:read"]}),
+        json!({"name": "short", "scopes": ["jobs:read"], "tier": "enterprise"}),
     )
     .await;
     let replicas = [
