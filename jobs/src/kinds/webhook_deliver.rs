@@ -14,7 +14,7 @@ use harkara_shared::backoff::{Backoff, Jitter};
 use harkara_shared::database::{TenantTx, is_unavailable};
 use harkara_shared::egress::{EgressError, EgressRequest, EgressResponse};
 use harkara_shared::id::DeliveryId;
-use harkara_shared::signature::{WebhookSecret, sign_all};
+use harkara_shared::signature::{SigningKey, sign_all};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -247,7 +247,7 @@ fn request(envoy: &Envoy, now: DateTime<Utc>, run: &Run) -> Result<(HeaderMap, B
 /// The three headers of Standard Webhooks 1.0.0. The timestamp is of this attempt, the id of the
 /// event.
 fn signature_headers(
-    secrets: &[WebhookSecret],
+    secrets: &[SigningKey],
     id: &str,
     timestamp: i64,
     body: &[u8],

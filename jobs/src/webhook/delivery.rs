@@ -11,7 +11,7 @@ use harkara_queue::read;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::duration::milliseconds;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
-use harkara_shared::signature::WebhookSecret;
+use harkara_shared::signature::SigningKey;
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -105,7 +105,7 @@ pub struct Envoy {
     /// Whether the endpoint is delivered to; `None` when it is gone.
     pub status: Option<EndpointStatus>,
     /// Secrets to sign with, the current one first.
-    pub secrets: Vec<WebhookSecret>,
+    pub secrets: Vec<SigningKey>,
     /// What has become of the delivery so far.
     pub state: DeliveryState,
 }

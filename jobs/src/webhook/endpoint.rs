@@ -9,7 +9,7 @@ use harkara_queue::Engine;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{EndpointId, JobId};
-use harkara_shared::signature::WebhookSecret;
+use harkara_shared::signature::{SigningKey, WebhookSecret};
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
 use sqlx::types::{Json, Uuid};
@@ -305,7 +305,7 @@ pub async fn endpoint_secret(
     tx: &mut TenantTx,
     keys: &MasterKeys,
     id: EndpointId,
-) -> Result<Option<WebhookSecret>, Error> {
+) -> Result<Option<SigningKey>, Error> {
     Ok(secrets(tx, keys, id).await?.into_iter().next())
 }
 
@@ -314,7 +314,7 @@ pub(super) async fn secrets(
     tx: &mut TenantTx,
     keys: &MasterKeys,
     id: EndpointId,
-) -> Result<Vec<WebhookSecret>, Error> {
+) -> Result<Vec<SigningKey>, Error> {
     let sealed: Vec<Vec<u8>> = query_scalar(include_str!("../sql/list_endpoint_secrets.sql"))
         .bind(tx.tenant())
         .bind(id)
@@ -326,7 +326,7 @@ pub(super) async fn secrets(
             let text = keys.open(&sealed, &sealing_context(id))?;
             std::str::from_utf8(&text)
                 .ok()
-                .and_then(|text| WebhookSecret::parse(text).ok())
+                .and_then(|text| SigningKey::parse(text).ok())
                 .ok_or_else(|| Error::Corrupt(format!("the secret of {id}")))
         })
         .collect()
