@@ -187,6 +187,7 @@ async fn send(
         headers,
         body,
         timeout: call_timeout(run),
+        identity: None,
     };
     egress.send(request).await
 }

@@ -127,6 +127,7 @@ async fn deliver(
                 headers,
                 body,
                 timeout: call_timeout(run),
+                identity: None,
             };
             services.egress.send(request).await
         }

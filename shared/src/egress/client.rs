@@ -1,21 +1,26 @@
 //! Room: the outbound HTTP client.
-//! Takes: a request.
+//! Takes: a request, and perhaps the identity to make it with.
 //! Gives: the answer, or why there is none.
 //! Never: see the parent module.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
+use moka::future::Cache;
+use reqwest::dns::Resolve;
 use reqwest::redirect::Policy;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
 
-use super::dns::{Guard, Reach};
+use super::dns::{Guard, GuardedNames, Reach, SystemNames};
 use super::error::{EgressError, EgressSetupError, Refusal};
-use super::response::{BODY_LIMIT, EgressResponse};
+use super::identity::ClientIdentity;
+use super::response::{BODY_LIMIT, EgressResponse, kept};
 use super::tls;
 
 /// The longest a request may take, whatever its caller asks for: as long as a job may.
@@ -29,6 +34,12 @@ const IDLE_PER_HOST: usize = 256;
 
 /// How long an idle connection is kept. Tenants have many hosts, so not long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Identities whose connections are kept; the least used go first.
+const IDENTITIES: u64 = 256;
+
+/// How long an identity that is not used keeps its place.
+const IDENTITY_IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// Headers that are the connection's business: what frames and routes a message (RFC 9112 §3.2, §6)
 /// and what is meant for the next hop only (RFC 9110 §7.6.1). A caller who could set them could
@@ -59,22 +70,29 @@ pub struct EgressRequest<'a> {
     pub body: Bytes,
     /// From the start of the request to the end of the answer; [`MAX_TIMEOUT`] at most.
     pub timeout: Duration,
+    /// The certificate to show to a receiver that asks for one.
+    pub identity: Option<&'a ClientIdentity>,
 }
 
 /// The one client for requests that a tenant can steer. Cheap to clone; clones share connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Egress {
     /// For https on its usual ports.
-    public: GuardedClient,
+    public: Guard,
     /// For plain HTTP and unusual ports, which lead only where the operator allows.
-    allowed: GuardedClient,
+    allowed: Guard,
+    names: Arc<dyn Resolve>,
+    tls: ClientConfig,
+    anonymous: Clients,
+    /// Clients that show an identity, by its fingerprint: connections are never shared between two.
+    identified: Cache<[u8; 32], Clients>,
 }
 
-/// A client and the guard that stands in its resolver.
-#[derive(Debug, Clone)]
-struct GuardedClient {
-    guard: Guard,
-    client: reqwest::Client,
+/// A client for each guard, with the guard in its resolver.
+#[derive(Clone)]
+struct Clients {
+    public: reqwest::Client,
+    allowed: reqwest::Client,
 }
 
 impl Egress {
@@ -83,29 +101,43 @@ impl Egress {
     /// # Errors
     /// [`EgressSetupError`] when TLS or the client below cannot be set up.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, EgressSetupError> {
+        Self::with(allow, tls::client_config()?, Arc::new(SystemNames))
+    }
+
+    /// The same, trusting the certificates that `authority` signs (PEM) and no others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when `authority` is no certificate.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn trusting(allow: Vec<IpNet>, authority: &str) -> Result<Self, EgressSetupError> {
+        Self::with(
+            allow,
+            tls::config_trusting(authority)?,
+            Arc::new(SystemNames),
+        )
+    }
+
+    pub(super) fn with(
+        allow: Vec<IpNet>,
+        tls: ClientConfig,
+        names: Arc<dyn Resolve>,
+    ) -> Result<Self, EgressSetupError> {
         let allow: Arc<[IpNet]> = allow.into();
-        let tls = tls::client_config()?;
-        let guarded = |reach| {
-            let guard = Guard {
-                allow: allow.clone(),
-                reach,
-            };
-            let client = reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(guard.clone()))
-                .redirect(Policy::none())
-                .no_proxy()
-                .referer(false)
-                .user_agent(concat!("Harkara/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .pool_max_idle_per_host(IDLE_PER_HOST)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .build()?;
-            Ok::<_, EgressSetupError>(GuardedClient { guard, client })
+        let guard = |reach| Guard {
+            allow: allow.clone(),
+            reach,
         };
+        let (public, allowed) = (guard(Reach::Public), guard(Reach::Allowed));
         Ok(Self {
-            public: guarded(Reach::Public)?,
-            allowed: guarded(Reach::Allowed)?,
+            anonymous: Clients::new([&public, &allowed], &names, &tls)?,
+            identified: Cache::builder()
+                .max_capacity(IDENTITIES)
+                .time_to_idle(IDENTITY_IDLE)
+                .build(),
+            public,
+            allowed,
+            names,
+            tls,
         })
     }
 
@@ -127,7 +159,7 @@ impl Egress {
     /// # Errors
     /// [`EgressError`]; [`EgressError::is_terminal`] says whether another attempt is in vain.
     pub async fn send(&self, request: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
-        let (through, url) = self.route(request.url)?;
+        let (guard, url) = self.route(request.url)?;
         if request.method == Method::CONNECT {
             return Err(Refusal::Method.into());
         }
@@ -138,8 +170,12 @@ impl Egress {
             return Err(EgressError::InvalidHeader((*name).to_owned()));
         }
         let limit = request.timeout.min(MAX_TIMEOUT);
-        let call = through
-            .client
+        let clients = match request.identity {
+            None => self.anonymous.clone(),
+            Some(identity) => self.identified(identity).await?,
+        };
+        let call = clients
+            .behind(guard)
             .request(request.method, url)
             .headers(request.headers)
             .body(request.body);
@@ -149,11 +185,23 @@ impl Egress {
             .unwrap_or(Err(EgressError::Timeout { limit }))
     }
 
-    /// Which client may make the call, if any. Hosts written as addresses are judged here, since the
+    /// The clients that show this identity.
+    async fn identified(&self, identity: &ClientIdentity) -> Result<Clients, EgressError> {
+        let make = async {
+            let tls = tls::showing(&self.tls, identity);
+            Clients::new([&self.public, &self.allowed], &self.names, &tls)
+        };
+        self.identified
+            .try_get_with(identity.fingerprint, make)
+            .await
+            .map_err(|error| EgressError::Tls(error.to_string()))
+    }
+
+    /// Which guard watches over the call, if it may be made. Hosts written as addresses are judged here, since the
     /// connector does not ask the resolver about them.
-    fn route(&self, url: &str) -> Result<(&GuardedClient, Url), EgressError> {
+    fn route(&self, url: &str) -> Result<(&Guard, Url), EgressError> {
         let url = Url::parse(url).map_err(|error| EgressError::InvalidUrl(error.to_string()))?;
-        let through = match (url.scheme(), url.port_or_known_default()) {
+        let guard = match (url.scheme(), url.port_or_known_default()) {
             ("https", Some(80 | 443)) => &self.public,
             ("https" | "http", _) => &self.allowed,
             _ => return Err(Refusal::Scheme.into()),
@@ -162,21 +210,66 @@ impl Egress {
             return Err(Refusal::UserInfo.into());
         }
         match url.host() {
-            Some(Host::Ipv4(address)) => through.guard.admit(address.into())?,
-            Some(Host::Ipv6(address)) => through.guard.admit(address.into())?,
+            Some(Host::Ipv4(address)) => guard.admit(address.into())?,
+            Some(Host::Ipv6(address)) => guard.admit(address.into())?,
             Some(Host::Domain(name)) if ServerName::try_from(name).is_err() => {
                 return Err(EgressError::InvalidUrl(
                     "the host is not a DNS name".to_owned(),
                 ));
             }
             // Without a single allowed network there is no need to ask for the name.
-            Some(Host::Domain(_)) if through.guard.is_closed() => {
+            Some(Host::Domain(_)) if guard.is_closed() => {
                 return Err(Refusal::NotAllowed.into());
             }
             Some(Host::Domain(_)) => {}
             None => return Err(EgressError::InvalidUrl("the host is missing".to_owned())),
         }
-        Ok((through, url))
+        Ok((guard, url))
+    }
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress")
+            .field("allow", &self.allowed.allow)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clients {
+    fn new(
+        guards: [&Guard; 2],
+        names: &Arc<dyn Resolve>,
+        tls: &ClientConfig,
+    ) -> Result<Self, EgressSetupError> {
+        let [public, allowed] = guards.map(|guard| {
+            let names = GuardedNames {
+                names: names.clone(),
+                guard: guard.clone(),
+            };
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .dns_resolver(Arc::new(names))
+                .redirect(Policy::none())
+                .no_proxy()
+                .referer(false)
+                .user_agent(concat!("Harkara/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .build()
+        });
+        Ok(Self {
+            public: public?,
+            allowed: allowed?,
+        })
+    }
+
+    const fn behind(&self, guard: &Guard) -> &reqwest::Client {
+        match guard.reach {
+            Reach::Public => &self.public,
+            Reach::Allowed => &self.allowed,
+        }
     }
 }
 
@@ -184,6 +277,7 @@ impl Egress {
 async fn exchange(call: reqwest::RequestBuilder) -> Result<EgressResponse, EgressError> {
     let started = Instant::now();
     let mut response = call.send().await?;
+    let address = response.remote_addr().map(|socket| socket.ip());
     let mut body = Vec::new();
     let mut truncated = false;
     while !truncated && let Some(chunk) = response.chunk().await? {
@@ -193,9 +287,10 @@ async fn exchange(call: reqwest::RequestBuilder) -> Result<EgressResponse, Egres
     }
     Ok(EgressResponse {
         status: response.status(),
-        headers: std::mem::take(response.headers_mut()),
+        headers: kept(response.headers()),
         body,
         truncated,
+        address,
         duration: started.elapsed(),
     })
 }

@@ -1,5 +1,5 @@
 //! Room: from a name to the addresses that may be connected to.
-//! Takes: a name, the operator's networks, and how far this client may reach.
+//! Takes: a name, the resolver, the operator's networks, and how far this client may reach.
 //! Gives: the addresses that pass, and no other, to the connector.
 //! Never: caches, or lets a caller choose an address.
 
@@ -57,14 +57,33 @@ impl Guard {
 #[error("{0}")]
 pub(super) struct DnsFailure(pub(super) io::Error);
 
-impl Resolve for Guard {
+/// The machine's resolver.
+pub(super) struct SystemNames;
+
+impl Resolve for SystemNames {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.clone();
         Box::pin(async move {
             // The connector puts the URL's port in place of 0.
             let found = tokio::net::lookup_host((name.as_str(), 0))
                 .await
                 .map_err(DnsFailure)?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A resolver that lets only those addresses through that pass its guard.
+pub(super) struct GuardedNames {
+    pub(super) names: Arc<dyn Resolve>,
+    pub(super) guard: Guard,
+}
+
+impl Resolve for GuardedNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.guard.clone();
+        let found = self.names.resolve(name);
+        Box::pin(async move {
+            let found = found.await?;
             let mut refusal = None;
             let admit = |address: &SocketAddr| {
                 guard

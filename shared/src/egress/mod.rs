@@ -13,6 +13,7 @@ pub mod address;
 mod client;
 mod dns;
 mod error;
+mod identity;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -21,5 +22,6 @@ mod tls;
 pub use address::is_forbidden;
 pub use client::{Egress, EgressRequest, MAX_TIMEOUT, REFUSED_HEADERS};
 pub use error::{EgressError, EgressSetupError, Refusal};
-pub use response::{BODY_LIMIT, EgressResponse, retry_after};
+pub use identity::{ClientIdentity, InvalidIdentity};
+pub use response::{BODY_LIMIT, EgressResponse, HEADER_BYTES_LIMIT, HEADERS_LIMIT, retry_after};
 pub use tls::client_config;

@@ -4,14 +4,24 @@
 //! Never: judges a status.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 /// How much of a body is read, in bytes; the connection is closed rather than more.
 pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// How many header fields of an answer are kept.
+pub const HEADERS_LIMIT: usize = 64;
+
+/// How much of an answer's headers is kept, in bytes of names and values.
+pub const HEADER_BYTES_LIMIT: usize = 8 * 1024;
+
+/// Headers that decide what happens next, and so are kept before others.
+const FIRST_KEPT: [HeaderName; 2] = [RETRY_AFTER, HeaderName::from_static("webhook-delivery")];
 
 /// The longest that `Retry-After` may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
@@ -21,12 +31,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
 pub struct EgressResponse {
     /// The status.
     pub status: StatusCode,
-    /// The headers as they came. They may hold secrets.
+    /// The headers as they came, at most [`HEADERS_LIMIT`] with [`HEADER_BYTES_LIMIT`] bytes;
+    /// `retry-after` and `webhook-delivery` go first. They may hold secrets.
     pub headers: HeaderMap,
     /// At most [`BODY_LIMIT`] bytes, not decompressed.
     pub body: Vec<u8>,
     /// Whether the body was longer than [`BODY_LIMIT`].
     pub truncated: bool,
+    /// The address that was connected to.
+    pub address: Option<IpAddr>,
     /// From the start of the request to the end of the answer.
     pub duration: Duration,
 }
@@ -40,6 +53,23 @@ impl EgressResponse {
         text.truncate(text.floor_char_boundary(limit));
         text
     }
+}
+
+/// What of an answer's headers is kept; see [`EgressResponse::headers`].
+pub(super) fn kept(all: &HeaderMap) -> HeaderMap {
+    let first = |name: &HeaderName| FIRST_KEPT.contains(name);
+    let mut room = HEADER_BYTES_LIMIT;
+    let (deciding, others) = all.iter().partition::<Vec<_>, _>(|(name, _)| first(name));
+    deciding
+        .into_iter()
+        .chain(others)
+        .filter(|(name, value)| {
+            let rest = room.checked_sub(name.as_str().len() + value.len());
+            rest.inspect(|rest| room = *rest).is_some()
+        })
+        .take(HEADERS_LIMIT)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 impl fmt::Debug for EgressResponse {
@@ -81,6 +111,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: body.to_vec(),
             truncated: false,
+            address: None,
             duration: Duration::ZERO,
         }
     }
@@ -142,6 +173,49 @@ mod tests {
             assert_eq!(asked(value), None, "{value:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), crate::clock::now()), None);
+    }
+
+    #[test]
+    fn headers_are_kept_up_to_their_limits_and_those_that_decide_before_others() {
+        let header = |name: &str, value: String| (name.parse().unwrap(), value.parse().unwrap());
+        let many = (0..200).map(|n| header("set-cookie", format!("n={n}")));
+        let last = [("retry-after", "7"), ("webhook-delivery", "disable")]
+            .map(|(name, value)| header(name, value.to_owned()));
+        let all = many.chain(last).collect();
+        let kept_of = |all: &HeaderMap| {
+            let kept = kept(all);
+            assert_eq!(kept["retry-after"], "7");
+            assert_eq!(kept["webhook-delivery"], "disable");
+            kept
+        };
+        let few = kept_of(&all);
+        assert_eq!(few.len(), HEADERS_LIMIT);
+        assert_eq!(few["set-cookie"], "n=0");
+
+        let long = [1, 5_000, 9_000, 5_000, 100].map(|long| header("x-long", "x".repeat(long)));
+        let all = long
+            .into_iter()
+            .chain(
+                all.iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            )
+            .collect();
+        let bounded = kept_of(&all);
+        let lengths: Vec<usize> = bounded.get_all("x-long").iter().map(|v| v.len()).collect();
+        assert_eq!(lengths, [1, 5_000, 100]);
+        let bytes =
+            |(name, value): (&HeaderName, &http::HeaderValue)| name.as_str().len() + value.len();
+        assert!(bounded.iter().map(bytes).sum::<usize>() <= HEADER_BYTES_LIMIT);
+    }
+
+    #[test]
+    fn an_answer_with_few_headers_keeps_them_all() {
+        let all = HeaderMap::from_iter([
+            (RETRY_AFTER, "1".parse().unwrap()),
+            (http::header::SET_COOKIE, "a".parse().unwrap()),
+            (http::header::SET_COOKIE, "b".parse().unwrap()),
+        ]);
+        assert_eq!(kept(&all), all);
     }
 
     proptest! {

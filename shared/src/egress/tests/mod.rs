@@ -1,5 +1,7 @@
 //! The outbound client against real sockets on this machine.
 
+mod identity;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
@@ -94,6 +96,7 @@ fn get(url: &str) -> EgressRequest<'_> {
         headers: HeaderMap::new(),
         body: Bytes::new(),
         timeout: Duration::from_secs(10),
+        identity: None,
     }
 }
 
@@ -121,6 +124,7 @@ async fn an_allowed_private_address_is_reached_with_what_the_caller_gave() {
     assert_eq!(response.body, b"ok");
     assert!(!response.truncated);
     assert_eq!(response.headers[header::CONTENT_LENGTH], "2");
+    assert_eq!(response.address, Some(server.address.ip()));
 
     let sent = server.seen.last_request.lock().unwrap().clone();
     assert!(
