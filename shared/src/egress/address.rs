@@ -83,13 +83,13 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use ipnet::IpNet;
     use proptest::prelude::*;
 
     /// The list this module must cover, as the standard sources write it.
-    const SPECIAL: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 \
+    pub(in super::super) const SPECIAL: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 \
         172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 \
         198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 255.255.255.255/32 \
         168.63.129.16/32 ::/16 ::/96 ::1/128 64:ff9b:1::/48 64:ff9b::a00:0/104 \

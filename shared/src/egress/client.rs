@@ -41,19 +41,24 @@ const IDENTITIES: u64 = 256;
 /// How long an identity that is not used keeps its place.
 const IDENTITY_IDLE: Duration = Duration::from_secs(5 * 60);
 
-/// Headers that are the connection's business: what frames and routes a message (RFC 9112 §3.2, §6)
-/// and what is meant for the next hop only (RFC 9110 §7.6.1). A caller who could set them could
-/// smuggle a second request or be routed elsewhere behind the receiver's proxy.
-pub const REFUSED_HEADERS: [&str; 9] = [
+/// Headers that are the connection's business: what frames and routes a message (RFC 9112 §3.2, §6),
+/// what is meant for the next hop only (RFC 9110 §7.6.1, §11.7) and what changes the exchange (RFC
+/// 9110 §10.1.1, RFC 7540 §3.2.1). A caller who could set them could smuggle a second request or be
+/// routed elsewhere behind the receiver's proxy.
+pub const REFUSED_HEADERS: [&str; 13] = [
     "host",
     "content-length",
     "transfer-encoding",
     "connection",
     "keep-alive",
     "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
     "te",
     "trailer",
     "upgrade",
+    "expect",
+    "http2-settings",
 ];
 
 /// A request to an address that a tenant can steer.

@@ -1,6 +1,7 @@
 //! The outbound client against real sockets on this machine.
 
 mod identity;
+mod refused;
 
 use std::io;
 use std::net::SocketAddr;
