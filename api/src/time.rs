@@ -9,6 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 #[serde(transparent)]
 pub(crate) struct Moment(pub(crate) DateTime<Utc>);
 
+impl From<Moment> for DateTime<Utc> {
+    fn from(moment: Moment) -> Self {
+        moment.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;

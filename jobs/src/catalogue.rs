@@ -175,6 +175,7 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<kinds::retry_redrive::RetryRedrive>(),
     Kind::of::<kinds::tenant_erase::TenantErase>(),
     Kind::of::<kinds::webhook_deliver::WebhookDeliver>(),
+    Kind::of::<kinds::webhook_recover::WebhookRecover>(),
 ];
 
 /// The kind as the other rooms see it.

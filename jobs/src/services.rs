@@ -7,6 +7,8 @@ use harkara_shared::egress::Egress;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 
+use crate::webhook::Clerk;
+
 /// Shared by all handlers of a process.
 #[derive(Debug, Clone)]
 pub struct Services {
@@ -18,6 +20,8 @@ pub struct Services {
     pub keys: MasterKeys,
     /// Calls addresses that tenants name.
     pub egress: Egress,
+    /// What deliveries of this process share.
+    pub webhooks: Clerk,
     /// Files that outlive the database, if there is a place for them.
     pub blobs: Option<Blobs>,
 }

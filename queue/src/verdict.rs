@@ -35,6 +35,8 @@ pub enum Verdict {
         error: JobError,
         /// The wait to the next run.
         after: Option<Duration>,
+        /// Late.
+        behind: bool,
     },
     /// A failure that will not pass.
     Dead {
@@ -62,7 +64,10 @@ pub enum Verdict {
     /// Not finished, and nothing is wrong: the rest comes in another run, after others that wait. No
     /// attempt used, not counted as put off, and no word in the log of runs. For long work that keeps by
     /// itself how far it came.
-    Yield,
+    Yield {
+        /// wait
+        wait: Duration,
+    },
 }
 
 impl Verdict {
@@ -73,6 +78,17 @@ impl Verdict {
         Self::Retry {
             error: JobError::new("timeout", message),
             after: None,
+            behind: false,
+        }
+    }
+
+    /// retry
+    #[must_use]
+    pub fn retry(error: JobError, after: Option<Duration>) -> Self {
+        Self::Retry {
+            error,
+            after,
+            behind: false,
         }
     }
 
@@ -177,13 +193,13 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
             let error = JobError::new("cancelled", "the job was cancelled while it ran");
             Settlement::finished(JobState::Cancelled, AttemptOutcome::Cancelled, Some(error))
         }
-        Verdict::Yield => Settlement {
-            wait: Some(Duration::ZERO),
+        Verdict::Yield { wait } => Settlement {
+            wait: Some(wait),
             refund: true,
             outcome: None,
             ..Settlement::finished(JobState::Ready, AttemptOutcome::Snoozed, None)
         },
-        Verdict::Retry { error, after } => failed(job, error, after, rng),
+        Verdict::Retry { error, after, .. } => failed(job, error, after, rng),
         Verdict::Snooze { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,
             deferral: true,

@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
+use harkara_jobs::catalogue::JobKind;
+use harkara_jobs::kinds::webhook_deliver::WebhookDeliver;
 use harkara_jobs::publish::publish;
+use harkara_jobs::webhook::Clerk;
 use harkara_queue::{Crippled, Engine, Worker, WorkerInfo, WorkerOptions};
 use harkara_shared::config::{Needed, QueueConcurrency, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
@@ -47,8 +50,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ready = ready => ready?,
         () = stop.cancelled() => return Ok(()),
     }
+    let engine = engine(&settings, &database)?;
+    let places = settings
+        .worker_queues
+        .iter()
+        .find(|queue| queue.queue == WebhookDeliver::QUEUE)
+        .map_or(1, |queue| queue.concurrency);
     let services = Services {
-        engine: engine(&settings, &database)?,
+        webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), places),
+        engine,
         pool: pool.clone(),
         keys,
         egress: Egress::new(settings.egress_allow.clone())?,

@@ -1,26 +1,33 @@
 //! Room: routes of deliveries.
-//! Takes: a caller's request. Gives: deliveries and their attempts.
-//! Never: changes one.
+//! Takes: a caller's request. Gives: deliveries and their attempts; one made again.
+//! Never: delivers itself.
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use harkara_jobs::webhook::{
-    self, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, delivery_attempts,
-    list_deliveries,
+    self, Cause, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, SentRequest, Unsent,
+    delivery_attempts, list_deliveries,
 };
+use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::ErrorAnswer;
 use super::page::{Page, Whole, to_read};
+use super::webhooks::again::JobAnswer;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
 use crate::cursor::List;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query, is_of_page};
+use crate::time::Moment;
 
 /// What has become of a delivery: `failed` was given up; `skipped` was not sent, because its
 /// endpoint was disabled or deleted.
@@ -80,6 +87,9 @@ pub(super) struct DeliveryAnswer {
     /// Requests made.
     #[schema(example = 1)]
     attempts: u32,
+    /// What the receiver answered last.
+    #[schema(required, example = 204)]
+    status_code: Option<u16>,
     /// When its event was posted.
     created_at: DateTime<Utc>,
     /// When it reached its final state.
@@ -91,6 +101,7 @@ impl From<Delivery> for DeliveryAnswer {
     fn from(delivery: Delivery) -> Self {
         Self {
             id: delivery.id,
+            status_code: delivery.last_status(),
             event_id: delivery.event_id,
             endpoint_id: delivery.endpoint_id,
             job_id: delivery.job_id,
@@ -109,30 +120,75 @@ pub(super) struct RequestAnswer {
     /// 1 for the first.
     #[schema(example = 1)]
     number: u32,
+    /// Why it was made.
+    cause: Cause,
     /// When it was made.
     started_at: DateTime<Utc>,
     /// Milliseconds to its end.
     #[schema(example = 87)]
     duration_ms: u64,
+    /// What was sent.
+    #[schema(required)]
+    request: Option<SentAnswer>,
+    /// The address that the connection was made to.
+    #[schema(required, example = "93.184.215.14")]
+    address: Option<String>,
     /// What the receiver answered, if it did.
     #[schema(required, example = 204)]
     status_code: Option<u16>,
+    /// The first headers of the answer, 4 KiB of them; values that may be secrets are redacted.
+    response_headers: BTreeMap<String, String>,
     /// The first 16 KiB of the answer.
     #[schema(required)]
     response_body: Option<String>,
+    /// Whether there was more of it.
+    response_truncated: bool,
     /// What went wrong.
     #[schema(required)]
     error: Option<ErrorAnswer>,
+}
+
+/// What was sent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryRequest)]
+pub(super) struct SentAnswer {
+    /// Always POST.
+    #[schema(example = "POST")]
+    method: &'static str,
+    /// Where.
+    #[schema(example = "https://example.com/webhooks")]
+    url: String,
+    /// Headers; signatures and the endpoint's own values are redacted.
+    headers: BTreeMap<String, String>,
+    /// The first 16 KiB of the body; null when the payload is not kept any more.
+    #[schema(required)]
+    body: Option<String>,
+}
+
+impl From<SentRequest> for SentAnswer {
+    fn from(request: SentRequest) -> Self {
+        Self {
+            method: "POST",
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+        }
+    }
 }
 
 impl From<DeliveryAttempt> for RequestAnswer {
     fn from(attempt: DeliveryAttempt) -> Self {
         Self {
             number: attempt.number,
+            cause: attempt.cause,
             started_at: attempt.started_at,
             duration_ms: attempt.duration_ms,
+            request: attempt.request.map(SentAnswer::from),
+            address: attempt.address,
             status_code: attempt.status_code,
+            response_headers: attempt.response_headers,
             response_body: attempt.response_body,
+            response_truncated: attempt.is_cut,
             error: attempt.error.map(ErrorAnswer::from),
         }
     }
@@ -151,6 +207,15 @@ pub(super) struct DeliveryQuery {
     event_id: Option<String>,
     /// In this state.
     state: Option<StateName>,
+    /// Whose receiver answered this last.
+    #[param(minimum = 100, maximum = 599, example = 500)]
+    status_code: Option<u16>,
+    /// Made at this moment or later.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Moment>,
+    /// Made at this moment or earlier.
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Moment>,
     /// How many deliveries a page holds.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
@@ -187,6 +252,9 @@ pub(super) async fn list(
         endpoint_id: query.endpoint_id,
         event_id: query.event_id,
         state: query.state.map(DeliveryState::from),
+        status_code: query.status_code,
+        created_after: query.created_after.map(DateTime::from),
+        created_before: query.created_before.map(DateTime::from),
     };
     let mut tx = state.begin(&caller).await?;
     let page = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
@@ -254,6 +322,47 @@ pub(super) async fn attempts(
     Ok(Json(Whole {
         data: attempts.into_iter().map(RequestAnswer::from).collect(),
     }))
+}
+
+/// Make a delivery again
+///
+/// Once, whatever became of it before; one that waits for its next attempt has it now. Needs the scope
+/// `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/deliveries/{id}/redeliver",
+    operation_id = "redeliver",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The delivery's id",
+        example = "dlv_01h455vb4pex5vsknk084sn02q")),
+    responses(
+        (status = 202, description = "The job that makes it", body = JobAnswer),
+        (status = 409, description = "The endpoint is disabled or deleted, or the payload is not kept any more"),
+    )
+)]
+pub(super) async fn redeliver(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<DeliveryId>,
+) -> Result<(StatusCode, Json<JobAnswer>), Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let job_id = match webhook::redeliver(&mut tx, state.engine(), id).await? {
+        Ok(job_id) => job_id,
+        Err(Unsent::NotFound) => return Err(no_delivery()),
+        Err(unsent) => {
+            let detail = match unsent {
+                Unsent::EndpointDisabled => "the endpoint is disabled: enable it first",
+                Unsent::PayloadGone => "the event's payload is not kept any more",
+                Unsent::EndpointGone | Unsent::NotFound => "the endpoint was deleted",
+            };
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+    };
+    let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok((StatusCode::ACCEPTED, Json(JobAnswer { job_id })))
 }
 
 fn no_delivery() -> Problem {

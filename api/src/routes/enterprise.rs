@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use harkara_jobs::webhook::{self, EndpointChange, NewEndpoint, change_endpoint, create_endpoint};
+use harkara_jobs::webhook::{
+    self, EndpointChange, NewEndpoint, change_endpoint, create_endpoint, lane,
+};
 use harkara_queue::settings::QueueView;
 use harkara_shared::audit::Entry;
 use harkara_shared::database::{TenantTx, query, query_scalar};
@@ -177,8 +179,7 @@ pub(super) async fn set_up(
 fn endpoint(url: &str) -> NewEndpoint {
     NewEndpoint {
         url: url.to_owned(),
-        event_types: Vec::new(),
-        headers: Default::default(),
+        ..NewEndpoint::default()
     }
 }
 
@@ -200,7 +201,7 @@ async fn set_endpoint(
             url: Some(url.clone()),
             ..EndpointChange::default()
         };
-        if change_endpoint(&mut tx, state.engine(), id, change)
+        if change_endpoint(&mut tx, state.engine(), state.keys(), id, change)
             .await?
             .is_some()
         {
@@ -221,6 +222,7 @@ async fn set_endpoint(
     );
     note.record(&mut tx).await?;
     tx.commit().await?;
+    lane::apply(state.engine(), tenant.id, &made).await?;
     Ok(Some(secret.expose()))
 }
 

@@ -41,6 +41,13 @@ pub(super) struct EventRequest {
     /// The application's own id of it; one that was posted before answers what was made then.
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: Option<String>,
+    /// Channels it belongs to: endpoints that name channels take it if they name one of these.
+    #[schema(max_items = 10, example = json!(["region:north"]))]
+    channels: Option<Vec<String>>,
+    /// Endpoints that want order (`fifo`) get the events of one such key one after another. No control
+    /// characters.
+    #[schema(min_length = 1, max_length = 200, example = "customer-42")]
+    ordering_key: Option<String>,
 }
 
 /// Any JSON but null.
@@ -69,6 +76,13 @@ pub(super) struct EventAnswer {
     id: String,
     /// One for each endpoint that takes the event's type.
     deliveries: Vec<PostedAnswer>,
+}
+
+impl From<Posted> for EventAnswer {
+    fn from(Posted { id, deliveries }: Posted) -> Self {
+        let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
+        Self { id, deliveries }
+    }
 }
 
 /// A delivery made by an event.
@@ -128,14 +142,13 @@ pub(super) async fn post(
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
     let mut tx = state.begin(&caller).await?;
     let posted = post_event(&mut tx, state.engine(), event, trace).await?;
-    let Posted { id, deliveries } = posted;
     if caller.is_person() {
-        let entry = Entry::new("event.post", &id).after(json!({"deliveries": deliveries.len()}));
+        let after = json!({"deliveries": posted.deliveries.len()});
+        let entry = Entry::new("event.post", &posted.id).after(after);
         caller.record(&mut tx, &entry).await?;
     }
     tx.commit().await?;
-    let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
-    Ok((StatusCode::ACCEPTED, Json(EventAnswer { id, deliveries })))
+    Ok((StatusCode::ACCEPTED, Json(EventAnswer::from(posted))))
 }
 
 fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
@@ -155,6 +168,8 @@ fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
         data: request
             .data
             .or_else(|| RawValue::from_string("null".to_owned()).ok())?,
+        channels: request.channels.unwrap_or_default(),
+        ordering_key: request.ordering_key,
     };
     faults.extend("", event.check());
     has_data.then_some(event)

@@ -136,10 +136,20 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(events::post))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
-        .routes(routes!(webhooks::secret))
+        .routes(routes!(webhooks::keys::secret))
+        .routes(routes!(webhooks::keys::rotate))
+        .routes(routes!(webhooks::again::test))
+        .routes(routes!(webhooks::again::enable))
+        .routes(routes!(webhooks::again::recover))
+        .routes(routes!(webhooks::stats::show))
+        .routes(routes!(
+            webhooks::settings::show,
+            webhooks::settings::change
+        ))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::attempts))
+        .routes(routes!(deliveries::redeliver))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::show, users::change, users::delete))
         .routes(routes!(users::link))

@@ -12,7 +12,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use harkara_api::access;
-use harkara_jobs::webhook;
+use harkara_jobs::webhook::{self, lane};
+use harkara_queue::Engine;
 use harkara_shared::database::TenantTx;
 use harkara_shared::signature::{TOLERANCE, WebhookSecret, verify};
 use serde_json::{Value, json};
@@ -137,13 +138,19 @@ pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
     let Some(tenant) = access::find_tenant(pool, "demo").await? else {
         return Ok(());
     };
+    let engine = Engine::new(pool.clone(), true);
+    let mut gone = Vec::new();
     let mut tx = TenantTx::begin(pool, tenant.id).await?;
     for endpoint in webhook::list_endpoints(&mut tx, None, 200).await? {
         if endpoint.url.starts_with("http://127.0.0.1:") && endpoint.url.ends_with(PATH) {
-            webhook::delete_endpoint(&mut tx, endpoint.id).await?;
+            webhook::delete_endpoint(&mut tx, &engine, endpoint.id).await?;
+            gone.push(endpoint);
         }
     }
     tx.commit().await?;
+    for endpoint in gone {
+        lane::forget(&engine, tenant.id, endpoint.id, endpoint.ordering).await?;
+    }
     Ok(())
 }
 

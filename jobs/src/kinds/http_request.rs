@@ -315,7 +315,7 @@ pub(crate) fn judge_failure(answer: &EgressResponse, retryable: bool) -> Verdict
             reason: error,
         },
         _ if retryable || status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            Verdict::Retry { error, after: None }
+            Verdict::retry(error, None)
         }
         _ => Verdict::Dead { error },
     }
@@ -327,10 +327,7 @@ pub(crate) fn failed_call(error: &EgressError) -> Verdict {
     if error.is_terminal() {
         Verdict::Dead { error: told }
     } else {
-        Verdict::Retry {
-            error: told,
-            after: None,
-        }
+        Verdict::retry(told, None)
     }
 }
 

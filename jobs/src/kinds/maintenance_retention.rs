@@ -20,7 +20,7 @@ use crate::services::Services;
 use crate::webhook;
 
 /// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
-///   their deliveries after 30; numbers of minutes after 2 days, of hours after 90; counters of request
+///   their deliveries after 30, their payloads earlier where their tenant wants that; numbers of minutes after 2 days, of hours after 90; counters of request
 ///   limits that are whole again.
 /// - Twice: the second finds nothing left to remove.
 /// - Calls: nobody.
@@ -50,17 +50,14 @@ impl JobKind for Retention {
             Err(
                 webhook::Error::Database(error) | webhook::Error::Queue(Error::Database(error)),
             ) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("retention", error.to_string()),
-                after: None,
-            },
+            Err(error) => Verdict::retry(JobError::new("retention", error.to_string()), None),
         }
     }
 }
 
 async fn retain(services: &Services) -> Result<Value, webhook::Error> {
     let keep = harkara_queue::Retention::default();
-    let mut events = 0;
+    let (mut events, mut payloads) = (0, 0);
     for tenant in services.engine.tenants().await? {
         // Deliveries first: jobs that are about to be forgotten tell what became of them.
         let mut after = Some(DeliveryId::from_uuid(Uuid::nil()));
@@ -74,6 +71,15 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
             let removed = webhook::forget(&mut tx, keep.dead).await?;
             tx.commit().await?;
             events += removed;
+            if removed == 0 {
+                break;
+            }
+        }
+        loop {
+            let mut tx = TenantTx::begin(&services.pool, tenant).await?;
+            let removed = webhook::forget_payloads(&mut tx).await?;
+            tx.commit().await?;
+            payloads += removed;
             if removed == 0 {
                 break;
             }
@@ -98,6 +104,7 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         "attempt_days": attempt_days,
         "history": history,
         "events": events,
+        "payloads": payloads,
         "request_counters": remove_idle_counters(&services.pool).await?,
     }))
 }

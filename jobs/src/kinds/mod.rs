@@ -8,6 +8,7 @@ pub mod maintenance_usage_reset;
 pub mod retry_redrive;
 pub mod tenant_erase;
 pub mod webhook_deliver;
+pub mod webhook_recover;
 
 use harkara_queue::Verdict;
 use harkara_queue::job::JobError;
@@ -24,9 +25,6 @@ pub(crate) fn database_verdict(error: &sqlx::Error) -> Verdict {
             reason,
         }
     } else {
-        Verdict::Retry {
-            error: reason,
-            after: None,
-        }
+        Verdict::retry(reason, None)
     }
 }

@@ -1,44 +1,54 @@
 //! Room: the kind `webhook.deliver`: one event to one endpoint, as Standard Webhooks 1.0.0 says.
 //! Takes: a delivery's id. Gives: a signed POST, and a record of how it went.
-//! Never: takes anything but 2xx for success, follows a redirect, or decides about retries.
+//! Never: follows a redirect, judges an answer (that is `webhook::judge`), or decides about retries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
-use harkara_shared::database::{TenantTx, is_unavailable};
+use harkara_shared::database::TenantTx;
 use harkara_shared::egress::{EgressError, EgressRequest, EgressResponse};
 use harkara_shared::id::DeliveryId;
-use harkara_shared::signature::{SigningKey, sign_all};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use harkara_shared::signature::sign_all;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
-use crate::kinds::http_request::{
-    call_timeout, failed_call, judge_failure, tenant_headers, trace_headers,
-};
+use crate::kinds::http_request::{call_timeout, tenant_headers, trace_headers};
 use crate::services::Services;
-use crate::webhook::{self, DeliveryState, EndpointStatus, Envoy, FinishedAttempt};
-
-/// Bytes of the answer kept with the attempt.
-const KEPT_BODY: usize = 16 * 1024;
+use crate::webhook::judge::{Judgement, again, judge};
+use crate::webhook::{
+    self, AttemptedEvent, Cause, DeliveryState, EndpointStatus, Envoy, FinishedAttempt, KEPT_BODY,
+    KeptAnswer, Target, Wish, message,
+};
 
 /// How often a paused endpoint is looked at again. It goes on by itself when it is made active; a job
 /// may be put off so for forty days.
 const PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// - Changes: the delivery's state and its attempts.
+/// From this attempt on a delivery is late, and needs a place for such.
+const LATE: u16 = 3;
+
+/// How long, and up to how long, a late delivery waits that finds no such place.
+const LATE_WAIT: std::ops::Range<f64> = 1.0..5.0;
+
+/// Bytes of headers kept of an answer, and of an event's data shown when it was given up.
+const KEPT_HEADERS: usize = 4 * 1024;
+const TOLD_DATA: usize = 16 * 1024;
+
+/// - Changes: the delivery's state, its attempts, its endpoint's health.
 /// - Twice: the receiver sees the same `webhook-id`, which the standard makes the idempotency key.
-/// - Calls: the endpoint's URL, through the egress rules.
-/// - Dead: the delivery is failed; when the receiver is mended, retry the job.
+/// - Calls: the endpoint's URL, and its token server if it has one, through the egress rules.
+/// - Dead: the delivery is failed; when the receiver is mended, recover the endpoint or redeliver.
 #[derive(Debug)]
 pub struct WebhookDeliver;
 
@@ -49,6 +59,9 @@ pub struct Args {
     /// The delivery, made together with its event.
     #[schema(value_type = String, pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub delivery_id: DeliveryId,
+    /// Why it is made.
+    #[serde(default)]
+    pub cause: Cause,
 }
 
 impl JobKind for WebhookDeliver {
@@ -58,7 +71,8 @@ impl JobKind for WebhookDeliver {
     const TIMEOUT: Duration = Duration::from_secs(20);
     type Args = Args;
 
-    /// 5 s, 25 s, 2 min, 10 min, 52 min, 4 h, 22 h, 24 h, 24 h: about three days in all.
+    /// Of runs that end without an answer to judge, by a panic, say: others wait as their endpoint's schedule
+    /// has it.
     fn backoff() -> Backoff {
         Backoff {
             base: Duration::from_secs(5),
@@ -69,25 +83,29 @@ impl JobKind for WebhookDeliver {
     }
 
     async fn run(args: Args, run: Run, services: Arc<Services>) -> Verdict {
-        match deliver(args.delivery_id, &run, &services).await {
+        match deliver(&args, &run, &services).await {
             Ok(verdict) => verdict,
-            Err(webhook::Error::Database(error)) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("webhook", error.to_string()),
-                after: None,
+            Err(error) => match error.database() {
+                Some(error) => database_verdict(error),
+                None => Verdict::retry(JobError::new("webhook", error.to_string()), None),
             },
         }
     }
 }
 
-async fn deliver(
-    id: DeliveryId,
-    run: &Run,
-    services: &Services,
-) -> Result<Verdict, webhook::Error> {
-    let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
-    let envoy = webhook::envoy(&mut tx, &services.keys, id).await?;
-    tx.commit().await?;
+async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict, webhook::Error> {
+    let id = args.delivery_id;
+    // Held until the end.
+    let _place = if run.job.attempt >= LATE {
+        let Some(place) = services.webhooks.late_place() else {
+            let wait = Duration::from_secs_f64(rand::rng().random_range(LATE_WAIT));
+            return Ok(Verdict::Yield { wait });
+        };
+        Some(place)
+    } else {
+        None
+    };
+    let envoy = services.webhooks.envoy(run.job.tenant, id).await?;
     let Some(envoy) = envoy else {
         let error = JobError::new("delivery_not_found", format!("there is no delivery {id}"));
         return Ok(Verdict::Dead { error });
@@ -96,78 +114,116 @@ async fn deliver(
         // A run before this one made the delivery, and its outcome was lost.
         return Ok(Verdict::done());
     }
-    match envoy.status {
-        Some(EndpointStatus::Active) => {}
-        Some(EndpointStatus::Paused) => {
+    if envoy.job_id.is_some_and(|job| job != run.job.id) {
+        return Ok(done_without("another job makes this delivery"));
+    }
+    let target = match &envoy.target {
+        Some(target) if args.cause == Cause::Test => target,
+        Some(target) if target.status == EndpointStatus::Active => target,
+        Some(target) if target.status == EndpointStatus::Paused => {
             let reason = JobError::new("endpoint_paused", "the endpoint is paused");
             return Ok(Verdict::Snooze {
                 wait: PAUSE,
                 reason,
             });
         }
-        Some(EndpointStatus::Disabled) | None => {
+        _ => {
             let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
             webhook::skip(&mut tx, id).await?;
             tx.commit().await?;
-            let result =
-                Some(serde_json::json!({"skipped": "the endpoint is disabled or deleted"}));
-            return Ok(Verdict::Done {
-                result,
-                then: Vec::new(),
-            });
+            return Ok(done_without("the endpoint is disabled or deleted"));
         }
-    }
+    };
+    let Some(data) = &envoy.data else {
+        let error = JobError::new("payload_gone", "the event's payload is not kept any more");
+        return Ok(Verdict::Dead { error });
+    };
 
     let started_at = harkara_shared::clock::now();
-    let answer = match request(&envoy, started_at, run) {
-        Ok((headers, body)) => {
-            let request = EgressRequest {
-                method: Method::POST,
-                url: &envoy.url,
-                headers,
-                body,
-                timeout: call_timeout(run),
-                identity: None,
-            };
-            services.egress.send(request).await
-        }
+    let body = message::text(&envoy.event_type, envoy.event_at, data.get());
+    let headers = match headers(&envoy, target, started_at, &body, run) {
+        Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),
     };
-    let verdict = match &answer {
-        Ok(answer) if answer.status.is_success() => Verdict::done(),
-        // Receivers under repair answer 401, 404 and the like for a while: every status but
-        // success is tried again on schedule.
-        Ok(answer) => judge_failure(answer, true),
-        Err(error) => failed_call(error),
+    let (answer, judgement) = match authorize(headers, target, run, services).await {
+        Ok(headers) => {
+            let request = EgressRequest {
+                method: Method::POST,
+                url: &target.url,
+                headers,
+                body: Bytes::from(body),
+                timeout: call_timeout(run),
+                identity: target.identity.as_ref(),
+            };
+            let answer = services.egress.send(request).await;
+            let attempt = run.job.attempt;
+            let judgement = judge(answer.as_ref(), &target.schedule, attempt, &mut rand::rng());
+            (Some(answer), judgement)
+        }
+        Err(error) => {
+            let (attempt, mut rng) = (run.job.attempt, rand::rng());
+            let verdict = again(error, &target.schedule, attempt, Duration::ZERO, &mut rng);
+            let wish = Wish::default();
+            (None, Judgement { verdict, wish })
+        }
     };
-    let attempt = attempt(started_at, &answer, &verdict);
-    record(id, &attempt, fate(&verdict, run), run, services).await?;
+    if let Some(Ok(answer)) = &answer
+        && answer.status == StatusCode::UNAUTHORIZED
+        && target.oauth2.is_some()
+    {
+        services.webhooks.forget_token(target.id);
+    }
+    let Judgement { verdict, wish } = judgement;
+    let attempt = FinishedAttempt {
+        delivery: id,
+        endpoint: target.id,
+        cause: args.cause,
+        fate: fate(&verdict, run),
+        started_at,
+        duration: duration(started_at, answer.as_ref()),
+        url: target.url.clone(),
+        header_names: target.headers.keys().cloned().collect(),
+        address: answer
+            .as_ref()
+            .and_then(|answer| answer.as_ref().ok()?.address),
+        answer: answer.and_then(Result::ok).map(kept),
+        error: error_of(&verdict),
+        wish,
+        event: AttemptedEvent {
+            id: envoy.event_id,
+            event_type: envoy.event_type,
+            data: Some(data.get())
+                .filter(|data| data.len() <= TOLD_DATA)
+                .map(ToOwned::to_owned),
+        },
+    };
+    services.webhooks.record(run.job.tenant, attempt).await?;
     Ok(verdict)
 }
 
-/// Records the request. The receiver has seen it, so a database that is away for a moment is waited
-/// for, within what the call leaves of the job's time: giving up has the request made again.
-async fn record(
-    id: DeliveryId,
-    attempt: &FinishedAttempt,
-    fate: Option<DeliveryState>,
+fn done_without(why: &str) -> Verdict {
+    Verdict::Done {
+        result: Some(serde_json::json!({"skipped": why})),
+        then: Vec::new(),
+    }
+}
+
+/// Adds the token, if the endpoint wants one.
+async fn authorize(
+    mut headers: HeaderMap,
+    target: &Target,
     run: &Run,
     services: &Services,
-) -> Result<(), webhook::Error> {
-    let write = || async {
-        let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
-        webhook::record(&mut tx, id, attempt, fate).await?;
-        tx.commit().await?;
-        Ok::<(), webhook::Error>(())
-    };
-    let patience = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(1))
-        .with_max_times(6);
-    write
-        .retry(patience)
-        .when(|error| matches!(error, webhook::Error::Database(error) if is_unavailable(error)))
-        .await
+) -> Result<HeaderMap, JobError> {
+    if let Some(credentials) = &target.oauth2 {
+        let timeout = call_timeout(run) / 3;
+        let token = services
+            .webhooks
+            .bearer(&services.egress, target, credentials, timeout)
+            .await?;
+        headers.insert(AUTHORIZATION, token);
+    }
+    Ok(headers)
 }
 
 /// What the delivery becomes, as far as this run knows; `None` while it goes on.
@@ -180,82 +236,78 @@ fn fate(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     }
 }
 
-fn attempt(
-    started_at: DateTime<Utc>,
-    answer: &Result<EgressResponse, EgressError>,
-    verdict: &Verdict,
-) -> FinishedAttempt {
-    let duration = match answer {
-        Ok(answer) => answer.duration,
-        Err(_) => (harkara_shared::clock::now() - started_at)
-            .to_std()
-            .unwrap_or_default(),
-    };
-    let error = match verdict {
+fn error_of(verdict: &Verdict) -> Option<JobError> {
+    match verdict {
         Verdict::Retry { error, .. } | Verdict::Dead { error } => Some(error.clone()),
         Verdict::RateLimited { reason, .. } | Verdict::Snooze { reason, .. } => {
             Some(reason.clone())
         }
-        Verdict::Done { .. } | Verdict::Cancelled | Verdict::Yield => None,
-    };
-    FinishedAttempt {
-        started_at,
-        duration,
-        status_code: answer.as_ref().ok().map(|answer| answer.status.as_u16()),
-        response_body: answer
-            .as_ref()
-            .ok()
-            .map(|answer| answer.body_text(KEPT_BODY)),
-        error,
+        Verdict::Done { .. } | Verdict::Cancelled | Verdict::Yield { .. } => None,
     }
 }
 
-#[derive(Serialize)]
-struct Message<'a> {
-    r#type: &'a str,
-    timestamp: DateTime<Utc>,
-    data: &'a RawValue,
+fn duration(
+    started_at: DateTime<Utc>,
+    answer: Option<&Result<EgressResponse, EgressError>>,
+) -> Duration {
+    match answer {
+        Some(Ok(answer)) => answer.duration,
+        _ => (harkara_shared::clock::now() - started_at)
+            .to_std()
+            .unwrap_or_default(),
+    }
 }
 
-/// Headers and body of the request. The body's bytes are the ones that are signed.
-fn request(envoy: &Envoy, now: DateTime<Utc>, run: &Run) -> Result<(HeaderMap, Bytes), JobError> {
-    let message = Message {
-        r#type: &envoy.event_type,
-        timestamp: envoy.event_at,
-        data: &envoy.data,
-    };
-    let body = serde_json::to_vec(&message).map_err(|error| {
-        JobError::new(
-            "undecodable",
-            format!("the event cannot be written: {error}"),
-        )
-    })?;
-    let mut headers = tenant_headers(&envoy.headers)?;
+/// As much of an answer as is kept.
+fn kept(answer: EgressResponse) -> KeptAnswer {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    let mut room = KEPT_HEADERS;
+    for (name, value) in &answer.headers {
+        let value = match name.as_str() {
+            "set-cookie" | "authorization" | "www-authenticate" | "proxy-authenticate" => {
+                "redacted".to_owned()
+            }
+            _ => String::from_utf8_lossy(value.as_bytes()).replace('\0', ""),
+        };
+        let Some(left) = room.checked_sub(name.as_str().len() + value.len()) else {
+            break;
+        };
+        room = left;
+        headers.insert(name.as_str().to_owned(), value);
+    }
+    KeptAnswer {
+        status: answer.status.as_u16(),
+        headers,
+        body: answer.body_text(KEPT_BODY),
+        is_cut: answer.truncated || answer.body.len() > KEPT_BODY,
+    }
+}
+
+/// The headers of the request; `body`'s bytes are the ones that are signed. The timestamp is of this attempt,
+/// the id of the event.
+fn headers(
+    envoy: &Envoy,
+    target: &Target,
+    now: DateTime<Utc>,
+    body: &str,
+    run: &Run,
+) -> Result<HeaderMap, JobError> {
+    let mut headers = tenant_headers(&target.headers)?;
     trace_headers(&mut headers, run);
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    for (name, value) in signature_headers(&envoy.secrets, &envoy.event_id, now.timestamp(), &body)
-    {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let timestamp = now.timestamp();
+    let id = &envoy.event_id;
+    for (name, value) in [
+        ("webhook-id", id.clone()),
+        ("webhook-timestamp", timestamp.to_string()),
+        (
+            "webhook-signature",
+            sign_all(&target.keys, id, timestamp, body.as_bytes()),
+        ),
+    ] {
         let value = HeaderValue::try_from(value)
             .map_err(|_| JobError::new("invalid_header", format!("`{name}` cannot be sent")))?;
         headers.insert(HeaderName::from_static(name), value);
     }
-    Ok((headers, Bytes::from(body)))
-}
-
-/// The three headers of Standard Webhooks 1.0.0. The timestamp is of this attempt, the id of the
-/// event.
-fn signature_headers(
-    secrets: &[SigningKey],
-    id: &str,
-    timestamp: i64,
-    body: &[u8],
-) -> [(&'static str, String); 3] {
-    [
-        ("webhook-id", id.to_owned()),
-        ("webhook-timestamp", timestamp.to_string()),
-        ("webhook-signature", sign_all(secrets, id, timestamp, body)),
-    ]
+    Ok(headers)
 }

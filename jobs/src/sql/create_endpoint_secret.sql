@@ -1,2 +1,3 @@
--- The sealed secret of an endpoint.
-insert into app.endpoint_secrets (tenant_id, endpoint_id, id, sealed) values ($1, $2, $3, $4)
+-- A sealed key of an endpoint: by now the latest of its algorithm, and so the current one.
+insert into app.endpoint_secrets (tenant_id, endpoint_id, id, sealed, algorithm, public_key, created_at)
+values ($1, $2, $3, $4, $5, $6, clock_timestamp())

@@ -1,5 +1,5 @@
 -- A new event; answers nothing when its id is known.
-insert into app.events (tenant_id, id, type, data)
-values ($1, $2, $3, $4)
+insert into app.events (tenant_id, id, type, data, channels, ordering_key, version)
+values ($1, $2, $3, $4, $5, $6, $7)
 on conflict do nothing
 returning true

@@ -1,2 +1,6 @@
--- Whether the stored event is the one posted again. Found by primary key.
-select type = $3::text and data = $4::text from app.events where tenant_id = $1 and id = $2
+-- Whether the stored event is the one posted again; one whose payload is gone is told by the rest. Found by
+-- primary key.
+select
+    type = $3::text and coalesce(data = $4::text, true) and channels = $5::text[]
+    and ordering_key is not distinct from $6::text and version is not distinct from $7::int4
+from app.events where tenant_id = $1 and id = $2

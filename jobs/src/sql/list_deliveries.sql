@@ -1,5 +1,5 @@
 -- A page, newest first (ids are UUIDv7): of the $7 that are looked at, those of endpoint $4 in one of the
--- states $6, at most $3. Where there may be more to look at, the last that was looked at is answered too
+-- states $6 that were answered $8 last and made from $9 to $10, at most $3. Where there may be more to look at, the last that was looked at is answered too
 -- and marked, whatever it is. Served by deliveries_event where an event is given, else by
 -- deliveries_endpoint where an endpoint is, else by the primary key; each is read downwards from the
 -- cursor, which is worked out aside: row-level security keeps expressions out of an index lookup.
@@ -8,7 +8,8 @@ with cursor as materialized (
 ),
 looked as materialized (
     (
-        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.last_status, d.created_at,
+            d.finished_at
         from app.deliveries d
         where $5::text is not null
           and d.tenant_id = $1 and d.event_id = $5::text and d.id < (select c.id from cursor c)
@@ -17,7 +18,8 @@ looked as materialized (
     )
     union all
     (
-        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.last_status, d.created_at,
+            d.finished_at
         from app.deliveries d
         where $5::text is null and $4::uuid is not null
           and d.tenant_id = $1 and d.endpoint_id = $4::uuid and d.id < (select c.id from cursor c)
@@ -26,7 +28,8 @@ looked as materialized (
     )
     union all
     (
-        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.created_at, d.finished_at
+        select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.last_status, d.created_at,
+            d.finished_at
         from app.deliveries d
         where $5::text is null and $4::uuid is null
           and d.tenant_id = $1 and d.id < (select c.id from cursor c)
@@ -39,11 +42,15 @@ edge as materialized (
     select l.id from looked l order by l.id desc offset $7::int8 - 1 limit 1
 )
 select
-    l.id, l.event_id, l.endpoint_id, l.job_id, l.state, l.attempts, l.created_at, l.finished_at,
+    l.id, l.event_id, l.endpoint_id, l.job_id, l.state, l.attempts, l.last_status, l.created_at,
+    l.finished_at,
     coalesce(l.id = (select e.id from edge e), false) as is_edge
 from looked l
 where ($4::uuid is null or l.endpoint_id = $4::uuid)
   and ($6::text[] is null or l.state = any ($6::text[]))
+  and ($8::int4 is null or l.last_status = $8::int4)
+  and ($9::timestamptz is null or l.created_at >= $9::timestamptz)
+  and ($10::timestamptz is null or l.created_at <= $10::timestamptz)
   or l.id = (select e.id from edge e)
 order by l.id desc
 limit $3::int8

@@ -1,5 +1,5 @@
 -- Deliveries that are said to be on their way since a day, after $2. Served by the primary key.
-select id, event_id, endpoint_id, job_id, state, attempts, created_at, finished_at
+select id, event_id, endpoint_id, job_id, state, attempts, last_status, created_at, finished_at
 from app.deliveries
 where tenant_id = $1 and state = 'pending' and id > $2::uuid
   and created_at < now() - interval '1 day'

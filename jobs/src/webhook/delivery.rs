@@ -1,24 +1,18 @@
-//! Room: deliveries and their attempts.
-//! Takes: a tenant's transaction. Gives: deliveries as they stand, what a run needs, the record of
-//! what it did. Never: says a delivery has failed while its job may still succeed.
+//! Room: deliveries.
+//! Takes: a tenant's transaction. Gives: deliveries as they stand. Never: says a delivery has failed while
+//! its job may still succeed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_queue::job::{JobError, JobState};
+use harkara_queue::job::JobState;
 use harkara_queue::read;
-use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
-use harkara_shared::duration::milliseconds;
+use harkara_shared::database::{TenantTx, query, query_as};
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
-use harkara_shared::signature::SigningKey;
-use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use sqlx::types::Json;
 
 use super::Error;
-use super::endpoint::{EndpointStatus, secrets};
 
 /// What has become of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
@@ -53,10 +47,20 @@ pub struct Delivery {
     /// Requests made.
     #[sqlx(try_from = "i32")]
     pub attempts: u32,
+    last_status: Option<i32>,
     /// When its event was posted.
     pub created_at: DateTime<Utc>,
     /// When it reached its final state.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl Delivery {
+    /// What the receiver answered last.
+    #[must_use]
+    pub fn last_status(&self) -> Option<u16> {
+        self.last_status
+            .and_then(|status| u16::try_from(status).ok())
+    }
 }
 
 /// Which deliveries a page shows.
@@ -68,132 +72,31 @@ pub struct DeliveryFilter {
     pub event_id: Option<String>,
     /// In this state.
     pub state: Option<DeliveryState>,
-}
-
-/// One request made for a delivery.
-#[derive(Debug, Clone)]
-pub struct DeliveryAttempt {
-    /// 1 for the first.
-    pub number: u32,
-    /// When it was made.
-    pub started_at: DateTime<Utc>,
-    /// Milliseconds to its end.
-    pub duration_ms: u64,
-    /// What the receiver answered, if it did.
+    /// Whose receiver answered this last.
     pub status_code: Option<u16>,
-    /// The first 16 KiB of the answer.
-    pub response_body: Option<String>,
-    /// What went wrong.
-    pub error: Option<JobError>,
+    /// Made from this moment on.
+    pub created_after: Option<DateTime<Utc>>,
+    /// Made until this moment.
+    pub created_before: Option<DateTime<Utc>>,
 }
 
-/// What a run of `webhook.deliver` needs.
-#[derive(Debug)]
-pub struct Envoy {
-    /// The event's id, sent as `webhook-id`.
-    pub event_id: String,
-    /// The event's type.
-    pub event_type: String,
-    /// When the event was posted.
-    pub event_at: DateTime<Utc>,
-    /// What happened.
-    pub data: Box<RawValue>,
-    /// Where to post.
-    pub url: String,
-    /// Headers to send along.
-    pub headers: BTreeMap<String, String>,
-    /// Whether the endpoint is delivered to; `None` when it is gone.
-    pub status: Option<EndpointStatus>,
-    /// Secrets to sign with, the current one first.
-    pub secrets: Vec<SigningKey>,
-    /// What has become of the delivery so far.
-    pub state: DeliveryState,
-}
+impl DeliveryFilter {
+    fn admits(&self, delivery: &Delivery) -> bool {
+        let (since, until) = (self.created_after, self.created_before);
+        self.state.is_none_or(|state| delivery.state == state)
+            && self.endpoint_id.is_none_or(|id| delivery.endpoint_id == id)
+            && (self.status_code.is_none() || delivery.last_status() == self.status_code)
+            && since.is_none_or(|since| delivery.created_at >= since)
+            && until.is_none_or(|until| delivery.created_at <= until)
+    }
 
-/// A request that was made.
-#[derive(Debug, Clone)]
-pub struct FinishedAttempt {
-    /// When it was made.
-    pub started_at: DateTime<Utc>,
-    /// How long it took.
-    pub duration: Duration,
-    /// What the receiver answered, if it did.
-    pub status_code: Option<u16>,
-    /// The beginning of the answer.
-    pub response_body: Option<String>,
-    /// What went wrong.
-    pub error: Option<JobError>,
-}
-
-#[derive(sqlx::FromRow)]
-struct EnvoyRow {
-    event_id: String,
-    event_type: String,
-    event_at: DateTime<Utc>,
-    data: String,
-    endpoint_id: EndpointId,
-    url: Option<String>,
-    headers: Option<Json<BTreeMap<String, String>>>,
-    status: Option<EndpointStatus>,
-    state: DeliveryState,
-}
-
-/// All that is needed to deliver; `None` when there is no such delivery.
-///
-/// # Errors
-/// When the database refuses or a secret cannot be opened.
-pub async fn envoy(
-    tx: &mut TenantTx,
-    keys: &MasterKeys,
-    id: DeliveryId,
-) -> Result<Option<Envoy>, Error> {
-    let row: Option<EnvoyRow> = query_as(include_str!("../sql/get_envoy.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_optional(&mut **tx)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let secrets = match row.status {
-        Some(EndpointStatus::Active) => secrets(tx, keys, row.endpoint_id).await?,
-        _ => Vec::new(),
-    };
-    Ok(Some(Envoy {
-        event_id: row.event_id,
-        event_type: row.event_type,
-        event_at: row.event_at,
-        data: RawValue::from_string(row.data)
-            .map_err(|_| Error::Corrupt(format!("the event of {id}")))?,
-        url: row.url.unwrap_or_default(),
-        headers: row.headers.map(|headers| headers.0).unwrap_or_default(),
-        status: row.status,
-        secrets,
-        state: row.state,
-    }))
-}
-
-/// Records a request that was made, and what the delivery has become by it.
-///
-/// # Errors
-/// When the database refuses.
-pub async fn record(
-    tx: &mut TenantTx,
-    id: DeliveryId,
-    attempt: &FinishedAttempt,
-    fate: Option<DeliveryState>,
-) -> Result<(), Error> {
-    query(include_str!("../sql/record_attempt.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .bind(attempt.started_at)
-        .bind(milliseconds(attempt.duration))
-        .bind(attempt.status_code.map(i32::from))
-        .bind(&attempt.response_body)
-        .bind(attempt.error.as_ref().map(|error| &error.code))
-        .bind(attempt.error.as_ref().map(|error| &error.message))
-        .bind(fate)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+    /// Whether few may match among many.
+    fn is_narrow(&self) -> bool {
+        self.state.is_some()
+            || self.status_code.is_some()
+            || self.created_after.is_some()
+            || self.created_before.is_some()
+    }
 }
 
 /// Marks a delivery as skipped.
@@ -263,7 +166,7 @@ pub async fn list_deliveries(
 ) -> Result<DeliveryPage, Error> {
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     // A small page may take many looks: none of them need be small.
-    let look = if filter.state.is_some() {
+    let look = if filter.is_narrow() {
         limit.max(LOOK)
     } else {
         limit
@@ -282,6 +185,9 @@ pub async fn list_deliveries(
             .bind(&filter.event_id)
             .bind(filter.state.map(stored_as))
             .bind(i64::from(MOST_LOOKED.max(look)))
+            .bind(filter.status_code.map(i32::from))
+            .bind(filter.created_after)
+            .bind(filter.created_before)
             .fetch_all(&mut **tx)
             .await?;
         let is_full = rows.len() >= usize::try_from(look).unwrap_or(usize::MAX);
@@ -293,12 +199,7 @@ pub async fn list_deliveries(
             .map(|delivery| delivery.id);
         compared += found.len();
         reconcile(tx, &mut found).await?;
-        found.retain(|delivery| {
-            filter.state.is_none_or(|state| delivery.state == state)
-                && filter
-                    .endpoint_id
-                    .is_none_or(|endpoint| delivery.endpoint_id == endpoint)
-        });
+        found.retain(|delivery| filter.admits(delivery));
         page.deliveries.extend(found);
         let is_enough = page.deliveries.len() >= wanted || compared >= MOST_COMPARED;
         if is_enough || is_cut || page.below.is_none() {
@@ -318,6 +219,17 @@ fn stored_as(state: DeliveryState) -> Vec<DeliveryState> {
     match state {
         S::Succeeded | S::Skipped => vec![state],
         S::Pending | S::Failed | S::Cancelled => vec![S::Pending, S::Failed, S::Cancelled],
+    }
+}
+
+/// What a job that stands so tells of its delivery; one that succeeded tells nothing, for it may have
+/// skipped it.
+pub(super) fn told_by(job: JobState) -> Option<DeliveryState> {
+    match job {
+        JobState::Scheduled | JobState::Ready | JobState::Running => Some(DeliveryState::Pending),
+        JobState::Dead => Some(DeliveryState::Failed),
+        JobState::Cancelled => Some(DeliveryState::Cancelled),
+        JobState::Succeeded => None,
     }
 }
 
@@ -348,11 +260,8 @@ async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(),
         let Some((state, finished_at)) = delivery.job_id.and_then(|id| jobs.get(&id)) else {
             continue;
         };
-        let told = match state {
-            JobState::Scheduled | JobState::Ready | JobState::Running => DeliveryState::Pending,
-            JobState::Dead => DeliveryState::Failed,
-            JobState::Cancelled => DeliveryState::Cancelled,
-            JobState::Succeeded => continue,
+        let Some(told) = told_by(*state) else {
+            continue;
         };
         if told != delivery.state {
             news.ids.push(delivery.id);
@@ -408,7 +317,7 @@ pub async fn catch_up(tx: &mut TenantTx, after: DeliveryId) -> Result<Option<Del
 }
 
 /// Removes events older than `keep` with all that came of them, at most a thousand, and answers how
-/// many. An event with a delivery on its way stays.
+/// many; and the numbers of endpoints that are as old. An event with a delivery on its way stays.
 ///
 /// # Errors
 /// When the database refuses.
@@ -418,54 +327,13 @@ pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
         .bind(keep.as_secs_f64())
         .execute(&mut **tx)
         .await?;
+    query(
+        "delete from app.endpoint_hours
+         where tenant_id = $1 and hour < now() - $2::float8 * interval '1 second'",
+    )
+    .bind(tx.tenant())
+    .bind(keep.as_secs_f64())
+    .execute(&mut **tx)
+    .await?;
     Ok(removed.rows_affected())
-}
-
-#[derive(sqlx::FromRow)]
-struct AttemptRow {
-    number: i32,
-    started_at: DateTime<Utc>,
-    duration_ms: i64,
-    status_code: Option<i32>,
-    response_body: Option<String>,
-    error_code: Option<String>,
-    error_message: Option<String>,
-}
-
-/// The requests made for a delivery, oldest first; `None` when there is no such delivery.
-///
-/// # Errors
-/// When the database refuses.
-pub async fn delivery_attempts(
-    tx: &mut TenantTx,
-    id: DeliveryId,
-) -> Result<Option<Vec<DeliveryAttempt>>, Error> {
-    let exists: bool =
-        query_scalar("select exists (select from app.deliveries where tenant_id = $1 and id = $2)")
-            .bind(tx.tenant())
-            .bind(id)
-            .fetch_one(&mut **tx)
-            .await?;
-    if !exists {
-        return Ok(None);
-    }
-    let rows: Vec<AttemptRow> = query_as(include_str!("../sql/list_delivery_attempts.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_all(&mut **tx)
-        .await?;
-    let attempts = rows.into_iter().map(|row| DeliveryAttempt {
-        number: u32::try_from(row.number).unwrap_or_default(),
-        started_at: row.started_at,
-        duration_ms: u64::try_from(row.duration_ms).unwrap_or_default(),
-        status_code: row
-            .status_code
-            .and_then(|status| u16::try_from(status).ok()),
-        response_body: row.response_body,
-        error: row.error_code.map(|code| JobError {
-            code,
-            message: row.error_message.unwrap_or_default(),
-        }),
-    });
-    Ok(Some(attempts.collect()))
 }

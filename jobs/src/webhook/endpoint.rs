@@ -1,27 +1,22 @@
-//! Room: webhook endpoints and their secrets.
-//! Takes: a tenant's transaction. Gives: endpoints; a secret in the clear only to who may see it.
-//! Never: stores a secret unsealed.
+//! Room: webhook endpoints.
+//! Takes: a tenant's transaction. Gives: endpoints made, found, listed, changed and deleted.
+//! Never: stores a secret unsealed, or tells one.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use harkara_queue::Engine;
+use harkara_queue::settings::Change;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{EndpointId, JobId};
-use harkara_shared::signature::{SigningKey, WebhookSecret};
+use harkara_shared::signature::WebhookSecret;
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
-use sqlx::types::{Json, Uuid};
+use sqlx::types::Json;
 
-use super::Error;
+use super::{Error, RetrySchedule, rules, secret};
 use crate::fault::Fault;
-use crate::kinds::http_request::header_faults;
-
-/// Most event-type patterns of one endpoint.
-const MAX_PATTERNS: usize = 100;
-/// Most headers of one endpoint.
-const MAX_HEADERS: usize = 20;
 
 /// Whether an endpoint is delivered to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
@@ -36,6 +31,19 @@ pub enum EndpointStatus {
     Disabled,
 }
 
+/// In which order an endpoint gets its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Ordering {
+    /// As they come, many at once.
+    #[default]
+    None,
+    /// One after another, as they were posted, for each ordering key; one that fails holds up those of its
+    /// key.
+    Fifo,
+}
+
 /// An address that events are delivered to.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Endpoint {
@@ -43,52 +51,176 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// Where events are posted.
     pub url: String,
+    /// What its people call it.
+    pub description: Option<String>,
     /// Patterns of the event types it takes; empty for all.
     pub event_types: Vec<String>,
+    /// Channels, one of which an event must name; empty for all events.
+    pub channels: Vec<String>,
     /// Headers sent along.
     #[sqlx(json)]
     pub headers: BTreeMap<String, String>,
     /// Whether it is delivered to.
     pub status: EndpointStatus,
+    /// Why it is not, if the platform disabled it.
+    pub disabled_reason: Option<String>,
+    /// In which order.
+    pub ordering: Ordering,
+    retry_delays: Vec<i32>,
+    rate_per_second: Option<i32>,
+    max_in_flight: Option<i32>,
+    slowed_to: Option<i32>,
+    /// Since when no attempt has succeeded, if one has failed since.
+    pub failing_since: Option<DateTime<Utc>>,
+    failures: i32,
+    /// What `v1a` signatures are verified with, if it has such a key.
+    pub public_key: Option<String>,
+    /// The certificates it is shown, as PEM.
+    pub client_certificate: Option<String>,
+    /// How it is asked for a token first.
+    #[sqlx(json(nullable))]
+    pub oauth2: Option<OAuth2>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
+impl Endpoint {
+    /// When deliveries that fail are tried again.
+    #[must_use]
+    pub fn retry_schedule(&self) -> RetrySchedule {
+        RetrySchedule::from_seconds(&self.retry_delays)
+    }
+
+    /// Most requests started in a second.
+    #[must_use]
+    pub fn rate_per_second(&self) -> Option<u32> {
+        natural(self.rate_per_second)
+    }
+
+    /// Most requests at once.
+    #[must_use]
+    pub fn max_in_flight(&self) -> Option<u32> {
+        natural(self.max_in_flight)
+    }
+
+    /// Most requests started in a second for now, because the receiver asked for less.
+    #[must_use]
+    pub fn slowed_to(&self) -> Option<u32> {
+        natural(self.slowed_to)
+    }
+
+    /// Attempts that failed since the last success.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        u32::try_from(self.failures).unwrap_or_default()
+    }
+}
+
+pub(super) fn natural(number: Option<i32>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}
+
+/// How a token is had before a request (RFC 6749 §4.4, client credentials).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OAuth2 {
+    /// Where it is asked for.
+    pub token_url: String,
+    /// Who asks.
+    pub client_id: String,
+    /// For what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// For whom, which some servers want to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+}
+
+/// The same with its secret, as somebody gives it.
+#[derive(Clone)]
+pub struct NewOAuth2 {
+    /// Where a token is asked for.
+    pub token_url: String,
+    /// Who asks.
+    pub client_id: String,
+    /// How they prove it.
+    pub client_secret: String,
+    /// For what.
+    pub scope: Option<String>,
+    /// For whom.
+    pub audience: Option<String>,
+}
+
+impl std::fmt::Debug for NewOAuth2 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewOAuth2(redacted)")
+    }
+}
+
+/// A certificate to show (mutual TLS), and its key.
+#[derive(Clone)]
+pub struct ClientCertificate {
+    /// The certificate and those between it and its root, as PEM.
+    pub certificate: String,
+    /// Its private key, as PEM.
+    pub private_key: String,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCertificate(redacted)")
+    }
+}
+
 /// An endpoint that is wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewEndpoint {
     /// Where events are posted.
     pub url: String,
-    /// Patterns of the event types it takes; empty for all.
-    pub event_types: Vec<String>,
-    /// Headers sent along.
-    pub headers: BTreeMap<String, String>,
+    /// The rest; what is `None` is as usual.
+    pub rest: EndpointChange,
+    /// The secret it has already, from wherever its people come.
+    pub secret: Option<WebhookSecret>,
 }
 
 impl NewEndpoint {
     /// Everything wrong with it.
     #[must_use]
     pub fn check(&self, egress: &Egress) -> Vec<Fault> {
-        let mut faults = url_faults(&self.url, egress);
-        faults.extend(type_faults(&self.event_types));
-        faults.extend(endpoint_header_faults(&self.headers));
+        let mut faults = rules::url_faults("/url", &self.url, egress);
+        faults.extend(self.rest.check(egress));
         faults
     }
 }
 
-/// A change of an endpoint; what is `None` stays.
+/// A change of an endpoint; what is not given stays.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointChange {
     /// New address.
     pub url: Option<String>,
+    /// New name.
+    pub description: Change<String>,
     /// New patterns.
     pub event_types: Option<Vec<String>>,
+    /// New channels.
+    pub channels: Option<Vec<String>>,
     /// New headers, in place of all old ones.
     pub headers: Option<BTreeMap<String, String>>,
     /// New status.
     pub status: Option<EndpointStatus>,
+    /// New order; of events that are posted from now on.
+    pub ordering: Option<Ordering>,
+    /// New schedule.
+    pub retry_schedule: Option<RetrySchedule>,
+    /// New rate.
+    pub rate_per_second: Change<u32>,
+    /// New number of requests at once.
+    pub max_in_flight: Change<u32>,
+    /// New certificate.
+    pub client_certificate: Change<ClientCertificate>,
+    /// New way to a token.
+    pub oauth2: Change<NewOAuth2>,
 }
 
 impl EndpointChange {
@@ -97,94 +229,45 @@ impl EndpointChange {
     pub fn check(&self, egress: &Egress) -> Vec<Fault> {
         let mut faults = Vec::new();
         if let Some(url) = &self.url {
-            faults.extend(url_faults(url, egress));
+            faults.extend(rules::url_faults("/url", url, egress));
+        }
+        if let Change::Set(description) = &self.description {
+            faults.extend(rules::description_faults(description));
         }
         if let Some(types) = &self.event_types {
-            faults.extend(type_faults(types));
+            faults.extend(rules::type_faults(types));
+        }
+        if let Some(channels) = &self.channels {
+            faults.extend(rules::channel_faults(channels));
         }
         if let Some(headers) = &self.headers {
-            faults.extend(endpoint_header_faults(headers));
+            faults.extend(rules::endpoint_header_faults(headers));
+        }
+        for (name, limit) in [
+            ("rate_per_second", self.rate_per_second),
+            ("max_in_flight", self.max_in_flight),
+        ] {
+            if let Change::Set(limit) = limit {
+                faults.extend(rules::limit_faults(name, limit));
+            }
+        }
+        if let Change::Set(certificate) = &self.client_certificate {
+            faults.extend(rules::certificate_faults(certificate));
+        }
+        if let Change::Set(oauth2) = &self.oauth2 {
+            faults.extend(rules::oauth2_faults(oauth2, egress));
         }
         faults
     }
 }
 
-fn url_faults(url: &str, egress: &Egress) -> Vec<Fault> {
-    if url.len() > 2048 {
-        return vec![Fault::new(
-            "/url",
-            "too_long",
-            "must be at most 2048 bytes long",
-        )];
-    }
-    match egress.check(url) {
-        Ok(()) => Vec::new(),
-        Err(error) => vec![Fault::new("/url", error.code(), error.to_string())],
-    }
+/// What sealed parts of an endpoint are bound to.
+pub(super) fn key_context(id: EndpointId) -> String {
+    format!("app.webhook_endpoints/{id}/key")
 }
 
-fn type_faults(patterns: &[String]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    if patterns.len() > MAX_PATTERNS {
-        faults.push(Fault::new(
-            "/event_types",
-            "too_many",
-            format!("at most {MAX_PATTERNS}"),
-        ));
-    }
-    for (index, pattern) in patterns.iter().enumerate() {
-        let name = pattern.strip_suffix(".*").unwrap_or(pattern);
-        if pattern != "*" && !is_event_type(name) {
-            faults.push(Fault::new(
-                format!("/event_types/{index}"),
-                "invalid",
-                "must be an event type such as `invoice.paid`, a pattern such as `invoice.*`, or `*`",
-            ));
-        }
-    }
-    faults
-}
-
-fn endpoint_header_faults(headers: &BTreeMap<String, String>) -> Vec<Fault> {
-    let mut faults = header_faults(headers, &["webhook-", "content-type"]);
-    if headers.len() > MAX_HEADERS {
-        faults.push(Fault::new(
-            "/headers",
-            "too_many",
-            format!("at most {MAX_HEADERS}"),
-        ));
-    }
-    faults
-}
-
-/// Whether this is an event type: segments of letters, digits and `_`, joined by dots (Standard
-/// Webhooks 1.0.0, event types).
-pub(super) fn is_event_type(name: &str) -> bool {
-    name.len() <= 128
-        && name.split('.').all(|segment| {
-            !segment.is_empty()
-                && segment
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || c == '_')
-        })
-}
-
-/// Whether an endpoint with these patterns takes events of this type.
-pub(super) fn takes(patterns: &[String], event_type: &str) -> bool {
-    patterns.is_empty()
-        || patterns
-            .iter()
-            .any(|pattern| match pattern.strip_suffix(".*") {
-                _ if pattern == "*" => true,
-                Some(prefix) => event_type
-                    .strip_prefix(prefix)
-                    .is_some_and(|rest| rest.starts_with('.')),
-                None => pattern == event_type,
-            })
-}
-
-fn sealing_context(id: EndpointId) -> String {
-    format!("app.endpoint_secrets/{id}")
+pub(super) fn oauth2_context(id: EndpointId) -> String {
+    format!("app.webhook_endpoints/{id}/oauth2")
 }
 
 /// Makes an endpoint with a secret of its own.
@@ -196,24 +279,18 @@ pub async fn create_endpoint(
     keys: &MasterKeys,
     new: NewEndpoint,
 ) -> Result<(Endpoint, WebhookSecret), Error> {
-    let (id, secret) = (EndpointId::new(), WebhookSecret::generate());
-    let sealed = keys.seal(secret.expose().as_bytes(), &sealing_context(id))?;
-    let endpoint = query_as(include_str!("../sql/create_endpoint.sql"))
+    let id = EndpointId::new();
+    query(include_str!("../sql/create_endpoint.sql"))
         .bind(tx.tenant())
         .bind(id)
         .bind(&new.url)
-        .bind(&new.event_types)
-        .bind(Json(&new.headers))
-        .fetch_one(&mut **tx)
-        .await?;
-    query(include_str!("../sql/create_endpoint_secret.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .bind(Uuid::now_v7())
-        .bind(&sealed)
         .execute(&mut **tx)
         .await?;
-    Ok((endpoint, secret))
+    let key = new.secret.unwrap_or_else(WebhookSecret::generate);
+    secret::add(tx, keys, id, &key.clone().into()).await?;
+    let endpoint = write(tx, keys, id, new.rest).await?;
+    let endpoint = endpoint.ok_or_else(|| Error::Corrupt(format!("the row of {id}")))?;
+    Ok((endpoint, key))
 }
 
 /// One endpoint.
@@ -246,41 +323,104 @@ pub async fn list_endpoints(
 }
 
 /// Changes an endpoint and answers it as it is now. One that is made active again has its waiting
-/// deliveries made at once.
+/// deliveries made at once, and its failures so far are forgotten; those of one that is disabled are
+/// skipped.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database refuses or a secret cannot be sealed.
 pub async fn change_endpoint(
     tx: &mut TenantTx,
     engine: &Engine,
+    keys: &MasterKeys,
     id: EndpointId,
     change: EndpointChange,
 ) -> Result<Option<Endpoint>, Error> {
-    let Some(before) = endpoint(tx, id).await? else {
-        return Ok(None);
-    };
-    let changed: Option<Endpoint> = query_as(include_str!("../sql/change_endpoint.sql"))
+    let before: Option<EndpointStatus> = query_scalar(
+        "select status from app.webhook_endpoints where tenant_id = $1 and id = $2 for update",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let changed = write(tx, keys, id, change).await?;
+    if let (Some(before), Some(changed)) = (before, &changed)
+        && before != changed.status
+        && changed.status != EndpointStatus::Paused
+    {
+        hasten(tx, engine, id).await?;
+    }
+    Ok(changed)
+}
+
+/// Has the waiting deliveries of an endpoint made now, or skipped, as its status has it.
+pub(super) async fn hasten(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    id: EndpointId,
+) -> Result<(), Error> {
+    let waiting: Vec<JobId> = query_scalar(include_str!("../sql/list_waiting_jobs.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_all(&mut **tx)
+        .await?;
+    engine.hasten(tx, &waiting).await?;
+    Ok(())
+}
+
+async fn write(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: EndpointId,
+    change: EndpointChange,
+) -> Result<Option<Endpoint>, Error> {
+    let is_new = (
+        !change.description.is_keep(),
+        !change.client_certificate.is_keep(),
+        !change.oauth2.is_keep(),
+    );
+    let certificate = change.client_certificate.value();
+    let key = certificate
+        .as_ref()
+        .map(|given| keys.seal(given.private_key.as_bytes(), &key_context(id)))
+        .transpose()?;
+    let oauth2 = change.oauth2.value();
+    let secret = oauth2
+        .as_ref()
+        .map(|given| keys.seal(given.client_secret.as_bytes(), &oauth2_context(id)))
+        .transpose()?;
+    let oauth2 = oauth2.map(|given| {
+        Json(OAuth2 {
+            token_url: given.token_url,
+            client_id: given.client_id,
+            scope: given.scope,
+            audience: given.audience,
+        })
+    });
+    let limit = |change: Change<u32>| change.value().and_then(|most| i32::try_from(most).ok());
+    Ok(query_as(include_str!("../sql/change_endpoint.sql"))
         .bind(tx.tenant())
         .bind(id)
         .bind(change.url)
         .bind(change.event_types)
         .bind(change.headers.map(Json))
         .bind(change.status)
+        .bind(change.channels)
+        .bind(change.ordering)
+        .bind(change.retry_schedule.map(|schedule| schedule.seconds()))
+        .bind(is_new.0)
+        .bind(change.description.value())
+        .bind(!change.rate_per_second.is_keep())
+        .bind(limit(change.rate_per_second))
+        .bind(!change.max_in_flight.is_keep())
+        .bind(limit(change.max_in_flight))
+        .bind(is_new.1)
+        .bind(certificate.map(|given| given.certificate))
+        .bind(key)
+        .bind(is_new.2)
+        .bind(oauth2)
+        .bind(secret)
         .fetch_optional(&mut **tx)
-        .await?;
-    let goes_on = before.status != EndpointStatus::Active
-        && changed
-            .as_ref()
-            .is_some_and(|endpoint| endpoint.status == EndpointStatus::Active);
-    if goes_on {
-        let waiting: Vec<JobId> = query_scalar(include_str!("../sql/list_waiting_jobs.sql"))
-            .bind(tx.tenant())
-            .bind(id)
-            .fetch_all(&mut **tx)
-            .await?;
-        engine.hasten(tx, &waiting).await?;
-    }
-    Ok(changed)
+        .await?)
 }
 
 /// Deletes an endpoint and its secrets; its deliveries stay, and those still waiting are skipped.
@@ -288,74 +428,19 @@ pub async fn change_endpoint(
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn delete_endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<bool, Error> {
+pub async fn delete_endpoint(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    id: EndpointId,
+) -> Result<bool, Error> {
     let deleted = query("delete from app.webhook_endpoints where tenant_id = $1 and id = $2")
         .bind(tx.tenant())
         .bind(id)
         .execute(&mut **tx)
         .await?;
-    Ok(deleted.rows_affected() > 0)
-}
-
-/// The endpoint's current secret.
-///
-/// # Errors
-/// When the database refuses or the master key that sealed the secret is missing.
-pub async fn endpoint_secret(
-    tx: &mut TenantTx,
-    keys: &MasterKeys,
-    id: EndpointId,
-) -> Result<Option<SigningKey>, Error> {
-    Ok(secrets(tx, keys, id).await?.into_iter().next())
-}
-
-/// The secrets to sign with, the current one first.
-pub(super) async fn secrets(
-    tx: &mut TenantTx,
-    keys: &MasterKeys,
-    id: EndpointId,
-) -> Result<Vec<SigningKey>, Error> {
-    let sealed: Vec<Vec<u8>> = query_scalar(include_str!("../sql/list_endpoint_secrets.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .fetch_all(&mut **tx)
-        .await?;
-    sealed
-        .into_iter()
-        .map(|sealed| {
-            let text = keys.open(&sealed, &sealing_context(id))?;
-            std::str::from_utf8(&text)
-                .ok()
-                .and_then(|text| SigningKey::parse(text).ok())
-                .ok_or_else(|| Error::Corrupt(format!("the secret of {id}")))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_takes_its_type_or_everything_below_its_prefix() {
-        let takes = |pattern: &str, name: &str| takes(&[pattern.to_owned()], name);
-        assert!(takes("invoice.paid", "invoice.paid"));
-        assert!(!takes("invoice.paid", "invoice.paid.late"));
-        assert!(takes("invoice.*", "invoice.paid"));
-        assert!(takes("invoice.*", "invoice.paid.late"));
-        assert!(!takes("invoice.*", "invoice"));
-        assert!(!takes("invoice.*", "invoices.paid"));
-        assert!(takes("*", "anything"));
-        assert!(super::takes(&[], "anything"));
+    if deleted.rows_affected() == 0 {
+        return Ok(false);
     }
-
-    #[test]
-    fn an_event_type_is_made_of_plain_segments() {
-        for name in ["a", "invoice.paid", "A_1.b.c"] {
-            assert!(is_event_type(name), "{name}");
-        }
-        for name in ["", ".", "a.", ".a", "a..b", "a b", "ä", "invoice.*"] {
-            assert!(!is_event_type(name), "{name}");
-        }
-    }
+    hasten(tx, engine, id).await?;
+    Ok(true)
 }

@@ -3,14 +3,14 @@
 //! that takes it, all or none. Never: posts the same event id twice.
 
 use harkara_queue::Engine;
-use harkara_queue::job::{Lane, Trace};
+use harkara_queue::job::{NewJob, Trace};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
 
-use super::Error;
-use super::endpoint::{is_event_type, takes};
-use crate::catalogue::{JobKind, find};
+use super::subscription::{is_event_type, is_operational, takes_channels, takes_type};
+use super::{Cause, EndpointStatus, Error, Ordering, lane, rules};
+use crate::catalogue;
 use crate::fault::Fault;
 use crate::kinds::webhook_deliver::{Args, WebhookDeliver};
 
@@ -23,18 +23,40 @@ pub struct NewEvent {
     pub event_type: String,
     /// What happened, as JSON.
     pub data: Box<RawValue>,
+    /// Channels it belongs to: endpoints that name channels take it if they name one of these.
+    pub channels: Vec<String>,
+    /// Endpoints that want order get the events of one such key one after another.
+    pub ordering_key: Option<String>,
 }
 
 impl NewEvent {
+    /// An event of this type, with the rest as usual.
+    #[must_use]
+    pub fn new(event_type: &str, data: Box<RawValue>) -> Self {
+        Self {
+            id: None,
+            event_type: event_type.to_owned(),
+            data,
+            channels: Vec::new(),
+            ordering_key: None,
+        }
+    }
+
     /// Everything wrong with it.
     #[must_use]
     pub fn check(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let mut faults = rules::channel_faults(&self.channels);
         if !is_event_type(&self.event_type) {
             faults.push(Fault::new(
                 "/type",
                 "invalid",
                 "must be segments of letters, digits and `_` joined by dots, at most 128 long",
+            ));
+        } else if is_operational(&self.event_type) {
+            faults.push(Fault::new(
+                "/type",
+                "reserved",
+                "is posted by Harkara itself, when it happens",
             ));
         }
         if let Some(id) = &self.id {
@@ -48,6 +70,20 @@ impl NewEvent {
                     "/id",
                     "invalid",
                     "must be 1 to 64 letters, digits, `_` and `-`",
+                ));
+            }
+        }
+        if let Some(key) = &self.ordering_key {
+            let fits =
+                harkara_queue::settings::is_key(key) && key.chars().count() <= lane::LONGEST_KEY;
+            if !fits {
+                faults.push(Fault::new(
+                    "/ordering_key",
+                    "invalid",
+                    format!(
+                        "must be 1 to {} characters, none of them a control character",
+                        lane::LONGEST_KEY
+                    ),
                 ));
             }
         }
@@ -86,95 +122,207 @@ pub struct PostedDelivery {
 struct Taker {
     id: EndpointId,
     event_types: Vec<String>,
+    channels: Vec<String>,
+    status: EndpointStatus,
+    ordering: Ordering,
+    attempts: i32,
 }
 
 /// Stores an event and enqueues its deliveries. An event id that was posted before answers what was
 /// made then.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the id stands for another event; others when the database refuses.
+/// [`Error::Conflict`] when the id stands for another event; [`Error::Queue`] when as many jobs of the
+/// tenant wait as may; others when the database refuses.
 pub async fn post_event(
     tx: &mut TenantTx,
     engine: &Engine,
     event: NewEvent,
     trace: Trace,
 ) -> Result<Posted, Error> {
-    let id = event.id.unwrap_or_else(|| EventId::new().to_string());
-    let is_new: Option<bool> = query_scalar(include_str!("../sql/create_event.sql"))
-        .bind(tx.tenant())
-        .bind(&id)
-        .bind(&event.event_type)
-        .bind(event.data.get())
-        .fetch_optional(&mut **tx)
-        .await?;
-    if is_new.is_none() {
-        return posted_before(tx, id, &event.event_type, &event.data).await;
+    let id = event
+        .id
+        .clone()
+        .unwrap_or_else(|| EventId::new().to_string());
+    if !store(tx, &id, &event).await? {
+        return posted_before(tx, id, &event).await;
     }
     let takers: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
         .bind(tx.tenant())
         .fetch_all(&mut **tx)
         .await?;
-    let takers: Vec<EndpointId> = takers
+    let takers = takers.into_iter().filter(|taker| takes(taker, &event));
+    let plans = plans(takers, &event, &trace)?;
+    let (tenant, jobs) = (tx.tenant(), jobs(&plans));
+    let ids = engine.submit_all(tx, tenant, jobs).await?;
+    let ids = ids.iter().map(|answer| answer.id());
+    deliver(tx, id, plans, ids).await
+}
+
+/// Stores an event that the platform itself has to tell, of `about`, and enqueues its deliveries to
+/// whoever else wants to hear it: no bound of waiting jobs holds them back.
+pub(super) async fn post_operational(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    about: EndpointId,
+    event: &NewEvent,
+) -> Result<(), Error> {
+    let takers: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
+        .bind(tx.tenant())
+        .fetch_all(&mut **tx)
+        .await?;
+    let takers = takers
         .into_iter()
-        .filter(|taker| takes(&taker.event_types, &event.event_type))
-        .map(|taker| taker.id)
-        .collect();
-    let deliveries: Vec<DeliveryId> = takers.iter().map(|_| DeliveryId::new()).collect();
-    let mut jobs = Vec::with_capacity(deliveries.len());
-    for (delivery_id, endpoint_id) in deliveries.iter().zip(&takers) {
-        let payload = serde_json::value::to_raw_value(&Args {
-            delivery_id: *delivery_id,
-        })
-        .map_err(harkara_queue::Error::from)?;
-        if let Some(kind) = find(WebhookDeliver::KIND) {
-            let mut job = kind.job(payload);
-            job.trace = trace.clone();
-            // What one endpoint asks for or suffers from is no other's concern.
-            job.lane = Lane::Named(endpoint_id.to_string());
-            jobs.push(job);
-        }
+        .filter(|taker| taker.id != about && takes(taker, event));
+    let plans = plans(takers, event, &Trace::default())?;
+    if plans.is_empty() {
+        return Ok(());
     }
-    let tenant = tx.tenant();
-    let jobs: Vec<JobId> = engine
-        .submit_all(tx, tenant, jobs)
-        .await?
-        .iter()
-        .map(|answer| answer.id())
+    let id = EventId::new().to_string();
+    store(tx, &id, event).await?;
+    let (tenant, jobs) = (tx.tenant(), jobs(&plans));
+    let ids = engine.enqueue_all(tx, tenant, jobs).await?;
+    let ids = ids.iter().map(|answer| answer.id());
+    deliver(tx, id, plans, ids).await?;
+    Ok(())
+}
+
+/// Stores an event that only one endpoint is to get, whatever it takes, in a single attempt: to see
+/// whether it works.
+pub(super) async fn post_test(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    endpoint: EndpointId,
+    ordering: Ordering,
+    event: &NewEvent,
+) -> Result<Posted, Error> {
+    let id = EventId::new().to_string();
+    store(tx, &id, event).await?;
+    let delivery = DeliveryId::new();
+    let mut job = job(delivery, Cause::Test)?;
+    job.max_attempts = 1;
+    // Nobody who tests wants to wait behind what is late already.
+    job.priority = 0;
+    lane::put(&mut job, endpoint, ordering, None);
+    let plan = Plan {
+        delivery,
+        endpoint,
+        job: Some(job),
+    };
+    let (tenant, jobs) = (tx.tenant(), jobs(std::slice::from_ref(&plan)));
+    let ids = engine.submit_all(tx, tenant, jobs).await?;
+    let ids = ids.iter().map(|answer| answer.id());
+    deliver(tx, id, vec![plan], ids).await
+}
+
+fn takes(taker: &Taker, event: &NewEvent) -> bool {
+    takes_type(&taker.event_types, &event.event_type)
+        && takes_channels(&taker.channels, &event.channels)
+}
+
+/// Answers whether the event is new.
+async fn store(tx: &mut TenantTx, id: &str, event: &NewEvent) -> Result<bool, Error> {
+    let is_new: Option<bool> = query_scalar(include_str!("../sql/create_event.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(&event.event_type)
+        .bind(event.data.get())
+        .bind(&event.channels)
+        .bind(&event.ordering_key)
+        .bind(None::<i32>)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(is_new.is_some())
+}
+
+/// A delivery to be made, and the job that makes it; none where it is skipped.
+struct Plan {
+    delivery: DeliveryId,
+    endpoint: EndpointId,
+    job: Option<NewJob>,
+}
+
+fn plans(
+    takers: impl Iterator<Item = Taker>,
+    event: &NewEvent,
+    trace: &Trace,
+) -> Result<Vec<Plan>, Error> {
+    let plan = |taker: Taker| {
+        let delivery = DeliveryId::new();
+        let job = match taker.status {
+            EndpointStatus::Disabled => None,
+            EndpointStatus::Active | EndpointStatus::Paused => {
+                let mut job = job(delivery, Cause::Event)?;
+                job.trace = trace.clone();
+                job.max_attempts = u16::try_from(taker.attempts).unwrap_or(job.max_attempts);
+                let key = event.ordering_key.as_deref();
+                lane::put(&mut job, taker.id, taker.ordering, key);
+                Some(job)
+            }
+        };
+        Ok(Plan {
+            delivery,
+            endpoint: taker.id,
+            job,
+        })
+    };
+    takers.map(plan).collect()
+}
+
+/// The job that makes a delivery, with its defaults.
+pub(super) fn job(delivery: DeliveryId, cause: Cause) -> Result<NewJob, Error> {
+    let args = Args {
+        delivery_id: delivery,
+        cause,
+    };
+    let payload = serde_json::value::to_raw_value(&args).map_err(harkara_queue::Error::from)?;
+    Ok(catalogue::of::<WebhookDeliver>().job(payload))
+}
+
+fn jobs(plans: &[Plan]) -> Vec<NewJob> {
+    plans.iter().filter_map(|plan| plan.job.clone()).collect()
+}
+
+/// Writes the deliveries of an event whose jobs have these ids.
+async fn deliver(
+    tx: &mut TenantTx,
+    id: String,
+    plans: Vec<Plan>,
+    mut jobs: impl Iterator<Item = JobId>,
+) -> Result<Posted, Error> {
+    let deliveries: Vec<PostedDelivery> = plans
+        .into_iter()
+        .map(|plan| PostedDelivery {
+            id: plan.delivery,
+            endpoint_id: plan.endpoint,
+            job_id: plan.job.and_then(|_| jobs.next()),
+        })
         .collect();
     if !deliveries.is_empty() {
+        let ids: Vec<DeliveryId> = deliveries.iter().map(|made| made.id).collect();
+        let endpoints: Vec<EndpointId> = deliveries.iter().map(|made| made.endpoint_id).collect();
+        let jobs: Vec<Option<JobId>> = deliveries.iter().map(|made| made.job_id).collect();
         query(include_str!("../sql/create_deliveries.sql"))
-            .bind(tenant)
+            .bind(tx.tenant())
             .bind(&id)
-            .bind(&deliveries)
-            .bind(&takers)
-            .bind(&jobs)
+            .bind(ids)
+            .bind(endpoints)
+            .bind(jobs)
             .execute(&mut **tx)
             .await?;
     }
-    let deliveries = deliveries
-        .into_iter()
-        .zip(takers)
-        .zip(jobs)
-        .map(|((id, endpoint_id), job)| PostedDelivery {
-            id,
-            endpoint_id,
-            job_id: Some(job),
-        })
-        .collect();
     Ok(Posted { id, deliveries })
 }
 
-async fn posted_before(
-    tx: &mut TenantTx,
-    id: String,
-    event_type: &str,
-    data: &RawValue,
-) -> Result<Posted, Error> {
+async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Result<Posted, Error> {
     let same: bool = query_scalar(include_str!("../sql/is_same_event.sql"))
         .bind(tx.tenant())
         .bind(&id)
-        .bind(event_type)
-        .bind(data.get())
+        .bind(&event.event_type)
+        .bind(event.data.get())
+        .bind(&event.channels)
+        .bind(&event.ordering_key)
+        .bind(None::<i32>)
         .fetch_one(&mut **tx)
         .await?;
     if !same {

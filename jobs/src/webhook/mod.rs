@@ -2,19 +2,49 @@
 //! Takes: a tenant's transaction. Gives: rows in and out, and the jobs that deliver.
 //! Never: calls an endpoint (that is the kind's work) or decides about a job.
 
+mod again;
+mod attempt;
+mod clerk;
 mod delivery;
 mod endpoint;
+mod envoy;
 mod event;
+mod gather;
+mod health;
+pub mod judge;
+pub mod lane;
+pub mod message;
+mod oauth2;
+mod rules;
+mod schedule;
+mod secret;
+mod settings;
+mod stats;
+mod subscription;
 
+use std::sync::Arc;
+
+pub use again::{Missed, STEP, Unsent, recover, redeliver, test_endpoint};
+pub use attempt::{
+    AttemptedEvent, Cause, DeliveryAttempt, FinishedAttempt, KEPT_BODY, KeptAnswer, SentRequest,
+    Wish, delivery_attempts,
+};
+pub use clerk::Clerk;
 pub use delivery::{
-    Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, Envoy, FinishedAttempt, catch_up,
-    delivery, delivery_attempts, envoy, forget, list_deliveries, record, skip,
+    Delivery, DeliveryFilter, DeliveryPage, DeliveryState, catch_up, delivery, forget,
+    list_deliveries, skip,
 };
 pub use endpoint::{
-    Endpoint, EndpointChange, EndpointStatus, NewEndpoint, change_endpoint, create_endpoint,
-    delete_endpoint, endpoint, endpoint_secret, list_endpoints,
+    ClientCertificate, Endpoint, EndpointChange, EndpointStatus, NewEndpoint, NewOAuth2, OAuth2,
+    Ordering, change_endpoint, create_endpoint, delete_endpoint, endpoint, list_endpoints,
 };
+pub use envoy::{Credentials, Envoy, Target};
 pub use event::{NewEvent, Posted, PostedDelivery, post_event};
+pub use schedule::RetrySchedule;
+pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
+pub use settings::{forget_payloads, payload_retention, set_payload_retention};
+pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
+pub use subscription::is_operational;
 
 use harkara_shared::vault::VaultError;
 
@@ -36,4 +66,21 @@ pub enum Error {
     /// A row holds what no release of Harkara writes.
     #[error("a stored row cannot be read: {0}")]
     Corrupt(String),
+    /// Several asked together, and this is what all were told.
+    #[error(transparent)]
+    Shared(#[from] Arc<Error>),
+}
+
+impl Error {
+    /// What the database said, if it was the database.
+    #[must_use]
+    pub fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) | Self::Queue(harkara_queue::Error::Database(error)) => {
+                Some(error)
+            }
+            Self::Shared(error) => error.database(),
+            _ => None,
+        }
+    }
 }

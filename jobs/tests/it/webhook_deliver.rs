@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use harkara_jobs::kinds::webhook_deliver::WebhookDeliver;
 use harkara_jobs::webhook::{
-    self, Delivery, DeliveryAttempt, DeliveryState, EndpointChange, EndpointStatus, NewEndpoint,
-    NewEvent,
+    self, Delivery, DeliveryAttempt, DeliveryState, Endpoint, EndpointChange, EndpointStatus,
+    NewEndpoint, NewEvent, RetrySchedule,
 };
 use harkara_kit::{Kit, Perform, Receiver, Reply};
 use harkara_queue::job::{JobState, Trace};
@@ -35,15 +35,21 @@ impl Scene {
         let mut tx = kit.tx().await;
         let new = NewEndpoint {
             url: receiver.url.clone(),
-            event_types: Vec::new(),
-            headers: BTreeMap::from([("x-team".to_owned(), "billing".to_owned())]),
+            rest: EndpointChange {
+                headers: Some(BTreeMap::from([(
+                    "x-team".to_owned(),
+                    "billing".to_owned(),
+                )])),
+                ..EndpointChange::default()
+            },
+            secret: None,
         };
         let made = webhook::create_endpoint(&mut tx, &kit.services.keys, new).await;
         let (endpoint, secret) = made.unwrap();
+        let data = RawValue::from_string(r#"{"b": 1.10,"a":2}"#.to_owned()).unwrap();
         let event = NewEvent {
             id: Some("evt-1".to_owned()),
-            event_type: "invoice.paid".to_owned(),
-            data: RawValue::from_string(r#"{"b": 1.10,"a":2}"#.to_owned()).unwrap(),
+            ..NewEvent::new("invoice.paid", data)
         };
         let engine = &kit.services.engine;
         let posted = webhook::post_event(&mut tx, engine, event, Trace::default()).await;
@@ -65,7 +71,13 @@ impl Scene {
 
     fn perform(&self) -> Perform<'_> {
         let args = json!({"delivery_id": self.delivery});
-        self.kit.perform::<WebhookDeliver>(args)
+        self.kit.perform::<WebhookDeliver>(args).id(self.job)
+    }
+
+    async fn endpoint(&self) -> Endpoint {
+        let mut tx = self.kit.tx().await;
+        let found = webhook::endpoint(&mut tx, self.endpoint).await;
+        found.unwrap().unwrap()
     }
 
     async fn delivery(&self) -> Delivery {
@@ -88,9 +100,15 @@ impl Scene {
             ..EndpointChange::default()
         };
         let engine = &self.kit.services.engine;
-        webhook::change_endpoint(&mut tx, engine, self.endpoint, change)
-            .await
-            .unwrap();
+        webhook::change_endpoint(
+            &mut tx,
+            engine,
+            &self.kit.services.keys,
+            self.endpoint,
+            change,
+        )
+        .await
+        .unwrap();
         tx.commit().await.unwrap();
     }
 }
@@ -140,13 +158,26 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
                 let _ = performed.done();
                 (DeliveryState::Succeeded, None)
             }
+            410 => {
+                let _ = performed.dead(&code);
+                (DeliveryState::Failed, Some(code))
+            }
             429 => {
                 let told = performed.rate_limited(&code);
                 assert_eq!(told.wait, Some(SECOND * 30));
                 (DeliveryState::Pending, Some(code))
             }
             _ => {
-                assert_eq!(performed.retried(&code).wait, None, "by its backoff");
+                let wait = performed.retried(&code).wait.unwrap();
+                let least = if status == 503 {
+                    SECOND * 60
+                } else {
+                    SECOND * 5
+                };
+                assert!(
+                    wait >= least && wait < least.mul_f64(1.1),
+                    "{status}: {wait:?}"
+                );
                 (DeliveryState::Pending, Some(code))
             }
         };
@@ -177,7 +208,7 @@ async fn the_last_attempt_that_fails_ends_the_delivery() {
 }
 
 #[tokio::test]
-async fn deliveries_are_tried_for_three_days_and_then_failed() {
+async fn deliveries_are_tried_for_seventy_five_hours_and_then_failed() {
     let scene = Scene::answering(500).await;
     let start = scene.kit.now();
     let drained = scene.kit.drain("webhook").until(start + DAY * 5).await;
@@ -188,11 +219,9 @@ async fn deliveries_are_tried_for_three_days_and_then_failed() {
         (DeliveryState::Failed, 10)
     );
     let took = delivery.finished_at.unwrap() - start;
-    // With the least and the most of chance.
-    assert!(
-        took >= chrono::TimeDelta::hours(37) && took <= chrono::TimeDelta::hours(76),
-        "{took}"
-    );
+    let window = RetrySchedule::default().window();
+    let took = took.to_std().unwrap();
+    assert!(took >= window && took < window.mul_f64(1.1), "{took:?}");
     assert_eq!(scene.receiver.hits().len(), 10);
 }
 
@@ -241,7 +270,7 @@ async fn a_paused_endpoint_is_waited_for_and_a_disabled_or_deleted_one_is_skippe
     let scene = Scene::answering(200).await;
     let mut tx = scene.kit.tx().await;
     assert!(
-        webhook::delete_endpoint(&mut tx, scene.endpoint)
+        webhook::delete_endpoint(&mut tx, &scene.kit.services.engine, scene.endpoint)
             .await
             .unwrap()
     );

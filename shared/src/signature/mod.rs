@@ -66,6 +66,15 @@ impl SigningKey {
         }
     }
 
+    /// What its signatures begin with: `v1` or `v1a`.
+    #[must_use]
+    pub const fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Symmetric(_) => "v1",
+            Self::Asymmetric(_) => "v1a",
+        }
+    }
+
     /// The key as its owner keeps it: `whsec_…` or `whsk_…`.
     #[must_use]
     pub fn expose(&self) -> String {

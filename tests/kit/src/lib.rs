@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::{JobKind, Kind};
+use harkara_jobs::webhook::Clerk;
 use harkara_queue::job::{Attempt, Job, NewJob};
 use harkara_queue::{Changed, Engine, read};
 use harkara_shared::clock::testing::SetClock;
@@ -100,8 +101,12 @@ impl Kit {
         let pool = database.pool();
         let keys = MasterKeys::parse(&MasterKeys::generate()).expect("a master key");
         let loopback = "127.0.0.0/8".parse().expect("a network");
+        let engine = Engine::new(pool.clone(), false);
+        // Places for deliveries; those that are late may take half of them.
+        let places = 2;
         let services = Services {
-            engine: Engine::new(pool.clone(), false),
+            webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), places),
+            engine,
             egress: Egress::new(vec![loopback]).expect("an HTTP client"),
             pool,
             keys,

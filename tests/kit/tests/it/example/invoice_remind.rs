@@ -70,7 +70,6 @@ impl JobKind for InvoiceRemind {
             headers: HeaderMap::new(),
             body: Bytes::from(format!("{}, reminder {}", args.invoice, args.round)),
             timeout: Duration::from_secs(15),
-            identity: None,
         };
         match services.egress.send(request).await {
             Ok(answer) if answer.status.is_success() => reminded(args),
@@ -109,8 +108,5 @@ fn reminded(args: Args) -> Verdict {
 }
 
 fn retry(code: &str, message: String) -> Verdict {
-    Verdict::Retry {
-        error: JobError::new(code, message),
-        after: None,
-    }
+    Verdict::retry(JobError::new(code, message), None)
 }

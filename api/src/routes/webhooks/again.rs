@@ -1,0 +1,219 @@
+//! Room: routes that have an endpoint tried, enabled and made up to.
+//! Takes: a caller's request. Gives: the jobs that do it. Never: calls an endpoint.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use harkara_jobs::catalogue::{self, JobKind};
+use harkara_jobs::kinds::webhook_recover::{Args, MissedState, WebhookRecover, missed};
+use harkara_jobs::webhook::{self, EndpointChange, EndpointStatus, change_endpoint, test_endpoint};
+use harkara_queue::job::NewJob;
+use harkara_shared::audit::Entry;
+use harkara_shared::clock;
+use harkara_shared::id::{EndpointId, JobId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
+
+use super::answer::EndpointAnswer;
+use super::no_endpoint;
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::origin::Origin;
+use crate::problem::{Code, Problem};
+use crate::query::PathId;
+use crate::routes::events::EventAnswer;
+use crate::time::Moment;
+
+/// The type of an event that tests an endpoint.
+const TEST: &str = "webhook.test";
+
+/// An event that tests an endpoint.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EndpointTest, example = json!({"type": "invoice.paid", "data": {"invoice": "in_42"}}))]
+pub(in crate::routes) struct TestRequest {
+    /// Type; `webhook.test` when left out. It need not be one that the endpoint takes.
+    #[serde(rename = "type")]
+    #[schema(max_length = 128, pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+    event_type: Option<String>,
+    /// What is said to have happened: a JSON object.
+    #[schema(value_type = Option<Object>)]
+    data: Option<Box<RawValue>>,
+}
+
+/// Test a webhook endpoint
+///
+/// Posts an event to this endpoint alone, in one attempt, though it may be disabled. Needs the scope
+/// `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/webhook-endpoints/{id}/test",
+    operation_id = "test_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    request_body = TestRequest,
+    responses(
+        (status = 202, description = "The event, with its delivery", body = EventAnswer),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+    )
+)]
+pub(in crate::routes) async fn test(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: TestRequest = body.members(&mut faults).unwrap_or_default();
+    let event_type = request.event_type.unwrap_or_else(|| TEST.to_owned());
+    let data = request.data.map_or_else(
+        || to_raw_value(&json!({"test": true})).map_err(Problem::internal),
+        Ok,
+    )?;
+    if !data.get().starts_with('{') {
+        faults.add("", "/data", "invalid", "must be a JSON object");
+    }
+    let event = webhook::NewEvent::new(&event_type, data.clone());
+    faults.extend("", event.check());
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
+    let posted = posted.ok_or_else(no_endpoint)?;
+    let entry = Entry::new("endpoint.test", id).after(json!({"type": event_type}));
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok((StatusCode::ACCEPTED, Json(EventAnswer::from(posted))))
+}
+
+/// Enable a webhook endpoint
+///
+/// Its deliveries go on; what was skipped meanwhile is made up for by `POST …/recover`. Needs the scope
+/// `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/webhook-endpoints/{id}/enable",
+    operation_id = "enable_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The endpoint as it is now", body = EndpointAnswer))
+)]
+pub(in crate::routes) async fn enable(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+) -> Result<Json<EndpointAnswer>, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let change = EndpointChange {
+        status: Some(EndpointStatus::Active),
+        ..EndpointChange::default()
+    };
+    let mut tx = state.begin(&caller).await?;
+    let enabled = change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
+    let enabled = EndpointAnswer::from(enabled.ok_or_else(no_endpoint)?);
+    caller
+        .record(&mut tx, &Entry::new("endpoint.enable", id))
+        .await?;
+    tx.commit().await?;
+    Ok(Json(enabled))
+}
+
+/// What an endpoint is to be made up for.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Recovery, example = json!({"since": "2026-11-27T00:00:00Z"}))]
+pub(in crate::routes) struct RecoverRequest {
+    /// Of events posted from this moment on, at most 30 days ago.
+    #[schema(value_type = String, format = DateTime, required, nullable = false)]
+    since: Option<Moment>,
+    /// Of events posted until this moment; now when left out.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Moment>,
+    /// What has become of the deliveries that are made again; `failed` and `skipped` when left out.
+    #[schema(min_items = 1, max_items = 3)]
+    states: Option<Vec<MissedState>>,
+}
+
+/// The job that does it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StartedJob)]
+pub(in crate::routes) struct JobAnswer {
+    /// Its id. When it has succeeded, its result tells how many deliveries are made.
+    #[schema(value_type = String, example = "job_0000000000500")]
+    pub(in crate::routes) job_id: JobId,
+}
+
+/// Make up for what a webhook endpoint missed
+///
+/// Deliveries that failed, or were skipped while it was disabled, are made again, oldest first, on its
+/// schedule. Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/webhook-endpoints/{id}/recover",
+    operation_id = "recover_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    request_body = RecoverRequest,
+    responses(
+        (status = 202, description = "The job that does it", body = JobAnswer),
+        (status = 409, description = "The endpoint is disabled: enable it first"),
+        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+    )
+)]
+pub(in crate::routes) async fn recover(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+    Origin(trace): Origin,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<JobAnswer>), Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: RecoverRequest = body.members(&mut faults).unwrap_or_default();
+    let now = clock::now();
+    let Some(since) = request.since.map(DateTime::<Utc>::from) else {
+        faults.add("", "/since", "missing", "must be there");
+        return Err(faults
+            .none_in_body()
+            .err()
+            .unwrap_or_else(|| Problem::internal("a missing member without a fault")));
+    };
+    let args = Args {
+        endpoint_id: id,
+        since,
+        until: request.until.map_or(now, DateTime::from),
+        states: request.states.unwrap_or_else(missed),
+    };
+    if since < now - chrono::TimeDelta::days(30) {
+        faults.add("", "/since", "out_of_range", "must be at most 30 days ago");
+    }
+    faults.extend("", WebhookRecover::check(&args));
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    if endpoint.ok_or_else(no_endpoint)?.status == EndpointStatus::Disabled {
+        let detail = "the endpoint is disabled: enable it first";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let payload = to_raw_value(&args).map_err(Problem::internal)?;
+    let job = NewJob {
+        trace,
+        ..catalogue::of::<WebhookRecover>().job(payload)
+    };
+    let enqueued = state.engine().submit(&mut tx, caller.tenant, job).await?;
+    let after = json!({"since": args.since, "until": args.until, "states": args.states});
+    let entry = Entry::new("endpoint.recover", id).after(after);
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    let job_id = enqueued.id();
+    Ok((StatusCode::ACCEPTED, Json(JobAnswer { job_id })))
+}

@@ -1,0 +1,228 @@
+//! Room: routes of webhook endpoints.
+//! Takes: a caller's request. Gives: endpoints made, shown, listed, changed and deleted.
+//! Never: calls an endpoint.
+
+pub(super) mod again;
+mod answer;
+pub(super) mod keys;
+mod request;
+pub(super) mod settings;
+pub(super) mod stats;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use harkara_jobs::webhook::{
+    self, Endpoint, change_endpoint, create_endpoint, delete_endpoint, lane, list_endpoints,
+};
+use harkara_shared::audit::Entry;
+use harkara_shared::id::EndpointId;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use self::answer::EndpointAnswer;
+use self::request::{ChangeRequest, EndpointRequest};
+use super::page::{Page, to_read};
+use crate::ApiState;
+use crate::access::{Scope, check_endpoints};
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::cursor::List;
+use crate::faults::Faults;
+use crate::problem::Problem;
+use crate::query::{Limit, PathId, Query, is_of_page};
+
+/// Create a webhook endpoint
+///
+/// The answer holds the secret its messages are signed with. Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/webhook-endpoints",
+    operation_id = "create_endpoint",
+    tag = "webhooks",
+    request_body = EndpointRequest,
+    responses((status = 201, description = "The endpoint, with its secret", body = EndpointAnswer,
+        headers(("Location" = String, description = "Path of the endpoint"))))
+)]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: EndpointRequest = body.members(&mut faults).unwrap_or_default();
+    let new = request.read(state.egress(), &mut faults);
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    if !caller.administers() {
+        check_endpoints(&mut tx).await?;
+    }
+    let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new).await?;
+    let mut answer = EndpointAnswer::from(endpoint.clone());
+    let entry = Entry::new("endpoint.create", answer.id).after(answer.told());
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    lane::apply(state.engine(), caller.tenant, &endpoint).await?;
+    let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", answer.id))];
+    answer.secret = Some(secret.expose());
+    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+}
+
+/// Which endpoints to list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EndpointQuery {
+    /// How many endpoints a page holds.
+    #[serde(default, skip_serializing_if = "is_of_page")]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(skip_serializing_if = "is_of_page")]
+    cursor: Option<String>,
+}
+
+/// List webhook endpoints, newest first
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/webhook-endpoints",
+    operation_id = "list_endpoints",
+    tag = "webhooks",
+    params(EndpointQuery),
+    responses((status = 200, description = "A page of endpoints", body = Page<EndpointAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<EndpointQuery>,
+) -> Result<Json<Page<EndpointAnswer>>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let list = List::of("/v1/webhook-endpoints", caller.tenant, &query);
+    let before = state
+        .cursors()
+        .before(list, query.cursor.as_deref())?
+        .map(EndpointId::from_uuid);
+    let mut tx = state.begin(&caller).await?;
+    let endpoints = list_endpoints(&mut tx, before, to_read(query.limit)).await?;
+    tx.commit().await?;
+    let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
+    Ok(Json(Page::of(
+        endpoints,
+        query.limit,
+        state.cursors(),
+        list,
+        place,
+        EndpointAnswer::from,
+    )))
+}
+
+/// Show a webhook endpoint
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/webhook-endpoints/{id}",
+    operation_id = "get_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 200, description = "The endpoint", body = EndpointAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+) -> Result<Json<EndpointAnswer>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let mut tx = state.begin(&caller).await?;
+    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    tx.commit().await?;
+    endpoint
+        .map(|endpoint| Json(endpoint.into()))
+        .ok_or_else(no_endpoint)
+}
+
+/// Change a webhook endpoint
+///
+/// Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    patch,
+    path = "/v1/webhook-endpoints/{id}",
+    operation_id = "change_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    request_body = ChangeRequest,
+    responses((status = 200, description = "The endpoint as it is now", body = EndpointAnswer))
+)]
+pub(super) async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+    body: JsonBody,
+) -> Result<Json<EndpointAnswer>, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let change = request.read(state.egress(), &mut faults);
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = before.ok_or_else(no_endpoint)?;
+    let after = change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
+    let after = after.ok_or_else(no_endpoint)?;
+    let answer = EndpointAnswer::from(after.clone());
+    let old_order = before.ordering;
+    let entry = Entry::new("endpoint.change", id)
+        .before(EndpointAnswer::from(before).told())
+        .after(answer.told());
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    // What the engine holds is set when the endpoint is: asked for again, it is set again.
+    if old_order != after.ordering {
+        lane::forget(state.engine(), caller.tenant, id, old_order).await?;
+    }
+    lane::apply(state.engine(), caller.tenant, &after).await?;
+    Ok(Json(answer))
+}
+
+/// Delete a webhook endpoint
+///
+/// Its deliveries stay to be read; those that wait are skipped. Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    delete,
+    path = "/v1/webhook-endpoints/{id}",
+    operation_id = "delete_endpoint",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q")),
+    responses((status = 204, description = "The endpoint is gone"))
+)]
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+) -> Result<StatusCode, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = before.ok_or_else(no_endpoint)?;
+    let ordering = before.ordering;
+    if !delete_endpoint(&mut tx, state.engine(), id).await? {
+        return Err(no_endpoint());
+    }
+    let entry = Entry::new("endpoint.delete", id).before(EndpointAnswer::from(before).told());
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    lane::forget(state.engine(), caller.tenant, id, ordering).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_endpoint() -> Problem {
+    Problem::not_found("endpoint")
+}

@@ -1,0 +1,117 @@
+//! Room: routes of how long a tenant's payloads are kept.
+//! Takes: a caller's request. Gives: the time, set or shown. Never: forgets one itself.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use harkara_jobs::webhook::{payload_retention, set_payload_retention};
+use harkara_queue::settings::Change;
+use harkara_shared::audit::Entry;
+use harkara_shared::duration::HumanDuration;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::faults::Faults;
+use crate::problem::Problem;
+
+/// The shortest and the longest time: events themselves are kept for 30 days.
+const KEEP: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
+
+/// How a tenant's webhooks are kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookSettings)]
+pub(in crate::routes) struct SettingsAnswer {
+    /// How long payloads of events, and the answers to them, are kept; null for as long as the events
+    /// themselves, which is 30 days.
+    #[schema(required, value_type = Option<String>, example = "7d")]
+    payload_retention: Option<HumanDuration>,
+}
+
+/// What is to change.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = WebhookSettingsChange, example = json!({"payload_retention": "7d"}))]
+pub(in crate::routes) struct SettingsRequest {
+    /// How long payloads are kept, `1h` to `30d` in whole seconds; null for as long as the events themselves.
+    #[schema(value_type = Option<String>, example = "7d")]
+    #[serde(default)]
+    payload_retention: Change<HumanDuration>,
+}
+
+/// Show how long payloads are kept
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/webhook-settings",
+    operation_id = "get_webhook_settings",
+    tag = "webhooks",
+    responses((status = 200, description = "The settings", body = SettingsAnswer))
+)]
+pub(in crate::routes) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+) -> Result<Json<SettingsAnswer>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let mut tx = state.begin(&caller).await?;
+    let keep = payload_retention(&mut tx).await?;
+    tx.commit().await?;
+    Ok(Json(told(keep)))
+}
+
+fn told(keep: Option<Duration>) -> SettingsAnswer {
+    SettingsAnswer {
+        payload_retention: keep.map(HumanDuration),
+    }
+}
+
+/// Set how long payloads are kept
+///
+/// Older ones are removed by the nightly run of `maintenance.retention`, but for events with a delivery on its
+/// way. Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    put,
+    path = "/v1/webhook-settings",
+    operation_id = "change_webhook_settings",
+    tag = "webhooks",
+    request_body = SettingsRequest,
+    responses((status = 200, description = "The settings as they are now", body = SettingsAnswer))
+)]
+pub(in crate::routes) async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<SettingsAnswer>, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: SettingsRequest = body.members(&mut faults).unwrap_or_default();
+    let change = request.payload_retention.map(Duration::from);
+    if let Change::Set(keep) = change
+        && (!KEEP.contains(&keep) || keep.subsec_nanos() != 0)
+    {
+        let detail = "must be `1h` to `30d`, in whole seconds";
+        faults.add("", "/payload_retention", "out_of_range", detail);
+    }
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    let before = payload_retention(&mut tx).await?;
+    let after = match change {
+        Change::Keep => before,
+        Change::Remove => None,
+        Change::Set(keep) => Some(keep),
+    };
+    set_payload_retention(&mut tx, after).await?;
+    let entry = Entry::new("webhook_settings.change", caller.tenant)
+        .before(json!(told(before)))
+        .after(json!(told(after)));
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    Ok(Json(told(after)))
+}

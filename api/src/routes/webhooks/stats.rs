@@ -1,0 +1,122 @@
+//! Room: the route of an endpoint's numbers.
+//! Takes: a caller's request. Gives: what became of the endpoint's attempts, by the hour.
+//! Never: counts deliveries.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, TimeDelta, Utc};
+use harkara_jobs::webhook::{self, EndpointHour, EndpointStats, endpoint_stats};
+use harkara_shared::clock;
+use harkara_shared::id::EndpointId;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::no_endpoint;
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::query::{PathId, Query};
+use crate::time::Moment;
+
+/// From when on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::routes) struct StatsQuery {
+    /// From the hour of this moment on; 24 hours ago when left out.
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<Moment>,
+}
+
+/// What became of an endpoint's attempts.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EndpointStats)]
+pub(in crate::routes) struct StatsAnswer {
+    /// Attempts that succeeded.
+    #[schema(example = 1200)]
+    succeeded: i64,
+    /// Attempts that failed.
+    #[schema(example = 3)]
+    failed: i64,
+    /// Milliseconds that half of the answers took at most, 95 and 99 in a hundred: the upper bounds of the
+    /// classes they are counted in. Null without any answer.
+    #[schema(required, example = 50)]
+    p50_ms: Option<u64>,
+    /// See `p50_ms`.
+    #[schema(required, example = 250)]
+    p95_ms: Option<u64>,
+    /// See `p50_ms`.
+    #[schema(required, example = 500)]
+    p99_ms: Option<u64>,
+    /// The latest attempt that succeeded.
+    #[schema(required)]
+    last_success_at: Option<DateTime<Utc>>,
+    /// The latest attempt that failed.
+    #[schema(required)]
+    last_failure_at: Option<DateTime<Utc>>,
+    /// The hours with attempts, oldest first.
+    hours: Vec<HourAnswer>,
+}
+
+/// One hour.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EndpointHour)]
+pub(in crate::routes) struct HourAnswer {
+    /// When it began.
+    hour: DateTime<Utc>,
+    /// Attempts that succeeded.
+    succeeded: i64,
+    /// Attempts that failed.
+    failed: i64,
+}
+
+impl From<EndpointStats> for StatsAnswer {
+    fn from(stats: EndpointStats) -> Self {
+        let hour = |hour: &EndpointHour| HourAnswer {
+            hour: hour.hour,
+            succeeded: hour.succeeded,
+            failed: hour.failed,
+        };
+        Self {
+            succeeded: stats.succeeded,
+            failed: stats.failed,
+            p50_ms: stats.percentile(50),
+            p95_ms: stats.percentile(95),
+            p99_ms: stats.percentile(99),
+            last_success_at: stats.last_success_at,
+            last_failure_at: stats.last_failure_at,
+            hours: stats.hours.iter().map(hour).collect(),
+        }
+    }
+}
+
+/// Show what became of an endpoint's attempts
+///
+/// Kept for 30 days. Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/webhook-endpoints/{id}/stats",
+    operation_id = "get_endpoint_stats",
+    tag = "webhooks",
+    params(("id" = String, Path, description = "The endpoint's id",
+        example = "ep_01h455vb4pex5vsknk084sn02q"), StatsQuery),
+    responses((status = 200, description = "The numbers", body = StatsAnswer))
+)]
+pub(in crate::routes) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(id): PathId<EndpointId>,
+    Query(query): Query<StatsQuery>,
+) -> Result<Json<StatsAnswer>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let day_ago = clock::now() - TimeDelta::hours(24);
+    let since = query.since.map_or(day_ago, DateTime::from);
+    let mut tx = state.begin(&caller).await?;
+    if webhook::endpoint(&mut tx, id).await?.is_none() {
+        return Err(no_endpoint());
+    }
+    let stats = endpoint_stats(&mut tx, id, since).await?;
+    tx.commit().await?;
+    Ok(Json(stats.into()))
+}

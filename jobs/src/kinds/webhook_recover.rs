@@ -1,0 +1,159 @@
+//! Room: the kind `webhook.recover`: has what an endpoint missed delivered.
+//! Takes: an endpoint, a time, which deliveries. Gives: their jobs, step by step.
+//! Never: delivers itself, or has one made that is on its way or has arrived.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use harkara_queue::job::JobError;
+use harkara_queue::{Run, Verdict};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::{DeliveryId, EndpointId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::types::Uuid;
+use utoipa::ToSchema;
+
+use crate::catalogue::JobKind;
+use crate::fault::Fault;
+use crate::kinds::database_verdict;
+use crate::services::Services;
+use crate::webhook::{self, DeliveryState, EndpointStatus, Missed, recover};
+
+/// How far the clock that gave a delivery its id may be from the database's.
+const SKEW: TimeDelta = TimeDelta::hours(1);
+
+/// - Changes: deliveries that failed, were skipped or cancelled are pending again, each with a new job.
+/// - Twice: what the first made pending, the second leaves alone.
+/// - Calls: nobody.
+/// - Dead: ask for it again; what it came to stays made.
+#[derive(Debug)]
+pub struct WebhookRecover;
+
+/// Payload of `webhook.recover`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Args {
+    /// The endpoint.
+    #[schema(value_type = String, pattern = "^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
+    pub endpoint_id: EndpointId,
+    /// Of events posted from this moment on.
+    pub since: DateTime<Utc>,
+    /// Of events posted until this moment.
+    pub until: DateTime<Utc>,
+    /// What has become of them.
+    #[serde(default = "missed")]
+    pub states: Vec<MissedState>,
+}
+
+/// What may be made up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissedState {
+    /// Given up.
+    Failed,
+    /// Not sent, because the endpoint was disabled.
+    Skipped,
+    /// Cancelled by somebody.
+    Cancelled,
+}
+
+impl From<MissedState> for DeliveryState {
+    fn from(state: MissedState) -> Self {
+        match state {
+            MissedState::Failed => Self::Failed,
+            MissedState::Skipped => Self::Skipped,
+            MissedState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// What a recovery makes up for unless it is told otherwise.
+#[must_use]
+pub fn missed() -> Vec<MissedState> {
+    vec![MissedState::Failed, MissedState::Skipped]
+}
+
+impl JobKind for WebhookRecover {
+    const KIND: &'static str = "webhook.recover";
+    const QUEUE: &'static str = "maintenance";
+    const MAX_ATTEMPTS: u16 = 10;
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+    type Args = Args;
+
+    fn check(args: &Args) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if args.until < args.since {
+            faults.push(Fault::new(
+                "/until",
+                "out_of_range",
+                "must not be before `since`",
+            ));
+        }
+        if args.states.is_empty() {
+            faults.push(Fault::new(
+                "/states",
+                "empty",
+                "must name at least one state",
+            ));
+        }
+        faults
+    }
+
+    async fn run(args: Args, run: Run, services: Arc<Services>) -> Verdict {
+        match work(&args, &run, &services).await {
+            Ok(verdict) => verdict,
+            Err(error) => match error.database() {
+                Some(error) => database_verdict(error),
+                None => Verdict::retry(JobError::new("webhook", error.to_string()), None),
+            },
+        }
+    }
+}
+
+async fn work(args: &Args, run: &Run, services: &Services) -> Result<Verdict, webhook::Error> {
+    let missed = Missed {
+        endpoint: args.endpoint_id,
+        since: args.since,
+        until: args.until,
+        states: args
+            .states
+            .iter()
+            .copied()
+            .map(DeliveryState::from)
+            .collect(),
+    };
+    let mut after = first_of(args.since - SKEW);
+    let mut made = 0;
+    loop {
+        let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
+        match webhook::endpoint(&mut tx, args.endpoint_id).await? {
+            Some(endpoint) if endpoint.status != EndpointStatus::Disabled => {}
+            Some(_) => {
+                let error = JobError::new("endpoint_disabled", "the endpoint is disabled");
+                return Ok(Verdict::Dead { error });
+            }
+            None => {
+                let error = JobError::new("endpoint_not_found", "there is no such endpoint");
+                return Ok(Verdict::Dead { error });
+            }
+        }
+        let step = recover(&mut tx, &services.engine, &missed, after).await?;
+        tx.commit().await?;
+        let Some((last, count)) = step else { break };
+        after = last;
+        made += count;
+        tracing::debug!(endpoint.id = %args.endpoint_id, made, "recovering");
+    }
+    Ok(Verdict::Done {
+        result: Some(json!({"deliveries": made})),
+        then: Vec::new(),
+    })
+}
+
+/// A delivery id before all that were made from this moment on: they are UUIDv7.
+fn first_of(moment: DateTime<Utc>) -> DeliveryId {
+    let millis = u64::try_from(moment.timestamp_millis()).unwrap_or_default();
+    DeliveryId::from_uuid(Uuid::from_u64_pair(millis << 16, 0))
+}

@@ -1,0 +1,15 @@
+-- Has the current key of algorithm $3 sign along for $4 seconds more, or end at once, and no other one for
+-- longer than that. Answers how many replaced keys sign along then. Served by the primary key.
+with ended as (
+    update app.endpoint_secrets
+    set expires_at = least(expires_at, now() + $4::float8 * interval '1 second')
+    where tenant_id = $1 and endpoint_id = $2 and algorithm = $3
+      and (expires_at is null or $4::float8 = 0)
+    returning id
+)
+select
+    case when $4::float8 > 0 then
+        (select count(*) from ended) + count(*) filter (where s.expires_at > now())
+    else 0 end
+from app.endpoint_secrets s
+where s.tenant_id = $1 and s.endpoint_id = $2 and s.algorithm = $3

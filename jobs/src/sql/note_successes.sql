@@ -1,0 +1,29 @@
+-- The endpoints $2 have had a success: those that were failing are well, and of those that were slowed down
+-- and have been content with it for a minute the pace is doubled, until it is what it was. Answers those that
+-- change, as they stood before. Found by primary key; the others are not written.
+with changed as materialized (
+    select
+        e.id, e.url, e.failing_since, e.failures, e.alerted,
+        e.slowed_to is not null and e.slowed_at < now() - interval '1 minute' as is_faster
+    from app.webhook_endpoints e
+    where e.tenant_id = $1 and e.id = any ($2::uuid[])
+      and (
+          e.failing_since is not null or e.alerted > 0
+          or e.slowed_to is not null and e.slowed_at < now() - interval '1 minute'
+      )
+    order by e.id
+    for no key update
+),
+written as (
+    update app.webhook_endpoints e
+    set failing_since = null, failures = 0, alerted = 0,
+        slowed_to = case
+            when not c.is_faster then e.slowed_to
+            when e.slowed_to * 2 >= coalesce(e.rate_per_second, 1000) then null
+            else e.slowed_to * 2
+        end,
+        slowed_at = case when c.is_faster then now() else e.slowed_at end
+    from changed c
+    where e.tenant_id = $1 and e.id = c.id
+)
+select c.id, c.url, c.failing_since, c.failures, c.alerted, c.is_faster from changed c

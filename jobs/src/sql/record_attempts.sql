@@ -1,0 +1,38 @@
+-- Records requests, each of another delivery, and what the deliveries have become: what has arrived once has
+-- arrived. An attempt's number is counted in its delivery's row: two runs of one job wait there for each
+-- other. Found by primary key.
+with told as materialized (
+    select *
+    from unnest(
+        $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::int8[], $7::text[], $8::jsonb[],
+        $9::text[], $10::int4[], $11::jsonb[], $12::text[], $13::bool[], $14::text[], $15::text[]
+    ) as t(
+        id, cause, fate, started_at, duration_ms, url, header_names, address, status_code,
+        response_headers, response_body, response_cut, error_code, error_message
+    )
+    order by id
+),
+delivery as (
+    update app.deliveries d
+    set attempts = d.attempts + 1,
+        last_status = coalesce(t.status_code, d.last_status),
+        state = case when d.state = 'succeeded' then d.state else coalesce(t.fate, d.state) end,
+        finished_at = case
+            when t.fate is null or d.state = 'succeeded' then d.finished_at
+            else now()
+        end
+    from told t
+    where d.tenant_id = $1 and d.id = t.id
+    returning d.tenant_id, d.id, d.attempts
+)
+insert into app.delivery_attempts (
+    tenant_id, delivery_id, number, cause, started_at, duration_ms, url, header_names, address,
+    status_code, response_headers, response_body, response_cut, error_code, error_message
+)
+select
+    d.tenant_id, d.id, d.attempts, t.cause, t.started_at, t.duration_ms, t.url,
+    case when t.header_names <> '[]' then array(select jsonb_array_elements_text(t.header_names)) end,
+    t.address::inet, t.status_code, t.response_headers, t.response_body, t.response_cut, t.error_code,
+    t.error_message
+from delivery d
+join told t on t.id = d.id

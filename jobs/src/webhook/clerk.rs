@@ -1,0 +1,190 @@
+//! Room: the clerk of a process: what all runs of `webhook.deliver` in it share.
+//! Takes: deliveries to be made, attempts that were made, one by one. Gives: what a run needs, and the
+//! record, each by one transaction for all of a tenant's that were there at the time.
+//! Never: makes a request to an endpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use harkara_queue::Engine;
+use harkara_queue::job::JobError;
+use harkara_shared::database::{TenantTx, is_conflict, is_unavailable};
+use harkara_shared::egress::Egress;
+use harkara_shared::id::{DeliveryId, EndpointId, TenantId};
+use harkara_shared::vault::MasterKeys;
+use http::HeaderValue;
+use sqlx::PgPool;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::attempt::{self, FinishedAttempt};
+use super::envoy::{Credentials, Envoy, Target, envoys};
+use super::gather::Gather;
+use super::oauth2::Tokens;
+use super::{Error, endpoint, health, lane, stats};
+
+/// The clerk. Cheap to clone; clones are the same clerk.
+#[derive(Clone)]
+pub struct Clerk(Arc<Inner>);
+
+struct Inner {
+    office: Office,
+    envoys: Gather<TenantId, DeliveryId, Option<Envoy>, Error>,
+    records: Gather<TenantId, Arc<FinishedAttempt>, (), Error>,
+    tokens: Tokens,
+    late: Arc<Semaphore>,
+}
+
+/// What the clerk works with.
+#[derive(Clone)]
+struct Office {
+    pool: PgPool,
+    engine: Engine,
+    keys: MasterKeys,
+}
+
+impl std::fmt::Debug for Clerk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clerk").finish_non_exhaustive()
+    }
+}
+
+impl Clerk {
+    /// A clerk of a process with so many `places` for deliveries: half of them may be taken by such as have
+    /// failed more than once.
+    #[must_use]
+    pub fn new(pool: PgPool, engine: Engine, keys: MasterKeys, places: u32) -> Self {
+        let late = usize::try_from(places / 2).unwrap_or(usize::MAX).max(1);
+        Self(Arc::new(Inner {
+            office: Office { pool, engine, keys },
+            envoys: Gather::default(),
+            records: Gather::default(),
+            tokens: Tokens::default(),
+            late: Arc::new(Semaphore::new(late.min(Semaphore::MAX_PERMITS))),
+        }))
+    }
+
+    /// A place for a delivery that has failed more than once; `None` when those are taken, so that a place
+    /// is left for one that is made for the first time.
+    #[must_use]
+    pub fn late_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.late).try_acquire_owned().ok()
+    }
+
+    /// All that is needed to deliver; `None` when there is no such delivery.
+    ///
+    /// # Errors
+    /// When the database refuses or a secret cannot be opened.
+    pub async fn envoy(
+        &self,
+        tenant: TenantId,
+        id: DeliveryId,
+    ) -> Result<Option<Envoy>, Arc<Error>> {
+        let office = self.0.office.clone();
+        let load = move |ids: Vec<DeliveryId>| {
+            let office = office.clone();
+            async move {
+                let mut tx = TenantTx::begin(&office.pool, tenant).await?;
+                let found = envoys(&mut tx, &office.keys, &ids).await?;
+                tx.commit().await?;
+                Ok(found)
+            }
+        };
+        told(self.0.envoys.ask(tenant, id, load).await)
+    }
+
+    /// Records a request that was made, and what follows from it. The receiver has seen it, so a database
+    /// that is away for a moment is waited for: giving up has the request made again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn record(
+        &self,
+        tenant: TenantId,
+        attempt: FinishedAttempt,
+    ) -> Result<(), Arc<Error>> {
+        let office = self.0.office.clone();
+        let write = move |attempts: Vec<Arc<FinishedAttempt>>| {
+            let office = office.clone();
+            async move {
+                let patience = ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(50))
+                    .with_max_delay(Duration::from_secs(1))
+                    .with_max_times(6);
+                let is_passing = |error: &Error| match error {
+                    Error::Database(error) => is_unavailable(error) || is_conflict(error),
+                    _ => false,
+                };
+                let write = || write(&office, tenant, &attempts);
+                write.retry(patience).when(is_passing).await?;
+                Ok(attempts.iter().map(|_| ()).collect())
+            }
+        };
+        told(self.0.records.ask(tenant, Arc::new(attempt), write).await)
+    }
+
+    /// The `Authorization` header that an endpoint wants.
+    ///
+    /// # Errors
+    /// What is to be said of the run when no token can be had.
+    pub async fn bearer(
+        &self,
+        egress: &Egress,
+        target: &Target,
+        credentials: &Credentials,
+        timeout: Duration,
+    ) -> Result<HeaderValue, JobError> {
+        let tokens = &self.0.tokens;
+        tokens.bearer(egress, target, credentials, timeout).await
+    }
+
+    /// Forgets a token that an endpoint does not take.
+    pub fn forget_token(&self, endpoint: EndpointId) {
+        self.0.tokens.forget(endpoint);
+    }
+}
+
+fn told<T>(answer: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Error>> {
+    // Nothing is answered when the runtime shuts down, or the work panicked.
+    let gone = || Arc::new(Error::Database(sqlx::Error::WorkerCrashed));
+    answer.map_err(|error| error.unwrap_or_else(gone))
+}
+
+/// Records attempts of one tenant. Two of one delivery do not go into one statement.
+async fn write(
+    office: &Office,
+    tenant: TenantId,
+    attempts: &[Arc<FinishedAttempt>],
+) -> Result<(), Error> {
+    let mut left: Vec<&Arc<FinishedAttempt>> = attempts.iter().collect();
+    left.sort_by_key(|attempt| attempt.delivery);
+    let mut tx = TenantTx::begin(&office.pool, tenant).await?;
+    let mut paces = Vec::new();
+    while !left.is_empty() {
+        let mut turn: Vec<FinishedAttempt> = Vec::with_capacity(left.len());
+        left.retain(|attempt| {
+            let is_new = turn
+                .last()
+                .is_none_or(|last| last.delivery != attempt.delivery);
+            if is_new {
+                turn.push(FinishedAttempt::clone(attempt));
+            }
+            !is_new
+        });
+        attempt::record(&mut tx, &turn).await?;
+        stats::add(&mut tx, &turn).await?;
+        paces.extend(health::note(&mut tx, &office.engine, &turn).await?);
+    }
+    let mut slower = Vec::new();
+    for id in paces {
+        slower.extend(endpoint::endpoint(&mut tx, id).await?);
+    }
+    tx.commit().await?;
+    for endpoint in slower {
+        if let Err(error) = lane::apply(&office.engine, tenant, &endpoint).await {
+            // The next one that asks for less has it applied.
+            tracing::warn!(%error, endpoint.id = %endpoint.id, "an endpoint's pace cannot be set");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Room: the body of a webhook (Standard Webhooks 1.0.0, "Payload structure").
+//! Takes: an event. Gives: the text that is signed and sent. Never: changes a byte of the event's data.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Head<'a> {
+    r#type: &'a str,
+    timestamp: DateTime<Utc>,
+}
+
+/// `{"type":…,"timestamp":…,"data":…}`, with `data` as it was posted.
+pub fn text(event_type: &str, at: DateTime<Utc>, data: &str) -> String {
+    let head = Head {
+        r#type: event_type,
+        timestamp: at,
+    };
+    // A type and a time can always be written.
+    let mut text = serde_json::to_string(&head).unwrap_or_default();
+    text.pop();
+    text.reserve(data.len() + 9);
+    text.push_str(",\"data\":");
+    text.push_str(data);
+    text.push('}');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_goes_out_as_it_came_in() {
+        let at = "2026-11-28T12:00:00Z".parse().unwrap();
+        let text = text("invoice.paid", at, r#"{"b": 1.10,"a":2}"#);
+        let expected = r#"{"type":"invoice.paid","timestamp":"2026-11-28T12:00:00Z","data":{"b": 1.10,"a":2}}"#;
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,152 @@
+//! Room: when a delivery that failed is tried again.
+//! Takes: a name or a list of waits. Gives: the wait after each attempt, and how long all take together.
+//! Never: knows what went wrong.
+
+use std::time::Duration;
+
+use harkara_shared::duration;
+
+/// The standard's example schedule (Standard Webhooks 1.0.0, "Deliverability and reliability"): ten
+/// attempts over 75 hours and a half.
+const STANDARD: [u32; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
+
+/// For receivers whose events are soon of no use.
+const FAST: [u32; 3] = [60, 300, 900];
+
+/// Most waits of a schedule.
+const MOST: usize = 24;
+
+/// Shortest and longest wait, in seconds: a second, a week.
+const WAITS: std::ops::RangeInclusive<u64> = 1..=7 * 86_400;
+
+/// The waits between the attempts of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrySchedule(Vec<u32>);
+
+impl Default for RetrySchedule {
+    fn default() -> Self {
+        Self(STANDARD.to_vec())
+    }
+}
+
+impl RetrySchedule {
+    /// The schedule of this name: `standard` or `fast`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "standard" => Some(Self::default()),
+            "fast" => Some(Self(FAST.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// A schedule of these waits, in whole seconds. None mean a single attempt.
+    ///
+    /// # Errors
+    /// The place of the wait that is out of bounds, or `None` when there are too many.
+    pub fn of(waits: &[Duration]) -> Result<Self, Option<usize>> {
+        if waits.len() > MOST {
+            return Err(None);
+        }
+        let seconds = waits.iter().enumerate().map(|(place, wait)| {
+            let fits = WAITS.contains(&wait.as_secs()) && wait.subsec_nanos() == 0;
+            let seconds = u32::try_from(wait.as_secs()).ok();
+            seconds.filter(|_| fits).ok_or(Some(place))
+        });
+        seconds.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// As it is stored, in seconds.
+    pub(super) fn from_seconds(seconds: &[i32]) -> Self {
+        let wait = |seconds: &i32| u32::try_from(*seconds).unwrap_or(1).max(1);
+        Self(seconds.iter().map(wait).collect())
+    }
+
+    pub(super) fn seconds(&self) -> Vec<i32> {
+        let second = |wait: &u32| i32::try_from(*wait).unwrap_or(i32::MAX);
+        self.0.iter().map(second).collect()
+    }
+
+    /// Its name, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        match self.0.as_slice() {
+            waits if waits == STANDARD => Some("standard"),
+            waits if waits == FAST => Some("fast"),
+            _ => None,
+        }
+    }
+
+    /// Its waits as durations are written: `5s`, `5m`.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let word = |wait: &u32| duration::format(Duration::from_secs(u64::from(*wait)));
+        self.0.iter().map(word).collect()
+    }
+
+    /// How many attempts are made.
+    #[must_use]
+    pub fn attempts(&self) -> u16 {
+        u16::try_from(self.0.len())
+            .unwrap_or(u16::MAX)
+            .saturating_add(1)
+    }
+
+    /// From the first attempt to the last, if each fails at once and nobody asks for more patience.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        Duration::from_secs(self.0.iter().copied().map(u64::from).sum())
+    }
+
+    /// The wait after the attempt of this number, 1 for the first; the last one again for any beyond.
+    #[must_use]
+    pub fn after(&self, attempt: u16) -> Duration {
+        let place = usize::from(attempt.saturating_sub(1));
+        let wait = self.0.get(place).or(self.0.last()).copied();
+        Duration::from_secs(u64::from(wait.unwrap_or(60)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_schedule_takes_seventy_five_and_a_half_hours() {
+        let standard = RetrySchedule::default();
+        assert_eq!(standard.attempts(), 10);
+        assert_eq!(
+            standard.window(),
+            Duration::from_secs(75 * 3600 + 35 * 60 + 5)
+        );
+        assert_eq!(standard.after(1), Duration::from_secs(5));
+        assert_eq!(standard.after(9), Duration::from_secs(86_400));
+        assert_eq!(standard.name(), Some("standard"));
+    }
+
+    #[test]
+    fn the_fast_schedule_gives_up_after_twenty_one_minutes() {
+        let fast = RetrySchedule::named("fast").unwrap();
+        assert_eq!(fast.words(), ["1m", "5m", "15m"]);
+        assert_eq!(
+            (fast.attempts(), fast.window()),
+            (4, Duration::from_secs(1260))
+        );
+        assert_eq!(RetrySchedule::named("slow"), None);
+    }
+
+    #[test]
+    fn a_schedule_of_ones_own_is_bounded_and_survives_its_storage() {
+        let second = Duration::from_secs(1);
+        let own = RetrySchedule::of(&[second, second * 90]).unwrap();
+        assert_eq!(RetrySchedule::from_seconds(&own.seconds()), own);
+        assert_eq!(own.words(), ["1s", "90s"]);
+        assert_eq!(own.name(), None);
+        assert_eq!(RetrySchedule::of(&[]).unwrap().attempts(), 1);
+        assert_eq!(RetrySchedule::of(&[second; 25]), Err(None));
+        let week = Duration::from_secs(7 * 86_400);
+        for wrong in [Duration::ZERO, Duration::from_millis(1500), week + second] {
+            assert_eq!(RetrySchedule::of(&[second, wrong]), Err(Some(1)));
+        }
+    }
+}
