@@ -29,7 +29,8 @@ pub enum Verdict {
         /// Follow-up jobs of the same tenant.
         then: Vec<NewJob>,
     },
-    /// A failure that may pass. Uses up an attempt; `after`, when given, replaces the backoff.
+    /// A failure that may pass. Uses up an attempt, unless it was the trial of a breaker; `after`, when
+    /// given, replaces the backoff.
     Retry {
         /// What went wrong.
         error: JobError,
@@ -207,11 +208,15 @@ fn failed(
     after: Option<Duration>,
     rng: &mut impl Rng,
 ) -> Settlement {
-    let settlement = if job.attempt >= job.max_attempts {
+    let settlement = if job.is_last_attempt() {
         Settlement::finished(JobState::Dead, AttemptOutcome::Dead, Some(error))
     } else {
         let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
-        Settlement::again(wait, AttemptOutcome::Retry, error)
+        Settlement {
+            // It was tried for the sake of its lane, and tells little of the job.
+            refund: job.is_trial(),
+            ..Settlement::again(wait, AttemptOutcome::Retry, error)
+        }
     };
     Settlement {
         fault: true,

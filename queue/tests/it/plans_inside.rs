@@ -167,7 +167,7 @@ begin
 end $$";
 
 /// Claims from lanes of every sort, whole rows and pieces.
-const TAKE: [&str; 4] = [
+const TAKE: [&str; 5] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
@@ -182,6 +182,7 @@ const TAKE: [&str; 4] = [
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
          array[-1::int2], array[null::timestamptz], 9, 0, 100000000, false)",
+    "/* test */ select queue.trials('{1,2}')",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -421,6 +422,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("take_free", "p.lane = any (p_free)"),
     ("take_free", "with asked as"),
     ("longest_waiting", "p.priority = level"),
+    ("trials", "l.id = any (p_lanes) and l.breaker"),
     ("expire", "with old as"),
     ("take", "update queue.gates g\n        set running = case"),
     ("settle", "order by p.tenant, p.id, p.part"),
