@@ -41,7 +41,7 @@ pub(crate) struct Parcel {
     pub(crate) size: i16,
     /// Somebody's worker died under this job.
     pub(crate) lost: bool,
-    /// Its lane closes when the other side asks for rest.
+    /// Its lane closes when the other side asks for rest: its jobs name a key, or limits.
     pub(crate) parks: bool,
     /// The breaker of its lane let it through to see what comes of it.
     pub(crate) trial: bool,
@@ -198,6 +198,8 @@ pub(crate) struct Sight {
     pub(crate) lane_weight: i16,
     pub(crate) tenant_weight: i16,
     pub(crate) paused: bool,
+    /// Its jobs name a key, and run side by side.
+    pub(crate) named: bool,
     /// Milliseconds until it opens by itself.
     pub(crate) wait_ms: Option<i64>,
 }

@@ -45,10 +45,9 @@ impl JobKind for AuditAnchor {
         match anchor(&services).await {
             Ok(verdict) => verdict,
             Err(Error::Database(error)) => database_verdict(&error),
-            Err(Error::Anchor(error)) => Verdict::Retry {
-                error: JobError::new("blob_store", error.to_string()),
-                after: None,
-            },
+            Err(Error::Anchor(error)) => {
+                Verdict::retry(JobError::new("blob_store", error.to_string()), None)
+            }
         }
     }
 }

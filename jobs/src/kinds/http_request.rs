@@ -314,7 +314,7 @@ pub(crate) fn judge_failure(answer: &EgressResponse, retryable: bool) -> Verdict
             reason: error,
         },
         _ if retryable || status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            Verdict::Retry { error, after: None }
+            Verdict::retry(error, None)
         }
         _ => Verdict::Dead { error },
     }
@@ -326,10 +326,7 @@ pub(crate) fn failed_call(error: &EgressError) -> Verdict {
     if error.is_terminal() {
         Verdict::Dead { error: told }
     } else {
-        Verdict::Retry {
-            error: told,
-            after: None,
-        }
+        Verdict::retry(told, None)
     }
 }
 

@@ -50,10 +50,7 @@ impl JobKind for Retention {
             Err(
                 webhook::Error::Database(error) | webhook::Error::Queue(Error::Database(error)),
             ) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("retention", error.to_string()),
-                after: None,
-            },
+            Err(error) => Verdict::retry(JobError::new("retention", error.to_string()), None),
         }
     }
 }

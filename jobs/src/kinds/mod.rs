@@ -24,9 +24,6 @@ pub(crate) fn database_verdict(error: &sqlx::Error) -> Verdict {
             reason,
         }
     } else {
-        Verdict::Retry {
-            error: reason,
-            after: None,
-        }
+        Verdict::retry(reason, None)
     }
 }

@@ -72,10 +72,7 @@ impl JobKind for RetryRedrive {
         match worker.work().await {
             Ok(verdict) => verdict,
             Err(Error::Database(error)) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("redrive", error.to_string()),
-                after: None,
-            },
+            Err(error) => Verdict::retry(JobError::new("redrive", error.to_string()), None),
         }
     }
 }
@@ -166,7 +163,9 @@ impl Redriver {
             }
             let started = Instant::now();
             if started - begun > SLICE {
-                return Ok(Verdict::Yield);
+                return Ok(Verdict::Yield {
+                    wait: Duration::ZERO,
+                });
             }
             match self.batch(pace.batch).await? {
                 Batch::More(jobs) => pace.did(jobs, started),
@@ -178,10 +177,7 @@ impl Redriver {
                 }
                 Batch::Superseded => {
                     let reason = "another run of this job goes on with it";
-                    return Ok(Verdict::Retry {
-                        error: JobError::new("superseded", reason),
-                        after: None,
-                    });
+                    return Ok(Verdict::retry(JobError::new("superseded", reason), None));
                 }
             }
         }

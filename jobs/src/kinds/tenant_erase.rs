@@ -69,10 +69,7 @@ impl JobKind for TenantErase {
         match eraser.work().await {
             Ok(verdict) => verdict,
             Err(Error::Database(error)) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("erase", error.to_string()),
-                after: None,
-            },
+            Err(error) => Verdict::retry(JobError::new("erase", error.to_string()), None),
         }
     }
 }
@@ -162,7 +159,9 @@ impl Eraser {
                     }
                     if begun.elapsed() > SLICE {
                         self.tell(&counts).await?;
-                        return Ok(Verdict::Yield);
+                        return Ok(Verdict::Yield {
+                            wait: Duration::ZERO,
+                        });
                     }
                 }
             }
@@ -171,10 +170,10 @@ impl Eraser {
                 return Ok(done(result));
             }
         }
-        Ok(Verdict::Retry {
-            error: JobError::new("audited", "entries are added to the tenant's audit log"),
-            after: None,
-        })
+        Ok(Verdict::retry(
+            JobError::new("audited", "entries are added to the tenant's audit log"),
+            None,
+        ))
     }
 
     async fn remove(&self, table: &str) -> Result<i64, Error> {

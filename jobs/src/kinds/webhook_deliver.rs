@@ -72,10 +72,7 @@ impl JobKind for WebhookDeliver {
         match deliver(args.delivery_id, &run, &services).await {
             Ok(verdict) => verdict,
             Err(webhook::Error::Database(error)) => database_verdict(&error),
-            Err(error) => Verdict::Retry {
-                error: JobError::new("webhook", error.to_string()),
-                after: None,
-            },
+            Err(error) => Verdict::retry(JobError::new("webhook", error.to_string()), None),
         }
     }
 }
@@ -195,7 +192,7 @@ fn attempt(
         Verdict::RateLimited { reason, .. } | Verdict::Snooze { reason, .. } => {
             Some(reason.clone())
         }
-        Verdict::Done { .. } | Verdict::Cancelled | Verdict::Yield => None,
+        Verdict::Done { .. } | Verdict::Cancelled | Verdict::Yield { .. } => None,
     };
     FinishedAttempt {
         started_at,

@@ -126,7 +126,7 @@ async fn settle(desk: &Desk, batch: Vec<Settled>) {
             "outcome_refused",
             "the database refused the outcome of this run",
         );
-        let verdict = Verdict::Retry { error, after: None };
+        let verdict = Verdict::retry(error, None);
         let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
         let alone = [(job, settlement)];
         let refused = persist(desk, &alone).await;

@@ -168,10 +168,7 @@ fn heeding(verdict: Verdict, is_cancelled: bool) -> Verdict {
 }
 
 fn failed(code: &str, message: String) -> Verdict {
-    Verdict::Retry {
-        error: JobError::new(code, message),
-        after: None,
-    }
+    Verdict::retry(JobError::new(code, message), None)
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {

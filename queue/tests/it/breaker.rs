@@ -190,7 +190,8 @@ async fn three_workers_try_one_job_between_them() {
         assert_eq!(log.read(), [0]);
         go.add_permits(1);
         if well {
-            log.holds(9).await;
+            // Each has a quarter of its places for the lane.
+            log.holds(1 + 3 * 2).await;
             becomes(&stand, BreakerState::Closed).await;
             go.add_permits(39);
             stand.is_quiet().await;
@@ -207,10 +208,7 @@ async fn three_workers_try_one_job_between_them() {
 
 /// A failure that may pass, of a job that is next tried in an hour.
 fn failed_for_long() -> Verdict {
-    Verdict::Retry {
-        error: error("down"),
-        after: Some(HOUR),
-    }
+    Verdict::retry(error("down"), Some(HOUR))
 }
 
 #[tokio::test]

@@ -218,13 +218,14 @@ ends as (
         array_agg(case when dead then 'x' else 's' end order by nth, member) as states,
         array_agg(case when dead then null else 1000::int8 end order by nth, member) as waits,
         array_agg(false order by nth, member) as nos,
+        array_agg(7::int2 order by nth, member) as sevens,
         array_agg(case when dead then 'dead' else 'retry' end order by nth, member) as outcomes,
         array_agg('code'::text order by nth, member) as texts
     from e
 )
 select cardinality(queue.settle(
     tenants, ids, parts, tokens, forms, lasts, results, faults, parks,
-    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts,
+    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, sevens, outcomes, texts, texts,
     '{1}', '{1}', '{1}', array_fill(1, array[19]), array_fill(2, array[19])
 )) from rows, ends";
 

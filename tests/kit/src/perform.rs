@@ -189,7 +189,7 @@ impl Performed {
     #[track_caller]
     pub fn retried(self, code: &str) -> Told {
         match &self.verdict {
-            Verdict::Retry { error, after } if error.code == code => told(error, *after),
+            Verdict::Retry { error, after, .. } if error.code == code => told(error, *after),
             other => self.wanted(&format!("a retry by `{code}`"), other),
         }
     }
@@ -270,17 +270,20 @@ fn words(verdict: &Verdict) -> String {
                 then.len()
             )
         }
-        Verdict::Retry { error, after: None } => format!("it is retried by {}", of(error)),
+        Verdict::Retry {
+            error, after: None, ..
+        } => format!("it is retried by {}", of(error)),
         Verdict::Retry {
             error,
             after: Some(wait),
+            ..
         } => format!("it is retried after {wait:?} by {}", of(error)),
         Verdict::Dead { error } => format!("it is dead by {}", of(error)),
         Verdict::Snooze { wait, reason } => format!("it is snoozed for {wait:?} by {}", of(reason)),
         Verdict::RateLimited { wait, reason } => {
             format!("it is rate limited for {wait:?} by {}", of(reason))
         }
-        Verdict::Yield => "Yield: the rest later".to_owned(),
+        Verdict::Yield { wait } => format!("it yields: the rest after {wait:?}"),
         Verdict::Cancelled => "it is cancelled".to_owned(),
     }
 }

@@ -70,14 +70,8 @@ impl JobKind for Odd {
         match args {
             Args::Succeed | Args::Wrong => Verdict::done(),
             Args::Look => done(serde_json::to_value(clock::now()).unwrap()),
-            Args::Fail => Verdict::Retry {
-                error: error("failed"),
-                after: None,
-            },
-            Args::FailAtOnce => Verdict::Retry {
-                error: error("failed"),
-                after: Some(Duration::ZERO),
-            },
+            Args::Fail => Verdict::retry(error("failed"), None),
+            Args::FailAtOnce => Verdict::retry(error("failed"), Some(Duration::ZERO)),
             Args::Bury => Verdict::Dead {
                 error: error("hopeless"),
             },

@@ -108,8 +108,5 @@ fn reminded(args: Args) -> Verdict {
 }
 
 fn retry(code: &str, message: String) -> Verdict {
-    Verdict::Retry {
-        error: JobError::new(code, message),
-        after: None,
-    }
+    Verdict::retry(JobError::new(code, message), None)
 }
