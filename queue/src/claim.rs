@@ -41,8 +41,10 @@ pub(crate) struct Parcel {
     pub(crate) size: i16,
     /// Somebody's worker died under this job.
     pub(crate) lost: bool,
-    /// Its lane closes when the other side asks for rest.
+    /// Its lane closes when the other side asks for rest: its jobs name a key, or limits.
     pub(crate) parks: bool,
+    /// The breaker of its lane let it through to see what comes of it.
+    pub(crate) trial: bool,
     /// Members whose endings are not written yet.
     left: AtomicU32,
 }
@@ -78,6 +80,7 @@ impl Parcel {
             size: 1,
             lost: false,
             parks: false,
+            trial: false,
             left: AtomicU32::new(1),
         }
     }
@@ -131,10 +134,17 @@ impl Claimed {
             .unwrap_or_default()
     }
 
-    /// Whether a failure of this run is the job's last.
+    /// Whether the breaker of its lane has this run tried alone, to see whether the lane may go on. A
+    /// failure of such a run uses up no attempt.
+    #[must_use]
+    pub fn is_trial(&self) -> bool {
+        self.parcel.trial
+    }
+
+    /// Whether a failure of this run is the job's last: never in a trial.
     #[must_use]
     pub fn is_last_attempt(&self) -> bool {
-        self.attempt >= self.max_attempts
+        self.attempt >= self.max_attempts && !self.is_trial()
     }
 
     /// Where its row stood in its lane.
@@ -188,6 +198,8 @@ pub(crate) struct Sight {
     pub(crate) lane_weight: i16,
     pub(crate) tenant_weight: i16,
     pub(crate) paused: bool,
+    /// Its jobs name a key, and run side by side.
+    pub(crate) named: bool,
     /// Milliseconds until it opens by itself.
     pub(crate) wait_ms: Option<i64>,
 }
@@ -304,6 +316,7 @@ struct LeasedRow {
     started_at: Option<DateTime<Utc>>,
     lost: bool,
     parks: bool,
+    trial: bool,
     queue: i32,
     body: Vec<Vec<u8>>,
 }
@@ -423,6 +436,7 @@ impl Engine {
             size: row.n,
             lost: row.lost,
             parks: row.parks,
+            trial: row.trial,
             left: AtomicU32::new(u32::try_from(here).unwrap_or_default()),
         });
         jobs.reserve(here);

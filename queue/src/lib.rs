@@ -47,6 +47,6 @@ pub use maintenance::{Removed, Rescued, Retention};
 #[cfg(feature = "testing")]
 pub use run::by_hand;
 pub use run::{Crippled, Handler, Run, Worker, WorkerOptions};
-pub use verdict::{MAX_DEFERRALS, Verdict};
+pub use verdict::{BEHIND, MAX_DEFERRALS, Verdict};
 pub use walk::{Selection, Step};
 pub use workers::WorkerSeen;

@@ -77,7 +77,8 @@ pub(crate) struct LaneRef {
     pub(crate) id: i64,
     /// One job after another.
     pub(crate) strict: bool,
-    /// Most of its jobs in one parcel: what limits it lets start at once.
+    /// Most of its jobs in one parcel: what limits it lets start at once. Those of a lane that names a key
+    /// lie alone, so that a worker can take as few of them as it may hold; claims merge them again.
     pub(crate) pack: usize,
 }
 
@@ -217,7 +218,10 @@ impl Names {
         let lane = LaneRef {
             id,
             strict,
-            pack: usize::try_from(pack).unwrap_or(1).max(1),
+            pack: match name.lane {
+                Lane::Named(_) => 1,
+                Lane::Default | Lane::Ordered(_) => usize::try_from(pack).unwrap_or(1).max(1),
+            },
         };
         self.lanes.put(name, (lane, Instant::now()));
         Ok(lane)

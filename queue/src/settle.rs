@@ -14,7 +14,7 @@ use crate::claim::{Claimed, Parcel};
 use crate::engine::{Engine, Error};
 use crate::job::{JobState, NewJob};
 use crate::times::Times;
-use crate::verdict::Settlement;
+use crate::verdict::{BEHIND, Settlement};
 
 /// Longest error message kept, in bytes.
 const MAX_MESSAGE: usize = 2048;
@@ -62,6 +62,7 @@ impl Engine {
             .bind(columns.e_wait)
             .bind(columns.e_refund)
             .bind(columns.e_deferral)
+            .bind(columns.e_priority)
             .bind(columns.e_outcome)
             .bind(columns.e_code)
             .bind(columns.e_message)
@@ -209,6 +210,7 @@ struct Columns {
     e_wait: Vec<Option<i64>>,
     e_refund: Vec<bool>,
     e_deferral: Vec<bool>,
+    e_priority: Vec<i16>,
     e_outcome: Vec<Option<&'static str>>,
     e_code: Vec<Option<String>>,
     e_message: Vec<Option<String>>,
@@ -257,6 +259,8 @@ impl Columns {
         self.e_wait.push(end.wait.map(milliseconds));
         self.e_refund.push(end.refund);
         self.e_deferral.push(end.deferral);
+        let least = if end.behind { BEHIND } else { 0 };
+        self.e_priority.push(i16::from(least));
         self.e_outcome
             .push(end.outcome.map(|outcome| outcome.word()));
         let error = end.error.as_ref();

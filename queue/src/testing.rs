@@ -212,10 +212,7 @@ pub(crate) fn done() -> Ending {
 }
 
 pub(crate) fn failed() -> Ending {
-    Ending::Verdict(Verdict::Retry {
-        error: JobError::new("failed", "on purpose"),
-        after: None,
-    })
+    Ending::Verdict(Verdict::retry(JobError::new("failed", "on purpose"), None))
 }
 
 /// A row with one member.

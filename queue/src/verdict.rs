@@ -15,6 +15,9 @@ use crate::job::{AttemptOutcome, JobError, JobState, NewJob};
 /// failed run, so that nothing waits for ever on something that never comes.
 pub const MAX_DEFERRALS: u16 = 1000;
 
+/// The priority of a job that gives way: behind those of the usual priority.
+pub const BEHIND: u8 = 7;
+
 /// What a handler says about its run: what went wrong, never what happens next.
 ///
 /// Waits are lengths, not moments: they are added to the database's clock when they are written, so
@@ -29,13 +32,15 @@ pub enum Verdict {
         /// Follow-up jobs of the same tenant.
         then: Vec<NewJob>,
     },
-    /// A failure that may pass. Uses up an attempt; `after`, when given, replaces the backoff.
+    /// A failure that may pass. Uses up an attempt, unless it was the trial of a breaker; `after`, when
+    /// given, replaces the backoff.
     Retry {
         /// What went wrong.
         error: JobError,
         /// The wait to the next run.
         after: Option<Duration>,
-        /// Late.
+        /// From now on the job gives way to others of its lane: its priority becomes [`BEHIND`], unless
+        /// it is less urgent already. The first job of an ordered lane stays the first all the same.
         behind: bool,
     },
     /// A failure that will not pass.
@@ -63,26 +68,15 @@ pub enum Verdict {
     Cancelled,
     /// Not finished, and nothing is wrong: the rest comes in another run, after others that wait. No
     /// attempt used, not counted as put off, and no word in the log of runs. For long work that keeps by
-    /// itself how far it came.
+    /// itself how far it came, and for jobs that find something used up that is soon free again.
     Yield {
-        /// wait
+        /// The wait to the next run; none when it is zero.
         wait: Duration,
     },
 }
 
 impl Verdict {
-    /// The run took too long.
-    pub(crate) fn timeout(limit: Duration) -> Self {
-        let limit = limit.as_millis();
-        let message = format!("the handler did not finish within {limit} ms");
-        Self::Retry {
-            error: JobError::new("timeout", message),
-            after: None,
-            behind: false,
-        }
-    }
-
-    /// retry
+    /// A failure that may pass, of a job that keeps its place; `after`, when given, replaces the backoff.
     #[must_use]
     pub fn retry(error: JobError, after: Option<Duration>) -> Self {
         Self::Retry {
@@ -90,6 +84,13 @@ impl Verdict {
             after,
             behind: false,
         }
+    }
+
+    /// The run took too long.
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        let limit = limit.as_millis();
+        let message = format!("the handler did not finish within {limit} ms");
+        Self::retry(JobError::new("timeout", message), None)
     }
 
     /// Done, with nothing to tell.
@@ -120,6 +121,8 @@ pub(crate) struct Settlement {
     pub(crate) refund: bool,
     /// Count this run as a deferral.
     pub(crate) deferral: bool,
+    /// The job gives way from now on: its priority is [`BEHIND`] at most.
+    pub(crate) behind: bool,
     /// Row of the attempt log; `None` writes none.
     pub(crate) outcome: Option<AttemptOutcome>,
     pub(crate) error: Option<JobError>,
@@ -148,6 +151,7 @@ impl Settlement {
             wait: None,
             refund: false,
             deferral: false,
+            behind: false,
             outcome: Some(outcome),
             error,
             result: None,
@@ -197,9 +201,20 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
             wait: Some(wait),
             refund: true,
             outcome: None,
-            ..Settlement::finished(JobState::Ready, AttemptOutcome::Snoozed, None)
+            ..Settlement::finished(JobState::Scheduled, AttemptOutcome::Snoozed, None)
         },
-        Verdict::Retry { error, after, .. } => failed(job, error, after, rng),
+        Verdict::Retry {
+            error,
+            after,
+            behind,
+        } => {
+            let settlement = failed(job, error, after, rng);
+            Settlement {
+                // Whoever retries it by hand wants it as it was.
+                behind: behind && !settlement.state.is_final(),
+                ..settlement
+            }
+        }
         Verdict::Snooze { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,
             deferral: true,
@@ -223,11 +238,15 @@ fn failed(
     after: Option<Duration>,
     rng: &mut impl Rng,
 ) -> Settlement {
-    let settlement = if job.attempt >= job.max_attempts {
+    let settlement = if job.is_last_attempt() {
         Settlement::finished(JobState::Dead, AttemptOutcome::Dead, Some(error))
     } else {
         let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
-        Settlement::again(wait, AttemptOutcome::Retry, error)
+        Settlement {
+            // It was tried for the sake of its lane, and tells little of the job.
+            refund: job.is_trial(),
+            ..Settlement::again(wait, AttemptOutcome::Retry, error)
+        }
     };
     Settlement {
         fault: true,

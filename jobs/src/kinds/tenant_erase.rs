@@ -170,8 +170,10 @@ impl Eraser {
                 return Ok(done(result));
             }
         }
-        let words = "entries are added to the tenant's audit log";
-        Ok(Verdict::retry(JobError::new("audited", words), None))
+        Ok(Verdict::retry(
+            JobError::new("audited", "entries are added to the tenant's audit log"),
+            None,
+        ))
     }
 
     async fn remove(&self, table: &str) -> Result<i64, Error> {

@@ -1,6 +1,7 @@
 //! Room: what the parts of one worker share: which jobs it holds, how much room there is.
 //! Takes: claims. Gives: places and stop tokens. Never: talks to the database.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,9 +13,10 @@ use harkara_shared::id::JobId;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::lanes::InHand;
 use super::places::QueueDesk;
 use super::{Run, WorkerOptions};
-use crate::claim::{Claimed, Room};
+use crate::claim::{Claimed, Parcel, Room};
 use crate::engine::Engine;
 use crate::verdict::{Ending, Verdict};
 
@@ -84,6 +86,8 @@ struct Held {
     runs: HashMap<(JobId, i64), HeldRun>,
     /// Jobs held of each served queue.
     of_queue: Vec<u32>,
+    /// And of each lane whose jobs name a key, or limits.
+    of_lane: HashMap<i64, u32>,
     /// How many jobs claimed by each token are in hand or wait for their ending to be written.
     of_token: HashMap<i64, u32>,
     /// Their sum.
@@ -104,6 +108,21 @@ struct Held {
 impl Held {
     fn may_take_lost(&self) -> bool {
         !self.lost.values().any(|since| since.elapsed() < TRUST)
+    }
+
+    /// A job is no longer in hand.
+    fn let_go(&mut self, queue_index: usize, parcel: &Parcel) {
+        if let Some(taken) = self.of_queue.get_mut(queue_index) {
+            *taken = taken.saturating_sub(1);
+        }
+        if parcel.parks
+            && let Entry::Occupied(mut held) = self.of_lane.entry(parcel.lane)
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     fn release(&mut self, token: i64, jobs: u32, bytes: u64) {
@@ -273,6 +292,15 @@ impl Desk {
             .collect()
     }
 
+    /// What is held of a queue's lanes, and how much of each may be.
+    pub(super) fn of_lanes(&self, queue_index: usize) -> InHand {
+        let most = self.queues.get(queue_index).map(QueueDesk::of_one_lane);
+        InHand {
+            most: most.unwrap_or_default(),
+            jobs: self.held().of_lane.clone(),
+        }
+    }
+
     /// Bytes that may still be claimed; nothing where that is not enough for any claim.
     pub(super) fn bytes_left(&self) -> Option<u32> {
         let left = self.memory.saturating_sub(self.held().bytes);
@@ -312,6 +340,9 @@ impl Desk {
         for job in jobs {
             let cancel = CancellationToken::new();
             *held.of_token.entry(job.parcel.token).or_default() += 1;
+            if job.parcel.parks {
+                *held.of_lane.entry(job.parcel.lane).or_default() += 1;
+            }
             let key = (job.id, job.parcel.token);
             if job.parcel.lost {
                 held.lost.insert(key, Instant::now());
@@ -377,9 +408,7 @@ impl Desk {
         let stuck: Vec<(usize, Claimed)> = held.runs.values().filter_map(of).collect();
         for (queue_index, job) in &stuck {
             held.runs.remove(&(job.id, job.parcel.token));
-            if let Some(taken) = held.of_queue.get_mut(*queue_index) {
-                *taken = taken.saturating_sub(1);
-            }
+            held.let_go(*queue_index, &job.parcel);
         }
         drop(held);
         for (queue_index, job) in stuck {
@@ -421,11 +450,13 @@ impl Desk {
         if job.parcel.lost && ending.is_none() {
             held.lost.remove(&key);
         }
+        held.let_go(run.queue_index, &job.parcel);
         let mut is_room = job.parcel.lost;
-        if let Some(taken) = held.of_queue.get_mut(run.queue_index) {
-            *taken = taken.saturating_sub(1);
-            let queue = self.queues.get(run.queue_index);
-            is_room |= queue.is_some_and(|queue| queue.room(*taken) != (0, 0));
+        if let (Some(queue), Some(taken)) = (
+            self.queues.get(run.queue_index),
+            held.of_queue.get(run.queue_index),
+        ) {
+            is_room |= queue.room(*taken) != (0, 0);
         }
         if let Some(Ending::Verdict(Verdict::RateLimited { wait, .. })) = &ending
             && job.parcel.parks

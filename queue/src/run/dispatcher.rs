@@ -355,7 +355,8 @@ impl Round {
         else {
             return Ok(false);
         };
-        let portions = lanes.portions(room, Instant::now());
+        let in_hand = self.desk.of_lanes(index);
+        let portions = lanes.portions(room, &in_hand, Instant::now());
         if portions.is_empty() {
             return Ok(false);
         }
@@ -391,7 +392,7 @@ impl Round {
         }
         // When those that were asked had nothing, there may be others that had no share, or something
         // before the place where a claim began.
-        let found = !take.jobs.is_empty() || lanes.has_open(room, at);
+        let found = !take.jobs.is_empty() || lanes.has_open(room, &in_hand, at);
         let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();
         self.hand_over(index, in_turns(take.jobs, &order));
         Ok(found)

@@ -44,6 +44,26 @@ const MOST_LEFT_OUT: usize = 32;
 /// Lanes answered by one look, of each stretch.
 pub(super) const LOOK: i32 = 1000;
 
+/// What a worker holds of one queue's lanes: running, or waiting in hand.
+#[derive(Debug, Default)]
+pub(super) struct InHand {
+    /// Most jobs of one lane that names a key.
+    pub(super) most: u32,
+    /// Jobs by lane, at least of those.
+    pub(super) jobs: HashMap<i64, u32>,
+}
+
+impl InHand {
+    /// How many more jobs of this lane may be held.
+    fn room(&self, known: &Known) -> u32 {
+        if !known.named {
+            return u32::MAX;
+        }
+        let held = self.jobs.get(&known.waiting.lane).copied();
+        self.most.saturating_sub(held.unwrap_or_default())
+    }
+}
+
 /// The lanes of a queue that have work, as far as this worker knows.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
@@ -56,6 +76,8 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 struct Known {
     waiting: Waiting,
+    /// Its jobs name a key: it never has all places, whoever else has work.
+    named: bool,
     opens: Option<Instant>,
     /// It may open earlier than that, when something else ends; asked at this moment.
     blocked: Option<Instant>,
@@ -157,6 +179,7 @@ impl Lanes {
         for sight in sights.iter().filter(|sight| !sight.paused) {
             let known = self.known.entry(sight.lane).or_insert_with(|| Known {
                 waiting: waiting(sight),
+                named: sight.named,
                 opens: None,
                 blocked: None,
                 per_row: None,
@@ -186,21 +209,23 @@ impl Lanes {
         }
     }
 
-    fn open_to(&self, room: Room, now: Instant) -> impl Iterator<Item = &Known> {
+    fn open_to(&self, room: Room, in_hand: &InHand, now: Instant) -> impl Iterator<Item = &Known> {
         self.known
             .values()
             .filter(move |known| known.opens.is_none_or(|opens| opens <= now))
             .filter(move |known| room.lost || !known.only_lost)
+            .filter(move |known| in_hand.room(known) > 0)
     }
 
     /// Whether there is anybody to ask.
-    pub(super) fn has_open(&self, room: Room, now: Instant) -> bool {
-        self.open_to(room, now).next().is_some()
+    pub(super) fn has_open(&self, room: Room, in_hand: &InHand, now: Instant) -> bool {
+        self.open_to(room, in_hand, now).next().is_some()
     }
 
     /// Whom to ask for how much.
-    pub(super) fn portions(&mut self, room: Room, now: Instant) -> Vec<Portion> {
-        let open: Vec<Waiting> = self.open_to(room, now).map(|known| known.waiting).collect();
+    pub(super) fn portions(&mut self, room: Room, in_hand: &InHand, now: Instant) -> Vec<Portion> {
+        let open = self.open_to(room, in_hand, now);
+        let open: Vec<Waiting> = open.map(|known| known.waiting).collect();
         if open.is_empty() {
             return Vec::new();
         }
@@ -222,6 +247,8 @@ impl Lanes {
             let Some(known) = self.known.get_mut(&lane) else {
                 continue;
             };
+            // What it may not hold is left to others in the next turn.
+            let share = share.min(in_hand.room(known));
             let depth = depth(known, share);
             known.from = known.begin(now);
             portions.push(Portion {

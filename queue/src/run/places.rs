@@ -43,6 +43,12 @@ impl QueueDesk {
         self.places
     }
 
+    /// Jobs of one lane that names a key which may be held at once: a quarter of the places, so that others
+    /// have some when none of these ends.
+    pub(super) fn of_one_lane(&self) -> u32 {
+        (self.places / 4).max(1)
+    }
+
     /// Jobs that may wait for a place and still be begun within the window.
     fn ahead(&self) -> u32 {
         let mean = self.mean_run.load(Ordering::Relaxed);

@@ -46,10 +46,10 @@ impl Handler for Telling {
                     run.cancel.cancelled().await;
                     Verdict::Cancelled
                 }
-                ("\"fail\"", 1) => Verdict::Retry {
-                    error: JobError::new("failed", "on purpose"),
-                    after: Some(Duration::from_millis(500)),
-                },
+                ("\"fail\"", 1) => Verdict::retry(
+                    JobError::new("failed", "on purpose"),
+                    Some(Duration::from_millis(500)),
+                ),
                 _ => Verdict::done(),
             }
         })

@@ -1,6 +1,7 @@
 -- Which lanes have ready jobs. $1 queues, $2 and $3 the lanes between which to look in each, $4 lanes at
 -- most in each. A queue may be asked for several times. Served by parcels_ready and parcels_lost: one
--- probe a lane, however much waits in it. A lane that is paused or parked is answered with what keeps it.
+-- probe a lane, however much waits in it. A lane that is paused or parked is answered with what keeps it;
+-- `named` says that its jobs name a key, and run side by side.
 with recursive want as (
     select w.queue, w.after, w.before
     from unnest($1::int4[], $2::bigint[], $3::bigint[]) as w(queue, after, before)
@@ -52,7 +53,7 @@ next_lost(queue, before, lane, nth) as (
 )
 select
     f.queue, f.lane, f.nth, l.tenant, l.weight as lane_weight, t.weight as tenant_weight,
-    l.paused or t.paused as paused,
+    l.paused or t.paused as paused, l.key <> '' and not l.strict as named,
     case when l.parked_until > now()
         then ceil(extract(epoch from l.parked_until - now()) * 1000)::int8 end as wait_ms
 from (

@@ -3,6 +3,7 @@
 select
     p.lane, p.token, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt, p.max_attempts,
     p.deferrals, p.lo, p.n, p.ids, coalesce(p.gone, '{}') || coalesce(p.acked, '{}') as gone,
-    p.queue, p.run_at, p.started_at, p.lost, l.key <> '' or l.limits <> '' as parks, p.body
+    p.queue, p.run_at, p.started_at, p.lost, l.key <> '' or l.limits <> '' as parks,
+    p.probe as trial, p.body
 from queue.parcels p join queue.lanes l on l.id = p.lane
 where p.state = 'r' and p.lease = $1::bigint and p.token <> all ($2::bigint[])

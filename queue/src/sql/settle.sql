@@ -5,6 +5,6 @@ select queue.settle(
     $8::int4[], $9::bigint[],
     $10::int4[], $11::int2[], $12::jsonb[],
     $13::int4[], $14::int2[], $15::bigint[], $16::text[], $17::bigint[], $18::bool[], $19::bool[],
-    $20::text[], $21::text[], $22::text[],
-    $23::int4[], $24::int4[], $25::int4[], $26::int4[], $27::int4[]
+    $20::int2[], $21::text[], $22::text[], $23::text[],
+    $24::int4[], $25::int4[], $26::int4[], $27::int4[], $28::int4[]
 )

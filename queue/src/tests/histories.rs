@@ -349,11 +349,8 @@ fn ending(act: Act) -> Option<Ending> {
             }),
             then: Vec::new(),
         },
-        Act::Retry => Verdict::Retry { error, after: None },
-        Act::RetryAtOnce => Verdict::Retry {
-            error,
-            after: Some(Duration::ZERO),
-        },
+        Act::Retry => Verdict::retry(error, None),
+        Act::RetryAtOnce => Verdict::retry(error, Some(Duration::ZERO)),
         Act::Dead => Verdict::Dead { error },
         Act::Snooze => Verdict::Snooze {
             wait: HOUR,

@@ -44,9 +44,12 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     let error = || JobError::new("code", "words");
     prop_oneof![
         Just(Verdict::done()),
-        proptest::option::of(any_wait()).prop_map(move |after| Verdict::Retry {
-            error: error(),
-            after
+        (proptest::option::of(any_wait()), any::<bool>()).prop_map(move |(after, behind)| {
+            Verdict::Retry {
+                error: error(),
+                after,
+                behind,
+            }
         }),
         Just(Verdict::Dead { error: error() }),
         any_wait().prop_map(move |wait| Verdict::Snooze {
@@ -57,6 +60,7 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
             wait,
             reason: error()
         }),
+        any_wait().prop_map(|wait| Verdict::Yield { wait }),
         Just(Verdict::Cancelled),
     ]
 }
@@ -124,12 +128,13 @@ proptest! {
         readable: bool,
     ) {
         let job = claimed(1, max_attempts, deferrals, readable);
-        let put_back = matches!(ending, Ending::PutBack);
+        let tells_nothing =
+            matches!(ending, Ending::PutBack | Ending::Verdict(Verdict::Yield { .. }));
         let settlement = decide(ending, &job, &mut rand::rng());
-        prop_assert_eq!(settlement.outcome.is_none(), put_back);
-        let unsuccessful = settlement.state != JobState::Succeeded && !put_back;
+        prop_assert_eq!(settlement.outcome.is_none(), tells_nothing);
+        let unsuccessful = settlement.state != JobState::Succeeded && !tells_nothing;
         prop_assert_eq!(settlement.error.is_some(), unsuccessful);
-        prop_assert!(unsuccessful || settlement.state.is_final() || put_back);
+        prop_assert!(unsuccessful || settlement.state.is_final() || tells_nothing);
         prop_assert_eq!(settlement.state == JobState::Scheduled, settlement.wait.is_some());
         let written = settlement.written_state();
         prop_assert_eq!(written.is_final(), settlement.state.is_final());
@@ -147,8 +152,9 @@ proptest! {
         let job = claimed(1, 2, deferrals, true);
         let reason = JobError::new("code", "words");
         for verdict in [
-            Verdict::Retry { error: reason.clone(), after: Some(wait) },
+            Verdict::retry(reason.clone(), Some(wait)),
             Verdict::Snooze { wait, reason: reason.clone() },
+            Verdict::Yield { wait },
             Verdict::RateLimited { wait, reason },
         ] {
             let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
@@ -161,10 +167,7 @@ proptest! {
 fn waits_grow_with_the_attempts() {
     let waits: Vec<u64> = (1..5)
         .map(|attempt| {
-            let ending = Ending::Verdict(Verdict::Retry {
-                error: JobError::new("code", "words"),
-                after: None,
-            });
+            let ending = Ending::Verdict(Verdict::retry(JobError::new("code", "words"), None));
             let settlement = decide(ending, &claimed(attempt, 9, 0, true), &mut rand::rng());
             settlement.wait.unwrap().as_secs()
         })

@@ -1,12 +1,14 @@
 //! Priorities: the first goes first, and the last is not starved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use harkara_queue::Verdict;
-use harkara_queue::job::{NewJob, Unique};
+use harkara_queue::job::{JobState, Lane, NewJob, Unique};
 use harkara_queue::settings::{Change, LimitChange, TenantChange};
+use harkara_queue::{Handler, Verdict};
 
-use crate::support::{Log, QUEUE, Stand, handler, job, number, numbered, options};
+use crate::fleet::{is_at_rest, named, ordered};
+use crate::support::{Log, QUEUE, Stand, error, handler, job, number, numbered, options};
 
 /// Jobs of the highest priority.
 const URGENT: u64 = 2000;
@@ -104,4 +106,77 @@ async fn without_a_backlog_the_more_urgent_goes_first() {
     }
     assert_eq!(priorities, [0, 5, 7, 9]);
     worker.stop().await;
+}
+
+/// Notes the numbers of runs; the first run of job 0 fails and gives way, to come again after this long.
+fn giving_way(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
+    let log = log.clone();
+    handler(move |run| {
+        let gives_way = number(&run) == 0 && !log.read().contains(&0);
+        log.write(number(&run));
+        async move {
+            if gives_way {
+                return Verdict::Retry {
+                    error: error("down"),
+                    after: Some(after),
+                    behind: true,
+                };
+            }
+            Verdict::done()
+        }
+    })
+}
+
+/// In which order two jobs more run that come when the first has failed and is due again.
+async fn order_after_a_failure(lane: fn(u64) -> NewJob) -> Vec<u64> {
+    let stand = Stand::new().await;
+    let log = Log::new();
+    let handler = giving_way(&log, Duration::ZERO);
+    let worker = stand.work_as(options(&[(QUEUE, 1)]), Arc::clone(&handler));
+    // Nothing is claimed meanwhile but the first.
+    let late = stand.enqueue(lane(0)).await.id();
+    log.holds(1).await;
+    stand.execute("update queue.queues set paused = true").await;
+    stand.reaches(late, JobState::Ready).await;
+    worker.stop().await;
+    stand.enqueue_all(vec![lane(1), lane(2)]).await;
+    stand
+        .execute("update queue.queues set paused = false")
+        .await;
+    let ran_before = log.len();
+    let worker = stand.work_as(options(&[(QUEUE, 1)]), handler);
+    stand.is_quiet().await;
+    worker.stop().await;
+    is_at_rest(&stand).await;
+    log.read()[ran_before..].to_vec()
+}
+
+#[tokio::test]
+async fn a_late_retry_lets_fresh_jobs_of_its_lane_go_first_and_runs_all_the_same() {
+    assert_eq!(order_after_a_failure(|n| named("a", n)).await, [1, 2, 0]);
+}
+
+#[tokio::test]
+async fn the_first_of_an_ordered_lane_stays_the_first_though_it_gives_way() {
+    assert_eq!(order_after_a_failure(|n| ordered("a", n)).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_job_that_gives_way_is_no_more_urgent_than_seven_and_its_neighbours_stay_as_they_are() {
+    for (before, after) in [(5, 7), (8, 8)] {
+        let stand = Stand::new().await;
+        let jobs = (0..3).map(|n| NewJob {
+            priority: before,
+            lane: Lane::Default,
+            ..numbered(n)
+        });
+        let jobs = stand.enqueue_all(jobs.collect()).await;
+        let hour = Duration::from_secs(3600);
+        let worker = stand.work(giving_way(&Log::new(), hour));
+        let late = stand.reaches(jobs[0].id(), JobState::Scheduled).await;
+        assert_eq!(late.priority, after);
+        let other = stand.reaches(jobs[1].id(), JobState::Succeeded).await;
+        assert_eq!(other.priority, before);
+        worker.stop().await;
+    }
 }

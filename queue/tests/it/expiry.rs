@@ -101,10 +101,7 @@ async fn a_job_that_has_started_does_not_expire() {
     let stand = Stand::new().await;
     let id = stand.enqueue(expiring(&stand, job()).await).await.id();
     let worker = stand.work(handler(async |run| match run.job.attempt {
-        1 => Verdict::Retry {
-            error: error("once"),
-            after: Some(Duration::from_millis(200)),
-        },
+        1 => Verdict::retry(error("once"), Some(Duration::from_millis(200))),
         _ => Verdict::done(),
     }));
     until("it has failed once", async || {

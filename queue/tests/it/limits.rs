@@ -333,10 +333,7 @@ async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
             tokio::time::sleep(Duration::from_millis(2)).await;
             together.end(&names_of(&run));
             match rand::rng().random_range(0..20) {
-                0 => Verdict::Retry {
-                    error: crate::support::error("chance"),
-                    after: Some(Duration::ZERO),
-                },
+                0 => Verdict::retry(crate::support::error("chance"), Some(Duration::ZERO)),
                 _ => Verdict::done(),
             }
         }

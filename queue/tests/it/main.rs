@@ -34,6 +34,7 @@ mod packed_pages;
 mod packed_read;
 mod packed_retention;
 mod parking;
+mod places;
 mod plans;
 mod plans_inside;
 mod poison;

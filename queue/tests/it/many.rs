@@ -419,10 +419,7 @@ async fn a_run_that_was_followed_by_another_tells_no_more() {
         noted.write(run.job);
         async move {
             if first {
-                return Verdict::Retry {
-                    error: error("again"),
-                    after: Some(Duration::ZERO),
-                };
+                return Verdict::retry(error("again"), Some(Duration::ZERO));
             }
             Verdict::done()
         }

@@ -156,10 +156,7 @@ async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
                     wait,
                     reason: error("slowly"),
                 },
-                3 => Verdict::Retry {
-                    error: error("again"),
-                    after: Some(wait),
-                },
+                3 => Verdict::retry(error("again"), Some(wait)),
                 _ => Verdict::done(),
             }
         }

@@ -167,7 +167,7 @@ begin
 end $$";
 
 /// Claims from lanes of every sort, whole rows and pieces.
-const TAKE: [&str; 4] = [
+const TAKE: [&str; 5] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
@@ -182,6 +182,7 @@ const TAKE: [&str; 4] = [
     "/* test */ select count(*)
      from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
          array[-1::int2], array[null::timestamptz], 9, 0, 100000000, false)",
+    "/* test */ select queue.trials('{1,2}')",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -217,13 +218,14 @@ ends as (
         array_agg(case when dead then 'x' else 's' end order by nth, member) as states,
         array_agg(case when dead then null else 1000::int8 end order by nth, member) as waits,
         array_agg(false order by nth, member) as nos,
+        array_agg(7::int2 order by nth, member) as sevens,
         array_agg(case when dead then 'dead' else 'retry' end order by nth, member) as outcomes,
         array_agg('code'::text order by nth, member) as texts
     from e
 )
 select cardinality(queue.settle(
     tenants, ids, parts, tokens, forms, lasts, results, faults, parks,
-    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, outcomes, texts, texts,
+    '{}', '{}', '{}', nths, members, jobs, states, waits, nos, nos, sevens, outcomes, texts, texts,
     '{1}', '{1}', '{1}', array_fill(1, array[19]), array_fill(2, array[19])
 )) from rows, ends";
 
@@ -421,6 +423,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("take_free", "p.lane = any (p_free)"),
     ("take_free", "with asked as"),
     ("longest_waiting", "p.priority = level"),
+    ("trials", "l.id = any (p_lanes) and l.breaker"),
     ("expire", "with old as"),
     ("take", "update queue.gates g\n        set running = case"),
     ("settle", "order by p.tenant, p.id, p.part"),

@@ -290,10 +290,7 @@ pub(crate) fn error(code: &str) -> JobError {
 }
 
 pub(crate) fn failed(code: &str) -> Verdict {
-    Verdict::Retry {
-        error: error(code),
-        after: None,
-    }
+    Verdict::retry(error(code), None)
 }
 
 struct Closure<F>(F);

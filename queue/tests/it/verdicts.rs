@@ -168,10 +168,7 @@ async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
 #[tokio::test]
 async fn a_wait_the_handler_names_replaces_the_backoff() {
     let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Retry {
-        error: error("busy"),
-        after: Some(HOUR),
-    }));
+    let worker = stand.work(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
     let id = stand.enqueue(job()).await.id();
     let waiting = stand.reaches(id, JobState::Scheduled).await;
     worker.stop().await;
@@ -302,6 +299,34 @@ async fn a_job_put_off_too_often_fails_by_it() {
 }
 
 #[tokio::test]
+async fn a_run_that_yields_for_a_while_costs_nothing_and_comes_back_after_it() {
+    let stand = Stand::new().await;
+    let (ran, wait) = (Log::new(), Duration::from_millis(300));
+    let noted = ran.clone();
+    let worker = stand.work(handler(move |run| {
+        let is_first = noted.len() == 0;
+        noted.write((run.job.started_at, run.job.attempt));
+        async move {
+            match is_first {
+                true => Verdict::Yield { wait },
+                false => Verdict::done(),
+            }
+        }
+    }));
+    let id = stand.enqueue(job()).await.id();
+    stand.reaches(id, JobState::Succeeded).await;
+    worker.stop().await;
+    let runs = ran.read();
+    assert_eq!(runs.len(), 2);
+    assert_eq!((runs[0].1, runs[1].1), (1, 1), "no attempt was used");
+    assert!(runs[1].0 - runs[0].0 >= chrono::Duration::from_std(wait).unwrap());
+    assert_eq!(stand.attempts(id).await.len(), 1, "nothing but the success");
+    let put_off = "select count(*) from queue.parcels where deferrals > 0";
+    assert_eq!(stand.count(put_off).await, 0);
+    stand.assert_counts_agree().await;
+}
+
+#[tokio::test]
 async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
     let stand = Stand::new().await;
     let ran = Log::new();
@@ -314,7 +339,9 @@ async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
             noted.write(number(&run));
             async move {
                 match number(&run) {
-                    0 if before < 3 => Verdict::Yield,
+                    0 if before < 3 => Verdict::Yield {
+                        wait: Duration::ZERO,
+                    },
                     _ => Verdict::done(),
                 }
             }

@@ -145,8 +145,9 @@ impl Facts {
                         format!("the other side asked it to wait{with}, which cost no attempt")
                     }
                     _ => format!(
-                        "it waits out the backoff after {} failed{with}",
-                        self.attempt_of()
+                        "it waits out the backoff after a run that failed{with}, {} of {} attempts \
+                         being used up",
+                        self.attempt, self.max_attempts
                     ),
                 }
             }

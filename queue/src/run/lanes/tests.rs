@@ -21,6 +21,7 @@ fn one_lane() -> Lanes {
         lane_weight: 1,
         tenant_weight: 1,
         paused: false,
+        named: false,
         wait_ms: None,
     };
     lanes.see(&[sight], 1, Instant::now());
@@ -54,7 +55,7 @@ fn answer(lanes: &mut Lanes, state: LaneState, last: Option<Mark>, at: Instant) 
 }
 
 fn asks_from(lanes: &mut Lanes, at: Instant) -> Vec<Begin> {
-    let portions = lanes.portions(ROOM, at);
+    let portions = lanes.portions(ROOM, &InHand::default(), at);
     portions.iter().map(|portion| portion.from).collect()
 }
 
@@ -71,9 +72,9 @@ fn a_lane_that_is_drained_is_asked_for_what_stands_behind_what_it_gave() {
 #[test]
 fn a_lane_with_nothing_behind_what_it_gave_is_asked_from_its_first_job_before_it_counts_as_spent() {
     let (mut lanes, at) = (one_lane(), Instant::now());
-    lanes.portions(ROOM, at);
+    lanes.portions(ROOM, &InHand::default(), at);
     answer(&mut lanes, LaneState::More, Some(mark(10)), at);
-    lanes.portions(ROOM, at);
+    lanes.portions(ROOM, &InHand::default(), at);
     answer(&mut lanes, LaneState::Spent, Some(mark(20)), at);
     assert_eq!(asks_from(&mut lanes, at), [Begin::First]);
     answer(&mut lanes, LaneState::Spent, None, at);
@@ -98,7 +99,7 @@ fn a_lane_is_asked_from_its_first_job_every_now_and_then_while_it_is_drained() {
 fn a_look_leaves_out_the_lanes_that_are_being_drained_and_keeps_them() {
     let (mut lanes, at) = (one_lane(), Instant::now());
     assert_eq!(lanes.stretches(2, at), [(0, i64::MAX)]);
-    lanes.portions(ROOM, at);
+    lanes.portions(ROOM, &InHand::default(), at);
     answer(&mut lanes, LaneState::More, Some(mark(10)), at);
     assert_eq!(lanes.stretches(3, at), [(0, 7), (7, i64::MAX)]);
     lanes.see(&[], 3, at);

@@ -47,7 +47,7 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
             (future[1], "it is not due yet"),
             (
                 ids[1],
-                "it waits out the backoff after attempt 1 of 3 failed (`http_500`)",
+                "it waits out the backoff after a run that failed (`http_500`), 1 of 3 attempts being used up",
             ),
             (
                 ids[2],

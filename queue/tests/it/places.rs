@@ -1,0 +1,69 @@
+//! Places: how many of them the jobs of one lane may have.
+
+use std::sync::Arc;
+
+use harkara_queue::Verdict;
+use harkara_queue::job::JobState;
+use tokio::sync::{Barrier, Semaphore};
+
+use crate::fleet::{Fleet, is_at_rest, named};
+use crate::support::{Log, Stand, handler, number, numbered};
+
+/// What jobs do, by their numbers.
+const QUICK: u64 = 0;
+const HANG: u64 = 1;
+const MEET: u64 = 2;
+
+#[tokio::test]
+async fn a_lane_with_a_key_whose_jobs_hang_leaves_three_quarters_of_the_places_to_others() {
+    let stand = Stand::new().await;
+    let (quick, hung, met) = (Log::new(), Log::new(), Arc::new(Barrier::new(6)));
+    let go = Arc::new(Semaphore::new(0));
+    let handler = {
+        let (quick, hung, go) = (quick.clone(), hung.clone(), Arc::clone(&go));
+        handler(move |run| {
+            let (quick, hung, go) = (quick.clone(), hung.clone(), Arc::clone(&go));
+            let met = Arc::clone(&met);
+            async move {
+                match number(&run) {
+                    HANG => {
+                        hung.write(run.job.id);
+                        go.acquire().await.unwrap().forget();
+                    }
+                    MEET => {
+                        met.wait().await;
+                    }
+                    _ => quick.write(run.job.id),
+                }
+                Verdict::done()
+            }
+        })
+    };
+    let fleet = Fleet::start(&stand, 1, 8, &handler);
+    // Quick ones, so that the worker takes more in hand than it has places for.
+    stand
+        .enqueue_all((0..500).map(|_| numbered(QUICK)).collect())
+        .await;
+    quick.holds(500).await;
+    let hanging = (0..500).map(|_| named("a", HANG)).collect();
+    stand.enqueue_all(hanging).await;
+    hung.holds(2).await;
+    for (key, jobs) in [(None, 60), (Some("b"), 12)] {
+        // Six of the first sort must run at once to end.
+        let others = (0..jobs).map(|_| match key {
+            None => numbered(MEET),
+            Some(key) => named(key, QUICK),
+        });
+        for other in stand.enqueue_all(others.collect()).await {
+            stand.reaches(other.id(), JobState::Succeeded).await;
+        }
+    }
+    assert_eq!(hung.len(), 2, "though others had nothing to do meanwhile");
+    let held = "select coalesce(sum(n), 0)::int8 from queue.parcels where state = 'r'";
+    assert_eq!(stand.count(held).await, 2, "none waits in hand");
+    go.add_permits(500);
+    stand.is_quiet().await;
+    fleet.stop().await;
+    assert_eq!(hung.len(), 500);
+    is_at_rest(&stand).await;
+}
