@@ -126,6 +126,9 @@ impl From<reqwest::Error> for EgressError {
             }
         } else if error.is_connect() {
             Self::Connect(root)
+        } else if root.starts_with("received fatal alert") {
+            // HTTP/2 keeps only the words of what TLS said.
+            Self::Tls(root)
         } else {
             Self::Io(root)
         }

@@ -1,6 +1,6 @@
 //! Room: every request to an address that a tenant can steer.
-//! Takes: a method, a URL, headers and a body, and the networks the operator allows although they
-//! are private.
+//! Takes: a method, a URL, headers and a body, perhaps a certificate to show, and the networks the
+//! operator allows although they are private.
 //! Gives: the answer, cut at 64 KiB, or an error that says whether another attempt makes sense.
 //! Never: reaches a private, local or otherwise special address that is not allowed, follows a
 //! redirect, uses a proxy from the environment, retries, or shows a header's value.

@@ -1,63 +1,179 @@
-//! Deliveries are verified by the library that receivers use.
+//! Deliveries are verified by the libraries that receivers use.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harkara_shared::signature::{Ed25519Key, SigningKey, WebhookSecret, sign_all};
 use harkara_tests::{Receiver, Reply, Stand, until, workspace};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Verifies one message, then a tampered one.
-const SCRIPT: &str = r#"
-import json, sys
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
-message = json.load(sys.stdin)
-webhook = Webhook(message["secret"])
-event = webhook.verify(message["body"], message["headers"])
-assert event["type"] == "invoice.paid", event
-try:
-    webhook.verify(message["body"].replace("12", "13"), message["headers"])
-except WebhookVerificationError:
-    print("verified")
+/// The packages that verify, in both languages. Neither knows `v1a`, which is verified by what Node.js
+/// itself has.
+const PACKAGES: [&str; 2] = ["standardwebhooks", "svix"];
+
+/// Verifies each message with the package that is named, and each tampered one in vain.
+const PYTHON: &str = r#"
+import importlib, json, sys
+package = importlib.import_module(sys.argv[1] + ".webhooks")
+for message in json.load(sys.stdin):
+    webhook = package.Webhook(message["secret"])
+    webhook.verify(message["body"], message["headers"])
+    try:
+        webhook.verify(message["body"].replace("12", "13"), message["headers"])
+    except package.WebhookVerificationError:
+        print("verified")
 "#;
 
-/// A Python that has `standardwebhooks`: the one `.ci/run` prepares, else one made in `directory` if
-/// there is a Python at all.
-fn python(directory: &Path) -> Option<PathBuf> {
-    let run = |program: &Path, args: &[&str]| {
-        Command::new(program)
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    let has_library = |python: &Path| run(python, &["-c", "import standardwebhooks"]);
-    let prepared = workspace().join("target/receivers/bin/python");
-    if has_library(&prepared) {
-        return Some(prepared);
+/// The same for Node.js.
+const NODE: &str = r#"
+import { readFileSync } from "node:fs";
+const { Webhook, WebhookVerificationError } = await import(process.argv[1]);
+for (const message of JSON.parse(readFileSync(0))) {
+    const webhook = new Webhook(message.secret);
+    webhook.verify(message.body, message.headers);
+    try {
+        webhook.verify(message.body.replace("12", "13"), message.headers);
+    } catch (error) {
+        if (error instanceof WebhookVerificationError) console.log("verified");
     }
-    let made = run(Path::new("python3"), &["-m", "venv", directory.to_str()?])
-        && run(
-            &directory.join("bin/pip"),
-            &["install", "--quiet", "standardwebhooks==1.1.0"],
-        );
-    let python = directory.join("bin/python");
-    (made && has_library(&python)).then_some(python)
+}
+"#;
+
+/// Verifies `v1a` with the ed25519 of Node.js (OpenSSL's), and a tampered message in vain.
+const NODE_ED25519: &str = r#"
+import { readFileSync } from "node:fs";
+import { createPublicKey, verify } from "node:crypto";
+for (const { public: shown, body, headers } of JSON.parse(readFileSync(0))) {
+    const x = Buffer.from(shown.replace(/^whpk_/, ""), "base64").toString("base64url");
+    const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
+    const signatures = headers["webhook-signature"].split(" ").map((one) => one.split(","));
+    const signature = Buffer.from(signatures.find(([version]) => version === "v1a")[1], "base64");
+    const before = `${headers["webhook-id"]}.${headers["webhook-timestamp"]}.`;
+    const isSigned = (text) => verify(null, Buffer.from(before + text), key, signature);
+    if (isSigned(body) && !isSigned(body.replace("12", "13"))) console.log("verified");
+}
+"#;
+
+const BODY: &str = r#"{"type":"invoice.paid","data":{"amount":12,"text":"für dich ✓"}}"#;
+
+fn runs(program: &Path, args: &[&str], place: &Path) -> bool {
+    Command::new(program)
+        .args(args)
+        .current_dir(place)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_written_with_the_standardwebhooks_package_verifies_a_delivery() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(python) = python(directory.path()) else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI has Python and its package index"
+/// A Python that has the packages: the one `.ci/run` prepares, else one made in `directory` if there
+/// is a Python at all.
+fn python(directory: &Path) -> Option<PathBuf> {
+    let has_packages =
+        |python: &Path| runs(python, &["-c", "import standardwebhooks, svix"], directory);
+    let prepared = workspace().join("target/receivers/bin/python");
+    if has_packages(&prepared) {
+        return Some(prepared);
+    }
+    let pip = directory.join("bin/pip");
+    let made = runs(Path::new("python3"), &["-m", "venv", "."], directory)
+        && runs(
+            &pip,
+            &["install", "-q", "standardwebhooks==1.1.0", "svix==2.9.1"],
+            directory,
         );
-        eprintln!("skipped: no Python with the standardwebhooks package can be had here");
-        return;
+    let python = directory.join("bin/python");
+    (made && has_packages(&python)).then_some(python)
+}
+
+/// A directory whose Node.js has the packages: the one `.ci/run` prepares, else one made in
+/// `directory` if there is an npm at all.
+fn node(directory: &Path) -> Option<PathBuf> {
+    let script = "await import('standardwebhooks'); await import('svix')";
+    let has_packages = |place: &Path| {
+        place.is_dir()
+            && runs(
+                Path::new("node"),
+                &["--input-type=module", "-e", script],
+                place,
+            )
     };
+    let prepared = workspace().join("target/clients");
+    if has_packages(&prepared) {
+        return Some(prepared);
+    }
+    let install = [
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "standardwebhooks@1.1.1",
+        "svix@2.5.0",
+    ];
+    let made = runs(Path::new("npm"), &install, directory);
+    (made && has_packages(directory)).then(|| directory.to_owned())
+}
+
+/// The program that runs scripts in a language, or `None` where it cannot be had.
+fn interpreter(language: &str, directory: &Path) -> Option<Command> {
+    let found = match language {
+        "python" => python(directory).map(|python| {
+            let mut command = Command::new(python);
+            command.arg("-c");
+            command
+        }),
+        _ => node(directory).map(|place| {
+            let mut command = Command::new("node");
+            command
+                .args(["--input-type=module", "-e"])
+                .current_dir(place);
+            command
+        }),
+    };
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI has {language}");
+        eprintln!("skipped: {language} with the packages of receivers cannot be had here");
+    }
+    found
+}
+
+/// Asserts that the script verifies every message.
+fn assert_verified(mut script: Command, messages: &[Value]) {
+    let mut verifier = script
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = Value::from(messages).to_string();
+    let mut stdin = verifier.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = verifier.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        told.lines().collect::<Vec<_>>(),
+        vec!["verified"; messages.len()],
+        "{script:?}"
+    );
+}
+
+/// A message with all of these keys' signatures.
+fn message(keys: &[SigningKey]) -> Value {
+    let now = harkara_shared::clock::now().timestamp();
+    json!({
+        "body": BODY,
+        "headers": {
+            "webhook-id": "evt_1",
+            "webhook-timestamp": now.to_string(),
+            "webhook-signature": sign_all(keys, "evt_1", now, BODY.as_bytes()),
+        },
+    })
+}
+
+/// An event as a receiver got it, with the secret of its endpoint.
+async fn delivered() -> Value {
     let Stand {
         platform, client, ..
     } = &Stand::start().await;
@@ -73,9 +189,8 @@ async fn a_receiver_written_with_the_standardwebhooks_package_verifies_a_deliver
         || async { receiver.hits().pop() },
     )
     .await;
-
     let header = |name: &str| hit.headers[name].to_str().unwrap().to_owned();
-    let message = json!({
+    json!({
         "secret": endpoint["secret"],
         "body": String::from_utf8(hit.body.to_vec()).unwrap(),
         "headers": {
@@ -83,19 +198,46 @@ async fn a_receiver_written_with_the_standardwebhooks_package_verifies_a_deliver
             "webhook-timestamp": header("webhook-timestamp"),
             "webhook-signature": header("webhook-signature"),
         },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_packages_of_receivers_verify_a_delivery_and_a_message_of_several_keys() {
+    let mut messages = vec![delivered().await];
+    // While keys are rotated, each of them finds its own signature among the others'.
+    let secrets = [WebhookSecret::generate(), WebhookSecret::generate()];
+    let [new, old] = secrets.clone().map(SigningKey::from);
+    let keys = [Ed25519Key::generate().into(), new, old];
+    for secret in secrets {
+        let mut message = message(&keys);
+        message["secret"] = secret.expose().into();
+        messages.push(message);
+    }
+    for (language, script) in [("python", PYTHON), ("node", NODE)] {
+        let directory = tempfile::tempdir().unwrap();
+        for package in PACKAGES {
+            let Some(mut command) = interpreter(language, directory.path()) else {
+                break;
+            };
+            command.args([script, package]);
+            assert_verified(command, &messages);
+        }
+    }
+}
+
+#[test]
+fn another_implementation_of_ed25519_verifies_v1a() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mut command) = interpreter("node", directory.path()) else {
+        return;
+    };
+    command.arg(NODE_ED25519);
+    let messages = [(); 8].map(|()| {
+        let key = SigningKey::from(Ed25519Key::generate());
+        let public = key.public();
+        let mut message = message(&[WebhookSecret::generate().into(), key]);
+        message["public"] = public.into();
+        message
     });
-    let mut verifier = Command::new(python)
-        .args(["-c", SCRIPT])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    verifier
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(message.to_string().as_bytes())
-        .unwrap();
-    let output = verifier.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "verified");
+    assert_verified(command, &messages);
 }

@@ -49,17 +49,18 @@ impl Drop for Doorman {
 }
 
 impl Doorman {
-    async fn start(authority: &Authority) -> Self {
+    async fn start(authority: &Authority, protocol: &str) -> Self {
         drop(client_config().unwrap()); // names the process's cryptography
         let mut roots = RootCertStore::empty();
         roots.add(authority.0.der().clone()).unwrap();
         let verifier = WebPkiClientVerifier::builder(roots.into()).build().unwrap();
         let (certificate, key) = authority.issue("localhost");
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = ServerConfig::builder()
+        let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate.into()], key)
             .unwrap();
+        config.alpn_protocols = vec![protocol.into()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!(
@@ -125,7 +126,7 @@ fn get_as<'a>(url: &'a str, identity: Option<&'a ClientIdentity>) -> EgressReque
 #[tokio::test]
 async fn a_receiver_that_demands_a_certificate_is_shown_the_one_given_and_each_its_own() {
     let authority = Authority::new();
-    let mut door = Doorman::start(&authority).await;
+    let mut door = Doorman::start(&authority, "http/1.1").await;
     let egress = trusting(&authority);
     let (alice, alices) = authority.identity("alice.example");
     let (bob, bobs) = authority.identity("bob.example");
@@ -150,21 +151,23 @@ async fn a_receiver_that_demands_a_certificate_is_shown_the_one_given_and_each_i
 #[tokio::test]
 async fn without_the_certificate_tls_fails_and_may_be_tried_again() {
     let authority = Authority::new();
-    let mut door = Doorman::start(&authority).await;
     let egress = trusting(&authority);
     let (stranger, _) = Authority::new().identity("alice.example");
-    for identity in [None, Some(&stranger)] {
-        let error = egress.send(get_as(&door.url, identity)).await.unwrap_err();
-        assert_eq!(error.code(), "egress_tls", "{error}");
-        assert!(!error.is_terminal());
-        assert_eq!(door.guests.recv().await.unwrap(), None);
+    for protocol in ["http/1.1", "h2"] {
+        let mut door = Doorman::start(&authority, protocol).await;
+        for identity in [None, Some(&stranger)] {
+            let error = egress.send(get_as(&door.url, identity)).await.unwrap_err();
+            assert_eq!(error.code(), "egress_tls", "{protocol}: {error}");
+            assert!(!error.is_terminal());
+            assert_eq!(door.guests.recv().await.unwrap(), None);
+        }
     }
 }
 
 #[tokio::test]
 async fn an_identity_opens_no_other_addresses_and_trusts_no_other_servers() {
     let authority = Authority::new();
-    let door = Doorman::start(&authority).await;
+    let door = Doorman::start(&authority, "http/1.1").await;
     let (alice, _) = authority.identity("alice.example");
     let refused = closed().send(get_as(&door.url, Some(&alice))).await;
     assert_eq!(refusal(refused), Some(Refusal::NotAllowed));
