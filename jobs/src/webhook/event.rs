@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::endpoint::{is_event_type, takes};
+use super::event_type::{check_data, is_operational};
 use crate::catalogue::{JobKind, find};
 use crate::fault::Fault;
 use crate::kinds::webhook_deliver::{Args, WebhookDeliver};
@@ -21,6 +22,8 @@ pub struct NewEvent {
     pub id: Option<String>,
     /// Type, such as `invoice.paid`.
     pub event_type: String,
+    /// Version of the type that the data is of; `None` for the current one.
+    pub version: Option<u32>,
     /// What happened, as JSON.
     pub data: Box<RawValue>,
 }
@@ -35,6 +38,13 @@ impl NewEvent {
                 "/type",
                 "invalid",
                 "must be segments of letters, digits and `_` joined by dots, at most 128 long",
+            ));
+        }
+        if is_operational(&self.event_type) {
+            faults.push(Fault::new(
+                "/type",
+                "reserved",
+                "is told of by the platform itself",
             ));
         }
         if let Some(id) = &self.id {
@@ -92,7 +102,8 @@ struct Taker {
 /// made then.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the id stands for another event; others when the database refuses.
+/// [`Error::Conflict`] when the id stands for another event, [`Error::Invalid`] when the data does not
+/// satisfy the event's type; others when the database refuses. The transaction must then be rolled back.
 pub async fn post_event(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -109,6 +120,10 @@ pub async fn post_event(
         .await?;
     if is_new.is_none() {
         return posted_before(tx, id, &event.event_type, &event.data).await;
+    }
+    let faults = check_data(tx, &event.event_type, event.version, &event.data).await?;
+    if !faults.is_empty() {
+        return Err(Error::Invalid(faults));
     }
     let takers: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
         .bind(tx.tenant())

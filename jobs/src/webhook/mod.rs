@@ -1,10 +1,12 @@
-//! Room: the resources of webhooks: endpoints, events, deliveries.
+//! Room: the resources of webhooks: endpoints, events and their types, deliveries.
 //! Takes: a tenant's transaction. Gives: rows in and out, and the jobs that deliver.
 //! Never: calls an endpoint (that is the kind's work) or decides about a job.
 
 mod delivery;
 mod endpoint;
 mod event;
+mod event_type;
+mod schema;
 
 pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, Envoy, FinishedAttempt, catch_up,
@@ -15,8 +17,14 @@ pub use endpoint::{
     delete_endpoint, endpoint, endpoint_secret, list_endpoints,
 };
 pub use event::{NewEvent, Posted, PostedDelivery, post_event};
+pub use event_type::{
+    EventType, NewEventType, check_data, event_type, list_event_types, register, registered,
+    versions_of,
+};
 
 use harkara_shared::vault::VaultError;
+
+use crate::fault::Fault;
 
 /// Why a webhook resource cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,9 @@ pub enum Error {
     /// What is asked contradicts what is there.
     #[error("{0}")]
     Conflict(String),
+    /// What is asked does not satisfy what the tenant has registered.
+    #[error("the event does not satisfy its type")]
+    Invalid(Vec<Fault>),
     /// A row holds what no release of Harkara writes.
     #[error("a stored row cannot be read: {0}")]
     Corrupt(String),

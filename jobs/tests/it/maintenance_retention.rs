@@ -78,6 +78,7 @@ async fn events_are_forgotten_with_their_deliveries_after_a_month() {
     let event = NewEvent {
         id: None,
         event_type: "a.b".to_owned(),
+        version: None,
         data: RawValue::NULL.to_owned(),
     };
     webhook::post_event(&mut tx, &kit.services.engine, event, Trace::default())

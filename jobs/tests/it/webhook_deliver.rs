@@ -43,6 +43,7 @@ impl Scene {
         let event = NewEvent {
             id: Some("evt-1".to_owned()),
             event_type: "invoice.paid".to_owned(),
+            version: None,
             data: RawValue::from_string(r#"{"b": 1.10,"a":2}"#.to_owned()).unwrap(),
         };
         let engine = &kit.services.engine;
