@@ -11,6 +11,7 @@ use harkara_shared::id::TenantId;
 use moka::future::Cache;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::endpoint::is_event_type;
@@ -37,8 +38,9 @@ const STALE: Duration = Duration::from_secs(5);
 /// How many names are remembered with their current versions.
 const REMEMBERED: u64 = 10_000;
 
-/// What the schemas that are kept ready weigh together. A value in a schema takes less than 1 KiB.
-const READY: u64 = 100_000;
+/// What the schemas that are kept ready weigh together. A value takes about 1 KiB, a regular
+/// expression up to 128.
+const READY: u64 = 50_000;
 
 /// The current version by tenant and name; `None` for a name that is not registered.
 static CURRENT: LazyLock<Cache<(TenantId, String), Option<u32>>> = LazyLock::new(|| {
@@ -98,7 +100,7 @@ pub struct NewEventType {
 }
 
 impl NewEventType {
-    /// Everything wrong with it. A schema and an example of the largest size keep a thread for up to a second.
+    /// Everything wrong with it. A schema and an example of the largest size keep a thread for about a second.
     #[must_use]
     pub fn check(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -321,12 +323,12 @@ async fn schema_of(tx: &mut TenantTx, name: &str, version: u32) -> Result<Option
     let Some(found) = event_type(tx, name, Some(version)).await? else {
         return Ok(None);
     };
-    let schema = match &found.schema {
+    let corrupt = |why: String| Error::Corrupt(format!("the schema of {name}: {why}"));
+    let schema = match found.schema {
         Some(schema) => {
-            let ready = Schema::compile(schema).map_err(|fault| {
-                Error::Corrupt(format!("the schema of {name}: {}", fault.detail))
-            })?;
-            Some(Arc::new(ready))
+            let compiled = spawn_blocking(move || Schema::compile(&schema)).await;
+            let compiled = compiled.map_err(|error| corrupt(error.to_string()))?;
+            Some(Arc::new(compiled.map_err(|fault| corrupt(fault.detail))?))
         }
         None => None,
     };

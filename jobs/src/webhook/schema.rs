@@ -8,6 +8,8 @@ use std::sync::Arc;
 use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::fault::{Fault, token};
 
@@ -15,10 +17,10 @@ use crate::fault::{Fault, token};
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The most that a schema weighs: values, with those that references lead to counted each time.
-const MAX_WEIGHT: usize = 10_000;
+const MAX_WEIGHT: usize = 5_000;
 
 /// What a regular expression weighs.
-const PATTERN_WEIGHT: usize = 200;
+const PATTERN_WEIGHT: usize = 100;
 
 /// Bytes of a regular expression that is ready to be used.
 const PATTERN_BYTES: usize = 128 << 10;
@@ -32,6 +34,9 @@ const MAX_FAULTS: usize = 20;
 /// The most that weight of the schema times values of the data may be for all mistakes to be looked for, by
 /// the thread that asks: so many mistakes there may be.
 const LIGHT: usize = 100_000;
+
+/// Checks that are not light and go on at the same time: the largest of them take a second or two.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// The longest sentence about a mistake, in characters: it may list all that a schema allows.
 const LONGEST_DETAIL: usize = 300;
@@ -99,12 +104,19 @@ impl Schema {
     pub(super) async fn faults_aside(
         self: &Arc<Self>,
         data: Value,
-    ) -> Result<Vec<Fault>, tokio::task::JoinError> {
+    ) -> Result<Vec<Fault>, JoinError> {
         if !self.is_heavy(&data) {
             return Ok(self.faults(&data));
         }
+        // Whoever gives up waiting for the answer does not end the check: it keeps its turn. Nobody closes
+        // the semaphore.
+        let turn = AT_ONCE.acquire().await.ok();
         let schema = Arc::clone(self);
-        tokio::task::spawn_blocking(move || schema.faults(&data)).await
+        spawn_blocking(move || {
+            let _turn = turn;
+            schema.faults(&data)
+        })
+        .await
     }
 
     fn is_heavy(&self, data: &Value) -> bool {
@@ -362,16 +374,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn of_many_mistakes_twenty_are_told_and_of_too_many_that_there_are_some() {
+    #[tokio::test]
+    async fn of_many_mistakes_twenty_are_told_and_of_too_many_that_there_are_some() {
         let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
+        let schema = Arc::new(schema);
         let few: Vec<u32> = (0..100).collect();
-        let faults = schema.faults(&json!(few));
+        let faults = schema.faults_aside(json!(few)).await.unwrap();
         let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(pointers.len(), 20);
         assert_eq!((pointers[0], pointers[19]), ("/0", "/19"));
         let many: Vec<u32> = (0..100_000).collect();
-        let faults = schema.faults(&json!(many));
+        let faults = schema.faults_aside(json!(many)).await.unwrap();
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].pointer, "");
     }
