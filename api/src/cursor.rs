@@ -1,6 +1,6 @@
 //! Room: where a page ended.
-//! Takes: a list (route, tenant, filters) and the last item's id. Gives: an opaque cursor, and the
-//! id back. Never: accepts a cursor that this platform did not make for this very list.
+//! Takes: a list (route, tenant, filters) and the last item's id or name. Gives: an opaque cursor, and the
+//! id or name back. Never: accepts a cursor that this platform did not make for this very list.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,9 +72,9 @@ impl Cursors {
     }
 
     /// The cursor of the page that follows the item at `place`.
-    pub(crate) fn write(&self, list: List, place: Place) -> Option<String> {
+    pub(crate) fn write(&self, list: List, place: impl AsRef<[u8]>) -> Option<String> {
         let key = self.keys.first()?;
-        let body = [&[VERSION], place.as_slice(), list.0.as_slice()].concat();
+        let body = [&[VERSION], place.as_ref(), list.0.as_slice()].concat();
         let tag = first_half(mac(key, &body).finalize().into_bytes().into());
         Some(BASE64.encode([body.as_slice(), tag.as_slice()].concat()))
     }
@@ -84,12 +84,21 @@ impl Cursors {
     /// # Errors
     /// A problem of status 400 when it is none of ours, or one of another list.
     pub(crate) fn read(&self, list: List, cursor: &str) -> Result<Place, Problem> {
-        let (place, of) = self.open(cursor).ok_or_else(|| {
-            Problem::new(
-                Code::InvalidCursor,
-                "the cursor is not one that this list answered",
-            )
-        })?;
+        let place = self.read_bytes(list, cursor)?;
+        place.try_into().map_err(|_| not_ours())
+    }
+
+    /// The place a cursor stands for in a list whose items are known by their names.
+    ///
+    /// # Errors
+    /// As [`Cursors::read`].
+    pub(crate) fn read_name(&self, list: List, cursor: &str) -> Result<String, Problem> {
+        let place = self.read_bytes(list, cursor)?;
+        String::from_utf8(place).map_err(|_| not_ours())
+    }
+
+    fn read_bytes(&self, list: List, cursor: &str) -> Result<Vec<u8>, Problem> {
+        let (place, of) = self.open(cursor).ok_or_else(not_ours)?;
         if of == list {
             Ok(place)
         } else {
@@ -110,16 +119,23 @@ impl Cursors {
             .transpose()
     }
 
-    fn open(&self, cursor: &str) -> Option<(Place, List)> {
+    fn open(&self, cursor: &str) -> Option<(Vec<u8>, List)> {
         let bytes = BASE64.decode(cursor).ok()?;
         let (body, tag) = bytes.split_last_chunk::<16>()?;
-        let (place, list) = body.strip_prefix(&[VERSION])?.split_first_chunk::<16>()?;
+        let (place, list) = body.strip_prefix(&[VERSION])?.split_last_chunk::<16>()?;
         let genuine = |key| mac(key, body).verify_truncated_left(tag).is_ok();
         self.keys
             .iter()
             .any(genuine)
-            .then_some((*place, List(list.try_into().ok()?)))
+            .then(|| (place.to_vec(), List(*list)))
     }
+}
+
+fn not_ours() -> Problem {
+    Problem::new(
+        Code::InvalidCursor,
+        "the cursor is not one that this list answered",
+    )
 }
 
 /// HMAC-SHA256 of `body`.

@@ -59,16 +59,23 @@ impl Faults {
     }
 
     fn none(self, code: Code) -> Result<(), Problem> {
-        let Some(first) = self.0.first() else {
+        if self.0.is_empty() {
             return Ok(());
-        };
-        let first = format!("{}: {}", first.pointer, first.detail);
+        }
+        Err(self.problem(code))
+    }
+
+    /// The problem that tells of them; there should be one.
+    pub(crate) fn problem(self, code: Code) -> Problem {
+        let first = self.0.first();
+        let first = first.map(|first| format!("{}: {}", first.pointer, first.detail));
+        let first = first.unwrap_or_default();
         let detail = match self.0.len() {
-            1 => first,
+            0 | 1 => first,
             MOST => format!("{MOST} mistakes or more; the first is {first}"),
             many => format!("{many} mistakes; the first is {first}"),
         };
-        Err(Problem::new(code, detail).with_faults(self.0))
+        Problem::new(code, detail).with_faults(self.0)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub(crate) use harkara_jobs::fault::token;
 use harkara_jobs::fault::{self, Fault};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -86,11 +87,6 @@ pub(crate) fn precise(mut fault: Fault) -> Fault {
         break;
     }
     fault
-}
-
-/// A member's name as a part of a JSON pointer.
-pub(crate) fn token(name: &str) -> String {
-    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// The object without the member that `pointer` leads to or through; `None` if there is none, or

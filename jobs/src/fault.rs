@@ -45,13 +45,18 @@ pub fn pointer(path: &serde_path_to_error::Path) -> String {
                 pointer.push_str(&index.to_string());
             }
             Segment::Map { key } | Segment::Enum { variant: key } => {
-                pointer.push('/');
-                pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&token(key));
             }
             Segment::Unknown => {}
         }
     }
     pointer
+}
+
+/// A member's name as a part of a JSON pointer.
+#[must_use]
+pub fn token(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 /// A decoder's complaint without the place in the text, which the pointer tells better.

@@ -29,6 +29,7 @@ pub const TABLES: &[TenantTable] = &[
     table("delivery_attempts"),
     table("deliveries"),
     table("events"),
+    table("event_types"),
     without("endpoint_secrets", &["sealed"]),
     // Headers may hold what only the receiver should know.
     without("webhook_endpoints", &["headers"]),

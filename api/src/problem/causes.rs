@@ -11,6 +11,7 @@ use harkara_shared::process::in_one_line;
 
 use super::{Code, Problem};
 use crate::access;
+use crate::faults::Faults;
 use crate::json;
 use crate::people;
 use crate::people::oidc::OidcError;
@@ -83,6 +84,11 @@ impl From<webhook::Error> for Problem {
         match error {
             webhook::Error::Database(error) => Self::of_database(&error),
             webhook::Error::Queue(error) => error.into(),
+            webhook::Error::Invalid(wrong) => {
+                let mut faults = Faults::default();
+                faults.extend("", wrong);
+                faults.problem(Code::Invalid)
+            }
             webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
             other => Self::internal(in_one_line(&other)),
         }

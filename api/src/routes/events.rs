@@ -38,6 +38,10 @@ pub(super) struct EventRequest {
     /// What happened: anything but null, at most 256 KiB of JSON.
     #[schema(schema_with = anything, required)]
     data: Option<Box<RawValue>>,
+    /// Version of the type that the data is of; by default the current one. Of a type that is registered the
+    /// data must satisfy the schema.
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    version: Option<u32>,
     /// The application's own id of it; one that was posted before answers what was made then.
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: Option<String>,
@@ -112,7 +116,8 @@ impl From<PostedDelivery> for PostedAnswer {
 
 /// Post an event
 ///
-/// Makes a delivery for each endpoint that takes its type. Needs the scope `jobs:write`.
+/// Makes a delivery for each endpoint that takes its type. Data that does not satisfy the type's schema is
+/// refused; types need not be registered, and those the platform itself tells of are not posted. Needs the scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/events",
@@ -165,6 +170,7 @@ fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
     let event = NewEvent {
         id: request.id,
         event_type: request.event_type.unwrap_or_default(),
+        version: request.version,
         data: request
             .data
             .or_else(|| RawValue::from_string("null".to_owned()).ok())?,

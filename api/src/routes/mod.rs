@@ -5,6 +5,7 @@
 mod audit;
 mod deliveries;
 mod enterprise;
+mod event_types;
 mod events;
 mod jobs;
 mod key_limits;
@@ -134,6 +135,9 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(audit::verify))
         .routes(routes!(usage::show))
         .routes(routes!(events::post))
+        .routes(routes!(event_types::list, event_types::create))
+        .routes(routes!(event_types::show))
+        .routes(routes!(event_types::versions))
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
         .routes(routes!(webhooks::keys::secret))

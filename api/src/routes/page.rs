@@ -33,12 +33,12 @@ pub(crate) fn to_read(limit: Limit) -> u32 {
 
 impl<T> Page<T> {
     /// The page of what was read with [`to_read`].
-    pub(crate) fn of<I>(
+    pub(crate) fn of<I, P: AsRef<[u8]>>(
         mut items: Vec<I>,
         limit: Limit,
         cursors: &Cursors,
         list: List,
-        place: impl Fn(&I) -> Place,
+        place: impl Fn(&I) -> P,
         show: impl Fn(I) -> T,
     ) -> Self {
         let size = usize::try_from(limit.get()).unwrap_or(usize::MAX);

@@ -25,6 +25,7 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Ans
         "/v1/jobs/batch",
         "/v1/jobs/bulk",
         "/v1/events",
+        "/v1/event-types",
         "/v1/tenants",
         "/v1/enterprise/setup",
     ]

@@ -102,6 +102,7 @@ async fn what_the_document_says_of_jobs_is_what_the_server_answers() {
         ("BulkAction", "/v1/jobs/bulk", 202),
         ("NewEndpoint", "/v1/webhook-endpoints", 201),
         ("NewEvent", "/v1/events", 202),
+        ("NewEventType", "/v1/event-types", 201),
     ] {
         let example = &document["components"]["schemas"][name]["example"];
         platform.client.post(path, example).await.expect(status);

@@ -57,6 +57,11 @@ impl Belongings {
         ids.insert("delivery", text(&event["deliveries"][0]["id"]));
         words.push(text(&event["id"]));
         words.push(format!("data-of-{slug}"));
+        let own =
+            json!({"name": format!("type_of.{slug}"), "description": format!("told-of-{slug}")});
+        let own = client.post("/v1/event-types", &own).await.expect(201);
+        ids.insert("event type", text(&own["name"]));
+        words.push(format!("told-of-{slug}"));
 
         let made = json!({"name": format!("key-of-{slug}"), "scopes": ["jobs:read"]});
         let made = client.post("/v1/api-keys", &made).await.expect(201);
@@ -122,6 +127,7 @@ fn id_for(path: &str, name: &str) -> &'static str {
         (_, "permission_id") => "override",
         (_, "business_id") => "tenant",
         (path, "name") if path.starts_with("/v1/queues/") => "queue",
+        (path, "name") if path.starts_with("/v1/event-types/") => "event type",
         (path, "key") if path.starts_with("/v1/queues/") => "lane",
         (path, name) => panic!("the walk does not know {{{name}}} of {path}: say whose it is here"),
     }

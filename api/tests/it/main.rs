@@ -15,6 +15,7 @@ mod browsers;
 mod bulk;
 mod document;
 mod erasure;
+mod event_types;
 mod explain;
 mod framework;
 mod fuzz;

@@ -90,6 +90,7 @@ impl Stand {
         let event = NewEvent {
             id: None,
             event_type: event_type(endpoint),
+            version: None,
             data: RawValue::from_string(r#"{"invoice":"in_42","amount":1200}"#.to_owned())?,
         };
         let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;

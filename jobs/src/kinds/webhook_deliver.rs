@@ -61,6 +61,7 @@ pub struct Args {
     pub delivery_id: DeliveryId,
     /// Why it is made.
     #[serde(default)]
+    #[schema(inline)]
     pub cause: Cause,
 }
 

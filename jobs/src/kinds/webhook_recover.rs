@@ -44,6 +44,7 @@ pub struct Args {
     pub until: DateTime<Utc>,
     /// What has become of them.
     #[serde(default = "missed")]
+    #[schema(inline)]
     pub states: Vec<MissedState>,
 }
 

@@ -8,6 +8,7 @@ use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
 
+use super::event_type::check_data;
 use super::subscription::{is_event_type, is_operational, takes_channels, takes_type};
 use super::{Cause, EndpointStatus, Error, Ordering, lane, rules};
 use crate::catalogue;
@@ -21,6 +22,8 @@ pub struct NewEvent {
     pub id: Option<String>,
     /// Type, such as `invoice.paid`.
     pub event_type: String,
+    /// Version of the type that the data is of; `None` for the current one.
+    pub version: Option<u32>,
     /// What happened, as JSON.
     pub data: Box<RawValue>,
     /// Channels it belongs to: endpoints that name channels take it if they name one of these.
@@ -36,6 +39,7 @@ impl NewEvent {
         Self {
             id: None,
             event_type: event_type.to_owned(),
+            version: None,
             data,
             channels: Vec::new(),
             ordering_key: None,
@@ -132,8 +136,9 @@ struct Taker {
 /// made then.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the id stands for another event; [`Error::Queue`] when as many jobs of the
-/// tenant wait as may; others when the database refuses.
+/// [`Error::Conflict`] when the id stands for another event; [`Error::Invalid`] when the data does not
+/// satisfy the event's type; [`Error::Queue`] when as many jobs of the tenant wait as may; others when the
+/// database refuses. The transaction must then be rolled back.
 pub async fn post_event(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -146,6 +151,10 @@ pub async fn post_event(
         .unwrap_or_else(|| EventId::new().to_string());
     if !store(tx, &id, &event).await? {
         return posted_before(tx, id, &event).await;
+    }
+    let faults = check_data(tx, &event.event_type, event.version, &event.data).await?;
+    if !faults.is_empty() {
+        return Err(Error::Invalid(faults));
     }
     let takers: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
         .bind(tx.tenant())
@@ -229,7 +238,11 @@ async fn store(tx: &mut TenantTx, id: &str, event: &NewEvent) -> Result<bool, Er
         .bind(event.data.get())
         .bind(&event.channels)
         .bind(&event.ordering_key)
-        .bind(None::<i32>)
+        .bind(
+            event
+                .version
+                .and_then(|version| i32::try_from(version).ok()),
+        )
         .fetch_optional(&mut **tx)
         .await?;
     Ok(is_new.is_some())
@@ -322,7 +335,11 @@ async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Resul
         .bind(event.data.get())
         .bind(&event.channels)
         .bind(&event.ordering_key)
-        .bind(None::<i32>)
+        .bind(
+            event
+                .version
+                .and_then(|version| i32::try_from(version).ok()),
+        )
         .fetch_one(&mut **tx)
         .await?;
     if !same {

@@ -1,4 +1,4 @@
-//! Room: the resources of webhooks: endpoints, events, deliveries.
+//! Room: the resources of webhooks: endpoints, events and their types, deliveries.
 //! Takes: a tenant's transaction. Gives: rows in and out, and the jobs that deliver.
 //! Never: calls an endpoint (that is the kind's work) or decides about a job.
 
@@ -9,6 +9,7 @@ mod delivery;
 mod endpoint;
 mod envoy;
 mod event;
+mod event_type;
 mod gather;
 mod health;
 pub mod judge;
@@ -17,6 +18,7 @@ pub mod message;
 mod oauth2;
 mod rules;
 mod schedule;
+mod schema;
 mod secret;
 mod settings;
 mod stats;
@@ -40,6 +42,10 @@ pub use endpoint::{
 };
 pub use envoy::{Credentials, Envoy, Target};
 pub use event::{NewEvent, Posted, PostedDelivery, post_event};
+pub use event_type::{
+    EventType, NewEventType, check_data, event_type, list_event_types, register, registered,
+    versions_of,
+};
 pub use schedule::RetrySchedule;
 pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
 pub use settings::{forget_payloads, payload_retention, set_payload_retention};
@@ -47,6 +53,8 @@ pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
 pub use subscription::is_operational;
 
 use harkara_shared::vault::VaultError;
+
+use crate::fault::Fault;
 
 /// Why a webhook resource cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +71,9 @@ pub enum Error {
     /// What is asked contradicts what is there.
     #[error("{0}")]
     Conflict(String),
+    /// What is asked does not satisfy what the tenant has registered.
+    #[error("the event does not satisfy its type")]
+    Invalid(Vec<Fault>),
     /// A row holds what no release of Harkara writes.
     #[error("a stored row cannot be read: {0}")]
     Corrupt(String),

@@ -16,6 +16,8 @@ begin
     values (own, endpoint, gen_random_uuid(), secret);
     insert into app.events (tenant_id, id, type, data)
     select own, 'e' || g, 'invoice.paid', '{"n": ' || g || '}' from generate_series(1, 1500) g;
+    insert into app.event_types (tenant_id, name, version, description, schema, example)
+    values (own, 'invoice.paid', 1, 'furnished', '{"type": "object"}', '{"n": 1}');
     insert into app.deliveries (tenant_id, id, event_id, endpoint_id) values (own, delivery, 'e1', endpoint);
     insert into app.delivery_attempts (tenant_id, delivery_id, number, started_at, duration_ms)
     values (own, delivery, 1, '2026-01-01 00:00+00', 5);

@@ -1,6 +1,5 @@
 //! `maintenance.retention`: what is old is forgotten, and nothing else.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harkara_jobs::kinds::http_request::HttpRequest;
@@ -69,17 +68,12 @@ async fn events_are_forgotten_with_their_deliveries_after_a_month() {
     let mut tx = kit.tx().await;
     let new = NewEndpoint {
         url: receiver.url.clone(),
-        event_types: Vec::new(),
-        headers: BTreeMap::new(),
+        ..NewEndpoint::default()
     };
     webhook::create_endpoint(&mut tx, &kit.services.keys, new)
         .await
         .unwrap();
-    let event = NewEvent {
-        id: None,
-        event_type: "a.b".to_owned(),
-        data: RawValue::NULL.to_owned(),
-    };
+    let event = NewEvent::new("a.b", RawValue::NULL.to_owned());
     webhook::post_event(&mut tx, &kit.services.engine, event, Trace::default())
         .await
         .unwrap();

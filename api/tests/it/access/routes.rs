@@ -105,6 +105,10 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     // One of them will do.
     ("GET", "/v1/usage", "jobs:read|tenant:admin"),
     ("POST", "/v1/events", "jobs:write"),
+    ("GET", "/v1/event-types", "webhooks:read"),
+    ("POST", "/v1/event-types", "webhooks:manage"),
+    ("GET", "/v1/event-types/none", "webhooks:read"),
+    ("GET", "/v1/event-types/none/versions", "webhooks:read"),
     ("GET", "/v1/webhook-endpoints", "webhooks:read"),
     ("POST", "/v1/webhook-endpoints", "webhooks:manage"),
     (

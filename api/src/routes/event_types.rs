@@ -1,0 +1,299 @@
+//! Room: routes of the types of events.
+//! Takes: a caller's request. Gives: types registered, listed and shown in their versions.
+//! Never: changes a version, or fetches what a schema refers to.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use harkara_jobs::webhook::{
+    EventType, NewEventType, event_type, list_event_types, register, registered, versions_of,
+};
+use harkara_shared::audit::Entry;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use super::page::{Page, to_read};
+use crate::ApiState;
+use crate::access::Scope;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::cursor::{List, number_at, place_of};
+use crate::faults::Faults;
+use crate::problem::Problem;
+use crate::query::{Limit, PathId, Query, is_of_page};
+
+/// A version of a type that is wanted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewEventType, example = json!({
+    "name": "invoice.paid",
+    "description": "An invoice was paid in full",
+    "schema": {
+        "type": "object",
+        "properties": {"invoice": {"type": "string"}, "amount": {"type": "integer", "minimum": 0}},
+        "required": ["invoice", "amount"]
+    },
+    "example": {"invoice": "in_42", "amount": 1200}
+}))]
+pub(super) struct TypeRequest {
+    /// Its name: segments of letters, digits and `_`, joined by dots.
+    #[schema(value_type = String, required, nullable = false, max_length = 128,
+        pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
+    name: Option<String>,
+    /// What it tells.
+    #[schema(max_length = 1000)]
+    description: Option<String>,
+    /// JSON Schema (draft 2020-12) that the data of such events must satisfy, at most 64 KiB; none when any
+    /// data will do. References lead into the schema itself and not in circles; expressions of `pattern` have
+    /// neither look-around nor back-references.
+    #[schema(value_type = Option<Object>)]
+    schema: Option<Value>,
+    /// Data of such an event, at most 64 KiB; must satisfy the schema.
+    example: Option<Value>,
+}
+
+/// A type of events, in one of its versions.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventType)]
+pub(super) struct TypeAnswer {
+    /// Its name.
+    #[schema(example = "invoice.paid")]
+    name: String,
+    /// From 1, without gaps: the current one tells how many there are.
+    #[schema(minimum = 1, example = 1)]
+    version: u32,
+    /// What it tells; empty when nobody said.
+    #[schema(example = "An invoice was paid in full")]
+    description: String,
+    /// JSON Schema (draft 2020-12) of the data; null when any will do.
+    #[schema(value_type = Option<Object>, required, example = json!({"type": "object"}))]
+    schema: Option<Value>,
+    /// Data of such an event; null when there is no example.
+    #[schema(required, example = json!({"invoice": "in_42", "amount": 1200}))]
+    example: Option<Value>,
+    /// Whether this version comes with the platform.
+    seeded: bool,
+    /// Whether the platform itself tells of it: such events are not posted.
+    operational: bool,
+    /// When this version was made.
+    created_at: DateTime<Utc>,
+}
+
+impl From<EventType> for TypeAnswer {
+    fn from(event_type: EventType) -> Self {
+        Self {
+            name: event_type.name,
+            version: event_type.version,
+            description: event_type.description,
+            schema: event_type.schema,
+            example: event_type.example,
+            seeded: event_type.seeded,
+            operational: event_type.operational,
+            created_at: event_type.created_at,
+        }
+    }
+}
+
+/// Register an event type
+///
+/// Makes the next version of its name, which is the current one from then on: events that name no version
+/// must satisfy its schema, in other processes within five seconds. A version never changes, and may be named
+/// as long as the tenant exists. Needs the scope `webhooks:manage`.
+#[utoipa::path(
+    post,
+    path = "/v1/event-types",
+    operation_id = "register_event_type",
+    tag = "webhooks",
+    request_body = TypeRequest,
+    responses(
+        (status = 201, description = "The version", body = TypeAnswer,
+            headers(("Location" = String, description = "Path of the type"))),
+        (status = 409, description = "The platform itself tells of events of this name"),
+    )
+)]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    caller.require(Scope::WebhooksManage)?;
+    let mut faults = Faults::default();
+    let request: TypeRequest = body.members(&mut faults).unwrap_or_default();
+    if request.name.is_none() {
+        faults.add("", "/name", "missing", "must be there");
+    }
+    let new = NewEventType {
+        name: request.name.unwrap_or_default(),
+        description: request.description.unwrap_or_default(),
+        schema: request.schema,
+        example: request.example,
+    };
+    // A large schema keeps a thread for longer than others should wait.
+    let checked = tokio::task::spawn_blocking(move || (new.check(), new)).await;
+    let (wrong, new) = checked.map_err(Problem::internal)?;
+    faults.extend("", wrong);
+    faults.none_in_body()?;
+    let mut tx = state.begin(&caller).await?;
+    let answer = TypeAnswer::from(register(&mut tx, new).await?);
+    let entry = Entry::new("event_type.register", &answer.name).after(json!({
+        "version": answer.version, "description": answer.description,
+        "has_schema": answer.schema.is_some(),
+    }));
+    caller.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    registered(caller.tenant, &answer.name).await;
+    let location = [(LOCATION, format!("/v1/event-types/{}", answer.name))];
+    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+}
+
+/// Which types or versions to list.
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// How many a page holds.
+    #[serde(default, skip_serializing_if = "is_of_page")]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the page before.
+    #[serde(skip_serializing_if = "is_of_page")]
+    cursor: Option<String>,
+}
+
+/// List event types by name, each in its current version
+///
+/// The tenant's own, and those that come with the platform. Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/event-types",
+    operation_id = "list_event_types",
+    tag = "webhooks",
+    params(PageQuery),
+    responses((status = 200, description = "A page of types", body = Page<TypeAnswer>))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<TypeAnswer>>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let list = List::of("/v1/event-types", caller.tenant, &query);
+    let after = query.cursor.as_deref();
+    let after = after.map(|cursor| state.cursors().read_name(list, cursor));
+    let after = after.transpose()?;
+    let mut tx = state.begin(&caller).await?;
+    let types = list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
+    tx.commit().await?;
+    Ok(Json(Page::of(
+        types,
+        query.limit,
+        state.cursors(),
+        list,
+        |shown: &EventType| shown.name.clone(),
+        TypeAnswer::from,
+    )))
+}
+
+/// Which version to show.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VersionQuery {
+    /// The version; by default the current one.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 2_147_483_647)]
+    version: Option<Version>,
+}
+
+/// A version's number.
+#[derive(Debug, Clone, Copy)]
+struct Version(u32);
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .ok()
+            .filter(|version| (1..=i32::MAX.unsigned_abs()).contains(version))
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("must be a whole number from 1 to 2147483647"))
+    }
+}
+
+/// Show an event type
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/event-types/{name}",
+    operation_id = "get_event_type",
+    tag = "webhooks",
+    params(("name" = String, Path, description = "The type's name", example = "user.created"),
+        VersionQuery),
+    responses((status = 200, description = "The version", body = TypeAnswer))
+)]
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId<String>,
+    Query(query): Query<VersionQuery>,
+) -> Result<Json<TypeAnswer>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let version = query.version.map(|version| version.0);
+    let mut tx = state.begin(&caller).await?;
+    let found = event_type(&mut tx, &name, version).await?;
+    tx.commit().await?;
+    found
+        .map(|found| Json(found.into()))
+        .ok_or_else(|| match version {
+            Some(_) => Problem::not_found("version of the event type"),
+            None => no_type(),
+        })
+}
+
+/// List the versions of an event type, newest first
+///
+/// Needs the scope `webhooks:read`.
+#[utoipa::path(
+    get,
+    path = "/v1/event-types/{name}/versions",
+    operation_id = "list_event_type_versions",
+    tag = "webhooks",
+    params(("name" = String, Path, description = "The type's name", example = "user.created"),
+        PageQuery),
+    responses((status = 200, description = "A page of versions", body = Page<TypeAnswer>))
+)]
+pub(super) async fn versions(
+    State(state): State<ApiState>,
+    caller: Caller,
+    PathId(name): PathId<String>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<TypeAnswer>>, Problem> {
+    caller.require(Scope::WebhooksRead)?;
+    let list = List::of("/v1/event-types/{name}/versions", caller.tenant, &name);
+    let before = match &query.cursor {
+        Some(cursor) => u32::try_from(number_at(state.cursors().read(list, cursor)?)).ok(),
+        None => None,
+    };
+    let mut tx = state.begin(&caller).await?;
+    let versions = versions_of(&mut tx, &name, before, to_read(query.limit)).await?;
+    tx.commit().await?;
+    if versions.is_empty() {
+        return Err(no_type());
+    }
+    Ok(Json(Page::of(
+        versions,
+        query.limit,
+        state.cursors(),
+        list,
+        |shown: &EventType| place_of(shown.version.into()),
+        TypeAnswer::from,
+    )))
+}
+
+fn no_type() -> Problem {
+    Problem::not_found("event type")
+}
