@@ -110,23 +110,21 @@ impl NewEventType {
                 format!("must be at most {MAX_DESCRIPTION} characters long"),
             ));
         }
-        let schema = self.schema.as_ref().map(checked_schema).transpose();
-        let example_fits = match &self.example {
-            Some(example) => {
-                let fault = size_fault(example).map(|fault| fault.under("/example"));
-                let fits = fault.is_none();
-                faults.extend(fault);
-                fits
+        let schema = match self.schema.as_ref().map(checked_schema).transpose() {
+            Ok(schema) => schema,
+            Err(fault) => {
+                faults.push(fault.under("/schema"));
+                None
             }
-            None => false,
         };
-        match (schema, &self.example) {
-            (Err(fault), _) => faults.push(fault.under("/schema")),
-            (Ok(Some(schema)), Some(example)) if example_fits => {
-                let wrong = schema.faults(example).into_iter();
-                faults.extend(wrong.map(|fault| fault.under("/example")));
-            }
-            (Ok(_), _) => {}
+        if let Some(example) = &self.example {
+            let wrong = match (size_fault(example), schema) {
+                (Some(fault), _) => vec![fault],
+                (None, Some(schema)) => schema.faults(example),
+                (None, None) => Vec::new(),
+            };
+            let wrong = wrong.into_iter();
+            faults.extend(wrong.map(|fault| fault.under("/example")));
         }
         faults
     }
