@@ -11,7 +11,7 @@ use crate::catalogue::{KINDS, Kind};
 
 /// Grows with every change of what is published: while a release rolls out, the newer one is right. A
 /// test tells when it has to.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// Says what kinds there are and whether workers are woken by notifications. Writes nothing if that is
 /// known already.
@@ -56,7 +56,7 @@ mod tests {
             });
         assert_eq!(
             (VERSION, digest),
-            (3, 11_863_087_387_896_114_286),
+            (4, 18_221_261_813_203_429_529),
             "the catalogue has changed: raise VERSION, and set both numbers here to the left side"
         );
     }

@@ -59,9 +59,10 @@ pub struct Args {
     /// The delivery, made together with its event.
     #[schema(value_type = String, pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub delivery_id: DeliveryId,
-    /// Why it is made.
+    // Its own words say what it is: inlined, it cannot have two descriptions.
     #[serde(default)]
     #[schema(inline)]
+    #[expect(missing_docs, reason = "said by the type")]
     pub cause: Cause,
 }
 
