@@ -148,7 +148,7 @@ async fn a_delivery_is_signed_with_the_moment_of_its_attempt() {
 #[tokio::test]
 async fn every_status_but_success_is_tried_again_and_recorded() {
     for status in [
-        200, 202, 204, 301, 302, 400, 401, 404, 410, 422, 429, 500, 503,
+        200, 202, 204, 301, 302, 400, 401, 404, 422, 429, 500, 503,
     ] {
         let scene = Scene::answering(status).await;
         let performed = scene.perform().await;
@@ -157,10 +157,6 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
             200..300 => {
                 let _ = performed.done();
                 (DeliveryState::Succeeded, None)
-            }
-            410 => {
-                let _ = performed.dead(&code);
-                (DeliveryState::Failed, Some(code))
             }
             429 => {
                 let told = performed.rate_limited(&code);
