@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use harkara_jobs::kinds::webhook_deliver::WebhookDeliver;
 use harkara_jobs::webhook::{
-    self, Delivery, DeliveryAttempt, DeliveryState, EndpointChange, EndpointStatus,
-    NewEndpoint, NewEvent, RetrySchedule,
+    self, Delivery, DeliveryAttempt, DeliveryState, EndpointChange, EndpointStatus, NewEndpoint,
+    NewEvent, RetrySchedule,
 };
 use harkara_kit::{Kit, Perform, Receiver, Reply};
 use harkara_queue::job::{JobState, Trace};
