@@ -31,4 +31,5 @@ mod request_limits;
 mod settings;
 mod sql;
 mod stats;
+mod webhook_work;
 mod webhooks;
