@@ -1,6 +1,7 @@
 //! Endpoints, through the kind that delivers to them: health, recoveries, keys, tokens.
 
 mod again;
+mod guard;
 mod health;
 mod keys;
 
