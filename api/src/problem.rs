@@ -466,13 +466,18 @@ impl Problem {
         self
     }
 
+    /// What is wrong this time, for people.
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.0.code.parts().1
     }
 
-    /// The answer. This is where a problem of ours is logged, once, inside the request's span.
-    pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
-        let (code, status, title) = self.0.code.parts();
+    /// Logs a problem of ours: to be called by whoever answers it, once, inside the request's span.
+    pub(crate) fn log(&self) {
+        let (code, status, _) = self.0.code.parts();
         match &self.0.cause {
             Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 tracing::error!(code, cause, "a request failed: {cause}");
@@ -480,6 +485,12 @@ impl Problem {
             Some(cause) => tracing::warn!(code, cause, "a request was put off: {cause}"),
             None => {}
         }
+    }
+
+    /// The answer, with which the problem is logged.
+    pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
+        self.log();
+        let (code, status, title) = self.0.code.parts();
         let body = ProblemBody {
             kind: format!("urn:harkara:problem:{code}"),
             title,
