@@ -2,6 +2,8 @@
 //! Takes: a visit. Gives: pages of endpoints and deliveries as they stand.
 //! Never: changes anything, or shows the value of a header that an endpoint is sent.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,7 +14,6 @@ use harkara_jobs::webhook::{
     delivery_attempts, endpoint_stats, list_deliveries, list_endpoints,
 };
 use harkara_shared::clock;
-use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::{DeliveryId, EndpointId};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,21 @@ impl Done {
 pub(super) fn word(value: impl Serialize) -> String {
     let word = serde_json::to_value(value).unwrap_or_default();
     word.as_str().unwrap_or_default().to_owned()
+}
+
+/// A time as people say it: `75 h 35 min 5 s`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = parts
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    words.join(" ")
 }
 
 #[derive(Template)]
