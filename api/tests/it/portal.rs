@@ -583,6 +583,9 @@ async fn a_link_stands_in_no_line_of_the_log() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(log);
+    // While there is one subscriber only, whichever thread comes to a line first decides for all whether it is
+    // logged: other tests would.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let shop = Shop::open().await;
     is_page(&shop.get("").await, 200);
     is_page(&shop.get("/endpoints/none").await, 404);
