@@ -1,7 +1,20 @@
--- Trials that workers know of, and how runs end, anew: `queue.settle`, by which jobs give way to others.
--- Locks: none that matter. Previous release: must be stopped, its settlements are another function.
+-- Breakers that open by a share of failures, trials that workers know of, and how runs end, anew:
+-- `queue.settle`, by which jobs give way to others, and `queue.note`.
+-- Locks: ACCESS EXCLUSIVE on queue.lanes while its columns are added; no row is rewritten. Previous release:
+-- must be stopped, its settlements are another function.
 -- Order of locks as in 0012: parcels, lanes, gates, unique keys.
 
+-- A breaker opens when at least `breaker_after` runs have ended within `breaker_window` and at least
+-- `breaker_share` percent of them failed. The window begins with a failure, at `window_from`: from then on
+-- `tries` counts runs and `failures` those of them that failed. Nothing is counted, and nothing written,
+-- while none fails. At a share of 100 the first success ends the window: so many failures in a row.
+alter table queue.lanes
+    add column breaker_share int2 not null default 100 check (breaker_share between 1 and 100),
+    add column breaker_window interval not null default '5 minutes' check (breaker_window > '0'),
+    add column tries int4 not null default 0,
+    add column window_from timestamptz;
+
+drop function queue.note(bigint, int4, boolean, boolean, bigint);
 drop function queue.settle(
     int4[], bigint[], int2[], bigint[], text[], boolean[], jsonb[], int4[], bigint[],
     int4[], int2[], jsonb[],
@@ -16,6 +29,74 @@ language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return array(select l.id from queue.lanes l where l.id = any (p_lanes) and l.breaker = 'h');
+end
+$$;
+
+-- Tells a lane, whose row is locked, what came of runs in it: how many failed in a way that may pass and how
+-- many did well, trials left aside; what came of a trial (`failed`, `well` or `silent`, which tells nothing,
+-- so that another one may go at once), if one ended; and how long (ms) the other side asked for rest.
+-- While the breaker is not closed the trial alone decides: what had begun before it opened tells nothing.
+-- Served by the primary key of lanes.
+create function queue.note(
+    p_lane bigint, p_faults int4, p_well int4, p_trial text, p_park bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    k queue.lanes;
+    state "char" := 'c';
+    failed int4 := 0;
+    tried int4 := 0;
+    since timestamptz;
+    trial text;
+    until timestamptz;
+begin
+    select * into strict k from queue.lanes l where l.id = p_lane;
+    if k.breaker_after is null then
+        -- Nothing is counted.
+    elsif k.breaker = 'c' then
+        if k.window_from + k.breaker_window > now() then
+            failed := k.failures;
+            tried := k.tries;
+            since := k.window_from;
+        end if;
+        failed := failed + p_faults;
+        tried := tried + p_faults + p_well;
+        if failed = 0 or k.breaker_share = 100 and p_well > 0 then
+            failed := 0;
+            tried := 0;
+            since := null;
+        else
+            since := coalesce(since, now());
+        end if;
+        if p_faults > 0 and tried >= k.breaker_after and failed * 100.0 >= tried * k.breaker_share then
+            state := 'o';
+        end if;
+    else
+        trial := p_trial;
+        if trial is distinct from 'well' then
+            state := case when trial is null then k.breaker else 'o' end;
+            failed := k.failures + (trial is not distinct from 'failed')::int;
+            tried := k.tries + (trial is not distinct from 'failed')::int;
+            since := k.window_from;
+        end if;
+    end if;
+    until := greatest(
+        -- Jobs of the default lane have no other side in common.
+        case when k.key <> '' or k.limits <> '' then now() + p_park * interval '1 millisecond' end,
+        case when state = 'o' and (k.breaker = 'c' or trial = 'failed')
+            then now() + k.breaker_rest end,
+        -- A trial was let through, so that what kept it before is over, unless it failed.
+        case when trial is null or trial = 'failed' then k.parked_until end
+    );
+    update queue.lanes l
+    set failures = failed, tries = tried, window_from = since, breaker = state, parked_until = until,
+        parked_at = case
+            when until is null then null
+            when k.parked_until > now() then coalesce(k.parked_at, now())
+            else now()
+        end
+    where l.id = p_lane;
 end
 $$;
 
@@ -59,7 +140,8 @@ declare
     keyed bigint[];
     lanes bigint[];
     probes boolean[];
-    noted boolean;
+    wells int4[];
+    noted bigint[];
 begin
     -- The forms are written one after another: where they differ, rows are locked in their one order
     -- first.
@@ -317,15 +399,17 @@ begin
         from counts c left join times t using (tenant, queue, kind)
     ),
     ending as (
-        select w.nth, w.lane, w.probe, w.gates, w.jobs, w.strict, w.id as parcel, w.keyed from whole w
+        select
+            w.nth, w.lane, w.probe, w.gates, w.jobs, w.jobs as well, w.strict, w.id as parcel, w.keyed
+        from whole w
         union all
-        select s.nth, s.lane, s.probe, s.gates, 1, s.strict and s.state in ('d', 'x', 'c'), s.id,
+        select s.nth, s.lane, s.probe, s.gates, 1, 0, s.strict and s.state in ('d', 'x', 'c'), s.id,
             case when s.keyed and s.state in ('d', 'x', 'c') then array[s.job_id] end
         from single s
         union all
         select q.nth, q.lane, q.probe, q.gates,
             coalesce(cardinality(q.newly_acked), 0) + coalesce(cardinality(q.newly_gone), 0),
-            false, q.id,
+            coalesce(cardinality(q.newly_acked), 0), false, q.id,
             case when q.keyed then array(
                 select queue.job_of(q.id, q.lo, q.ids, m) from unnest(q.newly_acked) m
                 union all
@@ -334,32 +418,43 @@ begin
         from part q
     )
     select
-        array_agg(nth::int4), array_agg(lane), array_agg(probe),
-        bool_or(p_faults[nth] > 0 or p_park[nth] is not null or exists (
-            select from queue.lanes l where l.id = lane and (l.failures > 0 or l.breaker <> 'c')
+        array_agg(nth::int4), array_agg(lane), array_agg(probe), array_agg(well),
+        -- Lanes to be told: the others are as they were, and are not written.
+        array_agg(lane) filter (where exists (
+            select from queue.lanes l where l.id = lane and (
+                l.failures > 0 or l.breaker <> 'c'
+                or p_faults[nth] > 0 and l.breaker_after is not null
+                or p_park[nth] is not null and (l.key <> '' or l.limits <> '')
+            )
         )),
         array_agg(parcel) filter (where strict), array_agg(lane) filter (where strict),
         (select array_agg(g) from ending x cross join unnest(x.gates) g),
         (select array_agg(x.jobs) from ending x cross join unnest(x.gates) g),
         (select array_agg(k) from ending x cross join unnest(x.keyed) k),
         (select array_agg(-t.nth::int4) from told t where t.before)
-    into written, lanes, probes, noted, heads, head_lanes, gates, places, keyed, repeated
+    into written, lanes, probes, wells, noted, heads, head_lanes, gates, places, keyed, repeated
     from ending;
 
-    if noted then
+    if noted is not null then
         perform from queue.lanes l
-        where l.id = any (lanes) order by l.id for no key update;
-        perform queue.note(n.lane, n.faults, n.well, n.probe, n.park)
+        where l.id = any (noted) order by l.id for no key update;
+        perform queue.note(n.lane, n.faults, n.well, n.trial, n.park)
         from (
             select u.lane, max(p_park[u.nth]) as park,
-                -- A trial has failed also when its job is dead of something that would not pass.
-                sum(case when u.probe and exists (
-                    select from unnest(e_row, e_state) as e(nth, state)
-                    where e.nth = u.nth and e.state = 'x'
-                ) then 1 else p_faults[u.nth] end)::int4 as faults,
-                bool_or(u.probe) as probe,
-                bool_or(p_form[u.nth] = 'w' or u.nth = any (a_row)) as well
-            from unnest(written, lanes, probes) as u(nth, lane, probe)
+                coalesce(sum(p_faults[u.nth]) filter (where not u.probe), 0)::int4 as faults,
+                coalesce(sum(u.well) filter (where not u.probe), 0)::int4 as well,
+                max(case
+                    when not u.probe then null
+                    -- Also when its job is dead of something that would not pass.
+                    when p_faults[u.nth] > 0 or exists (
+                        select from unnest(e_row, e_state) as e(nth, state)
+                        where e.nth = u.nth and e.state = 'x'
+                    ) then 'failed'
+                    when u.well > 0 then 'well'
+                    else 'silent'
+                end) as trial
+            from unnest(written, lanes, probes, wells) as u(nth, lane, probe, well)
+            where u.lane = any (noted)
             group by u.lane
         ) n;
     end if;
@@ -377,13 +472,113 @@ begin
 end
 $$;
 
-revoke execute on function queue.trials(bigint[]), queue.settle(
+-- The lane of a tenant in a queue that jobs with this ordering key and these limits wait in, and how many
+-- of them may share a row: as queue/src/sql/intern_lane.sql and intern_gates.sql.
+-- Other transactions wait for what is written here until this one has ended: so everything is looked up
+-- first, and that a lane or a gate is in use is said after half a day, not after an hour.
+create or replace function queue.lane_of(
+    p_queue int4, p_tenant int4, p_ordering_key text, p_limits text[], p_costs int4[],
+    out lane int8, out most int4
+)
+language plpgsql volatile set enable_seqscan = off set jit = off
+set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+    word text := coalesce(p_ordering_key, '');
+    ordered boolean := p_ordering_key is not null;
+    names text[];
+    prices int4[];
+    identity text := '';
+    gates int8[] := '{}';
+    own int8;
+    stale boolean;
+begin
+    -- In the order of their keys, as Rust sorts them.
+    select coalesce(array_agg(u.key order by u.key collate "C"), '{}'),
+        coalesce(array_agg(u.cost order by u.key collate "C"), '{}')
+    into names, prices
+    from unnest(p_limits, p_costs) as u(key, cost);
+    if cardinality(names) > 0 then
+        insert into queue.gates (tenant, key)
+        select p_tenant, w.key from unnest(names) w(key)
+        where not exists (select from queue.gates g where g.tenant = p_tenant and g.key = w.key)
+        order by w.key
+        on conflict do nothing;
+        -- Kept from being removed for want of use, and else left alone: the caller's transaction may last.
+        perform from queue.gates s
+        where s.tenant = p_tenant and s.key = any (names) and s.used_at < now() - interval '12 hours'
+        order by s.id
+        for key share;
+        select array_agg(g.id order by w.nth) into gates
+        from unnest(names) with ordinality w(key, nth)
+        join queue.gates g on g.tenant = p_tenant and g.key = w.key;
+        if cardinality(gates) is distinct from cardinality(names) then
+            raise exception 'a limit is being removed at this moment: try again' using errcode = '40001';
+        end if;
+        if not ordered then
+            select string_agg(u.key || e'\u001f' || u.cost, e'\n' order by u.nth) into identity
+            from unnest(names, prices) with ordinality u(key, cost, nth);
+        end if;
+    end if;
+    for tries in 1 .. 10 loop
+        select l.id, l.gate, l.used_at < now() - interval '12 hours' into lane, own, stale
+        from queue.lanes l
+        where l.queue = p_queue and l.tenant = p_tenant and l.key = word and l.strict = ordered
+            and l.limits = identity;
+        if lane is null then
+            insert into queue.lanes (
+                queue, tenant, key, strict, limits, named, costs, weight, paused, paused_at, gate,
+                breaker_after, breaker_share, breaker_window, breaker_rest
+            )
+            select
+                p_queue, p_tenant, word, ordered, identity, gates, prices, coalesce(s.weight, 1),
+                coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after,
+                coalesce(s.breaker_share, 100), coalesce(s.breaker_window, '5 minutes'), s.breaker_rest
+            from (select) one
+            left join lateral (
+                select * from queue.lanes s
+                where s.queue = p_queue and s.tenant = p_tenant and s.key = word and s.strict = ordered
+                order by s.id
+                limit 1
+            ) s on true
+            on conflict (queue, tenant, key, strict, limits) do nothing
+            returning id, gate into lane, own;
+        elsif stale then
+            -- As with gates. In an ordered lane that is there the limits named before go on to hold.
+            select l.id, l.gate into lane, own from queue.lanes l where l.id = lane_of.lane for key share;
+        end if;
+        exit when lane is not null;
+    end loop;
+    if lane is null then
+        raise exception 'a lane is being removed at this moment: try again' using errcode = '40001';
+    end if;
+    most := 1;
+    if not ordered then
+        select least(500, min(least(g.max_running, g.rate_burst / greatest(c.cost, 1)))) into most
+        from (
+            select q.gate, 1 as cost from queue.queues q where q.id = p_queue
+            union all
+            select t.gate, 1 from queue.tenants t where t.number = p_tenant
+            union all
+            select own, 1
+            union all
+            select u.id, u.cost from unnest(gates, prices) as u(id, cost)
+        ) c
+        join queue.gates g on g.id = c.gate;
+        most := greatest(1, coalesce(most, 500));
+    end if;
+end
+$$;
+
+revoke execute on function queue.trials(bigint[]),
+    queue.note(bigint, int4, int4, text, bigint), queue.settle(
     int4[], bigint[], int2[], bigint[], text[], boolean[], jsonb[], int4[], bigint[],
     int4[], int2[], jsonb[],
     int4[], int2[], bigint[], text[], bigint[], boolean[], boolean[], int2[], text[], text[],
     text[], int4[], int4[], int4[], int4[], int4[]
 ) from public;
-grant execute on function queue.trials(bigint[]), queue.settle(
+grant execute on function queue.trials(bigint[]),
+    queue.note(bigint, int4, int4, text, bigint), queue.settle(
     int4[], bigint[], int2[], bigint[], text[], boolean[], jsonb[], int4[], bigint[],
     int4[], int2[], jsonb[],
     int4[], int2[], bigint[], text[], bigint[], boolean[], boolean[], int2[], text[], text[],

@@ -5,7 +5,7 @@
 mod lasting;
 mod platform;
 
-pub(crate) use platform::{CHARGES, GET_JOB, HOT_CHARGES};
+pub(crate) use platform::{ALL_WELL, CHARGES, GET_JOB, HOT_CHARGES, TWO_ILL};
 
 use std::time::{Duration, Instant};
 

@@ -32,7 +32,9 @@ pub(crate) struct Plan {
     /// How long the limits are watched: 30/min, 100/s.
     pub(crate) limits: [Duration; 2],
     pub(crate) http: usize,
+    /// Events that are delivered from a backlog, and at an even pace.
     pub(crate) webhooks: usize,
+    pub(crate) paced_events: usize,
     /// Requests at an even pace, and charges of a hot key.
     pub(crate) paced: usize,
     pub(crate) hot: usize,
@@ -63,6 +65,7 @@ impl Plan {
             limits: [Duration::from_secs(125), Duration::from_secs(10)],
             http: 20_000,
             webhooks: 10_000,
+            paced_events: 150,
             paced: 6000,
             hot: 400_000,
             idle: Duration::from_secs(30),
@@ -91,7 +94,8 @@ impl Plan {
             zipf: 1000,
             limits: [Duration::ZERO, Duration::from_secs(5)],
             http: 4000,
-            webhooks: 3000,
+            webhooks: 1000,
+            paced_events: 50,
             paced: 1000,
             hot: 100_000,
             idle: Duration::from_secs(15),

@@ -155,7 +155,7 @@ fn sizes(text: &mut String, bench: &Bench) {
          - history: {} jobs\n\
          - noisy tenant: {} jobs of one row each; the smallest of the 100 shares: {} jobs\n\
          - HTTP: {} requests; at an even pace: {} requests, and {} charges of a hot key; \
-         webhooks: {} deliveries\n",
+         webhooks: {} events to five endpoints, {} events to a hundred\n",
         jobs(plan.drain),
         jobs(plan.peer_drain),
         jobs(plan.dead),
@@ -169,6 +169,7 @@ fn sizes(text: &mut String, bench: &Bench) {
         jobs(plan.paced),
         jobs(plan.hot),
         jobs(plan.webhooks),
+        jobs(plan.paced_events),
     )
     .ok();
 }

@@ -1,7 +1,7 @@
 //! Room: what the design promises, beside what was measured.
 //! Takes: results. Gives: one line a target. Never: measures.
 
-use crate::measures::{CHARGES, GET_JOB, HOT_CHARGES};
+use crate::measures::{ALL_WELL, CHARGES, GET_JOB, HOT_CHARGES, TWO_ILL};
 use crate::ours::Rows;
 use crate::table::{Results, number};
 
@@ -202,6 +202,15 @@ const TARGETS: &[Target] = &[
         bound: Bound::AtLeast(5_000.0),
         unit: "deliveries/s",
         measured: |results| results.median("webhooks", ONE, 0),
+    },
+    Target {
+        says: "p99 of deliveries to 98 endpoints beside one that hangs and one that fails, against without",
+        bound: Bound::AtMost(2.0),
+        unit: "times",
+        measured: |results| {
+            let ill = results.median("webhook-latency", TWO_ILL, 2)?;
+            Some(ill / results.median("webhook-latency", ALL_WELL, 2)?)
+        },
     },
     Target {
         says: "the slowest list, look or count beside 20 million jobs, p99",

@@ -112,6 +112,8 @@ struct Counts {
     hits: AtomicUsize,
     goal: usize,
     ends: Mutex<(Option<Instant>, Option<Instant>)>,
+    /// The `webhook-id` of each request to an endpoint that is well, and when it came.
+    arrivals: Mutex<Vec<(String, Instant)>>,
     reached: Notify,
 }
 
@@ -124,6 +126,7 @@ impl Sink {
             hits: AtomicUsize::new(0),
             goal,
             ends: Mutex::new((None, None)),
+            arrivals: Mutex::new(Vec::with_capacity(goal)),
             reached: Notify::new(),
         });
         let counting = Arc::clone(&counts);
@@ -138,6 +141,15 @@ impl Sink {
     /// Requests so far.
     pub(crate) fn hits(&self) -> usize {
         self.counts.hits.load(Ordering::SeqCst)
+    }
+
+    /// The `webhook-id` of each request that was counted, and when it came.
+    pub(crate) fn arrivals(&self) -> Vec<(String, Instant)> {
+        let arrivals = &self.counts.arrivals;
+        arrivals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits for the last request and answers the time from the first to it, in seconds.
@@ -155,21 +167,43 @@ impl Sink {
     }
 }
 
+/// Answers requests: to `/hang` never, to `/500` with that, to `/spare-…` uncounted.
 async fn serve(mut connection: Connection, counts: Arc<Counts>) {
-    while let Ok(Some(_)) = connection.message().await {
-        let hits = counts.hits.fetch_add(1, Ordering::SeqCst) + 1;
-        if hits == 1 || hits == counts.goal {
-            let mut ends = counts.ends.lock().unwrap_or_else(PoisonError::into_inner);
-            if hits == 1 {
-                ends.0 = Some(Instant::now());
-            } else {
-                ends.1 = Some(Instant::now());
-                counts.reached.notify_one();
-            }
+    while let Ok(Some(message)) = connection.message().await {
+        let path = message.head.split(' ').nth(1).unwrap_or_default();
+        let answer: &[u8] = match path {
+            "/hang" => std::future::pending().await,
+            "/500" => b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+            _ => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        };
+        if !matches!(path, "/500") && !path.starts_with("/spare-") {
+            counts.note(&message.head, Instant::now());
         }
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         if connection.stream.write_all(answer).await.is_err() {
             break;
+        }
+    }
+}
+
+impl Counts {
+    fn note(&self, head: &str, now: Instant) {
+        let id = head
+            .lines()
+            .find_map(|line| line.strip_prefix("webhook-id: "));
+        if let Some(id) = id {
+            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            arrivals.push((id.to_owned(), now));
+        }
+        let hits = self.hits.fetch_add(1, Ordering::SeqCst) + 1;
+        if hits == 1 || hits == self.goal {
+            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+            if hits == 1 {
+                ends.0 = Some(now);
+            }
+            if hits == self.goal {
+                ends.1 = Some(now);
+                self.reached.notify_one();
+            }
         }
     }
 }

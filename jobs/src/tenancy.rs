@@ -32,7 +32,12 @@ pub const TABLES: &[TenantTable] = &[
     table("event_types"),
     without("endpoint_secrets", &["sealed"]),
     // Headers may hold what only the receiver should know.
-    without("webhook_endpoints", &["headers"]),
+    without(
+        "webhook_endpoints",
+        &["headers", "client_key", "oauth2_secret"],
+    ),
+    table("endpoint_hours"),
+    table("webhook_settings"),
     table("schedules"),
     table("usage"),
     without("idempotency", &["token", "fingerprint", "body"]),

@@ -155,7 +155,8 @@ pub struct LaneSettings {
     pub breaker: Option<Breaker>,
     /// Whether it has.
     pub breaker_state: BreakerState,
-    /// Failures since the last success. Counted while there is a breaker.
+    /// Failures within the breaker's window, and until it closes those that opened it and those of trials.
+    /// Counted while there is a breaker.
     pub failures: u32,
     /// What holds for this lane.
     pub limit: Limit,
@@ -163,13 +164,35 @@ pub struct LaneSettings {
     pub named: Vec<LimitUse>,
 }
 
-/// Stops a lane whose jobs fail one after another.
+/// Stops a lane of whose runs too many fail. A window begins with a failure; it counts runs that fail in a
+/// way that may pass, and those that succeed. A failure opens the breaker when enough runs are counted and
+/// enough of them failed. Then one job is tried after each rest, until one succeeds and closes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {
-    /// Failures in a row that open it.
+    /// Fewest runs of a window that open it, at least 1. With a share of 100: failures in a row.
     pub failures: u32,
+    /// How many percent of them must have failed, 1 to 100. With 100 each success ends the window.
+    pub share: u8,
+    /// How long a window lasts.
+    pub window: Duration,
     /// How long it stays open until one job is tried.
     pub rest: Duration,
+}
+
+impl Breaker {
+    /// How long a window lasts unless somebody says otherwise.
+    pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+
+    /// One that so many failures in a row open.
+    #[must_use]
+    pub fn in_a_row(failures: u32, rest: Duration) -> Self {
+        Self {
+            failures,
+            share: 100,
+            window: Self::WINDOW,
+            rest,
+        }
+    }
 }
 
 /// Where a breaker stands.

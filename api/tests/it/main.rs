@@ -32,4 +32,5 @@ mod request_limits;
 mod settings;
 mod sql;
 mod stats;
+mod webhook_work;
 mod webhooks;

@@ -159,7 +159,8 @@ async fn a_tenant_steers_its_own_lanes() {
     assert_eq!(
         lane,
         json!({"key": "customer/42", "ordered": true, "weight": 3, "paused": true,
-            "parked_until": null, "breaker": {"failures": 5, "rest": "30s"},
+            "parked_until": null,
+            "breaker": {"failures": 5, "share": 100, "window": "5m", "rest": "30s"},
             "breaker_state": "closed", "failures": 0, "max_running": 2, "running": 0,
             "rate_per_second": 20, "burst": 2, "limits": []})
     );
@@ -171,6 +172,12 @@ async fn a_tenant_steers_its_own_lanes() {
         (&plain["ordered"], &plain["weight"]),
         (&json!(false), &json!(9))
     );
+    let share = json!({"failures": 10, "share": 70, "window": "10m", "rest": "1m"});
+    let by_share = client
+        .put(&format!("{path}/customer%2F42"), &json!({"breaker": share}))
+        .await
+        .expect(200);
+    assert_eq!(by_share["breaker"], share);
     let default = client
         .put(path, &json!({"rate_per_second": 5}))
         .await
@@ -221,7 +228,7 @@ async fn a_tenant_steers_its_own_lanes() {
     assert_eq!(own["weight"], 1, "another lane of the same key");
 
     let faulty = json!({"weight": 1001, "max_running": 0, "parked_until": "2030-01-01T00:00:00Z",
-        "breaker": {"rest": "100ms", "size": 1}, "colour": 1});
+        "breaker": {"rest": "100ms", "window": "25h", "share": 101, "size": 1}, "colour": 1});
     let mut faults = client
         .put(&format!("{path}/a"), &faulty)
         .await
@@ -232,7 +239,9 @@ async fn a_tenant_steers_its_own_lanes() {
         pairs(&[
             ("/breaker/failures", "missing"),
             ("/breaker/rest", "out_of_range"),
+            ("/breaker/share", "out_of_range"),
             ("/breaker/size", "unknown_field"),
+            ("/breaker/window", "out_of_range"),
             ("/colour", "unknown_field"),
             ("/max_running", "out_of_range"),
             ("/parked_until", "invalid"),

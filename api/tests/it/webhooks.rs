@@ -28,7 +28,7 @@ async fn an_endpoint_is_made_shown_changed_and_deleted() {
             .get(&format!("{path}/secret"))
             .await
             .expect(200),
-        json!({"secret": secret})
+        json!({"secret": secret, "public_key": null})
     );
     let list = platform
         .client
@@ -111,6 +111,50 @@ async fn a_bad_endpoint_is_pointed_at() {
         (json!({"url": URL, "headers": {"x": 1}}), "/headers/x"),
         (json!({"url": URL, "headers": {"x": "\u{0}"}}), "/headers/x"),
         (json!({"url": URL, "urll": 1}), "/urll"),
+        (json!({"url": URL, "channels": ["a b"]}), "/channels/0"),
+        (json!({"url": URL, "ordering": "lifo"}), "/ordering"),
+        (
+            json!({"url": URL, "rate_per_second": 0}),
+            "/rate_per_second",
+        ),
+        (json!({"url": URL, "max_in_flight": -1}), "/max_in_flight"),
+        (
+            json!({"url": URL, "description": "x".repeat(501)}),
+            "/description",
+        ),
+        (
+            json!({"url": URL, "retry_schedule": "slow"}),
+            "/retry_schedule",
+        ),
+        (json!({"url": URL, "retry_schedule": 5}), "/retry_schedule"),
+        (
+            json!({"url": URL, "retry_schedule": ["1s", "0s"]}),
+            "/retry_schedule/1",
+        ),
+        (
+            json!({"url": URL, "retry_schedule": ["soon"]}),
+            "/retry_schedule/0",
+        ),
+        (
+            json!({"url": URL, "retry_schedule": vec!["1s"; 25]}),
+            "/retry_schedule",
+        ),
+        (
+            json!({"url": URL, "client_certificate": {"certificate": "x", "private_key": "y"}}),
+            "/client_certificate",
+        ),
+        (
+            json!({"url": URL, "oauth2": {
+                "token_url": "http://10.0.0.1/", "client_id": "a", "client_secret": "b"
+            }}),
+            "/oauth2/token_url",
+        ),
+        (
+            json!({"url": URL, "oauth2": {
+                "token_url": URL, "client_id": "", "client_secret": "b"
+            }}),
+            "/oauth2/client_id",
+        ),
     ] {
         for answer in [
             platform.client.post("/v1/webhook-endpoints", &new).await,
@@ -273,8 +317,12 @@ async fn a_bad_event_is_pointed_at() {
             vec!["/data"],
         ),
         (
-            json!({"type": 1, "data": {}, "channels": []}),
-            vec!["/channels", "/type"],
+            json!({"type": 1, "data": {}, "channel": []}),
+            vec!["/channel", "/type"],
+        ),
+        (
+            json!({"type": "a", "data": {}, "channels": ["ok", "n o", "ok"], "ordering_key": ""}),
+            vec!["/channels/1", "/channels/2", "/ordering_key"],
         ),
     ] {
         let answer = platform.client.post("/v1/events", &event).await;

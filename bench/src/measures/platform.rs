@@ -3,6 +3,10 @@
 
 use super::{Bench, DATABASE, ONE};
 
+/// Contenders of the section `webhook-latency`.
+pub(crate) const ALL_WELL: &str = "all endpoints well";
+pub(crate) const TWO_ILL: &str = "one hangs, one answers 500";
+
 /// Contenders of the section `requests`.
 pub(crate) const GET_JOB: &str = "`GET /v1/jobs/{id}` at 200/s";
 pub(crate) const CHARGES: &str = "charges at 200/s, 100 keys in turn";
@@ -47,6 +51,13 @@ impl Bench {
                     .ours_fresh(async |stand| stand.webhooks(events, &superuser).await)
                     .await;
                 self.keep("webhooks", ONE, measured.map(|rate| [rate]));
+                let paced = self.plan.paced_events;
+                for (name, ill) in [(ALL_WELL, false), (TWO_ILL, true)] {
+                    let measured = self
+                        .ours_fresh(async |stand| stand.webhook_latency(paced, ill).await)
+                        .await;
+                    self.keep("webhook-latency", name, measured);
+                }
             }
             "steering" => {
                 let ([finished, ready], times) = (self.plan.steering, self.plan.asked);

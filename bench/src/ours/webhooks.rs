@@ -1,13 +1,15 @@
-//! Room: Harkara's webhook deliveries, through a real worker process to a sink on this machine.
-//! Takes: events. Gives: deliveries a second, signed and logged. Never: counts a delivery whose
-//! attempt is not in the log.
+//! Room: Harkara's webhook deliveries, through a real worker process to sinks on this machine.
+//! Takes: events. Gives: deliveries a second, signed and logged, and how long each took from its event on.
+//! Never: counts a delivery whose attempt is not in the log.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use harkara_api::access::{self, NewTenant, SlaTier};
-use harkara_jobs::webhook::{NewEndpoint, NewEvent, create_endpoint, post_event};
+use harkara_jobs::webhook::{
+    EndpointChange, NewEndpoint, NewEvent, create_endpoint, lane, post_event,
+};
 use harkara_queue::job::Trace;
 use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::audit::Actor;
@@ -19,28 +21,36 @@ use tokio::task::JoinSet;
 
 use super::Stand;
 use crate::child::{Part, Process};
-use crate::table::count;
+use crate::table::{count, percentiles};
 use crate::wire::Sink;
 
-/// Endpoints, each of which takes its own type of event.
-const ENDPOINTS: usize = 20;
+/// Endpoints, all of which take every event.
+const ENDPOINTS: usize = 5;
 
 /// Callers that post events.
 const POSTERS: usize = 16;
+
+/// Endpoints of the paced measure; two of them may be ill.
+const MANY: usize = 100;
+
+/// How long the paced measure waits between two events.
+const PACE: Duration = Duration::from_millis(200);
 
 impl Stand {
     /// Posts events, then starts a worker; deliveries a second between the first and the last that
     /// the sink saw. `superuser` reads the log over all tenants.
     pub(crate) async fn webhooks(&self, events: usize, superuser: &str) -> anyhow::Result<f64> {
+        let deliveries = events * ENDPOINTS;
         let master_key = MasterKeys::generate();
-        let sink = Sink::start(events).await?;
-        let tenant = self.subscribe(&master_key, &sink).await?;
+        let sink = Sink::start(deliveries).await?;
+        let paths: Vec<String> = (0..ENDPOINTS).map(|nth| nth.to_string()).collect();
+        let tenant = self.subscribe(&master_key, &sink, &paths).await?;
         let mut posting = JoinSet::new();
         for poster in 0..POSTERS {
             let stand = self.clone();
             posting.spawn(async move {
                 for nth in (poster..events).step_by(POSTERS) {
-                    stand.post(tenant, nth % ENDPOINTS).await?;
+                    stand.post(tenant, format!("e{nth}")).await?;
                 }
                 anyhow::Ok(())
             });
@@ -51,13 +61,63 @@ impl Stand {
         let worker = Process::start(Part::Worker, &self.url, &master_key)?;
         let took = tokio::time::timeout(Duration::from_secs(120), sink.all())
             .await
-            .with_context(|| format!("{} of {events} deliveries arrived", sink.hits()))?;
-        logged(superuser, events).await?;
+            .with_context(|| format!("{} of {deliveries} deliveries arrived", sink.hits()))?;
+        logged(superuser, deliveries).await?;
         worker.end().await?;
-        Ok(count(events) / took)
+        Ok(count(deliveries) / took)
     }
 
-    async fn subscribe(&self, master_key: &str, sink: &Sink) -> anyhow::Result<TenantId> {
+    /// Posts events at an even pace to a hundred endpoints; milliseconds from each event's commit to its
+    /// arrival at the endpoints that are well. With `ill`, one of the others never answers and one answers
+    /// 500.
+    pub(crate) async fn webhook_latency(
+        &self,
+        events: usize,
+        ill: bool,
+    ) -> anyhow::Result<[f64; 4]> {
+        let well = MANY - 2;
+        let master_key = MasterKeys::generate();
+        let sink = Sink::start(events * well).await?;
+        let paths: Vec<String> = (0..MANY)
+            .map(|nth| match nth {
+                0 if ill => "hang".to_owned(),
+                1 if ill => "500".to_owned(),
+                0 | 1 => format!("spare-{nth}"),
+                _ => format!("well-{nth}"),
+            })
+            .collect();
+        let tenant = self.subscribe(&master_key, &sink, &paths).await?;
+        let worker = Process::start(Part::Worker, &self.url, &master_key)?;
+        // What the worker does at its start is no part of the measure.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut posted: HashMap<String, Instant> = HashMap::new();
+        let mut ticks = tokio::time::interval(PACE);
+        for nth in 0..events {
+            ticks.tick().await;
+            let id = format!("e{nth}");
+            self.post(tenant, id.clone()).await?;
+            posted.insert(id, Instant::now());
+        }
+        tokio::time::timeout(Duration::from_secs(60), sink.all())
+            .await
+            .with_context(|| format!("{} deliveries arrived", sink.hits()))?;
+        worker.end().await?;
+        let mut took = Vec::with_capacity(events * well);
+        for (id, arrived) in sink.arrivals() {
+            let since = posted.get(&id).context("a delivery of no event")?;
+            let wait = arrived.saturating_duration_since(*since);
+            took.push(wait.as_secs_f64() * 1000.0);
+        }
+        ensure!(took.len() == events * well, "{} arrivals", took.len());
+        Ok(percentiles(took))
+    }
+
+    async fn subscribe(
+        &self,
+        master_key: &str,
+        sink: &Sink,
+        paths: &[String],
+    ) -> anyhow::Result<TenantId> {
         let tenant = NewTenant {
             slug: "bench".to_owned(),
             name: "bench".to_owned(),
@@ -73,25 +133,25 @@ impl Stand {
         };
         self.engine.set_tenant(tenant, &unlimited).await?;
         let keys = MasterKeys::parse(master_key)?;
-        let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;
-        for endpoint in 0..ENDPOINTS {
+        for path in paths {
             let new = NewEndpoint {
-                url: format!("http://{}/{endpoint}", sink.address),
-                event_types: vec![event_type(endpoint)],
-                headers: BTreeMap::new(),
+                url: format!("http://{}/{path}", sink.address),
+                rest: EndpointChange::default(),
+                secret: None,
             };
-            create_endpoint(&mut tx, &keys, new).await?;
+            let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;
+            let (endpoint, _) = create_endpoint(&mut tx, &keys, new).await?;
+            tx.commit().await?;
+            lane::apply(&self.engine, tenant, &endpoint).await?;
         }
-        tx.commit().await?;
         Ok(tenant)
     }
 
-    async fn post(&self, tenant: TenantId, endpoint: usize) -> anyhow::Result<()> {
+    async fn post(&self, tenant: TenantId, id: String) -> anyhow::Result<()> {
+        let data = RawValue::from_string(r#"{"invoice":"in_42","amount":1200}"#.to_owned())?;
         let event = NewEvent {
-            id: None,
-            event_type: event_type(endpoint),
-            version: None,
-            data: RawValue::from_string(r#"{"invoice":"in_42","amount":1200}"#.to_owned())?,
+            id: Some(id),
+            ..NewEvent::new("bench.posted", data)
         };
         let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;
         post_event(&mut tx, &self.engine, event, Trace::default()).await?;
@@ -100,12 +160,8 @@ impl Stand {
     }
 }
 
-fn event_type(endpoint: usize) -> String {
-    format!("bench.posted_{endpoint}")
-}
-
 /// Waits until every delivery's attempt is in the log.
-async fn logged(superuser: &str, events: usize) -> anyhow::Result<()> {
+async fn logged(superuser: &str, deliveries: usize) -> anyhow::Result<()> {
     let pool = database::pool(&DatabaseSettings::new(superuser), "bench-log")?;
     let mut found = 0;
     for _ in 0..200 {
@@ -114,12 +170,15 @@ async fn logged(superuser: &str, events: usize) -> anyhow::Result<()> {
                 .fetch_one(&pool)
                 .await?;
         found = usize::try_from(attempts)?;
-        if found == events {
+        if found == deliveries {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     pool.close().await;
-    ensure!(found == events, "{found} of {events} deliveries are logged");
+    ensure!(
+        found == deliveries,
+        "{found} of {deliveries} deliveries are logged"
+    );
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::catalogue::JobKind;
 use crate::kinds::database_verdict;
 use crate::kinds::http_request::{call_timeout, tenant_headers, trace_headers};
 use crate::services::Services;
-use crate::webhook::judge::{Judgement, again, judge};
+use crate::webhook::judge::{Judgement, again, judge, refused_redirect};
 use crate::webhook::{
     self, AttemptedEvent, Cause, DeliveryState, EndpointStatus, Envoy, FinishedAttempt, KEPT_BODY,
     KeptAnswer, Target, Wish, message,
@@ -158,8 +158,16 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
                 identity: target.identity.as_ref(),
             };
             let answer = services.egress.send(request).await;
+            let refused = answer
+                .as_ref()
+                .ok()
+                .and_then(|answer| refused_redirect(&services.egress, &target.url, answer));
+            let outcome = match &refused {
+                Some(refused) => Err(refused),
+                None => answer.as_ref(),
+            };
             let attempt = run.job.attempt;
-            let judgement = judge(answer.as_ref(), &target.schedule, attempt, &mut rand::rng());
+            let judgement = judge(outcome, &target.schedule, attempt, &mut rand::rng());
             (Some(answer), judgement)
         }
         Err(error) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use harkara_queue::Engine;
 use harkara_queue::job::JobError;
-use harkara_shared::database::{TenantTx, is_conflict, is_unavailable};
+use harkara_shared::database::{TenantTx, is_conflict, is_unavailable, query};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{DeliveryId, EndpointId, TenantId};
 use harkara_shared::vault::MasterKeys;
@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::attempt::{self, FinishedAttempt};
 use super::envoy::{Credentials, Envoy, Target, envoys};
 use super::gather::Gather;
-use super::oauth2::Tokens;
+use super::token::Tokens;
 use super::{Error, endpoint, health, lane, stats};
 
 /// The clerk. Cheap to clone; clones are the same clerk.
@@ -159,6 +159,11 @@ async fn write(
     let mut left: Vec<&Arc<FinishedAttempt>> = attempts.iter().collect();
     left.sort_by_key(|attempt| attempt.delivery);
     let mut tx = TenantTx::begin(&office.pool, tenant).await?;
+    // Lasting as soon as what follows it in the log is: how the run ended, which is written durably after
+    // this. Until then the delivery is made again after a crash, recorded or not.
+    query("set local synchronous_commit = off")
+        .execute(&mut *tx)
+        .await?;
     let mut paces = Vec::new();
     while !left.is_empty() {
         let mut turn: Vec<FinishedAttempt> = Vec::with_capacity(left.len());

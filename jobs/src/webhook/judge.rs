@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use harkara_queue::Verdict;
 use harkara_queue::job::JobError;
-use harkara_shared::egress::{self, EgressError, EgressResponse};
+use harkara_shared::egress::{self, Egress, EgressError, EgressResponse};
 use http::StatusCode;
+use http::header::LOCATION;
 use rand::{Rng, RngExt as _};
+use url::Url;
 
 use super::RetrySchedule;
 use super::attempt::Wish;
@@ -27,6 +29,20 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// About the endpoint.
     pub wish: Wish,
+}
+
+/// Where a redirect leads that must never be followed, nor waited for: an address that may not be called.
+/// `base` is the URL that was called.
+pub fn refused_redirect(
+    egress: &Egress,
+    base: &str,
+    answer: &EgressResponse,
+) -> Option<EgressError> {
+    let location = answer.headers.get(LOCATION)?.to_str().ok()?;
+    let target = Url::parse(base).ok()?.join(location).ok()?;
+    let is_redirect = answer.status.is_redirection();
+    let refused = egress.check(target.as_str()).err()?;
+    (is_redirect && refused.is_terminal()).then_some(refused)
 }
 
 /// Judges what came of the attempt of this number, 1 for the first.

@@ -30,6 +30,8 @@ const USUAL_IN_FLIGHT: u32 = 32;
 /// minute one delivery tries.
 const BREAKER: Breaker = Breaker {
     failures: 10,
+    share: 70,
+    window: Duration::from_secs(5 * 60),
     rest: Duration::from_secs(30),
 };
 

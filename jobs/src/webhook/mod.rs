@@ -15,7 +15,6 @@ mod health;
 pub mod judge;
 pub mod lane;
 pub mod message;
-mod oauth2;
 mod rules;
 mod schedule;
 mod schema;
@@ -23,6 +22,7 @@ mod secret;
 mod settings;
 mod stats;
 mod subscription;
+mod token;
 
 use std::sync::Arc;
 

@@ -21,6 +21,9 @@ begin
     insert into app.deliveries (tenant_id, id, event_id, endpoint_id) values (own, delivery, 'e1', endpoint);
     insert into app.delivery_attempts (tenant_id, delivery_id, number, started_at, duration_ms)
     values (own, delivery, 1, '2026-01-01 00:00+00', 5);
+    insert into app.endpoint_hours (tenant_id, endpoint_id, hour, succeeded, durations)
+    values (own, endpoint, '2026-01-01 00:00+00', 1, '{1}');
+    insert into app.webhook_settings (tenant_id, payload_seconds) values (own, 86400);
     insert into app.schedules (tenant_id, id, name, cron, kind)
     values (own, gen_random_uuid(), 'furnished', '0 0 1 1 *', 'http.request');
     insert into app.audit_anchors (tenant_id, seq, hash, anchored_at)

@@ -9,3 +9,4 @@ mod maintenance_retention;
 mod maintenance_usage_reset;
 mod tenant_erase;
 mod webhook_deliver;
+mod webhooks;

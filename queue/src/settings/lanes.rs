@@ -23,6 +23,8 @@ struct Row {
     parked_until: Option<DateTime<Utc>>,
     breaker: String,
     breaker_after: Option<i32>,
+    breaker_share: i16,
+    breaker_window: i64,
     breaker_rest: Option<i64>,
     failures: i32,
     #[sqlx(flatten)]
@@ -43,7 +45,9 @@ impl From<Row> for LaneSettings {
             parked_until: row.parked_until,
             breaker: breaker.map(|(failures, rest)| Breaker {
                 failures: natural(failures),
-                rest: Duration::from_micros(u64::try_from(rest).unwrap_or_default()),
+                share: u8::try_from(row.breaker_share).unwrap_or(100),
+                window: span(row.breaker_window),
+                rest: span(rest),
             }),
             breaker_state: match row.breaker.as_str() {
                 "o" => BreakerState::Open,
@@ -175,6 +179,8 @@ impl Engine {
             .bind(change.breaker != Change::Keep)
             .bind(breaker.map(|breaker| i32::try_from(breaker.failures).unwrap_or(i32::MAX)))
             .bind(breaker.map(|breaker| microseconds(breaker.rest)))
+            .bind(breaker.map(|breaker| i16::from(breaker.share)))
+            .bind(breaker.map(|breaker| microseconds(breaker.window)))
             .execute(&mut *tx)
             .await?;
         // Such gates are not removed.
@@ -184,6 +190,10 @@ impl Engine {
         tx.commit().await?;
         self.after_change(unfinished, made).await
     }
+}
+
+fn span(microseconds: i64) -> Duration {
+    Duration::from_micros(u64::try_from(microseconds).unwrap_or_default())
 }
 
 fn is_strict(lane: &Lane) -> bool {

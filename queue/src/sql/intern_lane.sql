@@ -20,7 +20,8 @@ known as materialized (
 ),
 -- What is set for a lane holds for all its rows, also for those to come.
 sibling as materialized (
-    select l.weight, l.paused, l.paused_at, l.gate, l.breaker_after, l.breaker_rest
+    select l.weight, l.paused, l.paused_at, l.gate, l.breaker_after, l.breaker_share, l.breaker_window,
+        l.breaker_rest
     from queue.lanes l
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
     order by l.id
@@ -29,11 +30,12 @@ sibling as materialized (
 made as (
     insert into queue.lanes (
         queue, tenant, key, strict, limits, named, costs, weight, paused, paused_at, gate,
-        breaker_after, breaker_rest
+        breaker_after, breaker_share, breaker_window, breaker_rest
     )
     select
         $1::int4, $2::int4, $3::text, $4::bool, $5::text, n.ids, n.costs, coalesce(s.weight, 1),
-        coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after, s.breaker_rest
+        coalesce(s.paused, false), s.paused_at, s.gate, s.breaker_after,
+        coalesce(s.breaker_share, 100), coalesce(s.breaker_window, '5 minutes'), s.breaker_rest
     from named n left join sibling s on true
     where not exists (select from known) and (select count(*) from guard) = 1
     on conflict (queue, tenant, key, strict, limits) do update set used_at = now()

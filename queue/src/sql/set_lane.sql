@@ -1,6 +1,6 @@
 -- Changes a lane in all its rows: jobs that name other limits have rows of their own.
 -- $5 weight and $6 paused: null leaves things as they are. $7: let it go on at once, though parked.
--- $8: give it the breaker of $9 and $10, or none. Served by lanes' unique index.
+-- $8: give it the breaker of $9 to $12, or none. Served by lanes' unique index.
 with locked as materialized (
     select l.id from queue.lanes l
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
@@ -16,10 +16,14 @@ set weight = coalesce($5::int2, l.weight),
         else l.parked_until
     end,
     breaker_after = case when $8::bool then $9::int4 else l.breaker_after end,
+    breaker_share = coalesce($11::int2, l.breaker_share),
+    breaker_window = coalesce($12::int8 * interval '1 microsecond', l.breaker_window),
     breaker_rest = case
         when $8::bool then $10::int8 * interval '1 microsecond' else l.breaker_rest
     end,
     breaker = case when $8::bool and $9::int4 is null then 'c' else l.breaker end::"char",
-    failures = case when $8::bool and $9::int4 is null then 0 else l.failures end
+    failures = case when $8::bool and $9::int4 is null then 0 else l.failures end,
+    tries = case when $8::bool and $9::int4 is null then 0 else l.tries end,
+    window_from = case when $8::bool and $9::int4 is null then null else l.window_from end
 from locked
 where l.id = locked.id

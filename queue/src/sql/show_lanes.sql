@@ -4,7 +4,10 @@ select
     l.id, l.key, l.strict, l.weight, l.paused,
     case when l.parked_until > now() then l.parked_until end as parked_until,
     l.breaker::text as breaker, l.breaker_after,
-    (extract(epoch from l.breaker_rest) * 1000000)::int8 as breaker_rest, l.failures,
+    l.breaker_share, (extract(epoch from l.breaker_window) * 1000000)::int8 as breaker_window,
+    (extract(epoch from l.breaker_rest) * 1000000)::int8 as breaker_rest,
+    case when l.breaker = 'c' and l.window_from + l.breaker_window <= now() then 0 else l.failures end
+        as failures,
     g.max_running, g.running, g.rate_count,
     (extract(epoch from g.rate_period) * 1000000)::int8 as rate_period, g.rate_burst,
     array(

@@ -1,4 +1,4 @@
-//! Breakers: a lane whose jobs fail one after another rests, then one job is tried.
+//! Breakers: a lane too many of whose jobs fail rests, then one job is tried.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use harkara_queue::job::{AttemptOutcome, JobState, Lane, NewJob};
 use harkara_queue::settings::{Breaker, BreakerState, Change, LaneChange, LaneSettings};
 use harkara_queue::{Handler, Verdict};
-use tokio::sync::Semaphore;
+use tokio::sync::{Barrier, Semaphore};
 
 use crate::cancel::cancel;
 use crate::fleet::{Fleet, die, impatient, is_at_rest, named};
@@ -30,13 +30,13 @@ async fn breaking(rest: Duration) -> Stand {
     let worker = stand.work(doing_nothing());
     stand.reaches(first, JobState::Succeeded).await;
     worker.stop().await;
-    set_breaker(&stand, rest).await;
+    set_breaker(&stand, Breaker::in_a_row(3, rest)).await;
     stand
 }
 
-async fn set_breaker(stand: &Stand, rest: Duration) {
+async fn set_breaker(stand: &Stand, breaker: Breaker) {
     let change = LaneChange {
-        breaker: Change::Set(Breaker { failures: 3, rest }),
+        breaker: Change::Set(breaker),
         ..LaneChange::default()
     };
     stand
@@ -126,6 +126,145 @@ async fn a_breaker_opens_after_so_many_failures_in_a_row_and_not_before() {
     assert_eq!(log, [0, 1, 2, 3, 4, 5, 2]);
     let lane = stands(&stand).await;
     assert!(lane.parked_until.unwrap() > stand.now().await + chrono::Duration::minutes(59));
+    is_at_rest(&stand).await;
+}
+
+/// A stand with a lane `a` that opens when 70 percent of ten runs have failed within an hour.
+async fn breaking_by_share() -> Stand {
+    let stand = breaking(HOUR).await;
+    let breaker = Breaker {
+        failures: 10,
+        share: 70,
+        window: HOUR,
+        rest: HOUR,
+    };
+    set_breaker(&stand, breaker).await;
+    stand
+}
+
+/// Runs jobs one after another that fail where the script says `F`, until all have ended.
+async fn play(stand: &Stand, script: &'static str) {
+    let ends = handler(move |run| {
+        let fails = script.as_bytes()[usize::try_from(number(&run)).unwrap()] == b'F';
+        async move {
+            match fails {
+                true => failed("down"),
+                false => Verdict::done(),
+            }
+        }
+    });
+    let jobs = once(0..u64::try_from(script.len()).unwrap());
+    stand.enqueue_all(jobs).await;
+    let fleet = Fleet::start(stand, 1, 1, &ends);
+    stand.is_quiet().await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn seven_failures_of_ten_runs_open_a_breaker_and_six_do_not() {
+    for (script, state, failures) in [
+        ("FSSSFFFFFF", BreakerState::Open, 7),
+        ("FSSSSFFFFF", BreakerState::Closed, 6),
+        // Too few to tell.
+        ("FFFFFFFFF", BreakerState::Closed, 9),
+        // What came before the first failure is not counted.
+        ("SSSSSSSSSSSSSSFSSSSSSSSSFF", BreakerState::Closed, 3),
+    ] {
+        let stand = breaking_by_share().await;
+        play(&stand, script).await;
+        let lane = stands(&stand).await;
+        assert_eq!((lane.breaker_state, lane.failures), (state, failures));
+        assert_eq!(lane.parked_until.is_some(), state == BreakerState::Open);
+    }
+}
+
+#[tokio::test]
+async fn failures_of_a_window_that_is_over_do_not_count() {
+    let stand = breaking_by_share().await;
+    play(&stand, "FFFFFFFFF").await;
+    let later = "update queue.lanes set window_from = window_from - interval '1 hour'";
+    stand.execute(later).await;
+    assert_eq!(stands(&stand).await.failures, 0);
+    play(&stand, "FFFFFFFFF").await;
+    let lane = stands(&stand).await;
+    assert_eq!(
+        (lane.breaker_state, lane.failures),
+        (BreakerState::Closed, 9)
+    );
+    play(&stand, "F").await;
+    assert_eq!(stands(&stand).await.breaker_state, BreakerState::Open);
+}
+
+#[tokio::test]
+async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
+    let stand = breaking_by_share().await;
+    let row = async |key: &'static str| -> (String, String) {
+        harkara_shared::database::query_as(
+            "select ctid::text, xmin::text from queue.lanes where key = $1",
+        )
+        .bind(key)
+        .fetch_one(&stand.pool())
+        .await
+        .unwrap()
+    };
+    let before = row("a").await;
+    let ends = handler(async |run| match number(&run) {
+        0 => Verdict::done(),
+        _ => failed("down"),
+    });
+    let other = LaneChange {
+        breaker: Change::Set(Breaker::in_a_row(1000, HOUR)),
+        ..LaneChange::default()
+    };
+    let b = Lane::Named("b".to_owned());
+    let set = stand.engine.set_lane(stand.tenant, QUEUE, &b, &other);
+    set.await.unwrap();
+    let unwritten = row("b").await;
+    // One after another, and many at once.
+    for places in [1, 32] {
+        let jobs = (0..60).map(|n| NewJob {
+            max_attempts: 1,
+            ..named(if n % 2 == 0 { "a" } else { "b" }, n % 2)
+        });
+        stand.enqueue_all(jobs.collect()).await;
+        let fleet = Fleet::start(&stand, 1, places, &ends);
+        stand.is_quiet().await;
+        fleet.stop().await;
+    }
+    assert_eq!(row("a").await, before);
+    assert_ne!(row("b").await, unwritten, "failures are counted");
+}
+
+#[tokio::test]
+async fn what_had_begun_before_a_breaker_opened_neither_closes_it_nor_prolongs_its_rest() {
+    let stand = breaking(HOUR).await;
+    set_breaker(&stand, Breaker::in_a_row(1, HOUR)).await;
+    let (met, go) = (Arc::new(Barrier::new(3)), Arc::new(Semaphore::new(0)));
+    let handler = {
+        let go = Arc::clone(&go);
+        handler(move |run| {
+            let (met, go) = (Arc::clone(&met), Arc::clone(&go));
+            async move {
+                met.wait().await;
+                if number(&run) > 0 {
+                    go.acquire().await.unwrap().forget();
+                }
+                match number(&run) {
+                    1 => Verdict::done(),
+                    _ => failed("down"),
+                }
+            }
+        })
+    };
+    let jobs = stand.enqueue_all(once(0..3)).await;
+    let fleet = Fleet::start(&stand, 1, 12, &handler);
+    becomes(&stand, BreakerState::Open).await;
+    let opened = stands(&stand).await;
+    go.add_permits(2);
+    stand.reaches(jobs[1].id(), JobState::Succeeded).await;
+    stand.reaches(jobs[2].id(), JobState::Dead).await;
+    assert_eq!(stands(&stand).await, opened);
+    fleet.stop().await;
     is_at_rest(&stand).await;
 }
 

@@ -428,11 +428,12 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("take", "update queue.gates g\n        set running = case"),
     ("settle", "order by p.tenant, p.id, p.part"),
     ("settle", "whole as ("),
-    ("settle", "l.id = any (lanes) order by"),
+    ("settle", "l.id = any (noted) order by"),
     (
         "settle",
         "set body = '{}', n = 1\n        from unnest(p_tenant",
     ),
+    ("note", "from queue.lanes l"),
     ("note", "set failures ="),
     ("release", "update queue.lanes l set head = null"),
     ("release", "where l.id = any (p_head_lanes) order by"),

@@ -183,10 +183,7 @@ impl Turmoil {
                     limit,
                     breaker: match any(2) {
                         0 => Change::Remove,
-                        _ => Change::Set(Breaker {
-                            failures: 5,
-                            rest: Duration::from_millis(50),
-                        }),
+                        _ => Change::Set(Breaker::in_a_row(5, Duration::from_millis(50))),
                     },
                     ..LaneChange::default()
                 };

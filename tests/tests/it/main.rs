@@ -24,3 +24,4 @@ mod scheduling;
 mod start;
 mod transactions;
 mod up;
+mod webhook_order;

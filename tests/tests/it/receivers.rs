@@ -132,10 +132,8 @@ fn interpreter(language: &str, directory: &Path) -> Option<Command> {
             command
         }),
     };
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI has {language}");
-        eprintln!("skipped: {language} with the packages of receivers cannot be had here");
-    }
+    let is_ci = std::env::var_os("CI").is_some();
+    assert!(found.is_some() || !is_ci, "CI has {language}");
     found
 }
 
@@ -217,6 +215,7 @@ async fn the_packages_of_receivers_verify_a_delivery_and_a_message_of_several_ke
         let directory = tempfile::tempdir().unwrap();
         for package in PACKAGES {
             let Some(mut command) = interpreter(language, directory.path()) else {
+                eprintln!("skipped: no {language} with the packages of receivers can be had here");
                 break;
             };
             command.args([script, package]);
@@ -229,6 +228,7 @@ async fn the_packages_of_receivers_verify_a_delivery_and_a_message_of_several_ke
 fn another_implementation_of_ed25519_verifies_v1a() {
     let directory = tempfile::tempdir().unwrap();
     let Some(mut command) = interpreter("node", directory.path()) else {
+        eprintln!("skipped: no Node.js with the packages of receivers can be had here");
         return;
     };
     command.arg(NODE_ED25519);

@@ -2,6 +2,7 @@
 //! Takes: a caller's request. Gives: lanes, how they stand and what is to hold for them.
 //! Never: reaches a lane of another tenant.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -54,7 +55,8 @@ pub(crate) struct LaneAnswer {
     breaker: Option<BreakerAnswer>,
     /// Whether it has.
     breaker_state: BreakerStateName,
-    /// Failures since the last success, counted while there is a breaker.
+    /// Failures within the breaker's window, and until it closes those that opened it and those of trials.
+    /// Counted while there is a breaker.
     #[schema(example = 0)]
     failures: u32,
     /// Jobs running at once.
@@ -77,9 +79,15 @@ pub(crate) struct LaneAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Breaker)]
 pub(crate) struct BreakerAnswer {
-    /// Failures in a row that open it.
-    #[schema(example = 5)]
+    /// Fewest runs of a window that open it. With a share of 100: failures in a row.
+    #[schema(example = 10)]
     failures: u32,
+    /// How many percent of them must have failed.
+    #[schema(example = 70)]
+    share: u8,
+    /// How long a window lasts. It begins with a failure.
+    #[schema(value_type = String, example = "5m")]
+    window: HumanDuration,
     /// How long it rests until one job is tried.
     #[schema(value_type = String, example = "30s")]
     rest: HumanDuration,
@@ -126,6 +134,8 @@ impl From<LaneSettings> for LaneAnswer {
             parked_until: lane.parked_until,
             breaker: lane.breaker.map(|breaker| BreakerAnswer {
                 failures: breaker.failures,
+                share: breaker.share,
+                window: breaker.window.into(),
                 rest: breaker.rest.into(),
             }),
             breaker_state: match lane.breaker_state {
@@ -147,7 +157,7 @@ impl From<LaneSettings> for LaneAnswer {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewLaneSettings, example = json!({
-    "rate_per_second": 20, "breaker": {"failures": 5, "rest": "30s"}
+    "rate_per_second": 20, "breaker": {"failures": 10, "share": 70, "window": "5m", "rest": "30s"}
 }))]
 pub(crate) struct LaneRequest {
     /// Its share beside the tenant's other lanes; 1 when null.
@@ -178,15 +188,23 @@ pub(crate) struct LaneRequest {
     breaker: Change<Box<RawValue>>,
 }
 
-/// When a lane stops by itself. Both members must be there.
+/// When a lane stops by itself. `failures` and `rest` must be there.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewBreaker)]
 pub(crate) struct BreakerRequest {
-    /// Failures in a row that open it.
-    #[schema(value_type = u32, required, minimum = 1, maximum = 1000000, example = 5)]
+    /// Fewest runs of a window that open it. With a share of 100: failures in a row.
+    #[schema(value_type = u32, required, minimum = 1, maximum = 1000000, example = 10)]
     #[serde(default)]
     failures: Change<i64>,
+    /// How many percent of them must have failed; 100 when null or not there. With 100 each success ends
+    /// the window.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100, example = 70)]
+    #[serde(default)]
+    share: Change<i64>,
+    /// How long a window lasts, `1s` to `24h`; `5m` when null or not there. It begins with a failure.
+    #[schema(value_type = Option<String>, example = "5m")]
+    window: Option<HumanDuration>,
     /// How long it rests until one job is tried, `1s` to `24h`.
     #[schema(value_type = String, required, example = "30s")]
     rest: Option<HumanDuration>,
@@ -218,24 +236,33 @@ impl LaneRequest {
     }
 }
 
+/// Windows and rests that make sense.
+const SPANS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+
 fn breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
     let prefix = "/breaker";
-    let (least, most) = (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
     let request: BreakerRequest = json::decode(text, prefix, faults)?;
-    let failures = Numbers { prefix, faults }.read("failures", request.failures, MOST);
+    let mut numbers = Numbers { prefix, faults };
+    let failures = numbers.read("failures", request.failures, MOST);
+    let share = numbers.read("share", request.share, 100).value();
     if !matches!(request.failures, Change::Set(_)) {
         faults.add(prefix, "/failures", "missing", "must be there");
     }
-    match request.rest {
-        None => faults.add(prefix, "/rest", "missing", "must be there"),
-        Some(HumanDuration(rest)) if !(least..=most).contains(&rest) => {
-            faults.add(prefix, "/rest", "out_of_range", "must be from 1s to 24h");
-        }
-        Some(_) => {}
+    if request.rest.is_none() {
+        faults.add(prefix, "/rest", "missing", "must be there");
     }
+    for (name, span) in [("/window", request.window), ("/rest", request.rest)] {
+        if span.is_some_and(|HumanDuration(span)| !SPANS.contains(&span)) {
+            faults.add(prefix, name, "out_of_range", "must be from 1s to 24h");
+        }
+    }
+    let usual = Breaker::in_a_row(failures.value()?, request.rest?.0);
     Some(Breaker {
-        failures: failures.value()?,
-        rest: request.rest?.0,
+        share: share.map_or(usual.share, |share| {
+            u8::try_from(share).unwrap_or(usual.share)
+        }),
+        window: request.window.map_or(usual.window, |window| window.0),
+        ..usual
     })
 }
 

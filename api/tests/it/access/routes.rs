@@ -131,7 +131,39 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/secret",
         "webhooks:manage",
     ),
+    (
+        "POST",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/rotate-secret",
+        "webhooks:manage",
+    ),
+    (
+        "POST",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/test",
+        "webhooks:manage",
+    ),
+    (
+        "POST",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/enable",
+        "webhooks:manage",
+    ),
+    (
+        "POST",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/recover",
+        "webhooks:manage",
+    ),
+    (
+        "GET",
+        "/v1/webhook-endpoints/ep_01h455vb4pex5vsknk084sn02q/stats",
+        "webhooks:read",
+    ),
+    ("GET", "/v1/webhook-settings", "webhooks:read"),
+    ("PUT", "/v1/webhook-settings", "webhooks:manage"),
     ("GET", "/v1/deliveries", "webhooks:read"),
+    (
+        "POST",
+        "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q/redeliver",
+        "webhooks:manage",
+    ),
     (
         "GET",
         "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q",

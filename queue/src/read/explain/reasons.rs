@@ -182,7 +182,7 @@ impl Facts {
         let waits = self.state == JobState::Scheduled;
         let detail = match self.lane.breaker {
             Breaker::Open if until.is_some_and(|until| !waits || until > self.run_at) => format!(
-                "the breaker of {lane} is open after {} in a row: one job is tried when its rest is over",
+                "the breaker of {lane} is open after {}: one job is tried when its rest is over",
                 many(self.lane.failures, "failure")
             ),
             // Whoever goes first is the one that is tried.

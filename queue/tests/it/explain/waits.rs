@@ -448,10 +448,7 @@ async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
                 .unwrap();
         };
         set(&LaneChange {
-            breaker: Change::Set(Breaker {
-                failures: 3,
-                rest: HOUR,
-            }),
+            breaker: Change::Set(Breaker::in_a_row(3, HOUR)),
             ..LaneChange::default()
         })
         .await;

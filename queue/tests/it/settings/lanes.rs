@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harkara_queue::job::Lane;
+use harkara_queue::job::{Lane, NewJob};
 use harkara_queue::settings::{Breaker, BreakerState, Change, LaneChange, QueueView, TenantChange};
 use harkara_shared::id::TenantId;
 use sqlx::postgres::PgListener;
 
 use super::{SECOND, max_running, rate, settled, tenant};
+use crate::fleet::limited;
 use crate::support::soon;
 
 #[tokio::test]
@@ -24,6 +25,8 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
     };
     let breaker = Breaker {
         failures: 5,
+        share: 70,
+        window: Duration::from_secs(600),
         rest: Duration::from_secs(30),
     };
     let change = LaneChange {
@@ -46,8 +49,19 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
         (both[1].named[0].key.as_str(), both[1].named[0].cost),
         ("crm", 2)
     );
+    let other = NewJob {
+        queue: "first".to_owned(),
+        ..limited("erp", 1, 0)
+    };
+    stand.enqueue(other).await;
+    let all = engine
+        .lane(stand.tenant, "first", &Lane::Default)
+        .await
+        .unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[2].breaker, Some(breaker), "also in those to come");
     let shared = "select count(distinct gate) from queue.lanes where key = ''";
-    assert_eq!(stand.count(shared).await, 1, "one limit for both");
+    assert_eq!(stand.count(shared).await, 1, "one limit for all");
 
     stand
         .execute(
@@ -102,7 +116,7 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
         .lanes(stand.tenant, "first", first[2].id, 3)
         .await
         .unwrap();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
     assert_eq!([first, rest].concat(), all);
 }
 

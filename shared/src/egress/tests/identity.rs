@@ -26,10 +26,26 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    fn identity(&self, name: &str) -> (ClientIdentity, CertificateDer<'static>) {
+    /// A certificate and its key as their owner keeps them.
+    fn papers(&self, name: &str) -> Papers {
         let (certificate, key) = self.issue(name);
-        let identity = ClientIdentity::parse(&certificate.pem(), &key.serialize_pem()).unwrap();
-        (identity, certificate.into())
+        Papers {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            shown: certificate.into(),
+        }
+    }
+}
+
+struct Papers {
+    certificate: String,
+    key: String,
+    shown: CertificateDer<'static>,
+}
+
+impl Papers {
+    fn read(&self) -> ClientIdentity {
+        ClientIdentity::parse(&self.certificate, &self.key).unwrap()
     }
 }
 
@@ -128,23 +144,23 @@ async fn a_receiver_that_demands_a_certificate_is_shown_the_one_given_and_each_i
     let authority = Authority::new();
     let mut door = Doorman::start(&authority, "http/1.1").await;
     let egress = trusting(&authority);
-    let (alice, alices) = authority.identity("alice.example");
-    let (bob, bobs) = authority.identity("bob.example");
+    let all = ["alice.example", "bob.example"].map(|name| authority.papers(name));
     // In turns: a connection that one opened must not serve the other.
     for _ in 0..2 {
-        for (identity, certificate) in [(&alice, &alices), (&bob, &bobs)] {
+        for papers in &all {
+            let identity = papers.read();
             let answer = egress
-                .send(get_as(&door.url, Some(identity)))
+                .send(get_as(&door.url, Some(&identity)))
                 .await
                 .unwrap();
             assert_eq!(answer.status, StatusCode::OK);
             assert_eq!(
                 door.guests.recv().await.unwrap().as_ref(),
-                Some(certificate)
+                Some(&papers.shown)
             );
         }
     }
-    // And an identity that is read again goes on with the connections it has.
+    // And one that is read anew goes on with the connection it has.
     assert_eq!(door.connections.load(SeqCst), 2);
 }
 
@@ -152,7 +168,7 @@ async fn a_receiver_that_demands_a_certificate_is_shown_the_one_given_and_each_i
 async fn without_the_certificate_tls_fails_and_may_be_tried_again() {
     let authority = Authority::new();
     let egress = trusting(&authority);
-    let (stranger, _) = Authority::new().identity("alice.example");
+    let stranger = Authority::new().papers("alice.example").read();
     for protocol in ["http/1.1", "h2"] {
         let mut door = Doorman::start(&authority, protocol).await;
         for identity in [None, Some(&stranger)] {
@@ -168,7 +184,7 @@ async fn without_the_certificate_tls_fails_and_may_be_tried_again() {
 async fn an_identity_opens_no_other_addresses_and_trusts_no_other_servers() {
     let authority = Authority::new();
     let door = Doorman::start(&authority, "http/1.1").await;
-    let (alice, _) = authority.identity("alice.example");
+    let alice = authority.papers("alice.example").read();
     let refused = closed().send(get_as(&door.url, Some(&alice))).await;
     assert_eq!(refusal(refused), Some(Refusal::NotAllowed));
     let refused = closed()
@@ -188,9 +204,10 @@ async fn an_identity_opens_no_other_addresses_and_trusts_no_other_servers() {
 #[test]
 fn what_is_wrong_with_an_identity_is_told_without_repeating_it() {
     let authority = Authority::new();
-    let (certificate, key) = authority.issue("alice.example");
-    let (certificate, key) = (certificate.pem(), key.serialize_pem());
-    let (_, other) = authority.issue("alice.example");
+    let Papers {
+        certificate, key, ..
+    } = authority.papers("alice.example");
+    let other = authority.papers("alice.example").key;
     let block = |label: &str, base64: &str| {
         format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
     };
@@ -228,11 +245,7 @@ fn what_is_wrong_with_an_identity_is_told_without_repeating_it() {
             &*block("PRIVATE KEY", "AAAA"),
             InvalidIdentity::UnsupportedKey,
         ),
-        (
-            &*certificate,
-            &*other.serialize_pem(),
-            InvalidIdentity::Mismatch,
-        ),
+        (&*certificate, &*other, InvalidIdentity::Mismatch),
     ] {
         assert_eq!(ClientIdentity::parse(certificates, key).err(), Some(wrong));
     }

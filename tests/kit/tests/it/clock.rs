@@ -119,10 +119,7 @@ async fn a_breaker_rests_by_the_clock() {
     };
     let first = to_lane(Args::Succeed).await;
     assert_eq!(kit.drain("odd").await.succeeded, [first]);
-    let breaker = Breaker {
-        failures: 1,
-        rest: HOUR,
-    };
+    let breaker = Breaker::in_a_row(1, HOUR);
     let change = LaneChange {
         breaker: Change::Set(breaker),
         ..LaneChange::default()

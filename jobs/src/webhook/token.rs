@@ -6,19 +6,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::JobError;
-use harkara_shared::egress::{Egress, EgressRequest};
+use harkara_shared::egress::{Egress, EgressError, EgressRequest};
 use harkara_shared::id::EndpointId;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
-use serde::Deserialize;
-use url::form_urlencoded;
+use http::HeaderValue;
+use oauth2::basic::{BasicClient, BasicTokenType};
+use oauth2::{
+    ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope,
+    TokenResponse as _, TokenUrl,
+};
 
-use super::OAuth2;
 use super::envoy::{Credentials, Target};
 
 /// How long before its end a token is not used any more.
@@ -88,88 +87,74 @@ impl Tokens {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    access_token: String,
-    #[serde(default)]
-    token_type: Option<String>,
-    #[serde(default)]
-    expires_in: Option<u64>,
-}
-
 async fn ask(
     egress: &Egress,
     credentials: &Credentials,
     timeout: Duration,
 ) -> Result<(HeaderValue, Instant), JobError> {
-    let failed = |words: String| JobError::new("oauth2_token", words);
     let oauth2 = &credentials.oauth2;
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/x-www-form-urlencoded"),
-    );
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(
-        AUTHORIZATION,
-        basic(&oauth2.client_id, &credentials.secret)?,
-    );
-    let started = Instant::now();
-    let request = EgressRequest {
-        method: Method::POST,
-        url: &oauth2.token_url,
-        headers,
-        body: Bytes::from(form(oauth2)),
-        timeout,
-        identity: None,
-    };
-    let answer = egress
-        .send(request)
-        .await
-        .map_err(|error| failed(format!("no token could be had: {error}")))?;
-    if !answer.status.is_success() {
-        return Err(failed(format!(
-            "the token server answered {}",
-            answer.status
-        )));
+    let url = TokenUrl::new(oauth2.token_url.clone());
+    let url = url.map_err(|error| failed(format!("the token's URL cannot be called: {error}")))?;
+    let client = BasicClient::new(ClientId::new(oauth2.client_id.clone()))
+        .set_client_secret(ClientSecret::new(credentials.secret.clone()))
+        .set_token_uri(url);
+    let mut question = client.exchange_client_credentials();
+    if let Some(scope) = &oauth2.scope {
+        question = question.add_scope(Scope::new(scope.clone()));
     }
-    let told: Answer = serde_json::from_slice(&answer.body)
-        .map_err(|_| failed("the token server's answer holds no token".to_owned()))?;
-    let is_bearer = told
-        .token_type
-        .is_none_or(|kind| kind.eq_ignore_ascii_case("bearer"));
-    let value = HeaderValue::try_from(format!("Bearer {}", told.access_token));
-    let (true, Ok(mut value)) = (is_bearer, value) else {
+    if let Some(audience) = &oauth2.audience {
+        question = question.add_extra_param("audience", audience);
+    }
+    let started = Instant::now();
+    // Of its own: the library wants a client that outlives the call.
+    let egress = egress.clone();
+    let http = move |request: HttpRequest| send(egress.clone(), request, timeout);
+    let token = question
+        .request_async(&http)
+        .await
+        .map_err(|error| match error {
+            RequestTokenError::Request(error) => failed(format!("no token could be had: {error}")),
+            RequestTokenError::ServerResponse(answer) => {
+                failed(format!("the token server refuses: {}", answer.error()))
+            }
+            RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+                failed("the token server's answer holds no token".to_owned())
+            }
+        })?;
+    let value = HeaderValue::try_from(format!("Bearer {}", token.access_token().secret()));
+    let (BasicTokenType::Bearer, Ok(mut value)) = (token.token_type(), value) else {
         return Err(failed(
             "the token server's answer holds no bearer token".to_owned(),
         ));
     };
     value.set_sensitive(true);
-    let life = told
-        .expires_in
-        .map_or(USUAL, Duration::from_secs)
-        .min(LONGEST);
+    let life = token.expires_in().unwrap_or(USUAL).min(LONGEST);
     Ok((value, started + life.saturating_sub(MARGIN)))
 }
 
-fn form(oauth2: &OAuth2) -> String {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "client_credentials");
-    for (name, value) in [("scope", &oauth2.scope), ("audience", &oauth2.audience)] {
-        if let Some(value) = value {
-            form.append_pair(name, value);
-        }
-    }
-    form.finish()
+fn failed(words: String) -> JobError {
+    JobError::new("oauth2_token", words)
 }
 
-/// RFC 6749 §2.3.1: both are written as in a form before they are joined.
-fn basic(id: &str, secret: &str) -> Result<HeaderValue, JobError> {
-    let word =
-        |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
-    let joined = BASE64.encode(format!("{}:{}", word(id), word(secret)));
-    let mut value = HeaderValue::try_from(format!("Basic {joined}"))
-        .map_err(|_| JobError::new("oauth2_token", "the credentials cannot be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
+/// The library's request, made within the egress rules.
+async fn send(
+    egress: Egress,
+    request: HttpRequest,
+    timeout: Duration,
+) -> Result<HttpResponse, EgressError> {
+    let (parts, body) = request.into_parts();
+    let answer = egress
+        .send(EgressRequest {
+            method: parts.method,
+            url: &parts.uri.to_string(),
+            headers: parts.headers,
+            body: Bytes::from(body),
+            timeout,
+            identity: None,
+        })
+        .await?;
+    let mut response = HttpResponse::new(answer.body);
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    Ok(response)
 }
