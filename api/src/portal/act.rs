@@ -47,7 +47,24 @@ struct SecretPage<'a> {
     base: &'a str,
     id: EndpointId,
     secret: &'a str,
-    old_until: DateTime<Utc>,
+    /// Until when the one before signs along, if there was one.
+    old_until: Option<DateTime<Utc>>,
+}
+
+/// The page that shows a secret, this once.
+pub(super) fn secret_page(
+    visit: &Visit,
+    id: EndpointId,
+    secret: &str,
+    old_until: Option<DateTime<Utc>>,
+) -> Result<Response, Problem> {
+    let shown = SecretPage {
+        base: &visit.base,
+        id,
+        secret,
+        old_until,
+    };
+    page(StatusCode::OK, &shown)
 }
 
 /// Sends the browser back to the page of what was changed.
@@ -57,7 +74,7 @@ fn back(visit: &Visit, thing: &str, done: Done) -> Result<Response, Problem> {
     Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
 }
 
-fn to_endpoint(visit: &Visit, id: EndpointId, done: Done) -> Result<Response, Problem> {
+pub(super) fn to_endpoint(visit: &Visit, id: EndpointId, done: Done) -> Result<Response, Problem> {
     back(visit, &format!("endpoints/{id}"), done)
 }
 
@@ -207,13 +224,7 @@ pub(super) async fn rotate(
     let entry = Entry::new("endpoint.rotate", id).after(after);
     visit.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    let shown = SecretPage {
-        base: &visit.base,
-        id,
-        secret: &new.expose(),
-        old_until: clock::now() + grace,
-    };
-    page(StatusCode::OK, &shown)
+    secret_page(&visit, id, &new.expose(), Some(clock::now() + grace))
 }
 
 pub(super) async fn resend(

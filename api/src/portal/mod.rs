@@ -6,6 +6,7 @@
 mod act;
 mod door;
 mod link;
+mod settings;
 mod show;
 
 use axum::routing::{get, post};
@@ -20,6 +21,11 @@ pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     Router::new()
         .route("/portal/{token}", get(show::endpoints))
         .route("/portal/{token}/endpoints/{id}", get(show::endpoint))
+        .route("/portal/{token}/endpoints", post(settings::create))
+        .route(
+            "/portal/{token}/endpoints/{id}/change",
+            post(settings::change),
+        )
         .route("/portal/{token}/endpoints/{id}/test", post(act::test))
         .route("/portal/{token}/endpoints/{id}/enable", post(act::enable))
         .route("/portal/{token}/endpoints/{id}/pause", post(act::pause))
@@ -32,9 +38,11 @@ pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
 
 /// Paths of the portal, which the description of the API leaves out.
 #[cfg(test)]
-pub(crate) const PATHS: [&str; 9] = [
+pub(crate) const PATHS: [&str; 11] = [
     "/portal/{token}",
     "/portal/{token}/endpoints/{id}",
+    "/portal/{token}/endpoints",
+    "/portal/{token}/endpoints/{id}/change",
     "/portal/{token}/endpoints/{id}/test",
     "/portal/{token}/endpoints/{id}/enable",
     "/portal/{token}/endpoints/{id}/pause",

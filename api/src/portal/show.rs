@@ -39,6 +39,7 @@ pub(super) struct PageQuery {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Done {
+    Change,
     Test,
     Enable,
     Pause,
@@ -49,6 +50,7 @@ pub(super) enum Done {
 impl Done {
     fn notice(self) -> &'static str {
         match self {
+            Self::Change => "The endpoint is changed.",
             Self::Test => "A test event is on its way. It stands among the deliveries below.",
             Self::Enable => "The endpoint is delivered to again.",
             Self::Pause => "The endpoint is paused: its deliveries wait.",

@@ -54,8 +54,8 @@ pub(super) struct LinkAnswer {
 /// Make a link to the portal of webhooks
 ///
 /// Whoever has the link sees the tenant's endpoints and deliveries in a browser, without an account, and may
-/// test, pause, enable and recover endpoints, rotate their secrets and send deliveries again. It cannot be taken back: give
-/// it a short life. A person confirms first that it is they. Needs the scope `webhooks:manage`.
+/// add, change, test, pause, enable and recover endpoints, rotate their secrets and send deliveries again. It
+/// cannot be taken back: give it a short life. A person confirms first that it is they. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/portal-links",

@@ -1,5 +1,7 @@
 //! The portal: whoever holds a link looks after one tenant's webhooks, and nothing else.
 
+mod forms;
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -235,6 +237,7 @@ async fn a_link_opens_its_tenants_pages_and_no_others() {
         assert!(!answer.text.contains("theirs"));
     }
     for (action, body) in [
+        ("change", "url=http%3A%2F%2F127.0.0.1%3A9%2F"),
         ("test", "type=a.b"),
         ("enable", ""),
         ("pause", ""),
@@ -305,131 +308,6 @@ async fn a_link_of_a_tenant_that_is_not_served_opens_nothing() {
     }
     let nobody = PortalLink::new(harkara_shared::id::TenantId::new(), HOUR);
     opens_nothing(&shop, &signed(&shop.platform.keys, &nobody)).await;
-}
-
-#[tokio::test]
-async fn a_test_is_posted_to_the_endpoint_alone() {
-    let shop = Shop::open().await;
-    let page = format!("/endpoints/{}", shop.endpoint);
-    let pairs = [("type", "order.tested"), ("data", r#"{"n": 7}"#)];
-    shop.done(&page, "test", &pairs, "A test event is on its way")
-        .await;
-    let entry = shop.noted("endpoint.test", &shop.endpoint).await;
-    assert_eq!(entry["after"], json!({"type": "order.tested"}));
-    assert_eq!(shop.jobs_of("webhook.deliver").await, 2);
-
-    for (pairs, words) in [
-        ([("type", "a..b"), ("data", "{}")], "/type"),
-        ([("type", "a.b"), ("data", "[1]")], "must be a JSON object"),
-        ([("type", "a.b"), ("data", "{")], "is not JSON"),
-        ([("type", "a.b"), ("data", r#"{"x":"\u0000"}"#)], "NUL"),
-    ] {
-        let refused = shop.press(&format!("{page}/test"), &pairs).await;
-        is_page(&refused, 422);
-        assert!(refused.text.contains(words), "{}", refused.text);
-    }
-    assert_eq!(shop.jobs_of("webhook.deliver").await, 2);
-}
-
-#[tokio::test]
-async fn an_endpoint_is_paused_and_enabled() {
-    let shop = Shop::open().await;
-    let page = format!("/endpoints/{}", shop.endpoint);
-    shop.done(&page, "pause", &[], "The endpoint is paused")
-        .await;
-    let entry = shop.noted("endpoint.change", &shop.endpoint).await;
-    assert_eq!(entry["before"], json!({"status": "active"}));
-    assert_eq!(entry["after"], json!({"status": "paused"}));
-    assert_eq!(shop.endpoint_now().await["status"], "paused");
-    shop.done(&page, "enable", &[], "delivered to again").await;
-    shop.noted("endpoint.enable", &shop.endpoint).await;
-    assert_eq!(shop.endpoint_now().await["status"], "active");
-}
-
-#[tokio::test]
-async fn a_new_secret_is_shown_once_and_is_the_endpoints() {
-    let shop = Shop::open().await;
-    let page = format!("/endpoints/{}", shop.endpoint);
-    let secret_path = format!("/v1/webhook-endpoints/{}/secret", shop.endpoint);
-    let old = shop.platform.client.get(&secret_path).await.expect(200);
-    let shown = shop
-        .press(&format!("{page}/rotate"), &[("grace", "1h")])
-        .await;
-    is_page(&shown, 200);
-    let entry = shop.noted("endpoint.rotate", &shop.endpoint).await;
-    assert_eq!(entry["after"], json!({"algorithm": "v1", "grace": "1h"}));
-    let new = shop.platform.client.get(&secret_path).await.expect(200);
-    assert_ne!(old["secret"], new["secret"]);
-    assert!(shown.text.contains(&word(&new["secret"])), "{}", shown.text);
-    for path in ["", &page] {
-        assert!(!shop.get(path).await.text.contains("whsec_"));
-    }
-    for wrong in ["8d", "", "1500ms"] {
-        let refused = shop
-            .press(&format!("{page}/rotate"), &[("grace", wrong)])
-            .await;
-        is_page(&refused, 422);
-        assert!(refused.text.contains("/grace"), "{}", refused.text);
-    }
-    assert_eq!(shop.platform.noted("endpoint.rotate").await, 1);
-}
-
-#[tokio::test]
-async fn what_was_missed_is_made_up_for_by_a_job() {
-    let shop = Shop::open().await;
-    let page = format!("/endpoints/{}", shop.endpoint);
-    shop.done(&page, "recover", &[("last", "24h")], "is being sent again")
-        .await;
-    let entry = shop.noted("endpoint.recover", &shop.endpoint).await;
-    assert_eq!(entry["after"]["states"], json!(["failed", "skipped"]));
-    assert_eq!(shop.jobs_of("webhook.recover").await, 1);
-    is_page(
-        &shop
-            .press(&format!("{page}/recover"), &[("last", "31d")])
-            .await,
-        422,
-    );
-
-    let path = format!("/v1/webhook-endpoints/{}", shop.endpoint);
-    let off = json!({"status": "disabled"});
-    shop.platform.client.patch(&path, &off).await.expect(200);
-    let refused = shop
-        .press(&format!("{page}/recover"), &[("last", "1h")])
-        .await;
-    is_page(&refused, 409);
-    assert!(refused.text.contains("enable it first"), "{}", refused.text);
-    assert_eq!(shop.jobs_of("webhook.recover").await, 1);
-}
-
-#[tokio::test]
-async fn a_delivery_is_sent_again() {
-    let shop = Shop::open().await;
-    let page = format!("/deliveries/{}", shop.delivery);
-    let delivery = shop
-        .platform
-        .client
-        .get(&format!("/v1{page}"))
-        .await
-        .expect(200);
-    let cancel = format!("/v1/jobs/{}/cancel", word(&delivery["job_id"]));
-    shop.platform
-        .client
-        .post(&cancel, &json!({}))
-        .await
-        .expect(200);
-    shop.done(&page, "resend", &[], "is being sent again").await;
-    let entry = shop.noted("delivery.redeliver", &shop.delivery).await;
-    let again = shop
-        .platform
-        .client
-        .get(&format!("/v1{page}"))
-        .await
-        .expect(200);
-    assert_eq!(
-        (&again["state"], &again["job_id"]),
-        (&json!("pending"), &entry["after"]["job_id"])
-    );
-    assert_ne!(again["job_id"], delivery["job_id"]);
 }
 
 #[tokio::test]
@@ -540,22 +418,6 @@ async fn a_link_is_let_in_a_thousand_times_an_hour() {
     is_page(&refused, 429);
     assert!(!refused.header("retry-after").is_empty());
     is_page(&shop.get("").await, 200);
-}
-
-#[tokio::test]
-async fn another_method_or_media_is_a_page_too() {
-    let shop = Shop::open().await;
-    let path = format!("{}/endpoints/{}/test", shop.portal, shop.endpoint);
-    let json = ("content-type", "application/json");
-    let send = async |method| {
-        shop.visitor
-            .send(method, &path, &[json], Some("{}".to_owned()))
-            .await
-    };
-    is_page(&send(Method::POST).await, 415);
-    let refused = send(Method::PUT).await;
-    is_page(&refused, 405);
-    assert_eq!(refused.header("allow"), "POST");
 }
 
 /// What is logged on the thread of a test.
