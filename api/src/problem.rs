@@ -475,9 +475,9 @@ impl Problem {
         self.0.code.parts().1
     }
 
-    /// Logs a problem of ours: to be called by whoever answers it, once, inside the request's span.
-    pub(crate) fn log(&self) {
-        let (code, status, _) = self.0.code.parts();
+    /// The answer. This is where a problem of ours is logged, once, inside the request's span.
+    pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
+        let (code, status, title) = self.0.code.parts();
         match &self.0.cause {
             Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 tracing::error!(code, cause, "a request failed: {cause}");
@@ -485,12 +485,6 @@ impl Problem {
             Some(cause) => tracing::warn!(code, cause, "a request was put off: {cause}"),
             None => {}
         }
-    }
-
-    /// The answer, with which the problem is logged.
-    pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
-        self.log();
-        let (code, status, title) = self.0.code.parts();
         let body = ProblemBody {
             kind: format!("urn:harkara:problem:{code}"),
             title,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
-use axum::http::header::{CONTENT_LENGTH, REFERRER_POLICY};
+use axum::http::header::{CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -155,7 +155,6 @@ fn shown(answer: Response, visit: &Visit) -> Response {
     let Some(problem) = problem.or_else(|| Problem::of_framework(&answer)) else {
         return answer;
     };
-    problem.log();
     let status = problem.status();
     let title = match status {
         StatusCode::NOT_FOUND => "There is no such thing",
@@ -167,11 +166,9 @@ fn shown(answer: Response, visit: &Visit) -> Response {
     let back = [("Back to the endpoints".to_owned(), visit.base.to_string())];
     let mut page =
         message(status, title, problem.detail(), &back).unwrap_or_else(IntoResponse::into_response);
-    // What the framework said besides, such as the methods there are.
-    for (name, value) in answer.headers() {
-        if name != CONTENT_LENGTH && !page.headers().contains_key(name) {
-            page.headers_mut().insert(name.clone(), value.clone());
-        }
-    }
+    // Written out it is logged, and says what a program is to know: when to come back, which methods there are.
+    let mut headers = problem.render("", "").into_parts().0.headers;
+    headers.remove(CONTENT_TYPE);
+    page.headers_mut().extend(headers);
     page
 }
