@@ -21,6 +21,7 @@ mod openapi;
 mod origin;
 mod pages;
 pub mod people;
+pub mod portal;
 mod problem;
 mod query;
 mod routes;

@@ -351,7 +351,8 @@ mod tests {
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
         let (_, document) = described();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        let pages = crate::pages::PATHS.iter().copied();
+        let pages = crate::pages::PATHS.iter().chain(&crate::portal::PATHS);
+        let pages = pages.copied();
         assert_eq!(served, documented.into_iter().chain(pages).collect());
     }
 

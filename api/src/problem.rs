@@ -466,6 +466,11 @@ impl Problem {
         self
     }
 
+    /// What is wrong this time, for people.
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.0.code.parts().1
     }

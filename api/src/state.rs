@@ -21,6 +21,7 @@ use crate::limits::RequestLimits;
 use crate::people::cookie::Csrf;
 use crate::people::oidc::{self, Oidc};
 use crate::people::password::Passwords;
+use crate::portal::PortalLinks;
 use crate::problem::Problem;
 use crate::usage::UsageRecorder;
 
@@ -47,6 +48,7 @@ struct Inner {
     address: OnceLock<SocketAddr>,
     passwords: Passwords,
     csrf: Csrf,
+    portal_links: PortalLinks,
     oidc: Option<Oidc>,
     blobs: Option<Blobs>,
 }
@@ -68,6 +70,7 @@ impl ApiState {
             limits: RequestLimits::new(pool.clone()),
             usage: UsageRecorder::new(pool.clone()),
             cursors: Cursors::new(&keys),
+            portal_links: PortalLinks::new(&keys),
             in_flight: TaskTracker::new(),
             pool,
             engine,
@@ -149,6 +152,11 @@ impl ApiState {
     /// What pages show a change was meant with.
     pub(crate) fn csrf(&self) -> &Csrf {
         &self.0.csrf
+    }
+
+    /// Links to tenants' portals.
+    pub(crate) fn portal_links(&self) -> &PortalLinks {
+        &self.0.portal_links
     }
 
     /// Who people may sign in with.

@@ -29,6 +29,8 @@ pub enum ActorKind {
     Key,
     /// A person who has signed in.
     Person,
+    /// Whoever holds a link to the tenant's portal.
+    Link,
     /// The platform itself, or somebody who works by hand on its machine.
     System,
     /// Somebody who is not known: a sign-in that was refused.
@@ -42,6 +44,7 @@ impl ActorKind {
         match self {
             Self::Key => "key",
             Self::Person => "person",
+            Self::Link => "link",
             Self::System => "system",
             Self::Nobody => "nobody",
         }
@@ -53,7 +56,7 @@ impl ActorKind {
 pub struct Actor {
     /// What kind of actor.
     pub kind: ActorKind,
-    /// The key's or person's id; the name of a part of the platform; what somebody gave as a name.
+    /// The key's, person's or link's id; the name of a part of the platform; what somebody gave as a name.
     pub id: String,
     /// What people call it: a key's name, a person's email.
     pub name: Option<String>,

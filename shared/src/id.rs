@@ -152,6 +152,10 @@ typed_id!(
     DeliveryId, "dlv"
 );
 typed_id!(
+    /// A link to a tenant's portal.
+    PortalLinkId, "lnk"
+);
+typed_id!(
     /// A schedule.
     ScheduleId, "sch"
 );

@@ -227,6 +227,16 @@ impl Policies {
         POLICIES.clone()
     }
 
+    /// What may be asked through one link to a portal: 1000 an hour, and 50 on top of it.
+    #[must_use]
+    pub fn of_portal_links() -> Self {
+        static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
+            let policy = Policy::new("hour", Strategy::SlidingWindow, 1000, 50, HOUR);
+            Policies::prepared(vec![policy])
+        });
+        POLICIES.clone()
+    }
+
     /// The policies.
     #[must_use]
     pub fn all(&self) -> &[Policy] {
@@ -320,8 +330,9 @@ mod tests {
             let policies = tier.policies();
             assert_eq!(Policies::new(policies.all().to_vec()), Ok(policies));
         }
-        let people = Policies::of_people();
-        assert_eq!(Policies::new(people.all().to_vec()), Ok(people));
+        for policies in [Policies::of_people(), Policies::of_portal_links()] {
+            assert_eq!(Policies::new(policies.all().to_vec()), Ok(policies));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 const LIMIT: usize = 1 << 20;
 
 /// The extractor for the fields of a form. Of a field that is there twice, the first counts.
-pub(super) struct Form(BTreeMap<String, String>);
+pub(crate) struct Form(BTreeMap<String, String>);
 
 impl fmt::Debug for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,12 +24,12 @@ impl fmt::Debug for Form {
 
 impl Form {
     /// A field; empty when it is not there.
-    pub(super) fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.0.get(name).cloned().unwrap_or_default()
     }
 
     /// A field that is filled in.
-    pub(super) fn given(&self, name: &str) -> Option<String> {
+    pub(crate) fn given(&self, name: &str) -> Option<String> {
         let text = self.0.get(name)?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }

@@ -2,7 +2,7 @@
 //! Takes: what a browser sends. Gives: pages without a script, and sessions.
 //! Never: uses a link up because somebody looked at it, or changes anything that another site asked for.
 
-mod form;
+pub(crate) mod form;
 mod oidc;
 
 use askama::Template;
@@ -88,7 +88,7 @@ struct AccountPage<'a> {
 }
 
 /// A page as it is answered.
-fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
+pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
     let text = template.render().map_err(Problem::internal)?;
     let headers: [(HeaderName, HeaderValue); 4] = [
         (
@@ -103,7 +103,8 @@ fn page(status: StatusCode, template: &impl Template) -> Result<Response, Proble
     Ok((status, headers, text).into_response())
 }
 
-fn message(
+/// A page that says one thing, with buttons that lead on.
+pub(crate) fn message(
     status: StatusCode,
     title: &str,
     words: &str,

@@ -27,7 +27,7 @@ use crate::time::Moment;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
-    /// By this key, person or part of the platform.
+    /// By this key, person, portal link or part of the platform.
     #[param(example = "key_01h455vb4pex5vsknk084sn02q")]
     actor: Option<String>,
     /// Of this action.
@@ -110,7 +110,7 @@ pub(super) struct ActorAnswer {
     /// What kind of actor.
     #[schema(value_type = String, example = "key")]
     kind: ActorKind,
-    /// Id of the key or person, name of a part of the platform, or what somebody unknown gave as a name.
+    /// Id of the key, person or portal link, name of a part of the platform, or what somebody unknown gave as a name.
     #[schema(example = "key_01h455vb4pex5vsknk084sn02q")]
     id: String,
     /// A key's name, a person's email.

@@ -11,7 +11,8 @@ mod jobs;
 mod key_limits;
 mod keys;
 mod limits;
-mod page;
+pub(crate) mod page;
+mod portal_links;
 mod queues;
 mod session;
 pub mod shown;
@@ -38,7 +39,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, auth, docs, observe, openapi, pages, shield};
+use crate::{ApiState, auth, docs, observe, openapi, pages, portal, shield};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -70,6 +71,7 @@ pub fn router(state: ApiState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
         .merge(routes.open)
         .merge(pages::routes())
+        .merge(portal::routes(&state))
         .route(
             "/openapi.json",
             get(async move || ([JSON], document.clone())),
@@ -154,6 +156,7 @@ pub(crate) fn described() -> (Routes, OpenApi) {
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::attempts))
         .routes(routes!(deliveries::redeliver))
+        .routes(routes!(portal_links::create))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::show, users::change, users::delete))
         .routes(routes!(users::link))

@@ -26,6 +26,7 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Ans
         "/v1/jobs/bulk",
         "/v1/events",
         "/v1/event-types",
+        "/v1/portal-links",
         "/v1/tenants",
         "/v1/enterprise/setup",
     ]

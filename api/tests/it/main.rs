@@ -27,6 +27,7 @@ mod lists;
 mod parity;
 mod people;
 mod platform;
+mod portal;
 mod request_limits;
 mod settings;
 mod sql;

@@ -174,6 +174,7 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q/attempts",
         "webhooks:read",
     ),
+    ("POST", "/v1/portal-links", "webhooks:manage"),
     ("GET", "/v1/roles", "users:manage"),
     ("GET", "/v1/users", "users:manage"),
     ("POST", "/v1/users", "users:manage"),

@@ -2,7 +2,7 @@
 
 mod grants;
 mod oidc;
-mod pages;
+pub(crate) mod pages;
 mod proof;
 mod rights;
 mod sessions;

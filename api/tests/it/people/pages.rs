@@ -6,12 +6,12 @@ use url::form_urlencoded::Serializer;
 use super::{Browser, PASSWORD, cookie};
 use crate::platform::{Answer, Platform};
 
-fn fields(pairs: &[(&str, &str)]) -> String {
+pub(crate) fn fields(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
 /// What every page must say to the browser.
-fn is_page(answer: &Answer, status: u16) {
+pub(crate) fn is_page(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
     let policy = answer.header("content-security-policy");

@@ -1,0 +1,255 @@
+//! Room: what the portal's forms do.
+//! Takes: a visit and a form. Gives: the change, with its entry in the audit log, and the way back to the
+//! page; of a new secret, the one page that shows it.
+//! Never: does what the API would refuse a caller with the scope `webhooks:manage`.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use harkara_jobs::catalogue;
+use harkara_jobs::kinds::webhook_recover::{Args, WebhookRecover, missed};
+use harkara_jobs::webhook::{
+    self, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, Unsent, change_endpoint,
+    redeliver, rotate_key, test_endpoint,
+};
+use harkara_queue::job::NewJob;
+use harkara_shared::audit::Entry;
+use harkara_shared::clock;
+use harkara_shared::database::TenantTx;
+use harkara_shared::duration::HumanDuration;
+use harkara_shared::id::{DeliveryId, EndpointId};
+use harkara_shared::signature::{SigningKey, WebhookSecret};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::door::Visit;
+use super::show::{Done, no_delivery, no_endpoint, word};
+use crate::ApiState;
+use crate::faults::Faults;
+use crate::json;
+use crate::origin::Origin;
+use crate::pages::form::Form;
+use crate::pages::page;
+use crate::problem::{Code, Problem};
+use crate::query::PathPair;
+
+/// How far back a recovery may go.
+const FARTHEST: Duration = Duration::from_hours(30 * 24);
+
+#[derive(Template)]
+#[template(path = "portal_secret.html")]
+struct SecretPage<'a> {
+    base: &'a str,
+    id: EndpointId,
+    secret: &'a str,
+    /// Until when the one before signs along, if there was one.
+    old_until: Option<DateTime<Utc>>,
+}
+
+/// The page that shows a secret, this once.
+pub(super) fn secret_page(
+    visit: &Visit,
+    id: EndpointId,
+    secret: &str,
+    old_until: Option<DateTime<Utc>>,
+) -> Result<Response, Problem> {
+    let shown = SecretPage {
+        base: &visit.base,
+        id,
+        secret,
+        old_until,
+    };
+    page(StatusCode::OK, &shown)
+}
+
+/// Sends the browser back to the page of what was changed.
+fn back(visit: &Visit, thing: &str, done: Done) -> Result<Response, Problem> {
+    let to = format!("{}/{thing}?done={}", visit.base, word(done));
+    let to = HeaderValue::try_from(to).map_err(Problem::internal)?;
+    Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
+}
+
+pub(super) fn to_endpoint(visit: &Visit, id: EndpointId, done: Done) -> Result<Response, Problem> {
+    back(visit, &format!("endpoints/{id}"), done)
+}
+
+/// A duration that somebody chose, in whole seconds.
+fn chosen(form: &Form, name: &str, most: Duration) -> Result<Duration, Problem> {
+    let HumanDuration(chosen) = form
+        .text(name)
+        .parse()
+        .map_err(|error| wrong(name, "invalid", format!("{error}")))?;
+    if chosen > most || chosen.subsec_nanos() != 0 {
+        let most = HumanDuration(most);
+        let detail = format!("must be at most {most}, in whole seconds");
+        return Err(wrong(name, "out_of_range", detail));
+    }
+    Ok(chosen)
+}
+
+fn wrong(name: &str, code: &'static str, detail: String) -> Problem {
+    let mut faults = Faults::default();
+    faults.add("", &format!("/{name}"), code, detail);
+    faults.problem(Code::Invalid)
+}
+
+/// The data of a test as it was typed: a JSON object that can be stored.
+fn data_of(form: &Form) -> Result<Box<RawValue>, Problem> {
+    let text = form.given("data").unwrap_or_else(|| "{}".to_owned());
+    json::check_syntax(&text)
+        .map_err(|error| wrong("data", "invalid", format!("is not JSON: {error}")))?;
+    let mut faults = Faults::default();
+    json::check_storable(&text, "/data", &mut faults);
+    if !json::is_object(&text) {
+        faults.add("", "/data", "invalid", "must be a JSON object");
+    }
+    faults.none_in_body()?;
+    RawValue::from_string(text).map_err(Problem::internal)
+}
+
+pub(super) async fn test(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+    form: Form,
+) -> Result<Response, Problem> {
+    let (event_type, data) = (form.text("type"), data_of(&form)?);
+    let mut faults = Faults::default();
+    faults.extend("", NewEvent::new(&event_type, data.clone()).check());
+    faults.none_in_body()?;
+    let mut tx = visit.begin(&state).await?;
+    let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
+    posted.ok_or_else(no_endpoint)?;
+    let entry = Entry::new("endpoint.test", id).after(json!({"type": event_type}));
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    to_endpoint(&visit, id, Done::Test)
+}
+
+pub(super) async fn enable(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+) -> Result<Response, Problem> {
+    let mut tx = visit.begin(&state).await?;
+    set_status(&state, &mut tx, id, EndpointStatus::Active).await?;
+    let entry = Entry::new("endpoint.enable", id);
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    to_endpoint(&visit, id, Done::Enable)
+}
+
+pub(super) async fn pause(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+) -> Result<Response, Problem> {
+    let mut tx = visit.begin(&state).await?;
+    let before = set_status(&state, &mut tx, id, EndpointStatus::Paused).await?;
+    let entry = Entry::new("endpoint.change", id)
+        .before(json!({"status": before}))
+        .after(json!({"status": EndpointStatus::Paused}));
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    to_endpoint(&visit, id, Done::Pause)
+}
+
+/// Sets how an endpoint stands, and answers how it stood.
+async fn set_status(
+    state: &ApiState,
+    tx: &mut TenantTx,
+    id: EndpointId,
+    status: EndpointStatus,
+) -> Result<EndpointStatus, Problem> {
+    let before = webhook::endpoint(tx, id).await?.ok_or_else(no_endpoint)?;
+    let change = EndpointChange {
+        status: Some(status),
+        ..EndpointChange::default()
+    };
+    let changed = change_endpoint(tx, state.engine(), state.keys(), id, change).await?;
+    changed.ok_or_else(no_endpoint)?;
+    Ok(before.status)
+}
+
+pub(super) async fn recover(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+    Origin(trace): Origin,
+    form: Form,
+) -> Result<Response, Problem> {
+    let until = clock::now();
+    let args = Args {
+        endpoint_id: id,
+        since: until - chosen(&form, "last", FARTHEST)?,
+        until,
+        states: missed(),
+    };
+    let mut tx = visit.begin(&state).await?;
+    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    if endpoint.ok_or_else(no_endpoint)?.status == EndpointStatus::Disabled {
+        return Err(disabled());
+    }
+    let payload = to_raw_value(&args).map_err(Problem::internal)?;
+    let job = NewJob {
+        trace,
+        ..catalogue::of::<WebhookRecover>().job(payload)
+    };
+    state.engine().submit(&mut tx, visit.tenant, job).await?;
+    let after = json!({"since": args.since, "until": args.until, "states": args.states});
+    let entry = Entry::new("endpoint.recover", id).after(after);
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    to_endpoint(&visit, id, Done::Recover)
+}
+
+pub(super) async fn rotate(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+    form: Form,
+) -> Result<Response, Problem> {
+    let grace = chosen(&form, "grace", LONGEST_GRACE)?;
+    let new = SigningKey::from(WebhookSecret::generate());
+    let mut tx = visit.begin(&state).await?;
+    if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
+        return Err(no_endpoint());
+    }
+    let after = json!({"algorithm": new.algorithm(), "grace": HumanDuration(grace)});
+    let entry = Entry::new("endpoint.rotate", id).after(after);
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    secret_page(&visit, id, &new.expose(), Some(clock::now() + grace))
+}
+
+pub(super) async fn resend(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, DeliveryId>,
+) -> Result<Response, Problem> {
+    let mut tx = visit.begin(&state).await?;
+    let job_id = redeliver(&mut tx, state.engine(), id).await?;
+    let job_id = job_id.map_err(|unsent| match unsent {
+        Unsent::NotFound => no_delivery(),
+        Unsent::EndpointDisabled => disabled(),
+        Unsent::PayloadGone => conflict("the event's payload is not kept any more"),
+        Unsent::EndpointGone => conflict("the endpoint was deleted"),
+    })?;
+    let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
+    visit.record(&mut tx, &entry).await?;
+    tx.commit().await?;
+    back(&visit, &format!("deliveries/{id}"), Done::Resend)
+}
+
+fn disabled() -> Problem {
+    conflict("the endpoint is disabled: enable it first")
+}
+
+fn conflict(detail: &str) -> Problem {
+    Problem::new(Code::Conflict, detail)
+}

@@ -1,0 +1,164 @@
+//! Room: links to a tenant's portal.
+//! Takes: a tenant and a time, or what stands in an address. Gives: a signed text, or the link it is of
+//! while that is good.
+//! Never: looks anything up: nothing is stored of a link, so none can be taken back alone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use chrono::{DateTime, SubsecRound as _, Utc};
+use harkara_shared::clock;
+use harkara_shared::id::{PortalLinkId, TenantId};
+use harkara_shared::vault::MasterKeys;
+use hmac::Mac as _;
+use uuid::Uuid;
+
+use crate::cursor::mac;
+
+/// The first byte of a text.
+const VERSION: u8 = 1;
+
+/// Who may look after a tenant's webhooks by knowing its text, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortalLink {
+    /// What the audit log calls it.
+    pub id: PortalLinkId,
+    /// Whose portal it opens.
+    pub tenant: TenantId,
+    /// When it ends, in whole seconds.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl PortalLink {
+    /// A new link that ends after `life`.
+    #[must_use]
+    pub fn new(tenant: TenantId, life: Duration) -> Self {
+        Self {
+            id: PortalLinkId::new(),
+            tenant,
+            expires_at: (clock::now() + life).trunc_subsecs(0),
+        }
+    }
+
+    /// What is signed.
+    fn bytes(&self) -> Vec<u8> {
+        let seconds = self.expires_at.timestamp().to_be_bytes();
+        let (tenant, id) = (self.tenant.as_uuid(), self.id.as_uuid());
+        [
+            &[VERSION],
+            tenant.as_bytes().as_slice(),
+            id.as_bytes(),
+            &seconds,
+        ]
+        .concat()
+    }
+
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let (tenant, rest) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let seconds = i64::from_be_bytes(rest.try_into().ok()?);
+        Some(Self {
+            id: PortalLinkId::from_uuid(Uuid::from_bytes(*id)),
+            tenant: TenantId::from_uuid(Uuid::from_bytes(*tenant)),
+            expires_at: DateTime::from_timestamp(seconds, 0)?,
+        })
+    }
+}
+
+/// Writes and reads links.
+#[derive(Clone)]
+pub struct PortalLinks {
+    keys: Arc<[[u8; 32]]>,
+}
+
+impl fmt::Debug for PortalLinks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PortalLinks(redacted)")
+    }
+}
+
+impl PortalLinks {
+    /// Links that are signed with the newest of the master keys, and good with any of them.
+    #[must_use]
+    pub fn new(keys: &MasterKeys) -> Self {
+        Self {
+            keys: keys.derive_all("portal-link").into(),
+        }
+    }
+
+    /// The text of a link, which is all one needs to know; `None` when there is no key.
+    #[must_use]
+    pub fn write(&self, link: &PortalLink) -> Option<String> {
+        let bytes = link.bytes();
+        let tag = mac(self.keys.first()?, &bytes).finalize().into_bytes();
+        Some(BASE64.encode([bytes.as_slice(), tag.as_slice()].concat()))
+    }
+
+    /// The link of a text, if it is one of ours and has not ended.
+    #[must_use]
+    pub fn read(&self, text: &str) -> Option<PortalLink> {
+        let bytes = BASE64.decode(text).ok()?;
+        let (bytes, tag) = bytes.split_last_chunk::<32>()?;
+        let is_ours = |key| mac(key, bytes).verify_slice(tag).is_ok();
+        if !self.keys.iter().any(is_ours) {
+            return None;
+        }
+        PortalLink::of(bytes).filter(|link| link.expires_at > clock::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn links(texts: &[&str]) -> PortalLinks {
+        PortalLinks::new(&MasterKeys::parse(&texts.join(",")).unwrap())
+    }
+
+    fn link() -> PortalLink {
+        PortalLink::new(TenantId::new(), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_link_is_good_until_its_time_and_no_longer() {
+        let links = links(&[&MasterKeys::generate()]);
+        let good = link();
+        assert_eq!(links.read(&links.write(&good).unwrap()), Some(good));
+        let ended = PortalLink {
+            expires_at: clock::now().trunc_subsecs(0),
+            ..link()
+        };
+        assert_eq!(links.read(&links.write(&ended).unwrap()), None);
+    }
+
+    #[test]
+    fn a_link_is_good_while_the_key_that_signed_it_is_listed() {
+        let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
+        let link = link();
+        let text = links(&[&old]).write(&link).unwrap();
+        assert_eq!(links(&[&new, &old]).read(&text), Some(link));
+        assert_eq!(links(&[&new]).read(&text), None);
+    }
+
+    #[test]
+    fn a_text_that_was_altered_anywhere_is_none_of_ours() {
+        let links = links(&[&MasterKeys::generate()]);
+        let text = links.write(&link()).unwrap();
+        for at in 0..text.len() {
+            let with = if text.get(at..=at) == Some("A") {
+                "B"
+            } else {
+                "A"
+            };
+            let mut forged = text.clone();
+            forged.replace_range(at..=at, with);
+            assert_eq!(links.read(&forged), None, "{at}");
+            assert_eq!(links.read(&text[..at]), None, "{at}");
+        }
+        assert_eq!(links.read(&format!("{text}A")), None);
+        assert_eq!(format!("{links:?}"), "PortalLinks(redacted)");
+    }
+}

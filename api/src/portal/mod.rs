@@ -1,0 +1,53 @@
+//! Room: the portal: pages on which whoever holds a link looks after one tenant's webhooks.
+//! Takes: what a browser sends to an address that begins with a link. Gives: pages without a script, and
+//! what their forms ask for, done by what the API's routes do it with.
+//! Never: uses a cookie, shows more than one tenant, or a secret but the one that was just made.
+
+mod act;
+mod door;
+mod link;
+mod settings;
+mod show;
+
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+
+use crate::ApiState;
+
+pub use link::{PortalLink, PortalLinks};
+
+/// The routes of the portal.
+pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
+    Router::new()
+        .route("/portal/{token}", get(show::endpoints))
+        .route("/portal/{token}/endpoints/{id}", get(show::endpoint))
+        .route("/portal/{token}/endpoints", post(settings::create))
+        .route(
+            "/portal/{token}/endpoints/{id}/change",
+            post(settings::change),
+        )
+        .route("/portal/{token}/endpoints/{id}/test", post(act::test))
+        .route("/portal/{token}/endpoints/{id}/enable", post(act::enable))
+        .route("/portal/{token}/endpoints/{id}/pause", post(act::pause))
+        .route("/portal/{token}/endpoints/{id}/recover", post(act::recover))
+        .route("/portal/{token}/endpoints/{id}/rotate", post(act::rotate))
+        .route("/portal/{token}/deliveries/{id}", get(show::delivery))
+        .route("/portal/{token}/deliveries/{id}/resend", post(act::resend))
+        .route_layer(middleware::from_fn_with_state(state.clone(), door::admit))
+}
+
+/// Paths of the portal, which the description of the API leaves out.
+#[cfg(test)]
+pub(crate) const PATHS: [&str; 11] = [
+    "/portal/{token}",
+    "/portal/{token}/endpoints/{id}",
+    "/portal/{token}/endpoints",
+    "/portal/{token}/endpoints/{id}/change",
+    "/portal/{token}/endpoints/{id}/test",
+    "/portal/{token}/endpoints/{id}/enable",
+    "/portal/{token}/endpoints/{id}/pause",
+    "/portal/{token}/endpoints/{id}/recover",
+    "/portal/{token}/endpoints/{id}/rotate",
+    "/portal/{token}/deliveries/{id}",
+    "/portal/{token}/deliveries/{id}/resend",
+];

@@ -1,0 +1,212 @@
+//! Room: what the portal shows.
+//! Takes: a visit. Gives: pages of endpoints and deliveries as they stand.
+//! Never: changes anything, or shows the value of a header that an endpoint is sent.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::TimeDelta;
+use harkara_jobs::webhook::{
+    self, Delivery, DeliveryAttempt, DeliveryFilter, Endpoint, EndpointStats, EndpointStatus,
+    delivery_attempts, endpoint_stats, list_deliveries, list_endpoints,
+};
+use harkara_shared::clock;
+use harkara_shared::id::{DeliveryId, EndpointId};
+use serde::{Deserialize, Serialize};
+
+use super::door::Visit;
+use crate::ApiState;
+use crate::cursor::List;
+use crate::pages::page;
+use crate::problem::Problem;
+use crate::query::{Limit, PathPair, Query};
+use crate::routes::page::{Page, to_read};
+
+/// What the address of a page says besides.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    /// Where the list goes on.
+    cursor: Option<String>,
+    /// What was done just now.
+    done: Option<Done>,
+}
+
+/// What a form has done, as the page that follows tells it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Done {
+    Change,
+    Test,
+    Enable,
+    Pause,
+    Recover,
+    Resend,
+}
+
+impl Done {
+    fn notice(self) -> &'static str {
+        match self {
+            Self::Change => "The endpoint is changed.",
+            Self::Test => "A test event is on its way. It stands among the deliveries below.",
+            Self::Enable => "The endpoint is delivered to again.",
+            Self::Pause => "The endpoint is paused: its deliveries wait.",
+            Self::Recover => "What was missed is being sent again.",
+            Self::Resend => "The delivery is being sent again.",
+        }
+    }
+}
+
+/// How a value is called in the API.
+pub(super) fn word(value: impl Serialize) -> String {
+    let word = serde_json::to_value(value).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
+}
+
+/// A time as people say it: `75 h 35 min 5 s`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let words: Vec<String> = parts
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    words.join(" ")
+}
+
+#[derive(Template)]
+#[template(path = "portal_endpoints.html")]
+struct EndpointsPage<'a> {
+    base: &'a str,
+    rows: &'a [(Endpoint, EndpointStats)],
+    older: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "portal_endpoint.html")]
+struct EndpointPage<'a> {
+    base: &'a str,
+    notice: Option<&'static str>,
+    endpoint: &'a Endpoint,
+    stats: &'a EndpointStats,
+    deliveries: &'a [Delivery],
+    older: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "portal_delivery.html")]
+struct DeliveryPage<'a> {
+    base: &'a str,
+    notice: Option<&'static str>,
+    delivery: &'a Delivery,
+    attempts: &'a [DeliveryAttempt],
+}
+
+/// Since when numbers are shown.
+const SHOWN: TimeDelta = TimeDelta::hours(24);
+
+pub(super) async fn endpoints(
+    State(state): State<ApiState>,
+    visit: Visit,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    let list = List::of("/portal", visit.tenant, &());
+    let before = state.cursors().before(list, query.cursor.as_deref())?;
+    let limit = Limit::default();
+    let mut tx = visit.begin(&state).await?;
+    let before = before.map(EndpointId::from_uuid);
+    let found = list_endpoints(&mut tx, before, to_read(limit)).await?;
+    let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
+    let found = Page::of(found, limit, state.cursors(), list, place, |found| found);
+    let since = clock::now() - SHOWN;
+    let mut rows = Vec::with_capacity(found.data.len());
+    for endpoint in found.data {
+        let stats = endpoint_stats(&mut tx, endpoint.id, since).await?;
+        rows.push((endpoint, stats));
+    }
+    tx.commit().await?;
+    let shown = EndpointsPage {
+        base: &visit.base,
+        rows: &rows,
+        older: found.next_cursor.as_deref(),
+    };
+    page(StatusCode::OK, &shown)
+}
+
+pub(super) async fn endpoint(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, EndpointId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    let list = List::of("/portal/endpoint", visit.tenant, &id);
+    let before = state.cursors().before(list, query.cursor.as_deref())?;
+    let limit = Limit::default();
+    let filter = DeliveryFilter {
+        endpoint_id: Some(id),
+        ..DeliveryFilter::default()
+    };
+    let mut tx = visit.begin(&state).await?;
+    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = endpoint.ok_or_else(no_endpoint)?;
+    let stats = endpoint_stats(&mut tx, id, clock::now() - SHOWN).await?;
+    let before = before.map(DeliveryId::from_uuid);
+    let found = list_deliveries(&mut tx, &filter, before, to_read(limit)).await?;
+    tx.commit().await?;
+    let place = |id: DeliveryId| id.as_uuid().into_bytes();
+    let found = Page::up_to(
+        found.deliveries,
+        found.below.map(place),
+        limit,
+        state.cursors(),
+        list,
+        |delivery| place(delivery.id),
+        |delivery| delivery,
+    );
+    let shown = EndpointPage {
+        base: &visit.base,
+        notice: query.done.map(Done::notice),
+        endpoint: &endpoint,
+        stats: &stats,
+        deliveries: &found.data,
+        older: found.next_cursor.as_deref(),
+    };
+    page(StatusCode::OK, &shown)
+}
+
+pub(super) async fn delivery(
+    State(state): State<ApiState>,
+    visit: Visit,
+    PathPair(_, id): PathPair<String, DeliveryId>,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    let mut tx = visit.begin(&state).await?;
+    let delivery = webhook::delivery(&mut tx, id).await?;
+    let attempts = delivery_attempts(&mut tx, id).await?;
+    tx.commit().await?;
+    let (Some(delivery), Some(attempts)) = (delivery, attempts) else {
+        return Err(no_delivery());
+    };
+    let shown = DeliveryPage {
+        base: &visit.base,
+        notice: query.done.map(Done::notice),
+        delivery: &delivery,
+        attempts: &attempts,
+    };
+    page(StatusCode::OK, &shown)
+}
+
+pub(super) fn no_endpoint() -> Problem {
+    Problem::not_found("endpoint")
+}
+
+pub(super) fn no_delivery() -> Problem {
+    Problem::not_found("delivery")
+}
