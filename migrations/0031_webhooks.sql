@@ -1,7 +1,8 @@
 -- Webhooks as their receivers and senders want them: channels, order, schedules, keys of their own, health,
 -- what was sent and answered, numbers by the hour.
--- Locks: ACCESS EXCLUSIVE on the webhook tables for as long as columns are added, none of which rewrites a
--- table. Previous release: goes on; what it makes has the defaults, and it leaves health and numbers alone.
+-- Locks: ACCESS EXCLUSIVE on the webhook tables until the end; no table is rewritten, but the index of payloads
+-- is built, which reads app.events once. Previous release: goes on; what it makes has the defaults, and it leaves
+-- health and numbers alone.
 
 alter table app.webhook_endpoints
     add column description text check (length(description) <= 500),
@@ -54,14 +55,16 @@ alter table app.deliveries
 
 alter table app.delivery_attempts
     -- Why the request was made: an event, a person (manual), a recovery, or to test the endpoint.
-    add column cause text not null default 'event'
-        check (cause in ('event', 'manual', 'recovery', 'test')),
+    add column cause text not null default 'event',
     add column url text,
     -- Names of the endpoint's own headers, which were sent along.
     add column header_names text[],
     add column address inet,
     add column response_headers jsonb,
-    add column response_cut boolean not null default false;
+    add column response_cut boolean not null default false,
+    -- Those that are there have the default.
+    add constraint delivery_attempts_cause
+        check (cause in ('event', 'manual', 'recovery', 'test')) not valid;
 
 -- How long an event's payload and the answers to it are kept, where that is less than the event itself.
 create table app.webhook_settings (
@@ -99,9 +102,6 @@ begin
 end
 $$;
 grant select, insert, update, delete on app.webhook_settings, app.endpoint_hours to harkara_app;
-
--- Endpoints are given lanes before the first worker comes.
-insert into queue.queues (name) values ('webhook') on conflict do nothing;
 
 -- Events that still have their payload, by age.
 create index events_payloads on app.events (tenant_id, created_at) where data is not null;

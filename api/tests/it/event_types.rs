@@ -221,7 +221,7 @@ async fn an_event_must_satisfy_the_current_version_or_the_one_it_names() {
         (json!({}), vec!["/data/amount"]),
         (json!("x"), vec!["/data"]),
         (
-            json!({"amount": "12", "lines": 1}),
+            json!({"amount": "doce", "lines": 1}),
             vec!["/data/amount", "/data/lines"],
         ),
         (
@@ -237,7 +237,7 @@ async fn an_event_must_satisfy_the_current_version_or_the_one_it_names() {
             .collect();
         assert_eq!(answer.problem(422, "invalid"), expected, "{}", answer.text);
         // What is wrong is not told: it may be a secret.
-        assert!(!answer.text.contains("12"), "{}", answer.text);
+        assert!(!answer.text.contains("doce"), "{}", answer.text);
     }
     assert_eq!(platform.jobs().await, 1);
     let mut older = json!({"type": "invoice.paid", "id": "in-2", "data": {}, "version": 1});

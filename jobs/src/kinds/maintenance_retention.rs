@@ -7,7 +7,7 @@ use std::time::Duration;
 use harkara_queue::job::JobError;
 use harkara_queue::{Error, Removed, Run, Verdict};
 use harkara_shared::database::TenantTx;
-use harkara_shared::id::DeliveryId;
+use harkara_shared::id::{DeliveryId, TenantId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::types::Uuid;
@@ -21,7 +21,7 @@ use crate::webhook;
 
 /// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
 ///   their deliveries after 30, their payloads earlier where their tenant wants that; numbers of minutes after 2 days, of hours after 90; counters of request
-///   limits that are whole again.
+///   limits that are whole again. Sets endpoints' lanes anew.
 /// - Twice: the second finds nothing left to remove.
 /// - Calls: nobody.
 /// - Dead: the tables grow until the next day's run; look at its error.
@@ -75,6 +75,10 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
                 break;
             }
         }
+        let mut tx = TenantTx::begin(&services.pool, tenant).await?;
+        webhook::forget_hours(&mut tx, keep.dead).await?;
+        tx.commit().await?;
+        hold_endpoints(services, tenant).await?;
         loop {
             let mut tx = TenantTx::begin(&services.pool, tenant).await?;
             let removed = webhook::forget_payloads(&mut tx).await?;
@@ -107,4 +111,22 @@ async fn retain(services: &Services) -> Result<Value, webhook::Error> {
         "payloads": payloads,
         "request_counters": remove_idle_counters(&services.pool).await?,
     }))
+}
+
+/// Has the engine hold what a tenant's endpoints are set to: where a process ended in between, or a release
+/// before this one made them, it does not yet.
+async fn hold_endpoints(services: &Services, tenant: TenantId) -> Result<(), webhook::Error> {
+    let mut before = None;
+    loop {
+        let mut tx = TenantTx::begin(&services.pool, tenant).await?;
+        let endpoints = webhook::list_endpoints(&mut tx, before, 200).await?;
+        tx.commit().await?;
+        let Some(last) = endpoints.last().map(|endpoint| endpoint.id) else {
+            return Ok(());
+        };
+        before = Some(last);
+        for endpoint in endpoints {
+            webhook::lane::apply(&services.engine, tenant, &endpoint).await?;
+        }
+    }
 }

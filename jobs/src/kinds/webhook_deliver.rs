@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -28,7 +28,7 @@ use crate::services::Services;
 use crate::webhook::judge::{Judgement, again, judge, refused_redirect};
 use crate::webhook::{
     self, AttemptedEvent, Cause, DeliveryState, EndpointStatus, Envoy, FinishedAttempt, KEPT_BODY,
-    KeptAnswer, Target, Wish, message,
+    KeptAnswer, NoToken, Target, Wish, message,
 };
 
 /// How often a paused endpoint is looked at again. It goes on by itself when it is made active; a job
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_secs(60 * 60);
 const LATE: u16 = 3;
 
 /// How long, and up to how long, a late delivery waits that finds no such place.
-const LATE_WAIT: std::ops::Range<f64> = 1.0..5.0;
+const LATE_WAIT: std::ops::Range<f64> = 10.0..60.0;
 
 /// Bytes of headers kept of an answer, and of an event's data shown when it was given up.
 const KEPT_HEADERS: usize = 4 * 1024;
@@ -99,7 +99,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
     let id = args.delivery_id;
     // Held until the end.
     let _place = if run.job.attempt >= LATE {
-        let Some(place) = services.webhooks.late_place() else {
+        let Some(place) = services.webhooks.late_place(run.job.tenant) else {
             let wait = Duration::from_secs_f64(rand::rng().random_range(LATE_WAIT));
             return Ok(Verdict::Yield { wait });
         };
@@ -116,7 +116,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         // A run before this one made the delivery, and its outcome was lost.
         return Ok(Verdict::done());
     }
-    if envoy.job_id.is_some_and(|job| job != run.job.id) {
+    if envoy.job_id != Some(run.job.id) {
         return Ok(done_without("another job makes this delivery"));
     }
     let target = match &envoy.target {
@@ -131,7 +131,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         }
         _ => {
             let mut tx = TenantTx::begin(&services.pool, run.job.tenant).await?;
-            webhook::skip(&mut tx, id).await?;
+            webhook::skip(&mut tx, id, run.job.id).await?;
             tx.commit().await?;
             return Ok(done_without("the endpoint is disabled or deleted"));
         }
@@ -147,6 +147,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),
     };
+    let until = Instant::now() + call_timeout(run);
     let (answer, judgement) = match authorize(headers, target, run, services).await {
         Ok(headers) => {
             let request = EgressRequest {
@@ -154,7 +155,8 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
                 url: &target.url,
                 headers,
                 body: Bytes::from(body),
-                timeout: call_timeout(run),
+                // The token took its part.
+                timeout: until.saturating_duration_since(Instant::now()),
                 identity: target.identity.as_ref(),
             };
             let answer = services.egress.send(request).await;
@@ -170,9 +172,12 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
             let judgement = judge(outcome, &target.schedule, attempt, &mut rand::rng());
             (Some(answer), judgement)
         }
-        Err(error) => {
+        Err(NoToken { error, is_terminal }) => {
             let (attempt, mut rng) = (run.job.attempt, rand::rng());
-            let verdict = again(error, &target.schedule, attempt, Duration::ZERO, &mut rng);
+            let verdict = match is_terminal {
+                true => Verdict::Dead { error },
+                false => again(error, &target.schedule, attempt, Duration::ZERO, &mut rng),
+            };
             let wish = Wish::default();
             (None, Judgement { verdict, wish })
         }
@@ -184,8 +189,18 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         services.webhooks.forget_token(target.id);
     }
     let Judgement { verdict, wish } = judgement;
+    let verdict = match verdict {
+        // One try by hand is one try, also where the endpoint's breaker would give it another.
+        Verdict::Retry { error, .. } | Verdict::RateLimited { reason: error, .. }
+            if !args.cause.is_on_schedule() =>
+        {
+            Verdict::Dead { error }
+        }
+        verdict => verdict,
+    };
     let attempt = FinishedAttempt {
         delivery: id,
+        job: run.job.id,
         endpoint: target.id,
         cause: args.cause,
         fate: fate(&verdict, run),
@@ -224,7 +239,7 @@ async fn authorize(
     target: &Target,
     run: &Run,
     services: &Services,
-) -> Result<HeaderMap, JobError> {
+) -> Result<HeaderMap, NoToken> {
     if let Some(credentials) = &target.oauth2 {
         let timeout = call_timeout(run) / 3;
         let token = services

@@ -118,6 +118,7 @@ async fn work(args: &Args, run: &Run, services: &Services) -> Result<Verdict, we
         endpoint: args.endpoint_id,
         since: args.since,
         until: args.until,
+        last: first_of(args.until + SKEW),
         states: args
             .states
             .iter()

@@ -23,10 +23,10 @@ set url = coalesce($3::text, url),
         when $6::text <> 'disabled' then null
         else disabled_at
     end,
-    failing_since = case when $6::text = 'active' and status = 'disabled' then null
+    failing_since = case when $6::text <> 'disabled' and status = 'disabled' then null
         else failing_since end,
-    failures = case when $6::text = 'active' and status = 'disabled' then 0 else failures end,
-    alerted = case when $6::text = 'active' and status = 'disabled' then least(alerted, 1)
+    failures = case when $6::text <> 'disabled' and status = 'disabled' then 0 else failures end,
+    alerted = case when $6::text <> 'disabled' and status = 'disabled' then least(alerted, 1)
         else alerted end,
     updated_at = now()
 where e.tenant_id = $1 and e.id = $2

@@ -1,5 +1,12 @@
--- Jobs of an endpoint's deliveries that are on their way, oldest first. Served by deliveries_endpoint.
-select job_id from app.deliveries
-where tenant_id = $1 and endpoint_id = $2 and state = 'pending' and job_id is not null
-order by id
+-- Jobs of an endpoint's deliveries that are on their way, among its latest fifty thousand: the others find out
+-- when they are due. Served by deliveries_endpoint.
+select l.job_id
+from (
+    select d.job_id, d.state
+    from app.deliveries d
+    where d.tenant_id = $1 and d.endpoint_id = $2
+    order by d.id desc
+    limit 50000
+) l
+where l.state = 'pending' and l.job_id is not null
 limit 10000

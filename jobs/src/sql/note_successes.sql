@@ -1,12 +1,13 @@
 -- The endpoints $2 have had a success: those that were failing are well, and of those that were slowed down
--- and have been content with it for a minute the pace is doubled, until it is what it was. Answers those that
+-- and have been content with it for a minute the pace is doubled, until it is what it was. A disabled one is
+-- not well because a test arrived. Answers those that
 -- change, as they stood before. Found by primary key; the others are not written.
 with changed as materialized (
     select
         e.id, e.url, e.failing_since, e.failures, e.alerted,
         e.slowed_to is not null and e.slowed_at < now() - interval '1 minute' as is_faster
     from app.webhook_endpoints e
-    where e.tenant_id = $1 and e.id = any ($2::uuid[])
+    where e.tenant_id = $1 and e.id = any ($2::uuid[]) and e.status <> 'disabled'
       and (
           e.failing_since is not null or e.alerted > 0
           or e.slowed_to is not null and e.slowed_at < now() - interval '1 minute'

@@ -1,14 +1,15 @@
 -- Records requests, each of another delivery, and what the deliveries have become: what has arrived once has
--- arrived. An attempt's number is counted in its delivery's row: two runs of one job wait there for each
+-- arrived, and of a job that was replaced nothing else counts. An attempt's number is counted in its delivery's row: two runs of one job wait there for each
 -- other. Found by primary key.
 with told as materialized (
     select *
     from unnest(
         $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::int8[], $7::text[], $8::jsonb[],
-        $9::text[], $10::int4[], $11::jsonb[], $12::text[], $13::bool[], $14::text[], $15::text[]
+        $9::text[], $10::int4[], $11::jsonb[], $12::text[], $13::bool[], $14::text[], $15::text[],
+        $16::int8[]
     ) as t(
         id, cause, fate, started_at, duration_ms, url, header_names, address, status_code,
-        response_headers, response_body, response_cut, error_code, error_message
+        response_headers, response_body, response_cut, error_code, error_message, job_id
     )
     order by id
 ),
@@ -16,10 +17,19 @@ delivery as (
     update app.deliveries d
     set attempts = d.attempts + 1,
         last_status = coalesce(t.status_code, d.last_status),
-        state = case when d.state = 'succeeded' then d.state else coalesce(t.fate, d.state) end,
+        state = case
+            when d.state = 'succeeded' then d.state
+            when t.fate = 'failed' and t.cause = 'manual' and exists (
+                select from app.delivery_attempts a
+                where a.tenant_id = $1 and a.delivery_id = d.id and a.error_code is null
+            ) then 'succeeded'
+            when t.fate = 'succeeded' or d.job_id = t.job_id then coalesce(t.fate, d.state)
+            else d.state
+        end,
         finished_at = case
-            when t.fate is null or d.state = 'succeeded' then d.finished_at
-            else now()
+            when d.state = 'succeeded' then d.finished_at
+            when t.fate = 'succeeded' or t.fate is not null and d.job_id = t.job_id then now()
+            else d.finished_at
         end
     from told t
     where d.tenant_id = $1 and d.id = t.id
@@ -36,3 +46,4 @@ select
     t.error_message
 from delivery d
 join told t on t.id = d.id
+returning delivery_id, number

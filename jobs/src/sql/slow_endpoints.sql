@@ -6,13 +6,14 @@ set slowed_at = now(),
     slowed_to = greatest(1, coalesce(
         e.slowed_to,
         e.rate_per_second,
+        -- Twenty at least: an hour that has just begun tells little.
         (
-            select (h.succeeded / greatest(60, extract(epoch from now() - h.hour)))::int4
+            select greatest(20, h.succeeded / greatest(60, extract(epoch from now() - h.hour)))::int4
             from app.endpoint_hours h
             where h.tenant_id = e.tenant_id and h.endpoint_id = e.id
               and h.hour = date_trunc('hour', now(), 'UTC')
         ),
-        2
+        20
     ) / 2)
 where e.tenant_id = $1 and e.id = any ($2::uuid[])
   and (e.slowed_at is null or e.slowed_at < now() - interval '10 seconds')

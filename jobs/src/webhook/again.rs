@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use harkara_queue::Engine;
 use harkara_queue::job::JobState;
 use harkara_queue::read;
-use harkara_shared::database::{TenantTx, query, query_as};
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde_json::value::RawValue;
 
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Deliveries that one step of a recovery looks at.
-pub const STEP: usize = 200;
+const STEP: i64 = 1000;
 
 /// What is asked for in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,8 @@ pub struct Missed {
     pub until: DateTime<Utc>,
     /// What has become of them.
     pub states: Vec<DeliveryState>,
+    /// An id behind all of them.
+    pub last: DeliveryId,
 }
 
 /// Has the next deliveries behind `after` made that an endpoint missed, on its schedule, oldest first.
@@ -123,18 +125,30 @@ pub async fn recover(
     missed: &Missed,
     after: DeliveryId,
 ) -> Result<Option<(DeliveryId, usize)>, Error> {
+    let last: Option<DeliveryId> = query_scalar(include_str!("../sql/step_deliveries.sql"))
+        .bind(tx.tenant())
+        .bind(missed.endpoint)
+        .bind(after)
+        .bind(missed.last)
+        .bind(STEP)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(last) = last else {
+        return Ok(None);
+    };
+    // Of one that is said to be on its way, its job may tell otherwise.
+    let mut states = missed.states.clone();
+    states.push(DeliveryState::Pending);
     let found: Vec<Candidate> = query_as(include_str!("../sql/list_undelivered.sql"))
         .bind(tx.tenant())
         .bind(missed.endpoint)
         .bind(after)
+        .bind(last)
         .bind(missed.since)
         .bind(missed.until)
-        .bind(i64::try_from(STEP).unwrap_or_default())
+        .bind(states)
         .fetch_all(&mut **tx)
         .await?;
-    let Some(last) = found.last().map(|candidate| candidate.id) else {
-        return Ok(None);
-    };
     // What became of them may be told by their jobs alone.
     let pending = found
         .iter()

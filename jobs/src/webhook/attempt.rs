@@ -3,14 +3,14 @@
 //! deliveries have become by them; the record to read.
 //! Never: keeps more of an answer than its bounds, or a header's value that may be a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_queue::job::JobError;
-use harkara_shared::database::{TenantTx, query, query_as};
+use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::duration::milliseconds;
-use harkara_shared::id::{DeliveryId, EndpointId};
+use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 
@@ -48,6 +48,8 @@ impl Cause {
 pub struct FinishedAttempt {
     /// For which delivery.
     pub delivery: DeliveryId,
+    /// By which job.
+    pub job: JobId,
     /// To which endpoint.
     pub endpoint: EndpointId,
     /// Why.
@@ -115,15 +117,27 @@ impl FinishedAttempt {
     }
 }
 
-/// Writes attempts, each of another delivery, and what their deliveries have become.
-pub(super) async fn record(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
+/// Text that a database takes: no NUL, and no more than its column is for.
+fn storable(text: &str) -> String {
+    let mut text = text.replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+    text
+}
+
+/// Writes attempts, each of another delivery, and what their deliveries have become. Answers those that were
+/// written, each with the number of its attempt: a delivery may be gone.
+pub(super) async fn record(
+    tx: &mut TenantTx,
+    attempts: &[FinishedAttempt],
+) -> Result<HashMap<DeliveryId, i32>, Error> {
     fn column<T>(attempts: &[FinishedAttempt], of: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
         attempts.iter().map(of).collect()
     }
     let answer = |attempt: &FinishedAttempt| attempt.answer.clone();
     // Lists of different lengths do not fit into one array.
     let names = |attempt: &FinishedAttempt| Json(attempt.header_names.clone());
-    query(include_str!("../sql/record_attempts.sql"))
+    let error = |attempt: &FinishedAttempt| attempt.error.clone();
+    let written: Vec<(DeliveryId, i32)> = query_as(include_str!("../sql/record_attempts.sql"))
         .bind(tx.tenant())
         .bind(column(attempts, |attempt| attempt.delivery))
         .bind(column(attempts, |attempt| attempt.cause))
@@ -148,14 +162,15 @@ pub(super) async fn record(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> R
             answer(attempt).is_some_and(|kept| kept.is_cut)
         }))
         .bind(column(attempts, |attempt| {
-            attempt.error.as_ref().map(|error| error.code.clone())
+            error(attempt).map(|error| error.code)
         }))
         .bind(column(attempts, |attempt| {
-            attempt.error.as_ref().map(|error| error.message.clone())
+            error(attempt).map(|error| storable(&error.message))
         }))
-        .execute(&mut **tx)
+        .bind(column(attempts, |attempt| attempt.job))
+        .fetch_all(&mut **tx)
         .await?;
-    Ok(())
+    Ok(written.into_iter().collect())
 }
 
 /// One request made for a delivery.
@@ -195,6 +210,9 @@ pub struct SentRequest {
     /// The first 16 KiB of the body; `None` when the payload is not kept any more.
     pub body: Option<String>,
 }
+
+/// Bytes of what is said of a failure.
+const LONGEST_MESSAGE: usize = 2048;
 
 /// Bytes of a body that are kept or shown.
 pub const KEPT_BODY: usize = 16 * 1024;
@@ -246,7 +264,7 @@ impl Row {
     }
 }
 
-/// The requests made for a delivery, oldest first; `None` when there is no such delivery.
+/// The latest hundred requests made for a delivery, oldest first; `None` when there is no such delivery.
 ///
 /// # Errors
 /// When the database refuses.
@@ -262,7 +280,7 @@ pub async fn delivery_attempts(
         .bind(id)
         .fetch_all(&mut **tx)
         .await?;
-    let attempts = rows.into_iter().map(|row| DeliveryAttempt {
+    let attempts = rows.into_iter().rev().map(|row| DeliveryAttempt {
         number: u32::try_from(row.number).unwrap_or_default(),
         cause: row.cause,
         started_at: row.started_at,

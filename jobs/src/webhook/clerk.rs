@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use harkara_queue::Engine;
-use harkara_queue::job::JobError;
 use harkara_shared::database::{TenantTx, is_conflict, is_unavailable, query};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{DeliveryId, EndpointId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use http::HeaderValue;
 use sqlx::PgPool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempt::{self, FinishedAttempt};
 use super::envoy::{Credentials, Envoy, Target, envoys};
 use super::gather::Gather;
-use super::token::Tokens;
+use super::late::{Late, LatePlace};
+use super::token::{NoToken, Tokens};
 use super::{Error, endpoint, health, lane, stats};
 
 /// The clerk. Cheap to clone; clones are the same clerk.
@@ -32,7 +31,7 @@ struct Inner {
     envoys: Gather<TenantId, DeliveryId, Option<Envoy>, Error>,
     records: Gather<TenantId, Arc<FinishedAttempt>, (), Error>,
     tokens: Tokens,
-    late: Arc<Semaphore>,
+    late: Late,
 }
 
 /// What the clerk works with.
@@ -51,24 +50,23 @@ impl std::fmt::Debug for Clerk {
 
 impl Clerk {
     /// A clerk of a process with so many `places` for deliveries: half of them may be taken by such as have
-    /// failed more than once.
+    /// failed more than once, and half of those by one tenant's.
     #[must_use]
     pub fn new(pool: PgPool, engine: Engine, keys: MasterKeys, places: u32) -> Self {
-        let late = usize::try_from(places / 2).unwrap_or(usize::MAX).max(1);
         Self(Arc::new(Inner {
             office: Office { pool, engine, keys },
             envoys: Gather::default(),
             records: Gather::default(),
             tokens: Tokens::default(),
-            late: Arc::new(Semaphore::new(late.min(Semaphore::MAX_PERMITS))),
+            late: Late::new(places),
         }))
     }
 
     /// A place for a delivery that has failed more than once; `None` when those are taken, so that a place
     /// is left for one that is made for the first time.
     #[must_use]
-    pub fn late_place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.late).try_acquire_owned().ok()
+    pub fn late_place(&self, tenant: TenantId) -> Option<LatePlace> {
+        self.0.late.take(tenant)
     }
 
     /// All that is needed to deliver; `None` when there is no such delivery.
@@ -126,14 +124,14 @@ impl Clerk {
     /// The `Authorization` header that an endpoint wants.
     ///
     /// # Errors
-    /// What is to be said of the run when no token can be had.
+    /// [`NoToken`].
     pub async fn bearer(
         &self,
         egress: &Egress,
         target: &Target,
         credentials: &Credentials,
         timeout: Duration,
-    ) -> Result<HeaderValue, JobError> {
+    ) -> Result<HeaderValue, NoToken> {
         let tokens = &self.0.tokens;
         tokens.bearer(egress, target, credentials, timeout).await
     }
@@ -164,7 +162,7 @@ async fn write(
     query("set local synchronous_commit = off")
         .execute(&mut *tx)
         .await?;
-    let mut paces = Vec::new();
+    let (mut paces, mut disabled) = (Vec::new(), Vec::new());
     while !left.is_empty() {
         let mut turn: Vec<FinishedAttempt> = Vec::with_capacity(left.len());
         left.retain(|attempt| {
@@ -176,20 +174,41 @@ async fn write(
             }
             !is_new
         });
-        attempt::record(&mut tx, &turn).await?;
+        let numbers = attempt::record(&mut tx, &turn).await?;
+        turn.retain(|attempt| numbers.contains_key(&attempt.delivery));
         stats::add(&mut tx, &turn).await?;
-        paces.extend(health::note(&mut tx, &office.engine, &turn).await?);
-    }
-    let mut slower = Vec::new();
-    for id in paces {
-        slower.extend(endpoint::endpoint(&mut tx, id).await?);
+        let follows = health::note(&mut tx, &office.engine, &turn, &numbers).await?;
+        paces.extend(follows.paces);
+        disabled.extend(follows.disabled);
     }
     tx.commit().await?;
-    for endpoint in slower {
-        if let Err(error) = lane::apply(&office.engine, tenant, &endpoint).await {
-            // The next one that asks for less has it applied.
-            tracing::warn!(%error, endpoint.id = %endpoint.id, "an endpoint's pace cannot be set");
+    if let Err(error) = follow_up(office, tenant, &paces, &disabled).await {
+        // Neither is lost: what waits finds out when it is due, and paces are set anew every night.
+        tracing::warn!(%error, "what follows from deliveries is left for later");
+    }
+    Ok(())
+}
+
+/// Has endpoints called as often as they stand now, and what waits for those that are disabled skipped. After
+/// the record, whose locks everybody waits for.
+async fn follow_up(
+    office: &Office,
+    tenant: TenantId,
+    paces: &[EndpointId],
+    disabled: &[EndpointId],
+) -> Result<(), Error> {
+    for id in paces {
+        let mut tx = TenantTx::begin(&office.pool, tenant).await?;
+        let found = endpoint::endpoint(&mut tx, *id).await?;
+        tx.commit().await?;
+        if let Some(found) = found {
+            lane::apply(&office.engine, tenant, &found).await?;
         }
+    }
+    for id in disabled {
+        let mut tx = TenantTx::begin(&office.pool, tenant).await?;
+        endpoint::hasten(&mut tx, &office.engine, *id).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -99,17 +99,18 @@ impl DeliveryFilter {
     }
 }
 
-/// Marks a delivery as skipped.
+/// Marks a delivery as skipped that `job` was to make.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn skip(tx: &mut TenantTx, id: DeliveryId) -> Result<(), Error> {
+pub async fn skip(tx: &mut TenantTx, id: DeliveryId, job: JobId) -> Result<(), Error> {
     query(
         "update app.deliveries set state = 'skipped', finished_at = now()
-         where tenant_id = $1 and id = $2 and state = 'pending'",
+         where tenant_id = $1 and id = $2 and job_id = $3 and state = 'pending'",
     )
     .bind(tx.tenant())
     .bind(id)
+    .bind(job)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -317,7 +318,7 @@ pub async fn catch_up(tx: &mut TenantTx, after: DeliveryId) -> Result<Option<Del
 }
 
 /// Removes events older than `keep` with all that came of them, at most a thousand, and answers how
-/// many; and the numbers of endpoints that are as old. An event with a delivery on its way stays.
+/// many. An event with a delivery on its way stays.
 ///
 /// # Errors
 /// When the database refuses.
@@ -327,6 +328,14 @@ pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
         .bind(keep.as_secs_f64())
         .execute(&mut **tx)
         .await?;
+    Ok(removed.rows_affected())
+}
+
+/// Removes numbers of endpoints older than `keep`.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn forget_hours(tx: &mut TenantTx, keep: Duration) -> Result<(), Error> {
     query(
         "delete from app.endpoint_hours
          where tenant_id = $1 and hour < now() - $2::float8 * interval '1 second'",
@@ -335,5 +344,5 @@ pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
     .bind(keep.as_secs_f64())
     .execute(&mut **tx)
     .await?;
-    Ok(removed.rows_affected())
+    Ok(())
 }

@@ -160,7 +160,7 @@ pub async fn post_event(
         .bind(tx.tenant())
         .fetch_all(&mut **tx)
         .await?;
-    let takers = takers.into_iter().filter(|taker| takes(taker, &event));
+    let takers = takers.iter().filter(|taker| takes(taker, &event));
     let plans = plans(takers, &event, &trace)?;
     let (tenant, jobs) = (tx.tenant(), jobs(&plans));
     let ids = engine.submit_all(tx, tenant, jobs).await?;
@@ -168,31 +168,35 @@ pub async fn post_event(
     deliver(tx, id, plans, ids).await
 }
 
-/// Stores an event that the platform itself has to tell, of `about`, and enqueues its deliveries to
-/// whoever else wants to hear it: no bound of waiting jobs holds them back.
+/// Stores events that the platform itself has to tell, each of an endpoint, and enqueues their deliveries to
+/// whoever else wants to hear them: no bound of waiting jobs holds them back.
 pub(super) async fn post_operational(
     tx: &mut TenantTx,
     engine: &Engine,
-    about: EndpointId,
-    event: &NewEvent,
+    news: Vec<(EndpointId, NewEvent)>,
 ) -> Result<(), Error> {
-    let takers: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
+    if news.is_empty() {
+        return Ok(());
+    }
+    let everybody: Vec<Taker> = query_as(include_str!("../sql/list_takers.sql"))
         .bind(tx.tenant())
         .fetch_all(&mut **tx)
         .await?;
-    let takers = takers
-        .into_iter()
-        .filter(|taker| taker.id != about && takes(taker, event));
-    let plans = plans(takers, event, &Trace::default())?;
-    if plans.is_empty() {
-        return Ok(());
+    for (about, event) in news {
+        let takers = everybody
+            .iter()
+            .filter(|taker| taker.id != about && takes(taker, &event));
+        let plans = plans(takers, &event, &Trace::default())?;
+        if plans.is_empty() {
+            continue;
+        }
+        let id = EventId::new().to_string();
+        store(tx, &id, &event).await?;
+        let (tenant, jobs) = (tx.tenant(), jobs(&plans));
+        let ids = engine.enqueue_all(tx, tenant, jobs).await?;
+        let ids = ids.iter().map(|answer| answer.id());
+        deliver(tx, id, plans, ids).await?;
     }
-    let id = EventId::new().to_string();
-    store(tx, &id, event).await?;
-    let (tenant, jobs) = (tx.tenant(), jobs(&plans));
-    let ids = engine.enqueue_all(tx, tenant, jobs).await?;
-    let ids = ids.iter().map(|answer| answer.id());
-    deliver(tx, id, plans, ids).await?;
     Ok(())
 }
 
@@ -210,9 +214,7 @@ pub(super) async fn post_test(
     let delivery = DeliveryId::new();
     let mut job = job(delivery, Cause::Test)?;
     job.max_attempts = 1;
-    // Nobody who tests wants to wait behind what is late already.
-    job.priority = 0;
-    lane::put(&mut job, endpoint, ordering, None);
+    lane::put_aside(&mut job, endpoint, ordering);
     let plan = Plan {
         delivery,
         endpoint,
@@ -255,12 +257,12 @@ struct Plan {
     job: Option<NewJob>,
 }
 
-fn plans(
-    takers: impl Iterator<Item = Taker>,
+fn plans<'a>(
+    takers: impl Iterator<Item = &'a Taker>,
     event: &NewEvent,
     trace: &Trace,
 ) -> Result<Vec<Plan>, Error> {
-    let plan = |taker: Taker| {
+    let plan = |taker: &Taker| {
         let delivery = DeliveryId::new();
         let job = match taker.status {
             EndpointStatus::Disabled => None,

@@ -3,17 +3,16 @@
 //! people, slowed down, disabled, well again.
 //! Never: calls an endpoint, or decides about a delivery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_queue::Engine;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
-use harkara_shared::id::EndpointId;
+use harkara_shared::id::{DeliveryId, EndpointId};
 use serde_json::{Map, Value, json};
 
 use super::attempt::FinishedAttempt;
-use super::endpoint::hasten;
 use super::event::post_operational;
 use super::subscription::is_operational;
 use super::{Cause, DeliveryState, Error, NewEvent};
@@ -41,40 +40,55 @@ fn alert(percent: i32, told: i32) -> Option<i32> {
     (reached > told).then_some(reached)
 }
 
-/// Notes what attempts say of their endpoints. Answers the endpoints whose pace changes by it.
+/// What follows from attempts, once they are recorded.
+#[derive(Debug, Default)]
+pub(super) struct Consequences {
+    /// Endpoints whose pace changes.
+    pub(super) paces: Vec<EndpointId>,
+    /// Endpoints that are disabled: what waits for them is to be skipped.
+    pub(super) disabled: Vec<EndpointId>,
+    /// What is to be told, and of which endpoint.
+    news: Vec<(EndpointId, NewEvent)>,
+}
+
+impl Consequences {
+    fn tell(&mut self, about: EndpointId, event_type: &str, data: &Value) -> Result<(), Error> {
+        let data = serde_json::value::to_raw_value(data).map_err(harkara_queue::Error::from)?;
+        self.news.push((about, NewEvent::new(event_type, data)));
+        Ok(())
+    }
+}
+
+/// Notes what attempts, each recorded as one of so many of its delivery, say of their endpoints.
 pub(super) async fn note(
     tx: &mut TenantTx,
     engine: &Engine,
     attempts: &[FinishedAttempt],
-) -> Result<Vec<EndpointId>, Error> {
-    let mut paces = note_successes(tx, engine, attempts).await?;
-    if attempts.iter().all(FinishedAttempt::is_success) && attempts.iter().all(is_content) {
-        return Ok(paces);
-    }
-    note_failures(tx, engine, attempts).await?;
-    let mut slow: Vec<EndpointId> = Vec::new();
-    for attempt in attempts {
-        if attempt.wish.slow {
-            slow.push(attempt.endpoint);
-        }
-        if let Some(reason) = attempt.wish.disable {
-            disable(tx, engine, attempt.endpoint, reason).await?;
-        }
-        tell_exhausted(tx, engine, attempt).await?;
-    }
+    numbers: &HashMap<DeliveryId, i32>,
+) -> Result<Consequences, Error> {
+    let mut follows = Consequences::default();
+    note_successes(tx, attempts, &mut follows).await?;
+    note_failures(tx, attempts, &mut follows).await?;
+    let slow = attempts.iter().filter(|attempt| attempt.wish.slow);
+    let slow: Vec<EndpointId> = slow.map(|attempt| attempt.endpoint).collect();
     if !slow.is_empty() {
         let slowed: Vec<EndpointId> = query_scalar(include_str!("../sql/slow_endpoints.sql"))
             .bind(tx.tenant())
             .bind(slow)
             .fetch_all(&mut **tx)
             .await?;
-        paces.extend(slowed);
+        follows.paces.extend(slowed);
     }
-    Ok(paces)
-}
-
-fn is_content(attempt: &FinishedAttempt) -> bool {
-    attempt.wish == super::attempt::Wish::default()
+    for attempt in attempts {
+        if let Some(reason) = attempt.wish.disable {
+            disable(tx, attempt.endpoint, reason, &mut follows).await?;
+        }
+        if let Some(number) = numbers.get(&attempt.delivery) {
+            tell_exhausted(attempt, *number, &mut follows)?;
+        }
+    }
+    post_operational(tx, engine, std::mem::take(&mut follows.news)).await?;
+    Ok(follows)
 }
 
 #[derive(sqlx::FromRow)]
@@ -89,9 +103,9 @@ struct Recovered {
 
 async fn note_successes(
     tx: &mut TenantTx,
-    engine: &Engine,
     attempts: &[FinishedAttempt],
-) -> Result<Vec<EndpointId>, Error> {
+    follows: &mut Consequences,
+) -> Result<(), Error> {
     let mut well: Vec<EndpointId> = attempts
         .iter()
         .filter(|attempt| attempt.is_success())
@@ -100,17 +114,16 @@ async fn note_successes(
     well.sort_unstable();
     well.dedup();
     if well.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let recovered: Vec<Recovered> = query_as(include_str!("../sql/note_successes.sql"))
         .bind(tx.tenant())
         .bind(well)
         .fetch_all(&mut **tx)
         .await?;
-    let mut paces = Vec::new();
     for endpoint in recovered {
         if endpoint.is_faster {
-            paces.push(endpoint.id);
+            follows.paces.push(endpoint.id);
         }
         // Nobody who was not told that it fails needs to hear that it does not.
         if endpoint.alerted > 0 {
@@ -120,10 +133,10 @@ async fn note_successes(
                 "failing_since": endpoint.failing_since,
                 "failures": endpoint.failures,
             });
-            tell(tx, engine, endpoint.id, "endpoint.recovered", &data).await?;
+            follows.tell(endpoint.id, "endpoint.recovered", &data)?;
         }
     }
-    Ok(paces)
+    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
@@ -138,8 +151,8 @@ struct Failing {
 
 async fn note_failures(
     tx: &mut TenantTx,
-    engine: &Engine,
     attempts: &[FinishedAttempt],
+    follows: &mut Consequences,
 ) -> Result<(), Error> {
     // In the order of ids, in which everybody locks endpoints.
     let mut failed: BTreeMap<EndpointId, Vec<&FinishedAttempt>> = BTreeMap::new();
@@ -169,9 +182,14 @@ async fn note_failures(
             failing_for,
             u32::try_from(endpoint.failures).unwrap_or_default(),
         );
-        let Some(percent) = alert(percent, endpoint.alerted) else {
+        let told = alert(percent, endpoint.alerted);
+        let Some(percent) = told.or((percent == 100).then_some(percent)) else {
             continue;
         };
+        if told.is_none() {
+            disable(tx, endpoint.id, "failing", follows).await?;
+            continue;
+        }
         query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
             .bind(tx.tenant())
             .bind(endpoint.id)
@@ -191,9 +209,9 @@ async fn note_failures(
             "event": last.map(|attempt| event_of(attempt)),
             "delivery_id": last.map(|attempt| attempt.delivery),
         });
-        tell(tx, engine, endpoint.id, "endpoint.failing", &data).await?;
+        follows.tell(endpoint.id, "endpoint.failing", &data)?;
         if percent == 100 {
-            disable(tx, engine, endpoint.id, "failing").await?;
+            disable(tx, endpoint.id, "failing", follows).await?;
         }
     }
     Ok(())
@@ -206,12 +224,12 @@ struct Disabled {
     failures: i32,
 }
 
-/// Disables an endpoint that is not, has what waits skipped, and tells its people.
+/// Disables an endpoint that is not, and tells its people.
 async fn disable(
     tx: &mut TenantTx,
-    engine: &Engine,
     id: EndpointId,
     reason: &str,
+    follows: &mut Consequences,
 ) -> Result<(), Error> {
     let disabled: Option<Disabled> = query_as(include_str!("../sql/disable_endpoint.sql"))
         .bind(tx.tenant())
@@ -222,7 +240,7 @@ async fn disable(
     let Some(disabled) = disabled else {
         return Ok(());
     };
-    hasten(tx, engine, id).await?;
+    follows.disabled.push(id);
     let data = json!({
         "endpoint_id": id,
         "url": disabled.url,
@@ -230,14 +248,14 @@ async fn disable(
         "failing_since": disabled.failing_since,
         "failures": disabled.failures,
     });
-    tell(tx, engine, id, "endpoint.disabled", &data).await
+    follows.tell(id, "endpoint.disabled", &data)
 }
 
 /// Tells of a delivery that was given up, unless it was to tell of such things itself.
-async fn tell_exhausted(
-    tx: &mut TenantTx,
-    engine: &Engine,
+fn tell_exhausted(
     attempt: &FinishedAttempt,
+    attempts: i32,
+    follows: &mut Consequences,
 ) -> Result<(), Error> {
     let is_given_up = attempt.fate == Some(DeliveryState::Failed) && attempt.cause.is_on_schedule();
     if !is_given_up || is_operational(&attempt.event.event_type) {
@@ -254,12 +272,6 @@ async fn tell_exhausted(
     ) {
         event.insert("data".to_owned(), data);
     }
-    let attempts: i32 =
-        query_scalar("select attempts from app.deliveries where tenant_id = $1 and id = $2")
-            .bind(tx.tenant())
-            .bind(attempt.delivery)
-            .fetch_one(&mut **tx)
-            .await?;
     let data = json!({
         "delivery_id": attempt.delivery,
         "endpoint_id": attempt.endpoint,
@@ -269,7 +281,7 @@ async fn tell_exhausted(
         "last_error": attempt.error,
         "status_code": attempt.answer.as_ref().map(|answer| answer.status),
     });
-    tell(tx, engine, attempt.endpoint, "delivery.exhausted", &data).await
+    follows.tell(attempt.endpoint, "delivery.exhausted", &data)
 }
 
 fn event_of(attempt: &FinishedAttempt) -> Value {
@@ -278,17 +290,6 @@ fn event_of(attempt: &FinishedAttempt) -> Value {
         ("type".to_owned(), attempt.event.event_type.clone().into()),
     ];
     Map::from_iter(members).into()
-}
-
-async fn tell(
-    tx: &mut TenantTx,
-    engine: &Engine,
-    about: EndpointId,
-    event_type: &str,
-    data: &Value,
-) -> Result<(), Error> {
-    let data = serde_json::value::to_raw_value(data).map_err(harkara_queue::Error::from)?;
-    post_operational(tx, engine, about, &NewEvent::new(event_type, data)).await
 }
 
 #[cfg(test)]

@@ -50,12 +50,19 @@ pub(super) fn put(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering, ke
     }
 }
 
+/// Puts the job of a test into a lane where nothing that is to come in order, or late, stands before it.
+pub(super) fn put_aside(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering) {
+    put(job, endpoint, ordering, None);
+    job.lane = Lane::Named(endpoint.to_string());
+    job.priority = 0;
+}
+
 fn limit_key(endpoint: EndpointId) -> String {
     format!("webhook/{endpoint}")
 }
 
 /// Has the engine hold what the endpoint is set to. To be called when that has been committed; again does
-/// no harm.
+/// no harm, and is done every night.
 ///
 /// # Errors
 /// When the engine refuses, or the tenant has as many limits as it may.
@@ -86,6 +93,7 @@ pub async fn apply(
                 ..LaneChange::default()
             };
             let lane = Lane::Named(endpoint.id.to_string());
+            engine.make_queue(WebhookDeliver::QUEUE).await?;
             engine
                 .set_lane(tenant, WebhookDeliver::QUEUE, &lane, &change)
                 .await
@@ -118,6 +126,7 @@ pub async fn forget(
                 ..LaneChange::default()
             };
             let lane = Lane::Named(endpoint.to_string());
+            engine.make_queue(WebhookDeliver::QUEUE).await?;
             engine
                 .set_lane(tenant, WebhookDeliver::QUEUE, &lane, &change)
                 .await

@@ -14,6 +14,7 @@ mod gather;
 mod health;
 pub mod judge;
 pub mod lane;
+mod late;
 pub mod message;
 mod rules;
 mod schedule;
@@ -26,7 +27,7 @@ mod token;
 
 use std::sync::Arc;
 
-pub use again::{Missed, STEP, Unsent, recover, redeliver, test_endpoint};
+pub use again::{Missed, Unsent, recover, redeliver, test_endpoint};
 pub use attempt::{
     AttemptedEvent, Cause, DeliveryAttempt, FinishedAttempt, KEPT_BODY, KeptAnswer, SentRequest,
     Wish, delivery_attempts,
@@ -34,7 +35,7 @@ pub use attempt::{
 pub use clerk::Clerk;
 pub use delivery::{
     Delivery, DeliveryFilter, DeliveryPage, DeliveryState, catch_up, delivery, forget,
-    list_deliveries, skip,
+    forget_hours, list_deliveries, skip,
 };
 pub use endpoint::{
     ClientCertificate, Endpoint, EndpointChange, EndpointStatus, NewEndpoint, NewOAuth2, OAuth2,
@@ -46,12 +47,15 @@ pub use event_type::{
     EventType, NewEventType, check_data, event_type, list_event_types, register, registered,
     versions_of,
 };
+pub use late::LatePlace;
 pub use schedule::RetrySchedule;
 pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
 pub use settings::{forget_payloads, payload_retention, set_payload_retention};
 pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
 pub use subscription::is_operational;
+pub use token::NoToken;
 
+use harkara_queue::settings::SettingsError;
 use harkara_shared::vault::VaultError;
 
 use crate::fault::Fault;
@@ -68,6 +72,9 @@ pub enum Error {
     /// A stored secret cannot be opened: the master key it was sealed with is missing.
     #[error("a stored secret cannot be opened: {0}")]
     Vault(#[from] VaultError),
+    /// The engine does not hold what an endpoint is set to.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// What is asked contradicts what is there.
     #[error("{0}")]
     Conflict(String),

@@ -158,12 +158,13 @@ pub async fn endpoint_stats(
     id: EndpointId,
     since: DateTime<Utc>,
 ) -> Result<EndpointStats, Error> {
-    let hours = query_as(include_str!("../sql/get_endpoint_hours.sql"))
+    let mut hours: Vec<EndpointHour> = query_as(include_str!("../sql/get_endpoint_hours.sql"))
         .bind(tx.tenant())
         .bind(id)
         .bind(since)
         .fetch_all(&mut **tx)
         .await?;
+    hours.reverse();
     Ok(EndpointStats::of(hours))
 }
 

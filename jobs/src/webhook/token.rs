@@ -32,44 +32,66 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most endpoints whose tokens are kept.
 const MOST: usize = 10_000;
 
+/// How long nobody asks again where no token could be had.
+const REFUSED: Duration = Duration::from_secs(5);
+
+/// Why there is no token.
+#[derive(Debug, Clone)]
+pub struct NoToken {
+    /// What is to be said of the run.
+    pub error: JobError,
+    /// Whether it will not pass: the token server may not be called.
+    pub is_terminal: bool,
+}
+
 /// The tokens that this process has.
 #[derive(Default)]
 pub(super) struct Tokens {
-    places: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<Token>>>>>,
+    places: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<Answer>>>>>,
 }
 
-struct Token {
-    value: HeaderValue,
+/// What a token server said.
+struct Answer {
+    token: Result<HeaderValue, NoToken>,
+    /// Until when nobody asks again.
     until: Instant,
-    /// When the endpoint was changed that it was had for: one that was changed since asks anew.
+    /// When the endpoint was changed that it was asked for: one that was changed since asks anew.
     of: DateTime<Utc>,
 }
 
 impl Tokens {
-    /// The `Authorization` header for a request to `target`; one caller asks, the others wait.
+    /// The `Authorization` header for a request to `target`; one caller asks, the others wait, and hear what
+    /// it heard. All of it takes `timeout` at most.
     pub(super) async fn bearer(
         &self,
         egress: &Egress,
         target: &Target,
         credentials: &Credentials,
         timeout: Duration,
-    ) -> Result<HeaderValue, JobError> {
+    ) -> Result<HeaderValue, NoToken> {
         let place = self.place(target.id);
-        let mut token = place.lock().await;
-        if let Some(known) = token.as_ref()
-            && known.of == target.updated_at
-            && Instant::now() < known.until
-        {
-            return Ok(known.value.clone());
-        }
-        *token = None;
-        let (value, until) = ask(egress, credentials, timeout).await?;
-        *token = Some(Token {
-            value: value.clone(),
-            until,
-            of: target.updated_at,
-        });
-        Ok(value)
+        let asked = async {
+            let mut answer = place.lock().await;
+            if let Some(known) = answer.as_ref()
+                && known.of == target.updated_at
+                && Instant::now() < known.until
+            {
+                return known.token.clone();
+            }
+            let (token, until) = match ask(egress, credentials, timeout).await {
+                Ok((value, until)) => (Ok(value), until),
+                Err(error) => (Err(error), Instant::now() + REFUSED),
+            };
+            *answer = Some(Answer {
+                token: token.clone(),
+                until,
+                of: target.updated_at,
+            });
+            token
+        };
+        tokio::time::timeout(timeout, asked)
+            .await
+            .unwrap_or_else(|_| Err(failed("no token came in time".to_owned())))
     }
 
     /// Forgets a token that the receiver does not take.
@@ -78,7 +100,7 @@ impl Tokens {
         places.remove(&id);
     }
 
-    fn place(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<Token>>> {
+    fn place(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<Answer>>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() >= MOST && !places.contains_key(&id) {
             places.clear();
@@ -91,7 +113,7 @@ async fn ask(
     egress: &Egress,
     credentials: &Credentials,
     timeout: Duration,
-) -> Result<(HeaderValue, Instant), JobError> {
+) -> Result<(HeaderValue, Instant), NoToken> {
     let oauth2 = &credentials.oauth2;
     let url = TokenUrl::new(oauth2.token_url.clone());
     let url = url.map_err(|error| failed(format!("the token's URL cannot be called: {error}")))?;
@@ -113,7 +135,10 @@ async fn ask(
         .request_async(&http)
         .await
         .map_err(|error| match error {
-            RequestTokenError::Request(error) => failed(format!("no token could be had: {error}")),
+            RequestTokenError::Request(error) => NoToken {
+                is_terminal: error.is_terminal(),
+                ..failed(format!("no token could be had: {error}"))
+            },
             RequestTokenError::ServerResponse(answer) => {
                 failed(format!("the token server refuses: {}", answer.error()))
             }
@@ -129,11 +154,14 @@ async fn ask(
     };
     value.set_sensitive(true);
     let life = token.expires_in().unwrap_or(USUAL).min(LONGEST);
-    Ok((value, started + life.saturating_sub(MARGIN)))
+    Ok((value, started + life.saturating_sub(MARGIN.min(life / 2))))
 }
 
-fn failed(words: String) -> JobError {
-    JobError::new("oauth2_token", words)
+fn failed(words: String) -> NoToken {
+    NoToken {
+        error: JobError::new("oauth2_token", words),
+        is_terminal: false,
+    }
 }
 
 /// The library's request, made within the egress rules.

@@ -77,6 +77,15 @@ impl Engine {
         Ok(rows.into_iter().map(QueueSettings::from).collect())
     }
 
+    /// Makes a queue unless it is there: before the first job, or the first worker, comes to it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn make_queue(&self, name: &str) -> Result<(), Error> {
+        self.names().queue(name).await?;
+        Ok(())
+    }
+
     /// Has no more jobs of a queue start, or lets them go on. Jobs that run are left alone.
     ///
     /// # Errors

@@ -177,6 +177,9 @@ pub(in crate::routes) async fn recover(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<JobAnswer>), Problem> {
     caller.require(Scope::WebhooksManage)?;
+    let mut tx = state.begin(&caller).await?;
+    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = endpoint.ok_or_else(no_endpoint)?;
     let mut faults = Faults::default();
     let request: RecoverRequest = body.members(&mut faults).unwrap_or_default();
     let now = clock::now();
@@ -198,9 +201,7 @@ pub(in crate::routes) async fn recover(
     }
     faults.extend("", WebhookRecover::check(&args));
     faults.none_in_body()?;
-    let mut tx = state.begin(&caller).await?;
-    let endpoint = webhook::endpoint(&mut tx, id).await?;
-    if endpoint.ok_or_else(no_endpoint)?.status == EndpointStatus::Disabled {
+    if endpoint.status == EndpointStatus::Disabled {
         let detail = "the endpoint is disabled: enable it first";
         return Err(Problem::new(Code::Conflict, detail));
     }
