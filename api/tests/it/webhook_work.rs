@@ -82,15 +82,14 @@ async fn an_endpoints_lane_has_its_rate_its_places_and_its_breaker() {
         found.cloned().unwrap()
     };
     let held = lane().await;
-    assert_eq!(held["limit"]["rate"], 7);
-    assert_eq!(held["limit"]["per"], "1s");
-    assert_eq!(held["limit"]["max_running"], 3);
+    assert_eq!(held["rate_per_second"], 7);
+    assert_eq!(held["max_running"], 3);
     assert_eq!(held["breaker"]["share"], 70);
     let change = json!({"rate_per_second": 9, "max_in_flight": null});
     platform.client.patch(&path, &change).await.expect(200);
     let held = lane().await;
-    assert_eq!(held["limit"]["rate"], 9);
-    assert_eq!(held["limit"]["max_running"], Value::Null);
+    assert_eq!(held["rate_per_second"], 9);
+    assert_eq!(held["max_running"], Value::Null);
 }
 
 #[tokio::test]

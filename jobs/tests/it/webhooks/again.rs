@@ -282,3 +282,37 @@ async fn payloads_are_forgotten_before_their_events_where_the_tenant_wants_that(
         DeliveryState::Pending
     );
 }
+
+#[tokio::test]
+async fn a_try_by_hand_is_over_though_the_receiver_asks_for_time() {
+    let house = House::new().await;
+    let receiver = Receiver::start(|_| Reply::status(429)).await;
+    let endpoint = house.endpoint(&receiver, &[]).await;
+    let data = to_raw_value(&json!({})).unwrap();
+    let mut tx = house.kit.tx().await;
+    let engine = &house.kit.services.engine;
+    webhook::test_endpoint(&mut tx, engine, endpoint, "webhook.test", data)
+        .await
+        .unwrap()
+        .unwrap();
+    tx.commit().await.unwrap();
+    let drained = house.kit.drain("webhook").await;
+    assert_eq!((drained.rate_limited.len(), drained.dead.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_job_that_was_replaced_sends_nothing() {
+    let house = House::new().await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    house.endpoint(&receiver, &[]).await;
+    let delivery = house.post("a", json!({})).await.deliveries[0];
+    let args = json!({"delivery_id": delivery.id});
+    let result = house
+        .kit
+        .perform::<harkara_jobs::kinds::webhook_deliver::WebhookDeliver>(args)
+        .await
+        .done()
+        .result;
+    assert!(result.unwrap()["skipped"].is_string());
+    assert!(receiver.hits().is_empty());
+}

@@ -44,7 +44,7 @@ async fn an_address_that_may_not_be_called_ends_the_delivery_at_once() {
         "https://[::ffff:10.0.0.1]/",
         "https://[64:ff9b::a00:1]/",
         "https://user:password@example.com/",
-        "https://example.com:22/",
+        "https://8.8.8.8:22/",
         "http://8.8.8.8/",
         "ftp://example.com/",
     ] {

@@ -243,3 +243,31 @@ async fn an_endpoints_hours_tell_what_became_of_its_attempts() {
     assert!(stats.percentile(99).is_some());
     assert!(stats.last_success_at >= stats.last_failure_at);
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_enabled_by_way_of_a_pause_begins_anew_too() {
+    let house = House::new().await;
+    let ill = Receiver::start(|_| Reply::status(500)).await;
+    let endpoint = house.endpoint(&ill, &[]).await;
+    let mut tx = house.kit.tx().await;
+    harkara_shared::database::query(
+        "update app.webhook_endpoints
+         set status = 'disabled', failing_since = now() - interval '6 days', failures = 30,
+             alerted = 100",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+    for status in [EndpointStatus::Paused, EndpointStatus::Active] {
+        let change = EndpointChange {
+            status: Some(status),
+            ..EndpointChange::default()
+        };
+        house.change(endpoint, change).await;
+    }
+    house.post("a", json!({})).await;
+    let _ = house.kit.drain("webhook").await;
+    let now = house.found(endpoint).await;
+    assert_eq!((now.status, now.failures()), (EndpointStatus::Active, 1));
+}

@@ -143,7 +143,9 @@ async fn an_endpoint_that_wants_a_token_gets_one_that_is_asked_for_once() {
     let tokens = Receiver::start(|nth| {
         let token =
             json!({"access_token": format!("t{nth}"), "token_type": "bearer", "expires_in": 600});
-        Reply::status(200).body(token.to_string())
+        Reply::status(200)
+            .header("content-type", "application/json")
+            .body(token.to_string())
     })
     .await;
     let receiver = Receiver::start(|nth| Reply::status(if nth == 3 { 401 } else { 200 })).await;
