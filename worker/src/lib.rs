@@ -8,8 +8,6 @@ use std::time::Duration;
 use anyhow::Context;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
-use harkara_jobs::catalogue::JobKind;
-use harkara_jobs::kinds::webhook_deliver::WebhookDeliver;
 use harkara_jobs::publish::publish;
 use harkara_jobs::webhook::Clerk;
 use harkara_queue::{Crippled, Engine, Worker, WorkerInfo, WorkerOptions};
@@ -51,13 +49,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
     }
     let engine = engine(&settings, &database)?;
-    let places = settings
-        .worker_queues
-        .iter()
-        .find(|queue| queue.queue == WebhookDeliver::QUEUE)
-        .map_or(1, |queue| queue.concurrency);
     let services = Services {
-        webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), places),
+        webhooks: Clerk::of_worker(
+            pool.clone(),
+            engine.clone(),
+            keys.clone(),
+            &settings.worker_queues,
+        ),
         engine,
         pool: pool.clone(),
         keys,

@@ -14,6 +14,7 @@ pub(crate) use home::Home;
 use anyhow::Context;
 use harkara_api::ApiState;
 use harkara_jobs::Services;
+use harkara_jobs::webhook::Clerk;
 use harkara_queue::Engine;
 use harkara_shared::config::Settings;
 use harkara_shared::egress::Egress;
@@ -101,8 +102,15 @@ impl Platform {
         )
         .with_blobs(blobs.clone());
         let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
+        let engine = harkara_worker::engine(settings, &database.settings)?;
         let services = Services {
-            engine: harkara_worker::engine(settings, &database.settings)?,
+            webhooks: Clerk::of_worker(
+                handlers.clone(),
+                engine.clone(),
+                master.clone(),
+                &settings.worker_queues,
+            ),
+            engine,
             pool: handlers.clone(),
             keys: master.clone(),
             egress,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use harkara_queue::Engine;
+use harkara_shared::config::QueueConcurrency;
 use harkara_shared::database::{TenantTx, is_conflict, is_unavailable, query};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{DeliveryId, EndpointId, TenantId};
@@ -21,6 +22,8 @@ use super::gather::Gather;
 use super::late::{Late, LatePlace};
 use super::token::{NoToken, Tokens};
 use super::{Error, endpoint, health, lane, stats};
+use crate::catalogue::JobKind;
+use crate::kinds::webhook_deliver::WebhookDeliver;
 
 /// The clerk. Cheap to clone; clones are the same clerk.
 #[derive(Clone)]
@@ -60,6 +63,21 @@ impl Clerk {
             tokens: Tokens::default(),
             late: Late::new(places),
         }))
+    }
+
+    /// The clerk of a worker that serves these queues.
+    #[must_use]
+    pub fn of_worker(
+        pool: PgPool,
+        engine: Engine,
+        keys: MasterKeys,
+        queues: &[QueueConcurrency],
+    ) -> Self {
+        let served = queues
+            .iter()
+            .find(|served| served.queue == WebhookDeliver::QUEUE);
+        let places = served.map_or(1, |served| served.concurrency);
+        Self::new(pool, engine, keys, places)
     }
 
     /// A place for a delivery that has failed more than once; `None` when those are taken, so that a place

@@ -180,7 +180,7 @@ mod tests {
 
     async fn double(numbers: Vec<u32>) -> Answers<u32, String> {
         tokio::task::yield_now().await;
-        match numbers.iter().any(|number| *number == 13) {
+        match numbers.contains(&13) {
             true => Err(format!("of {}", numbers.len())),
             false => Ok(numbers.iter().map(|number| number * 2).collect()),
         }

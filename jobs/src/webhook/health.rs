@@ -182,34 +182,26 @@ async fn note_failures(
             failing_for,
             u32::try_from(endpoint.failures).unwrap_or_default(),
         );
-        let told = alert(percent, endpoint.alerted);
-        let Some(percent) = told.or((percent == 100).then_some(percent)) else {
-            continue;
-        };
-        if told.is_none() {
-            disable(tx, endpoint.id, "failing", follows).await?;
-            continue;
+        if let Some(step) = alert(percent, endpoint.alerted) {
+            query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
+                .bind(tx.tenant())
+                .bind(endpoint.id)
+                .bind(step)
+                .execute(&mut **tx)
+                .await?;
+            let last = failed.get(&endpoint.id).and_then(|all| all.last());
+            let data = json!({
+                "endpoint_id": endpoint.id,
+                "url": endpoint.url,
+                "failing_since": endpoint.failing_since,
+                "failures": endpoint.failures,
+                "percent": step,
+                "last_error": last.and_then(|attempt| attempt.error.as_ref()),
+                "event": last.map(|attempt| event_of(attempt)),
+                "delivery_id": last.map(|attempt| attempt.delivery),
+            });
+            follows.tell(endpoint.id, "endpoint.failing", &data)?;
         }
-        query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
-            .bind(tx.tenant())
-            .bind(endpoint.id)
-            .bind(percent)
-            .execute(&mut **tx)
-            .await?;
-        let last = failed
-            .get(&endpoint.id)
-            .and_then(|attempts| attempts.last());
-        let data = json!({
-            "endpoint_id": endpoint.id,
-            "url": endpoint.url,
-            "failing_since": endpoint.failing_since,
-            "failures": endpoint.failures,
-            "percent": percent,
-            "last_error": last.and_then(|attempt| attempt.error.as_ref()),
-            "event": last.map(|attempt| event_of(attempt)),
-            "delivery_id": last.map(|attempt| attempt.delivery),
-        });
-        follows.tell(endpoint.id, "endpoint.failing", &data)?;
         if percent == 100 {
             disable(tx, endpoint.id, "failing", follows).await?;
         }

@@ -102,7 +102,7 @@ impl RetrySchedule {
     #[must_use]
     pub fn after(&self, attempt: u16) -> Duration {
         let place = usize::from(attempt.saturating_sub(1));
-        let wait = self.0.get(place).or(self.0.last()).copied();
+        let wait = self.0.get(place).or_else(|| self.0.last()).copied();
         Duration::from_secs(u64::from(wait.unwrap_or(60)))
     }
 }

@@ -70,6 +70,7 @@ impl JobKind for InvoiceRemind {
             headers: HeaderMap::new(),
             body: Bytes::from(format!("{}, reminder {}", args.invoice, args.round)),
             timeout: Duration::from_secs(15),
+            identity: None,
         };
         match services.egress.send(request).await {
             Ok(answer) if answer.status.is_success() => reminded(args),
