@@ -147,47 +147,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),
     };
-    let until = Instant::now() + call_timeout(run);
-    let (answer, judgement) = match authorize(headers, target, run, services).await {
-        Ok(headers) => {
-            let request = EgressRequest {
-                method: Method::POST,
-                url: &target.url,
-                headers,
-                body: Bytes::from(body),
-                // The token took its part.
-                timeout: until.saturating_duration_since(Instant::now()),
-                identity: target.identity.as_ref(),
-            };
-            let answer = services.egress.send(request).await;
-            let refused = answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| refused_redirect(&services.egress, &target.url, answer));
-            let outcome = match &refused {
-                Some(refused) => Err(refused),
-                None => answer.as_ref(),
-            };
-            let attempt = run.job.attempt;
-            let judgement = judge(outcome, &target.schedule, attempt, &mut rand::rng());
-            (Some(answer), judgement)
-        }
-        Err(NoToken { error, is_terminal }) => {
-            let (attempt, mut rng) = (run.job.attempt, rand::rng());
-            let verdict = match is_terminal {
-                true => Verdict::Dead { error },
-                false => again(error, &target.schedule, attempt, Duration::ZERO, &mut rng),
-            };
-            let wish = Wish::default();
-            (None, Judgement { verdict, wish })
-        }
-    };
-    if let Some(Ok(answer)) = &answer
-        && answer.status == StatusCode::UNAUTHORIZED
-        && target.oauth2.is_some()
-    {
-        services.webhooks.forget_token(target.id);
-    }
+    let Called { answer, judgement } = call(target, headers, body, run, services).await;
     let Judgement { verdict, wish } = judgement;
     let verdict = match verdict {
         // One try by hand is one try, also where the endpoint's breaker would give it another.
@@ -215,15 +175,79 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         error: error_of(&verdict),
         wish,
         event: AttemptedEvent {
-            id: envoy.event_id,
-            event_type: envoy.event_type,
             data: Some(data.get())
                 .filter(|data| data.len() <= TOLD_DATA)
                 .map(ToOwned::to_owned),
+            id: envoy.event_id,
+            event_type: envoy.event_type,
         },
     };
     services.webhooks.record(run.job.tenant, attempt).await?;
     Ok(verdict)
+}
+
+/// What came of a request.
+struct Called {
+    /// The answer, or why there is none; `None` when no request was made.
+    answer: Option<Result<EgressResponse, EgressError>>,
+    judgement: Judgement,
+}
+
+/// Makes the request, and has the answer judged. A token, if the endpoint wants one, takes its part of the time.
+async fn call(
+    target: &Target,
+    headers: HeaderMap,
+    body: String,
+    run: &Run,
+    services: &Services,
+) -> Called {
+    let (attempt, schedule) = (run.job.attempt, &target.schedule);
+    let until = Instant::now() + call_timeout(run);
+    let headers = match authorize(headers, target, run, services).await {
+        Ok(headers) => headers,
+        Err(NoToken { error, is_terminal }) => {
+            let verdict = match is_terminal {
+                true => Verdict::Dead { error },
+                false => again(error, schedule, attempt, Duration::ZERO, &mut rand::rng()),
+            };
+            let judgement = Judgement {
+                verdict,
+                wish: Wish::default(),
+            };
+            return Called {
+                answer: None,
+                judgement,
+            };
+        }
+    };
+    let request = EgressRequest {
+        method: Method::POST,
+        url: &target.url,
+        headers,
+        body: Bytes::from(body),
+        timeout: until.saturating_duration_since(Instant::now()),
+        identity: target.identity.as_ref(),
+    };
+    let answer = services.egress.send(request).await;
+    if let Ok(answer) = &answer
+        && answer.status == StatusCode::UNAUTHORIZED
+        && target.oauth2.is_some()
+    {
+        services.webhooks.forget_token(target.id);
+    }
+    let refused = answer
+        .as_ref()
+        .ok()
+        .and_then(|answer| refused_redirect(&services.egress, &target.url, answer));
+    let told = match &refused {
+        Some(refused) => Err(refused),
+        None => answer.as_ref(),
+    };
+    let judgement = judge(told, schedule, attempt, &mut rand::rng());
+    Called {
+        answer: Some(answer),
+        judgement,
+    }
 }
 
 fn done_without(why: &str) -> Verdict {
