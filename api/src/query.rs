@@ -87,6 +87,22 @@ impl<'de> Deserialize<'de> for Limit {
     }
 }
 
+/// An HTTP status to look for.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Status(pub(crate) u16);
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .ok()
+            .filter(|status| (100..=599).contains(status))
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("must be a whole number from 100 to 599"))
+    }
+}
+
 /// `true` or `false`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Flag(pub(crate) bool);

@@ -26,7 +26,7 @@ use crate::access::Scope;
 use crate::auth::Caller;
 use crate::cursor::List;
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query, is_of_page};
+use crate::query::{Limit, PathId, Query, Status, is_of_page};
 use crate::time::Moment;
 
 /// What has become of a delivery: `failed` was given up; `skipped` was not sent, because its
@@ -208,8 +208,8 @@ pub(super) struct DeliveryQuery {
     /// In this state.
     state: Option<StateName>,
     /// Whose receiver answered this last.
-    #[param(minimum = 100, maximum = 599, example = 500)]
-    status_code: Option<u16>,
+    #[param(value_type = Option<u16>, minimum = 100, maximum = 599, example = 500)]
+    status_code: Option<Status>,
     /// Made at this moment or later.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Moment>,
@@ -252,7 +252,7 @@ pub(super) async fn list(
         endpoint_id: query.endpoint_id,
         event_id: query.event_id,
         state: query.state.map(DeliveryState::from),
-        status_code: query.status_code,
+        status_code: query.status_code.map(|status| status.0),
         created_after: query.created_after.map(DateTime::from),
         created_before: query.created_before.map(DateTime::from),
     };

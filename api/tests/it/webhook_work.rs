@@ -161,6 +161,26 @@ async fn an_event_skips_a_disabled_endpoint_and_a_recovery_makes_up_for_it() {
         (&json!("skipped"), &Value::Null)
     );
 
+    for (query, found) in [
+        ("status_code=500", 0),
+        ("created_before=2020-01-01T00:00:00Z", 0),
+        ("state=skipped&created_after=2020-01-01T00:00:00Z", 1),
+    ] {
+        let page = platform
+            .client
+            .get(&format!("/v1/deliveries?{query}"))
+            .await
+            .expect(200);
+        assert_eq!(page["data"].as_array().unwrap().len(), found, "{query}");
+    }
+    for query in ["status_code=99", "status_code=x", "created_after=soon"] {
+        let page = platform
+            .client
+            .get(&format!("/v1/deliveries?{query}"))
+            .await;
+        page.problem(400, "invalid_query");
+    }
+
     let recover = format!("{path}/recover");
     let since = json!({"since": shown["created_at"]});
     platform

@@ -47,7 +47,7 @@ pub(in crate::routes) struct EndpointRequest {
     /// `fifo`: one event after another for each ordering key, and one that fails holds up those of its key.
     ordering: Option<OrderingName>,
     /// When a delivery that failed is tried again.
-    #[schema(schema_with = schedule)]
+    #[schema(schema_with = given_schedule)]
     retry_schedule: Option<Value>,
     /// Requests started in a second, at the most.
     #[schema(minimum = 1, maximum = 1000000)]
@@ -92,7 +92,7 @@ pub(in crate::routes) struct ChangeRequest {
     /// Order of the events that are posted from now on.
     ordering: Option<OrderingName>,
     /// When a delivery that failed is tried again.
-    #[schema(schema_with = schedule)]
+    #[schema(schema_with = given_schedule)]
     retry_schedule: Option<Value>,
     /// Requests started in a second, at the most.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
@@ -112,8 +112,19 @@ pub(in crate::routes) struct ChangeRequest {
     oauth2: Change<OAuth2Request>,
 }
 
+/// The same, or null, which is as if it were left out.
+fn given_schedule() -> Schema {
+    one_schedule()
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .into()
+}
+
 /// A name of a schedule, or the waits themselves.
 pub(super) fn schedule() -> Schema {
+    one_schedule().into()
+}
+
+fn one_schedule() -> OneOfBuilder {
     let named = ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(["standard", "fast"]));
@@ -131,7 +142,6 @@ pub(super) fn schedule() -> Schema {
             "`standard` (ten attempts over 75 hours and a half), `fast` (1m, 5m, 15m), or at most 24 waits \
              of `1s` to `7d` in whole seconds, none for a single attempt.",
         ))
-        .into()
 }
 
 /// A certificate to show, and its key.
