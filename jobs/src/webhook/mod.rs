@@ -52,7 +52,6 @@ pub use schedule::RetrySchedule;
 pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
 pub use settings::{forget_payloads, payload_retention, set_payload_retention};
 pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
-pub use subscription::is_operational;
 pub use token::NoToken;
 
 use harkara_queue::settings::SettingsError;

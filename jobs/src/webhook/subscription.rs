@@ -12,8 +12,7 @@ pub(super) const OPERATIONAL: [&str; 4] = [
 ];
 
 /// Whether the platform itself posts events of this type, and nobody else.
-#[must_use]
-pub fn is_operational(event_type: &str) -> bool {
+pub(super) fn is_operational(event_type: &str) -> bool {
     OPERATIONAL.contains(&event_type)
 }
 

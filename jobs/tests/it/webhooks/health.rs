@@ -214,16 +214,44 @@ async fn an_endpoint_that_asks_for_less_is_called_half_as_often_and_by_and_by_as
     assert_eq!(rate().await, Some(4), "once, though both were refused");
 
     well.store(true, Ordering::SeqCst);
-    for pace in [None, Some(4), None] {
-        // Within a minute nothing changes.
-        house.kit.advance(Duration::from_secs(40)).await;
+    // Within a minute nothing changes.
+    for (wait, pace, held) in [(40, Some(4), 4), (40, None, 8)] {
+        house.kit.advance(Duration::from_secs(wait)).await;
         house.post("a", json!({})).await;
         let _ = house.kit.drain("webhook").await;
-        if pace.is_some() {
-            assert_eq!(house.found(endpoint).await.slowed_to(), None);
-            assert_eq!(rate().await, Some(8));
-        }
+        assert_eq!(house.found(endpoint).await.slowed_to(), pace);
+        assert_eq!(rate().await, Some(held));
     }
+}
+
+#[tokio::test]
+async fn a_late_delivery_without_a_place_waits_at_no_attempt_and_a_first_one_goes() {
+    let house = House::new().await;
+    let well = Arc::new(AtomicBool::new(false));
+    let receiver = ailing(500, &well).await;
+    let second = Duration::from_secs(1);
+    let rest = EndpointChange {
+        retry_schedule: Some(RetrySchedule::of(&[second; 3]).unwrap()),
+        ..EndpointChange::default()
+    };
+    let endpoint = house.endpoint_with(&receiver, rest).await;
+    house.post("late", json!({})).await;
+    for _ in 0..2 {
+        assert_eq!(house.kit.drain("webhook").await.retried.len(), 1);
+        house.kit.advance(second * 2).await;
+    }
+    well.store(true, Ordering::SeqCst);
+    let place = house.kit.services.webhooks.late_place(house.kit.tenant);
+    assert!(place.is_some());
+    house.post("first", json!({})).await;
+    assert_eq!(house.kit.drain("webhook").await.succeeded.len(), 1);
+    assert_eq!(told(&receiver, "first").len(), 1);
+    assert_eq!(told(&receiver, "late").len(), 2, "it has no place");
+    assert_eq!(house.deliveries(endpoint).await[0].attempts, 2);
+    drop(place);
+    house.kit.advance(Duration::from_secs(60)).await;
+    assert_eq!(house.kit.drain("webhook").await.succeeded.len(), 1);
+    assert_eq!(told(&receiver, "late").len(), 3);
 }
 
 #[tokio::test]
