@@ -15,17 +15,17 @@ mod process;
 
 pub use client::{Answer, Client};
 pub use harkara_kit::{Hit, Receiver, Reply};
-pub use platform::{Platform, Stand, everything, ready};
+pub use platform::{Fixture, Platform, everything, ready};
 pub use process::{Process, binary, free_address};
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// Asks again until there is an answer, at most `patience`; `what` is said when there is none.
+/// Asks again until there is an answer, at most `timeout`; `what` is said when there is none.
 ///
 /// # Panics
 /// When the time is over.
-pub async fn until<T, F>(what: &str, patience: Duration, mut ask: impl FnMut() -> F) -> T
+pub async fn until<T, F>(what: &str, timeout: Duration, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -35,8 +35,8 @@ where
             return answer;
         }
         assert!(
-            started.elapsed() < patience,
-            "after {patience:?} still not so: {what}"
+            started.elapsed() < timeout,
+            "after {timeout:?} still not so: {what}"
         );
         // The pace of asking, not a wait for the thing.
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -146,7 +146,7 @@ impl Platform {
 
 /// A database, an API on it and a tenant of its own: where most tests begin.
 #[derive(Debug)]
-pub struct Stand {
+pub struct Fixture {
     /// The database.
     pub database: TestDatabase,
     /// What starts processes on it.
@@ -156,7 +156,7 @@ pub struct Stand {
     _api: Process,
 }
 
-impl Stand {
+impl Fixture {
     /// Starts the API and makes the tenant.
     ///
     /// # Panics

@@ -113,11 +113,11 @@ impl Process {
     /// Waits until it has ended by itself and answers its exit code.
     ///
     /// # Panics
-    /// When it has not within `patience`.
-    pub async fn ended(&mut self, patience: Duration) -> Option<i32> {
+    /// When it has not within `timeout`.
+    pub async fn ended(&mut self, timeout: Duration) -> Option<i32> {
         let what = format!("{} has ended; it said:\n{}", self.name, self.output());
         let child = &mut self.child;
-        until(&what, patience, || {
+        until(&what, timeout, || {
             let ended = child.try_wait().unwrap();
             async move { ended }
         })
@@ -128,14 +128,14 @@ impl Process {
     /// Waits until its output holds `text`.
     ///
     /// # Panics
-    /// When it does not within `patience`.
-    pub async fn says(&self, text: &str, patience: Duration) -> String {
+    /// When it does not within `timeout`.
+    pub async fn says(&self, text: &str, timeout: Duration) -> String {
         let what = format!("{} says `{text}`", self.name);
-        let said = until(&what, patience, || async {
+        let said = until(&what, timeout, || async {
             let output = self.output();
             output.contains(text).then_some(output)
         });
-        match tokio::time::timeout(patience, said).await {
+        match tokio::time::timeout(timeout, said).await {
             Ok(output) => output,
             Err(_) => panic!("{what}; it said:\n{}", self.output()),
         }

@@ -15,10 +15,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::jobs::a_job;
-use crate::platform::{Client, Platform, tester};
+use crate::support::{Client, Platform, tester};
 use routes::{OPEN, PERSONAL, ROUTES};
 
-async fn call(client: &Client, method: &str, path: &str) -> crate::platform::Answer {
+async fn call(client: &Client, method: &str, path: &str) -> crate::support::Answer {
     let is_moved = path.ends_with("/reschedule");
     let has_body = [
         "/v1/jobs",
@@ -212,18 +212,18 @@ async fn a_revoked_key_stops_within_a_second_and_an_expired_one_at_once() {
     }
     client.get("/v1/jobs").await.problem(401, "unauthorized");
 
-    let soon = clock::now() + TimeDelta::milliseconds(300);
+    let expires_at = clock::now() + TimeDelta::milliseconds(300);
     let key = platform
-        .key(&platform.acme, &[Scope::JobsRead], Some(soon))
+        .key(&platform.acme, &[Scope::JobsRead], Some(expires_at))
         .await;
     let client = platform.client.with_key(&key);
     while client.get("/v1/jobs").await.status == 200 {
         assert!(
-            clock::now() < soon + TimeDelta::milliseconds(200),
+            clock::now() < expires_at + TimeDelta::milliseconds(200),
             "good after its time"
         );
     }
-    assert!(clock::now() >= soon);
+    assert!(clock::now() >= expires_at);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 async fn entries(platform: &Platform, query: &str) -> Vec<Value> {
     let page = platform

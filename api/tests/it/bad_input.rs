@@ -5,7 +5,7 @@ use harkara_shared::clock;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 pub(crate) fn without(name: &str) -> Value {
     let mut job = a_job();

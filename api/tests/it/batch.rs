@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 const NDJSON: &str = "application/x-ndjson";
 

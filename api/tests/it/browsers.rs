@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::{Client, Platform, listen_with};
+use crate::support::{Client, Platform, listen_with};
 
 /// A client of an API with these settings beside that of the platform.
 async fn with(platform: &Platform, http: HttpSettings) -> Client {

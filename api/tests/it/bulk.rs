@@ -7,7 +7,7 @@ use harkara_shared::database::query;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 fn id(job: &Value) -> String {
     job["id"].as_str().expect("an id").to_owned()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::jobs::a_job;
-use crate::platform::{Answer, Client, Platform};
+use crate::support::{Answer, Client, Platform};
 
 /// Gives a tenant something in every table.
 async fn furnish(platform: &Platform, tenant: &Tenant) {

@@ -9,7 +9,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::platform::{Client, Platform};
+use crate::support::{Client, Platform};
 
 const SEEDED: [&str; 19] = [
     "ai.insight_generated",
@@ -461,7 +461,7 @@ async fn a_type_is_its_tenants_own() {
     let other = platform.tenant("other").await;
     let other = platform.client.with_key(
         &platform
-            .key(&other, &crate::people::tenant_scopes(), None)
+            .key(&other, &crate::users::tenant_scopes(), None)
             .await,
     );
     register(&platform.client, "invoice.paid", amount()).await;

@@ -6,7 +6,7 @@ use harkara_shared::id::{JobId, WorkerId};
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 async fn explained(platform: &Platform, job: &Value) -> Value {
     let path = format!("/v1/jobs/{}/explain", job["id"].as_str().unwrap());

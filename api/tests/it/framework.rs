@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::a_job;
-use crate::platform::{Client, Platform, listen};
+use crate::support::{Client, Platform, listen};
 
 #[tokio::test]
 async fn an_unknown_route_and_a_wrong_method_are_problems() {
@@ -268,7 +268,7 @@ async fn stopping_waits_for_requests_but_not_for_idle_connections() {
         addresses: Vec::new(),
     };
     let (_, key) =
-        harkara_api::access::create_key(&platform.pool, &keys, new, &crate::platform::tester())
+        harkara_api::access::create_key(&platform.pool, &keys, new, &crate::support::tester())
             .await
             .unwrap();
     let job = a_job().to_string();

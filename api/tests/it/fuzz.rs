@@ -7,7 +7,7 @@ use std::process::Stdio;
 use harkara_api::access::{Scope, ensure_platform};
 use tokio::process::Command;
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 /// Cases for each operation.
 const CASES: &str = "10";

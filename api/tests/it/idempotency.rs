@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::{Answer, Client, Platform};
+use crate::support::{Answer, Client, Platform};
 
 async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
     let headers = [

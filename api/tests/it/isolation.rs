@@ -9,8 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::people::Browser;
-use crate::platform::{Answer, Client, Platform};
+use crate::support::{Answer, Client, Platform};
+use crate::users::Browser;
 
 /// What one tenant has: an id of everything that a path may name, and words that only it may see.
 struct Belongings {
@@ -27,7 +27,7 @@ impl Belongings {
     async fn of(platform: &Platform, tenant: Tenant) -> Self {
         let slug = tenant.slug.clone();
         let key = platform
-            .key(&tenant, &crate::people::tenant_scopes(), None)
+            .key(&tenant, &crate::users::tenant_scopes(), None)
             .await;
         let client = platform.client.with_key(&key);
         let email = format!("ada@{slug}.example");

@@ -6,7 +6,7 @@ use harkara_shared::database::query;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 /// A job of a kind that anyone may enqueue.
 pub(crate) fn a_job() -> Value {

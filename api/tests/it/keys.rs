@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::platform::{Client, Platform, listen, tester};
+use crate::support::{Client, Platform, listen, tester};
 
 async fn made(client: &Client, body: Value) -> (String, Value) {
     let answer = client.post("/v1/api-keys", &body).await.expect(201);

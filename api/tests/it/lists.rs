@@ -6,7 +6,7 @@ use harkara_api::access::Scope;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::{Client, Platform};
+use crate::support::{Client, Platform};
 
 fn ids(page: &Value) -> Vec<String> {
     let jobs = page["data"].as_array().expect("data");

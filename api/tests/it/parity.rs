@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Ro
 
 use crate::bad_input::bad_jobs;
 use crate::jobs::{a_job, a_job_with};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 const PASSWORD: &str = "open sesame";
 

@@ -15,8 +15,8 @@ use harkara_shared::vault::MasterKeys;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::people::pages::{fields, is_page};
-use crate::platform::{Answer, Client, Platform};
+use crate::support::{Answer, Client, Platform};
+use crate::users::pages::{fields, is_page};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 

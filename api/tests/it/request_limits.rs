@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::platform::{Answer, Client, Platform, listen, tester};
+use crate::support::{Answer, Client, Platform, listen, tester};
 
 const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/"}}"#;
 

@@ -6,10 +6,10 @@ use harkara_api::access::{Scope, ensure_platform};
 use harkara_shared::database::query;
 use serde_json::{Value, json};
 
-use crate::platform::{Client, Platform};
+use crate::support::{Client, Platform};
 
 /// A platform with the queue `http`, which everybody knows, and `mine`, in which acme has a lane.
-async fn stand() -> (Platform, Client) {
+async fn platform_and_admin() -> (Platform, Client) {
     let platform = Platform::start().await;
     query("insert into queue.queues (name) values ('http'), ('mine'), ('retention')")
         .execute(&platform.pool)
@@ -35,7 +35,7 @@ fn pairs(faults: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn the_platform_pauses_and_limits_queues() {
-    let (_platform, admin) = stand().await;
+    let (_platform, admin) = platform_and_admin().await;
     let quiet = json!({"ready": 0, "scheduled": 0, "running": 0, "dead": 0,
         "oldest_ready_seconds": null, "enqueued_per_minute": 0, "succeeded_per_minute": 0,
         "failed_per_minute": 0});
@@ -100,7 +100,7 @@ async fn the_platform_pauses_and_limits_queues() {
 
 #[tokio::test]
 async fn a_tenant_sees_the_queues_it_may_know_and_changes_none() {
-    let (platform, admin) = stand().await;
+    let (platform, admin) = platform_and_admin().await;
     let other = platform.tenant("other").await;
     let other = platform.client_of(&other, Scope::ALL).await;
     let names = async |client: &Client, query: &str| -> (Vec<String>, Value) {
@@ -147,7 +147,7 @@ async fn a_tenant_sees_the_queues_it_may_know_and_changes_none() {
 
 #[tokio::test]
 async fn a_tenant_steers_its_own_lanes() {
-    let (platform, _) = stand().await;
+    let (platform, _) = platform_and_admin().await;
     let client = &platform.client;
     let path = "/v1/queues/http/lanes";
     let body = json!({"weight": 3, "paused": true, "max_running": 2, "rate_per_second": 20,

@@ -4,7 +4,7 @@ use harkara_api::access::{Scope, ensure_platform};
 use harkara_shared::database::query;
 use serde_json::json;
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 /// Says that jobs of acme became ready, and that one ran a minute ago.
 async fn count(platform: &Platform) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 const URL: &str = "http://127.0.0.1:9/hook";
 

@@ -11,9 +11,9 @@ use harkara_queue::{Handler, Verdict};
 use tokio::sync::{Barrier, Semaphore};
 
 use crate::cancel::cancel;
-use crate::fleet::{Fleet, die, impatient, is_at_rest, named};
+use crate::lost_workers::{Fleet, die, impatient, is_at_rest, named};
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, error, failed, handler, job, number, until,
+    Fixture, Log, QUEUE, doing_nothing, error, failed, handler, job, number, until,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -24,47 +24,47 @@ fn lane() -> Lane {
 }
 
 /// A stand with a lane `a` that opens after three failures.
-async fn breaking(rest: Duration) -> Stand {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(job()).await.id();
-    let worker = stand.work(doing_nothing());
-    stand.reaches(first, JobState::Succeeded).await;
+async fn breaking(rest: Duration) -> Fixture {
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(job()).await.id();
+    let worker = fixture.work(doing_nothing());
+    fixture.reaches(first, JobState::Succeeded).await;
     worker.stop().await;
-    set_breaker(&stand, Breaker::in_a_row(3, rest)).await;
-    stand
+    set_breaker(&fixture, Breaker::in_a_row(3, rest)).await;
+    fixture
 }
 
-async fn set_breaker(stand: &Stand, breaker: Breaker) {
+async fn set_breaker(fixture: &Fixture, breaker: Breaker) {
     let change = LaneChange {
         breaker: Change::Set(breaker),
         ..LaneChange::default()
     };
-    stand
+    fixture
         .engine
-        .set_lane(stand.tenant, QUEUE, &lane(), &change)
+        .set_lane(fixture.tenant, QUEUE, &lane(), &change)
         .await
         .unwrap();
 }
 
-async fn stands(stand: &Stand) -> LaneSettings {
-    let mut lanes = stand
+async fn stands(fixture: &Fixture) -> LaneSettings {
+    let mut lanes = fixture
         .engine
-        .lane(stand.tenant, QUEUE, &lane())
+        .lane(fixture.tenant, QUEUE, &lane())
         .await
         .unwrap();
     lanes.pop().unwrap()
 }
 
-async fn becomes(stand: &Stand, state: BreakerState) {
+async fn becomes(fixture: &Fixture, state: BreakerState) {
     until(&format!("the breaker is {state:?}"), async || {
-        stands(stand).await.breaker_state == state
+        stands(fixture).await.breaker_state == state
     })
     .await;
 }
 
 /// The breaker is open and its rest over.
-async fn open(stand: &Stand) {
-    stand
+async fn open(fixture: &Fixture) {
+    fixture
         .execute("update queue.lanes set breaker = 'o', failures = 3 where key = 'a'")
         .await;
 }
@@ -99,7 +99,7 @@ fn as_told(trials: &Log<DateTime<Utc>>, well: &Arc<AtomicBool>) -> Arc<dyn Handl
 
 #[tokio::test]
 async fn a_breaker_opens_after_so_many_failures_in_a_row_and_not_before() {
-    let stand = breaking(HOUR).await;
+    let fixture = breaking(HOUR).await;
     let log = Log::new();
     let noted = log.clone();
     let handler = handler(move |run| {
@@ -113,37 +113,37 @@ async fn a_breaker_opens_after_so_many_failures_in_a_row_and_not_before() {
             }
         }
     });
-    stand.enqueue_all(once(0..20)).await;
-    let fleet = Fleet::start(&stand, 1, 1, &handler);
-    becomes(&stand, BreakerState::Open).await;
-    let other = stand.enqueue(NewJob { ..named("b", 2) }).await.id();
-    stand.reaches(other, JobState::Succeeded).await;
+    fixture.enqueue_all(once(0..20)).await;
+    let fleet = Fleet::start(&fixture, 1, 1, &handler);
+    becomes(&fixture, BreakerState::Open).await;
+    let other = fixture.enqueue(NewJob { ..named("b", 2) }).await.id();
+    fixture.reaches(other, JobState::Succeeded).await;
     tokio::time::sleep(MOMENT).await;
     fleet.stop().await;
     // What was claimed before the last failure was written is still run.
     let mut log = log.read();
     log.retain(|number| *number != 6);
     assert_eq!(log, [0, 1, 2, 3, 4, 5, 2]);
-    let lane = stands(&stand).await;
-    assert!(lane.parked_until.unwrap() > stand.now().await + chrono::Duration::minutes(59));
-    is_at_rest(&stand).await;
+    let lane = stands(&fixture).await;
+    assert!(lane.parked_until.unwrap() > fixture.now().await + chrono::Duration::minutes(59));
+    is_at_rest(&fixture).await;
 }
 
 /// A stand with a lane `a` that opens when 70 percent of ten runs have failed within an hour.
-async fn breaking_by_share() -> Stand {
-    let stand = breaking(HOUR).await;
+async fn breaking_by_share() -> Fixture {
+    let fixture = breaking(HOUR).await;
     let breaker = Breaker {
         failures: 10,
         share: 70,
         window: HOUR,
         rest: HOUR,
     };
-    set_breaker(&stand, breaker).await;
-    stand
+    set_breaker(&fixture, breaker).await;
+    fixture
 }
 
 /// Runs jobs one after another that fail where the script says `F`, until all have ended.
-async fn play(stand: &Stand, script: &'static str) {
+async fn play(fixture: &Fixture, script: &'static str) {
     let ends = handler(move |run| {
         let fails = script.as_bytes()[usize::try_from(number(&run)).unwrap()] == b'F';
         async move {
@@ -154,9 +154,9 @@ async fn play(stand: &Stand, script: &'static str) {
         }
     });
     let jobs = once(0..u64::try_from(script.len()).unwrap());
-    stand.enqueue_all(jobs).await;
-    let fleet = Fleet::start(stand, 1, 1, &ends);
-    stand.is_quiet().await;
+    fixture.enqueue_all(jobs).await;
+    let fleet = Fleet::start(fixture, 1, 1, &ends);
+    fixture.is_quiet().await;
     fleet.stop().await;
 }
 
@@ -170,9 +170,9 @@ async fn seven_failures_of_ten_runs_open_a_breaker_and_six_do_not() {
         // What came before the first failure is not counted.
         ("SSSSSSSSSSSSSSFSSSSSSSSSFF", BreakerState::Closed, 3),
     ] {
-        let stand = breaking_by_share().await;
-        play(&stand, script).await;
-        let lane = stands(&stand).await;
+        let fixture = breaking_by_share().await;
+        play(&fixture, script).await;
+        let lane = stands(&fixture).await;
         assert_eq!((lane.breaker_state, lane.failures), (state, failures));
         assert_eq!(lane.parked_until.is_some(), state == BreakerState::Open);
     }
@@ -180,30 +180,30 @@ async fn seven_failures_of_ten_runs_open_a_breaker_and_six_do_not() {
 
 #[tokio::test]
 async fn failures_of_a_window_that_is_over_do_not_count() {
-    let stand = breaking_by_share().await;
-    play(&stand, "FFFFFFFFF").await;
+    let fixture = breaking_by_share().await;
+    play(&fixture, "FFFFFFFFF").await;
     let later = "update queue.lanes set window_from = window_from - interval '1 hour'";
-    stand.execute(later).await;
-    assert_eq!(stands(&stand).await.failures, 0);
-    play(&stand, "FFFFFFFFF").await;
-    let lane = stands(&stand).await;
+    fixture.execute(later).await;
+    assert_eq!(stands(&fixture).await.failures, 0);
+    play(&fixture, "FFFFFFFFF").await;
+    let lane = stands(&fixture).await;
     assert_eq!(
         (lane.breaker_state, lane.failures),
         (BreakerState::Closed, 9)
     );
-    play(&stand, "F").await;
-    assert_eq!(stands(&stand).await.breaker_state, BreakerState::Open);
+    play(&fixture, "F").await;
+    assert_eq!(stands(&fixture).await.breaker_state, BreakerState::Open);
 }
 
 #[tokio::test]
 async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
-    let stand = breaking_by_share().await;
+    let fixture = breaking_by_share().await;
     let row = async |key: &'static str| -> (String, String) {
         harkara_shared::database::query_as(
             "select ctid::text, xmin::text from queue.lanes where key = $1",
         )
         .bind(key)
-        .fetch_one(&stand.pool())
+        .fetch_one(&fixture.pool())
         .await
         .unwrap()
     };
@@ -217,7 +217,7 @@ async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
         ..LaneChange::default()
     };
     let b = Lane::Named("b".to_owned());
-    let set = stand.engine.set_lane(stand.tenant, QUEUE, &b, &other);
+    let set = fixture.engine.set_lane(fixture.tenant, QUEUE, &b, &other);
     set.await.unwrap();
     let unwritten = row("b").await;
     // One after another, and many at once.
@@ -226,9 +226,9 @@ async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
             max_attempts: 1,
             ..named(if n % 2 == 0 { "a" } else { "b" }, n % 2)
         });
-        stand.enqueue_all(jobs.collect()).await;
-        let fleet = Fleet::start(&stand, 1, places, &ends);
-        stand.is_quiet().await;
+        fixture.enqueue_all(jobs.collect()).await;
+        let fleet = Fleet::start(&fixture, 1, places, &ends);
+        fixture.is_quiet().await;
         fleet.stop().await;
     }
     assert_eq!(row("a").await, before);
@@ -237,8 +237,8 @@ async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
 
 #[tokio::test]
 async fn what_had_begun_before_a_breaker_opened_neither_closes_it_nor_prolongs_its_rest() {
-    let stand = breaking(HOUR).await;
-    set_breaker(&stand, Breaker::in_a_row(1, HOUR)).await;
+    let fixture = breaking(HOUR).await;
+    set_breaker(&fixture, Breaker::in_a_row(1, HOUR)).await;
     let (met, go) = (Arc::new(Barrier::new(3)), Arc::new(Semaphore::new(0)));
     let handler = {
         let go = Arc::clone(&go);
@@ -256,47 +256,47 @@ async fn what_had_begun_before_a_breaker_opened_neither_closes_it_nor_prolongs_i
             }
         })
     };
-    let jobs = stand.enqueue_all(once(0..3)).await;
-    let fleet = Fleet::start(&stand, 1, 12, &handler);
-    becomes(&stand, BreakerState::Open).await;
-    let opened = stands(&stand).await;
+    let jobs = fixture.enqueue_all(once(0..3)).await;
+    let fleet = Fleet::start(&fixture, 1, 12, &handler);
+    becomes(&fixture, BreakerState::Open).await;
+    let opened = stands(&fixture).await;
     go.add_permits(2);
-    stand.reaches(jobs[1].id(), JobState::Succeeded).await;
-    stand.reaches(jobs[2].id(), JobState::Dead).await;
-    assert_eq!(stands(&stand).await, opened);
+    fixture.reaches(jobs[1].id(), JobState::Succeeded).await;
+    fixture.reaches(jobs[2].id(), JobState::Dead).await;
+    assert_eq!(stands(&fixture).await, opened);
     fleet.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn one_job_is_tried_after_the_rest_and_tells_whether_the_lane_goes_on() {
     let rest = Duration::from_millis(300);
-    let stand = breaking(rest).await;
+    let fixture = breaking(rest).await;
     let (trials, well) = (Log::new(), Arc::new(AtomicBool::new(false)));
-    stand.enqueue_all(once(0..30)).await;
-    let fleet = Fleet::start(&stand, 1, 1, &as_told(&trials, &well));
+    fixture.enqueue_all(once(0..30)).await;
+    let fleet = Fleet::start(&fixture, 1, 1, &as_told(&trials, &well));
     // Tried and failed: it rests again each time, and one job is spent on it.
     trials.holds(2).await;
-    becomes(&stand, BreakerState::Open).await;
+    becomes(&fixture, BreakerState::Open).await;
     well.store(true, Ordering::Relaxed);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     fleet.stop().await;
-    assert_eq!(stands(&stand).await.breaker_state, BreakerState::Closed);
-    assert_eq!(stands(&stand).await.failures, 0);
+    assert_eq!(stands(&fixture).await.breaker_state, BreakerState::Closed);
+    assert_eq!(stands(&fixture).await.failures, 0);
     let trials = trials.read();
     assert_eq!(trials.len(), 3, "the one that did well was the last");
     for two in trials.windows(2) {
         assert!(two[1] - two[0] >= chrono::Duration::from_std(rest).unwrap());
     }
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn three_workers_try_one_job_between_them() {
     for well in [true, false] {
-        let stand = breaking(HOUR).await;
-        stand.enqueue_all(once(0..40)).await;
-        open(&stand).await;
+        let fixture = breaking(HOUR).await;
+        fixture.enqueue_all(once(0..40)).await;
+        open(&fixture).await;
         let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
         let (noted, gate) = (log.clone(), Arc::clone(&go));
         let handler = handler(move |run| {
@@ -312,16 +312,16 @@ async fn three_workers_try_one_job_between_them() {
                 }
             }
         });
-        let fleet = Fleet::start(&stand, 3, 8, &handler);
+        let fleet = Fleet::start(&fixture, 3, 8, &handler);
         log.holds(1).await;
-        becomes(&stand, BreakerState::HalfOpen).await;
+        becomes(&fixture, BreakerState::HalfOpen).await;
         let others = (100..130).map(|n| NewJob {
             max_attempts: 1,
             ..named("b", n)
         });
-        for other in stand.enqueue_all(others.collect()).await {
+        for other in fixture.enqueue_all(others.collect()).await {
             until("other lanes go on", async || {
-                stand.state(other.id()).await.is_final()
+                fixture.state(other.id()).await.is_final()
             })
             .await;
         }
@@ -331,17 +331,17 @@ async fn three_workers_try_one_job_between_them() {
         if well {
             // Each has a quarter of its places for the lane.
             log.holds(1 + 3 * 2).await;
-            becomes(&stand, BreakerState::Closed).await;
+            becomes(&fixture, BreakerState::Closed).await;
             go.add_permits(39);
-            stand.is_quiet().await;
+            fixture.is_quiet().await;
         } else {
-            becomes(&stand, BreakerState::Open).await;
+            becomes(&fixture, BreakerState::Open).await;
             tokio::time::sleep(MOMENT).await;
             assert_eq!(log.read(), [0]);
-            assert!(stands(&stand).await.parked_until.is_some());
+            assert!(stands(&fixture).await.parked_until.is_some());
         }
         fleet.stop().await;
-        is_at_rest(&stand).await;
+        is_at_rest(&fixture).await;
     }
 }
 
@@ -359,71 +359,77 @@ async fn a_trial_that_fails_has_the_lane_rest_again_whatever_becomes_of_its_job(
     for (verdict, most) in [(dead as fn() -> Verdict, 3), (again, 1), (again, 3)] {
         // One job alone, and the last of two in one row.
         for shared in [false, true] {
-            let stand = breaking(HOUR).await;
+            let fixture = breaking(HOUR).await;
             let trial = |number| NewJob {
                 max_attempts: most,
                 ..named("a", number)
             };
             let jobs = (0..if shared { 2 } else { 1 }).map(trial);
-            let jobs = stand.enqueue_all(jobs.collect()).await;
+            let jobs = fixture.enqueue_all(jobs.collect()).await;
             if shared {
-                cancel(&stand, jobs[0].id()).await;
+                cancel(&fixture, jobs[0].id()).await;
             }
-            stand.enqueue_all(once(10..20)).await;
-            open(&stand).await;
+            fixture.enqueue_all(once(10..20)).await;
+            open(&fixture).await;
             let log = Log::new();
             let noted = log.clone();
             let handler = handler(move |run| {
                 noted.write(number(&run));
                 async move { verdict() }
             });
-            let fleet = Fleet::start(&stand, 1, 8, &handler);
+            let fleet = Fleet::start(&fixture, 1, 8, &handler);
             log.holds(1).await;
             until("the lane rests again", async || {
-                stands(&stand).await.parked_until.is_some()
+                stands(&fixture).await.parked_until.is_some()
             })
             .await;
             fleet.stop().await;
-            let lane = stands(&stand).await;
+            let lane = stands(&fixture).await;
             assert_eq!(lane.breaker_state, BreakerState::Open);
-            assert!(lane.parked_until.unwrap() > stand.now().await + chrono::Duration::minutes(59));
+            assert!(
+                lane.parked_until.unwrap() > fixture.now().await + chrono::Duration::minutes(59)
+            );
             assert_eq!(log.len(), 1, "one was tried");
-            is_at_rest(&stand).await;
+            is_at_rest(&fixture).await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_trial_that_fails_uses_up_no_attempt_not_even_the_last() {
-    let stand = breaking(HOUR).await;
-    let trial = stand.enqueue_all(once(0..1)).await[0].id();
-    open(&stand).await;
+    let fixture = breaking(HOUR).await;
+    let trial = fixture.enqueue_all(once(0..1)).await[0].id();
+    open(&fixture).await;
     let told = Log::new();
     let noted = told.clone();
     let handler = handler(move |run| {
         noted.write((run.job.is_trial(), run.job.is_last_attempt()));
         async move { failed_for_long() }
     });
-    let worker = stand.work(Arc::clone(&handler));
-    let job = stand.reaches(trial, JobState::Scheduled).await;
+    let worker = fixture.work(Arc::clone(&handler));
+    let job = fixture.reaches(trial, JobState::Scheduled).await;
     assert_eq!(told.read(), [(true, false)], "and its handler knows");
     assert_eq!((job.attempt, job.max_attempts), (0, 1));
-    let runs = stand.attempts(trial).await;
+    let runs = fixture.attempts(trial).await;
     assert_eq!(runs[0].outcome, AttemptOutcome::Retry);
     assert_eq!(runs[0].next_run_at, Some(job.run_at));
     let put_off = "select count(*) from queue.parcels where deferrals > 0";
-    assert_eq!(stand.count(put_off).await, 0);
+    assert_eq!(fixture.count(put_off).await, 0);
     // Out of the way of the breaker its next run is its last.
-    stand
+    fixture
         .execute("update queue.lanes set breaker = 'c', parked_until = null, failures = 0")
         .await;
-    let mut tx = stand.tx().await;
-    stand.engine.reschedule(&mut tx, trial, None).await.unwrap();
+    let mut tx = fixture.tx().await;
+    fixture
+        .engine
+        .reschedule(&mut tx, trial, None)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
-    stand.reaches(trial, JobState::Dead).await;
+    fixture.reaches(trial, JobState::Dead).await;
     assert_eq!(told.read()[1], (false, true));
     worker.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 /// Runs of the lane after one that never ends by itself.
@@ -452,13 +458,15 @@ async fn a_trial_that_tells_nothing_lets_another_one_go() {
     ] {
         // One job alone, and the last of two in one row.
         for shared in [false, true] {
-            let stand = breaking(HOUR).await;
-            let jobs = stand.enqueue_all(once(0..if shared { 2 } else { 1 })).await;
+            let fixture = breaking(HOUR).await;
+            let jobs = fixture
+                .enqueue_all(once(0..if shared { 2 } else { 1 }))
+                .await;
             let trial = jobs.last().unwrap().id();
             if shared {
-                cancel(&stand, jobs[0].id()).await;
+                cancel(&fixture, jobs[0].id()).await;
             }
-            stand
+            fixture
                 .enqueue_all(
                     once(10..20)
                         .into_iter()
@@ -466,38 +474,38 @@ async fn a_trial_that_tells_nothing_lets_another_one_go() {
                         .collect(),
                 )
                 .await;
-            open(&stand).await;
+            open(&fixture).await;
             let log = Log::new();
             let handler = first_is_stuck(&log);
-            let worker = stand.work_as(impatient(8), Arc::clone(&handler));
+            let worker = fixture.work_as(impatient(8), Arc::clone(&handler));
             log.holds(1).await;
             match fate {
                 "put back" => worker.stop().await,
-                "worker died" => die(&stand, worker).await,
+                "worker died" => die(&fixture, worker).await,
                 "cancelled" => {
-                    cancel(&stand, trial).await;
-                    stand.reaches(trial, JobState::Cancelled).await;
+                    cancel(&fixture, trial).await;
+                    fixture.reaches(trial, JobState::Cancelled).await;
                     worker.stop().await;
                 }
                 _ => {
                     worker.task.abort();
                     worker.task.await.unwrap_err();
-                    let mut tx = stand.tx().await;
-                    stand.engine.cancel(&mut tx, trial).await.unwrap();
+                    let mut tx = fixture.tx().await;
+                    fixture.engine.cancel(&mut tx, trial).await.unwrap();
                     tx.commit().await.unwrap();
-                    stand
+                    fixture
                         .execute(
                             "update queue.leases set expires_at = now() where closed_at is null",
                         )
                         .await;
                 }
             }
-            let fleet = Fleet::start(&stand, 3, 8, &handler);
-            stand.is_quiet().await;
+            let fleet = Fleet::start(&fixture, 3, 8, &handler);
+            fixture.is_quiet().await;
             fleet.stop().await;
-            let lane = stands(&stand).await;
+            let lane = stands(&fixture).await;
             assert_eq!(lane.breaker_state, BreakerState::Closed, "{fate}, {shared}");
-            is_at_rest(&stand).await;
+            is_at_rest(&fixture).await;
         }
     }
 }

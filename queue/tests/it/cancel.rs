@@ -10,20 +10,20 @@ use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, error, failed, handler, heedful, job, number, numbered,
-    options, soon, until,
+    Fixture, Log, QUEUE, doing_nothing, error, failed, handler, heedful, job, number, numbered,
+    options, until, with_timeout,
 };
 
-pub(crate) async fn cancel(stand: &Stand, id: JobId) -> Changed {
-    let mut tx = stand.tx().await;
-    let changed = stand.engine.cancel(&mut tx, id).await.unwrap();
+pub(crate) async fn cancel(fixture: &Fixture, id: JobId) -> Changed {
+    let mut tx = fixture.tx().await;
+    let changed = fixture.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }
 
-pub(crate) async fn retry(stand: &Stand, id: JobId) -> Changed {
-    let mut tx = stand.tx().await;
-    let changed = stand.engine.retry(&mut tx, id).await.unwrap();
+pub(crate) async fn retry(fixture: &Fixture, id: JobId) -> Changed {
+    let mut tx = fixture.tx().await;
+    let changed = fixture.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }
@@ -39,7 +39,7 @@ impl Drop for Guard {
 
 #[tokio::test]
 async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let keyed = |key: &str| NewJob {
         unique: Some(Unique {
             key: key.to_owned(),
@@ -47,9 +47,9 @@ async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
         }),
         ..job()
     };
-    let ready = stand.enqueue(keyed("ready")).await.id();
-    let at = stand.now().await + chrono::Duration::hours(1);
-    let scheduled = stand
+    let ready = fixture.enqueue(keyed("ready")).await.id();
+    let at = fixture.now().await + chrono::Duration::hours(1);
+    let scheduled = fixture
         .enqueue(NewJob {
             run_at: Some(at),
             ..keyed("scheduled")
@@ -57,50 +57,55 @@ async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
         .await
         .id();
     for id in [ready, scheduled] {
-        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
-        let cancelled = stand.job(id).await;
+        assert_eq!(
+            cancel(&fixture, id).await,
+            Changed::Now(JobState::Cancelled)
+        );
+        let cancelled = fixture.job(id).await;
         assert_eq!(
             (cancelled.state, cancelled.attempt),
             (JobState::Cancelled, 0)
         );
         assert!(cancelled.finished_at.is_some());
         assert_eq!(
-            cancel(&stand, id).await,
+            cancel(&fixture, id).await,
             Changed::Refused(JobState::Cancelled)
         );
-        assert!(stand.attempts(id).await.is_empty());
+        assert!(fixture.attempts(id).await.is_empty());
     }
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         0
     );
-    let worker = stand.work(doing_nothing());
-    let other = stand.enqueue(job()).await.id();
-    stand.reaches(other, JobState::Succeeded).await;
+    let worker = fixture.work(doing_nothing());
+    let other = fixture.enqueue(job()).await.id();
+    fixture.reaches(other, JobState::Succeeded).await;
     worker.stop().await;
-    assert_eq!(stand.state(ready).await, JobState::Cancelled);
+    assert_eq!(fixture.state(ready).await, JobState::Cancelled);
 }
 
 #[tokio::test]
 async fn a_cancel_that_is_rolled_back_cancels_nothing() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await.id();
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, id).await.unwrap();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await.id();
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, id).await.unwrap();
     drop(tx);
-    let worker = stand.work(doing_nothing());
-    stand.reaches(id, JobState::Succeeded).await;
+    let worker = fixture.work(doing_nothing());
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn cancelling_a_running_job_reaches_its_handler() {
     for notify in [true, false] {
-        let stand = Stand::with_notify(notify).await;
+        let fixture = Fixture::with_notify(notify).await;
         let (dropped, mut drops) = mpsc::unbounded_channel();
         let begun = Log::new();
         let noted = begun.clone();
-        let worker = stand.work(handler(move |run| {
+        let worker = fixture.work(handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
             noted.write(());
             async move {
@@ -109,24 +114,30 @@ async fn cancelling_a_running_job_reaches_its_handler() {
                 Verdict::done()
             }
         }));
-        let id = stand.enqueue(job()).await.id();
-        let other = stand.enqueue(job()).await.id();
+        let id = fixture.enqueue(job()).await.id();
+        let other = fixture.enqueue(job()).await.id();
         begun.holds(2).await;
-        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
-        assert_eq!(soon("the handler is dropped", drops.recv()).await, Some(id));
-        let cancelled = stand.reaches(id, JobState::Cancelled).await;
+        assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+        assert_eq!(
+            with_timeout("the handler is dropped", drops.recv()).await,
+            Some(id)
+        );
+        let cancelled = fixture.reaches(id, JobState::Cancelled).await;
         assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
-        let attempts = stand.attempts(id).await;
+        let attempts = fixture.attempts(id).await;
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
         assert_eq!(
-            stand.state(other).await,
+            fixture.state(other).await,
             JobState::Running,
             "nobody else's run was touched"
         );
-        assert_eq!(cancel(&stand, other).await, Changed::Now(JobState::Running));
         assert_eq!(
-            soon("the other is dropped", drops.recv()).await,
+            cancel(&fixture, other).await,
+            Changed::Now(JobState::Running)
+        );
+        assert_eq!(
+            with_timeout("the other is dropped", drops.recv()).await,
             Some(other)
         );
         worker.stop().await;
@@ -135,8 +146,8 @@ async fn cancelling_a_running_job_reaches_its_handler() {
 
 #[tokio::test]
 async fn a_handler_that_hears_of_a_cancel_ends_by_itself() {
-    let stand = Stand::new().await;
-    let worker = stand.work(heedful(async |run: Run| {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(heedful(async |run: Run| {
         run.cancel.cancelled().await;
         // What it does here is not cut off.
         tokio::task::yield_now().await;
@@ -155,21 +166,21 @@ async fn a_handler_that_hears_of_a_cancel_ends_by_itself() {
         (2, JobState::Cancelled),
         (3, JobState::Dead),
     ] {
-        let id = stand.enqueue(numbered(n)).await.id();
-        stand.reaches(id, JobState::Running).await;
-        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
-        stand.reaches(id, ends).await;
+        let id = fixture.enqueue(numbered(n)).await.id();
+        fixture.reaches(id, JobState::Running).await;
+        assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+        fixture.reaches(id, ends).await;
     }
     worker.stop().await;
 }
 
 /// A handler that does not heed its cancel runs until its timeout; what it says later is of no account.
 async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let (heard, mut hears) = mpsc::unbounded_channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Arc::new(std::sync::Mutex::new(released));
-    let worker = stand.work(heedful(move |run: Run| {
+    let worker = fixture.work(heedful(move |run: Run| {
         let (heard, released) = (heard.clone(), Arc::clone(&released));
         async move {
             if run.job.attempt > 1 || number(&run) != 7 {
@@ -193,20 +204,22 @@ async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
         timeout: std::time::Duration::from_millis(1500),
         ..numbered(7)
     };
-    let id = stand.enqueue(stubborn).await.id();
-    stand.reaches(id, JobState::Running).await;
-    assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Running));
-    soon("the handler is told", hears.recv()).await.unwrap();
-    let cancelled = stand.reaches(id, JobState::Cancelled).await;
+    let id = fixture.enqueue(stubborn).await.id();
+    fixture.reaches(id, JobState::Running).await;
+    assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+    with_timeout("the handler is told", hears.recv())
+        .await
+        .unwrap();
+    let cancelled = fixture.reaches(id, JobState::Cancelled).await;
     let began = cancelled.started_at.unwrap();
     assert!(cancelled.finished_at.unwrap() - began >= chrono::TimeDelta::milliseconds(1500));
     assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
     // It is done at last, and nothing comes of it.
     release.send(()).ok();
-    let other = stand.enqueue(numbered(1)).await.id();
-    stand.reaches(other, JobState::Succeeded).await;
-    assert_eq!(stand.state(id).await, JobState::Cancelled);
-    assert_eq!(stand.attempts(id).await.len(), 1);
+    let other = fixture.enqueue(numbered(1)).await.id();
+    fixture.reaches(other, JobState::Succeeded).await;
+    assert_eq!(fixture.state(id).await, JobState::Cancelled);
+    assert_eq!(fixture.attempts(id).await.len(), 1);
     worker.stop().await;
 }
 
@@ -222,18 +235,18 @@ async fn a_handler_that_blocks_its_thread_is_abandoned_soon_after_its_timeout() 
 
 #[tokio::test]
 async fn a_finished_job_is_not_cancelled() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |run| match number(&run) {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         _ => Verdict::Dead {
             error: error("gone"),
         },
     }));
     for (n, state) in [(0, JobState::Succeeded), (1, JobState::Dead)] {
-        let id = stand.enqueue(numbered(n)).await.id();
-        stand.reaches(id, state).await;
-        assert_eq!(cancel(&stand, id).await, Changed::Refused(state));
-        assert_eq!(stand.state(id).await, state);
+        let id = fixture.enqueue(numbered(n)).await.id();
+        fixture.reaches(id, state).await;
+        assert_eq!(cancel(&fixture, id).await, Changed::Refused(state));
+        assert_eq!(fixture.state(id).await, state);
     }
     worker.stop().await;
 }
@@ -247,12 +260,12 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
             reason: error("later"),
         },
     ] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let (behind, says) = (gate.clone(), verdict.clone());
         // Deaf to cancels, as a handler is that ends in the same moment: the flag is set, but the
         // worker is told nothing.
-        let worker = stand.work_as(
+        let worker = fixture.work_as(
             options(&[(QUEUE, 1)]),
             handler(move |_| {
                 let (gate, says) = (behind.clone(), says.clone());
@@ -266,33 +279,35 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
             key: "a".to_owned(),
             hold: None,
         };
-        let id = stand
+        let id = fixture
             .enqueue(NewJob {
                 unique: Some(key),
                 ..job()
             })
             .await
             .id();
-        stand.reaches(id, JobState::Running).await;
-        let mut dam = stand.pool().begin().await.unwrap();
+        fixture.reaches(id, JobState::Running).await;
+        let mut blocking_tx = fixture.pool().begin().await.unwrap();
         query("update queue.parcels set cancelling = array[1] where state = 'r'")
-            .execute(&mut *dam)
+            .execute(&mut *blocking_tx)
             .await
             .unwrap();
         gate.add_permits(1);
         until("the outcome waits for the cancel", async || {
-            stand.count(WAITING).await == 1
+            fixture.count(WAITING).await == 1
         })
         .await;
-        dam.commit().await.unwrap();
-        let cancelled = stand.reaches(id, JobState::Cancelled).await;
+        blocking_tx.commit().await.unwrap();
+        let cancelled = fixture.reaches(id, JobState::Cancelled).await;
         assert!(cancelled.finished_at.is_some());
-        let attempts = stand.attempts(id).await;
+        let attempts = fixture.attempts(id).await;
         assert_eq!(attempts.len(), 1);
         assert_eq!(attempts[0].outcome, AttemptOutcome::Cancelled);
         assert_eq!(attempts[0].next_run_at, None);
         assert_eq!(
-            stand.count("select count(*) from queue.unique_keys").await,
+            fixture
+                .count("select count(*) from queue.unique_keys")
+                .await,
             0
         );
         worker.stop().await;
@@ -301,9 +316,9 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
 
 #[tokio::test]
 async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| failed("refused")));
-    let id = stand
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| failed("refused")));
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 2,
             ..job()
@@ -311,20 +326,23 @@ async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
         .await
         .id();
     for round in 1..=2 {
-        let dead = stand.reaches(id, JobState::Dead).await;
+        let dead = fixture.reaches(id, JobState::Dead).await;
         assert_eq!(dead.attempt, 2);
-        assert_eq!(stand.attempts(id).await.len(), 2 * round);
-        assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
-        let again = stand.job(id).await;
+        assert_eq!(fixture.attempts(id).await.len(), 2 * round);
+        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+        let again = fixture.job(id).await;
         assert!(again.attempt < 2 || again.state == JobState::Dead);
     }
-    stand.reaches(id, JobState::Dead).await;
+    fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
 
-    assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
-    assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
-    assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
-    let ready = stand.job(id).await;
+    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    assert_eq!(
+        cancel(&fixture, id).await,
+        Changed::Now(JobState::Cancelled)
+    );
+    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    let ready = fixture.job(id).await;
     assert_eq!(
         (ready.state, ready.attempt, ready.finished_at),
         (JobState::Ready, 0, None)
@@ -333,9 +351,9 @@ async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
 
 #[tokio::test]
 async fn only_a_dead_or_cancelled_job_is_retried() {
-    let stand = Stand::new().await;
-    let at = stand.now().await + chrono::Duration::hours(1);
-    let scheduled = stand
+    let fixture = Fixture::new().await;
+    let at = fixture.now().await + chrono::Duration::hours(1);
+    let scheduled = fixture
         .enqueue(NewJob {
             run_at: Some(at),
             ..job()
@@ -343,33 +361,33 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         .await
         .id();
     assert_eq!(
-        retry(&stand, scheduled).await,
+        retry(&fixture, scheduled).await,
         Changed::Refused(JobState::Scheduled)
     );
-    let ready = stand.enqueue(numbered(1)).await.id();
+    let ready = fixture.enqueue(numbered(1)).await.id();
     assert_eq!(
-        retry(&stand, ready).await,
+        retry(&fixture, ready).await,
         Changed::Refused(JobState::Ready)
     );
 
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let behind = gate.clone();
-    let worker = stand.work(handler(move |_| {
+    let worker = fixture.work(handler(move |_| {
         let gate = behind.clone();
         async move {
             gate.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
-    stand.reaches(ready, JobState::Running).await;
+    fixture.reaches(ready, JobState::Running).await;
     assert_eq!(
-        retry(&stand, ready).await,
+        retry(&fixture, ready).await,
         Changed::Refused(JobState::Running)
     );
     gate.add_permits(1);
-    stand.reaches(ready, JobState::Succeeded).await;
+    fixture.reaches(ready, JobState::Succeeded).await;
     assert_eq!(
-        retry(&stand, ready).await,
+        retry(&fixture, ready).await,
         Changed::Refused(JobState::Succeeded)
     );
     worker.stop().await;
@@ -377,32 +395,32 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
 
 #[tokio::test]
 async fn an_id_that_no_job_has_is_not_found() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await.id();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await.id();
     for number in [0, 1, id.as_i64() + 1, id.as_i64() + 1024, i64::MAX] {
         let stranger = JobId::from_i64(number);
-        assert_eq!(cancel(&stand, stranger).await, Changed::NotFound);
-        assert_eq!(retry(&stand, stranger).await, Changed::NotFound);
+        assert_eq!(cancel(&fixture, stranger).await, Changed::NotFound);
+        assert_eq!(retry(&fixture, stranger).await, Changed::NotFound);
     }
 }
 
 /// Changes the only job by `statement` in a transaction that stays open until somebody waits for it.
 pub(crate) async fn meanwhile(
-    stand: &Stand,
+    fixture: &Fixture,
     statement: &'static str,
     act: impl Future<Output = Changed>,
 ) -> Changed {
-    let mut dam = stand.pool().begin().await.unwrap();
-    query(statement).execute(&mut *dam).await.unwrap();
+    let mut blocking_tx = fixture.pool().begin().await.unwrap();
+    query(statement).execute(&mut *blocking_tx).await.unwrap();
     let release = async {
         until(
             "the statement waits for the other transaction",
-            async || stand.count(WAITING).await == 1,
+            async || fixture.count(WAITING).await == 1,
         )
         .await;
-        dam.commit().await.unwrap();
+        blocking_tx.commit().await.unwrap();
     };
-    tokio::join!(soon("the change", act), release).0
+    tokio::join!(with_timeout("the change", act), release).0
 }
 
 const WAITING: &str = "select count(*) from pg_stat_activity
@@ -410,14 +428,14 @@ const WAITING: &str = "select count(*) from pg_stat_activity
 
 #[tokio::test]
 async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await.id();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await.id();
     let claimed = "update queue.parcels
         set state = 'r', token = 7, lease = 7, attempt = 1, started_at = now()";
-    let changed = meanwhile(&stand, claimed, cancel(&stand, id)).await;
+    let changed = meanwhile(&fixture, claimed, cancel(&fixture, id)).await;
     assert_eq!(changed, Changed::Now(JobState::Running));
     assert_eq!(
-        stand
+        fixture
             .count("select count(*) from queue.parcels where cancelling is not null and token = 7")
             .await,
         1
@@ -425,28 +443,28 @@ async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment()
 
     let put_back =
         "update queue.parcels set state = 'a', token = null, cancelling = null, attempt = 0";
-    let changed = meanwhile(&stand, put_back, cancel(&stand, id)).await;
+    let changed = meanwhile(&fixture, put_back, cancel(&fixture, id)).await;
     assert_eq!(changed, Changed::Now(JobState::Cancelled));
 
-    stand
+    fixture
         .execute("update queue.parcels set state = 'r', token = 7, finished_at = null")
         .await;
     let succeeded = "update queue.parcels set state = 'd', token = null, finished_at = now()";
-    let changed = meanwhile(&stand, succeeded, cancel(&stand, id)).await;
+    let changed = meanwhile(&fixture, succeeded, cancel(&fixture, id)).await;
     assert_eq!(changed, Changed::Refused(JobState::Succeeded));
 }
 
 #[tokio::test]
 async fn a_retry_meets_the_death_of_the_same_moment() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await.id();
-    stand
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await.id();
+    fixture
         .execute("update queue.parcels set state = 'r', token = 7, lease = 7, attempt = 3")
         .await;
     let died = "update queue.parcels set state = 'x', token = null, finished_at = now()";
-    let changed = meanwhile(&stand, died, retry(&stand, id)).await;
+    let changed = meanwhile(&fixture, died, retry(&fixture, id)).await;
     assert_eq!(changed, Changed::Now(JobState::Ready));
-    let ready = stand.job(id).await;
+    let ready = fixture.job(id).await;
     assert_eq!(
         (ready.state, ready.attempt, ready.finished_at),
         (JobState::Ready, 0, None)

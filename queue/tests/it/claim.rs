@@ -9,16 +9,16 @@ use harkara_shared::id::TenantId;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queues_concurrency_is_reached_and_never_exceeded() {
-    let stand = Stand::new().await;
-    stand.enqueue_all((0..60).map(numbered).collect()).await;
+    let fixture = Fixture::new().await;
+    fixture.enqueue_all((0..60).map(numbered).collect()).await;
     let gate = Arc::new(Semaphore::new(0));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let worker = stand.work_as(options(&[(QUEUE, 7)]), {
+    let worker = fixture.work_as(options(&[(QUEUE, 7)]), {
         let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
         handler(move |_| {
             let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
@@ -38,27 +38,27 @@ async fn a_queues_concurrency_is_reached_and_never_exceeded() {
         .await;
         if round == 0 {
             // Nothing is known of the runs' length yet: nothing is claimed ahead.
-            assert_eq!(stand.jobs("r").await, 7);
+            assert_eq!(fixture.jobs("r").await, 7);
         }
         gate.add_permits(7);
     }
     gate.add_permits(60);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(most.load(Ordering::SeqCst), 7);
 }
 
 #[tokio::test]
 async fn a_queue_that_is_full_does_not_hold_back_another() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let in_queue = |queue: &str| NewJob {
         queue: queue.to_owned(),
         ..job()
     };
-    let stuck = stand
+    let stuck = fixture
         .enqueue_all((0..20).map(|_| in_queue("slow")).collect())
         .await;
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[("slow", 2), ("fast", 2)]),
         handler(async |run| {
             if run.job.payload().get() == "0" && &*run.job.kind == "test.job" {
@@ -68,39 +68,41 @@ async fn a_queue_that_is_full_does_not_hold_back_another() {
         }),
     );
     until("the slow queue is full", async || {
-        stand.jobs("r").await == 2
+        fixture.jobs("r").await == 2
     })
     .await;
     let fast = (0..50).map(|_| NewJob {
         kind: "test.fast".to_owned(),
         ..in_queue("fast")
     });
-    for answer in stand.enqueue_all(fast.collect()).await {
-        stand.reaches(answer.id(), JobState::Succeeded).await;
+    for answer in fixture.enqueue_all(fast.collect()).await {
+        fixture.reaches(answer.id(), JobState::Succeeded).await;
     }
     // The stuck ones are cancelled while the worker goes on claiming them.
     for answer in stuck {
-        let mut tx = stand.tx().await;
-        stand.engine.cancel(&mut tx, answer.id()).await.unwrap();
+        let mut tx = fixture.tx().await;
+        fixture.engine.cancel(&mut tx, answer.id()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let quiet = TenantId::new();
-    stand.enqueue_all((0..5_000).map(numbered).collect()).await;
-    stand.enqueue_for(quiet, vec![numbered(0)]).await;
+    fixture
+        .enqueue_all((0..5_000).map(numbered).collect())
+        .await;
+    fixture.enqueue_for(quiet, vec![numbered(0)]).await;
     for concurrency in [1, 4] {
-        stand
+        fixture
             .execute("update queue.parcels set state = 'a', finished_at = null where state = 'd'")
             .await;
         let order = Log::new();
         let noted = order.clone();
-        let worker = stand.work_as(
+        let worker = fixture.work_as(
             options(&[(QUEUE, concurrency)]),
             handler(move |run| {
                 noted.write(run.job.tenant);
@@ -124,25 +126,25 @@ async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
 
 #[tokio::test]
 async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut tenants = Vec::new();
     for _ in 0..10 {
         let tenant = TenantId::new();
-        stand
+        fixture
             .enqueue_for(tenant, (0..50).map(numbered).collect())
             .await;
         tenants.push(tenant);
     }
     let order = Log::new();
     let noted = order.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, 3)]),
         handler(move |run| {
             noted.write(run.job.tenant);
             async { Verdict::done() }
         }),
     );
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     let order = order.read();
     // After each stretch of a hundred runs nobody is far ahead of anybody.
@@ -159,59 +161,59 @@ async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
 
 #[tokio::test]
 async fn a_paused_queue_is_not_claimed_from() {
-    let stand = Stand::new().await;
-    let paused = stand
+    let fixture = Fixture::new().await;
+    let paused = fixture
         .enqueue(NewJob {
             queue: "paused".to_owned(),
             ..job()
         })
         .await
         .id();
-    stand
+    fixture
         .execute("update queue.queues set paused = true where name = 'paused'")
         .await;
-    let worker = stand.work_as(options(&[("paused", 4), (QUEUE, 4)]), doing_nothing());
-    let other = stand.enqueue(job()).await.id();
-    stand.reaches(other, JobState::Succeeded).await;
-    assert_eq!(stand.state(paused).await, JobState::Ready);
-    stand
+    let worker = fixture.work_as(options(&[("paused", 4), (QUEUE, 4)]), doing_nothing());
+    let other = fixture.enqueue(job()).await.id();
+    fixture.reaches(other, JobState::Succeeded).await;
+    assert_eq!(fixture.state(paused).await, JobState::Ready);
+    fixture
         .execute("update queue.queues set paused = false")
         .await;
-    stand.reaches(paused, JobState::Succeeded).await;
+    fixture.reaches(paused, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn with_notifications_off_everything_is_found_by_polling() {
-    let stand = Stand::with_notify(false).await;
-    let worker = stand.work(handler(async |run| match number(&run) {
+    let fixture = Fixture::with_notify(false).await;
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => {
             std::future::pending::<()>().await;
             Verdict::done()
         }
         _ => Verdict::done(),
     }));
-    let endless = stand.enqueue(numbered(0)).await.id();
-    stand.reaches(endless, JobState::Running).await;
-    let done = stand.enqueue(numbered(1)).await.id();
-    stand.reaches(done, JobState::Succeeded).await;
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, endless).await.unwrap();
+    let endless = fixture.enqueue(numbered(0)).await.id();
+    fixture.reaches(endless, JobState::Running).await;
+    let done = fixture.enqueue(numbered(1)).await.id();
+    fixture.reaches(done, JobState::Succeeded).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
-    stand.reaches(endless, JobState::Cancelled).await;
-    let mut tx = stand.tx().await;
-    stand.engine.retry(&mut tx, endless).await.unwrap();
+    fixture.reaches(endless, JobState::Cancelled).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.retry(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
-    stand.reaches(endless, JobState::Running).await;
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, endless).await.unwrap();
+    fixture.reaches(endless, JobState::Running).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
     worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_side_by_side_share_the_jobs_and_run_each_once() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();
     let handler = handler(move |run| {
@@ -219,14 +221,14 @@ async fn workers_side_by_side_share_the_jobs_and_run_each_once() {
         async { Verdict::done() }
     });
     let workers: Vec<_> = (0..3)
-        .map(|_| stand.work_as(options(&[(QUEUE, 16)]), handler.clone()))
+        .map(|_| fixture.work_as(options(&[(QUEUE, 16)]), handler.clone()))
         .collect();
     for batch in 0..10 {
-        stand
+        fixture
             .enqueue_all((batch * 300..(batch + 1) * 300).map(numbered).collect())
             .await;
     }
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     for worker in workers {
         worker.stop().await;
     }

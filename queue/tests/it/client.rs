@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row};
 
-use crate::support::{Log, QUEUE, Stand, handler, job, until};
+use crate::support::{Fixture, Log, QUEUE, handler, job, until};
 use harkara_queue::Verdict;
 
 /// A database with kinds, two tenants and a login role that may enqueue for the first.
 pub(crate) struct Sql {
-    pub(crate) stand: Stand,
+    pub(crate) fixture: Fixture,
     role: String,
     pub(crate) other: TenantId,
 }
@@ -42,7 +42,7 @@ fn kinds() -> Value {
 impl Drop for Sql {
     fn drop(&mut self) {
         // Roles belong to the cluster, which may outlive this test.
-        let url = self.stand.database.superuser_url();
+        let url = self.fixture.database.superuser_url();
         let sql = format!("drop owned by {0}; drop role {0}", self.role);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -61,36 +61,40 @@ impl Drop for Sql {
 
 impl Sql {
     pub(crate) async fn new() -> Self {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let other = TenantId::new();
-        for (id, slug) in [(stand.tenant, "acme"), (other, "other")] {
+        for (id, slug) in [(fixture.tenant, "acme"), (other, "other")] {
             query("insert into app.tenants (id, slug, name, sla_tier) values ($1, $2, $2, 'PRO')")
                 .bind(id)
                 .bind(slug)
-                .execute(&stand.pool())
+                .execute(&fixture.pool())
                 .await
                 .unwrap();
         }
-        assert!(stand.engine.publish(1, &kinds()).await.unwrap());
-        let role = format!("shop_{}", stand.tenant.as_uuid().simple());
-        let mut connection = PgConnection::connect(&stand.database.superuser_url())
+        assert!(fixture.engine.publish(1, &kinds()).await.unwrap());
+        let role = format!("shop_{}", fixture.tenant.as_uuid().simple());
+        let mut connection = PgConnection::connect(&fixture.database.superuser_url())
             .await
             .unwrap();
         let sql = format!("create role {role} login password '{PASSWORD}'");
         connection.execute(AssertSqlSafe(sql)).await.unwrap();
         assert!(
-            stand
+            fixture
                 .engine
-                .grant_client(&role, Some(stand.tenant))
+                .grant_client(&role, Some(fixture.tenant))
                 .await
                 .unwrap()
         );
-        Self { stand, role, other }
+        Self {
+            fixture,
+            role,
+            other,
+        }
     }
 
     /// A connection of the application.
     pub(crate) async fn connect(&self) -> PgConnection {
-        let options: PgConnectOptions = self.stand.database.url().parse().unwrap();
+        let options: PgConnectOptions = self.fixture.database.url().parse().unwrap();
         let options = options.username(&self.role).password(PASSWORD);
         options.connect().await.unwrap()
     }
@@ -140,7 +144,7 @@ async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
     let mut wanted = job();
     wanted.payload = serde_json::value::to_raw_value(&json!({"n": 7})).unwrap();
     wanted.timeout = std::time::Duration::from_secs(60);
-    sql.stand.enqueue(wanted.clone()).await;
+    sql.fixture.enqueue(wanted.clone()).await;
     wanted.unique = Some(Unique {
         key: "k1".to_owned(),
         hold: Some(std::time::Duration::from_secs(90)),
@@ -154,22 +158,22 @@ async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
     wanted.priority = 1;
     wanted.max_attempts = 9;
     wanted.delay = std::time::Duration::from_secs(300);
-    sql.stand.enqueue(wanted).await;
+    sql.fixture.enqueue(wanted).await;
     let rows = async || -> Value {
-        let pool = sql.stand.pool();
+        let pool = sql.fixture.pool();
         query_scalar(ROW).fetch_one(&pool).await.unwrap()
     };
     let labels = "select string_agg(name || value, ',' order by name, value) from queue.labels";
     let count = "select count(*) from queue.deltas where enqueued = 1 and scheduled + ready = 1";
     let by_engine = rows().await;
     let labels_by_engine: String = query_scalar(labels)
-        .fetch_one(&sql.stand.pool())
+        .fetch_one(&sql.fixture.pool())
         .await
         .unwrap();
-    assert_eq!(sql.stand.count(count).await, 2);
-    sql.stand.execute("delete from queue.unique_keys").await;
-    sql.stand.execute("delete from queue.parcels").await;
-    sql.stand.execute("delete from queue.labels").await;
+    assert_eq!(sql.fixture.count(count).await, 2);
+    sql.fixture.execute("delete from queue.unique_keys").await;
+    sql.fixture.execute("delete from queue.parcels").await;
+    sql.fixture.execute("delete from queue.labels").await;
 
     let mut app = sql.connect().await;
     id(
@@ -186,14 +190,14 @@ async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
     .await;
     assert_eq!(rows().await, by_engine);
     let labels_by_sql: String = query_scalar(labels)
-        .fetch_one(&sql.stand.pool())
+        .fetch_one(&sql.fixture.pool())
         .await
         .unwrap();
     assert_eq!(labels_by_sql, labels_by_engine);
-    assert_eq!(sql.stand.count(count).await, 4);
+    assert_eq!(sql.fixture.count(count).await, 4);
     let lanes = "select count(*) from queue.lanes";
     assert_eq!(
-        sql.stand.count(lanes).await,
+        sql.fixture.count(lanes).await,
         2,
         "both ways lead to the same lanes"
     );
@@ -204,7 +208,7 @@ async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
     let sql = Sql::new().await;
     let runs = Log::new();
     let noted = runs.clone();
-    let worker = sql.stand.work(handler(move |run| {
+    let worker = sql.fixture.work(handler(move |run| {
         noted.write(run.job.id);
         async { Verdict::done() }
     }));
@@ -223,7 +227,7 @@ async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
     app.execute("rollback to s").await.unwrap();
     assert_eq!(runs.len(), 0, "a job that is not committed does not run");
     app.execute("commit").await.unwrap();
-    sql.stand.reaches(kept, JobState::Succeeded).await;
+    sql.fixture.reaches(kept, JobState::Succeeded).await;
     worker.stop().await;
     assert_eq!(runs.read(), [kept]);
     for (left, many) in [
@@ -232,7 +236,7 @@ async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
         ("select sum(enqueued) from queue.deltas", 1),
         ("select count(*) from queue.parcels", 1),
     ] {
-        assert_eq!(sql.stand.count(left).await, many, "{left}");
+        assert_eq!(sql.fixture.count(left).await, many, "{left}");
     }
 }
 
@@ -241,13 +245,13 @@ async fn whoever_wants_a_key_waits_for_the_transaction_that_takes_it() {
     let sql = Sql::new().await;
     let enqueue = "select id || existing::text || state
         from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
-    let mut watcher = PgConnection::connect(&sql.stand.database.superuser_url())
+    let mut watcher = PgConnection::connect(&sql.fixture.database.superuser_url())
         .await
         .unwrap();
     for (end, expected) in [("rollback", "falseready"), ("commit", "trueready")] {
         let mut first = sql.connect().await;
         let mut second = sql.connect().await;
-        sql.stand.execute("delete from queue.unique_keys").await;
+        sql.fixture.execute("delete from queue.unique_keys").await;
         first.execute("begin").await.unwrap();
         let one_id = one(&mut first, enqueue).await.unwrap();
         let asking = tokio::spawn(async move { one(&mut second, enqueue).await });
@@ -270,7 +274,7 @@ async fn a_snapshot_that_cannot_see_who_took_the_key_is_told_to_try_again() {
     let enqueue = "select id from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
     let plain = "select id from queue.enqueue('test.job', '{\"n\": 1}')";
     for level in ["repeatable read", "serializable"] {
-        sql.stand.execute("delete from queue.unique_keys").await;
+        sql.fixture.execute("delete from queue.unique_keys").await;
         let mut first = sql.connect().await;
         let begin = format!("begin isolation level {level}");
         first.execute(AssertSqlSafe(begin)).await.unwrap();
@@ -332,7 +336,9 @@ async fn all_mistakes_are_told_at_once_and_nothing_is_enqueued() {
         assert_eq!(refusal(&error).1, faults(&[("/jobs", code)]));
     }
     assert_eq!(
-        sql.stand.count("select count(*) from queue.parcels").await,
+        sql.fixture
+            .count("select count(*) from queue.parcels")
+            .await,
         0
     );
 }
@@ -357,19 +363,19 @@ async fn many_jobs_share_rows_and_each_runs_once() {
     assert_eq!(told.iter().filter(|(_, existing)| *existing).count(), 9);
     let rows = "select count(*) from queue.parcels";
     assert_eq!(
-        sql.stand.count(rows).await,
+        sql.fixture.count(rows).await,
         4,
         "990 jobs in two or three rows, and the keyed one"
     );
     let runs = Log::new();
     let noted = runs.clone();
-    let worker = sql.stand.work(handler(move |run| {
+    let worker = sql.fixture.work(handler(move |run| {
         let payload: Value = serde_json::from_str(run.job.payload().get()).unwrap();
         noted.write((run.job.id.to_string(), payload["n"].as_u64().unwrap()));
         async { Verdict::done() }
     }));
     runs.holds(991).await;
-    sql.stand.is_quiet().await;
+    sql.fixture.is_quiet().await;
     worker.stop().await;
     let mut seen = runs.read();
     seen.sort_by_key(|(_, n)| *n);
@@ -387,8 +393,8 @@ async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
     let mut app = sql.connect().await;
     let call =
         |more: &str| format!("select id from queue.enqueue('test.job', '{{\"n\": 1}}'{more})");
-    let id_of_acme = sql.stand.tenant.to_string();
-    let uuid_of_acme = sql.stand.tenant.as_uuid().to_string();
+    let id_of_acme = sql.fixture.tenant.to_string();
+    let uuid_of_acme = sql.fixture.tenant.as_uuid().to_string();
     for own in ["acme", &id_of_acme, &uuid_of_acme] {
         id(&mut app, &call(&format!(", tenant => '{own}'"))).await;
     }
@@ -419,13 +425,13 @@ async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
            and has_function_privilege('harkara_client', p.oid, 'execute')
          order by 1",
     )
-    .fetch_all(&sql.stand.pool())
+    .fetch_all(&sql.fixture.pool())
     .await
     .unwrap();
     assert_eq!(open, ["enqueue", "enqueue_many"]);
 
     // For all tenants: it says for which.
-    sql.stand
+    sql.fixture
         .engine
         .grant_client(&sql.role, None)
         .await
@@ -438,10 +444,10 @@ async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
     id(&mut app, &call(", tenant => 'other'")).await;
     let own = call(", tenant => 'platform'").replace("test.job", "test.own");
     id(&mut app, &own).await;
-    let clients = sql.stand.engine.clients().await.unwrap();
+    let clients = sql.fixture.engine.clients().await.unwrap();
     assert_eq!(clients.len(), 2);
     assert_eq!(
-        sql.stand
+        sql.fixture
             .engine
             .revoke_client(&sql.role, None)
             .await
@@ -455,15 +461,15 @@ async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
 #[tokio::test]
 async fn an_older_release_does_not_take_back_what_a_newer_one_has_published() {
     let sql = Sql::new().await;
-    let engine = &sql.stand.engine;
+    let engine = &sql.fixture.engine;
     assert!(!engine.publish(1, &kinds()).await.unwrap(), "nothing new");
     let mut newer = kinds();
     newer[0]["max_attempts"] = json!(8);
     assert!(engine.publish(2, &newer).await.unwrap());
     assert!(!engine.publish(1, &kinds()).await.unwrap());
     let attempts = "select max_attempts::int8 from queue.catalogue where kind = 'test.job'";
-    assert_eq!(sql.stand.count(attempts).await, 8);
-    let silent = Engine::new(sql.stand.pool(), false);
+    assert_eq!(sql.fixture.count(attempts).await, 8);
+    let silent = Engine::new(sql.fixture.pool(), false);
     assert!(
         silent.publish(2, &newer).await.unwrap(),
         "nobody is woken any more"
@@ -477,17 +483,17 @@ async fn an_open_transaction_holds_up_no_neighbour_where_the_names_are_there() {
     app.execute("begin").await.unwrap();
     let call = "select id from queue.enqueue('test.job', '{\"n\": 1}')";
     let waiting = id(&mut app, call).await;
-    let fresh = Engine::new(sql.stand.pool(), true);
-    let mut tx = sql.stand.tx().await;
+    let fresh = Engine::new(sql.fixture.pool(), true);
+    let mut tx = sql.fixture.tx().await;
     let answer = fresh
-        .enqueue(&mut tx, sql.stand.tenant, job())
+        .enqueue(&mut tx, sql.fixture.tenant, job())
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    let worker = sql.stand.work(crate::support::doing_nothing());
-    sql.stand.reaches(answer.id(), JobState::Succeeded).await;
+    let worker = sql.fixture.work(crate::support::doing_nothing());
+    sql.fixture.reaches(answer.id(), JobState::Succeeded).await;
     app.execute("commit").await.unwrap();
-    sql.stand.reaches(waiting, JobState::Succeeded).await;
+    sql.fixture.reaches(waiting, JobState::Succeeded).await;
     worker.stop().await;
     assert!(matches!(answer, Enqueued::New(_)));
 }

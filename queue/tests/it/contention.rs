@@ -6,7 +6,7 @@ use harkara_shared::database::{TenantTx, query_scalar};
 use rand::seq::SliceRandom;
 use tokio::task::JoinSet;
 
-use crate::support::{PATIENCE, Stand, handler, job, soon, until};
+use crate::support::{Fixture, TEST_TIMEOUT, handler, job, until, with_timeout};
 
 fn keyed(key: &str) -> NewJob {
     NewJob {
@@ -20,19 +20,19 @@ fn keyed(key: &str) -> NewJob {
 
 #[tokio::test]
 async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     // Names are interned on connections of their own: first, so that only the key is waited for.
-    stand.enqueue(job()).await;
+    fixture.enqueue(job()).await;
     for commits in [true, false] {
         let key = format!("key-{commits}");
-        let mut first = stand.tx().await;
-        let held = stand
+        let mut first = fixture.tx().await;
+        let held = fixture
             .engine
-            .enqueue(&mut first, stand.tenant, keyed(&key))
+            .enqueue(&mut first, fixture.tenant, keyed(&key))
             .await
             .unwrap()
             .id();
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
+        let (engine, pool, tenant) = (fixture.engine.clone(), fixture.pool(), fixture.tenant);
         let second = tokio::spawn(async move {
             let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
             let answer = engine.enqueue(&mut tx, tenant, keyed(&key)).await.unwrap();
@@ -40,7 +40,7 @@ async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
             answer
         });
         until("the second waits for the first", async || {
-            stand
+            fixture
                 .count(
                     "select count(*) from pg_stat_activity
                      where datname = current_database() and wait_event_type = 'Lock'",
@@ -52,13 +52,13 @@ async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
         if commits {
             first.commit().await.unwrap();
             assert_eq!(
-                soon("the second", second).await.unwrap(),
+                with_timeout("the second", second).await.unwrap(),
                 Enqueued::Existing(held)
             );
         } else {
             drop(first);
             assert!(matches!(
-                soon("the second", second).await.unwrap(),
+                with_timeout("the second", second).await.unwrap(),
                 Enqueued::New(_)
             ));
         }
@@ -67,28 +67,28 @@ async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
 
 #[tokio::test]
 async fn an_open_transaction_with_a_duplicate_does_not_hold_back_the_job_that_has_the_key() {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(keyed("a")).await.id();
-    let mut open = stand.tx().await;
-    let answer = stand
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(keyed("a")).await.id();
+    let mut open = fixture.tx().await;
+    let answer = fixture
         .engine
-        .enqueue(&mut open, stand.tenant, keyed("a"))
+        .enqueue(&mut open, fixture.tenant, keyed("a"))
         .await
         .unwrap();
     assert_eq!(answer, Enqueued::Existing(first));
 
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    stand.reaches(first, JobState::Succeeded).await;
+    let worker = fixture.work(handler(async |_| Verdict::done()));
+    fixture.reaches(first, JobState::Succeeded).await;
     open.commit().await.unwrap();
     worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut callers = JoinSet::new();
     for _ in 0..8 {
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
+        let (engine, pool, tenant) = (fixture.engine.clone(), fixture.pool(), fixture.tenant);
         callers.spawn(async move {
             let mut new = 0;
             for _ in 0..20 {
@@ -109,21 +109,23 @@ async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
             new
         });
     }
-    let new: usize = tokio::time::timeout(PATIENCE, callers.join_all())
+    let new: usize = tokio::time::timeout(TEST_TIMEOUT, callers.join_all())
         .await
         .unwrap()
         .iter()
         .sum();
-    let keys = stand.count("select count(*) from queue.unique_keys").await;
+    let keys = fixture
+        .count("select count(*) from queue.unique_keys")
+        .await;
     assert!(keys <= 400);
     assert_eq!(i64::try_from(new).unwrap(), keys);
     assert_eq!(
-        stand.count("select count(*) from queue.parcels").await,
+        fixture.count("select count(*) from queue.parcels").await,
         keys
     );
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     let deadlocks: i64 = query_scalar(deadlocks)
-        .fetch_one(&stand.pool())
+        .fetch_one(&fixture.pool())
         .await
         .unwrap();
     assert_eq!(deadlocks, 0);
@@ -131,11 +133,11 @@ async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_and_workers_that_meet_over_keys_make_and_finish_every_job() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::done()));
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::done()));
     let mut callers = JoinSet::new();
     for _ in 0..4 {
-        let (engine, pool, tenant) = (stand.engine.clone(), stand.pool(), stand.tenant);
+        let (engine, pool, tenant) = (fixture.engine.clone(), fixture.pool(), fixture.tenant);
         callers.spawn(async move {
             for _ in 0..40 {
                 let mut keys: Vec<usize> = (0..40).collect();
@@ -150,13 +152,15 @@ async fn callers_and_workers_that_meet_over_keys_make_and_finish_every_job() {
             }
         });
     }
-    soon("the callers", callers.join_all()).await;
-    stand.is_quiet().await;
+    with_timeout("the callers", callers.join_all()).await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         0
     );
     let unfinished = "select count(*) from queue.parcels where state <> 'd'";
-    assert_eq!(stand.count(unfinished).await, 0);
+    assert_eq!(fixture.count(unfinished).await, 0);
 }

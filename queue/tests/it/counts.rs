@@ -9,30 +9,30 @@ use harkara_shared::database::query_scalar;
 use harkara_shared::id::TenantId;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::support::{QUEUE, Stand, doing_nothing, error, failed, handler, job, numbered};
+use crate::support::{Fixture, QUEUE, doing_nothing, error, failed, handler, job, numbered};
 
 /// What a queue's counters say of the tenant's jobs.
-async fn told(stand: &Stand, tenant: Option<TenantId>) -> QueueCounts {
+async fn told(fixture: &Fixture, tenant: Option<TenantId>) -> QueueCounts {
     let queue: i32 = query_scalar("select id from queue.queues where name = $1")
         .bind(QUEUE)
-        .fetch_one(&stand.pool())
+        .fetch_one(&fixture.pool())
         .await
         .unwrap();
-    let mut counts = stand.engine.queue_counts(&[queue], tenant).await.unwrap();
+    let mut counts = fixture.engine.queue_counts(&[queue], tenant).await.unwrap();
     counts.pop().unwrap()
 }
 
 /// Names a queue, a kind and the tenant, without a job.
-async fn names(stand: &Stand) {
-    stand
+async fn names(fixture: &Fixture) {
+    fixture
         .execute("insert into queue.queues (name) values ('default')")
         .await;
-    stand
+    fixture
         .execute("insert into queue.kinds (name) values ('test.job')")
         .await;
     harkara_shared::database::query("insert into queue.tenants (id) values ($1)")
-        .bind(stand.tenant)
-        .execute(&stand.pool())
+        .bind(fixture.tenant)
+        .execute(&fixture.pool())
         .await
         .unwrap();
 }
@@ -40,80 +40,90 @@ async fn names(stand: &Stand) {
 const READY: &str = "insert into queue.deltas (tenant, queue, kind, ready, enqueued)
     values (1, 1, 1, 3, 3)";
 
-async fn series(stand: &Stand) -> Vec<StatsPoint> {
-    let now = stand.now().await;
+async fn series(fixture: &Fixture) -> Vec<StatsPoint> {
+    let now = fixture.now().await;
     let minute = Duration::from_secs(60);
     let span = Span::new(now - TimeDelta::minutes(5), now, minute, now).unwrap();
-    let mut tx = stand.tx().await;
-    stats(&mut tx, stand.tenant, span, &StatsFilter::default())
+    let mut tx = fixture.tx().await;
+    stats(&mut tx, fixture.tenant, span, &StatsFilter::default())
         .await
         .unwrap()
 }
 
-async fn enqueued(stand: &Stand) -> i64 {
-    series(stand).await.iter().map(|point| point.enqueued).sum()
+async fn enqueued(fixture: &Fixture) -> i64 {
+    series(fixture)
+        .await
+        .iter()
+        .map(|point| point.enqueued)
+        .sum()
 }
 
 #[tokio::test]
 async fn a_change_is_counted_once_before_its_fold_and_after() {
-    let stand = Stand::new().await;
-    names(&stand).await;
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
     for folds in 0..3 {
-        stand.execute(READY).await;
+        fixture.execute(READY).await;
         let ready = 3 * (folds + 1);
-        assert_eq!(told(&stand, Some(stand.tenant)).await.ready, ready);
-        assert_eq!(enqueued(&stand).await, ready);
-        stand.engine.fold().await.unwrap();
-        assert_eq!(told(&stand, Some(stand.tenant)).await.ready, ready);
-        assert_eq!(told(&stand, None).await.ready, ready);
-        assert_eq!(enqueued(&stand).await, ready);
+        assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
+        assert_eq!(enqueued(&fixture).await, ready);
+        fixture.engine.fold().await.unwrap();
+        assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
+        assert_eq!(told(&fixture, None).await.ready, ready);
+        assert_eq!(enqueued(&fixture).await, ready);
     }
-    assert_eq!(stand.count("select count(*) from queue.deltas").await, 0);
-    let stranger = told(&stand, Some(TenantId::new())).await;
+    assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
+    let stranger = told(&fixture, Some(TenantId::new())).await;
     assert_eq!((stranger.ready, stranger.enqueued), (0, 0));
 }
 
 #[tokio::test]
 async fn a_transaction_that_stays_open_is_counted_once_when_it_has_committed() {
-    let stand = Stand::new().await;
-    names(&stand).await;
-    let mut writer = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
+    let mut writer = PgConnection::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let mut open = writer.begin().await.unwrap();
     open.execute(READY).await.unwrap();
     // Others come, are folded, and go on: the open one is passed by again and again.
     for _ in 0..5 {
-        stand.execute(READY).await;
-        stand.engine.fold().await.unwrap();
+        fixture.execute(READY).await;
+        fixture.engine.fold().await.unwrap();
     }
-    assert_eq!(told(&stand, None).await.ready, 15);
+    assert_eq!(told(&fixture, None).await.ready, 15);
     open.commit().await.unwrap();
-    assert_eq!(told(&stand, None).await.ready, 18);
+    assert_eq!(told(&fixture, None).await.ready, 18);
     for _ in 0..3 {
-        stand.engine.fold().await.unwrap();
-        assert_eq!(told(&stand, None).await.ready, 18);
+        fixture.engine.fold().await.unwrap();
+        assert_eq!(told(&fixture, None).await.ready, 18);
     }
-    assert_eq!(stand.count("select count(*) from queue.deltas").await, 0);
+    assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
 }
 
 #[tokio::test]
 async fn what_somebody_s_snapshot_keeps_from_being_vacuumed_is_not_read() {
-    let stand = Stand::new().await;
-    names(&stand).await;
-    let mut holder = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
+    let mut holder = PgConnection::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let mut held = holder.begin().await.unwrap();
     held.execute("set transaction isolation level repeatable read; select 1")
         .await
         .unwrap();
     for _ in 0..4 {
-        stand
+        fixture
             .execute(
                 "insert into queue.deltas (tenant, queue, kind, ready)
                  select 1, 1, 1, 1 from generate_series(1, 50000)",
             )
             .await;
-        stand.engine.fold().await.unwrap();
+        fixture.engine.fold().await.unwrap();
     }
-    let mut reader = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let mut reader = PgConnection::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let mut tx = reader.begin().await.unwrap();
     let unfolded: i64 = query_scalar("select count(*) from queue.unfolded(null)")
         .fetch_one(&mut *tx)
@@ -126,44 +136,49 @@ async fn what_somebody_s_snapshot_keeps_from_being_vacuumed_is_not_read() {
             .await
             .unwrap();
     assert_eq!((unfolded, read), (0, 0));
-    assert_eq!(told(&stand, None).await.ready, 200_000);
+    assert_eq!(told(&fixture, None).await.ready, 200_000);
     held.rollback().await.unwrap();
 }
 
 #[tokio::test]
 async fn one_process_folds_at_a_time() {
-    let stand = Stand::new().await;
-    names(&stand).await;
-    stand.execute(READY).await;
-    let mut other = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
+    fixture.execute(READY).await;
+    let mut other = PgConnection::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let mut folding = other.begin().await.unwrap();
     folding.execute("select queue.fold(10)").await.unwrap();
-    stand.execute(READY).await;
-    stand.engine.fold().await.unwrap();
-    assert_eq!(stand.count("select count(*) from queue.deltas").await, 2);
-    assert_eq!(told(&stand, None).await.ready, 6);
+    fixture.execute(READY).await;
+    fixture.engine.fold().await.unwrap();
+    assert_eq!(fixture.count("select count(*) from queue.deltas").await, 2);
+    assert_eq!(told(&fixture, None).await.ready, 6);
     folding.commit().await.unwrap();
-    assert_eq!(told(&stand, None).await.ready, 6);
-    stand.engine.fold().await.unwrap();
-    assert_eq!(told(&stand, None).await.ready, 6);
-    assert_eq!(stand.count("select count(*) from queue.deltas").await, 0);
+    assert_eq!(told(&fixture, None).await.ready, 6);
+    fixture.engine.fold().await.unwrap();
+    assert_eq!(told(&fixture, None).await.ready, 6);
+    assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
 }
 
 #[tokio::test]
 async fn many_changes_are_folded_in_several_turns() {
-    let stand = Stand::new().await;
-    names(&stand).await;
-    stand
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
+    fixture
         .execute(
             "insert into queue.deltas (tenant, queue, kind, ready, enqueued, waits)
              select 1, 1, 1, 1, 1, array_fill(1, array[19]) from generate_series(1, 25)",
         )
         .await;
     for left in [15, 5, 0] {
-        stand.execute("select queue.fold(10)").await;
-        assert_eq!(stand.count("select count(*) from queue.deltas").await, left);
-        assert_eq!(told(&stand, None).await.ready, 25);
-        let points = series(&stand).await;
+        fixture.execute("select queue.fold(10)").await;
+        assert_eq!(
+            fixture.count("select count(*) from queue.deltas").await,
+            left
+        );
+        assert_eq!(told(&fixture, None).await.ready, 25);
+        let points = series(&fixture).await;
         let waits: i64 = points.iter().map(|point| point.waits.count()).sum();
         assert_eq!(waits, 25 * 19);
     }
@@ -171,45 +186,45 @@ async fn many_changes_are_folded_in_several_turns() {
 
 #[tokio::test]
 async fn counters_that_are_wrong_are_seen_and_set_right() {
-    let stand = Stand::new().await;
-    stand.enqueue_all((0..20).map(numbered).collect()).await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture.enqueue_all((0..20).map(numbered).collect()).await;
+    fixture
         .execute("insert into queue.tallies (tenant, queue, kind, running) values (7, 7, 7, 7)")
         .await;
-    stand
+    fixture
         .execute("insert into queue.deltas (tenant, queue, kind, dead) values (1, 1, 1, 5)")
         .await;
-    let drift = stand.engine.drift().await.unwrap();
+    let drift = fixture.engine.drift().await.unwrap();
     assert!(
         drift
             .iter()
             .any(|one| one.state == "running" && one.told == 7)
     );
-    assert!(stand.engine.recount().await.unwrap() >= 2);
-    stand.assert_counts_agree().await;
-    assert_eq!(told(&stand, None).await.ready, 20);
-    stand.engine.fold().await.unwrap();
-    stand.assert_counts_agree().await;
+    assert!(fixture.engine.recount().await.unwrap() >= 2);
+    fixture.assert_counts_agree().await;
+    assert_eq!(told(&fixture, None).await.ready, 20);
+    fixture.engine.fold().await.unwrap();
+    fixture.assert_counts_agree().await;
 }
 
 #[tokio::test]
 async fn counters_that_come_from_another_server_are_set_right() {
-    let stand = Stand::new().await;
-    stand.enqueue_all((0..20).map(numbered).collect()).await;
-    stand.engine.fold().await.unwrap();
-    stand
+    let fixture = Fixture::new().await;
+    fixture.enqueue_all((0..20).map(numbered).collect()).await;
+    fixture.engine.fold().await.unwrap();
+    fixture
         .execute("update queue.folded set upto = '900000000:900000000:'")
         .await;
-    stand.execute("delete from queue.tallies").await;
-    stand.engine.fold().await.unwrap();
-    stand.assert_counts_agree().await;
+    fixture.execute("delete from queue.tallies").await;
+    fixture.engine.fold().await.unwrap();
+    fixture.assert_counts_agree().await;
 }
 
 #[tokio::test]
 async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
-    let stand = Stand::new().await;
-    names(&stand).await;
-    stand
+    let fixture = Fixture::new().await;
+    names(&fixture).await;
+    fixture
         .execute(
             "insert into queue.deltas (tenant, queue, kind, minute, started, succeeded, waits, runs)
              select 1, 1, 1, date_trunc('minute', now()) - g * interval '1 day', 1, 1,
@@ -217,29 +232,29 @@ async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
              from generate_series(0, 99) g",
         )
         .await;
-    stand.engine.fold().await.unwrap();
-    let removed = stand
+    fixture.engine.fold().await.unwrap();
+    let removed = fixture
         .engine
         .retain(harkara_queue::Retention::default())
         .await
         .unwrap();
     // Of a hundred moments a day apart three are of the last 48 hours, and 91 of the last 90 days: the
     // youngest is of this minute, and the others lie a little beyond whole days.
-    let minutes = stand
+    let minutes = fixture
         .count("select count(*) from queue.history where span = 'm' and queue > 0")
         .await;
-    let hours = stand
+    let hours = fixture
         .count("select count(*) from queue.history where span = 'h' and queue > 0")
         .await;
     // As many again of all queues together.
     assert_eq!(removed.history, 2 * (200 - minutes - hours));
     assert!((2..=3).contains(&minutes), "{minutes}");
     assert!((90..=91).contains(&hours), "{hours}");
-    let now = stand.now().await;
+    let now = fixture.now().await;
     let day = Duration::from_secs(24 * 60 * 60);
     let span = Span::new(now - TimeDelta::days(80), now, day, now).unwrap();
-    let mut tx = stand.tx().await;
-    let points = stats(&mut tx, stand.tenant, span, &StatsFilter::default())
+    let mut tx = fixture.tx().await;
+    let points = stats(&mut tx, fixture.tenant, span, &StatsFilter::default())
         .await
         .unwrap();
     assert!(
@@ -251,7 +266,7 @@ async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
         queue: Some("none".to_owned()),
         ..StatsFilter::default()
     };
-    let points = stats(&mut tx, stand.tenant, span, &elsewhere)
+    let points = stats(&mut tx, fixture.tenant, span, &elsewhere)
         .await
         .unwrap();
     assert!(points.iter().all(|point| point.succeeded == 0));
@@ -259,26 +274,30 @@ async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
 
 #[tokio::test]
 async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut old = job();
-    old.run_at = Some(stand.now().await - TimeDelta::hours(2));
+    old.run_at = Some(fixture.now().await - TimeDelta::hours(2));
     let mut urgent = job();
     urgent.priority = 0;
-    stand.enqueue_all(vec![urgent, old]).await;
-    let age = async || told(&stand, Some(stand.tenant)).await.oldest_ready_seconds;
+    fixture.enqueue_all(vec![urgent, old]).await;
+    let age = async || {
+        told(&fixture, Some(fixture.tenant))
+            .await
+            .oldest_ready_seconds
+    };
     assert!(
         age()
             .await
             .is_some_and(|age| (7200.0..9000.0).contains(&age))
     );
     assert!(
-        told(&stand, None)
+        told(&fixture, None)
             .await
             .oldest_ready_seconds
             .is_some_and(|age| age >= 7200.0)
     );
     assert_eq!(
-        told(&stand, Some(TenantId::new()))
+        told(&fixture, Some(TenantId::new()))
             .await
             .oldest_ready_seconds,
         None
@@ -301,12 +320,12 @@ async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
             "update queue.lanes set parked_until = null",
         ),
     ] {
-        stand.execute(stop).await;
+        fixture.execute(stop).await;
         assert_eq!(age().await, None, "{stop}");
-        stand.execute(go).await;
+        fixture.execute(go).await;
         assert!(age().await.is_some(), "{go}");
     }
-    stand
+    fixture
         .execute("update queue.parcels set lost = true where priority = 5")
         .await;
     assert!(age().await.is_some_and(|age| age >= 7200.0));
@@ -316,40 +335,40 @@ async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
 
 #[tokio::test]
 async fn whoever_enqueues_folds_soon_after() {
-    let stand = Stand::new().await;
-    stand.enqueue_all((0..20).map(numbered).collect()).await;
+    let fixture = Fixture::new().await;
+    fixture.enqueue_all((0..20).map(numbered).collect()).await;
     crate::support::until("what was counted is folded", async || {
-        stand.count("select count(*) from queue.deltas").await == 0
-            && stand
+        fixture.count("select count(*) from queue.deltas").await == 0
+            && fixture
                 .count("select coalesce(sum(ready), 0)::int8 from queue.tallies")
                 .await
                 == 20
     })
     .await;
-    stand.assert_counts_agree().await;
+    fixture.assert_counts_agree().await;
 }
 
 #[tokio::test]
 async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut later = numbered(500);
     later.delay = Duration::from_secs(3600);
     let mut jobs: Vec<_> = (0..500).map(numbered).collect();
     jobs.extend((0..50).map(|_| later.clone()));
-    let packed = stand.enqueue_all(jobs).await;
-    stand.assert_counts_agree().await;
+    let packed = fixture.enqueue_all(jobs).await;
+    fixture.assert_counts_agree().await;
     let mut alone = Vec::new();
     for nth in 0..40 {
-        alone.push(stand.enqueue(numbered(nth)).await.id());
+        alone.push(fixture.enqueue(numbered(nth)).await.id());
     }
     for enqueued in packed.into_iter().step_by(7) {
         let id = enqueued.id();
-        let mut tx = stand.tx().await;
-        stand.engine.cancel(&mut tx, id).await.unwrap();
+        let mut tx = fixture.tx().await;
+        fixture.engine.cancel(&mut tx, id).await.unwrap();
         tx.commit().await.unwrap();
     }
-    stand.assert_counts_agree().await;
-    let working = stand.work(handler(async |run| {
+    fixture.assert_counts_agree().await;
+    let working = fixture.work(handler(async |run| {
         match crate::support::number(&run) % 5 {
             0 => failed("again"),
             1 => harkara_queue::Verdict::Dead {
@@ -359,28 +378,28 @@ async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
         }
     }));
     crate::support::until("all that is due has ended", async || {
-        stand.assert_counts_agree().await;
-        stand.jobs("ar").await == 0 && stand.jobs("s").await <= 50
+        fixture.assert_counts_agree().await;
+        fixture.jobs("ar").await == 0 && fixture.jobs("s").await <= 50
     })
     .await;
     working.stop().await;
-    stand.assert_counts_agree().await;
+    fixture.assert_counts_agree().await;
     for id in alone {
-        let mut tx = stand.tx().await;
-        stand.engine.retry(&mut tx, id).await.unwrap();
+        let mut tx = fixture.tx().await;
+        fixture.engine.retry(&mut tx, id).await.unwrap();
         tx.commit().await.unwrap();
     }
-    stand.assert_counts_agree().await;
-    let working = stand.work(doing_nothing());
+    fixture.assert_counts_agree().await;
+    let working = fixture.work(doing_nothing());
     crate::support::until("all that was retried has ended", async || {
-        stand.jobs("ar").await == 0
+        fixture.jobs("ar").await == 0
     })
     .await;
     working.stop().await;
-    stand.assert_counts_agree().await;
-    stand.engine.fold().await.unwrap();
-    stand.assert_counts_agree().await;
-    let points = series(&stand).await;
+    fixture.assert_counts_agree().await;
+    fixture.engine.fold().await.unwrap();
+    fixture.assert_counts_agree().await;
+    let points = series(&fixture).await;
     let sum = |of: fn(&StatsPoint) -> i64| points.iter().map(of).sum::<i64>();
     assert_eq!(sum(|point| point.enqueued), 590);
     assert_eq!(

@@ -10,7 +10,8 @@ use sqlx::{Postgres, Transaction};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, soon, until,
+    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
+    with_timeout,
 };
 
 /// Options of a worker that hardly waits for its runs when it stops.
@@ -53,8 +54,8 @@ impl Gate {
 }
 
 /// A database that answers nothing that has to do with jobs, until the transaction ends.
-async fn silence(stand: &Stand) -> Transaction<'static, Postgres> {
-    let mut tx = stand.pool().begin().await.unwrap();
+async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
+    let mut tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.parcels in access exclusive mode")
         .execute(&mut *tx)
         .await
@@ -64,20 +65,20 @@ async fn silence(stand: &Stand) -> Transaction<'static, Postgres> {
 
 #[tokio::test]
 async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Gate::new();
-    stand.enqueue_all((0..10).map(numbered).collect()).await;
-    let worker = stand.work_as(options(&[(QUEUE, 3)]), gate.handler());
+    fixture.enqueue_all((0..10).map(numbered).collect()).await;
+    let worker = fixture.work_as(options(&[(QUEUE, 3)]), gate.handler());
     gate.begun.holds(3).await;
     worker.tell();
     gate.permits.add_permits(10);
     worker.stop().await;
     assert_eq!(gate.ended.len(), 3);
-    assert_eq!(stand.jobs_at("d", 1).await, 3);
-    assert_eq!(stand.jobs_at("a", 0).await, 7);
+    assert_eq!(fixture.jobs_at("d", 1).await, 3);
+    assert_eq!(fixture.jobs_at("a", 0).await, 7);
     let closed = "select count(*) from queue.leases l join queue.workers w on w.id = l.worker_id
         where l.closed_at is not null and w.stopped_at is not null";
-    assert_eq!(stand.count(closed).await, 1);
+    assert_eq!(fixture.count(closed).await, 1);
 }
 
 #[tokio::test]
@@ -88,9 +89,9 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
             self.0.send(()).ok();
         }
     }
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let (dropped, mut drops) = mpsc::unbounded_channel();
-    let ids = stand.enqueue_all(
+    let ids = fixture.enqueue_all(
         (0..5)
             .map(|n| NewJob {
                 max_attempts: 1,
@@ -101,7 +102,7 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
     let ids: Vec<_> = ids.await.iter().map(|answer| answer.id()).collect();
     let begun = Log::new();
     let noted = begun.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         hasty(3),
         handler(move |_| {
             let guard = Guard(dropped.clone());
@@ -116,59 +117,59 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
     begun.holds(3).await;
     worker.tell();
     for _ in 0..3 {
-        soon("a handler is dropped", drops.recv()).await;
+        with_timeout("a handler is dropped", drops.recv()).await;
     }
     worker.stop().await;
     for id in &ids {
-        let job = stand.job(*id).await;
+        let job = fixture.job(*id).await;
         assert_eq!(
             (job.state, job.attempt, job.last_error),
             (JobState::Ready, 0, None)
         );
-        assert!(stand.attempts(*id).await.is_empty());
+        assert!(fixture.attempts(*id).await.is_empty());
     }
     let open = "select count(*) from queue.leases where closed_at is null";
-    assert_eq!(stand.count(open).await, 0);
+    assert_eq!(fixture.count(open).await, 0);
 
-    let worker = stand.work(doing_nothing());
+    let worker = fixture.work(doing_nothing());
     for id in ids {
-        assert_eq!(stand.reaches(id, JobState::Succeeded).await.attempt, 1);
+        assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
     }
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
-    let stand = Stand::with_notify(false).await;
-    let id = stand.enqueue(job()).await.id();
+    let fixture = Fixture::with_notify(false).await;
+    let id = fixture.enqueue(job()).await.id();
     let slow = WorkerOptions {
         drain: Duration::from_secs(1),
         ..hasty(1)
     };
     let gate = Gate::new();
-    let worker = stand.work_as(slow, gate.handler());
+    let worker = fixture.work_as(slow, gate.handler());
     gate.begun.holds(1).await;
     worker.tell();
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, id).await.unwrap();
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     worker.stop().await;
-    assert_eq!(stand.state(id).await, JobState::Cancelled);
+    assert_eq!(fixture.state(id).await, JobState::Cancelled);
 }
 
 #[tokio::test]
 async fn told_to_stop_twice_a_worker_stops_once() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Gate::new();
-    stand.enqueue(job()).await;
-    let worker = stand.work(gate.handler());
+    fixture.enqueue(job()).await;
+    let worker = fixture.work(gate.handler());
     gate.begun.holds(1).await;
     worker.tell();
     worker.tell();
     gate.permits.add_permits(1);
     worker.stop().await;
     assert_eq!(
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state = 'd'")
             .await,
         1
@@ -177,36 +178,36 @@ async fn told_to_stop_twice_a_worker_stops_once() {
 
 #[tokio::test]
 async fn a_worker_told_to_stop_before_it_has_begun_stops() {
-    let stand = Stand::new().await;
-    stand.enqueue(job()).await;
-    let worker = stand.work(doing_nothing());
+    let fixture = Fixture::new().await;
+    fixture.enqueue(job()).await;
+    let worker = fixture.work(doing_nothing());
     worker.stop().await;
-    assert_eq!(stand.jobs("r").await, 0);
+    assert_eq!(fixture.jobs("r").await, 0);
 }
 
 #[tokio::test]
 async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
-    let stand = Stand::new().await;
-    let worker = stand.work_as(hasty(8), doing_nothing());
-    let first = stand.enqueue(job()).await.id();
-    stand.reaches(first, JobState::Succeeded).await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work_as(hasty(8), doing_nothing());
+    let first = fixture.enqueue(job()).await.id();
+    fixture.reaches(first, JobState::Succeeded).await;
     // The next claim waits inside the database while the worker is told to stop.
-    let mut dam = stand.pool().begin().await.unwrap();
+    let mut blocking_tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.leases in access exclusive mode")
-        .execute(&mut *dam)
+        .execute(&mut *blocking_tx)
         .await
         .unwrap();
     let ids: Vec<_> = {
-        let mut tx = stand.tx().await;
-        let answers = stand
+        let mut tx = fixture.tx().await;
+        let answers = fixture
             .engine
-            .enqueue_all(&mut tx, stand.tenant, (0..5).map(numbered).collect())
+            .enqueue_all(&mut tx, fixture.tenant, (0..5).map(numbered).collect())
             .await;
         tx.commit().await.unwrap();
         answers.unwrap().iter().map(|answer| answer.id()).collect()
     };
     until("a claim is under way", async || {
-        stand
+        fixture
             .count(
                 "select count(*) from pg_stat_activity
                  where datname = current_database() and wait_event_type = 'Lock'
@@ -217,25 +218,25 @@ async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
     })
     .await;
     worker.tell();
-    dam.commit().await.unwrap();
+    blocking_tx.commit().await.unwrap();
     worker.stop().await;
     for id in ids {
-        let job = stand.job(id).await;
+        let job = fixture.job(id).await;
         let untouched = (job.state, job.attempt) == (JobState::Ready, 0);
         assert!(untouched || job.state == JobState::Succeeded, "{job:?}");
     }
     let open = "select count(*) from queue.leases where closed_at is null";
-    assert_eq!(stand.count(open).await, 0);
+    assert_eq!(fixture.count(open).await, 0);
 }
 
 #[tokio::test]
 async fn a_worker_stops_when_the_database_answers_no_more() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Gate::new();
-    stand.enqueue_all((0..4).map(numbered).collect()).await;
-    let worker = stand.work_as(hasty(3), gate.handler());
+    fixture.enqueue_all((0..4).map(numbered).collect()).await;
+    let worker = fixture.work_as(hasty(3), gate.handler());
     gate.begun.holds(3).await;
-    let silence = silence(&stand).await;
+    let silence = silence(&fixture).await;
     gate.permits.add_permits(1);
     gate.ended.holds(1).await;
     worker.stop().await;
@@ -244,10 +245,12 @@ async fn a_worker_stops_when_the_database_answers_no_more() {
 
 #[tokio::test]
 async fn a_worker_stops_when_its_pool_is_closed() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Gate::new();
-    stand.enqueue_all((0..4).map(numbered).collect()).await;
-    let pool = sqlx::PgPool::connect(&stand.database.url()).await.unwrap();
+    fixture.enqueue_all((0..4).map(numbered).collect()).await;
+    let pool = sqlx::PgPool::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let engine = harkara_queue::Engine::new(pool.clone(), true);
     let worker = crate::support::Working::start(engine, hasty(3), gate.handler());
     gate.begun.holds(3).await;
@@ -255,18 +258,18 @@ async fn a_worker_stops_when_its_pool_is_closed() {
     gate.permits.add_permits(1);
     gate.ended.holds(1).await;
     worker.stop().await;
-    soon("the pool is closed", closing).await.unwrap();
+    with_timeout("the pool is closed", closing).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_blocks_its_thread_does_not_hold_back_the_stop() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await.id();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await.id();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
     let begun = Log::new();
     let noted = begun.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         hasty(1),
         handler(move |_| {
             noted.write(());
@@ -278,11 +281,11 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_back_the_stop() {
     worker.stop().await;
     drop(release);
     // Its outcome comes too late: the job is taken back when the lease is over.
-    assert_eq!(stand.state(id).await, JobState::Running);
-    stand
+    assert_eq!(fixture.state(id).await, JobState::Running);
+    fixture
         .execute("update queue.leases set expires_at = now()")
         .await;
-    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 1);
+    assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 1);
 }
 
 #[tokio::test]
@@ -299,28 +302,28 @@ async fn a_worker_that_finds_no_database_at_all_stops() {
 
 #[tokio::test]
 async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Gate::new();
     let all: Vec<u64> = (0..3000).collect();
-    stand
+    fixture
         .enqueue_all(all.iter().copied().map(numbered).collect())
         .await;
-    let worker = stand.work_as(hasty(3000), gate.handler());
+    let worker = fixture.work_as(hasty(3000), gate.handler());
     gate.begun.holds(3000).await;
-    let silence = silence(&stand).await;
+    let silence = silence(&fixture).await;
     gate.permits.add_permits(3000);
     gate.ended.holds(3000).await;
     worker.stop().await;
     drop(silence);
 
     // None is lost: what was not written runs again once the lease is over.
-    stand
+    fixture
         .execute("update queue.leases set expires_at = now() - interval '1 second'")
         .await;
-    stand.engine.rescue().await.unwrap();
+    fixture.engine.rescue().await.unwrap();
     gate.permits.add_permits(3000);
-    let next = stand.work_as(options(&[(QUEUE, 500)]), gate.handler());
-    stand.is_quiet().await;
+    let next = fixture.work_as(options(&[(QUEUE, 500)]), gate.handler());
+    fixture.is_quiet().await;
     next.stop().await;
-    assert_eq!(stand.jobs("d").await, 3000);
+    assert_eq!(fixture.jobs("d").await, 3000);
 }

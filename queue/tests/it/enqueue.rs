@@ -7,7 +7,7 @@ use harkara_queue::{Verdict, read};
 use harkara_shared::id::JobId;
 
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
 };
 
 fn keyed_and_tagged() -> NewJob {
@@ -23,11 +23,11 @@ fn keyed_and_tagged() -> NewJob {
 
 #[tokio::test]
 async fn an_enqueue_whose_transaction_rolls_back_leaves_nothing() {
-    let stand = Stand::new().await;
-    let mut tx = stand.tx().await;
-    let answer = stand
+    let fixture = Fixture::new().await;
+    let mut tx = fixture.tx().await;
+    let answer = fixture
         .engine
-        .enqueue(&mut tx, stand.tenant, keyed_and_tagged())
+        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged())
         .await
         .unwrap();
     assert!(
@@ -38,34 +38,34 @@ async fn an_enqueue_whose_transaction_rolls_back_leaves_nothing() {
 
     let left = "select (select count(*) from queue.parcels) + (select count(*) from queue.labels)
         + (select count(*) from queue.unique_keys)";
-    until("nothing is left", async || stand.count(left).await == 0).await;
+    until("nothing is left", async || fixture.count(left).await == 0).await;
     // The key was never taken, and the engine's caches hold nothing that was rolled back.
     assert!(matches!(
-        stand.enqueue(keyed_and_tagged()).await,
+        fixture.enqueue(keyed_and_tagged()).await,
         Enqueued::New(_)
     ));
 }
 
 #[tokio::test]
 async fn an_enqueue_whose_transaction_commits_runs_once() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();
-    let worker = stand.work(handler(move |run| {
+    let worker = fixture.work(handler(move |run| {
         noted.write(run.job.id);
         async { Verdict::done() }
     }));
 
-    let mut tx = stand.tx().await;
-    let id = stand
+    let mut tx = fixture.tx().await;
+    let id = fixture
         .engine
-        .enqueue(&mut tx, stand.tenant, keyed_and_tagged())
+        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged())
         .await
         .unwrap()
         .id();
     tx.commit().await.unwrap();
 
-    let done = stand.reaches(id, JobState::Succeeded).await;
+    let done = fixture.reaches(id, JobState::Succeeded).await;
     assert_eq!(done.attempt, 1);
     assert_eq!(done.unique_key.as_deref(), Some("order-1"));
     assert_eq!(done.tags, ["red"]);
@@ -75,7 +75,7 @@ async fn an_enqueue_whose_transaction_commits_runs_once() {
 
 #[tokio::test]
 async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     // Every tenth job repeats the key of the one before it.
     let jobs = (0..10_000_u64)
         .map(|place| NewJob {
@@ -86,7 +86,7 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
             ..numbered(place)
         })
         .collect();
-    let answers = stand.enqueue_all(jobs).await;
+    let answers = fixture.enqueue_all(jobs).await;
     assert_eq!(answers.len(), 10_000);
 
     let new: Vec<(usize, JobId)> = answers
@@ -99,7 +99,7 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
         .collect();
     assert_eq!(new.len(), 9_000);
     let ids: Vec<JobId> = new.iter().map(|(_, id)| *id).collect();
-    let mut found = read::jobs(&mut *stand.tx().await, &ids).await.unwrap();
+    let mut found = read::jobs(&mut *fixture.tx().await, &ids).await.unwrap();
     found.sort_by_key(|job| job.payload.get().parse::<usize>().unwrap());
     let kept: Vec<(usize, JobId)> = found
         .iter()
@@ -113,24 +113,24 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
 
 #[tokio::test]
 async fn one_bad_job_in_a_batch_lets_none_in() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut jobs: Vec<NewJob> = (0..100).map(numbered).collect();
     jobs[77].max_attempts = 0;
-    let mut tx = stand.tx().await;
-    stand
+    let mut tx = fixture.tx().await;
+    fixture
         .engine
-        .enqueue_all(&mut tx, stand.tenant, jobs)
+        .enqueue_all(&mut tx, fixture.tenant, jobs)
         .await
         .unwrap_err();
     drop(tx);
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 0);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 0);
 }
 
 #[tokio::test]
 async fn a_batch_over_thousands_of_queues_is_taken() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     // Their numbers do not fit into one notification.
-    stand
+    fixture
         .execute("insert into queue.queues (name) select 'q' || g from generate_series(1, 2500) g")
         .await;
     let jobs = (1..=2500)
@@ -139,19 +139,19 @@ async fn a_batch_over_thousands_of_queues_is_taken() {
             ..job()
         })
         .collect();
-    assert_eq!(stand.enqueue_all(jobs).await.len(), 2500);
+    assert_eq!(fixture.enqueue_all(jobs).await.len(), 2500);
 }
 
 #[tokio::test]
 async fn a_lane_runs_by_priority_and_then_by_due_time() {
-    let stand = Stand::new().await;
-    let now = stand.now().await;
+    let fixture = Fixture::new().await;
+    let now = fixture.now().await;
     let due = |number: u64, priority: u8, seconds_ago: i64| NewJob {
         priority,
         run_at: Some(now - chrono::Duration::seconds(seconds_ago)),
         ..numbered(number)
     };
-    stand
+    fixture
         .enqueue_all(vec![
             due(4, 5, 10),
             due(5, 5, 1),
@@ -160,34 +160,36 @@ async fn a_lane_runs_by_priority_and_then_by_due_time() {
             due(1, 0, 60),
         ])
         .await;
-    stand.enqueue_all(vec![due(3, 5, 20), due(0, 0, 90)]).await;
+    fixture
+        .enqueue_all(vec![due(3, 5, 20), due(0, 0, 90)])
+        .await;
 
     let order = Log::new();
     let noted = order.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
             noted.write(number(&run));
             async { Verdict::done() }
         }),
     );
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(order.read(), [0, 1, 2, 3, 4, 5, 6]);
 }
 
 #[tokio::test]
 async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
-    let stand = Stand::new().await;
-    let worker = stand.work(doing_nothing());
-    let now = stand.now().await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(doing_nothing());
+    let now = fixture.now().await;
     let jobs = [0, 40, 400, 1100, 2300].map(|wait| NewJob {
         run_at: Some(now + Duration::from_millis(wait)),
         ..job()
     });
-    let answers = stand.enqueue_all(jobs.to_vec()).await;
+    let answers = fixture.enqueue_all(jobs.to_vec()).await;
     for answer in answers {
-        let done = stand.reaches(answer.id(), JobState::Succeeded).await;
+        let done = fixture.reaches(answer.id(), JobState::Succeeded).await;
         assert!(done.started_at.unwrap() >= done.run_at, "{done:?}");
     }
     worker.stop().await;
@@ -195,25 +197,25 @@ async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
 
 #[tokio::test]
 async fn thousands_of_jobs_due_at_once_are_not_promoted_a_batch_a_poll() {
-    let stand = Stand::new().await;
-    let at = stand.now().await + Duration::from_secs(1);
+    let fixture = Fixture::new().await;
+    let at = fixture.now().await + Duration::from_secs(1);
     let jobs = (0..60_000)
         .map(|n| NewJob {
             run_at: Some(at),
             ..numbered(n)
         })
         .collect();
-    stand.enqueue_all(jobs).await;
+    fixture.enqueue_all(jobs).await;
     assert_eq!(
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state <> 's'")
             .await,
         0
     );
     // At a thousand a poll this would take a minute, twice what `until` waits.
-    let worker = stand.work_as(options(&[(QUEUE, 1)]), doing_nothing());
+    let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
     until("all are promoted", async || {
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state = 's'")
             .await
             == 0
@@ -224,18 +226,18 @@ async fn thousands_of_jobs_due_at_once_are_not_promoted_a_batch_a_poll() {
 
 #[tokio::test]
 async fn a_delayed_job_waits_although_a_worker_has_room() {
-    let stand = Stand::new().await;
-    let worker = stand.work(doing_nothing());
-    let far = stand.now().await + Duration::from_secs(3600);
-    let later = stand
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(doing_nothing());
+    let far = fixture.now().await + Duration::from_secs(3600);
+    let later = fixture
         .enqueue(NewJob {
             run_at: Some(far),
             ..job()
         })
         .await
         .id();
-    let now = stand.enqueue(job()).await.id();
-    stand.reaches(now, JobState::Succeeded).await;
-    assert_eq!(stand.state(later).await, JobState::Scheduled);
+    let now = fixture.enqueue(job()).await.id();
+    fixture.reaches(now, JobState::Succeeded).await;
+    assert_eq!(fixture.state(later).await, JobState::Scheduled);
     worker.stop().await;
 }

@@ -9,8 +9,10 @@ use harkara_shared::database::{TenantTx, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{Fleet, is_at_rest};
-use crate::support::{Stand, error, failed, handler, heedful, job, number, numbered, soon, until};
+use crate::lost_workers::{Fleet, is_at_rest};
+use crate::support::{
+    Fixture, error, failed, handler, heedful, job, number, numbered, until, with_timeout,
+};
 
 /// Rows in all of the engine's tables that bear the number of a tenant, by table; those without a row are
 /// left out.
@@ -26,28 +28,28 @@ const LEFT: &str = "select c.table_name || ': ' || n.rows
       and t.relkind in ('r', 'p') and n.rows > 0
     order by 1";
 
-async fn number_of(stand: &Stand, tenant: TenantId) -> i32 {
+async fn number_of(fixture: &Fixture, tenant: TenantId) -> i32 {
     query_scalar("select number from queue.tenants where id = $1")
         .bind(tenant)
-        .fetch_one(&stand.pool())
+        .fetch_one(&fixture.pool())
         .await
         .unwrap()
 }
 
-async fn left_of(stand: &Stand, number: i32) -> Vec<String> {
+async fn left_of(fixture: &Fixture, number: i32) -> Vec<String> {
     query_scalar(LEFT)
         .bind(number)
-        .fetch_all(&stand.pool())
+        .fetch_all(&fixture.pool())
         .await
         .unwrap()
 }
 
 /// Erases until nothing is left.
-async fn erase(stand: &Stand, tenant: TenantId) -> Erasure {
+async fn erase(fixture: &Fixture, tenant: TenantId) -> Erasure {
     let mut total = Erasure::default();
-    soon("the tenant is erased", async {
+    with_timeout("the tenant is erased", async {
         while !total.finished {
-            let done = stand.engine.erase_tenant(tenant).await.unwrap();
+            let done = fixture.engine.erase_tenant(tenant).await.unwrap();
             total.finished = done.finished;
             total.jobs += done.jobs;
             total.rows += done.rows;
@@ -97,7 +99,7 @@ fn any_verdict(number: u64) -> Verdict {
     }
 }
 
-async fn limit(stand: &Stand, tenant: TenantId) {
+async fn limit(fixture: &Fixture, tenant: TenantId) {
     let change = TenantChange {
         limit: LimitChange {
             max_running: Change::Set(50),
@@ -109,34 +111,34 @@ async fn limit(stand: &Stand, tenant: TenantId) {
         },
         ..TenantChange::default()
     };
-    stand.engine.set_tenant(tenant, &change).await.unwrap();
+    fixture.engine.set_tenant(tenant, &change).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_tenant_goes_from_every_table_and_another_keeps_all_it_has() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let other = TenantId::new();
-    stand.enqueue_all(every_sort(0)).await;
-    stand.enqueue_for(other, every_sort(0)).await;
-    limit(&stand, stand.tenant).await;
-    limit(&stand, other).await;
-    let worker = stand.work(handler(async |run| any_verdict(number(&run))));
+    fixture.enqueue_all(every_sort(0)).await;
+    fixture.enqueue_for(other, every_sort(0)).await;
+    limit(&fixture, fixture.tenant).await;
+    limit(&fixture, other).await;
+    let worker = fixture.work(handler(async |run| any_verdict(number(&run))));
     let ready = "select count(*) from queue.parcels where state in ('a', 'r')";
     until("all that is due has run", async || {
-        stand.count(ready).await == 0
+        fixture.count(ready).await == 0
     })
     .await;
     worker.stop().await;
-    for tenant in [stand.tenant, other] {
-        stand.enqueue_for(tenant, every_sort(5000)).await;
+    for tenant in [fixture.tenant, other] {
+        fixture.enqueue_for(tenant, every_sort(5000)).await;
     }
-    stand.engine.fold().await.unwrap();
+    fixture.engine.fold().await.unwrap();
     let (gone, kept) = (
-        number_of(&stand, stand.tenant).await,
-        number_of(&stand, other).await,
+        number_of(&fixture, fixture.tenant).await,
+        number_of(&fixture, other).await,
     );
-    let before = left_of(&stand, kept).await;
-    let tables = left_of(&stand, gone).await;
+    let before = left_of(&fixture, kept).await;
+    let tables = left_of(&fixture, gone).await;
     for table in [
         "attempts",
         "gates",
@@ -156,31 +158,31 @@ async fn a_tenant_goes_from_every_table_and_another_keeps_all_it_has() {
         );
     }
 
-    let done = erase(&stand, stand.tenant).await;
+    let done = erase(&fixture, fixture.tenant).await;
     assert!(done.jobs > 640, "{done:?}");
-    assert_eq!(left_of(&stand, gone).await, Vec::<String>::new());
-    assert_eq!(left_of(&stand, kept).await, before);
-    is_at_rest(&stand).await;
+    assert_eq!(left_of(&fixture, gone).await, Vec::<String>::new());
+    assert_eq!(left_of(&fixture, kept).await, before);
+    is_at_rest(&fixture).await;
 
-    let again = stand.engine.erase_tenant(stand.tenant).await.unwrap();
+    let again = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     let nothing = Erasure {
         finished: true,
         ..Erasure::default()
     };
     assert_eq!(again, nothing);
     assert_eq!(
-        stand.engine.erase_tenant(TenantId::new()).await.unwrap(),
+        fixture.engine.erase_tenant(TenantId::new()).await.unwrap(),
         nothing
     );
-    assert_eq!(left_of(&stand, kept).await, before);
+    assert_eq!(left_of(&fixture, kept).await, before);
 }
 
 #[tokio::test]
 async fn what_runs_is_cancelled_and_waited_for() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let go_on = CancellationToken::new();
     let may_end = go_on.clone();
-    let worker = stand.work(heedful(move |run| {
+    let worker = fixture.work(heedful(move |run| {
         let may_end = may_end.clone();
         async move {
             run.cancel.cancelled().await;
@@ -188,11 +190,11 @@ async fn what_runs_is_cancelled_and_waited_for() {
             Verdict::Cancelled
         }
     }));
-    let running = stand.enqueue(job()).await.id();
-    stand.reaches(running, JobState::Running).await;
-    let tenant = number_of(&stand, stand.tenant).await;
-    let at = stand.now().await + chrono::Duration::days(1);
-    stand
+    let running = fixture.enqueue(job()).await.id();
+    fixture.reaches(running, JobState::Running).await;
+    let tenant = number_of(&fixture, fixture.tenant).await;
+    let at = fixture.now().await + chrono::Duration::days(1);
+    fixture
         .enqueue(NewJob {
             run_at: Some(at),
             ..job()
@@ -200,7 +202,7 @@ async fn what_runs_is_cancelled_and_waited_for() {
         .await;
 
     for jobs in [1, 0] {
-        let done = stand.engine.erase_tenant(stand.tenant).await.unwrap();
+        let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
         assert_eq!(
             (done.finished, done.running, done.jobs),
             (false, 1, jobs),
@@ -209,117 +211,117 @@ async fn what_runs_is_cancelled_and_waited_for() {
     }
     go_on.cancel();
     let running = "select count(*) from queue.parcels where state = 'r'";
-    until("the run ends", async || stand.count(running).await == 0).await;
-    erase(&stand, stand.tenant).await;
-    assert_eq!(left_of(&stand, tenant).await, Vec::<String>::new());
+    until("the run ends", async || fixture.count(running).await == 0).await;
+    erase(&fixture, fixture.tenant).await;
+    assert_eq!(left_of(&fixture, tenant).await, Vec::<String>::new());
     worker.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn the_jobs_of_a_dead_worker_go_when_they_have_been_taken_back() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |run| {
-        crate::fleet::for_ever(&run).await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |run| {
+        crate::lost_workers::for_ever(&run).await;
         Verdict::done()
     }));
-    let id = stand.enqueue(job()).await.id();
-    stand.reaches(id, JobState::Running).await;
-    crate::fleet::die(&stand, worker).await;
-    let done = stand.engine.erase_tenant(stand.tenant).await.unwrap();
+    let id = fixture.enqueue(job()).await.id();
+    fixture.reaches(id, JobState::Running).await;
+    crate::lost_workers::die(&fixture, worker).await;
+    let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     assert_eq!((done.finished, done.running), (false, 1));
-    stand.engine.rescue().await.unwrap();
-    assert_eq!(erase(&stand, stand.tenant).await.jobs, 1);
-    is_at_rest(&stand).await;
+    fixture.engine.rescue().await.unwrap();
+    assert_eq!(erase(&fixture, fixture.tenant).await.jobs, 1);
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn nothing_is_added_to_a_tenant_that_is_being_erased() {
-    let stand = Stand::new().await;
-    stand.enqueue(job()).await;
+    let fixture = Fixture::new().await;
+    fixture.enqueue(job()).await;
     // Somebody enqueues, and takes a while about it.
-    let mut late = stand.tx().await;
-    stand
+    let mut late = fixture.tx().await;
+    fixture
         .engine
-        .enqueue_all(&mut late, stand.tenant, vec![job()])
+        .enqueue_all(&mut late, fixture.tenant, vec![job()])
         .await
         .unwrap();
-    let done = stand.engine.erase_tenant(stand.tenant).await.unwrap();
+    let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     assert_eq!((done.finished, done.jobs), (false, 1));
     // Whoever comes now finds no such tenant.
-    let mut tx = stand.tx().await;
-    let refused = stand
+    let mut tx = fixture.tx().await;
+    let refused = fixture
         .engine
-        .enqueue_all(&mut tx, stand.tenant, vec![job()])
+        .enqueue_all(&mut tx, fixture.tenant, vec![job()])
         .await;
     assert!(refused.is_err());
     drop(tx);
     late.commit().await.unwrap();
-    assert_eq!(erase(&stand, stand.tenant).await.jobs, 1);
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 0);
-    stand.assert_counts_agree().await;
+    assert_eq!(erase(&fixture, fixture.tenant).await.jobs, 1);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 0);
+    fixture.assert_counts_agree().await;
 }
 
 #[tokio::test]
 async fn more_than_a_batch_is_erased_in_one_call() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let other = TenantId::new();
-    for tenant in [stand.tenant, other] {
+    for tenant in [fixture.tenant, other] {
         let jobs = (0..2500).map(|n| NewJob {
             tags: vec!["red".to_owned()],
             lane: Lane::Named(n.to_string()),
             ..numbered(n)
         });
-        stand.enqueue_for(tenant, jobs.collect()).await;
+        fixture.enqueue_for(tenant, jobs.collect()).await;
     }
-    stand
+    fixture
         .execute(
             "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
              select g, t.number, now(), now() - g * interval '1 minute', 'lost'
              from queue.tenants t, generate_series(1, 2500) g",
         )
         .await;
-    assert_eq!(erase(&stand, stand.tenant).await.jobs, 2500);
+    assert_eq!(erase(&fixture, fixture.tenant).await.jobs, 2500);
     for (table, rows) in [
         ("select count(*) from queue.attempts", 2500),
         ("select count(*) from queue.lanes", 2500),
         ("select count(*) from queue.labels", 2500),
         ("select count(*) from queue.parcels", 2500),
     ] {
-        assert_eq!(stand.count(table).await, rows, "{table}");
+        assert_eq!(fixture.count(table).await, rows, "{table}");
     }
-    stand.assert_counts_agree().await;
+    fixture.assert_counts_agree().await;
 }
 
 /// The tenant's jobs fail and are settled while it is erased; another's run on.
 #[tokio::test]
 async fn a_tenant_is_erased_in_the_midst_of_all_others_work() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let other = TenantId::new();
     let work = handler(async |run| match run.job.attempt {
         1 => any_verdict(number(&run)),
         _ => Verdict::done(),
     });
-    let fleet = Fleet::start(&stand, 2, 16, &work);
+    let fleet = Fleet::start(&fixture, 2, 16, &work);
     let over = AtomicBool::new(false);
     let others = async {
         let mut ids: Vec<JobId> = Vec::new();
         while !over.load(Ordering::Relaxed) {
-            let answers = stand.enqueue_for(other, every_sort(0)).await;
+            let answers = fixture.enqueue_for(other, every_sort(0)).await;
             ids.extend(answers.iter().map(|answer| answer.id()));
             let most = "select count(*) from queue.parcels where state = 'a'";
-            until("there is room", async || stand.count(most).await < 300).await;
+            until("there is room", async || fixture.count(most).await < 300).await;
         }
         ids
     };
     let erased = async {
         for round in 0..4 {
             let tenant = TenantId::new();
-            stand.enqueue_for(tenant, every_sort(round)).await;
-            limit(&stand, tenant).await;
-            let gone = number_of(&stand, tenant).await;
+            fixture.enqueue_for(tenant, every_sort(round)).await;
+            limit(&fixture, tenant).await;
+            let gone = number_of(&fixture, tenant).await;
             until("some of its jobs have run", async || {
-                let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+                let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
                 let run: i64 = query_scalar("select count(*) from queue.attempts")
                     .fetch_one(&mut *tx)
                     .await
@@ -327,9 +329,9 @@ async fn a_tenant_is_erased_in_the_midst_of_all_others_work() {
                 run > 0
             })
             .await;
-            erase(&stand, tenant).await;
+            erase(&fixture, tenant).await;
             // What workers remember of its share may come in once more: a number, no more.
-            let mut left = left_of(&stand, gone).await;
+            let mut left = left_of(&fixture, gone).await;
             left.retain(|line| !line.starts_with("shares"));
             assert_eq!(left, Vec::<String>::new());
         }
@@ -337,7 +339,7 @@ async fn a_tenant_is_erased_in_the_midst_of_all_others_work() {
     };
     let (mut ids, ()) = tokio::join!(others, erased);
     until("the other's jobs have ended", async || {
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state in ('a', 'r')")
             .await
             == 0
@@ -346,11 +348,11 @@ async fn a_tenant_is_erased_in_the_midst_of_all_others_work() {
     fleet.stop().await;
     ids.sort();
     ids.dedup();
-    let mut tx = TenantTx::begin(&stand.pool(), other).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), other).await.unwrap();
     for chunk in ids.chunks(500) {
         let found = harkara_queue::read::jobs(&mut tx, chunk).await.unwrap();
         assert_eq!(found.len(), chunk.len(), "a job of the other is missing");
     }
     drop(tx);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

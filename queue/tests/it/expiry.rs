@@ -8,51 +8,51 @@ use harkara_queue::{Changed, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 
-use crate::support::{QUEUE, Stand, doing_nothing, error, handler, job, options, until};
+use crate::support::{Fixture, QUEUE, doing_nothing, error, handler, job, options, until};
 
 /// Moves the moment by which a job must start into the past.
-async fn pass(stand: &Stand, id: JobId) {
+async fn pass(fixture: &Fixture, id: JobId) {
     query("update queue.parcels set expires_at = now() - interval '1 millisecond' where id * 1024 + lo = $1")
         .bind(id.as_i64())
-        .execute(&stand.pool())
+        .execute(&fixture.pool())
         .await
         .unwrap();
 }
 
-async fn expiring(stand: &Stand, job: NewJob) -> NewJob {
+async fn expiring(fixture: &Fixture, job: NewJob) -> NewJob {
     NewJob {
-        expires_at: Some(stand.now().await + TimeDelta::hours(1)),
+        expires_at: Some(fixture.now().await + TimeDelta::hours(1)),
         ..job
     }
 }
 
 #[tokio::test]
 async fn a_job_that_has_not_started_in_time_is_cancelled_and_never_runs() {
-    let stand = Stand::new().await;
-    let ready = stand.enqueue(expiring(&stand, job()).await).await.id();
+    let fixture = Fixture::new().await;
+    let ready = fixture.enqueue(expiring(&fixture, job()).await).await.id();
     let later = NewJob {
         delay: Duration::from_secs(60),
         ..job()
     };
-    let scheduled = stand.enqueue(expiring(&stand, later).await).await.id();
+    let scheduled = fixture.enqueue(expiring(&fixture, later).await).await.id();
     let (kept, other) = (
-        stand.enqueue(expiring(&stand, job()).await).await.id(),
-        stand.enqueue(job()).await.id(),
+        fixture.enqueue(expiring(&fixture, job()).await).await.id(),
+        fixture.enqueue(job()).await.id(),
     );
     for id in [ready, scheduled] {
-        pass(&stand, id).await;
+        pass(&fixture, id).await;
     }
-    let worker = stand.work(doing_nothing());
+    let worker = fixture.work(doing_nothing());
     for id in [ready, scheduled] {
-        let expired = stand.reaches(id, JobState::Cancelled).await;
+        let expired = fixture.reaches(id, JobState::Cancelled).await;
         assert_eq!(expired.last_error.unwrap().code, "expired");
         assert_eq!(expired.attempt, 0);
         assert!(expired.expires_at.is_some());
         assert!(expired.finished_at.is_some());
-        assert!(stand.attempts(id).await.is_empty());
+        assert!(fixture.attempts(id).await.is_empty());
     }
     for id in [kept, other] {
-        stand.reaches(id, JobState::Succeeded).await;
+        fixture.reaches(id, JobState::Succeeded).await;
     }
     worker.stop().await;
 }
@@ -64,58 +64,58 @@ async fn a_claim_passes_over_expired_jobs_that_nobody_has_cancelled_yet() {
         Lane::Named("limited".to_owned()),
         Lane::Ordered("line".to_owned()),
     ] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let of_lane = |job| NewJob {
             lane: lane.clone(),
             ..job
         };
-        let first = stand
-            .enqueue(expiring(&stand, of_lane(job())).await)
+        let first = fixture
+            .enqueue(expiring(&fixture, of_lane(job())).await)
             .await
             .id();
-        let second = stand.enqueue(of_lane(job())).await.id();
-        pass(&stand, first).await;
+        let second = fixture.enqueue(of_lane(job())).await.id();
+        pass(&fixture, first).await;
         // Whoever would cancel it cannot.
-        let mut dam = stand.pool().begin().await.unwrap();
+        let mut blocking_tx = fixture.pool().begin().await.unwrap();
         query(
             "create function refuse() returns trigger language plpgsql as $$ begin
                  if new.state = 'c' then return null; end if; return new; end $$",
         )
-        .execute(&mut *dam)
+        .execute(&mut *blocking_tx)
         .await
         .unwrap();
         query("create trigger refuse before update on queue.parcels for each row execute function refuse()")
-            .execute(&mut *dam)
+            .execute(&mut *blocking_tx)
             .await
             .unwrap();
-        dam.commit().await.unwrap();
-        let worker = stand.work(handler(async |_| Verdict::done()));
-        stand.reaches(second, JobState::Succeeded).await;
-        assert_eq!(stand.state(first).await, JobState::Ready, "{lane:?}");
+        blocking_tx.commit().await.unwrap();
+        let worker = fixture.work(handler(async |_| Verdict::done()));
+        fixture.reaches(second, JobState::Succeeded).await;
+        assert_eq!(fixture.state(first).await, JobState::Ready, "{lane:?}");
         worker.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_job_that_has_started_does_not_expire() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(expiring(&stand, job()).await).await.id();
-    let worker = stand.work(handler(async |run| match run.job.attempt {
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
+    let worker = fixture.work(handler(async |run| match run.job.attempt {
         1 => Verdict::retry(error("once"), Some(Duration::from_millis(200))),
         _ => Verdict::done(),
     }));
     until("it has failed once", async || {
-        stand.attempts(id).await.len() == 1
+        fixture.attempts(id).await.len() == 1
     })
     .await;
-    pass(&stand, id).await;
-    stand.reaches(id, JobState::Succeeded).await;
+    pass(&fixture, id).await;
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn what_an_expired_job_held_is_free_again() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let unique = || NewJob {
         unique: Some(Unique {
             key: "one".to_owned(),
@@ -124,29 +124,32 @@ async fn what_an_expired_job_held_is_free_again() {
         lane: Lane::Ordered("line".to_owned()),
         ..job()
     };
-    let held = stand.enqueue(expiring(&stand, unique()).await).await.id();
-    assert_eq!(stand.enqueue(unique()).await.id(), held);
-    pass(&stand, held).await;
-    let worker = stand.work_as(options(&[(QUEUE, 1)]), doing_nothing());
-    stand.reaches(held, JobState::Cancelled).await;
-    let next = stand.enqueue(unique()).await.id();
+    let held = fixture
+        .enqueue(expiring(&fixture, unique()).await)
+        .await
+        .id();
+    assert_eq!(fixture.enqueue(unique()).await.id(), held);
+    pass(&fixture, held).await;
+    let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
+    fixture.reaches(held, JobState::Cancelled).await;
+    let next = fixture.enqueue(unique()).await.id();
     assert_ne!(next, held);
-    stand.reaches(next, JobState::Succeeded).await;
+    fixture.reaches(next, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn an_expired_job_that_is_retried_by_hand_runs() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(expiring(&stand, job()).await).await.id();
-    pass(&stand, id).await;
-    let worker = stand.work(doing_nothing());
-    stand.reaches(id, JobState::Cancelled).await;
-    let mut tx = stand.tx().await;
-    let changed = stand.engine.retry(&mut tx, id).await.unwrap();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
+    pass(&fixture, id).await;
+    let worker = fixture.work(doing_nothing());
+    fixture.reaches(id, JobState::Cancelled).await;
+    let mut tx = fixture.tx().await;
+    let changed = fixture.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(changed, Changed::Now(JobState::Ready));
-    let done = stand.reaches(id, JobState::Succeeded).await;
+    let done = fixture.reaches(id, JobState::Succeeded).await;
     assert_eq!(done.expires_at, None);
     worker.stop().await;
 }

@@ -17,11 +17,11 @@ use harkara_shared::database::{TenantTx, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use tokio::sync::Semaphore;
 
-use crate::support::{Stand, handler};
+use crate::support::{Fixture, handler};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-impl Stand {
+impl Fixture {
     pub(super) async fn explain(&self, id: JobId) -> Explanation {
         let explanation = read::explain(&mut *self.tx().await, id).await.unwrap();
         let explanation = explanation.unwrap();
@@ -154,17 +154,17 @@ pub(crate) fn on_leave(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
 /// Jobs of another tenant tell this one nothing, and outside of a tenant's transaction nobody is told.
 #[tokio::test]
 async fn a_job_of_another_tenant_is_not_explained() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(crate::support::job()).await.id();
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(crate::support::job()).await.id();
     let stranger = TenantId::new();
-    stand
+    fixture
         .enqueue_for(stranger, vec![crate::support::job()])
         .await;
-    let mut tx = TenantTx::begin(&stand.pool(), stranger).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     assert_eq!(read::explain(&mut tx, id).await.unwrap(), None);
     let nobody = JobId::from_i64(1 << 50);
     assert_eq!(read::explain(&mut tx, nobody).await.unwrap(), None);
-    let mut connection = stand.pool().acquire().await.unwrap();
+    let mut connection = fixture.pool().acquire().await.unwrap();
     assert_eq!(read::explain(&mut connection, id).await.unwrap(), None);
-    assert!(stand.explain(id).await.reasons.len() == 1);
+    assert!(fixture.explain(id).await.reasons.len() == 1);
 }

@@ -9,8 +9,8 @@ use harkara_queue::{Handler, Verdict};
 use harkara_shared::id::TenantId;
 use tokio::sync::{Barrier, Semaphore};
 
-use crate::fleet::{Fleet, is_at_rest, jobs_in, named};
-use crate::support::{Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, until};
+use crate::lost_workers::{Fleet, is_at_rest, jobs_in, named};
+use crate::support::{Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, until};
 
 /// What a run takes of which hardly any waits in hand: there lanes that name a key have no more of their
 /// own than a quarter of the places.
@@ -49,17 +49,17 @@ fn singles(jobs: u64) -> Vec<NewJob> {
 }
 
 /// Lanes and tenants are known, and nothing was served.
-async fn fresh(tenants: usize) -> (Stand, Vec<TenantId>) {
-    let stand = Stand::new().await;
+async fn fresh(tenants: usize) -> (Fixture, Vec<TenantId>) {
+    let fixture = Fixture::new().await;
     let tenants: Vec<_> = (0..tenants).map(|_| TenantId::new()).collect();
     for tenant in &tenants {
-        stand.enqueue_for(*tenant, vec![job()]).await;
+        fixture.enqueue_for(*tenant, vec![job()]).await;
     }
-    let worker = stand.work(doing_nothing());
-    stand.is_quiet().await;
+    let worker = fixture.work(doing_nothing());
+    fixture.is_quiet().await;
     worker.stop().await;
-    stand.execute("delete from queue.shares").await;
-    (stand, tenants)
+    fixture.execute("delete from queue.shares").await;
+    (fixture, tenants)
 }
 
 fn runs_of(tenant: TenantId, runs: &[TenantId]) -> usize {
@@ -68,18 +68,18 @@ fn runs_of(tenant: TenantId, runs: &[TenantId]) -> usize {
 
 #[tokio::test]
 async fn tenants_are_served_by_their_weights() {
-    let (stand, tenants) = fresh(2).await;
+    let (fixture, tenants) = fresh(2).await;
     let heavy = TenantChange {
         weight: Change::Set(3),
         ..TenantChange::default()
     };
-    stand.engine.set_tenant(tenants[0], &heavy).await.unwrap();
+    fixture.engine.set_tenant(tenants[0], &heavy).await.unwrap();
     for tenant in &tenants {
-        stand.enqueue_for(*tenant, singles(800)).await;
+        fixture.enqueue_for(*tenant, singles(800)).await;
     }
     let log = Log::new();
-    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
-    stand.is_quiet().await;
+    let worker = Fleet::start(&fixture, 1, 8, &noting(&log));
+    fixture.is_quiet().await;
     worker.stop().await;
     let runs = log.read();
     for end in [400, 800] {
@@ -94,7 +94,7 @@ async fn tenants_are_served_by_their_weights() {
 
 #[tokio::test]
 async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
-    let (stand, tenants) = fresh(3).await;
+    let (fixture, tenants) = fresh(3).await;
     let log: Log<(TenantId, u64)> = Log::new();
     let keys = ["heavy", "light", "light too"];
     for (lane, key) in (0..).zip(keys) {
@@ -103,18 +103,18 @@ async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
                 priority: u8::try_from(batch % 10).unwrap(),
                 ..named(key, lane)
             });
-            stand.enqueue_for(tenants[0], jobs.collect()).await;
+            fixture.enqueue_for(tenants[0], jobs.collect()).await;
         }
     }
     for other in &tenants[1..] {
-        stand.enqueue_for(*other, singles(300)).await;
+        fixture.enqueue_for(*other, singles(300)).await;
     }
     let heavy = LaneChange {
         weight: Change::Set(2),
         ..LaneChange::default()
     };
     let lane = harkara_queue::job::Lane::Named("heavy".to_owned());
-    stand
+    fixture
         .engine
         .set_lane(tenants[0], QUEUE, &lane, &heavy)
         .await
@@ -127,7 +127,7 @@ async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
             Verdict::done()
         }
     });
-    let worker = Fleet::start(&stand, 1, 8, &handler);
+    let worker = Fleet::start(&fixture, 1, 8, &handler);
     log.holds(480).await;
     worker.stop().await;
     let runs = &log.read()[..480];
@@ -146,8 +146,8 @@ async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thousand() {
-    let (stand, tenants) = fresh(2).await;
-    stand
+    let (fixture, tenants) = fresh(2).await;
+    fixture
         .enqueue_for(tenants[0], (0..500).map(numbered).collect())
         .await;
     // 399 rows more like the one of 500 jobs.
@@ -156,9 +156,9 @@ async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thous
         select lane, run_at, created_at, queue, tenant, kind, priority, max_attempts, n, state, body
         from queue.parcels, generate_series(1, 399)
         where state = 'a'";
-    assert_eq!(stand.execute(more).await, 399);
-    stand.enqueue_for(tenants[1], vec![job()]).await;
-    assert_eq!(jobs_in(&stand, "a").await, 200_001);
+    assert_eq!(fixture.execute(more).await, 399);
+    fixture.enqueue_for(tenants[1], vec![job()]).await;
+    assert_eq!(jobs_in(&fixture, "a").await, 200_001);
     let log = Log::new();
     let noted = log.clone();
     let handler = handler(move |run| {
@@ -166,11 +166,11 @@ async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thous
         async { Verdict::done() }
     });
     // One worker: what several have begun at the same moment has no order.
-    let fleet = Fleet::start(&stand, 1, 8, &handler);
+    let fleet = Fleet::start(&fixture, 1, 8, &handler);
     log.holds(600).await;
     // And one that comes later: before what is in hand or taken meanwhile, and nothing more.
     let so_far = log.len();
-    stand.enqueue_for(tenants[1], vec![job()]).await;
+    fixture.enqueue_for(tenants[1], vec![job()]).await;
     until("the second one ran", async || {
         runs_of(tenants[1], &log.read()) == 2
     })
@@ -190,16 +190,16 @@ async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thous
 
 #[tokio::test]
 async fn whole_parcels_and_singles_even_out() {
-    let (stand, tenants) = fresh(2).await;
+    let (fixture, tenants) = fresh(2).await;
     for _ in 0..6 {
-        stand
+        fixture
             .enqueue_for(tenants[0], (0..500).map(numbered).collect())
             .await;
     }
-    stand.enqueue_for(tenants[1], singles(3000)).await;
+    fixture.enqueue_for(tenants[1], singles(3000)).await;
     let log = Log::new();
-    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
-    stand.is_quiet().await;
+    let worker = Fleet::start(&fixture, 1, 8, &noting(&log));
+    fixture.is_quiet().await;
     worker.stop().await;
     let runs = log.read();
     for end in [1500, 3000, 4500] {
@@ -213,17 +213,17 @@ async fn whole_parcels_and_singles_even_out() {
 
 #[tokio::test]
 async fn a_worker_that_is_started_anew_knows_what_was_served_before() {
-    let (stand, tenants) = fresh(2).await;
+    let (fixture, tenants) = fresh(2).await;
     for tenant in &tenants {
-        stand.enqueue_for(*tenant, singles(1000)).await;
+        fixture.enqueue_for(*tenant, singles(1000)).await;
     }
     let served = "insert into queue.shares (queue, tenant, served)
         select l.queue, l.tenant, case when l.tenant = 1 then 1000300 else 1000000 end
         from queue.lanes l union all select 1, 0, 1000000";
-    stand.execute(served).await;
+    fixture.execute(served).await;
     let log = Log::new();
-    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
-    stand.is_quiet().await;
+    let worker = Fleet::start(&fixture, 1, 8, &noting(&log));
+    fixture.is_quiet().await;
     worker.stop().await;
     let runs = log.read();
     let first = runs_of(tenants[0], &runs[..300]);
@@ -237,19 +237,19 @@ async fn a_worker_that_is_started_anew_knows_what_was_served_before() {
 
 #[tokio::test]
 async fn nobody_gains_by_having_had_nothing_to_do_when_a_worker_is_started_anew() {
-    let (stand, tenants) = fresh(3).await;
+    let (fixture, tenants) = fresh(3).await;
     for tenant in &tenants {
-        stand.enqueue_for(*tenant, singles(600)).await;
+        fixture.enqueue_for(*tenant, singles(600)).await;
     }
     // The first was served much until just now, the second little and long ago, the third never.
     let served = "insert into queue.shares (queue, tenant, served)
         select l.queue, l.tenant, case when l.tenant = 1 then 1000000 else 10 end
         from queue.lanes l where l.tenant < 3
         union all select 1, 0, 1000000";
-    stand.execute(served).await;
+    fixture.execute(served).await;
     let log = Log::new();
-    let worker = Fleet::start(&stand, 1, 8, &noting(&log));
-    stand.is_quiet().await;
+    let worker = Fleet::start(&fixture, 1, 8, &noting(&log));
+    fixture.is_quiet().await;
     worker.stop().await;
     let runs = log.read();
     for tenant in tenants {
@@ -260,14 +260,14 @@ async fn nobody_gains_by_having_had_nothing_to_do_when_a_worker_is_started_anew(
 
 #[tokio::test]
 async fn workers_that_come_and_go_serve_two_tenants_alike() {
-    let (stand, tenants) = fresh(2).await;
+    let (fixture, tenants) = fresh(2).await;
     for tenant in &tenants {
-        stand.enqueue_for(*tenant, singles(1500)).await;
+        fixture.enqueue_for(*tenant, singles(1500)).await;
     }
     let log = Log::new();
     let handler = noting(&log);
     for round in 1..6 {
-        let fleet = Fleet::start(&stand, 2, 4, &handler);
+        let fleet = Fleet::start(&fixture, 2, 4, &handler);
         log.holds(round * 200).await;
         fleet.stop().await;
     }
@@ -281,7 +281,7 @@ async fn workers_that_come_and_go_serve_two_tenants_alike() {
 
 #[tokio::test]
 async fn one_busy_tenant_alone_has_every_place_of_every_worker() {
-    let (stand, tenants) = fresh(3).await;
+    let (fixture, tenants) = fresh(3).await;
     let together = Arc::new(Barrier::new(24));
     let handler = handler(move |_| {
         let together = Arc::clone(&together);
@@ -290,15 +290,15 @@ async fn one_busy_tenant_alone_has_every_place_of_every_worker() {
             Verdict::done()
         }
     });
-    stand.enqueue_for(tenants[0], singles(24)).await;
-    let fleet = Fleet::start(&stand, 3, 8, &handler);
-    stand.is_quiet().await;
+    fixture.enqueue_for(tenants[0], singles(24)).await;
+    let fleet = Fleet::start(&fixture, 3, 8, &handler);
+    fixture.is_quiet().await;
     fleet.stop().await;
 }
 
 #[tokio::test]
 async fn jobs_do_not_wait_in_one_workers_hand_while_another_has_places() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let (quick, go) = (Log::new(), Arc::new(Semaphore::new(0)));
     let (noted, gate) = (quick.clone(), Arc::clone(&go));
     let handler = handler(move |run| {
@@ -313,24 +313,24 @@ async fn jobs_do_not_wait_in_one_workers_hand_while_another_has_places() {
     });
     // All short at first, so that many are taken in hand; then two long ones hold both places.
     let jobs = [vec![0; 300], vec![1; 2], vec![2; 100]].concat();
-    stand
+    fixture
         .enqueue_all(jobs.into_iter().map(numbered).collect())
         .await;
-    let one = Fleet::start(&stand, 1, 2, &handler);
+    let one = Fleet::start(&fixture, 1, 2, &handler);
     quick.holds(300).await;
     until("both places are taken", async || {
-        jobs_in(&stand, "r").await >= 2
+        jobs_in(&fixture, "r").await >= 2
     })
     .await;
-    let other = Fleet::start(&stand, 1, 2, &handler);
+    let other = Fleet::start(&fixture, 1, 2, &handler);
     quick.holds(400).await;
     go.add_permits(2);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     assert_eq!(quick.len(), 400);
     let used = "select count(*) from queue.parcels
         where attempt <> 1 and cardinality(body) > 0";
-    assert_eq!(stand.count(used).await, 0);
+    assert_eq!(fixture.count(used).await, 0);
     one.stop().await;
     other.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

@@ -6,11 +6,11 @@ use harkara_queue::{Changed, Error, Verdict};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 
-use crate::support::{Stand, error, handler, job};
+use crate::support::{Fixture, error, handler, job};
 
 /// A job that has left something in every table: a lane, a key, labels, an attempt.
-async fn rich_job(stand: &Stand) -> JobId {
-    let worker = stand.work(handler(async |_| Verdict::Snooze {
+async fn rich_job(fixture: &Fixture) -> JobId {
+    let worker = fixture.work(handler(async |_| Verdict::Snooze {
         wait: std::time::Duration::from_secs(3600),
         reason: error("later"),
     }));
@@ -22,9 +22,9 @@ async fn rich_job(stand: &Stand) -> JobId {
         tags: vec!["secret".to_owned()],
         ..job()
     };
-    let id = stand.enqueue(rich).await.id();
+    let id = fixture.enqueue(rich).await.id();
     crate::support::until("the job was put off", async || {
-        !stand.attempts(id).await.is_empty()
+        !fixture.attempts(id).await.is_empty()
     })
     .await;
     worker.stop().await;
@@ -33,16 +33,16 @@ async fn rich_job(stand: &Stand) -> JobId {
 
 #[tokio::test]
 async fn a_tenant_cannot_see_or_touch_anothers_job() {
-    let stand = Stand::new().await;
-    let id = rich_job(&stand).await;
+    let fixture = Fixture::new().await;
+    let id = rich_job(&fixture).await;
     let stranger = TenantId::new();
-    stand.enqueue_for(stranger, vec![job()]).await;
+    fixture.enqueue_for(stranger, vec![job()]).await;
 
-    let mut tx = TenantTx::begin(&stand.pool(), stranger).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     assert!(read::job(&mut tx, id).await.unwrap().is_none());
     assert!(read::jobs(&mut tx, &[id]).await.unwrap().is_empty());
     assert!(read::attempts(&mut tx, id).await.unwrap().is_none());
-    for asked_for in [stand.tenant, stranger] {
+    for asked_for in [fixture.tenant, stranger] {
         for filter in [
             JobFilter::default(),
             JobFilter {
@@ -65,24 +65,24 @@ async fn a_tenant_cannot_see_or_touch_anothers_job() {
         }
     }
     assert_eq!(
-        stand.engine.cancel(&mut tx, id).await.unwrap(),
+        fixture.engine.cancel(&mut tx, id).await.unwrap(),
         Changed::NotFound
     );
     assert_eq!(
-        stand.engine.retry(&mut tx, id).await.unwrap(),
+        fixture.engine.retry(&mut tx, id).await.unwrap(),
         Changed::NotFound
     );
     tx.commit().await.unwrap();
-    assert_eq!(stand.state(id).await, JobState::Scheduled);
+    assert_eq!(fixture.state(id).await, JobState::Scheduled);
 }
 
 #[tokio::test]
 async fn a_tenants_transaction_cannot_enqueue_for_another() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let other = TenantId::new();
-    stand.enqueue_for(other, vec![job()]).await;
-    let mut tx = stand.tx().await;
-    let refused = stand
+    fixture.enqueue_for(other, vec![job()]).await;
+    let mut tx = fixture.tx().await;
+    let refused = fixture
         .engine
         .enqueue(&mut tx, other, job())
         .await
@@ -101,19 +101,19 @@ async fn a_tenants_transaction_cannot_enqueue_for_another() {
         "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
          values (1, 1, now(), now(), 'lost')",
     ] {
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         let error = query(refused).execute(&mut *tx).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code());
         assert_eq!(code.as_deref(), Some("42501"), "{refused}");
     }
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
 }
 
 #[tokio::test]
 async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
-    let stand = Stand::new().await;
-    rich_job(&stand).await;
-    stand
+    let fixture = Fixture::new().await;
+    rich_job(&fixture).await;
+    fixture
         .execute(
             "create function public.visible(of regclass) returns bigint language plpgsql as $$
              declare seen bigint;
@@ -127,7 +127,7 @@ async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
               select from pg_attribute a
               where a.attrelid = c.oid and a.attname in ('tenant', 'tenant_id') and not a.attisdropped
           ))";
-    let all: Vec<(String, i64)> = query_as(tables).fetch_all(&stand.pool()).await.unwrap();
+    let all: Vec<(String, i64)> = query_as(tables).fetch_all(&fixture.pool()).await.unwrap();
     for table in [
         "queue.parcels",
         "queue.attempts",
@@ -139,7 +139,7 @@ async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
             "{table} is empty"
         );
     }
-    let mut tx = stand.pool().begin().await.unwrap();
+    let mut tx = fixture.pool().begin().await.unwrap();
     query("set local role harkara_app")
         .execute(&mut *tx)
         .await
@@ -152,7 +152,7 @@ async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
 
 #[tokio::test]
 async fn every_table_with_a_tenant_is_guarded() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let bare: Vec<String> = query_scalar(
         "select format('%s: enabled %s, forced %s, policies %s', c.oid::regclass,
             c.relrowsecurity, c.relforcerowsecurity,
@@ -170,23 +170,26 @@ async fn every_table_with_a_tenant_is_guarded() {
                and (c.relispartition or exists (select from pg_policy p where p.polrelid = c.oid))
            )",
     )
-    .fetch_all(&stand.pool())
+    .fetch_all(&fixture.pool())
     .await
     .unwrap();
     assert!(bare.is_empty(), "{bare:#?}");
     let guarded = "select count(*) from pg_class c
         where c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace) and c.relrowsecurity";
-    assert!(stand.count(guarded).await > 10, "the catalogue was read");
+    assert!(fixture.count(guarded).await > 10, "the catalogue was read");
 }
 
 #[tokio::test]
 async fn no_statement_of_a_tenant_outlasts_the_request_it_was_made_for() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let shown = "select current_setting('statement_timeout')";
-    let mut tx = stand.tx().await;
+    let mut tx = fixture.tx().await;
     let limit: String = query_scalar(shown).fetch_one(&mut *tx).await.unwrap();
     assert_eq!(limit, "25s");
     tx.commit().await.unwrap();
-    let after: String = query_scalar(shown).fetch_one(&stand.pool()).await.unwrap();
+    let after: String = query_scalar(shown)
+        .fetch_one(&fixture.pool())
+        .await
+        .unwrap();
     assert_eq!(after, "0", "the limit ends with the transaction");
 }

@@ -11,9 +11,9 @@ use harkara_queue::{Handler, Run, Verdict};
 use harkara_shared::database::{query, query_as, query_scalar};
 use rand::RngExt;
 
-use crate::fleet::{Fleet, is_at_rest, limited, named};
+use crate::lost_workers::{Fleet, is_at_rest, limited, named};
 use crate::support::{
-    Log, QUEUE, Stand, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -51,13 +51,13 @@ fn of_lane(limit: LimitChange) -> LaneChange {
 }
 
 /// A stand whose queue and tenant are known, so that they can be limited before there is work.
-async fn known() -> Stand {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(job()).await.id();
-    let worker = stand.work(doing_nothing());
-    stand.reaches(first, JobState::Succeeded).await;
+async fn known() -> Fixture {
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(job()).await.id();
+    let worker = fixture.work(doing_nothing());
+    fixture.reaches(first, JobState::Succeeded).await;
     worker.stop().await;
-    stand
+    fixture
 }
 
 /// Long enough for a worker to do what it should not.
@@ -90,19 +90,23 @@ fn most_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_together_start_no_more_than_rate_and_burst_and_no_less_than_the_rate() {
     for packed_before in [true, false] {
-        let stand = known().await;
+        let fixture = known().await;
         let jobs: Vec<NewJob> = (0..150).map(numbered).collect();
         if packed_before {
-            stand.enqueue_all(jobs.clone()).await;
+            fixture.enqueue_all(jobs.clone()).await;
         }
         let limit = of_tenant(rate(50, Duration::from_secs(1), 5));
-        stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
+        fixture
+            .engine
+            .set_tenant(fixture.tenant, &limit)
+            .await
+            .unwrap();
         if !packed_before {
-            stand.enqueue_all(jobs).await;
+            fixture.enqueue_all(jobs).await;
         }
         let starts = Log::new();
-        let fleet = Fleet::start(&stand, 3, 16, &noting_starts(&starts));
-        stand.is_quiet().await;
+        let fleet = Fleet::start(&fixture, 3, 16, &noting_starts(&starts));
+        fixture.is_quiet().await;
         fleet.stop().await;
         let starts = starts.read();
         assert_eq!(starts.len(), 150);
@@ -113,7 +117,7 @@ async fn three_workers_together_start_no_more_than_rate_and_burst_and_no_less_th
         let (first, last) = (starts.iter().min().unwrap(), starts.iter().max().unwrap());
         let took = (*last - *first).num_milliseconds();
         assert!((2880..12_000).contains(&took), "{took} ms for 2900");
-        is_at_rest(&stand).await;
+        is_at_rest(&fixture).await;
     }
 }
 
@@ -122,11 +126,15 @@ const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
 /// The claim alone, on a clock that is moved on by moving back the gate's.
 #[tokio::test]
 async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
-    let stand = known().await;
+    let fixture = known().await;
     let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
-    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
-    stand.enqueue_all((0..500).map(numbered).collect()).await;
-    stand
+    fixture
+        .engine
+        .set_tenant(fixture.tenant, &limit)
+        .await
+        .unwrap();
+    fixture.enqueue_all((0..500).map(numbered).collect()).await;
+    fixture
         .execute(
             "insert into queue.leases (worker_id, expires_at)
              select w.id, now() + interval '1 hour' from queue.workers w, generate_series(1, 2)",
@@ -134,7 +142,7 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
         .await;
     let leases: Vec<i64> =
         query_scalar("select id from queue.leases where closed_at is null order by id")
-            .fetch_all(&stand.pool())
+            .fetch_all(&fixture.pool())
             .await
             .unwrap();
     let mut moved = TimeDelta::zero();
@@ -150,7 +158,7 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
         )
         .bind(leases[turns % leases.len()])
         .bind(i64::try_from(turns).unwrap())
-        .fetch_all(&stand.pool())
+        .fetch_all(&fixture.pool())
         .await
         .unwrap();
         for (jobs, at) in claimed {
@@ -165,7 +173,7 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
         moved += step;
         query("update queue.gates set rate_tat = rate_tat - $1 * interval '1 millisecond'")
             .bind(step.num_milliseconds())
-            .execute(&stand.pool())
+            .execute(&fixture.pool())
             .await
             .unwrap();
     }
@@ -176,22 +184,29 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes: the rate is by the minute"]
 async fn a_free_tenant_beside_three_workers_starts_33_jobs_in_any_minute_at_most() {
-    let stand = known().await;
+    let fixture = known().await;
     let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
-    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
-    stand.enqueue_all((0..500).map(numbered).collect()).await;
+    fixture
+        .engine
+        .set_tenant(fixture.tenant, &limit)
+        .await
+        .unwrap();
+    fixture.enqueue_all((0..500).map(numbered).collect()).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&stand, 3, 16, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 3, 16, &noting_starts(&starts));
     tokio::time::sleep(Duration::from_secs(120)).await;
     fleet.stop().await;
     let starts = starts.read();
     assert!(most_within(&starts, TimeDelta::seconds(60)) <= 33);
     assert!((55..=63).contains(&starts.len()), "{} starts", starts.len());
-    assert_eq!(stand.count("select count(*) from queue.attempts").await, 0);
+    assert_eq!(
+        fixture.count("select count(*) from queue.attempts").await,
+        0
+    );
 }
 
 /// How many starts, of six minutes each, the tenant and its limit were charged more than the queue.
-async fn charged_more(stand: &Stand) -> (i64, i64) {
+async fn charged_more(fixture: &Fixture) -> (i64, i64) {
     query_as(
         "select ((extract(epoch from t.rate_tat - q.rate_tat)) / 360)::int8,
             ((extract(epoch from k.rate_tat - q.rate_tat)) / 360)::int8
@@ -200,15 +215,15 @@ async fn charged_more(stand: &Stand) -> (i64, i64) {
             and mod(extract(epoch from t.rate_tat - q.rate_tat), 360) = 0
             and mod(extract(epoch from k.rate_tat - q.rate_tat), 360) = 0",
     )
-    .fetch_one(&stand.pool())
+    .fetch_one(&fixture.pool())
     .await
     .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
-    let stand = known().await;
-    let engine = &stand.engine;
+    let fixture = known().await;
+    let engine = &fixture.engine;
     let most = |change| LimitChange {
         max_running: Change::Set(1000),
         ..change
@@ -218,27 +233,27 @@ async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
         .await
         .unwrap();
     let tenant = of_tenant(most(rate(10, HOUR, 50)));
-    engine.set_tenant(stand.tenant, &tenant).await.unwrap();
+    engine.set_tenant(fixture.tenant, &tenant).await.unwrap();
     let key = of_key("crm", most(rate(10, HOUR, 32)));
-    engine.set_tenant(stand.tenant, &key).await.unwrap();
-    stand
+    engine.set_tenant(fixture.tenant, &key).await.unwrap();
+    fixture
         .enqueue_all((0..80).map(|n| limited("crm", 3, n)).collect())
         .await;
     let runs = Log::new();
-    let fleet = Fleet::start(&stand, 3, 32, &noting_starts(&runs));
+    let fleet = Fleet::start(&fixture, 3, 32, &noting_starts(&runs));
     // 32 / 3, although queue and tenant would let more through.
     runs.holds(10).await;
     pause().await;
     assert_eq!(runs.len(), 10);
-    assert_eq!(charged_more(&stand).await, (0, 20));
+    assert_eq!(charged_more(&fixture).await, (0, 20));
     // The tenant's 50 are full with 40 more that name no limit.
-    stand.enqueue_all((0..60).map(numbered).collect()).await;
+    fixture.enqueue_all((0..60).map(numbered).collect()).await;
     runs.holds(50).await;
     pause().await;
     assert_eq!(runs.len(), 50);
-    assert_eq!(charged_more(&stand).await, (0, -20));
+    assert_eq!(charged_more(&fixture).await, (0, -20));
     engine
-        .set_tenant(stand.tenant, &of_tenant(LimitChange::removal()))
+        .set_tenant(fixture.tenant, &of_tenant(LimitChange::removal()))
         .await
         .unwrap();
     // The 20 that are left of those; and of the others none, for their own limit is full.
@@ -246,7 +261,7 @@ async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
     pause().await;
     assert_eq!(runs.len(), 70);
     engine
-        .set_tenant(stand.tenant, &of_key("crm", LimitChange::removal()))
+        .set_tenant(fixture.tenant, &of_key("crm", LimitChange::removal()))
         .await
         .unwrap();
     // The queue's 100.
@@ -255,12 +270,12 @@ async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
     fleet.stop().await;
     assert_eq!(runs.len(), 100);
     assert_eq!(
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state = 'a' and attempt > 0")
             .await,
         0
     );
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 /// How many run at once, by name, and the most that ever did.
@@ -306,23 +321,23 @@ fn names_of(run: &Run) -> [&'static str; 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
-    let stand = known().await;
-    let engine = &stand.engine;
+    let fixture = known().await;
+    let engine = &fixture.engine;
     let other = harkara_shared::id::TenantId::new();
     engine.set_queue(QUEUE, &max_running(9)).await.unwrap();
     for change in [of_tenant(max_running(6)), of_key("crm", max_running(3))] {
-        engine.set_tenant(stand.tenant, &change).await.unwrap();
+        engine.set_tenant(fixture.tenant, &change).await.unwrap();
     }
     let narrow = Lane::Named("narrow".to_owned());
     engine
-        .set_lane(stand.tenant, QUEUE, &narrow, &of_lane(max_running(2)))
+        .set_lane(fixture.tenant, QUEUE, &narrow, &of_lane(max_running(2)))
         .await
         .unwrap();
     for _ in 0..3 {
         let jobs =
             (0..40).flat_map(|_| [named("narrow", 1), named("wide", 2), limited("crm", 1, 3)]);
-        stand.enqueue_all(jobs.collect()).await;
-        stand.enqueue_for(other, vec![numbered(4); 40]).await;
+        fixture.enqueue_all(jobs.collect()).await;
+        fixture.enqueue_for(other, vec![numbered(4); 40]).await;
     }
     let together = Together::default();
     let seen = together.clone();
@@ -338,29 +353,33 @@ async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
             }
         }
     });
-    let fleet = Fleet::start(&stand, 3, 16, &handler);
-    stand.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 16, &handler);
+    fixture.is_quiet().await;
     fleet.stop().await;
     for (name, cap) in [("queue", 9), ("tenant", 6), ("narrow", 2), ("crm", 3)] {
         assert_eq!(together.most(name), cap, "{name}");
     }
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_limited_job_uses_no_attempt_and_nothing_is_written_while_it_waits() {
-    let stand = known().await;
+    let fixture = known().await;
     let limit = of_tenant(rate(1, HOUR, 1));
-    stand.engine.set_tenant(stand.tenant, &limit).await.unwrap();
-    stand.enqueue_all((0..50).map(numbered).collect()).await;
-    stand
+    fixture
+        .engine
+        .set_tenant(fixture.tenant, &limit)
+        .await
+        .unwrap();
+    fixture.enqueue_all((0..50).map(numbered).collect()).await;
+    fixture
         .enqueue_all((0..50).map(|n| named("a", n)).collect())
         .await;
     let starts = Log::new();
-    let fleet = Fleet::start(&stand, 3, 8, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 3, 8, &noting_starts(&starts));
     starts.holds(1).await;
     until("the one is settled", async || {
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state = 'r'")
             .await
             == 0
@@ -372,27 +391,31 @@ async fn a_limited_job_uses_no_attempt_and_nothing_is_written_while_it_waits() {
             union all select 'l' || ctid::text || xmin::text from queue.lanes
             union all select 'a' || ctid::text || xmin::text from queue.attempts
         ) x";
-    let before = stand.count(rows).await;
+    let before = fixture.count(rows).await;
     // More than one poll.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(stand.count(rows).await, before);
+    assert_eq!(fixture.count(rows).await, before);
     assert_eq!(starts.len(), 1);
     let used = "select count(*) from queue.parcels where state = 'a' and attempt + deferrals > 0";
-    assert_eq!(stand.count(used).await, 0);
+    assert_eq!(fixture.count(used).await, 0);
     fleet.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_job_that_costs_more_than_the_burst_waits_for_a_gate_at_rest_and_then_starts() {
-    let stand = known().await;
+    let fixture = known().await;
     let key = of_key("crm", rate(100, Duration::from_secs(10), 2));
-    stand.engine.set_tenant(stand.tenant, &key).await.unwrap();
+    fixture
+        .engine
+        .set_tenant(fixture.tenant, &key)
+        .await
+        .unwrap();
     let jobs: Vec<NewJob> = (0..4).map(|n| limited("crm", 5, n)).collect();
-    stand.enqueue_all(jobs).await;
+    fixture.enqueue_all(jobs).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&stand, 3, 8, &noting_starts(&starts));
-    stand.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 8, &noting_starts(&starts));
+    fixture.is_quiet().await;
     fleet.stop().await;
     let mut starts = starts.read();
     starts.sort();
@@ -404,12 +427,12 @@ async fn a_job_that_costs_more_than_the_burst_waits_for_a_gate_at_rest_and_then_
 
 #[tokio::test]
 async fn three_limits_at_once_are_all_charged() {
-    let stand = known().await;
+    let fixture = known().await;
     for (key, burst) in [("a", 7), ("b", 5), ("c", 12)] {
         let change = of_key(key, rate(1, HOUR, burst));
-        stand
+        fixture
             .engine
-            .set_tenant(stand.tenant, &change)
+            .set_tenant(fixture.tenant, &change)
             .await
             .unwrap();
     }
@@ -422,13 +445,13 @@ async fn three_limits_at_once_are_all_charged() {
             .into(),
         ..numbered(n)
     });
-    stand.enqueue_all(jobs.collect()).await;
+    fixture.enqueue_all(jobs.collect()).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&stand, 2, 8, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 2, 8, &noting_starts(&starts));
     starts.holds(4).await;
     // Of b one is left, of a three, of c none.
     let rest = (0..9).map(|n| limited(["a", "b", "c"][n % 3], 1, 0));
-    stand.enqueue_all(rest.collect()).await;
+    fixture.enqueue_all(rest.collect()).await;
     starts.holds(8).await;
     pause().await;
     fleet.stop().await;
@@ -437,10 +460,10 @@ async fn three_limits_at_once_are_all_charged() {
 
 #[tokio::test]
 async fn a_settlement_that_waits_for_a_neighbours_key_holds_no_gate_all_the_while() {
-    let stand = known().await;
-    stand
+    let fixture = known().await;
+    fixture
         .engine
-        .set_tenant(stand.tenant, &of_tenant(max_running(4)))
+        .set_tenant(fixture.tenant, &of_tenant(max_running(4)))
         .await
         .unwrap();
     let keyed = NewJob {
@@ -450,22 +473,24 @@ async fn a_settlement_that_waits_for_a_neighbours_key_holds_no_gate_all_the_whil
         }),
         ..job()
     };
-    let mut open = stand.tx().await;
-    let neighbours = stand.engine.enqueue(&mut open, stand.tenant, keyed.clone());
+    let mut open = fixture.tx().await;
+    let neighbours = fixture
+        .engine
+        .enqueue(&mut open, fixture.tenant, keyed.clone());
     let neighbours = neighbours.await.unwrap().id();
     let follow = keyed.clone();
-    let followed = stand.work(handler(move |run| {
+    let followed = fixture.work(handler(move |run| {
         let then = match number(&run) {
             1 => vec![follow.clone()],
             _ => Vec::new(),
         };
         async { Verdict::Done { result: None, then } }
     }));
-    let waiting = stand.enqueue(numbered(1)).await.id();
+    let waiting = fixture.enqueue(numbered(1)).await.id();
     until("the settlement waits", async || {
         let waits = "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'";
-        stand.count(waits).await > 0
+        fixture.count(waits).await > 0
     })
     .await;
     // Passes the same gate, in another worker.
@@ -473,16 +498,16 @@ async fn a_settlement_that_waits_for_a_neighbours_key_holds_no_gate_all_the_whil
         queue: "other".to_owned(),
         ..job()
     };
-    let other = stand.enqueue(other).await.id();
-    let worker = stand.work_as(options(&[("other", 4)]), doing_nothing());
-    stand.reaches(other, JobState::Succeeded).await;
+    let other = fixture.enqueue(other).await.id();
+    let worker = fixture.work_as(options(&[("other", 4)]), doing_nothing());
+    fixture.reaches(other, JobState::Succeeded).await;
     drop(open);
-    stand.reaches(waiting, JobState::Succeeded).await;
-    stand.is_quiet().await;
+    fixture.reaches(waiting, JobState::Succeeded).await;
+    fixture.is_quiet().await;
     followed.stop().await;
     worker.stop().await;
-    let mut tx = stand.tx().await;
+    let mut tx = fixture.tx().await;
     let gone = harkara_queue::read::job(&mut tx, neighbours).await.unwrap();
     assert!(gone.is_none());
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

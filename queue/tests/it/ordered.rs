@@ -14,8 +14,10 @@ use rand::RngExt;
 use tokio::sync::Barrier;
 
 use crate::cancel::cancel;
-use crate::fleet::{Fleet, die, for_ever, is_at_rest, ordered};
-use crate::support::{Log, QUEUE, Stand, error, failed, handler, number, options, soon, until};
+use crate::lost_workers::{Fleet, die, for_ever, is_at_rest, ordered};
+use crate::support::{
+    Fixture, Log, QUEUE, error, failed, handler, number, options, until, with_timeout,
+};
 
 /// A job whose second run comes in an hour.
 fn hardly_again(key: &str, number: u64) -> NewJob {
@@ -50,15 +52,15 @@ where
 }
 
 /// Three jobs of one lane, the first of which has no second run before an hour.
-async fn three(stand: &Stand) -> Vec<JobId> {
+async fn three(fixture: &Fixture) -> Vec<JobId> {
     let jobs = (0..3).map(|number| hardly_again("a", number)).collect();
-    let answers = stand.enqueue_all(jobs).await;
+    let answers = fixture.enqueue_all(jobs).await;
     answers.iter().map(|answer| answer.id()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_are() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let noted = log.clone();
     let handler = handler(move |run| {
@@ -72,16 +74,16 @@ async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_ar
             Verdict::done()
         }
     });
-    let fleet = Fleet::start(&stand, 3, 16, &handler);
+    let fleet = Fleet::start(&fixture, 3, 16, &handler);
     // In calls of their own, in one call, and beside each other; the number tells lane and place.
     for batch in 0..6 {
         let jobs = (0..4).flat_map(|lane| {
             let key = format!("lane {lane}");
             (batch * 8..batch * 8 + 8).map(move |place| ordered(&key, lane * 1000 + place))
         });
-        stand.enqueue_all(jobs.collect()).await;
+        fixture.enqueue_all(jobs.collect()).await;
     }
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     fleet.stop().await;
     for lane in 0..4 {
         let lines = log.read().into_iter();
@@ -91,33 +93,33 @@ async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_ar
             .collect();
         assert_eq!(of_lane, expected);
     }
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn priority_and_due_time_go_before_the_order_of_enqueue() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let urgent = NewJob {
         priority: 0,
         ..ordered("a", 2)
     };
     let early = NewJob {
-        run_at: Some(stand.now().await - chrono::Duration::minutes(1)),
+        run_at: Some(fixture.now().await - chrono::Duration::minutes(1)),
         ..ordered("a", 1)
     };
-    stand
+    fixture
         .enqueue_all(vec![ordered("a", 3), early, urgent])
         .await;
-    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
-    stand.is_quiet().await;
+    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), [2, 1, 3]);
 }
 
 #[tokio::test]
 async fn jobs_with_and_without_a_unique_key_keep_the_order_of_their_call() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let keyed = |number: u64| NewJob {
         unique: Some(Unique {
@@ -130,16 +132,16 @@ async fn jobs_with_and_without_a_unique_key_keep_the_order_of_their_call() {
         0 => keyed(number),
         _ => ordered("a", number),
     });
-    stand.enqueue_all(jobs.collect()).await;
-    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
-    stand.is_quiet().await;
+    fixture.enqueue_all(jobs.collect()).await;
+    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), (1..21).collect::<Vec<u64>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
     let wait = Duration::from_millis(60);
@@ -161,64 +163,64 @@ async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
             }
         }
     });
-    let fleet = Fleet::start(&stand, 3, 8, &handler);
-    let jobs = stand.enqueue_all((0..5).map(|n| ordered("a", n)).collect());
+    let fleet = Fleet::start(&fixture, 3, 8, &handler);
+    let jobs = fixture.enqueue_all((0..5).map(|n| ordered("a", n)).collect());
     let jobs: Vec<_> = jobs.await.iter().map(|answer| answer.id()).collect();
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 0, 0, 0, 1, 2, 3, 4]);
-    let runs = stand.attempts(jobs[0]).await;
+    let runs = fixture.attempts(jobs[0]).await;
     for pair in runs.windows(2) {
         assert!(pair[1].started_at >= pair[0].next_run_at.unwrap());
     }
     for pair in jobs.windows(2) {
-        let (before, after) = (stand.job(pair[0]).await, stand.job(pair[1]).await);
+        let (before, after) = (fixture.job(pair[0]).await, fixture.job(pair[1]).await);
         assert!(after.started_at > before.finished_at);
         assert_eq!(after.attempt, 1);
     }
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_dead_head_lets_the_others_go_on_in_order() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
-    let worker = stand.work(first_ends(&log, async |_| Verdict::Dead {
+    let worker = fixture.work(first_ends(&log, async |_| Verdict::Dead {
         error: error("never"),
     }));
-    let jobs = three(&stand).await;
-    stand.is_quiet().await;
+    let jobs = three(&fixture).await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 1, 2]);
-    assert_eq!(stand.state(jobs[0]).await, JobState::Dead);
-    is_at_rest(&stand).await;
+    assert_eq!(fixture.state(jobs[0]).await, JobState::Dead);
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_head_cancelled_in_its_backoff_lets_the_others_go_on_in_order() {
     for notify in [true, false] {
-        let stand = Stand::with_notify(notify).await;
+        let fixture = Fixture::with_notify(notify).await;
         let log = Log::new();
-        let worker = stand.work(first_ends(&log, async |_| failed("again")));
-        let jobs = three(&stand).await;
-        stand.reaches(jobs[0], JobState::Scheduled).await;
+        let worker = fixture.work(first_ends(&log, async |_| failed("again")));
+        let jobs = three(&fixture).await;
+        fixture.reaches(jobs[0], JobState::Scheduled).await;
         // By now the worker knows that the lane is closed for an hour.
-        let other = stand.enqueue(ordered("b", 9)).await.id();
-        stand.reaches(other, JobState::Succeeded).await;
-        cancel(&stand, jobs[0]).await;
-        stand.is_quiet().await;
+        let other = fixture.enqueue(ordered("b", 9)).await.id();
+        fixture.reaches(other, JobState::Succeeded).await;
+        cancel(&fixture, jobs[0]).await;
+        fixture.is_quiet().await;
         worker.stop().await;
         assert_eq!(log.read(), [0, 9, 1, 2]);
-        is_at_rest(&stand).await;
+        is_at_rest(&fixture).await;
     }
 }
 
 #[tokio::test]
 async fn a_head_that_is_hastened_runs_at_once_and_the_others_after_it() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
-    let worker = stand.work(first_ends(&log, move |_| {
+    let worker = fixture.work(first_ends(&log, move |_| {
         let again = turns.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             if again {
@@ -228,65 +230,65 @@ async fn a_head_that_is_hastened_runs_at_once_and_the_others_after_it() {
             }
         }
     }));
-    let jobs = three(&stand).await;
-    stand.reaches(jobs[0], JobState::Scheduled).await;
-    let mut tx = stand.tx().await;
-    stand.engine.hasten(&mut tx, &jobs[..1]).await.unwrap();
+    let jobs = three(&fixture).await;
+    fixture.reaches(jobs[0], JobState::Scheduled).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.hasten(&mut tx, &jobs[..1]).await.unwrap();
     tx.commit().await.unwrap();
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_head_cancelled_while_it_runs_lets_the_others_go_on_in_order() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let handler = first_ends(&log, async |run| {
         for_ever(&run).await;
         Verdict::done()
     });
-    let fleet = Fleet::start(&stand, 2, 4, &handler);
-    let jobs = three(&stand).await;
+    let fleet = Fleet::start(&fixture, 2, 4, &handler);
+    let jobs = three(&fixture).await;
     log.holds(1).await;
-    cancel(&stand, jobs[0]).await;
-    stand.is_quiet().await;
+    cancel(&fixture, jobs[0]).await;
+    fixture.is_quiet().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 1, 2]);
-    assert_eq!(stand.state(jobs[0]).await, JobState::Cancelled);
-    is_at_rest(&stand).await;
+    assert_eq!(fixture.state(jobs[0]).await, JobState::Cancelled);
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_head_whose_worker_died_runs_again_before_the_others() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let stuck = first_ends(&log, async |run| {
         for_ever(&run).await;
         Verdict::done()
     });
-    let worker = stand.work(stuck);
-    let jobs = three(&stand).await;
+    let worker = fixture.work(stuck);
+    let jobs = three(&fixture).await;
     log.holds(1).await;
-    die(&stand, worker).await;
+    die(&fixture, worker).await;
     let well = first_ends(&log, async |_| Verdict::done());
-    let fleet = Fleet::start(&stand, 3, 4, &well);
-    stand.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 4, &well);
+    fixture.is_quiet().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
-    let outcomes = stand.attempts(jobs[0]).await.into_iter();
+    let outcomes = fixture.attempts(jobs[0]).await.into_iter();
     let outcomes: Vec<_> = outcomes.map(|attempt| attempt.outcome).collect();
     assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_head_that_dies_with_its_worker_lets_the_others_go_on_in_order() {
     for cancelled in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let log = Log::new();
-        let worker = stand.work(first_ends(&log, async |_| {
+        let worker = fixture.work(first_ends(&log, async |_| {
             std::future::pending::<()>().await;
             Verdict::done()
         }));
@@ -294,45 +296,45 @@ async fn a_head_that_dies_with_its_worker_lets_the_others_go_on_in_order() {
             max_attempts: if cancelled { 3 } else { 1 },
             ..ordered("a", number)
         });
-        let head = stand.enqueue_all(jobs.collect()).await[0].id();
+        let head = fixture.enqueue_all(jobs.collect()).await[0].id();
         log.holds(1).await;
-        die(&stand, worker).await;
+        die(&fixture, worker).await;
         if cancelled {
-            cancel(&stand, head).await;
+            cancel(&fixture, head).await;
         }
         let well = first_ends(&log, async |_| Verdict::done());
-        let fleet = Fleet::start(&stand, 3, 4, &well);
-        stand.is_quiet().await;
+        let fleet = Fleet::start(&fixture, 3, 4, &well);
+        fixture.is_quiet().await;
         fleet.stop().await;
         assert_eq!(log.read(), [0, 1, 2]);
-        is_at_rest(&stand).await;
+        is_at_rest(&fixture).await;
     }
 }
 
 #[tokio::test]
 async fn a_worker_that_is_stopped_puts_its_head_back_in_front() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let stuck = first_ends(&log, async |_| {
         std::future::pending::<()>().await;
         Verdict::done()
     });
-    let worker = stand.work_as(crate::fleet::impatient(4), stuck);
-    let jobs = three(&stand).await;
+    let worker = fixture.work_as(crate::lost_workers::impatient(4), stuck);
+    let jobs = three(&fixture).await;
     log.holds(1).await;
     worker.stop().await;
     let well = first_ends(&log, async |_| Verdict::done());
-    let fleet = Fleet::start(&stand, 3, 4, &well);
-    stand.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 4, &well);
+    fixture.is_quiet().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
-    assert_eq!(stand.job(jobs[0]).await.attempt, 1);
-    is_at_rest(&stand).await;
+    assert_eq!(fixture.job(jobs[0]).await.attempt, 1);
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn lanes_with_different_keys_run_side_by_side() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let together = Arc::new(Barrier::new(10));
     let handler = handler(move |_| {
         let together = Arc::clone(&together);
@@ -342,35 +344,35 @@ async fn lanes_with_different_keys_run_side_by_side() {
         }
     });
     let jobs = (0..30).map(|number| ordered(&format!("lane {}", number % 10), number));
-    stand.enqueue_all(jobs.collect()).await;
-    let fleet = Fleet::start(&stand, 2, 5, &handler);
-    stand.is_quiet().await;
+    fixture.enqueue_all(jobs.collect()).await;
+    let fleet = Fleet::start(&fixture, 2, 5, &handler);
+    fixture.is_quiet().await;
     fleet.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_cancel_that_is_rolled_back_lets_nobody_overtake() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
-    let jobs = three(&stand).await;
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, jobs[0]).await.unwrap();
-    let worker = stand.work(first_ends(&log, async |_| Verdict::done()));
-    let other = stand.enqueue(ordered("b", 9)).await.id();
-    stand.reaches(other, JobState::Succeeded).await;
+    let jobs = three(&fixture).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, jobs[0]).await.unwrap();
+    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
+    let other = fixture.enqueue(ordered("b", 9)).await.id();
+    fixture.reaches(other, JobState::Succeeded).await;
     drop(tx);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), [9, 0, 1, 2]);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
     const LANES: u64 = 8;
     const JOBS: u64 = 12;
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let noted = log.clone();
     let handler = handler(move |run| {
@@ -397,22 +399,22 @@ async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
             ..ordered(&format!("lane {lane}"), lane * 1000 + place)
         })
     });
-    stand.enqueue_all(jobs.collect()).await;
+    fixture.enqueue_all(jobs.collect()).await;
     let short = || WorkerOptions {
         lease: Duration::from_millis(600),
         ..options(&[(QUEUE, 4)])
     };
     for round in 1..6 {
-        let one = stand.work_as(short(), Arc::clone(&handler));
-        let other = stand.work_as(short(), Arc::clone(&handler));
+        let one = fixture.work_as(short(), Arc::clone(&handler));
+        let other = fixture.work_as(short(), Arc::clone(&handler));
         let so_far = log.len();
         until("some run", async || log.len() > so_far + 3 * round).await;
         one.task.abort();
-        soon("the worker dies", one.task).await.unwrap_err();
+        with_timeout("the worker dies", one.task).await.unwrap_err();
         other.stop().await;
     }
-    let fleet = Fleet::start(&stand, 2, 8, &handler);
-    stand.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 2, 8, &handler);
+    fixture.is_quiet().await;
     fleet.stop().await;
     let mut reached: HashMap<u64, u64> = HashMap::new();
     for number in log.read() {
@@ -425,12 +427,12 @@ async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
         *at = place;
     }
     assert!(reached.values().all(|place| *place == JOBS - 1));
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn a_head_that_was_dead_stands_at_the_end_when_it_is_tried_again() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
     let handler = first_ends(&log, move |_| {
@@ -444,18 +446,18 @@ async fn a_head_that_was_dead_stands_at_the_end_when_it_is_tried_again() {
             }
         }
     });
-    let worker = stand.work(Arc::clone(&handler));
-    let jobs = three(&stand).await;
-    stand.is_quiet().await;
+    let worker = fixture.work(Arc::clone(&handler));
+    let jobs = three(&fixture).await;
+    fixture.is_quiet().await;
     worker.stop().await;
-    stand.enqueue(ordered("a", 3)).await;
-    let mut tx = stand.tx().await;
-    stand.engine.retry(&mut tx, jobs[0]).await.unwrap();
+    fixture.enqueue(ordered("a", 3)).await;
+    let mut tx = fixture.tx().await;
+    fixture.engine.retry(&mut tx, jobs[0]).await.unwrap();
     tx.commit().await.unwrap();
-    stand.enqueue(ordered("a", 4)).await;
-    let worker = stand.work_as(options(&[(QUEUE, 4)]), handler);
-    stand.is_quiet().await;
+    fixture.enqueue(ordered("a", 4)).await;
+    let worker = fixture.work_as(options(&[(QUEUE, 4)]), handler);
+    fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 1, 2, 3, 0, 4]);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

@@ -8,7 +8,7 @@ use harkara_shared::database::{TenantTx, query, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use serde_json::{Map, Value, json};
 
-use crate::support::Stand;
+use crate::support::Fixture;
 
 /// Parcels that share a block, in which merged rows are looked for.
 pub(crate) const BLOCK: i64 = 1024;
@@ -67,7 +67,7 @@ pub(crate) fn merged(jobs: &[i64], state: &str, more: Value) -> Value {
     Value::Object(row)
 }
 
-impl Stand {
+impl Fixture {
     /// Writes rows of the stand's tenant. Columns that are not given have usual values.
     pub(crate) async fn put(&self, rows: &[Value]) {
         self.put_for(self.tenant, rows).await;

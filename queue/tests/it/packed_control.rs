@@ -8,26 +8,26 @@ use sqlx::postgres::PgListener;
 
 use crate::cancel::{cancel, meanwhile, retry};
 use crate::packed::{at, job_id, left, merged, moment, row};
-use crate::support::{Stand, soon};
+use crate::support::{Fixture, with_timeout};
 
 const GONE: &str = "select gone::text from queue.parcels where id = $1 and part = $2";
 const STATE: &str = "select state::text from queue.parcels where id = $1 and part = $2";
 const CANCELLING: &str = "select cancelling::text from queue.parcels where id = $1 and part = $2";
 
-async fn hasten(stand: &Stand, jobs: &[i64]) {
-    let mut tx = stand.tx().await;
+async fn hasten(fixture: &Fixture, jobs: &[i64]) {
+    let mut tx = fixture.tx().await;
     let jobs: Vec<_> = jobs.iter().copied().map(job_id).collect();
-    stand.engine.hasten(&mut tx, &jobs).await.unwrap();
+    fixture.engine.hasten(&mut tx, &jobs).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn holds_key(stand: &Stand, job: i64) {
+async fn holds_key(fixture: &Fixture, job: i64) {
     query(
         "insert into queue.unique_keys (tenant, kind, key, job_id, expires_at)
          select number, 1, $1::bigint::text, $1, 'infinity' from queue.tenants",
     )
     .bind(job)
-    .execute(&stand.pool())
+    .execute(&fixture.pool())
     .await
     .unwrap();
     query(
@@ -35,7 +35,7 @@ async fn holds_key(stand: &Stand, job: i64) {
          select number, 'unique_key', $1::bigint::text, $1 from queue.tenants",
     )
     .bind(job)
-    .execute(&stand.pool())
+    .execute(&fixture.pool())
     .await
     .unwrap();
 }
@@ -43,17 +43,20 @@ async fn holds_key(stand: &Stand, job: i64) {
 #[tokio::test]
 async fn a_waiting_job_leaves_the_others_when_it_is_cancelled() {
     for (state, word) in [("a", JobState::Ready), ("s", JobState::Scheduled)] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let more = json!({"keyed": true, "created_at": moment(1), "run_at": moment(2)});
         // A parcel whose first two jobs were cut off.
-        stand.put(&[row(9, 3, 2, 3, state, more)]).await;
+        fixture.put(&[row(9, 3, 2, 3, state, more)]).await;
         for place in 2..5 {
-            holds_key(&stand, at(9, place)).await;
+            holds_key(&fixture, at(9, place)).await;
         }
         let id = job_id(at(9, 3));
-        let before = stand.job(id).await;
-        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
-        let after = stand.job(id).await;
+        let before = fixture.job(id).await;
+        assert_eq!(
+            cancel(&fixture, id).await,
+            Changed::Now(JobState::Cancelled)
+        );
+        let after = fixture.job(id).await;
         assert_eq!(
             (after.state, after.attempt, after.created_at, after.run_at),
             (JobState::Cancelled, 0, before.created_at, before.run_at)
@@ -61,33 +64,39 @@ async fn a_waiting_job_leaves_the_others_when_it_is_cancelled() {
         assert!(after.finished_at.is_some());
         assert_eq!(after.payload.get(), before.payload.get());
         assert_eq!(
-            cancel(&stand, id).await,
+            cancel(&fixture, id).await,
             Changed::Refused(JobState::Cancelled)
         );
         assert_eq!(
-            stand.all().await,
+            fixture.all().await,
             [
                 (at(9, 2), word),
                 (at(9, 3), JobState::Cancelled),
                 (at(9, 4), word)
             ]
         );
-        assert_eq!(stand.column(9, 3, GONE).await.unwrap(), "{2}");
+        assert_eq!(fixture.column(9, 3, GONE).await.unwrap(), "{2}");
         let keys = "select count(*) from queue.unique_keys";
-        assert_eq!(stand.count(keys).await, 2, "its key is free");
+        assert_eq!(fixture.count(keys).await, 2, "its key is free");
 
         // By itself it is made ready again, with its key.
-        assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
-        assert_eq!(stand.count(keys).await, 3);
-        assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
+        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+        assert_eq!(fixture.count(keys).await, 3);
+        assert_eq!(
+            cancel(&fixture, id).await,
+            Changed::Now(JobState::Cancelled)
+        );
 
         // When the last has left nothing of the row is kept.
         for place in [2, 4] {
             let id = job_id(at(9, place));
-            assert_eq!(cancel(&stand, id).await, Changed::Now(JobState::Cancelled));
+            assert_eq!(
+                cancel(&fixture, id).await,
+                Changed::Now(JobState::Cancelled)
+            );
         }
         assert_eq!(
-            stand
+            fixture
                 .count(
                     "select count(*) from queue.parcels
                  where part = 3 and state = 'd' and n = 1 and body = '{}' and cardinality(gone) = 3
@@ -96,64 +105,66 @@ async fn a_waiting_job_leaves_the_others_when_it_is_cancelled() {
                 .await,
             1
         );
-        assert_eq!(stand.all().await.len(), 3);
-        assert_eq!(stand.count(keys).await, 0);
+        assert_eq!(fixture.all().await.len(), 3);
+        assert_eq!(fixture.count(keys).await, 0);
     }
 }
 
 #[tokio::test]
 async fn the_worker_is_told_which_of_its_jobs_to_stop() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let jobs = [at(5, 0), at(6, 0), at(8, 0)];
     let acked = json!({"acked": [3], "acked_at": [moment(9)]});
-    stand
+    fixture
         .put(&[merged(&jobs, "r", acked), row(9, 0, 0, 1, "r", json!({}))])
         .await;
-    let mut listener = PgListener::connect_with(&stand.pool()).await.unwrap();
+    let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();
     for _ in 0..2 {
-        let changed = cancel(&stand, job_id(jobs[1])).await;
+        let changed = cancel(&fixture, job_id(jobs[1])).await;
         assert_eq!(changed, Changed::Now(JobState::Running));
-        let told = soon("the worker is told", listener.recv()).await.unwrap();
+        let told = with_timeout("the worker is told", listener.recv())
+            .await
+            .unwrap();
         assert_eq!(told.payload(), format!("c:{}", jobs[1]));
     }
-    assert_eq!(stand.column(5, 0, CANCELLING).await.unwrap(), "{2}");
-    cancel(&stand, job_id(jobs[0])).await;
-    assert_eq!(stand.column(5, 0, CANCELLING).await.unwrap(), "{2,1}");
-    let changed = cancel(&stand, job_id(jobs[2])).await;
+    assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), "{2}");
+    cancel(&fixture, job_id(jobs[0])).await;
+    assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), "{2,1}");
+    let changed = cancel(&fixture, job_id(jobs[2])).await;
     assert_eq!(changed, Changed::Refused(JobState::Succeeded));
-    let changed = retry(&stand, job_id(jobs[2])).await;
+    let changed = retry(&fixture, job_id(jobs[2])).await;
     assert_eq!(changed, Changed::Refused(JobState::Succeeded));
-    let changed = cancel(&stand, job_id(at(9, 0))).await;
+    let changed = cancel(&fixture, job_id(at(9, 0))).await;
     assert_eq!(changed, Changed::Now(JobState::Running));
-    assert_eq!(stand.column(9, 0, CANCELLING).await.unwrap(), "{1}");
+    assert_eq!(fixture.column(9, 0, CANCELLING).await.unwrap(), "{1}");
 }
 
 #[tokio::test]
 async fn a_strict_lane_goes_on_when_its_head_is_cancelled() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let strict = json!({"strict": true});
-    stand
+    fixture
         .put(&[
             row(5, 0, 0, 1, "s", strict.clone()),
             row(6, 0, 0, 1, "a", strict),
         ])
         .await;
-    stand
+    fixture
         .execute("update queue.lanes set strict = true, head = 5 where id = 1")
         .await;
     let heads = "select count(*) from queue.lanes where head = 5";
-    cancel(&stand, job_id(at(6, 0))).await;
+    cancel(&fixture, job_id(at(6, 0))).await;
     assert_eq!(
-        stand.count(heads).await,
+        fixture.count(heads).await,
         1,
         "another job's cancel is not the head's"
     );
     assert_eq!(
-        cancel(&stand, job_id(at(5, 0))).await,
+        cancel(&fixture, job_id(at(5, 0))).await,
         Changed::Now(JobState::Cancelled)
     );
-    assert_eq!(stand.count(heads).await, 0);
+    assert_eq!(fixture.count(heads).await, 0);
 }
 
 #[tokio::test]
@@ -164,30 +175,30 @@ async fn a_cancel_finds_its_job_where_it_has_just_gone() {
         select tenant, min(id), lane, min(run_at), 1, 7, queue, kind, 5, 1, 3, 2, 'r',
             array_agg(id * 1024 order by id), array_agg(body[1] order by id)
         from taken group by tenant, lane, queue, kind";
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .put(&[
             row(5, 0, 0, 1, "a", json!({})),
             row(6, 0, 0, 1, "a", json!({})),
         ])
         .await;
     for job in [at(6, 0), at(5, 0)] {
-        stand.execute("delete from queue.parcels").await;
-        stand
+        fixture.execute("delete from queue.parcels").await;
+        fixture
             .put(&[
                 row(5, 0, 0, 1, "a", json!({})),
                 row(6, 0, 0, 1, "a", json!({})),
             ])
             .await;
-        let changed = meanwhile(&stand, claimed, cancel(&stand, job_id(job))).await;
+        let changed = meanwhile(&fixture, claimed, cancel(&fixture, job_id(job))).await;
         assert_eq!(changed, Changed::Now(JobState::Running));
         let told = if job == at(6, 0) { "{2}" } else { "{1}" };
-        assert_eq!(stand.column(5, 0, CANCELLING).await.unwrap(), told);
+        assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), told);
     }
 
     // A claim cuts the parcel before the job.
-    stand.execute("delete from queue.parcels").await;
-    stand.put(&[row(7, 0, 0, 4, "a", json!({}))]).await;
+    fixture.execute("delete from queue.parcels").await;
+    fixture.put(&[row(7, 0, 0, 4, "a", json!({}))]).await;
     let cut = "with behind as (
             insert into queue.parcels (tenant, id, part, lane, run_at, queue, kind, priority,
                 max_attempts, lo, n, state, body)
@@ -196,15 +207,15 @@ async fn a_cancel_finds_its_job_where_it_has_just_gone() {
             from queue.parcels where id = 7
         )
         update queue.parcels set n = 2, body = body[:2], state = 'r', token = 7, lease = 1";
-    let changed = meanwhile(&stand, cut, cancel(&stand, job_id(at(7, 3)))).await;
+    let changed = meanwhile(&fixture, cut, cancel(&fixture, job_id(at(7, 3)))).await;
     assert_eq!(changed, Changed::Now(JobState::Cancelled));
-    assert_eq!(stand.column(7, 3, GONE).await.unwrap(), "{2}");
-    let seen = stand.job(job_id(at(7, 3))).await;
+    assert_eq!(fixture.column(7, 3, GONE).await.unwrap(), "{2}");
+    let seen = fixture.job(job_id(at(7, 3))).await;
     assert_eq!(seen.payload.get(), at(7, 3).to_string());
 
     // A settlement puts it off by itself.
-    stand.execute("delete from queue.parcels").await;
-    stand.put(&[row(7, 0, 0, 2, "r", json!({}))]).await;
+    fixture.execute("delete from queue.parcels").await;
+    fixture.put(&[row(7, 0, 0, 2, "r", json!({}))]).await;
     let put_off = "with leaving as (
             insert into queue.parcels (tenant, id, part, lane, run_at, queue, kind, priority,
                 attempt, max_attempts, lo, state, body)
@@ -213,60 +224,60 @@ async fn a_cancel_finds_its_job_where_it_has_just_gone() {
             from queue.parcels where id = 7
         )
         update queue.parcels set gone = array[2]";
-    let changed = meanwhile(&stand, put_off, cancel(&stand, job_id(at(7, 1)))).await;
+    let changed = meanwhile(&fixture, put_off, cancel(&fixture, job_id(at(7, 1)))).await;
     assert_eq!(changed, Changed::Now(JobState::Cancelled));
-    assert_eq!(stand.column(7, 0, STATE).await.unwrap(), "r");
-    assert_eq!(stand.column(7, 0, CANCELLING).await, None);
+    assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "r");
+    assert_eq!(fixture.column(7, 0, CANCELLING).await, None);
 
     // A worker that stops gives the whole row back.
-    stand.execute("delete from queue.parcels").await;
-    stand
+    fixture.execute("delete from queue.parcels").await;
+    fixture
         .put(&[row(7, 0, 0, 2, "r", json!({"gone": [1]}))])
         .await;
     let given_back = "update queue.parcels set state = 'a', token = null, lease = null";
-    let changed = meanwhile(&stand, given_back, cancel(&stand, job_id(at(7, 1)))).await;
+    let changed = meanwhile(&fixture, given_back, cancel(&fixture, job_id(at(7, 1)))).await;
     assert_eq!(changed, Changed::Now(JobState::Cancelled));
-    assert_eq!(stand.column(7, 0, STATE).await.unwrap(), "d");
+    assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "d");
 
     // Or retention takes it.
-    stand.put(&[row(8, 0, 0, 2, "d", json!({}))]).await;
+    fixture.put(&[row(8, 0, 0, 2, "d", json!({}))]).await;
     let removed = "delete from queue.parcels";
-    let changed = meanwhile(&stand, removed, cancel(&stand, job_id(at(8, 0)))).await;
+    let changed = meanwhile(&fixture, removed, cancel(&fixture, job_id(at(8, 0)))).await;
     assert_eq!(changed, Changed::NotFound);
 }
 
 #[tokio::test]
 async fn a_job_retried_by_hand_begins_as_a_fresh_one() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let spent = json!({
         "attempt": 3, "lost": true, "probe": true, "gates": [1], "error_code": "worker_lost",
     });
-    stand
+    fixture
         .put(&[
             row(5, 0, 0, 3, "d", json!({"gone": [2]})),
             left(at(5, 1), "x", spent),
         ])
         .await;
     assert_eq!(
-        retry(&stand, job_id(at(5, 0))).await,
+        retry(&fixture, job_id(at(5, 0))).await,
         Changed::Refused(JobState::Succeeded)
     );
     let id = job_id(at(5, 1));
-    assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
-    let ready = stand.job(id).await;
+    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    let ready = fixture.job(id).await;
     assert_eq!((ready.state, ready.attempt), (JobState::Ready, 0));
     assert_eq!(ready.last_error.unwrap().code, "worker_lost");
     let fresh = "select count(*) from queue.parcels
         where part = -2 and not lost and not probe and gates is null and finished_at is null";
-    assert_eq!(stand.count(fresh).await, 1);
-    assert_eq!(retry(&stand, id).await, Changed::Refused(JobState::Ready));
+    assert_eq!(fixture.count(fresh).await, 1);
+    assert_eq!(retry(&fixture, id).await, Changed::Refused(JobState::Ready));
 }
 
 #[tokio::test]
 async fn scheduled_jobs_are_hastened_alone_or_all_together() {
-    let stand = Stand::new().await;
-    let later = json!({"run_at": stand.now().await + chrono::Duration::hours(1)});
-    stand
+    let fixture = Fixture::new().await;
+    let later = json!({"run_at": fixture.now().await + chrono::Duration::hours(1)});
+    fixture
         .put(&[
             row(5, 0, 0, 1, "s", later.clone()),
             row(6, 0, 0, 4, "s", later.clone()),
@@ -275,7 +286,7 @@ async fn scheduled_jobs_are_hastened_alone_or_all_together() {
             row(9, 0, 0, 2, "r", json!({})),
         ])
         .await;
-    let mut listener = PgListener::connect_with(&stand.pool()).await.unwrap();
+    let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();
     let asked = [
         at(5, 0),
@@ -288,13 +299,15 @@ async fn scheduled_jobs_are_hastened_alone_or_all_together() {
         at(40, 0),
     ];
     for _ in 0..2 {
-        hasten(&stand, &asked).await;
+        hasten(&fixture, &asked).await;
     }
-    let told = soon("workers are told", listener.recv()).await.unwrap();
+    let told = with_timeout("workers are told", listener.recv())
+        .await
+        .unwrap();
     assert_eq!(told.payload(), "o:1");
     let (ready, waits) = (JobState::Ready, JobState::Scheduled);
     assert_eq!(
-        stand.all().await,
+        fixture.all().await,
         [
             (at(5, 0), ready),
             (at(6, 0), waits),
@@ -309,32 +322,32 @@ async fn scheduled_jobs_are_hastened_alone_or_all_together() {
             (at(9, 1), JobState::Running),
         ]
     );
-    assert_eq!(stand.column(6, 0, GONE).await.unwrap(), "{2,4}");
+    assert_eq!(fixture.column(6, 0, GONE).await.unwrap(), "{2,4}");
     // The whole row: nobody had to leave it.
-    assert_eq!(stand.column(7, 0, GONE).await, None);
-    let now = stand.now().await;
+    assert_eq!(fixture.column(7, 0, GONE).await, None);
+    let now = fixture.now().await;
     for job in [at(5, 0), at(6, 1), at(7, 1)] {
-        let hastened = stand.job(job_id(job)).await;
+        let hastened = fixture.job(job_id(job)).await;
         assert!(hastened.run_at <= now, "{hastened:?}");
         assert_eq!(hastened.payload.get(), job.to_string());
     }
-    assert!(stand.job(job_id(at(6, 2))).await.run_at > now);
+    assert!(fixture.job(job_id(at(6, 2))).await.run_at > now);
 }
 
 #[tokio::test]
 async fn a_job_is_hastened_that_was_put_off_in_the_same_moment() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let put_off = "update queue.parcels
         set state = 's', token = null, run_at = now() + interval '1 hour'";
     for (n, gone) in [(1, None), (2, None), (2, Some([1]))] {
-        stand.execute("delete from queue.parcels").await;
+        fixture.execute("delete from queue.parcels").await;
         let more = json!({"gone": gone});
-        stand.put(&[row(7, 0, 0, n, "r", more)]).await;
+        fixture.put(&[row(7, 0, 0, n, "r", more)]).await;
         let hastening = async {
-            hasten(&stand, &[at(7, n - 1)]).await;
-            Changed::Now(stand.state(job_id(at(7, n - 1))).await)
+            hasten(&fixture, &[at(7, n - 1)]).await;
+            Changed::Now(fixture.state(job_id(at(7, n - 1))).await)
         };
-        let changed = meanwhile(&stand, put_off, hastening).await;
+        let changed = meanwhile(&fixture, put_off, hastening).await;
         assert_eq!(changed, Changed::Now(JobState::Ready));
     }
 }

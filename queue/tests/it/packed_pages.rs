@@ -6,12 +6,12 @@ use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::id::TenantId;
 
 use crate::packed_read::{Made, filters};
-use crate::support::Stand;
+use crate::support::Fixture;
 
 /// All jobs that a filter lets through, in turns that look at a few rows each.
-async fn creep(stand: &Stand, tenant: TenantId, filter: &JobFilter, rows: i64) -> Vec<i64> {
+async fn creep(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, rows: i64) -> Vec<i64> {
     let limit = 4;
-    let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
     let mut seen = Vec::new();
     let mut before: Option<i64> = None;
     loop {
@@ -59,11 +59,11 @@ async fn creep(stand: &Stand, tenant: TenantId, filter: &JobFilter, rows: i64) -
 
 #[tokio::test]
 async fn pages_that_end_before_they_are_full_leave_no_job_out() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for seed in 200..212 {
         let made = Made::new(seed);
         let tenant = TenantId::new();
-        stand.put_for(tenant, &made.rows).await;
+        fixture.put_for(tenant, &made.rows).await;
         for filter in filters() {
             let expected: Vec<i64> = made
                 .jobs
@@ -73,7 +73,7 @@ async fn pages_that_end_before_they_are_full_leave_no_job_out() {
                 .map(|(job, _)| *job)
                 .collect();
             for rows in [1, 3, 8] {
-                let seen = creep(&stand, tenant, &filter, rows).await;
+                let seen = creep(&fixture, tenant, &filter, rows).await;
                 assert_eq!(seen, expected, "seed {seed}, {rows} rows, {filter:?}");
             }
         }

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
-use crate::support::Stand;
+use crate::support::Fixture;
 
 /// What reading a job should answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -274,8 +274,8 @@ impl Made {
     }
 }
 
-async fn walk(stand: &Stand, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
-    let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+async fn walk(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
+    let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
     let mut seen = Vec::new();
     let mut before: Option<JobId> = None;
     loop {
@@ -339,12 +339,12 @@ pub(crate) fn filters() -> Vec<JobFilter> {
 
 #[tokio::test]
 async fn pages_show_every_job_once_newest_first_however_rows_lie() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for seed in 0..25 {
         let made = Made::new(seed);
         // In one table, on the same ids, beside each other.
         let tenant = TenantId::new();
-        stand.put_for(tenant, &made.rows).await;
+        fixture.put_for(tenant, &made.rows).await;
         for (nth, filter) in filters().into_iter().enumerate() {
             let expected: Vec<i64> = made
                 .jobs
@@ -354,7 +354,7 @@ async fn pages_show_every_job_once_newest_first_however_rows_lie() {
                 .map(|(job, _)| *job)
                 .collect();
             for size in [[1, 50], [2, 5], [3, 7]][(nth + usize::try_from(seed).unwrap()) % 3] {
-                let seen = walk(&stand, tenant, &filter, size).await;
+                let seen = walk(&fixture, tenant, &filter, size).await;
                 assert_eq!(seen, expected, "seed {seed}, pages of {size}, {filter:?}");
             }
         }
@@ -363,12 +363,12 @@ async fn pages_show_every_job_once_newest_first_however_rows_lie() {
 
 #[tokio::test]
 async fn jobs_read_the_same_wherever_they_are() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for seed in 100..125 {
         let made = Made::new(seed);
         let tenant = TenantId::new();
-        stand.put_for(tenant, &made.rows).await;
-        let mut tx = TenantTx::begin(&stand.pool(), tenant).await.unwrap();
+        fixture.put_for(tenant, &made.rows).await;
+        let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
         // Their neighbours on either side are asked for too, and those of rows that merged.
         let asked: BTreeSet<i64> = made
             .jobs
@@ -392,9 +392,9 @@ async fn jobs_read_the_same_wherever_they_are() {
 
 #[tokio::test]
 async fn ids_that_no_job_can_have_are_not_found() {
-    let stand = Stand::new().await;
-    stand.put(&[row(7, 0, 0, 3, "a", json!({}))]).await;
-    let mut tx = stand.tx().await;
+    let fixture = Fixture::new().await;
+    fixture.put(&[row(7, 0, 0, 3, "a", json!({}))]).await;
+    let mut tx = fixture.tx().await;
     for id in [
         0,
         -1,
@@ -417,9 +417,9 @@ async fn ids_that_no_job_can_have_are_not_found() {
 
 #[tokio::test]
 async fn pages_are_found_by_labels_too() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let made = Made::new(7);
-    stand.put(&made.rows).await;
+    fixture.put(&made.rows).await;
     let mut filter = JobFilter {
         tag: Some("red".to_owned()),
         ..JobFilter::default()
@@ -438,13 +438,13 @@ async fn pages_are_found_by_labels_too() {
         )
         .bind(job)
         .bind(nth % 2 == 0)
-        .execute(&stand.pool())
+        .execute(&fixture.pool())
         .await
         .unwrap();
     }
     red.reverse();
     for size in [1, 2, 100] {
-        assert_eq!(walk(&stand, stand.tenant, &filter, size).await, red);
+        assert_eq!(walk(&fixture, fixture.tenant, &filter, size).await, red);
     }
     for state in JobState::ALL {
         let of_state = JobFilter {
@@ -457,26 +457,29 @@ async fn pages_are_found_by_labels_too() {
             .filter(|job| made.jobs[job].state == state)
             .collect();
         for size in [1, 3] {
-            assert_eq!(walk(&stand, stand.tenant, &of_state, size).await, expected);
+            assert_eq!(
+                walk(&fixture, fixture.tenant, &of_state, size).await,
+                expected
+            );
         }
     }
     filter.ordering_key = Some("first".to_owned());
-    let first = walk(&stand, stand.tenant, &filter, 4).await;
+    let first = walk(&fixture, fixture.tenant, &filter, 4).await;
     assert!(!first.is_empty() && first.len() < red.len());
     filter.unique_key = Some("none".to_owned());
-    assert!(walk(&stand, stand.tenant, &filter, 4).await.is_empty());
+    assert!(walk(&fixture, fixture.tenant, &filter, 4).await.is_empty());
 }
 
 #[tokio::test]
 async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let jobs = [at(2048, 0), at(2050, 0), at(2051, 0)];
     let more = json!({
         "created_at": moment(0), "created": [moment(0), moment(100), moment(50)],
         "started_at": moment(200), "finished_at": moment(300),
         "acked": [2], "acked_at": [moment(250)], "gone": [3],
     });
-    stand
+    fixture
         .put(&[
             merged(&jobs, "d", more),
             left(
@@ -486,7 +489,7 @@ async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
             ),
         ])
         .await;
-    stand
+    fixture
         .execute(
             "insert into queue.attempts
                 (job_id, tenant, started_at, finished_at, worker_id, outcome, error_code)
@@ -495,7 +498,7 @@ async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
         )
         .await;
     let succeeded = async |job: i64| {
-        let mut attempts = stand.attempts(job_id(job)).await;
+        let mut attempts = fixture.attempts(job_id(job)).await;
         let last = attempts.pop().unwrap();
         assert_eq!(last.outcome, AttemptOutcome::Succeeded);
         assert!(last.worker_id.is_some());
@@ -508,10 +511,13 @@ async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
     };
     assert_eq!(succeeded(jobs[0]).await, (1, 2, moment(200), moment(300)));
     assert_eq!(succeeded(jobs[1]).await, (0, 1, moment(200), moment(250)));
-    let attempts = stand.attempts(job_id(jobs[2])).await;
+    let attempts = fixture.attempts(job_id(jobs[2])).await;
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].outcome, AttemptOutcome::Retry);
-    assert_eq!(stand.job(job_id(jobs[1])).await.state, JobState::Succeeded);
+    assert_eq!(
+        fixture.job(job_id(jobs[1])).await.state,
+        JobState::Succeeded
+    );
 }
 
 /// Rows of queue.parcels that this transaction has fetched.
@@ -524,10 +530,10 @@ async fn fetched(tx: &mut TenantTx) -> i64 {
 
 #[tokio::test]
 async fn a_look_costs_no_more_in_a_large_table() {
-    let stand = Stand::new().await;
-    stand.put(&[row(1, 0, 0, 1, "a", json!({}))]).await;
+    let fixture = Fixture::new().await;
+    fixture.put(&[row(1, 0, 0, 1, "a", json!({}))]).await;
     // Blocks of packed rows, of single ones, and of merged ones, each with more than fit one block.
-    stand
+    fixture
         .execute(
             "insert into queue.parcels (tenant, id, lane, run_at, queue, kind, priority,
                 max_attempts, n, state, finished_at, ids, body)
@@ -538,14 +544,14 @@ async fn a_look_costs_no_more_in_a_large_table() {
         )
         .await;
     for (around, most) in [(at(6500, 50), 3), (at(12000, 0), 3), (at(20001, 0), 1200)] {
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         assert!(read::job(&mut tx, job_id(around)).await.unwrap().is_some());
         let cost = fetched(&mut tx).await;
         assert!(cost <= most, "job {around}: {cost} rows");
 
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         let filter = JobFilter::default();
-        let page = read::list(&mut tx, stand.tenant, &filter, Some(job_id(around)), 50).await;
+        let page = read::list(&mut tx, fixture.tenant, &filter, Some(job_id(around)), 50).await;
         assert_eq!(page.unwrap().jobs.len(), 50);
         let cost = fetched(&mut tx).await;
         assert!(cost <= 1024 + 4 * 51, "page before {around}: {cost} rows");

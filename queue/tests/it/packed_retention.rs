@@ -6,7 +6,7 @@ use harkara_shared::database::query;
 use serde_json::{Value, json};
 
 use crate::packed::{at, left, merged, moment, row};
-use crate::support::Stand;
+use crate::support::Fixture;
 
 const LABELS: &str = "select count(*) from queue.labels";
 const KEYS: &str = "select count(*) from queue.unique_keys";
@@ -20,7 +20,7 @@ fn old(more: Value) -> Value {
 }
 
 /// Labels and keys, held until the job has finished.
-async fn marked(stand: &Stand, jobs: &[i64]) {
+async fn marked(fixture: &Fixture, jobs: &[i64]) {
     for statement in [
         "insert into queue.labels (tenant, name, value, job_id)
          select number, 'tag', 'red', unnest($1::int8[]) from queue.tenants",
@@ -29,7 +29,7 @@ async fn marked(stand: &Stand, jobs: &[i64]) {
     ] {
         query(statement)
             .bind(jobs)
-            .execute(&stand.pool())
+            .execute(&fixture.pool())
             .await
             .unwrap();
     }
@@ -37,10 +37,10 @@ async fn marked(stand: &Stand, jobs: &[i64]) {
 
 /// Rows of several jobs that finished long ago: packed, a piece, merged; of each the second job has
 /// left and still waits.
-async fn finished(stand: &Stand) -> Vec<i64> {
+async fn finished(fixture: &Fixture) -> Vec<i64> {
     let gone = || old(json!({"gone": [2]}));
     let jobs = [at(20, 0), at(21, 0), at(23, 0)];
-    stand
+    fixture
         .put(&[
             row(10, 0, 0, 2, "d", gone()),
             left(at(10, 1), "s", json!({})),
@@ -64,19 +64,19 @@ async fn finished(stand: &Stand) -> Vec<i64> {
         at(22, 1),
         jobs[2],
     ];
-    assert_eq!(stand.all().await.len(), all.len());
+    assert_eq!(fixture.all().await.len(), all.len());
     all
 }
 
 #[tokio::test]
 async fn rows_go_whole_and_members_that_left_keep_what_is_theirs() {
-    let stand = Stand::new().await;
-    let jobs = finished(&stand).await;
-    marked(&stand, &jobs).await;
-    stand
+    let fixture = Fixture::new().await;
+    let jobs = finished(&fixture).await;
+    marked(&fixture, &jobs).await;
+    fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 s'")
         .await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 5, "jobs, not rows");
     let kept = [
         (at(10, 1), JobState::Scheduled),
@@ -85,60 +85,63 @@ async fn rows_go_whole_and_members_that_left_keep_what_is_theirs() {
         (at(22, 0), JobState::Succeeded),
         (at(22, 1), JobState::Succeeded),
     ];
-    assert_eq!(stand.all().await, kept);
-    assert_eq!(stand.count(LABELS).await, 5);
+    assert_eq!(fixture.all().await, kept);
+    assert_eq!(fixture.count(LABELS).await, 5);
     let theirs = "select count(*) from queue.labels
         where job_id = any (array[10241, 10243, 21504, 22528, 22529])";
-    assert_eq!(stand.count(theirs).await, 5);
+    assert_eq!(fixture.count(theirs).await, 5);
     // What was out of date goes anyway; here it is known by its job, the rest by its time.
-    assert_eq!((stand.count(KEYS).await, removed.unique_keys), (0, 5));
+    assert_eq!((fixture.count(KEYS).await, removed.unique_keys), (0, 5));
 }
 
 #[tokio::test]
 async fn a_row_stays_while_the_key_of_one_of_its_jobs_is_held() {
-    let stand = Stand::new().await;
-    let jobs = finished(&stand).await;
-    marked(&stand, &[at(10, 0), at(10, 4), at(23, 0)]).await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    let fixture = Fixture::new().await;
+    let jobs = finished(&fixture).await;
+    marked(&fixture, &[at(10, 0), at(10, 4), at(23, 0)]).await;
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 0);
-    assert_eq!(stand.all().await.len(), jobs.len());
-    stand.execute("delete from queue.unique_keys").await;
+    assert_eq!(fixture.all().await.len(), jobs.len());
+    fixture.execute("delete from queue.unique_keys").await;
     // Held by jobs that have rows of their own, whatever becomes of the others.
-    marked(&stand, &[at(10, 1), at(21, 0)]).await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    marked(&fixture, &[at(10, 1), at(21, 0)]).await;
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 5);
-    assert_eq!(stand.count(KEYS).await, 2);
+    assert_eq!(fixture.count(KEYS).await, 2);
 }
 
 #[tokio::test]
 async fn a_row_that_all_have_left_goes_without_being_counted() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let empty = old(json!({"gone": [1, 2, 3], "n": 1, "body": []}));
-    stand
+    fixture
         .put(&[
             row(10, 0, 0, 3, "d", empty),
             left(at(10, 0), "s", json!({})),
         ])
         .await;
-    marked(&stand, &[at(10, 0)]).await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    marked(&fixture, &[at(10, 0)]).await;
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 0);
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
-    assert_eq!((stand.count(LABELS).await, stand.count(KEYS).await), (1, 1));
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
+    assert_eq!(
+        (fixture.count(LABELS).await, fixture.count(KEYS).await),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn lanes_and_limits_go_when_nothing_uses_them() {
-    let stand = Stand::new().await;
-    stand.put(&[]).await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture.put(&[]).await;
+    fixture
         .execute(
             "insert into queue.gates (tenant, key, max_running, running)
              values (1, 'idle', null, 0), (1, 'named', null, 0), (1, 'limits', 5, 0),
                 (1, 'held', null, 1), (1, null, null, 0), (1, 'freed', null, 0)",
         )
         .await;
-    stand
+    fixture
         .execute(
             "insert into queue.lanes (queue, tenant, key, limits, named, costs, used_at, paused,
                 weight, gate, breaker_after, breaker_rest, head, parked_until, strict)
@@ -163,7 +166,7 @@ async fn lanes_and_limits_go_when_nothing_uses_them() {
     let lane = async |key: &str| -> i64 {
         harkara_shared::database::query_scalar("select id from queue.lanes where key = $1")
             .bind(key)
-            .fetch_one(&stand.pool())
+            .fetch_one(&fixture.pool())
             .await
             .unwrap()
     };
@@ -181,23 +184,23 @@ async fn lanes_and_limits_go_when_nothing_uses_them() {
         let more = json!({"lane": lane(key).await, "lost": key == "lost"});
         rows.push(row(id, 0, 0, 1, state, more));
     }
-    stand.put(&rows).await;
-    stand
+    fixture.put(&rows).await;
+    fixture
         .execute("update queue.gates set used_at = now() - interval '2 days'")
         .await;
-    let lanes = stand.count("select count(*) from queue.lanes").await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    let lanes = fixture.count("select count(*) from queue.lanes").await;
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!((removed.lanes, removed.limits), (4, 2));
     assert_eq!(
-        stand.count("select count(*) from queue.lanes").await,
+        fixture.count("select count(*) from queue.lanes").await,
         lanes - 4
     );
     let idle = "select count(*) from queue.lanes
         where key in ('open', 'done', 'plain') or limits = 'freed'";
-    assert_eq!(stand.count(idle).await, 0);
+    assert_eq!(fixture.count(idle).await, 0);
     let gates = "select count(*) from queue.gates where key in ('idle', 'freed')";
-    assert_eq!(stand.count(gates).await, 0);
-    assert_eq!(stand.count("select count(*) from queue.gates").await, 4);
-    let again = stand.engine.retain(Retention::default()).await.unwrap();
+    assert_eq!(fixture.count(gates).await, 0);
+    assert_eq!(fixture.count("select count(*) from queue.gates").await, 4);
+    let again = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!((again.lanes, again.limits), (0, 0));
 }

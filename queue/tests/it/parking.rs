@@ -9,8 +9,8 @@ use harkara_queue::job::{AttemptOutcome, JobState};
 use harkara_queue::{Handler, Verdict};
 use harkara_shared::database::query_scalar;
 
-use crate::fleet::{Fleet, is_at_rest, named};
-use crate::support::{Log, Stand, error, handler, number, numbered, until};
+use crate::lost_workers::{Fleet, is_at_rest, named};
+use crate::support::{Fixture, Log, error, handler, number, numbered, until};
 
 const REST: Duration = Duration::from_secs(2);
 
@@ -38,36 +38,36 @@ fn first_asks_for_rest(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
 
 #[tokio::test]
 async fn a_lane_that_asked_for_rest_has_it_from_all_workers_and_other_lanes_go_on() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
-    let jobs = stand.enqueue_all((0..60).map(|n| named("a", n)).collect());
+    let jobs = fixture.enqueue_all((0..60).map(|n| named("a", n)).collect());
     let first = jobs.await[0].id();
     let handler = first_asks_for_rest(&log);
     // The first worker takes several at once and gives back those it had not begun.
-    let one = Fleet::start(&stand, 1, 8, &handler);
+    let one = Fleet::start(&fixture, 1, 8, &handler);
     let until_when = "select parked_until from queue.lanes where key = 'a'";
     let mut rest: Option<DateTime<Utc>> = None;
     until("the lane is parked", async || {
         rest = query_scalar(until_when)
-            .fetch_one(&stand.pool())
+            .fetch_one(&fixture.pool())
             .await
             .unwrap();
         rest.is_some()
     })
     .await;
     let rest = rest.unwrap();
-    let more = Fleet::start(&stand, 2, 8, &handler);
-    stand
+    let more = Fleet::start(&fixture, 2, 8, &handler);
+    fixture
         .enqueue_all((60..80).map(|n| named("a", n)).collect())
         .await;
     let others = (100..130)
         .map(|n| named("b", n))
         .chain((200..230).map(numbered));
-    let others = stand.enqueue_all(others.collect()).await;
+    let others = fixture.enqueue_all(others.collect()).await;
     for other in others {
-        stand.reaches(other.id(), JobState::Succeeded).await;
+        fixture.reaches(other.id(), JobState::Succeeded).await;
     }
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     one.stop().await;
     more.stop().await;
     let log = log.read();
@@ -88,21 +88,24 @@ async fn a_lane_that_asked_for_rest_has_it_from_all_workers_and_other_lanes_go_o
     }
     let used =
         "select count(*) from queue.parcels where attempt <> 1 and n > 0 and cardinality(body) > 0";
-    assert_eq!(stand.count(used).await, 0);
-    let runs = stand.attempts(first).await;
+    assert_eq!(fixture.count(used).await, 0);
+    let runs = fixture.attempts(first).await;
     assert_eq!(runs[0].outcome, AttemptOutcome::RateLimited);
     assert!(runs[1].started_at >= runs[0].next_run_at.unwrap());
-    assert_eq!(stand.count("select count(*) from queue.attempts").await, 1);
-    is_at_rest(&stand).await;
+    assert_eq!(
+        fixture.count("select count(*) from queue.attempts").await,
+        1
+    );
+    is_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn in_the_default_lane_only_the_job_waits_that_was_told_to() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
-    stand.enqueue_all((0..60).map(numbered).collect()).await;
-    let fleet = Fleet::start(&stand, 3, 4, &first_asks_for_rest(&log));
-    stand.is_quiet().await;
+    fixture.enqueue_all((0..60).map(numbered).collect()).await;
+    let fleet = Fleet::start(&fixture, 3, 4, &first_asks_for_rest(&log));
+    fixture.is_quiet().await;
     fleet.stop().await;
     let log = log.read();
     assert_eq!(log.len(), 60);
@@ -110,5 +113,5 @@ async fn in_the_default_lane_only_the_job_waits_that_was_told_to() {
     assert_eq!(last, 0);
     assert!(log[..59].iter().all(|(_, claimed)| *claimed < at));
     let parked = "select count(*) from queue.lanes where parked_until is not null";
-    assert_eq!(stand.count(parked).await, 0);
+    assert_eq!(fixture.count(parked).await, 0);
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr};
 
 use crate::packed::row;
-use crate::support::Stand;
+use crate::support::Fixture;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -51,8 +51,10 @@ fn rust(directory: &Path) -> String {
 
 #[tokio::test]
 async fn every_statement_fits_the_schema_and_is_used() {
-    let stand = Stand::new().await;
-    let mut connection = PgConnection::connect(&stand.database.url()).await.unwrap();
+    let fixture = Fixture::new().await;
+    let mut connection = PgConnection::connect(&fixture.database.url())
+        .await
+        .unwrap();
     let rust = rust(&source());
     let statements = statements();
     assert!(statements.len() > 20);
@@ -79,12 +81,12 @@ pub(crate) const LARGE: [&str; 7] = [
 ];
 
 /// A database as it is after a while: much history, some of everything else.
-pub(crate) async fn well_used() -> Stand {
-    let stand = Stand::new().await;
+pub(crate) async fn well_used() -> Fixture {
+    let fixture = Fixture::new().await;
     let elsewhere = harkara_shared::id::TenantId::new();
     let one = [row(1 << 40, 0, 0, 1, "a", json!({}))];
-    stand.put(&one).await;
-    stand.put_for(elsewhere, &one).await;
+    fixture.put(&one).await;
+    fixture.put_for(elsewhere, &one).await;
     for filling in [
         "insert into queue.workers (id, host, pid, version, queues)
          select gen_random_uuid(), 'h', 1, '0', '{}' from generate_series(1, 2000)",
@@ -124,13 +126,13 @@ pub(crate) async fn well_used() -> Stand {
         "insert into queue.labels (tenant, name, value, job_id)
          select tenant, 'tag', 't' || id % 100, id * 1024 from queue.parcels where id % 3 = 0",
     ] {
-        stand.execute(filling).await;
+        fixture.execute(filling).await;
     }
-    let mut superuser = PgConnection::connect(&stand.database.superuser_url())
+    let mut superuser = PgConnection::connect(&fixture.database.superuser_url())
         .await
         .unwrap();
     superuser.execute("vacuum analyze").await.unwrap();
-    stand
+    fixture
 }
 
 /// Every node of a plan that reads a large table from end to end.
@@ -177,14 +179,16 @@ async fn generic_plan(connection: &mut PgConnection, name: &str, sql: &str) -> V
 
 #[tokio::test]
 async fn no_statement_reads_a_large_table_from_end_to_end() {
-    let stand = well_used().await;
+    let fixture = well_used().await;
     // Engine statements run as the login role, those of tenants' transactions as harkara_app.
     for role in ["harkara_engine", "harkara_app"] {
-        let mut connection = PgConnection::connect(&stand.database.url()).await.unwrap();
+        let mut connection = PgConnection::connect(&fixture.database.url())
+            .await
+            .unwrap();
         let settings = format!(
             "set plan_cache_mode = force_generic_plan; set jit = off; set role {role};
              set app.tenant_id = '{}'",
-            stand.tenant.as_uuid()
+            fixture.tenant.as_uuid()
         );
         connection.execute(AssertSqlSafe(settings)).await.unwrap();
         for (name, sql) in statements() {

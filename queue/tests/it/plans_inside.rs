@@ -16,7 +16,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::plans::{LARGE, well_used};
-use crate::support::Stand;
+use crate::support::Fixture;
 
 /// Rows of a large table that one node of a plan may read in these tests: far fewer than there are.
 const FEW: f64 = 1000.0;
@@ -356,10 +356,10 @@ const ERASE: [&str; 3] = [
 
 /// Has the functions do their work in a transaction that is rolled back, and answers what went on
 /// inside.
-async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
+async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
     let notices = Notices::default();
     let _heard = tracing::subscriber::set_default(notices.clone());
-    let mut superuser = PgConnection::connect(&stand.database.superuser_url())
+    let mut superuser = PgConnection::connect(&fixture.database.superuser_url())
         .await
         .unwrap();
     let mut tx = superuser.begin().await.unwrap();
@@ -387,7 +387,7 @@ async fn inside(stand: &Stand, before: &str) -> Vec<Explained> {
     }
     let tenant = format!(
         "/* test */ set role harkara_app; set app.tenant_id = '{}'",
-        stand.tenant.as_uuid()
+        fixture.tenant.as_uuid()
     );
     for sql in &CONTROL[..4] {
         run(&mut tx, sql).await;
@@ -525,8 +525,8 @@ const STATEMENTS: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn no_statement_inside_a_function_reads_more_than_it_needs() {
-    let stand = well_used().await;
-    let explained = inside(&stand, "/* test */ select").await;
+    let fixture = well_used().await;
+    let explained = inside(&fixture, "/* test */ select").await;
     for (function, part) in STATEMENTS {
         assert!(
             explained
@@ -544,13 +544,13 @@ async fn no_statement_inside_a_function_reads_more_than_it_needs() {
 
 #[tokio::test]
 async fn without_its_index_a_statement_inside_a_function_is_found_to_read_too_much() {
-    let stand = well_used().await;
+    let fixture = well_used().await;
     for (index, part) in [
         ("parcels_ready", "with asked as"),
         ("parcels_running", "recursive holder"),
     ] {
         let drop = format!("/* test */ drop index queue.{index}");
-        let explained = inside(&stand, &drop).await;
+        let explained = inside(&fixture, &drop).await;
         let mut found = Vec::new();
         for statement in explained.iter().filter(|one| one.text.contains(part)) {
             excesses(&statement.plan, &mut found);

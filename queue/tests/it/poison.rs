@@ -7,24 +7,24 @@ use harkara_queue::{Verdict, WorkerOptions};
 use tokio::sync::mpsc;
 
 use crate::lease::{expire, kill};
-use crate::support::{QUEUE, Stand, handler, number, numbered, options, soon};
+use crate::support::{Fixture, QUEUE, handler, number, numbered, options, with_timeout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_kills_its_workers_ends_dead_and_takes_nobody_of_its_parcel_with_it() {
     const POISON: u64 = 250;
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let jobs = (0..500).map(|n| NewJob {
         max_attempts: 2,
         ..numbered(n)
     });
-    let ids = stand.enqueue_all(jobs.collect()).await;
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+    let ids = fixture.enqueue_all(jobs.collect()).await;
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
     let start = |deaths: mpsc::UnboundedSender<()>| {
         let options = WorkerOptions {
             lease: Duration::from_secs(600),
             ..options(&[(QUEUE, 8)])
         };
-        stand.work_as(
+        fixture.work_as(
             options,
             handler(move |run| {
                 let deaths = deaths.clone();
@@ -41,31 +41,31 @@ async fn a_job_that_kills_its_workers_ends_dead_and_takes_nobody_of_its_parcel_w
     for _ in 0..2 {
         let (death, mut deaths) = mpsc::unbounded_channel();
         let worker = start(death);
-        soon("the worker meets its death", deaths.recv()).await;
-        kill(&stand, worker).await;
-        expire(&stand).await;
-        stand.engine.rescue().await.unwrap();
+        with_timeout("the worker meets its death", deaths.recv()).await;
+        kill(&fixture, worker).await;
+        expire(&fixture).await;
+        fixture.engine.rescue().await.unwrap();
     }
-    let poison = stand.job(ids[250].id()).await;
+    let poison = fixture.job(ids[250].id()).await;
     assert_eq!((poison.state, poison.attempt), (JobState::Dead, 2));
     assert_eq!(poison.last_error.unwrap().code, "worker_lost");
-    let log = stand.attempts(ids[250].id()).await;
+    let log = fixture.attempts(ids[250].id()).await;
     assert!(log.iter().all(|run| run.outcome == AttemptOutcome::Lost));
     assert_eq!(log.len(), 2);
 
     let (death, mut deaths) = mpsc::unbounded_channel();
     let worker = start(death);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     assert!(deaths.recv().await.is_none(), "it does not run again");
-    assert_eq!((stand.jobs("d").await, stand.jobs("x").await), (499, 1));
-    let log = stand.attempts(ids[499].id()).await;
+    assert_eq!((fixture.jobs("d").await, fixture.jobs("x").await), (499, 1));
+    let log = fixture.attempts(ids[499].id()).await;
     assert_eq!(log.last().unwrap().outcome, AttemptOutcome::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_of_two_queues_holds_one_job_at_a_time_under_which_a_worker_died() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let in_queue = |queue: &str| NewJob {
         queue: queue.to_owned(),
         max_attempts: 2,
@@ -73,7 +73,7 @@ async fn a_worker_of_two_queues_holds_one_job_at_a_time_under_which_a_worker_die
     };
     let queues = [("one", 4), ("two", 4)];
     for (queue, _) in queues {
-        stand
+        fixture
             .enqueue_all((0..4).map(|_| in_queue(queue)).collect())
             .await;
     }
@@ -83,19 +83,19 @@ async fn a_worker_of_two_queues_holds_one_job_at_a_time_under_which_a_worker_die
             Verdict::done()
         })
     };
-    let worker = stand.work_as(options(&queues), endless());
-    crate::support::until("all run", async || stand.jobs("r").await == 8).await;
-    kill(&stand, worker).await;
-    expire(&stand).await;
-    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 8);
+    let worker = fixture.work_as(options(&queues), endless());
+    crate::support::until("all run", async || fixture.jobs("r").await == 8).await;
+    kill(&fixture, worker).await;
+    expire(&fixture).await;
+    assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 8);
 
-    let worker = stand.work_as(options(&queues), endless());
+    let worker = fixture.work_as(options(&queues), endless());
     let mut later = Vec::new();
     for (queue, _) in queues {
-        later.push(stand.enqueue(in_queue(queue)).await.id());
+        later.push(fixture.enqueue(in_queue(queue)).await.id());
     }
     for id in later {
-        stand.reaches(id, JobState::Running).await;
+        fixture.reaches(id, JobState::Running).await;
     }
     // After a second it is trusted, and the next one is taken up.
     let at_once = "with held as (
@@ -103,6 +103,6 @@ async fn a_worker_of_two_queues_holds_one_job_at_a_time_under_which_a_worker_die
         )
         select count(*) from held
         where started_at < (select min(started_at) from held) + interval '1 second'";
-    assert_eq!(stand.count(at_once).await, 1);
-    kill(&stand, worker).await;
+    assert_eq!(fixture.count(at_once).await, 1);
+    kill(&fixture, worker).await;
 }

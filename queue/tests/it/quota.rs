@@ -5,19 +5,23 @@ use harkara_queue::settings::{Change, TenantChange};
 use harkara_queue::{Coalescer, Engine, Error};
 use harkara_shared::id::TenantId;
 
-use crate::support::{Stand, doing_nothing, job, until};
+use crate::support::{Fixture, doing_nothing, job, until};
 
-async fn allow(stand: &Stand, tenant: TenantId, most: Change<u32>) {
+async fn allow(fixture: &Fixture, tenant: TenantId, most: Change<u32>) {
     let change = TenantChange {
         max_waiting: most,
         ..TenantChange::default()
     };
-    stand.engine.set_tenant(tenant, &change).await.unwrap();
+    fixture.engine.set_tenant(tenant, &change).await.unwrap();
 }
 
-async fn submit(engine: &Engine, stand: &Stand, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>, Error> {
-    let mut tx = stand.tx().await;
-    let answers = engine.submit_all(&mut tx, stand.tenant, jobs).await?;
+async fn submit(
+    engine: &Engine,
+    fixture: &Fixture,
+    jobs: Vec<NewJob>,
+) -> Result<Vec<Enqueued>, Error> {
+    let mut tx = fixture.tx().await;
+    let answers = engine.submit_all(&mut tx, fixture.tenant, jobs).await?;
     tx.commit().await.unwrap();
     Ok(answers)
 }
@@ -41,62 +45,68 @@ fn keyed(key: &str) -> NewJob {
 
 #[tokio::test]
 async fn one_job_after_another_meets_the_bound_exactly() {
-    let stand = Stand::new().await;
-    allow(&stand, stand.tenant, Change::Set(25)).await;
-    let coalescer = Coalescer::new(&stand.engine);
+    let fixture = Fixture::new().await;
+    allow(&fixture, fixture.tenant, Change::Set(25)).await;
+    let coalescer = Coalescer::new(&fixture.engine);
     for n in 0..25 {
         if n % 2 == 0 {
-            coalescer.enqueue(stand.tenant, job()).await.unwrap();
+            coalescer.enqueue(fixture.tenant, job()).await.unwrap();
         } else {
-            submit(&stand.engine, &stand, vec![job()]).await.unwrap();
+            submit(&fixture.engine, &fixture, vec![job()])
+                .await
+                .unwrap();
         }
     }
-    let error = coalescer.enqueue(stand.tenant, job()).await.unwrap_err();
+    let error = coalescer.enqueue(fixture.tenant, job()).await.unwrap_err();
     assert_eq!(refused(&error), (25, 25));
-    let error = submit(&stand.engine, &stand, vec![job()])
+    let error = submit(&fixture.engine, &fixture, vec![job()])
         .await
         .unwrap_err();
     assert_eq!(refused(&error), (25, 25));
-    let elsewhere = Engine::new(stand.pool(), true);
-    let error = submit(&elsewhere, &stand, vec![job()]).await.unwrap_err();
+    let elsewhere = Engine::new(fixture.pool(), true);
+    let error = submit(&elsewhere, &fixture, vec![job()]).await.unwrap_err();
     assert_eq!(refused(&error), (25, 25), "every process counts the same");
-    assert_eq!(stand.jobs("sa").await, 25);
+    assert_eq!(fixture.jobs("sa").await, 25);
 
     // Who asks for others, and what follows from jobs that are there, is not held up.
     let other = TenantId::new();
     coalescer.enqueue(other, job()).await.unwrap();
-    stand.enqueue(job()).await;
-    assert_eq!(stand.jobs("sa").await, 27);
-    allow(&stand, stand.tenant, Change::Set(27)).await;
-    let one = submit(&stand.engine, &stand, vec![job()]).await;
+    fixture.enqueue(job()).await;
+    assert_eq!(fixture.jobs("sa").await, 27);
+    allow(&fixture, fixture.tenant, Change::Set(27)).await;
+    let one = submit(&fixture.engine, &fixture, vec![job()]).await;
     assert_eq!(one.unwrap().len(), 1, "raised at once");
-    allow(&stand, stand.tenant, Change::Remove).await;
-    submit(&stand.engine, &stand, vec![job(); 50])
+    allow(&fixture, fixture.tenant, Change::Remove).await;
+    submit(&fixture.engine, &fixture, vec![job(); 50])
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
-    let stand = Stand::new().await;
-    allow(&stand, stand.tenant, Change::Set(10)).await;
-    submit(&stand.engine, &stand, vec![job(); 8]).await.unwrap();
-    let error = submit(&stand.engine, &stand, vec![job(); 3])
+    let fixture = Fixture::new().await;
+    allow(&fixture, fixture.tenant, Change::Set(10)).await;
+    submit(&fixture.engine, &fixture, vec![job(); 8])
+        .await
+        .unwrap();
+    let error = submit(&fixture.engine, &fixture, vec![job(); 3])
         .await
         .unwrap_err();
     assert_eq!(refused(&error), (10, 8));
-    assert_eq!(stand.jobs("sa").await, 8);
-    submit(&stand.engine, &stand, vec![job(); 2]).await.unwrap();
+    assert_eq!(fixture.jobs("sa").await, 8);
+    submit(&fixture.engine, &fixture, vec![job(); 2])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn jobs_that_are_there_already_are_answered_at_the_bound() {
-    let stand = Stand::new().await;
-    allow(&stand, stand.tenant, Change::Set(2)).await;
-    let first = submit(&stand.engine, &stand, vec![keyed("a"), keyed("b")])
+    let fixture = Fixture::new().await;
+    allow(&fixture, fixture.tenant, Change::Set(2)).await;
+    let first = submit(&fixture.engine, &fixture, vec![keyed("a"), keyed("b")])
         .await
         .unwrap();
-    let again = submit(&stand.engine, &stand, vec![keyed("b"), keyed("a")])
+    let again = submit(&fixture.engine, &fixture, vec![keyed("b"), keyed("a")])
         .await
         .unwrap();
     assert_eq!(
@@ -106,29 +116,29 @@ async fn jobs_that_are_there_already_are_answered_at_the_bound() {
             Enqueued::Existing(first[0].id())
         ]
     );
-    let error = submit(&stand.engine, &stand, vec![keyed("a"), keyed("c")])
+    let error = submit(&fixture.engine, &fixture, vec![keyed("a"), keyed("c")])
         .await
         .unwrap_err();
     assert_eq!(refused(&error), (2, 2));
     let left = "select count(*) from queue.unique_keys";
     until("the key of the refused one is free", async || {
-        stand.count(left).await == 2
+        fixture.count(left).await == 2
     })
     .await;
-    let coalescer = Coalescer::new(&stand.engine);
-    let answer = coalescer.enqueue(stand.tenant, keyed("a")).await.unwrap();
+    let coalescer = Coalescer::new(&fixture.engine);
+    let answer = coalescer.enqueue(fixture.tenant, keyed("a")).await.unwrap();
     assert_eq!(answer.job, Enqueued::Existing(first[0].id()));
 }
 
 #[tokio::test]
 async fn of_a_mixed_flush_everybody_is_answered_for_himself() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let free = TenantId::new();
-    allow(&stand, stand.tenant, Change::Set(4)).await;
-    let coalescer = Coalescer::new(&stand.engine);
+    allow(&fixture, fixture.tenant, Change::Set(4)).await;
+    let coalescer = Coalescer::new(&fixture.engine);
     let calls = (0..30).map(|n| {
         let coalescer = coalescer.clone();
-        let tenant = if n % 3 == 0 { free } else { stand.tenant };
+        let tenant = if n % 3 == 0 { free } else { fixture.tenant };
         let wanted = if n == 1 { keyed("a") } else { job() };
         tokio::spawn(async move { (tenant, coalescer.enqueue(tenant, wanted).await) })
     });
@@ -143,13 +153,13 @@ async fn of_a_mixed_flush_everybody_is_answered_for_himself() {
     }
     assert_eq!(taken, 10, "the other tenant's are all there");
     assert_eq!(bounded, 4);
-    assert_eq!(stand.jobs("sa").await, 14);
+    assert_eq!(fixture.jobs("sa").await, 14);
 }
 
 #[tokio::test]
 async fn a_bound_is_met_by_sql_as_well() {
     let sql = crate::client::Sql::new().await;
-    allow(&sql.stand, sql.stand.tenant, Change::Set(3)).await;
+    allow(&sql.fixture, sql.fixture.tenant, Change::Set(3)).await;
     let mut app = sql.connect().await;
     let call = |jobs: u32| {
         let job = r#"{"kind": "test.job", "payload": {"n": 1}}"#;
@@ -163,7 +173,7 @@ async fn a_bound_is_met_by_sql_as_well() {
     assert_eq!(code.as_deref(), Some("HK429"));
     assert!(error.to_string().contains("2 of at most 3"), "{error}");
     app.execute(sqlx::AssertSqlSafe(call(1))).await.unwrap();
-    let error = submit(&sql.stand.engine, &sql.stand, vec![job()])
+    let error = submit(&sql.fixture.engine, &sql.fixture, vec![job()])
         .await
         .unwrap_err();
     assert_eq!(refused(&error), (3, 3));
@@ -171,14 +181,18 @@ async fn a_bound_is_met_by_sql_as_well() {
 
 #[tokio::test]
 async fn when_jobs_have_run_there_is_room_again() {
-    let stand = Stand::new().await;
-    allow(&stand, stand.tenant, Change::Set(3)).await;
-    submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();
-    submit(&stand.engine, &stand, vec![job()])
+    let fixture = Fixture::new().await;
+    allow(&fixture, fixture.tenant, Change::Set(3)).await;
+    submit(&fixture.engine, &fixture, vec![job(); 3])
+        .await
+        .unwrap();
+    submit(&fixture.engine, &fixture, vec![job()])
         .await
         .unwrap_err();
-    let worker = stand.work(doing_nothing());
-    stand.is_quiet().await;
-    submit(&stand.engine, &stand, vec![job(); 3]).await.unwrap();
+    let worker = fixture.work(doing_nothing());
+    fixture.is_quiet().await;
+    submit(&fixture.engine, &fixture, vec![job(); 3])
+        .await
+        .unwrap();
     worker.stop().await;
 }

@@ -7,14 +7,14 @@ use harkara_queue::{Changed, Removed, Retention, Verdict};
 use harkara_shared::id::JobId;
 
 use crate::cancel::{cancel, retry};
-use crate::fleet::{is_at_rest, named, ordered};
-use crate::support::{Stand, doing_nothing, error, handler, job, number, numbered};
+use crate::lost_workers::{is_at_rest, named, ordered};
+use crate::support::{Fixture, doing_nothing, error, handler, job, number, numbered};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// One job in each final state, tagged and with a key that is held for ten days.
-async fn finished(stand: &Stand) -> [JobId; 3] {
-    let worker = stand.work(handler(async |run| match number(&run) {
+async fn finished(fixture: &Fixture) -> [JobId; 3] {
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         1 => Verdict::Cancelled,
         _ => Verdict::Dead {
@@ -29,49 +29,49 @@ async fn finished(stand: &Stand) -> [JobId; 3] {
         }),
         ..numbered(n)
     });
-    let ids: Vec<JobId> = stand
+    let ids: Vec<JobId> = fixture
         .enqueue_all(jobs.collect())
         .await
         .iter()
         .map(|a| a.id())
         .collect();
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
     [ids[0], ids[1], ids[2]]
 }
 
 #[tokio::test]
 async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
-    let stand = Stand::new().await;
-    let old = finished(&stand).await;
-    stand
+    let fixture = Fixture::new().await;
+    let old = finished(&fixture).await;
+    fixture
         .execute(
             "update queue.parcels set finished_at = now() - case state
                 when 'x' then interval '31 days' else interval '8 days' end",
         )
         .await;
-    stand
+    fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
         .await;
-    stand
+    fixture
         .execute("update queue.workers set last_seen_at = now() - interval '31 days'")
         .await;
-    let at = stand.now().await + chrono::Duration::days(400);
-    let waiting = stand
+    let at = fixture.now().await + chrono::Duration::days(400);
+    let waiting = fixture
         .enqueue(NewJob {
             run_at: Some(at),
             ..job()
         })
         .await
         .id();
-    stand
+    fixture
         .execute(
             "update queue.parcels set created_at = now() - interval '400 days' where state = 's'",
         )
         .await;
-    let young = finished_again(&stand).await;
+    let young = finished_again(&fixture).await;
 
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(
         removed,
         Removed {
@@ -80,7 +80,7 @@ async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
             ..Removed::default()
         }
     );
-    let mut tx = stand.tx().await;
+    let mut tx = fixture.tx().await;
     for id in old {
         assert!(
             harkara_queue::read::job(&mut tx, id)
@@ -90,23 +90,25 @@ async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
         );
     }
     drop(tx);
-    assert_eq!(stand.state(waiting).await, JobState::Scheduled);
-    assert_eq!(stand.state(young).await, JobState::Dead);
+    assert_eq!(fixture.state(waiting).await, JobState::Scheduled);
+    assert_eq!(fixture.state(young).await, JobState::Dead);
     // Of labels and keys only those of the young job are left.
-    assert_eq!(stand.count("select count(*) from queue.labels").await, 2);
+    assert_eq!(fixture.count("select count(*) from queue.labels").await, 2);
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         1
     );
-    assert_eq!(stand.count("select count(*) from queue.workers").await, 1);
+    assert_eq!(fixture.count("select count(*) from queue.workers").await, 1);
 
-    let again = stand.engine.retain(Retention::default()).await.unwrap();
+    let again = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(again, Removed::default());
 }
 
 /// A job that died eight days ago: old for a success, young for a dead one.
-async fn finished_again(stand: &Stand) -> JobId {
-    let worker = stand.work(handler(async |_| Verdict::Dead {
+async fn finished_again(fixture: &Fixture) -> JobId {
+    let worker = fixture.work(handler(async |_| Verdict::Dead {
         error: error("gone"),
     }));
     let young = NewJob {
@@ -117,10 +119,10 @@ async fn finished_again(stand: &Stand) -> JobId {
         }),
         ..job()
     };
-    let id = stand.enqueue(young).await.id();
-    stand.reaches(id, JobState::Dead).await;
+    let id = fixture.enqueue(young).await.id();
+    fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
-    stand
+    fixture
         .execute(
             "update queue.parcels set finished_at = now() - interval '8 days'
              where state = 'x' and finished_at > now() - interval '1 day'",
@@ -131,13 +133,13 @@ async fn finished_again(stand: &Stand) -> JobId {
 
 #[tokio::test]
 async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
-    let stand = Stand::new().await;
-    let old = finished(&stand).await;
-    stand
+    let fixture = Fixture::new().await;
+    let old = finished(&fixture).await;
+    fixture
         .execute("update queue.parcels set finished_at = now() - interval '31 days'")
         .await;
     assert_eq!(
-        stand.engine.retain(Retention::default()).await.unwrap(),
+        fixture.engine.retain(Retention::default()).await.unwrap(),
         Removed::default()
     );
     for (n, id) in old.iter().enumerate() {
@@ -145,15 +147,15 @@ async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
             key: format!("k{n}"),
             hold: Some(DAY * 10),
         });
-        let answer = stand.enqueue(NewJob { unique, ..job() }).await;
+        let answer = fixture.enqueue(NewJob { unique, ..job() }).await;
         assert_eq!(answer, Enqueued::Existing(*id));
-        stand.job(*id).await;
+        fixture.job(*id).await;
     }
-    stand
+    fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
         .await;
     assert_eq!(
-        stand
+        fixture
             .engine
             .retain(Retention::default())
             .await
@@ -162,20 +164,22 @@ async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
         3
     );
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         0
     );
 }
 
 #[tokio::test]
 async fn more_than_a_batch_is_removed_in_one_call() {
-    let stand = Stand::new().await;
-    stand.enqueue_all((0..2500).map(numbered).collect()).await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture.enqueue_all((0..2500).map(numbered).collect()).await;
+    fixture
         .execute("update queue.parcels set state = 'd', finished_at = now() - interval '8 days'")
         .await;
     assert_eq!(
-        stand
+        fixture
             .engine
             .retain(Retention::default())
             .await
@@ -183,26 +187,26 @@ async fn more_than_a_batch_is_removed_in_one_call() {
             .jobs,
         2500
     );
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 0);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 0);
 }
 
 #[tokio::test]
 async fn keys_whose_time_is_over_go_without_their_jobs() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for (key, hold) in [("a", Some(DAY)), ("b", None), ("c", Some(DAY))] {
         let unique = Some(Unique {
             key: key.to_owned(),
             hold,
         });
-        stand.enqueue(NewJob { unique, ..job() }).await;
+        fixture.enqueue(NewJob { unique, ..job() }).await;
     }
-    stand
+    fixture
         .execute(
             "update queue.unique_keys set expires_at = now() - interval '1 second' where key = 'a'",
         )
         .await;
     assert_eq!(
-        stand
+        fixture
             .engine
             .retain(Retention::default())
             .await
@@ -211,28 +215,30 @@ async fn keys_whose_time_is_over_go_without_their_jobs() {
         1
     );
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         2
     );
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 3);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 3);
 }
 
 #[tokio::test]
 async fn days_of_attempts_are_dropped_and_made() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .execute(
             "create table queue.attempts_20200101 partition of queue.attempts
              for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00')",
         )
         .await;
-    stand
+    fixture
         .execute(
             "do $$ begin execute format('drop table queue.attempts_%s',
                 to_char((now() at time zone 'utc')::date + 3, 'YYYYMMDD')); end $$",
         )
         .await;
-    stand
+    fixture
         .execute(
             "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
              select 1024, 1, at, at, 'lost'
@@ -240,34 +246,37 @@ async fn days_of_attempts_are_dropped_and_made() {
         )
         .await;
     let days = "select count(*) from pg_inherits where inhparent = 'queue.attempts'::regclass";
-    assert_eq!(stand.count(days).await, 9);
+    assert_eq!(fixture.count(days).await, 9);
 
     // Two at once, as two schedulers might.
     let (one, other) = tokio::join!(
-        stand.engine.retain(Retention::default()),
-        stand.engine.retain(Retention::default()),
+        fixture.engine.retain(Retention::default()),
+        fixture.engine.retain(Retention::default()),
     );
     assert_eq!(one.unwrap().attempt_days + other.unwrap().attempt_days, 1);
     assert_eq!(
-        stand.count(days).await,
+        fixture.count(days).await,
         9,
         "today, seven more days and the rest"
     );
     let guarded = "select count(*) from pg_class c join pg_inherits i on i.inhrelid = c.oid
         where i.inhparent = 'queue.attempts'::regclass
           and c.relrowsecurity and c.relforcerowsecurity";
-    assert_eq!(stand.count(guarded).await, 9);
-    assert_eq!(stand.count("select count(*) from queue.attempts").await, 2);
+    assert_eq!(fixture.count(guarded).await, 9);
     assert_eq!(
-        stand.engine.retain(Retention::default()).await.unwrap(),
+        fixture.count("select count(*) from queue.attempts").await,
+        2
+    );
+    assert_eq!(
+        fixture.engine.retain(Retention::default()).await.unwrap(),
         Removed::default()
     );
 }
 
 #[tokio::test]
 async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .execute(
             "do $$ begin execute format('drop table queue.attempts_%s',
                 to_char((now() at time zone 'utc')::date, 'YYYYMMDD')); end $$",
@@ -275,40 +284,43 @@ async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
         .await;
     let attempt = "insert into queue.attempts (job_id, tenant, started_at, finished_at, outcome)
         values (1024, 1, now(), now(), 'lost')";
-    stand.execute(attempt).await;
-    stand.engine.retain(Retention::default()).await.unwrap();
-    stand.execute(attempt).await;
-    assert_eq!(stand.count("select count(*) from queue.attempts").await, 2);
+    fixture.execute(attempt).await;
+    fixture.engine.retain(Retention::default()).await.unwrap();
+    fixture.execute(attempt).await;
+    assert_eq!(
+        fixture.count("select count(*) from queue.attempts").await,
+        2
+    );
 }
 
 #[tokio::test]
 async fn a_job_can_be_retried_by_hand_long_after_its_lane_was_last_used() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let jobs = vec![named("dead", 1), ordered("ordered", 1), named("none", 0)];
-    let answers = stand.enqueue_all(jobs).await;
+    let answers = fixture.enqueue_all(jobs).await;
     let ids: Vec<JobId> = answers.iter().map(|answer| answer.id()).collect();
-    let worker = stand.work(handler(async |run| match number(&run) {
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         _ => Verdict::Dead {
             error: error("gone"),
         },
     }));
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
-    let cancelled = stand.enqueue(named("cancelled", 0)).await.id();
-    cancel(&stand, cancelled).await;
-    stand
+    let cancelled = fixture.enqueue(named("cancelled", 0)).await.id();
+    cancel(&fixture, cancelled).await;
+    fixture
         .execute("update queue.lanes set used_at = now() - interval '2 days'")
         .await;
-    let removed = stand.engine.retain(Retention::default()).await.unwrap();
+    let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.lanes, 1, "the one whose job cannot come back");
     for id in [ids[0], ids[1], cancelled] {
-        assert_eq!(retry(&stand, id).await, Changed::Now(JobState::Ready));
+        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
     }
-    let worker = stand.work(doing_nothing());
+    let worker = fixture.work(doing_nothing());
     for id in [ids[0], ids[1], cancelled] {
-        stand.reaches(id, JobState::Succeeded).await;
+        fixture.reaches(id, JobState::Succeeded).await;
     }
     worker.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

@@ -14,18 +14,18 @@ use harkara_queue::settings::{
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::TenantId;
 
-use crate::support::{Stand, soon};
+use crate::support::{Fixture, with_timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A stand with the queues `first` and `second`, and lanes of its tenant in the first: the default one, an
 /// ordered one, and the default one again for jobs that name the limit `crm`.
-async fn settled() -> Stand {
-    let stand = Stand::new().await;
+async fn settled() -> Fixture {
+    let fixture = Fixture::new().await;
     query("insert into queue.tenants (id) values ($1)")
-        .bind(stand.tenant)
-        .execute(&stand.pool())
+        .bind(fixture.tenant)
+        .execute(&fixture.pool())
         .await
         .unwrap();
     for sql in [
@@ -42,9 +42,9 @@ async fn settled() -> Stand {
         "insert into queue.leases (worker_id, expires_at)
          select id, now() + interval '1 hour' from queue.workers",
     ] {
-        stand.execute(sql).await;
+        fixture.execute(sql).await;
     }
-    stand
+    fixture
 }
 
 /// Seven jobs run in the lane: ten that were claimed, two of which have left and one has finished.
@@ -54,8 +54,8 @@ const RUN: &str = "insert into queue.parcels (lane, run_at, queue, tenant, kind,
         array_fill(''::bytea, array[10])
      from queue.lanes where id = $1";
 
-async fn run_in(stand: &Stand, lane: i64) {
-    let pool = stand.pool();
+async fn run_in(fixture: &Fixture, lane: i64) {
+    let pool = fixture.pool();
     query(RUN).bind(lane).execute(&pool).await.unwrap();
 }
 
@@ -74,23 +74,23 @@ fn max_running(most: u32) -> LimitChange {
     }
 }
 
-async fn queue(stand: &Stand, name: &str) -> QueueSettings {
-    let found = stand.engine.queue(QueueView::All, name).await.unwrap();
+async fn queue(fixture: &Fixture, name: &str) -> QueueSettings {
+    let found = fixture.engine.queue(QueueView::All, name).await.unwrap();
     found.unwrap()
 }
 
-async fn tenant(stand: &Stand) -> TenantSettings {
-    stand.engine.tenant(stand.tenant).await.unwrap()
+async fn tenant(fixture: &Fixture) -> TenantSettings {
+    fixture.engine.tenant(fixture.tenant).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_queue_is_paused_limited_and_freed() {
-    let stand = settled().await;
-    let engine = &stand.engine;
-    assert_eq!(queue(&stand, "first").await.limit, Limit::default());
+    let fixture = settled().await;
+    let engine = &fixture.engine;
+    assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
     engine.pause_queue("first", true).await.unwrap();
-    assert!(queue(&stand, "first").await.paused);
-    assert!(!queue(&stand, "second").await.paused);
+    assert!(queue(&fixture, "first").await.paused);
+    assert!(!queue(&fixture, "second").await.paused);
     engine.pause_queue("first", false).await.unwrap();
 
     let change = LimitChange {
@@ -98,7 +98,7 @@ async fn a_queue_is_paused_limited_and_freed() {
         ..rate(100, SECOND)
     };
     engine.set_queue("first", &change).await.unwrap();
-    let limited = queue(&stand, "first").await;
+    let limited = queue(&fixture, "first").await;
     let expected = Rate {
         count: 100,
         per: SECOND,
@@ -112,20 +112,25 @@ async fn a_queue_is_paused_limited_and_freed() {
         .set_queue("first", &LimitChange::removal())
         .await
         .unwrap();
-    assert_eq!(queue(&stand, "first").await.limit, Limit::default());
+    assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
     // What limits nothing puts up no gate.
     engine
         .set_queue("second", &LimitChange::removal())
         .await
         .unwrap();
     let gates = "select count(*) from queue.queues where gate is not null";
-    assert_eq!(stand.count(gates).await, 1);
+    assert_eq!(fixture.count(gates).await, 1);
 
     for answer in [
         engine.pause_queue("none", true).await,
         engine.set_queue("none", &max_running(1)).await,
         engine
-            .set_lane(stand.tenant, "none", &Lane::Default, &LaneChange::default())
+            .set_lane(
+                fixture.tenant,
+                "none",
+                &Lane::Default,
+                &LaneChange::default(),
+            )
             .await,
     ] {
         assert!(matches!(answer, Err(SettingsError::NoSuchQueue)));
@@ -141,10 +146,10 @@ async fn a_queue_is_paused_limited_and_freed() {
 
 #[tokio::test]
 async fn a_burst_is_a_tenth_unless_it_was_given() {
-    let stand = settled().await;
+    let fixture = settled().await;
     let set = async |change: LimitChange| {
-        stand.engine.set_queue("first", &change).await.unwrap();
-        queue(&stand, "first")
+        fixture.engine.set_queue("first", &change).await.unwrap();
+        queue(&fixture, "first")
             .await
             .limit
             .rate
@@ -184,7 +189,11 @@ async fn a_burst_is_a_tenth_unless_it_was_given() {
             Senseless::PerWithoutRate,
         ),
     ] {
-        let error = stand.engine.set_queue("first", &change).await.unwrap_err();
+        let error = fixture
+            .engine
+            .set_queue("first", &change)
+            .await
+            .unwrap_err();
         let SettingsError::Senseless { key: None, member } = error else {
             panic!("{error}")
         };
@@ -200,11 +209,16 @@ const AHEAD: &str =
 
 #[tokio::test]
 async fn a_rate_that_is_saved_again_grants_nothing_and_a_new_one_forgets_what_it_could_not_grant() {
-    let stand = settled().await;
-    let set = async |change: LimitChange| stand.engine.set_queue("first", &change).await.unwrap();
-    let ahead = async || -> f64 { query_scalar(AHEAD).fetch_one(&stand.pool()).await.unwrap() };
+    let fixture = settled().await;
+    let set = async |change: LimitChange| fixture.engine.set_queue("first", &change).await.unwrap();
+    let ahead = async || -> f64 {
+        query_scalar(AHEAD)
+            .fetch_one(&fixture.pool())
+            .await
+            .unwrap()
+    };
     set(rate(60, MINUTE)).await;
-    stand
+    fixture
         .execute("update queue.gates set rate_tat = now() + interval '100 s' where tenant is null")
         .await;
     set(rate(60, MINUTE)).await;
@@ -225,11 +239,11 @@ async fn a_rate_that_is_saved_again_grants_nothing_and_a_new_one_forgets_what_it
 
 #[tokio::test]
 async fn running_jobs_are_counted_wherever_a_limit_is_new() {
-    let stand = settled().await;
+    let fixture = settled().await;
     for lane in [1, 2, 3] {
-        run_in(&stand, lane).await;
+        run_in(&fixture, lane).await;
     }
-    let engine = &stand.engine;
+    let engine = &fixture.engine;
     engine.set_queue("first", &max_running(5)).await.unwrap();
     engine.set_queue("second", &max_running(5)).await.unwrap();
     let change = TenantChange {
@@ -240,24 +254,24 @@ async fn running_jobs_are_counted_wherever_a_limit_is_new() {
         ]),
         ..TenantChange::default()
     };
-    engine.set_tenant(stand.tenant, &change).await.unwrap();
+    engine.set_tenant(fixture.tenant, &change).await.unwrap();
     let lane = Lane::Ordered("a".to_owned());
     let change = LaneChange {
         limit: max_running(1),
         ..LaneChange::default()
     };
     engine
-        .set_lane(stand.tenant, "first", &lane, &change)
+        .set_lane(fixture.tenant, "first", &lane, &change)
         .await
         .unwrap();
 
-    assert_eq!(queue(&stand, "first").await.limit.running, 21);
-    assert_eq!(queue(&stand, "second").await.limit.running, 0);
-    let settings = tenant(&stand).await;
+    assert_eq!(queue(&fixture, "first").await.limit.running, 21);
+    assert_eq!(queue(&fixture, "second").await.limit.running, 0);
+    let settings = tenant(&fixture).await;
     assert_eq!(settings.limit.running, 21);
     assert_eq!(settings.limits["crm"].running, 7);
     assert_eq!(settings.limits["erp"].running, 0);
-    let lanes = engine.lane(stand.tenant, "first", &lane).await.unwrap();
+    let lanes = engine.lane(fixture.tenant, "first", &lane).await.unwrap();
     assert_eq!(lanes[0].limit.running, 7);
 
     // Counted once, however often it is set, and given back as it was taken.
@@ -265,59 +279,65 @@ async fn running_jobs_are_counted_wherever_a_limit_is_new() {
     let nothing = LimitChange::removal();
     engine.set_queue("first", &nothing).await.unwrap();
     engine.set_queue("first", &max_running(7)).await.unwrap();
-    assert_eq!(queue(&stand, "first").await.limit.running, 21);
-    stand
+    assert_eq!(queue(&fixture, "first").await.limit.running, 21);
+    fixture
         .execute(
             "select queue.release(p.gates, array_fill(7, array[cardinality(p.gates)]), null, null,
                 null) from queue.parcels p",
         )
         .await;
-    assert_eq!(stand.count("select sum(running) from queue.gates").await, 0);
+    assert_eq!(
+        fixture.count("select sum(running) from queue.gates").await,
+        0
+    );
 }
 
 #[tokio::test]
 async fn jobs_in_other_hands_are_counted_when_they_are_let_go() {
-    let stand = settled().await;
-    run_in(&stand, 1).await;
-    run_in(&stand, 2).await;
-    stand
+    let fixture = settled().await;
+    run_in(&fixture, 1).await;
+    run_in(&fixture, 2).await;
+    fixture
         .engine
         .set_queue("first", &rate(9, SECOND))
         .await
         .unwrap();
     // A settlement holds a parcel and will want the gate: neither waits for the other.
-    let mut settling = stand.pool().begin().await.unwrap();
+    let mut settling = fixture.pool().begin().await.unwrap();
     query("update queue.parcels set acked = '{3,4}' where lane = 1")
         .execute(&mut *settling)
         .await
         .unwrap();
-    let engine = stand.engine.clone();
+    let engine = fixture.engine.clone();
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
     let half = "select count(*) from queue.gates where running = 7";
-    crate::support::until("the rest is counted", async || stand.count(half).await == 1).await;
+    crate::support::until("the rest is counted", async || {
+        fixture.count(half).await == 1
+    })
+    .await;
     query("select from queue.gates for update")
         .execute(&mut *settling)
         .await
         .unwrap();
     settling.commit().await.unwrap();
-    soon("the limit is set", setting).await.unwrap();
-    assert_eq!(queue(&stand, "first").await.limit.running, 13);
+    with_timeout("the limit is set", setting).await.unwrap();
+    assert_eq!(queue(&fixture, "first").await.limit.running, 13);
 }
 
 #[tokio::test]
 async fn a_claim_that_did_not_know_the_new_gate_is_counted() {
-    let stand = settled().await;
-    let mut claiming = stand.pool().begin().await.unwrap();
+    let fixture = settled().await;
+    let mut claiming = fixture.pool().begin().await.unwrap();
     query("select gate from queue.queues")
         .execute(&mut *claiming)
         .await
         .unwrap();
-    let engine = stand.engine.clone();
+    let engine = fixture.engine.clone();
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
     let there = "select count(*) from queue.gates where max_running = 5";
-    crate::support::until("the limit holds", async || stand.count(there).await == 1).await;
+    crate::support::until("the limit holds", async || fixture.count(there).await == 1).await;
     assert!(!setting.is_finished());
     query(RUN)
         .bind(1_i64)
@@ -325,18 +345,18 @@ async fn a_claim_that_did_not_know_the_new_gate_is_counted() {
         .await
         .unwrap();
     claiming.commit().await.unwrap();
-    soon("the limit is set", setting).await.unwrap();
-    assert_eq!(queue(&stand, "first").await.limit.running, 7);
+    with_timeout("the limit is set", setting).await.unwrap();
+    assert_eq!(queue(&fixture, "first").await.limit.running, 7);
 }
 
 #[tokio::test]
 async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
-    let stand = settled().await;
-    let engine = &stand.engine;
+    let fixture = settled().await;
+    let engine = &fixture.engine;
     let unknown = engine.tenant(TenantId::new()).await.unwrap();
     assert_eq!((unknown.weight, unknown.paused), (1, false));
-    engine.pause_tenant(stand.tenant, true).await.unwrap();
-    assert!(tenant(&stand).await.paused);
+    engine.pause_tenant(fixture.tenant, true).await.unwrap();
+    assert!(tenant(&fixture).await.paused);
     let change = TenantChange {
         weight: Change::Set(7),
         paused: Some(false),
@@ -344,8 +364,8 @@ async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
         limit: rate(600, MINUTE),
         limits: BTreeMap::from([("crm".to_owned(), rate(10, SECOND))]),
     };
-    engine.set_tenant(stand.tenant, &change).await.unwrap();
-    let set = tenant(&stand).await;
+    engine.set_tenant(fixture.tenant, &change).await.unwrap();
+    let set = tenant(&fixture).await;
     assert_eq!((set.weight, set.paused), (7, false));
     assert_eq!(set.limit.rate.map(|rate| rate.burst), Some(60));
     assert_eq!(set.limits["crm"].rate.map(|rate| rate.count), Some(10));
@@ -363,48 +383,56 @@ async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
         ]),
         ..TenantChange::default()
     };
-    let error = engine.set_tenant(stand.tenant, &change).await.unwrap_err();
+    let error = engine
+        .set_tenant(fixture.tenant, &change)
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, SettingsError::Senseless { key: Some(key), .. } if key == "erp"),
         "{error}"
     );
-    assert_eq!(tenant(&stand).await, set);
+    assert_eq!(tenant(&fixture).await, set);
     let limits = (0..=MOST_LIMITS).map(|nth| (format!("k{nth}"), max_running(1)));
     let change = TenantChange {
         limits: limits.collect(),
         ..TenantChange::default()
     };
-    let error = engine.set_tenant(stand.tenant, &change).await.unwrap_err();
+    let error = engine
+        .set_tenant(fixture.tenant, &change)
+        .await
+        .unwrap_err();
     assert!(matches!(error, SettingsError::TooMany), "{error}");
-    assert_eq!(tenant(&stand).await, set);
+    assert_eq!(tenant(&fixture).await, set);
 
     let change = TenantChange {
         limits: BTreeMap::from([("crm".to_owned(), LimitChange::removal())]),
         ..TenantChange::default()
     };
-    engine.set_tenant(stand.tenant, &change).await.unwrap();
-    assert!(tenant(&stand).await.limits.is_empty());
+    engine.set_tenant(fixture.tenant, &change).await.unwrap();
+    assert!(tenant(&fixture).await.limits.is_empty());
     let rows = "select count(*) from queue.gates where key is not null";
-    assert_eq!(stand.count(rows).await, 1, "lanes name it: it stays");
+    assert_eq!(fixture.count(rows).await, 1, "lanes name it: it stays");
 }
 
 #[tokio::test]
 async fn a_contract_is_granted_with_the_tenant_or_not_at_all() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let contract = Rate {
         count: 30,
         per: MINUTE,
         burst: 3,
     };
     for commit in [false, true] {
-        let mut tx = stand.pool().begin().await.unwrap();
-        grant(&mut tx, stand.tenant, contract, 1000).await.unwrap();
+        let mut tx = fixture.pool().begin().await.unwrap();
+        grant(&mut tx, fixture.tenant, contract, 1000)
+            .await
+            .unwrap();
         if commit {
             tx.commit().await.unwrap();
         } else {
             tx.rollback().await.unwrap();
         }
-        let found = tenant(&stand).await.limit.rate;
+        let found = tenant(&fixture).await.limit.rate;
         assert_eq!(found, commit.then_some(contract));
     }
 }

@@ -21,14 +21,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything here takes; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The queue of jobs that name none.
 pub(crate) const QUEUE: &str = "default";
 
 /// Waits for `future`, but not for ever.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
+pub(crate) async fn with_timeout<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(output) => output,
         Err(_) => panic!("waited in vain: {what}"),
     }
@@ -36,7 +36,7 @@ pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 /// Asks again and again until the answer is yes.
 pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    soon(what, async {
+    with_timeout(what, async {
         while !ask().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -45,13 +45,13 @@ pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
 }
 
 /// A database of its own, an engine on it, and a tenant.
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     pub(crate) database: TestDatabase,
     pub(crate) engine: Engine,
     pub(crate) tenant: TenantId,
 }
 
-impl Stand {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         Self::with_notify(true).await
     }
@@ -216,7 +216,7 @@ impl Working {
 
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        soon("the worker stops", self.task).await.unwrap();
+        with_timeout("the worker stops", self.task).await.unwrap();
     }
 }
 
@@ -236,8 +236,8 @@ pub(crate) fn options(queues: &[(&str, u32)]) -> WorkerOptions {
                 concurrency: *concurrency,
             })
             .collect(),
-        lease: PATIENCE * 2,
-        drain: PATIENCE,
+        lease: TEST_TIMEOUT * 2,
+        drain: TEST_TIMEOUT,
         memory: 64 << 20,
         listen_url: None,
     }
@@ -254,7 +254,7 @@ pub(crate) fn job() -> NewJob {
         delay: Duration::ZERO,
         expires_at: None,
         max_attempts: 3,
-        timeout: PATIENCE * 2,
+        timeout: TEST_TIMEOUT * 2,
         backoff: Backoff {
             base: Duration::from_millis(1),
             factor: 2.0,

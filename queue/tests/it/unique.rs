@@ -7,7 +7,7 @@ use harkara_queue::{Changed, Verdict};
 use harkara_shared::id::JobId;
 use tokio::sync::Semaphore;
 
-use crate::support::{Stand, error, failed, handler, job};
+use crate::support::{Fixture, error, failed, handler, job};
 
 fn keyed(key: &str) -> NewJob {
     NewJob {
@@ -33,31 +33,34 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_key_names_one_job_of_its_tenant_and_kind() {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(keyed("a")).await;
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(keyed("a")).await;
     assert!(matches!(first, Enqueued::New(_)));
     assert_eq!(
-        stand.enqueue(keyed("a")).await,
+        fixture.enqueue(keyed("a")).await,
         Enqueued::Existing(first.id())
     );
     let other_kind = NewJob {
         kind: "test.other".to_owned(),
         ..keyed("a")
     };
-    assert!(matches!(stand.enqueue(other_kind).await, Enqueued::New(_)));
+    assert!(matches!(
+        fixture.enqueue(other_kind).await,
+        Enqueued::New(_)
+    ));
     let other_tenant = harkara_shared::id::TenantId::new();
-    let theirs = stand.enqueue_for(other_tenant, vec![keyed("a")]).await;
+    let theirs = fixture.enqueue_for(other_tenant, vec![keyed("a")]).await;
     assert!(matches!(theirs[..], [Enqueued::New(_)]));
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 3);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 3);
 }
 
 #[tokio::test]
 async fn duplicates_within_a_batch_and_a_transaction_name_the_first() {
-    let stand = Stand::new().await;
-    let mut tx = stand.tx().await;
-    let one = stand
+    let fixture = Fixture::new().await;
+    let mut tx = fixture.tx().await;
+    let one = fixture
         .engine
-        .enqueue(&mut tx, stand.tenant, keyed("b"))
+        .enqueue(&mut tx, fixture.tenant, keyed("b"))
         .await
         .unwrap();
     let batch = vec![
@@ -68,9 +71,9 @@ async fn duplicates_within_a_batch_and_a_transaction_name_the_first() {
         keyed("c"),
         keyed("a"),
     ];
-    let answers = stand
+    let answers = fixture
         .engine
-        .enqueue_all(&mut tx, stand.tenant, batch)
+        .enqueue_all(&mut tx, fixture.tenant, batch)
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -86,13 +89,13 @@ async fn duplicates_within_a_batch_and_a_transaction_name_the_first() {
             Enqueued::Existing(ids[0]),
         ]
     );
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 4);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 4);
 }
 
 #[tokio::test]
 async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |run| match run.job.payload().get() {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |run| match run.job.payload().get() {
         "\"succeed\"" => Verdict::done(),
         "\"bury\"" => Verdict::Dead {
             error: error("buried"),
@@ -110,7 +113,7 @@ async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
         ("wait", JobState::Cancelled),
     ] {
         let payload = serde_json::value::to_raw_value(how).unwrap();
-        let id = stand
+        let id = fixture
             .enqueue(NewJob {
                 payload,
                 ..keyed(how)
@@ -118,26 +121,28 @@ async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
             .await
             .id();
         if how == "wait" {
-            stand.reaches(id, JobState::Running).await;
-            assert_eq!(stand.enqueue(keyed(how)).await, Enqueued::Existing(id));
-            let mut tx = stand.tx().await;
-            stand.engine.cancel(&mut tx, id).await.unwrap();
+            fixture.reaches(id, JobState::Running).await;
+            assert_eq!(fixture.enqueue(keyed(how)).await, Enqueued::Existing(id));
+            let mut tx = fixture.tx().await;
+            fixture.engine.cancel(&mut tx, id).await.unwrap();
             tx.commit().await.unwrap();
         }
-        stand.reaches(id, state).await;
+        fixture.reaches(id, state).await;
         let next = NewJob {
-            run_at: Some(stand.now().await + HOUR),
+            run_at: Some(fixture.now().await + HOUR),
             ..keyed(how)
         };
-        let next = stand.enqueue(next).await;
+        let next = fixture.enqueue(next).await;
         assert!(matches!(next, Enqueued::New(_)), "{how}: {next:?}");
         // And once more: cancelled while it waits.
-        let mut tx = stand.tx().await;
-        let cancelled = stand.engine.cancel(&mut tx, next.id()).await.unwrap();
+        let mut tx = fixture.tx().await;
+        let cancelled = fixture.engine.cancel(&mut tx, next.id()).await.unwrap();
         assert_eq!(cancelled, Changed::Now(JobState::Cancelled));
         tx.commit().await.unwrap();
         assert_eq!(
-            stand.count("select count(*) from queue.unique_keys").await,
+            fixture
+                .count("select count(*) from queue.unique_keys")
+                .await,
             0,
             "{how}"
         );
@@ -147,36 +152,36 @@ async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
 
 #[tokio::test]
 async fn a_hold_lasts_its_time_whatever_becomes_of_the_job() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Dead {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::Dead {
         error: error("buried"),
     }));
-    let first = stand.enqueue(held("a", HOUR)).await.id();
-    stand.reaches(first, JobState::Dead).await;
+    let first = fixture.enqueue(held("a", HOUR)).await.id();
+    fixture.reaches(first, JobState::Dead).await;
     assert_eq!(
-        stand.enqueue(held("a", HOUR)).await,
+        fixture.enqueue(held("a", HOUR)).await,
         Enqueued::Existing(first)
     );
 
     // Retried and finished once more, it holds its key for the rest of the same hour.
     let until_then = "select extract(epoch from expires_at)::int8 from queue.unique_keys";
-    let before = stand.count(until_then).await;
-    let mut tx = stand.tx().await;
-    let retried = stand.engine.retry(&mut tx, first).await.unwrap();
+    let before = fixture.count(until_then).await;
+    let mut tx = fixture.tx().await;
+    let retried = fixture.engine.retry(&mut tx, first).await.unwrap();
     assert_eq!(retried, Changed::Now(JobState::Ready));
     tx.commit().await.unwrap();
-    stand.reaches(first, JobState::Dead).await;
-    assert_eq!(stand.count(until_then).await, before);
+    fixture.reaches(first, JobState::Dead).await;
+    assert_eq!(fixture.count(until_then).await, before);
     assert_eq!(
-        stand.enqueue(held("a", HOUR)).await,
+        fixture.enqueue(held("a", HOUR)).await,
         Enqueued::Existing(first)
     );
 
-    stand
+    fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
         .await;
     assert!(matches!(
-        stand.enqueue(held("a", HOUR)).await,
+        fixture.enqueue(held("a", HOUR)).await,
         Enqueued::New(_)
     ));
     worker.stop().await;
@@ -184,29 +189,29 @@ async fn a_hold_lasts_its_time_whatever_becomes_of_the_job() {
 
 #[tokio::test]
 async fn a_hold_that_is_over_frees_the_key_of_a_job_that_still_waits() {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(held("a", HOUR)).await.id();
-    stand
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(held("a", HOUR)).await.id();
+    fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 second'")
         .await;
-    let second = stand.enqueue(keyed("a")).await;
+    let second = fixture.enqueue(keyed("a")).await;
     assert!(matches!(second, Enqueued::New(_)));
     // The first one's end does not free what is now the second one's key.
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, first).await.unwrap();
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, first).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(
-        stand.enqueue(keyed("a")).await,
+        fixture.enqueue(keyed("a")).await,
         Enqueued::Existing(second.id())
     );
 }
 
 #[tokio::test]
 async fn a_dead_job_cannot_take_its_key_back_from_the_job_that_has_it() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = std::sync::Arc::new(Semaphore::new(0));
     let behind = std::sync::Arc::clone(&gate);
-    let worker = stand.work(handler(move |run| {
+    let worker = fixture.work(handler(move |run| {
         let gate = std::sync::Arc::clone(&behind);
         async move {
             if run.job.payload().get() == "0" {
@@ -218,10 +223,10 @@ async fn a_dead_job_cannot_take_its_key_back_from_the_job_that_has_it() {
             Verdict::done()
         }
     }));
-    let dead = stand.enqueue(keyed("a")).await.id();
-    stand.reaches(dead, JobState::Dead).await;
+    let dead = fixture.enqueue(keyed("a")).await.id();
+    fixture.reaches(dead, JobState::Dead).await;
     let payload = serde_json::value::to_raw_value("wait").unwrap();
-    let holder = stand
+    let holder = fixture
         .enqueue(NewJob {
             payload,
             ..keyed("a")
@@ -229,22 +234,22 @@ async fn a_dead_job_cannot_take_its_key_back_from_the_job_that_has_it() {
         .await
         .id();
 
-    let mut tx = stand.tx().await;
-    let refused = stand.engine.retry(&mut tx, dead).await.unwrap();
+    let mut tx = fixture.tx().await;
+    let refused = fixture.engine.retry(&mut tx, dead).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(refused, Changed::KeyTaken(holder));
-    assert_eq!(stand.state(dead).await, JobState::Dead);
+    assert_eq!(fixture.state(dead).await, JobState::Dead);
 
     gate.add_permits(1);
-    stand.reaches(holder, JobState::Succeeded).await;
-    let mut tx = stand.tx().await;
+    fixture.reaches(holder, JobState::Succeeded).await;
+    let mut tx = fixture.tx().await;
     assert_eq!(
-        stand.engine.retry(&mut tx, dead).await.unwrap(),
+        fixture.engine.retry(&mut tx, dead).await.unwrap(),
         Changed::Now(JobState::Ready)
     );
-    let again = stand
+    let again = fixture
         .engine
-        .enqueue(&mut tx, stand.tenant, keyed("a"))
+        .enqueue(&mut tx, fixture.tenant, keyed("a"))
         .await
         .unwrap();
     tx.commit().await.unwrap();

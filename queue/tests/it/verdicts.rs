@@ -9,9 +9,9 @@ use harkara_queue::{Engine, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
 use serde_json::json;
 
-use crate::fleet::is_at_rest;
+use crate::lost_workers::is_at_rest;
 use crate::support::{
-    Log, QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options,
+    Fixture, Log, QUEUE, Working, error, failed, handler, job, number, numbered, options,
 };
 
 fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
@@ -42,40 +42,40 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn done_keeps_the_result_and_enqueues_what_follows() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |run| match number(&run) {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"sum": 3})),
             then: vec![numbered(1), numbered(2)],
         },
         _ => Verdict::done(),
     }));
-    let id = stand.enqueue(numbered(0)).await.id();
-    let done = stand.reaches(id, JobState::Succeeded).await;
+    let id = fixture.enqueue(numbered(0)).await.id();
+    let done = fixture.reaches(id, JobState::Succeeded).await;
     assert_eq!(done.result, Some(json!({"sum": 3})));
     assert!(done.finished_at >= done.started_at && done.last_error.is_none());
-    let attempts = stand.attempts(id).await;
+    let attempts = fixture.attempts(id).await;
     assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Succeeded, None)]);
     assert!(attempts[0].worker_id.is_some());
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
-    assert_eq!(stand.jobs("d").await, 3);
+    assert_eq!(fixture.jobs("d").await, 3);
 }
 
 /// The worker has not met the lane: it is made sure of before the settlement has its row locked.
 #[tokio::test]
 async fn jobs_that_follow_into_the_lane_that_is_being_settled_are_enqueued() {
     for lane in [Lane::Ordered("a".to_owned()), Lane::Named("a".to_owned())] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let in_lane = move |number| NewJob {
             lane: lane.clone(),
             ..numbered(number)
         };
-        let id = stand.enqueue(in_lane(0)).await.id();
+        let id = fixture.enqueue(in_lane(0)).await.id();
         // The settlement of the first run writes to the lane's row, and so does whoever uses it.
         let written = "update queue.lanes
             set failures = 1, used_at = now() - interval '2 hours'";
-        assert_eq!(stand.execute(written).await, 1);
+        assert_eq!(fixture.execute(written).await, 1);
         let follows = handler(move |run| {
             let then = match number(&run) {
                 3 => Vec::new(),
@@ -83,21 +83,21 @@ async fn jobs_that_follow_into_the_lane_that_is_being_settled_are_enqueued() {
             };
             async { Verdict::Done { result: None, then } }
         });
-        let engine = Engine::new(stand.pool(), true);
+        let engine = Engine::new(fixture.pool(), true);
         let worker = Working::start(engine, options(&[(QUEUE, 8)]), follows);
-        stand.reaches(id, JobState::Succeeded).await;
-        stand.is_quiet().await;
+        fixture.reaches(id, JobState::Succeeded).await;
+        fixture.is_quiet().await;
         worker.stop().await;
-        assert_eq!(stand.jobs("d").await, 4);
-        assert_eq!(stand.count("select count(*) from queue.lanes").await, 1);
-        is_at_rest(&stand).await;
+        assert_eq!(fixture.jobs("d").await, 4);
+        assert_eq!(fixture.count("select count(*) from queue.lanes").await, 1);
+        is_at_rest(&fixture).await;
     }
 }
 
 #[tokio::test]
 async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Done {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::Done {
         result: None,
         then: vec![
             job(),
@@ -107,37 +107,37 @@ async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
             },
         ],
     }));
-    let id = stand
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 2,
             ..job()
         })
         .await
         .id();
-    stand.reaches(id, JobState::Dead).await;
+    fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
     let refused = |number, outcome| (number, outcome, Some("outcome_refused".to_owned()));
     assert_eq!(
-        outcomes(&stand.attempts(id).await),
+        outcomes(&fixture.attempts(id).await),
         [
             refused(1, AttemptOutcome::Retry),
             refused(2, AttemptOutcome::Dead)
         ]
     );
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
 }
 
 #[tokio::test]
 async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| failed("refused")));
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| failed("refused")));
     let backoff = Backoff {
         base: Duration::from_millis(50),
         factor: 3.0,
         max: Duration::from_millis(400),
         jitter: Jitter::None,
     };
-    let id = stand
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 4,
             backoff,
@@ -145,10 +145,10 @@ async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
         })
         .await
         .id();
-    let dead = stand.reaches(id, JobState::Dead).await;
+    let dead = fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (4, Some(error("refused"))));
-    let attempts = stand.attempts(id).await;
+    let attempts = fixture.attempts(id).await;
     let row = |number, outcome| (number, outcome, Some("refused".to_owned()));
     assert_eq!(
         outcomes(&attempts),
@@ -167,30 +167,30 @@ async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
 
 #[tokio::test]
 async fn a_wait_the_handler_names_replaces_the_backoff() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
-    let id = stand.enqueue(job()).await.id();
-    let waiting = stand.reaches(id, JobState::Scheduled).await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
+    let id = fixture.enqueue(job()).await.id();
+    let waiting = fixture.reaches(id, JobState::Scheduled).await;
     worker.stop().await;
     assert_eq!(
         (waiting.attempt, waiting.last_error),
         (1, Some(error("busy")))
     );
-    assert_eq!(waits(&stand.attempts(id).await), [Some(3_600_000)]);
+    assert_eq!(waits(&fixture.attempts(id).await), [Some(3_600_000)]);
 }
 
 #[tokio::test]
 async fn dead_ends_a_job_at_once() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Dead {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::Dead {
         error: error("gone"),
     }));
-    let id = stand.enqueue(job()).await.id();
-    let dead = stand.reaches(id, JobState::Dead).await;
+    let id = fixture.enqueue(job()).await.id();
+    let dead = fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (1, Some(error("gone"))));
     assert!(dead.finished_at.is_some());
-    let attempts = stand.attempts(id).await;
+    let attempts = fixture.attempts(id).await;
     assert_eq!(
         outcomes(&attempts),
         [(1, AttemptOutcome::Dead, Some("gone".to_owned()))]
@@ -200,12 +200,12 @@ async fn dead_ends_a_job_at_once() {
 
 #[tokio::test]
 async fn cancelled_by_the_handler_itself_ends_a_job() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Cancelled));
-    let id = stand.enqueue(job()).await.id();
-    stand.reaches(id, JobState::Cancelled).await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::Cancelled));
+    let id = fixture.enqueue(job()).await.id();
+    fixture.reaches(id, JobState::Cancelled).await;
     worker.stop().await;
-    let attempts = stand.attempts(id).await;
+    let attempts = fixture.attempts(id).await;
     assert_eq!(
         outcomes(&attempts),
         [(1, AttemptOutcome::Cancelled, Some("cancelled".to_owned()))]
@@ -218,10 +218,10 @@ async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
         (false, AttemptOutcome::Snoozed),
         (true, AttemptOutcome::RateLimited),
     ] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let runs = Arc::new(AtomicUsize::new(0));
         let seen = runs.clone();
-        let worker = stand.work(handler(move |run| {
+        let worker = fixture.work(handler(move |run| {
             let first = seen.fetch_add(1, Ordering::SeqCst) == 0;
             assert_eq!(run.job.attempt, 1, "a run that was put off is not counted");
             async move {
@@ -238,16 +238,16 @@ async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
                 }
             }
         }));
-        let id = stand
+        let id = fixture
             .enqueue(NewJob {
                 max_attempts: 1,
                 ..job()
             })
             .await
             .id();
-        let waiting = stand.reaches(id, JobState::Scheduled).await;
+        let waiting = fixture.reaches(id, JobState::Scheduled).await;
         assert_eq!(waiting.attempt, 0);
-        let attempts = stand.attempts(id).await;
+        let attempts = fixture.attempts(id).await;
         assert_eq!(
             outcomes(&attempts),
             [(1, outcome, Some("later".to_owned()))]
@@ -255,25 +255,25 @@ async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
         assert_eq!(waits(&attempts), [Some(3_600_000)]);
         assert_eq!(waiting.run_at, attempts[0].next_run_at.unwrap());
 
-        stand
+        fixture
             .execute("update queue.parcels set run_at = now()")
             .await;
-        let done = stand.reaches(id, JobState::Succeeded).await;
+        let done = fixture.reaches(id, JobState::Succeeded).await;
         assert_eq!(done.attempt, 1);
-        assert_eq!(stand.attempts(id).await.len(), 2);
+        assert_eq!(fixture.attempts(id).await.len(), 2);
         worker.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_job_put_off_too_often_fails_by_it() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::Snooze {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::Snooze {
         wait: Duration::from_millis(1),
         reason: error("later"),
     }));
-    let at = stand.now().await + HOUR;
-    let id = stand
+    let at = fixture.now().await + HOUR;
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 2,
             run_at: Some(at),
@@ -281,13 +281,18 @@ async fn a_job_put_off_too_often_fails_by_it() {
         })
         .await
         .id();
-    stand
+    fixture
         .execute("update queue.parcels set deferrals = 999, run_at = now()")
         .await;
-    let dead = stand.reaches(id, JobState::Dead).await;
+    let dead = fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (2, Some(error("later"))));
-    let outcomes: Vec<_> = stand.attempts(id).await.iter().map(|a| a.outcome).collect();
+    let outcomes: Vec<_> = fixture
+        .attempts(id)
+        .await
+        .iter()
+        .map(|a| a.outcome)
+        .collect();
     assert_eq!(
         outcomes,
         [
@@ -300,10 +305,10 @@ async fn a_job_put_off_too_often_fails_by_it() {
 
 #[tokio::test]
 async fn a_run_that_yields_for_a_while_costs_nothing_and_comes_back_after_it() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let (ran, wait) = (Log::new(), Duration::from_millis(300));
     let noted = ran.clone();
-    let worker = stand.work(handler(move |run| {
+    let worker = fixture.work(handler(move |run| {
         let is_first = noted.len() == 0;
         noted.write((run.job.started_at, run.job.attempt));
         async move {
@@ -313,26 +318,30 @@ async fn a_run_that_yields_for_a_while_costs_nothing_and_comes_back_after_it() {
             }
         }
     }));
-    let id = stand.enqueue(job()).await.id();
-    stand.reaches(id, JobState::Succeeded).await;
+    let id = fixture.enqueue(job()).await.id();
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
     let runs = ran.read();
     assert_eq!(runs.len(), 2);
     assert_eq!((runs[0].1, runs[1].1), (1, 1), "no attempt was used");
     assert!(runs[1].0 - runs[0].0 >= chrono::Duration::from_std(wait).unwrap());
-    assert_eq!(stand.attempts(id).await.len(), 1, "nothing but the success");
+    assert_eq!(
+        fixture.attempts(id).await.len(),
+        1,
+        "nothing but the success"
+    );
     let put_off = "select count(*) from queue.parcels where deferrals > 0";
-    assert_eq!(stand.count(put_off).await, 0);
-    stand.assert_counts_agree().await;
+    assert_eq!(fixture.count(put_off).await, 0);
+    fixture.assert_counts_agree().await;
 }
 
 #[tokio::test]
 async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let ran = Log::new();
     let noted = ran.clone();
-    let jobs = stand.enqueue_all((0..3).map(numbered).collect()).await;
-    let worker = stand.work_as(
+    let jobs = fixture.enqueue_all((0..3).map(numbered).collect()).await;
+    let worker = fixture.work_as(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
             let before = noted.read().iter().filter(|one| **one == 0).count();
@@ -347,7 +356,7 @@ async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
             }
         }),
     );
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     let order = ran.read();
     assert_eq!(
         order.iter().filter(|one| **one == 0).count(),
@@ -357,8 +366,8 @@ async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
     let last = order.iter().rposition(|one| *one == 0).unwrap();
     assert_eq!(last + 1, order.len(), "the others went first: {order:?}");
     let first = jobs[0].id();
-    assert_eq!(stand.job(first).await.attempt, 1);
-    assert_eq!(stand.attempts(first).await.len(), 1);
-    stand.assert_counts_agree().await;
+    assert_eq!(fixture.job(first).await.attempt, 1);
+    assert_eq!(fixture.attempts(first).await.len(), 1);
+    fixture.assert_counts_agree().await;
     worker.stop().await;
 }

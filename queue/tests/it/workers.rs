@@ -8,21 +8,21 @@ use harkara_shared::id::TenantId;
 use tokio::sync::Semaphore;
 
 use crate::explain::on_leave;
-use crate::fleet::die;
-use crate::support::{QUEUE, Stand, doing_nothing, numbered, options, until};
+use crate::lost_workers::die;
+use crate::support::{Fixture, QUEUE, doing_nothing, numbered, options, until};
 
 #[tokio::test]
 async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_hand() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let leave = Arc::new(Semaphore::new(0));
     let settings = options(&[(QUEUE, 8), ("other", 3)]);
-    let (id, before) = (settings.info.id, stand.now().await);
-    let ids = stand.lay(true, (0..3).map(numbered).collect()).await;
-    let worker = stand.work_as(settings, on_leave(&leave));
-    stand.reaches(ids[2], JobState::Running).await;
-    let single = stand.enqueue(numbered(3)).await.id();
-    stand.reaches(single, JobState::Running).await;
-    let seen = stand
+    let (id, before) = (settings.info.id, fixture.now().await);
+    let ids = fixture.lay(true, (0..3).map(numbered).collect()).await;
+    let worker = fixture.work_as(settings, on_leave(&leave));
+    fixture.reaches(ids[2], JobState::Running).await;
+    let single = fixture.enqueue(numbered(3)).await.id();
+    fixture.reaches(single, JobState::Running).await;
+    let seen = fixture
         .engine
         .workers(QueueView::All, None, 10)
         .await
@@ -39,7 +39,7 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
     assert_eq!(one.running, 4);
     leave.add_permits(2);
     until("two have ended", async || {
-        let seen = stand
+        let seen = fixture
             .engine
             .workers(QueueView::All, None, 10)
             .await
@@ -49,16 +49,16 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
     .await;
     leave.add_permits(2);
     worker.stop().await;
-    let seen = stand
+    let seen = fixture
         .engine
         .workers(QueueView::All, None, 10)
         .await
         .unwrap();
     assert_eq!(seen, []);
     // One that died is gone when its lease has ended.
-    let worker = stand.work(doing_nothing());
+    let worker = fixture.work(doing_nothing());
     until("it is there", async || {
-        let seen = stand
+        let seen = fixture
             .engine
             .workers(QueueView::All, None, 10)
             .await
@@ -66,8 +66,8 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
         seen.len() == 1
     })
     .await;
-    die(&stand, worker).await;
-    let seen = stand
+    die(&fixture, worker).await;
+    let seen = fixture
         .engine
         .workers(QueueView::All, None, 10)
         .await
@@ -77,7 +77,7 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
 
 #[tokio::test]
 async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let leave = Arc::new(Semaphore::new(0));
     let secret = options(&[("theirs", 1)]);
     let open = options(&[(QUEUE, 8), ("theirs", 2), ("http", 1)]);
@@ -86,24 +86,24 @@ async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs(
         queue: "theirs".to_owned(),
         ..numbered(9)
     };
-    let theirs = stand.enqueue_for(stranger, vec![theirs]).await[0].id();
+    let theirs = fixture.enqueue_for(stranger, vec![theirs]).await[0].id();
     let strangers: Vec<NewJob> = (0..3).map(numbered).collect();
-    stand.enqueue_for(stranger, strangers).await;
-    let own = stand.lay(true, (0..2).map(numbered).collect()).await;
+    fixture.enqueue_for(stranger, strangers).await;
+    let own = fixture.lay(true, (0..2).map(numbered).collect()).await;
     let ids = (open.info.id, secret.info.id);
-    let open = stand.work_as(open, on_leave(&leave));
-    let secret = stand.work_as(secret, on_leave(&leave));
-    stand.reaches(own[1], JobState::Running).await;
-    until("all run", async || stand.jobs("r").await == 6).await;
-    let all = stand
+    let open = fixture.work_as(open, on_leave(&leave));
+    let secret = fixture.work_as(secret, on_leave(&leave));
+    fixture.reaches(own[1], JobState::Running).await;
+    until("all run", async || fixture.jobs("r").await == 6).await;
+    let all = fixture
         .engine
         .workers(QueueView::All, None, 10)
         .await
         .unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all.iter().map(|one| one.running).sum::<u64>(), 6);
-    let view = QueueView::Of(stand.tenant, &["http"]);
-    let seen = stand.engine.workers(view, None, 10).await.unwrap();
+    let view = QueueView::Of(fixture.tenant, &["http"]);
+    let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!(seen.len(), 1);
     assert_eq!(
         (seen[0].id, &seen[0].host, seen[0].running),
@@ -113,11 +113,15 @@ async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs(
     assert_eq!(queues, [QUEUE, "http"]);
     // One that the engine has never met sees what everybody may know.
     let view = QueueView::Of(TenantId::new(), &["http"]);
-    let seen = stand.engine.workers(view, None, 10).await.unwrap();
+    let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!((seen.len(), seen[0].running), (1, 0));
     // Pages.
-    let first = stand.engine.workers(QueueView::All, None, 1).await.unwrap();
-    let next = stand
+    let first = fixture
+        .engine
+        .workers(QueueView::All, None, 1)
+        .await
+        .unwrap();
+    let next = fixture
         .engine
         .workers(QueueView::All, Some(first[0].id), 1)
         .await

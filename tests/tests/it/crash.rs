@@ -6,7 +6,7 @@ use std::time::Duration;
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::JobId;
 use harkara_test_database::OwnCluster;
-use harkara_tests::{Client, Platform, Process, Receiver, Reply, Stand, until};
+use harkara_tests::{Client, Fixture, Platform, Process, Receiver, Reply, until};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -118,12 +118,12 @@ async fn assert_all_delivered(pool: &PgPool, receiver: &Receiver, jobs: &HashMap
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let pool = database.pool();
     // Slow enough that every kill finds work in flight.
     let slow = Reply {
@@ -271,9 +271,9 @@ async fn every_webhook_arrives_although_postgres_is_stopped_hard_in_the_middle()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_kills_its_worker_each_time_ends_dead_after_its_attempts() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     // The request never ends by itself: the worker is killed while it waits for it.
     let endless = Reply {
         after: Duration::from_secs(600),

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use harkara_tests::{Receiver, Reply, Stand, until};
+use harkara_tests::{Fixture, Receiver, Reply, until};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let (_worker, _) = platform.worker("http=4", 30, 5);
     let job = json!({
@@ -21,7 +21,7 @@ async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
     });
     let id = client.post("/v1/jobs", &job).await.text("id");
     let path = format!("/v1/jobs/{id}");
-    let job = until("the job is dead", PATIENCE, || async {
+    let job = until("the job is dead", JOB_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "dead").then_some(job)
     })
@@ -63,9 +63,9 @@ async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply {
             headers: vec![("retry-after", "2".to_owned())],
@@ -80,7 +80,7 @@ async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
     });
     let id = client.post("/v1/jobs", &job).await.text("id");
     let path = format!("/v1/jobs/{id}");
-    let job = until("the job has succeeded", PATIENCE, || async {
+    let job = until("the job has succeeded", JOB_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "succeeded").then_some(job)
     })
@@ -106,12 +106,12 @@ async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|nth| Reply::status(if nth == 0 { 302 } else { 200 })).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({
@@ -130,14 +130,14 @@ async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
 
     // A redirect is a failure and is not followed. Its retry is not waited for: it is made due.
     let path = format!("/v1/deliveries/{}", deliveries[0]["id"].as_str().unwrap());
-    until("the first attempt is recorded", PATIENCE, || async {
+    until("the first attempt is recorded", JOB_TIMEOUT, || async {
         let attempts = client.get(&format!("{path}/attempts")).await.ok();
         (attempts["data"][0]["status_code"] == 302).then_some(())
     })
     .await;
     until(
         "the job waits for its retry, which is made due",
-        PATIENCE,
+        JOB_TIMEOUT,
         || async {
             harkara_shared::database::query(
                 "update queue.parcels set run_at = now() where state = 's'",
@@ -149,7 +149,7 @@ async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
         },
     )
     .await;
-    let delivery = until("the delivery has succeeded", PATIENCE, || async {
+    let delivery = until("the delivery has succeeded", JOB_TIMEOUT, || async {
         let delivery = client.get(&path).await.ok();
         (delivery["state"] == "succeeded").then_some(delivery)
     })
@@ -186,15 +186,15 @@ async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_inside_the_network_is_refused_for_good_without_a_connection() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let (_worker, _) = platform.worker("http=4", 30, 5);
     let job = json!({
         "kind": "http.request", "payload": {"url": "http://169.254.169.254/latest/meta-data"},
     });
     let id = client.post("/v1/jobs", &job).await.text("id");
-    let job = until("the job is dead", PATIENCE, || async {
+    let job = until("the job is dead", JOB_TIMEOUT, || async {
         let job = client.get(&format!("/v1/jobs/{id}")).await.ok();
         (job["state"] == "dead").then_some(job)
     })
@@ -205,9 +205,9 @@ async fn an_address_inside_the_network_is_refused_for_good_without_a_connection(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_attempt() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply {
             after: Duration::from_secs(600),
@@ -223,7 +223,7 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
     let id = client.post("/v1/jobs", &job).await.text("id");
     let path = format!("/v1/jobs/{id}");
     let (mut worker, _) = platform.worker("http=4", 30, 1);
-    until("the job has reached its receiver", PATIENCE, || async {
+    until("the job has reached its receiver", JOB_TIMEOUT, || async {
         (!receiver.hits().is_empty()).then_some(())
     })
     .await;
@@ -241,7 +241,7 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
     );
 
     let (_worker, _) = platform.worker("http=4", 30, 1);
-    let job = until("the job has succeeded", PATIENCE, || async {
+    let job = until("the job has succeeded", JOB_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "succeeded").then_some(job)
     })
@@ -251,9 +251,9 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let _ = client
@@ -263,7 +263,7 @@ async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
     let data = r#"{"z": 1,"a":1.10, "e":1E2,"big":12345678901234567890123,"x":1e307}"#;
     let event = format!(r#"{{"type":"a.b","data":{data}}}"#);
     assert_eq!(client.post_text("/v1/events", event).await.status, 202);
-    let hit = until("the delivery has arrived", PATIENCE, || async {
+    let hit = until("the delivery has arrived", JOB_TIMEOUT, || async {
         receiver.hits().pop()
     })
     .await;
@@ -273,9 +273,9 @@ async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({"url": receiver.url});
@@ -291,7 +291,7 @@ async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
         .ok();
     let job = posted["deliveries"][0]["job_id"].as_str().unwrap();
     let job = format!("/v1/jobs/{job}");
-    until("the job waits", PATIENCE, || async {
+    until("the job waits", JOB_TIMEOUT, || async {
         let job = client.get(&job).await.ok();
         (job["last_error"]["code"] == "endpoint_paused" && job["state"] == "scheduled")
             .then_some(())
@@ -302,7 +302,7 @@ async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
         .patch(&endpoint, &json!({"status": "active"}))
         .await
         .ok();
-    let job = until("the job has succeeded", PATIENCE, || async {
+    let job = until("the job has succeeded", JOB_TIMEOUT, || async {
         let job = client.get(&job).await.ok();
         (job["state"] == "succeeded").then_some(job)
     })
@@ -313,9 +313,9 @@ async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_arrived_stays_so_and_is_not_made_again() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let _ = client
@@ -328,14 +328,14 @@ async fn a_delivery_that_arrived_stays_so_and_is_not_made_again() {
         .ok();
     let delivery = posted["deliveries"][0]["id"].as_str().unwrap();
     let path = format!("/v1/deliveries/{delivery}");
-    until("the delivery has arrived", PATIENCE, || async {
+    until("the delivery has arrived", JOB_TIMEOUT, || async {
         let delivery = client.get(&path).await.ok();
         (delivery["state"] == "succeeded").then_some(())
     })
     .await;
     let again = json!({"kind": "webhook.deliver", "payload": {"delivery_id": delivery}});
     let job = client.post("/v1/jobs", &again).await.text("id");
-    until("the second job has succeeded", PATIENCE, || async {
+    until("the second job has succeeded", JOB_TIMEOUT, || async {
         let job = client.get(&format!("/v1/jobs/{job}")).await.ok();
         (job["state"] == "succeeded").then_some(())
     })

@@ -7,13 +7,13 @@
     reason = "a test that cannot go on should stop"
 )]
 
+mod commands;
+mod commands_audit;
+mod commands_jobs;
+mod commands_users;
 mod crash;
 mod documents;
 mod flow;
-mod hand;
-mod hand_audit;
-mod hand_jobs;
-mod hand_users;
 mod memory;
 mod outage;
 mod receivers;
@@ -21,7 +21,7 @@ mod redrive;
 mod roles;
 mod rooms;
 mod scheduling;
-mod start;
+mod startup;
 mod transactions;
 mod up;
 mod webhook_order;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harkara_tests::{Process, Receiver, Reply, Stand, ready, until};
+use harkara_tests::{Fixture, Process, Receiver, Reply, ready, until};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Payloads of the largest size: together far more than the worker may hold.
 const JOBS: usize = 200;
@@ -27,9 +27,9 @@ fn peak_of(process: &Process) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_stays_within_its_memory_however_large_the_payloads_are() {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let answered = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&answered);
     let receiver = Receiver::start(move |_| {
@@ -56,7 +56,7 @@ async fn a_worker_stays_within_its_memory_however_large_the_payloads_are() {
         peak_of(&worker)
     };
     let (worker, _) = platform.worker_with("http=256", &memory);
-    until("all are delivered", PATIENCE, || async {
+    until("all are delivered", DELIVERY_TIMEOUT, || async {
         (answered.load(Ordering::Relaxed) >= JOBS).then_some(())
     })
     .await;

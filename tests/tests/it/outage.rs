@@ -6,7 +6,7 @@ use harkara_test_database::OwnCluster;
 use harkara_tests::{Client, Platform, Receiver, Reply, ready, until};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_started_before_their_database_wait_for_it_and_recover_from_its_loss() {
@@ -23,7 +23,7 @@ async fn processes_started_before_their_database_wait_for_it_and_recover_from_it
     for address in [worker_address, scheduler_address] {
         let client = Client::new(address, "");
         let what = format!("{address} is alive");
-        until(&what, PATIENCE, || async {
+        until(&what, RECOVERY_TIMEOUT, || async {
             client.try_get("/healthz").await.ok()
         })
         .await;
@@ -47,7 +47,7 @@ async fn processes_started_before_their_database_wait_for_it_and_recover_from_it
     // Lost while they run: every process goes on by itself.
     for _ in 0..2 {
         let id = client.post("/v1/jobs", &job).await.text("id");
-        until("the job has succeeded", PATIENCE, || async {
+        until("the job has succeeded", RECOVERY_TIMEOUT, || async {
             let job = client.get(&format!("/v1/jobs/{id}")).await;
             (job.body["state"] == "succeeded").then_some(())
         })

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harkara_shared::signature::{Ed25519Key, SigningKey, WebhookSecret, sign_all};
-use harkara_tests::{Receiver, Reply, Stand, until, workspace};
+use harkara_tests::{Fixture, Receiver, Reply, until, workspace};
 use serde_json::{Value, json};
 
 /// The packages that verify, in both languages. Neither knows `v1a`, which is verified by what Node.js
@@ -172,9 +172,9 @@ fn message(keys: &[SigningKey]) -> Value {
 
 /// An event as a receiver got it, with the secret of its endpoint.
 async fn delivered() -> Value {
-    let Stand {
+    let Fixture {
         platform, client, ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (_worker, _) = platform.worker("webhook=4", 30, 5);
     let endpoint = json!({"url": receiver.url, "event_types": ["invoice.paid"]});

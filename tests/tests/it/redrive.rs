@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::{query, query_as, query_scalar};
-use harkara_tests::{Client, Receiver, Reply, Stand, until};
+use harkara_tests::{Client, Fixture, Receiver, Reply, until};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const REDRIVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How far a rate may be off.
 const TOLERANCE: f64 = 0.05;
@@ -109,7 +109,7 @@ fn number(value: &Value) -> u64 {
 /// Follows a redrive until it has done so many jobs; its progress never goes backwards.
 async fn follow(client: &Client, path: &str, seen: &mut (u64, String), done: u64) -> Value {
     let seen = std::sync::Mutex::new(seen);
-    until("the redrive goes on", PATIENCE, || async {
+    until("the redrive goes on", REDRIVE_TIMEOUT, || async {
         let job = client.get(path).await.ok();
         let progress = &job["progress"];
         let now = number(&progress["done"]);
@@ -128,12 +128,12 @@ async fn follow(client: &Client, path: &str, seen: &mut (u64, String), done: u64
 
 /// Redrives `dead` and `cancelled` jobs at `rate` a second with the worker killed twice.
 async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>, f64)>> {
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let pool = database.pool();
     bury(&pool, dead, cancelled).await;
     let all = u64::try_from(dead + cancelled).unwrap();
@@ -248,12 +248,12 @@ async fn two_hundred_thousand_jobs_are_redriven_at_two_thousand_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_cancel_meets_jobs_that_run_and_finish_meanwhile() {
     const JOBS: u64 = 600;
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let slow = Reply {
         after: Duration::from_millis(10),
         ..Reply::status(200)
@@ -277,13 +277,13 @@ async fn a_bulk_cancel_meets_jobs_that_run_and_finish_meanwhile() {
     assert_eq!(told["matched"], JOBS);
     let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("http=8,maintenance=1", 5, 5);
-    let job = until("the cancel is over", PATIENCE, || async {
+    let job = until("the cancel is over", REDRIVE_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "succeeded").then_some(job)
     })
     .await;
     let pool = database.pool();
-    until("every job has ended", PATIENCE, || async {
+    until("every job has ended", REDRIVE_TIMEOUT, || async {
         let waiting: i64 =
             query_scalar("select count(*) from queue.parcels where state in ('s', 'a', 'r')")
                 .fetch_one(&pool)
@@ -330,12 +330,12 @@ async fn a_bulk_cancel_meets_jobs_that_run_and_finish_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_that_is_cancelled_stops_where_it_is() {
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     bury(&database.pool(), 1000, 0).await;
     let wanted = json!({"action": "delete", "filter": {"state": "dead"}, "rate_per_second": 100});
     let told = client.post("/v1/jobs/bulk", &wanted).await.ok();
@@ -347,7 +347,7 @@ async fn a_redrive_that_is_cancelled_stops_where_it_is() {
         .post(&format!("{path}/cancel"), &json!({}))
         .await
         .ok();
-    let job = until("the redrive stops", PATIENCE, || async {
+    let job = until("the redrive stops", REDRIVE_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "cancelled").then_some(job)
     })

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use url::Url;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The database as a login role that may do what the runtime roles may, and owns nothing.
 async fn as_runtime(database: &TestDatabase) -> (PgPool, String) {
@@ -69,7 +69,7 @@ async fn the_platform_runs_without_owning_its_tables() {
         format!("/v1/jobs/{id}"),
         format!("/v1/deliveries/{delivery}"),
     ] {
-        until("it succeeded", PATIENCE, || async {
+        until("it succeeded", JOB_TIMEOUT, || async {
             let thing = client.get(&path).await.ok();
             (thing["state"] == "succeeded").then_some(())
         })
@@ -83,7 +83,7 @@ async fn the_platform_runs_without_owning_its_tables() {
         .ok();
     let bulk = json!({"action": "delete", "filter": {"state": "cancelled"}});
     let redrive = client.post("/v1/jobs/bulk", &bulk).await.text("job_id");
-    until("the redrive is done", PATIENCE, || async {
+    until("the redrive is done", JOB_TIMEOUT, || async {
         let job = client.get(&format!("/v1/jobs/{redrive}")).await.ok();
         (job["state"] == "succeeded").then_some(())
     })
@@ -103,7 +103,7 @@ async fn the_platform_runs_without_owning_its_tables() {
         client.get("/v1/audit-logs/verify").await.ok()["intact"],
         true
     );
-    until("the schedules have been looked at", PATIENCE, || async {
+    until("the schedules have been looked at", JOB_TIMEOUT, || async {
         let waiting: i64 = harkara_shared::database::query_scalar(
             "select count(*) from app.schedules where next_slot is null",
         )

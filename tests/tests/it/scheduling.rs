@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_test_database::TestDatabase;
-use harkara_tests::{Platform, Stand, ready, until};
+use harkara_tests::{Fixture, Platform, ready, until};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const SCHEDULE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Retentions that have run.
 const RETAINED: &str = "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
@@ -58,7 +58,7 @@ async fn the_schedules_of_a_tenant_that_may_not_write_wait_until_it_may() {
         .unwrap()
     };
     let able = ["active", "past_due", "trialing"];
-    until("those that may have fired", PATIENCE, || async {
+    until("those that may have fired", SCHEDULE_TIMEOUT, || async {
         (fired().await.len() >= able.len()).then_some(())
     })
     .await;
@@ -67,7 +67,7 @@ async fn the_schedules_of_a_tenant_that_may_not_write_wait_until_it_may() {
         .execute(&pool)
         .await
         .unwrap();
-    until("the fourth has fired", PATIENCE, || async {
+    until("the fourth has fired", SCHEDULE_TIMEOUT, || async {
         (fired().await == ["active", "active", "past_due", "trialing"]).then_some(())
     })
     .await;
@@ -92,7 +92,7 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     ready(&second, second_address).await;
     until(
         "the built-in schedule has its next slot",
-        PATIENCE,
+        SCHEDULE_TIMEOUT,
         || async {
             query_scalar::<bool>(
                 "select next_slot > now() from app.schedules where name = 'retention'",
@@ -112,7 +112,7 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
         .await
         .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
-    until("the slot's job has succeeded", PATIENCE, || async {
+    until("the slot's job has succeeded", SCHEDULE_TIMEOUT, || async {
         query_scalar::<i64>(RETAINED)
             .fetch_one(&pool)
             .await
@@ -138,12 +138,12 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries() {
-    let Stand {
+    let Fixture {
         database,
         platform,
         client,
         ..
-    } = &Stand::start().await;
+    } = &Fixture::start().await;
     let pool = database.pool();
     let endpoint = json!({"url": "http://127.0.0.1:1/nobody"});
     let _ = client.post("/v1/webhook-endpoints", &endpoint).await.ok();
@@ -183,7 +183,7 @@ async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries(
     .await
     .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
-    until("the retention has run", PATIENCE, || async {
+    until("the retention has run", SCHEDULE_TIMEOUT, || async {
         query_scalar::<i64>(RETAINED)
             .fetch_one(&pool)
             .await
@@ -216,7 +216,7 @@ async fn another_scheduler_takes_over_from_a_killed_leader_in_a_new_term() {
             .await
             .unwrap()
     };
-    let (first_term, first_holder) = until("somebody leads", PATIENCE, term).await;
+    let (first_term, first_holder) = until("somebody leads", SCHEDULE_TIMEOUT, term).await;
     let (successor, address) = platform.scheduler();
     ready(&successor, address).await;
     leader.kill();
@@ -225,7 +225,7 @@ async fn another_scheduler_takes_over_from_a_killed_leader_in_a_new_term() {
         .execute(&pool)
         .await
         .unwrap();
-    let (second_term, second_holder) = until("another leads", PATIENCE, || async {
+    let (second_term, second_holder) = until("another leads", SCHEDULE_TIMEOUT, || async {
         term().await.filter(|(_, holder)| *holder != first_holder)
     })
     .await;

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
-use harkara_tests::{Receiver, Reply, Stand, until, workspace};
+use harkara_tests::{Fixture, Receiver, Reply, until, workspace};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "sesame";
 
 /// A shop on the platform's database, with a worker and the address it has called.
 struct Shop {
-    stand: Stand,
+    fixture: Fixture,
     receiver: Receiver,
     role: String,
     _worker: harkara_tests::Process,
@@ -28,13 +28,13 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let stand = Stand::start().await;
+        let fixture = Fixture::start().await;
         let receiver = Receiver::start(|_| Reply::status(200)).await;
-        let (worker, _) = stand.platform.worker("http=4,webhook=1", 30, 5);
-        let engine = Engine::new(stand.database.pool(), true);
+        let (worker, _) = fixture.platform.worker("http=4,webhook=1", 30, 5);
+        let engine = Engine::new(fixture.database.pool(), true);
         publish(&engine).await.unwrap();
-        let role = format!("shop_{}", stand.database.name());
-        let mut connection = PgConnection::connect(&stand.database.superuser_url())
+        let role = format!("shop_{}", fixture.database.name());
+        let mut connection = PgConnection::connect(&fixture.database.superuser_url())
             .await
             .unwrap();
         for sql in [
@@ -49,13 +49,13 @@ impl Shop {
         ] {
             connection.execute(AssertSqlSafe(sql)).await.unwrap();
         }
-        let acme = harkara_api::access::find_tenant(&stand.database.pool(), "acme")
+        let acme = harkara_api::access::find_tenant(&fixture.database.pool(), "acme")
             .await
             .unwrap();
         let acme = acme.map(|tenant| tenant.id);
         engine.grant_client(&role, acme).await.unwrap();
         Self {
-            stand,
+            fixture,
             receiver,
             role,
             _worker: worker,
@@ -64,7 +64,7 @@ impl Shop {
 
     /// The database's address, as the shop's own role.
     fn url(&self) -> String {
-        let url = self.stand.database.url();
+        let url = self.fixture.database.url();
         let (scheme, rest) = url.split_once("://").unwrap();
         let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
         format!("{scheme}://{}:{PASSWORD}@{rest}", self.role)
@@ -90,7 +90,7 @@ impl Shop {
 
     async fn orders(&self) -> i64 {
         harkara_shared::database::query_scalar("select count(*) from shop.orders")
-            .fetch_one(&self.stand.database.pool())
+            .fetch_one(&self.fixture.database.pool())
             .await
             .unwrap()
     }
@@ -98,8 +98,8 @@ impl Shop {
     /// Waits until the job has run, and answers it.
     async fn done(&self, id: &str) -> Value {
         let path = format!("/v1/jobs/{id}");
-        until(&format!("{id} has run"), PATIENCE, || async {
-            let job = self.stand.client.get(&path).await.ok();
+        until(&format!("{id} has run"), JOB_TIMEOUT, || async {
+            let job = self.fixture.client.get(&path).await.ok();
             (job["state"] == "succeeded").then_some(job)
         })
         .await
@@ -113,7 +113,7 @@ impl Shop {
     }
 
     async fn close(self) {
-        let mut connection = PgConnection::connect(&self.stand.database.superuser_url())
+        let mut connection = PgConnection::connect(&self.fixture.database.superuser_url())
             .await
             .unwrap();
         let sql = format!("drop owned by {0}; drop role {0}", self.role);
@@ -208,7 +208,7 @@ async fn the_examples_in_python_run_as_they_stand() {
     let errors = String::from_utf8_lossy(&failed.stderr);
     assert!(errors.contains("/kind: is not a kind"), "{errors}");
     assert_eq!(shop.orders().await, 1, "no order without its job");
-    let jobs = shop.stand.client.get("/v1/jobs").await.ok();
+    let jobs = shop.fixture.client.get("/v1/jobs").await.ok();
     assert_eq!(
         jobs["data"].as_array().unwrap().len(),
         1,

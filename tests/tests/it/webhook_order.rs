@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use harkara_tests::{Receiver, Reply, Stand, until};
+use harkara_tests::{Fixture, Receiver, Reply, until};
 use serde_json::{Value, json};
 
 const EVENTS: usize = 1000;
@@ -18,12 +18,12 @@ fn fails(nth: usize) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_events_over_ten_keys_arrive_in_order_though_some_fail_at_first() {
     let receiver = Receiver::start(|nth| Reply::status(if fails(nth) { 500 } else { 200 })).await;
-    let stand = Stand::start().await;
-    let (_worker, _) = stand.platform.worker("webhook=32", 30, 5);
+    let fixture = Fixture::start().await;
+    let (_worker, _) = fixture.platform.worker("webhook=32", 30, 5);
     let endpoint = json!({
         "url": receiver.url, "ordering": "fifo", "retry_schedule": vec!["1s"; 20],
     });
-    stand
+    fixture
         .client
         .post("/v1/webhook-endpoints", &endpoint)
         .await
@@ -33,7 +33,7 @@ async fn a_thousand_events_over_ten_keys_arrive_in_order_though_some_fail_at_fir
             "type": "order.moved", "data": {"nth": nth / KEYS, "key": nth % KEYS},
             "ordering_key": format!("order-{}", nth % KEYS),
         });
-        stand.client.post("/v1/events", &event).await.ok();
+        fixture.client.post("/v1/events", &event).await.ok();
     }
     let patience = Duration::from_secs(240);
     let arrived = until("all deliveries", patience, async || {

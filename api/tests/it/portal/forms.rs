@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{Shop, word};
-use crate::people::pages::is_page;
+use crate::users::pages::is_page;
 
 #[tokio::test]
 async fn a_test_is_posted_to_the_endpoint_alone() {

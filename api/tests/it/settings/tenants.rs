@@ -4,11 +4,11 @@ use harkara_api::access::{NewTenant, Scope, SlaTier, create_tenant, ensure_platf
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{pairs, stand};
+use super::{pairs, platform_and_admin};
 
 #[tokio::test]
 async fn a_tier_is_the_limit_of_a_new_tenant() {
-    let (platform, admin) = stand().await;
+    let (platform, admin) = platform_and_admin().await;
     for (tier, slug, rate) in [
         (SlaTier::Free, "free", 30),
         (SlaTier::Pro, "pro", 300),
@@ -19,7 +19,7 @@ async fn a_tier_is_the_limit_of_a_new_tenant() {
             name: slug.to_owned(),
             sla_tier: tier,
         };
-        let made = create_tenant(&platform.pool, new, &crate::platform::tester())
+        let made = create_tenant(&platform.pool, new, &crate::support::tester())
             .await
             .unwrap();
         for name in [slug, &made.id.to_string()] {
@@ -47,7 +47,7 @@ async fn a_tier_is_the_limit_of_a_new_tenant() {
 
 #[tokio::test]
 async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
-    let (platform, admin) = stand().await;
+    let (platform, admin) = platform_and_admin().await;
     let path = "/v1/tenants/acme/limits";
     let body = json!({"limits": {"crm": {"rate": 100, "per": "1m", "burst": 20, "max_running": 5},
         "erp": {"max_running": 1}, "gone": null}});
@@ -144,7 +144,7 @@ async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
 
 #[tokio::test]
 async fn only_the_platform_s_admin_reaches_another_tenant() {
-    let (platform, admin) = stand().await;
+    let (platform, admin) = platform_and_admin().await;
     let other = platform.tenant("other").await;
     let stranger = platform.client_of(&other, Scope::ALL).await;
     let own = ensure_platform(&platform.pool).await.unwrap();
@@ -229,7 +229,7 @@ async fn only_the_platform_s_admin_reaches_another_tenant() {
 
 #[tokio::test]
 async fn a_tenant_and_its_limits_are_changed_at_once() {
-    let (platform, admin) = stand().await;
+    let (platform, admin) = platform_and_admin().await;
     let path = format!("/v1/tenants/{}", platform.acme.id);
     for round in 0..20 {
         let status = if round % 2 == 0 {

@@ -6,8 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod crash;
+mod data_directories;
 mod lifecycle;
-mod places;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
 
 /// How long anything may take before a test calls it broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The machine's PostgreSQL, or the one named as for the command itself, to try several versions.
 fn installation() -> Installation {
@@ -85,9 +85,12 @@ async fn leave_a_mark(url: &str) -> i64 {
 
 /// Polls until `condition` holds; fails the test when it never does.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "{what}: not within {EVENT_TIMEOUT:?}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -14,8 +14,8 @@ use rand::seq::IndexedRandom;
 use tokio::sync::Semaphore;
 
 use super::{is_sound, max_running, of_lane};
-use crate::fleet::{Fleet, is_at_rest, named, ordered};
-use crate::support::{QUEUE, Stand, error, failed, handler, numbered};
+use crate::lost_workers::{Fleet, is_at_rest, named, ordered};
+use crate::support::{Fixture, QUEUE, error, failed, handler, numbered};
 
 /// What the rows of the same moment say of a job: whether its ordered lane has another head; how many jobs
 /// of its lane run; how many ready ones stand before it.
@@ -67,36 +67,36 @@ fn stumbling(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_its_moment() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut jobs: Vec<NewJob> = (0..300).map(numbered).collect();
     jobs.extend((300..340).map(|n| ordered("one", n)));
     jobs.extend((400..460).map(|n| named("two", n)));
-    let mut ids: Vec<JobId> = stand.lay(true, jobs).await;
-    ids.extend(stand.lay(false, (500..560).map(numbered).collect()).await);
+    let mut ids: Vec<JobId> = fixture.lay(true, jobs).await;
+    ids.extend(fixture.lay(false, (500..560).map(numbered).collect()).await);
     let two = Lane::Named("two".to_owned());
     let change: LaneChange = of_lane(max_running(2));
-    stand
+    fixture
         .engine
-        .set_lane(stand.tenant, QUEUE, &two, &change)
+        .set_lane(fixture.tenant, QUEUE, &two, &change)
         .await
         .unwrap();
     // Jobs end no faster than they are explained.
     let leave = Arc::new(Semaphore::new(0));
-    let fleet = Fleet::start(&stand, 2, 4, &stumbling(&leave));
+    let fleet = Fleet::start(&fixture, 2, 4, &stumbling(&leave));
     let mut seen: Vec<JobState> = Vec::new();
     let mut told = 0;
-    while stand.jobs("sar").await > 0 {
+    while fixture.jobs("sar").await > 0 {
         for _ in 0..20 {
             leave.add_permits(rand::rng().random_range(0..4));
             let id = *ids.choose(&mut rand::rng()).unwrap();
-            let mut connection = stand.pool().acquire().await.unwrap();
+            let mut connection = fixture.pool().acquire().await.unwrap();
             for sql in [
                 "begin isolation level repeatable read",
                 "select set_config('app.tenant_id', $1, true)",
             ] {
                 let begun = query(sql);
                 let begun = match sql.contains("$1") {
-                    true => begun.bind(stand.tenant.as_uuid().to_string()),
+                    true => begun.bind(fixture.tenant.as_uuid().to_string()),
                     false => begun,
                 };
                 begun.execute(&mut *connection).await.unwrap();
@@ -144,5 +144,5 @@ async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_i
     for state in [JobState::Ready, JobState::Running, JobState::Succeeded] {
         assert!(seen.contains(&state), "{state:?} was never told");
     }
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

@@ -11,29 +11,29 @@ use tokio::sync::Semaphore;
 
 use super::{HOUR, on_leave};
 use crate::cancel::cancel;
-use crate::fleet::{die, named};
+use crate::lost_workers::{die, named};
 use crate::packed::{at, job_id, left, row};
 use crate::support::{
-    QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options,
+    Fixture, QUEUE, doing_nothing, error, failed, handler, job, number, numbered, options,
 };
 
 #[tokio::test]
 async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let later = |n| NewJob {
             delay: HOUR,
             ..numbered(n)
         };
-        let future = stand.lay(packed, (10..13).map(later).collect()).await;
+        let future = fixture.lay(packed, (10..13).map(later).collect()).await;
         let slow = |n| {
             let mut job = numbered(n);
             job.backoff.base = HOUR;
             job.backoff.max = HOUR;
             job
         };
-        let ids = stand.lay(packed, (0..4).map(slow).collect()).await;
-        let worker = stand.work(handler(async |run| match number(&run) {
+        let ids = fixture.lay(packed, (0..4).map(slow).collect()).await;
+        let worker = fixture.work(handler(async |run| match number(&run) {
             0 | 1 => failed("http_500"),
             _ => Verdict::Snooze {
                 wait: HOUR,
@@ -41,7 +41,7 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
             },
         }));
         for id in &ids {
-            stand.reaches(*id, JobState::Scheduled).await;
+            fixture.reaches(*id, JobState::Scheduled).await;
         }
         for (id, words) in [
             (future[1], "it is not due yet"),
@@ -54,12 +54,12 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
                 "its last run put it off (`early`), which cost no attempt",
             ),
         ] {
-            assert_eq!(stand.codes(id).await, [ReasonCode::Scheduled]);
-            let reason = stand.reason(id, ReasonCode::Scheduled).await;
-            let job = stand.job(id).await;
+            assert_eq!(fixture.codes(id).await, [ReasonCode::Scheduled]);
+            let reason = fixture.reason(id, ReasonCode::Scheduled).await;
+            let job = fixture.job(id).await;
             assert_eq!(reason.detail, words);
             assert_eq!(reason.until, Some(job.run_at));
-            let since = stand.attempts(id).await.last().map(|run| run.finished_at);
+            let since = fixture.attempts(id).await.last().map(|run| run.finished_at);
             assert_eq!(reason.since, Some(since.unwrap_or(job.created_at)));
         }
         worker.stop().await;
@@ -69,13 +69,13 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
 #[tokio::test]
 async fn a_queue_that_no_worker_serves_is_told_with_the_time_when_the_last_one_did() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
-        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
-        let reason = stand.reason(ids[0], ReasonCode::NoWorker).await;
+        let fixture = Fixture::new().await;
+        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let reason = fixture.reason(ids[0], ReasonCode::NoWorker).await;
         assert_eq!(reason.since, None);
         assert!(reason.detail.contains("none is remembered that did"));
         assert_eq!(
-            stand.codes(ids[2]).await,
+            fixture.codes(ids[2]).await,
             [ReasonCode::NoWorker, ReasonCode::Behind]
         );
         // One that serves another queue is none.
@@ -83,27 +83,27 @@ async fn a_queue_that_no_worker_serves_is_told_with_the_time_when_the_last_one_d
             queue: "other".to_owned(),
             ..job()
         };
-        let other = stand.enqueue(other).await.id();
-        let elsewhere = stand.work_as(options(&[("other", 8)]), doing_nothing());
-        stand.reaches(other, JobState::Succeeded).await;
-        assert_eq!(stand.codes(ids[0]).await, [ReasonCode::NoWorker]);
-        let worker = stand.work(doing_nothing());
-        stand.reaches(ids[2], JobState::Succeeded).await;
+        let other = fixture.enqueue(other).await.id();
+        let elsewhere = fixture.work_as(options(&[("other", 8)]), doing_nothing());
+        fixture.reaches(other, JobState::Succeeded).await;
+        assert_eq!(fixture.codes(ids[0]).await, [ReasonCode::NoWorker]);
+        let worker = fixture.work(doing_nothing());
+        fixture.reaches(ids[2], JobState::Succeeded).await;
         worker.stop().await;
-        let more = stand.lay(packed, (3..6).map(numbered).collect()).await;
-        let reason = stand.reason(more[0], ReasonCode::NoWorker).await;
+        let more = fixture.lay(packed, (3..6).map(numbered).collect()).await;
+        let reason = fixture.reason(more[0], ReasonCode::NoWorker).await;
         let seen = "select max(last_seen_at) from queue.workers where queues ? 'default'";
-        assert_eq!(reason.since, stand.moment(seen).await);
+        assert_eq!(reason.since, fixture.moment(seen).await);
         assert!(reason.since.is_some() && reason.detail.contains("the last one has gone"));
         // One whose lease has ended is none either.
         let leave = Arc::new(Semaphore::new(0));
-        let worker = stand.work(on_leave(&leave));
-        stand.reaches(more[0], JobState::Running).await;
-        die(&stand, worker).await;
-        let held = stand.reason(more[0], ReasonCode::Running).await;
+        let worker = fixture.work(on_leave(&leave));
+        fixture.reaches(more[0], JobState::Running).await;
+        die(&fixture, worker).await;
+        let held = fixture.reason(more[0], ReasonCode::Running).await;
         assert!(held.detail.contains("whose lease ended at"), "{held:?}");
-        let one = stand.enqueue(numbered(9)).await.id();
-        assert!(stand.codes(one).await.contains(&ReasonCode::NoWorker));
+        let one = fixture.enqueue(numbered(9)).await.id();
+        assert!(fixture.codes(one).await.contains(&ReasonCode::NoWorker));
         elsewhere.stop().await;
     }
 }
@@ -111,60 +111,60 @@ async fn a_queue_that_no_worker_serves_is_told_with_the_time_when_the_last_one_d
 #[tokio::test]
 async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let leave = Arc::new(Semaphore::new(0));
-        let held = stand.lay(packed, (0..2).map(numbered).collect()).await;
-        let worker = stand.work_as(options(&[(QUEUE, 1)]), on_leave(&leave));
-        stand.reaches(held[0], JobState::Running).await;
-        let ids = stand.lay(packed, (2..8).map(numbered).collect()).await;
-        let urgent = stand
+        let held = fixture.lay(packed, (0..2).map(numbered).collect()).await;
+        let worker = fixture.work_as(options(&[(QUEUE, 1)]), on_leave(&leave));
+        fixture.reaches(held[0], JobState::Running).await;
+        let ids = fixture.lay(packed, (2..8).map(numbered).collect()).await;
+        let urgent = fixture
             .enqueue(NewJob {
                 priority: 0,
                 ..numbered(8)
             })
             .await
             .id();
-        stand.enqueue(named("b", 9)).await;
-        let explanation = stand.explain(ids[3]).await;
+        fixture.enqueue(named("b", 9)).await;
+        let explanation = fixture.explain(ids[3]).await;
         assert!(!explanation.runnable);
-        let reason = stand.reason(ids[3], ReasonCode::ConcurrencyLimit).await;
+        let reason = fixture.reason(ids[3], ReasonCode::ConcurrencyLimit).await;
         assert_eq!(
             reason.detail,
             "the only place of the workers that live is taken in the queue `default`"
         );
-        let reason = stand.reason(ids[3], ReasonCode::Behind).await;
+        let reason = fixture.reason(ids[3], ReasonCode::Behind).await;
         // Those before it that are not in the worker's hand, and the urgent one.
-        let ready = stand.state(held[1]).await == JobState::Ready;
+        let ready = fixture.state(held[1]).await == JobState::Ready;
         assert_eq!(reason.ahead, Some(4 + u32::from(ready)));
-        assert_eq!(reason.since, Some(stand.job(ids[3]).await.run_at));
+        assert_eq!(reason.since, Some(fixture.job(ids[3]).await.run_at));
         assert!(
             reason
                 .detail
                 .contains("jobs of its lane go first; 1 other lane")
         );
         // The first waits for nobody but whoever has the place.
-        let codes = stand.codes(urgent).await;
+        let codes = fixture.codes(urgent).await;
         assert_eq!(codes, [ReasonCode::ConcurrencyLimit]);
         // One that has left the line is not before it.
-        cancel(&stand, ids[1]).await;
-        cancel(&stand, urgent).await;
-        let reason = stand.reason(ids[3], ReasonCode::Behind).await;
+        cancel(&fixture, ids[1]).await;
+        cancel(&fixture, urgent).await;
+        let reason = fixture.reason(ids[3], ReasonCode::Behind).await;
         assert_eq!(reason.ahead, Some(2 + u32::from(ready)));
         leave.add_permits(20);
-        stand.is_quiet().await;
+        fixture.is_quiet().await;
         worker.stop().await;
     }
 }
 
 #[tokio::test]
 async fn of_a_long_line_only_the_beginning_is_counted() {
-    let stand = Stand::new().await;
-    let ids = stand.lay(true, (0..10_600).map(numbered).collect()).await;
+    let fixture = Fixture::new().await;
+    let ids = fixture.lay(true, (0..10_600).map(numbered).collect()).await;
     for (place, ahead, words) in [
         (9_999, 9_999, "9999 jobs of its lane go first"),
         (10_599, 10_000, "at least 10000 jobs of its lane go first"),
     ] {
-        let reason = stand.reason(ids[place], ReasonCode::Behind).await;
+        let reason = fixture.reason(ids[place], ReasonCode::Behind).await;
         assert_eq!((reason.ahead, &*reason.detail), (Some(ahead), words));
     }
 }
@@ -172,8 +172,8 @@ async fn of_a_long_line_only_the_beginning_is_counted() {
 /// Rows as they are after members have left, been cut off and lost their worker.
 #[tokio::test]
 async fn the_line_is_counted_by_members_wherever_they_stand() {
-    let stand = Stand::new().await;
-    let due = stand.now().await - TimeDelta::minutes(1);
+    let fixture = Fixture::new().await;
+    let due = fixture.now().await - TimeDelta::minutes(1);
     let when = |more: serde_json::Value| {
         let mut columns = json!({"run_at": due, "created_at": due});
         columns
@@ -182,7 +182,7 @@ async fn the_line_is_counted_by_members_wherever_they_stand() {
             .extend(more.as_object().unwrap().clone());
         columns
     };
-    stand
+    fixture
         .put(&[
             row(10, 0, 0, 4, "a", when(json!({"gone": [2]}))),
             row(10, 5, 4, 3, "a", when(json!({}))),
@@ -205,24 +205,24 @@ async fn the_line_is_counted_by_members_wherever_they_stand() {
         (at(20, 0), 0),
         (at(21, 0), 1),
     ] {
-        let explanation = stand.explain(job_id(job)).await;
+        let explanation = fixture.explain(job_id(job)).await;
         let told = explanation.reasons.iter().find_map(|reason| reason.ahead);
         assert_eq!(told.unwrap_or(0), ahead, "{job}: {explanation:?}");
     }
-    let reason = stand.reason(job_id(at(21, 0)), ReasonCode::Behind).await;
+    let reason = fixture.reason(job_id(at(21, 0)), ReasonCode::Behind).await;
     assert!(reason.detail.starts_with("its worker died"), "{reason:?}");
 }
 
 #[tokio::test]
 async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
-        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
+        let fixture = Fixture::new().await;
+        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
         let settings = options(&[(QUEUE, 8)]);
         let id = settings.info.id;
         let (leave, stays) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (give, stay) = (Arc::clone(&leave), Arc::clone(&stays));
-        let worker = stand.work_as(
+        let worker = fixture.work_as(
             settings,
             handler(move |run| {
                 let leave = Arc::clone(if number(&run) == 0 { &give } else { &stay });
@@ -232,20 +232,20 @@ async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
                 }
             }),
         );
-        stand.reaches(ids[2], JobState::Running).await;
-        let reason = stand.reason(ids[2], ReasonCode::Running).await;
+        fixture.reaches(ids[2], JobState::Running).await;
+        let reason = fixture.reason(ids[2], ReasonCode::Running).await;
         assert_eq!(
             reason.detail,
             format!("worker {id} runs it, in attempt 1 of 3")
         );
-        assert_eq!(reason.since, stand.job(ids[2]).await.started_at);
+        assert_eq!(reason.since, fixture.job(ids[2]).await.started_at);
         assert_eq!(reason.until, None);
         // A member that has ended is finished, while the others run.
         leave.add_permits(1);
-        let ended = stand.reaches(ids[0], JobState::Succeeded).await;
-        let reason = stand.reason(ids[0], ReasonCode::Finished).await;
+        let ended = fixture.reaches(ids[0], JobState::Succeeded).await;
+        let reason = fixture.reason(ids[0], ReasonCode::Finished).await;
         assert_eq!(reason.since, ended.finished_at);
-        assert_eq!(stand.codes(ids[2]).await, [ReasonCode::Running]);
+        assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::Running]);
         stays.add_permits(3);
         worker.stop().await;
     }
@@ -253,28 +253,28 @@ async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
 
 #[tokio::test]
 async fn a_running_job_that_somebody_cancelled_says_so() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .put(&[row(10, 0, 0, 3, "r", json!({"cancelling": [2]}))])
         .await;
-    let told = stand.reason(job_id(at(10, 1)), ReasonCode::Running).await;
+    let told = fixture.reason(job_id(at(10, 1)), ReasonCode::Running).await;
     assert!(
         told.detail.starts_with("it was cancelled, and worker wrk_"),
         "{told:?}"
     );
-    let other = stand.reason(job_id(at(10, 0)), ReasonCode::Running).await;
+    let other = fixture.reason(job_id(at(10, 0)), ReasonCode::Running).await;
     assert!(other.detail.starts_with("worker wrk_"), "{other:?}");
 }
 
 #[tokio::test]
 async fn a_job_that_has_ended_tells_how() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let mut jobs: Vec<NewJob> = (0..4).map(numbered).collect();
         jobs[1].max_attempts = 1;
-        let ids = stand.lay(packed, jobs).await;
-        cancel(&stand, ids[3]).await;
-        let worker = stand.work(handler(async |run| match number(&run) {
+        let ids = fixture.lay(packed, jobs).await;
+        cancel(&fixture, ids[3]).await;
+        let worker = fixture.work(handler(async |run| match number(&run) {
             1 => failed("http_500"),
             2 => Verdict::Dead {
                 error: error("gone"),
@@ -303,8 +303,8 @@ async fn a_job_that_has_ended_tells_how() {
                 "it was cancelled before it ran",
             ),
         ] {
-            let job = stand.reaches(id, state).await;
-            let reason = stand.reason(id, ReasonCode::Finished).await;
+            let job = fixture.reaches(id, state).await;
+            let reason = fixture.reason(id, ReasonCode::Finished).await;
             assert_eq!(reason.detail, words);
             assert_eq!(reason.since, job.finished_at);
             assert!(reason.since.is_some());

@@ -12,9 +12,9 @@ use harkara_queue::settings::{Breaker, Change, LaneChange};
 use tokio::sync::Semaphore;
 
 use super::{HOUR, max_running, of_key, of_lane, of_tenant, on_leave, rate};
-use crate::fleet::{limited, named, ordered};
+use crate::lost_workers::{limited, named, ordered};
 use crate::support::{
-    QUEUE, Stand, doing_nothing, error, failed, handler, job, number, numbered, options, until,
+    Fixture, QUEUE, doing_nothing, error, failed, handler, job, number, numbered, options, until,
 };
 
 fn lane(key: &str) -> Lane {
@@ -31,44 +31,44 @@ fn pause(paused: bool) -> LaneChange {
 #[tokio::test]
 async fn a_paused_queue_is_told_with_the_time_since_when() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
-        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
-        let later = stand
+        let fixture = Fixture::new().await;
+        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let later = fixture
             .enqueue(NewJob {
                 delay: HOUR,
                 ..job()
             })
             .await
             .id();
-        let before = stand.now().await;
-        stand.engine.pause_queue(QUEUE, true).await.unwrap();
-        let worker = stand.work(doing_nothing());
+        let before = fixture.now().await;
+        fixture.engine.pause_queue(QUEUE, true).await.unwrap();
+        let worker = fixture.work(doing_nothing());
         until("a worker serves it", async || {
-            stand.codes(ids[1]).await == [ReasonCode::QueuePaused, ReasonCode::Behind]
+            fixture.codes(ids[1]).await == [ReasonCode::QueuePaused, ReasonCode::Behind]
         })
         .await;
-        let first = stand.codes(ids[0]).await;
+        let first = fixture.codes(ids[0]).await;
         assert_eq!(first, [ReasonCode::QueuePaused]);
-        let reason = stand.reason(ids[2], ReasonCode::QueuePaused).await;
+        let reason = fixture.reason(ids[2], ReasonCode::QueuePaused).await;
         let since = reason.since.unwrap();
-        assert!(since >= before && since <= stand.now().await);
+        assert!(since >= before && since <= fixture.now().await);
         assert_eq!(reason.until, None);
         assert!(reason.detail.contains("the queue `default` is paused"));
         // Both hold of one that is not due yet.
         assert_eq!(
-            stand.codes(later).await,
+            fixture.codes(later).await,
             [ReasonCode::QueuePaused, ReasonCode::Scheduled]
         );
         // Paused again, it is paused since it was.
-        stand.engine.pause_queue(QUEUE, true).await.unwrap();
-        let again = stand.reason(ids[0], ReasonCode::QueuePaused).await;
+        fixture.engine.pause_queue(QUEUE, true).await.unwrap();
+        let again = fixture.reason(ids[0], ReasonCode::QueuePaused).await;
         assert_eq!(again.since, Some(since));
-        stand.engine.pause_queue(QUEUE, false).await.unwrap();
+        fixture.engine.pause_queue(QUEUE, false).await.unwrap();
         for id in ids {
-            stand.reaches(id, JobState::Succeeded).await;
+            fixture.reaches(id, JobState::Succeeded).await;
         }
         let paused = "select count(*) from queue.queues where paused_at is not null";
-        assert_eq!(stand.count(paused).await, 0);
+        assert_eq!(fixture.count(paused).await, 0);
         worker.stop().await;
     }
 }
@@ -76,18 +76,22 @@ async fn a_paused_queue_is_told_with_the_time_since_when() {
 #[tokio::test]
 async fn a_paused_tenant_is_told_with_the_time_since_when() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
-        let ids = stand.lay(packed, (0..3).map(numbered).collect()).await;
-        stand.engine.pause_tenant(stand.tenant, true).await.unwrap();
-        let worker = stand.work(doing_nothing());
+        let fixture = Fixture::new().await;
+        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        fixture
+            .engine
+            .pause_tenant(fixture.tenant, true)
+            .await
+            .unwrap();
+        let worker = fixture.work(doing_nothing());
         until("a worker serves it", async || {
-            stand.codes(ids[0]).await == [ReasonCode::TenantPaused]
+            fixture.codes(ids[0]).await == [ReasonCode::TenantPaused]
         })
         .await;
-        let reason = stand.reason(ids[2], ReasonCode::TenantPaused).await;
+        let reason = fixture.reason(ids[2], ReasonCode::TenantPaused).await;
         assert_eq!(
             reason.since,
-            stand.moment("select paused_at from queue.tenants").await
+            fixture.moment("select paused_at from queue.tenants").await
         );
         assert!(reason.since.is_some() && reason.detail.contains("the tenant is paused"));
         // Another setting leaves the time alone.
@@ -95,21 +99,21 @@ async fn a_paused_tenant_is_told_with_the_time_since_when() {
             weight: Change::Set(2),
             ..Default::default()
         };
-        stand
+        fixture
             .engine
-            .set_tenant(stand.tenant, &weight)
+            .set_tenant(fixture.tenant, &weight)
             .await
             .unwrap();
-        let again = stand.reason(ids[2], ReasonCode::TenantPaused).await;
+        let again = fixture.reason(ids[2], ReasonCode::TenantPaused).await;
         assert_eq!(again.since, reason.since);
-        stand
+        fixture
             .engine
-            .pause_tenant(stand.tenant, false)
+            .pause_tenant(fixture.tenant, false)
             .await
             .unwrap();
-        stand.reaches(ids[2], JobState::Succeeded).await;
+        fixture.reaches(ids[2], JobState::Succeeded).await;
         assert_eq!(
-            stand.moment("select paused_at from queue.tenants").await,
+            fixture.moment("select paused_at from queue.tenants").await,
             None
         );
         worker.stop().await;
@@ -119,15 +123,15 @@ async fn a_paused_tenant_is_told_with_the_time_since_when() {
 #[tokio::test]
 async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let jobs = (0..3).map(|n| named("a", n)).collect();
-        let mut ids = stand.lay(packed, jobs).await;
-        let other = stand.enqueue(named("b", 9)).await.id();
+        let mut ids = fixture.lay(packed, jobs).await;
+        let other = fixture.enqueue(named("b", 9)).await.id();
         let set = async |paused| {
             let change = pause(paused);
-            let engine = &stand.engine;
+            let engine = &fixture.engine;
             engine
-                .set_lane(stand.tenant, QUEUE, &lane("a"), &change)
+                .set_lane(fixture.tenant, QUEUE, &lane("a"), &change)
                 .await
                 .unwrap();
         };
@@ -138,7 +142,7 @@ async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
             cost: 1,
         }];
         ids.push(
-            stand
+            fixture
                 .enqueue(NewJob {
                     limits,
                     ..named("a", 3)
@@ -146,13 +150,13 @@ async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
                 .await
                 .id(),
         );
-        let worker = stand.work(doing_nothing());
-        stand.reaches(other, JobState::Succeeded).await;
+        let worker = fixture.work(doing_nothing());
+        fixture.reaches(other, JobState::Succeeded).await;
         for id in &ids {
-            let reason = stand.reason(*id, ReasonCode::LanePaused).await;
+            let reason = fixture.reason(*id, ReasonCode::LanePaused).await;
             assert_eq!(
                 reason.since,
-                stand
+                fixture
                     .moment("select min(paused_at) from queue.lanes where key = 'a'")
                     .await
             );
@@ -160,7 +164,7 @@ async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
         }
         set(false).await;
         for id in ids {
-            stand.reaches(id, JobState::Succeeded).await;
+            fixture.reaches(id, JobState::Succeeded).await;
         }
         worker.stop().await;
     }
@@ -171,15 +175,15 @@ async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
 async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
     for packed in [false, true] {
         for whose in ["queue", "tenant", "key", "lane"] {
-            let stand = Stand::new().await;
+            let fixture = Fixture::new().await;
             let jobs: Vec<NewJob> = (0..6)
                 .map(|n| NewJob {
                     lane: lane("a"),
                     ..limited("crm", 1, n)
                 })
                 .collect();
-            let ids = stand.lay(packed, jobs).await;
-            let (engine, tenant) = (&stand.engine, stand.tenant);
+            let ids = fixture.lay(packed, jobs).await;
+            let (engine, tenant) = (&fixture.engine, fixture.tenant);
             let words = match whose {
                 "queue" => {
                     engine.set_queue(QUEUE, &rate(4, 2)).await.unwrap();
@@ -204,13 +208,13 @@ async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
                     "the limit of the lane `a` is used up"
                 }
             };
-            let worker = stand.work(doing_nothing());
+            let worker = fixture.work(doing_nothing());
             for id in &ids[..2] {
-                stand.reaches(*id, JobState::Succeeded).await;
+                fixture.reaches(*id, JobState::Succeeded).await;
             }
-            let explanation = stand.explain(ids[3]).await;
+            let explanation = fixture.explain(ids[3]).await;
             assert!(!explanation.runnable);
-            let reason = stand.reason(ids[3], ReasonCode::RateLimited).await;
+            let reason = fixture.reason(ids[3], ReasonCode::RateLimited).await;
             assert!(reason.detail.contains(words), "{reason:?}");
             assert!(
                 reason.detail.contains("4 starts in 1h, 2 at once"),
@@ -218,12 +222,12 @@ async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
             );
             let opens =
                 "select rate_tat - rate_every from queue.gates where rate_count is not null";
-            let off = stand.moment(opens).await.unwrap() - reason.until.unwrap();
+            let off = fixture.moment(opens).await.unwrap() - reason.until.unwrap();
             assert!(off.abs() < TimeDelta::milliseconds(1), "{off}");
-            let behind = stand.reason(ids[3], ReasonCode::Behind).await;
+            let behind = fixture.reason(ids[3], ReasonCode::Behind).await;
             assert_eq!(behind.ahead, Some(1));
             // The one that is next has nothing else in its way.
-            assert_eq!(stand.codes(ids[2]).await, [ReasonCode::RateLimited]);
+            assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::RateLimited]);
             worker.stop().await;
         }
     }
@@ -231,25 +235,25 @@ async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
 
 #[tokio::test]
 async fn the_tightest_limit_comes_first_and_costs_count() {
-    let stand = Stand::new().await;
-    let ids = stand
+    let fixture = Fixture::new().await;
+    let ids = fixture
         .lay(true, (0..3).map(|n| limited("crm", 3, n)).collect())
         .await;
     let change = of_tenant(rate(60, 1));
-    stand
+    fixture
         .engine
-        .set_tenant(stand.tenant, &change)
+        .set_tenant(fixture.tenant, &change)
         .await
         .unwrap();
     let change = of_key("crm", rate(60, 3));
-    stand
+    fixture
         .engine
-        .set_tenant(stand.tenant, &change)
+        .set_tenant(fixture.tenant, &change)
         .await
         .unwrap();
-    let worker = stand.work(doing_nothing());
-    stand.reaches(ids[0], JobState::Succeeded).await;
-    let explanation = stand.explain(ids[1]).await;
+    let worker = fixture.work(doing_nothing());
+    fixture.reaches(ids[0], JobState::Succeeded).await;
+    let explanation = fixture.explain(ids[1]).await;
     let limits: Vec<_> = explanation
         .reasons
         .iter()
@@ -267,7 +271,7 @@ async fn the_tightest_limit_comes_first_and_costs_count() {
 #[tokio::test]
 async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let asked = Arc::new(AtomicBool::new(false));
         let asks = handler(move |run| {
             let asks = number(&run) == 0 && !asked.swap(true, Ordering::Relaxed);
@@ -281,24 +285,24 @@ async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens()
                 }
             }
         });
-        let first = stand.enqueue(named("a", 0)).await.id();
-        let worker = stand.work(asks);
-        stand.reaches(first, JobState::Scheduled).await;
-        let ids = stand
+        let first = fixture.enqueue(named("a", 0)).await.id();
+        let worker = fixture.work(asks);
+        fixture.reaches(first, JobState::Scheduled).await;
+        let ids = fixture
             .lay(packed, (1..4).map(|n| named("a", n)).collect())
             .await;
-        let reason = stand.reason(ids[1], ReasonCode::RateLimited).await;
+        let reason = fixture.reason(ids[1], ReasonCode::RateLimited).await;
         let parked = "select parked_until from queue.lanes where key = 'a'";
-        assert_eq!(reason.until, stand.moment(parked).await);
+        assert_eq!(reason.until, fixture.moment(parked).await);
         assert!(
             reason
                 .detail
                 .contains("the other side asked the lane `a` to rest")
         );
         let since = "select parked_at from queue.lanes where key = 'a'";
-        assert_eq!(reason.since, stand.moment(since).await);
+        assert_eq!(reason.since, fixture.moment(since).await);
         // The job that was told so waits by itself, and its lane with it no longer than it does.
-        let own = stand.reason(first, ReasonCode::Scheduled).await;
+        let own = fixture.reason(first, ReasonCode::Scheduled).await;
         assert!(
             own.detail.contains("asked it to wait (`too_many`)"),
             "{own:?}"
@@ -312,15 +316,15 @@ async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens()
 async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
     for packed in [false, true] {
         for whose in ["queue", "tenant", "key", "lane"] {
-            let stand = Stand::new().await;
+            let fixture = Fixture::new().await;
             let jobs: Vec<NewJob> = (0..5)
                 .map(|n| NewJob {
                     lane: lane("a"),
                     ..limited("crm", 1, n)
                 })
                 .collect();
-            let ids = stand.lay(packed, jobs).await;
-            let (engine, tenant) = (&stand.engine, stand.tenant);
+            let ids = fixture.lay(packed, jobs).await;
+            let (engine, tenant) = (&fixture.engine, fixture.tenant);
             let words = match whose {
                 "queue" => {
                     engine.set_queue(QUEUE, &max_running(2)).await.unwrap();
@@ -346,15 +350,15 @@ async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
                 }
             };
             let leave = Arc::new(Semaphore::new(0));
-            let worker = stand.work(on_leave(&leave));
+            let worker = fixture.work(on_leave(&leave));
             for id in &ids[..2] {
-                stand.reaches(*id, JobState::Running).await;
+                fixture.reaches(*id, JobState::Running).await;
             }
-            let reason = stand.reason(ids[4], ReasonCode::ConcurrencyLimit).await;
+            let reason = fixture.reason(ids[4], ReasonCode::ConcurrencyLimit).await;
             assert!(reason.detail.contains(words), "{reason:?}");
-            assert_eq!(stand.codes(ids[2]).await, [ReasonCode::ConcurrencyLimit]);
+            assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::ConcurrencyLimit]);
             leave.add_permits(5);
-            stand.reaches(ids[4], JobState::Succeeded).await;
+            fixture.reaches(ids[4], JobState::Succeeded).await;
             worker.stop().await;
         }
     }
@@ -363,69 +367,69 @@ async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
 #[tokio::test]
 async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
-        let ids = stand
+        let fixture = Fixture::new().await;
+        let ids = fixture
             .lay(packed, (0..4).map(|n| ordered("a", n)).collect())
             .await;
         let later = NewJob {
             delay: HOUR,
             ..ordered("a", 9)
         };
-        let later = stand.enqueue(later).await.id();
+        let later = fixture.enqueue(later).await.id();
         let first = ids[0].to_string();
         // None has begun: the first is first in line.
-        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(
             reason
                 .detail
                 .contains(&format!("{first} is ready, and first in line"))
         );
         assert_eq!(reason.ahead, Some(2));
-        assert_eq!(stand.codes(ids[0]).await, [ReasonCode::NoWorker]);
+        assert_eq!(fixture.codes(ids[0]).await, [ReasonCode::NoWorker]);
         assert_eq!(
-            stand.codes(later).await,
+            fixture.codes(later).await,
             [ReasonCode::Scheduled, ReasonCode::NoWorker]
         );
 
         let leave = Arc::new(Semaphore::new(0));
-        let worker = stand.work(on_leave(&leave));
-        stand.reaches(ids[0], JobState::Running).await;
-        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        let worker = fixture.work(on_leave(&leave));
+        fixture.reaches(ids[0], JobState::Running).await;
+        let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(
             reason
                 .detail
                 .contains(&format!("`a` runs one job after another, and {first} runs"))
         );
         assert_eq!(reason.ahead, Some(2));
-        assert_eq!(stand.codes(ids[1]).await, [ReasonCode::OrderingHead]);
+        assert_eq!(fixture.codes(ids[1]).await, [ReasonCode::OrderingHead]);
         assert_eq!(
-            stand.codes(later).await,
+            fixture.codes(later).await,
             [ReasonCode::Scheduled, ReasonCode::OrderingHead]
         );
         leave.add_permits(1);
-        stand.reaches(ids[1], JobState::Running).await;
-        let reason = stand.reason(ids[2], ReasonCode::OrderingHead).await;
+        fixture.reaches(ids[1], JobState::Running).await;
+        let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(reason.detail.contains(&ids[1].to_string()), "{reason:?}");
         assert_eq!(reason.ahead, Some(1));
         leave.add_permits(9);
         worker.stop().await;
 
         // A head that has failed goes on first, and waits for its time.
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let patient = |n| {
             let mut job = ordered("a", n);
             job.backoff.base = HOUR;
             job.backoff.max = HOUR;
             job
         };
-        let ids = stand.lay(packed, (0..3).map(patient).collect()).await;
-        let worker = stand.work(handler(async |_| failed("down")));
-        stand.reaches(ids[0], JobState::Scheduled).await;
-        let reason = stand.reason(ids[1], ReasonCode::OrderingHead).await;
+        let ids = fixture.lay(packed, (0..3).map(patient).collect()).await;
+        let worker = fixture.work(handler(async |_| failed("down")));
+        fixture.reaches(ids[0], JobState::Scheduled).await;
+        let reason = fixture.reason(ids[1], ReasonCode::OrderingHead).await;
         let words = format!("{} has begun and waits for its next attempt", ids[0]);
         assert!(reason.detail.contains(&words), "{reason:?}");
         assert_eq!(reason.ahead, Some(1));
-        assert_eq!(stand.codes(ids[0]).await, [ReasonCode::Scheduled]);
+        assert_eq!(fixture.codes(ids[0]).await, [ReasonCode::Scheduled]);
         worker.stop().await;
     }
 }
@@ -433,17 +437,17 @@ async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
 #[tokio::test]
 async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
     for packed in [false, true] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let once = |n| NewJob {
             max_attempts: 1,
             ..named("a", n)
         };
-        let ids = stand.lay(packed, (0..30).map(once).collect()).await;
+        let ids = fixture.lay(packed, (0..30).map(once).collect()).await;
         let last = ids[29];
         let set = async |change: &LaneChange| {
-            let engine = &stand.engine;
+            let engine = &fixture.engine;
             engine
-                .set_lane(stand.tenant, QUEUE, &lane("a"), change)
+                .set_lane(fixture.tenant, QUEUE, &lane("a"), change)
                 .await
                 .unwrap();
         };
@@ -456,17 +460,17 @@ async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
             tokio::time::sleep(Duration::from_millis(30)).await;
             failed("down")
         });
-        let worker = stand.work_as(options(&[(QUEUE, 1)]), failing);
+        let worker = fixture.work_as(options(&[(QUEUE, 1)]), failing);
         until("the breaker opens", async || {
-            stand.codes(last).await.contains(&ReasonCode::BreakerOpen)
+            fixture.codes(last).await.contains(&ReasonCode::BreakerOpen)
         })
         .await;
-        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        let reason = fixture.reason(last, ReasonCode::BreakerOpen).await;
         let rest = "select parked_until from queue.lanes where key = 'a'";
-        assert_eq!(reason.until, stand.moment(rest).await);
-        assert!(reason.until.unwrap() > stand.now().await + TimeDelta::minutes(59));
+        assert_eq!(reason.until, fixture.moment(rest).await);
+        assert!(reason.until.unwrap() > fixture.now().await + TimeDelta::minutes(59));
         let since = "select parked_at from queue.lanes where key = 'a'";
-        assert_eq!(reason.since, stand.moment(since).await);
+        assert_eq!(reason.since, fixture.moment(since).await);
         assert!(
             reason
                 .detail
@@ -482,20 +486,20 @@ async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
         .await;
         // Members of one row that were put back stand in line in no order.
         if !packed {
-            let next = ids[usize::try_from(stand.jobs("xd").await).unwrap()];
-            assert_eq!(stand.codes(next).await, [ReasonCode::NoWorker]);
+            let next = ids[usize::try_from(fixture.jobs("xd").await).unwrap()];
+            assert_eq!(fixture.codes(next).await, [ReasonCode::NoWorker]);
         }
-        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        let reason = fixture.reason(last, ReasonCode::BreakerOpen).await;
         assert!(reason.detail.contains("has rested") && reason.until.is_none());
 
         let leave = Arc::new(Semaphore::new(0));
-        let worker = stand.work(on_leave(&leave));
-        until("one is tried", async || stand.jobs("r").await == 1).await;
-        let reason = stand.reason(last, ReasonCode::BreakerOpen).await;
+        let worker = fixture.work(on_leave(&leave));
+        until("one is tried", async || fixture.jobs("r").await == 1).await;
+        let reason = fixture.reason(last, ReasonCode::BreakerOpen).await;
         assert!(reason.detail.contains("half open: one job is being tried"));
         assert_eq!(reason.until, None);
         leave.add_permits(30);
-        stand.reaches(last, JobState::Succeeded).await;
+        fixture.reaches(last, JobState::Succeeded).await;
         worker.stop().await;
     }
 }

@@ -9,19 +9,19 @@ use harkara_shared::id::TenantId;
 use sqlx::postgres::PgListener;
 
 use super::{SECOND, max_running, rate, settled, tenant};
-use crate::fleet::limited;
-use crate::support::soon;
+use crate::lost_workers::limited;
+use crate::support::with_timeout;
 
 #[tokio::test]
 async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
-    let stand = settled().await;
-    let engine = &stand.engine;
+    let fixture = settled().await;
+    let engine = &fixture.engine;
     let set = async |lane: &Lane, change: LaneChange| {
         engine
-            .set_lane(stand.tenant, "first", lane, &change)
+            .set_lane(fixture.tenant, "first", lane, &change)
             .await
             .unwrap();
-        engine.lane(stand.tenant, "first", lane).await.unwrap()
+        engine.lane(fixture.tenant, "first", lane).await.unwrap()
     };
     let breaker = Breaker {
         failures: 5,
@@ -53,24 +53,24 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
         queue: "first".to_owned(),
         ..limited("erp", 1, 0)
     };
-    stand.enqueue(other).await;
+    fixture.enqueue(other).await;
     let all = engine
-        .lane(stand.tenant, "first", &Lane::Default)
+        .lane(fixture.tenant, "first", &Lane::Default)
         .await
         .unwrap();
     assert_eq!(all.len(), 3);
     assert_eq!(all[2].breaker, Some(breaker), "also in those to come");
     let shared = "select count(distinct gate) from queue.lanes where key = ''";
-    assert_eq!(stand.count(shared).await, 1, "one limit for all");
+    assert_eq!(fixture.count(shared).await, 1, "one limit for all");
 
-    stand
+    fixture
         .execute(
             "update queue.lanes set breaker = 'o', failures = 5,
                 parked_until = now() + interval '1 hour' where key = ''",
         )
         .await;
     let parked = engine
-        .lane(stand.tenant, "first", &Lane::Default)
+        .lane(fixture.tenant, "first", &Lane::Default)
         .await
         .unwrap();
     assert_eq!(
@@ -107,13 +107,16 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
         (1, false, false)
     );
     let ordered = Lane::Ordered("a".to_owned());
-    let ordered = engine.lane(stand.tenant, "first", &ordered).await.unwrap();
+    let ordered = engine
+        .lane(fixture.tenant, "first", &ordered)
+        .await
+        .unwrap();
     assert_ne!(ordered[0].id, made[0].id);
 
-    let all = engine.lanes(stand.tenant, "first", 0, 100).await.unwrap();
-    let first = engine.lanes(stand.tenant, "first", 0, 3).await.unwrap();
+    let all = engine.lanes(fixture.tenant, "first", 0, 100).await.unwrap();
+    let first = engine.lanes(fixture.tenant, "first", 0, 3).await.unwrap();
     let rest = engine
-        .lanes(stand.tenant, "first", first[2].id, 3)
+        .lanes(fixture.tenant, "first", first[2].id, 3)
         .await
         .unwrap();
     assert_eq!(all.len(), 5);
@@ -122,8 +125,8 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
 
 #[tokio::test]
 async fn tenants_see_and_set_their_own() {
-    let stand = settled().await;
-    let engine = &stand.engine;
+    let fixture = settled().await;
+    let engine = &fixture.engine;
     let other = TenantId::new();
     let change = TenantChange {
         paused: Some(true),
@@ -139,10 +142,10 @@ async fn tenants_see_and_set_their_own() {
         .set_lane(other, "second", &Lane::Default, &paused)
         .await
         .unwrap();
-    let own = tenant(&stand).await;
+    let own = tenant(&fixture).await;
     assert!(!own.paused && own.limits.is_empty());
     for queue in ["second", "none"] {
-        let lanes = engine.lanes(stand.tenant, queue, 0, 10).await.unwrap();
+        let lanes = engine.lanes(fixture.tenant, queue, 0, 10).await.unwrap();
         assert_eq!(lanes, []);
     }
     let names = async |view: QueueView<'_>| -> Vec<String> {
@@ -150,7 +153,7 @@ async fn tenants_see_and_set_their_own() {
         queues.into_iter().map(|queue| queue.name).collect()
     };
     assert_eq!(names(QueueView::All).await, ["first", "second"]);
-    assert_eq!(names(QueueView::Of(stand.tenant, &[])).await, ["first"]);
+    assert_eq!(names(QueueView::Of(fixture.tenant, &[])).await, ["first"]);
     assert_eq!(names(QueueView::Of(other, &[])).await, ["second"]);
     assert_eq!(names(QueueView::Of(other, &["first"])).await.len(), 2);
     assert!(names(QueueView::Of(TenantId::new(), &[])).await.is_empty());
@@ -165,23 +168,25 @@ async fn tenants_see_and_set_their_own() {
 
 #[tokio::test]
 async fn a_change_wakes_workers_unless_notifications_are_off() {
-    let stand = settled().await;
-    let mut listener = PgListener::connect_with(&stand.pool()).await.unwrap();
+    let fixture = settled().await;
+    let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();
-    let mute = harkara_queue::Engine::new(stand.pool(), false);
+    let mute = harkara_queue::Engine::new(fixture.pool(), false);
     let lane = LaneChange::default();
-    for engine in [&mute, &stand.engine] {
+    for engine in [&mute, &fixture.engine] {
         engine.pause_queue("second", false).await.unwrap();
         engine.set_queue("first", &max_running(1)).await.unwrap();
-        engine.pause_tenant(stand.tenant, false).await.unwrap();
+        engine.pause_tenant(fixture.tenant, false).await.unwrap();
         engine
-            .set_lane(stand.tenant, "second", &Lane::Default, &lane)
+            .set_lane(fixture.tenant, "second", &Lane::Default, &lane)
             .await
             .unwrap();
     }
     let mut heard = Vec::new();
     for _ in 0..4 {
-        let said = soon("a notification", listener.recv()).await.unwrap();
+        let said = with_timeout("a notification", listener.recv())
+            .await
+            .unwrap();
         heard.push(said.payload().to_owned());
     }
     // The silent ones made the lane in the second queue.

@@ -10,7 +10,7 @@ use harkara_shared::id::JobId;
 use tokio::sync::Semaphore;
 
 use super::{max_running, rate};
-use crate::support::{QUEUE, Stand, handler, job, until};
+use crate::support::{Fixture, QUEUE, handler, job, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -20,40 +20,40 @@ const MOMENT: Duration = Duration::from_millis(300);
 /// How soon a change must be felt where workers are notified.
 const SOON: Duration = Duration::from_secs(2);
 
-async fn stays_ready(stand: &Stand, id: JobId) {
+async fn stays_ready(fixture: &Fixture, id: JobId) {
     tokio::time::sleep(MOMENT).await;
-    assert_eq!(stand.state(id).await, JobState::Ready);
+    assert_eq!(fixture.state(id).await, JobState::Ready);
 }
 
-async fn goes_on(stand: &Stand, id: JobId, what: &str) {
+async fn goes_on(fixture: &Fixture, id: JobId, what: &str) {
     let opened = Instant::now();
-    stand.reaches(id, JobState::Succeeded).await;
+    fixture.reaches(id, JobState::Succeeded).await;
     assert!(opened.elapsed() < SOON, "{what}: {:?}", opened.elapsed());
 }
 
 #[tokio::test]
 async fn what_is_paused_waits_and_goes_on_at_once() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    let engine = &stand.engine;
-    let first = stand.enqueue(job()).await.id();
-    stand.reaches(first, JobState::Succeeded).await;
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let engine = &fixture.engine;
+    let first = fixture.enqueue(job()).await.id();
+    fixture.reaches(first, JobState::Succeeded).await;
 
     engine.pause_queue(QUEUE, true).await.unwrap();
-    let waiting = stand.enqueue(job()).await.id();
-    stays_ready(&stand, waiting).await;
+    let waiting = fixture.enqueue(job()).await.id();
+    stays_ready(&fixture, waiting).await;
     engine.pause_queue(QUEUE, false).await.unwrap();
-    goes_on(&stand, waiting, "queue").await;
+    goes_on(&fixture, waiting, "queue").await;
 
-    engine.pause_tenant(stand.tenant, true).await.unwrap();
-    let waiting = stand.enqueue(job()).await.id();
-    stays_ready(&stand, waiting).await;
-    engine.pause_tenant(stand.tenant, false).await.unwrap();
-    goes_on(&stand, waiting, "tenant").await;
+    engine.pause_tenant(fixture.tenant, true).await.unwrap();
+    let waiting = fixture.enqueue(job()).await.id();
+    stays_ready(&fixture, waiting).await;
+    engine.pause_tenant(fixture.tenant, false).await.unwrap();
+    goes_on(&fixture, waiting, "tenant").await;
 
     let lane = Lane::Named("a".to_owned());
     let set = async |change: LaneChange| {
-        let tenant = stand.tenant;
+        let tenant = fixture.tenant;
         engine
             .set_lane(tenant, QUEUE, &lane, &change)
             .await
@@ -68,71 +68,74 @@ async fn what_is_paused_waits_and_goes_on_at_once() {
         lane: lane.clone(),
         ..job()
     };
-    let waiting = stand.enqueue(in_lane.clone()).await.id();
-    stays_ready(&stand, waiting).await;
+    let waiting = fixture.enqueue(in_lane.clone()).await.id();
+    stays_ready(&fixture, waiting).await;
     set(paused(false)).await;
-    goes_on(&stand, waiting, "lane").await;
+    goes_on(&fixture, waiting, "lane").await;
 
-    stand
+    fixture
         .execute("update queue.lanes set parked_until = now() + interval '1 hour' where key = 'a'")
         .await;
-    let waiting = stand.enqueue(in_lane).await.id();
-    stays_ready(&stand, waiting).await;
+    let waiting = fixture.enqueue(in_lane).await.id();
+    stays_ready(&fixture, waiting).await;
     set(LaneChange {
         unpark: true,
         ..LaneChange::default()
     })
     .await;
-    goes_on(&stand, waiting, "parked lane").await;
+    goes_on(&fixture, waiting, "parked lane").await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_limit_that_is_raised_or_removed_lets_waiting_jobs_go_at_once() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    let first = stand.enqueue(job()).await.id();
-    stand.reaches(first, JobState::Succeeded).await;
-    let set = async |change: LimitChange| stand.engine.set_queue(QUEUE, &change).await.unwrap();
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let first = fixture.enqueue(job()).await.id();
+    fixture.reaches(first, JobState::Succeeded).await;
+    let set = async |change: LimitChange| fixture.engine.set_queue(QUEUE, &change).await.unwrap();
 
     for (what, opening) in [
         ("raised", rate(1000, Duration::from_secs(1))),
         ("removed", LimitChange::removal()),
     ] {
         set(rate(1, HOUR)).await;
-        let granted = stand.enqueue(job()).await.id();
-        goes_on(&stand, granted, what).await;
-        let waiting = stand.enqueue(job()).await.id();
-        stays_ready(&stand, waiting).await;
+        let granted = fixture.enqueue(job()).await.id();
+        goes_on(&fixture, granted, what).await;
+        let waiting = fixture.enqueue(job()).await.id();
+        stays_ready(&fixture, waiting).await;
         set(opening).await;
-        goes_on(&stand, waiting, what).await;
+        goes_on(&fixture, waiting, what).await;
     }
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_set_for_a_lane_holds_for_jobs_that_name_other_limits() {
-    let stand = Stand::new().await;
-    let first = stand.enqueue(job()).await.id();
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(job()).await.id();
     let change = LaneChange {
         paused: Some(true),
         limit: max_running(3),
         ..LaneChange::default()
     };
-    stand
+    fixture
         .engine
-        .set_lane(stand.tenant, QUEUE, &Lane::Default, &change)
+        .set_lane(fixture.tenant, QUEUE, &Lane::Default, &change)
         .await
         .unwrap();
     let limits = vec![LimitUse {
         key: "crm".to_owned(),
         cost: 1,
     }];
-    let limited = stand.enqueue(NewJob { limits, ..job() }).await.id();
-    let worker = stand.work(handler(async |_| Verdict::done()));
-    stays_ready(&stand, first).await;
-    stays_ready(&stand, limited).await;
-    let lanes = stand.engine.lane(stand.tenant, QUEUE, &Lane::Default).await;
+    let limited = fixture.enqueue(NewJob { limits, ..job() }).await.id();
+    let worker = fixture.work(handler(async |_| Verdict::done()));
+    stays_ready(&fixture, first).await;
+    stays_ready(&fixture, limited).await;
+    let lanes = fixture
+        .engine
+        .lane(fixture.tenant, QUEUE, &Lane::Default)
+        .await;
     let lanes = lanes.unwrap();
     assert_eq!(lanes.len(), 2);
     assert!(lanes.iter().all(|lane| lane.limit.max_running == Some(3)));
@@ -141,10 +144,10 @@ async fn what_is_set_for_a_lane_holds_for_jobs_that_name_other_limits() {
 
 #[tokio::test]
 async fn jobs_that_run_already_count_against_a_new_limit() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let open = Arc::clone(&gate);
-    let worker = stand.work(handler(move |_| {
+    let worker = fixture.work(handler(move |_| {
         let open = Arc::clone(&open);
         async move {
             open.acquire().await.unwrap().forget();
@@ -154,16 +157,16 @@ async fn jobs_that_run_already_count_against_a_new_limit() {
     let running = async || {
         let sql = "select coalesce(sum(n - coalesce(cardinality(gone), 0)
             - coalesce(cardinality(acked), 0)), 0)::int8 from queue.parcels where state = 'r'";
-        stand.count(sql).await
+        fixture.count(sql).await
     };
-    stand.enqueue_all(vec![job(); 4]).await;
+    fixture.enqueue_all(vec![job(); 4]).await;
     until("four run", async || running().await == 4).await;
-    stand
+    fixture
         .engine
         .set_queue(QUEUE, &max_running(2))
         .await
         .unwrap();
-    stand.enqueue_all(vec![job(); 4]).await;
+    fixture.enqueue_all(vec![job(); 4]).await;
     tokio::time::sleep(MOMENT).await;
     assert_eq!(running().await, 4);
     for left in [3, 2, 2, 2, 2, 2, 1, 0] {
@@ -172,6 +175,9 @@ async fn jobs_that_run_already_count_against_a_new_limit() {
         tokio::time::sleep(MOMENT).await;
         assert_eq!(running().await, left);
     }
-    assert_eq!(stand.count("select sum(running) from queue.gates").await, 0);
+    assert_eq!(
+        fixture.count("select sum(running) from queue.gates").await,
+        0
+    );
     worker.stop().await;
 }

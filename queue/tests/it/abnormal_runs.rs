@@ -10,14 +10,14 @@ use harkara_queue::{Run, Verdict};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::support::{Log, QUEUE, Stand, error, handler, job, number, numbered, options, until};
+use crate::support::{Fixture, Log, QUEUE, error, handler, job, number, numbered, options, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(
         |run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
             assert_ne!(number(&run), 0, "before the first await");
             Box::pin(async move {
@@ -30,21 +30,21 @@ async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
         },
     ));
     for (n, words) in [(0, "before the first await"), (1, "after the first await")] {
-        let id = stand
+        let id = fixture
             .enqueue(NewJob {
                 max_attempts: 2,
                 ..numbered(n)
             })
             .await
             .id();
-        let dead = stand.reaches(id, JobState::Dead).await;
+        let dead = fixture.reaches(id, JobState::Dead).await;
         let error = dead.last_error.unwrap();
         assert_eq!(error.code, "panic");
         assert!(error.message.contains(words), "{error:?}");
-        assert_eq!(stand.attempts(id).await.len(), 2);
+        assert_eq!(fixture.attempts(id).await.len(), 2);
     }
-    let id = stand.enqueue(numbered(2)).await.id();
-    stand.reaches(id, JobState::Succeeded).await;
+    let id = fixture.enqueue(numbered(2)).await.id();
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
@@ -58,10 +58,10 @@ async fn a_panic_of_what_a_cancelled_handler_leaves_behind_does_not_stop_the_que
             }
         }
     }
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let begun = Log::new();
     let noted = begun.clone();
-    let worker = stand.work(handler(move |run| {
+    let worker = fixture.work(handler(move |run| {
         noted.write(());
         async move {
             if number(&run) == 0 {
@@ -76,28 +76,28 @@ async fn a_panic_of_what_a_cancelled_handler_leaves_behind_does_not_stop_the_que
         max_attempts: 1,
         ..numbered(0)
     };
-    let timed_out = stand.enqueue(timed_out).await.id();
-    stand.reaches(timed_out, JobState::Dead).await;
-    let cancelled = stand.enqueue(numbered(0)).await.id();
+    let timed_out = fixture.enqueue(timed_out).await.id();
+    fixture.reaches(timed_out, JobState::Dead).await;
+    let cancelled = fixture.enqueue(numbered(0)).await.id();
     begun.holds(2).await;
-    let mut tx = stand.tx().await;
-    stand.engine.cancel(&mut tx, cancelled).await.unwrap();
+    let mut tx = fixture.tx().await;
+    fixture.engine.cancel(&mut tx, cancelled).await.unwrap();
     tx.commit().await.unwrap();
-    stand.reaches(cancelled, JobState::Cancelled).await;
-    let id = stand.enqueue(numbered(1)).await.id();
-    stand.reaches(id, JobState::Succeeded).await;
+    fixture.reaches(cancelled, JobState::Cancelled).await;
+    let id = fixture.enqueue(numbered(1)).await.id();
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |_| {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |_| {
         std::future::pending::<()>().await;
         Verdict::done()
     }));
     let timeout = Duration::from_millis(40);
-    let id = stand
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 1,
             timeout,
@@ -105,7 +105,7 @@ async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
         })
         .await
         .id();
-    let dead = stand.reaches(id, JobState::Dead).await;
+    let dead = fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!(dead.last_error.unwrap().code, "timeout");
     assert!(
@@ -115,26 +115,26 @@ async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
 
 #[tokio::test]
 async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
-    let stand = Stand::new().await;
-    let at = stand.now().await + HOUR;
-    let id = stand
+    let fixture = Fixture::new().await;
+    let at = fixture.now().await + HOUR;
+    let id = fixture
         .enqueue(NewJob {
             run_at: Some(at),
             ..job()
         })
         .await
         .id();
-    stand
+    fixture
         .execute(r"update queue.parcels set run_at = now(), body = array['\xff00'::bytea]")
         .await;
     let runs = Log::new();
     let noted = runs.clone();
-    let worker = stand.work(handler(move |_| {
+    let worker = fixture.work(handler(move |_| {
         noted.write(());
         async { Verdict::done() }
     }));
     until("the job is buried", async || {
-        stand
+        fixture
             .count("select count(*) from queue.parcels where state = 'x'")
             .await
             == 1
@@ -142,7 +142,7 @@ async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
     .await;
     worker.stop().await;
     assert_eq!(runs.len(), 0);
-    let attempts = stand.attempts(id).await;
+    let attempts = fixture.attempts(id).await;
     assert_eq!(attempts.len(), 1);
     assert_eq!(attempts[0].outcome, AttemptOutcome::Dead);
     assert_eq!(attempts[0].error.as_ref().unwrap().code, "undecodable");
@@ -150,8 +150,8 @@ async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
 
 #[tokio::test]
 async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
-    let stand = Stand::new().await;
-    let worker = stand.work(handler(async |run| match number(&run) {
+    let fixture = Fixture::new().await;
+    let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"a\0b": ["c\0d", {"e": "\0"}]})),
             then: Vec::new(),
@@ -163,19 +163,19 @@ async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
             }
         }
     }));
-    let nul = stand.enqueue(numbered(0)).await.id();
-    let done = stand.reaches(nul, JobState::Succeeded).await;
+    let nul = fixture.enqueue(numbered(0)).await.id();
+    let done = fixture.reaches(nul, JobState::Succeeded).await;
     let replaced = json!({"a\u{fffd}b": ["c\u{fffd}d", {"e": "\u{fffd}"}]});
     assert_eq!(done.result, Some(replaced));
 
-    let long = stand.enqueue(numbered(1)).await.id();
-    let dead = stand.reaches(long, JobState::Dead).await;
+    let long = fixture.enqueue(numbered(1)).await.id();
+    let dead = fixture.reaches(long, JobState::Dead).await;
     worker.stop().await;
     let message = dead.last_error.unwrap().message;
     assert!(message.starts_with("x\u{fffd}\u{20ac}\u{20ac}"));
     assert!((2045..=2048).contains(&message.len()), "{}", message.len());
     assert_eq!(
-        stand.attempts(long).await[0]
+        fixture.attempts(long).await[0]
             .error
             .as_ref()
             .unwrap()
@@ -186,12 +186,12 @@ async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
 
 #[tokio::test]
 async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let behind = gate.clone();
     let (begun, ended) = (Log::new(), Log::new());
     let noted = (begun.clone(), ended.clone());
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, 40)]),
         handler(move |run| {
             let (gate, (begun, ended)) = (behind.clone(), noted.clone());
@@ -214,7 +214,7 @@ async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
         max_attempts: 2,
         ..numbered(n)
     });
-    let ids: Vec<_> = stand
+    let ids: Vec<_> = fixture
         .enqueue_all(jobs.collect())
         .await
         .iter()
@@ -222,22 +222,22 @@ async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
         .collect();
     begun.holds(40).await;
     // While the table is locked the outcomes gather to batches.
-    let mut dam = stand.pool().begin().await.unwrap();
+    let mut blocking_tx = fixture.pool().begin().await.unwrap();
     harkara_shared::database::query("lock table queue.parcels in share mode")
-        .execute(&mut *dam)
+        .execute(&mut *blocking_tx)
         .await
         .unwrap();
     gate.add_permits(41);
     ended.holds(40).await;
-    dam.commit().await.unwrap();
+    blocking_tx.commit().await.unwrap();
 
     for (n, id) in ids.iter().enumerate() {
         if n == 13 {
-            let dead = stand.reaches(*id, JobState::Dead).await;
+            let dead = fixture.reaches(*id, JobState::Dead).await;
             assert_eq!(dead.last_error.unwrap().code, "outcome_refused");
             assert_eq!(dead.attempt, 2);
         } else {
-            stand.reaches(*id, JobState::Succeeded).await;
+            fixture.reaches(*id, JobState::Succeeded).await;
         }
     }
     worker.stop().await;

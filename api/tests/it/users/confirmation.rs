@@ -6,7 +6,7 @@ use serde_json::json;
 use totp_rs::{Builder, Secret, Totp};
 
 use super::{Browser, PASSWORD};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 /// A person's authenticator, in the hand of the test.
 struct Device(Totp);

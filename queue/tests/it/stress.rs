@@ -14,9 +14,9 @@ use harkara_shared::id::{JobId, TenantId};
 use rand::RngExt;
 use tokio::task::JoinSet;
 
-use crate::fleet::is_at_rest;
+use crate::lost_workers::is_at_rest;
 use crate::support::{
-    Log, QUEUE, Stand, Working, error, failed, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, Working, error, failed, handler, job, number, numbered, options, until,
 };
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -58,8 +58,8 @@ fn any_job(number: u64) -> NewJob {
     }
 }
 
-struct Turmoil {
-    stand: Stand,
+struct Stress {
+    fixture: Fixture,
     tenants: [TenantId; 2],
     over: AtomicBool,
     enqueued: AtomicU64,
@@ -67,7 +67,7 @@ struct Turmoil {
     faults: Log<String>,
 }
 
-impl Turmoil {
+impl Stress {
     fn goes_on(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
     }
@@ -90,18 +90,18 @@ impl Turmoil {
     /// Enqueues a few jobs of any sort, unless too many wait already.
     async fn enqueue(&self) {
         let waiting = "select count(*) from queue.parcels where state = 'a' and not lost";
-        if self.stand.count(waiting).await > 500 {
+        if self.fixture.count(waiting).await > 500 {
             return;
         }
         let tenant = usize::from(chance(30));
         let jobs: Vec<NewJob> = (0..1 + any(40))
             .map(|_| any_job(self.enqueued.fetch_add(1, Ordering::Relaxed)))
             .collect();
-        let mut tx = TenantTx::begin(&self.stand.pool(), self.tenants[tenant])
+        let mut tx = TenantTx::begin(&self.fixture.pool(), self.tenants[tenant])
             .await
             .unwrap();
         let answers = self
-            .stand
+            .fixture
             .engine
             .enqueue_all(&mut tx, self.tenants[tenant], jobs)
             .await;
@@ -122,10 +122,10 @@ impl Turmoil {
         let Some((tenant, jobs)) = self.some_jobs(6) else {
             return;
         };
-        let engine = &self.stand.engine;
+        let engine = &self.fixture.engine;
         let what = any(3);
         for job in jobs {
-            let mut tx = TenantTx::begin(&self.stand.pool(), self.tenants[tenant])
+            let mut tx = TenantTx::begin(&self.fixture.pool(), self.tenants[tenant])
                 .await
                 .unwrap();
             let done = match what {
@@ -144,7 +144,7 @@ impl Turmoil {
     }
 
     async fn change(&self) {
-        let engine = &self.stand.engine;
+        let engine = &self.fixture.engine;
         let limit = match any(3) {
             0 => LimitChange::removal(),
             1 => LimitChange {
@@ -226,17 +226,17 @@ fn any_verdict(follow: u64) -> Verdict {
 }
 
 async fn rage(length: Duration) {
-    let stand = Stand::new().await;
-    let turmoil = Arc::new(Turmoil {
-        tenants: [stand.tenant, TenantId::new()],
-        stand,
+    let fixture = Fixture::new().await;
+    let stress = Arc::new(Stress {
+        tenants: [fixture.tenant, TenantId::new()],
+        fixture,
         over: AtomicBool::new(false),
         enqueued: AtomicU64::new(0),
         jobs: Log::new(),
         faults: Log::new(),
     });
-    for tenant in turmoil.tenants {
-        turmoil.stand.enqueue_for(tenant, vec![job()]).await;
+    for tenant in stress.tenants {
+        stress.fixture.enqueue_for(tenant, vec![job()]).await;
     }
     let ended = Log::new();
     let noted = ended.clone();
@@ -264,22 +264,22 @@ async fn rage(length: Duration) {
     };
     // Each worker has connections of its own.
     let start = || {
-        let engine = Engine::new(turmoil.stand.pool(), true);
+        let engine = Engine::new(stress.fixture.pool(), true);
         Working::start(engine, short(), Arc::clone(&handler))
     };
     let mut workers = vec![start(), start(), start()];
     let mut others = JoinSet::new();
     for part in 0..10 {
-        let turmoil = Arc::clone(&turmoil);
+        let stress = Arc::clone(&stress);
         others.spawn(async move {
-            while turmoil.goes_on() {
+            while stress.goes_on() {
                 match part {
-                    0..4 => turmoil.enqueue().await,
-                    4..8 => turmoil.meddle().await,
-                    8 => turmoil.change().await,
+                    0..4 => stress.enqueue().await,
+                    4..8 => stress.meddle().await,
+                    8 => stress.change().await,
                     _ => {
-                        if let Err(error) = turmoil.stand.engine.rescue().await {
-                            turmoil.note("rescue", &error);
+                        if let Err(error) = stress.fixture.engine.rescue().await {
+                            stress.note("rescue", &error);
                         }
                     }
                 }
@@ -300,9 +300,9 @@ async fn rage(length: Duration) {
         }
         workers.push(start());
     }
-    turmoil.over.store(true, Ordering::Relaxed);
+    stress.over.store(true, Ordering::Relaxed);
     others.join_all().await;
-    let stand = &turmoil.stand;
+    let fixture = &stress.fixture;
     // Whatever is limited or rests now goes on.
     for sql in [
         "with g as (select id from queue.gates order by id for update)
@@ -311,14 +311,14 @@ async fn rage(length: Duration) {
         "with l as (select id from queue.lanes where breaker = 'c' order by id for update)
          update queue.lanes set parked_until = null from l where lanes.id = l.id",
     ] {
-        stand.execute(sql).await;
+        fixture.execute(sql).await;
     }
     let unfinished = "select count(*) from queue.parcels where state in ('s', 'a', 'r')";
-    let mut left = stand.count(unfinished).await;
+    let mut left = fixture.count(unfinished).await;
     while left > 0 {
         let before = left;
         until("jobs go on finishing", async || {
-            left = stand.count(unfinished).await;
+            left = fixture.count(unfinished).await;
             left < before
         })
         .await;
@@ -326,20 +326,20 @@ async fn rage(length: Duration) {
     for worker in workers {
         worker.stop().await;
     }
-    let mut faults = turmoil.faults.read();
+    let mut faults = stress.faults.read();
     // A key that changes hands while it is asked for is the caller's to ask again.
     faults.retain(|fault| !fault.contains("Contended"));
     assert!(faults.is_empty(), "{faults:?}");
-    is_at_rest(stand).await;
-    accounted_for(&turmoil, &ended).await;
+    is_at_rest(fixture).await;
+    accounted_for(&stress, &ended).await;
 }
 
 /// Each job is where it can be found, in one place and finished, and did not succeed twice.
-async fn accounted_for(turmoil: &Turmoil, ended: &Log<JobId>) {
-    let all: HashSet<(usize, JobId)> = turmoil.jobs.read().into_iter().collect();
+async fn accounted_for(stress: &Stress, ended: &Log<JobId>) {
+    let all: HashSet<(usize, JobId)> = stress.jobs.read().into_iter().collect();
     assert!(all.len() > 100);
     for (tenant, id) in all {
-        let mut tx = TenantTx::begin(&turmoil.stand.pool(), turmoil.tenants[tenant])
+        let mut tx = TenantTx::begin(&stress.fixture.pool(), stress.tenants[tenant])
             .await
             .unwrap();
         let found = harkara_queue::read::job(&mut tx, id).await.unwrap();
@@ -349,7 +349,7 @@ async fn accounted_for(turmoil: &Turmoil, ended: &Log<JobId>) {
     let ran: HashSet<JobId> = ended.read().into_iter().collect();
     assert!(!ran.is_empty());
     let keys = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
-    assert_eq!(turmoil.stand.count(keys).await, 0, "keys of finished jobs");
+    assert_eq!(stress.fixture.count(keys).await, 0, "keys of finished jobs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

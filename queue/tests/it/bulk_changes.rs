@@ -11,18 +11,18 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::packed::{at, job_id, left, merged, row};
-use crate::support::{Log, Stand, count_jobs, error, handler, job};
+use crate::support::{Fixture, Log, count_jobs, error, handler, job};
 
 type Changes = Result<Vec<(JobId, Changed)>, Error>;
 
 /// Does something to jobs in a transaction of the tenant, and answers what became of each.
 async fn to_all(
-    stand: &Stand,
+    fixture: &Fixture,
     jobs: &[i64],
     act: impl AsyncFnOnce(&mut PgConnection, &[JobId]) -> Changes,
 ) -> BTreeMap<i64, Changed> {
     let jobs: Vec<JobId> = jobs.iter().copied().map(job_id).collect();
-    let mut tx = stand.tx().await;
+    let mut tx = fixture.tx().await;
     let changes = act(&mut tx, &jobs).await.unwrap();
     tx.commit().await.unwrap();
     let found = changes.len();
@@ -34,25 +34,25 @@ async fn to_all(
     changes
 }
 
-async fn retry_all(stand: &Stand, jobs: &[i64]) -> BTreeMap<i64, Changed> {
-    let engine = &stand.engine;
-    to_all(stand, jobs, async |tx, jobs| {
+async fn retry_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+    let engine = &fixture.engine;
+    to_all(fixture, jobs, async |tx, jobs| {
         engine.retry_all(tx, jobs).await
     })
     .await
 }
 
-async fn cancel_all(stand: &Stand, jobs: &[i64]) -> BTreeMap<i64, Changed> {
-    let engine = &stand.engine;
-    to_all(stand, jobs, async |tx, jobs| {
+async fn cancel_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+    let engine = &fixture.engine;
+    to_all(fixture, jobs, async |tx, jobs| {
         engine.cancel_all(tx, jobs).await
     })
     .await
 }
 
-async fn delete_all(stand: &Stand, jobs: &[i64]) -> BTreeMap<i64, Changed> {
-    let engine = &stand.engine;
-    to_all(stand, jobs, async |tx, jobs| {
+async fn delete_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+    let engine = &fixture.engine;
+    to_all(fixture, jobs, async |tx, jobs| {
         engine.delete_all(tx, jobs).await
     })
     .await
@@ -60,28 +60,28 @@ async fn delete_all(stand: &Stand, jobs: &[i64]) -> BTreeMap<i64, Changed> {
 
 /// What the counters say of waiting and dead jobs: changes of scheduled, ready and dead, and how many
 /// were cancelled.
-async fn deltas(stand: &Stand) -> (i64, i64, i64, i64) {
+async fn deltas(fixture: &Fixture) -> (i64, i64, i64, i64) {
     query_as(
         "select coalesce(sum(scheduled), 0), coalesce(sum(ready), 0), coalesce(sum(dead), 0),
             coalesce(sum(cancelled), 0)
          from queue.deltas",
     )
-    .fetch_one(&stand.pool())
+    .fetch_one(&fixture.pool())
     .await
     .unwrap()
 }
 
 /// How many jobs are scheduled, ready and dead.
-async fn there_are(stand: &Stand) -> (i64, i64, i64) {
-    let pool = stand.pool();
+async fn there_are(fixture: &Fixture) -> (i64, i64, i64) {
+    let pool = fixture.pool();
     let count = async |state| count_jobs(&pool, state, None).await.unwrap();
     (count("s").await, count("a").await, count("x").await)
 }
 
 /// Asserts that the counters moved as the jobs did.
-async fn is_counted(stand: &Stand, before: (i64, i64, i64), told: (i64, i64, i64, i64)) {
-    let after = there_are(stand).await;
-    let now = deltas(stand).await;
+async fn is_counted(fixture: &Fixture, before: (i64, i64, i64), told: (i64, i64, i64, i64)) {
+    let after = there_are(fixture).await;
+    let now = deltas(fixture).await;
     assert_eq!(
         (now.0 - told.0, now.1 - told.1, now.2 - told.2),
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
@@ -92,8 +92,8 @@ const ROWS: &str = "select count(*) from queue.parcels";
 
 #[tokio::test]
 async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .put(&[
             row(4, 0, 0, 1, "x", json!({"attempt": 3, "error_code": "e"})),
             // All of a row, some of a row, the last of a row that others have left.
@@ -105,7 +105,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
             left(at(9, 700), "x", json!({})),
         ])
         .await;
-    let (before, told) = (there_are(&stand).await, deltas(&stand).await);
+    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     let asked = [
         at(4, 0),
         at(5, 0),
@@ -121,7 +121,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
         at(50, 0),
         at(4, 0),
     ];
-    let changes = retry_all(&stand, &asked).await;
+    let changes = retry_all(&fixture, &asked).await;
     let ready = Changed::Now(JobState::Ready);
     let expected = BTreeMap::from([
         (at(4, 0), ready),
@@ -137,18 +137,18 @@ async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
         (at(9, 700), ready),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&stand, before, told).await;
+    is_counted(&fixture, before, told).await;
     for (job, _) in changes.iter().filter(|(_, changed)| **changed == ready) {
-        let now = stand.job(job_id(*job)).await;
+        let now = fixture.job(job_id(*job)).await;
         assert_eq!((now.state, now.attempt), (JobState::Ready, 0));
         assert_eq!(
             (now.finished_at, now.payload.get()),
             (None, &*job.to_string())
         );
     }
-    assert_eq!(stand.state(job_id(at(6, 0))).await, JobState::Cancelled);
+    assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Cancelled);
     // Once more they are as they should be.
-    let again = retry_all(&stand, &[at(4, 0), at(6, 1)]).await;
+    let again = retry_all(&fixture, &[at(4, 0), at(6, 1)]).await;
     assert!(
         again
             .values()
@@ -158,8 +158,8 @@ async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
 
 #[tokio::test]
 async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_told() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .put(&[
             row(5, 0, 0, 3, "a", json!({})),
             row(6, 0, 0, 4, "s", json!({})),
@@ -167,7 +167,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_tol
             row(8, 0, 0, 1, "x", json!({})),
         ])
         .await;
-    let (before, told) = (there_are(&stand).await, deltas(&stand).await);
+    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     let asked = [
         at(5, 0),
         at(5, 1),
@@ -179,7 +179,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_tol
         at(7, 2),
         at(8, 0),
     ];
-    let changes = cancel_all(&stand, &asked).await;
+    let changes = cancel_all(&fixture, &asked).await;
     let cancelled = Changed::Now(JobState::Cancelled);
     let told_to = Changed::Now(JobState::Running);
     let expected = BTreeMap::from([
@@ -194,20 +194,20 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_tol
         (at(8, 0), Changed::Refused(JobState::Dead)),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&stand, before, told).await;
-    assert_eq!(deltas(&stand).await.3, 5);
+    is_counted(&fixture, before, told).await;
+    assert_eq!(deltas(&fixture).await.3, 5);
     let cancelling = "select cancelling::text from queue.parcels where id = $1 and part = $2";
-    assert_eq!(stand.column(7, 0, cancelling).await.unwrap(), "{2,3}");
+    assert_eq!(fixture.column(7, 0, cancelling).await.unwrap(), "{2,3}");
     // The whole row: nobody had to leave it.
     let gone = "select gone::text from queue.parcels where id = $1 and part = $2";
-    assert_eq!(stand.column(5, 0, gone).await, None);
-    assert_eq!(stand.column(6, 0, gone).await.unwrap(), "{1,3}");
+    assert_eq!(fixture.column(5, 0, gone).await, None);
+    assert_eq!(fixture.column(6, 0, gone).await.unwrap(), "{1,3}");
 }
 
 #[tokio::test]
 async fn finished_jobs_are_deleted_and_the_others_of_their_rows_stay() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .put(&[
             row(4, 0, 0, 1, "x", json!({})),
             row(5, 0, 0, 3, "d", json!({})),
@@ -222,22 +222,22 @@ async fn finished_jobs_are_deleted_and_the_others_of_their_rows_stay() {
              select number, 'tag', 'x', $1 from queue.tenants",
         )
         .bind(job)
-        .execute(&stand.pool())
+        .execute(&fixture.pool())
         .await
         .unwrap();
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         let progress = json!({"done": 1});
-        stand
+        fixture
             .engine
             .report_progress(&mut tx, job_id(job), &progress)
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(stand.job(job_id(job)).await.progress, Some(progress));
+        assert_eq!(fixture.job(job_id(job)).await.progress, Some(progress));
     }
-    let (before, told) = (there_are(&stand).await, deltas(&stand).await);
+    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     let asked = [at(4, 0), at(5, 1), at(7, 0), at(9, 0), at(10, 0), at(10, 1)];
-    let changes = delete_all(&stand, &asked).await;
+    let changes = delete_all(&fixture, &asked).await;
     let expected = BTreeMap::from([
         (at(4, 0), Changed::Now(JobState::Dead)),
         (at(5, 1), Changed::Now(JobState::Succeeded)),
@@ -248,8 +248,13 @@ async fn finished_jobs_are_deleted_and_the_others_of_their_rows_stay() {
         (at(10, 1), Changed::Refused(JobState::Running)),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&stand, before, told).await;
-    let left: Vec<i64> = stand.all().await.into_iter().map(|(job, _)| job).collect();
+    is_counted(&fixture, before, told).await;
+    let left: Vec<i64> = fixture
+        .all()
+        .await
+        .into_iter()
+        .map(|(job, _)| job)
+        .collect();
     let stay = [
         at(5, 0),
         at(5, 2),
@@ -265,25 +270,25 @@ async fn finished_jobs_are_deleted_and_the_others_of_their_rows_stay() {
         "select count(*) from queue.labels",
         "select count(*) from queue.progress",
     ] {
-        assert_eq!(stand.count(kept).await, 0, "{kept}");
+        assert_eq!(fixture.count(kept).await, 0, "{kept}");
     }
-    let rows = stand.count(ROWS).await;
-    delete_all(&stand, &[at(5, 0), at(5, 2), at(6, 0), at(8, 0)]).await;
+    let rows = fixture.count(ROWS).await;
+    delete_all(&fixture, &[at(5, 0), at(5, 2), at(6, 0), at(8, 0)]).await;
     assert_eq!(
-        stand.count(ROWS).await,
+        fixture.count(ROWS).await,
         rows - 2,
         "rows go with the last of their jobs"
     );
 }
 
-async fn key(stand: &Stand, job: i64, key: &str, until: Option<&'static str>) {
+async fn key(fixture: &Fixture, job: i64, key: &str, until: Option<&'static str>) {
     query(
         "insert into queue.labels (tenant, name, value, job_id)
          select number, 'unique_key', $2, $1 from queue.tenants",
     )
     .bind(job)
     .bind(key)
-    .execute(&stand.pool())
+    .execute(&fixture.pool())
     .await
     .unwrap();
     if let Some(until) = until {
@@ -294,7 +299,7 @@ async fn key(stand: &Stand, job: i64, key: &str, until: Option<&'static str>) {
         .bind(job)
         .bind(key)
         .bind(until)
-        .execute(&stand.pool())
+        .execute(&fixture.pool())
         .await
         .unwrap();
     }
@@ -302,18 +307,18 @@ async fn key(stand: &Stand, job: i64, key: &str, until: Option<&'static str>) {
 
 #[tokio::test]
 async fn of_two_dead_jobs_with_one_key_the_elder_takes_it_and_a_key_that_is_held_is_left() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let keyed = || json!({"keyed": true});
     let states = ["x", "x", "x", "x", "a"];
     for (id, state) in (4..).zip(states) {
-        stand.put(&[row(id, 0, 0, 1, state, keyed())]).await;
+        fixture.put(&[row(id, 0, 0, 1, state, keyed())]).await;
     }
-    key(&stand, at(4, 0), "both", None).await;
-    key(&stand, at(5, 0), "both", None).await;
-    key(&stand, at(6, 0), "other's", None).await;
-    key(&stand, at(7, 0), "own", Some("2999-01-01")).await;
-    key(&stand, at(8, 0), "other's", Some("infinity")).await;
-    let changes = retry_all(&stand, &[at(7, 0), at(6, 0), at(5, 0), at(4, 0)]).await;
+    key(&fixture, at(4, 0), "both", None).await;
+    key(&fixture, at(5, 0), "both", None).await;
+    key(&fixture, at(6, 0), "other's", None).await;
+    key(&fixture, at(7, 0), "own", Some("2999-01-01")).await;
+    key(&fixture, at(8, 0), "other's", Some("infinity")).await;
+    let changes = retry_all(&fixture, &[at(7, 0), at(6, 0), at(5, 0), at(4, 0)]).await;
     let expected = BTreeMap::from([
         (at(4, 0), Changed::Now(JobState::Ready)),
         (at(5, 0), Changed::KeyTaken(job_id(at(4, 0)))),
@@ -322,11 +327,11 @@ async fn of_two_dead_jobs_with_one_key_the_elder_takes_it_and_a_key_that_is_held
     ]);
     assert_eq!(changes, expected);
     let held = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
-    assert_eq!(stand.count(held).await, 2);
+    assert_eq!(fixture.count(held).await, 2);
     // Cancelled, they let go of what they held until their end, but not of what is held for a time.
-    cancel_all(&stand, &[at(4, 0), at(7, 0)]).await;
-    assert_eq!(stand.count(held).await, 1);
-    let deleted = delete_all(&stand, &[at(4, 0), at(7, 0)]).await;
+    cancel_all(&fixture, &[at(4, 0), at(7, 0)]).await;
+    assert_eq!(fixture.count(held).await, 1);
+    let deleted = delete_all(&fixture, &[at(4, 0), at(7, 0)]).await;
     let expected = BTreeMap::from([
         (at(4, 0), Changed::Now(JobState::Cancelled)),
         (at(7, 0), Changed::KeyTaken(job_id(at(7, 0)))),
@@ -336,15 +341,15 @@ async fn of_two_dead_jobs_with_one_key_the_elder_takes_it_and_a_key_that_is_held
 
 #[tokio::test]
 async fn nobody_changes_the_jobs_of_another_tenant() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let stranger = TenantId::new();
-    stand.put(&[row(4, 0, 0, 2, "x", json!({}))]).await;
-    stand
+    fixture.put(&[row(4, 0, 0, 2, "x", json!({}))]).await;
+    fixture
         .put_for(stranger, &[row(5, 0, 0, 1, "x", json!({}))])
         .await;
-    let mut tx = TenantTx::begin(&stand.pool(), stranger).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     let all = [job_id(at(4, 0)), job_id(at(4, 1))];
-    let engine = &stand.engine;
+    let engine = &fixture.engine;
     assert_eq!(engine.retry_all(&mut tx, &all).await.unwrap(), []);
     assert_eq!(engine.cancel_all(&mut tx, &all).await.unwrap(), []);
     assert_eq!(engine.delete_all(&mut tx, &all).await.unwrap(), []);
@@ -352,7 +357,7 @@ async fn nobody_changes_the_jobs_of_another_tenant() {
     assert_eq!(moved, Changed::NotFound);
     tx.commit().await.unwrap();
     // Rows of a tenant that are named by place are out of reach, too.
-    let mut tx = TenantTx::begin(&stand.pool(), stranger).await.unwrap();
+    let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     let forgotten: i64 = harkara_shared::database::query_scalar(
         "select queue.forget(array(select ('(0,' || i || ')')::tid from generate_series(1, 9) i))",
     )
@@ -361,14 +366,14 @@ async fn nobody_changes_the_jobs_of_another_tenant() {
     .unwrap();
     assert_eq!(forgotten, 1, "its own");
     drop(tx);
-    assert_eq!(stand.jobs("x").await, 3);
+    assert_eq!(fixture.jobs("x").await, 3);
 }
 
 #[tokio::test]
 async fn a_waiting_job_is_moved_to_another_time_and_back() {
-    let stand = Stand::new().await;
-    let later = stand.now().await + chrono::Duration::hours(1);
-    stand
+    let fixture = Fixture::new().await;
+    let later = fixture.now().await + chrono::Duration::hours(1);
+    fixture
         .put(&[
             row(5, 0, 0, 1, "a", json!({})),
             row(6, 0, 0, 3, "a", json!({})),
@@ -377,27 +382,27 @@ async fn a_waiting_job_is_moved_to_another_time_and_back() {
         ])
         .await;
     let move_to = async |job: i64, at| {
-        let mut tx = stand.tx().await;
-        let moved = stand.engine.reschedule(&mut tx, job_id(job), at).await;
+        let mut tx = fixture.tx().await;
+        let moved = fixture.engine.reschedule(&mut tx, job_id(job), at).await;
         tx.commit().await.unwrap();
         moved.unwrap()
     };
-    let (before, told) = (there_are(&stand).await, deltas(&stand).await);
+    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     for job in [at(5, 0), at(6, 1)] {
         let moved = move_to(job, Some(later)).await;
         assert_eq!(moved, Changed::Now(JobState::Scheduled));
-        let there = stand.job(job_id(job)).await;
+        let there = fixture.job(job_id(job)).await;
         assert_eq!(
             (there.state, there.run_at.timestamp_micros()),
             (JobState::Scheduled, later.timestamp_micros())
         );
         assert_eq!(there.payload.get(), job.to_string());
     }
-    is_counted(&stand, before, told).await;
-    assert_eq!(stand.state(job_id(at(6, 0))).await, JobState::Ready);
+    is_counted(&fixture, before, told).await;
+    assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Ready);
     assert_eq!(move_to(at(6, 1), None).await, Changed::Now(JobState::Ready));
-    assert!(stand.job(job_id(at(6, 1))).await.run_at <= stand.now().await);
-    is_counted(&stand, before, told).await;
+    assert!(fixture.job(job_id(at(6, 1))).await.run_at <= fixture.now().await);
+    is_counted(&fixture, before, told).await;
     assert_eq!(
         move_to(at(7, 0), None).await,
         Changed::Refused(JobState::Running)
@@ -411,10 +416,10 @@ async fn a_waiting_job_is_moved_to_another_time_and_back() {
 
 #[tokio::test]
 async fn a_run_that_was_followed_by_another_tells_no_more() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();
-    let worker = stand.work(handler(move |run| {
+    let worker = fixture.work(handler(move |run| {
         let first = noted.len() == 0;
         noted.write(run.job);
         async move {
@@ -424,12 +429,12 @@ async fn a_run_that_was_followed_by_another_tells_no_more() {
             Verdict::done()
         }
     }));
-    let id = stand.enqueue(job()).await.id();
-    stand.reaches(id, JobState::Succeeded).await;
+    let id = fixture.enqueue(job()).await.id();
+    fixture.reaches(id, JobState::Succeeded).await;
     worker.stop().await;
     let runs = runs.read();
-    let engine = &stand.engine;
-    let mut tx = stand.tx().await;
+    let engine = &fixture.engine;
+    let mut tx = fixture.tx().await;
     assert_eq!(
         engine.begin_progress(&mut tx, &runs[0]).await.unwrap(),
         None
@@ -448,9 +453,12 @@ async fn a_run_that_was_followed_by_another_tells_no_more() {
     tx.commit().await.unwrap();
 
     // What was told goes with the job.
-    stand
+    fixture
         .execute("update queue.parcels set finished_at = now() - interval '1 year'")
         .await;
     engine.retain(Retention::default()).await.unwrap();
-    assert_eq!(stand.count("select count(*) from queue.progress").await, 0);
+    assert_eq!(
+        fixture.count("select count(*) from queue.progress").await,
+        0
+    );
 }

@@ -12,7 +12,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::{Browser, cookie};
-use crate::platform::{Answer, Client, Platform, listen_with};
+use crate::support::{Answer, Client, Platform, listen_with};
 
 /// A provider at which people are who they say they are.
 struct Provider {
@@ -76,13 +76,13 @@ impl Provider {
 }
 
 /// An API with the provider.
-struct Stand {
+struct Fixture {
     platform: Platform,
     provider: Provider,
     client: Client,
 }
 
-impl Stand {
+impl Fixture {
     async fn start() -> Option<Self> {
         let platform = Platform::start().await;
         let provider = Provider::start(&platform.client).await?;
@@ -145,15 +145,15 @@ impl Stand {
 
 #[tokio::test]
 async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_subject_then() {
-    let Some(stand) = Stand::start().await else {
+    let Some(fixture) = Fixture::start().await else {
         return;
     };
-    let acme = stand.platform.acme.clone();
-    stand
+    let acme = fixture.platform.acme.clone();
+    fixture
         .platform
         .link(&acme, "ada@example.com", "viewer")
         .await;
-    let page = stand.client.get("/sign-in").await;
+    let page = fixture.client.get("/sign-in").await;
     assert!(
         page.text.contains("Sign in with Example ID"),
         "{}",
@@ -161,15 +161,15 @@ async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_su
     );
 
     // Somebody who only says that it is their email is nobody.
-    assert_eq!(stand.sign_in("", "eve").await.status, 401);
-    let answer = stand.sign_in("", "ada").await;
+    assert_eq!(fixture.sign_in("", "eve").await.status, 401);
+    let answer = fixture.sign_in("", "ada").await;
     assert_eq!(
         (answer.status, answer.header("location")),
         (303, "/"),
         "{}",
         answer.text
     );
-    let browser = Browser::of(&stand.client, &answer).await;
+    let browser = Browser::of(&fixture.client, &answer).await;
     let session = browser.get("/v1/session").await.expect(200);
     assert_eq!(
         (&session["user"]["email"], &session["method"]),
@@ -177,95 +177,98 @@ async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_su
     );
 
     // From now on it is the subject that counts, whatever the email.
-    stand
+    fixture
         .platform
         .sql("update app.users set email = 'countess@example.com'")
         .await;
-    assert_eq!(stand.sign_in("", "ada").await.status, 303);
-    stand
+    assert_eq!(fixture.sign_in("", "ada").await.status, 303);
+    fixture
         .platform
         .sql("update app.users set email = 'new@example.com'")
         .await;
     assert_eq!(
-        stand.sign_in("", "new").await.status,
+        fixture.sign_in("", "new").await.status,
         401,
         "another subject has the email now"
     );
     // Nobody is made by signing in.
-    let users = stand.platform.client.get("/v1/users").await.expect(200);
+    let users = fixture.platform.client.get("/v1/users").await.expect(200);
     assert_eq!(users["data"].as_array().unwrap().len(), 1);
-    stand
+    fixture
         .platform
         .sql("update app.users set disabled_at = now()")
         .await;
-    assert_eq!(stand.sign_in("", "ada").await.status, 401);
-    assert_eq!(stand.platform.noted("user.bind").await, 1);
-    assert_eq!(stand.platform.noted("session.create").await, 2);
-    assert!(stand.platform.noted("session.refused").await >= 3);
+    assert_eq!(fixture.sign_in("", "ada").await.status, 401);
+    assert_eq!(fixture.platform.noted("user.bind").await, 1);
+    assert_eq!(fixture.platform.noted("session.create").await, 2);
+    assert!(fixture.platform.noted("session.refused").await >= 3);
 }
 
 #[tokio::test]
 async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
-    let Some(stand) = Stand::start().await else {
+    let Some(fixture) = Fixture::start().await else {
         return;
     };
-    let acme = stand.platform.acme.clone();
-    stand
+    let acme = fixture.platform.acme.clone();
+    fixture
         .platform
         .link(&acme, "ada@example.com", "viewer")
         .await;
-    let (flow, back) = stand.go("", "ada").await;
-    let (other, _) = stand.go("", "ada").await;
-    assert_eq!(stand.client.get(&back).await.status, 401);
-    assert_eq!(stand.back(&other, &back).await.status, 401);
+    let (flow, back) = fixture.go("", "ada").await;
+    let (other, _) = fixture.go("", "ada").await;
+    assert_eq!(fixture.client.get(&back).await.status, 401);
+    assert_eq!(fixture.back(&other, &back).await.status, 401);
     let (path, query) = back.split_once('?').unwrap();
     let forged = query.replace("state=", "state=x");
     assert_eq!(
-        stand.back(&flow, &format!("{path}?{forged}")).await.status,
+        fixture
+            .back(&flow, &format!("{path}?{forged}"))
+            .await
+            .status,
         401
     );
-    assert_eq!(stand.back(&flow, path).await.status, 401);
-    assert_eq!(stand.back(&flow, &back).await.status, 303);
-    assert_eq!(stand.back(&flow, &back).await.status, 401);
+    assert_eq!(fixture.back(&flow, path).await.status, 401);
+    assert_eq!(fixture.back(&flow, &back).await.status, 303);
+    assert_eq!(fixture.back(&flow, &back).await.status, 401);
     // A code of another sign-in has another verifier and nonce.
-    let (flow, first) = stand.go("", "ada").await;
-    let (_, second) = stand.go("", "ada").await;
+    let (flow, first) = fixture.go("", "ada").await;
+    let (_, second) = fixture.go("", "ada").await;
     let code = |text: &str| {
         let url = Url::parse(&format!("http://x{text}")).unwrap();
         let found = url.query_pairs().find(|(name, _)| name == "code").unwrap();
         found.1.into_owned()
     };
     let swapped = first.replace(&code(&first), &code(&second));
-    let answer = stand.back(&flow, &swapped).await;
+    let answer = fixture.back(&flow, &swapped).await;
     answer.problem(503, "provider_unavailable");
     assert!(answer.header("set-cookie").is_empty());
-    let (flow, late) = stand.go("", "ada").await;
-    stand
+    let (flow, late) = fixture.go("", "ada").await;
+    fixture
         .platform
         .sql("update app.oidc_flows set expires_at = now()")
         .await;
-    assert_eq!(stand.back(&flow, &late).await.status, 401);
+    assert_eq!(fixture.back(&flow, &late).await.status, 401);
 }
 
 #[tokio::test]
 async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
-    let Some(stand) = Stand::start().await else {
+    let Some(fixture) = Fixture::start().await else {
         return;
     };
     let (acme, other) = (
-        stand.platform.acme.clone(),
-        stand.platform.tenant("other").await,
+        fixture.platform.acme.clone(),
+        fixture.platform.tenant("other").await,
     );
-    stand
+    fixture
         .platform
         .link(&acme, "two@example.com", "viewer")
         .await;
-    stand
+    fixture
         .platform
         .link(&other, "two@example.com", "viewer")
         .await;
     for _ in 0..2 {
-        let answer = stand.sign_in("", "two").await;
+        let answer = fixture.sign_in("", "two").await;
         assert_eq!(answer.status, 409);
         for slug in ["acme", "other"] {
             assert!(
@@ -276,22 +279,22 @@ async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
                 answer.text
             );
         }
-        let answer = stand.sign_in("?tenant=other", "two").await;
-        let browser = Browser::of(&stand.client, &answer).await;
+        let answer = fixture.sign_in("?tenant=other", "two").await;
+        let browser = Browser::of(&fixture.client, &answer).await;
         let session = browser.get("/v1/session").await.expect(200);
         assert_eq!(session["tenant"]["slug"], "other");
     }
-    assert_eq!(stand.sign_in("?tenant=platform", "two").await.status, 401);
+    assert_eq!(fixture.sign_in("?tenant=platform", "two").await.status, 401);
 }
 
 #[tokio::test]
 async fn a_provider_that_is_away_is_told_and_the_rest_goes_on() {
-    let Some(mut stand) = Stand::start().await else {
+    let Some(mut fixture) = Fixture::start().await else {
         return;
     };
-    stand.provider.process.kill().unwrap();
-    stand.provider.process.wait().unwrap();
-    let answer = stand.client.get("/sign-in/oidc").await;
+    fixture.provider.process.kill().unwrap();
+    fixture.provider.process.wait().unwrap();
+    let answer = fixture.client.get("/sign-in/oidc").await;
     answer.problem(503, "provider_unavailable");
-    assert_eq!(stand.client.get("/sign-in").await.status, 200);
+    assert_eq!(fixture.client.get("/sign-in").await.status, 200);
 }

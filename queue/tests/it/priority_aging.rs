@@ -7,8 +7,8 @@ use harkara_queue::job::{JobState, Lane, NewJob, Unique};
 use harkara_queue::settings::{Change, LimitChange, TenantChange};
 use harkara_queue::{Handler, Verdict};
 
-use crate::fleet::{is_at_rest, named, ordered};
-use crate::support::{Log, QUEUE, Stand, error, handler, job, number, numbered, options};
+use crate::lost_workers::{is_at_rest, named, ordered};
+use crate::support::{Fixture, Log, QUEUE, error, handler, job, number, numbered, options};
 
 /// Jobs of the highest priority.
 const URGENT: u64 = 2000;
@@ -27,23 +27,23 @@ fn single(number: u64, priority: u8) -> NewJob {
 
 /// In which order jobs run of which the one that was first is of the lowest priority.
 async fn order(limit: LimitChange) -> Vec<u64> {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let change = TenantChange {
         limit,
         ..TenantChange::default()
     };
-    stand
+    fixture
         .engine
-        .set_tenant(stand.tenant, &change)
+        .set_tenant(fixture.tenant, &change)
         .await
         .unwrap();
-    stand.enqueue(single(URGENT, 9)).await;
-    stand
+    fixture.enqueue(single(URGENT, 9)).await;
+    fixture
         .enqueue_all((0..URGENT).map(|number| single(number, 0)).collect())
         .await;
     let ran = Log::new();
     let noted = ran.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
             noted.write(number(&run));
@@ -85,14 +85,14 @@ async fn in_a_limited_lane_too() {
 
 #[tokio::test]
 async fn without_a_backlog_the_more_urgent_goes_first() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let jobs = [9, 5, 0, 7].map(|priority| NewJob { priority, ..job() });
     for job in jobs {
-        stand.enqueue(job).await;
+        fixture.enqueue(job).await;
     }
     let ran = Log::new();
     let noted = ran.clone();
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
             noted.write(run.job.id);
@@ -102,7 +102,7 @@ async fn without_a_backlog_the_more_urgent_goes_first() {
     ran.holds(4).await;
     let mut priorities = Vec::new();
     for id in ran.read() {
-        priorities.push(stand.job(id).await.priority);
+        priorities.push(fixture.job(id).await.priority);
     }
     assert_eq!(priorities, [0, 5, 7, 9]);
     worker.stop().await;
@@ -129,25 +129,27 @@ fn giving_way(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
 
 /// In which order two jobs more run that come when the first has failed and is due again.
 async fn order_after_a_failure(lane: fn(u64) -> NewJob) -> Vec<u64> {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let log = Log::new();
     let handler = giving_way(&log, Duration::ZERO);
-    let worker = stand.work_as(options(&[(QUEUE, 1)]), Arc::clone(&handler));
+    let worker = fixture.work_as(options(&[(QUEUE, 1)]), Arc::clone(&handler));
     // Nothing is claimed meanwhile but the first.
-    let late = stand.enqueue(lane(0)).await.id();
+    let late = fixture.enqueue(lane(0)).await.id();
     log.holds(1).await;
-    stand.execute("update queue.queues set paused = true").await;
-    stand.reaches(late, JobState::Ready).await;
+    fixture
+        .execute("update queue.queues set paused = true")
+        .await;
+    fixture.reaches(late, JobState::Ready).await;
     worker.stop().await;
-    stand.enqueue_all(vec![lane(1), lane(2)]).await;
-    stand
+    fixture.enqueue_all(vec![lane(1), lane(2)]).await;
+    fixture
         .execute("update queue.queues set paused = false")
         .await;
     let ran_before = log.len();
-    let worker = stand.work_as(options(&[(QUEUE, 1)]), handler);
-    stand.is_quiet().await;
+    let worker = fixture.work_as(options(&[(QUEUE, 1)]), handler);
+    fixture.is_quiet().await;
     worker.stop().await;
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
     log.read()[ran_before..].to_vec()
 }
 
@@ -164,18 +166,18 @@ async fn the_first_of_an_ordered_lane_stays_the_first_though_it_gives_way() {
 #[tokio::test]
 async fn a_job_that_gives_way_is_no_more_urgent_than_seven_and_its_neighbours_stay_as_they_are() {
     for (before, after) in [(5, 7), (8, 8)] {
-        let stand = Stand::new().await;
+        let fixture = Fixture::new().await;
         let jobs = (0..3).map(|n| NewJob {
             priority: before,
             lane: Lane::Default,
             ..numbered(n)
         });
-        let jobs = stand.enqueue_all(jobs.collect()).await;
+        let jobs = fixture.enqueue_all(jobs.collect()).await;
         let hour = Duration::from_secs(3600);
-        let worker = stand.work(giving_way(&Log::new(), hour));
-        let late = stand.reaches(jobs[0].id(), JobState::Scheduled).await;
+        let worker = fixture.work(giving_way(&Log::new(), hour));
+        let late = fixture.reaches(jobs[0].id(), JobState::Scheduled).await;
         assert_eq!(late.priority, after);
-        let other = stand.reaches(jobs[1].id(), JobState::Succeeded).await;
+        let other = fixture.reaches(jobs[1].id(), JobState::Succeeded).await;
         assert_eq!(other.priority, before);
         worker.stop().await;
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Browser;
 use crate::jobs::a_job;
-use crate::platform::Platform;
+use crate::support::Platform;
 
 fn id(answer: &Value) -> String {
     answer["id"].as_str().unwrap().to_owned()
@@ -46,14 +46,14 @@ async fn a_grant_holds_from_its_beginning_to_its_end_and_not_a_request_longer() 
     ada.get("/v1/jobs").await.expect(200);
 
     // The same with nobody's hand on the clock.
-    let soon = clock::now() + TimeDelta::milliseconds(1500);
-    let grant = json!({"role": "operator", "expires_at": soon, "reason": "for a moment"});
+    let expires_at = clock::now() + TimeDelta::milliseconds(1500);
+    let grant = json!({"role": "operator", "expires_at": expires_at, "reason": "for a moment"});
     let made = platform.client.post(&path, &grant).await.expect(201);
     assert_eq!(made["reason"], "for a moment");
     ada.post("/v1/jobs", &a_job()).await.expect(201);
     while ada.post("/v1/jobs", &a_job()).await.status == 201 {
         assert!(
-            clock::now() < soon + TimeDelta::milliseconds(200),
+            clock::now() < expires_at + TimeDelta::milliseconds(200),
             "good after its time"
         );
     }

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Browser, PASSWORD};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 fn grants(browser: &Browser) -> String {
     format!("/v1/users/{}/grants", browser.user)

@@ -1,10 +1,10 @@
 //! People: how they sign in, what they may do, what keeps their sessions theirs.
 
+mod confirmation;
 mod grants;
 mod oidc;
 pub(crate) mod pages;
-mod proof;
-mod rights;
+mod permissions;
 mod sessions;
 mod sign_in;
 
@@ -14,7 +14,7 @@ use harkara_shared::database::{TenantTx, query, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::platform::{Answer, Client, Platform, tester};
+use crate::support::{Answer, Client, Platform, tester};
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harkara_tests::{Platform, Process, ready};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
@@ -30,7 +30,7 @@ async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
             .collect();
         let mut process = Process::start(name, &[], &environment);
         assert_eq!(
-            process.ended(PATIENCE).await,
+            process.ended(EXIT_TIMEOUT).await,
             Some(2),
             "{name}: {}",
             process.output()
@@ -54,7 +54,7 @@ async fn what_is_wrong_and_what_is_missing_are_told_together() {
     let environment = [("HARKARA_WORKER_ADDR", "nowhere".to_owned())];
     let mut process = Process::start("harkara-worker", &[], &environment);
     assert_eq!(
-        process.ended(PATIENCE).await,
+        process.ended(EXIT_TIMEOUT).await,
         Some(2),
         "{}",
         process.output()
@@ -73,7 +73,7 @@ async fn what_production_needs_is_asked_for_at_once() {
     ] {
         let mut process = Process::start(name, &[], &[]);
         assert_eq!(
-            process.ended(PATIENCE).await,
+            process.ended(EXIT_TIMEOUT).await,
             Some(2),
             "{name}: {}",
             process.output()
@@ -99,7 +99,7 @@ async fn a_file_is_read_and_the_environment_wins_over_it() {
     .unwrap();
     let file = ("HARKARA_CONFIG", path.to_str().unwrap().to_owned());
     let mut process = Process::start("harkara-worker", &[], std::slice::from_ref(&file));
-    assert_eq!(process.ended(PATIENCE).await, Some(2));
+    assert_eq!(process.ended(EXIT_TIMEOUT).await, Some(2));
     let output = process.output();
     assert!(output.contains("HARKARA_LEASE_SECS"), "{output}");
     assert!(
@@ -108,7 +108,7 @@ async fn a_file_is_read_and_the_environment_wins_over_it() {
     );
     let environment = [file, ("HARKARA_LEASE_SECS", "30".to_owned())];
     let mut process = Process::start("harkara-worker", &[], &environment);
-    assert_eq!(process.ended(PATIENCE).await, Some(2));
+    assert_eq!(process.ended(EXIT_TIMEOUT).await, Some(2));
     assert!(
         !process.output().contains("LEASE_SECS"),
         "{}",
@@ -134,7 +134,7 @@ async fn a_process_stops_although_connections_to_it_say_nothing_or_half_of_it() 
         half.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
             .unwrap();
         process.signal("TERM");
-        let code = process.ended(PATIENCE).await;
+        let code = process.ended(EXIT_TIMEOUT).await;
         assert_eq!(code, Some(0), "{}", process.output());
     }
 }
@@ -149,7 +149,7 @@ async fn a_schema_of_another_release_is_told_in_one_line() {
     let environment = [("DATABASE_URL", database.url())];
     let mut process = Process::start("harkara-scheduler", &[], &environment);
     assert_eq!(
-        process.ended(PATIENCE).await,
+        process.ended(EXIT_TIMEOUT).await,
         Some(1),
         "{}",
         process.output()

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{Browser, PASSWORD, cookie};
-use crate::platform::Platform;
+use crate::support::Platform;
 
 #[tokio::test]
 async fn a_person_signs_in_with_email_and_password() {
@@ -261,7 +261,7 @@ async fn guessing_is_slowed_down_by_account_wherever_it_comes_from() {
         answer.problem(401, "sign_in_failed");
     }
     // The right one does not help any more, and another replica counts along.
-    let base = crate::platform::listen(&platform.pool, &platform.keys, &platform.stop).await;
+    let base = crate::support::listen(&platform.pool, &platform.keys, &platform.stop).await;
     let replica = platform.client.with_key("").at(&base);
     let right = body("Ada@example.com", PASSWORD);
     for client in [&platform.client.with_key(""), &replica] {

@@ -6,8 +6,8 @@ use harkara_queue::Verdict;
 use harkara_queue::job::JobState;
 use tokio::sync::{Barrier, Semaphore};
 
-use crate::fleet::{Fleet, is_at_rest, named};
-use crate::support::{Log, Stand, handler, number, numbered};
+use crate::lost_workers::{Fleet, is_at_rest, named};
+use crate::support::{Fixture, Log, handler, number, numbered};
 
 /// What jobs do, by their numbers.
 const QUICK: u64 = 0;
@@ -16,7 +16,7 @@ const MEET: u64 = 2;
 
 #[tokio::test]
 async fn a_lane_with_a_key_whose_jobs_hang_leaves_three_quarters_of_the_places_to_others() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let (quick, hung, met) = (Log::new(), Log::new(), Arc::new(Barrier::new(6)));
     let go = Arc::new(Semaphore::new(0));
     let handler = {
@@ -39,14 +39,14 @@ async fn a_lane_with_a_key_whose_jobs_hang_leaves_three_quarters_of_the_places_t
             }
         })
     };
-    let fleet = Fleet::start(&stand, 1, 8, &handler);
+    let fleet = Fleet::start(&fixture, 1, 8, &handler);
     // Quick ones, so that the worker takes more in hand than it has places for.
-    stand
+    fixture
         .enqueue_all((0..500).map(|_| numbered(QUICK)).collect())
         .await;
     quick.holds(500).await;
     let hanging = (0..500).map(|_| named("a", HANG)).collect();
-    stand.enqueue_all(hanging).await;
+    fixture.enqueue_all(hanging).await;
     hung.holds(2).await;
     for (key, jobs) in [(None, 60), (Some("b"), 12)] {
         // Six of the first sort must run at once to end.
@@ -54,16 +54,16 @@ async fn a_lane_with_a_key_whose_jobs_hang_leaves_three_quarters_of_the_places_t
             None => numbered(MEET),
             Some(key) => named(key, QUICK),
         });
-        for other in stand.enqueue_all(others.collect()).await {
-            stand.reaches(other.id(), JobState::Succeeded).await;
+        for other in fixture.enqueue_all(others.collect()).await {
+            fixture.reaches(other.id(), JobState::Succeeded).await;
         }
     }
     assert_eq!(hung.len(), 2, "though others had nothing to do meanwhile");
     let held = "select coalesce(sum(n), 0)::int8 from queue.parcels where state = 'r'";
-    assert_eq!(stand.count(held).await, 2, "none waits in hand");
+    assert_eq!(fixture.count(held).await, 2, "none waits in hand");
     go.add_permits(500);
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     fleet.stop().await;
     assert_eq!(hung.len(), 500);
-    is_at_rest(&stand).await;
+    is_at_rest(&fixture).await;
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Browser, PASSWORD, tenant_scopes};
 use crate::jobs::a_job;
-use crate::platform::{Platform, listen_with};
+use crate::support::{Platform, listen_with};
 
 #[tokio::test]
 async fn a_session_is_good_until_it_ends() {
@@ -253,7 +253,7 @@ async fn over_tls_the_cookie_is_bound_to_its_host() {
         ..HttpSettings::default()
     };
     let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
-    let client = crate::platform::Client::new(base.clone(), String::new());
+    let client = crate::support::Client::new(base.clone(), String::new());
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     let answer = client.post("/v1/sessions", &body).await;
     answer.expect(201);

@@ -9,7 +9,7 @@ use harkara_shared::id::{JobId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::{Value, json};
 
-use crate::hand::{run, stand, told};
+use crate::commands::{database_with_tenant, run, run_json};
 
 fn a_job(queue: &str, tag: &str) -> NewJob {
     NewJob {
@@ -48,15 +48,15 @@ fn ids(list: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
-    let database = stand().await;
-    told(&database, &["tenant", "create", "Other"]).await;
+    let database = database_with_tenant().await;
+    run_json(&database, &["tenant", "create", "Other"]).await;
     let jobs = vec![a_job("http", "red"), a_job("mail", "blue")];
     let own = enqueue(&database, "acme", jobs).await;
     let other = enqueue(&database, "other", vec![a_job("http", "red")]).await;
     let (first, second, third) = (own[0].to_string(), own[1].to_string(), other[0].to_string());
 
     // By tenant and by all that the API filters by; of all tenants together, newest first.
-    let list = async |more: &[&str]| told(&database, &[&["job", "ls"], more].concat()).await;
+    let list = async |more: &[&str]| run_json(&database, &[&["job", "ls"], more].concat()).await;
     assert_eq!(ids(&list(&[]).await), [&*third, &*second, &*first]);
     assert_eq!(ids(&list(&["--limit", "1"]).await), [&*third]);
     let acme = ["--tenant", "acme"];
@@ -83,7 +83,7 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
     let line = format!("{second} ready     http.request in mail, attempt 0 of 3, due 20");
     assert!(lines.contains(&line), "{lines}");
 
-    let shown = told(&database, &["job", "show", &first]).await;
+    let shown = run_json(&database, &["job", "show", &first]).await;
     assert_eq!(
         (&shown["id"], &shown["payload"]),
         (&json!(first), &json!({"url": "http://x"}))
@@ -94,8 +94,8 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
         "{lines}"
     );
 
-    told(&database, &["queue", "pause", "http"]).await;
-    let explained = told(&database, &["job", "explain", &first]).await;
+    run_json(&database, &["queue", "pause", "http"]).await;
+    let explained = run_json(&database, &["job", "explain", &first]).await;
     assert_eq!(
         (&explained["state"], &explained["runnable"]),
         (&json!("ready"), &json!(false))
@@ -109,9 +109,9 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
         resumes it, since 20";
     assert!(lines.contains(line), "{lines}");
 
-    let cancelled = told(&database, &["job", "cancel", &third, "--tenant", "other"]).await;
+    let cancelled = run_json(&database, &["job", "cancel", &third, "--tenant", "other"]).await;
     assert_eq!(cancelled["state"], "cancelled");
-    let retried = told(&database, &["job", "retry", &third]).await;
+    let retried = run_json(&database, &["job", "retry", &third]).await;
     assert_eq!(retried["state"], "ready");
 
     let nobody = JobId::from_i64(1 << 50).to_string();
@@ -147,9 +147,9 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_live_are_listed() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     assert_eq!(
-        told(&database, &["worker", "ls"]).await,
+        run_json(&database, &["worker", "ls"]).await,
         json!({"data": []})
     );
     let id = WorkerId::new();
@@ -166,7 +166,7 @@ async fn workers_that_live_are_listed() {
     .execute(&database.pool())
     .await
     .unwrap();
-    let workers = told(&database, &["worker", "ls"]).await;
+    let workers = run_json(&database, &["worker", "ls"]).await;
     let worker = &workers["data"][0];
     assert_eq!(
         (&worker["id"], &worker["host"]),

@@ -4,7 +4,7 @@ use reqwest::Method;
 use url::form_urlencoded::Serializer;
 
 use super::{Browser, PASSWORD, cookie};
-use crate::platform::{Answer, Platform};
+use crate::support::{Answer, Platform};
 
 pub(crate) fn fields(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()

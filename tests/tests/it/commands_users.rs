@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::hand::{run, stand, told};
+use crate::commands::{database_with_tenant, run, run_json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_are_made_listed_and_given_links() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     let create = ["user", "create", "Ada@Example.com", "--role", "operator"];
-    let ada = told(&database, &[&create[..], &["--tenant", "acme"]].concat()).await;
+    let ada = run_json(&database, &[&create[..], &["--tenant", "acme"]].concat()).await;
     assert_eq!(ada["email"], "ada@example.com");
     assert_eq!(ada["name"], "Ada");
     assert_eq!(ada["roles"], json!(["operator"]));
@@ -35,9 +35,9 @@ async fn users_are_made_listed_and_given_links() {
         "--tenant",
         "acme",
     ];
-    let bob = told(&database, &more).await;
+    let bob = run_json(&database, &more).await;
     assert_eq!(bob["name"], "Bob B.");
-    let listed = told(&database, &["user", "ls", "--tenant", "acme"]).await;
+    let listed = run_json(&database, &["user", "ls", "--tenant", "acme"]).await;
     let emails: Vec<&Value> = listed["data"]
         .as_array()
         .unwrap()
@@ -48,10 +48,10 @@ async fn users_are_made_listed_and_given_links() {
     let (_, lines) = run(&database, &["user", "ls", "--tenant", "acme"]).await;
     assert!(lines.contains("ada@example.com  Ada  operator"), "{lines}");
     let link = ["user", "link", "ADA@example.com", "--tenant", "acme"];
-    assert_ne!(url(&told(&database, &link).await), first);
+    assert_ne!(url(&run_json(&database, &link).await), first);
 
     // Without a tenant it is the platform's.
-    let root = told(
+    let root = run_json(
         &database,
         &["user", "create", "root@example.com", "--role", "admin"],
     )

@@ -6,16 +6,16 @@ use harkara_test_database::TestDatabase;
 use harkara_tests::Process;
 use serde_json::{Value, json};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A database with the queue `http` and the tenant `acme`, which has the smallest contract.
-pub(crate) async fn stand() -> TestDatabase {
+pub(crate) async fn database_with_tenant() -> TestDatabase {
     let database = TestDatabase::create().await;
     harkara_shared::database::query("insert into queue.queues (name) values ('http'), ('mail')")
         .execute(&database.pool())
         .await
         .unwrap();
-    let made = told(&database, &["tenant", "create", "Acme", "--tier", "FREE"]).await;
+    let made = run_json(&database, &["tenant", "create", "Acme", "--tier", "FREE"]).await;
     assert_eq!(made["sla_tier"], "FREE");
     database
 }
@@ -24,11 +24,11 @@ pub(crate) async fn stand() -> TestDatabase {
 pub(crate) async fn run(database: &TestDatabase, args: &[&str]) -> (Option<i32>, String) {
     let environment = [("DATABASE_URL", database.url())];
     let mut process = Process::start("harkara", args, &environment);
-    (process.ended(PATIENCE).await, process.output())
+    (process.ended(EXIT_TIMEOUT).await, process.output())
 }
 
 /// The object that `harkara … --json` prints.
-pub(crate) async fn told(database: &TestDatabase, args: &[&str]) -> Value {
+pub(crate) async fn run_json(database: &TestDatabase, args: &[&str]) -> Value {
     let (code, output) = run(database, &[args, &["--json"]].concat()).await;
     assert_eq!(code, Some(0), "{args:?}: {output}");
     serde_json::from_str(output.trim()).unwrap()
@@ -54,15 +54,15 @@ fn idle(mut queue: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_listed_paused_and_limited() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     let free = json!({"name": "http", "paused": false, "max_running": null,
         "rate_per_second": null, "burst": null});
-    let mut all = told(&database, &["queue", "ls"]).await;
+    let mut all = run_json(&database, &["queue", "ls"]).await;
     assert_eq!(all["data"][1]["name"], "mail");
     assert_eq!(idle(all["data"][0].take()), free);
-    let paused = told(&database, &["queue", "pause", "http"]).await;
+    let paused = run_json(&database, &["queue", "pause", "http"]).await;
     assert_eq!(paused["paused"], true);
-    let resumed = told(&database, &["queue", "resume", "http"]).await;
+    let resumed = run_json(&database, &["queue", "resume", "http"]).await;
     assert_eq!(idle(resumed), free);
     let set = [
         "queue",
@@ -73,7 +73,7 @@ async fn queues_are_listed_paused_and_limited() {
         "--rate-per-second",
         "100",
     ];
-    let limited = told(&database, &set).await;
+    let limited = run_json(&database, &set).await;
     assert_eq!(
         idle(limited),
         json!({"name": "http", "paused": false, "max_running": 8, "rate_per_second": 100,
@@ -94,7 +94,7 @@ async fn queues_are_listed_paused_and_limited() {
         "--rate-per-second",
         "none",
     ];
-    assert_eq!(idle(told(&database, &none).await), free);
+    assert_eq!(idle(run_json(&database, &none).await), free);
 
     for (args, code, words) in [
         (&["queue", "pause", "none"][..], 1, "no such queue"),
@@ -117,23 +117,23 @@ async fn queues_are_listed_paused_and_limited() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_are_paused_and_limited() {
-    let database = stand().await;
-    let contract = told(&database, &["limit", "ls", "--tenant", "acme"]).await;
+    let database = database_with_tenant().await;
+    let contract = run_json(&database, &["limit", "ls", "--tenant", "acme"]).await;
     assert_eq!(
         (&contract["rate_per_minute"], &contract["burst"]),
         (&json!(30), &json!(3))
     );
-    let paused = told(&database, &["tenant", "pause", "acme"]).await;
+    let paused = run_json(&database, &["tenant", "pause", "acme"]).await;
     assert_eq!(
         (&paused["paused"], &paused["slug"]),
         (&json!(true), &json!("acme"))
     );
-    let resumed = told(&database, &["tenant", "resume", "acme"]).await;
+    let resumed = run_json(&database, &["tenant", "resume", "acme"]).await;
     assert_eq!(resumed["paused"], false);
 
     let set = async |more: &[&str]| {
         let args = [&["limit", "set", "--tenant", "acme"], more].concat();
-        told(&database, &args).await
+        run_json(&database, &args).await
     };
     let raised = set(&["--rate", "600", "--max-running", "9", "--weight", "5"]).await;
     assert_eq!(
@@ -154,7 +154,7 @@ async fn tenants_are_paused_and_limited() {
     );
     assert!(lines.contains("5 in 1h with a burst of 2"), "{lines}");
     let rm = ["limit", "rm", "--tenant", "acme", "--key", "crm"];
-    assert_eq!(told(&database, &rm).await["limits"], json!({}));
+    assert_eq!(run_json(&database, &rm).await["limits"], json!({}));
     assert_eq!(contract["max_waiting"], 100_000);
     let bounded = set(&["--max-waiting", "5000000"]).await;
     assert_eq!(
@@ -165,7 +165,7 @@ async fn tenants_are_paused_and_limited() {
     assert!(lines.contains("0 of 5000000 jobs wait"), "{lines}");
     let unbounded = set(&["--max-waiting", "none"]).await;
     assert_eq!(unbounded["max_waiting"], Value::Null);
-    let freed = told(&database, &["limit", "rm", "--tenant", "acme"]).await;
+    let freed = run_json(&database, &["limit", "rm", "--tenant", "acme"]).await;
     assert_eq!(freed["rate_per_minute"], Value::Null);
 
     for (args, code, words) in [
@@ -214,14 +214,14 @@ async fn tenants_are_paused_and_limited() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     let bulk = ["job", "bulk", "retry", "--tenant", "acme", "--rate", "5"];
-    let counted = told(&database, &[&bulk[..], &["--dry-run"]].concat()).await;
+    let counted = run_json(&database, &[&bulk[..], &["--dry-run"]].concat()).await;
     assert_eq!(counted, json!({"job_id": null, "matched": 0}));
-    let begun = told(&database, &bulk).await;
+    let begun = run_json(&database, &bulk).await;
     let job = begun["job_id"].as_str().unwrap();
     let to = ["--run-at", "2030-01-31T12:00:00Z", "--tenant", "acme"];
-    let moved = told(&database, &[&["job", "reschedule", job], &to[..]].concat()).await;
+    let moved = run_json(&database, &[&["job", "reschedule", job], &to[..]].concat()).await;
     assert_eq!(moved, json!({"id": job, "run_at": "2030-01-31T12:00:00Z"}));
     for wrong in [
         &[
@@ -237,7 +237,7 @@ async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn database_roles_are_let_in_listed_and_shut_out() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     let role = format!("shop_{}", database.name());
     let as_superuser = async |sql: String| {
         let pool = sqlx::PgPool::connect(&database.superuser_url())
@@ -248,22 +248,22 @@ async fn database_roles_are_let_in_listed_and_shut_out() {
         pool.close().await;
     };
     as_superuser(format!("create role {role}")).await;
-    let granted = told(&database, &["client", "grant", &role, "--tenant", "acme"]).await;
+    let granted = run_json(&database, &["client", "grant", &role, "--tenant", "acme"]).await;
     assert_eq!(
         (&granted["tenant"], &granted["new"]),
         (&json!("acme"), &json!(true))
     );
-    let all = told(&database, &["client", "grant", &role, "--all-tenants"]).await;
+    let all = run_json(&database, &["client", "grant", &role, "--all-tenants"]).await;
     assert_eq!((&all["tenant"], &all["new"]), (&Value::Null, &json!(true)));
-    let listed = told(&database, &["client", "ls"]).await;
+    let listed = run_json(&database, &["client", "ls"]).await;
     let listed = listed["data"].as_array().unwrap();
     let tenants: Vec<&Value> = listed.iter().map(|client| &client["tenant"]).collect();
     assert_eq!(tenants, [&Value::Null, &json!("acme")]);
     assert_eq!(listed[0]["role"], json!(role));
-    let one = told(&database, &["client", "revoke", &role, "--tenant", "acme"]).await;
+    let one = run_json(&database, &["client", "revoke", &role, "--tenant", "acme"]).await;
     assert_eq!(one["revoked"], 1);
     assert_eq!(
-        told(&database, &["client", "revoke", &role]).await["revoked"],
+        run_json(&database, &["client", "revoke", &role]).await["revoked"],
         1
     );
     for (args, words) in [

@@ -12,8 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Log, QUEUE, Stand, Working, count_jobs, doing_nothing, handler, job, number, numbered, options,
-    soon, until,
+    Fixture, Log, QUEUE, Working, count_jobs, doing_nothing, handler, job, number, numbered,
+    options, until, with_timeout,
 };
 
 /// A pool that can be told from others by its name.
@@ -27,15 +27,15 @@ fn named_pool(url: &str) -> PgPool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_connections_are_cut_again_and_again_runs_every_job_once() {
     const JOBS: u64 = 5_000;
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let all: Vec<NewJob> = (0..JOBS).map(numbered).collect();
     for batch in all.chunks(500) {
-        stand.enqueue_all(batch.to_vec()).await;
+        fixture.enqueue_all(batch.to_vec()).await;
     }
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(0));
     let (noted, gate) = (runs.clone(), Arc::clone(&go));
-    let engine = Engine::new(named_pool(&stand.database.url()), true);
+    let engine = Engine::new(named_pool(&fixture.database.url()), true);
     let worker = Working::start(
         engine,
         options(&[(QUEUE, 32)]),
@@ -56,13 +56,13 @@ async fn a_worker_whose_connections_are_cut_again_and_again_runs_every_job_once(
         seen += 100;
         runs.holds(seen).await;
         // The worker may have none for a moment: it has just lost one.
-        until("a connection is cut", async || stand.count(cut).await > 0).await;
+        until("a connection is cut", async || fixture.count(cut).await > 0).await;
     }
-    stand.is_quiet().await;
+    fixture.is_quiet().await;
     worker.stop().await;
-    assert_eq!(stand.jobs_at("d", 1).await, i64::try_from(JOBS).unwrap());
+    assert_eq!(fixture.jobs_at("d", 1).await, i64::try_from(JOBS).unwrap());
     assert_eq!(
-        stand.count("select count(*) from queue.leases").await,
+        fixture.count("select count(*) from queue.leases").await,
         1,
         "no lease was lost"
     );
@@ -177,48 +177,48 @@ async fn a_worker_started_before_its_database_begins_when_that_comes() {
 
 #[tokio::test]
 async fn a_queue_whose_number_cannot_be_learnt_at_first_is_served_later() {
-    let stand = Stand::new().await;
-    stand.execute("create sequence public.refusals").await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture.execute("create sequence public.refusals").await;
+    fixture
         .execute(
             "create function public.refuse() returns trigger language plpgsql as $$
              begin perform nextval('public.refusals'); raise exception 'not now'; end $$",
         )
         .await;
-    stand
+    fixture
         .execute(
             "create trigger refuse before insert on queue.queues
              for each row when (new.name = 'second') execute function public.refuse()",
         )
         .await;
-    let worker = stand.work_as(options(&[("first", 1), ("second", 1)]), doing_nothing());
+    let worker = fixture.work_as(options(&[("first", 1), ("second", 1)]), doing_nothing());
     until("the worker has been refused", async || {
-        stand
+        fixture
             .count("select last_value - 1 + is_called::int from public.refusals")
             .await
             >= 1
     })
     .await;
-    stand.execute("drop trigger refuse on queue.queues").await;
+    fixture.execute("drop trigger refuse on queue.queues").await;
     for queue in ["first", "second"] {
-        let id = stand
+        let id = fixture
             .enqueue(NewJob {
                 queue: queue.to_owned(),
                 ..job()
             })
             .await
             .id();
-        stand.reaches(id, JobState::Succeeded).await;
+        fixture.reaches(id, JobState::Succeeded).await;
     }
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn an_outcome_waits_for_a_database_that_is_away() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let behind = gate.clone();
-    let pool = named_pool(&stand.database.url());
+    let pool = named_pool(&fixture.database.url());
     let worker = Working::start(
         Engine::new(pool, true),
         options(&[(QUEUE, 1)]),
@@ -230,20 +230,20 @@ async fn an_outcome_waits_for_a_database_that_is_away() {
             }
         }),
     );
-    let id = stand.enqueue(job()).await.id();
-    stand.reaches(id, JobState::Running).await;
+    let id = fixture.enqueue(job()).await.id();
+    fixture.reaches(id, JobState::Running).await;
     // The worker's connections are cut as fast as it makes them while the run ends.
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
         where datname = current_database() and application_name = 'worker under test'";
-    let mut cuts = stand.count(cut).await;
+    let mut cuts = fixture.count(cut).await;
     gate.add_permits(1);
-    soon("cutting", async {
+    with_timeout("cutting", async {
         while cuts < 30 {
-            cuts += stand.count(cut).await;
+            cuts += fixture.count(cut).await;
         }
     })
     .await;
-    assert_eq!(stand.reaches(id, JobState::Succeeded).await.attempt, 1);
+    assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
     worker.stop().await;
 }
 
@@ -251,11 +251,11 @@ async fn an_outcome_waits_for_a_database_that_is_away() {
 async fn a_worker_whose_outcomes_are_not_taken_stops_claiming() {
     const PLACES: usize = 4;
     const JOBS: usize = 30_000;
-    let stand = Stand::new().await;
-    let first = stand.enqueue(numbered(0)).await.id();
+    let fixture = Fixture::new().await;
+    let first = fixture.enqueue(numbered(0)).await.id();
     let (begun, go) = (Log::new(), Arc::new(Semaphore::new(0)));
     let (noted, gate) = (begun.clone(), Arc::clone(&go));
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
         handler(move |run| {
             noted.write(number(&run));
@@ -268,12 +268,12 @@ async fn a_worker_whose_outcomes_are_not_taken_stops_claiming() {
     );
     begun.holds(1).await;
     // Somebody locks the running job's row: its outcome cannot be written, claims go on.
-    let mut holder = stand.pool().begin().await.unwrap();
+    let mut holder = fixture.pool().begin().await.unwrap();
     query_scalar::<i64>("select id from queue.parcels for update")
         .fetch_one(&mut *holder)
         .await
         .unwrap();
-    stand
+    fixture
         .enqueue_all((1..u64::try_from(JOBS).unwrap()).map(numbered).collect())
         .await;
     go.add_permits(JOBS);
@@ -282,7 +282,7 @@ async fn a_worker_whose_outcomes_are_not_taken_stops_claiming() {
 
     drop(holder);
     begun.holds(JOBS).await;
-    stand.is_quiet().await;
-    assert_eq!(stand.state(first).await, JobState::Succeeded);
+    fixture.is_quiet().await;
+    assert_eq!(fixture.state(first).await, JobState::Succeeded);
     worker.stop().await;
 }

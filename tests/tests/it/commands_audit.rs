@@ -10,7 +10,7 @@ use harkara_tests::Process;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::hand::{PATIENCE, run, stand, told};
+use crate::commands::{EXIT_TIMEOUT, database_with_tenant, run, run_json};
 
 struct Store {
     directory: tempfile::TempDir,
@@ -31,7 +31,7 @@ impl Store {
         ];
         let args = ["audit", "verify", "--tenant", tenant, "--json"];
         let mut process = Process::start("harkara", &args, &environment);
-        let code = process.ended(PATIENCE).await;
+        let code = process.ended(EXIT_TIMEOUT).await;
         let output = process.output();
         let first = output.lines().next().unwrap_or_default();
         (code, serde_json::from_str(first).unwrap())
@@ -61,16 +61,16 @@ impl Store {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_log_that_was_changed_is_told_by_verify() {
-    let database = stand().await;
+    let database = database_with_tenant().await;
     let store = Store {
         directory: tempfile::tempdir().unwrap(),
         key: MasterKeys::generate(),
     };
-    told(&database, &["tenant", "create", "Other"]).await;
-    told(&database, &["tenant", "pause", "acme"]).await;
-    told(&database, &["tenant", "resume", "acme"]).await;
+    run_json(&database, &["tenant", "create", "Other"]).await;
+    run_json(&database, &["tenant", "pause", "acme"]).await;
+    run_json(&database, &["tenant", "resume", "acme"]).await;
 
-    let listed = told(&database, &["audit", "ls", "--tenant", "acme"]).await;
+    let listed = run_json(&database, &["audit", "ls", "--tenant", "acme"]).await;
     let actions: Vec<&str> = listed["data"]
         .as_array()
         .unwrap()
@@ -87,7 +87,7 @@ async fn an_audit_log_that_was_changed_is_told_by_verify() {
         "tenant.pause",
     ];
     assert_eq!(
-        told(&database, &some).await["data"]
+        run_json(&database, &some).await["data"]
             .as_array()
             .unwrap()
             .len(),

@@ -8,19 +8,19 @@ use harkara_queue::{Handler, Run, WorkerOptions};
 use harkara_shared::database::query_scalar;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{QUEUE, Stand, Working, numbered, options, soon, until};
+use crate::support::{Fixture, QUEUE, Working, numbered, options, until, with_timeout};
 
 /// Several workers of one queue.
 pub(crate) struct Fleet(pub(crate) Vec<Working>);
 
 impl Fleet {
     pub(crate) fn start(
-        stand: &Stand,
+        fixture: &Fixture,
         workers: usize,
         concurrency: u32,
         handler: &Arc<dyn Handler>,
     ) -> Self {
-        let start = |_| stand.work_as(options(&[(QUEUE, concurrency)]), Arc::clone(handler));
+        let start = |_| fixture.work_as(options(&[(QUEUE, concurrency)]), Arc::clone(handler));
         Self((0..workers).map(start).collect())
     }
 
@@ -44,18 +44,20 @@ pub(crate) fn impatient(concurrency: u32) -> WorkerOptions {
 
 /// The worker dies without a word, and its lease is over. What it had asked of the database is over
 /// too when this returns; nobody else may be at work.
-pub(crate) async fn die(stand: &Stand, worker: Working) {
+pub(crate) async fn die(fixture: &Fixture, worker: Working) {
     worker.task.abort();
-    soon("the worker dies", worker.task).await.unwrap_err();
+    with_timeout("the worker dies", worker.task)
+        .await
+        .unwrap_err();
     until("its statements end", async || {
         let busy = "select count(*) from pg_stat_activity
             where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()";
-        stand.count(busy).await == 0
+        fixture.count(busy).await == 0
     })
     .await;
     let over = "update queue.leases set expires_at = now() - interval '1 second'
         where closed_at is null";
-    stand.execute(over).await;
+    fixture.execute(over).await;
 }
 
 pub(crate) fn ordered(key: &str, number: u64) -> NewJob {
@@ -91,7 +93,7 @@ pub(crate) async fn for_ever(run: &Run) {
 }
 
 /// How many jobs are in this state, as rows tell.
-pub(crate) async fn jobs_in(stand: &Stand, state: &str) -> i64 {
+pub(crate) async fn jobs_in(fixture: &Fixture, state: &str) -> i64 {
     query_scalar(
         "select coalesce(sum(case
                 when state = 'd' then n - coalesce(cardinality(gone), 0)
@@ -101,13 +103,13 @@ pub(crate) async fn jobs_in(stand: &Stand, state: &str) -> i64 {
          from queue.parcels where state = $1::text::\"char\"",
     )
     .bind(state)
-    .fetch_one(&stand.pool())
+    .fetch_one(&fixture.pool())
     .await
     .unwrap()
 }
 
 /// Nothing is held when nothing runs, and the database broke no deadlock.
-pub(crate) async fn is_at_rest(stand: &Stand) {
+pub(crate) async fn is_at_rest(fixture: &Fixture) {
     for (what, sql) in [
         (
             "places held at gates",
@@ -130,7 +132,7 @@ pub(crate) async fn is_at_rest(stand: &Stand) {
             "select deadlocks from pg_stat_database where datname = current_database()",
         ),
     ] {
-        assert_eq!(stand.count(sql).await, 0, "{what}");
+        assert_eq!(fixture.count(sql).await, 0, "{what}");
     }
-    stand.assert_counts_agree().await;
+    fixture.assert_counts_agree().await;
 }

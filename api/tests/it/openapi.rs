@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::platform::Platform;
+use crate::support::Platform;
 
 #[tokio::test]
 async fn the_document_is_openapi_3_1_with_keys_and_problems() {

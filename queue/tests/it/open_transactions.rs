@@ -8,7 +8,9 @@ use harkara_queue::{Coalescer, Verdict};
 use sqlx::{Executor, PgConnection};
 
 use crate::client::Sql;
-use crate::support::{Log, QUEUE, Stand, doing_nothing, handler, job, options, soon, until};
+use crate::support::{
+    Fixture, Log, QUEUE, doing_nothing, handler, job, options, until, with_timeout,
+};
 
 /// Enqueues in the ordered lane `o`, by one limit at different costs.
 const FIRST: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'o',
@@ -24,8 +26,8 @@ async fn left_open(sql: &Sql, done: &'static str) -> PgConnection {
     app
 }
 
-async fn succeeded(stand: &Stand, jobs: i64) {
-    until("jobs succeed", async || stand.jobs("d").await == jobs).await;
+async fn succeeded(fixture: &Fixture, jobs: i64) {
+    until("jobs succeed", async || fixture.jobs("d").await == jobs).await;
 }
 
 #[tokio::test]
@@ -37,14 +39,17 @@ async fn claims_go_on_while_an_application_has_enqueued_in_a_lane() {
         "update queue.lanes set used_at = now() - interval '2 days'",
         "update queue.gates set used_at = now() - interval '2 days'",
     ] {
-        sql.stand.execute(old).await;
+        sql.fixture.execute(old).await;
     }
     let app = left_open(&sql, SECOND).await;
-    let removed = sql.stand.engine.retain(harkara_queue::Retention::default());
+    let removed = sql
+        .fixture
+        .engine
+        .retain(harkara_queue::Retention::default());
     assert_eq!(removed.await.unwrap().limits, 0);
-    sql.stand.enqueue_for(sql.other, vec![job()]).await;
-    let worker = sql.stand.work(doing_nothing());
-    succeeded(&sql.stand, 2).await;
+    sql.fixture.enqueue_for(sql.other, vec![job()]).await;
+    let worker = sql.fixture.work(doing_nothing());
+    succeeded(&sql.fixture, 2).await;
     worker.stop().await;
     drop(app);
 }
@@ -59,7 +64,7 @@ async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
         std::sync::Arc::new(tokio::sync::Semaphore::new(0)),
     );
     let may = std::sync::Arc::clone(&leave);
-    let worker = sql.stand.work(handler(move |_| {
+    let worker = sql.fixture.work(handler(move |_| {
         noted.write(());
         let may = std::sync::Arc::clone(&may);
         async move {
@@ -70,7 +75,7 @@ async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
     begun.holds(1).await;
     let app = left_open(&sql, SECOND).await;
     leave.add_permits(9);
-    succeeded(&sql.stand, 1).await;
+    succeeded(&sql.fixture, 1).await;
     worker.stop().await;
     drop(app);
 }
@@ -78,14 +83,14 @@ async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
 #[tokio::test]
 async fn a_name_that_is_being_made_holds_up_whoever_brings_it_and_nobody_else() {
     let sql = Sql::new().await;
-    let coalescer = Coalescer::new(&sql.stand.engine);
+    let coalescer = Coalescer::new(&sql.fixture.engine);
     coalescer.enqueue(sql.other, job()).await.unwrap();
     let app = left_open(
         &sql,
         "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'fresh')",
     )
     .await;
-    let (same, tenant) = (coalescer.clone(), sql.stand.tenant);
+    let (same, tenant) = (coalescer.clone(), sql.fixture.tenant);
     let waits = tokio::spawn(async move {
         let fresh = NewJob {
             lane: Lane::Ordered("fresh".to_owned()),
@@ -94,36 +99,38 @@ async fn a_name_that_is_being_made_holds_up_whoever_brings_it_and_nobody_else() 
         same.enqueue(tenant, fresh).await
     });
     until("it waits for the name", async || {
-        sql.stand
+        sql.fixture
             .count("select count(*) from pg_locks where not granted")
             .await
             > 0
     })
     .await;
     let other = coalescer.enqueue(sql.other, job());
-    soon("another tenant is answered", other).await.unwrap();
+    with_timeout("another tenant is answered", other)
+        .await
+        .unwrap();
     // It is told to come again before long.
-    let refused = soon("whoever brings the name is answered", waits).await;
+    let refused = with_timeout("whoever brings the name is answered", waits).await;
     assert!(refused.unwrap().is_err());
     drop(app);
 }
 
 #[tokio::test]
 async fn a_queue_of_large_payloads_leaves_memory_to_the_next() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let large = NewJob {
         queue: "large".to_owned(),
         payload: serde_json::value::to_raw_value(&"x".repeat(250_000)).unwrap(),
         ..job()
     };
     for _ in 0..10 {
-        stand.enqueue_all(vec![large.clone(); 20]).await;
+        fixture.enqueue_all(vec![large.clone(); 20]).await;
     }
     let ran = Log::new();
     let noted = ran.clone();
     let mut options = options(&[("large", 100), (QUEUE, 8)]);
     options.memory = 6 << 20;
-    let worker = stand.work_as(
+    let worker = fixture.work_as(
         options,
         handler(move |run| {
             let is_large = run.job.payload().get().len() > 1000;
@@ -137,7 +144,7 @@ async fn a_queue_of_large_payloads_leaves_memory_to_the_next() {
         }),
     );
     ran.holds(10).await;
-    stand.enqueue(job()).await;
+    fixture.enqueue(job()).await;
     until("the small one runs", async || ran.read().contains(&false)).await;
     let place = ran.read().iter().position(|is_large| !is_large);
     assert!(

@@ -10,19 +10,19 @@ use harkara_shared::id::JobId;
 use serde_json::json;
 
 use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
-use crate::support::Stand;
+use crate::support::Fixture;
 
 /// Behind every job.
 const END: i64 = i64::MAX;
 
 /// The jobs of a selection, walked in steps of at most so many.
-async fn walked(stand: &Stand, selection: &Selection, before: i64, most: usize) -> Vec<i64> {
-    let mut tx = stand.tx().await;
+async fn walked(fixture: &Fixture, selection: &Selection, before: i64, most: usize) -> Vec<i64> {
+    let mut tx = fixture.tx().await;
     let mut found: Vec<i64> = Vec::new();
     let mut after = JobId::from_i64(-1);
     while after.as_i64() < before - 1 {
         let step = selection
-            .step(&mut tx, stand.tenant, after, job_id(before), most)
+            .step(&mut tx, fixture.tenant, after, job_id(before), most)
             .await
             .unwrap();
         assert!(step.upto.as_i64() > after.as_i64(), "a step goes on");
@@ -42,10 +42,10 @@ fn of(states: &[JobState]) -> Selection {
 }
 
 /// Rows of every sort.
-async fn mixed() -> Stand {
-    let stand = Stand::new().await;
+async fn mixed() -> Fixture {
+    let fixture = Fixture::new().await;
     let edge = BLOCK * 2 - 1;
-    stand
+    fixture
         .put(&[
             row(3, 0, 0, 4, "c", json!({"gone": [2], "kind": 2})),
             left(at(3, 1), "x", json!({"error_code": "e"})),
@@ -60,16 +60,16 @@ async fn mixed() -> Stand {
         ])
         .await;
     let others = harkara_shared::id::TenantId::new();
-    stand
+    fixture
         .put_for(others, &[row(11, 0, 0, 9, "x", json!({}))])
         .await;
-    stand
+    fixture
 }
 
 #[tokio::test]
 async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
-    let stand = mixed().await;
-    let all = stand.all().await;
+    let fixture = mixed().await;
+    let all = fixture.all().await;
     assert!(all.len() > 18);
     let mut choices: Vec<Vec<JobState>> = JobState::ALL.iter().map(|state| vec![*state]).collect();
     choices.push(vec![JobState::Dead, JobState::Cancelled]);
@@ -91,11 +91,11 @@ async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
             .map(|(job, _)| *job)
             .collect();
         for most in [1, 2, 3, 7, 1000] {
-            let found = walked(&stand, &of(&states), END, most).await;
+            let found = walked(&fixture, &of(&states), END, most).await;
             assert_eq!(found, expected, "{states:?} by {most}");
         }
         let before = at(6, 1);
-        let found = walked(&stand, &of(&states), before, 2).await;
+        let found = walked(&fixture, &of(&states), before, 2).await;
         let older: Vec<i64> = expected.into_iter().filter(|job| *job < before).collect();
         assert_eq!(found, older, "{states:?} before one of them");
     }
@@ -103,7 +103,7 @@ async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
 
 #[tokio::test]
 async fn a_filter_leaves_out_what_does_not_match() {
-    let stand = mixed().await;
+    let fixture = mixed().await;
     for job in [at(3, 1), at(4, 0), at(6, 0)] {
         query(
             "insert into queue.labels (tenant, name, value, job_id)
@@ -111,7 +111,7 @@ async fn a_filter_leaves_out_what_does_not_match() {
              where exists (select from queue.parcels p where p.tenant = t.number and p.id = 3)",
         )
         .bind(job)
-        .execute(&stand.pool())
+        .execute(&fixture.pool())
         .await
         .unwrap();
     }
@@ -167,12 +167,17 @@ async fn a_filter_leaves_out_what_does_not_match() {
             states: vec![JobState::Dead, JobState::Cancelled],
         };
         for most in [1, 100] {
-            let found = walked(&stand, &selection, END, most).await;
+            let found = walked(&fixture, &selection, END, most).await;
             assert_eq!(found, expected, "{selection:?}");
         }
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         let count = selection
-            .count(&mut tx, stand.tenant, job_id(END), Duration::from_secs(20))
+            .count(
+                &mut tx,
+                fixture.tenant,
+                job_id(END),
+                Duration::from_secs(20),
+            )
             .await
             .unwrap();
         assert_eq!(count, u64::try_from(expected.len()).ok());
@@ -181,7 +186,7 @@ async fn a_filter_leaves_out_what_does_not_match() {
 
 #[tokio::test]
 async fn counted_states_are_read_off_the_counters_and_what_is_not_folded_yet() {
-    let stand = mixed().await;
+    let fixture = mixed().await;
     for written in [
         "insert into queue.tallies (tenant, queue, kind, dead, ready)
          select number, 1, 1, 40, 7 from queue.tenants",
@@ -189,15 +194,15 @@ async fn counted_states_are_read_off_the_counters_and_what_is_not_folded_yet() {
         "update queue.folded set upto = pg_current_snapshot()",
         "insert into queue.deltas (tenant, queue, kind, dead) select number, 1, 1, -1 from queue.tenants",
     ] {
-        stand.execute(written).await;
+        fixture.execute(written).await;
     }
     let count = async |states: &[JobState], kind: Option<&str>| {
         let mut selection = of(states);
         selection.filter.kind = kind.map(str::to_owned);
-        let mut tx = stand.tx().await;
+        let mut tx = fixture.tx().await;
         let patience = Duration::from_secs(20);
         selection
-            .count(&mut tx, stand.tenant, job_id(END), patience)
+            .count(&mut tx, fixture.tenant, job_id(END), patience)
             .await
             .unwrap()
     };
@@ -211,9 +216,9 @@ async fn counted_states_are_read_off_the_counters_and_what_is_not_folded_yet() {
     // Cancelled ones are counted by hand.
     let both = [JobState::Dead, JobState::Cancelled];
     assert_eq!(count(&both, None).await, Some(4 + 4));
-    let mut tx = stand.tx().await;
+    let mut tx = fixture.tx().await;
     let hurried = of(&both)
-        .count(&mut tx, stand.tenant, job_id(END), Duration::ZERO)
+        .count(&mut tx, fixture.tenant, job_id(END), Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(hurried, None, "nobody waits for ever");
