@@ -175,6 +175,21 @@ mod tests {
     }
 
     #[test]
+    fn committed_document_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+        let text = format!("{:#}\n", document());
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            text == committed,
+            "docs/openapi.json is stale: run `UPDATE_OPENAPI=1 cargo test -p harkara-api --lib \
+             committed_document_is_current` and review the difference"
+        );
+    }
+
+    #[test]
     fn every_reference_leads_somewhere() {
         let document = document();
         let text = document.to_string();
