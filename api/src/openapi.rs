@@ -331,7 +331,7 @@ mod tests {
     async fn every_route_that_is_served_is_documented() {
         let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
         let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
-        let readiness = Readiness::of_database(pool.clone(), CancellationToken::new());
+        let readiness = Readiness::for_database(pool.clone(), CancellationToken::new());
         let egress = Egress::new(Vec::new()).unwrap();
         let engine = harkara_queue::Engine::new(pool.clone(), false);
         let router = crate::router(crate::ApiState::new(

@@ -15,7 +15,7 @@ use harkara_queue::Engine;
 use harkara_shared::config::{Needed, Settings};
 use harkara_shared::database;
 use harkara_shared::egress::Egress;
-use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::Metrics;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -127,12 +127,12 @@ pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
-    let _metrics = Metrics::of_process();
+    let _metrics = Metrics::global();
     let pool = database::pool(&database, "harkara-api")?;
     let egress = Egress::new(settings.egress_allow.clone())?;
     let stop = process::stop_on_signal()?;
     let listener = process::bind(settings.api_addr).await?;
-    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), settings.notify);
     let blobs = settings.blobs();
     let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http)
@@ -141,7 +141,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // Requests are answered from the start: while the database is not there, with 503.
     let unfit = async {
         let fit = async {
-            database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+            database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
             database::check_schema(&pool).await
         };
         match fit.await {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use harkara_queue::{Coalescer, Engine};
-use harkara_shared::blob::Blobs;
+use harkara_shared::blob::BlobStore;
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::egress::Egress;
@@ -50,7 +50,7 @@ struct Inner {
     csrf: Csrf,
     portal_links: PortalLinks,
     oidc: Option<Oidc>,
-    blobs: Option<Blobs>,
+    blobs: Option<BlobStore>,
 }
 
 impl ApiState {
@@ -89,7 +89,7 @@ impl ApiState {
 
     /// With a place where files are kept. For a state that nobody shares yet.
     #[must_use]
-    pub fn with_blobs(mut self, blobs: Option<Blobs>) -> Self {
+    pub fn with_blobs(mut self, blobs: Option<BlobStore>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.blobs = blobs;
         }
@@ -165,7 +165,7 @@ impl ApiState {
     }
 
     /// Where files are kept, if anywhere.
-    pub(crate) fn blobs(&self) -> Option<&Blobs> {
+    pub(crate) fn blobs(&self) -> Option<&BlobStore> {
         self.0.blobs.as_ref()
     }
 

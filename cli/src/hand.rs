@@ -16,7 +16,7 @@ use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
 use harkara_shared::audit::Actor;
-use harkara_shared::config::{ConfigErrors, Mistake, Settings};
+use harkara_shared::config::{ConfigError, ConfigErrors, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
 use serde_json::json;
@@ -90,7 +90,7 @@ pub(crate) enum KeyCommand {
 
 pub(crate) async fn migrate(place: &Place, settings: &Settings) -> anyhow::Result<()> {
     let pool = pool(place, settings)?;
-    database::wait_until_reachable(&pool, harkara_shared::process::DATABASE_PATIENCE).await?;
+    database::wait_until_reachable(&pool, harkara_shared::process::DATABASE_START_TIMEOUT).await?;
     database::migrate(&pool).await?;
     publish(&Engine::new(pool, settings.notify)).await?;
     say("the schema is up to date");
@@ -196,7 +196,7 @@ fn pool(place: &Place, settings: &Settings) -> anyhow::Result<PgPool> {
 
 fn running(place: &Place) -> anyhow::Result<String> {
     let none = || {
-        ConfigErrors(vec![Mistake {
+        ConfigErrors(vec![ConfigError {
             variable: "DATABASE_URL".to_owned(),
             reason: format!(
                 "is not set, and no `harkara up` runs on {}",
@@ -216,7 +216,7 @@ fn master_keys(place: &Place, settings: &Settings) -> anyhow::Result<MasterKeys>
     match &settings.master_keys {
         Some(keys) => Ok(keys.clone()),
         None if settings.database.is_none() => Home::open(&place.data_dir)?.master_keys(),
-        None => Err(ConfigErrors(vec![Mistake {
+        None => Err(ConfigErrors(vec![ConfigError {
             variable: "HARKARA_MASTER_KEY".to_owned(),
             reason: "is required with DATABASE_URL: it must be the one the API runs with"
                 .to_owned(),

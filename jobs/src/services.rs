@@ -2,7 +2,7 @@
 //! Takes: pools, keys and clients made at start-up. Gives: them. Never: makes one itself.
 
 use harkara_queue::Engine;
-use harkara_shared::blob::Blobs;
+use harkara_shared::blob::BlobStore;
 use harkara_shared::egress::Egress;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
@@ -23,5 +23,5 @@ pub struct Services {
     /// What deliveries of this process share.
     pub webhooks: Clerk,
     /// Files that outlive the database, if there is a place for them.
-    pub blobs: Option<Blobs>,
+    pub blobs: Option<BlobStore>,
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use harkara_shared::audit::Note;
+use harkara_shared::audit::AuditNote;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
 
@@ -53,7 +53,7 @@ pub enum Error {
 pub struct Engine {
     inner: Arc<Inner>,
     /// Goes into the audit log with what is steered.
-    note: Option<Arc<Note>>,
+    note: Option<Arc<AuditNote>>,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Engine {
     /// This engine for one change of settings, which puts `note` into the audit log in the transaction
     /// that makes it.
     #[must_use]
-    pub fn noting(&self, note: Note) -> Self {
+    pub fn noting(&self, note: AuditNote) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
             note: Some(Arc::new(note)),

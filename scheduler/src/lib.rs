@@ -13,7 +13,7 @@ use anyhow::Context;
 use harkara_queue::Engine;
 use harkara_shared::config::{Needed, Settings};
 use harkara_shared::database;
-use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::{Metrics, metric};
 use tokio_util::sync::CancellationToken;
 
@@ -33,14 +33,14 @@ pub const NEEDED: &[Needed] = &[Needed::Database];
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let stop = process::stop_on_signal()?;
-    let _metrics = Metrics::of_process();
+    let _metrics = Metrics::global();
     let pool = database::pool(&database, "harkara-scheduler")?;
     let listener = process::bind(settings.scheduler_addr).await?;
     tracing::info!(addr = %settings.scheduler_addr, "harkara-scheduler starts");
-    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let serving = tokio::spawn(process::serve_health(listener, readiness, stop.clone()));
     let ready = async {
-        database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+        database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
         database::check_schema(&pool).await
     };
     tokio::select! {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use subtle::ConstantTimeEq as _;
 
-use crate::audit::{self, Anchor, BrokenLink, Checked};
-use crate::blob::{BlobError, Blobs};
+use crate::audit::{self, Anchor, ChainFault, ChainReport};
+use crate::blob::{BlobError, BlobStore};
 use crate::id::TenantId;
 use crate::signature::hmac_sha256;
 use crate::vault::MasterKeys;
@@ -28,7 +28,7 @@ const LABEL: &str = "audit-anchor";
 const VERSION: u32 = 1;
 
 /// Most heads in one object.
-pub const MOST_HEADS: usize = 10_000;
+pub const MAX_HEADS_PER_OBJECT: usize = 10_000;
 
 /// Why anchors could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -85,14 +85,14 @@ struct Object {
 ///
 /// # Errors
 /// When the store fails: some of the objects may be there.
-pub async fn write(
-    blobs: &Blobs,
+pub async fn write_anchors(
+    blobs: &BlobStore,
     keys: &MasterKeys,
     at: DateTime<Utc>,
     heads: &[AnchoredHead],
 ) -> Result<Vec<String>, AnchorError> {
     let mut written = Vec::new();
-    for heads in heads.chunks(MOST_HEADS) {
+    for heads in heads.chunks(MAX_HEADS_PER_OBJECT) {
         let body = Body {
             version: VERSION,
             at,
@@ -122,8 +122,8 @@ pub async fn write(
 /// # Errors
 /// When the store fails, or any object is not one of ours: whoever could change it could also have taken
 /// this tenant out of it.
-pub async fn of_tenant(
-    blobs: &Blobs,
+pub async fn tenant_anchors(
+    blobs: &BlobStore,
     keys: &MasterKeys,
     tenant: TenantId,
 ) -> Result<Vec<Anchor>, AnchorError> {
@@ -153,16 +153,16 @@ pub async fn of_tenant(
 ///
 /// # Errors
 /// When the database refuses or the store fails.
-pub async fn check_chain(
+pub async fn verify_chain(
     connection: &mut PgConnection,
-    store: Option<&Blobs>,
+    store: Option<&BlobStore>,
     keys: &MasterKeys,
     tenant: TenantId,
-) -> Result<Checked, CheckError> {
+) -> Result<ChainReport, CheckError> {
     // Anchors first: the chain is at least as long as when they were written.
     let (anchors, forged) = match store {
         None => (Vec::new(), false),
-        Some(blobs) => match of_tenant(blobs, keys, tenant).await {
+        Some(blobs) => match tenant_anchors(blobs, keys, tenant).await {
             Ok(anchors) => (anchors, false),
             Err(AnchorError::Forged(key)) => {
                 tracing::error!(key, "an anchor of the audit log is damaged or forged");
@@ -171,9 +171,9 @@ pub async fn check_chain(
             Err(error) => return Err(error.into()),
         },
     };
-    let mut checked = audit::check(connection, tenant, &anchors).await?;
+    let mut checked = audit::verify(connection, tenant, &anchors).await?;
     if forged {
-        let link = BrokenLink {
+        let link = ChainFault {
             seq: 0,
             fault: "forged".to_owned(),
         };
@@ -236,10 +236,10 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 123_456_000).unwrap()
     }
 
-    fn store() -> (tempfile::TempDir, Blobs) {
+    fn store() -> (tempfile::TempDir, BlobStore) {
         let directory = tempfile::tempdir().unwrap();
         let url = url::Url::from_file_path(directory.path()).unwrap();
-        (directory, Blobs::at(&url).unwrap())
+        (directory, BlobStore::open(&url).unwrap())
     }
 
     #[tokio::test]
@@ -249,11 +249,13 @@ mod tests {
         let (one, other) = (TenantId::new(), TenantId::new());
         for seq in 1..=3 {
             let heads = [head(one, seq), head(other, seq * 10)];
-            write(&blobs, &keys, at(seq), &heads).await.unwrap();
+            write_anchors(&blobs, &keys, at(seq), &heads).await.unwrap();
         }
-        let found = of_tenant(&blobs, &keys, one).await.unwrap();
+        let found = tenant_anchors(&blobs, &keys, one).await.unwrap();
         assert_eq!(found, [anchor(1, 1), anchor(2, 2), anchor(3, 3)]);
-        let nobody = of_tenant(&blobs, &keys, TenantId::new()).await.unwrap();
+        let nobody = tenant_anchors(&blobs, &keys, TenantId::new())
+            .await
+            .unwrap();
         assert_eq!(nobody, []);
     }
 
@@ -262,11 +264,11 @@ mod tests {
         let (_directory, blobs) = store();
         let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
         let tenant = TenantId::new();
-        let mut heads = vec![head(TenantId::new(), 1); MOST_HEADS];
+        let mut heads = vec![head(TenantId::new(), 1); MAX_HEADS_PER_OBJECT];
         heads.push(head(tenant, 5));
-        let written = write(&blobs, &keys, at(0), &heads).await.unwrap();
+        let written = write_anchors(&blobs, &keys, at(0), &heads).await.unwrap();
         assert_eq!(written.len(), 2);
-        let found = of_tenant(&blobs, &keys, tenant).await.unwrap();
+        let found = tenant_anchors(&blobs, &keys, tenant).await.unwrap();
         assert_eq!(found, [anchor(5, 0)]);
     }
 
@@ -276,12 +278,18 @@ mod tests {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let ours = MasterKeys::parse(&old).unwrap();
         let tenant = TenantId::new();
-        let written = write(&blobs, &ours, at(1), &[head(tenant, 12)]).await;
+        let written = write_anchors(&blobs, &ours, at(1), &[head(tenant, 12)]).await;
         let key = written.unwrap().remove(0);
         let rotated = MasterKeys::parse(&format!("{new},{old}")).unwrap();
-        assert_eq!(of_tenant(&blobs, &rotated, tenant).await.unwrap().len(), 1);
+        assert_eq!(
+            tenant_anchors(&blobs, &rotated, tenant)
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         let theirs = MasterKeys::parse(&new).unwrap();
-        let refused = of_tenant(&blobs, &theirs, tenant).await;
+        let refused = tenant_anchors(&blobs, &theirs, tenant).await;
         assert!(matches!(refused, Err(AnchorError::Forged(of)) if of == key));
 
         let text = String::from_utf8(blobs.get(&key).await.unwrap().unwrap().to_vec()).unwrap();
@@ -293,7 +301,7 @@ mod tests {
         ] {
             assert_ne!(forged, text);
             blobs.put(&key, forged.into()).await.unwrap();
-            let refused = of_tenant(&blobs, &ours, tenant).await;
+            let refused = tenant_anchors(&blobs, &ours, tenant).await;
             assert!(matches!(refused, Err(AnchorError::Forged(_))));
         }
     }

@@ -33,8 +33,10 @@ pub enum ActorKind {
     Link,
     /// The platform itself, or somebody who works by hand on its machine.
     System,
-    /// Somebody who is not known: a sign-in that was refused.
-    Nobody,
+    /// A caller who is not known: a refused sign-in, for example.
+    #[serde(rename = "nobody")]
+    #[sqlx(rename = "nobody")]
+    Anonymous,
 }
 
 impl ActorKind {
@@ -46,7 +48,7 @@ impl ActorKind {
             Self::Person => "person",
             Self::Link => "link",
             Self::System => "system",
-            Self::Nobody => "nobody",
+            Self::Anonymous => "nobody",
         }
     }
 }
@@ -132,7 +134,7 @@ impl Entry {
 
 /// An entry on its way to whoever makes the change it tells of.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Note {
+pub struct AuditNote {
     /// In whose chain.
     pub tenant: TenantId,
     /// Who.
@@ -141,7 +143,7 @@ pub struct Note {
     pub entry: Entry,
 }
 
-impl Note {
+impl AuditNote {
     /// Adds the entry, in the transaction that makes the change.
     ///
     /// # Errors
@@ -183,7 +185,7 @@ pub async fn record(
 
 /// Where a chain ends.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Head {
+pub struct ChainHead {
     /// Number of the last entry; 0 when there is none.
     pub seq: i64,
     /// Its hash.
@@ -192,7 +194,7 @@ pub struct Head {
 
 /// What is wrong with a chain at an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrokenLink {
+pub struct ChainFault {
     /// The entry's number.
     pub seq: i64,
     /// `missing` (entries before it are gone), `changed`, `truncated` (the chain ends before this
@@ -201,7 +203,7 @@ pub struct BrokenLink {
     pub fault: String,
 }
 
-impl BrokenLink {
+impl ChainFault {
     fn new(seq: i64, fault: &str) -> Self {
         Self {
             seq,
@@ -212,13 +214,13 @@ impl BrokenLink {
 
 /// What became of the check of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct ChainReport {
     /// Entries that were read.
     pub entries: i64,
     /// Where the chain says that it ends.
-    pub head: Head,
+    pub head: ChainHead,
     /// What is wrong, at most 100 of it; none when the chain is whole.
-    pub faults: Vec<BrokenLink>,
+    pub faults: Vec<ChainFault>,
     /// Time of the newest anchor that was compared.
     pub anchored_at: Option<DateTime<Utc>>,
 }
@@ -239,7 +241,7 @@ struct Stretch {
     checked: i64,
     seq: i64,
     hash: Vec<u8>,
-    faults: Json<Vec<BrokenLink>>,
+    faults: Json<Vec<ChainFault>>,
 }
 
 #[derive(FromRow)]
@@ -254,11 +256,11 @@ struct End {
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn check(
+pub async fn verify(
     connection: &mut PgConnection,
     tenant: TenantId,
     anchors: &[Anchor],
-) -> Result<Checked, sqlx::Error> {
+) -> Result<ChainReport, sqlx::Error> {
     // The head first: what is added meanwhile stands after it. Both in one snapshot.
     let end: End = query_as(include_str!("sql/audit_end.sql"))
         .bind(tenant)
@@ -290,27 +292,27 @@ pub async fn check(
     }
     if end.is_gone {
         // Every tenant's chain begins with the tenant.
-        faults.push(BrokenLink::new(1, "missing"));
+        faults.push(ChainFault::new(1, "missing"));
     } else if end.last < end.seq {
-        faults.push(BrokenLink::new(end.last + 1, "truncated"));
+        faults.push(ChainFault::new(end.last + 1, "truncated"));
     } else if end.last > end.seq {
-        faults.push(BrokenLink::new(end.seq + 1, "changed"));
+        faults.push(ChainFault::new(end.seq + 1, "changed"));
     } else if !is_at(connection, tenant, end.seq, &end.hash).await? {
-        faults.push(BrokenLink::new(end.seq, "changed"));
+        faults.push(ChainFault::new(end.seq, "changed"));
     }
     for anchor in &anchored {
         if anchor.seq > end.last {
-            faults.push(BrokenLink::new(end.last + 1, "truncated"));
+            faults.push(ChainFault::new(end.last + 1, "truncated"));
         } else if !is_at(connection, tenant, anchor.seq, &anchor.hash).await? {
-            faults.push(BrokenLink::new(anchor.seq, "rewritten"));
+            faults.push(ChainFault::new(anchor.seq, "rewritten"));
         }
     }
     faults.sort_by_key(|link| link.seq);
     faults.dedup();
     faults.truncate(MOST_FAULTS);
-    Ok(Checked {
+    Ok(ChainReport {
         entries,
-        head: Head {
+        head: ChainHead {
             seq: end.seq,
             hash: end.hash,
         },

@@ -37,16 +37,16 @@ pub enum BlobError {
 
 /// A place where blobs are kept. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Blobs {
+pub struct BlobStore {
     root: Arc<Path>,
 }
 
-impl Blobs {
+impl BlobStore {
     /// The store at this address. It is made when something is put there.
     ///
     /// # Errors
     /// [`BlobError::Address`] for anything but `file:///…`.
-    pub fn at(url: &Url) -> Result<Self, BlobError> {
+    pub fn open(url: &Url) -> Result<Self, BlobError> {
         match url.scheme() {
             "file" => {
                 let root = url
@@ -189,10 +189,10 @@ fn is_absent(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn store() -> (tempfile::TempDir, Blobs) {
+    fn store() -> (tempfile::TempDir, BlobStore) {
         let directory = tempfile::tempdir().unwrap();
         let url = Url::from_file_path(directory.path().join("blobs")).unwrap();
-        (directory, Blobs::at(&url).unwrap())
+        (directory, BlobStore::open(&url).unwrap())
     }
 
     #[tokio::test]
@@ -264,7 +264,7 @@ mod tests {
             ("http://example.com/", "must begin with `file:///`"),
             ("file://elsewhere/a", "and a path"),
         ] {
-            let error = Blobs::at(&url.parse().unwrap()).unwrap_err();
+            let error = BlobStore::open(&url.parse().unwrap()).unwrap_err();
             assert!(error.to_string().contains(reason), "{url}: {error}");
         }
     }

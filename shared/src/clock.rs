@@ -25,14 +25,14 @@ pub mod testing {
     use chrono::{DateTime, Utc};
 
     tokio::task_local! {
-        static CLOCK: SetClock;
+        static CLOCK: TestClock;
     }
 
     /// A clock that stands still until it is set; its clones are the same clock.
     #[derive(Debug, Clone)]
-    pub struct SetClock(Arc<AtomicI64>);
+    pub struct TestClock(Arc<AtomicI64>);
 
-    impl SetClock {
+    impl TestClock {
         /// A clock that stands at this moment, to the microsecond.
         #[must_use]
         pub fn at(moment: DateTime<Utc>) -> Self {
@@ -52,12 +52,12 @@ pub mod testing {
         }
 
         /// Has this clock be the one that `future` reads, but not the tasks that it spawns.
-        pub async fn rule<F: Future>(&self, future: F) -> F::Output {
+        pub async fn scope<F: Future>(&self, future: F) -> F::Output {
             CLOCK.scope(self.clone(), future).await
         }
     }
 
     pub(super) fn now() -> Option<DateTime<Utc>> {
-        CLOCK.try_with(SetClock::now).ok()
+        CLOCK.try_with(TestClock::now).ok()
     }
 }

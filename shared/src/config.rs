@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::blob::Blobs;
+use crate::blob::BlobStore;
 use crate::database::{DatabaseSettings, DatabaseUrl};
 use crate::vault::MasterKeys;
 
@@ -21,7 +21,7 @@ pub use http::{HttpSettings, OidcSettings};
 
 /// One mistake in the configuration: which variable, and why it will not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct ConfigError {
     /// Name of the variable or key.
     pub variable: String,
     /// What is wrong with it, without its value where that may be a secret.
@@ -30,7 +30,7 @@ pub struct Mistake {
 
 /// All mistakes found in one reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<Mistake>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,9 +151,11 @@ const DEFAULT_QUEUES: &str =
 impl Settings {
     /// The place where files are kept, if there is one.
     #[must_use]
-    pub fn blobs(&self) -> Option<Blobs> {
+    pub fn blobs(&self) -> Option<BlobStore> {
         // The address was looked at when it was read.
-        self.blob_url.as_ref().and_then(|url| Blobs::at(url).ok())
+        self.blob_url
+            .as_ref()
+            .and_then(|url| BlobStore::open(url).ok())
     }
 
     /// Reads the process environment and the file it names, for a process that cannot run without
@@ -209,7 +211,7 @@ impl Settings {
         let blob_url = reader.optional("HARKARA_BLOB_URL", |text| {
             let url = Url::parse(text)
                 .map_err(|_| "is not a URL such as file:///var/lib/harkara".to_owned())?;
-            Blobs::at(&url).map_err(|error| error.to_string())?;
+            BlobStore::open(&url).map_err(|error| error.to_string())?;
             Ok(url)
         });
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
@@ -290,7 +292,7 @@ impl Needed {
 struct Reader {
     environment: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ConfigError>,
 }
 
 impl Reader {
@@ -351,7 +353,7 @@ impl Reader {
     }
 
     fn mistake(&mut self, variable: &str, reason: impl Into<String>) {
-        self.mistakes.push(Mistake {
+        self.mistakes.push(ConfigError {
             variable: variable.to_owned(),
             reason: reason.into(),
         });

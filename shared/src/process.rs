@@ -24,7 +24,7 @@ use crate::database;
 use crate::telemetry::Metrics;
 
 /// How long a process waits at its start for its database.
-pub const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+pub const DATABASE_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A token that is cancelled by SIGINT or SIGTERM. A second signal ends the process at once.
 ///
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Readiness {
 impl Readiness {
     /// Ready while the database answers with the right schema and `stop` is not cancelled.
     #[must_use]
-    pub fn of_database(pool: PgPool, stop: CancellationToken) -> Self {
+    pub fn for_database(pool: PgPool, stop: CancellationToken) -> Self {
         Self(Arc::new(move || {
             let (pool, stop) = (pool.clone(), stop.clone());
             Box::pin(async move {
@@ -158,7 +158,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 }
 
 async fn metrics() -> Response {
-    let text = Metrics::of_process().render();
+    let text = Metrics::global().render();
     (
         [(
             header::CONTENT_TYPE,

@@ -72,7 +72,7 @@ impl std::fmt::Debug for Metrics {
 impl Metrics {
     /// The one registry of this process; the first call installs it.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn global() -> Self {
         static REGISTRY: std::sync::OnceLock<Metrics> = std::sync::OnceLock::new();
         REGISTRY
             .get_or_init(|| {

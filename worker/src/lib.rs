@@ -15,7 +15,7 @@ use harkara_shared::config::{Needed, QueueConcurrency, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::WorkerId;
-use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::Metrics;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -32,16 +32,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
     let stop = process::stop_on_signal()?;
-    let _metrics = Metrics::of_process();
+    let _metrics = Metrics::global();
     let pool = database::pool(&database, "harkara-worker")?;
     let listener = process::bind(settings.worker_addr).await?;
     tracing::info!(addr = %settings.worker_addr, "harkara-worker starts");
     // Health is served from the start: a process that waits for its database lives, but is not ready.
     let health = CancellationToken::new();
-    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let serving = tokio::spawn(process::serve_health(listener, readiness, health.clone()));
     let ready = async {
-        database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+        database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
         database::check_schema(&pool).await
     };
     tokio::select! {

@@ -117,7 +117,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
 pub(crate) fn told_by(parts: &Parts) -> Actor {
     let headers = &parts.headers;
     Actor {
-        kind: ActorKind::Nobody,
+        kind: ActorKind::Anonymous,
         id: String::new(),
         name: None,
         address: address(parts),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use harkara_shared::audit::{self, Actor, Entry, Note};
+use harkara_shared::audit::{self, Actor, AuditNote, Entry};
 use harkara_shared::clock;
 use harkara_shared::id::{ApiKeyId, SessionId, TenantId, UserId};
 use sqlx::PgConnection;
@@ -226,13 +226,13 @@ impl Caller {
     }
 
     /// An entry for whoever makes the change, in the chain of the tenant acted for.
-    pub(crate) fn note(&self, entry: Entry) -> Note {
+    pub(crate) fn note(&self, entry: Entry) -> AuditNote {
         self.note_in(self.tenant, entry)
     }
 
     /// The same in the chain of another tenant, which the change concerns.
-    pub(crate) fn note_in(&self, tenant: TenantId, entry: Entry) -> Note {
-        Note {
+    pub(crate) fn note_in(&self, tenant: TenantId, entry: Entry) -> AuditNote {
+        AuditNote {
             tenant,
             actor: self.actor().clone(),
             entry,

@@ -291,7 +291,7 @@ mod tests {
             harkara_queue::Engine::new(pool.clone(), false),
             MasterKeys::parse(&MasterKeys::generate()).unwrap(),
             Egress::new(Vec::new()).unwrap(),
-            Readiness::of_database(pool, CancellationToken::new()),
+            Readiness::for_database(pool, CancellationToken::new()),
             Default::default(),
         );
         (state, tenant.id)

@@ -229,7 +229,7 @@ pub(super) async fn refused(
     // What is no address may be a password that was typed in the wrong place.
     let email = if is_email(email) { email } else { "unknown" };
     let actor = Actor {
-        kind: ActorKind::Nobody,
+        kind: ActorKind::Anonymous,
         id: email.to_owned(),
         ..from.clone()
     };

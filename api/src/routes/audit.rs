@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use harkara_shared::anchors::{self, CheckError, hex};
-use harkara_shared::audit::{ActorKind, BrokenLink, Checked};
+use harkara_shared::audit::{ActorKind, ChainFault, ChainReport};
 use harkara_shared::database::{TenantTx, query_as};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -229,11 +229,11 @@ pub(super) struct CheckAnswer {
     anchored_at: Option<DateTime<Utc>>,
     /// What is wrong, at most 100 of it.
     #[schema(value_type = Vec<BrokenLinkBody>)]
-    faults: Vec<BrokenLink>,
+    faults: Vec<ChainFault>,
 }
 
-impl From<Checked> for CheckAnswer {
-    fn from(checked: Checked) -> Self {
+impl From<ChainReport> for CheckAnswer {
+    fn from(checked: ChainReport) -> Self {
         Self {
             intact: checked.faults.is_empty(),
             entries: checked.entries,
@@ -250,7 +250,7 @@ impl From<Checked> for CheckAnswer {
 #[schema(as = BrokenLink)]
 #[expect(
     dead_code,
-    reason = "describes harkara_shared::audit::BrokenLink, which knows no HTTP"
+    reason = "describes harkara_shared::audit::ChainFault, which knows no HTTP"
 )]
 pub(super) struct BrokenLinkBody {
     /// The entry's number.
@@ -280,7 +280,7 @@ pub(super) async fn verify(
 ) -> Result<Json<CheckAnswer>, Problem> {
     caller.require(Scope::AuditRead)?;
     let mut tx = state.begin(&caller).await?;
-    let checked = anchors::check_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
+    let checked = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
         .await
         .map_err(|error| match error {
             CheckError::Database(error) => error.into(),

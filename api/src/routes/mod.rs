@@ -51,7 +51,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// problem.
 pub fn router(state: ApiState) -> Router {
     // The registry must stand before the first request is counted.
-    let _registry = Metrics::of_process();
+    let _registry = Metrics::global();
     let http = state.http();
     let public = http.public_url.as_ref();
     let is_https = public.is_some_and(|url| url.scheme() == "https");

@@ -5,7 +5,7 @@
 use harkara_queue::WorkerSeen;
 use harkara_queue::job::Job;
 use harkara_queue::read::Explanation;
-use harkara_shared::audit::Checked;
+use harkara_shared::audit::ChainReport;
 use harkara_shared::database::TenantTx;
 use serde::Serialize;
 use serde_json::Value;
@@ -49,7 +49,7 @@ pub async fn audit_log(
 
 /// Whether an audit log is whole, as `GET /v1/audit-logs/verify` answers it.
 #[must_use]
-pub fn audit_check(checked: Checked) -> Value {
+pub fn audit_check(checked: ChainReport) -> Value {
     value(&CheckAnswer::from(checked))
 }
 

@@ -341,7 +341,7 @@ async fn a_chain_that_was_cut_off_is_found() {
         let tenant = chain.platform.acme.id;
         let mut tx = TenantTx::begin(&chain.platform.pool, tenant).await.unwrap();
         let anchors = std::slice::from_ref(anchor);
-        let checked = audit::check(&mut tx, tenant, anchors).await.unwrap();
+        let checked = audit::verify(&mut tx, tenant, anchors).await.unwrap();
         let faults = checked.faults.iter();
         faults
             .map(|link| (link.seq, link.fault.clone()))

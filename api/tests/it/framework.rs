@@ -246,7 +246,7 @@ async fn stopping_waits_for_requests_but_not_for_idle_connections() {
         harkara_queue::Engine::new(pool.clone(), true),
         keys.clone(),
         harkara_shared::egress::Egress::new(Vec::new()).unwrap(),
-        harkara_shared::process::Readiness::of_database(pool, stop.clone()),
+        harkara_shared::process::Readiness::for_database(pool, stop.clone()),
         Default::default(),
     );
     let server = tokio::spawn(harkara_api::serve(listener, state, stop.clone()));

@@ -131,7 +131,7 @@ pub(crate) async fn listen_with(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let egress = Egress::new(vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
-    let readiness = Readiness::of_database(pool.clone(), stop.clone());
+    let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let engine = Engine::new(pool.clone(), true);
     let state = ApiState::new(pool.clone(), engine, keys.clone(), egress, readiness, http);
     tokio::spawn(serve(listener, state, stop.clone()));

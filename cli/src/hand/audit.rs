@@ -6,7 +6,7 @@ use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use harkara_api::shown;
-use harkara_shared::anchors::check_chain;
+use harkara_shared::anchors::verify_chain;
 use harkara_shared::config::Settings;
 use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::id::TenantId;
@@ -100,7 +100,7 @@ async fn verify(tenant: Option<&str>, how: &How, settings: &Settings) -> anyhow:
     let (mut told, mut broken) = (Vec::new(), Vec::new());
     for (id, slug) in tenants {
         let mut tx = TenantTx::begin(engine.pool(), id).await?;
-        let checked = check_chain(&mut tx, blobs.as_ref(), &keys, id).await?;
+        let checked = verify_chain(&mut tx, blobs.as_ref(), &keys, id).await?;
         tx.commit().await?;
         if !checked.faults.is_empty() {
             broken.push(slug.clone());

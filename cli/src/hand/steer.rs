@@ -15,7 +15,7 @@ use harkara_queue::settings::{
     Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange,
     TenantSettings, is_key,
 };
-use harkara_shared::audit::{Entry, Note};
+use harkara_shared::audit::{AuditNote, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::TenantId;
@@ -310,7 +310,7 @@ async fn set_limit(
             ..TenantChange::default()
         },
     };
-    let note = Note {
+    let note = AuditNote {
         tenant: tenant.id,
         actor: by_hand(),
         entry: Entry::new("tenant.limits", tenant.id).after(&change),
@@ -349,7 +349,7 @@ pub(super) async fn noting(
         Some(tenant) => tenant,
         None => access::ensure_platform(engine.pool()).await?.id,
     };
-    Ok(engine.noting(Note {
+    Ok(engine.noting(AuditNote {
         tenant,
         actor: by_hand(),
         entry,

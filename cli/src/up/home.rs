@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use harkara_shared::blob::Blobs;
+use harkara_shared::blob::BlobStore;
 use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -46,11 +46,11 @@ impl Home {
     }
 
     /// Where files are kept unless a setting says otherwise.
-    pub(crate) fn blobs(&self) -> anyhow::Result<Blobs> {
+    pub(crate) fn blobs(&self) -> anyhow::Result<BlobStore> {
         let place = self.0.join("blobs");
         let url = Url::from_file_path(&place)
             .map_err(|()| anyhow::anyhow!("{} is no place for files", place.display()))?;
-        Ok(Blobs::at(&url)?)
+        Ok(BlobStore::open(&url)?)
     }
 
     /// The master key of this directory, made on first use.

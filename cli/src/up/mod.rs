@@ -18,7 +18,7 @@ use harkara_jobs::webhook::Clerk;
 use harkara_queue::Engine;
 use harkara_shared::config::Settings;
 use harkara_shared::egress::Egress;
-use harkara_shared::process::{self, DATABASE_PATIENCE, Readiness};
+use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::{self, Metrics};
 use sqlx::PgPool;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: UpArgs, mut settings: Settings) -> anyhow::Result<
         "warn".clone_into(&mut settings.log);
     }
     telemetry::start_log(&settings);
-    let _metrics = Metrics::of_process();
+    let _metrics = Metrics::global();
     let stop = process::stop_on_signal()?;
     if let Some(port) = args.port {
         settings.api_addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -79,7 +79,7 @@ impl Platform {
     ) -> anyhow::Result<()> {
         let settings = &self.settings;
         let pool = harkara_shared::database::pool(&database.settings, "harkara-up")?;
-        harkara_shared::database::wait_until_reachable(&pool, DATABASE_PATIENCE).await?;
+        harkara_shared::database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
         harkara_shared::database::migrate(&pool).await?;
         let master = match settings.master_keys.clone() {
             Some(keys) => keys,
@@ -97,7 +97,7 @@ impl Platform {
             Engine::new(pool.clone(), settings.notify),
             master.clone(),
             egress.clone(),
-            Readiness::of_database(pool.clone(), self.stop.clone()),
+            Readiness::for_database(pool.clone(), self.stop.clone()),
             settings.http.clone(),
         )
         .with_blobs(blobs.clone());

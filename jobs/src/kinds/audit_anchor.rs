@@ -80,7 +80,7 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
     loop {
         let moved: Vec<Moved> = query_as(include_str!("../sql/moved_chains.sql"))
             .bind(after)
-            .bind(i64::try_from(anchors::MOST_HEADS).unwrap_or(i64::MAX))
+            .bind(i64::try_from(anchors::MAX_HEADS_PER_OBJECT).unwrap_or(i64::MAX))
             .fetch_all(pool)
             .await?;
         let Some(last) = moved.last() else { break };
@@ -94,7 +94,7 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
                 hash: hex(&chain.hash),
             })
             .collect();
-        objects.extend(anchors::write(blobs, &services.keys, at, &heads).await?);
+        objects.extend(anchors::write_anchors(blobs, &services.keys, at, &heads).await?);
         for chain in moved.iter().filter(|chain| !chain.whole) {
             tracing::error!(tenant = %chain.tenant_id, "the audit log is not what was anchored");
             broken.push(chain.tenant_id);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use harkara_jobs::kinds::audit_anchor::AuditAnchor;
 use harkara_kit::Kit;
 use harkara_shared::anchors;
-use harkara_shared::audit::{self, Actor, Checked, Entry};
-use harkara_shared::blob::Blobs;
+use harkara_shared::audit::{self, Actor, ChainReport, Entry};
+use harkara_shared::blob::BlobStore;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::TenantId;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ async fn scene() -> (Kit, tempfile::TempDir) {
     let mut kit = Kit::start().await;
     let directory = tempfile::tempdir().unwrap();
     let url = url::Url::from_file_path(directory.path()).unwrap();
-    kit.services.blobs = Some(Blobs::at(&url).unwrap());
+    kit.services.blobs = Some(BlobStore::open(&url).unwrap());
     (kit, directory)
 }
 
@@ -37,13 +37,13 @@ async fn anchor(kit: &Kit) -> Value {
     done.result.unwrap()
 }
 
-async fn check(kit: &Kit, tenant: TenantId) -> Checked {
+async fn check(kit: &Kit, tenant: TenantId) -> ChainReport {
     let blobs = kit.services.blobs.as_ref().unwrap();
-    let anchors = anchors::of_tenant(blobs, &kit.services.keys, tenant)
+    let anchors = anchors::tenant_anchors(blobs, &kit.services.keys, tenant)
         .await
         .unwrap();
     let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
-    audit::check(&mut tx, tenant, &anchors).await.unwrap()
+    audit::verify(&mut tx, tenant, &anchors).await.unwrap()
 }
 
 /// Somebody who may do anything changes the log.
@@ -74,7 +74,7 @@ async fn a_chain_is_anchored_when_it_has_moved_and_only_then() {
     assert_eq!(anchor(&kit).await["anchored"], 1);
 
     let blobs = kit.services.blobs.as_ref().unwrap();
-    let anchors = anchors::of_tenant(blobs, &kit.services.keys, other)
+    let anchors = anchors::tenant_anchors(blobs, &kit.services.keys, other)
         .await
         .unwrap();
     let seqs: Vec<i64> = anchors.iter().map(|anchor| anchor.seq).collect();
@@ -145,7 +145,7 @@ async fn without_a_store_it_says_so_and_with_one_that_fails_it_is_tried_again() 
 
     let file = tempfile::NamedTempFile::new().unwrap();
     let url = url::Url::from_file_path(file.path()).unwrap();
-    kit.services.blobs = Some(Blobs::at(&url).unwrap());
+    kit.services.blobs = Some(BlobStore::open(&url).unwrap());
     kit.perform::<AuditAnchor>(json!({}))
         .await
         .retried("blob_store");

@@ -176,7 +176,7 @@ async fn all_of_a_canceled_tenant_goes_and_the_platform_remembers_that_it_did() 
             json!({"counts": result["counts"], "audit_log": {"seq": 3, "hash": hash}}),
         )
     );
-    let checked = audit::check(&mut tx, kit.tenant, &[]).await.unwrap();
+    let checked = audit::verify(&mut tx, kit.tenant, &[]).await.unwrap();
     assert_eq!(checked.faults, []);
     drop(tx);
 

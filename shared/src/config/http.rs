@@ -144,7 +144,7 @@ mod tests {
         Settings::read(environment, &[])
             .map(|settings| settings.http)
             .map_err(|errors| {
-                let told = |mistake: &super::super::Mistake| {
+                let told = |mistake: &super::super::ConfigError| {
                     (mistake.variable.clone(), mistake.reason.clone())
                 };
                 errors.0.iter().map(told).collect()

@@ -21,13 +21,8 @@ use super::dns::{Guard, GuardedNames, Reach, SystemNames};
 use super::error::{EgressError, EgressSetupError, Refusal};
 use super::identity::ClientIdentity;
 use super::response::{BODY_LIMIT, EgressResponse, kept};
+use super::timeout::{CONNECT_TIMEOUT, MAX_TIMEOUT};
 use super::tls;
-
-/// The longest a request may take, whatever its caller asks for: as long as a job may.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long a connection may take: name, TCP and TLS together.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections kept to one host: as many as the busiest queue of a worker has jobs by default.
 const IDLE_PER_HOST: usize = 256;

@@ -3,7 +3,6 @@
 //! Gives: the addresses that pass, and no other, to the connector.
 //! Never: caches, or lets a caller choose an address.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::address::is_forbidden;
-use super::error::Refusal;
+use super::error::{DnsFailure, Refusal};
 
 /// How far a client may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +50,6 @@ impl Guard {
         }
     }
 }
-
-/// The name could not be resolved: unknown, or no server answered.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct DnsFailure(pub(super) io::Error);
 
 /// The machine's resolver.
 pub(super) struct SystemNames;

@@ -7,8 +7,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use super::client::CONNECT_TIMEOUT;
-use super::dns::DnsFailure;
+use super::timeout::CONNECT_TIMEOUT;
 
 /// Why a request was not made at all. None of these passes with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +86,11 @@ impl EgressError {
         }
     }
 }
+
+/// The name could not be resolved: it is unknown, or no server answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct DnsFailure(pub(super) io::Error);
 
 /// The client could not be built: TLS has no usable settings.
 #[derive(Debug, thiserror::Error)]

@@ -17,11 +17,13 @@ mod identity;
 mod response;
 #[cfg(test)]
 mod tests;
+mod timeout;
 mod tls;
 
 pub use address::is_forbidden;
-pub use client::{Egress, EgressRequest, MAX_TIMEOUT, REFUSED_HEADERS};
+pub use client::{Egress, EgressRequest, REFUSED_HEADERS};
 pub use error::{EgressError, EgressSetupError, Refusal};
 pub use identity::{ClientIdentity, InvalidIdentity};
 pub use response::{BODY_LIMIT, EgressResponse, HEADER_BYTES_LIMIT, HEADERS_LIMIT, retry_after};
+pub use timeout::MAX_TIMEOUT;
 pub use tls::client_config;

@@ -12,14 +12,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_shared::clock::testing::SetClock;
+use harkara_shared::clock::testing::TestClock;
 use harkara_shared::database::{query, query_scalar};
 use sqlx::{Connection, PgConnection};
 
 use crate::Kit;
 
 /// Gives a database its clock. Connections that are there already keep the real one.
-pub(crate) async fn set_up(url: &str) -> SetClock {
+pub(crate) async fn set_up(url: &str) -> TestClock {
     let mut connection = PgConnection::connect(url).await.expect("a connection");
     query(include_str!("sql/set_up_clock.sql"))
         .execute(&mut connection)
@@ -30,7 +30,7 @@ pub(crate) async fn set_up(url: &str) -> SetClock {
         .await
         .expect("the moment");
     connection.close().await.expect("an end");
-    SetClock::at(moment)
+    TestClock::at(moment)
 }
 
 impl Kit {

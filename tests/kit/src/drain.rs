@@ -105,7 +105,7 @@ impl Drain<'_> {
         loop {
             worker.promote().await.expect("a look at what is due");
             let opens_in = loop {
-                let turn = kit.clock.rule(worker.turn(self.places));
+                let turn = kit.clock.scope(worker.turn(self.places));
                 let turn = turn.await.expect("a claim and its settlement");
                 for ended in &turn.ended {
                     drained.note(ended);

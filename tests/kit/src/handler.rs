@@ -9,7 +9,7 @@ use std::sync::Arc;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::{Catalogue, Kind};
 use harkara_queue::{Handler, Run, Verdict};
-use harkara_shared::clock::testing::SetClock;
+use harkara_shared::clock::testing::TestClock;
 
 use crate::Kit;
 
@@ -18,7 +18,7 @@ pub(crate) struct KitHandler {
     kinds: Vec<Kind>,
     services: Arc<Services>,
     catalogue: Catalogue,
-    clock: SetClock,
+    clock: TestClock,
 }
 
 impl KitHandler {
@@ -40,6 +40,6 @@ impl Handler for KitHandler {
             None => self.catalogue.run(run),
         };
         let clock = self.clock.clone();
-        Box::pin(async move { clock.rule(running).await })
+        Box::pin(async move { clock.scope(running).await })
     }
 }

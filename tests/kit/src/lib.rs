@@ -50,7 +50,7 @@ use harkara_jobs::catalogue::{JobKind, Kind};
 use harkara_jobs::webhook::Clerk;
 use harkara_queue::job::{Attempt, Job, NewJob};
 use harkara_queue::{Changed, Engine, read};
-use harkara_shared::clock::testing::SetClock;
+use harkara_shared::clock::testing::TestClock;
 use harkara_shared::database::{TenantTx, query};
 use harkara_shared::egress::Egress;
 use harkara_shared::id::{JobId, TenantId};
@@ -77,7 +77,7 @@ pub struct Kit {
     /// What handlers are given. Requests may go to addresses of this machine (127.0.0.0/8).
     pub services: Services,
     kinds: Vec<Kind>,
-    clock: SetClock,
+    clock: TestClock,
     database: TestDatabase,
 }
 

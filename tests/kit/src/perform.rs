@@ -118,7 +118,7 @@ impl<'a> IntoFuture for Perform<'a> {
             let made_up =
                 self.kit
                     .clock
-                    .rule(by_hand::perform(engine, handler, self.run, self.cancel));
+                    .scope(by_hand::perform(engine, handler, self.run, self.cancel));
             Performed {
                 kind: self.kind.name,
                 verdict: made_up.await.expect("a run that counts"),

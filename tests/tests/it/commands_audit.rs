@@ -1,7 +1,7 @@
 //! The audit log by hand: listed, and found out when somebody touched it.
 
 use harkara_shared::anchors::{self, AnchoredHead, hex};
-use harkara_shared::blob::Blobs;
+use harkara_shared::blob::BlobStore;
 use harkara_shared::database::query_as;
 use harkara_shared::id::TenantId;
 use harkara_shared::vault::MasterKeys;
@@ -52,10 +52,12 @@ impl Store {
                 hash: hex(&hash),
             })
             .collect();
-        let blobs = Blobs::at(&self.url()).unwrap();
+        let blobs = BlobStore::open(&self.url()).unwrap();
         let keys = MasterKeys::parse(&self.key).unwrap();
         let at = harkara_shared::clock::now();
-        anchors::write(&blobs, &keys, at, &heads).await.unwrap();
+        anchors::write_anchors(&blobs, &keys, at, &heads)
+            .await
+            .unwrap();
     }
 }
 

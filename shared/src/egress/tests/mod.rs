@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::client::REFUSED_HEADERS;
-use super::dns::DnsFailure;
+use super::error::DnsFailure;
 use super::{BODY_LIMIT, Egress, EgressError, EgressRequest, Refusal, client_config};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
