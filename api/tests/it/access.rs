@@ -53,7 +53,7 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::support::Answ
 }
 
 #[tokio::test]
-async fn every_route_wants_a_key_and_its_scope() {
+async fn every_route_requires_a_key_with_its_scope() {
     let platform = Platform::start().await;
     let nobody = platform.client.with_key("");
     for (method, path, scope) in ROUTES {
@@ -95,7 +95,7 @@ async fn every_route_wants_a_key_and_its_scope() {
 }
 
 #[tokio::test]
-async fn the_routes_above_are_all_routes() {
+async fn route_table_lists_every_route() {
     let platform = Platform::start().await;
     let document = platform.client.get("/openapi.json").await.expect(200);
     let mut documented = 0;
@@ -108,7 +108,7 @@ async fn the_routes_above_are_all_routes() {
 }
 
 #[tokio::test]
-async fn what_concerns_a_person_is_not_for_keys() {
+async fn user_routes_refuse_api_keys() {
     let platform = Platform::start().await;
     let nobody = platform.client.with_key("");
     for (method, path) in PERSONAL {
@@ -124,7 +124,7 @@ async fn what_concerns_a_person_is_not_for_keys() {
 }
 
 #[tokio::test]
-async fn what_is_no_good_key_is_unauthorized() {
+async fn invalid_key_is_unauthorized() {
     let platform = Platform::start().await;
     let good = platform.key(&platform.acme, &[Scope::JobsRead], None).await;
     let last = if good.ends_with('0') { "1" } else { "0" };
@@ -195,7 +195,7 @@ fn with_checksum(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_revoked_key_stops_within_a_second_and_an_expired_one_at_once() {
+async fn revoked_key_stops_within_a_second_and_expired_key_at_once() {
     let platform = Platform::start().await;
     let client = platform.client_of(&platform.acme, &[Scope::JobsRead]).await;
     client.get("/v1/jobs").await.expect(200);
@@ -227,7 +227,7 @@ async fn a_revoked_key_stops_within_a_second_and_an_expired_one_at_once() {
 }
 
 #[tokio::test]
-async fn a_new_key_works_at_once_although_it_was_asked_for_before() {
+async fn refusal_of_a_revoked_key_is_not_cached() {
     let platform = Platform::start().await;
     let key = platform.key(&platform.acme, &[Scope::JobsRead], None).await;
     let client = platform.client.with_key(&key);
@@ -244,7 +244,7 @@ async fn a_new_key_works_at_once_although_it_was_asked_for_before() {
 }
 
 #[tokio::test]
-async fn a_tenant_meets_nothing_of_another() {
+async fn tenant_finds_nothing_of_another_tenant() {
     let platform = Platform::start().await;
     let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let endpoint = platform
@@ -310,7 +310,7 @@ async fn a_tenant_meets_nothing_of_another() {
 }
 
 #[tokio::test]
-async fn only_the_platform_s_admin_acts_for_another_tenant() {
+async fn only_a_platform_admin_acts_for_another_tenant() {
     let platform = Platform::start().await;
     let other = platform.tenant("other").await;
     let own = ensure_platform(&platform.pool).await.unwrap();
@@ -383,7 +383,7 @@ async fn only_the_platform_s_admin_acts_for_another_tenant() {
 }
 
 #[tokio::test]
-async fn tenants_and_keys_are_made_once_and_checked() {
+async fn tenants_and_keys_are_created_once_and_validated() {
     let platform = Platform::start().await;
     let pool = &platform.pool;
     let new = |slug: &str, name: &str| NewTenant {

@@ -21,7 +21,7 @@ async fn entries(platform: &Platform, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_entry_says_who_did_what_from_where_and_why() {
+async fn audit_entry_records_actor_action_origin_and_reason() {
     let platform = Platform::start().await;
     let body = json!({"url": "http://127.0.0.1:9/", "headers": {"x-token": "a secret"}});
     let headers = [
@@ -101,7 +101,7 @@ async fn an_entry_says_who_did_what_from_where_and_why() {
 }
 
 #[tokio::test]
-async fn every_change_by_a_key_leaves_an_entry_in_the_tenant_s_log() {
+async fn every_change_by_a_key_is_recorded_in_the_tenant_audit_log() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let job = client
@@ -270,7 +270,7 @@ impl Chain {
 }
 
 #[tokio::test]
-async fn an_entry_that_was_edited_is_found() {
+async fn edited_audit_entry_is_detected() {
     let chain = Chain::new().await;
     assert_eq!(chain.faults().await, json!([]));
     chain
@@ -295,7 +295,7 @@ async fn an_entry_that_was_edited_is_found() {
 }
 
 #[tokio::test]
-async fn an_entry_that_was_removed_or_slipped_in_is_found() {
+async fn removed_or_inserted_audit_entry_is_detected() {
     let chain = Chain::new().await;
     chain
         .tamper("delete from app.audit_log where tenant_id = $1 and seq = 4")
@@ -317,7 +317,7 @@ async fn an_entry_that_was_removed_or_slipped_in_is_found() {
 }
 
 #[tokio::test]
-async fn a_chain_that_was_cut_off_is_found() {
+async fn truncated_audit_chain_is_detected() {
     let chain = Chain::new().await;
     let anchor = chain.head().await;
     assert_eq!(anchor.seq, 10);
@@ -369,7 +369,7 @@ async fn a_chain_that_was_cut_off_is_found() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_gone_is_found() {
+async fn missing_audit_chain_is_detected() {
     let chain = Chain::new().await;
     chain
         .tamper("delete from app.audit_log where tenant_id = $1")
@@ -382,7 +382,7 @@ async fn a_chain_that_is_gone_is_found() {
 }
 
 #[tokio::test]
-async fn no_role_of_the_platform_changes_the_log() {
+async fn no_platform_role_can_change_the_audit_log() {
     let chain = Chain::new().await;
     for sql in [
         "update app.audit_log set actor_id = 'x'",
@@ -449,7 +449,7 @@ async fn no_role_of_the_platform_changes_the_log() {
 }
 
 #[tokio::test]
-async fn entries_of_one_tenant_that_come_at_once_make_one_chain() {
+async fn concurrent_audit_entries_of_a_tenant_form_one_chain() {
     let platform = Platform::start().await;
     let tenant = platform.acme.id;
     let tasks = (0..8).map(|task| {

@@ -286,7 +286,7 @@ pub(crate) fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_bad_member_is_pointed_at_and_nothing_is_inserted() {
+async fn invalid_member_is_reported_by_pointer_and_nothing_is_inserted() {
     let platform = Platform::start().await;
     for (job, pointer, code) in bad_jobs() {
         let answer = platform.client.post("/v1/jobs", &job).await;
@@ -304,7 +304,7 @@ async fn a_bad_member_is_pointed_at_and_nothing_is_inserted() {
 }
 
 #[tokio::test]
-async fn a_bad_job_of_a_batch_is_pointed_at_by_its_index() {
+async fn invalid_job_of_a_batch_is_reported_by_index() {
     let platform = Platform::start().await;
     for (job, pointer, code) in bad_jobs() {
         let expected = [(format!("/jobs/1{pointer}"), code.to_owned())];
@@ -322,7 +322,7 @@ async fn a_bad_job_of_a_batch_is_pointed_at_by_its_index() {
 }
 
 #[tokio::test]
-async fn all_faults_of_a_job_are_told_at_once() {
+async fn all_errors_of_a_job_are_reported_at_once() {
     let platform = Platform::start().await;
     let job = json!({
         "kind": "http.request", "payload": {"url": "x", "method": "BREW"}, "priority": 10,
@@ -356,7 +356,7 @@ async fn all_faults_of_a_job_are_told_at_once() {
 }
 
 #[tokio::test]
-async fn an_unknown_kind_names_the_known_ones() {
+async fn unknown_kind_error_lists_the_known_kinds() {
     let platform = Platform::start().await;
     let answer = platform
         .client
@@ -373,7 +373,7 @@ async fn an_unknown_kind_names_the_known_ones() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_malformed() {
+async fn body_that_is_not_json_is_malformed() {
     let platform = Platform::start().await;
     for text in [
         "",
@@ -414,7 +414,7 @@ async fn what_is_not_json_is_malformed() {
 }
 
 #[tokio::test]
-async fn another_content_type_is_not_supported() {
+async fn other_content_type_is_not_supported() {
     let platform = Platform::start().await;
     for media in ["", "text/plain", "application/x-www-form-urlencoded"] {
         for path in [
@@ -439,7 +439,7 @@ async fn another_content_type_is_not_supported() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_too_large() {
+async fn body_over_the_limit_is_too_large() {
     let platform = Platform::start().await;
     let job = http_job(json!({"url": "https://example.com", "body": "x".repeat(1 << 20)}));
     platform
@@ -457,7 +457,7 @@ async fn a_body_over_the_limit_is_too_large() {
 }
 
 #[tokio::test]
-async fn a_payload_of_exactly_256_kib_is_taken() {
+async fn payload_of_exactly_256_kib_is_accepted() {
     let platform = Platform::start().await;
     let empty = json!({"url": "https://example.com", "body": ""})
         .to_string()

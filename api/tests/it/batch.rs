@@ -18,7 +18,7 @@ fn lines(jobs: &[Value]) -> String {
 }
 
 #[tokio::test]
-async fn a_batch_is_enqueued_in_order_in_either_form() {
+async fn batch_is_enqueued_in_order_as_json_and_as_lines() {
     let platform = Platform::start().await;
     let jobs = many(3);
     let as_json = platform
@@ -47,7 +47,7 @@ async fn a_batch_is_enqueued_in_order_in_either_form() {
 }
 
 #[tokio::test]
-async fn jobs_whose_key_is_taken_are_answered_with_its_holder() {
+async fn jobs_with_a_taken_key_return_its_holder() {
     let platform = Platform::start().await;
     let keyed = |key: &str| a_job_with("unique_key", json!(key));
     let holder = platform
@@ -71,7 +71,7 @@ async fn jobs_whose_key_is_taken_are_answered_with_its_holder() {
 }
 
 #[tokio::test]
-async fn one_bad_job_among_ten_thousand_stops_them_all() {
+async fn one_invalid_job_among_10_000_rejects_the_batch() {
     let platform = Platform::start().await;
     let mut jobs = many(10_000);
     jobs[7_777]["priority"] = json!(10);
@@ -90,7 +90,7 @@ async fn one_bad_job_among_ten_thousand_stops_them_all() {
 }
 
 #[tokio::test]
-async fn ten_thousand_jobs_are_enqueued_and_one_more_is_too_many() {
+async fn batch_accepts_10_000_jobs_and_refuses_one_more() {
     let platform = Platform::start().await;
     let mut jobs = many(10_000);
     let answer = platform
@@ -117,7 +117,7 @@ async fn ten_thousand_jobs_are_enqueued_and_one_more_is_too_many() {
 }
 
 #[tokio::test]
-async fn at_most_a_hundred_faults_are_told() {
+async fn batch_reports_at_most_100_field_errors() {
     let platform = Platform::start().await;
     let jobs: Vec<Value> = (0..300)
         .map(|_| a_job_with("priority", json!(10)))
@@ -135,7 +135,7 @@ async fn at_most_a_hundred_faults_are_told() {
 }
 
 #[tokio::test]
-async fn the_object_around_the_jobs_is_checked() {
+async fn batch_envelope_is_validated() {
     let platform = Platform::start().await;
     for (body, expected) in [
         (json!({}), vec![("/jobs", "missing")]),
@@ -168,7 +168,7 @@ async fn the_object_around_the_jobs_is_checked() {
 }
 
 #[tokio::test]
-async fn lines_may_end_as_in_windows_and_the_last_without_an_end() {
+async fn batch_lines_accept_crlf_and_a_missing_final_newline() {
     let platform = Platform::start().await;
     let text = format!("{}\r\n\r\n{}", a_job(), a_job());
     let answer = platform

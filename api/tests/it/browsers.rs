@@ -19,7 +19,7 @@ async fn with(platform: &Platform, http: HttpSettings) -> Client {
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_what_they_may() {
+async fn every_response_has_browser_security_headers() {
     let platform = Platform::start().await;
     let client = &platform.client;
     for path in [
@@ -57,7 +57,7 @@ async fn every_answer_tells_browsers_what_they_may() {
 }
 
 #[tokio::test]
-async fn only_origins_that_are_named_may_ask_from_pages() {
+async fn only_configured_origins_are_allowed_by_cors() {
     let platform = Platform::start().await;
     let origin = "https://app.example.com";
     let http = HttpSettings {
@@ -130,7 +130,7 @@ async fn only_origins_that_are_named_may_ask_from_pages() {
 }
 
 #[tokio::test]
-async fn long_answers_are_packed_for_who_takes_it() {
+async fn long_responses_are_compressed_for_clients_that_accept_it() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let headers = [("accept-encoding", "gzip")];
@@ -158,7 +158,7 @@ async fn long_answers_are_packed_for_who_takes_it() {
 }
 
 #[tokio::test]
-async fn what_is_streamed_comes_to_its_end_packed_or_not() {
+async fn streamed_response_completes_with_and_without_compression() {
     let platform = Platform::start().await;
     let all = ensure_platform(&platform.pool).await.unwrap();
     let client = platform.client_of(&all, Scope::ALL).await;
@@ -174,7 +174,7 @@ async fn what_is_streamed_comes_to_its_end_packed_or_not() {
 }
 
 #[tokio::test]
-async fn head_answers_as_get_without_a_body() {
+async fn head_returns_the_get_response_without_a_body() {
     let platform = Platform::start().await;
     for path in [
         "/v1/jobs",
@@ -199,7 +199,7 @@ async fn head_answers_as_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn the_page_of_the_document_works_without_any_other_server() {
+async fn api_reference_page_loads_nothing_from_other_servers() {
     let platform = Platform::start().await;
     let anyone = platform.client.with_key("");
     let moved = anyone.get("/docs").await;

@@ -29,7 +29,7 @@ async fn jobs(platform: &Platform, tag: &str, count: usize, cancel: bool) -> Vec
 }
 
 #[tokio::test]
-async fn a_dry_run_counts_what_the_action_will_match_and_changes_nothing() {
+async fn dry_run_counts_matching_jobs_and_changes_nothing() {
     let platform = Platform::start().await;
     jobs(&platform, "red", 3, true).await;
     jobs(&platform, "blue", 2, true).await;
@@ -83,7 +83,7 @@ async fn a_dry_run_counts_what_the_action_will_match_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_action_meets_no_job_of_another_tenant() {
+async fn bulk_action_affects_no_job_of_another_tenant() {
     let platform = Platform::start().await;
     jobs(&platform, "red", 2, true).await;
     let other = platform.tenant("other").await;
@@ -100,7 +100,7 @@ async fn an_action_meets_no_job_of_another_tenant() {
 }
 
 #[tokio::test]
-async fn every_mistake_in_an_action_is_pointed_at() {
+async fn every_error_in_a_bulk_action_is_reported_by_pointer() {
     let platform = Platform::start().await;
     let cases = [
         (
@@ -191,7 +191,7 @@ async fn every_mistake_in_an_action_is_pointed_at() {
 }
 
 #[tokio::test]
-async fn a_job_that_waits_is_moved_to_another_time() {
+async fn waiting_job_is_rescheduled() {
     let platform = Platform::start().await;
     let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let path = format!("/v1/jobs/{}/reschedule", id(&job));

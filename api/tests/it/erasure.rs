@@ -70,7 +70,7 @@ async fn there(platform: &Platform, tenant: &Tenant) -> Vec<(String, i64)> {
 }
 
 #[tokio::test]
-async fn an_export_holds_all_that_was_made_and_nothing_of_another_tenant() {
+async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     let platform = Platform::start().await;
     let other = platform.tenant("other").await;
     let stranger = platform.client_of(&other, Scope::ALL).await;
@@ -188,7 +188,7 @@ async fn an_export_holds_all_that_was_made_and_nothing_of_another_tenant() {
 }
 
 #[tokio::test]
-async fn an_export_shows_one_moment_however_long_it_takes() {
+async fn export_shows_one_snapshot_however_long_it_takes() {
     let platform = Platform::start().await;
     furnish(&platform, &platform.acme).await;
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
@@ -222,7 +222,7 @@ async fn an_export_shows_one_moment_however_long_it_takes() {
 }
 
 #[tokio::test]
-async fn a_canceled_tenant_is_erased_by_a_job_that_is_asked_for_once() {
+async fn canceled_tenant_is_erased_by_a_single_job() {
     let platform = Platform::start().await;
     let admin = admin(&platform).await;
     let path = "/v1/tenants/acme/erase";

@@ -74,7 +74,7 @@ fn amount() -> Value {
 }
 
 #[tokio::test]
-async fn the_seeded_types_are_there_from_the_start_and_take_what_applications_have() {
+async fn seeded_event_types_exist_and_accept_typical_events() {
     let platform = Platform::start().await;
     let types = all(&platform.client, "/v1/event-types").await;
     let named = |operational: bool| -> Vec<&str> {
@@ -105,7 +105,7 @@ async fn the_seeded_types_are_there_from_the_start_and_take_what_applications_ha
 }
 
 #[tokio::test]
-async fn registering_a_type_makes_its_next_version() {
+async fn registering_an_event_type_creates_its_next_version() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let new = json!({
@@ -172,7 +172,7 @@ async fn registering_a_type_makes_its_next_version() {
 }
 
 #[tokio::test]
-async fn a_tenants_own_version_of_a_seeded_type_is_its_second() {
+async fn tenant_version_of_a_seeded_event_type_is_version_two() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let own = register(client, "user.created", amount()).await;
@@ -199,7 +199,7 @@ async fn a_tenants_own_version_of_a_seeded_type_is_its_second() {
 }
 
 #[tokio::test]
-async fn an_event_must_satisfy_the_current_version_or_the_one_it_names() {
+async fn event_must_satisfy_the_current_or_named_schema_version() {
     let platform = Platform::start().await;
     let client = &platform.client;
     client
@@ -263,7 +263,7 @@ async fn an_event_must_satisfy_the_current_version_or_the_one_it_names() {
 }
 
 #[tokio::test]
-async fn a_type_that_nobody_registered_takes_any_data_and_has_no_version() {
+async fn unregistered_event_type_accepts_any_data_and_has_no_version() {
     let platform = Platform::start().await;
     let client = &platform.client;
     for data in [json!({}), json!([1]), json!("x"), json!(0)] {
@@ -288,7 +288,7 @@ async fn a_type_that_nobody_registered_takes_any_data_and_has_no_version() {
 }
 
 #[tokio::test]
-async fn what_another_process_registered_holds_here_before_long() {
+async fn event_type_registered_by_another_process_applies_after_the_cache_expires() {
     let platform = Platform::start().await;
     let event = json!({"type": "invoice.paid", "data": 0});
     platform.client.post("/v1/events", &event).await.expect(202);
@@ -313,7 +313,7 @@ async fn what_another_process_registered_holds_here_before_long() {
 }
 
 #[tokio::test]
-async fn events_one_after_another_ask_the_database_for_their_type_once() {
+async fn successive_events_read_their_type_from_the_database_once() {
     let platform = Platform::start().await;
     let data = to_raw_value(&json!({"id": 1})).unwrap();
     let mut tx = TenantTx::begin(&platform.pool, platform.acme.id)
@@ -346,7 +346,7 @@ async fn events_one_after_another_ask_the_database_for_their_type_once() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_wrong_is_pointed_at_and_nothing_is_fetched() {
+async fn invalid_schema_is_reported_by_pointer_and_fetches_nothing() {
     let platform = Platform::start().await;
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     elsewhere.set_nonblocking(true).unwrap();
@@ -436,7 +436,7 @@ async fn a_type_that_is_wrong_is_pointed_at_and_nothing_is_fetched() {
 }
 
 #[tokio::test]
-async fn what_the_platform_itself_tells_of_is_neither_registered_nor_posted() {
+async fn platform_event_types_can_be_neither_registered_nor_posted() {
     let platform = Platform::start().await;
     for name in OPERATIONAL {
         let new = json!({"name": name});
@@ -456,7 +456,7 @@ async fn what_the_platform_itself_tells_of_is_neither_registered_nor_posted() {
 }
 
 #[tokio::test]
-async fn a_type_is_its_tenants_own() {
+async fn event_type_belongs_to_its_tenant() {
     let platform = Platform::start().await;
     let other = platform.tenant("other").await;
     let other = platform.client.with_key(
@@ -491,7 +491,7 @@ async fn a_type_is_its_tenants_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_that_are_registered_at_once_all_come_to_be() {
+async fn concurrently_registered_versions_are_all_created() {
     let platform = Platform::start().await;
     let mut calls = JoinSet::new();
     for _ in 0..8 {

@@ -44,7 +44,7 @@ fn codes(explanation: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_job_is_explained_with_every_reason_that_holds() {
+async fn job_is_explained_with_every_reason_that_applies() {
     let platform = Platform::start().await;
     let first = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let second = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
@@ -89,7 +89,7 @@ async fn a_job_is_explained_with_every_reason_that_holds() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_another_tenant_s_is_not_explained() {
+async fn missing_or_foreign_job_is_not_explained() {
     let platform = Platform::start().await;
     let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let path = format!("/v1/jobs/{}/explain", job["id"].as_str().unwrap());
@@ -101,7 +101,7 @@ async fn what_is_not_there_or_another_tenant_s_is_not_explained() {
 }
 
 #[tokio::test]
-async fn workers_are_listed_in_pages_and_their_hosts_shown_to_the_platform_alone() {
+async fn workers_are_listed_in_pages_and_hosts_shown_only_to_the_platform() {
     let platform = Platform::start().await;
     assert_eq!(
         platform.client.get("/v1/workers").await.expect(200),

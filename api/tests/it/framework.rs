@@ -15,7 +15,7 @@ use crate::jobs::a_job;
 use crate::support::{Client, Platform, listen};
 
 #[tokio::test]
-async fn an_unknown_route_and_a_wrong_method_are_problems() {
+async fn unknown_route_and_wrong_method_return_problems() {
     let platform = Platform::start().await;
     for path in ["/nope", "/v1", "/v1/jobs/", "/v1/jobs/x/y/z", "/V1/jobs"] {
         let answer = platform.client.with_key("").get(path).await;
@@ -33,7 +33,7 @@ async fn an_unknown_route_and_a_wrong_method_are_problems() {
 }
 
 #[tokio::test]
-async fn every_answer_bears_a_request_id_and_security_headers() {
+async fn every_response_has_a_request_id_and_security_headers() {
     let platform = Platform::start().await;
     for path in [
         "/v1/jobs",
@@ -68,7 +68,7 @@ async fn every_answer_bears_a_request_id_and_security_headers() {
 }
 
 #[tokio::test]
-async fn a_malformed_traceparent_is_ignored() {
+async fn malformed_traceparent_is_ignored() {
     let platform = Platform::start().await;
     let headers = [
         ("content-type", "application/json"),
@@ -113,7 +113,7 @@ async fn health_and_metrics_need_no_key_and_metrics_count_by_template() {
 }
 
 #[tokio::test]
-async fn without_its_database_the_api_answers_503_and_recovers() {
+async fn api_returns_503_without_its_database_and_recovers() {
     let platform = Platform::start().await;
     // A second server, whose database is a relay that can be cut.
     let relay = Relay::to(&platform).await;
@@ -213,7 +213,7 @@ impl Relay {
 }
 
 #[tokio::test]
-async fn many_first_requests_at_once_do_not_starve_each_other() {
+async fn concurrent_first_requests_do_not_starve_each_other() {
     let platform = Platform::start().await;
     let started = Instant::now();
     let tasks: Vec<_> = (0..64)
@@ -234,7 +234,7 @@ async fn many_first_requests_at_once_do_not_starve_each_other() {
 }
 
 #[tokio::test]
-async fn stopping_waits_for_requests_but_not_for_idle_connections() {
+async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
     let platform = Platform::start().await;
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -51,7 +51,7 @@ async fn fuzz(platform: &Platform, key: &str, arguments: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes, and schemathesis: run by .ci/run"]
-async fn a_fuzzer_finds_no_answer_that_the_document_does_not_tell() {
+async fn fuzzing_as_a_tenant_finds_no_undocumented_response() {
     let platform = Platform::start().await;
     let every: Vec<Scope> = Scope::ALL
         .iter()
@@ -64,7 +64,7 @@ async fn a_fuzzer_finds_no_answer_that_the_document_does_not_tell() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes, and schemathesis: run by .ci/run"]
-async fn nor_does_it_as_the_platform() {
+async fn fuzzing_as_the_platform_finds_no_undocumented_response() {
     let platform = Platform::start().await;
     let all = ensure_platform(&platform.pool).await.unwrap();
     let key = platform.key(&all, Scope::ALL, None).await;

@@ -42,7 +42,7 @@ fn is_replay(answer: &Answer, first: &Answer) {
 }
 
 #[tokio::test]
-async fn the_same_request_with_the_same_key_is_answered_the_same_and_done_once() {
+async fn repeated_request_with_the_same_key_is_done_once_and_answered_alike() {
     let platform = Platform::start().await;
     let first = post(&platform.client, "/v1/jobs", "order-42", &a_job()).await;
     first.expect(201);
@@ -60,7 +60,7 @@ async fn the_same_request_with_the_same_key_is_answered_the_same_and_done_once()
 }
 
 #[tokio::test]
-async fn another_request_with_the_same_key_is_refused() {
+async fn different_request_with_the_same_key_is_refused() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let job = post(client, "/v1/jobs", "k", &a_job()).await.expect(201);
@@ -93,7 +93,7 @@ async fn another_request_with_the_same_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_malformed_key_is_refused_before_anything_is_done() {
+async fn malformed_idempotency_key_is_refused_before_any_work() {
     let platform = Platform::start().await;
     for key in ["", "a b", "\"abc", "é", &"x".repeat(256)] {
         post(&platform.client, "/v1/jobs", key, &a_job())
@@ -111,7 +111,7 @@ async fn a_malformed_key_is_refused_before_anything_is_done() {
 }
 
 #[tokio::test]
-async fn twenty_at_once_with_one_key_enqueue_one_job() {
+async fn twenty_concurrent_requests_with_one_key_enqueue_one_job() {
     let platform = Platform::start().await;
     let tasks: Vec<_> = (0..20)
         .map(|_| {
@@ -135,7 +135,7 @@ async fn twenty_at_once_with_one_key_enqueue_one_job() {
 }
 
 #[tokio::test]
-async fn a_crash_between_the_work_and_its_answer_does_nothing_twice() {
+async fn crash_between_work_and_response_repeats_nothing() {
     let platform = Platform::start().await;
     post(&platform.client, "/v1/jobs", "k", &a_job())
         .await
@@ -171,7 +171,7 @@ async fn a_crash_between_the_work_and_its_answer_does_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_crash_before_the_work_leaves_the_key_to_whoever_comes_later() {
+async fn crash_before_the_work_releases_the_key() {
     let platform = Platform::start().await;
     post(&platform.client, "/v1/jobs", "k", &a_job())
         .await
@@ -198,7 +198,7 @@ async fn a_crash_before_the_work_leaves_the_key_to_whoever_comes_later() {
 }
 
 #[tokio::test]
-async fn a_secret_is_answered_again_and_not_to_be_read_in_the_database() {
+async fn stored_secret_response_is_repeated_and_unreadable_in_the_database() {
     let platform = Platform::start().await;
     let endpoint = json!({"url": "https://example.com/hooks"});
     let path = "/v1/webhook-endpoints";
@@ -219,7 +219,7 @@ async fn a_secret_is_answered_again_and_not_to_be_read_in_the_database() {
 }
 
 #[tokio::test]
-async fn everybody_has_keys_of_their_own() {
+async fn idempotency_keys_are_separate_per_caller() {
     let platform = Platform::start().await;
     let other = platform.tenant("other").await;
     let scopes = [Scope::JobsWrite];
@@ -237,7 +237,7 @@ async fn everybody_has_keys_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_batch_of_ten_thousand_is_enqueued_once() {
+async fn repeated_batch_of_10_000_is_enqueued_once() {
     let platform = Platform::start().await;
     let batch = json!({"jobs": vec![a_job(); 10_000]});
     let first = post(&platform.client, "/v1/jobs/batch", "k", &batch).await;
@@ -248,7 +248,7 @@ async fn a_batch_of_ten_thousand_is_enqueued_once() {
 }
 
 #[tokio::test]
-async fn what_may_be_answered_otherwise_the_next_time_is_not_kept() {
+async fn transient_errors_are_not_stored() {
     let platform = Platform::start().await;
     let client = &platform.client;
     let headers = [("idempotency-key", "k")];
@@ -276,7 +276,7 @@ async fn what_may_be_answered_otherwise_the_next_time_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_finds_the_answer_later() {
+async fn disconnected_caller_gets_the_response_later() {
     let platform = Platform::start().await;
     let path = "/v1/webhook-endpoints";
     let endpoint = json!({"url": "https://example.com/hooks"});

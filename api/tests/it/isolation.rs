@@ -272,7 +272,7 @@ fn check(stop: &Stop, how: &str, answer: &Answer, theirs: &Belongings) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_route_reaches_what_belongs_to_another_tenant() {
+async fn no_route_reaches_data_of_another_tenant() {
     let platform = Platform::start().await;
     let acme = Belongings::of(&platform, platform.acme.clone()).await;
     let other = platform.tenant("other").await;

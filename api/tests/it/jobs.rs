@@ -29,7 +29,7 @@ fn time(value: &Value) -> DateTime<Utc> {
 }
 
 #[tokio::test]
-async fn a_job_is_enqueued_with_its_kind_s_defaults_and_shown() {
+async fn job_is_enqueued_with_the_defaults_of_its_kind_and_shown() {
     let platform = Platform::start().await;
     let created = platform.client.post("/v1/jobs", &a_job()).await;
     let job = created.expect(201);
@@ -103,7 +103,7 @@ async fn a_job_is_enqueued_with_its_kind_s_defaults_and_shown() {
 }
 
 #[tokio::test]
-async fn every_member_of_a_job_is_kept() {
+async fn every_job_member_is_stored() {
     let platform = Platform::start().await;
     let run_at = clock::now() + TimeDelta::days(365);
     let request = json!({
@@ -156,7 +156,7 @@ async fn every_member_of_a_job_is_kept() {
 }
 
 #[tokio::test]
-async fn a_delay_counts_from_now_and_a_recent_past_means_now() {
+async fn delay_counts_from_now_and_a_recent_past_means_now() {
     let platform = Platform::start().await;
     let before = clock::now();
     let job = platform
@@ -189,7 +189,7 @@ async fn a_delay_counts_from_now_and_a_recent_past_means_now() {
 }
 
 #[tokio::test]
-async fn a_unique_key_answers_the_job_that_holds_it() {
+async fn unique_key_returns_the_job_that_holds_it() {
     let platform = Platform::start().await;
     let first = platform
         .client
@@ -218,7 +218,7 @@ async fn a_unique_key_answers_the_job_that_holds_it() {
 }
 
 #[tokio::test]
-async fn a_key_that_outlives_its_job_is_a_conflict() {
+async fn unique_key_that_outlives_its_job_is_a_conflict() {
     let platform = Platform::start().await;
     let mut job = a_job_with("unique_key", json!("k"));
     job["unique_for"] = json!("366d");
@@ -235,7 +235,7 @@ async fn a_key_that_outlives_its_job_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_with_one_key_make_one_job() {
+async fn concurrent_requests_with_one_unique_key_create_one_job() {
     let platform = Platform::start().await;
     let tasks: Vec<_> = (0..40)
         .map(|_| {
@@ -257,7 +257,7 @@ async fn concurrent_requests_with_one_key_make_one_job() {
 }
 
 #[tokio::test]
-async fn a_job_is_cancelled_and_retried() {
+async fn job_is_cancelled_and_retried() {
     let platform = Platform::start().await;
     let job = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let act = async |verb: &str| {
@@ -285,7 +285,7 @@ async fn a_job_is_cancelled_and_retried() {
 }
 
 #[tokio::test]
-async fn a_retry_names_the_job_that_holds_the_unique_key() {
+async fn retry_names_the_job_that_holds_the_unique_key() {
     let platform = Platform::start().await;
     let request = a_job_with("unique_key", json!("k"));
     let first = platform.client.post("/v1/jobs", &request).await.expect(201);
@@ -305,7 +305,7 @@ async fn a_retry_names_the_job_that_holds_the_unique_key() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_not_there_is_not_found() {
+async fn unknown_job_is_not_found() {
     let platform = Platform::start().await;
     for id in [
         "job_0000000000500",
@@ -334,7 +334,7 @@ async fn a_job_that_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn only_the_platform_enqueues_maintenance() {
+async fn only_the_platform_enqueues_maintenance_jobs() {
     let platform = Platform::start().await;
     let job = json!({"kind": "maintenance.retention", "payload": {}});
     let refused = platform.client.post("/v1/jobs", &job).await;

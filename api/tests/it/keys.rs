@@ -20,7 +20,7 @@ fn path(key: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_does_what_its_scopes_say() {
+async fn api_key_is_shown_once_and_limited_to_its_scopes() {
     let platform = Platform::start().await;
     let (text, key) = made(
         &platform.client,
@@ -55,7 +55,7 @@ async fn a_key_is_shown_once_and_does_what_its_scopes_say() {
 }
 
 #[tokio::test]
-async fn nobody_makes_a_key_that_may_do_more_than_they_may() {
+async fn api_key_cannot_exceed_the_permissions_of_its_creator() {
     let platform = Platform::start().await;
     let maker = platform
         .client_of(&platform.acme, &[Scope::KeysManage, Scope::JobsRead])
@@ -92,7 +92,7 @@ async fn nobody_makes_a_key_that_may_do_more_than_they_may() {
 }
 
 #[tokio::test]
-async fn everything_wrong_with_a_key_is_pointed_at() {
+async fn every_api_key_error_is_reported_by_pointer() {
     let platform = Platform::start().await;
     let refused = platform
         .client
@@ -122,7 +122,7 @@ async fn everything_wrong_with_a_key_is_pointed_at() {
 }
 
 #[tokio::test]
-async fn a_key_works_from_its_addresses_only() {
+async fn api_key_works_only_from_its_addresses() {
     let platform = Platform::start().await;
     let body = json!({"name": "here", "scopes": ["jobs:read"], "addresses": ["127.0.0.1"]});
     let (text, key) = made(&platform.client, body).await;
@@ -147,7 +147,7 @@ async fn a_key_works_from_its_addresses_only() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_refused_on_both_replicas_within_a_second() {
+async fn revoked_api_key_is_refused_on_both_replicas_within_a_second() {
     let platform = Platform::start().await;
     let stop = CancellationToken::new();
     let other = listen(&platform.pool, &platform.keys, &stop).await;
@@ -191,7 +191,7 @@ async fn a_revoked_key_is_refused_on_both_replicas_within_a_second() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_goes_on_for_its_grace() {
+async fn rotated_api_key_works_until_its_grace_ends() {
     let platform = Platform::start().await;
     let (old, key) = made(
         &platform.client,
@@ -232,7 +232,7 @@ async fn a_rotated_key_goes_on_for_its_grace() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_as_many_keys_and_endpoints_as_its_tier_grants() {
+async fn tenant_has_at_most_the_keys_and_endpoints_of_its_tier() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform
@@ -315,7 +315,7 @@ async fn a_tenant_has_as_many_keys_and_endpoints_as_its_tier_grants() {
 }
 
 #[tokio::test]
-async fn a_key_of_an_inactive_tenant_reads_and_changes_nothing() {
+async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform
@@ -383,7 +383,7 @@ async fn a_key_of_an_inactive_tenant_reads_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_tier_that_changes_is_the_engine_s_limit() {
+async fn changed_tier_becomes_the_engine_limit() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform
@@ -435,7 +435,7 @@ async fn a_tier_that_changes_is_the_engine_s_limit() {
 }
 
 #[tokio::test]
-async fn rotating_gives_neither_more_keys_nor_more_requests() {
+async fn rotation_grants_neither_more_keys_nor_more_requests() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;
@@ -492,7 +492,7 @@ async fn rotating_gives_neither_more_keys_nor_more_requests() {
 }
 
 #[tokio::test]
-async fn a_smaller_contract_lowers_the_tenant_s_keys() {
+async fn smaller_contract_lowers_the_tiers_of_the_tenant_keys() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;
@@ -515,7 +515,7 @@ async fn a_smaller_contract_lowers_the_tenant_s_keys() {
 }
 
 #[tokio::test]
-async fn a_contract_that_many_set_up_at_once_has_one_endpoint() {
+async fn concurrent_contract_setups_create_one_endpoint() {
     let platform = Platform::start().await;
     let operator = ensure_platform(&platform.pool).await.unwrap();
     let operator = platform.client_of(&operator, &[Scope::PlatformAdmin]).await;

@@ -30,7 +30,7 @@ async fn walk(client: &Client, path: &str) -> (Vec<String>, usize) {
 }
 
 #[tokio::test]
-async fn a_walk_over_120_jobs_meets_each_once_newest_first() {
+async fn paging_over_120_jobs_returns_each_once_newest_first() {
     let platform = Platform::start().await;
     let jobs: Vec<Value> = (0..120)
         .map(|n| a_job_with("tags", json!([if n % 3 == 0 { "third" } else { "other" }])))
@@ -55,7 +55,7 @@ async fn a_walk_over_120_jobs_meets_each_once_newest_first() {
 }
 
 #[tokio::test]
-async fn jobs_that_come_in_meanwhile_do_not_disturb_a_walk() {
+async fn new_jobs_do_not_disturb_paging() {
     let platform = Platform::start().await;
     let jobs = vec![a_job(); 10];
     platform
@@ -81,7 +81,7 @@ async fn jobs_that_come_in_meanwhile_do_not_disturb_a_walk() {
 }
 
 #[tokio::test]
-async fn filters_keep_what_matches_all_of_them() {
+async fn filters_are_combined_with_and() {
     let platform = Platform::start().await;
     let plain = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
     let mut wanted = a_job_with("tags", json!(["a b&c", "x"]));
@@ -133,7 +133,7 @@ async fn filters_keep_what_matches_all_of_them() {
 }
 
 #[tokio::test]
-async fn a_wrong_query_string_is_refused_with_the_parameter_s_name() {
+async fn invalid_query_parameter_is_refused_by_name() {
     let platform = Platform::start().await;
     for (query, pointer, code) in [
         ("ordering_kee=a", "/ordering_kee", "unknown_field"),
@@ -170,7 +170,7 @@ async fn a_wrong_query_string_is_refused_with_the_parameter_s_name() {
 }
 
 #[tokio::test]
-async fn a_cursor_works_for_its_own_list_only() {
+async fn cursor_works_only_for_its_own_list() {
     let platform = Platform::start().await;
     let jobs = vec![a_job_with("tags", json!(["t"])); 3];
     platform

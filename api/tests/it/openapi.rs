@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::Platform;
 
 #[tokio::test]
-async fn the_document_is_openapi_3_1_with_keys_and_problems() {
+async fn openapi_document_is_3_1_with_keys_and_problems() {
     let platform = Platform::start().await;
     let answer = platform.client.with_key("").get("/openapi.json").await;
     assert_eq!(answer.header("content-type"), "application/json");
@@ -43,7 +43,7 @@ async fn the_document_is_openapi_3_1_with_keys_and_problems() {
 }
 
 #[tokio::test]
-async fn each_path_is_served_with_just_the_documented_methods() {
+async fn every_path_serves_exactly_its_documented_methods() {
     let platform = Platform::start().await;
     let document = platform.client.get("/openapi.json").await.expect(200);
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -72,7 +72,7 @@ async fn each_path_is_served_with_just_the_documented_methods() {
 }
 
 #[tokio::test]
-async fn what_the_document_says_of_jobs_is_what_the_server_answers() {
+async fn documented_job_schema_matches_the_response() {
     let platform = Platform::start().await;
     let document = platform.client.get("/openapi.json").await.expect(200);
     let job = platform

@@ -166,7 +166,7 @@ fn more_bad_jobs() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_the_api_refuses_sql_refuses_for_the_same_reasons() {
+async fn sql_refuses_what_the_api_refuses_for_the_same_reasons() {
     let mut both = Both::start().await;
     let known = bad_jobs().into_iter().map(|(job, _, _)| job);
     for job in known.chain(more_bad_jobs()) {
@@ -218,7 +218,7 @@ fn good_jobs() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_the_api_takes_sql_takes_and_shows_the_same() {
+async fn sql_accepts_what_the_api_accepts_with_the_same_result() {
     let mut both = Both::start().await;
     for job in good_jobs() {
         let client = both.platform.client.clone();
@@ -260,7 +260,7 @@ async fn what_the_api_takes_sql_takes_and_shows_the_same() {
 }
 
 #[tokio::test]
-async fn a_unique_key_taken_over_http_is_answered_by_sql_and_the_other_way_round() {
+async fn unique_keys_are_shared_between_http_and_sql() {
     let mut both = Both::start().await;
     let client = both.platform.client.clone();
     let keyed = |key: &str| a_job_with("unique_key", json!(key));
@@ -277,7 +277,7 @@ async fn a_unique_key_taken_over_http_is_answered_by_sql_and_the_other_way_round
 }
 
 #[tokio::test]
-async fn a_tenant_s_jobs_that_wait_are_bounded_for_both() {
+async fn waiting_job_quota_applies_to_http_and_sql() {
     let mut both = Both::start().await;
     let own = ensure_platform(&both.platform.pool).await.unwrap();
     let admin = both.platform.client_of(&own, Scope::ALL).await;

@@ -147,7 +147,7 @@ async fn opens_nothing(shop: &Shop, portal: &str) {
 }
 
 #[tokio::test]
-async fn a_link_is_made_for_as_long_as_one_says_and_noted() {
+async fn portal_link_is_created_with_the_requested_lifetime_and_audited() {
     let platform = Platform::start().await;
     for (body, life) in [
         (json!({}), TimeDelta::hours(1)),
@@ -190,7 +190,7 @@ async fn a_link_is_made_for_as_long_as_one_says_and_noted() {
 }
 
 #[tokio::test]
-async fn a_person_confirms_before_making_a_link() {
+async fn user_confirms_identity_before_creating_a_portal_link() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "operator").await;
@@ -203,7 +203,7 @@ async fn a_person_confirms_before_making_a_link() {
 }
 
 #[tokio::test]
-async fn a_link_opens_its_tenants_pages_and_no_others() {
+async fn portal_link_opens_only_the_pages_of_its_tenant() {
     let shop = Shop::open().await;
     let other = shop.platform.tenant("other").await;
     let stranger = shop.platform.client_of(&other, Scope::ALL).await;
@@ -255,7 +255,7 @@ async fn a_link_opens_its_tenants_pages_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_link_ends_with_its_time() {
+async fn portal_link_expires() {
     let shop = Shop::open().await;
     let mut link = PortalLink::new(shop.platform.acme.id, HOUR);
     let good = signed(&shop.platform.keys, &link);
@@ -265,7 +265,7 @@ async fn a_link_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn a_link_that_the_platform_did_not_sign_opens_nothing() {
+async fn portal_link_with_a_foreign_signature_opens_nothing() {
     let shop = Shop::open().await;
     let link = PortalLink::new(shop.platform.acme.id, HOUR);
     let foreign = MasterKeys::parse(&MasterKeys::generate()).unwrap();
@@ -284,7 +284,7 @@ async fn a_link_that_the_platform_did_not_sign_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_link_of_a_tenant_that_is_not_served_opens_nothing() {
+async fn portal_link_of_an_inactive_tenant_opens_nothing() {
     let shop = Shop::open().await;
     for (off, on) in [
         (
@@ -309,7 +309,7 @@ async fn a_link_of_a_tenant_that_is_not_served_opens_nothing() {
 }
 
 #[tokio::test]
-async fn what_others_wrote_is_escaped() {
+async fn portal_escapes_user_content() {
     const NASTY: &str = "\"'><script>alert(1)</script>";
     let platform = Platform::start().await;
     let new = json!({
@@ -363,7 +363,7 @@ async fn what_others_wrote_is_escaped() {
 }
 
 #[tokio::test]
-async fn older_deliveries_follow_by_their_cursor() {
+async fn portal_pages_through_older_deliveries_by_cursor() {
     let shop = Shop::open().await;
     for _ in 0..50 {
         let event = json!({"type": "a.b", "data": {}});
@@ -391,7 +391,7 @@ async fn older_deliveries_follow_by_their_cursor() {
 }
 
 #[tokio::test]
-async fn a_link_is_let_in_a_thousand_times_an_hour() {
+async fn portal_link_is_limited_to_1_000_requests_an_hour() {
     let shop = Shop::open().await;
     let link = PortalLink::new(shop.platform.acme.id, HOUR);
     let portal = signed(&shop.platform.keys, &link);
@@ -434,7 +434,7 @@ impl Write for Lines {
 
 // Current thread: the log of all that the server does is this test's.
 #[tokio::test(flavor = "current_thread")]
-async fn a_link_stands_in_no_line_of_the_log() {
+async fn portal_link_appears_in_no_log_line() {
     let lines = Lines::default();
     let writer = lines.clone();
     let log = tracing_subscriber::fmt()
@@ -480,7 +480,7 @@ async fn a_link_stands_in_no_line_of_the_log() {
 }
 
 #[tokio::test]
-async fn the_tenant_of_a_link_is_the_one_acted_for() {
+async fn portal_link_acts_for_its_own_tenant() {
     let platform = Platform::start().await;
     let own: Tenant = platform.platform().await;
     let admin = platform.client_of(&own, Scope::ALL).await;

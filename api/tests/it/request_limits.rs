@@ -72,7 +72,7 @@ fn is_refused(answer: &Answer, policy: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_300_requests_at_two_replicas_exactly_100_pass() {
+async fn exactly_100_of_300_requests_pass_across_two_replicas() {
     let platform = Platform::start().await;
     let limits = Some(hourly("sliding_window", 100));
     let replicas = replicas(&platform, KeyTier::Free, limits).await;
@@ -80,14 +80,14 @@ async fn of_300_requests_at_two_replicas_exactly_100_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_free_key_has_its_hundred_an_hour_and_its_burst_of_ten() {
+async fn free_key_has_100_requests_an_hour_and_a_burst_of_ten() {
     let platform = Platform::start().await;
     let replicas = replicas(&platform, KeyTier::Free, None).await;
     assert_eq!(storm(&replicas, 300).await, 110);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hot_key_has_exactly_its_quota() {
+async fn busy_key_gets_exactly_its_quota() {
     let platform = Platform::start().await;
     let limits = Some(hourly("fixed_window", 1500));
     let replicas = replicas(&platform, KeyTier::Free, limits).await;
@@ -95,7 +95,7 @@ async fn a_hot_key_has_exactly_its_quota() {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
+async fn every_authenticated_response_has_rate_limit_headers() {
     let platform = Platform::start().await;
     let [client, _] = replicas(&platform, KeyTier::Free, None).await;
     let policy = r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#;
@@ -121,7 +121,7 @@ async fn every_answer_to_a_caller_that_is_known_says_how_its_limits_stand() {
 }
 
 #[tokio::test]
-async fn who_is_not_known_uses_up_nobodys_budget() {
+async fn unauthenticated_requests_consume_no_quota() {
     let platform = Platform::start().await;
     let [client, _] = replicas(&platform, KeyTier::Free, None).await;
     let good = client.get("/v1/queues").await;
@@ -144,7 +144,7 @@ async fn who_is_not_known_uses_up_nobodys_budget() {
 }
 
 #[tokio::test]
-async fn a_refused_request_does_nothing() {
+async fn refused_request_does_nothing() {
     let platform = Platform::start().await;
     let limits = json!([{"name": "few", "strategy": "leaky_bucket", "quota": 1, "burst": 2,
         "window": "1h"}]);
@@ -159,7 +159,7 @@ async fn a_refused_request_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_months_quota_ends_and_counts_what_was_used_before() {
+async fn monthly_quota_is_enforced_and_counts_earlier_usage() {
     let platform = Platform::start().await;
     let [client, other] = replicas(&platform, KeyTier::Free, None).await;
     query(
@@ -176,7 +176,7 @@ async fn a_months_quota_ends_and_counts_what_was_used_before() {
 }
 
 #[tokio::test]
-async fn limits_that_cannot_be_read_are_the_tiers() {
+async fn unreadable_limits_fall_back_to_the_tier() {
     let platform = Platform::start().await;
     let limits = json!([{"name": "hour", "strategy": "of a later release"}]);
     let [client, _] = replicas(&platform, KeyTier::Developer, Some(limits)).await;
@@ -189,7 +189,7 @@ async fn limits_that_cannot_be_read_are_the_tiers() {
 }
 
 #[tokio::test]
-async fn usage_is_shown_by_months_and_keys() {
+async fn usage_is_shown_by_month_and_key() {
     let platform = Platform::start().await;
     let [client, other] = replicas(&platform, KeyTier::Free, None).await;
     query(
@@ -248,7 +248,7 @@ async fn usage_is_shown_by_months_and_keys() {
 }
 
 #[tokio::test]
-async fn what_was_counted_is_written_when_the_server_stops() {
+async fn pending_usage_is_written_at_shutdown() {
     let platform = Platform::start().await;
     let [client, other] = replicas(&platform, KeyTier::Free, None).await;
     for _ in 0..3 {
@@ -277,7 +277,7 @@ async fn what_was_counted_is_written_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn the_platform_gives_a_key_limits_of_its_own() {
+async fn platform_overrides_the_limits_of_a_key() {
     let platform = Platform::start().await;
     let [client, _] = replicas(&platform, KeyTier::Free, None).await;
     let shown = client.get("/v1/usage").await.expect(200);

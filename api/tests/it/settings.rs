@@ -34,7 +34,7 @@ fn pairs(faults: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn the_platform_pauses_and_limits_queues() {
+async fn platform_pauses_and_limits_queues() {
     let (_platform, admin) = platform_and_admin().await;
     let quiet = json!({"ready": 0, "scheduled": 0, "running": 0, "dead": 0,
         "oldest_ready_seconds": null, "enqueued_per_minute": 0, "succeeded_per_minute": 0,
@@ -99,7 +99,7 @@ async fn the_platform_pauses_and_limits_queues() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_the_queues_it_may_know_and_changes_none() {
+async fn tenant_sees_its_visible_queues_and_changes_none() {
     let (platform, admin) = platform_and_admin().await;
     let other = platform.tenant("other").await;
     let other = platform.client_of(&other, Scope::ALL).await;
@@ -146,7 +146,7 @@ async fn a_tenant_sees_the_queues_it_may_know_and_changes_none() {
 }
 
 #[tokio::test]
-async fn a_tenant_steers_its_own_lanes() {
+async fn tenant_controls_its_own_lanes() {
     let (platform, _) = platform_and_admin().await;
     let client = &platform.client;
     let path = "/v1/queues/http/lanes";

@@ -31,7 +31,7 @@ async fn count(platform: &Platform) {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_its_own_numbers_and_the_platform_all() {
+async fn tenant_sees_its_own_stats_and_the_platform_sees_all() {
     let platform = Platform::start().await;
     count(&platform).await;
     let other = platform.tenant("other").await;
@@ -50,7 +50,7 @@ async fn a_tenant_sees_its_own_numbers_and_the_platform_all() {
 }
 
 #[tokio::test]
-async fn a_series_has_no_gaps_and_says_how_long_jobs_waited() {
+async fn series_has_no_gaps_and_includes_waiting_times() {
     let platform = Platform::start().await;
     count(&platform).await;
     let stats = platform.client.get("/v1/stats?step=1m").await.expect(200);
@@ -100,7 +100,7 @@ async fn a_series_has_no_gaps_and_says_how_long_jobs_waited() {
 }
 
 #[tokio::test]
-async fn a_time_that_cannot_be_shown_is_pointed_at() {
+async fn time_out_of_range_is_reported_by_parameter() {
     let platform = Platform::start().await;
     for (query, pointer, code) in [
         ("step=7m", "/step", "invalid"),

@@ -31,7 +31,7 @@ impl Platform {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_all_that_it_was_asked_to_be() {
+async fn endpoint_keeps_every_requested_setting() {
     let platform = Platform::start().await;
     let (made, path) = platform
         .endpoint(json!({
@@ -63,7 +63,7 @@ async fn an_endpoint_is_all_that_it_was_asked_to_be() {
 }
 
 #[tokio::test]
-async fn an_endpoints_lane_has_its_rate_its_places_and_its_breaker() {
+async fn endpoint_lane_has_its_rate_concurrency_and_breaker() {
     let platform = Platform::start().await;
     let (made, path) = platform
         .endpoint(json!({"rate_per_second": 7, "max_in_flight": 3}))
@@ -93,7 +93,7 @@ async fn an_endpoints_lane_has_its_rate_its_places_and_its_breaker() {
 }
 
 #[tokio::test]
-async fn a_secret_is_rotated_and_a_key_pair_added() {
+async fn endpoint_secret_is_rotated_and_a_key_pair_added() {
     let platform = Platform::start().await;
     let (made, path) = platform.endpoint(json!({})).await;
     let rotate = format!("{path}/rotate-secret");
@@ -144,7 +144,7 @@ async fn a_secret_is_rotated_and_a_key_pair_added() {
 }
 
 #[tokio::test]
-async fn an_event_skips_a_disabled_endpoint_and_a_recovery_makes_up_for_it() {
+async fn event_skips_a_disabled_endpoint_and_recovery_delivers_it() {
     let platform = Platform::start().await;
     let (_, path) = platform.endpoint(json!({})).await;
     platform
@@ -229,7 +229,7 @@ async fn an_event_skips_a_disabled_endpoint_and_a_recovery_makes_up_for_it() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_made_again_when_somebody_asks_for_it() {
+async fn delivery_is_redelivered_on_request() {
     let platform = Platform::start().await;
     platform.endpoint(json!({})).await;
     let posted = platform.event().await;
@@ -252,7 +252,7 @@ async fn a_delivery_is_made_again_when_somebody_asks_for_it() {
 }
 
 #[tokio::test]
-async fn a_test_is_an_event_for_one_endpoint() {
+async fn test_event_goes_to_one_endpoint() {
     let platform = Platform::start().await;
     let (made, path) = platform.endpoint(json!({"event_types": ["other"]})).await;
     platform.endpoint(json!({})).await;
@@ -271,7 +271,7 @@ async fn a_test_is_an_event_for_one_endpoint() {
 }
 
 #[tokio::test]
-async fn channels_choose_among_endpoints() {
+async fn channels_select_endpoints() {
     let platform = Platform::start().await;
     platform.endpoint(json!({"channels": ["north"]})).await;
     let (all, _) = platform.endpoint(json!({})).await;
@@ -289,7 +289,7 @@ async fn channels_choose_among_endpoints() {
 }
 
 #[tokio::test]
-async fn how_long_payloads_are_kept_is_set_and_shown() {
+async fn payload_retention_is_set_and_shown() {
     let platform = Platform::start().await;
     let path = "/v1/webhook-settings";
     let shown = platform.client.get(path).await.expect(200);
@@ -316,7 +316,7 @@ async fn how_long_payloads_are_kept_is_set_and_shown() {
 }
 
 #[tokio::test]
-async fn an_endpoint_without_attempts_has_numbers_of_nothing() {
+async fn endpoint_without_attempts_has_empty_stats() {
     let platform = Platform::start().await;
     let (_, path) = platform.endpoint(json!({})).await;
     let stats = platform

@@ -11,7 +11,7 @@ fn word(value: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_made_shown_changed_and_deleted() {
+async fn endpoint_is_created_shown_changed_and_deleted() {
     let platform = Platform::start().await;
     let new = json!({"url": URL, "event_types": ["invoice.*"], "headers": {"x-a": "1"}});
     let created = platform.client.post("/v1/webhook-endpoints", &new).await;
@@ -90,7 +90,7 @@ async fn endpoints_are_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn a_bad_endpoint_is_pointed_at() {
+async fn invalid_endpoint_is_reported_by_pointer() {
     let platform = Platform::start().await;
     let made = platform
         .client
@@ -190,7 +190,7 @@ async fn a_bad_endpoint_is_pointed_at() {
 }
 
 #[tokio::test]
-async fn an_event_makes_a_delivery_for_each_endpoint_that_takes_it() {
+async fn event_creates_a_delivery_for_each_subscribed_endpoint() {
     let platform = Platform::start().await;
     let create = async |types: Value| {
         let new = json!({"url": URL, "event_types": types});
@@ -265,7 +265,7 @@ async fn an_event_makes_a_delivery_for_each_endpoint_that_takes_it() {
 }
 
 #[tokio::test]
-async fn a_delivery_whose_job_is_cancelled_is_listed_as_cancelled() {
+async fn delivery_whose_job_is_cancelled_is_listed_as_cancelled() {
     let platform = Platform::start().await;
     let endpoint = json!({"url": "https://example.com/hook"});
     platform
@@ -298,7 +298,7 @@ async fn a_delivery_whose_job_is_cancelled_is_listed_as_cancelled() {
 }
 
 #[tokio::test]
-async fn a_bad_event_is_pointed_at() {
+async fn invalid_event_is_reported_by_pointer() {
     let platform = Platform::start().await;
     for (event, expected) in [
         (json!({}), vec!["/type", "/data"]),
@@ -340,7 +340,7 @@ async fn a_bad_event_is_pointed_at() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_not_there_is_not_found() {
+async fn unknown_delivery_is_not_found() {
     let platform = Platform::start().await;
     for id in [
         "dlv_01h455vb4pex5vsknk084sn02q",

@@ -15,7 +15,7 @@ use crate::support::{Fixture, Log, QUEUE, error, handler, job, number, numbered,
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
+async fn panic_is_a_retryable_failure_before_and_after_the_first_await() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(
         |run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
@@ -49,7 +49,7 @@ async fn a_panic_is_a_failure_that_may_pass_wherever_it_happens() {
 }
 
 #[tokio::test]
-async fn a_panic_of_what_a_cancelled_handler_leaves_behind_does_not_stop_the_queue() {
+async fn panic_while_dropping_a_cancelled_handler_does_not_stop_the_queue() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -90,7 +90,7 @@ async fn a_panic_of_what_a_cancelled_handler_leaves_behind_does_not_stop_the_que
 }
 
 #[tokio::test]
-async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
+async fn run_longer_than_its_timeout_is_abandoned_and_fails() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| {
         std::future::pending::<()>().await;
@@ -114,7 +114,7 @@ async fn a_run_longer_than_its_timeout_is_abandoned_and_failed() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
+async fn job_with_an_undecodable_body_is_dead_without_a_run() {
     let fixture = Fixture::new().await;
     let at = fixture.now().await + HOUR;
     let id = fixture
@@ -149,7 +149,7 @@ async fn a_body_that_cannot_be_read_is_buried_without_a_run() {
 }
 
 #[tokio::test]
-async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
+async fn unstorable_text_is_truncated_and_stripped_of_nul() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
@@ -185,7 +185,7 @@ async fn text_that_the_database_cannot_hold_is_stored_cut_and_without_nul() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_cannot_be_stored_holds_no_other_back() {
+async fn unstorable_outcome_does_not_delay_others() {
     let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let behind = gate.clone();

@@ -98,7 +98,7 @@ fn as_told(trials: &Log<DateTime<Utc>>, well: &Arc<AtomicBool>) -> Arc<dyn Handl
 }
 
 #[tokio::test]
-async fn a_breaker_opens_after_so_many_failures_in_a_row_and_not_before() {
+async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
     let fixture = breaking(HOUR).await;
     let log = Log::new();
     let noted = log.clone();
@@ -161,7 +161,7 @@ async fn play(fixture: &Fixture, script: &'static str) {
 }
 
 #[tokio::test]
-async fn seven_failures_of_ten_runs_open_a_breaker_and_six_do_not() {
+async fn breaker_opens_at_seven_failures_of_ten_runs_but_not_at_six() {
     for (script, state, failures) in [
         ("FSSSFFFFFF", BreakerState::Open, 7),
         ("FSSSSFFFFF", BreakerState::Closed, 6),
@@ -179,7 +179,7 @@ async fn seven_failures_of_ten_runs_open_a_breaker_and_six_do_not() {
 }
 
 #[tokio::test]
-async fn failures_of_a_window_that_is_over_do_not_count() {
+async fn failures_of_a_past_window_do_not_count() {
     let fixture = breaking_by_share().await;
     play(&fixture, "FFFFFFFFF").await;
     let later = "update queue.lanes set window_from = window_from - interval '1 hour'";
@@ -196,7 +196,7 @@ async fn failures_of_a_window_that_is_over_do_not_count() {
 }
 
 #[tokio::test]
-async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
+async fn healthy_lane_row_is_not_written_while_others_fail() {
     let fixture = breaking_by_share().await;
     let row = async |key: &'static str| -> (String, String) {
         harkara_shared::database::query_as(
@@ -236,7 +236,7 @@ async fn a_lane_that_does_well_is_not_written_whatever_becomes_of_others() {
 }
 
 #[tokio::test]
-async fn what_had_begun_before_a_breaker_opened_neither_closes_it_nor_prolongs_its_rest() {
+async fn runs_started_before_a_breaker_opened_do_not_change_it() {
     let fixture = breaking(HOUR).await;
     set_breaker(&fixture, Breaker::in_a_row(1, HOUR)).await;
     let (met, go) = (Arc::new(Barrier::new(3)), Arc::new(Semaphore::new(0)));
@@ -269,7 +269,7 @@ async fn what_had_begun_before_a_breaker_opened_neither_closes_it_nor_prolongs_i
 }
 
 #[tokio::test]
-async fn one_job_is_tried_after_the_rest_and_tells_whether_the_lane_goes_on() {
+async fn trial_job_after_the_rest_decides_whether_the_lane_continues() {
     let rest = Duration::from_millis(300);
     let fixture = breaking(rest).await;
     let (trials, well) = (Log::new(), Arc::new(AtomicBool::new(false)));
@@ -292,7 +292,7 @@ async fn one_job_is_tried_after_the_rest_and_tells_whether_the_lane_goes_on() {
 }
 
 #[tokio::test]
-async fn three_workers_try_one_job_between_them() {
+async fn trial_is_one_job_across_three_workers() {
     for well in [true, false] {
         let fixture = breaking(HOUR).await;
         fixture.enqueue_all(once(0..40)).await;
@@ -351,7 +351,7 @@ fn failed_for_long() -> Verdict {
 }
 
 #[tokio::test]
-async fn a_trial_that_fails_has_the_lane_rest_again_whatever_becomes_of_its_job() {
+async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
     let dead = || Verdict::Dead {
         error: error("refused"),
     };
@@ -396,7 +396,7 @@ async fn a_trial_that_fails_has_the_lane_rest_again_whatever_becomes_of_its_job(
 }
 
 #[tokio::test]
-async fn a_trial_that_fails_uses_up_no_attempt_not_even_the_last() {
+async fn failed_trial_uses_no_attempt_even_the_last() {
     let fixture = breaking(HOUR).await;
     let trial = fixture.enqueue_all(once(0..1)).await[0].id();
     open(&fixture).await;
@@ -449,7 +449,7 @@ fn first_is_stuck(log: &Log<u64>) -> Arc<dyn Handler> {
 }
 
 #[tokio::test]
-async fn a_trial_that_tells_nothing_lets_another_one_go() {
+async fn inconclusive_trial_allows_another() {
     for fate in [
         "put back",
         "worker died",

@@ -91,7 +91,7 @@ async fn is_counted(fixture: &Fixture, before: (i64, i64, i64), told: (i64, i64,
 const ROWS: &str = "select count(*) from queue.parcels";
 
 #[tokio::test]
-async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
+async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
     let fixture = Fixture::new().await;
     fixture
         .put(&[
@@ -157,7 +157,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_told() {
+async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_notified() {
     let fixture = Fixture::new().await;
     fixture
         .put(&[
@@ -205,7 +205,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_ones_are_tol
 }
 
 #[tokio::test]
-async fn finished_jobs_are_deleted_and_the_others_of_their_rows_stay() {
+async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
     let fixture = Fixture::new().await;
     fixture
         .put(&[
@@ -306,7 +306,7 @@ async fn key(fixture: &Fixture, job: i64, key: &str, until: Option<&'static str>
 }
 
 #[tokio::test]
-async fn of_two_dead_jobs_with_one_key_the_elder_takes_it_and_a_key_that_is_held_is_left() {
+async fn older_of_two_dead_jobs_takes_their_key_and_a_held_key_is_not_taken() {
     let fixture = Fixture::new().await;
     let keyed = || json!({"keyed": true});
     let states = ["x", "x", "x", "x", "a"];
@@ -340,7 +340,7 @@ async fn of_two_dead_jobs_with_one_key_the_elder_takes_it_and_a_key_that_is_held
 }
 
 #[tokio::test]
-async fn nobody_changes_the_jobs_of_another_tenant() {
+async fn foreign_jobs_cannot_be_changed_in_bulk() {
     let fixture = Fixture::new().await;
     let stranger = TenantId::new();
     fixture.put(&[row(4, 0, 0, 2, "x", json!({}))]).await;
@@ -370,7 +370,7 @@ async fn nobody_changes_the_jobs_of_another_tenant() {
 }
 
 #[tokio::test]
-async fn a_waiting_job_is_moved_to_another_time_and_back() {
+async fn waiting_job_is_rescheduled_and_moved_back() {
     let fixture = Fixture::new().await;
     let later = fixture.now().await + chrono::Duration::hours(1);
     fixture
@@ -415,7 +415,7 @@ async fn a_waiting_job_is_moved_to_another_time_and_back() {
 }
 
 #[tokio::test]
-async fn a_run_that_was_followed_by_another_tells_no_more() {
+async fn superseded_run_cannot_report_progress() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();

@@ -67,7 +67,7 @@ async fn mixed() -> Fixture {
 }
 
 #[tokio::test]
-async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
+async fn bulk_scan_finds_every_listed_job_in_steps_of_any_size() {
     let fixture = mixed().await;
     let all = fixture.all().await;
     assert!(all.len() > 18);
@@ -102,7 +102,7 @@ async fn a_walk_finds_what_a_list_shows_in_steps_of_any_size() {
 }
 
 #[tokio::test]
-async fn a_filter_leaves_out_what_does_not_match() {
+async fn bulk_scan_filter_excludes_jobs_that_do_not_match() {
     let fixture = mixed().await;
     for job in [at(3, 1), at(4, 0), at(6, 0)] {
         query(
@@ -185,7 +185,7 @@ async fn a_filter_leaves_out_what_does_not_match() {
 }
 
 #[tokio::test]
-async fn counted_states_are_read_off_the_counters_and_what_is_not_folded_yet() {
+async fn bulk_count_adds_counters_and_changes_not_rolled_up_yet() {
     let fixture = mixed().await;
     for written in [
         "insert into queue.tallies (tenant, queue, kind, dead, ready)

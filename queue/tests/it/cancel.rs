@@ -38,7 +38,7 @@ impl Drop for Guard {
 }
 
 #[tokio::test]
-async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
+async fn waiting_job_is_cancelled_at_once_and_never_runs() {
     let fixture = Fixture::new().await;
     let keyed = |key: &str| NewJob {
         unique: Some(Unique {
@@ -87,7 +87,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_is_rolled_back_cancels_nothing() {
+async fn rolled_back_cancel_cancels_nothing() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     let mut tx = fixture.tx().await;
@@ -99,7 +99,7 @@ async fn a_cancel_that_is_rolled_back_cancels_nothing() {
 }
 
 #[tokio::test]
-async fn cancelling_a_running_job_reaches_its_handler() {
+async fn cancel_of_a_running_job_reaches_its_handler() {
     for notify in [true, false] {
         let fixture = Fixture::with_notify(notify).await;
         let (dropped, mut drops) = mpsc::unbounded_channel();
@@ -145,7 +145,7 @@ async fn cancelling_a_running_job_reaches_its_handler() {
 }
 
 #[tokio::test]
-async fn a_handler_that_hears_of_a_cancel_ends_by_itself() {
+async fn handler_that_observes_its_cancel_ends_itself() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(heedful(async |run: Run| {
         run.cancel.cancelled().await;
@@ -224,17 +224,17 @@ async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_handler_that_ignores_its_cancel_is_abandoned_at_its_timeout() {
+async fn handler_that_ignores_its_cancel_is_abandoned_at_its_timeout() {
     is_abandoned_at_its_timeout(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_handler_that_blocks_its_thread_is_abandoned_soon_after_its_timeout() {
+async fn handler_that_blocks_its_thread_is_abandoned_soon_after_its_timeout() {
     is_abandoned_at_its_timeout(true).await;
 }
 
 #[tokio::test]
-async fn a_finished_job_is_not_cancelled() {
+async fn finished_job_is_not_cancelled() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::done(),
@@ -252,7 +252,7 @@ async fn a_finished_job_is_not_cancelled() {
 }
 
 #[tokio::test]
-async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
+async fn accepted_cancel_overrides_every_verdict_of_the_run() {
     for verdict in [
         failed("refused"),
         Verdict::Snooze {
@@ -315,7 +315,7 @@ async fn an_accepted_cancel_holds_whatever_the_run_says_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_dead_or_cancelled_job_is_retried_with_all_its_attempts() {
+async fn dead_or_cancelled_job_is_retried_with_all_its_attempts() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| failed("refused")));
     let id = fixture
@@ -394,7 +394,7 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
 }
 
 #[tokio::test]
-async fn an_id_that_no_job_has_is_not_found() {
+async fn unknown_job_id_is_not_found() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     for number in [0, 1, id.as_i64() + 1, id.as_i64() + 1024, i64::MAX] {
@@ -427,7 +427,7 @@ const WAITING: &str = "select count(*) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'";
 
 #[tokio::test]
-async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment() {
+async fn cancel_races_with_claim_settlement_and_release() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     let claimed = "update queue.parcels
@@ -455,7 +455,7 @@ async fn a_cancel_meets_a_claim_a_settlement_and_a_put_back_of_the_same_moment()
 }
 
 #[tokio::test]
-async fn a_retry_meets_the_death_of_the_same_moment() {
+async fn retry_races_with_the_death_of_the_job() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     fixture

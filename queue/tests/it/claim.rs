@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queues_concurrency_is_reached_and_never_exceeded() {
+async fn queue_concurrency_is_reached_and_never_exceeded() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
     let gate = Arc::new(Semaphore::new(0));
@@ -49,7 +49,7 @@ async fn a_queues_concurrency_is_reached_and_never_exceeded() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_full_does_not_hold_back_another() {
+async fn full_queue_does_not_delay_another() {
     let fixture = Fixture::new().await;
     let in_queue = |queue: &str| NewJob {
         queue: queue.to_owned(),
@@ -89,7 +89,7 @@ async fn a_queue_that_is_full_does_not_hold_back_another() {
 }
 
 #[tokio::test]
-async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
+async fn tenant_with_one_job_does_not_wait_for_a_backlog_of_thousands() {
     let fixture = Fixture::new().await;
     let quiet = TenantId::new();
     fixture
@@ -125,7 +125,7 @@ async fn a_tenant_with_one_job_does_not_wait_for_anothers_thousands() {
 }
 
 #[tokio::test]
-async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
+async fn every_lane_gets_a_turn_when_lanes_outnumber_slots() {
     let fixture = Fixture::new().await;
     let mut tenants = Vec::new();
     for _ in 0..10 {
@@ -160,7 +160,7 @@ async fn every_lane_has_its_turn_when_there_are_more_lanes_than_places() {
 }
 
 #[tokio::test]
-async fn a_paused_queue_is_not_claimed_from() {
+async fn paused_queue_is_not_claimed_from() {
     let fixture = Fixture::new().await;
     let paused = fixture
         .enqueue(NewJob {
@@ -184,7 +184,7 @@ async fn a_paused_queue_is_not_claimed_from() {
 }
 
 #[tokio::test]
-async fn with_notifications_off_everything_is_found_by_polling() {
+async fn polling_finds_every_job_with_notifications_off() {
     let fixture = Fixture::with_notify(false).await;
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => {
@@ -212,7 +212,7 @@ async fn with_notifications_off_everything_is_found_by_polling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_side_by_side_share_the_jobs_and_run_each_once() {
+async fn concurrent_workers_share_the_jobs_and_run_each_once() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();

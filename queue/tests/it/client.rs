@@ -139,7 +139,7 @@ const ROW: &str = "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at'
     from queue.parcels p";
 
 #[tokio::test]
-async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
+async fn job_enqueued_by_sql_is_stored_like_one_enqueued_by_the_engine() {
     let sql = Sql::new().await;
     let mut wanted = job();
     wanted.payload = serde_json::value::to_raw_value(&json!({"n": 7})).unwrap();
@@ -204,7 +204,7 @@ async fn a_job_enqueued_by_sql_is_stored_as_the_engine_stores_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
+async fn rolled_back_enqueue_leaves_nothing_and_committed_jobs_run() {
     let sql = Sql::new().await;
     let runs = Log::new();
     let noted = runs.clone();
@@ -241,7 +241,7 @@ async fn nothing_is_left_of_what_is_rolled_back_and_the_rest_runs() {
 }
 
 #[tokio::test]
-async fn whoever_wants_a_key_waits_for_the_transaction_that_takes_it() {
+async fn unique_key_waits_for_the_transaction_that_takes_it() {
     let sql = Sql::new().await;
     let enqueue = "select id || existing::text || state
         from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
@@ -269,7 +269,7 @@ async fn whoever_wants_a_key_waits_for_the_transaction_that_takes_it() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_cannot_see_who_took_the_key_is_told_to_try_again() {
+async fn snapshot_that_cannot_see_the_key_holder_fails_with_a_retryable_error() {
     let sql = Sql::new().await;
     let enqueue = "select id from queue.enqueue('test.job', '{\"n\": 1}', unique_key => 'k')";
     let plain = "select id from queue.enqueue('test.job', '{\"n\": 1}')";
@@ -292,7 +292,7 @@ async fn a_snapshot_that_cannot_see_who_took_the_key_is_told_to_try_again() {
 }
 
 #[tokio::test]
-async fn all_mistakes_are_told_at_once_and_nothing_is_enqueued() {
+async fn all_validation_errors_are_reported_at_once_and_nothing_is_enqueued() {
     let sql = Sql::new().await;
     let mut app = sql.connect().await;
     let error = one(
@@ -344,7 +344,7 @@ async fn all_mistakes_are_told_at_once_and_nothing_is_enqueued() {
 }
 
 #[tokio::test]
-async fn many_jobs_share_rows_and_each_runs_once() {
+async fn packed_jobs_run_once_each() {
     let sql = Sql::new().await;
     let mut app = sql.connect().await;
     let told: Vec<(String, bool)> = sqlx::Executor::fetch_all(
@@ -388,7 +388,7 @@ async fn many_jobs_share_rows_and_each_runs_once() {
 }
 
 #[tokio::test]
-async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
+async fn client_role_can_only_enqueue_for_its_granted_tenants() {
     let sql = Sql::new().await;
     let mut app = sql.connect().await;
     let call =
@@ -459,7 +459,7 @@ async fn a_role_may_do_nothing_but_enqueue_for_whom_it_was_granted() {
 }
 
 #[tokio::test]
-async fn an_older_release_does_not_take_back_what_a_newer_one_has_published() {
+async fn older_release_does_not_overwrite_a_newer_catalogue() {
     let sql = Sql::new().await;
     let engine = &sql.fixture.engine;
     assert!(!engine.publish(1, &kinds()).await.unwrap(), "nothing new");
@@ -477,7 +477,7 @@ async fn an_older_release_does_not_take_back_what_a_newer_one_has_published() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_holds_up_no_neighbour_where_the_names_are_there() {
+async fn open_transaction_does_not_block_others_when_the_names_exist() {
     let sql = Sql::new().await;
     let mut app = sql.connect().await;
     app.execute("begin").await.unwrap();

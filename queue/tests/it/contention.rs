@@ -19,7 +19,7 @@ fn keyed(key: &str) -> NewJob {
 }
 
 #[tokio::test]
-async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
+async fn second_transaction_with_the_same_key_waits_for_the_first() {
     let fixture = Fixture::new().await;
     // Names are interned on connections of their own: first, so that only the key is waited for.
     fixture.enqueue(job()).await;
@@ -66,7 +66,7 @@ async fn of_two_transactions_with_one_key_the_second_waits_for_the_first() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_with_a_duplicate_does_not_hold_back_the_job_that_has_the_key() {
+async fn open_transaction_with_a_duplicate_does_not_delay_the_key_holder() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(keyed("a")).await.id();
     let mut open = fixture.tx().await;
@@ -84,7 +84,7 @@ async fn an_open_transaction_with_a_duplicate_does_not_hold_back_the_job_that_ha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
+async fn concurrent_callers_with_the_same_keys_create_one_job_per_key() {
     let fixture = Fixture::new().await;
     let mut callers = JoinSet::new();
     for _ in 0..8 {
@@ -132,7 +132,7 @@ async fn eight_callers_with_the_same_keys_in_random_order_make_one_job_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_and_workers_that_meet_over_keys_make_and_finish_every_job() {
+async fn callers_and_workers_contending_for_keys_finish_every_job() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::done()));
     let mut callers = JoinSet::new();

@@ -59,7 +59,7 @@ async fn enqueued(fixture: &Fixture) -> i64 {
 }
 
 #[tokio::test]
-async fn a_change_is_counted_once_before_its_fold_and_after() {
+async fn change_is_counted_once_before_and_after_its_rollup() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     for folds in 0..3 {
@@ -78,7 +78,7 @@ async fn a_change_is_counted_once_before_its_fold_and_after() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_stays_open_is_counted_once_when_it_has_committed() {
+async fn long_transaction_is_counted_once_after_its_commit() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     let mut writer = PgConnection::connect(&fixture.database.url())
@@ -102,7 +102,7 @@ async fn a_transaction_that_stays_open_is_counted_once_when_it_has_committed() {
 }
 
 #[tokio::test]
-async fn what_somebody_s_snapshot_keeps_from_being_vacuumed_is_not_read() {
+async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     let mut holder = PgConnection::connect(&fixture.database.url())
@@ -141,7 +141,7 @@ async fn what_somebody_s_snapshot_keeps_from_being_vacuumed_is_not_read() {
 }
 
 #[tokio::test]
-async fn one_process_folds_at_a_time() {
+async fn rollup_runs_in_one_process_at_a_time() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     fixture.execute(READY).await;
@@ -162,7 +162,7 @@ async fn one_process_folds_at_a_time() {
 }
 
 #[tokio::test]
-async fn many_changes_are_folded_in_several_turns() {
+async fn many_changes_are_rolled_up_in_several_batches() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     fixture
@@ -185,7 +185,7 @@ async fn many_changes_are_folded_in_several_turns() {
 }
 
 #[tokio::test]
-async fn counters_that_are_wrong_are_seen_and_set_right() {
+async fn wrong_counters_are_detected_and_corrected() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
     fixture
@@ -208,7 +208,7 @@ async fn counters_that_are_wrong_are_seen_and_set_right() {
 }
 
 #[tokio::test]
-async fn counters_that_come_from_another_server_are_set_right() {
+async fn counters_restored_from_another_server_are_corrected() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
     fixture.engine.fold().await.unwrap();
@@ -221,7 +221,7 @@ async fn counters_that_come_from_another_server_are_set_right() {
 }
 
 #[tokio::test]
-async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
+async fn history_is_kept_by_minute_then_by_hour_then_deleted() {
     let fixture = Fixture::new().await;
     names(&fixture).await;
     fixture
@@ -273,7 +273,7 @@ async fn the_past_is_kept_by_the_minute_and_by_the_hour_and_then_forgotten() {
 }
 
 #[tokio::test]
-async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
+async fn age_of_the_oldest_job_excludes_jobs_that_cannot_start() {
     let fixture = Fixture::new().await;
     let mut old = job();
     old.run_at = Some(fixture.now().await - TimeDelta::hours(2));
@@ -334,7 +334,7 @@ async fn the_age_of_the_oldest_job_leaves_out_what_may_not_start() {
 // What follows counts what the engine's own statements write.
 
 #[tokio::test]
-async fn whoever_enqueues_folds_soon_after() {
+async fn enqueue_triggers_a_rollup_soon_after() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
     crate::support::until("what was counted is folded", async || {
@@ -349,7 +349,7 @@ async fn whoever_enqueues_folds_soon_after() {
 }
 
 #[tokio::test]
-async fn counters_agree_with_the_jobs_whatever_becomes_of_them() {
+async fn counters_agree_with_jobs_in_every_state() {
     let fixture = Fixture::new().await;
     let mut later = numbered(500);
     later.delay = Duration::from_secs(3600);

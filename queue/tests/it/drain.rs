@@ -64,7 +64,7 @@ async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
 }
 
 #[tokio::test]
-async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
+async fn in_flight_runs_finish_within_the_grace_period_and_no_new_run_starts() {
     let fixture = Fixture::new().await;
     let gate = Gate::new();
     fixture.enqueue_all((0..10).map(numbered).collect()).await;
@@ -82,7 +82,7 @@ async fn runs_in_flight_finish_within_the_grace_and_nothing_more_is_begun() {
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
+async fn runs_that_outlast_the_grace_period_are_put_back_without_using_an_attempt() {
     struct Guard(mpsc::UnboundedSender<()>);
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -139,7 +139,7 @@ async fn what_outlasts_the_grace_goes_back_as_if_it_had_never_begun() {
 }
 
 #[tokio::test]
-async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
+async fn job_cancelled_while_its_worker_drains_does_not_return() {
     let fixture = Fixture::with_notify(false).await;
     let id = fixture.enqueue(job()).await.id();
     let slow = WorkerOptions {
@@ -158,7 +158,7 @@ async fn a_job_cancelled_while_its_worker_drains_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn told_to_stop_twice_a_worker_stops_once() {
+async fn worker_stopped_twice_stops_once() {
     let fixture = Fixture::new().await;
     let gate = Gate::new();
     fixture.enqueue(job()).await;
@@ -177,7 +177,7 @@ async fn told_to_stop_twice_a_worker_stops_once() {
 }
 
 #[tokio::test]
-async fn a_worker_told_to_stop_before_it_has_begun_stops() {
+async fn worker_stopped_before_its_start_ends() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     let worker = fixture.work(doing_nothing());
@@ -186,7 +186,7 @@ async fn a_worker_told_to_stop_before_it_has_begun_stops() {
 }
 
 #[tokio::test]
-async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
+async fn stop_during_a_claim_leaves_no_job_claimed() {
     let fixture = Fixture::new().await;
     let worker = fixture.work_as(hasty(8), doing_nothing());
     let first = fixture.enqueue(job()).await.id();
@@ -230,7 +230,7 @@ async fn stopping_in_the_middle_of_a_claim_leaves_no_job_behind() {
 }
 
 #[tokio::test]
-async fn a_worker_stops_when_the_database_answers_no_more() {
+async fn worker_stops_when_the_database_does_not_answer() {
     let fixture = Fixture::new().await;
     let gate = Gate::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
@@ -244,7 +244,7 @@ async fn a_worker_stops_when_the_database_answers_no_more() {
 }
 
 #[tokio::test]
-async fn a_worker_stops_when_its_pool_is_closed() {
+async fn worker_stops_when_its_pool_is_closed() {
     let fixture = Fixture::new().await;
     let gate = Gate::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
@@ -262,7 +262,7 @@ async fn a_worker_stops_when_its_pool_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_handler_that_blocks_its_thread_does_not_hold_back_the_stop() {
+async fn handler_that_blocks_its_thread_does_not_delay_the_stop() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     let (release, released) = std::sync::mpsc::channel::<()>();
@@ -289,7 +289,7 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_back_the_stop() {
 }
 
 #[tokio::test]
-async fn a_worker_that_finds_no_database_at_all_stops() {
+async fn worker_without_a_database_stops() {
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(Duration::from_secs(1))
         .connect_lazy("postgres://nobody@127.0.0.1:1/nothing")
@@ -301,7 +301,7 @@ async fn a_worker_that_finds_no_database_at_all_stops() {
 }
 
 #[tokio::test]
-async fn thousands_of_outcomes_that_cannot_be_written_do_not_stop_a_stop() {
+async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
     let fixture = Fixture::new().await;
     let gate = Gate::new();
     let all: Vec<u64> = (0..3000).collect();

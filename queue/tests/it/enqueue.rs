@@ -22,7 +22,7 @@ fn keyed_and_tagged() -> NewJob {
 }
 
 #[tokio::test]
-async fn an_enqueue_whose_transaction_rolls_back_leaves_nothing() {
+async fn rolled_back_enqueue_leaves_nothing() {
     let fixture = Fixture::new().await;
     let mut tx = fixture.tx().await;
     let answer = fixture
@@ -47,7 +47,7 @@ async fn an_enqueue_whose_transaction_rolls_back_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_enqueue_whose_transaction_commits_runs_once() {
+async fn committed_enqueue_runs_once() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
     let noted = runs.clone();
@@ -74,7 +74,7 @@ async fn an_enqueue_whose_transaction_commits_runs_once() {
 }
 
 #[tokio::test]
-async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
+async fn batch_of_10_000_is_answered_in_order() {
     let fixture = Fixture::new().await;
     // Every tenth job repeats the key of the one before it.
     let jobs = (0..10_000_u64)
@@ -112,7 +112,7 @@ async fn a_batch_of_ten_thousand_is_answered_in_its_order() {
 }
 
 #[tokio::test]
-async fn one_bad_job_in_a_batch_lets_none_in() {
+async fn one_invalid_job_rejects_the_whole_batch() {
     let fixture = Fixture::new().await;
     let mut jobs: Vec<NewJob> = (0..100).map(numbered).collect();
     jobs[77].max_attempts = 0;
@@ -127,7 +127,7 @@ async fn one_bad_job_in_a_batch_lets_none_in() {
 }
 
 #[tokio::test]
-async fn a_batch_over_thousands_of_queues_is_taken() {
+async fn batch_across_thousands_of_queues_is_accepted() {
     let fixture = Fixture::new().await;
     // Their numbers do not fit into one notification.
     fixture
@@ -143,7 +143,7 @@ async fn a_batch_over_thousands_of_queues_is_taken() {
 }
 
 #[tokio::test]
-async fn a_lane_runs_by_priority_and_then_by_due_time() {
+async fn lane_runs_by_priority_then_due_time() {
     let fixture = Fixture::new().await;
     let now = fixture.now().await;
     let due = |number: u64, priority: u8, seconds_ago: i64| NewJob {
@@ -179,7 +179,7 @@ async fn a_lane_runs_by_priority_and_then_by_due_time() {
 }
 
 #[tokio::test]
-async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
+async fn delayed_job_does_not_start_early_by_the_database_clock() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(doing_nothing());
     let now = fixture.now().await;
@@ -196,7 +196,7 @@ async fn a_delayed_job_is_not_started_before_its_time_by_the_databases_clock() {
 }
 
 #[tokio::test]
-async fn thousands_of_jobs_due_at_once_are_not_promoted_a_batch_a_poll() {
+async fn thousands_of_jobs_due_at_once_are_not_limited_to_one_batch_per_poll() {
     let fixture = Fixture::new().await;
     let at = fixture.now().await + Duration::from_secs(1);
     let jobs = (0..60_000)
@@ -225,7 +225,7 @@ async fn thousands_of_jobs_due_at_once_are_not_promoted_a_batch_a_poll() {
 }
 
 #[tokio::test]
-async fn a_delayed_job_waits_although_a_worker_has_room() {
+async fn delayed_job_waits_although_a_worker_has_free_slots() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(doing_nothing());
     let far = fixture.now().await + Duration::from_secs(3600);

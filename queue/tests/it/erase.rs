@@ -115,7 +115,7 @@ async fn limit(fixture: &Fixture, tenant: TenantId) {
 }
 
 #[tokio::test]
-async fn a_tenant_goes_from_every_table_and_another_keeps_all_it_has() {
+async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     let fixture = Fixture::new().await;
     let other = TenantId::new();
     fixture.enqueue_all(every_sort(0)).await;
@@ -178,7 +178,7 @@ async fn a_tenant_goes_from_every_table_and_another_keeps_all_it_has() {
 }
 
 #[tokio::test]
-async fn what_runs_is_cancelled_and_waited_for() {
+async fn erasure_cancels_running_jobs_and_waits_for_them() {
     let fixture = Fixture::new().await;
     let go_on = CancellationToken::new();
     let may_end = go_on.clone();
@@ -219,7 +219,7 @@ async fn what_runs_is_cancelled_and_waited_for() {
 }
 
 #[tokio::test]
-async fn the_jobs_of_a_dead_worker_go_when_they_have_been_taken_back() {
+async fn erasure_removes_jobs_of_a_dead_worker_after_their_rescue() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |run| {
         crate::lost_workers::for_ever(&run).await;
@@ -236,7 +236,7 @@ async fn the_jobs_of_a_dead_worker_go_when_they_have_been_taken_back() {
 }
 
 #[tokio::test]
-async fn nothing_is_added_to_a_tenant_that_is_being_erased() {
+async fn tenant_being_erased_accepts_no_jobs() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     // Somebody enqueues, and takes a while about it.
@@ -263,7 +263,7 @@ async fn nothing_is_added_to_a_tenant_that_is_being_erased() {
 }
 
 #[tokio::test]
-async fn more_than_a_batch_is_erased_in_one_call() {
+async fn erasure_removes_more_than_one_batch_in_a_call() {
     let fixture = Fixture::new().await;
     let other = TenantId::new();
     for tenant in [fixture.tenant, other] {
@@ -295,7 +295,7 @@ async fn more_than_a_batch_is_erased_in_one_call() {
 
 /// The tenant's jobs fail and are settled while it is erased; another's run on.
 #[tokio::test]
-async fn a_tenant_is_erased_in_the_midst_of_all_others_work() {
+async fn tenant_is_erased_while_other_tenants_work() {
     let fixture = Fixture::new().await;
     let other = TenantId::new();
     let work = handler(async |run| match run.job.attempt {

@@ -27,7 +27,7 @@ async fn expiring(fixture: &Fixture, job: NewJob) -> NewJob {
 }
 
 #[tokio::test]
-async fn a_job_that_has_not_started_in_time_is_cancelled_and_never_runs() {
+async fn expired_job_is_cancelled_and_never_runs() {
     let fixture = Fixture::new().await;
     let ready = fixture.enqueue(expiring(&fixture, job()).await).await.id();
     let later = NewJob {
@@ -58,7 +58,7 @@ async fn a_job_that_has_not_started_in_time_is_cancelled_and_never_runs() {
 }
 
 #[tokio::test]
-async fn a_claim_passes_over_expired_jobs_that_nobody_has_cancelled_yet() {
+async fn claim_skips_expired_jobs_that_are_not_cancelled_yet() {
     for lane in [
         Lane::Default,
         Lane::Named("limited".to_owned()),
@@ -97,7 +97,7 @@ async fn a_claim_passes_over_expired_jobs_that_nobody_has_cancelled_yet() {
 }
 
 #[tokio::test]
-async fn a_job_that_has_started_does_not_expire() {
+async fn started_job_does_not_expire() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
     let worker = fixture.work(handler(async |run| match run.job.attempt {
@@ -114,7 +114,7 @@ async fn a_job_that_has_started_does_not_expire() {
 }
 
 #[tokio::test]
-async fn what_an_expired_job_held_is_free_again() {
+async fn expired_job_releases_what_it_held() {
     let fixture = Fixture::new().await;
     let unique = || NewJob {
         unique: Some(Unique {
@@ -139,7 +139,7 @@ async fn what_an_expired_job_held_is_free_again() {
 }
 
 #[tokio::test]
-async fn an_expired_job_that_is_retried_by_hand_runs() {
+async fn manually_retried_expired_job_runs() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
     pass(&fixture, id).await;

@@ -153,7 +153,7 @@ pub(crate) fn on_leave(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
 
 /// Jobs of another tenant tell this one nothing, and outside of a tenant's transaction nobody is told.
 #[tokio::test]
-async fn a_job_of_another_tenant_is_not_explained() {
+async fn foreign_job_is_not_explained() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(crate::support::job()).await.id();
     let stranger = TenantId::new();

@@ -67,7 +67,7 @@ fn runs_of(tenant: TenantId, runs: &[TenantId]) -> usize {
 }
 
 #[tokio::test]
-async fn tenants_are_served_by_their_weights() {
+async fn tenants_share_starts_by_weight() {
     let (fixture, tenants) = fresh(2).await;
     let heavy = TenantChange {
         weight: Change::Set(3),
@@ -93,7 +93,7 @@ async fn tenants_are_served_by_their_weights() {
 }
 
 #[tokio::test]
-async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
+async fn lanes_of_a_tenant_divide_its_share_by_weight() {
     let (fixture, tenants) = fresh(3).await;
     let log: Log<(TenantId, u64)> = Log::new();
     let keys = ["heavy", "light", "light too"];
@@ -145,7 +145,7 @@ async fn lanes_of_a_tenant_are_served_by_their_weights_within_its_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thousand() {
+async fn quiet_tenant_starts_among_the_first_beside_a_backlog_of_200_000() {
     let (fixture, tenants) = fresh(2).await;
     fixture
         .enqueue_for(tenants[0], (0..500).map(numbered).collect())
@@ -189,7 +189,7 @@ async fn a_quiet_tenant_is_among_the_first_beside_a_backlog_of_two_hundred_thous
 }
 
 #[tokio::test]
-async fn whole_parcels_and_singles_even_out() {
+async fn parcels_and_single_jobs_get_equal_shares() {
     let (fixture, tenants) = fresh(2).await;
     for _ in 0..6 {
         fixture
@@ -212,7 +212,7 @@ async fn whole_parcels_and_singles_even_out() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_started_anew_knows_what_was_served_before() {
+async fn restarted_worker_remembers_previous_shares() {
     let (fixture, tenants) = fresh(2).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(1000)).await;
@@ -236,7 +236,7 @@ async fn a_worker_that_is_started_anew_knows_what_was_served_before() {
 }
 
 #[tokio::test]
-async fn nobody_gains_by_having_had_nothing_to_do_when_a_worker_is_started_anew() {
+async fn idle_tenant_gains_no_credit_across_a_worker_restart() {
     let (fixture, tenants) = fresh(3).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(600)).await;
@@ -259,7 +259,7 @@ async fn nobody_gains_by_having_had_nothing_to_do_when_a_worker_is_started_anew(
 }
 
 #[tokio::test]
-async fn workers_that_come_and_go_serve_two_tenants_alike() {
+async fn restarting_workers_serve_two_tenants_equally() {
     let (fixture, tenants) = fresh(2).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(1500)).await;
@@ -280,7 +280,7 @@ async fn workers_that_come_and_go_serve_two_tenants_alike() {
 }
 
 #[tokio::test]
-async fn one_busy_tenant_alone_has_every_place_of_every_worker() {
+async fn single_busy_tenant_uses_every_slot_of_every_worker() {
     let (fixture, tenants) = fresh(3).await;
     let together = Arc::new(Barrier::new(24));
     let handler = handler(move |_| {
@@ -297,7 +297,7 @@ async fn one_busy_tenant_alone_has_every_place_of_every_worker() {
 }
 
 #[tokio::test]
-async fn jobs_do_not_wait_in_one_workers_hand_while_another_has_places() {
+async fn jobs_do_not_wait_in_one_worker_while_another_has_free_slots() {
     let fixture = Fixture::new().await;
     let (quick, go) = (Log::new(), Arc::new(Semaphore::new(0)));
     let (noted, gate) = (quick.clone(), Arc::clone(&go));

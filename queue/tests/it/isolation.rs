@@ -32,7 +32,7 @@ async fn rich_job(fixture: &Fixture) -> JobId {
 }
 
 #[tokio::test]
-async fn a_tenant_cannot_see_or_touch_anothers_job() {
+async fn foreign_job_cannot_be_seen_or_changed() {
     let fixture = Fixture::new().await;
     let id = rich_job(&fixture).await;
     let stranger = TenantId::new();
@@ -77,7 +77,7 @@ async fn a_tenant_cannot_see_or_touch_anothers_job() {
 }
 
 #[tokio::test]
-async fn a_tenants_transaction_cannot_enqueue_for_another() {
+async fn tenant_transaction_cannot_enqueue_for_another_tenant() {
     let fixture = Fixture::new().await;
     let other = TenantId::new();
     fixture.enqueue_for(other, vec![job()]).await;
@@ -110,7 +110,7 @@ async fn a_tenants_transaction_cannot_enqueue_for_another() {
 }
 
 #[tokio::test]
-async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
+async fn tenant_role_sees_no_row_without_a_tenant() {
     let fixture = Fixture::new().await;
     rich_job(&fixture).await;
     fixture
@@ -151,7 +151,7 @@ async fn without_a_tenant_the_role_of_tenants_sees_no_row() {
 }
 
 #[tokio::test]
-async fn every_table_with_a_tenant_is_guarded() {
+async fn every_tenant_table_has_row_level_security() {
     let fixture = Fixture::new().await;
     let bare: Vec<String> = query_scalar(
         "select format('%s: enabled %s, forced %s, policies %s', c.oid::regclass,
@@ -180,7 +180,7 @@ async fn every_table_with_a_tenant_is_guarded() {
 }
 
 #[tokio::test]
-async fn no_statement_of_a_tenant_outlasts_the_request_it_was_made_for() {
+async fn tenant_statement_does_not_outlast_its_request() {
     let fixture = Fixture::new().await;
     let shown = "select current_setting('statement_timeout')";
     let mut tx = fixture.tx().await;

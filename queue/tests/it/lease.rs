@@ -67,7 +67,7 @@ pub(crate) async fn expire(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_leaves_its_lease_to_expire() {
+async fn dead_worker_leaves_its_lease_to_expire() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     let worker = fixture.work_as(short(1), never_ending());
@@ -84,7 +84,7 @@ async fn a_worker_that_dies_leaves_its_lease_to_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_rescuers_at_once_take_each_job_back_once() {
+async fn concurrent_rescuers_return_each_job_once() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..2500).map(numbered).collect()).await;
     lose(&fixture, 2500).await;
@@ -112,7 +112,7 @@ async fn eight_rescuers_at_once_take_each_job_back_once() {
 }
 
 #[tokio::test]
-async fn a_live_lease_is_not_taken_from() {
+async fn live_lease_keeps_its_jobs() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..3).map(numbered).collect()).await;
     let worker = fixture.work_as(options(&[(QUEUE, 3)]), never_ending());
@@ -123,7 +123,7 @@ async fn a_live_lease_is_not_taken_from() {
 }
 
 #[tokio::test]
-async fn a_job_that_loses_its_worker_too_often_is_dead() {
+async fn job_that_loses_its_worker_too_often_is_dead() {
     let fixture = Fixture::new().await;
     let key = Unique {
         key: "a".to_owned(),
@@ -163,7 +163,7 @@ async fn a_job_that_loses_its_worker_too_often_is_dead() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_being_cancelled_when_its_worker_died_is_cancelled() {
+async fn job_being_cancelled_when_its_worker_dies_is_cancelled() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
     let worker = fixture.work_as(options(&[(QUEUE, 1)]), never_ending());
@@ -181,7 +181,7 @@ async fn a_job_that_was_being_cancelled_when_its_worker_died_is_cancelled() {
 }
 
 #[tokio::test]
-async fn what_a_dead_worker_held_is_run_by_another() {
+async fn jobs_of_a_dead_worker_are_run_by_another() {
     let fixture = Fixture::new().await;
     let ids = fixture.enqueue_all((0..20).map(numbered).collect()).await;
     lose(&fixture, 20).await;
@@ -197,7 +197,7 @@ async fn what_a_dead_worker_held_is_run_by_another() {
 }
 
 #[tokio::test]
-async fn jobs_under_a_lease_that_was_closed_too_early_are_taken_back_too() {
+async fn jobs_under_a_prematurely_closed_lease_are_rescued() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     let worker = fixture.work_as(options(&[(QUEUE, 1)]), never_ending());
@@ -222,7 +222,7 @@ impl Drop for Guard {
 }
 
 #[tokio::test]
-async fn a_worker_that_loses_its_lease_drops_its_runs_and_goes_on_under_another() {
+async fn worker_that_loses_its_lease_drops_its_runs_and_continues_under_a_new_one() {
     let fixture = Fixture::new().await;
     let (dropped, mut drops) = mpsc::unbounded_channel();
     let begun = Log::new();
@@ -265,7 +265,7 @@ async fn a_worker_that_loses_its_lease_drops_its_runs_and_goes_on_under_another(
 }
 
 #[tokio::test]
-async fn a_rescue_that_has_to_wait_costs_nobody_the_lease() {
+async fn blocked_rescue_costs_no_worker_its_lease() {
     let fixture = Fixture::new().await;
     let key = Unique {
         key: "a".to_owned(),
@@ -317,7 +317,7 @@ async fn a_rescue_that_has_to_wait_costs_nobody_the_lease() {
 }
 
 #[tokio::test]
-async fn a_claim_that_the_database_forgot_is_claimed_again_and_finished_once() {
+async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let begun = Log::new();
@@ -359,7 +359,7 @@ async fn a_claim_that_the_database_forgot_is_claimed_again_and_finished_once() {
 }
 
 #[tokio::test]
-async fn a_job_claimed_by_a_statement_whose_answer_was_lost_is_not_left_running() {
+async fn job_claimed_by_a_statement_with_a_lost_answer_is_not_left_running() {
     let fixture = Fixture::new().await;
     let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
     let first = fixture.enqueue(job()).await.id();

@@ -88,7 +88,7 @@ fn most_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
 /// Jobs wait in one parcel when the limit comes after them, in parcels of a burst when it was there
 /// before.
 #[tokio::test(flavor = "multi_thread")]
-async fn three_workers_together_start_no_more_than_rate_and_burst_and_no_less_than_the_rate() {
+async fn rate_limit_is_exact_across_three_workers() {
     for packed_before in [true, false] {
         let fixture = known().await;
         let jobs: Vec<NewJob> = (0..150).map(numbered).collect();
@@ -125,7 +125,7 @@ const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
 
 /// The claim alone, on a clock that is moved on by moving back the gate's.
 #[tokio::test]
-async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
+async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
     let fixture = known().await;
     let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
     fixture
@@ -183,7 +183,7 @@ async fn a_free_tenant_starts_33_jobs_in_any_minute_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes: the rate is by the minute"]
-async fn a_free_tenant_beside_three_workers_starts_33_jobs_in_any_minute_at_most() {
+async fn free_tenant_with_three_workers_starts_at_most_33_jobs_in_any_minute() {
     let fixture = known().await;
     let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
     fixture
@@ -221,7 +221,7 @@ async fn charged_more(fixture: &Fixture) -> (i64, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_stacked_limits_the_tightest_rules_and_each_is_charged_its_cost() {
+async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
     let fixture = known().await;
     let engine = &fixture.engine;
     let most = |change| LimitChange {
@@ -320,7 +320,7 @@ fn names_of(run: &Run) -> [&'static str; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
+async fn concurrency_caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
     let fixture = known().await;
     let engine = &fixture.engine;
     let other = harkara_shared::id::TenantId::new();
@@ -363,7 +363,7 @@ async fn caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
 }
 
 #[tokio::test]
-async fn a_limited_job_uses_no_attempt_and_nothing_is_written_while_it_waits() {
+async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
     let fixture = known().await;
     let limit = of_tenant(rate(1, HOUR, 1));
     fixture
@@ -403,7 +403,7 @@ async fn a_limited_job_uses_no_attempt_and_nothing_is_written_while_it_waits() {
 }
 
 #[tokio::test]
-async fn a_job_that_costs_more_than_the_burst_waits_for_a_gate_at_rest_and_then_starts() {
+async fn job_that_costs_more_than_the_burst_starts_when_the_limiter_is_full() {
     let fixture = known().await;
     let key = of_key("crm", rate(100, Duration::from_secs(10), 2));
     fixture
@@ -426,7 +426,7 @@ async fn a_job_that_costs_more_than_the_burst_waits_for_a_gate_at_rest_and_then_
 }
 
 #[tokio::test]
-async fn three_limits_at_once_are_all_charged() {
+async fn three_limits_of_one_job_are_all_charged() {
     let fixture = known().await;
     for (key, burst) in [("a", 7), ("b", 5), ("c", 12)] {
         let change = of_key(key, rate(1, HOUR, burst));
@@ -459,7 +459,7 @@ async fn three_limits_at_once_are_all_charged() {
 }
 
 #[tokio::test]
-async fn a_settlement_that_waits_for_a_neighbours_key_holds_no_gate_all_the_while() {
+async fn settlement_that_waits_for_a_key_holds_no_limiter() {
     let fixture = known().await;
     fixture
         .engine

@@ -31,7 +31,7 @@ async fn succeeded(fixture: &Fixture, jobs: i64) {
 }
 
 #[tokio::test]
-async fn claims_go_on_while_an_application_has_enqueued_in_a_lane() {
+async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
     let sql = Sql::new().await;
     sql.connect().await.execute(FIRST).await.unwrap();
     // Lanes and limits that nobody has named for a day are kept from being removed.
@@ -55,7 +55,7 @@ async fn claims_go_on_while_an_application_has_enqueued_in_a_lane() {
 }
 
 #[tokio::test]
-async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
+async fn outcomes_are_written_while_an_open_transaction_has_enqueued_in_the_lane() {
     let sql = Sql::new().await;
     sql.connect().await.execute(FIRST).await.unwrap();
     let begun = Log::new();
@@ -81,7 +81,7 @@ async fn endings_are_written_while_an_application_has_enqueued_in_their_lane() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_being_made_holds_up_whoever_brings_it_and_nobody_else() {
+async fn uncommitted_queue_name_blocks_only_callers_that_use_it() {
     let sql = Sql::new().await;
     let coalescer = Coalescer::new(&sql.fixture.engine);
     coalescer.enqueue(sql.other, job()).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_name_that_is_being_made_holds_up_whoever_brings_it_and_nobody_else() 
 }
 
 #[tokio::test]
-async fn a_queue_of_large_payloads_leaves_memory_to_the_next() {
+async fn queue_of_large_payloads_leaves_memory_for_other_queues() {
     let fixture = Fixture::new().await;
     let large = NewJob {
         queue: "large".to_owned(),

@@ -59,7 +59,7 @@ async fn three(fixture: &Fixture) -> Vec<JobId> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_are() {
+async fn ordered_jobs_run_one_at_a_time_in_order_across_workers() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let noted = log.clone();
@@ -97,7 +97,7 @@ async fn jobs_run_one_after_another_in_their_order_however_many_workers_there_ar
 }
 
 #[tokio::test]
-async fn priority_and_due_time_go_before_the_order_of_enqueue() {
+async fn priority_and_due_time_precede_enqueue_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let urgent = NewJob {
@@ -118,7 +118,7 @@ async fn priority_and_due_time_go_before_the_order_of_enqueue() {
 }
 
 #[tokio::test]
-async fn jobs_with_and_without_a_unique_key_keep_the_order_of_their_call() {
+async fn jobs_with_and_without_unique_keys_keep_their_enqueue_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let keyed = |number: u64| NewJob {
@@ -140,7 +140,7 @@ async fn jobs_with_and_without_a_unique_key_keep_the_order_of_their_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
+async fn head_in_backoff_is_not_overtaken() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
@@ -182,7 +182,7 @@ async fn nobody_overtakes_a_head_that_waits_for_its_next_run() {
 }
 
 #[tokio::test]
-async fn a_dead_head_lets_the_others_go_on_in_order() {
+async fn dead_head_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let worker = fixture.work(first_ends(&log, async |_| Verdict::Dead {
@@ -197,7 +197,7 @@ async fn a_dead_head_lets_the_others_go_on_in_order() {
 }
 
 #[tokio::test]
-async fn a_head_cancelled_in_its_backoff_lets_the_others_go_on_in_order() {
+async fn head_cancelled_in_backoff_releases_the_others_in_order() {
     for notify in [true, false] {
         let fixture = Fixture::with_notify(notify).await;
         let log = Log::new();
@@ -216,7 +216,7 @@ async fn a_head_cancelled_in_its_backoff_lets_the_others_go_on_in_order() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_hastened_runs_at_once_and_the_others_after_it() {
+async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
@@ -242,7 +242,7 @@ async fn a_head_that_is_hastened_runs_at_once_and_the_others_after_it() {
 }
 
 #[tokio::test]
-async fn a_head_cancelled_while_it_runs_lets_the_others_go_on_in_order() {
+async fn head_cancelled_while_running_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let handler = first_ends(&log, async |run| {
@@ -261,7 +261,7 @@ async fn a_head_cancelled_while_it_runs_lets_the_others_go_on_in_order() {
 }
 
 #[tokio::test]
-async fn a_head_whose_worker_died_runs_again_before_the_others() {
+async fn head_of_a_dead_worker_runs_again_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let stuck = first_ends(&log, async |run| {
@@ -284,7 +284,7 @@ async fn a_head_whose_worker_died_runs_again_before_the_others() {
 }
 
 #[tokio::test]
-async fn a_head_that_dies_with_its_worker_lets_the_others_go_on_in_order() {
+async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_order() {
     for cancelled in [false, true] {
         let fixture = Fixture::new().await;
         let log = Log::new();
@@ -312,7 +312,7 @@ async fn a_head_that_dies_with_its_worker_lets_the_others_go_on_in_order() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_puts_its_head_back_in_front() {
+async fn stopped_worker_puts_its_head_back_in_front() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let stuck = first_ends(&log, async |_| {
@@ -333,7 +333,7 @@ async fn a_worker_that_is_stopped_puts_its_head_back_in_front() {
 }
 
 #[tokio::test]
-async fn lanes_with_different_keys_run_side_by_side() {
+async fn lanes_with_different_keys_run_concurrently() {
     let fixture = Fixture::new().await;
     let together = Arc::new(Barrier::new(10));
     let handler = handler(move |_| {
@@ -352,7 +352,7 @@ async fn lanes_with_different_keys_run_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_cancel_that_is_rolled_back_lets_nobody_overtake() {
+async fn rolled_back_cancel_lets_no_job_overtake() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let jobs = three(&fixture).await;
@@ -369,7 +369,7 @@ async fn a_cancel_that_is_rolled_back_lets_nobody_overtake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
+async fn lanes_stay_live_and_ordered_after_many_worker_deaths() {
     const LANES: u64 = 8;
     const JOBS: u64 = 12;
     let fixture = Fixture::new().await;
@@ -431,7 +431,7 @@ async fn no_lane_is_stuck_or_out_of_order_after_many_deaths() {
 }
 
 #[tokio::test]
-async fn a_head_that_was_dead_stands_at_the_end_when_it_is_tried_again() {
+async fn retried_dead_head_goes_to_the_end_of_the_lane() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);

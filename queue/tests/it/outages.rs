@@ -25,7 +25,7 @@ fn named_pool(url: &str) -> PgPool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_whose_connections_are_cut_again_and_again_runs_every_job_once() {
+async fn worker_with_repeatedly_cut_connections_runs_every_job_once() {
     const JOBS: u64 = 5_000;
     let fixture = Fixture::new().await;
     let all: Vec<NewJob> = (0..JOBS).map(numbered).collect();
@@ -134,19 +134,19 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
 // Only what was in flight at a crash may run again: what was in hand, and outcomes on their way.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_crashes_and_comes_back_loses_no_job() {
+async fn server_crash_and_recovery_loses_no_job() {
     let again = crash_twice(60_000, 4000, true).await;
     assert!(again <= 2 * (16 + 2048 + 8192), "{again} runs too many");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_runs_that_take_their_time_a_crash_repeats_few() {
+async fn crash_repeats_few_slow_runs() {
     let again = crash_twice(2000, 400, false).await;
     assert!(again <= 2 * (16 + 500), "{again} runs too many");
 }
 
 #[tokio::test]
-async fn a_worker_started_before_its_database_begins_when_that_comes() {
+async fn worker_started_before_its_database_begins_when_it_appears() {
     let mut cluster = OwnCluster::start().await;
     let pool = cluster.pool();
     let engine = Engine::new(pool.clone(), true);
@@ -176,7 +176,7 @@ async fn a_worker_started_before_its_database_begins_when_that_comes() {
 }
 
 #[tokio::test]
-async fn a_queue_whose_number_cannot_be_learnt_at_first_is_served_later() {
+async fn queue_whose_id_cannot_be_read_at_first_is_served_later() {
     let fixture = Fixture::new().await;
     fixture.execute("create sequence public.refusals").await;
     fixture
@@ -214,7 +214,7 @@ async fn a_queue_whose_number_cannot_be_learnt_at_first_is_served_later() {
 }
 
 #[tokio::test]
-async fn an_outcome_waits_for_a_database_that_is_away() {
+async fn outcome_waits_for_an_unavailable_database() {
     let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let behind = gate.clone();
@@ -248,7 +248,7 @@ async fn an_outcome_waits_for_a_database_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_whose_outcomes_are_not_taken_stops_claiming() {
+async fn worker_with_unwritten_outcomes_stops_claiming() {
     const PLACES: usize = 4;
     const JOBS: usize = 30_000;
     let fixture = Fixture::new().await;

@@ -41,7 +41,7 @@ async fn holds_key(fixture: &Fixture, job: i64) {
 }
 
 #[tokio::test]
-async fn a_waiting_job_leaves_the_others_when_it_is_cancelled() {
+async fn cancelled_waiting_member_leaves_its_parcel() {
     for (state, word) in [("a", JobState::Ready), ("s", JobState::Scheduled)] {
         let fixture = Fixture::new().await;
         let more = json!({"keyed": true, "created_at": moment(1), "run_at": moment(2)});
@@ -111,7 +111,7 @@ async fn a_waiting_job_leaves_the_others_when_it_is_cancelled() {
 }
 
 #[tokio::test]
-async fn the_worker_is_told_which_of_its_jobs_to_stop() {
+async fn worker_is_notified_which_of_its_jobs_to_stop() {
     let fixture = Fixture::new().await;
     let jobs = [at(5, 0), at(6, 0), at(8, 0)];
     let acked = json!({"acked": [3], "acked_at": [moment(9)]});
@@ -141,7 +141,7 @@ async fn the_worker_is_told_which_of_its_jobs_to_stop() {
 }
 
 #[tokio::test]
-async fn a_strict_lane_goes_on_when_its_head_is_cancelled() {
+async fn strict_lane_continues_when_its_head_is_cancelled() {
     let fixture = Fixture::new().await;
     let strict = json!({"strict": true});
     fixture
@@ -168,7 +168,7 @@ async fn a_strict_lane_goes_on_when_its_head_is_cancelled() {
 }
 
 #[tokio::test]
-async fn a_cancel_finds_its_job_where_it_has_just_gone() {
+async fn cancel_finds_a_job_that_has_just_moved() {
     let claimed = "with taken as (delete from queue.parcels where id in (5, 6) returning *)
         insert into queue.parcels (tenant, id, lane, run_at, lease, token, queue, kind, priority,
             attempt, max_attempts, n, state, ids, body)
@@ -247,7 +247,7 @@ async fn a_cancel_finds_its_job_where_it_has_just_gone() {
 }
 
 #[tokio::test]
-async fn a_job_retried_by_hand_begins_as_a_fresh_one() {
+async fn manually_retried_job_starts_with_fresh_attempts() {
     let fixture = Fixture::new().await;
     let spent = json!({
         "attempt": 3, "lost": true, "probe": true, "gates": [1], "error_code": "worker_lost",
@@ -274,7 +274,7 @@ async fn a_job_retried_by_hand_begins_as_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn scheduled_jobs_are_hastened_alone_or_all_together() {
+async fn scheduled_jobs_are_run_now_alone_or_together() {
     let fixture = Fixture::new().await;
     let later = json!({"run_at": fixture.now().await + chrono::Duration::hours(1)});
     fixture
@@ -335,7 +335,7 @@ async fn scheduled_jobs_are_hastened_alone_or_all_together() {
 }
 
 #[tokio::test]
-async fn a_job_is_hastened_that_was_put_off_in_the_same_moment() {
+async fn run_now_reaches_a_job_snoozed_at_the_same_moment() {
     let fixture = Fixture::new().await;
     let put_off = "update queue.parcels
         set state = 's', token = null, run_at = now() + interval '1 hour'";

@@ -58,7 +58,7 @@ async fn creep(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, rows: i6
 }
 
 #[tokio::test]
-async fn pages_that_end_before_they_are_full_leave_no_job_out() {
+async fn short_pages_leave_no_job_out() {
     let fixture = Fixture::new().await;
     for seed in 200..212 {
         let made = Made::new(seed);

@@ -338,7 +338,7 @@ pub(crate) fn filters() -> Vec<JobFilter> {
 }
 
 #[tokio::test]
-async fn pages_show_every_job_once_newest_first_however_rows_lie() {
+async fn pages_show_every_job_once_newest_first_in_every_row_layout() {
     let fixture = Fixture::new().await;
     for seed in 0..25 {
         let made = Made::new(seed);
@@ -362,7 +362,7 @@ async fn pages_show_every_job_once_newest_first_however_rows_lie() {
 }
 
 #[tokio::test]
-async fn jobs_read_the_same_wherever_they_are() {
+async fn jobs_read_the_same_in_every_storage_form() {
     let fixture = Fixture::new().await;
     for seed in 100..125 {
         let made = Made::new(seed);
@@ -391,7 +391,7 @@ async fn jobs_read_the_same_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn ids_that_no_job_can_have_are_not_found() {
+async fn impossible_job_ids_are_not_found() {
     let fixture = Fixture::new().await;
     fixture.put(&[row(7, 0, 0, 3, "a", json!({}))]).await;
     let mut tx = fixture.tx().await;
@@ -416,7 +416,7 @@ async fn ids_that_no_job_can_have_are_not_found() {
 }
 
 #[tokio::test]
-async fn pages_are_found_by_labels_too() {
+async fn pages_are_filtered_by_labels() {
     let fixture = Fixture::new().await;
     let made = Made::new(7);
     fixture.put(&made.rows).await;
@@ -471,7 +471,7 @@ async fn pages_are_found_by_labels_too() {
 }
 
 #[tokio::test]
-async fn a_success_is_told_by_the_row_and_failures_by_their_log() {
+async fn successes_are_read_from_the_row_and_failures_from_the_attempt_log() {
     let fixture = Fixture::new().await;
     let jobs = [at(2048, 0), at(2050, 0), at(2051, 0)];
     let more = json!({
@@ -529,7 +529,7 @@ async fn fetched(tx: &mut TenantTx) -> i64 {
 }
 
 #[tokio::test]
-async fn a_look_costs_no_more_in_a_large_table() {
+async fn single_read_costs_the_same_in_a_large_table() {
     let fixture = Fixture::new().await;
     fixture.put(&[row(1, 0, 0, 1, "a", json!({}))]).await;
     // Blocks of packed rows, of single ones, and of merged ones, each with more than fit one block.

@@ -69,7 +69,7 @@ async fn finished(fixture: &Fixture) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn rows_go_whole_and_members_that_left_keep_what_is_theirs() {
+async fn packed_rows_are_deleted_whole_and_departed_members_keep_their_data() {
     let fixture = Fixture::new().await;
     let jobs = finished(&fixture).await;
     marked(&fixture, &jobs).await;
@@ -95,7 +95,7 @@ async fn rows_go_whole_and_members_that_left_keep_what_is_theirs() {
 }
 
 #[tokio::test]
-async fn a_row_stays_while_the_key_of_one_of_its_jobs_is_held() {
+async fn packed_row_is_kept_while_a_member_key_is_held() {
     let fixture = Fixture::new().await;
     let jobs = finished(&fixture).await;
     marked(&fixture, &[at(10, 0), at(10, 4), at(23, 0)]).await;
@@ -111,7 +111,7 @@ async fn a_row_stays_while_the_key_of_one_of_its_jobs_is_held() {
 }
 
 #[tokio::test]
-async fn a_row_that_all_have_left_goes_without_being_counted() {
+async fn empty_row_is_deleted_without_being_counted() {
     let fixture = Fixture::new().await;
     let empty = old(json!({"gone": [1, 2, 3], "n": 1, "body": []}));
     fixture
@@ -131,7 +131,7 @@ async fn a_row_that_all_have_left_goes_without_being_counted() {
 }
 
 #[tokio::test]
-async fn lanes_and_limits_go_when_nothing_uses_them() {
+async fn unused_lanes_and_limits_are_deleted() {
     let fixture = Fixture::new().await;
     fixture.put(&[]).await;
     fixture

@@ -37,7 +37,7 @@ fn first_asks_for_rest(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
 }
 
 #[tokio::test]
-async fn a_lane_that_asked_for_rest_has_it_from_all_workers_and_other_lanes_go_on() {
+async fn rate_limited_lane_is_parked_for_all_workers_and_other_lanes_continue() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let jobs = fixture.enqueue_all((0..60).map(|n| named("a", n)).collect());
@@ -100,7 +100,7 @@ async fn a_lane_that_asked_for_rest_has_it_from_all_workers_and_other_lanes_go_o
 }
 
 #[tokio::test]
-async fn in_the_default_lane_only_the_job_waits_that_was_told_to() {
+async fn rate_limited_job_in_the_default_lane_waits_alone() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     fixture.enqueue_all((0..60).map(numbered).collect()).await;

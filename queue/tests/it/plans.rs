@@ -50,7 +50,7 @@ fn rust(directory: &Path) -> String {
 }
 
 #[tokio::test]
-async fn every_statement_fits_the_schema_and_is_used() {
+async fn every_statement_matches_the_schema_and_is_used() {
     let fixture = Fixture::new().await;
     let mut connection = PgConnection::connect(&fixture.database.url())
         .await
@@ -178,7 +178,7 @@ async fn generic_plan(connection: &mut PgConnection, name: &str, sql: &str) -> V
 }
 
 #[tokio::test]
-async fn no_statement_reads_a_large_table_from_end_to_end() {
+async fn no_statement_scans_a_large_table() {
     let fixture = well_used().await;
     // Engine statements run as the login role, those of tenants' transactions as harkara_app.
     for role in ["harkara_engine", "harkara_app"] {

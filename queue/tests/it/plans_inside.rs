@@ -524,7 +524,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn no_statement_inside_a_function_reads_more_than_it_needs() {
+async fn statements_inside_functions_read_no_more_than_they_need() {
     let fixture = well_used().await;
     let explained = inside(&fixture, "/* test */ select").await;
     for (function, part) in STATEMENTS {
@@ -543,7 +543,7 @@ async fn no_statement_inside_a_function_reads_more_than_it_needs() {
 }
 
 #[tokio::test]
-async fn without_its_index_a_statement_inside_a_function_is_found_to_read_too_much() {
+async fn missing_index_is_detected_for_a_statement_inside_a_function() {
     let fixture = well_used().await;
     for (index, part) in [
         ("parcels_ready", "with asked as"),

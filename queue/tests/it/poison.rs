@@ -10,7 +10,7 @@ use crate::lease::{expire, kill};
 use crate::support::{Fixture, QUEUE, handler, number, numbered, options, with_timeout};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_kills_its_workers_ends_dead_and_takes_nobody_of_its_parcel_with_it() {
+async fn job_that_kills_its_workers_ends_dead_without_harming_its_parcel() {
     const POISON: u64 = 250;
     let fixture = Fixture::new().await;
     let jobs = (0..500).map(|n| NewJob {
@@ -64,7 +64,7 @@ async fn a_job_that_kills_its_workers_ends_dead_and_takes_nobody_of_its_parcel_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_of_two_queues_holds_one_job_at_a_time_under_which_a_worker_died() {
+async fn worker_of_two_queues_holds_one_suspect_job_at_a_time() {
     let fixture = Fixture::new().await;
     let in_queue = |queue: &str| NewJob {
         queue: queue.to_owned(),

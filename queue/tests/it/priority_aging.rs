@@ -63,7 +63,7 @@ fn place(order: &[u64]) -> usize {
 }
 
 #[tokio::test]
-async fn a_job_of_the_lowest_priority_runs_before_all_more_urgent_ones_have() {
+async fn lowest_priority_job_runs_before_all_more_urgent_jobs_have_run() {
     let order = order(LimitChange::default()).await;
     let place = place(&order);
     assert!(place > 0, "the urgent ones come first");
@@ -71,7 +71,7 @@ async fn a_job_of_the_lowest_priority_runs_before_all_more_urgent_ones_have() {
 }
 
 #[tokio::test]
-async fn in_a_limited_lane_too() {
+async fn lowest_priority_job_in_a_limited_lane_runs_before_all_more_urgent_jobs_have_run() {
     let one_at_a_time = LimitChange {
         max_running: Change::Set(1),
         ..LimitChange::default()
@@ -84,7 +84,7 @@ async fn in_a_limited_lane_too() {
 }
 
 #[tokio::test]
-async fn without_a_backlog_the_more_urgent_goes_first() {
+async fn more_urgent_job_runs_first_without_a_backlog() {
     let fixture = Fixture::new().await;
     let jobs = [9, 5, 0, 7].map(|priority| NewJob { priority, ..job() });
     for job in jobs {
@@ -154,17 +154,17 @@ async fn order_after_a_failure(lane: fn(u64) -> NewJob) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_late_retry_lets_fresh_jobs_of_its_lane_go_first_and_runs_all_the_same() {
+async fn late_retry_yields_to_fresh_jobs_of_its_lane_and_still_runs() {
     assert_eq!(order_after_a_failure(|n| named("a", n)).await, [1, 2, 0]);
 }
 
 #[tokio::test]
-async fn the_first_of_an_ordered_lane_stays_the_first_though_it_gives_way() {
+async fn head_of_an_ordered_lane_stays_first_at_lower_priority() {
     assert_eq!(order_after_a_failure(|n| ordered("a", n)).await, [0, 1, 2]);
 }
 
 #[tokio::test]
-async fn a_job_that_gives_way_is_no_more_urgent_than_seven_and_its_neighbours_stay_as_they_are() {
+async fn lowered_retry_has_priority_seven_at_most_and_other_jobs_keep_theirs() {
     for (before, after) in [(5, 7), (8, 8)] {
         let fixture = Fixture::new().await;
         let jobs = (0..3).map(|n| NewJob {

@@ -44,7 +44,7 @@ fn keyed(key: &str) -> NewJob {
 }
 
 #[tokio::test]
-async fn one_job_after_another_meets_the_bound_exactly() {
+async fn quota_is_exact_for_single_enqueues() {
     let fixture = Fixture::new().await;
     allow(&fixture, fixture.tenant, Change::Set(25)).await;
     let coalescer = Coalescer::new(&fixture.engine);
@@ -83,7 +83,7 @@ async fn one_job_after_another_meets_the_bound_exactly() {
 }
 
 #[tokio::test]
-async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
+async fn batch_that_would_exceed_the_quota_is_refused_as_a_whole() {
     let fixture = Fixture::new().await;
     allow(&fixture, fixture.tenant, Change::Set(10)).await;
     submit(&fixture.engine, &fixture, vec![job(); 8])
@@ -100,7 +100,7 @@ async fn a_batch_that_would_go_over_the_bound_is_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn jobs_that_are_there_already_are_answered_at_the_bound() {
+async fn existing_jobs_are_returned_at_the_quota() {
     let fixture = Fixture::new().await;
     allow(&fixture, fixture.tenant, Change::Set(2)).await;
     let first = submit(&fixture.engine, &fixture, vec![keyed("a"), keyed("b")])
@@ -131,7 +131,7 @@ async fn jobs_that_are_there_already_are_answered_at_the_bound() {
 }
 
 #[tokio::test]
-async fn of_a_mixed_flush_everybody_is_answered_for_himself() {
+async fn mixed_batch_answers_each_caller_separately() {
     let fixture = Fixture::new().await;
     let free = TenantId::new();
     allow(&fixture, fixture.tenant, Change::Set(4)).await;
@@ -157,7 +157,7 @@ async fn of_a_mixed_flush_everybody_is_answered_for_himself() {
 }
 
 #[tokio::test]
-async fn a_bound_is_met_by_sql_as_well() {
+async fn quota_applies_to_enqueues_by_sql() {
     let sql = crate::client::Sql::new().await;
     allow(&sql.fixture, sql.fixture.tenant, Change::Set(3)).await;
     let mut app = sql.connect().await;
@@ -180,7 +180,7 @@ async fn a_bound_is_met_by_sql_as_well() {
 }
 
 #[tokio::test]
-async fn when_jobs_have_run_there_is_room_again() {
+async fn quota_frees_up_after_jobs_have_run() {
     let fixture = Fixture::new().await;
     allow(&fixture, fixture.tenant, Change::Set(3)).await;
     submit(&fixture.engine, &fixture, vec![job(); 3])

@@ -41,7 +41,7 @@ async fn finished(fixture: &Fixture) -> [JobId; 3] {
 }
 
 #[tokio::test]
-async fn old_jobs_go_with_their_labels_and_keys_and_young_ones_stay() {
+async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() {
     let fixture = Fixture::new().await;
     let old = finished(&fixture).await;
     fixture
@@ -132,7 +132,7 @@ async fn finished_again(fixture: &Fixture) -> JobId {
 }
 
 #[tokio::test]
-async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
+async fn job_whose_key_is_still_held_is_kept() {
     let fixture = Fixture::new().await;
     let old = finished(&fixture).await;
     fixture
@@ -172,7 +172,7 @@ async fn a_job_whose_key_is_still_held_stays_to_be_answered() {
 }
 
 #[tokio::test]
-async fn more_than_a_batch_is_removed_in_one_call() {
+async fn retention_removes_more_than_one_batch_in_a_call() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..2500).map(numbered).collect()).await;
     fixture
@@ -191,7 +191,7 @@ async fn more_than_a_batch_is_removed_in_one_call() {
 }
 
 #[tokio::test]
-async fn keys_whose_time_is_over_go_without_their_jobs() {
+async fn expired_keys_are_deleted_without_their_jobs() {
     let fixture = Fixture::new().await;
     for (key, hold) in [("a", Some(DAY)), ("b", None), ("c", Some(DAY))] {
         let unique = Some(Unique {
@@ -224,7 +224,7 @@ async fn keys_whose_time_is_over_go_without_their_jobs() {
 }
 
 #[tokio::test]
-async fn days_of_attempts_are_dropped_and_made() {
+async fn attempt_partitions_are_created_and_dropped_by_day() {
     let fixture = Fixture::new().await;
     fixture
         .execute(
@@ -274,7 +274,7 @@ async fn days_of_attempts_are_dropped_and_made() {
 }
 
 #[tokio::test]
-async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
+async fn day_with_attempts_in_the_default_partition_does_not_stop_retention() {
     let fixture = Fixture::new().await;
     fixture
         .execute(
@@ -294,7 +294,7 @@ async fn a_day_whose_attempts_lie_among_the_rest_stops_no_retention() {
 }
 
 #[tokio::test]
-async fn a_job_can_be_retried_by_hand_long_after_its_lane_was_last_used() {
+async fn job_can_be_retried_long_after_its_lane_was_deleted() {
     let fixture = Fixture::new().await;
     let jobs = vec![named("dead", 1), ordered("ordered", 1), named("none", 0)];
     let answers = fixture.enqueue_all(jobs).await;

@@ -84,7 +84,7 @@ async fn tenant(fixture: &Fixture) -> TenantSettings {
 }
 
 #[tokio::test]
-async fn a_queue_is_paused_limited_and_freed() {
+async fn queue_is_paused_limited_and_unlimited() {
     let fixture = settled().await;
     let engine = &fixture.engine;
     assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
@@ -145,7 +145,7 @@ async fn a_queue_is_paused_limited_and_freed() {
 }
 
 #[tokio::test]
-async fn a_burst_is_a_tenth_unless_it_was_given() {
+async fn burst_defaults_to_a_tenth_of_the_rate() {
     let fixture = settled().await;
     let set = async |change: LimitChange| {
         fixture.engine.set_queue("first", &change).await.unwrap();
@@ -208,7 +208,7 @@ const AHEAD: &str =
     "select extract(epoch from rate_tat - now())::float8 from queue.gates where tenant is null";
 
 #[tokio::test]
-async fn a_rate_that_is_saved_again_grants_nothing_and_a_new_one_forgets_what_it_could_not_grant() {
+async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
     let fixture = settled().await;
     let set = async |change: LimitChange| fixture.engine.set_queue("first", &change).await.unwrap();
     let ahead = async || -> f64 {
@@ -238,7 +238,7 @@ async fn a_rate_that_is_saved_again_grants_nothing_and_a_new_one_forgets_what_it
 }
 
 #[tokio::test]
-async fn running_jobs_are_counted_wherever_a_limit_is_new() {
+async fn running_jobs_are_counted_for_every_new_limit() {
     let fixture = settled().await;
     for lane in [1, 2, 3] {
         run_in(&fixture, lane).await;
@@ -293,7 +293,7 @@ async fn running_jobs_are_counted_wherever_a_limit_is_new() {
 }
 
 #[tokio::test]
-async fn jobs_in_other_hands_are_counted_when_they_are_let_go() {
+async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
     let fixture = settled().await;
     run_in(&fixture, 1).await;
     run_in(&fixture, 2).await;
@@ -326,7 +326,7 @@ async fn jobs_in_other_hands_are_counted_when_they_are_let_go() {
 }
 
 #[tokio::test]
-async fn a_claim_that_did_not_know_the_new_gate_is_counted() {
+async fn claim_that_predates_a_new_limiter_is_counted() {
     let fixture = settled().await;
     let mut claiming = fixture.pool().begin().await.unwrap();
     query("select gate from queue.queues")
@@ -350,7 +350,7 @@ async fn a_claim_that_did_not_know_the_new_gate_is_counted() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
+async fn tenant_settings_change_together_or_not_at_all() {
     let fixture = settled().await;
     let engine = &fixture.engine;
     let unknown = engine.tenant(TenantId::new()).await.unwrap();
@@ -415,7 +415,7 @@ async fn a_tenant_is_paused_weighed_and_limited_all_at_once_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_contract_is_granted_with_the_tenant_or_not_at_all() {
+async fn tenant_contract_is_created_with_the_tenant_or_not_at_all() {
     let fixture = Fixture::new().await;
     let contract = Rate {
         count: 30,

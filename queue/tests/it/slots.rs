@@ -15,7 +15,7 @@ const HANG: u64 = 1;
 const MEET: u64 = 2;
 
 #[tokio::test]
-async fn a_lane_with_a_key_whose_jobs_hang_leaves_three_quarters_of_the_places_to_others() {
+async fn hanging_keyed_lane_leaves_three_quarters_of_the_slots_to_others() {
     let fixture = Fixture::new().await;
     let (quick, hung, met) = (Log::new(), Log::new(), Arc::new(Barrier::new(6)));
     let go = Arc::new(Semaphore::new(0));

@@ -353,12 +353,12 @@ async fn accounted_for(stress: &Stress, ended: &Log<JobId>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_seconds_of_everything_at_once_break_nothing() {
+async fn concurrent_operations_keep_every_invariant_for_ten_seconds() {
     rage(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes"]
-async fn two_minutes_of_everything_at_once_break_nothing() {
+async fn concurrent_operations_keep_every_invariant_for_two_minutes() {
     rage(Duration::from_secs(120)).await;
 }

@@ -32,7 +32,7 @@ fn held(key: &str, hold: Duration) -> NewJob {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn a_key_names_one_job_of_its_tenant_and_kind() {
+async fn unique_key_identifies_one_job_of_its_tenant_and_kind() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(keyed("a")).await;
     assert!(matches!(first, Enqueued::New(_)));
@@ -55,7 +55,7 @@ async fn a_key_names_one_job_of_its_tenant_and_kind() {
 }
 
 #[tokio::test]
-async fn duplicates_within_a_batch_and_a_transaction_name_the_first() {
+async fn duplicates_within_a_batch_and_a_transaction_return_the_first_job() {
     let fixture = Fixture::new().await;
     let mut tx = fixture.tx().await;
     let one = fixture
@@ -93,7 +93,7 @@ async fn duplicates_within_a_batch_and_a_transaction_name_the_first() {
 }
 
 #[tokio::test]
-async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
+async fn unique_key_is_released_after_every_final_state() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |run| match run.job.payload().get() {
         "\"succeed\"" => Verdict::done(),
@@ -151,7 +151,7 @@ async fn a_key_is_free_again_once_its_job_has_finished_however_it_did() {
 }
 
 #[tokio::test]
-async fn a_hold_lasts_its_time_whatever_becomes_of_the_job() {
+async fn unique_key_hold_lasts_its_full_time_in_every_job_state() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Dead {
         error: error("buried"),
@@ -188,7 +188,7 @@ async fn a_hold_lasts_its_time_whatever_becomes_of_the_job() {
 }
 
 #[tokio::test]
-async fn a_hold_that_is_over_frees_the_key_of_a_job_that_still_waits() {
+async fn expired_hold_releases_the_key_of_a_waiting_job() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(held("a", HOUR)).await.id();
     fixture
@@ -207,7 +207,7 @@ async fn a_hold_that_is_over_frees_the_key_of_a_job_that_still_waits() {
 }
 
 #[tokio::test]
-async fn a_dead_job_cannot_take_its_key_back_from_the_job_that_has_it() {
+async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let fixture = Fixture::new().await;
     let gate = std::sync::Arc::new(Semaphore::new(0));
     let behind = std::sync::Arc::clone(&gate);

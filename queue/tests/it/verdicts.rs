@@ -41,7 +41,7 @@ fn outcomes(attempts: &[Attempt]) -> Vec<(u32, AttemptOutcome, Option<String>)> 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn done_keeps_the_result_and_enqueues_what_follows() {
+async fn done_stores_the_result_and_enqueues_follow_ups() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
@@ -64,7 +64,7 @@ async fn done_keeps_the_result_and_enqueues_what_follows() {
 
 /// The worker has not met the lane: it is made sure of before the settlement has its row locked.
 #[tokio::test]
-async fn jobs_that_follow_into_the_lane_that_is_being_settled_are_enqueued() {
+async fn follow_ups_into_the_settled_lane_are_enqueued() {
     for lane in [Lane::Ordered("a".to_owned()), Lane::Named("a".to_owned())] {
         let fixture = Fixture::new().await;
         let in_lane = move |number| NewJob {
@@ -95,7 +95,7 @@ async fn jobs_that_follow_into_the_lane_that_is_being_settled_are_enqueued() {
 }
 
 #[tokio::test]
-async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
+async fn job_with_an_unacceptable_follow_up_does_not_succeed() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Done {
         result: None,
@@ -128,7 +128,7 @@ async fn a_job_whose_follow_up_cannot_be_enqueued_has_not_succeeded() {
 }
 
 #[tokio::test]
-async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
+async fn retry_backs_off_longer_each_time_and_is_dead_after_the_last_attempt() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| failed("refused")));
     let backoff = Backoff {
@@ -166,7 +166,7 @@ async fn retry_waits_longer_each_time_and_is_dead_after_its_last_attempt() {
 }
 
 #[tokio::test]
-async fn a_wait_the_handler_names_replaces_the_backoff() {
+async fn handler_wait_replaces_the_backoff() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
     let id = fixture.enqueue(job()).await.id();
@@ -180,7 +180,7 @@ async fn a_wait_the_handler_names_replaces_the_backoff() {
 }
 
 #[tokio::test]
-async fn dead_ends_a_job_at_once() {
+async fn dead_verdict_ends_a_job_at_once() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Dead {
         error: error("gone"),
@@ -199,7 +199,7 @@ async fn dead_ends_a_job_at_once() {
 }
 
 #[tokio::test]
-async fn cancelled_by_the_handler_itself_ends_a_job() {
+async fn cancelled_verdict_ends_a_job() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Cancelled));
     let id = fixture.enqueue(job()).await.id();
@@ -213,7 +213,7 @@ async fn cancelled_by_the_handler_itself_ends_a_job() {
 }
 
 #[tokio::test]
-async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
+async fn snooze_uses_no_attempt_and_waits_the_requested_time() {
     for (limited, outcome) in [
         (false, AttemptOutcome::Snoozed),
         (true, AttemptOutcome::RateLimited),
@@ -266,7 +266,7 @@ async fn putting_off_uses_up_no_attempt_and_waits_as_long_as_asked() {
 }
 
 #[tokio::test]
-async fn a_job_put_off_too_often_fails_by_it() {
+async fn job_snoozed_too_often_fails() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Snooze {
         wait: Duration::from_millis(1),
@@ -304,7 +304,7 @@ async fn a_job_put_off_too_often_fails_by_it() {
 }
 
 #[tokio::test]
-async fn a_run_that_yields_for_a_while_costs_nothing_and_comes_back_after_it() {
+async fn run_that_yields_with_a_delay_uses_no_attempt_and_returns_after_it() {
     let fixture = Fixture::new().await;
     let (ran, wait) = (Log::new(), Duration::from_millis(300));
     let noted = ran.clone();
@@ -336,7 +336,7 @@ async fn a_run_that_yields_for_a_while_costs_nothing_and_comes_back_after_it() {
 }
 
 #[tokio::test]
-async fn a_run_that_yields_goes_on_after_the_others_and_costs_nothing() {
+async fn run_that_yields_continues_after_the_others_and_uses_no_attempt() {
     let fixture = Fixture::new().await;
     let ran = Log::new();
     let noted = ran.clone();

@@ -12,7 +12,7 @@ use crate::lost_workers::die;
 use crate::support::{Fixture, QUEUE, doing_nothing, numbered, options, until};
 
 #[tokio::test]
-async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_hand() {
+async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
     let fixture = Fixture::new().await;
     let leave = Arc::new(Semaphore::new(0));
     let settings = options(&[(QUEUE, 8), ("other", 3)]);
@@ -76,7 +76,7 @@ async fn a_worker_is_shown_while_it_lives_with_its_queues_and_what_it_has_in_han
 }
 
 #[tokio::test]
-async fn a_tenant_sees_no_host_only_queues_it_may_know_of_and_only_its_own_jobs() {
+async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     let fixture = Fixture::new().await;
     let leave = Arc::new(Semaphore::new(0));
     let secret = options(&[("theirs", 1)]);

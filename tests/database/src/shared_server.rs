@@ -115,7 +115,7 @@ mod tests {
     use super::run_of;
 
     #[test]
-    fn only_names_that_a_run_would_give_belong_to_a_run() {
+    fn run_id_is_parsed_only_from_names_of_its_family() {
         let family = "harkara_test_5_";
         assert_eq!(run_of("harkara_test_5_0000002a_template", family), Some(42));
         assert_eq!(run_of("harkara_test_5_0000002a_7", family), Some(42));

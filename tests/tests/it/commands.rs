@@ -213,7 +213,7 @@ async fn tenants_are_paused_and_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
+async fn jobs_are_counted_and_redriven_in_bulk_and_one_is_rescheduled() {
     let database = database_with_tenant().await;
     let bulk = ["job", "bulk", "retry", "--tenant", "acme", "--rate", "5"];
     let counted = run_json(&database, &[&bulk[..], &["--dry-run"]].concat()).await;
@@ -236,7 +236,7 @@ async fn many_jobs_are_counted_and_redriven_and_one_is_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn database_roles_are_let_in_listed_and_shut_out() {
+async fn client_roles_are_granted_listed_and_revoked() {
     let database = database_with_tenant().await;
     let role = format!("shop_{}", database.name());
     let as_superuser = async |sql: String| {

@@ -62,7 +62,7 @@ impl Store {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_log_that_was_changed_is_told_by_verify() {
+async fn audit_verify_reports_a_changed_log() {
     let database = database_with_tenant().await;
     let store = Store {
         directory: tempfile::tempdir().unwrap(),

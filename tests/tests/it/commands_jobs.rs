@@ -146,7 +146,7 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_that_live_are_listed() {
+async fn live_workers_are_listed() {
     let database = database_with_tenant().await;
     assert_eq!(
         run_json(&database, &["worker", "ls"]).await,

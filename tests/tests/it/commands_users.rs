@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::commands::{database_with_tenant, run, run_json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_made_listed_and_given_links() {
+async fn users_are_created_listed_and_given_links() {
     let database = database_with_tenant().await;
     let create = ["user", "create", "Ada@Example.com", "--role", "operator"];
     let ada = run_json(&database, &[&create[..], &["--tenant", "acme"]].concat()).await;

@@ -117,7 +117,7 @@ async fn assert_all_delivered(pool: &PgPool, receiver: &Receiver, jobs: &HashMap
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
+async fn every_webhook_arrives_although_workers_are_killed_every_second() {
     let Fixture {
         database,
         platform,
@@ -203,7 +203,7 @@ async fn every_webhook_arrives_although_a_worker_is_killed_every_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_webhook_arrives_although_postgres_is_stopped_hard_in_the_middle() {
+async fn every_webhook_arrives_although_postgres_crashes() {
     let mut cluster = OwnCluster::start().await;
     let pool = cluster.pool();
     let platform = Platform::on(cluster.url(), pool.clone());
@@ -270,7 +270,7 @@ async fn every_webhook_arrives_although_postgres_is_stopped_hard_in_the_middle()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_kills_its_worker_each_time_ends_dead_after_its_attempts() {
+async fn job_that_kills_its_worker_each_time_is_dead_after_its_attempts() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;

@@ -25,7 +25,7 @@ fn env_example_documents_every_setting_and_no_other() {
 }
 
 #[test]
-fn the_defaults_that_env_example_shows_are_the_defaults() {
+fn env_example_shows_the_actual_defaults() {
     let shown = read("deploy/env.example")
         .lines()
         .filter_map(|line| line.strip_prefix('#'))
@@ -66,7 +66,7 @@ fn the_defaults_that_env_example_shows_are_the_defaults() {
 }
 
 #[test]
-fn the_readme_runs_the_commands_it_names() {
+fn readme_commands_exist() {
     let readme = read("README.md");
     for command in ["cargo run --release", "cargo test --workspace"] {
         assert!(
@@ -81,7 +81,7 @@ fn the_readme_runs_the_commands_it_names() {
 }
 
 #[test]
-fn the_error_codes_that_jobs_end_with_are_documented() {
+fn job_error_codes_are_documented() {
     let documented = read("docs/ERRORS.md");
     for source in ["queue/src", "jobs/src", "shared/src/egress"] {
         for path in rust_files(&workspace().join(source)) {
@@ -135,7 +135,7 @@ fn rust_files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn the_architecture_names_every_kind() {
+fn architecture_document_names_every_kind() {
     let text = read("docs/ARCHITECTURE.md");
     for kind in KINDS {
         assert!(
@@ -147,7 +147,7 @@ fn the_architecture_names_every_kind() {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn document_links_resolve() {
     let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for directory in ["docs", "docs/adr"] {
         for entry in fs::read_dir(workspace().join(directory)).unwrap() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
+async fn failing_endpoint_exhausts_its_attempts_with_growing_gaps() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -62,7 +62,7 @@ async fn a_failing_endpoint_uses_up_its_attempts_with_growing_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
+async fn retry_after_is_honored_without_using_an_attempt() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -105,7 +105,7 @@ async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
+async fn event_is_delivered_signed_to_subscribed_endpoints() {
     let Fixture {
         database,
         platform,
@@ -185,7 +185,7 @@ async fn an_event_is_delivered_signed_to_the_endpoints_that_take_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_inside_the_network_is_refused_for_good_without_a_connection() {
+async fn internal_address_is_refused_permanently_without_a_connection() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -204,7 +204,7 @@ async fn an_address_inside_the_network_is_refused_for_good_without_a_connection(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_attempt() {
+async fn stopping_worker_puts_long_jobs_back_without_using_an_attempt() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -250,7 +250,7 @@ async fn a_worker_that_is_told_to_stop_puts_long_jobs_back_without_using_an_atte
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
+async fn event_arrives_byte_for_byte_as_posted() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -272,7 +272,7 @@ async fn an_event_arrives_byte_for_byte_as_it_was_posted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
+async fn resumed_endpoint_receives_its_deliveries_at_once() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
@@ -312,7 +312,7 @@ async fn a_paused_endpoint_is_delivered_to_as_soon_as_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_that_arrived_stays_so_and_is_not_made_again() {
+async fn succeeded_delivery_is_not_repeated() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;

@@ -26,7 +26,7 @@ fn peak_of(process: &Process) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_stays_within_its_memory_however_large_the_payloads_are() {
+async fn worker_memory_stays_bounded_for_large_payloads() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;

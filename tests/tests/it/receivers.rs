@@ -200,7 +200,7 @@ async fn delivered() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_packages_of_receivers_verify_a_delivery_and_a_message_of_several_keys() {
+async fn receiver_libraries_verify_a_delivery_and_a_message_with_several_keys() {
     let mut messages = vec![delivered().await];
     // While keys are rotated, each of them finds its own signature among the others'.
     let secrets = [WebhookSecret::generate(), WebhookSecret::generate()];
@@ -225,7 +225,7 @@ async fn the_packages_of_receivers_verify_a_delivery_and_a_message_of_several_ke
 }
 
 #[test]
-fn another_implementation_of_ed25519_verifies_v1a() {
+fn independent_ed25519_implementation_verifies_v1a() {
     let directory = tempfile::tempdir().unwrap();
     let Some(mut command) = interpreter("node", directory.path()) else {
         eprintln!("skipped: no Node.js with the packages of receivers can be had here");

@@ -217,7 +217,7 @@ async fn bury_one_more(pool: &PgPool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_are_redriven_once_each_although_the_worker_is_killed_twice() {
+async fn redrive_runs_each_job_once_although_the_worker_is_killed_twice() {
     let rate = 2000.0;
     for life in redrive(4000, 2000, 2000).await {
         if let Some((_, most)) = rates(&life, 1.0) {
@@ -228,7 +228,7 @@ async fn jobs_are_redriven_once_each_although_the_worker_is_killed_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes; .ci/run runs it"]
-async fn two_hundred_thousand_jobs_are_redriven_at_two_thousand_a_second() {
+async fn redrive_of_200_000_jobs_keeps_its_rate_of_2_000_a_second() {
     let rate = 2000.0;
     for life in redrive(200_000, 0, 2000).await {
         let jobs: f64 = life.iter().map(|(_, jobs)| jobs).sum();
@@ -246,7 +246,7 @@ async fn two_hundred_thousand_jobs_are_redriven_at_two_thousand_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bulk_cancel_meets_jobs_that_run_and_finish_meanwhile() {
+async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
     const JOBS: u64 = 600;
     let Fixture {
         database,
@@ -329,7 +329,7 @@ async fn a_bulk_cancel_meets_jobs_that_run_and_finish_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redrive_that_is_cancelled_stops_where_it_is() {
+async fn cancelled_redrive_stops_where_it_is() {
     let Fixture {
         database,
         platform,

@@ -43,7 +43,7 @@ async fn as_runtime(database: &TestDatabase) -> (PgPool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_platform_runs_without_owning_its_tables() {
+async fn platform_runs_without_owning_its_tables() {
     let database = TestDatabase::create().await;
     let (pool, url) = as_runtime(&database).await;
     let platform = Platform::on(url, pool.clone());
@@ -138,7 +138,7 @@ async fn the_platform_runs_without_owning_its_tables() {
 }
 
 #[tokio::test]
-async fn the_role_of_tenants_sees_nothing_without_a_tenant_and_the_engine_no_resource() {
+async fn tenant_role_sees_nothing_without_a_tenant_and_the_engine_role_sees_no_resource() {
     let database = TestDatabase::create().await;
     let (pool, _) = as_runtime(&database).await;
     let tables: Vec<String> = harkara_shared::database::query_scalar(

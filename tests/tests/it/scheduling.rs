@@ -14,7 +14,7 @@ const RETAINED: &str = "select count(*) from queue.parcels p join queue.kinds k 
     where k.name = 'maintenance.retention' and p.state = 'd'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_schedules_of_a_tenant_that_may_not_write_wait_until_it_may() {
+async fn schedules_of_a_read_only_tenant_wait_until_it_can_write() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let statuses = [
@@ -82,7 +82,7 @@ async fn the_schedules_of_a_tenant_that_may_not_write_wait_until_it_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
+async fn missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let platform = Platform::on(database.url(), pool.clone());
@@ -137,7 +137,7 @@ async fn a_missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries() {
+async fn retention_deletes_old_events_and_records_their_delivery_outcomes() {
     let Fixture {
         database,
         platform,
@@ -204,7 +204,7 @@ async fn retention_forgets_old_events_and_notes_what_became_of_their_deliveries(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_scheduler_takes_over_from_a_killed_leader_in_a_new_term() {
+async fn standby_scheduler_takes_over_from_a_killed_leader_in_a_new_term() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let platform = Platform::on(database.url(), pool.clone());

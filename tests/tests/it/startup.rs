@@ -8,7 +8,7 @@ use harkara_tests::{Platform, Process, ready};
 const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
+async fn every_configuration_error_is_reported_at_once_with_exit_code_2() {
     for name in [
         "harkara-api",
         "harkara-worker",
@@ -50,7 +50,7 @@ async fn every_mistake_of_the_configuration_is_told_at_once_with_exit_code_2() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_and_what_is_missing_are_told_together() {
+async fn invalid_and_missing_settings_are_reported_together() {
     let environment = [("HARKARA_WORKER_ADDR", "nowhere".to_owned())];
     let mut process = Process::start("harkara-worker", &[], &environment);
     assert_eq!(
@@ -65,7 +65,7 @@ async fn what_is_wrong_and_what_is_missing_are_told_together() {
 }
 
 #[tokio::test]
-async fn what_production_needs_is_asked_for_at_once() {
+async fn production_requirements_are_reported_at_once() {
     for (name, needed) in [
         ("harkara-api", &["DATABASE_URL", "HARKARA_MASTER_KEY"][..]),
         ("harkara-worker", &["DATABASE_URL", "HARKARA_MASTER_KEY"]),
@@ -89,7 +89,7 @@ async fn what_production_needs_is_asked_for_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_is_read_and_the_environment_wins_over_it() {
+async fn environment_overrides_the_configuration_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("harkara.toml");
     std::fs::write(
@@ -117,7 +117,7 @@ async fn a_file_is_read_and_the_environment_wins_over_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_stops_although_connections_to_it_say_nothing_or_half_of_it() {
+async fn process_stops_despite_idle_and_half_sent_requests() {
     let database = harkara_test_database::TestDatabase::create().await;
     let platform = Platform::on(database.url(), database.pool());
     let (api, api_address) = platform.api().await;
@@ -140,7 +140,7 @@ async fn a_process_stops_although_connections_to_it_say_nothing_or_half_of_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_of_another_release_is_told_in_one_line() {
+async fn schema_of_another_release_is_reported_in_one_line() {
     let database = harkara_test_database::TestDatabase::create().await;
     harkara_shared::database::query("delete from _sqlx_migrations where version > 1")
         .execute(&database.pool())
@@ -162,7 +162,7 @@ async fn a_schema_of_another_release_is_told_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_works_on_the_schema_of_the_release_after_its_own() {
+async fn process_works_on_the_schema_of_the_next_release() {
     let database = harkara_test_database::TestDatabase::create().await;
     harkara_shared::database::query(
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)

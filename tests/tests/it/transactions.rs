@@ -138,7 +138,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_examples_in_sql_run_as_they_stand() {
+async fn sql_examples_run_unchanged() {
     let shop = Shop::open().await;
     let examples = shop.examples("sql");
     assert_eq!(examples.len(), 2);
@@ -176,7 +176,7 @@ fn python(directory: &Path) -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_examples_in_python_run_as_they_stand() {
+async fn python_examples_run_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let Some(python) = python(directory.path()) else {
         assert!(std::env::var_os("CI").is_none(), "CI has Python");
@@ -239,7 +239,7 @@ fn packages(directory: &Path) -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_in_typescript_runs_as_it_stands() {
+async fn typescript_example_runs_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let Some(packages) = packages(directory.path()) else {
         assert!(std::env::var_os("CI").is_none(), "CI has Node.js");

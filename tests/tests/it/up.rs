@@ -64,7 +64,7 @@ async fn account(link: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
+async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &[]);
@@ -123,7 +123,7 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_finds_its_data_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_killed_hard_starts_again_on_its_data() {
+async fn up_restarts_on_its_data_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &["--no-demo"]);
@@ -136,7 +136,7 @@ async fn up_killed_hard_starts_again_on_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_refuses_a_private_database_in_production_and_a_port_that_is_taken() {
+async fn up_refuses_a_private_database_in_production_and_a_used_port() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().to_str().unwrap();
     let production = [("HARKARA_PRODUCTION", "on".to_owned())];

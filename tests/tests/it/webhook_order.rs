@@ -16,7 +16,7 @@ fn fails(nth: usize) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_events_over_ten_keys_arrive_in_order_though_some_fail_at_first() {
+async fn events_arrive_in_order_per_key_despite_early_failures() {
     let receiver = Receiver::start(|nth| Reply::status(if fails(nth) { 500 } else { 200 })).await;
     let fixture = Fixture::start().await;
     let (_worker, _) = fixture.platform.worker("webhook=32", 30, 5);

@@ -7,7 +7,7 @@ use super::{Shop, word};
 use crate::users::pages::is_page;
 
 #[tokio::test]
-async fn a_test_is_posted_to_the_endpoint_alone() {
+async fn test_event_is_posted_only_to_its_endpoint() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
     let pairs = [("type", "order.tested"), ("data", r#"{"n": 7}"#)];
@@ -31,7 +31,7 @@ async fn a_test_is_posted_to_the_endpoint_alone() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_paused_and_enabled() {
+async fn endpoint_is_paused_and_enabled() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
     shop.done(&page, "pause", &[], "The endpoint is paused")
@@ -46,7 +46,7 @@ async fn an_endpoint_is_paused_and_enabled() {
 }
 
 #[tokio::test]
-async fn a_new_secret_is_shown_once_and_is_the_endpoints() {
+async fn rotated_secret_is_shown_once_and_used_by_the_endpoint() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
     let secret_path = format!("/v1/webhook-endpoints/{}/secret", shop.endpoint);
@@ -74,7 +74,7 @@ async fn a_new_secret_is_shown_once_and_is_the_endpoints() {
 }
 
 #[tokio::test]
-async fn what_was_missed_is_made_up_for_by_a_job() {
+async fn missed_deliveries_are_recovered_by_a_job() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
     shop.done(&page, "recover", &[("last", "24h")], "is being sent again")
@@ -101,7 +101,7 @@ async fn what_was_missed_is_made_up_for_by_a_job() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_sent_again() {
+async fn delivery_is_redelivered() {
     let shop = Shop::open().await;
     let page = format!("/deliveries/{}", shop.delivery);
     let delivery = shop
@@ -132,7 +132,7 @@ async fn a_delivery_is_sent_again() {
 }
 
 #[tokio::test]
-async fn another_method_or_media_is_a_page_too() {
+async fn wrong_method_or_media_type_returns_a_page() {
     let shop = Shop::open().await;
     let path = format!("{}/endpoints/{}/test", shop.portal, shop.endpoint);
     let json = ("content-type", "application/json");
@@ -148,7 +148,7 @@ async fn another_method_or_media_is_a_page_too() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_added_and_its_secret_shown() {
+async fn endpoint_is_added_and_its_secret_shown() {
     let shop = Shop::open().await;
     let pairs = [
         ("url", " http://127.0.0.1:9/added "),
@@ -189,7 +189,7 @@ async fn an_endpoint_is_added_and_its_secret_shown() {
 }
 
 #[tokio::test]
-async fn no_more_endpoints_are_added_than_the_tenant_may_have() {
+async fn endpoint_quota_applies_to_the_form() {
     let shop = Shop::open().await;
     shop.platform
         .sql("update app.tenants set sla_tier = 'FREE'")
@@ -209,7 +209,7 @@ async fn no_more_endpoints_are_added_than_the_tenant_may_have() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_changed_and_keeps_what_no_form_sets() {
+async fn endpoint_form_keeps_settings_it_does_not_show() {
     let shop = Shop::open().await;
     let path = format!("/v1/webhook-endpoints/{}", shop.endpoint);
     let set = json!({"headers": {"x-a": "1"}, "rate_per_second": 5});

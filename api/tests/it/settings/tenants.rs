@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{pairs, platform_and_admin};
 
 #[tokio::test]
-async fn a_tier_is_the_limit_of_a_new_tenant() {
+async fn tier_sets_the_limit_of_a_new_tenant() {
     let (platform, admin) = platform_and_admin().await;
     for (tier, slug, rate) in [
         (SlaTier::Free, "free", 30),
@@ -46,7 +46,7 @@ async fn a_tier_is_the_limit_of_a_new_tenant() {
 }
 
 #[tokio::test]
-async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
+async fn tenant_sets_its_limit_keys_and_the_platform_sets_the_contract() {
     let (platform, admin) = platform_and_admin().await;
     let path = "/v1/tenants/acme/limits";
     let body = json!({"limits": {"crm": {"rate": 100, "per": "1m", "burst": 20, "max_running": 5},
@@ -143,7 +143,7 @@ async fn a_tenant_sets_the_limits_of_its_keys_and_the_platform_the_contract() {
 }
 
 #[tokio::test]
-async fn only_the_platform_s_admin_reaches_another_tenant() {
+async fn only_a_platform_admin_changes_settings_of_another_tenant() {
     let (platform, admin) = platform_and_admin().await;
     let other = platform.tenant("other").await;
     let stranger = platform.client_of(&other, Scope::ALL).await;
@@ -228,7 +228,7 @@ async fn only_the_platform_s_admin_reaches_another_tenant() {
 }
 
 #[tokio::test]
-async fn a_tenant_and_its_limits_are_changed_at_once() {
+async fn tenant_and_its_limits_are_changed_together() {
     let (platform, admin) = platform_and_admin().await;
     let path = format!("/v1/tenants/{}", platform.acme.id);
     for round in 0..20 {

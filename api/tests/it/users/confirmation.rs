@@ -56,7 +56,7 @@ async fn grow_old(platform: &Platform) {
 }
 
 #[tokio::test]
-async fn a_code_is_needed_once_an_authenticator_counts_and_is_taken_once() {
+async fn totp_code_is_required_after_enrollment_and_accepted_once() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -102,7 +102,7 @@ async fn a_code_is_needed_once_an_authenticator_counts_and_is_taken_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_tell_one_code_at_once_one_signs_in() {
+async fn concurrent_sign_ins_with_one_code_admit_one() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -115,7 +115,7 @@ async fn of_many_who_tell_one_code_at_once_one_signs_in() {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_to_people_who_confirmed_a_moment_ago_and_to_keys() {
+async fn secret_is_shown_to_recently_confirmed_users_and_to_keys() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "operator").await;
@@ -172,7 +172,7 @@ async fn a_secret_is_shown_to_people_who_confirmed_a_moment_ago_and_to_keys() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_to_confirm_with_signs_in_again() {
+async fn user_without_a_confirmation_method_signs_in_again() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.visitor(&acme, "ada@example.com", "viewer").await;
@@ -190,7 +190,7 @@ async fn who_has_nothing_to_confirm_with_signs_in_again() {
 }
 
 #[tokio::test]
-async fn another_password_ends_the_other_sessions() {
+async fn password_change_ends_other_sessions() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -233,7 +233,7 @@ async fn another_password_ends_the_other_sessions() {
 }
 
 #[tokio::test]
-async fn an_open_browser_makes_no_way_around_the_proof() {
+async fn open_session_cannot_bypass_confirmation() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "admin").await;
@@ -269,7 +269,7 @@ async fn an_open_browser_makes_no_way_around_the_proof() {
 }
 
 #[tokio::test]
-async fn an_answer_is_given_again_to_whoever_may_still_do_as_much() {
+async fn idempotent_response_is_repeated_only_while_permissions_hold() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "admin").await;
@@ -305,7 +305,7 @@ async fn an_answer_is_given_again_to_whoever_may_still_do_as_much() {
 }
 
 #[tokio::test]
-async fn a_link_alone_does_not_stand_for_an_authenticator() {
+async fn sign_in_link_does_not_replace_an_authenticator() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "operator").await;

@@ -21,7 +21,7 @@ async fn permissions(browser: &Browser) -> Value {
 }
 
 #[tokio::test]
-async fn a_grant_holds_from_its_beginning_to_its_end_and_not_a_request_longer() {
+async fn grant_applies_exactly_from_its_start_to_its_end() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -63,7 +63,7 @@ async fn a_grant_holds_from_its_beginning_to_its_end_and_not_a_request_longer() 
 }
 
 #[tokio::test]
-async fn a_grant_that_is_taken_back_is_gone_with_the_next_request() {
+async fn revoked_grant_is_gone_with_the_next_request() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -87,7 +87,7 @@ async fn a_grant_that_is_taken_back_is_gone_with_the_next_request() {
 }
 
 #[tokio::test]
-async fn roles_have_what_they_inherit() {
+async fn roles_include_inherited_permissions() {
     let platform = Platform::start().await;
     let roles = platform.client.get("/v1/roles").await.expect(200);
     let roles: Vec<Value> = roles["data"].as_array().unwrap().clone();
@@ -146,7 +146,7 @@ async fn roles_have_what_they_inherit() {
 }
 
 #[tokio::test]
-async fn a_denial_wins_over_roles_and_allowances() {
+async fn denial_overrides_roles_and_allowances() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "operator").await;
@@ -189,7 +189,7 @@ async fn a_denial_wins_over_roles_and_allowances() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_pointed_at() {
+async fn invalid_grant_is_reported_by_pointer() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;

@@ -144,7 +144,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_subject_then() {
+async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
     let Some(fixture) = Fixture::start().await else {
         return;
     };
@@ -205,7 +205,7 @@ async fn a_user_whose_email_the_provider_vouches_for_signs_in_and_is_known_by_su
 }
 
 #[tokio::test]
-async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
+async fn oidc_sign_in_finishes_once_in_the_browser_that_began_it() {
     let Some(fixture) = Fixture::start().await else {
         return;
     };
@@ -251,7 +251,7 @@ async fn a_sign_in_is_finished_once_and_by_the_browser_that_began_it() {
 }
 
 #[tokio::test]
-async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
+async fn oidc_user_of_several_tenants_chooses_one() {
     let Some(fixture) = Fixture::start().await else {
         return;
     };
@@ -288,7 +288,7 @@ async fn who_is_a_user_of_several_tenants_chooses_at_the_provider_as_well() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_away_is_told_and_the_rest_goes_on() {
+async fn unavailable_oidc_provider_is_reported_and_other_sign_in_works() {
     let Some(mut fixture) = Fixture::start().await else {
         return;
     };

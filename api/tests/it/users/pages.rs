@@ -36,7 +36,7 @@ pub(crate) fn is_page(answer: &Answer, status: u16) {
 }
 
 #[tokio::test]
-async fn a_person_signs_in_by_the_form_sees_the_account_and_signs_out() {
+async fn user_signs_in_by_form_sees_the_account_and_signs_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "operator").await;
@@ -100,7 +100,7 @@ async fn a_person_signs_in_by_the_form_sees_the_account_and_signs_out() {
 }
 
 #[tokio::test]
-async fn the_form_has_who_is_a_user_of_several_tenants_choose() {
+async fn sign_in_form_offers_a_choice_of_tenants() {
     let platform = Platform::start().await;
     let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -126,7 +126,7 @@ async fn the_form_has_who_is_a_user_of_several_tenants_choose() {
 }
 
 #[tokio::test]
-async fn another_sites_form_does_nothing() {
+async fn cross_site_form_is_refused() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -166,7 +166,7 @@ async fn another_sites_form_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_used_link_says_so() {
+async fn used_sign_in_link_is_reported_as_used() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let link = platform.link(&acme, "ada@example.com", "viewer").await;

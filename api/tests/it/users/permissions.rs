@@ -11,7 +11,7 @@ fn grants(browser: &Browser) -> String {
 }
 
 #[tokio::test]
-async fn users_are_made_shown_listed_changed_and_removed() {
+async fn users_are_created_shown_listed_changed_and_removed() {
     let platform = Platform::start().await;
     let body = json!({"email": "Ada@Example.com", "name": "Ada", "role": "operator",
         "expires_at": "2040-01-31T12:00:00Z", "reason": "runs the nights"});
@@ -67,7 +67,7 @@ async fn users_are_made_shown_listed_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn nobody_hands_out_what_they_do_not_have() {
+async fn granted_permissions_cannot_exceed_those_of_the_granter() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let manager = platform
@@ -163,7 +163,7 @@ async fn nobody_hands_out_what_they_do_not_have() {
 }
 
 #[tokio::test]
-async fn a_link_made_before_a_promotion_does_not_sign_in_as_who_was_promoted() {
+async fn sign_in_link_created_before_a_promotion_does_not_work_after_it() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let manager = platform
@@ -183,7 +183,7 @@ async fn a_link_made_before_a_promotion_does_not_sign_in_as_who_was_promoted() {
 }
 
 #[tokio::test]
-async fn nobody_widens_what_they_may_do_themselves() {
+async fn user_cannot_widen_their_own_permissions() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "admin").await;
@@ -206,7 +206,7 @@ async fn nobody_widens_what_they_may_do_themselves() {
 }
 
 #[tokio::test]
-async fn the_last_admin_stays() {
+async fn last_admin_cannot_be_removed() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "admin").await;
@@ -261,7 +261,7 @@ async fn the_last_admin_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_admins_who_remove_each_other_at_once_leave_one() {
+async fn admins_removing_each_other_concurrently_leave_one() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "admin").await;
@@ -277,7 +277,7 @@ async fn two_admins_who_remove_each_other_at_once_leave_one() {
 }
 
 #[tokio::test]
-async fn a_tenant_meets_none_of_anothers_people() {
+async fn tenant_finds_no_user_of_another_tenant() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let other = platform.tenant("other").await;

@@ -10,7 +10,7 @@ use crate::jobs::a_job;
 use crate::support::{Platform, listen_with};
 
 #[tokio::test]
-async fn a_session_is_good_until_it_ends() {
+async fn session_is_valid_until_it_ends() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "operator").await;
@@ -45,7 +45,7 @@ async fn a_session_is_good_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_session_notes_once_a_minute_that_it_was_seen() {
+async fn session_last_seen_is_updated_once_a_minute() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -68,7 +68,7 @@ async fn a_session_notes_once_a_minute_that_it_was_seen() {
 }
 
 #[tokio::test]
-async fn signing_out_everywhere_ends_all_sessions_of_a_person_and_nobody_elses() {
+async fn sign_out_everywhere_ends_all_sessions_of_that_user_only() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let one = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -112,7 +112,7 @@ async fn signing_out_everywhere_ends_all_sessions_of_a_person_and_nobody_elses()
 }
 
 #[tokio::test]
-async fn who_is_disabled_or_deleted_is_out_at_once_and_for_good() {
+async fn disabled_or_deleted_user_is_signed_out_at_once_and_stays_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -142,7 +142,7 @@ async fn who_is_disabled_or_deleted_is_out_at_once_and_for_good() {
 }
 
 #[tokio::test]
-async fn a_change_with_a_cookie_wants_the_sessions_token_and_our_own_site() {
+async fn cookie_change_requires_the_csrf_token_and_same_origin() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "operator").await;
@@ -209,7 +209,7 @@ async fn a_change_with_a_cookie_wants_the_sessions_token_and_our_own_site() {
 }
 
 #[tokio::test]
-async fn a_key_beside_a_cookie_is_what_counts() {
+async fn api_key_takes_precedence_over_a_cookie() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -244,7 +244,7 @@ async fn a_key_beside_a_cookie_is_what_counts() {
 }
 
 #[tokio::test]
-async fn over_tls_the_cookie_is_bound_to_its_host() {
+async fn cookie_is_bound_to_its_host_over_tls() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -279,7 +279,7 @@ async fn over_tls_the_cookie_is_bound_to_its_host() {
 }
 
 #[tokio::test]
-async fn only_people_of_the_platform_act_for_other_tenants() {
+async fn only_platform_users_act_for_other_tenants() {
     let platform = Platform::start().await;
     let (acme, home) = (platform.acme.clone(), platform.platform().await);
     let other = platform.tenant("other").await;
@@ -322,7 +322,7 @@ async fn only_people_of_the_platform_act_for_other_tenants() {
 }
 
 #[tokio::test]
-async fn people_of_a_suspended_tenant_read_and_sign_out_and_nothing_else() {
+async fn users_of_a_suspended_tenant_can_only_read_and_sign_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let browser = platform.person(&acme, "ada@example.com", "operator").await;

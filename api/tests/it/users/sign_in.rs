@@ -7,7 +7,7 @@ use super::{Browser, PASSWORD, cookie};
 use crate::support::Platform;
 
 #[tokio::test]
-async fn a_person_signs_in_with_email_and_password() {
+async fn user_signs_in_with_email_and_password() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "operator").await;
@@ -39,7 +39,7 @@ async fn a_person_signs_in_with_email_and_password() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_is_answered_alike() {
+async fn failed_sign_ins_return_identical_responses() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -80,7 +80,7 @@ async fn all_that_is_wrong_is_answered_alike() {
 }
 
 #[tokio::test]
-async fn who_is_a_user_of_several_tenants_chooses_one() {
+async fn user_of_several_tenants_chooses_one() {
     let platform = Platform::start().await;
     let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -103,7 +103,7 @@ async fn who_is_a_user_of_several_tenants_chooses_one() {
 }
 
 #[tokio::test]
-async fn another_sites_page_signs_nobody_in() {
+async fn cross_site_page_cannot_sign_a_user_in() {
     let platform = Platform::start().await;
     let body = json!({"email": "a@b", "password": "x"}).to_string();
     for foreign in [
@@ -119,7 +119,7 @@ async fn another_sites_page_signs_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_link_is_used_once_however_many_post_it_and_not_by_looking() {
+async fn sign_in_link_works_once_and_only_by_post() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let link = platform.link(&acme, "ada@example.com", "viewer").await;
@@ -144,7 +144,7 @@ async fn a_link_is_used_once_however_many_post_it_and_not_by_looking() {
 }
 
 #[tokio::test]
-async fn a_link_ends_with_its_time_its_successor_and_its_person() {
+async fn sign_in_link_ends_with_its_lifetime_replacement_or_user() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let old = platform.link(&acme, "a@example.com", "viewer").await;
@@ -192,7 +192,7 @@ async fn a_link_ends_with_its_time_its_successor_and_its_person() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_an_old_password_is_made_anew() {
+async fn outdated_password_hash_is_upgraded_at_sign_in() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -227,7 +227,7 @@ fn old_hash() -> String {
 }
 
 #[tokio::test]
-async fn somebody_unknown_is_refused_in_the_time_a_wrong_password_takes() {
+async fn unknown_user_is_refused_in_the_time_of_a_wrong_password() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     platform.person(&acme, "ada@example.com", "viewer").await;
@@ -250,7 +250,7 @@ async fn somebody_unknown_is_refused_in_the_time_a_wrong_password_takes() {
 }
 
 #[tokio::test]
-async fn guessing_is_slowed_down_by_account_wherever_it_comes_from() {
+async fn password_guessing_is_throttled_per_account_from_any_address() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let ada = platform.person(&acme, "ada@example.com", "viewer").await;
@@ -300,7 +300,7 @@ async fn guessing_is_slowed_down_by_account_wherever_it_comes_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn guessing_is_slowed_down_by_address_whatever_the_account() {
+async fn password_guessing_is_throttled_per_address_for_any_account() {
     let platform = Platform::start().await;
     let tries = (0..110).map(|number| {
         let body = json!({"email": format!("{number}@example.com"), "password": "a guess"});

@@ -66,7 +66,7 @@ fn kill_and_reap(holder: &mut Child) {
 }
 
 #[tokio::test]
-async fn a_killed_holder_takes_the_server_along_in_good_order() {
+async fn killed_holder_shuts_the_server_down_cleanly() {
     let dir = directory();
     let mut holder = hold(dir.path());
     let server = held(dir.path(), &mut holder);
@@ -81,7 +81,7 @@ async fn a_killed_holder_takes_the_server_along_in_good_order() {
 }
 
 #[test]
-fn a_killed_holder_of_an_ephemeral_cluster_leaves_no_directory() {
+fn killed_holder_of_an_ephemeral_cluster_leaves_no_directory() {
     let dir = directory();
     let data = dir.path().join("ephemeral");
     let mut holder = hold(&data);
@@ -92,7 +92,7 @@ fn a_killed_holder_of_an_ephemeral_cluster_leaves_no_directory() {
 }
 
 #[tokio::test]
-async fn a_copy_held_by_another_process_is_refused() {
+async fn cluster_held_by_another_process_is_refused() {
     let dir = directory();
     let mut holder = hold(dir.path());
     let server = held(dir.path(), &mut holder);
@@ -106,7 +106,7 @@ async fn a_copy_held_by_another_process_is_refused() {
 }
 
 #[tokio::test]
-async fn a_holder_killed_at_any_moment_of_its_start_leaves_nothing_running() {
+async fn holder_killed_during_startup_leaves_nothing_running() {
     for step in 0..8 {
         let dir = directory();
         let mut holder = hold(dir.path());
@@ -123,7 +123,7 @@ async fn a_holder_killed_at_any_moment_of_its_start_leaves_nothing_running() {
 }
 
 #[test]
-fn a_holder_of_an_ephemeral_cluster_killed_at_any_moment_leaves_nothing() {
+fn ephemeral_cluster_holder_killed_at_any_moment_leaves_nothing() {
     for step in 0..8 {
         let dir = directory();
         let data = dir.path().join("ephemeral");
@@ -144,7 +144,7 @@ fn a_holder_of_an_ephemeral_cluster_killed_at_any_moment_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_start_given_up_at_any_moment_leaves_nothing_running() {
+async fn start_cancelled_at_any_moment_leaves_nothing_running() {
     for step in 0..4 {
         let dir = directory();
         let start = tokio::spawn(Cluster::start(options(dir.path())));
@@ -168,7 +168,7 @@ fn processes_on(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_killed_postmaster_is_noticed_and_the_next_start_recovers() {
+async fn killed_postmaster_is_detected_and_the_next_start_recovers() {
     let dir = directory();
     let mut cluster = start(dir.path()).await;
     assert_eq!(leave_a_mark(&cluster.url()).await, 1);
@@ -192,7 +192,7 @@ async fn a_killed_postmaster_is_noticed_and_the_next_start_recovers() {
 }
 
 #[tokio::test]
-async fn a_stop_like_a_crash_recovers_to_the_same_urls() {
+async fn immediate_stop_recovers_with_the_same_urls() {
     let dir = directory();
     let mut cluster = start(dir.path()).await;
     let url = cluster.url();
@@ -209,7 +209,7 @@ async fn a_stop_like_a_crash_recovers_to_the_same_urls() {
 }
 
 #[tokio::test]
-async fn a_pid_file_that_names_a_stranger_or_ourselves_is_not_a_rival() {
+async fn pid_file_naming_an_unrelated_process_is_ignored() {
     let dir = directory();
     let cluster = start(dir.path()).await;
     let pid_file = cluster_of(dir.path()).join("postmaster.pid");
@@ -227,7 +227,7 @@ async fn a_pid_file_that_names_a_stranger_or_ourselves_is_not_a_rival() {
 }
 
 #[tokio::test]
-async fn a_killed_supervisor_still_lets_the_server_end_with_us() {
+async fn server_ends_with_its_holder_after_the_supervisor_is_killed() {
     let dir = directory();
     let cluster = start(dir.path()).await;
     let server = cluster.postmaster_pid();

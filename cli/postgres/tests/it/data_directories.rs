@@ -8,7 +8,7 @@ use harkara_postgres::{Cluster, Error, Options, Shutdown, discover};
 use crate::{directory, installation, is_root, leave_a_mark, options, start};
 
 #[tokio::test]
-async fn a_path_too_long_for_a_socket_gets_a_short_one_of_its_own() {
+async fn path_too_long_for_a_socket_uses_a_short_socket_directory() {
     let dir = directory();
     let data = dir.path().join("x".repeat(60)).join("y".repeat(60));
     let mut urls = Vec::new();
@@ -34,7 +34,7 @@ async fn a_path_too_long_for_a_socket_gets_a_short_one_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_path_with_odd_characters_works() {
+async fn path_with_unusual_characters_works() {
     let dir = directory();
     let data = dir.path().join("a data, \"dir\" ?host=%41 ü");
     let cluster = Cluster::start(Options {
@@ -54,7 +54,7 @@ async fn a_path_with_odd_characters_works() {
 }
 
 #[tokio::test]
-async fn root_moves_data_that_the_server_cannot_reach_and_finds_it_again() {
+async fn root_relocates_unreachable_data_and_finds_it_again() {
     if !is_root() {
         return;
     }
@@ -97,7 +97,7 @@ async fn data_that_became_unreachable_is_not_replaced_by_an_empty_database() {
 }
 
 #[tokio::test]
-async fn root_goes_on_as_the_owner_of_an_existing_cluster() {
+async fn root_continues_as_the_owner_of_an_existing_cluster() {
     if !is_root() {
         return;
     }
@@ -117,7 +117,7 @@ async fn root_goes_on_as_the_owner_of_an_existing_cluster() {
 }
 
 #[tokio::test]
-async fn programs_that_the_servers_account_cannot_run_are_named() {
+async fn programs_the_server_account_cannot_run_are_named() {
     if !is_root() {
         return;
     }

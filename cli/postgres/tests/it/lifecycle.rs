@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_second_start_finds_the_data_of_the_first() {
+async fn second_start_finds_the_data_of_the_first() {
     let dir = directory();
     for expected in 1..=3 {
         let cluster = start(dir.path()).await;
@@ -30,7 +30,7 @@ async fn a_second_start_finds_the_data_of_the_first() {
 }
 
 #[tokio::test]
-async fn the_server_is_private_and_the_role_harkara_is_no_superuser() {
+async fn server_is_private_and_role_harkara_is_no_superuser() {
     let dir = directory();
     let cluster = start(dir.path()).await;
     let mut connection = connect(&cluster.url()).await;
@@ -70,7 +70,7 @@ async fn the_server_is_private_and_the_role_harkara_is_no_superuser() {
 }
 
 #[tokio::test]
-async fn the_callers_settings_win_over_the_defaults_but_do_not_open_the_server() {
+async fn caller_settings_override_defaults_but_do_not_open_the_server() {
     let dir = directory();
     let mut options = options(dir.path());
     for (name, value) in [("max_connections", "17"), ("listen_addresses", "*")] {
@@ -87,7 +87,7 @@ async fn the_callers_settings_win_over_the_defaults_but_do_not_open_the_server()
 }
 
 #[tokio::test]
-async fn a_second_copy_is_refused_at_once_and_harms_nothing() {
+async fn second_start_of_a_running_cluster_is_refused_and_harmless() {
     let dir = directory();
     let cluster = start(dir.path()).await;
     let error = Cluster::start(options(dir.path())).await.unwrap_err();
@@ -102,7 +102,7 @@ async fn a_second_copy_is_refused_at_once_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn dropping_stops_the_server_and_the_next_start_waits_for_its_end() {
+async fn drop_stops_the_server_and_the_next_start_waits_for_its_end() {
     let dir = directory();
     let first = start(dir.path()).await;
     assert_eq!(leave_a_mark(&first.url()).await, 1);
@@ -116,7 +116,7 @@ async fn dropping_stops_the_server_and_the_next_start_waits_for_its_end() {
 }
 
 #[test]
-fn a_cluster_is_tied_to_no_runtime() {
+fn cluster_is_independent_of_the_runtime() {
     let dir = directory();
     let runtime = || tokio::runtime::Runtime::new().unwrap();
     let mut cluster = runtime().block_on(start(dir.path()));
@@ -131,7 +131,7 @@ fn a_cluster_is_tied_to_no_runtime() {
 }
 
 #[tokio::test]
-async fn an_ephemeral_cluster_leaves_no_trace_whether_stopped_or_dropped() {
+async fn ephemeral_cluster_leaves_nothing_after_stop_or_drop() {
     let dir = directory();
     let data = dir.path().join("gone");
     let ephemeral = || Options {
@@ -148,7 +148,7 @@ async fn an_ephemeral_cluster_leaves_no_trace_whether_stopped_or_dropped() {
 }
 
 #[tokio::test]
-async fn a_cluster_left_half_made_is_made_anew() {
+async fn half_created_cluster_is_recreated() {
     let dir = directory();
     let half = dir
         .path()
@@ -161,7 +161,7 @@ async fn a_cluster_left_half_made_is_made_anew() {
 }
 
 #[tokio::test]
-async fn data_of_a_version_that_is_not_here_is_refused_and_left_alone() {
+async fn data_of_an_unavailable_version_is_refused_and_untouched() {
     let dir = directory();
     let other = dir.path().join("postgres-99");
     fs::create_dir(&other).unwrap();
@@ -179,7 +179,7 @@ async fn data_of_a_version_that_is_not_here_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_shows_its_last_words() {
+async fn failed_server_start_shows_the_end_of_its_log() {
     let dir = directory();
     let mut options = options(dir.path());
     options
@@ -191,7 +191,7 @@ async fn a_server_that_does_not_start_shows_its_last_words() {
 }
 
 #[tokio::test]
-async fn an_initdb_that_fails_shows_why_and_leaves_nothing() {
+async fn failed_initdb_shows_the_reason_and_leaves_nothing() {
     let dir = directory();
     // Programs that are there but do not work.
     let bin = dir.path().join("bin");

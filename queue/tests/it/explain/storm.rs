@@ -66,7 +66,7 @@ fn stumbling(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_workers_claim_and_settle_no_explanation_contradicts_the_rows_of_its_moment() {
+async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
     let fixture = Fixture::new().await;
     let mut jobs: Vec<NewJob> = (0..300).map(numbered).collect();
     jobs.extend((300..340).map(|n| ordered("one", n)));

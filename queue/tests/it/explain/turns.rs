@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
+async fn scheduled_job_reports_why_it_waits() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let later = |n| NewJob {
@@ -67,7 +67,7 @@ async fn a_job_whose_time_has_not_come_tells_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn a_queue_that_no_worker_serves_is_told_with_the_time_when_the_last_one_did() {
+async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
@@ -109,7 +109,7 @@ async fn a_queue_that_no_worker_serves_is_told_with_the_time_when_the_last_one_d
 }
 
 #[tokio::test]
-async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
+async fn ready_job_reports_how_many_jobs_are_ahead() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let leave = Arc::new(Semaphore::new(0));
@@ -157,7 +157,7 @@ async fn a_job_that_waits_for_its_turn_tells_how_many_go_first() {
 }
 
 #[tokio::test]
-async fn of_a_long_line_only_the_beginning_is_counted() {
+async fn count_of_jobs_ahead_is_capped() {
     let fixture = Fixture::new().await;
     let ids = fixture.lay(true, (0..10_600).map(numbered).collect()).await;
     for (place, ahead, words) in [
@@ -171,7 +171,7 @@ async fn of_a_long_line_only_the_beginning_is_counted() {
 
 /// Rows as they are after members have left, been cut off and lost their worker.
 #[tokio::test]
-async fn the_line_is_counted_by_members_wherever_they_stand() {
+async fn jobs_ahead_are_counted_by_member_in_every_row() {
     let fixture = Fixture::new().await;
     let due = fixture.now().await - TimeDelta::minutes(1);
     let when = |more: serde_json::Value| {
@@ -214,7 +214,7 @@ async fn the_line_is_counted_by_members_wherever_they_stand() {
 }
 
 #[tokio::test]
-async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
+async fn running_job_reports_its_worker_and_deadline() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
@@ -252,7 +252,7 @@ async fn a_job_that_runs_names_its_worker_and_says_when_it_is_to_stop() {
 }
 
 #[tokio::test]
-async fn a_running_job_that_somebody_cancelled_says_so() {
+async fn running_job_reports_a_requested_cancel() {
     let fixture = Fixture::new().await;
     fixture
         .put(&[row(10, 0, 0, 3, "r", json!({"cancelling": [2]}))])
@@ -267,7 +267,7 @@ async fn a_running_job_that_somebody_cancelled_says_so() {
 }
 
 #[tokio::test]
-async fn a_job_that_has_ended_tells_how() {
+async fn finished_job_reports_its_outcome() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let mut jobs: Vec<NewJob> = (0..4).map(numbered).collect();

@@ -29,7 +29,7 @@ fn pause(paused: bool) -> LaneChange {
 }
 
 #[tokio::test]
-async fn a_paused_queue_is_told_with_the_time_since_when() {
+async fn paused_queue_is_reported_with_its_start_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
@@ -74,7 +74,7 @@ async fn a_paused_queue_is_told_with_the_time_since_when() {
 }
 
 #[tokio::test]
-async fn a_paused_tenant_is_told_with_the_time_since_when() {
+async fn paused_tenant_is_reported_with_its_start_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
@@ -121,7 +121,7 @@ async fn a_paused_tenant_is_told_with_the_time_since_when() {
 }
 
 #[tokio::test]
-async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
+async fn paused_lane_is_reported_for_its_existing_and_future_rows() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let jobs = (0..3).map(|n| named("a", n)).collect();
@@ -172,7 +172,7 @@ async fn a_paused_lane_is_told_for_all_its_rows_also_those_to_come() {
 
 /// Limits of four starts an hour, two at once, as seen from jobs that have not started.
 #[tokio::test]
-async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
+async fn rate_limit_is_reported_by_name_with_its_opening_time() {
     for packed in [false, true] {
         for whose in ["queue", "tenant", "key", "lane"] {
             let fixture = Fixture::new().await;
@@ -234,7 +234,7 @@ async fn a_limit_on_starts_is_told_by_name_with_the_time_when_it_opens() {
 }
 
 #[tokio::test]
-async fn the_tightest_limit_comes_first_and_costs_count() {
+async fn tightest_limit_is_reported_first_and_costs_count() {
     let fixture = Fixture::new().await;
     let ids = fixture
         .lay(true, (0..3).map(|n| limited("crm", 3, n)).collect())
@@ -269,7 +269,7 @@ async fn the_tightest_limit_comes_first_and_costs_count() {
 }
 
 #[tokio::test]
-async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens() {
+async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let asked = Arc::new(AtomicBool::new(false));
@@ -313,7 +313,7 @@ async fn a_lane_that_the_other_side_closed_is_told_with_the_time_when_it_opens()
 }
 
 #[tokio::test]
-async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
+async fn concurrency_limit_is_reported_with_its_numbers() {
     for packed in [false, true] {
         for whose in ["queue", "tenant", "key", "lane"] {
             let fixture = Fixture::new().await;
@@ -365,7 +365,7 @@ async fn a_limit_on_running_jobs_is_told_with_its_numbers() {
 }
 
 #[tokio::test]
-async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
+async fn job_ahead_in_an_ordered_lane_is_named() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture
@@ -435,7 +435,7 @@ async fn in_an_ordered_lane_the_job_that_goes_first_is_named() {
 }
 
 #[tokio::test]
-async fn a_breaker_is_told_while_it_is_open_and_while_one_job_is_tried() {
+async fn breaker_is_reported_while_open_and_during_its_trial() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let once = |n| NewJob {

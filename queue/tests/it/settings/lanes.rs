@@ -13,7 +13,7 @@ use crate::lost_workers::limited;
 use crate::support::with_timeout;
 
 #[tokio::test]
-async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
+async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
     let fixture = settled().await;
     let engine = &fixture.engine;
     let set = async |lane: &Lane, change: LaneChange| {
@@ -124,7 +124,7 @@ async fn a_lane_is_set_in_all_its_rows_and_made_if_it_is_not_there() {
 }
 
 #[tokio::test]
-async fn tenants_see_and_set_their_own() {
+async fn tenants_read_and_change_only_their_own_lanes() {
     let fixture = settled().await;
     let engine = &fixture.engine;
     let other = TenantId::new();
@@ -167,7 +167,7 @@ async fn tenants_see_and_set_their_own() {
 }
 
 #[tokio::test]
-async fn a_change_wakes_workers_unless_notifications_are_off() {
+async fn change_wakes_workers_unless_notifications_are_off() {
     let fixture = settled().await;
     let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();

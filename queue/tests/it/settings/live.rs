@@ -32,7 +32,7 @@ async fn goes_on(fixture: &Fixture, id: JobId, what: &str) {
 }
 
 #[tokio::test]
-async fn what_is_paused_waits_and_goes_on_at_once() {
+async fn paused_jobs_wait_and_resume_at_once() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::done()));
     let engine = &fixture.engine;
@@ -88,7 +88,7 @@ async fn what_is_paused_waits_and_goes_on_at_once() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_raised_or_removed_lets_waiting_jobs_go_at_once() {
+async fn raised_or_removed_limit_releases_waiting_jobs_at_once() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::done()));
     let first = fixture.enqueue(job()).await.id();
@@ -111,7 +111,7 @@ async fn a_limit_that_is_raised_or_removed_lets_waiting_jobs_go_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_set_for_a_lane_holds_for_jobs_that_name_other_limits() {
+async fn lane_settings_apply_to_jobs_that_name_other_limits() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(job()).await.id();
     let change = LaneChange {
@@ -143,7 +143,7 @@ async fn what_is_set_for_a_lane_holds_for_jobs_that_name_other_limits() {
 }
 
 #[tokio::test]
-async fn jobs_that_run_already_count_against_a_new_limit() {
+async fn running_jobs_count_against_a_new_limit() {
     let fixture = Fixture::new().await;
     let gate = Arc::new(Semaphore::new(0));
     let open = Arc::clone(&gate);

@@ -87,7 +87,7 @@ impl Drop for Player {
 }
 
 #[tokio::test]
-async fn the_private_server_goes_with_the_process_killed_or_not() {
+async fn private_server_ends_with_its_process_killed_or_not() {
     for how in ["end", "stay"] {
         let mut player = play(how, None);
         let cluster = player.cluster.clone();
@@ -121,7 +121,7 @@ async fn databases(url: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn runs_on_a_given_server_leave_each_other_alone_and_sweep_up_after_the_dead() {
+async fn runs_on_a_shared_server_are_isolated_and_clean_up_after_dead_runs() {
     let server = OwnCluster::start().await;
     // Not even a superuser is needed, only one who may make databases and roles.
     let mut superuser = PgConnection::connect(&server.superuser_url())

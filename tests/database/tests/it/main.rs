@@ -30,7 +30,7 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_test_database_is_migrated_and_empty_and_apart_from_others() {
+async fn test_database_is_migrated_empty_and_separate() {
     let (first, second) = tokio::join!(TestDatabase::create(), TestDatabase::create());
     assert_ne!(first.name(), second.name());
     mark(&first.pool()).await;
@@ -42,7 +42,7 @@ async fn a_test_database_is_migrated_and_empty_and_apart_from_others() {
 }
 
 #[tokio::test]
-async fn the_pools_role_owns_the_database_and_bypasses_no_policy() {
+async fn pool_role_owns_the_database_and_bypasses_no_policy() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let row = pool
@@ -59,7 +59,7 @@ async fn the_pools_role_owns_the_database_and_bypasses_no_policy() {
 }
 
 #[test]
-fn each_test_may_have_a_runtime_of_its_own() {
+fn every_test_can_use_its_own_runtime() {
     let tests: Vec<_> = (0..8)
         .map(|_| {
             std::thread::spawn(|| {
@@ -82,7 +82,7 @@ fn each_test_may_have_a_runtime_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_dropped_database_goes_though_someone_is_connected() {
+async fn dropped_database_is_removed_despite_open_connections() {
     let witness = TestDatabase::create().await;
     let database = TestDatabase::create().await;
     let name = database.name().to_owned();
@@ -102,7 +102,7 @@ async fn a_dropped_database_goes_though_someone_is_connected() {
 }
 
 #[tokio::test]
-async fn a_cluster_of_its_own_survives_a_crash() {
+async fn own_cluster_survives_a_crash() {
     let mut cluster = OwnCluster::start().await;
     let url = cluster.url();
     for expected in 1..=2 {

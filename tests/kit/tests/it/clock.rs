@@ -22,7 +22,7 @@ async fn database_now(kit: &Kit) -> [DateTime<Utc>; 2] {
 }
 
 #[tokio::test]
-async fn database_handlers_and_test_read_one_clock_that_stands_still() {
+async fn database_handlers_and_test_share_one_stopped_clock() {
     let kit = kit().await;
     let start = kit.now();
     assert_eq!(database_now(&kit).await, [start; 2]);
@@ -47,7 +47,7 @@ async fn database_handlers_and_test_read_one_clock_that_stands_still() {
 }
 
 #[tokio::test]
-async fn a_backoff_is_over_when_the_clock_says_so_and_not_before() {
+async fn backoff_ends_exactly_by_the_clock() {
     let kit = kit().await;
     let id = kit.enqueue::<Odd>(Args::Fail).await;
     assert_eq!(kit.drain("odd").await.retried, [id]);
@@ -60,7 +60,7 @@ async fn a_backoff_is_over_when_the_clock_says_so_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_limit_of_starts_is_passed_as_the_clock_moves() {
+async fn rate_limit_opens_as_the_clock_advances() {
     let kit = kit().await;
     let rate = Rate {
         count: 60,
@@ -90,7 +90,7 @@ async fn a_limit_of_starts_is_passed_as_the_clock_moves() {
 }
 
 #[tokio::test]
-async fn a_lane_that_was_asked_to_wait_opens_when_its_time_is_over() {
+async fn parked_lane_opens_by_the_clock() {
     let kit = kit().await;
     let to_one_side = |args| {
         kit.enqueue::<Odd>(args)
@@ -110,7 +110,7 @@ async fn a_lane_that_was_asked_to_wait_opens_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_breaker_rests_by_the_clock() {
+async fn breaker_rests_by_the_clock() {
     let kit = kit().await;
     let lane = Lane::Named("broken".to_owned());
     let to_lane = |args| {
@@ -143,7 +143,7 @@ async fn a_breaker_rests_by_the_clock() {
 }
 
 #[tokio::test]
-async fn a_unique_key_is_held_by_the_clock() {
+async fn unique_key_is_held_by_the_clock() {
     let kit = kit().await;
     let enqueue = async || {
         kit.enqueue::<Odd>(Args::Succeed)
@@ -165,7 +165,7 @@ async fn a_unique_key_is_held_by_the_clock() {
 
 /// What in the schemas of the platform would still read the real clock.
 #[tokio::test]
-async fn nothing_of_the_database_goes_by_another_clock() {
+async fn database_objects_use_no_other_clock() {
     let kit = kit().await;
     let astray = async || -> Vec<String> {
         query_scalar(include_str!("astray.sql"))
@@ -197,7 +197,7 @@ async fn nothing_of_the_database_goes_by_another_clock() {
 }
 
 #[test]
-fn no_statement_names_a_clock_that_cannot_be_set() {
+fn no_statement_uses_a_clock_that_cannot_be_set() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut read = 0;
     for room in [

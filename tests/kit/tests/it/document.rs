@@ -10,7 +10,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_code_that_the_document_shows_is_the_example() {
+fn documented_code_is_the_example() {
     let document = read("docs/KINDS.md");
     let sources = ["invoice_remind.rs", "test.rs"]
         .map(|name| read(&format!("tests/kit/tests/it/example/{name}")));
@@ -30,7 +30,7 @@ fn the_code_that_the_document_shows_is_the_example() {
 }
 
 #[test]
-fn the_document_names_every_helper_there_is() {
+fn document_names_every_helper() {
     let document = read("docs/KINDS.md");
     for source in ["lib", "clock", "drain", "enqueued", "perform", "receiver"] {
         let text = read(&format!("tests/kit/src/{source}.rs"));

@@ -8,7 +8,7 @@ use harkara_queue::job::{AttemptOutcome, JobState, Lane};
 use crate::odd::{Args, Odd, SECOND, kit};
 
 #[tokio::test]
-async fn a_drain_runs_what_is_ready_in_order_and_leaves_what_waits() {
+async fn drain_runs_ready_jobs_in_order_and_leaves_waiting_jobs() {
     let kit = kit().await;
     let mut ids = Vec::new();
     for args in [
@@ -50,7 +50,7 @@ async fn a_drain_runs_what_is_ready_in_order_and_leaves_what_waits() {
 }
 
 #[tokio::test]
-async fn what_follows_and_what_is_retried_at_once_is_run_in_the_same_drain() {
+async fn drain_includes_follow_ups_and_immediate_retries() {
     let kit = kit().await;
     let first = kit
         .enqueue::<Odd>(Args::Follow(vec![Args::Follow(vec![Args::FailAtOnce])]))
@@ -64,7 +64,7 @@ async fn what_follows_and_what_is_retried_at_once_is_run_in_the_same_drain() {
 }
 
 #[tokio::test]
-async fn jobs_of_one_row_and_of_several_lanes_are_drained_one_at_a_time_and_side_by_side() {
+async fn drain_runs_packed_jobs_and_lanes_sequentially_and_concurrently() {
     for places in [1, 8] {
         let kit = kit().await;
         let mut jobs = Vec::new();
@@ -91,7 +91,7 @@ async fn jobs_of_one_row_and_of_several_lanes_are_drained_one_at_a_time_and_side
 }
 
 #[tokio::test]
-async fn a_job_is_seen_through_all_its_backoffs_in_one_call() {
+async fn one_call_runs_a_job_through_all_its_backoffs() {
     let kit = kit().await;
     let start = kit.now();
     let id = kit.enqueue::<Odd>(Args::Fail).await;
@@ -112,7 +112,7 @@ async fn a_job_is_seen_through_all_its_backoffs_in_one_call() {
 }
 
 #[tokio::test]
-async fn jobs_of_a_worker_that_died_come_back_when_its_lease_is_over() {
+async fn jobs_of_a_dead_worker_return_when_its_lease_expires() {
     let kit = kit().await;
     let id = kit.enqueue::<Odd>(Args::Succeed).await;
     assert_eq!(kit.crash("odd").await, [id]);
@@ -131,7 +131,7 @@ async fn jobs_of_a_worker_that_died_come_back_when_its_lease_is_over() {
 }
 
 #[tokio::test]
-async fn a_cancel_reaches_a_job_that_waits_and_one_that_runs() {
+async fn cancel_reaches_waiting_and_running_jobs() {
     let kit = kit().await;
     let waits = kit.enqueue::<Odd>(Args::Succeed).delay(SECOND).await;
     kit.cancel(waits).await;

@@ -3,7 +3,7 @@
 use crate::odd::{Args, Odd, SECOND, kit};
 
 #[tokio::test]
-async fn waiting_jobs_are_listed_with_their_payloads_and_others_are_not() {
+async fn only_waiting_jobs_are_listed_with_their_payloads() {
     let kit = kit().await;
     kit.refute_enqueued::<Odd>().await;
     let done = kit.enqueue::<Odd>(Args::Succeed).await;
@@ -31,7 +31,7 @@ async fn words(of: impl Future<Output = ()> + Send + 'static) -> String {
 }
 
 #[tokio::test]
-async fn a_job_that_is_missed_is_asked_for_in_vain_with_a_list_of_those_that_wait() {
+async fn assertion_for_a_missing_job_lists_the_waiting_jobs() {
     let kit = std::sync::Arc::new(kit().await);
     let asking = std::sync::Arc::clone(&kit);
     let ask = async move {

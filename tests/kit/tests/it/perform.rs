@@ -21,7 +21,7 @@ pub(crate) fn words(of: impl FnOnce()) -> String {
 }
 
 #[tokio::test]
-async fn every_verdict_has_its_question() {
+async fn every_verdict_has_an_assertion() {
     let kit = kit().await;
     let run = async |args| kit.perform::<Odd>(args).await;
     assert_eq!(run(Args::Succeed).await.done().result, None);
@@ -38,7 +38,7 @@ async fn every_verdict_has_its_question() {
 }
 
 #[tokio::test]
-async fn the_layer_around_the_handler_is_that_of_a_worker() {
+async fn performed_handler_runs_inside_the_worker_layer() {
     let kit = kit().await;
     let told = kit.perform::<Odd>(Args::Panic).attempt(3).of(4).await;
     assert_eq!(
@@ -58,7 +58,7 @@ async fn the_layer_around_the_handler_is_that_of_a_worker() {
 }
 
 #[tokio::test]
-async fn a_run_by_hand_writes_no_job() {
+async fn performing_a_kind_writes_no_job() {
     let kit = kit().await;
     let _ = kit.perform::<Odd>(Args::Follow(vec![Args::Succeed])).await;
     let filter = JobFilter::default();
@@ -68,7 +68,7 @@ async fn a_run_by_hand_writes_no_job() {
 }
 
 #[tokio::test]
-async fn a_payload_is_read_and_checked_as_the_platform_does_it() {
+async fn payload_is_decoded_and_validated_as_by_the_platform() {
     let kit = kit().await;
     let refused = words(|| drop(kit.perform::<Odd>(Args::Wrong).into_future()));
     assert!(
@@ -83,7 +83,7 @@ async fn a_payload_is_read_and_checked_as_the_platform_does_it() {
 }
 
 #[tokio::test]
-async fn a_verdict_that_was_not_wanted_is_shown() {
+async fn unexpected_verdict_is_shown() {
     let kit = kit().await;
     let wanted = async |args, ask: fn(Performed)| {
         let performed = kit.perform::<Odd>(args).await;
@@ -108,7 +108,7 @@ async fn a_verdict_that_was_not_wanted_is_shown() {
 }
 
 #[tokio::test]
-async fn changes_of_the_job_reach_the_handler_and_the_table() {
+async fn job_changes_reach_the_handler_and_the_table() {
     let kit = kit().await;
     let id = kit
         .enqueue::<Odd>(Args::Succeed)

@@ -24,7 +24,7 @@ async fn scene(status: u16) -> (Kit, Receiver, Args) {
 }
 
 #[tokio::test]
-async fn a_reminder_is_posted_and_followed_by_the_next() {
+async fn reminder_is_posted_and_followed_by_the_next() {
     let (kit, receiver, args) = scene(202).await;
     let done = kit.perform::<InvoiceRemind>(&args).await.done();
     assert_eq!(receiver.hits()[0].body, "2026-117, reminder 1");
@@ -37,7 +37,7 @@ async fn a_reminder_is_posted_and_followed_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_reminder_waits_for_its_time() {
+async fn reminder_waits_for_its_time() {
     let (kit, receiver, mut args) = scene(202).await;
     args.from = kit.now() + WEEK;
     let told = kit
@@ -49,14 +49,14 @@ async fn a_reminder_waits_for_its_time() {
 }
 
 #[tokio::test]
-async fn an_invoice_that_was_paid_is_let_be() {
+async fn paid_invoice_gets_no_reminder() {
     let (kit, _receiver, args) = scene(410).await;
     let done = kit.perform::<InvoiceRemind>(&args).await.done();
     assert!(done.then.is_empty());
 }
 
 #[tokio::test]
-async fn a_receiver_in_trouble_is_tried_again_and_one_inside_the_network_is_not() {
+async fn failing_receiver_is_retried_and_an_internal_one_is_not() {
     let (kit, _receiver, mut args) = scene(500).await;
     kit.perform::<InvoiceRemind>(&args).await.retried("refused");
     args.url = "http://169.254.169.254/".to_owned();
@@ -66,7 +66,7 @@ async fn a_receiver_in_trouble_is_tried_again_and_one_inside_the_network_is_not(
 }
 
 #[tokio::test]
-async fn three_reminders_are_sent_a_week_apart_and_no_fourth() {
+async fn three_reminders_are_sent_a_week_apart() {
     let (kit, receiver, args) = scene(202).await;
     let start = kit.now();
     let first = kit.enqueue::<InvoiceRemind>(&args).await;
