@@ -16,8 +16,9 @@ use rand::RngExt;
 use serde_json::value::RawValue;
 use sqlx::{FromRow, Row};
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
 use crate::envelope::Envelope;
+use crate::error::Error;
 use crate::ids;
 use crate::job::Trace;
 use crate::settle::Key;
@@ -395,7 +396,7 @@ impl Engine {
             }
         }
         if !take.jobs.is_empty() {
-            self.counted();
+            self.schedule_rollup();
         }
         Ok(take)
     }

@@ -8,7 +8,8 @@ use harkara_shared::id::TenantId;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 /// A login role of the database that may enqueue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
@@ -51,7 +52,7 @@ impl Engine {
             .bind(tenant)
             .fetch_one(&mut *tx)
             .await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         Ok(done)
     }
@@ -67,7 +68,7 @@ impl Engine {
             .bind(tenant)
             .fetch_one(&mut *tx)
             .await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         Ok(done)
     }

@@ -8,7 +8,8 @@ use harkara_shared::database::{TenantTx, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use sqlx::PgConnection;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::ids::parcel_of;
 use crate::job::JobState;
 use crate::read;
@@ -167,7 +168,7 @@ impl Engine {
             .iter()
             .any(|(_, changed)| matches!(changed, Changed::Now(_)))
         {
-            self.counted();
+            self.schedule_rollup();
         }
         Ok(changes)
     }
@@ -226,10 +227,8 @@ struct Row {
 
 impl Row {
     fn into_change(self) -> Result<(JobId, Changed), Error> {
-        let state = JobState::from_letter(&self.state).ok_or_else(|| Error::Corrupt {
-            job: self.job.as_i64(),
-            reason: format!("state `{}`", self.state),
-        })?;
+        let state = JobState::from_letter(&self.state)
+            .map_err(|unknown| Error::corrupt(self.job, unknown))?;
         let changed = match (self.changed, self.holder) {
             (true, _) => Changed::Now(state),
             (false, Some(holder)) => Changed::KeyTaken(holder),

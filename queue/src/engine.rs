@@ -1,6 +1,7 @@
-//! Room: the engine's handle, which the other rooms of this crate hang their verbs on.
-//! Takes: a pool whose login may work across tenants. Gives: [`Engine`], cheap to clone.
-//! Never: holds state that another process would need to know.
+//! The handle of the queue engine, on which the other modules of this crate define its operations.
+//!
+//! Holds connections, caches and background state of one process; nothing that another process would
+//! need to know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,51 +10,19 @@ use harkara_shared::audit::AuditNote;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
 
-use crate::enqueue::Quotas;
-use crate::fold::Folding;
 use crate::names::Names;
+use crate::quota::Quotas;
+use crate::rollup::RollupState;
 
-/// How long a connection for new names is kept: they come in bursts, at first uses.
-const NAMES_IDLE: Duration = Duration::from_secs(30);
+/// How long an unused connection for interning names is kept: new names come in bursts.
+const INTERNING_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the engine's verbs answer with when they cannot do their work.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The database refused or is not there.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-    /// A job's parts could not be written as JSON.
-    #[error("a job cannot be written: {0}")]
-    Encode(#[from] serde_json::Error),
-    /// A row holds what no release of Harkara writes.
-    #[error("row of job {job}: {reason}")]
-    Corrupt {
-        /// The row's job id as a number.
-        job: i64,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A unique key changed hands again and again while a job was to take it.
-    #[error("the unique key `{0}` is contended: try again")]
-    Contended(String),
-    /// As many jobs of the tenant wait as may.
-    #[error(
-        "{waiting} of at most {most} jobs wait already (max_waiting): try again when some have run"
-    )]
-    DepthQuota {
-        /// How many may.
-        most: u64,
-        /// How many do.
-        waiting: u64,
-    },
-}
-
-/// The queue engine of one database.
+/// The queue engine of one database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
-    /// Goes into the audit log with what is steered.
-    note: Option<Arc<AuditNote>>,
+    /// Recorded in the audit log with each change of settings.
+    audit_note: Option<Arc<AuditNote>>,
 }
 
 #[derive(Debug)]
@@ -62,47 +31,53 @@ struct Inner {
     names: Names,
     quotas: Quotas,
     notify: bool,
-    folding: Folding,
+    rollup: RollupState,
 }
 
 impl Engine {
-    /// An engine on `pool`. Without `notify` workers find work by polling alone.
+    /// Returns an engine that works on `pool`, whose login must be able to read and write the rows of
+    /// all tenants. Without `notify`, the engine sends no notifications and workers find jobs by
+    /// polling alone.
     ///
-    /// Names that are met for the first time are made on one or two connections beside the pool: a
-    /// caller enqueues on a connection of the pool, and if all were held by callers who wait for
-    /// one more, none would ever go on.
+    /// Names seen for the first time are interned on at most two connections outside the pool: a
+    /// caller enqueues on a connection of the pool, and if every connection were held by a caller
+    /// that needs a second one, all of them would wait for each other.
     #[must_use]
     pub fn new(pool: PgPool, notify: bool) -> Self {
-        let beside = PgPoolOptions::new()
+        let interning_pool = PgPoolOptions::new()
             .max_connections(2)
             .acquire_timeout(pool.options().get_acquire_timeout())
-            .idle_timeout(NAMES_IDLE)
+            .idle_timeout(INTERNING_IDLE_TIMEOUT)
             .connect_lazy_with(pool.connect_options().as_ref().clone());
-        let names = Names::new(beside);
+        let names = Names::new(interning_pool);
         Self {
             inner: Arc::new(Inner {
                 pool,
                 names,
                 quotas: Quotas::default(),
                 notify,
-                folding: Folding::default(),
+                rollup: RollupState::default(),
             }),
-            note: None,
+            audit_note: None,
         }
     }
 
-    /// This engine for one change of settings, which puts `note` into the audit log in the transaction
-    /// that makes it.
+    /// Returns this engine for one change of settings, which records `note` in the audit log in the
+    /// transaction that makes the change.
     #[must_use]
-    pub fn noting(&self, note: AuditNote) -> Self {
+    pub fn with_audit(&self, note: AuditNote) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            note: Some(Arc::new(note)),
+            audit_note: Some(Arc::new(note)),
         }
     }
 
-    pub(crate) async fn record(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        match &self.note {
+    /// Records the note given to [`Engine::with_audit`], if any, on `connection`.
+    pub(crate) async fn record_audit(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        match &self.audit_note {
             Some(note) => note.record(connection).await,
             None => Ok(()),
         }
@@ -118,15 +93,18 @@ impl Engine {
         &self.inner.names
     }
 
-    pub(crate) fn folding(&self) -> &Folding {
-        &self.inner.folding
-    }
-
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.inner.quotas
     }
 
+    /// Whether notifications are sent and listened for.
     pub(crate) fn notify(&self) -> bool {
         self.inner.notify
+    }
+
+    /// Has the counter deltas that this process has written rolled up soon. Must be called on a Tokio
+    /// runtime.
+    pub(crate) fn schedule_rollup(&self) {
+        self.inner.rollup.schedule(&self.inner.pool);
     }
 }

@@ -6,7 +6,8 @@
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 /// Rows removed by one statement; of jobs each may hold 500.
 const BATCH: i32 = 1000;
@@ -65,7 +66,7 @@ impl Engine {
         for table in TABLES {
             done.rows += self.erase_rows(number, table).await?;
         }
-        self.fold().await?;
+        self.roll_up().await?;
         // A fold may have written another minute of the past.
         done.rows += self.erase_rows(number, "history").await?;
         done.finished = query_scalar(include_str!("sql/erase_end.sql"))
@@ -92,7 +93,7 @@ impl Engine {
                 .fetch_one(self.pool())
                 .await?;
             if seen > 0 {
-                self.counted();
+                self.schedule_rollup();
             }
             total += jobs;
             after = last;

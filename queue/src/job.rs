@@ -169,10 +169,15 @@ impl JobState {
         }
     }
 
-    /// The state of a letter; `None` for a letter that no release wrote.
-    #[must_use]
-    pub fn from_letter(letter: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.letter() == letter)
+    /// The state that a letter of the `state` column stands for.
+    ///
+    /// # Errors
+    /// [`UnknownState`] for a letter that no release has written.
+    pub fn from_letter(letter: &str) -> Result<Self, UnknownState> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.letter() == letter)
+            .ok_or_else(|| UnknownState(letter.to_owned()))
     }
 
     /// Whether nothing more happens to the job by itself.
@@ -181,6 +186,16 @@ impl JobState {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
     }
 }
+
+/// A stored state letter that no release has written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown job state `{0}`")]
+pub struct UnknownState(String);
+
+/// A stored attempt outcome that no release has written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown attempt outcome `{0}`")]
+pub struct UnknownOutcome(String);
 
 /// What went wrong: a stable code for machines, words for people. Never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,9 +286,20 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// The word of the `outcome` column.
+    /// All outcomes.
+    const ALL: [Self; 7] = [
+        Self::Succeeded,
+        Self::Retry,
+        Self::Snoozed,
+        Self::RateLimited,
+        Self::Dead,
+        Self::Cancelled,
+        Self::Lost,
+    ];
+
+    /// The value of the `outcome` column.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
             Self::Retry => "retry",
@@ -285,20 +311,15 @@ impl AttemptOutcome {
         }
     }
 
-    /// The outcome of a word; `None` for one that no release wrote.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [
-            Self::Succeeded,
-            Self::Retry,
-            Self::Snoozed,
-            Self::RateLimited,
-            Self::Dead,
-            Self::Cancelled,
-            Self::Lost,
-        ]
-        .into_iter()
-        .find(|outcome| outcome.word() == word)
+    /// The outcome that a value of the `outcome` column stands for.
+    ///
+    /// # Errors
+    /// [`UnknownOutcome`] for a value that no release has written.
+    pub fn parse(outcome: &str) -> Result<Self, UnknownOutcome> {
+        Self::ALL
+            .into_iter()
+            .find(|known| known.as_str() == outcome)
+            .ok_or_else(|| UnknownOutcome(outcome.to_owned()))
     }
 }
 

@@ -9,7 +9,8 @@ use harkara_shared::duration::milliseconds;
 use harkara_shared::id::WorkerId;
 use serde_json::Value;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 /// How a worker process introduces itself.
 #[derive(Debug, Clone)]

@@ -8,7 +8,8 @@ use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::telemetry::metric;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::read::stats::{HOURS_KEPT, MINUTES_KEPT};
 
 /// Jobs promoted, rescued or removed by one statement.
@@ -83,7 +84,7 @@ impl Engine {
                 .fetch_one(self.pool())
                 .await?;
         if promoted > 0 {
-            self.counted();
+            self.schedule_rollup();
         }
         let next_due = if promoted < i64::from(BATCH) {
             next_due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
@@ -115,7 +116,7 @@ impl Engine {
             }
         }
         if total.jobs > 0 {
-            self.counted();
+            self.schedule_rollup();
             metrics::counter!(metric::JOBS_RESCUED)
                 .increment(u64::try_from(total.jobs).unwrap_or(0));
             tracing::warn!(
@@ -159,7 +160,7 @@ impl Engine {
                     .await?;
                 removed.jobs += jobs;
                 if rows > 0 {
-                    self.counted();
+                    self.schedule_rollup();
                 }
                 if rows < i64::from(BATCH) {
                     break;

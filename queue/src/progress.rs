@@ -9,7 +9,8 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::claim::Claimed;
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 impl Engine {
     /// Tells how far a job has come, in the transaction that brought it there.

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use change::{Change, LimitChange};
 pub use tenants::grant;
 
-use crate::engine;
+use crate::error;
 use crate::job::LimitUse;
 
 /// Most limits that a tenant may have set for its keys.
@@ -240,7 +240,7 @@ pub enum SettingsError {
     TooMany,
     /// The database refused or is not there, or a row holds what no release writes.
     #[error(transparent)]
-    Engine(#[from] engine::Error),
+    Engine(#[from] error::Error),
 }
 
 impl From<sqlx::Error> for SettingsError {

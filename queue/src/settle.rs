@@ -11,10 +11,11 @@ use harkara_shared::id::TenantId;
 use serde_json::Value;
 
 use crate::claim::{Claimed, Parcel};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::job::{JobState, NewJob};
 use crate::times::Times;
-use crate::verdict::{BEHIND, Settlement};
+use crate::verdict::{RETRY_PRIORITY, Settlement};
 
 /// Longest error message kept, in bytes.
 const MAX_MESSAGE: usize = 2048;
@@ -75,7 +76,7 @@ impl Engine {
         // before: that is done on another connection, which must not wait for the locks of this one.
         let mut follows = false;
         for (job, end) in endings {
-            for next in &end.then {
+            for next in &end.follow_ups {
                 self.names().prepare(job.tenant, next).await?;
                 follows = true;
             }
@@ -87,7 +88,7 @@ impl Engine {
         } else {
             statement.fetch_one(self.pool()).await?
         };
-        self.counted();
+        self.schedule_rollup();
         let mut written = Written::with_capacity(places.len());
         // One call a tenant, tenants in one order: two settlements must not wait for each other's
         // unique keys.
@@ -103,10 +104,10 @@ impl Engine {
                 continue;
             }
             for (job, end) in &row.endings {
-                if !end.then.is_empty() {
+                if !end.follow_ups.is_empty() {
                     then.entry(job.tenant)
                         .or_default()
-                        .extend_from_slice(&end.then);
+                        .extend_from_slice(&end.follow_ups);
                 }
             }
         }
@@ -259,10 +260,14 @@ impl Columns {
         self.e_wait.push(end.wait.map(milliseconds));
         self.e_refund.push(end.refund);
         self.e_deferral.push(end.deferral);
-        let least = if end.behind { BEHIND } else { 0 };
+        let least = if end.lower_priority {
+            RETRY_PRIORITY
+        } else {
+            0
+        };
         self.e_priority.push(i16::from(least));
         self.e_outcome
-            .push(end.outcome.map(|outcome| outcome.word()));
+            .push(end.outcome.map(|outcome| outcome.as_str()));
         let error = end.error.as_ref();
         self.e_code.push(error.map(|error| error.code.clone()));
         self.e_message.push(error.map(|error| cut(&error.message)));

@@ -4,7 +4,8 @@
 
 use harkara_shared::database::query_as;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 /// What a tenant was served in a queue, in jobs divided by weight. Of tenant 0: what the least served
 /// of those with work stood at.

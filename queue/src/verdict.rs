@@ -16,7 +16,7 @@ use crate::job::{AttemptOutcome, JobError, JobState, NewJob};
 pub const MAX_DEFERRALS: u16 = 1000;
 
 /// The priority of a job that gives way: behind those of the usual priority.
-pub const BEHIND: u8 = 7;
+pub const RETRY_PRIORITY: u8 = 7;
 
 /// What a handler says about its run: what went wrong, never what happens next.
 ///
@@ -30,7 +30,7 @@ pub enum Verdict {
         /// Shown as the job's `result`.
         result: Option<Value>,
         /// Follow-up jobs of the same tenant.
-        then: Vec<NewJob>,
+        follow_ups: Vec<NewJob>,
     },
     /// A failure that may pass. Uses up an attempt, unless it was the trial of a breaker; `after`, when
     /// given, replaces the backoff.
@@ -39,9 +39,9 @@ pub enum Verdict {
         error: JobError,
         /// The wait to the next run.
         after: Option<Duration>,
-        /// From now on the job gives way to others of its lane: its priority becomes [`BEHIND`], unless
+        /// From now on the job gives way to others of its lane: its priority becomes [`RETRY_PRIORITY`], unless
         /// it is less urgent already. The first job of an ordered lane stays the first all the same.
-        behind: bool,
+        lower_priority: bool,
     },
     /// A failure that will not pass.
     Dead {
@@ -82,7 +82,7 @@ impl Verdict {
         Self::Retry {
             error,
             after,
-            behind: false,
+            lower_priority: false,
         }
     }
 
@@ -98,7 +98,7 @@ impl Verdict {
     pub fn done() -> Self {
         Self::Done {
             result: None,
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         }
     }
 }
@@ -121,13 +121,13 @@ pub(crate) struct Settlement {
     pub(crate) refund: bool,
     /// Count this run as a deferral.
     pub(crate) deferral: bool,
-    /// The job gives way from now on: its priority is [`BEHIND`] at most.
-    pub(crate) behind: bool,
+    /// The job gives way from now on: its priority is [`RETRY_PRIORITY`] at most.
+    pub(crate) lower_priority: bool,
     /// Row of the attempt log; `None` writes none.
     pub(crate) outcome: Option<AttemptOutcome>,
     pub(crate) error: Option<JobError>,
     pub(crate) result: Option<Value>,
-    pub(crate) then: Vec<NewJob>,
+    pub(crate) follow_ups: Vec<NewJob>,
     /// A failure that may pass, as the breaker of the job's lane counts them.
     pub(crate) fault: bool,
     /// How long the job's lane is to be closed.
@@ -151,11 +151,11 @@ impl Settlement {
             wait: None,
             refund: false,
             deferral: false,
-            behind: false,
+            lower_priority: false,
             outcome: Some(outcome),
             error,
             result: None,
-            then: Vec::new(),
+            follow_ups: Vec::new(),
             fault: false,
             park: None,
             took: None,
@@ -185,9 +185,9 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
         Ending::Verdict(verdict) => verdict,
     };
     match verdict {
-        Verdict::Done { result, then } => Settlement {
+        Verdict::Done { result, follow_ups } => Settlement {
             result,
-            then,
+            follow_ups,
             ..Settlement::finished(JobState::Succeeded, AttemptOutcome::Succeeded, None)
         },
         Verdict::Dead { error } => {
@@ -206,12 +206,12 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
         Verdict::Retry {
             error,
             after,
-            behind,
+            lower_priority,
         } => {
             let settlement = failed(job, error, after, rng);
             Settlement {
                 // Whoever retries it by hand wants it as it was.
-                behind: behind && !settlement.state.is_final(),
+                lower_priority: lower_priority && !settlement.state.is_final(),
                 ..settlement
             }
         }

@@ -10,7 +10,7 @@ use harkara_shared::id::{JobId, TenantId};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use crate::engine::Error;
+use crate::error::Error;
 use crate::job::JobState;
 use crate::read::JobFilter;
 

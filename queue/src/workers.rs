@@ -9,12 +9,13 @@ use harkara_shared::database::query_as;
 use harkara_shared::id::{TenantId, WorkerId};
 use sqlx::types::Json;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::settings::QueueView;
 
 /// A worker that lives: its lease has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerSeen {
+pub struct LiveWorker {
     /// Id, new for every process start.
     pub id: WorkerId,
     /// Name of its machine; told to whoever sees all queues.
@@ -52,7 +53,7 @@ impl Engine {
         view: QueueView<'_>,
         after: Option<WorkerId>,
         limit: u32,
-    ) -> Result<Vec<WorkerSeen>, Error> {
+    ) -> Result<Vec<LiveWorker>, Error> {
         let (tenant, known): (Option<TenantId>, &[&str]) = match view {
             QueueView::All => (None, &[]),
             QueueView::Of(tenant, known) => (Some(tenant), known),
@@ -64,7 +65,7 @@ impl Engine {
             .bind(i64::from(limit))
             .fetch_all(self.pool())
             .await?;
-        let seen = |row: Row| WorkerSeen {
+        let seen = |row: Row| LiveWorker {
             id: row.id,
             host: tenant.is_none().then_some(row.host),
             version: row.version,

@@ -10,7 +10,7 @@ use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
 use harkara_jobs::publish::publish;
 use harkara_jobs::webhook::Clerk;
-use harkara_queue::{Crippled, Engine, Worker, WorkerInfo, WorkerOptions};
+use harkara_queue::{Engine, Worker, WorkerInfo, WorkerOptions, WorkerStopped};
 use harkara_shared::config::{Needed, QueueConcurrency, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::egress::Egress;
@@ -99,7 +99,7 @@ pub async fn work(
     settings: &Settings,
     services: Services,
     stop: CancellationToken,
-) -> Result<(), Crippled> {
+) -> Result<(), WorkerStopped> {
     let options = WorkerOptions {
         info: introduction(&settings.worker_queues),
         queues: settings.worker_queues.clone(),

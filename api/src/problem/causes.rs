@@ -35,8 +35,8 @@ impl From<harkara_queue::Error> for Problem {
             harkara_queue::Error::Contended(_) => {
                 Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
             }
-            harkara_queue::Error::DepthQuota { most, waiting } => {
-                Self::too_deep(error.to_string(), most, waiting)
+            harkara_queue::Error::DepthQuota { limit, waiting } => {
+                Self::too_deep(error.to_string(), limit, waiting)
             }
             other => Self::internal(in_one_line(&other)),
         }

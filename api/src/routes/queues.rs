@@ -261,7 +261,9 @@ pub(super) async fn resume(
 
 /// The engine, with an entry for the chain of whom the caller belongs to: queues are nobody's.
 fn noting(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
-    state.engine().noting(caller.note_in(caller.home(), entry))
+    state
+        .engine()
+        .with_audit(caller.note_in(caller.home(), entry))
 }
 
 /// Goes on if the caller may change what all tenants share. A queue that the caller may not know of is

@@ -2,7 +2,7 @@
 //! Takes: what the queue reads. Gives: the JSON that the API would answer.
 //! Never: shows what the API would not.
 
-use harkara_queue::WorkerSeen;
+use harkara_queue::LiveWorker;
 use harkara_queue::job::Job;
 use harkara_queue::read::Explanation;
 use harkara_shared::audit::ChainReport;
@@ -29,7 +29,7 @@ pub fn explanation(explanation: Explanation) -> Value {
 
 /// A worker as `GET /v1/workers` lists it.
 #[must_use]
-pub fn worker(worker: WorkerSeen) -> Value {
+pub fn worker(worker: LiveWorker) -> Value {
     value(&WorkerAnswer::from(worker))
 }
 

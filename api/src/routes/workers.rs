@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use harkara_queue::WorkerSeen;
+use harkara_queue::LiveWorker;
 use harkara_shared::id::WorkerId;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -47,8 +47,8 @@ pub(crate) struct WorkerAnswer {
     running: u64,
 }
 
-impl From<WorkerSeen> for WorkerAnswer {
-    fn from(worker: WorkerSeen) -> Self {
+impl From<LiveWorker> for WorkerAnswer {
+    fn from(worker: LiveWorker) -> Self {
         Self {
             id: worker.id,
             host: worker.host,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::{Lane, NewJob, Trace};
 use harkara_queue::{
-    Coalescer, Crippled, Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions,
+    Coalescer, Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions, WorkerStopped,
 };
 use harkara_shared::backoff::Backoff;
 use harkara_shared::config::QueueConcurrency;
@@ -191,7 +191,7 @@ fn moment(start: DateTime<Utc>, nth: usize) -> DateTime<Utc> {
 /// A worker at work.
 pub(crate) struct Working {
     stop: CancellationToken,
-    task: JoinHandle<Result<(), Crippled>>,
+    task: JoinHandle<Result<(), WorkerStopped>>,
     engine: Engine,
 }
 

@@ -71,7 +71,7 @@ impl Stand {
         fill(self.engine.pool(), finished, ready, &tenants).await?;
         crate::arena::vacuum(superuser).await?;
         self.engine.recount().await?;
-        self.engine.fold().await?;
+        self.engine.roll_up().await?;
         let mut api = Process::start(Part::Api, &self.url, &master_key)?;
         api.ready().await?;
         let mut connection = Connection::open(api.address).await?;

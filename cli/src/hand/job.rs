@@ -9,7 +9,7 @@ use harkara_api::{access, shown};
 use harkara_queue::job::{Job, JobState};
 use harkara_queue::read::{self, Explanation, JobFilter};
 use harkara_queue::settings::QueueView;
-use harkara_queue::{Changed, Engine, WorkerSeen};
+use harkara_queue::{Changed, Engine, LiveWorker};
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
@@ -202,7 +202,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
                 let error = run.error.map_or_else(String::new, |error| {
                     format!(": {} ({})", error.message, error.code)
                 });
-                let outcome = run.outcome.word();
+                let outcome = run.outcome.as_str();
                 say(&format!(
                     "  run {:<9} {} {outcome}{error}",
                     run.number,
@@ -240,7 +240,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
 pub(crate) async fn worker(command: WorkerCommand, settings: &Settings) -> anyhow::Result<()> {
     let WorkerCommand::Ls { how } = command;
     let engine = engine(&how, settings)?;
-    let mut workers: Vec<WorkerSeen> = Vec::new();
+    let mut workers: Vec<LiveWorker> = Vec::new();
     loop {
         let after = workers.last().map(|worker| worker.id);
         let page = engine.workers(QueueView::All, after, PAGE).await?;

@@ -315,7 +315,10 @@ async fn set_limit(
         actor: by_hand(),
         entry: Entry::new("tenant.limits", tenant.id).after(&change),
     };
-    engine.noting(note).set_tenant(tenant.id, &change).await?;
+    engine
+        .with_audit(note)
+        .set_tenant(tenant.id, &change)
+        .await?;
     show_tenant(&engine, &tenant, how).await
 }
 
@@ -349,7 +352,7 @@ pub(super) async fn noting(
         Some(tenant) => tenant,
         None => access::ensure_platform(engine.pool()).await?.id,
     };
-    Ok(engine.noting(AuditNote {
+    Ok(engine.with_audit(AuditNote {
         tenant,
         actor: by_hand(),
         entry,

@@ -123,6 +123,6 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
 fn done(result: serde_json::Value) -> Verdict {
     Verdict::Done {
         result: Some(result),
-        then: Vec::new(),
+        follow_ups: Vec::new(),
     }
 }

@@ -288,7 +288,7 @@ fn judge(args: &Args, answer: &EgressResponse) -> Verdict {
                 "duration_ms": u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX),
                 "body": answer.body_text(RESULT_BODY),
             })),
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         };
     }
     judge_failure(answer, matches_any(&args.retryable_status, status))

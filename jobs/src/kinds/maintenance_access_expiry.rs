@@ -48,7 +48,7 @@ impl JobKind for MaintenanceAccessExpiry {
         match expire(services.engine.pool()).await {
             Ok(result) => Verdict::Done {
                 result: Some(result),
-                then: Vec::new(),
+                follow_ups: Vec::new(),
             },
             Err(error) => database_verdict(&error),
         }

@@ -45,7 +45,7 @@ impl JobKind for Retention {
         match retain(&services).await {
             Ok(result) => Verdict::Done {
                 result: Some(result),
-                then: Vec::new(),
+                follow_ups: Vec::new(),
             },
             Err(
                 webhook::Error::Database(error) | webhook::Error::Queue(Error::Database(error)),

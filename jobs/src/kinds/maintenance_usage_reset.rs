@@ -41,7 +41,7 @@ impl JobKind for MaintenanceUsageReset {
         match reset(&services.pool).await {
             Ok(result) => Verdict::Done {
                 result: Some(result),
-                then: Vec::new(),
+                follow_ups: Vec::new(),
             },
             Err(error) => database_verdict(&error),
         }

@@ -172,7 +172,7 @@ impl Redriver {
                 Batch::Finished(progress) => {
                     return Ok(Verdict::Done {
                         result: Some(result(&self.args, &progress)),
-                        then: Vec::new(),
+                        follow_ups: Vec::new(),
                     });
                 }
                 Batch::Superseded => {

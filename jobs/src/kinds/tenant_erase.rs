@@ -247,6 +247,6 @@ impl Eraser {
 fn done(result: Value) -> Verdict {
     Verdict::Done {
         result: Some(result),
-        then: Vec::new(),
+        follow_ups: Vec::new(),
     }
 }

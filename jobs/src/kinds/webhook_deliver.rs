@@ -253,7 +253,7 @@ async fn call(
 fn done_without(why: &str) -> Verdict {
     Verdict::Done {
         result: Some(serde_json::json!({"skipped": why})),
-        then: Vec::new(),
+        follow_ups: Vec::new(),
     }
 }
 

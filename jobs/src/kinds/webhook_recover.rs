@@ -150,7 +150,7 @@ async fn work(args: &Args, run: &Run, services: &Services) -> Result<Verdict, we
     }
     Ok(Verdict::Done {
         result: Some(json!({"deliveries": made})),
-        then: Vec::new(),
+        follow_ups: Vec::new(),
     })
 }
 

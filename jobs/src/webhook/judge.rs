@@ -124,7 +124,7 @@ pub fn again(
     Verdict::Retry {
         error,
         after: Some(wait.mul_f64(rng.random_range(1.0..1.1))),
-        behind: attempt >= LATE,
+        lower_priority: attempt >= LATE,
     }
 }
 
@@ -155,9 +155,9 @@ mod tests {
         match &judgement.verdict {
             Verdict::Retry {
                 after: Some(after),
-                behind,
+                lower_priority,
                 ..
-            } => (*after, *behind),
+            } => (*after, *lower_priority),
             other => panic!("{other:?}"),
         }
     }

@@ -14,10 +14,11 @@ use harkara_shared::id::TenantId;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::quota::Depth;
 use super::{Bounded, Receipt};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::job::NewJob;
+use crate::quota::Depth;
 
 /// Most jobs of one flush.
 const MOST: usize = 1000;

@@ -10,7 +10,7 @@ use harkara_shared::id::JobId;
 use sqlx::PgConnection;
 
 use super::{Draft, Place};
-use crate::engine::Error;
+use crate::error::Error;
 use crate::ids;
 
 /// Tenant, kind, key, and the job whose it is.

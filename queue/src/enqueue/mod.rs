@@ -5,7 +5,6 @@
 mod coalesce;
 mod keys;
 mod pack;
-mod quota;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,13 +16,13 @@ use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::telemetry::metric;
 use sqlx::PgConnection;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
 use crate::envelope::Envelope;
+use crate::error::Error;
 use crate::ids;
 use crate::job::{Enqueued, Job, JobState, Lane, NewJob};
 pub use coalesce::Coalescer;
 use pack::{Bundle, Shared, pack};
-pub(crate) use quota::Quotas;
 
 /// Members from which a parcel among others is worth a statement of its own.
 const LARGE: usize = 32;
@@ -185,7 +184,7 @@ impl Engine {
         let entries = insert(connection, self.notify(), &mut drafts, bundles).await?;
         label(connection, jobs, &drafts).await?;
         count(jobs, &drafts);
-        self.counted();
+        self.schedule_rollup();
         // An earlier job of the same call stands before the one that repeats its key.
         let mut receipts: Vec<Receipt> = Vec::with_capacity(drafts.len());
         for draft in &drafts {
@@ -426,7 +425,8 @@ async fn insert(
         entries.push(EntryPoint {
             created_at: row.created_at,
             run_at: row.run_at,
-            state: JobState::from_letter(&row.state).unwrap_or(JobState::Ready),
+            state: JobState::from_letter(&row.state)
+                .map_err(|unknown| Error::corrupt(ids::job_of(row.id), unknown))?,
         });
     }
     Ok(entries)

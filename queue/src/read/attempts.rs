@@ -7,7 +7,7 @@ use harkara_shared::database::query_as;
 use harkara_shared::id::{JobId, WorkerId};
 use sqlx::PgConnection;
 
-use crate::engine::Error;
+use crate::error::Error;
 use crate::job::{Attempt, AttemptOutcome, JobError, JobState};
 
 #[derive(sqlx::FromRow)]
@@ -50,10 +50,8 @@ pub async fn attempts(
         .await?;
     let mut attempts: Vec<Attempt> = Vec::with_capacity(rows.len() + 1);
     for (number, row) in (1..).zip(rows) {
-        let outcome = AttemptOutcome::from_word(&row.outcome).ok_or_else(|| Error::Corrupt {
-            job: id.as_i64(),
-            reason: format!("outcome `{}`", row.outcome),
-        })?;
+        let outcome =
+            AttemptOutcome::parse(&row.outcome).map_err(|unknown| Error::corrupt(id, unknown))?;
         attempts.push(Attempt {
             number,
             worker_id: row.worker_id,
@@ -67,8 +65,9 @@ pub async fn attempts(
             next_run_at: row.next_run_at,
         });
     }
-    if let (Some(JobState::Succeeded), Some(started_at), Some(finished_at)) =
-        (JobState::from_letter(&state), started_at, finished_at)
+    let state = JobState::from_letter(&state).map_err(|unknown| Error::corrupt(id, unknown))?;
+    if let (JobState::Succeeded, Some(started_at), Some(finished_at)) =
+        (state, started_at, finished_at)
     {
         attempts.push(Attempt {
             number: u32::try_from(attempts.len() + 1).unwrap_or(u32::MAX),

@@ -5,7 +5,8 @@
 use harkara_shared::database::query_as;
 use harkara_shared::id::TenantId;
 
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 /// Most lanes of a queue in which the oldest ready job is looked for, and of all queues together.
 const LANES: i32 = 1000;

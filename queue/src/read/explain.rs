@@ -14,7 +14,7 @@ use harkara_shared::id::JobId;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::engine::Error;
+use crate::error::Error;
 use crate::job::JobState;
 use facts::Facts;
 

@@ -8,8 +8,8 @@ use harkara_shared::id::{JobId, TenantId};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::engine::Error;
 use crate::envelope::Envelope;
+use crate::error::Error;
 use crate::job::{Job, JobError, JobState};
 use crate::read::list::JobFilter;
 
@@ -39,14 +39,10 @@ impl TryFrom<Row> for Job {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self, Error> {
-        let corrupt = |reason: String| Error::Corrupt {
-            job: row.job.as_i64(),
-            reason,
-        };
         let state = JobState::from_letter(&row.state)
-            .ok_or_else(|| corrupt(format!("state `{}`", row.state)))?;
+            .map_err(|unknown| Error::corrupt(row.job, unknown))?;
         let body = Envelope::decode(&row.body.unwrap_or_default())
-            .map_err(|error| corrupt(format!("body: {error}")))?;
+            .map_err(|error| Error::corrupt(row.job, format!("body: {error}")))?;
         Ok(Self {
             id: row.job,
             tenant_id: row.tenant_id,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::engine::Error;
+use crate::error::Error;
 use crate::job::{Job, JobState};
 use crate::read::find::matching;
 

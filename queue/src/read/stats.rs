@@ -9,7 +9,7 @@ use harkara_shared::database::query_as;
 use harkara_shared::id::TenantId;
 use sqlx::PgConnection;
 
-use crate::engine::Error;
+use crate::error::Error;
 
 /// Upper bounds of the classes by which waits and runs are counted, in milliseconds; a last class holds
 /// what took longer.

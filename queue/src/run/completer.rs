@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::desk::{Desk, Ended};
 use crate::claim::Claimed;
-use crate::engine::Error;
+use crate::error::Error;
 use crate::job::{AttemptOutcome, JobError};
 use crate::settle::{Key, Written};
 use crate::verdict::{Ending, Settlement, Verdict, decide};
@@ -180,7 +180,9 @@ fn report(desk: &Desk, batch: &[Settled], written: &Written) {
             tracing::warn!(job.id = %job.id, "the lease of this run was lost: its outcome is not written");
             continue;
         }
-        let outcome = settlement.outcome.map_or("put_back", AttemptOutcome::word);
+        let outcome = settlement
+            .outcome
+            .map_or("put_back", AttemptOutcome::as_str);
         *counts.entry((Arc::clone(&job.kind), outcome)).or_default() += 1;
         match &settlement.error {
             None => {

@@ -21,7 +21,7 @@ use super::Run;
 use super::desk::Desk;
 use super::lanes::{self, Given, LOOK, Lanes};
 use crate::claim::{Claimed, Room, Sight, Stretch};
-use crate::engine::Error;
+use crate::error::Error;
 use crate::shares::Share;
 use crate::verdict::Ending;
 

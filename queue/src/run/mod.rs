@@ -10,8 +10,6 @@
 //! stop. Never: ends because a statement failed, and never waits for the database to stop.
 
 mod backend;
-#[cfg(feature = "testing")]
-pub mod by_hand;
 mod clock;
 mod completer;
 mod desk;
@@ -21,6 +19,8 @@ mod keeper;
 mod lanes;
 mod layer;
 mod places;
+#[cfg(feature = "testing")]
+pub mod test_worker;
 mod wake;
 
 use std::convert::Infallible;
@@ -98,7 +98,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A part of a worker ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the worker stopped because its {part} ended by itself")]
-pub struct Crippled {
+pub struct WorkerStopped {
     part: &'static str,
 }
 
@@ -135,9 +135,9 @@ impl Worker {
     /// process does: its lease is left to expire.
     ///
     /// # Errors
-    /// [`Crippled`] when a part of the worker ended by itself, which is a bug. The worker has drained
+    /// [`WorkerStopped`] when a part of the worker ended by itself, which is a bug. The worker has drained
     /// as after a stop; a process should end then and be started again.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Crippled> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerStopped> {
         // The worker also stops itself, when a part of it has ended.
         let stop = stop.child_token();
         let (desk, desk_ends) = Desk::new(self.engine.clone(), &self.options, self.poll);
@@ -230,7 +230,7 @@ impl Worker {
             }
         };
         tokio::time::timeout(LAST_WORDS, closing).await.ok();
-        ended_early.map_or(Ok(()), |part| Err(Crippled { part }))
+        ended_early.map_or(Ok(()), |part| Err(WorkerStopped { part }))
     }
 }
 

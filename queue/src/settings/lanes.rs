@@ -10,7 +10,8 @@ use harkara_shared::id::TenantId;
 
 use super::change::{Change, GateChange, LimitRow, change_gates, microseconds, natural};
 use super::{Breaker, BreakerState, LaneChange, LaneSettings, SettingsError};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 use crate::job::{Lane, LimitUse};
 
 #[derive(sqlx::FromRow)]
@@ -186,7 +187,7 @@ impl Engine {
         // Such gates are not removed.
         let unfinished = change_gates(&mut tx, &gates).await?.unwrap_or_default();
         self.wake(&mut tx, Some(queue), None).await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         self.after_change(unfinished, made).await
     }

@@ -7,7 +7,8 @@ use harkara_shared::id::TenantId;
 
 use super::change::{GateChange, LimitChange, LimitRow, change_gates};
 use super::{QueueSettings, QueueView, SettingsError};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -99,7 +100,7 @@ impl Engine {
             .await?;
         let number = number.ok_or(SettingsError::NoSuchQueue)?;
         self.wake(&mut tx, Some(number), None).await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -129,7 +130,7 @@ impl Engine {
         // Such gates are not removed.
         let unfinished = change_gates(&mut tx, &changes).await?.unwrap_or_default();
         self.wake(&mut tx, Some(number), None).await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         self.after_change(unfinished, made).await
     }

@@ -10,7 +10,8 @@ use sqlx::PgConnection;
 
 use super::change::{Change, GateChange, LimitChange, LimitRow, change_gates};
 use super::{Limit, MOST_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
+use crate::error::Error;
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -152,7 +153,7 @@ impl Engine {
             return Err(SettingsError::TooMany);
         }
         self.wake(&mut tx, None, Some(number)).await?;
-        self.record(&mut tx).await?;
+        self.record_audit(&mut tx).await?;
         tx.commit().await?;
         Ok(Some(unfinished))
     }

@@ -17,7 +17,10 @@ async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_j
     stand.expire(lease).await;
     let then = vec![job()];
     for ending in [
-        Ending::Verdict(Verdict::Done { result: None, then }),
+        Ending::Verdict(Verdict::Done {
+            result: None,
+            follow_ups: then,
+        }),
         failed(),
         Ending::PutBack,
     ] {
@@ -81,7 +84,7 @@ async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
     // does not come to be.
     let follows = Verdict::Done {
         result: None,
-        then: vec![job()],
+        follow_ups: vec![job()],
     };
     let both = vec![
         (old[0].clone(), Ending::Verdict(follows)),
@@ -253,7 +256,7 @@ async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
     let follows = || {
         Ending::Verdict(Verdict::Done {
             result: None,
-            then: vec![keyed(), job(), keyed()],
+            follow_ups: vec![keyed(), job(), keyed()],
         })
     };
     let endings = claimed.into_iter().map(|job| (job, follows())).collect();

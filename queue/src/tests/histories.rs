@@ -347,7 +347,7 @@ fn ending(act: Act) -> Option<Ending> {
                 2 => json!({"sum": 3}),
                 _ => json!(which),
             }),
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         },
         Act::Retry => Verdict::retry(error, None),
         Act::RetryAtOnce => Verdict::retry(error, Some(Duration::ZERO)),

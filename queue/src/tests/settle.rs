@@ -68,7 +68,7 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
         .await;
     let well = Ending::Verdict(Verdict::Done {
         result: Some(serde_json::json!(1)),
-        then: vec![NewJob {
+        follow_ups: vec![NewJob {
             priority: 9,
             ..job()
         }],
@@ -145,7 +145,7 @@ async fn what_was_acknowledged_before_its_worker_died_stays_done() {
     let result = |n: usize| {
         Ending::Verdict(Verdict::Done {
             result: Some(serde_json::json!(n)),
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         })
     };
     let acked: BTreeSet<usize> = (0..500).filter(|n| n % 3 == 0).collect();

@@ -44,13 +44,15 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     let error = || JobError::new("code", "words");
     prop_oneof![
         Just(Verdict::done()),
-        (proptest::option::of(any_wait()), any::<bool>()).prop_map(move |(after, behind)| {
-            Verdict::Retry {
-                error: error(),
-                after,
-                behind,
+        (proptest::option::of(any_wait()), any::<bool>()).prop_map(
+            move |(after, lower_priority)| {
+                Verdict::Retry {
+                    error: error(),
+                    after,
+                    lower_priority,
+                }
             }
-        }),
+        ),
         Just(Verdict::Dead { error: error() }),
         any_wait().prop_map(move |wait| Verdict::Snooze {
             wait,

@@ -154,7 +154,7 @@ async fn unstorable_text_is_truncated_and_stripped_of_nul() {
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"a\0b": ["c\0d", {"e": "\0"}]})),
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         },
         _ => {
             let message = format!("x\0{}", "\u{20ac}".repeat(350_000));

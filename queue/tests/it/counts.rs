@@ -67,7 +67,7 @@ async fn change_is_counted_once_before_and_after_its_rollup() {
         let ready = 3 * (folds + 1);
         assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
         assert_eq!(enqueued(&fixture).await, ready);
-        fixture.engine.fold().await.unwrap();
+        fixture.engine.roll_up().await.unwrap();
         assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
         assert_eq!(told(&fixture, None).await.ready, ready);
         assert_eq!(enqueued(&fixture).await, ready);
@@ -89,13 +89,13 @@ async fn long_transaction_is_counted_once_after_its_commit() {
     // Others come, are folded, and go on: the open one is passed by again and again.
     for _ in 0..5 {
         fixture.execute(READY).await;
-        fixture.engine.fold().await.unwrap();
+        fixture.engine.roll_up().await.unwrap();
     }
     assert_eq!(told(&fixture, None).await.ready, 15);
     open.commit().await.unwrap();
     assert_eq!(told(&fixture, None).await.ready, 18);
     for _ in 0..3 {
-        fixture.engine.fold().await.unwrap();
+        fixture.engine.roll_up().await.unwrap();
         assert_eq!(told(&fixture, None).await.ready, 18);
     }
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
@@ -119,7 +119,7 @@ async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
                  select 1, 1, 1, 1 from generate_series(1, 50000)",
             )
             .await;
-        fixture.engine.fold().await.unwrap();
+        fixture.engine.roll_up().await.unwrap();
     }
     let mut reader = PgConnection::connect(&fixture.database.url())
         .await
@@ -151,12 +151,12 @@ async fn rollup_runs_in_one_process_at_a_time() {
     let mut folding = other.begin().await.unwrap();
     folding.execute("select queue.fold(10)").await.unwrap();
     fixture.execute(READY).await;
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 2);
     assert_eq!(told(&fixture, None).await.ready, 6);
     folding.commit().await.unwrap();
     assert_eq!(told(&fixture, None).await.ready, 6);
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     assert_eq!(told(&fixture, None).await.ready, 6);
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
 }
@@ -198,12 +198,12 @@ async fn wrong_counters_are_detected_and_corrected() {
     assert!(
         drift
             .iter()
-            .any(|one| one.state == "running" && one.told == 7)
+            .any(|one| one.state == "running" && one.recorded == 7)
     );
     assert!(fixture.engine.recount().await.unwrap() >= 2);
     fixture.assert_counts_agree().await;
     assert_eq!(told(&fixture, None).await.ready, 20);
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     fixture.assert_counts_agree().await;
 }
 
@@ -211,12 +211,12 @@ async fn wrong_counters_are_detected_and_corrected() {
 async fn counters_restored_from_another_server_are_corrected() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     fixture
         .execute("update queue.folded set upto = '900000000:900000000:'")
         .await;
     fixture.execute("delete from queue.tallies").await;
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     fixture.assert_counts_agree().await;
 }
 
@@ -232,7 +232,7 @@ async fn history_is_kept_by_minute_then_by_hour_then_deleted() {
              from generate_series(0, 99) g",
         )
         .await;
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     let removed = fixture
         .engine
         .retain(harkara_queue::Retention::default())
@@ -397,7 +397,7 @@ async fn counters_agree_with_jobs_in_every_state() {
     .await;
     working.stop().await;
     fixture.assert_counts_agree().await;
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     fixture.assert_counts_agree().await;
     let points = series(&fixture).await;
     let sum = |of: fn(&StatsPoint) -> i64| points.iter().map(of).sum::<i64>();

@@ -132,7 +132,7 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     for tenant in [fixture.tenant, other] {
         fixture.enqueue_for(tenant, every_sort(5000)).await;
     }
-    fixture.engine.fold().await.unwrap();
+    fixture.engine.roll_up().await.unwrap();
     let (gone, kept) = (
         number_of(&fixture, fixture.tenant).await,
         number_of(&fixture, other).await,

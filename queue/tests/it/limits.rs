@@ -484,7 +484,12 @@ async fn settlement_that_waits_for_a_key_holds_no_limiter() {
             1 => vec![follow.clone()],
             _ => Vec::new(),
         };
-        async { Verdict::Done { result: None, then } }
+        async {
+            Verdict::Done {
+                result: None,
+                follow_ups: then,
+            }
+        }
     }));
     let waiting = fixture.enqueue(numbered(1)).await.id();
     until("the settlement waits", async || {

@@ -119,7 +119,7 @@ fn giving_way(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
                 return Verdict::Retry {
                     error: error("down"),
                     after: Some(after),
-                    behind: true,
+                    lower_priority: true,
                 };
             }
             Verdict::done()

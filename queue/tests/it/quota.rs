@@ -28,7 +28,7 @@ async fn submit(
 
 fn refused(error: &Error) -> (u64, u64) {
     match error {
-        Error::DepthQuota { most, waiting } => (*most, *waiting),
+        Error::DepthQuota { limit, waiting } => (*limit, *waiting),
         other => panic!("not the quota: {other}"),
     }
 }

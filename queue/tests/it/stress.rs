@@ -212,7 +212,7 @@ fn any_verdict(follow: u64) -> Verdict {
         },
         5 => Verdict::Done {
             result: None,
-            then: vec![NewJob {
+            follow_ups: vec![NewJob {
                 unique: Some(Unique {
                     key: format!("{}", any(40)),
                     hold: None,

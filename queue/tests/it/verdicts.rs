@@ -46,7 +46,7 @@ async fn done_stores_the_result_and_enqueues_follow_ups() {
     let worker = fixture.work(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"sum": 3})),
-            then: vec![numbered(1), numbered(2)],
+            follow_ups: vec![numbered(1), numbered(2)],
         },
         _ => Verdict::done(),
     }));
@@ -81,7 +81,12 @@ async fn follow_ups_into_the_settled_lane_are_enqueued() {
                 3 => Vec::new(),
                 number => vec![in_lane(number + 1)],
             };
-            async { Verdict::Done { result: None, then } }
+            async {
+                Verdict::Done {
+                    result: None,
+                    follow_ups: then,
+                }
+            }
         });
         let engine = Engine::new(fixture.pool(), true);
         let worker = Working::start(engine, options(&[(QUEUE, 8)]), follows);
@@ -99,7 +104,7 @@ async fn job_with_an_unacceptable_follow_up_does_not_succeed() {
     let fixture = Fixture::new().await;
     let worker = fixture.work(handler(async |_| Verdict::Done {
         result: None,
-        then: vec![
+        follow_ups: vec![
             job(),
             NewJob {
                 max_attempts: 0,

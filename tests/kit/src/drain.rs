@@ -6,8 +6,8 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_queue::by_hand::{Ended, HandWorker};
 use harkara_queue::job::AttemptOutcome;
+use harkara_queue::test_worker::{SettledRun, TestWorker};
 use harkara_shared::id::JobId;
 
 use crate::handler::KitHandler;
@@ -51,7 +51,7 @@ pub struct Drained {
 }
 
 impl Drained {
-    fn note(&mut self, ended: &Ended) {
+    fn note(&mut self, ended: &SettledRun) {
         let list = match ended.outcome {
             Some(AttemptOutcome::Succeeded) => &mut self.succeeded,
             Some(AttemptOutcome::Retry) => &mut self.retried,
@@ -99,18 +99,18 @@ impl Drain<'_> {
         let mut drained = Drained::default();
         let handler = KitHandler::of(kit, None);
         let engine = &kit.services.engine;
-        let mut worker = HandWorker::begin(engine, handler, &self.queue, LONG_LEASE)
+        let mut worker = TestWorker::start(engine, handler, &self.queue, LONG_LEASE)
             .await
             .expect("a lease");
         loop {
             worker.promote().await.expect("a look at what is due");
             let opens_in = loop {
-                let turn = kit.clock.scope(worker.turn(self.places));
+                let turn = kit.clock.scope(worker.run_batch(self.places));
                 let turn = turn.await.expect("a claim and its settlement");
-                for ended in &turn.ended {
+                for ended in &turn.runs {
                     drained.note(ended);
                 }
-                if turn.ended.is_empty() {
+                if turn.runs.is_empty() {
                     break turn.opens_in;
                 }
                 assert!(
@@ -130,7 +130,7 @@ impl Drain<'_> {
             kit.set_clock(next.map_or(until, |next| next.min(until)))
                 .await;
         }
-        worker.end().await.expect("the lease's end");
+        worker.stop().await.expect("the lease's end");
         drained
     }
 }
@@ -153,9 +153,9 @@ impl Kit {
     pub async fn crash(&self, queue: &str) -> Vec<JobId> {
         let handler = KitHandler::of(self, None);
         let engine = &self.services.engine;
-        let worker = HandWorker::begin(engine, handler, queue, LEASE).await;
+        let worker = TestWorker::start(engine, handler, queue, LEASE).await;
         let worker = worker.expect("a lease");
         worker.promote().await.expect("a look at what is due");
-        worker.die(1000).await.expect("a claim")
+        worker.claim_and_crash(1000).await.expect("a claim")
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use harkara_jobs::catalogue::{JobKind, Kind};
 use harkara_queue::Verdict;
-use harkara_queue::by_hand::{self, MadeUp};
 use harkara_queue::job::{JobError, NewJob};
+use harkara_queue::test_worker::{self, DetachedJob};
 use harkara_shared::id::JobId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -21,14 +21,14 @@ use crate::{Boxed, Kit};
 pub struct Perform<'a> {
     kit: &'a Kit,
     kind: Kind,
-    run: MadeUp,
+    run: DetachedJob,
     cancel: CancellationToken,
     unchecked: bool,
 }
 
 impl<'a> Perform<'a> {
     pub(crate) fn new(kit: &'a Kit, kind: Kind, job: NewJob) -> Self {
-        let run = MadeUp {
+        let run = DetachedJob {
             // No job of the table has it.
             id: JobId::from_i64(i64::MAX),
             tenant: kit.tenant,
@@ -115,10 +115,12 @@ impl<'a> IntoFuture for Perform<'a> {
         Box::pin(async move {
             let handler = KitHandler::of(self.kit, Some(self.kind));
             let engine = &self.kit.services.engine;
-            let made_up =
-                self.kit
-                    .clock
-                    .scope(by_hand::perform(engine, handler, self.run, self.cancel));
+            let made_up = self.kit.clock.scope(test_worker::perform_job(
+                engine,
+                handler,
+                self.run,
+                self.cancel,
+            ));
             Performed {
                 kind: self.kind.name,
                 verdict: made_up.await.expect("a run that counts"),
@@ -142,7 +144,7 @@ pub struct Done {
     /// What is kept with the job.
     pub result: Option<Value>,
     /// The jobs that follow from it.
-    pub then: Vec<NewJob>,
+    pub follow_ups: Vec<NewJob>,
 }
 
 impl Done {
@@ -152,7 +154,7 @@ impl Done {
     /// When one of them cannot be read as the kind's.
     #[must_use]
     pub fn follow_ups<K: JobKind>(&self) -> Vec<K::Args> {
-        self.then
+        self.follow_ups
             .iter()
             .filter(|job| job.kind == K::KIND)
             .map(|job| serde_json::from_str(job.payload.get()).expect("a payload of the kind"))
@@ -177,7 +179,7 @@ impl Performed {
     #[track_caller]
     pub fn done(self) -> Done {
         match self.verdict {
-            Verdict::Done { result, then } => Done { result, then },
+            Verdict::Done { result, follow_ups } => Done { result, follow_ups },
             ref other => self.wanted("it to be done", other),
         }
     }
@@ -260,14 +262,14 @@ fn told(error: &JobError, wait: Option<Duration>) -> Told {
 fn words(verdict: &Verdict) -> String {
     let of = |error: &JobError| format!("`{}` ({})", error.code, error.message);
     match verdict {
-        Verdict::Done { result, then } => {
+        Verdict::Done { result, follow_ups } => {
             let result = result.as_ref().map_or_else(
                 || "no result".to_owned(),
                 |result| format!("result {result}"),
             );
             format!(
                 "it is done, with {result} and {} jobs to follow",
-                then.len()
+                follow_ups.len()
             )
         }
         Verdict::Retry {

@@ -388,7 +388,7 @@ async fn changed(
     faults.none_in_body()?;
     let resource = format!("{queue}/{}", lane.key());
     let entry = Entry::new("lane.change", resource).after(body.value());
-    let engine = state.engine().noting(caller.note(entry));
+    let engine = state.engine().with_audit(caller.note(entry));
     engine.set_lane(caller.tenant, queue, lane, &change).await?;
     let mut lanes = engine.lane(caller.tenant, queue, lane).await?.into_iter();
     lanes

@@ -217,7 +217,7 @@ pub(in crate::routes) async fn change_limits(
     let entry = Entry::new("tenant.limits", tenant.id)
         .before(&answer(&state, &tenant).await?)
         .after(body.value());
-    let engine = state.engine().noting(caller.note_in(tenant.id, entry));
+    let engine = state.engine().with_audit(caller.note_in(tenant.id, entry));
     engine.set_tenant(tenant.id, &change).await?;
     shown(&state, tenant).await
 }

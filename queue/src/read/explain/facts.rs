@@ -181,5 +181,5 @@ fn worker_id<'de, D: Deserializer<'de>>(from: D) -> Result<WorkerId, D::Error> {
 
 fn letter<'de, D: Deserializer<'de>>(from: D) -> Result<JobState, D::Error> {
     let letter = String::deserialize(from)?;
-    JobState::from_letter(&letter).ok_or_else(|| D::Error::custom(format!("state `{letter}`")))
+    JobState::from_letter(&letter).map_err(D::Error::custom)
 }

@@ -65,7 +65,7 @@ impl JobKind for Odd {
         let error = |code: &str| JobError::new(code, "on purpose");
         let done = |result| Verdict::Done {
             result: Some(result),
-            then: Vec::new(),
+            follow_ups: Vec::new(),
         };
         match args {
             Args::Succeed | Args::Wrong => Verdict::done(),
@@ -90,7 +90,7 @@ impl JobKind for Odd {
             },
             Args::Follow(payloads) => Verdict::Done {
                 result: None,
-                then: payloads
+                follow_ups: payloads
                     .iter()
                     .map(|args| {
                         let payload = serde_json::value::to_raw_value(args).unwrap();

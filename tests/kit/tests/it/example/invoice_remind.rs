@@ -105,7 +105,10 @@ fn reminded(args: Args) -> Verdict {
             Err(error) => return retry("unwritable", error.to_string()),
         }
     }
-    Verdict::Done { result: None, then }
+    Verdict::Done {
+        result: None,
+        follow_ups: then,
+    }
 }
 
 fn retry(code: &str, message: String) -> Verdict {

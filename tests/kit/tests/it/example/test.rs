@@ -52,7 +52,7 @@ async fn reminder_waits_for_its_time() {
 async fn paid_invoice_gets_no_reminder() {
     let (kit, _receiver, args) = scene(410).await;
     let done = kit.perform::<InvoiceRemind>(&args).await.done();
-    assert!(done.then.is_empty());
+    assert!(done.follow_ups.is_empty());
 }
 
 #[tokio::test]

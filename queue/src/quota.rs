@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use harkara_shared::database::{query, query_as};
 use sqlx::PgConnection;
 
-use crate::engine::Error;
+use crate::error::Error;
 
 /// How long a reading counts: other processes add, too, and the bound may be changed.
 const FRESH: Duration = Duration::from_secs(1);
@@ -36,23 +36,23 @@ struct Seen {
 
 /// A bound and how much of it is taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
-pub(super) struct Depth {
+pub(crate) struct Depth {
     #[sqlx(rename = "max_waiting")]
-    pub(super) most: Option<i64>,
-    pub(super) waiting: i64,
+    pub(crate) most: Option<i64>,
+    pub(crate) waiting: i64,
 }
 
 impl Depth {
     /// How many of `wanted` there is room for.
-    pub(super) fn room(self, wanted: i64) -> i64 {
+    pub(crate) fn room(self, wanted: i64) -> i64 {
         self.most
             .map_or(wanted, |most| (most - self.waiting).clamp(0, wanted))
     }
 
-    pub(super) fn refusal(self) -> Error {
+    pub(crate) fn refusal(self) -> Error {
         let number = |count: i64| u64::try_from(count).unwrap_or_default();
         Error::DepthQuota {
-            most: number(self.most.unwrap_or_default()),
+            limit: number(self.most.unwrap_or_default()),
             waiting: number(self.waiting),
         }
     }
@@ -60,7 +60,7 @@ impl Depth {
 
 impl Quotas {
     /// Whether what is known allows `wanted` more; they are noted if so.
-    pub(super) fn allows(&self, tenant: i32, wanted: i64) -> bool {
+    pub(crate) fn allows(&self, tenant: i32, wanted: i64) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(seen) = known.get_mut(&tenant) else {
             return false;
@@ -81,13 +81,13 @@ impl Quotas {
     }
 
     /// Counts.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         connection: &mut PgConnection,
         tenant: i32,
     ) -> Result<Depth, sqlx::Error> {
         let at = Instant::now();
-        let depth: Depth = query_as(include_str!("../sql/depth.sql"))
+        let depth: Depth = query_as(include_str!("sql/depth.sql"))
             .bind(tenant)
             .fetch_optional(connection)
             .await?
@@ -110,7 +110,7 @@ impl Quotas {
     }
 
     /// Notes that `count` were allowed after a reading.
-    pub(super) fn add(&self, tenant: i32, count: i64) {
+    pub(crate) fn add(&self, tenant: i32, count: i64) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = known.get_mut(&tenant) {
             seen.waiting = seen.waiting.saturating_add(count);
@@ -118,7 +118,7 @@ impl Quotas {
     }
 
     /// Goes on if there is room for all of `wanted` beside others that are allowed and not there yet.
-    pub(super) async fn require(
+    pub(crate) async fn require(
         &self,
         connection: &mut PgConnection,
         tenant: i32,
@@ -130,7 +130,7 @@ impl Quotas {
         }
         // One after another, so far as each is a transaction: nobody counts while another one's jobs are
         // on their way.
-        query(include_str!("../sql/lock_depth.sql"))
+        query(include_str!("sql/lock_depth.sql"))
             .bind(tenant)
             .execute(&mut *connection)
             .await?;

@@ -19,8 +19,9 @@ use super::desk::{self, Desk};
 use super::layer::{RunLayer, RunService};
 use super::{Handler, HandlerService, Run, WorkerOptions};
 use crate::claim::{Begin, Claimed, LaneState, Parcel, Portion, Room, Stretch};
-use crate::engine::{Engine, Error};
+use crate::engine::Engine;
 use crate::envelope::Envelope;
+use crate::error::Error;
 use crate::job::{AttemptOutcome, JobError, NewJob};
 use crate::lease::WorkerInfo;
 use crate::verdict::{Ending, Settlement, Verdict, decide};
@@ -36,7 +37,7 @@ const HEARING: Duration = Duration::from_millis(10);
 
 /// A run of a job that stands in no table.
 #[derive(Debug, Clone)]
-pub struct MadeUp {
+pub struct DetachedJob {
     /// Id.
     pub id: JobId,
     /// Whose it is.
@@ -47,7 +48,7 @@ pub struct MadeUp {
     pub attempt: u16,
 }
 
-impl MadeUp {
+impl DetachedJob {
     fn claimed(self) -> Claimed {
         let now = harkara_shared::clock::now();
         Claimed {
@@ -68,10 +69,10 @@ impl MadeUp {
 
 /// Runs a job that was made up, once, and writes nothing of it. Panic, timeout and cancel become the
 /// verdicts that they become in a worker; `None` for a run whose outcome would not count.
-pub async fn perform(
+pub async fn perform_job(
     engine: &Engine,
     handler: Arc<dyn Handler>,
-    run: MadeUp,
+    run: DetachedJob,
     cancel: CancellationToken,
 ) -> Option<Verdict> {
     let job = run.claimed();
@@ -99,9 +100,9 @@ pub async fn perform(
     }
 }
 
-/// What became of one run of a [`HandWorker`].
+/// What became of one run of a [`TestWorker`].
 #[derive(Debug, Clone)]
-pub struct Ended {
+pub struct SettledRun {
     /// The job.
     pub id: JobId,
     /// How its run ended; `None` when it was put back.
@@ -112,28 +113,28 @@ pub struct Ended {
 
 /// One claim with everything that came of it.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct BatchReport {
     /// The runs, in the order they were claimed.
-    pub ended: Vec<Ended>,
+    pub runs: Vec<SettledRun>,
     /// When nothing was claimed: the time until a lane opens by itself.
     pub opens_in: Option<Duration>,
 }
 
 /// A worker for one queue that claims, runs and settles when it is told to.
 #[derive(Debug)]
-pub struct HandWorker {
+pub struct TestWorker {
     engine: Engine,
     queue: i32,
     lease: i64,
     line: Line,
 }
 
-impl HandWorker {
+impl TestWorker {
     /// Opens a lease for a worker of `queue`.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn begin(
+    pub async fn start(
         engine: &Engine,
         handler: Arc<dyn Handler>,
         queue: &str,
@@ -230,7 +231,7 @@ impl HandWorker {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn turn(&mut self, places: u32) -> Result<Turn, Error> {
+    pub async fn run_batch(&mut self, places: u32) -> Result<BatchReport, Error> {
         let (jobs, opens_in) = self.take(places).await?;
         let order: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
         let running = self.line.begin(jobs);
@@ -253,20 +254,23 @@ impl HandWorker {
         let ended = endings
             .into_iter()
             .filter(|(job, _)| written.contains(&job.parcel.key()))
-            .map(|(job, settlement)| Ended {
+            .map(|(job, settlement)| SettledRun {
                 id: job.id,
                 outcome: settlement.outcome,
                 error: settlement.error,
             })
             .collect();
-        Ok(Turn { ended, opens_in })
+        Ok(BatchReport {
+            runs: ended,
+            opens_in,
+        })
     }
 
     /// Claims at most `places` jobs and dies under them: they are taken back when the lease is over.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn die(self, places: u32) -> Result<Vec<JobId>, Error> {
+    pub async fn claim_and_crash(self, places: u32) -> Result<Vec<JobId>, Error> {
         let (jobs, _) = self.take(places).await?;
         Ok(jobs.into_iter().map(|job| job.id).collect())
     }
@@ -275,7 +279,7 @@ impl HandWorker {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn end(self) -> Result<(), Error> {
+    pub async fn stop(self) -> Result<(), Error> {
         self.engine.close_lease(self.lease).await
     }
 }
