@@ -31,6 +31,6 @@ mod state;
 mod time;
 mod usage;
 
-pub use routes::{router, shown};
+pub use routes::{representation, router};
 pub use server::{NEEDED, run, serve};
 pub use state::ApiState;

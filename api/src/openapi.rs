@@ -325,7 +325,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::routes::described;
+    use crate::routes::describe;
 
     #[tokio::test]
     async fn every_route_that_is_served_is_documented() {
@@ -349,7 +349,7 @@ mod tests {
             part.starts_with("/") && *part != "/" && !part.contains('*') && !is_page
         };
         let served: BTreeSet<&str> = shown.split('"').filter(is_route).collect();
-        let (_, document) = described();
+        let (_, document) = describe();
         let documented: BTreeSet<&str> = document.paths.paths.keys().map(String::as_str).collect();
         let pages = crate::pages::PATHS.iter().chain(&crate::portal::PATHS);
         let pages = pages.copied();
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn every_answer_that_is_an_error_is_a_problem() {
-        let (_, document) = described();
+        let (_, document) = describe();
         let operations = document
             .paths
             .paths

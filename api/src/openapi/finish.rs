@@ -155,10 +155,10 @@ fn pattern(example: &str, words: &str, called: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::described;
+    use crate::routes::describe;
 
     fn document() -> Value {
-        finished(&described().1)
+        finished(&describe().1)
     }
 
     /// Every operation of the contract, by its id.

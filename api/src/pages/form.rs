@@ -11,7 +11,7 @@ use crate::body::{Chunks, media_type, unsupported};
 use crate::problem::Problem;
 
 /// Bytes of a form.
-const LIMIT: usize = 1 << 20;
+const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// The extractor for the fields of a form. Of a field that is there twice, the first counts.
 pub(crate) struct Form(BTreeMap<String, String>);
@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
                 "application/x-www-form-urlencoded",
             ));
         }
-        let chunks = Chunks::of(&parts.headers, body, LIMIT).await?;
+        let chunks = Chunks::of(&parts.headers, body, MAX_FORM_BYTES).await?;
         let bytes = chunks.rest().await?;
         let mut fields = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(&bytes) {

@@ -28,19 +28,19 @@ use crate::problem::{Code, Problem};
 use form::Form;
 
 /// What a page may load and where its forms may go: our own stylesheet, ourselves.
-const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("../../templates/style.css");
 
 /// The routes of pages.
 pub(crate) fn routes() -> Router<ApiState> {
     Router::new()
-        .route("/", get(account))
-        .route("/style.css", get(style))
-        .route("/sign-in", get(sign_in_page).post(sign_in_form))
-        .route("/sign-in/oidc", get(oidc::begin))
-        .route(crate::people::oidc::CALLBACK, get(oidc::end))
-        .route("/sign-in/{token}", get(link_page).post(link_used))
+        .route("/", get(account_page))
+        .route("/style.css", get(stylesheet))
+        .route("/sign-in", get(sign_in_page).post(sign_in_submit))
+        .route("/sign-in/oidc", get(oidc::begin_sign_in))
+        .route(crate::people::oidc::CALLBACK, get(oidc::complete_sign_in))
+        .route("/sign-in/{token}", get(link_page).post(use_link))
         .route("/sign-out", post(sign_out))
 }
 
@@ -75,7 +75,7 @@ struct LinkPage<'a> {
 #[template(path = "message.html")]
 struct MessagePage<'a> {
     title: &'a str,
-    words: &'a str,
+    text: &'a str,
     links: &'a [(String, String)],
 }
 
@@ -95,7 +95,10 @@ pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Respo
             CONTENT_TYPE,
             HeaderValue::from_static("text/html; charset=utf-8"),
         ),
-        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(CONTENT_SECURITY),
+        ),
         // Not `no-referrer`, with which browsers do not say that a form is our own.
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -107,45 +110,41 @@ pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Respo
 pub(crate) fn message(
     status: StatusCode,
     title: &str,
-    words: &str,
+    text: &str,
     links: &[(String, String)],
 ) -> Result<Response, Problem> {
-    page(
-        status,
-        &MessagePage {
-            title,
-            words,
-            links,
-        },
-    )
+    page(status, &MessagePage { title, text, links })
 }
 
-fn to_sign_in() -> [(String, String); 1] {
+fn sign_in_button() -> [(String, String); 1] {
     [("Sign in".to_owned(), "/sign-in".to_owned())]
 }
 
 /// Sends the browser on, with a GET.
-fn see_other(to: &'static str) -> Response {
+fn redirect(to: &'static str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response()
 }
 
 /// Sends a person who has signed in to their account.
-fn welcome(state: &ApiState, session: &Token) -> Response {
+fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
     let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
-    let mut answer = see_other("/");
+    let mut answer = redirect("/");
     answer.headers_mut().append(SET_COOKIE, cookie);
     answer
 }
 
 /// The session that the browser has, if it is good now.
-async fn found(state: &ApiState, headers: &HeaderMap) -> Result<Option<SessionFound>, Problem> {
+async fn current_session(
+    state: &ApiState,
+    headers: &HeaderMap,
+) -> Result<Option<SessionFound>, Problem> {
     match Cookie::Session.read(headers, state.is_secure()) {
         Some(token) => Ok(session::find(state.pool(), &token).await?),
         None => Ok(None),
     }
 }
 
-async fn style() -> Response {
+async fn stylesheet() -> Response {
     let headers = [
         (CONTENT_TYPE, "text/css; charset=utf-8"),
         (CACHE_CONTROL, "public, max-age=3600"),
@@ -153,33 +152,33 @@ async fn style() -> Response {
     (headers, STYLE).into_response()
 }
 
-fn sign_in_answer(
+fn sign_in_response(
     state: &ApiState,
     status: StatusCode,
     email: &str,
     failure: Option<&str>,
     tenants: &[&str],
 ) -> Result<Response, Problem> {
-    let page_of = SignInPage {
+    let template = SignInPage {
         failure,
         email,
         tenants,
         provider: state.oidc().map(|oidc| oidc.name()),
     };
-    page(status, &page_of)
+    page(status, &template)
 }
 
 async fn sign_in_page(
     State(state): State<ApiState>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if found(&state, &headers).await?.is_some() {
-        return Ok(see_other("/"));
+    if current_session(&state, &headers).await?.is_some() {
+        return Ok(redirect("/"));
     }
-    sign_in_answer(&state, StatusCode::OK, "", None, &[])
+    sign_in_response(&state, StatusCode::OK, "", None, &[])
 }
 
-async fn sign_in_form(
+async fn sign_in_submit(
     State(state): State<ApiState>,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
@@ -193,10 +192,10 @@ async fn sign_in_form(
         tenant: form.given("tenant"),
     };
     let problem = match sign_in::with_password(&state, &visitor, attempt).await {
-        Ok(session) => return Ok(welcome(&state, &session)),
+        Ok(session) => return Ok(redirect_signed_in(&state, &session)),
         Err(problem) => problem,
     };
-    let words = match problem.code() {
+    let text = match problem.code() {
         Code::SignInFailed => "The email, the password or the code is wrong.",
         Code::SecondFactor => "Type the code of your authenticator as well.",
         Code::ChooseTenant => "You are a user of several tenants: choose one.",
@@ -208,15 +207,15 @@ async fn sign_in_form(
     let faults = problem.faults().iter();
     let tenants: Vec<&str> = faults.map(|fault| fault.detail.as_str()).collect();
     let email = form.text("email");
-    sign_in_answer(&state, problem.status(), &email, Some(words), &tenants)
+    sign_in_response(&state, problem.status(), &email, Some(text), &tenants)
 }
 
-fn no_link() -> Result<Response, Problem> {
+fn link_expired() -> Result<Response, Problem> {
     message(
         StatusCode::GONE,
         "This link no longer works",
         "It was used, or it is too old. Ask for another one.",
-        &to_sign_in(),
+        &sign_in_button(),
     )
 }
 
@@ -225,7 +224,7 @@ async fn link_page(
     Path(token): Path<String>,
 ) -> Result<Response, Problem> {
     let Some(token) = Token::parse(&token) else {
-        return no_link();
+        return link_expired();
     };
     match find_link(state.pool(), &token).await? {
         Some(link) => page(
@@ -235,11 +234,11 @@ async fn link_page(
                 email: &link.email,
             },
         ),
-        None => no_link(),
+        None => link_expired(),
     }
 }
 
-async fn link_used(
+async fn use_link(
     State(state): State<ApiState>,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
@@ -247,17 +246,20 @@ async fn link_used(
 ) -> Result<Response, Problem> {
     own_site(&headers, state.http().public_url.as_ref())?;
     let Some(token) = Token::parse(&token) else {
-        return no_link();
+        return link_expired();
     };
     match sign_in::with_link(&state, &visitor, &token).await? {
-        Some(session) => Ok(welcome(&state, &session)),
-        None => no_link(),
+        Some(session) => Ok(redirect_signed_in(&state, &session)),
+        None => link_expired(),
     }
 }
 
-async fn account(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
-    let Some(me) = found(&state, &headers).await? else {
-        return Ok(see_other("/sign-in"));
+async fn account_page(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Some(me) = current_session(&state, &headers).await? else {
+        return Ok(redirect("/sign-in"));
     };
     let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
     let sessions = session::list(&mut tx, me.user_id).await?;
@@ -278,7 +280,7 @@ async fn sign_out(
     form: Form,
 ) -> Result<Response, Problem> {
     own_site(&headers, state.http().public_url.as_ref())?;
-    if let Some(me) = found(&state, &headers).await? {
+    if let Some(me) = current_session(&state, &headers).await? {
         if !state.csrf().is_of(me.id, &form.text("csrf")) {
             return Err(Problem::new(Code::Csrf, "the form is not this session's"));
         }
@@ -292,7 +294,7 @@ async fn sign_out(
         session::sign_out(&mut tx, &actor, &me, form.given("everywhere").is_some()).await?;
         tx.commit().await?;
     }
-    let mut answer = see_other("/sign-in");
+    let mut answer = redirect("/sign-in");
     let gone = Cookie::Session.clear(state.is_secure());
     answer.headers_mut().append(SET_COOKIE, gone);
     Ok(answer)

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::{message, to_sign_in, welcome};
+use super::{message, redirect_signed_in, sign_in_button};
 use crate::ApiState;
 use crate::auth::Visitor;
 use crate::people::Token;
@@ -25,7 +25,7 @@ fn parameter(query: Option<&str>, name: &str) -> Option<String> {
         .filter(|value| !value.is_empty() && !value.contains('\0'))
 }
 
-pub(super) async fn begin(
+pub(super) async fn begin_sign_in(
     State(state): State<ApiState>,
     Visitor(visitor): Visitor,
     RawQuery(query): RawQuery,
@@ -41,7 +41,7 @@ pub(super) async fn begin(
         .into_response())
 }
 
-pub(super) async fn end(
+pub(super) async fn complete_sign_in(
     State(state): State<ApiState>,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
@@ -53,12 +53,12 @@ pub(super) async fn end(
     let code = parameter(query, "code");
     let back = oidc::end(&state, &visitor, browser.as_ref(), known.as_ref(), code).await?;
     let mut answer = match back {
-        Back::SignedIn(session) => welcome(&state, &session),
+        Back::SignedIn(session) => redirect_signed_in(&state, &session),
         Back::Refused => message(
             StatusCode::UNAUTHORIZED,
             "You are not signed in",
             "The sign-in was given up or took too long, or there is no user with this email here.",
-            &to_sign_in(),
+            &sign_in_button(),
         )?,
         Back::Choose(slugs) => {
             let link = |slug: String| {
@@ -66,8 +66,8 @@ pub(super) async fn end(
                 (slug, format!("/sign-in/oidc?tenant={query}"))
             };
             let links: Vec<(String, String)> = slugs.into_iter().map(link).collect();
-            let words = "You are a user of several tenants: choose one.";
-            message(StatusCode::CONFLICT, "Which tenant?", words, &links)?
+            let text = "You are a user of several tenants: choose one.";
+            message(StatusCode::CONFLICT, "Which tenant?", text, &links)?
         }
     };
     let gone = Cookie::Flow.clear(state.is_secure());

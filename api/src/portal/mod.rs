@@ -3,11 +3,11 @@
 //! what their forms ask for, done by what the API's routes do it with.
 //! Never: uses a cookie, shows more than one tenant, or a secret but the one that was just made.
 
-mod act;
-mod door;
+mod actions;
+mod auth;
 mod link;
 mod settings;
-mod show;
+mod views;
 
 use axum::routing::{get, post};
 use axum::{Router, middleware};
@@ -19,21 +19,42 @@ pub use link::{PortalLink, PortalLinks};
 /// The routes of the portal.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     Router::new()
-        .route("/portal/{token}", get(show::endpoints))
-        .route("/portal/{token}/endpoints/{id}", get(show::endpoint))
-        .route("/portal/{token}/endpoints", post(settings::create))
+        .route("/portal/{token}", get(views::list_endpoints))
+        .route("/portal/{token}/endpoints/{id}", get(views::show_endpoint))
+        .route("/portal/{token}/endpoints", post(settings::add_endpoint))
         .route(
             "/portal/{token}/endpoints/{id}/change",
-            post(settings::change),
+            post(settings::change_endpoint),
         )
-        .route("/portal/{token}/endpoints/{id}/test", post(act::test))
-        .route("/portal/{token}/endpoints/{id}/enable", post(act::enable))
-        .route("/portal/{token}/endpoints/{id}/pause", post(act::pause))
-        .route("/portal/{token}/endpoints/{id}/recover", post(act::recover))
-        .route("/portal/{token}/endpoints/{id}/rotate", post(act::rotate))
-        .route("/portal/{token}/deliveries/{id}", get(show::delivery))
-        .route("/portal/{token}/deliveries/{id}/resend", post(act::resend))
-        .route_layer(middleware::from_fn_with_state(state.clone(), door::admit))
+        .route(
+            "/portal/{token}/endpoints/{id}/test",
+            post(actions::send_test_event),
+        )
+        .route(
+            "/portal/{token}/endpoints/{id}/enable",
+            post(actions::enable_endpoint),
+        )
+        .route(
+            "/portal/{token}/endpoints/{id}/pause",
+            post(actions::pause_endpoint),
+        )
+        .route(
+            "/portal/{token}/endpoints/{id}/recover",
+            post(actions::recover_endpoint),
+        )
+        .route(
+            "/portal/{token}/endpoints/{id}/rotate",
+            post(actions::rotate_secret),
+        )
+        .route("/portal/{token}/deliveries/{id}", get(views::show_delivery))
+        .route(
+            "/portal/{token}/deliveries/{id}/resend",
+            post(actions::resend_delivery),
+        )
+        .route_layer(middleware::from_fn_with_state(
+            state.clone(),
+            auth::authenticate,
+        ))
 }
 
 /// Paths of the portal, which the description of the API leaves out.

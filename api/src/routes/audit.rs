@@ -1,5 +1,5 @@
 //! Room: routes of the audit log.
-//! Takes: a caller's request. Gives: entries, newest first; whether the tenant's chain is whole.
+//! Takes: a caller's request. Gives: entries, newest_entries first; whether the tenant's chain is whole.
 //! Never: writes an entry, or shows one of another tenant.
 
 use axum::Json;
@@ -52,7 +52,7 @@ pub(super) struct AuditQuery {
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct EntryRow {
     seq: i64,
     at: DateTime<Utc>,
     actor_kind: ActorKind,
@@ -72,14 +72,14 @@ struct Row {
 /// Something that was done.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
-pub(super) struct EntryAnswer {
+pub(super) struct AuditEntryResponse {
     /// Its number in the tenant's chain, from 1 and without gaps.
     #[schema(example = 42)]
     seq: i64,
     /// When.
     at: DateTime<Utc>,
     /// Who.
-    actor: ActorAnswer,
+    actor: AuditActorResponse,
     /// What was done.
     #[schema(example = "key.revoke")]
     action: String,
@@ -106,7 +106,7 @@ pub(super) struct EntryAnswer {
 /// Who did it, and from where.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditActor)]
-pub(super) struct ActorAnswer {
+pub(super) struct AuditActorResponse {
     /// What kind of actor.
     #[schema(value_type = String, example = "key")]
     kind: ActorKind,
@@ -124,12 +124,12 @@ pub(super) struct ActorAnswer {
     user_agent: Option<String>,
 }
 
-impl From<Row> for EntryAnswer {
-    fn from(row: Row) -> Self {
+impl From<EntryRow> for AuditEntryResponse {
+    fn from(row: EntryRow) -> Self {
         Self {
             seq: row.seq,
             at: row.at,
-            actor: ActorAnswer {
+            actor: AuditActorResponse {
                 kind: row.actor_kind,
                 id: row.actor_id,
                 name: row.actor_name,
@@ -147,7 +147,7 @@ impl From<Row> for EntryAnswer {
     }
 }
 
-/// List the audit log, newest first
+/// List the audit log, newest_entries first
 ///
 /// Needs the scope `audit:read`.
 #[utoipa::path(
@@ -156,13 +156,13 @@ impl From<Row> for EntryAnswer {
     operation_id = "list_audit_log",
     tag = "audit",
     params(AuditQuery),
-    responses((status = 200, description = "A page of entries", body = Page<EntryAnswer>))
+    responses((status = 200, description = "A page of entries", body = Page<AuditEntryResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_audit_log(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<AuditQuery>,
-) -> Result<Json<Page<EntryAnswer>>, Problem> {
+) -> Result<Json<Page<AuditEntryResponse>>, Problem> {
     caller.require(Scope::AuditRead)?;
     let list = List::of("/v1/audit-logs", caller.tenant, &query);
     let before = match &query.cursor {
@@ -170,7 +170,7 @@ pub(super) async fn list(
         None => None,
     };
     let mut tx = state.begin(&caller).await?;
-    let rows: Vec<Row> = query_as(include_str!("../sql/list_audit.sql"))
+    let rows: Vec<EntryRow> = query_as(include_str!("../sql/list_audit.sql"))
         .bind(before)
         .bind(&query.actor)
         .bind(&query.action)
@@ -187,33 +187,33 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |row| place_of(row.seq),
-        EntryAnswer::from,
+        AuditEntryResponse::from,
     )))
 }
 
-/// The newest entries of a transaction's tenant, at most `most`, by these filters.
-pub(super) async fn newest(
+/// The newest_entries entries of a transaction's tenant, at limit `limit`, by these filters.
+pub(super) async fn newest_entries(
     tx: &mut TenantTx,
     [actor, action, resource]: [Option<&str>; 3],
-    most: u32,
-) -> Result<Vec<EntryAnswer>, sqlx::Error> {
-    let rows: Vec<Row> = query_as(include_str!("../sql/list_audit.sql"))
+    limit: u32,
+) -> Result<Vec<AuditEntryResponse>, sqlx::Error> {
+    let rows: Vec<EntryRow> = query_as(include_str!("../sql/list_audit.sql"))
         .bind(None::<i64>)
         .bind(actor)
         .bind(action)
         .bind(resource)
         .bind(None::<DateTime<Utc>>)
         .bind(None::<DateTime<Utc>>)
-        .bind(i64::from(most))
+        .bind(i64::from(limit))
         .fetch_all(&mut **tx)
         .await?;
-    Ok(rows.into_iter().map(EntryAnswer::from).collect())
+    Ok(rows.into_iter().map(AuditEntryResponse::from).collect())
 }
 
 /// Whether a chain is whole.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditCheck)]
-pub(super) struct CheckAnswer {
+pub(super) struct ChainCheckResponse {
     /// Whether nothing is wrong.
     intact: bool,
     /// Entries that were read.
@@ -232,7 +232,7 @@ pub(super) struct CheckAnswer {
     faults: Vec<ChainFault>,
 }
 
-impl From<ChainReport> for CheckAnswer {
+impl From<ChainReport> for ChainCheckResponse {
     fn from(checked: ChainReport) -> Self {
         Self {
             intact: checked.faults.is_empty(),
@@ -272,12 +272,12 @@ pub(super) struct BrokenLinkBody {
     path = "/v1/audit-logs/verify",
     operation_id = "verify_audit_log",
     tag = "audit",
-    responses((status = 200, description = "Whether it is whole", body = CheckAnswer))
+    responses((status = 200, description = "Whether it is whole", body = ChainCheckResponse))
 )]
-pub(super) async fn verify(
+pub(super) async fn verify_audit_log(
     State(state): State<ApiState>,
     caller: Caller,
-) -> Result<Json<CheckAnswer>, Problem> {
+) -> Result<Json<ChainCheckResponse>, Problem> {
     caller.require(Scope::AuditRead)?;
     let mut tx = state.begin(&caller).await?;
     let checked = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)

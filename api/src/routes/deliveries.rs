@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use harkara_jobs::webhook::{
     self, Cause, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, SentRequest, Unsent,
-    delivery_attempts, list_deliveries,
+    delivery_attempts,
 };
 use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::jobs::ErrorAnswer;
+use super::jobs::ErrorResponse;
 use super::page::{Page, Whole, to_read};
-use super::webhooks::again::JobAnswer;
+use super::webhooks::redelivery::StartedJobResponse;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -34,7 +34,7 @@ use crate::time::Moment;
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = DeliveryState)]
-pub(super) enum StateName {
+pub(super) enum DeliveryStateName {
     Pending,
     Succeeded,
     Failed,
@@ -42,7 +42,7 @@ pub(super) enum StateName {
     Cancelled,
 }
 
-impl From<DeliveryState> for StateName {
+impl From<DeliveryState> for DeliveryStateName {
     fn from(state: DeliveryState) -> Self {
         match state {
             DeliveryState::Pending => Self::Pending,
@@ -54,14 +54,14 @@ impl From<DeliveryState> for StateName {
     }
 }
 
-impl From<StateName> for DeliveryState {
-    fn from(name: StateName) -> Self {
+impl From<DeliveryStateName> for DeliveryState {
+    fn from(name: DeliveryStateName) -> Self {
         match name {
-            StateName::Pending => Self::Pending,
-            StateName::Succeeded => Self::Succeeded,
-            StateName::Failed => Self::Failed,
-            StateName::Skipped => Self::Skipped,
-            StateName::Cancelled => Self::Cancelled,
+            DeliveryStateName::Pending => Self::Pending,
+            DeliveryStateName::Succeeded => Self::Succeeded,
+            DeliveryStateName::Failed => Self::Failed,
+            DeliveryStateName::Skipped => Self::Skipped,
+            DeliveryStateName::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -69,7 +69,7 @@ impl From<StateName> for DeliveryState {
 /// One event on its way to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
-pub(super) struct DeliveryAnswer {
+pub(super) struct DeliveryResponse {
     /// Id.
     #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
@@ -83,7 +83,7 @@ pub(super) struct DeliveryAnswer {
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
     /// What has become of it.
-    state: StateName,
+    state: DeliveryStateName,
     /// Requests made.
     #[schema(example = 1)]
     attempts: u32,
@@ -97,7 +97,7 @@ pub(super) struct DeliveryAnswer {
     finished_at: Option<DateTime<Utc>>,
 }
 
-impl From<Delivery> for DeliveryAnswer {
+impl From<Delivery> for DeliveryResponse {
     fn from(delivery: Delivery) -> Self {
         Self {
             id: delivery.id,
@@ -116,7 +116,7 @@ impl From<Delivery> for DeliveryAnswer {
 /// One request made for a delivery.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryAttempt)]
-pub(super) struct RequestAnswer {
+pub(super) struct DeliveryAttemptResponse {
     /// 1 for the first.
     #[schema(example = 1)]
     number: u32,
@@ -129,7 +129,7 @@ pub(super) struct RequestAnswer {
     duration_ms: u64,
     /// What was sent.
     #[schema(required)]
-    request: Option<SentAnswer>,
+    request: Option<SentRequestResponse>,
     /// The address that the connection was made to.
     #[schema(required, example = "93.184.215.14")]
     address: Option<String>,
@@ -145,13 +145,13 @@ pub(super) struct RequestAnswer {
     response_truncated: bool,
     /// What went wrong.
     #[schema(required)]
-    error: Option<ErrorAnswer>,
+    error: Option<ErrorResponse>,
 }
 
 /// What was sent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryRequest)]
-pub(super) struct SentAnswer {
+pub(super) struct SentRequestResponse {
     /// Always POST.
     #[schema(example = "POST")]
     method: &'static str,
@@ -165,7 +165,7 @@ pub(super) struct SentAnswer {
     body: Option<String>,
 }
 
-impl From<SentRequest> for SentAnswer {
+impl From<SentRequest> for SentRequestResponse {
     fn from(request: SentRequest) -> Self {
         Self {
             method: "POST",
@@ -176,20 +176,20 @@ impl From<SentRequest> for SentAnswer {
     }
 }
 
-impl From<DeliveryAttempt> for RequestAnswer {
+impl From<DeliveryAttempt> for DeliveryAttemptResponse {
     fn from(attempt: DeliveryAttempt) -> Self {
         Self {
             number: attempt.number,
             cause: attempt.cause,
             started_at: attempt.started_at,
             duration_ms: attempt.duration_ms,
-            request: attempt.request.map(SentAnswer::from),
+            request: attempt.request.map(SentRequestResponse::from),
             address: attempt.address,
             status_code: attempt.status_code,
             response_headers: attempt.response_headers,
             response_body: attempt.response_body,
             response_truncated: attempt.is_cut,
-            error: attempt.error.map(ErrorAnswer::from),
+            error: attempt.error.map(ErrorResponse::from),
         }
     }
 }
@@ -206,7 +206,7 @@ pub(super) struct DeliveryQuery {
     #[param(example = "evt_01h455vb4pex5vsknk084sn02q")]
     event_id: Option<String>,
     /// In this state.
-    state: Option<StateName>,
+    state: Option<DeliveryStateName>,
     /// Whose receiver answered this last.
     #[param(value_type = Option<u16>, minimum = 100, maximum = 599, example = 500)]
     status_code: Option<Status>,
@@ -235,13 +235,13 @@ pub(super) struct DeliveryQuery {
     operation_id = "list_deliveries",
     tag = "webhooks",
     params(DeliveryQuery),
-    responses((status = 200, description = "A page of deliveries", body = Page<DeliveryAnswer>))
+    responses((status = 200, description = "A page of deliveries", body = Page<DeliveryResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_deliveries(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<DeliveryQuery>,
-) -> Result<Json<Page<DeliveryAnswer>>, Problem> {
+) -> Result<Json<Page<DeliveryResponse>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/deliveries", caller.tenant, &query);
     let before = state
@@ -257,7 +257,7 @@ pub(super) async fn list(
         created_before: query.created_before.map(DateTime::from),
     };
     let mut tx = state.begin(&caller).await?;
-    let page = list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
+    let page = webhook::list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |id: DeliveryId| id.as_uuid().into_bytes();
     Ok(Json(Page::up_to(
@@ -267,7 +267,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |delivery| place(delivery.id),
-        DeliveryAnswer::from,
+        DeliveryResponse::from,
     )))
 }
 
@@ -281,20 +281,20 @@ pub(super) async fn list(
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The delivery", body = DeliveryAnswer))
+    responses((status = 200, description = "The delivery", body = DeliveryResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_delivery(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<DeliveryId>,
-) -> Result<Json<DeliveryAnswer>, Problem> {
+) -> Result<Json<DeliveryResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let delivery = webhook::delivery(&mut tx, id).await?;
     tx.commit().await?;
     delivery
         .map(|delivery| Json(delivery.into()))
-        .ok_or_else(no_delivery)
+        .ok_or_else(delivery_not_found)
 }
 
 /// Show the requests made for a delivery
@@ -307,20 +307,23 @@ pub(super) async fn show(
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The requests", body = Whole<RequestAnswer>))
+    responses((status = 200, description = "The requests", body = Whole<DeliveryAttemptResponse>))
 )]
-pub(super) async fn attempts(
+pub(super) async fn list_delivery_attempts(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<DeliveryId>,
-) -> Result<Json<Whole<RequestAnswer>>, Problem> {
+) -> Result<Json<Whole<DeliveryAttemptResponse>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
-    let attempts = attempts.ok_or_else(no_delivery)?;
+    let attempts = attempts.ok_or_else(delivery_not_found)?;
     Ok(Json(Whole {
-        data: attempts.into_iter().map(RequestAnswer::from).collect(),
+        data: attempts
+            .into_iter()
+            .map(DeliveryAttemptResponse::from)
+            .collect(),
     }))
 }
 
@@ -336,7 +339,7 @@ pub(super) async fn attempts(
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
     responses(
-        (status = 202, description = "The job that makes it", body = JobAnswer),
+        (status = 202, description = "The job that makes it", body = StartedJobResponse),
         (status = 409, description = "The endpoint is disabled or deleted, or the payload is not kept any more"),
     )
 )]
@@ -344,14 +347,14 @@ pub(super) async fn redeliver(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<DeliveryId>,
-) -> Result<(StatusCode, Json<JobAnswer>), Problem> {
+) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let job_id = match webhook::redeliver(&mut tx, state.engine(), id).await? {
         Ok(job_id) => job_id,
-        Err(Unsent::NotFound) => return Err(no_delivery()),
-        Err(unsent) => {
-            let detail = match unsent {
+        Err(Unsent::NotFound) => return Err(delivery_not_found()),
+        Err(error) => {
+            let detail = match error {
                 Unsent::EndpointDisabled => "the endpoint is disabled: enable it first",
                 Unsent::PayloadGone => "the event's payload is not kept any more",
                 Unsent::EndpointGone | Unsent::NotFound => "the endpoint was deleted",
@@ -362,9 +365,9 @@ pub(super) async fn redeliver(
     let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok((StatusCode::ACCEPTED, Json(JobAnswer { job_id })))
+    Ok((StatusCode::ACCEPTED, Json(StartedJobResponse { job_id })))
 }
 
-fn no_delivery() -> Problem {
+fn delivery_not_found() -> Problem {
     Problem::not_found("delivery")
 }

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::queues::known;
-use super::tenants::{carry_out, found};
+use super::queues::public_queues;
+use super::tenants::{apply_change, find_tenant};
 use crate::ApiState;
 use crate::access::{
     self, NewTenant, PLATFORM_SLUG, Scope, SlaTier, Tenant, TenantChange, is_slug,
@@ -35,7 +35,7 @@ use crate::query::PathId;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Queues that are counted.
-const MOST_QUEUES: u32 = 1000;
+const MAX_COUNTED_QUEUES: u32 = 1000;
 
 /// A contract.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -44,7 +44,7 @@ const MOST_QUEUES: u32 = 1000;
     "business_id": "acme-trading", "sla_tier": "ENTERPRISE",
     "webhook_url": "https://example.com/webhooks"
 }))]
-pub(super) struct SetUpRequest {
+pub(super) struct ContractRequest {
     /// The business: the slug of its tenant, which is made if it is not there.
     #[schema(value_type = String, required, nullable = false,
         pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -60,7 +60,7 @@ pub(super) struct SetUpRequest {
 /// How a business stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ContractStatus)]
-pub(super) struct StatusAnswer {
+pub(super) struct ContractStatusResponse {
     /// The business: the slug of its tenant.
     #[schema(example = "acme-trading")]
     business_id: String,
@@ -80,13 +80,13 @@ pub(super) struct StatusAnswer {
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     webhook_secret: Option<String>,
     /// What it uses now.
-    usage: UsageAnswer,
+    usage: ContractUsageResponse,
 }
 
 /// What a business uses.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = ContractUsage)]
-pub(super) struct UsageAnswer {
+pub(super) struct ContractUsageResponse {
     /// Jobs that are due.
     #[schema(example = 12)]
     ready: i64,
@@ -110,22 +110,22 @@ pub(super) struct UsageAnswer {
     path = "/v1/enterprise/setup",
     operation_id = "set_up_contract",
     tag = "tenants",
-    request_body = SetUpRequest,
+    request_body = ContractRequest,
     responses(
-        (status = 201, description = "The tenant was made", body = StatusAnswer),
-        (status = 200, description = "The tenant was there", body = StatusAnswer),
+        (status = 201, description = "The tenant was made", body = ContractStatusResponse),
+        (status = 200, description = "The tenant was there", body = ContractStatusResponse),
         (status = 409, description = "The business is the tenant `platform`"),
     )
 )]
-pub(super) async fn set_up(
+pub(super) async fn set_up_contract(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
-) -> Result<(StatusCode, Json<StatusAnswer>), Problem> {
+) -> Result<(StatusCode, Json<ContractStatusResponse>), Problem> {
     caller.require(Scope::PlatformAdmin)?;
     caller.require_platform()?;
     let mut faults = Faults::default();
-    let request: SetUpRequest = body.members(&mut faults).unwrap_or_default();
+    let request: ContractRequest = body.members(&mut faults).unwrap_or_default();
     let slug = request.business_id.unwrap_or_default();
     if !is_slug(&slug) {
         let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
@@ -136,7 +136,7 @@ pub(super) async fn set_up(
     }
     let sla_tier = request.sla_tier.unwrap_or(SlaTier::Free);
     if let Some(url) = &request.webhook_url {
-        let check = endpoint(url).check(state.egress());
+        let check = new_endpoint(url).check(state.egress());
         let named = |mut fault: harkara_jobs::fault::Fault| {
             fault.pointer = fault.pointer.replace("/url", "/webhook_url");
             fault
@@ -154,7 +154,7 @@ pub(super) async fn set_up(
                 sla_tier: Some(sla_tier),
                 ..TenantChange::default()
             };
-            let tenant = carry_out(&state, &caller, tenant.id, change, "tenant.change").await?;
+            let tenant = apply_change(&state, &caller, tenant.id, change, "tenant.change").await?;
             (StatusCode::OK, tenant)
         }
         None => {
@@ -168,15 +168,15 @@ pub(super) async fn set_up(
         }
     };
     let secret = match request.webhook_url {
-        Some(url) => set_endpoint(&state, &caller, &tenant, url).await?,
+        Some(url) => set_contract_endpoint(&state, &caller, &tenant, url).await?,
         None => None,
     };
-    let mut answer = standing(&state, &tenant.slug).await?;
+    let mut answer = contract_status(&state, &tenant.slug).await?;
     answer.webhook_secret = secret;
     Ok((status, Json(answer)))
 }
 
-fn endpoint(url: &str) -> NewEndpoint {
+fn new_endpoint(url: &str) -> NewEndpoint {
     NewEndpoint {
         url: url.to_owned(),
         ..NewEndpoint::default()
@@ -184,7 +184,7 @@ fn endpoint(url: &str) -> NewEndpoint {
 }
 
 /// Points the contract's endpoint there; answers the secret of one that had to be made.
-async fn set_endpoint(
+async fn set_contract_endpoint(
     state: &ApiState,
     caller: &Caller,
     tenant: &Tenant,
@@ -211,7 +211,7 @@ async fn set_endpoint(
             return Ok(None);
         }
     }
-    let (made, secret) = create_endpoint(&mut tx, state.keys(), endpoint(&url)).await?;
+    let (made, secret) = create_endpoint(&mut tx, state.keys(), new_endpoint(&url)).await?;
     query(include_str!("../sql/set_contract_endpoint.sql"))
         .bind(made.id)
         .execute(&mut *tx)
@@ -236,32 +236,32 @@ async fn set_endpoint(
     tag = "tenants",
     params(("business_id" = String, Path, description = "The business: its tenant's slug or id",
         example = "acme-trading")),
-    responses((status = 200, description = "How it stands", body = StatusAnswer))
+    responses((status = 200, description = "How it stands", body = ContractStatusResponse))
 )]
-pub(super) async fn status(
+pub(super) async fn get_contract_status(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(business_id): PathId<String>,
-) -> Result<Json<StatusAnswer>, Problem> {
+) -> Result<Json<ContractStatusResponse>, Problem> {
     if !caller.administers() {
         caller.require(Scope::TenantAdmin)?;
     }
-    let tenant = found(&state, &caller, &business_id).await?;
-    Ok(Json(standing(&state, &tenant.slug).await?))
+    let tenant = find_tenant(&state, &caller, &business_id).await?;
+    Ok(Json(contract_status(&state, &tenant.slug).await?))
 }
 
-async fn standing(state: &ApiState, slug: &str) -> Result<StatusAnswer, Problem> {
+async fn contract_status(state: &ApiState, slug: &str) -> Result<ContractStatusResponse, Problem> {
     let tenant = access::find_tenant(state.pool(), slug).await?;
     let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
     let engine = state.engine();
     let settings = engine.tenant(tenant.id).await?;
-    let known = known();
+    let public = public_queues();
     let queues = engine
-        .queues(QueueView::Of(tenant.id, &known), 0, MOST_QUEUES)
+        .queues(QueueView::Of(tenant.id, &public), 0, MAX_COUNTED_QUEUES)
         .await?;
-    let numbers: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
-    let mut usage = UsageAnswer::default();
-    for counts in engine.queue_counts(&numbers, Some(tenant.id)).await? {
+    let ids: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
+    let mut usage = ContractUsageResponse::default();
+    for counts in engine.queue_counts(&ids, Some(tenant.id)).await? {
         usage.ready += counts.ready;
         usage.scheduled += counts.scheduled;
         usage.running += counts.running;
@@ -275,7 +275,7 @@ async fn standing(state: &ApiState, slug: &str) -> Result<StatusAnswer, Problem>
             .map(|endpoint| endpoint.url);
         tx.commit().await?;
     }
-    Ok(StatusAnswer {
+    Ok(ContractStatusResponse {
         business_id: tenant.slug,
         tenant_id: tenant.id,
         sla_tier: tenant.sla_tier,

@@ -9,7 +9,7 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use harkara_jobs::webhook::{
-    EventType, NewEventType, event_type, list_event_types, register, registered, versions_of,
+    self, EventType, NewEventType, event_type, register, registered, versions_of,
 };
 use harkara_shared::audit::Entry;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -39,7 +39,7 @@ use crate::query::{Limit, PathId, Query, is_of_page};
     },
     "example": {"invoice": "in_42", "amount": 1200}
 }))]
-pub(super) struct TypeRequest {
+pub(super) struct NewEventTypeRequest {
     /// Its name: segments of letters, digits and `_`, joined by dots.
     #[schema(value_type = String, required, nullable = false, max_length = 128,
         pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
@@ -59,7 +59,7 @@ pub(super) struct TypeRequest {
 /// A type of events, in one of its versions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EventType)]
-pub(super) struct TypeAnswer {
+pub(super) struct EventTypeResponse {
     /// Its name.
     #[schema(example = "invoice.paid")]
     name: String,
@@ -83,7 +83,7 @@ pub(super) struct TypeAnswer {
     created_at: DateTime<Utc>,
 }
 
-impl From<EventType> for TypeAnswer {
+impl From<EventType> for EventTypeResponse {
     fn from(event_type: EventType) -> Self {
         Self {
             name: event_type.name,
@@ -108,21 +108,21 @@ impl From<EventType> for TypeAnswer {
     path = "/v1/event-types",
     operation_id = "register_event_type",
     tag = "webhooks",
-    request_body = TypeRequest,
+    request_body = NewEventTypeRequest,
     responses(
-        (status = 201, description = "The version", body = TypeAnswer,
+        (status = 201, description = "The version", body = EventTypeResponse,
             headers(("Location" = String, description = "Path of the type"))),
         (status = 409, description = "The platform itself tells of events of this name"),
     )
 )]
-pub(super) async fn create(
+pub(super) async fn register_event_type(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut faults = Faults::default();
-    let request: TypeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: NewEventTypeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.is_none() {
         faults.add("", "/name", "missing", "must be there");
     }
@@ -138,7 +138,7 @@ pub(super) async fn create(
     faults.extend("", wrong);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let answer = TypeAnswer::from(register(&mut tx, new).await?);
+    let answer = EventTypeResponse::from(register(&mut tx, new).await?);
     let entry = Entry::new("event_type.register", &answer.name).after(json!({
         "version": answer.version, "description": answer.description,
         "has_schema": answer.schema.is_some(),
@@ -173,20 +173,20 @@ pub(super) struct PageQuery {
     operation_id = "list_event_types",
     tag = "webhooks",
     params(PageQuery),
-    responses((status = 200, description = "A page of types", body = Page<TypeAnswer>))
+    responses((status = 200, description = "A page of types", body = Page<EventTypeResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_event_types(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<TypeAnswer>>, Problem> {
+) -> Result<Json<Page<EventTypeResponse>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/event-types", caller.tenant, &query);
     let after = query.cursor.as_deref();
     let after = after.map(|cursor| state.cursors().read_name(list, cursor));
     let after = after.transpose()?;
     let mut tx = state.begin(&caller).await?;
-    let types = list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
+    let types = webhook::list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
     tx.commit().await?;
     Ok(Json(Page::of(
         types,
@@ -194,7 +194,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |shown: &EventType| shown.name.clone(),
-        TypeAnswer::from,
+        EventTypeResponse::from,
     )))
 }
 
@@ -233,14 +233,14 @@ impl<'de> Deserialize<'de> for Version {
     tag = "webhooks",
     params(("name" = String, Path, description = "The type's name", example = "user.created"),
         VersionQuery),
-    responses((status = 200, description = "The version", body = TypeAnswer))
+    responses((status = 200, description = "The version", body = EventTypeResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_event_type(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
     Query(query): Query<VersionQuery>,
-) -> Result<Json<TypeAnswer>, Problem> {
+) -> Result<Json<EventTypeResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let version = query.version.map(|version| version.0);
     let mut tx = state.begin(&caller).await?;
@@ -250,7 +250,7 @@ pub(super) async fn show(
         .map(|found| Json(found.into()))
         .ok_or_else(|| match version {
             Some(_) => Problem::not_found("version of the event type"),
-            None => no_type(),
+            None => event_type_not_found(),
         })
 }
 
@@ -264,14 +264,14 @@ pub(super) async fn show(
     tag = "webhooks",
     params(("name" = String, Path, description = "The type's name", example = "user.created"),
         PageQuery),
-    responses((status = 200, description = "A page of versions", body = Page<TypeAnswer>))
+    responses((status = 200, description = "A page of versions", body = Page<EventTypeResponse>))
 )]
-pub(super) async fn versions(
+pub(super) async fn list_event_type_versions(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<TypeAnswer>>, Problem> {
+) -> Result<Json<Page<EventTypeResponse>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/event-types/{name}/versions", caller.tenant, &name);
     let before = match &query.cursor {
@@ -282,7 +282,7 @@ pub(super) async fn versions(
     let versions = versions_of(&mut tx, &name, before, to_read(query.limit)).await?;
     tx.commit().await?;
     if versions.is_empty() {
-        return Err(no_type());
+        return Err(event_type_not_found());
     }
     Ok(Json(Page::of(
         versions,
@@ -290,10 +290,10 @@ pub(super) async fn versions(
         state.cursors(),
         list,
         |shown: &EventType| place_of(shown.version.into()),
-        TypeAnswer::from,
+        EventTypeResponse::from,
     )))
 }
 
-fn no_type() -> Problem {
+fn event_type_not_found() -> Problem {
     Problem::not_found("event type")
 }

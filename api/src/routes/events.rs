@@ -5,7 +5,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use harkara_jobs::webhook::{NewEvent, Posted, PostedDelivery, post_event};
+use harkara_jobs::webhook::{self, NewEvent, Posted, PostedDelivery};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde::{Deserialize, Serialize};
@@ -29,14 +29,14 @@ use crate::problem::Problem;
     "type": "invoice.paid",
     "data": {"invoice": "in_42", "amount": 1200}
 }))]
-pub(super) struct EventRequest {
+pub(super) struct NewEventRequest {
     /// Type: segments of letters, digits and `_`, joined by dots.
     #[serde(rename = "type")]
     #[schema(value_type = String, required, nullable = false, max_length = 128,
         pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
     event_type: Option<String>,
-    /// What happened: anything but null, at most 256 KiB of JSON.
-    #[schema(schema_with = anything, required)]
+    /// What happened: non_null_schema but null, at most 256 KiB of JSON.
+    #[schema(schema_with = non_null_schema, required)]
     data: Option<Box<RawValue>>,
     /// Version of the type that the data is of; by default the current one. Of a type that is registered the
     /// data must satisfy the schema.
@@ -55,7 +55,7 @@ pub(super) struct EventRequest {
 }
 
 /// Any JSON but null.
-fn anything() -> Object {
+fn non_null_schema() -> Object {
     let types = [
         Type::Object,
         Type::Array,
@@ -66,7 +66,7 @@ fn anything() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter(types))
         .description(Some(
-            "What happened: anything but null, at most 256 KiB of JSON.",
+            "What happened: non_null_schema but null, at most 256 KiB of JSON.",
         ))
         .build()
 }
@@ -74,17 +74,20 @@ fn anything() -> Object {
 /// An event that was taken.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostedEvent)]
-pub(super) struct EventAnswer {
+pub(super) struct PostedEventResponse {
     /// The event's id, sent as `webhook-id`.
     #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
     id: String,
     /// One for each endpoint that takes the event's type.
-    deliveries: Vec<PostedAnswer>,
+    deliveries: Vec<PostedDeliveryResponse>,
 }
 
-impl From<Posted> for EventAnswer {
+impl From<Posted> for PostedEventResponse {
     fn from(Posted { id, deliveries }: Posted) -> Self {
-        let deliveries = deliveries.into_iter().map(PostedAnswer::from).collect();
+        let deliveries = deliveries
+            .into_iter()
+            .map(PostedDeliveryResponse::from)
+            .collect();
         Self { id, deliveries }
     }
 }
@@ -92,7 +95,7 @@ impl From<Posted> for EventAnswer {
 /// A delivery made by an event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostedDelivery)]
-pub(super) struct PostedAnswer {
+pub(super) struct PostedDeliveryResponse {
     /// Id.
     #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
@@ -104,7 +107,7 @@ pub(super) struct PostedAnswer {
     job_id: Option<JobId>,
 }
 
-impl From<PostedDelivery> for PostedAnswer {
+impl From<PostedDelivery> for PostedDeliveryResponse {
     fn from(delivery: PostedDelivery) -> Self {
         Self {
             id: delivery.id,
@@ -125,38 +128,41 @@ impl From<PostedDelivery> for PostedAnswer {
     tag = "webhooks",
     params(("traceparent" = Option<String>, Header,
         description = "W3C trace context, carried by the job and out again")),
-    request_body = EventRequest,
+    request_body = NewEventRequest,
     responses(
-        (status = 202, description = "The event, with its deliveries", body = EventAnswer),
+        (status = 202, description = "The event, with its deliveries", body = PostedEventResponse),
         (status = 409, description = "The id stands for another event"),
         (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
-pub(super) async fn post(
+pub(super) async fn post_event(
     State(state): State<ApiState>,
     caller: Caller,
     Origin(trace): Origin,
     body: JsonBody,
-) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut faults = Faults::default();
-    let request: EventRequest = body.members(&mut faults).unwrap_or_default();
-    let event = checked(request, &mut faults);
+    let request: NewEventRequest = body.members(&mut faults).unwrap_or_default();
+    let event = validate_event(request, &mut faults);
     faults.none_in_body()?;
     // Without a fault there is an event.
     let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
     let mut tx = state.begin(&caller).await?;
-    let posted = post_event(&mut tx, state.engine(), event, trace).await?;
+    let posted = webhook::post_event(&mut tx, state.engine(), event, trace).await?;
     if caller.is_person() {
         let after = json!({"deliveries": posted.deliveries.len()});
         let entry = Entry::new("event.post", &posted.id).after(after);
         caller.record(&mut tx, &entry).await?;
     }
     tx.commit().await?;
-    Ok((StatusCode::ACCEPTED, Json(EventAnswer::from(posted))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(PostedEventResponse::from(posted)),
+    ))
 }
 
-fn checked(request: EventRequest, faults: &mut Faults) -> Option<NewEvent> {
+fn validate_event(request: NewEventRequest, faults: &mut Faults) -> Option<NewEvent> {
     for (pointer, is_missing) in [
         ("/type", request.event_type.is_none()),
         ("/data", request.data.is_none()),

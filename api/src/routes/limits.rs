@@ -12,25 +12,25 @@ use utoipa::ToSchema;
 use crate::faults::Faults;
 
 /// The largest weight.
-const MOST_WEIGHT: u16 = 1000;
+const MAX_WEIGHT: u16 = 1000;
 
 /// Checks numbers, each by its range.
-pub(super) struct Numbers<'a> {
+pub(super) struct NumberReader<'a> {
     /// Where the numbers stand in the request.
     pub(super) prefix: &'a str,
     pub(super) faults: &'a mut Faults,
 }
 
-impl Numbers<'_> {
-    /// What is to become of a number from 1 to `most`.
-    pub(super) fn read(&mut self, name: &str, given: Change<i64>, most: u32) -> Change<u32> {
+impl NumberReader<'_> {
+    /// What is to become of a number from 1 to `max`.
+    pub(super) fn read(&mut self, name: &str, given: Change<i64>, max: u32) -> Change<u32> {
         let Change::Set(number) = given else {
             return given.map(|_| 0);
         };
         match u32::try_from(number) {
-            Ok(number) if (1..=most).contains(&number) => Change::Set(number),
+            Ok(number) if (1..=max).contains(&number) => Change::Set(number),
             _ => {
-                let detail = format!("must be from 1 to {most}, not {number}");
+                let detail = format!("must be from 1 to {max}, not {number}");
                 let pointer = format!("/{name}");
                 self.faults
                     .add(self.prefix, &pointer, "out_of_range", detail);
@@ -40,8 +40,8 @@ impl Numbers<'_> {
     }
 
     pub(super) fn weight(&mut self, given: Change<i64>) -> Change<u16> {
-        self.read("weight", given, MOST_WEIGHT.into())
-            .map(|weight| u16::try_from(weight).unwrap_or(MOST_WEIGHT))
+        self.read("weight", given, MAX_WEIGHT.into())
+            .map(|weight| u16::try_from(weight).unwrap_or(MAX_WEIGHT))
     }
 
     /// What is to become of a limit whose rate is counted in `per`.
@@ -90,7 +90,7 @@ impl LimitRequest {
         if per.is_some_and(|per| !PER.contains(&per)) {
             faults.add(prefix, "/per", "out_of_range", "must be from 1s to 31d");
         }
-        let mut numbers = Numbers { prefix, faults };
+        let mut numbers = NumberReader { prefix, faults };
         LimitChange {
             rate: numbers.read("rate", self.rate, MOST),
             per,
@@ -103,7 +103,7 @@ impl LimitRequest {
 /// A limit that jobs name by its key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Limit)]
-pub(super) struct LimitAnswer {
+pub(super) struct LimitResponse {
     /// Starts in `per`.
     #[schema(required, example = 100)]
     rate: Option<u32>,
@@ -121,7 +121,7 @@ pub(super) struct LimitAnswer {
     running: Option<u32>,
 }
 
-impl From<Limit> for LimitAnswer {
+impl From<Limit> for LimitResponse {
     fn from(limit: Limit) -> Self {
         Self {
             rate: limit.rate.map(|rate| rate.count),

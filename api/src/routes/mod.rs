@@ -8,14 +8,13 @@ mod enterprise;
 mod event_types;
 mod events;
 mod jobs;
-mod key_limits;
 mod keys;
 mod limits;
 pub(crate) mod page;
 mod portal_links;
 mod queues;
+pub mod representation;
 mod session;
-pub mod shown;
 mod stats;
 mod tenants;
 mod usage;
@@ -45,7 +44,7 @@ const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
 /// The longest a request may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The API as a router: every route, each answer finished with its headers, each error a
 /// problem.
@@ -58,18 +57,18 @@ pub fn router(state: ApiState) -> Router {
     let cors = shield::cross_origin(&http.cors_origins);
     let around = observe::Around {
         in_flight: state.in_flight().clone(),
-        limit: LIMIT,
+        limit: REQUEST_TIMEOUT,
         proxies: http.trusted_proxies.clone().into(),
         is_https,
     };
     let health = health_routes(state.readiness().clone());
-    let (routes, document) = described();
+    let (routes, document) = describe();
     let document = Bytes::from(openapi::finished(&document).to_string());
     routes
-        .known
+        .authenticated
         // Only where there is a route: what is not there is not there for anybody.
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
-        .merge(routes.open)
+        .merge(routes.public)
         .merge(pages::routes())
         .merge(portal::routes(&state))
         .route(
@@ -88,94 +87,127 @@ pub fn router(state: ApiState) -> Router {
 
 /// The routes of resources.
 pub(crate) struct Routes {
-    /// For whoever is known.
-    known: Router<ApiState>,
+    /// For whoever is authenticated.
+    authenticated: Router<ApiState>,
     /// For everybody.
-    open: Router<ApiState>,
+    public: Router<ApiState>,
 }
 
 /// The routes of resources, and the document of all routes.
-pub(crate) fn described() -> (Routes, OpenApi) {
-    let (open, open_document) = OpenApiRouter::new()
-        .routes(routes!(session::create))
+pub(crate) fn describe() -> (Routes, OpenApi) {
+    let (public, public_document) = OpenApiRouter::new()
+        .routes(routes!(session::sign_in))
         .split_for_parts();
-    let (known, mut document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(jobs::list, jobs::create))
-        .routes(routes!(jobs::batch::create_batch))
-        .routes(routes!(jobs::bulk::change_all))
-        .routes(routes!(jobs::show))
-        .routes(routes!(jobs::attempts))
-        .routes(routes!(jobs::explain::explain))
-        .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::retry))
-        .routes(routes!(jobs::reschedule))
-        .routes(routes!(queues::list))
-        .routes(routes!(queues::change))
-        .routes(routes!(queues::pause))
-        .routes(routes!(queues::resume))
-        .routes(routes!(queues::lanes::list, queues::lanes::change_default))
-        .routes(routes!(queues::lanes::change))
-        .routes(routes!(workers::list))
-        .routes(routes!(stats::show))
-        .routes(routes!(tenants::list, tenants::create))
-        .routes(routes!(tenants::show, tenants::change))
+    let (authenticated, mut document) = OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(jobs::list_jobs, jobs::create_job))
+        .routes(routes!(jobs::batch::create_jobs))
+        .routes(routes!(jobs::bulk::change_jobs))
+        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::list_job_attempts))
+        .routes(routes!(jobs::explain::explain_job))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::reschedule_job))
+        .routes(routes!(queues::list_queues))
+        .routes(routes!(queues::limit_queue))
+        .routes(routes!(queues::pause_queue))
+        .routes(routes!(queues::resume_queue))
         .routes(routes!(
-            tenants::limits::limits,
-            tenants::limits::change_limits
+            queues::lanes::list_lanes,
+            queues::lanes::change_default_lane
         ))
-        .routes(routes!(tenants::export::export))
-        .routes(routes!(tenants::erase::erase))
-        .routes(routes!(tenants::pause))
-        .routes(routes!(tenants::resume))
-        .routes(routes!(keys::list, keys::create))
-        .routes(routes!(keys::show, keys::change, keys::revoke))
-        .routes(routes!(keys::rotate))
-        .routes(routes!(key_limits::change))
-        .routes(routes!(enterprise::set_up))
-        .routes(routes!(enterprise::status))
-        .routes(routes!(audit::list))
-        .routes(routes!(audit::verify))
-        .routes(routes!(usage::show))
-        .routes(routes!(events::post))
-        .routes(routes!(event_types::list, event_types::create))
-        .routes(routes!(event_types::show))
-        .routes(routes!(event_types::versions))
-        .routes(routes!(webhooks::list, webhooks::create))
-        .routes(routes!(webhooks::show, webhooks::change, webhooks::delete))
-        .routes(routes!(webhooks::keys::secret))
-        .routes(routes!(webhooks::keys::rotate))
-        .routes(routes!(webhooks::again::test))
-        .routes(routes!(webhooks::again::enable))
-        .routes(routes!(webhooks::again::recover))
-        .routes(routes!(webhooks::stats::show))
+        .routes(routes!(queues::lanes::change_lane))
+        .routes(routes!(workers::list_workers))
+        .routes(routes!(stats::get_stats))
+        .routes(routes!(tenants::list_tenants, tenants::create_tenant))
+        .routes(routes!(tenants::get_tenant, tenants::change_tenant))
         .routes(routes!(
-            webhooks::settings::show,
-            webhooks::settings::change
+            tenants::limits::get_tenant_limits,
+            tenants::limits::change_tenant_limits
         ))
-        .routes(routes!(deliveries::list))
-        .routes(routes!(deliveries::show))
-        .routes(routes!(deliveries::attempts))
+        .routes(routes!(tenants::export::export_tenant))
+        .routes(routes!(tenants::erase::erase_tenant))
+        .routes(routes!(tenants::pause_tenant))
+        .routes(routes!(tenants::resume_tenant))
+        .routes(routes!(keys::list_api_keys, keys::create_api_key))
+        .routes(routes!(
+            keys::get_api_key,
+            keys::change_api_key,
+            keys::revoke_api_key
+        ))
+        .routes(routes!(keys::rotate_api_key))
+        .routes(routes!(keys::limits::set_api_key_limits))
+        .routes(routes!(enterprise::set_up_contract))
+        .routes(routes!(enterprise::get_contract_status))
+        .routes(routes!(audit::list_audit_log))
+        .routes(routes!(audit::verify_audit_log))
+        .routes(routes!(usage::get_usage))
+        .routes(routes!(events::post_event))
+        .routes(routes!(
+            event_types::list_event_types,
+            event_types::register_event_type
+        ))
+        .routes(routes!(event_types::get_event_type))
+        .routes(routes!(event_types::list_event_type_versions))
+        .routes(routes!(webhooks::list_endpoints, webhooks::create_endpoint))
+        .routes(routes!(
+            webhooks::get_endpoint,
+            webhooks::change_endpoint,
+            webhooks::delete_endpoint
+        ))
+        .routes(routes!(webhooks::keys::get_endpoint_secret))
+        .routes(routes!(webhooks::keys::rotate_endpoint_secret))
+        .routes(routes!(webhooks::redelivery::test_endpoint))
+        .routes(routes!(webhooks::redelivery::enable_endpoint))
+        .routes(routes!(webhooks::redelivery::recover_endpoint))
+        .routes(routes!(webhooks::stats::get_endpoint_stats))
+        .routes(routes!(
+            webhooks::settings::get_webhook_settings,
+            webhooks::settings::change_webhook_settings
+        ))
+        .routes(routes!(deliveries::list_deliveries))
+        .routes(routes!(deliveries::get_delivery))
+        .routes(routes!(deliveries::list_delivery_attempts))
         .routes(routes!(deliveries::redeliver))
-        .routes(routes!(portal_links::create))
-        .routes(routes!(users::list, users::create))
-        .routes(routes!(users::show, users::change, users::delete))
-        .routes(routes!(users::link))
-        .routes(routes!(users::sign_out))
-        .routes(routes!(users::grants::list, users::grants::create))
-        .routes(routes!(users::grants::revoke))
-        .routes(routes!(users::overrides::list, users::overrides::create))
-        .routes(routes!(users::overrides::revoke))
-        .routes(routes!(users::roles))
-        .routes(routes!(session::show, session::end))
-        .routes(routes!(session::list, session::end_all))
-        .routes(routes!(session::proof::confirm))
-        .routes(routes!(session::proof::change_password))
+        .routes(routes!(portal_links::create_portal_link))
+        .routes(routes!(users::list_users, users::create_user))
+        .routes(routes!(
+            users::get_user,
+            users::change_user,
+            users::delete_user
+        ))
+        .routes(routes!(users::create_sign_in_link))
+        .routes(routes!(users::sign_user_out))
+        .routes(routes!(
+            users::grants::list_grants,
+            users::grants::create_grant
+        ))
+        .routes(routes!(users::grants::revoke_grant))
+        .routes(routes!(
+            users::overrides::list_user_permissions,
+            users::overrides::create_user_permission
+        ))
+        .routes(routes!(users::overrides::revoke_user_permission))
+        .routes(routes!(users::list_roles))
+        .routes(routes!(session::get_session, session::sign_out))
+        .routes(routes!(
+            session::list_sessions,
+            session::sign_out_everywhere
+        ))
+        .routes(routes!(session::proof::confirm_session))
+        .routes(routes!(session::proof::set_password))
         .routes(routes!(
             session::proof::create_totp,
             session::proof::delete_totp
         ))
         .routes(routes!(session::proof::confirm_totp))
         .split_for_parts();
-    document.merge(open_document);
-    (Routes { known, open }, openapi::complete(document))
+    document.merge(public_document);
+    (
+        Routes {
+            authenticated,
+            public,
+        },
+        openapi::complete(document),
+    )
 }

@@ -24,7 +24,7 @@ use crate::query::Query;
 use crate::time::Moment;
 
 /// What is shown when no time is given.
-const USUAL: Duration = Duration::from_secs(60 * 60);
+const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 /// Which time to tell of, and whose jobs.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,7 +53,7 @@ pub(super) struct StatsQuery {
 /// What happened to the caller's jobs, step by step.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stats)]
-pub(super) struct StatsAnswer {
+pub(super) struct StatsResponse {
     /// When the first step begins.
     since: DateTime<Utc>,
     /// When the last step ends.
@@ -65,13 +65,13 @@ pub(super) struct StatsAnswer {
     /// none.
     bounds_ms: [u32; CLASSES - 1],
     /// One point a step, oldest first, without gaps. The last may not be over.
-    data: Vec<PointAnswer>,
+    data: Vec<StatsPointResponse>,
 }
 
 /// What happened in one step.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatsPoint)]
-pub(super) struct PointAnswer {
+pub(super) struct StatsPointResponse {
     /// When the step begins.
     at: DateTime<Utc>,
     /// Jobs enqueued.
@@ -93,16 +93,16 @@ pub(super) struct PointAnswer {
     #[schema(example = 0)]
     cancelled: i64,
     /// How long those that started had been due.
-    wait: DurationsAnswer,
+    wait: DurationsResponse,
     /// How long those that ended had run.
-    run: DurationsAnswer,
+    run: DurationsResponse,
 }
 
 /// How many took how long, in milliseconds. Counted by classes: a quantile is exact to its class, within
 /// which values are taken to be spread evenly. More than an hour is shown as an hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Durations)]
-pub(super) struct DurationsAnswer {
+pub(super) struct DurationsResponse {
     /// Half took no longer; null when there were none.
     #[schema(required, example = 3.5)]
     p50: Option<f64>,
@@ -116,7 +116,7 @@ pub(super) struct DurationsAnswer {
     buckets: [i64; CLASSES],
 }
 
-impl From<Durations> for DurationsAnswer {
+impl From<Durations> for DurationsResponse {
     fn from(durations: Durations) -> Self {
         let rounded = |quantile| {
             let value = durations.quantile(quantile)?;
@@ -131,7 +131,7 @@ impl From<Durations> for DurationsAnswer {
     }
 }
 
-impl From<StatsPoint> for PointAnswer {
+impl From<StatsPoint> for StatsPointResponse {
     fn from(point: StatsPoint) -> Self {
         Self {
             at: point.at,
@@ -156,15 +156,15 @@ impl From<StatsPoint> for PointAnswer {
     operation_id = "get_stats",
     tag = "queues",
     params(StatsQuery),
-    responses((status = 200, description = "A series of points", body = StatsAnswer))
+    responses((status = 200, description = "A series of points", body = StatsResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_stats(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<StatsQuery>,
-) -> Result<Json<StatsAnswer>, Problem> {
+) -> Result<Json<StatsResponse>, Problem> {
     caller.require(Scope::JobsRead)?;
-    let span = span(&query)?;
+    let span = read_span(&query)?;
     let filter = StatsFilter {
         queue: query.queue,
         kind: query.kind,
@@ -172,21 +172,21 @@ pub(super) async fn show(
     let mut tx = state.begin(&caller).await?;
     let points = stats(&mut tx, caller.tenant, span, &filter).await?;
     tx.commit().await?;
-    Ok(Json(StatsAnswer {
+    Ok(Json(StatsResponse {
         since: span.from(),
         until: span.until(),
         step: HumanDuration(span.step()),
         bounds_ms: BOUNDS_MS,
-        data: points.into_iter().map(PointAnswer::from).collect(),
+        data: points.into_iter().map(StatsPointResponse::from).collect(),
     }))
 }
 
-fn span(query: &StatsQuery) -> Result<Span, Problem> {
+fn read_span(query: &StatsQuery) -> Result<Span, Problem> {
     let now = clock::now();
     let until = query.until.map_or(now, |moment| moment.0);
     let since = match query.since {
         Some(moment) => moment.0,
-        None => until - USUAL,
+        None => until - DEFAULT_PERIOD,
     };
     let step = match query.step {
         Some(step) => step.0,

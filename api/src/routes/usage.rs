@@ -22,27 +22,29 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::usage;
 
-/// Months that are shown at the most, this one among them.
-const MOST: u32 = 13;
+/// Months that are shown at the most, this_month one among them.
+const MAX_MONTHS: u32 = 13;
 
 /// A number of months.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span(u32);
+pub(super) struct MonthCount(u32);
 
-impl Default for Span {
+impl Default for MonthCount {
     fn default() -> Self {
-        Self(MOST)
+        Self(MAX_MONTHS)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for MonthCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse()
             .ok()
-            .filter(|months| (1..=MOST).contains(months))
+            .filter(|months| (1..=MAX_MONTHS).contains(months))
             .map(Self)
-            .ok_or_else(|| D::Error::custom(format!("must be a whole number from 1 to {MOST}")))
+            .ok_or_else(|| {
+                D::Error::custom(format!("must be a whole number from 1 to {MAX_MONTHS}"))
+            })
     }
 }
 
@@ -51,26 +53,26 @@ impl<'de> Deserialize<'de> for Span {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// How many months, this one among them: 1 to 13, by default 13.
+    /// How many months, this_month one among them: 1 to 13, by default 13.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 13, example = 3)]
     #[serde(default)]
-    months: Span,
+    months: MonthCount,
 }
 
 /// Requests by months, of all keys and of each.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
-pub(super) struct UsageAnswer {
-    /// Months of UTC with requests, newest first; this month is always there. Up to a second behind.
-    data: Vec<MonthAnswer>,
+pub(super) struct UsageResponse {
+    /// Months of UTC with requests, newest first; this_month month is always there. Up to a second behind.
+    data: Vec<MonthUsageResponse>,
     /// Keys that work or were used in these months, the busiest first; at most a thousand.
-    keys: Vec<KeyAnswer>,
+    keys: Vec<KeyUsageResponse>,
 }
 
 /// What was used in a month.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageMonth)]
-pub(super) struct MonthAnswer {
+pub(super) struct MonthUsageResponse {
     /// Its first day.
     #[schema(example = "2026-11-01")]
     month: NaiveDate,
@@ -85,7 +87,7 @@ pub(super) struct MonthAnswer {
 /// What a key used, and what it may use.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageKey)]
-pub(super) struct KeyAnswer {
+pub(super) struct KeyUsageResponse {
     /// Id.
     #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
@@ -100,7 +102,7 @@ pub(super) struct KeyAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used_at: Option<DateTime<Utc>>,
     /// Months in which it was used, newest first.
-    months: Vec<MonthAnswer>,
+    months: Vec<MonthUsageResponse>,
 }
 
 #[derive(Debug, FromRow)]
@@ -121,7 +123,7 @@ struct KeyRow {
     requests: Option<Vec<i64>>,
 }
 
-impl From<MonthRow> for MonthAnswer {
+impl From<MonthRow> for MonthUsageResponse {
     fn from(row: MonthRow) -> Self {
         Self {
             month: row.month,
@@ -131,7 +133,7 @@ impl From<MonthRow> for MonthAnswer {
     }
 }
 
-impl From<KeyRow> for KeyAnswer {
+impl From<KeyRow> for KeyUsageResponse {
     fn from(row: KeyRow) -> Self {
         let limits = row.limits.as_ref().map(|limits| &limits.0);
         let months = row.months.unwrap_or_default().into_iter();
@@ -143,7 +145,7 @@ impl From<KeyRow> for KeyAnswer {
             policies: access::policies(row.tier, limits).all().to_vec(),
             last_used_at: row.last_used_at,
             months: months
-                .map(|(month, requests)| MonthAnswer {
+                .map(|(month, requests)| MonthUsageResponse {
                     month,
                     requests,
                     closed_at: None,
@@ -163,18 +165,18 @@ impl From<KeyRow> for KeyAnswer {
     operation_id = "get_usage",
     tag = "tenants",
     params(UsageQuery),
-    responses((status = 200, description = "Requests by months", body = UsageAnswer))
+    responses((status = 200, description = "Requests by months", body = UsageResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_usage(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<UsageQuery>,
-) -> Result<Json<UsageAnswer>, Problem> {
+) -> Result<Json<UsageResponse>, Problem> {
     if !caller.has(Scope::TenantAdmin) {
         caller.require(Scope::JobsRead)?;
     }
-    let this = usage::month(clock::now());
-    let since = this - Months::new(query.months.0 - 1);
+    let this_month = usage::month(clock::now());
+    let since = this_month - Months::new(query.months.0 - 1);
     let mut tx = state.begin(&caller).await?;
     let months: Vec<MonthRow> = query_as(include_str!("../sql/usage_months.sql"))
         .bind(since)
@@ -185,17 +187,18 @@ pub(super) async fn show(
         .fetch_all(&mut *tx)
         .await?;
     tx.commit().await?;
-    let mut data: Vec<MonthAnswer> = months.into_iter().map(MonthAnswer::from).collect();
-    if data.first().is_none_or(|newest| newest.month < this) {
-        let nothing = MonthAnswer {
-            month: this,
+    let mut data: Vec<MonthUsageResponse> =
+        months.into_iter().map(MonthUsageResponse::from).collect();
+    if data.first().is_none_or(|newest| newest.month < this_month) {
+        let nothing = MonthUsageResponse {
+            month: this_month,
             requests: 0,
             closed_at: None,
         };
         data.insert(0, nothing);
     }
-    Ok(Json(UsageAnswer {
+    Ok(Json(UsageResponse {
         data,
-        keys: keys.into_iter().map(KeyAnswer::from).collect(),
+        keys: keys.into_iter().map(KeyUsageResponse::from).collect(),
     }))
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::page::{Page, to_read};
-use super::queues::{PageQuery, known, view};
+use super::queues::{PageQuery, public_queues, visible_queues};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -24,7 +24,7 @@ use crate::query::Query;
 /// A worker that lives. Workers serve all tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]
-pub(crate) struct WorkerAnswer {
+pub(crate) struct WorkerResponse {
     /// Id, new for every start of a process.
     #[schema(value_type = String, example = "wrk_01h455vb4pex5vsknk084sn02q")]
     id: WorkerId,
@@ -47,7 +47,7 @@ pub(crate) struct WorkerAnswer {
     running: u64,
 }
 
-impl From<LiveWorker> for WorkerAnswer {
+impl From<LiveWorker> for WorkerResponse {
     fn from(worker: LiveWorker) -> Self {
         Self {
             id: worker.id,
@@ -72,21 +72,21 @@ impl From<LiveWorker> for WorkerAnswer {
     operation_id = "list_workers",
     tag = "queues",
     params(PageQuery),
-    responses((status = 200, description = "A page of workers", body = Page<WorkerAnswer>))
+    responses((status = 200, description = "A page of workers", body = Page<WorkerResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_workers(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<WorkerAnswer>>, Problem> {
+) -> Result<Json<Page<WorkerResponse>>, Problem> {
     caller.require(Scope::JobsRead)?;
     let list = List::of("/v1/workers", caller.tenant, &query);
     let after = state.cursors().before(list, query.cursor.as_deref())?;
-    let known = known();
+    let public = public_queues();
     let workers = state
         .engine()
         .workers(
-            view(&caller, &known),
+            visible_queues(&caller, &public),
             after.map(WorkerId::from_uuid),
             to_read(query.limit),
         )
@@ -97,6 +97,6 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |worker| worker.id.as_uuid().into_bytes(),
-        WorkerAnswer::from,
+        WorkerResponse::from,
     )))
 }

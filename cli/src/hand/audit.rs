@@ -5,7 +5,7 @@
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use harkara_api::shown;
+use harkara_api::representation;
 use harkara_shared::anchors::verify_chain;
 use harkara_shared::config::Settings;
 use harkara_shared::database::{TenantTx, query_as};
@@ -63,7 +63,7 @@ pub(crate) async fn audit(command: AuditCommand, settings: &Settings) -> anyhow:
             let (engine, tenant) = engine_and_tenant(&tenant, &how, settings).await?;
             let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
             let filters = [actor.as_deref(), action.as_deref(), resource.as_deref()];
-            let entries = shown::audit_log(&mut tx, filters, limit).await?;
+            let entries = representation::audit_log(&mut tx, filters, limit).await?;
             tx.commit().await?;
             if how.json {
                 say(&json!({ "data": entries }).to_string());
@@ -106,7 +106,7 @@ async fn verify(tenant: Option<&str>, how: &How, settings: &Settings) -> anyhow:
             broken.push(slug.clone());
         }
         if how.json {
-            let mut check = shown::audit_check(checked);
+            let mut check = representation::audit_check(checked);
             check["tenant_id"] = json!(id);
             check["tenant"] = json!(slug);
             told.push(check);

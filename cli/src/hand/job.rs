@@ -5,7 +5,7 @@
 use anyhow::{bail, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
-use harkara_api::{access, shown};
+use harkara_api::{access, representation};
 use harkara_queue::job::{Job, JobState};
 use harkara_queue::read::{self, Explanation, JobFilter};
 use harkara_queue::settings::QueueView;
@@ -180,7 +180,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
                 bail!("there is no job {}", which.id);
             };
             let line = line(&job);
-            let mut shown = shown::job(job);
+            let mut shown = representation::job(job);
             if which.how.json {
                 say(&shown.to_string());
                 return Ok(());
@@ -217,7 +217,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
                 bail!("there is no job {}", which.id);
             };
             if which.how.json {
-                say(&shown::explanation(explanation).to_string());
+                say(&representation::explanation(explanation).to_string());
             } else {
                 tell(&which, &explanation);
             }
@@ -250,7 +250,7 @@ pub(crate) async fn worker(command: WorkerCommand, settings: &Settings) -> anyho
         workers.extend(page);
     }
     if how.json {
-        let data: Vec<Value> = workers.into_iter().map(shown::worker).collect();
+        let data: Vec<Value> = workers.into_iter().map(representation::worker).collect();
         say(&json!({ "data": data }).to_string());
         return Ok(());
     }
@@ -326,7 +326,7 @@ async fn newest(
 
 fn list(jobs: Vec<Job>, as_json: bool) {
     if as_json {
-        let data: Vec<Value> = jobs.into_iter().map(shown::job).collect();
+        let data: Vec<Value> = jobs.into_iter().map(representation::job).collect();
         say(&json!({ "data": data }).to_string());
     } else {
         for job in &jobs {
@@ -369,7 +369,7 @@ async fn after(
         bail!("there is no job {id}");
     };
     if which.how.json {
-        say(&shown::job(job).to_string());
+        say(&representation::job(job).to_string());
     } else {
         say(&line(&job));
     }

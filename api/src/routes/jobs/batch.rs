@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::request::{JobRequest, Rules, read_job};
+use super::request::{EnqueueContext, JobRequest, read_job};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -31,16 +31,19 @@ use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 
 /// Jobs of a batch.
-const MOST: usize = 10_000;
+const MAX_BATCH_JOBS: usize = 10_000;
 
 /// Bytes of a line: more than any job may have.
-const LONGEST_LINE: usize = 2 << 20;
+const MAX_LINE_BYTES: usize = 2 << 20;
 
 /// Many jobs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewJobs)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes what `split` reads without copying it")]
+#[expect(
+    dead_code,
+    reason = "describes what `split_jobs` reads without copying it"
+)]
 pub(crate) struct BatchRequest {
     /// The jobs, each as in `POST /v1/jobs`.
     #[schema(min_items = 1, max_items = 10000)]
@@ -50,7 +53,7 @@ pub(crate) struct BatchRequest {
 /// What came of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchResult)]
-pub(crate) struct BatchAnswer {
+pub(crate) struct BatchResponse {
     /// Jobs that were enqueued.
     #[schema(example = 2)]
     inserted: usize,
@@ -84,24 +87,24 @@ pub(crate) struct BatchAnswer {
         )),
     )),
     responses(
-        (status = 201, description = "All jobs were enqueued", body = BatchAnswer),
+        (status = 201, description = "All jobs were enqueued", body = BatchResponse),
         (status = 429, description = "More jobs of the tenant would wait than may (`max_waiting`), or the caller asks too often"),
     )
 )]
-pub(crate) async fn create_batch(
+pub(crate) async fn create_jobs(
     State(state): State<ApiState>,
     caller: Caller,
     Origin(trace): Origin,
     request: Request,
-) -> Result<(StatusCode, Json<BatchAnswer>), Problem> {
+) -> Result<(StatusCode, Json<BatchResponse>), Problem> {
     caller.require(Scope::JobsWrite)?;
-    let rules = Rules {
+    let context = EnqueueContext {
         is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };
     let (parts, body) = request.into_parts();
-    let jobs = read_batch(&parts.headers, body, rules).await?;
+    let jobs = read_batch(&parts.headers, body, context).await?;
     let mut tx = state.begin(&caller).await?;
     let enqueued = state
         .engine()
@@ -116,7 +119,7 @@ pub(crate) async fn create_batch(
         caller.record(&mut tx, &entry).await?;
     }
     tx.commit().await?;
-    let answer = BatchAnswer {
+    let answer = BatchResponse {
         inserted,
         existing: enqueued.len() - inserted,
         ids: enqueued.into_iter().map(Enqueued::id).collect(),
@@ -124,7 +127,11 @@ pub(crate) async fn create_batch(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-async fn read_batch(headers: &HeaderMap, body: Body, rules: Rules) -> Result<Vec<NewJob>, Problem> {
+async fn read_batch(
+    headers: &HeaderMap,
+    body: Body,
+    context: EnqueueContext,
+) -> Result<Vec<NewJob>, Problem> {
     let media_type = media_type(headers);
     let chunks = if is_json(&media_type) || media_type == "application/x-ndjson" {
         Chunks::of(headers, body, BATCH_LIMIT).await?
@@ -137,26 +144,26 @@ async fn read_batch(headers: &HeaderMap, body: Body, rules: Rules) -> Result<Vec
     let (jobs, faults) = if is_json(&media_type) {
         let bytes = chunks.rest().await?;
         // Up to 64 MiB to parse: other requests should not wait for it.
-        tokio::task::spawn_blocking(move || read_object(bytes, &rules))
+        tokio::task::spawn_blocking(move || read_object(bytes, &context))
             .await
             .map_err(Problem::internal)??
     } else {
-        read_lines(chunks, &rules).await?
+        read_lines(chunks, &context).await?
     };
     faults.none_in_body()?;
     Ok(jobs)
 }
 
-type Read = (Vec<NewJob>, Faults);
+type ReadJobs = (Vec<NewJob>, Faults);
 
-fn read_object(bytes: Vec<u8>, rules: &Rules) -> Result<Read, Problem> {
+fn read_object(bytes: Vec<u8>, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
     let text = json_text(bytes)?;
     let mut faults = Faults::default();
-    let jobs = read_jobs(split(&text, &mut faults), rules, &mut faults);
+    let jobs = read_jobs(split_jobs(&text, &mut faults), context, &mut faults);
     Ok((jobs, faults))
 }
 
-fn read_jobs(texts: Vec<&RawValue>, rules: &Rules, faults: &mut Faults) -> Vec<NewJob> {
+fn read_jobs(texts: Vec<&RawValue>, context: &EnqueueContext, faults: &mut Faults) -> Vec<NewJob> {
     let mut jobs = Vec::with_capacity(texts.len());
     for (index, text) in texts.into_iter().enumerate() {
         if faults.is_full() {
@@ -165,16 +172,16 @@ fn read_jobs(texts: Vec<&RawValue>, rules: &Rules, faults: &mut Faults) -> Vec<N
         jobs.extend(read_job(
             text.get(),
             &format!("/jobs/{index}"),
-            rules,
+            context,
             faults,
         ));
     }
     jobs
 }
 
-/// The jobs of `{"jobs": […]}`, not read yet. Answers none of them beyond [`MOST`], so that a body
+/// The jobs of `{"jobs": […]}`, not read yet. Answers none of them has_more [`MAX_BATCH_JOBS`], so that a body
 /// of millions of empty ones costs no memory.
-fn split<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
+fn split_jobs<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
     if !json::is_object(text) {
         faults.add(
             "",
@@ -187,7 +194,12 @@ fn split<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
     let mut decoder = serde_json::Deserializer::from_str(text);
     match decoder.deserialize_map(Envelope(faults)) {
         Ok(Some(jobs)) if !jobs.is_empty() => return jobs,
-        Ok(Some(_)) => faults.add("", "/jobs", "empty", format!("must hold 1 to {MOST} jobs")),
+        Ok(Some(_)) => faults.add(
+            "",
+            "/jobs",
+            "empty",
+            format!("must hold 1 to {MAX_BATCH_JOBS} jobs"),
+        ),
         Ok(None) => faults.add("", "/jobs", "missing", "must be there"),
         // The syntax was checked; what is left is a name with half a surrogate pair.
         Err(error) => faults.add("", "", "invalid", words(&error)),
@@ -221,8 +233,8 @@ impl<'de> Visitor<'de> for Envelope<'_> {
                 continue;
             }
             let mut decoder = serde_json::Deserializer::from_str(text.get());
-            let few = decoder.deserialize_seq(Few(self.0));
-            jobs = Some(few.unwrap_or_else(|_| {
+            let bounded = decoder.deserialize_seq(BoundedJobs(self.0));
+            jobs = Some(bounded.unwrap_or_else(|_| {
                 self.0
                     .add("", "/jobs", "invalid", "must be an array of jobs");
                 Vec::new()
@@ -233,9 +245,9 @@ impl<'de> Visitor<'de> for Envelope<'_> {
 }
 
 /// Reads an array of jobs as far as it may go.
-struct Few<'f>(&'f mut Faults);
+struct BoundedJobs<'f>(&'f mut Faults);
 
-impl<'de> Visitor<'de> for Few<'_> {
+impl<'de> Visitor<'de> for BoundedJobs<'_> {
     type Value = Vec<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -244,61 +256,64 @@ impl<'de> Visitor<'de> for Few<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut jobs = Vec::new();
-        while jobs.len() < MOST {
+        while jobs.len() < MAX_BATCH_JOBS {
             match items.next_element()? {
                 Some(job) => jobs.push(job),
                 None => return Ok(jobs),
             }
         }
-        let mut beyond = false;
+        let mut has_more = false;
         while items.next_element::<IgnoredAny>()?.is_some() {
-            beyond = true;
+            has_more = true;
         }
-        if beyond {
-            too_many(self.0);
+        if has_more {
+            add_too_many(self.0);
         }
         Ok(jobs)
     }
 }
 
-fn too_many(faults: &mut Faults) {
+fn add_too_many(faults: &mut Faults) {
     faults.add(
         "",
         "/jobs",
         "too_many",
-        format!("must be at most {MOST} jobs"),
+        format!("must be at most {MAX_BATCH_JOBS} jobs"),
     );
 }
 
 /// Reads one job a line while the body arrives. Empty lines are no jobs.
-async fn read_lines(mut chunks: Chunks, rules: &Rules) -> Result<Read, Problem> {
+async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
     let mut lines = Lines {
-        rules,
+        context,
         jobs: Vec::new(),
         count: 0,
         number: 0,
         faults: Faults::default(),
     };
-    let mut begun: Vec<u8> = Vec::new();
+    let mut partial_line: Vec<u8> = Vec::new();
     while let Some(chunk) = chunks.next().await? {
-        lines.take(&mut begun, &chunk)?;
-        if lines.faults.is_full() || lines.count > MOST {
+        lines.push_chunk(&mut partial_line, &chunk)?;
+        if lines.faults.is_full() || lines.count > MAX_BATCH_JOBS {
             // Nothing will be enqueued: nothing more needs to be looked at.
             chunks.discard().await?;
             return Ok((Vec::new(), lines.faults));
         }
     }
-    lines.line(&begun)?;
+    lines.line(&partial_line)?;
     if lines.count == 0 {
-        lines
-            .faults
-            .add("", "/jobs", "empty", format!("must be 1 to {MOST} lines"));
+        lines.faults.add(
+            "",
+            "/jobs",
+            "empty",
+            format!("must be 1 to {MAX_BATCH_JOBS} lines"),
+        );
     }
     Ok((lines.jobs, lines.faults))
 }
 
 struct Lines<'r> {
-    rules: &'r Rules,
+    context: &'r EnqueueContext,
     jobs: Vec<NewJob>,
     /// Jobs met, good or not.
     count: usize,
@@ -308,18 +323,18 @@ struct Lines<'r> {
 }
 
 impl Lines<'_> {
-    /// Takes the next part of the body; `begun` holds the beginning of a line that has no end yet.
-    fn take(&mut self, begun: &mut Vec<u8>, chunk: &Bytes) -> Result<(), Problem> {
+    /// Takes the next part of the body; `partial_line` holds the beginning of a line that has no end yet.
+    fn push_chunk(&mut self, partial_line: &mut Vec<u8>, chunk: &Bytes) -> Result<(), Problem> {
         let mut pieces = chunk.split(|byte| *byte == b'\n');
         // What follows the last line end is the beginning of the next line.
         let last = pieces.next_back().unwrap_or_default();
         for piece in pieces {
-            begun.extend_from_slice(piece);
-            self.line(begun)?;
-            begun.clear();
+            partial_line.extend_from_slice(piece);
+            self.line(partial_line)?;
+            partial_line.clear();
         }
-        begun.extend_from_slice(last);
-        if begun.len() > LONGEST_LINE {
+        partial_line.extend_from_slice(last);
+        if partial_line.len() > MAX_LINE_BYTES {
             let detail = format!("line {} is longer than any job may be", self.number + 1);
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
@@ -333,8 +348,8 @@ impl Lines<'_> {
         }
         let prefix = format!("/jobs/{}", self.count);
         self.count += 1;
-        if self.count > MOST {
-            too_many(&mut self.faults);
+        if self.count > MAX_BATCH_JOBS {
+            add_too_many(&mut self.faults);
             return Ok(());
         }
         let malformed = |reason: String| {
@@ -346,7 +361,7 @@ impl Lines<'_> {
         let text = std::str::from_utf8(line).map_err(|error| malformed(error.to_string()))?;
         json::check_syntax(text).map_err(|error| malformed(error.to_string()))?;
         self.jobs
-            .extend(read_job(text, &prefix, self.rules, &mut self.faults));
+            .extend(read_job(text, &prefix, self.context, &mut self.faults));
         Ok(())
     }
 }

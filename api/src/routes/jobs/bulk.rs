@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::answer::StateName;
+use super::response::JobStateName;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -39,10 +39,10 @@ use crate::time::Moment;
 }))]
 pub(in crate::routes) struct BulkRequest {
     /// What is done to the jobs.
-    #[schema(value_type = ActionName, required, nullable = false)]
-    action: Option<ActionName>,
+    #[schema(value_type = BulkActionName, required, nullable = false)]
+    action: Option<BulkActionName>,
     /// Which jobs; `{}` are all jobs of the tenant that the action can be done to.
-    #[schema(value_type = FilterRequest, required, nullable = false)]
+    #[schema(value_type = JobFilterRequest, required, nullable = false)]
     filter: Option<Box<RawValue>>,
     /// Only count the jobs that match.
     #[schema(default = false)]
@@ -57,7 +57,7 @@ pub(in crate::routes) struct BulkRequest {
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Action)]
-enum ActionName {
+enum BulkActionName {
     Retry,
     Cancel,
     Delete,
@@ -67,10 +67,10 @@ enum ActionName {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = JobFilter, example = json!({"state": "dead", "error_code": "http_503"}))]
-struct FilterRequest {
+struct JobFilterRequest {
     /// In this state, which must be one that the action can be done to.
     #[schema(example = "dead")]
-    state: Option<StateName>,
+    state: Option<JobStateName>,
     /// Of this kind.
     #[schema(example = "http.request")]
     kind: Option<String>,
@@ -94,8 +94,8 @@ struct FilterRequest {
     error_code: Option<String>,
 }
 
-impl From<FilterRequest> for JobFilter {
-    fn from(request: FilterRequest) -> Self {
+impl From<JobFilterRequest> for JobFilter {
+    fn from(request: JobFilterRequest) -> Self {
         Self {
             state: request.state.map(JobState::from),
             kind: request.kind,
@@ -113,7 +113,7 @@ impl From<FilterRequest> for JobFilter {
 /// The job that works on the others.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkAnswer)]
-pub(in crate::routes) struct BulkAnswer {
+pub(in crate::routes) struct BulkResponse {
     /// The job of kind `retry.redrive` that does it and tells its progress; null of a dry run.
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
@@ -135,11 +135,11 @@ pub(in crate::routes) struct BulkAnswer {
     request_body = BulkRequest,
     responses(
         (status = 202, description = "How many jobs match, and the job that works on them",
-            body = BulkAnswer,
+            body = BulkResponse,
             headers(("Location" = String, description = "Path of the job, if there is one"))),
     )
 )]
-pub(in crate::routes) async fn change_all(
+pub(in crate::routes) async fn change_jobs(
     State(state): State<ApiState>,
     caller: Caller,
     Origin(trace): Origin,
@@ -149,14 +149,14 @@ pub(in crate::routes) async fn change_all(
     let mut faults = Faults::default();
     let request: Option<BulkRequest> = body.members(&mut faults);
     let request = request.unwrap_or_default();
-    let redrive = read(&request, &mut faults);
+    let redrive = read_request(&request, &mut faults);
     faults.none_in_body()?;
     // Without a fault there is an action.
     let redrive = redrive.ok_or_else(|| Problem::internal("a body without action or fault"))?;
-    let is_rehearsal = request.dry_run.unwrap_or_default();
+    let dry_run = request.dry_run.unwrap_or_default();
     let mut tx = state.begin(&caller).await?;
     let requested = redrive
-        .request(&mut tx, state.engine(), trace, is_rehearsal)
+        .request(&mut tx, state.engine(), trace, dry_run)
         .await?;
     if let Requested::Counted {
         job: Some(job),
@@ -180,7 +180,7 @@ pub(in crate::routes) async fn change_all(
         }
         Requested::Counted { job, matched } => {
             let location = job.map(|job| [(LOCATION, format!("/v1/jobs/{job}"))]);
-            let answer = Json(BulkAnswer {
+            let answer = Json(BulkResponse {
                 job_id: job,
                 matched,
             });
@@ -192,16 +192,16 @@ pub(in crate::routes) async fn change_all(
     }
 }
 
-fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
+fn read_request(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
     if request.action.is_none() {
         faults.add("", "/action", "missing", "must be retry, cancel or delete");
     }
-    let filter: FilterRequest = match &request.filter {
+    let filter: JobFilterRequest = match &request.filter {
         Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
         None => {
             let detail = "must be there; {} are all jobs that the action can be done to";
             faults.add("", "/filter", "missing", detail);
-            FilterRequest::default()
+            JobFilterRequest::default()
         }
     };
     // A client's variable that has no value must not mean all.
@@ -224,9 +224,9 @@ fn read(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
     let redrive = Redrive {
         action: match request.action {
             // What is said of the rate does not depend on the action.
-            None | Some(ActionName::Retry) => Action::Retry,
-            Some(ActionName::Cancel) => Action::Cancel,
-            Some(ActionName::Delete) => Action::Delete,
+            None | Some(BulkActionName::Retry) => Action::Retry,
+            Some(BulkActionName::Cancel) => Action::Cancel,
+            Some(BulkActionName::Delete) => Action::Delete,
         },
         filter: filter.into(),
         rate_per_second,

@@ -10,8 +10,8 @@ use harkara_shared::id::JobId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::StateName;
-use super::no_job;
+use super::job_not_found;
+use super::response::JobStateName;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -30,19 +30,19 @@ use crate::query::PathId;
             "detail": "42 jobs of its lane go first"}
     ]
 }))]
-pub(crate) struct ExplanationAnswer {
+pub(crate) struct ExplanationResponse {
     /// Where the job is in its life.
-    state: StateName,
+    state: JobStateName,
     /// Whether it is ready, and nothing but other jobs of its lane stands in its way.
     runnable: bool,
     /// What keeps it, the most decisive first.
-    reasons: Vec<ReasonAnswer>,
+    reasons: Vec<ReasonResponse>,
 }
 
 /// One thing that keeps a job from running.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Reason)]
-pub(crate) struct ReasonAnswer {
+pub(crate) struct ReasonResponse {
     /// What sort of thing.
     code: ReasonCodeName,
     /// One sentence for people. Its words may change.
@@ -104,7 +104,7 @@ impl From<ReasonCode> for ReasonCodeName {
     }
 }
 
-impl From<Reason> for ReasonAnswer {
+impl From<Reason> for ReasonResponse {
     fn from(reason: Reason) -> Self {
         Self {
             code: reason.code.into(),
@@ -116,7 +116,7 @@ impl From<Reason> for ReasonAnswer {
     }
 }
 
-impl From<Explanation> for ExplanationAnswer {
+impl From<Explanation> for ExplanationResponse {
     fn from(explanation: Explanation) -> Self {
         Self {
             state: explanation.state.into(),
@@ -124,7 +124,7 @@ impl From<Explanation> for ExplanationAnswer {
             reasons: explanation
                 .reasons
                 .into_iter()
-                .map(ReasonAnswer::from)
+                .map(ReasonResponse::from)
                 .collect(),
         }
     }
@@ -140,18 +140,18 @@ impl From<Explanation> for ExplanationAnswer {
     operation_id = "explain_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    responses((status = 200, description = "Why it does not run", body = ExplanationAnswer))
+    responses((status = 200, description = "Why it does not run", body = ExplanationResponse))
 )]
-pub(crate) async fn explain(
+pub(crate) async fn explain_job(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
-) -> Result<Json<ExplanationAnswer>, Problem> {
+) -> Result<Json<ExplanationResponse>, Problem> {
     caller.require(Scope::JobsRead)?;
     let mut tx = state.begin(&caller).await?;
     let explanation = read::explain(&mut tx, id).await?;
     tx.commit().await?;
     explanation
         .map(|explanation| Json(explanation.into()))
-        .ok_or_else(no_job)
+        .ok_or_else(job_not_found)
 }

@@ -23,20 +23,20 @@ use crate::time::Moment;
 pub(crate) use lane::{KEY_RULE, LimitUseRequest};
 
 /// How far this machine's clock may lie from the database's.
-const SKEW: TimeDelta = TimeDelta::minutes(1);
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
 /// Bytes of one job's JSON: its payload and room for the rest.
 const MAX_JOB_BYTES: usize = 1 << 20;
 /// Tags of one job.
 const MAX_TAGS: usize = 20;
 /// Characters of a tag.
-const MAX_TAG: usize = 64;
+const MAX_TAG_CHARS: usize = 64;
 /// Characters of a unique key.
-const MAX_KEY: usize = 256;
+const MAX_UNIQUE_KEY_CHARS: usize = 256;
 /// How far ahead a job may be due: ten years.
-const HORIZON: Months = Months::new(120);
+const MAX_RUN_AT_AHEAD: Months = Months::new(120);
 /// How long ago a job may have been due: a client's clock may be wrong, or its request late.
-const LATE: TimeDelta = TimeDelta::hours(24);
+const MAX_RUN_AT_AGE: TimeDelta = TimeDelta::hours(24);
 
 /// A job that is wanted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -71,7 +71,7 @@ pub(crate) struct JobRequest {
     /// and than the time it is due.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Moment>,
-    /// At most one job of its kind with this key at a time.
+    /// At max one job of its kind with this key at a time.
     #[schema(min_length = 1, max_length = 256)]
     unique_key: Option<String>,
     /// How long the key is taken, `1s` to `366d`; by default until the job has finished.
@@ -137,7 +137,7 @@ pub(crate) enum JitterName {
 
 /// What the jobs of one request have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Rules {
+pub(crate) struct EnqueueContext {
     /// Whether the caller acts for the built-in tenant, which may enqueue every kind.
     pub(crate) is_platform: bool,
     /// Where the jobs come from.
@@ -151,7 +151,7 @@ pub(crate) struct Rules {
 pub(crate) fn read_job(
     text: &str,
     prefix: &str,
-    rules: &Rules,
+    context: &EnqueueContext,
     faults: &mut Faults,
 ) -> Option<NewJob> {
     if text.len() > MAX_JOB_BYTES {
@@ -162,7 +162,7 @@ pub(crate) fn read_job(
     let request: JobRequest = json::decode(text, prefix, faults)?;
     let mut reader = Reader {
         prefix,
-        rules,
+        context,
         faults,
     };
     let kind = reader.kind(request.kind.as_deref());
@@ -203,7 +203,7 @@ pub(crate) fn read_job(
     job.expires_at = expires_at;
     job.unique = unique;
     job.tags = tags;
-    job.trace = rules.trace.clone();
+    job.trace = context.trace.clone();
     Some(job)
 }
 
@@ -215,10 +215,10 @@ pub(crate) fn read_run_at(
     faults: &mut Faults,
 ) -> Option<DateTime<Utc>> {
     let moment = given?.0;
-    if moment < now - LATE {
+    if moment < now - MAX_RUN_AT_AGE {
         let detail = "is in the far past: it may be at most 24 hours ago";
         faults.add(prefix, "/run_at", "out_of_range", detail);
-    } else if moment > now.checked_add_months(HORIZON).unwrap_or(now) {
+    } else if moment > now.checked_add_months(MAX_RUN_AT_AHEAD).unwrap_or(now) {
         faults.add(
             prefix,
             "/run_at",
@@ -228,13 +228,13 @@ pub(crate) fn read_run_at(
     }
     // A moment in the past means now; one that only this machine's clock may think past is left to the
     // database's.
-    Some(moment).filter(|moment| *moment > now - SKEW)
+    Some(moment).filter(|moment| *moment > now - MAX_CLOCK_SKEW)
 }
 
 /// Checks members, each by its rule. What is answered for a member with a fault is of no account.
 struct Reader<'a> {
     prefix: &'a str,
-    rules: &'a Rules,
+    context: &'a EnqueueContext,
     faults: &'a mut Faults,
 }
 
@@ -248,7 +248,7 @@ impl Reader<'_> {
             self.fault("/kind", "missing", "must be there");
             return None;
         };
-        let is_open = |kind: &&Kind| self.rules.is_platform || !kind.platform_only;
+        let is_open = |kind: &&Kind| self.context.is_platform || !kind.platform_only;
         let found = catalogue::find(name).filter(is_open);
         if found.is_none() {
             let known: Vec<&str> = KINDS.iter().filter(is_open).map(|kind| kind.name).collect();
@@ -291,8 +291,8 @@ impl Reader<'_> {
         run_at: Option<Moment>,
         delay: Option<HumanDuration>,
     ) -> (Option<DateTime<Utc>>, Duration) {
-        let now = self.rules.now;
-        let horizon = now.checked_add_months(HORIZON).unwrap_or(now);
+        let now = self.context.now;
+        let horizon = now.checked_add_months(MAX_RUN_AT_AHEAD).unwrap_or(now);
         if run_at.is_some() && delay.is_some() {
             self.fault("/delay", "exclusive", "cannot stand beside run_at");
         }
@@ -312,7 +312,7 @@ impl Reader<'_> {
         delay: Duration,
     ) -> Option<DateTime<Utc>> {
         let Moment(moment) = given?;
-        let now = self.rules.now;
+        let now = self.context.now;
         let due = run_at
             .unwrap_or(now)
             .checked_add_signed(TimeDelta::from_std(delay).unwrap_or_default())
@@ -337,25 +337,25 @@ impl Reader<'_> {
         name
     }
 
-    fn number(&mut self, pointer: &str, given: Option<i64>, least: u8, most: u8) -> Option<u8> {
+    fn number(&mut self, pointer: &str, given: Option<i64>, min: u8, max: u8) -> Option<u8> {
         let given = given?;
         let fits = u8::try_from(given)
             .ok()
-            .filter(|number| (least..=most).contains(number));
+            .filter(|number| (min..=max).contains(number));
         if fits.is_none() {
-            let detail = format!("must be from {least} to {most}, not {given}");
+            let detail = format!("must be from {min} to {max}, not {given}");
             self.fault(pointer, "out_of_range", detail);
         }
         fits
     }
 
     fn timeout(&mut self, given: Option<HumanDuration>) -> Option<Duration> {
-        let (least, most) = (
+        let (min, max) = (
             Duration::from_millis(100),
             Duration::from_secs(24 * 60 * 60),
         );
         let HumanDuration(timeout) = given?;
-        if !(least..=most).contains(&timeout) {
+        if !(min..=max).contains(&timeout) {
             self.fault("/timeout", "out_of_range", "must be from 100ms to 24h");
         }
         Some(timeout)
@@ -364,13 +364,13 @@ impl Reader<'_> {
     fn backoff(&mut self, given: Option<&RawValue>, kind: Option<&Kind>) -> Option<Backoff> {
         let prefix = format!("{}/backoff", self.prefix);
         let request: BackoffRequest = json::decode(given?.get(), &prefix, self.faults)?;
-        let usual = kind.map_or_else(Backoff::default, Kind::backoff);
-        let or = |given: Option<HumanDuration>, usual| given.map_or(usual, Duration::from);
+        let default = kind.map_or_else(Backoff::default, Kind::backoff);
+        let or = |given: Option<HumanDuration>, default| given.map_or(default, Duration::from);
         let backoff = Backoff {
-            base: or(request.base, usual.base),
-            factor: request.factor.unwrap_or(usual.factor),
-            max: or(request.max, usual.max),
-            jitter: request.jitter.map_or(usual.jitter, Jitter::from),
+            base: or(request.base, default.base),
+            factor: request.factor.unwrap_or(default.factor),
+            max: or(request.max, default.max),
+            jitter: request.jitter.map_or(default.jitter, Jitter::from),
         };
         if let Err(breaches) = backoff.validate() {
             for (field, detail) in breaches {
@@ -382,8 +382,8 @@ impl Reader<'_> {
 
     fn unique(&mut self, key: Option<String>, hold: Option<HumanDuration>) -> Option<Unique> {
         let day = 24 * 60 * 60;
-        let (least, most) = (Duration::from_secs(1), Duration::from_secs(366 * day));
-        if hold.is_some_and(|hold| !(least..=most).contains(&hold.0)) {
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(366 * day));
+        if hold.is_some_and(|hold| !(min..=max).contains(&hold.0)) {
             self.fault("/unique_for", "out_of_range", "must be from 1s to 366d");
         }
         let Some(key) = key else {
@@ -396,11 +396,11 @@ impl Reader<'_> {
             }
             return None;
         };
-        if !(1..=MAX_KEY).contains(&key.chars().count()) {
+        if !(1..=MAX_UNIQUE_KEY_CHARS).contains(&key.chars().count()) {
             self.fault(
                 "/unique_key",
                 "length",
-                format!("must have 1 to {MAX_KEY} characters"),
+                format!("must have 1 to {MAX_UNIQUE_KEY_CHARS} characters"),
             );
         }
         Some(Unique {
@@ -418,11 +418,11 @@ impl Reader<'_> {
         let mut seen = HashSet::new();
         for (index, tag) in tags.iter().enumerate() {
             let pointer = format!("/tags/{index}");
-            if !(1..=MAX_TAG).contains(&tag.chars().count()) {
+            if !(1..=MAX_TAG_CHARS).contains(&tag.chars().count()) {
                 self.fault(
                     &pointer,
                     "length",
-                    format!("must have 1 to {MAX_TAG} characters"),
+                    format!("must have 1 to {MAX_TAG_CHARS} characters"),
                 );
             } else if !seen.insert(tag.as_str()) {
                 self.fault(&pointer, "duplicate", "stands here twice");

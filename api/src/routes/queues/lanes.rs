@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::limits::Numbers;
+use super::super::limits::NumberReader;
 use super::super::page::{Page, to_read};
-use super::{PageQuery, SECOND, seen};
+use super::{PageQuery, SECOND, require_visible};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -36,7 +36,7 @@ use crate::query::{Flag, PathId, PathKey, Query};
 /// told by themselves.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Lane)]
-pub(crate) struct LaneAnswer {
+pub(crate) struct LaneResponse {
     /// Key; empty for the lane of jobs that name none.
     #[schema(example = "customer-42")]
     key: String,
@@ -52,7 +52,7 @@ pub(crate) struct LaneAnswer {
     parked_until: Option<DateTime<Utc>>,
     /// When it stops by itself.
     #[schema(required)]
-    breaker: Option<BreakerAnswer>,
+    breaker: Option<BreakerResponse>,
     /// Whether it has.
     breaker_state: BreakerStateName,
     /// Failures within the breaker's window, and until it closes those that opened it and those of trials.
@@ -72,13 +72,13 @@ pub(crate) struct LaneAnswer {
     #[schema(required, example = 2)]
     burst: Option<u32>,
     /// The limits its jobs name.
-    limits: Vec<LimitUseAnswer>,
+    limits: Vec<LimitUseResponse>,
 }
 
 /// When a lane stops by itself.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Breaker)]
-pub(crate) struct BreakerAnswer {
+pub(crate) struct BreakerResponse {
     /// Fewest runs of a window that open it. With a share of 100: failures in a row.
     #[schema(example = 10)]
     failures: u32,
@@ -96,7 +96,7 @@ pub(crate) struct BreakerAnswer {
 /// A limit that a job names.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LimitUse)]
-pub(crate) struct LimitUseAnswer {
+pub(crate) struct LimitUseResponse {
     /// Its key.
     #[schema(example = "crm")]
     key: String,
@@ -105,7 +105,7 @@ pub(crate) struct LimitUseAnswer {
     cost: u16,
 }
 
-impl From<LimitUse> for LimitUseAnswer {
+impl From<LimitUse> for LimitUseResponse {
     fn from(limit: LimitUse) -> Self {
         Self {
             key: limit.key,
@@ -124,7 +124,7 @@ pub(crate) enum BreakerStateName {
     HalfOpen,
 }
 
-impl From<LaneSettings> for LaneAnswer {
+impl From<LaneSettings> for LaneResponse {
     fn from(lane: LaneSettings) -> Self {
         Self {
             key: lane.key,
@@ -132,7 +132,7 @@ impl From<LaneSettings> for LaneAnswer {
             weight: lane.weight,
             paused: lane.paused,
             parked_until: lane.parked_until,
-            breaker: lane.breaker.map(|breaker| BreakerAnswer {
+            breaker: lane.breaker.map(|breaker| BreakerResponse {
                 failures: breaker.failures,
                 share: breaker.share,
                 window: breaker.window.into(),
@@ -148,7 +148,7 @@ impl From<LaneSettings> for LaneAnswer {
             running: lane.limit.max_running.map(|_| lane.limit.running),
             rate_per_second: lane.limit.rate.map(|rate| rate.count_in(SECOND)),
             burst: lane.limit.rate.map(|rate| rate.burst),
-            limits: lane.named.into_iter().map(LimitUseAnswer::from).collect(),
+            limits: lane.named.into_iter().map(LimitUseResponse::from).collect(),
         }
     }
 }
@@ -159,7 +159,7 @@ impl From<LaneSettings> for LaneAnswer {
 #[schema(as = NewLaneSettings, example = json!({
     "rate_per_second": 20, "breaker": {"failures": 10, "share": 70, "window": "5m", "rest": "30s"}
 }))]
-pub(crate) struct LaneRequest {
+pub(crate) struct LaneChangeRequest {
     /// Its share beside the tenant's other lanes; 1 when null.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     #[serde(default)]
@@ -210,7 +210,7 @@ pub(crate) struct BreakerRequest {
     rest: Option<HumanDuration>,
 }
 
-impl LaneRequest {
+impl LaneChangeRequest {
     fn read(self, faults: &mut Faults) -> LaneChange {
         if matches!(self.parked_until, Change::Set(_)) {
             faults.add("", "/parked_until", "invalid", "must be null");
@@ -218,9 +218,9 @@ impl LaneRequest {
         let breaker = match self.breaker {
             Change::Keep => Change::Keep,
             Change::Remove => Change::Remove,
-            Change::Set(text) => breaker(text.get(), faults).map_or(Change::Keep, Change::Set),
+            Change::Set(text) => read_breaker(text.get(), faults).map_or(Change::Keep, Change::Set),
         };
-        let mut numbers = Numbers { prefix: "", faults };
+        let mut numbers = NumberReader { prefix: "", faults };
         LaneChange {
             weight: numbers.weight(self.weight),
             paused: self.paused,
@@ -237,12 +237,13 @@ impl LaneRequest {
 }
 
 /// Windows and rests that make sense.
-const SPANS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+const BREAKER_DURATIONS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
-fn breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
+fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
     let prefix = "/breaker";
     let request: BreakerRequest = json::decode(text, prefix, faults)?;
-    let mut numbers = Numbers { prefix, faults };
+    let mut numbers = NumberReader { prefix, faults };
     let failures = numbers.read("failures", request.failures, MOST);
     let share = numbers.read("share", request.share, 100).value();
     if !matches!(request.failures, Change::Set(_)) {
@@ -252,7 +253,7 @@ fn breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
         faults.add(prefix, "/rest", "missing", "must be there");
     }
     for (name, span) in [("/window", request.window), ("/rest", request.rest)] {
-        if span.is_some_and(|HumanDuration(span)| !SPANS.contains(&span)) {
+        if span.is_some_and(|HumanDuration(span)| !BREAKER_DURATIONS.contains(&span)) {
             faults.add(prefix, name, "out_of_range", "must be from 1s to 24h");
         }
     }
@@ -278,16 +279,16 @@ fn breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
         ("name" = String, Path, description = "The queue's name", example = "http"),
         PageQuery
     ),
-    responses((status = 200, description = "A page of lanes", body = Page<LaneAnswer>))
+    responses((status = 200, description = "A page of lanes", body = Page<LaneResponse>))
 )]
-pub(crate) async fn list(
+pub(crate) async fn list_lanes(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<LaneAnswer>>, Problem> {
+) -> Result<Json<Page<LaneResponse>>, Problem> {
     caller.require(Scope::JobsRead)?;
-    seen(&state, &caller, &name).await?;
+    require_visible(&state, &caller, &name).await?;
     let list = List::of("/v1/queues/lanes", caller.tenant, &name);
     let after = match &query.cursor {
         Some(cursor) => number_at(state.cursors().read(list, cursor)?),
@@ -303,7 +304,7 @@ pub(crate) async fn list(
         state.cursors(),
         list,
         |lane| place_of(lane.id),
-        LaneAnswer::from,
+        LaneResponse::from,
     )))
 }
 
@@ -316,16 +317,16 @@ pub(crate) async fn list(
     operation_id = "change_default_lane",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    request_body = LaneRequest,
-    responses((status = 200, description = "The lane as it is now", body = LaneAnswer))
+    request_body = LaneChangeRequest,
+    responses((status = 200, description = "The lane as it is now", body = LaneResponse))
 )]
-pub(crate) async fn change_default(
+pub(crate) async fn change_default_lane(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
     body: JsonBody,
-) -> Result<Json<LaneAnswer>, Problem> {
-    changed(&state, &caller, &name, &Lane::Default, &body).await
+) -> Result<Json<LaneResponse>, Problem> {
+    apply_lane_change(&state, &caller, &name, &Lane::Default, &body).await
 }
 
 /// Which of the lanes of a key.
@@ -352,16 +353,16 @@ pub(crate) struct LaneQuery {
         ("key" = String, Path, description = "The lane's key", example = "customer-42"),
         LaneQuery
     ),
-    request_body = LaneRequest,
-    responses((status = 200, description = "The lane as it is now", body = LaneAnswer))
+    request_body = LaneChangeRequest,
+    responses((status = 200, description = "The lane as it is now", body = LaneResponse))
 )]
-pub(crate) async fn change(
+pub(crate) async fn change_lane(
     State(state): State<ApiState>,
     caller: Caller,
     PathKey(name, key): PathKey,
     Query(query): Query<LaneQuery>,
     body: JsonBody,
-) -> Result<Json<LaneAnswer>, Problem> {
+) -> Result<Json<LaneResponse>, Problem> {
     caller.require(Scope::QueuesManage)?;
     if !is_key(&key) {
         return Err(Problem::not_found("lane"));
@@ -370,20 +371,20 @@ pub(crate) async fn change(
         Flag(true) => Lane::Ordered(key),
         Flag(false) => Lane::Named(key),
     };
-    changed(&state, &caller, &name, &lane, &body).await
+    apply_lane_change(&state, &caller, &name, &lane, &body).await
 }
 
-async fn changed(
+async fn apply_lane_change(
     state: &ApiState,
     caller: &Caller,
     queue: &str,
     lane: &Lane,
     body: &JsonBody,
-) -> Result<Json<LaneAnswer>, Problem> {
+) -> Result<Json<LaneResponse>, Problem> {
     caller.require(Scope::QueuesManage)?;
-    seen(state, caller, queue).await?;
+    require_visible(state, caller, queue).await?;
     let mut faults = Faults::default();
-    let request: LaneRequest = body.members(&mut faults).unwrap_or_default();
+    let request: LaneChangeRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.read(&mut faults);
     faults.none_in_body()?;
     let resource = format!("{queue}/{}", lane.key());

@@ -19,7 +19,7 @@ use crate::body::JsonBody;
 use crate::faults::Faults;
 use crate::people::password::{Verdict, check};
 use crate::people::session::{self, Method};
-use crate::people::sign_in::{self, Account, account, set_password, take_code};
+use crate::people::sign_in::{self, Account, account, take_code};
 use crate::people::{Authenticator, throttle};
 use crate::problem::{Code, Problem};
 
@@ -28,7 +28,7 @@ use crate::problem::{Code, Problem};
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Confirmation, example = json!({"code": "123456"}))]
-pub(crate) struct ConfirmRequest {
+pub(crate) struct ConfirmationRequest {
     /// Their password.
     password: Option<String>,
     /// The code of their authenticator.
@@ -39,7 +39,7 @@ pub(crate) struct ConfirmRequest {
 /// Until when it counts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Confirmed)]
-pub(crate) struct ConfirmedAnswer {
+pub(crate) struct ConfirmedResponse {
     /// Until when.
     confirmed_until: DateTime<Utc>,
 }
@@ -53,22 +53,22 @@ pub(crate) struct ConfirmedAnswer {
     path = "/v1/session/confirm",
     operation_id = "confirm_session",
     tag = "people",
-    request_body = ConfirmRequest,
+    request_body = ConfirmationRequest,
     responses(
-        (status = 200, description = "It is confirmed", body = ConfirmedAnswer),
+        (status = 200, description = "It is confirmed", body = ConfirmedResponse),
         (status = 401, description = "The password or the code is wrong, or a code is needed"),
         (status = 409, description = "There is nothing to confirm it with: sign in again"),
         (status = 429, description = "Too many attempts")
     )
 )]
-pub(crate) async fn confirm(
+pub(crate) async fn confirm_session(
     State(state): State<ApiState>,
     person: Person,
     caller: Caller,
     body: JsonBody,
-) -> Result<Json<ConfirmedAnswer>, Problem> {
+) -> Result<Json<ConfirmedResponse>, Problem> {
     let mut faults = Faults::default();
-    let request: ConfirmRequest = body.members(&mut faults).unwrap_or_default();
+    let request: ConfirmationRequest = body.members(&mut faults).unwrap_or_default();
     if request.password.is_none() && request.code.is_none() {
         faults.add("", "/password", "missing", "must be there, or `code`");
     }
@@ -84,7 +84,7 @@ pub(crate) async fn confirm(
         };
         if !take_code(&state, &mut tx, &account, &code, false).await? {
             drop(tx);
-            return Err(refused(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if account.password_hash.is_none() {
         let detail = "there is neither a password nor an authenticator: sign in again";
@@ -94,16 +94,16 @@ pub(crate) async fn confirm(
         let password = request.password.unwrap_or_default();
         let stored = account.password_hash;
         if state.passwords().verify(password, stored).await? == Verdict::Wrong {
-            return Err(refused(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
         tx = person.begin(&state).await?;
     }
     let confirmed_until = session::confirm(&mut tx, person.0.id).await?;
     let confirmed_until = confirmed_until.ok_or_else(sign_in::failed)?;
     let entry = Entry::new("session.confirm", person.0.id);
-    note(&mut tx, &caller, &entry).await?;
+    record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
-    Ok(Json(ConfirmedAnswer { confirmed_until }))
+    Ok(Json(ConfirmedResponse { confirmed_until }))
 }
 
 /// Another password.
@@ -136,7 +136,7 @@ pub(crate) struct PasswordRequest {
         (status = 429, description = "Too many attempts")
     )
 )]
-pub(crate) async fn change_password(
+pub(crate) async fn set_password(
     State(state): State<ApiState>,
     person: Person,
     caller: Caller,
@@ -160,7 +160,7 @@ pub(crate) async fn change_password(
         throttle::charge_person(&state, account.id).await?;
         let verdict = state.passwords().verify(current, old.clone()).await?;
         if verdict == Verdict::Wrong {
-            return Err(refused(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if old.is_some() && !is_recovery {
         let fault = harkara_jobs::fault::Fault::new("/current", "missing", "must be there");
@@ -172,7 +172,7 @@ pub(crate) async fn change_password(
     let password = request.password.unwrap_or_default();
     let hash = state.passwords().hash(password).await?;
     let mut tx = person.begin(&state).await?;
-    if !set_password(&mut tx, account.id, &hash, old.as_deref()).await? {
+    if !sign_in::set_password(&mut tx, account.id, &hash, old.as_deref()).await? {
         return Err(Problem::new(
             Code::Conflict,
             "the password was changed meanwhile",
@@ -180,7 +180,7 @@ pub(crate) async fn change_password(
     }
     session::end_all(&mut tx, account.id, Some(person.0.id)).await?;
     let entry = Entry::new("user.set_password", account.id);
-    note(&mut tx, &caller, &entry).await?;
+    record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -188,7 +188,7 @@ pub(crate) async fn change_password(
 /// An authenticator that does not count yet.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Authenticator)]
-pub(crate) struct TotpAnswer {
+pub(crate) struct AuthenticatorResponse {
     /// The secret, in base32. Shown this once.
     #[schema(example = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")]
     secret: String,
@@ -208,7 +208,7 @@ pub(crate) struct TotpAnswer {
     operation_id = "create_totp",
     tag = "people",
     responses(
-        (status = 201, description = "The authenticator", body = TotpAnswer),
+        (status = 201, description = "The authenticator", body = AuthenticatorResponse),
         (status = 409, description = "There is one already")
     )
 )]
@@ -216,11 +216,11 @@ pub(crate) async fn create_totp(
     State(state): State<ApiState>,
     person: Person,
     caller: Caller,
-) -> Result<(StatusCode, Json<TotpAnswer>), Problem> {
+) -> Result<(StatusCode, Json<AuthenticatorResponse>), Problem> {
     caller.require_confirmed()?;
     let (user, email) = (person.0.user_id, &person.0.email);
     let (authenticator, sealed) = Authenticator::generate(state.keys(), user, email)?;
-    let answer = TotpAnswer {
+    let answer = AuthenticatorResponse {
         secret: authenticator.secret(),
         url: authenticator.url()?,
     };
@@ -240,7 +240,7 @@ pub(crate) async fn create_totp(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FirstCode, example = json!({"code": "123456"}))]
-pub(crate) struct CodeRequest {
+pub(crate) struct FirstCodeRequest {
     /// What the authenticator shows.
     #[schema(value_type = String, required, nullable = false, example = "123456")]
     code: Option<String>,
@@ -254,7 +254,7 @@ pub(crate) struct CodeRequest {
     path = "/v1/session/totp/confirm",
     operation_id = "confirm_totp",
     tag = "people",
-    request_body = CodeRequest,
+    request_body = FirstCodeRequest,
     responses(
         (status = 204, description = "It counts"),
         (status = 401, description = "The code is wrong"),
@@ -269,7 +269,7 @@ pub(crate) async fn confirm_totp(
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
     let mut faults = Faults::default();
-    let request: CodeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: FirstCodeRequest = body.members(&mut faults).unwrap_or_default();
     if request.code.is_none() {
         faults.add("", "/code", "missing", "must be there");
     }
@@ -286,7 +286,7 @@ pub(crate) async fn confirm_totp(
         return Err(sign_in::failed());
     }
     let entry = Entry::new("user.add_totp", account.id);
-    note(&mut tx, &caller, &entry).await?;
+    record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -315,7 +315,7 @@ pub(crate) async fn delete_totp(
         .await?;
     removed.ok_or_else(|| Problem::not_found("authenticator"))?;
     let entry = Entry::new("user.remove_totp", person.0.user_id);
-    note(&mut tx, &caller, &entry).await?;
+    record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -329,13 +329,21 @@ async fn own_account(state: &ApiState, person: &Person) -> Result<Account, Probl
 }
 
 /// Adds to the log of the person's own tenant, whomever they act for.
-async fn note(tx: &mut TenantTx, caller: &Caller, entry: &Entry) -> Result<(), sqlx::Error> {
+async fn record_in_own_tenant(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
     let tenant = tx.tenant();
     audit::record(tx, tenant, caller.actor(), entry).await
 }
 
 /// The answer to a proof that is wrong, which the audit log knows of.
-async fn refused(state: &ApiState, person: &Person, actor: &Actor) -> Result<Problem, Problem> {
+async fn record_refusal(
+    state: &ApiState,
+    person: &Person,
+    actor: &Actor,
+) -> Result<Problem, Problem> {
     let mut tx = person.begin(state).await?;
     let entry = Entry::new("session.refused", person.0.user_id);
     audit::record(&mut tx, person.0.tenant_id, actor, &entry).await?;

@@ -1,5 +1,5 @@
 //! Room: the route that has a tenant erased.
-//! Takes: a canceled tenant, and its name said once more. Gives: the job that erases it. Never: erases
+//! Takes: a canceled tenant, and its name confirm once more. Gives: the job that erases it. Never: erases
 //! anything itself.
 
 use axum::Json;
@@ -18,7 +18,7 @@ use serde_json::json;
 use serde_json::value::to_raw_value;
 use utoipa::ToSchema;
 
-use super::found;
+use super::find_tenant;
 use crate::ApiState;
 use crate::access::{PLATFORM_SLUG, Scope, TenantStatus};
 use crate::auth::Caller;
@@ -32,7 +32,7 @@ use crate::query::PathId;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantErasure, example = json!({"confirm": "acme-trading"}))]
-pub(in crate::routes) struct EraseRequest {
+pub(in crate::routes) struct TenantErasureRequest {
     /// The tenant's slug.
     #[schema(value_type = String, required, nullable = false)]
     confirm: Option<String>,
@@ -41,7 +41,7 @@ pub(in crate::routes) struct EraseRequest {
 /// The job that erases a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantErasureJob)]
-pub(in crate::routes) struct EraseAnswer {
+pub(in crate::routes) struct TenantErasureResponse {
     /// A job of kind `tenant.erase` of the tenant `platform`.
     #[schema(value_type = String, example = "job_0000000000500")]
     job_id: JobId,
@@ -59,14 +59,14 @@ pub(in crate::routes) struct EraseAnswer {
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    request_body = EraseRequest,
+    request_body = TenantErasureRequest,
     responses(
-        (status = 202, description = "The job that does it", body = EraseAnswer,
+        (status = 202, description = "The job that does it", body = TenantErasureResponse,
             headers(("Location" = String, description = "Path of the job"))),
         (status = 409, description = "The tenant is not canceled, or is the tenant `platform`"),
     )
 )]
-pub(in crate::routes) async fn erase(
+pub(in crate::routes) async fn erase_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
@@ -74,15 +74,15 @@ pub(in crate::routes) async fn erase(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::PlatformAdmin)?;
-    let tenant = found(&state, &caller, &id).await?;
+    let tenant = find_tenant(&state, &caller, &id).await?;
     caller.require_platform()?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: Option<EraseRequest> = body.members(&mut faults);
+    let request: Option<TenantErasureRequest> = body.members(&mut faults);
     if let Some(request) = request {
         match request.confirm {
             None => faults.add("", "/confirm", "missing", "must be the tenant's slug"),
-            Some(said) if said != tenant.slug => {
+            Some(confirm) if confirm != tenant.slug => {
                 faults.add("", "/confirm", "invalid", "is not the tenant's slug");
             }
             Some(_) => {}
@@ -111,11 +111,11 @@ pub(in crate::routes) async fn erase(
     });
     let platform = caller.home();
     let mut tx = state.begin_across(&caller).await?;
-    let asked: Option<bool> = query_scalar(include_str!("../../sql/ask_erasure.sql"))
+    let accepted: Option<bool> = query_scalar(include_str!("../../sql/ask_erasure.sql"))
         .bind(tenant.id)
         .fetch_optional(&mut *tx)
         .await?;
-    if asked.is_none() {
+    if accepted.is_none() {
         let detail = "the tenant is no longer canceled";
         return Err(Problem::new(Code::Conflict, detail));
     }
@@ -125,5 +125,10 @@ pub(in crate::routes) async fn erase(
     audit::record(&mut tx, platform, caller.actor(), &entry).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/jobs/{job_id}"))];
-    Ok((StatusCode::ACCEPTED, location, Json(EraseAnswer { job_id })).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        location,
+        Json(TenantErasureResponse { job_id }),
+    )
+        .into_response())
 }

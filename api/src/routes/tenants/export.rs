@@ -20,8 +20,8 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::super::jobs::answer::{AttemptAnswer, JobAnswer};
-use super::found;
+use super::super::jobs::response::{AttemptResponse, JobResponse};
+use super::find_tenant;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -29,38 +29,38 @@ use crate::problem::Problem;
 use crate::query::PathId;
 
 /// Exports of one process at the same time: each holds a connection, and a snapshot of the database.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+static EXPORT_SLOTS: Semaphore = Semaphore::const_new(2);
 
 /// The longest that an export may take.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// How long a caller may take nothing.
-const STALL: Duration = Duration::from_secs(60);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes that are sent together.
-const CHUNK: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Jobs read together.
-const PAGE: u32 = 100;
+const JOBS_PER_PAGE: u32 = 100;
 
 /// One row.
 #[derive(Serialize)]
-struct Line<'a, T> {
+struct ExportLine<'a, T> {
     table: &'a str,
     row: T,
 }
 
 /// A run, and whose it is.
 #[derive(Serialize)]
-struct Attempt {
+struct JobAttempt {
     job_id: JobId,
     #[serde(flatten)]
-    attempt: AttemptAnswer,
+    attempt: AttemptResponse,
 }
 
 /// The last line.
 #[derive(Serialize)]
-struct End {
+struct ExportEnd {
     end: bool,
     rows: u64,
 }
@@ -84,7 +84,7 @@ struct End {
         headers(("Content-Disposition" = String, description = "A name for the file")),
         example = "{\"table\": \"events\", \"row\": {\"id\": \"evt_01h455vb4pex5vsknk084sn02q\"}}\n"))
 )]
-pub(in crate::routes) async fn export(
+pub(in crate::routes) async fn export_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
@@ -92,9 +92,9 @@ pub(in crate::routes) async fn export(
     if !caller.administers() {
         caller.require(Scope::TenantAdmin)?;
     }
-    let tenant = found(&state, &caller, &id).await?;
+    let tenant = find_tenant(&state, &caller, &id).await?;
     // The time limit of requests ends the waiting.
-    let turn = AT_ONCE.acquire().await.map_err(Problem::internal)?;
+    let slot = EXPORT_SLOTS.acquire().await.map_err(Problem::internal)?;
     let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
     let entry = Entry::new("tenant.export", tenant.id);
     audit::record(&mut tx, tenant.id, caller.actor(), &entry).await?;
@@ -102,17 +102,17 @@ pub(in crate::routes) async fn export(
     let tx = TenantTx::snapshot(state.pool(), tenant.id).await?;
     let (chunks, received) = mpsc::channel(2);
     tokio::spawn(async move {
-        let _turn = turn;
-        let mut lines = Lines {
+        let _slot = slot;
+        let mut lines = LineWriter {
             chunks: chunks.clone(),
-            buffer: Vec::with_capacity(CHUNK + CHUNK / 4),
+            buffer: Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4),
             rows: 0,
         };
-        let written = timeout(LONGEST, write(tx, tenant.id, &mut lines)).await;
+        let written = timeout(EXPORT_TIMEOUT, write_export(tx, tenant.id, &mut lines)).await;
         let error = match written {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
-            Err(_) => Error::Slow,
+            Err(_) => Error::TooSlow,
         };
         tracing::warn!(tenant = %tenant.id, %error, "an export was cut off");
         // The connection ends, so that whoever counts on its end knows before reading the last line.
@@ -143,29 +143,29 @@ enum Error {
     #[error("the caller has gone")]
     Gone,
     #[error("the caller reads too slowly")]
-    Slow,
+    TooSlow,
 }
 
 /// What is written, on its way to the caller.
-struct Lines {
+struct LineWriter {
     chunks: mpsc::Sender<Result<Bytes, Error>>,
     buffer: Vec<u8>,
     rows: u64,
 }
 
-impl Lines {
+impl LineWriter {
     async fn add<T: Serialize>(&mut self, table: &str, row: T) -> Result<(), Error> {
-        serde_json::to_writer(&mut self.buffer, &Line { table, row })?;
+        serde_json::to_writer(&mut self.buffer, &ExportLine { table, row })?;
         self.buffer.push(b'\n');
         self.rows += 1;
-        if self.buffer.len() >= CHUNK {
+        if self.buffer.len() >= CHUNK_BYTES {
             self.send().await?;
         }
         Ok(())
     }
 
     async fn end(&mut self) -> Result<(), Error> {
-        let end = End {
+        let end = ExportEnd {
             end: true,
             rows: self.rows,
         };
@@ -175,29 +175,40 @@ impl Lines {
     }
 
     async fn send(&mut self) -> Result<(), Error> {
-        let next = Vec::with_capacity(CHUNK + CHUNK / 4);
+        let next = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
         let chunk = Bytes::from(std::mem::replace(&mut self.buffer, next));
-        match timeout(STALL, self.chunks.send(Ok(chunk))).await {
+        match timeout(STALL_TIMEOUT, self.chunks.send(Ok(chunk))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::Gone),
-            Err(_) => Err(Error::Slow),
+            Err(_) => Err(Error::TooSlow),
         }
     }
 }
 
-async fn write(mut tx: TenantTx, tenant: TenantId, lines: &mut Lines) -> Result<(), Error> {
+async fn write_export(
+    mut tx: TenantTx,
+    tenant: TenantId,
+    lines: &mut LineWriter,
+) -> Result<(), Error> {
     write_table(&mut tx, "tenants", &[], lines).await?;
     for table in TABLES {
         write_table(&mut tx, table.name, table.left_out, lines).await?;
     }
     let mut before = None;
     loop {
-        let page = read::list(&mut tx, tenant, &JobFilter::default(), before, PAGE).await?;
+        let page = read::list(
+            &mut tx,
+            tenant,
+            &JobFilter::default(),
+            before,
+            JOBS_PER_PAGE,
+        )
+        .await?;
         for job in page.jobs {
             let id = job.id;
-            lines.add("jobs", JobAnswer::from(job)).await?;
+            lines.add("jobs", JobResponse::from(job)).await?;
             for attempt in read::attempts(&mut tx, id).await?.unwrap_or_default() {
-                let attempt = Attempt {
+                let attempt = JobAttempt {
                     job_id: id,
                     attempt: attempt.into(),
                 };
@@ -216,7 +227,7 @@ async fn write_table(
     tx: &mut TenantTx,
     table: &str,
     left_out: &[&str],
-    lines: &mut Lines,
+    lines: &mut LineWriter,
 ) -> Result<(), Error> {
     query("select app.open_export($1, $2)")
         .bind(table)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::found;
+use super::find_tenant;
 use crate::ApiState;
 use crate::access::{PLATFORM_SLUG, Scope, SlaTier, Tenant};
 use crate::auth::Caller;
@@ -24,7 +24,7 @@ use crate::json;
 use crate::problem::Problem;
 use crate::query::PathId;
 use crate::routes::jobs::KEY_RULE;
-use crate::routes::limits::{LimitAnswer, LimitRequest, Numbers};
+use crate::routes::limits::{LimitRequest, LimitResponse, NumberReader};
 
 /// Rates of tenants are counted in this time.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What a tenant may use.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantLimits)]
-pub(in crate::routes) struct LimitsAnswer {
+pub(in crate::routes) struct TenantLimitsResponse {
     /// Whose it is.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
@@ -41,7 +41,7 @@ pub(in crate::routes) struct LimitsAnswer {
     sla_tier: SlaTier,
     /// What the contract grants; null for the tenant `platform`, which nothing limits.
     #[schema(required)]
-    tier: Option<TierAnswer>,
+    tier: Option<TierResponse>,
     /// Whether none of its jobs start.
     paused: bool,
     /// Its share beside other tenants.
@@ -66,13 +66,13 @@ pub(in crate::routes) struct LimitsAnswer {
     #[schema(required, example = 1200)]
     waiting: Option<u64>,
     /// The limits that jobs may name, by key.
-    limits: BTreeMap<String, LimitAnswer>,
+    limits: BTreeMap<String, LimitResponse>,
 }
 
 /// What a contract grants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tier)]
-pub(in crate::routes) struct TierAnswer {
+pub(in crate::routes) struct TierResponse {
     /// Jobs starting in a minute.
     #[schema(example = 300)]
     rate_per_minute: u64,
@@ -91,7 +91,7 @@ pub(in crate::routes) struct TierAnswer {
 #[schema(as = NewTenantLimits, example = json!({
     "limits": {"crm": {"rate": 100, "per": "1m", "max_running": 5}, "old": null}
 }))]
-pub(in crate::routes) struct LimitsRequest {
+pub(in crate::routes) struct TenantLimitsRequest {
     /// Jobs starting in a minute.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
@@ -118,7 +118,7 @@ pub(in crate::routes) struct LimitsRequest {
     limits: Option<BTreeMap<String, Option<Box<RawValue>>>>,
 }
 
-impl LimitsRequest {
+impl TenantLimitsRequest {
     fn touches_contract(&self) -> bool {
         [
             self.rate_per_minute,
@@ -147,7 +147,7 @@ impl LimitsRequest {
             };
             limits.insert(key, change);
         }
-        let mut numbers = Numbers { prefix: "", faults };
+        let mut numbers = NumberReader { prefix: "", faults };
         TenantChange {
             weight: numbers.weight(self.weight),
             paused: None,
@@ -173,16 +173,16 @@ impl LimitsRequest {
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits", body = LimitsAnswer))
+    responses((status = 200, description = "The limits", body = TenantLimitsResponse))
 )]
-pub(in crate::routes) async fn limits(
+pub(in crate::routes) async fn get_tenant_limits(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<TenantLimitsResponse>, Problem> {
     caller.require(Scope::JobsRead)?;
-    let tenant = found(&state, &caller, &id).await?;
-    shown(&state, tenant).await
+    let tenant = find_tenant(&state, &caller, &id).await?;
+    limits_response(&state, tenant).await
 }
 
 /// Change what a tenant may use
@@ -196,44 +196,47 @@ pub(in crate::routes) async fn limits(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    request_body = LimitsRequest,
-    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
+    request_body = TenantLimitsRequest,
+    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
 )]
-pub(in crate::routes) async fn change_limits(
+pub(in crate::routes) async fn change_tenant_limits(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
     body: JsonBody,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<TenantLimitsResponse>, Problem> {
     caller.require(Scope::LimitsManage)?;
-    let tenant = found(&state, &caller, &id).await?;
+    let tenant = find_tenant(&state, &caller, &id).await?;
     let mut faults = Faults::default();
-    let request: LimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let request: TenantLimitsRequest = body.members(&mut faults).unwrap_or_default();
     if request.touches_contract() {
         caller.require_admin()?;
     }
     let change = request.read(&mut faults);
     faults.none_in_body()?;
     let entry = Entry::new("tenant.limits", tenant.id)
-        .before(&answer(&state, &tenant).await?)
+        .before(&load_limits(&state, &tenant).await?)
         .after(body.value());
     let engine = state.engine().with_audit(caller.note_in(tenant.id, entry));
     engine.set_tenant(tenant.id, &change).await?;
-    shown(&state, tenant).await
+    limits_response(&state, tenant).await
 }
 
-pub(super) async fn shown(state: &ApiState, tenant: Tenant) -> Result<Json<LimitsAnswer>, Problem> {
-    Ok(Json(answer(state, &tenant).await?))
+pub(super) async fn limits_response(
+    state: &ApiState,
+    tenant: Tenant,
+) -> Result<Json<TenantLimitsResponse>, Problem> {
+    Ok(Json(load_limits(state, &tenant).await?))
 }
 
-async fn answer(state: &ApiState, tenant: &Tenant) -> Result<LimitsAnswer, Problem> {
+async fn load_limits(state: &ApiState, tenant: &Tenant) -> Result<TenantLimitsResponse, Problem> {
     let settings = state.engine().tenant(tenant.id).await?;
     let contract = tenant.sla_tier.rate();
     let limit = settings.limit;
-    Ok(LimitsAnswer {
+    Ok(TenantLimitsResponse {
         tenant_id: tenant.id,
         sla_tier: tenant.sla_tier,
-        tier: (tenant.slug != PLATFORM_SLUG).then(|| TierAnswer {
+        tier: (tenant.slug != PLATFORM_SLUG).then(|| TierResponse {
             rate_per_minute: contract.count_in(MINUTE),
             burst: contract.burst,
             max_waiting: tenant.sla_tier.max_waiting(),

@@ -16,7 +16,7 @@ use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use self::limits::LimitsAnswer;
+use self::limits::TenantLimitsResponse;
 use super::page::{Page, to_read};
 use super::queues::PageQuery;
 use crate::ApiState;
@@ -37,7 +37,7 @@ use crate::query::{PathId, Query};
 #[schema(as = NewTenant, example = json!({
     "name": "Acme Trading", "slug": "acme-trading", "sla_tier": "PRO"
 }))]
-pub(super) struct TenantRequest {
+pub(super) struct NewTenantRequest {
     /// What people call it.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200,
         pattern = r"^[^\u0000]*$")]
@@ -54,7 +54,7 @@ pub(super) struct TenantRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantChange, example = json!({"status": "past_due"}))]
-pub(super) struct ChangeRequest {
+pub(super) struct TenantChangeRequest {
     /// What people call it. The tenant itself may change it.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     name: Option<String>,
@@ -68,7 +68,7 @@ pub(super) struct ChangeRequest {
 /// Who owns jobs, keys and resources.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tenant)]
-pub(super) struct TenantAnswer {
+pub(super) struct TenantResponse {
     /// Id.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
@@ -88,7 +88,7 @@ pub(super) struct TenantAnswer {
     created_at: DateTime<Utc>,
 }
 
-impl From<Tenant> for TenantAnswer {
+impl From<Tenant> for TenantResponse {
     fn from(tenant: Tenant) -> Self {
         Self {
             id: tenant.id,
@@ -110,14 +110,14 @@ impl From<Tenant> for TenantAnswer {
     path = "/v1/tenants",
     operation_id = "create_tenant",
     tag = "tenants",
-    request_body = TenantRequest,
+    request_body = NewTenantRequest,
     responses(
-        (status = 201, description = "The tenant", body = TenantAnswer,
+        (status = 201, description = "The tenant", body = TenantResponse,
             headers(("Location" = String, description = "Path of the tenant"))),
         (status = 409, description = "Another tenant has the slug"),
     )
 )]
-pub(super) async fn create(
+pub(super) async fn create_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
@@ -125,7 +125,7 @@ pub(super) async fn create(
     caller.require(Scope::PlatformAdmin)?;
     caller.require_platform()?;
     let mut faults = Faults::default();
-    let request: TenantRequest = body.members(&mut faults).unwrap_or_default();
+    let request: NewTenantRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/name", request.name.is_none()),
         ("/slug", request.slug.is_none()),
@@ -134,7 +134,7 @@ pub(super) async fn create(
             faults.add("", pointer, "missing", "must be there");
         }
     }
-    check_name(request.name.as_deref(), &mut faults);
+    validate_name(request.name.as_deref(), &mut faults);
     if request.slug.as_deref().is_some_and(|slug| !is_slug(slug)) {
         let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
         faults.add("", "/slug", "invalid", detail);
@@ -152,12 +152,12 @@ pub(super) async fn create(
     Ok((
         StatusCode::CREATED,
         location,
-        Json(TenantAnswer::from(tenant)),
+        Json(TenantResponse::from(tenant)),
     )
         .into_response())
 }
 
-fn check_name(name: Option<&str>, faults: &mut Faults) {
+fn validate_name(name: Option<&str>, faults: &mut Faults) {
     if name.is_some_and(|name| !is_name(name)) {
         faults.add("", "/name", "invalid", "must have 1 to 200 characters");
     }
@@ -172,13 +172,13 @@ fn check_name(name: Option<&str>, faults: &mut Faults) {
     operation_id = "list_tenants",
     tag = "tenants",
     params(PageQuery),
-    responses((status = 200, description = "A page of tenants", body = Page<TenantAnswer>))
+    responses((status = 200, description = "A page of tenants", body = Page<TenantResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_tenants(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<TenantAnswer>>, Problem> {
+) -> Result<Json<Page<TenantResponse>>, Problem> {
     let list = List::of("/v1/tenants", caller.tenant, &query);
     let before = state.cursors().before(list, query.cursor.as_deref())?;
     let tenants = if caller.administers() {
@@ -195,7 +195,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |tenant| tenant.id.as_uuid().into_bytes(),
-        TenantAnswer::from,
+        TenantResponse::from,
     )))
 }
 
@@ -209,17 +209,17 @@ pub(super) async fn list(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The tenant", body = TenantAnswer))
+    responses((status = 200, description = "The tenant", body = TenantResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
-) -> Result<Json<TenantAnswer>, Problem> {
+) -> Result<Json<TenantResponse>, Problem> {
     if !caller.administers() {
         caller.require(Scope::TenantAdmin)?;
     }
-    Ok(Json(found(&state, &caller, &id).await?.into()))
+    Ok(Json(find_tenant(&state, &caller, &id).await?.into()))
 }
 
 /// Change a tenant
@@ -233,24 +233,24 @@ pub(super) async fn show(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    request_body = ChangeRequest,
+    request_body = TenantChangeRequest,
     responses(
-        (status = 200, description = "The tenant as it is now", body = TenantAnswer),
+        (status = 200, description = "The tenant as it is now", body = TenantResponse),
         (status = 409, description = "It is the tenant `platform`, which has no contract"),
     )
 )]
-pub(super) async fn change(
+pub(super) async fn change_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
     body: JsonBody,
-) -> Result<Json<TenantAnswer>, Problem> {
+) -> Result<Json<TenantResponse>, Problem> {
     if !caller.administers() {
         caller.require(Scope::TenantAdmin)?;
     }
-    let tenant = found(&state, &caller, &id).await?;
+    let tenant = find_tenant(&state, &caller, &id).await?;
     let mut faults = Faults::default();
-    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: TenantChangeRequest = body.members(&mut faults).unwrap_or_default();
     if request.sla_tier.is_some() || request.status.is_some() {
         caller.require_admin()?;
         if tenant.slug == PLATFORM_SLUG {
@@ -258,7 +258,7 @@ pub(super) async fn change(
             return Err(Problem::new(Code::Conflict, detail));
         }
     }
-    check_name(request.name.as_deref(), &mut faults);
+    validate_name(request.name.as_deref(), &mut faults);
     faults.none_in_body()?;
     let change = TenantChange {
         name: request.name,
@@ -266,7 +266,7 @@ pub(super) async fn change(
         status: request.status,
         ..TenantChange::default()
     };
-    let tenant = carry_out(&state, &caller, tenant.id, change, "tenant.change").await?;
+    let tenant = apply_change(&state, &caller, tenant.id, change, "tenant.change").await?;
     Ok(Json(tenant.into()))
 }
 
@@ -280,13 +280,13 @@ pub(super) async fn change(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
+    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
 )]
-pub(super) async fn pause(
+pub(super) async fn pause_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<TenantLimitsResponse>, Problem> {
     set_paused(&state, &caller, &id, true).await
 }
 
@@ -300,13 +300,13 @@ pub(super) async fn pause(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = LimitsAnswer))
+    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
 )]
-pub(super) async fn resume(
+pub(super) async fn resume_tenant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<String>,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<TenantLimitsResponse>, Problem> {
     set_paused(&state, &caller, &id, false).await
 }
 
@@ -315,9 +315,9 @@ async fn set_paused(
     caller: &Caller,
     id: &str,
     paused: bool,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<TenantLimitsResponse>, Problem> {
     caller.require(Scope::PlatformAdmin)?;
-    let tenant = found(state, caller, id).await?;
+    let tenant = find_tenant(state, caller, id).await?;
     caller.require_admin()?;
     let change = TenantChange {
         paused: Some(paused),
@@ -328,12 +328,12 @@ async fn set_paused(
     } else {
         "tenant.resume"
     };
-    let tenant = carry_out(state, caller, tenant.id, change, action).await?;
-    limits::shown(state, tenant).await
+    let tenant = apply_change(state, caller, tenant.id, change, action).await?;
+    limits::limits_response(state, tenant).await
 }
 
 /// Changes a tenant, as the caller.
-pub(super) async fn carry_out(
+pub(super) async fn apply_change(
     state: &ApiState,
     caller: &Caller,
     id: TenantId,
@@ -346,7 +346,11 @@ pub(super) async fn carry_out(
 
 /// The tenant, if it is the caller's own or the caller looks after all. For anyone else a foreign tenant
 /// looks like one that is not there.
-pub(super) async fn found(state: &ApiState, caller: &Caller, id: &str) -> Result<Tenant, Problem> {
+pub(super) async fn find_tenant(
+    state: &ApiState,
+    caller: &Caller,
+    id: &str,
+) -> Result<Tenant, Problem> {
     let tenant = access::find_tenant(state.pool(), id).await?;
     tenant
         .filter(|tenant| tenant.id == caller.tenant || caller.administers())

@@ -10,15 +10,15 @@ use harkara_shared::id::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{because, no_user, require_other, require_reach, require_reach_of};
+use super::{
+    require_other_user, require_permissions_of, require_scopes, user_not_found, with_reason,
+};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::faults::Faults;
-use crate::people::{
-    Grant, GrantId, NewGrant, find_user, grant_role, list_grants, reach, revoke_grant,
-};
+use crate::people::{self, Grant, GrantId, NewGrant, find_user, grant_role, reach};
 use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
 use crate::routes::page::Whole;
@@ -48,7 +48,7 @@ pub(crate) struct GrantRequest {
 /// A role granted to a user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Grant)]
-pub(crate) struct GrantAnswer {
+pub(crate) struct GrantResponse {
     /// Id.
     #[schema(value_type = String, example = "grt_01h455vb4pex5vsknk084sn02q")]
     id: GrantId,
@@ -73,7 +73,7 @@ pub(crate) struct GrantAnswer {
     revoked_at: Option<DateTime<Utc>>,
 }
 
-impl From<Grant> for GrantAnswer {
+impl From<Grant> for GrantResponse {
     fn from(grant: Grant) -> Self {
         Self {
             id: grant.id,
@@ -99,19 +99,19 @@ impl From<Grant> for GrantAnswer {
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The grants", body = Whole<GrantAnswer>))
+    responses((status = 200, description = "The grants", body = Whole<GrantResponse>))
 )]
-pub(crate) async fn list(
+pub(crate) async fn list_grants(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
-) -> Result<Json<Whole<GrantAnswer>>, Problem> {
+) -> Result<Json<Whole<GrantResponse>>, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
-    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
-    let grants = list_grants(&mut tx, id).await?;
+    find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
+    let grants = people::list_grants(&mut tx, id).await?;
     tx.commit().await?;
-    let data = grants.into_iter().map(GrantAnswer::from).collect();
+    let data = grants.into_iter().map(GrantResponse::from).collect();
     Ok(Json(Whole { data }))
 }
 
@@ -127,14 +127,14 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = GrantRequest,
-    responses((status = 201, description = "The grant", body = GrantAnswer))
+    responses((status = 201, description = "The grant", body = GrantResponse))
 )]
-pub(crate) async fn create(
+pub(crate) async fn create_grant(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
     body: JsonBody,
-) -> Result<(StatusCode, Json<GrantAnswer>), Problem> {
+) -> Result<(StatusCode, Json<GrantResponse>), Problem> {
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
@@ -146,7 +146,7 @@ pub(crate) async fn create(
         faults.add("", "/reason", "missing", "must be there");
     }
     faults.none_in_body()?;
-    let actor = because(caller.actor(), request.reason.as_deref());
+    let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewGrant {
         role: request.role.unwrap_or_default(),
         not_before: request.not_before.map(|moment| moment.0),
@@ -154,10 +154,10 @@ pub(crate) async fn create(
         reason: request.reason,
     };
     let mut tx = state.begin(&caller).await?;
-    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
-    require_other(&caller, id)?;
+    find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
+    require_other_user(&caller, id)?;
     let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
-    require_reach(&caller, &scopes)?;
+    require_scopes(&caller, &scopes)?;
     let grant = grant_role(&mut tx, &actor, id, new).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(grant.into())))
@@ -182,15 +182,15 @@ pub(crate) async fn create(
         (status = 409, description = "No admin would be left")
     )
 )]
-pub(crate) async fn revoke(
+pub(crate) async fn revoke_grant(
     State(state): State<ApiState>,
     caller: Caller,
     PathPair(id, grant): PathPair<UserId, GrantId>,
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
-    require_reach_of(&mut tx, &caller, id).await?;
-    let revoked = revoke_grant(&mut tx, caller.actor(), id, grant).await?;
+    require_permissions_of(&mut tx, &caller, id).await?;
+    let revoked = people::revoke_grant(&mut tx, caller.actor(), id, grant).await?;
     revoked.ok_or_else(|| Problem::not_found("grant"))?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -10,7 +10,9 @@ use harkara_shared::id::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{because, no_user, require_other, require_reach, require_reach_of};
+use super::{
+    require_other_user, require_permissions_of, require_scopes, user_not_found, with_reason,
+};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -53,7 +55,7 @@ pub(crate) struct OverrideRequest {
 /// A permission allowed or denied to a user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UserPermission)]
-pub(crate) struct OverrideAnswer {
+pub(crate) struct OverrideResponse {
     /// Id.
     #[schema(value_type = String, example = "prm_01h455vb4pex5vsknk084sn02q")]
     id: OverrideId,
@@ -80,7 +82,7 @@ pub(crate) struct OverrideAnswer {
     revoked_at: Option<DateTime<Utc>>,
 }
 
-impl From<Override> for OverrideAnswer {
+impl From<Override> for OverrideResponse {
     fn from(one: Override) -> Self {
         Self {
             id: one.id,
@@ -106,19 +108,19 @@ impl From<Override> for OverrideAnswer {
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "Beside their roles", body = Whole<OverrideAnswer>))
+    responses((status = 200, description = "Beside their roles", body = Whole<OverrideResponse>))
 )]
-pub(crate) async fn list(
+pub(crate) async fn list_user_permissions(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
-) -> Result<Json<Whole<OverrideAnswer>>, Problem> {
+) -> Result<Json<Whole<OverrideResponse>>, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
-    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     let overrides = list_overrides(&mut tx, id).await?;
     tx.commit().await?;
-    let data = overrides.into_iter().map(OverrideAnswer::from).collect();
+    let data = overrides.into_iter().map(OverrideResponse::from).collect();
     Ok(Json(Whole { data }))
 }
 
@@ -136,16 +138,16 @@ pub(crate) async fn list(
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = OverrideRequest,
     responses(
-        (status = 201, description = "The allowance or denial", body = OverrideAnswer),
+        (status = 201, description = "The allowance or denial", body = OverrideResponse),
         (status = 409, description = "No admin would be left")
     )
 )]
-pub(crate) async fn create(
+pub(crate) async fn create_user_permission(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
     body: JsonBody,
-) -> Result<(StatusCode, Json<OverrideAnswer>), Problem> {
+) -> Result<(StatusCode, Json<OverrideResponse>), Problem> {
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
@@ -160,7 +162,7 @@ pub(crate) async fn create(
         }
     }
     faults.none_in_body()?;
-    let actor = because(caller.actor(), request.reason.as_deref());
+    let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewOverride {
         permission: request.permission.unwrap_or_default(),
         effect: request.effect.unwrap_or(Effect::Deny),
@@ -169,13 +171,13 @@ pub(crate) async fn create(
         reason: request.reason,
     };
     let mut tx = state.begin(&caller).await?;
-    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     match new.effect {
         Effect::Allow => {
-            require_other(&caller, id)?;
-            require_reach(&caller, scopes(&new.permission, caller.is_platform))?;
+            require_other_user(&caller, id)?;
+            require_scopes(&caller, scopes(&new.permission, caller.is_platform))?;
         }
-        Effect::Deny => require_reach_of(&mut tx, &caller, id).await?,
+        Effect::Deny => require_permissions_of(&mut tx, &caller, id).await?,
     }
     let made = add_override(&mut tx, &actor, id, new).await?;
     tx.commit().await?;
@@ -202,7 +204,7 @@ pub(crate) async fn create(
         (status = 409, description = "No admin would be left")
     )
 )]
-pub(crate) async fn revoke(
+pub(crate) async fn revoke_user_permission(
     State(state): State<ApiState>,
     caller: Caller,
     PathPair(id, one): PathPair<UserId, OverrideId>,
@@ -213,10 +215,10 @@ pub(crate) async fn revoke(
     let revoked = revoked.ok_or_else(|| Problem::not_found("permission of the user"))?;
     // Not committed otherwise.
     if revoked.effect == Effect::Deny {
-        require_other(&caller, id)?;
-        require_reach(&caller, scopes(&revoked.permission, caller.is_platform))?;
+        require_other_user(&caller, id)?;
+        require_scopes(&caller, scopes(&revoked.permission, caller.is_platform))?;
     }
-    require_reach_of(&mut tx, &caller, id).await?;
+    require_permissions_of(&mut tx, &caller, id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::no_endpoint;
+use super::endpoint_not_found;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -29,7 +29,7 @@ use crate::query::PathId;
 /// The keys of an endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointSecret)]
-pub(in crate::routes) struct SecretAnswer {
+pub(in crate::routes) struct EndpointSecretResponse {
     /// The secret its messages are signed with (Standard Webhooks, `v1`).
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
@@ -51,18 +51,18 @@ pub(in crate::routes) struct SecretAnswer {
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The secret", body = SecretAnswer))
+    responses((status = 200, description = "The secret", body = EndpointSecretResponse))
 )]
-pub(in crate::routes) async fn secret(
+pub(in crate::routes) async fn get_endpoint_secret(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
-) -> Result<Json<SecretAnswer>, Problem> {
+) -> Result<Json<EndpointSecretResponse>, Problem> {
     caller.require(Scope::WebhooksManage)?;
     caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let keys = current_keys(&mut tx, state.keys(), id).await?;
-    let answer = shown(&keys).ok_or_else(no_endpoint)?;
+    let answer = secret_response(&keys).ok_or_else(endpoint_not_found)?;
     caller
         .record(&mut tx, &Entry::new("endpoint.reveal", id))
         .await?;
@@ -70,9 +70,9 @@ pub(in crate::routes) async fn secret(
     Ok(Json(answer))
 }
 
-fn shown(keys: &[SigningKey]) -> Option<SecretAnswer> {
+fn secret_response(keys: &[SigningKey]) -> Option<EndpointSecretResponse> {
     let secret = keys.iter().find(|key| key.public().is_none())?;
-    Some(SecretAnswer {
+    Some(EndpointSecretResponse {
         secret: secret.expose(),
         public_key: keys.iter().find_map(SigningKey::public),
     })
@@ -82,7 +82,7 @@ fn shown(keys: &[SigningKey]) -> Option<SecretAnswer> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointRotation, example = json!({"grace": "24h"}))]
-pub(in crate::routes) struct RotateRequest {
+pub(in crate::routes) struct RotateSecretRequest {
     /// How long the old key signs along, `0s` to `7d` in whole seconds; `24h` when left out.
     #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
@@ -108,7 +108,7 @@ pub(in crate::routes) enum Algorithm {
 /// The new key of an endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RotatedSecret)]
-pub(in crate::routes) struct RotatedAnswer {
+pub(in crate::routes) struct RotatedSecretResponse {
     /// The secret its messages are signed with (Standard Webhooks, `v1`).
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
@@ -133,22 +133,22 @@ pub(in crate::routes) struct RotatedAnswer {
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    request_body = RotateRequest,
+    request_body = RotateSecretRequest,
     responses(
-        (status = 200, description = "The new key", body = RotatedAnswer),
+        (status = 200, description = "The new key", body = RotatedSecretResponse),
         (status = 409, description = "As many old keys sign along as may"),
     )
 )]
-pub(in crate::routes) async fn rotate(
+pub(in crate::routes) async fn rotate_endpoint_secret(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
-) -> Result<Json<RotatedAnswer>, Problem> {
+) -> Result<Json<RotatedSecretResponse>, Problem> {
     caller.require(Scope::WebhooksManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: RotateRequest = body.members(&mut faults).unwrap_or_default();
+    let request: RotateSecretRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(USUAL_GRACE, Duration::from);
     if grace > LONGEST_GRACE || grace.subsec_nanos() != 0 {
         let detail = "must be `0s` to `7d`, in whole seconds";
@@ -173,17 +173,17 @@ pub(in crate::routes) async fn rotate(
     let new = new.ok_or_else(|| Problem::internal("a body without key or fault"))?;
     let mut tx = state.begin(&caller).await?;
     if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
-        return Err(no_endpoint());
+        return Err(endpoint_not_found());
     }
     let keys = current_keys(&mut tx, state.keys(), id).await?;
-    let shown = shown(&keys).ok_or_else(no_endpoint)?;
+    let current = secret_response(&keys).ok_or_else(endpoint_not_found)?;
     let after = json!({"algorithm": new.algorithm(), "grace": HumanDuration(grace)});
     let entry = Entry::new("endpoint.rotate", id).after(after);
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Json(RotatedAnswer {
-        secret: shown.secret,
-        public_key: shown.public_key,
+    Ok(Json(RotatedSecretResponse {
+        secret: current.secret,
+        public_key: current.public_key,
         old_until: clock::now() + grace,
     }))
 }

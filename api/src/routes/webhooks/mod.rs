@@ -2,10 +2,10 @@
 //! Takes: a caller's request. Gives: endpoints made, shown, listed, changed and deleted.
 //! Never: calls an endpoint.
 
-pub(super) mod again;
-mod answer;
 pub(super) mod keys;
+pub(super) mod redelivery;
 mod request;
+mod response;
 pub(super) mod settings;
 pub(super) mod stats;
 
@@ -14,16 +14,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use harkara_jobs::webhook::{
-    self, Endpoint, change_endpoint, create_endpoint, delete_endpoint, lane, list_endpoints,
-};
+use harkara_jobs::webhook::{self, Endpoint, lane};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use self::answer::EndpointAnswer;
-use self::request::{ChangeRequest, EndpointRequest};
+use self::request::{EndpointChangeRequest, NewEndpointRequest};
+use self::response::EndpointResponse;
 use super::page::{Page, to_read};
 use crate::ApiState;
 use crate::access::{Scope, check_endpoints};
@@ -42,30 +40,30 @@ use crate::query::{Limit, PathId, Query, is_of_page};
     path = "/v1/webhook-endpoints",
     operation_id = "create_endpoint",
     tag = "webhooks",
-    request_body = EndpointRequest,
-    responses((status = 201, description = "The endpoint, with its secret", body = EndpointAnswer,
+    request_body = NewEndpointRequest,
+    responses((status = 201, description = "The endpoint, with its secret", body = EndpointResponse,
         headers(("Location" = String, description = "Path of the endpoint"))))
 )]
-pub(super) async fn create(
+pub(super) async fn create_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut faults = Faults::default();
-    let request: EndpointRequest = body.members(&mut faults).unwrap_or_default();
+    let request: NewEndpointRequest = body.members(&mut faults).unwrap_or_default();
     let new = request.read(state.egress(), &mut faults);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
         check_endpoints(&mut tx).await?;
     }
-    let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new).await?;
-    let mut answer = EndpointAnswer::from(endpoint.clone());
-    let entry = Entry::new("endpoint.create", answer.id).after(answer.told());
+    let (endpoint, secret) = webhook::create_endpoint(&mut tx, state.keys(), new).await?;
+    let mut answer = EndpointResponse::from(endpoint.clone());
+    let entry = Entry::new("endpoint.create", answer.id).after(answer.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    // The endpoint is there, and its secret is told this once: what the engine does not take now it is given
+    // The endpoint is there, and its secret is audit_value this once: what the engine does not take now it is given
     // in the night.
     if let Err(error) = lane::apply(state.engine(), caller.tenant, &endpoint).await {
         tracing::warn!(%error, endpoint.id = %endpoint.id, "an endpoint's lane cannot be set");
@@ -98,13 +96,13 @@ pub(super) struct EndpointQuery {
     operation_id = "list_endpoints",
     tag = "webhooks",
     params(EndpointQuery),
-    responses((status = 200, description = "A page of endpoints", body = Page<EndpointAnswer>))
+    responses((status = 200, description = "A page of endpoints", body = Page<EndpointResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_endpoints(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<EndpointQuery>,
-) -> Result<Json<Page<EndpointAnswer>>, Problem> {
+) -> Result<Json<Page<EndpointResponse>>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let list = List::of("/v1/webhook-endpoints", caller.tenant, &query);
     let before = state
@@ -112,7 +110,7 @@ pub(super) async fn list(
         .before(list, query.cursor.as_deref())?
         .map(EndpointId::from_uuid);
     let mut tx = state.begin(&caller).await?;
-    let endpoints = list_endpoints(&mut tx, before, to_read(query.limit)).await?;
+    let endpoints = webhook::list_endpoints(&mut tx, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
     Ok(Json(Page::of(
@@ -121,7 +119,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         place,
-        EndpointAnswer::from,
+        EndpointResponse::from,
     )))
 }
 
@@ -135,20 +133,20 @@ pub(super) async fn list(
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The endpoint", body = EndpointAnswer))
+    responses((status = 200, description = "The endpoint", body = EndpointResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
-) -> Result<Json<EndpointAnswer>, Problem> {
+) -> Result<Json<EndpointResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
     tx.commit().await?;
     endpoint
         .map(|endpoint| Json(endpoint.into()))
-        .ok_or_else(no_endpoint)
+        .ok_or_else(endpoint_not_found)
 }
 
 /// Change a webhook endpoint
@@ -161,30 +159,30 @@ pub(super) async fn show(
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    request_body = ChangeRequest,
-    responses((status = 200, description = "The endpoint as it is now", body = EndpointAnswer))
+    request_body = EndpointChangeRequest,
+    responses((status = 200, description = "The endpoint as it is now", body = EndpointResponse))
 )]
-pub(super) async fn change(
+pub(super) async fn change_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
-) -> Result<Json<EndpointAnswer>, Problem> {
+) -> Result<Json<EndpointResponse>, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut faults = Faults::default();
-    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: EndpointChangeRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.read(state.egress(), &mut faults);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     let before = webhook::endpoint(&mut tx, id).await?;
-    let before = before.ok_or_else(no_endpoint)?;
-    let after = change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
-    let after = after.ok_or_else(no_endpoint)?;
-    let answer = EndpointAnswer::from(after.clone());
+    let before = before.ok_or_else(endpoint_not_found)?;
+    let after = webhook::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
+    let after = after.ok_or_else(endpoint_not_found)?;
+    let answer = EndpointResponse::from(after.clone());
     let old_order = before.ordering;
     let entry = Entry::new("endpoint.change", id)
-        .before(EndpointAnswer::from(before).told())
-        .after(answer.told());
+        .before(EndpointResponse::from(before).audit_value())
+        .after(answer.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     // What the engine holds is set when the endpoint is: asked for again, it is set again.
@@ -207,7 +205,7 @@ pub(super) async fn change(
         example = "ep_01h455vb4pex5vsknk084sn02q")),
     responses((status = 204, description = "The endpoint is gone"))
 )]
-pub(super) async fn delete(
+pub(super) async fn delete_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
@@ -215,18 +213,19 @@ pub(super) async fn delete(
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let before = webhook::endpoint(&mut tx, id).await?;
-    let before = before.ok_or_else(no_endpoint)?;
+    let before = before.ok_or_else(endpoint_not_found)?;
     let ordering = before.ordering;
-    if !delete_endpoint(&mut tx, state.engine(), id).await? {
-        return Err(no_endpoint());
+    if !webhook::delete_endpoint(&mut tx, state.engine(), id).await? {
+        return Err(endpoint_not_found());
     }
-    let entry = Entry::new("endpoint.delete", id).before(EndpointAnswer::from(before).told());
+    let entry =
+        Entry::new("endpoint.delete", id).before(EndpointResponse::from(before).audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     lane::forget(state.engine(), caller.tenant, id, ordering).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn no_endpoint() -> Problem {
+fn endpoint_not_found() -> Problem {
     Problem::not_found("endpoint")
 }

@@ -28,7 +28,7 @@ use crate::faults::Faults;
     "event_types": ["invoice.*"],
     "retry_schedule": "fast"
 }))]
-pub(in crate::routes) struct EndpointRequest {
+pub(in crate::routes) struct NewEndpointRequest {
     /// Where events are posted: an https URL at a public address.
     #[schema(value_type = String, required, nullable = false, max_length = 2048)]
     url: Option<String>,
@@ -45,9 +45,9 @@ pub(in crate::routes) struct EndpointRequest {
     /// Headers sent along.
     headers: Option<BTreeMap<String, String>>,
     /// `fifo`: one event after another for each ordering key, and one that fails holds up those of its key.
-    ordering: Option<OrderingName>,
+    ordering: Option<EndpointOrderingName>,
     /// When a delivery that failed is tried again.
-    #[schema(schema_with = given_schedule)]
+    #[schema(schema_with = nullable_schedule_schema)]
     retry_schedule: Option<Value>,
     /// Requests started in a second, at the most.
     #[schema(minimum = 1, maximum = 1000000)]
@@ -62,7 +62,7 @@ pub(in crate::routes) struct EndpointRequest {
     )]
     secret: Option<String>,
     /// The certificate it is shown (mutual TLS).
-    client_certificate: Option<CertificateRequest>,
+    client_certificate: Option<ClientCertificateRequest>,
     /// How it is asked for a token first.
     oauth2: Option<OAuth2Request>,
 }
@@ -71,7 +71,7 @@ pub(in crate::routes) struct EndpointRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointChange, example = json!({"status": "paused"}))]
-pub(in crate::routes) struct ChangeRequest {
+pub(in crate::routes) struct EndpointChangeRequest {
     /// Where events are posted: an https URL at a public address.
     #[schema(max_length = 2048)]
     url: Option<String>,
@@ -88,11 +88,11 @@ pub(in crate::routes) struct ChangeRequest {
     /// Headers sent along, in place of all old ones.
     headers: Option<BTreeMap<String, String>>,
     /// Whether it is delivered to.
-    status: Option<StatusName>,
+    status: Option<EndpointStatusName>,
     /// Order of the events that are posted from now on.
-    ordering: Option<OrderingName>,
+    ordering: Option<EndpointOrderingName>,
     /// When a delivery that failed is tried again.
-    #[schema(schema_with = given_schedule)]
+    #[schema(schema_with = nullable_schedule_schema)]
     retry_schedule: Option<Value>,
     /// Requests started in a second, at the most.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
@@ -103,9 +103,9 @@ pub(in crate::routes) struct ChangeRequest {
     #[serde(default)]
     max_in_flight: Change<u32>,
     /// The certificate it is shown (mutual TLS).
-    #[schema(value_type = Option<CertificateRequest>)]
+    #[schema(value_type = Option<ClientCertificateRequest>)]
     #[serde(default)]
-    client_certificate: Change<CertificateRequest>,
+    client_certificate: Change<ClientCertificateRequest>,
     /// How it is asked for a token first.
     #[schema(value_type = Option<OAuth2Request>)]
     #[serde(default)]
@@ -113,18 +113,18 @@ pub(in crate::routes) struct ChangeRequest {
 }
 
 /// The same, or null, which is as if it were left out.
-fn given_schedule() -> Schema {
-    one_schedule()
+fn nullable_schedule_schema() -> Schema {
+    schedule_variants()
         .item(ObjectBuilder::new().schema_type(Type::Null))
         .into()
 }
 
 /// A name of a schedule, or the waits themselves.
-pub(super) fn schedule() -> Schema {
-    one_schedule().into()
+pub(super) fn schedule_schema() -> Schema {
+    schedule_variants().into()
 }
 
-fn one_schedule() -> OneOfBuilder {
+fn schedule_variants() -> OneOfBuilder {
     let named = ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(["standard", "fast"]));
@@ -148,7 +148,7 @@ fn one_schedule() -> OneOfBuilder {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificate)]
-pub(in crate::routes) struct CertificateRequest {
+pub(in crate::routes) struct ClientCertificateRequest {
     /// The certificate and those between it and its root, as PEM.
     #[schema(example = "-----BEGIN CERTIFICATE-----\n…")]
     certificate: String,
@@ -183,13 +183,13 @@ pub(in crate::routes) struct OAuth2Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EndpointStatus)]
-pub(in crate::routes) enum StatusName {
+pub(in crate::routes) enum EndpointStatusName {
     Active,
     Paused,
     Disabled,
 }
 
-impl From<EndpointStatus> for StatusName {
+impl From<EndpointStatus> for EndpointStatusName {
     fn from(status: EndpointStatus) -> Self {
         match status {
             EndpointStatus::Active => Self::Active,
@@ -199,12 +199,12 @@ impl From<EndpointStatus> for StatusName {
     }
 }
 
-impl From<StatusName> for EndpointStatus {
-    fn from(name: StatusName) -> Self {
+impl From<EndpointStatusName> for EndpointStatus {
+    fn from(name: EndpointStatusName) -> Self {
         match name {
-            StatusName::Active => Self::Active,
-            StatusName::Paused => Self::Paused,
-            StatusName::Disabled => Self::Disabled,
+            EndpointStatusName::Active => Self::Active,
+            EndpointStatusName::Paused => Self::Paused,
+            EndpointStatusName::Disabled => Self::Disabled,
         }
     }
 }
@@ -213,12 +213,12 @@ impl From<StatusName> for EndpointStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EndpointOrdering)]
-pub(in crate::routes) enum OrderingName {
+pub(in crate::routes) enum EndpointOrderingName {
     None,
     Fifo,
 }
 
-impl From<Ordering> for OrderingName {
+impl From<Ordering> for EndpointOrderingName {
     fn from(ordering: Ordering) -> Self {
         match ordering {
             Ordering::None => Self::None,
@@ -227,17 +227,17 @@ impl From<Ordering> for OrderingName {
     }
 }
 
-impl From<OrderingName> for Ordering {
-    fn from(name: OrderingName) -> Self {
+impl From<EndpointOrderingName> for Ordering {
+    fn from(name: EndpointOrderingName) -> Self {
         match name {
-            OrderingName::None => Self::None,
-            OrderingName::Fifo => Self::Fifo,
+            EndpointOrderingName::None => Self::None,
+            EndpointOrderingName::Fifo => Self::Fifo,
         }
     }
 }
 
-impl From<CertificateRequest> for ClientCertificate {
-    fn from(given: CertificateRequest) -> Self {
+impl From<ClientCertificateRequest> for ClientCertificate {
+    fn from(given: ClientCertificateRequest) -> Self {
         Self {
             certificate: given.certificate,
             private_key: given.private_key,
@@ -257,7 +257,7 @@ impl From<OAuth2Request> for NewOAuth2 {
     }
 }
 
-impl EndpointRequest {
+impl NewEndpointRequest {
     /// The endpoint, with all that is wrong with it in `faults`.
     pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> NewEndpoint {
         if self.url.is_none() {
@@ -294,7 +294,7 @@ impl EndpointRequest {
     }
 }
 
-impl ChangeRequest {
+impl EndpointChangeRequest {
     /// The change, with all that is wrong with it in `faults`.
     pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> EndpointChange {
         let change = EndpointChange {
@@ -360,7 +360,7 @@ fn read_schedule(given: Option<Value>, faults: &mut Faults) -> Option<RetrySched
 }
 
 /// How a schedule is answered: its name, or its waits.
-pub(super) fn told_schedule(schedule: &RetrySchedule) -> Value {
+pub(super) fn schedule_value(schedule: &RetrySchedule) -> Value {
     match schedule.name() {
         Some(name) => name.into(),
         None => schedule.words().into(),
@@ -368,6 +368,6 @@ pub(super) fn told_schedule(schedule: &RetrySchedule) -> Value {
 }
 
 /// How long all attempts take together.
-pub(super) fn told_window(schedule: &RetrySchedule) -> HumanDuration {
+pub(super) fn schedule_window(schedule: &RetrySchedule) -> HumanDuration {
     HumanDuration(schedule.window())
 }

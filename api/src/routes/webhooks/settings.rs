@@ -21,13 +21,13 @@ use crate::faults::Faults;
 use crate::problem::Problem;
 
 /// The shortest and the longest time: events themselves are kept for 30 days.
-const KEEP: std::ops::RangeInclusive<Duration> =
+const PAYLOAD_RETENTION_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
 
 /// How a tenant's webhooks are kept.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = WebhookSettings)]
-pub(in crate::routes) struct SettingsAnswer {
+pub(in crate::routes) struct WebhookSettingsResponse {
     /// How long payloads of events, and the answers to them, are kept; null for as long as the events
     /// themselves, which is 30 days.
     #[schema(required, value_type = Option<String>, example = "7d")]
@@ -38,7 +38,7 @@ pub(in crate::routes) struct SettingsAnswer {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WebhookSettingsChange, example = json!({"payload_retention": "7d"}))]
-pub(in crate::routes) struct SettingsRequest {
+pub(in crate::routes) struct WebhookSettingsRequest {
     /// How long payloads are kept, `1h` to `30d` in whole seconds; null for as long as the events themselves.
     #[schema(value_type = Option<String>, example = "7d")]
     #[serde(default)]
@@ -53,22 +53,22 @@ pub(in crate::routes) struct SettingsRequest {
     path = "/v1/webhook-settings",
     operation_id = "get_webhook_settings",
     tag = "webhooks",
-    responses((status = 200, description = "The settings", body = SettingsAnswer))
+    responses((status = 200, description = "The settings", body = WebhookSettingsResponse))
 )]
-pub(in crate::routes) async fn show(
+pub(in crate::routes) async fn get_webhook_settings(
     State(state): State<ApiState>,
     caller: Caller,
-) -> Result<Json<SettingsAnswer>, Problem> {
+) -> Result<Json<WebhookSettingsResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
-    let keep = payload_retention(&mut tx).await?;
+    let retention = payload_retention(&mut tx).await?;
     tx.commit().await?;
-    Ok(Json(told(keep)))
+    Ok(Json(settings_response(retention)))
 }
 
-fn told(keep: Option<Duration>) -> SettingsAnswer {
-    SettingsAnswer {
-        payload_retention: keep.map(HumanDuration),
+fn settings_response(retention: Option<Duration>) -> WebhookSettingsResponse {
+    WebhookSettingsResponse {
+        payload_retention: retention.map(HumanDuration),
     }
 }
 
@@ -81,20 +81,20 @@ fn told(keep: Option<Duration>) -> SettingsAnswer {
     path = "/v1/webhook-settings",
     operation_id = "change_webhook_settings",
     tag = "webhooks",
-    request_body = SettingsRequest,
-    responses((status = 200, description = "The settings as they are now", body = SettingsAnswer))
+    request_body = WebhookSettingsRequest,
+    responses((status = 200, description = "The settings as they are now", body = WebhookSettingsResponse))
 )]
-pub(in crate::routes) async fn change(
+pub(in crate::routes) async fn change_webhook_settings(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
-) -> Result<Json<SettingsAnswer>, Problem> {
+) -> Result<Json<WebhookSettingsResponse>, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut faults = Faults::default();
-    let request: SettingsRequest = body.members(&mut faults).unwrap_or_default();
+    let request: WebhookSettingsRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.payload_retention.map(Duration::from);
-    if let Change::Set(keep) = change
-        && (!KEEP.contains(&keep) || keep.subsec_nanos() != 0)
+    if let Change::Set(retention) = change
+        && (!PAYLOAD_RETENTION_RANGE.contains(&retention) || retention.subsec_nanos() != 0)
     {
         let detail = "must be `1h` to `30d`, in whole seconds";
         faults.add("", "/payload_retention", "out_of_range", detail);
@@ -105,13 +105,13 @@ pub(in crate::routes) async fn change(
     let after = match change {
         Change::Keep => before,
         Change::Remove => None,
-        Change::Set(keep) => Some(keep),
+        Change::Set(retention) => Some(retention),
     };
     set_payload_retention(&mut tx, after).await?;
     let entry = Entry::new("webhook_settings.change", caller.tenant)
-        .before(json!(told(before)))
-        .after(json!(told(after)));
+        .before(json!(settings_response(before)))
+        .after(json!(settings_response(after)));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Json(told(after)))
+    Ok(Json(settings_response(after)))
 }

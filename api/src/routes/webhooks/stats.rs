@@ -11,7 +11,7 @@ use harkara_shared::id::EndpointId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::no_endpoint;
+use super::endpoint_not_found;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -23,7 +23,7 @@ use crate::time::Moment;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(in crate::routes) struct StatsQuery {
+pub(in crate::routes) struct EndpointStatsQuery {
     /// From the hour of this moment on; 24 hours ago when left out.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Moment>,
@@ -32,7 +32,7 @@ pub(in crate::routes) struct StatsQuery {
 /// What became of an endpoint's attempts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointStats)]
-pub(in crate::routes) struct StatsAnswer {
+pub(in crate::routes) struct EndpointStatsResponse {
     /// Attempts that succeeded.
     #[schema(example = 1200)]
     succeeded: i64,
@@ -56,13 +56,13 @@ pub(in crate::routes) struct StatsAnswer {
     #[schema(required)]
     last_failure_at: Option<DateTime<Utc>>,
     /// The hours with attempts, oldest first.
-    hours: Vec<HourAnswer>,
+    hours: Vec<EndpointHourResponse>,
 }
 
 /// One hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointHour)]
-pub(in crate::routes) struct HourAnswer {
+pub(in crate::routes) struct EndpointHourResponse {
     /// When it began.
     hour: DateTime<Utc>,
     /// Attempts that succeeded.
@@ -71,9 +71,9 @@ pub(in crate::routes) struct HourAnswer {
     failed: i64,
 }
 
-impl From<EndpointStats> for StatsAnswer {
+impl From<EndpointStats> for EndpointStatsResponse {
     fn from(stats: EndpointStats) -> Self {
-        let hour = |hour: &EndpointHour| HourAnswer {
+        let hour = |hour: &EndpointHour| EndpointHourResponse {
             hour: hour.hour,
             succeeded: hour.succeeded,
             failed: hour.failed,
@@ -100,21 +100,21 @@ impl From<EndpointStats> for StatsAnswer {
     operation_id = "get_endpoint_stats",
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q"), StatsQuery),
-    responses((status = 200, description = "The numbers", body = StatsAnswer))
+        example = "ep_01h455vb4pex5vsknk084sn02q"), EndpointStatsQuery),
+    responses((status = 200, description = "The numbers", body = EndpointStatsResponse))
 )]
-pub(in crate::routes) async fn show(
+pub(in crate::routes) async fn get_endpoint_stats(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
-    Query(query): Query<StatsQuery>,
-) -> Result<Json<StatsAnswer>, Problem> {
+    Query(query): Query<EndpointStatsQuery>,
+) -> Result<Json<EndpointStatsResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let day_ago = clock::now() - TimeDelta::hours(24);
     let since = query.since.map_or(day_ago, DateTime::from);
     let mut tx = state.begin(&caller).await?;
     if webhook::endpoint(&mut tx, id).await?.is_none() {
-        return Err(no_endpoint());
+        return Err(endpoint_not_found());
     }
     let stats = endpoint_stats(&mut tx, id, since).await?;
     tx.commit().await?;

@@ -12,7 +12,7 @@ use super::Reader;
 use crate::json;
 
 /// Most starts that one start may count for.
-const MOST_COST: u16 = 1000;
+const MAX_LIMIT_COST: u16 = 1000;
 
 /// What a key of a lane or a limit must be.
 pub(crate) const KEY_RULE: &str = "must have 1 to 256 characters, none of them a control character";
@@ -58,25 +58,25 @@ impl Reader<'_> {
             else {
                 continue;
             };
-            let in_key = format!("{pointer}/key");
+            let key_pointer = format!("{pointer}/key");
             let key = match request.key {
                 None => {
-                    self.fault(&in_key, "missing", "must be there");
+                    self.fault(&key_pointer, "missing", "must be there");
                     continue;
                 }
                 Some(key) => key,
             };
             if !is_key(&key) {
-                self.fault(&in_key, "invalid_key", KEY_RULE);
+                self.fault(&key_pointer, "invalid_key", KEY_RULE);
             } else if limits.iter().any(|limit| limit.key == key) {
-                self.fault(&in_key, "duplicate", "stands here twice");
+                self.fault(&key_pointer, "duplicate", "stands here twice");
             }
             let cost = request.cost.unwrap_or(1);
             let fits = u16::try_from(cost)
                 .ok()
-                .filter(|cost| (1..=MOST_COST).contains(cost));
+                .filter(|cost| (1..=MAX_LIMIT_COST).contains(cost));
             if fits.is_none() {
-                let detail = format!("must be from 1 to {MOST_COST}, not {cost}");
+                let detail = format!("must be from 1 to {MAX_LIMIT_COST}, not {cost}");
                 self.fault(&format!("{pointer}/cost"), "out_of_range", detail);
             }
             limits.push(LimitUse {

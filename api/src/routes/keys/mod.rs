@@ -3,6 +3,8 @@
 //! in the audit log.
 //! Never: shows a key's text twice, or lets somebody make a key that may do more than they may.
 
+pub(super) mod limits;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -35,11 +37,11 @@ use crate::query::{PathId, Query};
 use crate::time::Moment;
 
 /// How long a rotated key goes on, unless somebody says otherwise, and at the most.
-const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-const MOST_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Networks a key may name.
-const MOST_ADDRESSES: usize = 100;
+const MAX_ADDRESSES: usize = 100;
 
 /// A key that is wanted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -47,7 +49,7 @@ const MOST_ADDRESSES: usize = 100;
 #[schema(as = NewApiKey, example = json!({
     "name": "billing service", "scopes": ["jobs:write", "jobs:read"], "addresses": ["192.0.2.0/24"]
 }))]
-pub(super) struct KeyRequest {
+pub(in crate::routes) struct NewApiKeyRequest {
     /// What people call it.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
     name: Option<String>,
@@ -68,7 +70,7 @@ pub(super) struct KeyRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ApiKeyChange, example = json!({"addresses": ["192.0.2.7"]}))]
-pub(super) struct ChangeRequest {
+pub(in crate::routes) struct ApiKeyChangeRequest {
     /// What people call it.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
@@ -84,7 +86,7 @@ pub(super) struct ChangeRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Rotation, example = json!({"grace": "24h"}))]
-pub(super) struct RotateRequest {
+pub(in crate::routes) struct RotateApiKeyRequest {
     /// How long the old key goes on, `0s` to `7d`; `24h` when left out.
     #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
@@ -93,7 +95,7 @@ pub(super) struct RotateRequest {
 /// An API key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
-pub(super) struct KeyAnswer {
+pub(in crate::routes) struct ApiKeyResponse {
     /// Id.
     #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
@@ -137,7 +139,7 @@ pub(super) struct KeyAnswer {
     key: Option<String>,
 }
 
-impl From<ApiKey> for KeyAnswer {
+impl From<ApiKey> for ApiKeyResponse {
     fn from(key: ApiKey) -> Self {
         Self {
             id: key.id,
@@ -169,11 +171,11 @@ impl From<ApiKey> for KeyAnswer {
     path = "/v1/api-keys",
     operation_id = "create_api_key",
     tag = "keys",
-    request_body = KeyRequest,
-    responses((status = 201, description = "The key, with its text", body = KeyAnswer,
+    request_body = NewApiKeyRequest,
+    responses((status = 201, description = "The key, with its text", body = ApiKeyResponse,
         headers(("Location" = String, description = "Path of the key"))))
 )]
-pub(super) async fn create(
+pub(in crate::routes) async fn create_api_key(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
@@ -181,21 +183,21 @@ pub(super) async fn create(
     caller.require(Scope::KeysManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: KeyRequest = body.members(&mut faults).unwrap_or_default();
+    let request: NewApiKeyRequest = body.members(&mut faults).unwrap_or_default();
     let tier = request.tier.unwrap_or(KeyTier::Free);
-    let new = checked(request, &caller, &mut faults);
+    let new = validate_new_key(request, &caller, &mut faults);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
-        check_tier(&mut tx, tier).await?;
+        require_tier_allowed(&mut tx, tier).await?;
         access::check_keys(&mut tx).await?;
     }
     let (key, text) = add_key(&mut tx, state.keys(), new, None, caller.actor()).await?;
     tx.commit().await?;
-    Ok(made(key, text.expose()))
+    Ok(created_response(key, text.expose()))
 }
 
-fn checked(request: KeyRequest, caller: &Caller, faults: &mut Faults) -> NewKey {
+fn validate_new_key(request: NewApiKeyRequest, caller: &Caller, faults: &mut Faults) -> NewKey {
     if request.name.is_none() {
         faults.add("", "/name", "missing", "must be there");
     } else if !request.name.as_deref().is_some_and(is_name) {
@@ -215,27 +217,27 @@ fn checked(request: KeyRequest, caller: &Caller, faults: &mut Faults) -> NewKey 
         }
     }
     let expires_at = request.expires_at.map(|moment| moment.0);
-    check_expiry(expires_at, faults);
+    validate_expiry(expires_at, faults);
     NewKey {
         tenant: caller.tenant,
         name: request.name.unwrap_or_default(),
         tier: request.tier.unwrap_or(KeyTier::Free),
         scopes,
         expires_at,
-        addresses: networks(request.addresses.unwrap_or_default(), faults),
+        addresses: parse_networks(request.addresses.unwrap_or_default(), faults),
     }
 }
 
-fn check_expiry(expires_at: Option<DateTime<Utc>>, faults: &mut Faults) {
+fn validate_expiry(expires_at: Option<DateTime<Utc>>, faults: &mut Faults) {
     if expires_at.is_some_and(|moment| moment <= clock::now()) {
         faults.add("", "/expires_at", "in_the_past", "must be in the future");
     }
 }
 
 /// Networks, a single address being one of its own.
-fn networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
-    if texts.len() > MOST_ADDRESSES {
-        let detail = format!("at most {MOST_ADDRESSES}");
+fn parse_networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
+    if texts.len() > MAX_ADDRESSES {
+        let detail = format!("at most {MAX_ADDRESSES}");
         faults.add("", "/addresses", "too_many", detail);
         return Vec::new();
     }
@@ -256,7 +258,7 @@ fn networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
 }
 
 /// Goes on if the tenant's keys may have this tier.
-async fn check_tier(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Problem> {
+async fn require_tier_allowed(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Problem> {
     let most = access::allowance(tx).await?;
     if tier <= most {
         return Ok(());
@@ -267,9 +269,9 @@ async fn check_tier(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Problem> {
     faults.none_in_body()
 }
 
-fn made(key: ApiKey, text: &str) -> Response {
+fn created_response(key: ApiKey, text: &str) -> Response {
     let location = [(LOCATION, format!("/v1/api-keys/{}", key.id))];
-    let answer = KeyAnswer {
+    let answer = ApiKeyResponse {
         key: Some(text.to_owned()),
         ..key.into()
     };
@@ -285,13 +287,13 @@ fn made(key: ApiKey, text: &str) -> Response {
     operation_id = "list_api_keys",
     tag = "keys",
     params(PageQuery),
-    responses((status = 200, description = "A page of keys", body = Page<KeyAnswer>))
+    responses((status = 200, description = "A page of keys", body = Page<ApiKeyResponse>))
 )]
-pub(super) async fn list(
+pub(in crate::routes) async fn list_api_keys(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<KeyAnswer>>, Problem> {
+) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
     caller.require(Scope::KeysManage)?;
     let list = List::of("/v1/api-keys", caller.tenant, &query);
     let before = state.cursors().before(list, query.cursor.as_deref())?;
@@ -305,7 +307,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         |key| key.id.as_uuid().into_bytes(),
-        KeyAnswer::from,
+        ApiKeyResponse::from,
     )))
 }
 
@@ -319,16 +321,16 @@ pub(super) async fn list(
     tag = "keys",
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The key", body = KeyAnswer))
+    responses((status = 200, description = "The key", body = ApiKeyResponse))
 )]
-pub(super) async fn show(
+pub(in crate::routes) async fn get_api_key(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<ApiKeyId>,
-) -> Result<Json<KeyAnswer>, Problem> {
+) -> Result<Json<ApiKeyResponse>, Problem> {
     caller.require(Scope::KeysManage)?;
     let mut tx = state.begin(&caller).await?;
-    let key = found(&mut tx, id).await?;
+    let key = find_key(&mut tx, id).await?;
     tx.commit().await?;
     Ok(Json(key.into()))
 }
@@ -343,41 +345,41 @@ pub(super) async fn show(
     tag = "keys",
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
-    request_body = ChangeRequest,
+    request_body = ApiKeyChangeRequest,
     responses(
-        (status = 200, description = "The key as it is now", body = KeyAnswer),
+        (status = 200, description = "The key as it is now", body = ApiKeyResponse),
         (status = 409, description = "The key was revoked"),
     )
 )]
-pub(super) async fn change(
+pub(in crate::routes) async fn change_api_key(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
-) -> Result<Json<KeyAnswer>, Problem> {
+) -> Result<Json<ApiKeyResponse>, Problem> {
     caller.require(Scope::KeysManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: ApiKeyChangeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.as_deref().is_some_and(|name| !is_name(name)) {
         faults.add("", "/name", "invalid", "must have 1 to 200 characters");
     }
     let expires_at = request.expires_at.map(|moment| moment.0);
-    check_expiry(expires_at, &mut faults);
+    validate_expiry(expires_at, &mut faults);
     let addresses = request
         .addresses
-        .map(|addresses| networks(addresses, &mut faults))
+        .map(|addresses| parse_networks(addresses, &mut faults))
         .map(|networks| networks.iter().map(ToString::to_string).collect());
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let before = working(&mut tx, &caller, id).await?;
+    let before = find_working_key(&mut tx, &caller, id).await?;
     let change = KeyChange {
         name: request.name,
         addresses,
         expires_at,
         revoke: false,
     };
-    let key = changed(&mut tx, &caller, &before, change, "key.change").await?;
+    let key = apply_change(&mut tx, &caller, &before, change, "key.change").await?;
     tx.commit().await?;
     state.keyring().forget(&key.public_id).await;
     Ok(Json(key.into()))
@@ -395,20 +397,20 @@ pub(super) async fn change(
         example = "key_01h455vb4pex5vsknk084sn02q")),
     responses((status = 204, description = "The key no longer works"))
 )]
-pub(super) async fn revoke(
+pub(in crate::routes) async fn revoke_api_key(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::KeysManage)?;
     let mut tx = state.begin(&caller).await?;
-    let before = found(&mut tx, id).await?;
+    let before = find_key(&mut tx, id).await?;
     if before.revoked_at.is_none() {
         let change = KeyChange {
             revoke: true,
             ..KeyChange::default()
         };
-        changed(&mut tx, &caller, &before, change, "key.revoke").await?;
+        apply_change(&mut tx, &caller, &before, change, "key.revoke").await?;
     }
     tx.commit().await?;
     state.keyring().forget(&before.public_id).await;
@@ -427,14 +429,14 @@ pub(super) async fn revoke(
     tag = "keys",
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
-    request_body = RotateRequest,
+    request_body = RotateApiKeyRequest,
     responses(
-        (status = 201, description = "The new key, with its text", body = KeyAnswer,
+        (status = 201, description = "The new key, with its text", body = ApiKeyResponse,
             headers(("Location" = String, description = "Path of the key"))),
         (status = 409, description = "The key was revoked, or another has taken its place"),
     )
 )]
-pub(super) async fn rotate(
+pub(in crate::routes) async fn rotate_api_key(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<ApiKeyId>,
@@ -443,14 +445,14 @@ pub(super) async fn rotate(
     caller.require(Scope::KeysManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: RotateRequest = body.members(&mut faults).unwrap_or_default();
-    let grace = request.grace.map_or(GRACE, Duration::from);
-    if grace > MOST_GRACE {
+    let request: RotateApiKeyRequest = body.members(&mut faults).unwrap_or_default();
+    let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from);
+    if grace > MAX_GRACE {
         faults.add("", "/grace", "out_of_range", "must be from 0s to 7d");
     }
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let old = working(&mut tx, &caller, id).await?;
+    let old = find_working_key(&mut tx, &caller, id).await?;
     if access::has_successor(&mut tx, id).await? {
         let detail = "another key has taken its place: rotate that one";
         return Err(Problem::new(Code::Conflict, detail));
@@ -464,7 +466,7 @@ pub(super) async fn rotate(
         };
         let before = access::key(&mut tx, before).await?;
         if let Some(before) = before.filter(|key| key.revoked_at.is_none()) {
-            oldest = Some(changed(&mut tx, &caller, &before, ends, "key.revoke").await?);
+            oldest = Some(apply_change(&mut tx, &caller, &before, ends, "key.revoke").await?);
         }
     }
     let new = NewKey {
@@ -490,22 +492,26 @@ pub(super) async fn rotate(
         revoke: grace.is_zero(),
         ..KeyChange::default()
     };
-    changed(&mut tx, &caller, &old, ends, "key.change").await?;
+    apply_change(&mut tx, &caller, &old, ends, "key.change").await?;
     tx.commit().await?;
     for ended in oldest.iter().chain([&old]) {
         state.keyring().forget(&ended.public_id).await;
     }
-    Ok(made(key, text.expose()))
+    Ok(created_response(key, text.expose()))
 }
 
-async fn found(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKey, Problem> {
+async fn find_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKey, Problem> {
     let key = access::key(tx, id).await?;
     key.ok_or_else(|| Problem::not_found("API key"))
 }
 
 /// The key, if it works and may do nothing that the caller may not: who changes a key could use it.
-async fn working(tx: &mut TenantTx, caller: &Caller, id: ApiKeyId) -> Result<ApiKey, Problem> {
-    let key = found(tx, id).await?;
+async fn find_working_key(
+    tx: &mut TenantTx,
+    caller: &Caller,
+    id: ApiKeyId,
+) -> Result<ApiKey, Problem> {
+    let key = find_key(tx, id).await?;
     for scope in key.scopes.iter().filter_map(|name| name.parse().ok()) {
         caller.require(scope)?;
     }
@@ -518,7 +524,7 @@ async fn working(tx: &mut TenantTx, caller: &Caller, id: ApiKeyId) -> Result<Api
     Ok(key)
 }
 
-async fn changed(
+async fn apply_change(
     tx: &mut TenantTx,
     caller: &Caller,
     before: &ApiKey,

@@ -1,5 +1,5 @@
 //! Room: what the portal shows.
-//! Takes: a visit. Gives: pages of endpoints and deliveries as they stand.
+//! Takes: a session. Gives: pages of endpoints and deliveries as they stand.
 //! Never: changes anything, or shows the value of a header that an endpoint is sent.
 
 use std::time::Duration;
@@ -11,13 +11,13 @@ use axum::response::Response;
 use chrono::TimeDelta;
 use harkara_jobs::webhook::{
     self, Delivery, DeliveryAttempt, DeliveryFilter, Endpoint, EndpointStats, EndpointStatus,
-    delivery_attempts, endpoint_stats, list_deliveries, list_endpoints,
+    delivery_attempts, endpoint_stats, list_deliveries,
 };
 use harkara_shared::clock;
 use harkara_shared::id::{DeliveryId, EndpointId};
 use serde::{Deserialize, Serialize};
 
-use super::door::Visit;
+use super::auth::PortalSession;
 use crate::ApiState;
 use crate::cursor::List;
 use crate::pages::page;
@@ -32,13 +32,13 @@ pub(super) struct PageQuery {
     /// Where the list goes on.
     cursor: Option<String>,
     /// What was done just now.
-    done: Option<Done>,
+    done: Option<CompletedAction>,
 }
 
 /// What a form has done, as the page that follows tells it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Done {
+pub(super) enum CompletedAction {
     Change,
     Test,
     Enable,
@@ -47,7 +47,7 @@ pub(super) enum Done {
     Resend,
 }
 
-impl Done {
+impl CompletedAction {
     fn notice(self) -> &'static str {
         match self {
             Self::Change => "The endpoint is changed.",
@@ -61,13 +61,13 @@ impl Done {
 }
 
 /// How a value is called in the API.
-pub(super) fn word(value: impl Serialize) -> String {
-    let word = serde_json::to_value(value).unwrap_or_default();
-    word.as_str().unwrap_or_default().to_owned()
+pub(super) fn api_name(value: impl Serialize) -> String {
+    let api_name = serde_json::to_value(value).unwrap_or_default();
+    api_name.as_str().unwrap_or_default().to_owned()
 }
 
 /// A time as people say it: `75 h 35 min 5 s`.
-fn span(time: Duration) -> String {
+fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let parts = [
         (seconds / 3600, "h"),
@@ -110,22 +110,22 @@ struct DeliveryPage<'a> {
 }
 
 /// Since when numbers are shown.
-const SHOWN: TimeDelta = TimeDelta::hours(24);
+const STATS_PERIOD: TimeDelta = TimeDelta::hours(24);
 
-pub(super) async fn endpoints(
+pub(super) async fn list_endpoints(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = List::of("/portal", visit.tenant, &());
+    let list = List::of("/portal", session.tenant, &());
     let before = state.cursors().before(list, query.cursor.as_deref())?;
     let limit = Limit::default();
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let before = before.map(EndpointId::from_uuid);
-    let found = list_endpoints(&mut tx, before, to_read(limit)).await?;
+    let found = webhook::list_endpoints(&mut tx, before, to_read(limit)).await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
     let found = Page::of(found, limit, state.cursors(), list, place, |found| found);
-    let since = clock::now() - SHOWN;
+    let since = clock::now() - STATS_PERIOD;
     let mut rows = Vec::with_capacity(found.data.len());
     for endpoint in found.data {
         let stats = endpoint_stats(&mut tx, endpoint.id, since).await?;
@@ -133,30 +133,30 @@ pub(super) async fn endpoints(
     }
     tx.commit().await?;
     let shown = EndpointsPage {
-        base: &visit.base,
+        base: &session.base,
         rows: &rows,
         older: found.next_cursor.as_deref(),
     };
     page(StatusCode::OK, &shown)
 }
 
-pub(super) async fn endpoint(
+pub(super) async fn show_endpoint(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = List::of("/portal/endpoint", visit.tenant, &id);
+    let list = List::of("/portal/endpoint", session.tenant, &id);
     let before = state.cursors().before(list, query.cursor.as_deref())?;
     let limit = Limit::default();
     let filter = DeliveryFilter {
         endpoint_id: Some(id),
         ..DeliveryFilter::default()
     };
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
-    let endpoint = endpoint.ok_or_else(no_endpoint)?;
-    let stats = endpoint_stats(&mut tx, id, clock::now() - SHOWN).await?;
+    let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
+    let stats = endpoint_stats(&mut tx, id, clock::now() - STATS_PERIOD).await?;
     let before = before.map(DeliveryId::from_uuid);
     let found = list_deliveries(&mut tx, &filter, before, to_read(limit)).await?;
     tx.commit().await?;
@@ -171,8 +171,8 @@ pub(super) async fn endpoint(
         |delivery| delivery,
     );
     let shown = EndpointPage {
-        base: &visit.base,
-        notice: query.done.map(Done::notice),
+        base: &session.base,
+        notice: query.done.map(CompletedAction::notice),
         endpoint: &endpoint,
         stats: &stats,
         deliveries: &found.data,
@@ -181,32 +181,32 @@ pub(super) async fn endpoint(
     page(StatusCode::OK, &shown)
 }
 
-pub(super) async fn delivery(
+pub(super) async fn show_delivery(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, DeliveryId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let delivery = webhook::delivery(&mut tx, id).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let (Some(delivery), Some(attempts)) = (delivery, attempts) else {
-        return Err(no_delivery());
+        return Err(delivery_not_found());
     };
     let shown = DeliveryPage {
-        base: &visit.base,
-        notice: query.done.map(Done::notice),
+        base: &session.base,
+        notice: query.done.map(CompletedAction::notice),
         delivery: &delivery,
         attempts: &attempts,
     };
     page(StatusCode::OK, &shown)
 }
 
-pub(super) fn no_endpoint() -> Problem {
+pub(super) fn endpoint_not_found() -> Problem {
     Problem::not_found("endpoint")
 }
 
-pub(super) fn no_delivery() -> Problem {
+pub(super) fn delivery_not_found() -> Problem {
     Problem::not_found("delivery")
 }

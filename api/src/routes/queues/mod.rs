@@ -18,7 +18,7 @@ use harkara_shared::config::is_queue_name;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::limits::Numbers;
+use super::limits::NumberReader;
 use super::page::{Page, to_read};
 use crate::ApiState;
 use crate::access::Scope;
@@ -35,7 +35,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A queue, which all tenants share.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Queue)]
-pub(super) struct QueueAnswer {
+pub(super) struct QueueResponse {
     /// Name.
     #[schema(example = "http")]
     name: String,
@@ -77,7 +77,7 @@ pub(super) struct QueueAnswer {
     failed_per_minute: i64,
 }
 
-impl QueueAnswer {
+impl QueueResponse {
     fn new(queue: QueueSettings, counts: QueueCounts) -> Self {
         Self {
             name: queue.name,
@@ -101,7 +101,7 @@ impl QueueAnswer {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewQueueLimits, example = json!({"max_running": 64, "rate_per_second": 100}))]
-pub(super) struct QueueRequest {
+pub(super) struct QueueLimitsRequest {
     /// Jobs of all tenants running at once.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
@@ -139,29 +139,29 @@ pub(super) struct PageQuery {
     operation_id = "list_queues",
     tag = "queues",
     params(PageQuery),
-    responses((status = 200, description = "A page of queues", body = Page<QueueAnswer>))
+    responses((status = 200, description = "A page of queues", body = Page<QueueResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_queues(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<QueueAnswer>>, Problem> {
+) -> Result<Json<Page<QueueResponse>>, Problem> {
     caller.require(Scope::JobsRead)?;
     let list = List::of("/v1/queues", caller.tenant, &query);
     let after = match &query.cursor {
         Some(cursor) => i32::try_from(number_at(state.cursors().read(list, cursor)?)).ok(),
         None => None,
     };
-    let known = known();
+    let public = public_queues();
     let queues = state
         .engine()
         .queues(
-            view(&caller, &known),
+            visible_queues(&caller, &public),
             after.unwrap_or_default(),
             to_read(query.limit),
         )
         .await?;
-    let counts = counts(&state, &caller, &queues).await?;
+    let counts = load_counts(&state, &caller, &queues).await?;
     Ok(Json(Page::of(
         queues,
         query.limit,
@@ -170,7 +170,7 @@ pub(super) async fn list(
         |queue| place_of(queue.id.into()),
         |queue| {
             let counts = counts.get(&queue.id).copied().unwrap_or_default();
-            QueueAnswer::new(queue, counts)
+            QueueResponse::new(queue, counts)
         },
     )))
 }
@@ -185,19 +185,19 @@ pub(super) async fn list(
     operation_id = "limit_queue",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    request_body = QueueRequest,
-    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+    request_body = QueueLimitsRequest,
+    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
 )]
-pub(super) async fn change(
+pub(super) async fn limit_queue(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
     body: JsonBody,
-) -> Result<Json<QueueAnswer>, Problem> {
-    may_manage(&state, &caller, &name).await?;
+) -> Result<Json<QueueResponse>, Problem> {
+    require_queue_management(&state, &caller, &name).await?;
     let mut faults = Faults::default();
-    let request: QueueRequest = body.members(&mut faults).unwrap_or_default();
-    let mut numbers = Numbers {
+    let request: QueueLimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let mut numbers = NumberReader {
         prefix: "",
         faults: &mut faults,
     };
@@ -209,9 +209,9 @@ pub(super) async fn change(
     );
     faults.none_in_body()?;
     let entry = Entry::new("queue.limit", &name).after(body.value());
-    let engine = noting(&state, &caller, entry);
+    let engine = engine_with_audit(&state, &caller, entry);
     engine.set_queue(&name, &change).await?;
-    shown(&state, &caller, &name).await
+    queue_response(&state, &caller, &name).await
 }
 
 /// Pause a queue
@@ -224,17 +224,17 @@ pub(super) async fn change(
     operation_id = "pause_queue",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
 )]
-pub(super) async fn pause(
+pub(super) async fn pause_queue(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
-) -> Result<Json<QueueAnswer>, Problem> {
-    may_manage(&state, &caller, &name).await?;
-    let engine = noting(&state, &caller, Entry::new("queue.pause", &name));
+) -> Result<Json<QueueResponse>, Problem> {
+    require_queue_management(&state, &caller, &name).await?;
+    let engine = engine_with_audit(&state, &caller, Entry::new("queue.pause", &name));
     engine.pause_queue(&name, true).await?;
-    shown(&state, &caller, &name).await
+    queue_response(&state, &caller, &name).await
 }
 
 /// Resume a queue
@@ -246,21 +246,21 @@ pub(super) async fn pause(
     operation_id = "resume_queue",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    responses((status = 200, description = "The queue as it is now", body = QueueAnswer))
+    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
 )]
-pub(super) async fn resume(
+pub(super) async fn resume_queue(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(name): PathId<String>,
-) -> Result<Json<QueueAnswer>, Problem> {
-    may_manage(&state, &caller, &name).await?;
-    let engine = noting(&state, &caller, Entry::new("queue.resume", &name));
+) -> Result<Json<QueueResponse>, Problem> {
+    require_queue_management(&state, &caller, &name).await?;
+    let engine = engine_with_audit(&state, &caller, Entry::new("queue.resume", &name));
     engine.pause_queue(&name, false).await?;
-    shown(&state, &caller, &name).await
+    queue_response(&state, &caller, &name).await
 }
 
 /// The engine, with an entry for the chain of whom the caller belongs to: queues are nobody's.
-fn noting(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
+fn engine_with_audit(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
     state
         .engine()
         .with_audit(caller.note_in(caller.home(), entry))
@@ -268,17 +268,24 @@ fn noting(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
 
 /// Goes on if the caller may change what all tenants share. A queue that the caller may not know of is
 /// not there.
-async fn may_manage(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
+async fn require_queue_management(
+    state: &ApiState,
+    caller: &Caller,
+    name: &str,
+) -> Result<(), Problem> {
     caller.require(Scope::QueuesManage)?;
-    seen(state, caller, name).await?;
+    require_visible(state, caller, name).await?;
     caller.require_platform()
 }
 
 /// Goes on if there is such a queue for the caller.
-async fn seen(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
+async fn require_visible(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
     if is_queue_name(name) {
-        let known = known();
-        let queue = state.engine().queue(view(caller, &known), name).await?;
+        let public = public_queues();
+        let queue = state
+            .engine()
+            .queue(visible_queues(caller, &public), name)
+            .await?;
         if queue.is_some() {
             return Ok(());
         }
@@ -286,27 +293,27 @@ async fn seen(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Probl
     Err(Problem::not_found("queue"))
 }
 
-async fn shown(
+async fn queue_response(
     state: &ApiState,
     caller: &Caller,
     name: &str,
-) -> Result<Json<QueueAnswer>, Problem> {
+) -> Result<Json<QueueResponse>, Problem> {
     let queue = state.engine().queue(QueueView::All, name).await?;
     let queue = queue.ok_or_else(|| Problem::not_found("queue"))?;
-    let counts = counts(state, caller, std::slice::from_ref(&queue)).await?;
+    let counts = load_counts(state, caller, std::slice::from_ref(&queue)).await?;
     let counts = counts.get(&queue.id).copied().unwrap_or_default();
-    Ok(Json(QueueAnswer::new(queue, counts)))
+    Ok(Json(QueueResponse::new(queue, counts)))
 }
 
 /// How the queues are doing, by their numbers: for the tenant, or for all if it is the platform.
-async fn counts(
+async fn load_counts(
     state: &ApiState,
     caller: &Caller,
     queues: &[QueueSettings],
 ) -> Result<HashMap<i32, QueueCounts>, Problem> {
-    let numbers: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
+    let ids: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
     let tenant = (!caller.is_platform).then_some(caller.tenant);
-    let counts = state.engine().queue_counts(&numbers, tenant).await?;
+    let counts = state.engine().queue_counts(&ids, tenant).await?;
     Ok(counts
         .into_iter()
         .map(|counts| (counts.queue, counts))
@@ -314,7 +321,7 @@ async fn counts(
 }
 
 /// The queues of kinds that any tenant may enqueue.
-pub(super) fn known() -> Vec<&'static str> {
+pub(super) fn public_queues() -> Vec<&'static str> {
     KINDS
         .iter()
         .filter(|kind| !kind.platform_only)
@@ -322,10 +329,10 @@ pub(super) fn known() -> Vec<&'static str> {
         .collect()
 }
 
-pub(super) fn view<'a>(caller: &Caller, known: &'a [&'a str]) -> QueueView<'a> {
+pub(super) fn visible_queues<'a>(caller: &Caller, public: &'a [&'a str]) -> QueueView<'a> {
     if caller.is_platform || caller.administers() {
         QueueView::All
     } else {
-        QueueView::Of(caller.tenant, known)
+        QueueView::Of(caller.tenant, public)
     }
 }

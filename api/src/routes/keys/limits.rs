@@ -29,7 +29,7 @@ use crate::query::PathId;
     {"name": "minute", "strategy": "leaky_bucket", "quota": 600, "burst": 20, "window": "1m"},
     {"name": "month", "strategy": "calendar_month", "quota": 500000}
 ]}))]
-pub(super) struct LimitsRequest {
+pub(in crate::routes) struct KeyLimitsRequest {
     /// At most 8, all of which a request must pass; null for the tier's.
     #[schema(max_items = 8)]
     policies: Option<Vec<Policy>>,
@@ -38,7 +38,7 @@ pub(super) struct LimitsRequest {
 /// What limits a key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = KeyLimits)]
-pub(super) struct LimitsAnswer {
+pub(in crate::routes) struct KeyLimitsResponse {
     /// Whether they are the key's own, rather than the tier's.
     own: bool,
     /// The policies, all of which a request must pass.
@@ -46,7 +46,7 @@ pub(super) struct LimitsAnswer {
 }
 
 #[derive(Debug, FromRow)]
-struct Changed {
+struct ChangedKey {
     public_id: String,
     tier: KeyTier,
     before: Option<Stored<Value>>,
@@ -64,19 +64,19 @@ struct Changed {
     tag = "keys",
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
-    request_body = LimitsRequest,
-    responses((status = 200, description = "What limits the key now", body = LimitsAnswer))
+    request_body = KeyLimitsRequest,
+    responses((status = 200, description = "What limits the key now", body = KeyLimitsResponse))
 )]
-pub(super) async fn change(
+pub(in crate::routes) async fn set_api_key_limits(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
-) -> Result<Json<LimitsAnswer>, Problem> {
+) -> Result<Json<KeyLimitsResponse>, Problem> {
     caller.require(Scope::PlatformAdmin)?;
     caller.require_platform()?;
     let mut faults = Faults::default();
-    let request: LimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let request: KeyLimitsRequest = body.members(&mut faults).unwrap_or_default();
     if let Some(Err(wrong)) = request.policies.clone().map(Policies::new) {
         let pointer = format!("/policies/{}/{}", wrong.index, wrong.member);
         faults.add("", &pointer, "invalid", wrong.reason);
@@ -84,7 +84,7 @@ pub(super) async fn change(
     faults.none_in_body()?;
     let limits = request.policies.as_ref().map(|policies| json!(policies));
     let mut tx = state.begin(&caller).await?;
-    let changed: Option<Changed> = query_as(include_str!("../sql/set_key_limits.sql"))
+    let changed: Option<ChangedKey> = query_as(include_str!("../../sql/set_key_limits.sql"))
         .bind(id)
         .bind(limits.as_ref().map(Stored))
         .fetch_optional(&mut *tx)
@@ -96,7 +96,7 @@ pub(super) async fn change(
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     state.keyring().forget(&changed.public_id).await;
-    Ok(Json(LimitsAnswer {
+    Ok(Json(KeyLimitsResponse {
         own: limits.is_some(),
         policies: access::policies(changed.tier, limits.as_ref())
             .all()

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use harkara_jobs::catalogue::{self, JobKind};
 use harkara_jobs::kinds::webhook_recover::{Args, MissedState, WebhookRecover, missed};
-use harkara_jobs::webhook::{self, EndpointChange, EndpointStatus, change_endpoint, test_endpoint};
+use harkara_jobs::webhook::{self, EndpointChange, EndpointStatus, change_endpoint};
 use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
@@ -17,8 +17,8 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
-use super::answer::EndpointAnswer;
-use super::no_endpoint;
+use super::endpoint_not_found;
+use super::response::EndpointResponse;
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::Caller;
@@ -27,17 +27,17 @@ use crate::faults::Faults;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
-use crate::routes::events::EventAnswer;
+use crate::routes::events::PostedEventResponse;
 use crate::time::Moment;
 
 /// The type of an event that tests an endpoint.
-const TEST: &str = "webhook.test";
+const DEFAULT_TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// An event that tests an endpoint.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointTest, example = json!({"type": "invoice.paid", "data": {"invoice": "in_42"}}))]
-pub(in crate::routes) struct TestRequest {
+pub(in crate::routes) struct EndpointTestRequest {
     /// Type; `webhook.test` when left out. It need not be one that the endpoint takes.
     #[serde(rename = "type")]
     #[schema(max_length = 128, pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
@@ -58,22 +58,24 @@ pub(in crate::routes) struct TestRequest {
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    request_body = TestRequest,
+    request_body = EndpointTestRequest,
     responses(
-        (status = 202, description = "The event, with its delivery", body = EventAnswer),
+        (status = 202, description = "The event, with its delivery", body = PostedEventResponse),
         (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
-pub(in crate::routes) async fn test(
+pub(in crate::routes) async fn test_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
-) -> Result<(StatusCode, Json<EventAnswer>), Problem> {
+) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut faults = Faults::default();
-    let request: TestRequest = body.members(&mut faults).unwrap_or_default();
-    let event_type = request.event_type.unwrap_or_else(|| TEST.to_owned());
+    let request: EndpointTestRequest = body.members(&mut faults).unwrap_or_default();
+    let event_type = request
+        .event_type
+        .unwrap_or_else(|| DEFAULT_TEST_EVENT_TYPE.to_owned());
     let data = request.data.map_or_else(
         || to_raw_value(&json!({"test": true})).map_err(Problem::internal),
         Ok,
@@ -85,12 +87,15 @@ pub(in crate::routes) async fn test(
     faults.extend("", event.check());
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
-    let posted = posted.ok_or_else(no_endpoint)?;
+    let posted = webhook::test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
+    let posted = posted.ok_or_else(endpoint_not_found)?;
     let entry = Entry::new("endpoint.test", id).after(json!({"type": event_type}));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok((StatusCode::ACCEPTED, Json(EventAnswer::from(posted))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(PostedEventResponse::from(posted)),
+    ))
 }
 
 /// Enable a webhook endpoint
@@ -104,13 +109,13 @@ pub(in crate::routes) async fn test(
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The endpoint as it is now", body = EndpointAnswer))
+    responses((status = 200, description = "The endpoint as it is now", body = EndpointResponse))
 )]
-pub(in crate::routes) async fn enable(
+pub(in crate::routes) async fn enable_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
-) -> Result<Json<EndpointAnswer>, Problem> {
+) -> Result<Json<EndpointResponse>, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let change = EndpointChange {
         status: Some(EndpointStatus::Active),
@@ -118,7 +123,7 @@ pub(in crate::routes) async fn enable(
     };
     let mut tx = state.begin(&caller).await?;
     let enabled = change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
-    let enabled = EndpointAnswer::from(enabled.ok_or_else(no_endpoint)?);
+    let enabled = EndpointResponse::from(enabled.ok_or_else(endpoint_not_found)?);
     caller
         .record(&mut tx, &Entry::new("endpoint.enable", id))
         .await?;
@@ -130,7 +135,7 @@ pub(in crate::routes) async fn enable(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Recovery, example = json!({"since": "2026-11-27T00:00:00Z"}))]
-pub(in crate::routes) struct RecoverRequest {
+pub(in crate::routes) struct RecoveryRequest {
     /// Of events posted from this moment on, at most 30 days ago.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
     since: Option<Moment>,
@@ -145,7 +150,7 @@ pub(in crate::routes) struct RecoverRequest {
 /// The job that does it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StartedJob)]
-pub(in crate::routes) struct JobAnswer {
+pub(in crate::routes) struct StartedJobResponse {
     /// Its id. When it has succeeded, its result tells how many deliveries are made.
     #[schema(value_type = String, example = "job_0000000000500")]
     pub(in crate::routes) job_id: JobId,
@@ -162,26 +167,26 @@ pub(in crate::routes) struct JobAnswer {
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    request_body = RecoverRequest,
+    request_body = RecoveryRequest,
     responses(
-        (status = 202, description = "The job that does it", body = JobAnswer),
+        (status = 202, description = "The job that does it", body = StartedJobResponse),
         (status = 409, description = "The endpoint is disabled: enable it first"),
         (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
-pub(in crate::routes) async fn recover(
+pub(in crate::routes) async fn recover_endpoint(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<EndpointId>,
     Origin(trace): Origin,
     body: JsonBody,
-) -> Result<(StatusCode, Json<JobAnswer>), Problem> {
+) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
-    let endpoint = endpoint.ok_or_else(no_endpoint)?;
+    let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let mut faults = Faults::default();
-    let request: RecoverRequest = body.members(&mut faults).unwrap_or_default();
+    let request: RecoveryRequest = body.members(&mut faults).unwrap_or_default();
     let now = clock::now();
     let Some(since) = request.since.map(DateTime::<Utc>::from) else {
         faults.add("", "/since", "missing", "must be there");
@@ -216,5 +221,5 @@ pub(in crate::routes) async fn recover(
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     let job_id = enqueued.id();
-    Ok((StatusCode::ACCEPTED, Json(JobAnswer { job_id })))
+    Ok((StatusCode::ACCEPTED, Json(StartedJobResponse { job_id })))
 }

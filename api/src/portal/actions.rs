@@ -1,5 +1,5 @@
 //! Room: what the portal's forms do.
-//! Takes: a visit and a form. Gives: the change, with its entry in the audit log, and the way back to the
+//! Takes: a session and a form. Gives: the change, with its entry in the audit log, and the way back to the
 //! page; of a new secret, the one page that shows it.
 //! Never: does what the API would refuse a caller with the scope `webhooks:manage`.
 
@@ -27,8 +27,8 @@ use harkara_shared::signature::{SigningKey, WebhookSecret};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::door::Visit;
-use super::show::{Done, no_delivery, no_endpoint, word};
+use super::auth::PortalSession;
+use super::views::{CompletedAction, api_name, delivery_not_found, endpoint_not_found};
 use crate::ApiState;
 use crate::faults::Faults;
 use crate::json;
@@ -39,7 +39,7 @@ use crate::problem::{Code, Problem};
 use crate::query::PathPair;
 
 /// How far back a recovery may go.
-const FARTHEST: Duration = Duration::from_hours(30 * 24);
+const MAX_RECOVERY_AGE: Duration = Duration::from_hours(30 * 24);
 
 #[derive(Template)]
 #[template(path = "portal_secret.html")]
@@ -53,13 +53,13 @@ struct SecretPage<'a> {
 
 /// The page that shows a secret, this once.
 pub(super) fn secret_page(
-    visit: &Visit,
+    session: &PortalSession,
     id: EndpointId,
     secret: &str,
     old_until: Option<DateTime<Utc>>,
 ) -> Result<Response, Problem> {
     let shown = SecretPage {
-        base: &visit.base,
+        base: &session.base,
         id,
         secret,
         old_until,
@@ -68,41 +68,49 @@ pub(super) fn secret_page(
 }
 
 /// Sends the browser back to the page of what was changed.
-fn back(visit: &Visit, thing: &str, done: Done) -> Result<Response, Problem> {
-    let to = format!("{}/{thing}?done={}", visit.base, word(done));
+fn redirect_back(
+    session: &PortalSession,
+    thing: &str,
+    done: CompletedAction,
+) -> Result<Response, Problem> {
+    let to = format!("{}/{thing}?done={}", session.base, api_name(done));
     let to = HeaderValue::try_from(to).map_err(Problem::internal)?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
 }
 
-pub(super) fn to_endpoint(visit: &Visit, id: EndpointId, done: Done) -> Result<Response, Problem> {
-    back(visit, &format!("endpoints/{id}"), done)
+pub(super) fn redirect_to_endpoint(
+    session: &PortalSession,
+    id: EndpointId,
+    done: CompletedAction,
+) -> Result<Response, Problem> {
+    redirect_back(session, &format!("endpoints/{id}"), done)
 }
 
 /// A duration that somebody chose, in whole seconds.
-fn chosen(form: &Form, name: &str, most: Duration) -> Result<Duration, Problem> {
+fn form_duration(form: &Form, name: &str, most: Duration) -> Result<Duration, Problem> {
     let HumanDuration(chosen) = form
         .text(name)
         .parse()
-        .map_err(|error| wrong(name, "invalid", format!("{error}")))?;
+        .map_err(|error| invalid_field(name, "invalid", format!("{error}")))?;
     if chosen > most || chosen.subsec_nanos() != 0 {
         let most = HumanDuration(most);
         let detail = format!("must be at most {most}, in whole seconds");
-        return Err(wrong(name, "out_of_range", detail));
+        return Err(invalid_field(name, "out_of_range", detail));
     }
     Ok(chosen)
 }
 
-fn wrong(name: &str, code: &'static str, detail: String) -> Problem {
+fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
     let mut faults = Faults::default();
     faults.add("", &format!("/{name}"), code, detail);
     faults.problem(Code::Invalid)
 }
 
 /// The data of a test as it was typed: a JSON object that can be stored.
-fn data_of(form: &Form) -> Result<Box<RawValue>, Problem> {
+fn test_data(form: &Form) -> Result<Box<RawValue>, Problem> {
     let text = form.given("data").unwrap_or_else(|| "{}".to_owned());
     json::check_syntax(&text)
-        .map_err(|error| wrong("data", "invalid", format!("is not JSON: {error}")))?;
+        .map_err(|error| invalid_field("data", "invalid", format!("is not JSON: {error}")))?;
     let mut faults = Faults::default();
     json::check_storable(&text, "/data", &mut faults);
     if !json::is_object(&text) {
@@ -112,51 +120,51 @@ fn data_of(form: &Form) -> Result<Box<RawValue>, Problem> {
     RawValue::from_string(text).map_err(Problem::internal)
 }
 
-pub(super) async fn test(
+pub(super) async fn send_test_event(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
     form: Form,
 ) -> Result<Response, Problem> {
-    let (event_type, data) = (form.text("type"), data_of(&form)?);
+    let (event_type, data) = (form.text("type"), test_data(&form)?);
     let mut faults = Faults::default();
     faults.extend("", NewEvent::new(&event_type, data.clone()).check());
     faults.none_in_body()?;
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
-    posted.ok_or_else(no_endpoint)?;
+    posted.ok_or_else(endpoint_not_found)?;
     let entry = Entry::new("endpoint.test", id).after(json!({"type": event_type}));
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    to_endpoint(&visit, id, Done::Test)
+    redirect_to_endpoint(&session, id, CompletedAction::Test)
 }
 
-pub(super) async fn enable(
+pub(super) async fn enable_endpoint(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
 ) -> Result<Response, Problem> {
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     set_status(&state, &mut tx, id, EndpointStatus::Active).await?;
     let entry = Entry::new("endpoint.enable", id);
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    to_endpoint(&visit, id, Done::Enable)
+    redirect_to_endpoint(&session, id, CompletedAction::Enable)
 }
 
-pub(super) async fn pause(
+pub(super) async fn pause_endpoint(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
 ) -> Result<Response, Problem> {
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let before = set_status(&state, &mut tx, id, EndpointStatus::Paused).await?;
     let entry = Entry::new("endpoint.change", id)
         .before(json!({"status": before}))
         .after(json!({"status": EndpointStatus::Paused}));
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    to_endpoint(&visit, id, Done::Pause)
+    redirect_to_endpoint(&session, id, CompletedAction::Pause)
 }
 
 /// Sets how an endpoint stands, and answers how it stood.
@@ -166,19 +174,21 @@ async fn set_status(
     id: EndpointId,
     status: EndpointStatus,
 ) -> Result<EndpointStatus, Problem> {
-    let before = webhook::endpoint(tx, id).await?.ok_or_else(no_endpoint)?;
+    let before = webhook::endpoint(tx, id)
+        .await?
+        .ok_or_else(endpoint_not_found)?;
     let change = EndpointChange {
         status: Some(status),
         ..EndpointChange::default()
     };
     let changed = change_endpoint(tx, state.engine(), state.keys(), id, change).await?;
-    changed.ok_or_else(no_endpoint)?;
+    changed.ok_or_else(endpoint_not_found)?;
     Ok(before.status)
 }
 
-pub(super) async fn recover(
+pub(super) async fn recover_endpoint(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
     Origin(trace): Origin,
     form: Form,
@@ -186,67 +196,71 @@ pub(super) async fn recover(
     let until = clock::now();
     let args = Args {
         endpoint_id: id,
-        since: until - chosen(&form, "last", FARTHEST)?,
+        since: until - form_duration(&form, "last", MAX_RECOVERY_AGE)?,
         until,
         states: missed(),
     };
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let endpoint = webhook::endpoint(&mut tx, id).await?;
-    if endpoint.ok_or_else(no_endpoint)?.status == EndpointStatus::Disabled {
-        return Err(disabled());
+    if endpoint.ok_or_else(endpoint_not_found)?.status == EndpointStatus::Disabled {
+        return Err(endpoint_disabled());
     }
     let payload = to_raw_value(&args).map_err(Problem::internal)?;
     let job = NewJob {
         trace,
         ..catalogue::of::<WebhookRecover>().job(payload)
     };
-    state.engine().submit(&mut tx, visit.tenant, job).await?;
+    state.engine().submit(&mut tx, session.tenant, job).await?;
     let after = json!({"since": args.since, "until": args.until, "states": args.states});
     let entry = Entry::new("endpoint.recover", id).after(after);
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    to_endpoint(&visit, id, Done::Recover)
+    redirect_to_endpoint(&session, id, CompletedAction::Recover)
 }
 
-pub(super) async fn rotate(
+pub(super) async fn rotate_secret(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
     form: Form,
 ) -> Result<Response, Problem> {
-    let grace = chosen(&form, "grace", LONGEST_GRACE)?;
+    let grace = form_duration(&form, "grace", LONGEST_GRACE)?;
     let new = SigningKey::from(WebhookSecret::generate());
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
-        return Err(no_endpoint());
+        return Err(endpoint_not_found());
     }
     let after = json!({"algorithm": new.algorithm(), "grace": HumanDuration(grace)});
     let entry = Entry::new("endpoint.rotate", id).after(after);
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    secret_page(&visit, id, &new.expose(), Some(clock::now() + grace))
+    secret_page(&session, id, &new.expose(), Some(clock::now() + grace))
 }
 
-pub(super) async fn resend(
+pub(super) async fn resend_delivery(
     State(state): State<ApiState>,
-    visit: Visit,
+    session: PortalSession,
     PathPair(_, id): PathPair<String, DeliveryId>,
 ) -> Result<Response, Problem> {
-    let mut tx = visit.begin(&state).await?;
+    let mut tx = session.begin(&state).await?;
     let job_id = redeliver(&mut tx, state.engine(), id).await?;
-    let job_id = job_id.map_err(|unsent| match unsent {
-        Unsent::NotFound => no_delivery(),
-        Unsent::EndpointDisabled => disabled(),
+    let job_id = job_id.map_err(|error| match error {
+        Unsent::NotFound => delivery_not_found(),
+        Unsent::EndpointDisabled => endpoint_disabled(),
         Unsent::PayloadGone => conflict("the event's payload is not kept any more"),
         Unsent::EndpointGone => conflict("the endpoint was deleted"),
     })?;
     let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
-    visit.record(&mut tx, &entry).await?;
+    session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    back(&visit, &format!("deliveries/{id}"), Done::Resend)
+    redirect_back(
+        &session,
+        &format!("deliveries/{id}"),
+        CompletedAction::Resend,
+    )
 }
 
-fn disabled() -> Problem {
+fn endpoint_disabled() -> Problem {
     conflict("the endpoint is disabled: enable it first")
 }
 

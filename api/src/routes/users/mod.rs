@@ -26,8 +26,8 @@ use crate::body::JsonBody;
 use crate::cursor::List;
 use crate::faults::Faults;
 use crate::people::{
-    self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, change_user, create_link,
-    create_user, delete_user, find_user, list_users, reach, session,
+    self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, create_link, find_user, reach,
+    session,
 };
 use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query, is_of_page};
@@ -39,7 +39,7 @@ use crate::time::Moment;
 #[schema(as = NewUser, example = json!({
     "email": "ada@example.com", "name": "Ada Lovelace", "role": "operator"
 }))]
-pub(super) struct UserRequest {
+pub(super) struct NewUserRequest {
     /// What they sign in with. Of one tenant, each has another; case does not matter.
     #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254,
         pattern = r"^\S+@[^\s@]+$")]
@@ -62,7 +62,7 @@ pub(super) struct UserRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UserChange, example = json!({"disabled": true}))]
-pub(super) struct ChangeRequest {
+pub(super) struct UserChangeRequest {
     /// What they sign in with.
     #[schema(min_length = 3, max_length = 254, pattern = r"^\S+@[^\s@]+$")]
     email: Option<String>,
@@ -76,7 +76,7 @@ pub(super) struct ChangeRequest {
 /// A person, and what they may do now.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
-pub(super) struct UserAnswer {
+pub(super) struct UserResponse {
     /// Id.
     #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
@@ -117,7 +117,7 @@ pub(super) struct UserAnswer {
     sign_in_url: Option<String>,
 }
 
-impl From<User> for UserAnswer {
+impl From<User> for UserResponse {
     fn from(user: User) -> Self {
         Self {
             id: user.id,
@@ -140,7 +140,7 @@ impl From<User> for UserAnswer {
 /// A link to sign in with.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SignInLink)]
-pub(super) struct LinkAnswer {
+pub(super) struct SignInLinkResponse {
     /// The link, which is shown this once.
     #[schema(
         example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
@@ -153,14 +153,14 @@ pub(super) struct LinkAnswer {
 /// How many sessions were ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SignedOut)]
-pub(super) struct SignedOutAnswer {
+pub(super) struct SignedOutResponse {
     /// How many.
     #[schema(example = 2)]
     pub(super) ended: u64,
 }
 
 /// The actor with the reason that the body gives, if it gives one.
-pub(super) fn because(actor: &Actor, reason: Option<&str>) -> Actor {
+pub(super) fn with_reason(actor: &Actor, reason: Option<&str>) -> Actor {
     let mut actor = actor.clone();
     if let Some(reason) = reason {
         actor.reason = Some(reason.to_owned());
@@ -172,7 +172,7 @@ pub(super) fn because(actor: &Actor, reason: Option<&str>) -> Actor {
 ///
 /// # Errors
 /// A problem of status 403 that names the first scope that is missing.
-pub(super) fn require_reach(caller: &Caller, scopes: &[Scope]) -> Result<(), Problem> {
+pub(super) fn require_scopes(caller: &Caller, scopes: &[Scope]) -> Result<(), Problem> {
     match scopes.iter().find(|scope| !caller.has(**scope)) {
         None => Ok(()),
         Some(missing) => Err(Problem::new(
@@ -184,17 +184,17 @@ pub(super) fn require_reach(caller: &Caller, scopes: &[Scope]) -> Result<(), Pro
 
 /// Goes on if the caller may do all that the person may do, or may come to do. Who could change, or sign in
 /// as, somebody who may do more, could do more.
-pub(super) async fn require_reach_of(
+pub(super) async fn require_permissions_of(
     tx: &mut TenantTx,
     caller: &Caller,
     user: UserId,
 ) -> Result<(), Problem> {
     let scopes = reach::of_user(tx, user, caller.is_platform).await?;
-    require_reach(caller, &scopes)
+    require_scopes(caller, &scopes)
 }
 
 /// Goes on unless the caller is this person.
-pub(super) fn require_other(caller: &Caller, user: UserId) -> Result<(), Problem> {
+pub(super) fn require_other_user(caller: &Caller, user: UserId) -> Result<(), Problem> {
     match caller.who {
         Who::Person { user: own, .. } if own == user => Err(Problem::new(
             Code::OwnGrants,
@@ -204,7 +204,7 @@ pub(super) fn require_other(caller: &Caller, user: UserId) -> Result<(), Problem
     }
 }
 
-pub(super) fn no_user() -> Problem {
+pub(super) fn user_not_found() -> Problem {
     Problem::not_found("user")
 }
 
@@ -217,14 +217,14 @@ pub(super) fn no_user() -> Problem {
     path = "/v1/users",
     operation_id = "create_user",
     tag = "people",
-    request_body = UserRequest,
+    request_body = NewUserRequest,
     responses(
-        (status = 201, description = "The user, with a link to sign in", body = UserAnswer,
+        (status = 201, description = "The user, with a link to sign in", body = UserResponse,
             headers(("Location" = String, description = "Path of the user"))),
         (status = 409, description = "The email is taken")
     )
 )]
-pub(super) async fn create(
+pub(super) async fn create_user(
     State(state): State<ApiState>,
     caller: Caller,
     body: JsonBody,
@@ -232,7 +232,7 @@ pub(super) async fn create(
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: UserRequest = body.members(&mut faults).unwrap_or_default();
+    let request: NewUserRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/email", request.email.is_none()),
         ("/name", request.name.is_none()),
@@ -243,7 +243,7 @@ pub(super) async fn create(
         }
     }
     faults.none_in_body()?;
-    let actor = because(caller.actor(), request.reason.as_deref());
+    let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewUser {
         email: request.email.unwrap_or_default(),
         name: request.name.unwrap_or_default(),
@@ -253,12 +253,12 @@ pub(super) async fn create(
     };
     let mut tx = state.begin(&caller).await?;
     let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
-    require_reach(&caller, &scopes)?;
-    let user = create_user(&mut tx, &actor, new).await?;
+    require_scopes(&caller, &scopes)?;
+    let user = people::create_user(&mut tx, &actor, new).await?;
     let link = create_link(&mut tx, &actor, user.id, DEFAULT_LIFE).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/users/{}", user.id))];
-    let answer = UserAnswer {
+    let answer = UserResponse {
         sign_in_url: Some(link.url(&state.base_url())),
         ..user.into()
     };
@@ -288,13 +288,13 @@ pub(super) struct UserQuery {
     operation_id = "list_users",
     tag = "people",
     params(UserQuery),
-    responses((status = 200, description = "A page of users", body = Page<UserAnswer>))
+    responses((status = 200, description = "A page of users", body = Page<UserResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_users(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<UserQuery>,
-) -> Result<Json<Page<UserAnswer>>, Problem> {
+) -> Result<Json<Page<UserResponse>>, Problem> {
     caller.require(Scope::UsersManage)?;
     let list = List::of("/v1/users", caller.tenant, &query);
     let before = state
@@ -302,7 +302,7 @@ pub(super) async fn list(
         .before(list, query.cursor.as_deref())?
         .map(UserId::from_uuid);
     let mut tx = state.begin(&caller).await?;
-    let users = list_users(&mut tx, before, to_read(query.limit)).await?;
+    let users = people::list_users(&mut tx, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |user: &User| user.id.as_uuid().into_bytes();
     Ok(Json(Page::of(
@@ -311,7 +311,7 @@ pub(super) async fn list(
         state.cursors(),
         list,
         place,
-        UserAnswer::from,
+        UserResponse::from,
     )))
 }
 
@@ -325,18 +325,19 @@ pub(super) async fn list(
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The user", body = UserAnswer))
+    responses((status = 200, description = "The user", body = UserResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_user(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
-) -> Result<Json<UserAnswer>, Problem> {
+) -> Result<Json<UserResponse>, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     let user = find_user(&mut tx, id).await?;
     tx.commit().await?;
-    user.map(|user| Json(user.into())).ok_or_else(no_user)
+    user.map(|user| Json(user.into()))
+        .ok_or_else(user_not_found)
 }
 
 /// Change a user
@@ -349,22 +350,22 @@ pub(super) async fn show(
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    request_body = ChangeRequest,
+    request_body = UserChangeRequest,
     responses(
-        (status = 200, description = "The user as they are now", body = UserAnswer),
+        (status = 200, description = "The user as they are now", body = UserResponse),
         (status = 409, description = "The email is taken, or no admin would be left")
     )
 )]
-pub(super) async fn change(
+pub(super) async fn change_user(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
     body: JsonBody,
-) -> Result<Json<UserAnswer>, Problem> {
+) -> Result<Json<UserResponse>, Problem> {
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut faults = Faults::default();
-    let request: ChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let request: UserChangeRequest = body.members(&mut faults).unwrap_or_default();
     faults.none_in_body()?;
     let change = UserChange {
         email: request.email,
@@ -372,8 +373,8 @@ pub(super) async fn change(
         disabled: request.disabled,
     };
     let mut tx = state.begin(&caller).await?;
-    require_reach_of(&mut tx, &caller, id).await?;
-    let user = change_user(&mut tx, caller.actor(), id, change).await?;
+    require_permissions_of(&mut tx, &caller, id).await?;
+    let user = people::change_user(&mut tx, caller.actor(), id, change).await?;
     tx.commit().await?;
     Ok(Json(user.into()))
 }
@@ -394,7 +395,7 @@ pub(super) async fn change(
         (status = 409, description = "No admin would be left")
     )
 )]
-pub(super) async fn delete(
+pub(super) async fn delete_user(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
@@ -402,8 +403,8 @@ pub(super) async fn delete(
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
-    require_reach_of(&mut tx, &caller, id).await?;
-    delete_user(&mut tx, caller.actor(), id).await?;
+    require_permissions_of(&mut tx, &caller, id).await?;
+    people::delete_user(&mut tx, caller.actor(), id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -421,27 +422,27 @@ pub(super) async fn delete(
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses(
-        (status = 201, description = "The link", body = LinkAnswer),
+        (status = 201, description = "The link", body = SignInLinkResponse),
         (status = 409, description = "The user is disabled")
     )
 )]
-pub(super) async fn link(
+pub(super) async fn create_sign_in_link(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
-) -> Result<(StatusCode, Json<LinkAnswer>), Problem> {
+) -> Result<(StatusCode, Json<SignInLinkResponse>), Problem> {
     caller.require(Scope::UsersManage)?;
     caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
-    let user = find_user(&mut tx, id).await?.ok_or_else(no_user)?;
+    let user = find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     if user.disabled_at.is_some() {
         return Err(Problem::new(Code::Conflict, "the user is disabled"));
     }
-    require_other(&caller, id)?;
-    require_reach_of(&mut tx, &caller, id).await?;
+    require_other_user(&caller, id)?;
+    require_permissions_of(&mut tx, &caller, id).await?;
     let link: SignInLink = create_link(&mut tx, caller.actor(), id, DEFAULT_LIFE).await?;
     tx.commit().await?;
-    let answer = LinkAnswer {
+    let answer = SignInLinkResponse {
         sign_in_url: link.url(&state.base_url()),
         expires_at: link.expires_at,
     };
@@ -458,28 +459,28 @@ pub(super) async fn link(
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "Their sessions are ended", body = SignedOutAnswer))
+    responses((status = 200, description = "Their sessions are ended", body = SignedOutResponse))
 )]
-pub(super) async fn sign_out(
+pub(super) async fn sign_user_out(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<UserId>,
-) -> Result<Json<SignedOutAnswer>, Problem> {
+) -> Result<Json<SignedOutResponse>, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
-    find_user(&mut tx, id).await?.ok_or_else(no_user)?;
-    require_reach_of(&mut tx, &caller, id).await?;
+    find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
+    require_permissions_of(&mut tx, &caller, id).await?;
     let ended = session::end_all(&mut tx, id, None).await?;
     let entry = Entry::new("user.sign_out", id).after(serde_json::json!({"ended": ended}));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    Ok(Json(SignedOutAnswer { ended }))
+    Ok(Json(SignedOutResponse { ended }))
 }
 
 /// A role.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Role)]
-pub(super) struct RoleAnswer {
+pub(super) struct RoleResponse {
     /// Its name.
     #[schema(example = "operator")]
     name: String,
@@ -505,19 +506,19 @@ pub(super) struct RoleAnswer {
     path = "/v1/roles",
     operation_id = "list_roles",
     tag = "people",
-    responses((status = 200, description = "All roles, by name", body = super::page::Whole<RoleAnswer>))
+    responses((status = 200, description = "All roles, by name", body = super::page::Whole<RoleResponse>))
 )]
-pub(super) async fn roles(
+pub(super) async fn list_roles(
     State(state): State<ApiState>,
     caller: Caller,
-) -> Result<Json<super::page::Whole<RoleAnswer>>, Problem> {
+) -> Result<Json<super::page::Whole<RoleResponse>>, Problem> {
     caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     let roles = people::list_roles(&mut tx).await?;
     tx.commit().await?;
     let data = roles
         .into_iter()
-        .map(|role| RoleAnswer {
+        .map(|role| RoleResponse {
             scopes: people::permission::all_scopes(&role.permissions, caller.is_platform),
             name: role.name,
             description: role.description,

@@ -1,5 +1,5 @@
 //! Room: the door of the portal.
-//! Takes: a request to an address with a link in it. Gives: the handler's page, with the [`Visit`] put in its
+//! Takes: a request to an address with a link in it. Gives: the handler's page, with the [`PortalSession`] put in its
 //! hands; a page, too, for what went wrong. The request is charged to the link's limits.
 //! Never: tells why a link does not work, logs one, or lets a page tell its address to another.
 
@@ -27,20 +27,20 @@ use crate::problem::Problem;
 
 /// Somebody who came by a link, and for which tenant.
 #[derive(Clone)]
-pub(super) struct Visit {
+pub(super) struct PortalSession {
     pub(super) tenant: TenantId,
     /// Where the portal's pages begin: it holds the link.
     pub(super) base: Arc<str>,
     actor: Arc<Actor>,
 }
 
-impl fmt::Debug for Visit {
+impl fmt::Debug for PortalSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Visit({})", self.actor.id)
+        write!(f, "PortalSession({})", self.actor.id)
     }
 }
 
-impl Visit {
+impl PortalSession {
     /// A transaction of the link's tenant.
     pub(super) async fn begin(&self, state: &ApiState) -> Result<TenantTx, Problem> {
         Ok(TenantTx::begin(state.pool(), self.tenant).await?)
@@ -52,7 +52,7 @@ impl Visit {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
+impl<S: Send + Sync> FromRequestParts<S> for PortalSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
 }
 
 /// Lets in whoever comes by a good link, and answers everybody else the same page.
-pub(super) async fn admit(
+pub(super) async fn authenticate(
     State(state): State<ApiState>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     Visitor(visitor): Visitor,
@@ -74,11 +74,11 @@ pub(super) async fn admit(
 ) -> Response {
     let text = params
         .ok()
-        .and_then(|params| text_of(&params))
+        .and_then(|params| token_param(&params))
         .unwrap_or_default();
     let mut answer = match state.portal_links().read(&text) {
         Some(link) => {
-            let visit = Visit {
+            let session = PortalSession {
                 tenant: link.tenant,
                 base: format!("/portal/{text}").into(),
                 actor: Arc::new(Actor {
@@ -87,10 +87,10 @@ pub(super) async fn admit(
                     ..visitor
                 }),
             };
-            request.extensions_mut().insert(visit.clone());
-            serve(&state, &link, &visit, request, next).await
+            request.extensions_mut().insert(session.clone());
+            serve(&state, &link, &session, request, next).await
         }
-        None => ended(),
+        None => dead_link_page(),
     };
     // The address is a right: nobody is to be told where a reader of these pages came from.
     let nobody = HeaderValue::from_static("no-referrer");
@@ -98,7 +98,7 @@ pub(super) async fn admit(
     answer
 }
 
-fn text_of(params: &RawPathParams) -> Option<String> {
+fn token_param(params: &RawPathParams) -> Option<String> {
     let mut params = params.iter();
     let (_, text) = params.find(|(name, _)| *name == "token")?;
     Some(text.to_owned())
@@ -107,7 +107,7 @@ fn text_of(params: &RawPathParams) -> Option<String> {
 async fn serve(
     state: &ApiState,
     link: &PortalLink,
-    visit: &Visit,
+    session: &PortalSession,
     request: Request,
     next: Next,
 ) -> Response {
@@ -116,30 +116,30 @@ async fn serve(
     let limits = Policies::of_portal_links();
     let charge = match state.limits().charge(&subject, &limits).await {
         Ok(charge) => charge,
-        Err(error) => return shown(Problem::from(error).into_response(), visit),
+        Err(error) => return render_problem(Problem::from(error).into_response(), session),
     };
     let answer = if charge.allowed() {
-        match is_served(state, link.tenant).await {
+        match tenant_allows_portal(state, link.tenant).await {
             Ok(true) => next.run(request).await,
-            Ok(false) => return ended(),
+            Ok(false) => return dead_link_page(),
             Err(problem) => problem.into_response(),
         }
     } else {
         charge.problem().into_response()
     };
-    let mut answer = shown(answer, visit);
+    let mut answer = render_problem(answer, session);
     charge.write_headers(answer.headers_mut());
     answer
 }
 
 /// Whether a tenant may do what its portal is for.
-async fn is_served(state: &ApiState, tenant: TenantId) -> Result<bool, Problem> {
+async fn tenant_allows_portal(state: &ApiState, tenant: TenantId) -> Result<bool, Problem> {
     let found = access::find_tenant(state.pool(), &tenant.to_string()).await?;
     Ok(found.is_some_and(|tenant| tenant.status.may_write() && !tenant.erasing))
 }
 
 /// What anybody is told whose link opens nothing.
-fn ended() -> Response {
+fn dead_link_page() -> Response {
     message(
         StatusCode::NOT_FOUND,
         "This link does not work",
@@ -150,7 +150,7 @@ fn ended() -> Response {
 }
 
 /// The answer, with its problem as a page if it is one.
-fn shown(answer: Response, visit: &Visit) -> Response {
+fn render_problem(answer: Response, session: &PortalSession) -> Response {
     let problem = answer.extensions().get::<Problem>().cloned();
     let Some(problem) = problem.or_else(|| Problem::of_framework(&answer)) else {
         return answer;
@@ -163,7 +163,7 @@ fn shown(answer: Response, visit: &Visit) -> Response {
         status if status.is_client_error() => "This cannot be done so",
         _ => "Something went wrong",
     };
-    let back = [("Back to the endpoints".to_owned(), visit.base.to_string())];
+    let back = [("Back to the endpoints".to_owned(), session.base.to_string())];
     let mut page =
         message(status, title, problem.detail(), &back).unwrap_or_else(IntoResponse::into_response);
     // Written out it is logged, and says what a program is to know: when to come back, which methods there are.

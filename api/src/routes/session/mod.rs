@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::page::Whole;
-use super::users::SignedOutAnswer;
+use super::users::SignedOutResponse;
 use crate::ApiState;
 use crate::access::{Scope, TenantStatus};
 use crate::auth::{Caller, Person, Visitor};
@@ -51,7 +51,7 @@ pub(super) struct SignInRequest {
 /// A person, as sessions show them.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionUser)]
-pub(super) struct WhoAnswer {
+pub(super) struct SessionUserResponse {
     /// Id.
     #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
@@ -66,7 +66,7 @@ pub(super) struct WhoAnswer {
 /// A tenant, as sessions show it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionTenant)]
-pub(super) struct WhoseAnswer {
+pub(super) struct SessionTenantResponse {
     /// Id.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
@@ -83,14 +83,14 @@ pub(super) struct WhoseAnswer {
 /// Who has signed in, and what they may do now.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
-pub(super) struct SessionAnswer {
+pub(super) struct SessionResponse {
     /// The session.
     #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
     /// Who.
-    user: WhoAnswer,
+    user: SessionUserResponse,
     /// Whose they are.
-    tenant: WhoseAnswer,
+    tenant: SessionTenantResponse,
     /// How they signed in.
     method: Method,
     /// The roles granted to them that hold now.
@@ -112,16 +112,16 @@ pub(super) struct SessionAnswer {
     expires_at: DateTime<Utc>,
 }
 
-impl SessionAnswer {
+impl SessionResponse {
     fn of(state: &ApiState, found: &SessionFound) -> Self {
         Self {
             id: found.id,
-            user: WhoAnswer {
+            user: SessionUserResponse {
                 id: found.user_id,
                 email: found.email.clone(),
                 name: found.name.clone(),
             },
-            tenant: WhoseAnswer {
+            tenant: SessionTenantResponse {
                 id: found.tenant_id,
                 slug: found.tenant_slug.clone(),
                 name: found.tenant_name.clone(),
@@ -151,14 +151,14 @@ impl SessionAnswer {
     security(()),
     request_body = SignInRequest,
     responses(
-        (status = 201, description = "The session", body = SessionAnswer,
+        (status = 201, description = "The session", body = SessionResponse,
             headers(("Set-Cookie" = String, description = "The session's cookie"))),
         (status = 401, description = "Something is wrong, or a code is needed as well"),
         (status = 409, description = "Users of several tenants are this person: `errors` names them"),
         (status = 429, description = "Too many attempts")
     )
 )]
-pub(super) async fn create(
+pub(super) async fn sign_in(
     State(state): State<ApiState>,
     Visitor(visitor): Visitor,
     headers: HeaderMap,
@@ -186,7 +186,7 @@ pub(super) async fn create(
     let found = session::find(state.pool(), &signed_in).await?;
     let found = found.ok_or_else(sign_in::failed)?;
     let cookie = Cookie::Session.set(&signed_in, session::LIFE, state.is_secure());
-    let answer = SessionAnswer::of(&state, &found);
+    let answer = SessionResponse::of(&state, &found);
     Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(answer)).into_response())
 }
 
@@ -198,13 +198,13 @@ pub(super) async fn create(
     path = "/v1/session",
     operation_id = "get_session",
     tag = "people",
-    responses((status = 200, description = "The session", body = SessionAnswer))
+    responses((status = 200, description = "The session", body = SessionResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_session(
     State(state): State<ApiState>,
     Person(found): Person,
-) -> Json<SessionAnswer> {
-    Json(SessionAnswer::of(&state, &found))
+) -> Json<SessionResponse> {
+    Json(SessionResponse::of(&state, &found))
 }
 
 /// Sign out
@@ -218,19 +218,23 @@ pub(super) async fn show(
     responses((status = 204, description = "The session is over",
         headers(("Set-Cookie" = String, description = "Takes the cookie back"))))
 )]
-pub(super) async fn end(
+pub(super) async fn sign_out(
     State(state): State<ApiState>,
     person: Person,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    sign_out(&state, &person, &caller, false).await?;
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, gone(&state))]).into_response())
+    end_sessions(&state, &person, &caller, false).await?;
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(SET_COOKIE, expired_cookie(&state))],
+    )
+        .into_response())
 }
 
 /// An open session of a person.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenSession)]
-pub(super) struct OpenAnswer {
+pub(super) struct OpenSessionResponse {
     /// The session.
     #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
@@ -252,7 +256,7 @@ pub(super) struct OpenAnswer {
     user_agent: Option<String>,
 }
 
-impl OpenAnswer {
+impl OpenSessionResponse {
     fn of(open: OpenSession, current: SessionId) -> Self {
         Self {
             id: open.id,
@@ -275,16 +279,16 @@ impl OpenAnswer {
     path = "/v1/sessions",
     operation_id = "list_sessions",
     tag = "people",
-    responses((status = 200, description = "The sessions", body = Whole<OpenAnswer>))
+    responses((status = 200, description = "The sessions", body = Whole<OpenSessionResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_sessions(
     State(state): State<ApiState>,
     person: Person,
-) -> Result<Json<Whole<OpenAnswer>>, Problem> {
+) -> Result<Json<Whole<OpenSessionResponse>>, Problem> {
     let mut tx = person.begin(&state).await?;
     let open = session::list(&mut tx, person.0.user_id).await?;
     tx.commit().await?;
-    let shown = |one| OpenAnswer::of(one, person.0.id);
+    let shown = |one| OpenSessionResponse::of(one, person.0.id);
     let data = open.into_iter().map(shown).collect();
     Ok(Json(Whole { data }))
 }
@@ -297,21 +301,21 @@ pub(super) async fn list(
     path = "/v1/sessions",
     operation_id = "sign_out_everywhere",
     tag = "people",
-    responses((status = 200, description = "The sessions are over", body = SignedOutAnswer,
+    responses((status = 200, description = "The sessions are over", body = SignedOutResponse,
         headers(("Set-Cookie" = String, description = "Takes the cookie back"))))
 )]
-pub(super) async fn end_all(
+pub(super) async fn sign_out_everywhere(
     State(state): State<ApiState>,
     person: Person,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    let ended = sign_out(&state, &person, &caller, true).await?;
-    let answer = Json(SignedOutAnswer { ended });
-    Ok(([(SET_COOKIE, gone(&state))], answer).into_response())
+    let ended = end_sessions(&state, &person, &caller, true).await?;
+    let answer = Json(SignedOutResponse { ended });
+    Ok(([(SET_COOKIE, expired_cookie(&state))], answer).into_response())
 }
 
 /// Ends the person's session, or all of them.
-async fn sign_out(
+async fn end_sessions(
     state: &ApiState,
     person: &Person,
     caller: &Caller,
@@ -323,6 +327,6 @@ async fn sign_out(
     Ok(ended)
 }
 
-fn gone(state: &ApiState) -> axum::http::HeaderValue {
+fn expired_cookie(state: &ApiState) -> axum::http::HeaderValue {
     Cookie::Session.clear(state.is_secure())
 }

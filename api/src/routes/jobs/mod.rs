@@ -3,11 +3,11 @@
 //! moved, each in one transaction of the caller's tenant.
 //! Never: writes a job's state itself.
 
-pub(super) mod answer;
 pub(super) mod batch;
 pub(super) mod bulk;
 pub(super) mod explain;
 mod request;
+pub(super) mod response;
 
 use axum::Json;
 use axum::extract::State;
@@ -36,10 +36,10 @@ use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query, is_of_page};
 use crate::time::Moment;
-pub(super) use answer::ErrorAnswer;
-use answer::{AttemptAnswer, JobAnswer, StateName};
 pub(super) use request::KEY_RULE;
-use request::{Rules, read_job, read_run_at};
+use request::{EnqueueContext, read_job, read_run_at};
+pub(super) use response::ErrorResponse;
+use response::{AttemptResponse, JobResponse, JobStateName};
 
 /// Enqueue a job
 ///
@@ -54,15 +54,15 @@ use request::{Rules, read_job, read_run_at};
         description = "W3C trace context, carried by the job and out again")),
     request_body = request::JobRequest,
     responses(
-        (status = 201, description = "The job was enqueued", body = JobAnswer,
+        (status = 201, description = "The job was enqueued", body = JobResponse,
             headers(("Location" = String, description = "Path of the job"))),
-        (status = 200, description = "Another job holds the unique key: this one", body = JobAnswer,
+        (status = 200, description = "Another job holds the unique key: this one", body = JobResponse,
             headers(("Location" = String, description = "Path of the job"))),
         (status = 409, description = "The job that holds the unique key is no longer kept"),
         (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
     )
 )]
-pub(super) async fn create(
+pub(super) async fn create_job(
     State(state): State<ApiState>,
     caller: Caller,
     Origin(trace): Origin,
@@ -70,12 +70,12 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut faults = Faults::default();
-    let rules = Rules {
+    let context = EnqueueContext {
         is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };
-    let job = read_job(body.text(), "", &rules, &mut faults);
+    let job = read_job(body.text(), "", &context, &mut faults);
     faults.none_in_body()?;
     // Without a fault there is a job.
     let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
@@ -91,7 +91,7 @@ pub(super) async fn create(
         return Err(Problem::new(Code::Conflict, detail));
     };
     let location = [(LOCATION, format!("/v1/jobs/{id}"))];
-    Ok((status, location, Json(JobAnswer::from(job))).into_response())
+    Ok((status, location, Json(JobResponse::from(job))).into_response())
 }
 
 /// Enqueues a job, together with those of other requests unless it may have to wait for its unique
@@ -126,7 +126,7 @@ async fn enqueue(
 #[into_params(parameter_in = Query)]
 pub(super) struct JobQuery {
     /// In this state.
-    state: Option<StateName>,
+    state: Option<JobStateName>,
     /// Of this kind.
     #[param(example = "http.request")]
     kind: Option<String>,
@@ -167,13 +167,13 @@ pub(super) struct JobQuery {
     operation_id = "list_jobs",
     tag = "jobs",
     params(JobQuery),
-    responses((status = 200, description = "A page of jobs", body = Page<JobAnswer>))
+    responses((status = 200, description = "A page of jobs", body = Page<JobResponse>))
 )]
-pub(super) async fn list(
+pub(super) async fn list_jobs(
     State(state): State<ApiState>,
     caller: Caller,
     Query(query): Query<JobQuery>,
-) -> Result<Json<Page<JobAnswer>>, Problem> {
+) -> Result<Json<Page<JobResponse>>, Problem> {
     caller.require(Scope::JobsRead)?;
     let list = List::of("/v1/jobs", caller.tenant, &query);
     let before = match &query.cursor {
@@ -205,16 +205,16 @@ pub(super) async fn list(
     tx.commit().await?;
     Ok(Json(Page::up_to(
         page.jobs,
-        page.below.map(place_of_job),
+        page.below.map(job_cursor_key),
         query.limit,
         state.cursors(),
         list,
-        |job| place_of_job(job.id),
-        JobAnswer::from,
+        |job| job_cursor_key(job.id),
+        JobResponse::from,
     )))
 }
 
-fn place_of_job(job: JobId) -> Place {
+fn job_cursor_key(job: JobId) -> Place {
     place_of(job.as_i64())
 }
 
@@ -227,16 +227,16 @@ fn place_of_job(job: JobId) -> Place {
     operation_id = "get_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    responses((status = 200, description = "The job", body = JobAnswer))
+    responses((status = 200, description = "The job", body = JobResponse))
 )]
-pub(super) async fn show(
+pub(super) async fn get_job(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
-) -> Result<Json<JobAnswer>, Problem> {
+) -> Result<Json<JobResponse>, Problem> {
     caller.require(Scope::JobsRead)?;
     let tx = state.begin(&caller).await?;
-    shown(tx, id).await
+    commit_and_get_job(tx, id).await
 }
 
 /// Show what came of a job's runs
@@ -248,20 +248,20 @@ pub(super) async fn show(
     operation_id = "list_job_attempts",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    responses((status = 200, description = "The attempts", body = Whole<AttemptAnswer>))
+    responses((status = 200, description = "The attempts", body = Whole<AttemptResponse>))
 )]
-pub(super) async fn attempts(
+pub(super) async fn list_job_attempts(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
-) -> Result<Json<Whole<AttemptAnswer>>, Problem> {
+) -> Result<Json<Whole<AttemptResponse>>, Problem> {
     caller.require(Scope::JobsRead)?;
     let mut tx = state.begin(&caller).await?;
     let attempts = read::attempts(&mut tx, id).await?;
     tx.commit().await?;
-    let attempts = attempts.ok_or_else(no_job)?;
+    let attempts = attempts.ok_or_else(job_not_found)?;
     Ok(Json(Whole {
-        data: attempts.into_iter().map(AttemptAnswer::from).collect(),
+        data: attempts.into_iter().map(AttemptResponse::from).collect(),
     }))
 }
 
@@ -276,23 +276,23 @@ pub(super) async fn attempts(
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
-        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 200, description = "The job as it is now", body = JobResponse),
         (status = 409, description = "The job has finished"),
     )
 )]
-pub(super) async fn cancel(
+pub(super) async fn cancel_job(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
-) -> Result<Json<JobAnswer>, Problem> {
+) -> Result<Json<JobResponse>, Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().cancel(&mut tx, id).await?;
-    allowed(changed, "cancelled", "scheduled, ready or running")?;
+    require_changed(changed, "cancelled", "scheduled, ready or running")?;
     caller
         .record(&mut tx, &Entry::new("job.cancel", id))
         .await?;
-    shown(tx, id).await
+    commit_and_get_job(tx, id).await
 }
 
 /// Retry a job
@@ -306,29 +306,29 @@ pub(super) async fn cancel(
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
-        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 200, description = "The job as it is now", body = JobResponse),
         (status = 409, description = "The job is neither dead nor cancelled, or another job holds \
             its unique key"),
     )
 )]
-pub(super) async fn retry(
+pub(super) async fn retry_job(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
-) -> Result<Json<JobAnswer>, Problem> {
+) -> Result<Json<JobResponse>, Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().retry(&mut tx, id).await?;
-    allowed(changed, "retried", "dead or cancelled")?;
+    require_changed(changed, "retried", "dead or cancelled")?;
     caller.record(&mut tx, &Entry::new("job.retry", id)).await?;
-    shown(tx, id).await
+    commit_and_get_job(tx, id).await
 }
 
 /// Another time for a job.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTime, example = json!({"run_at": "2030-01-31T12:00:00Z"}))]
-pub(super) struct TimeRequest {
+pub(super) struct RescheduleRequest {
     /// Not before this time, which is at most ten years ahead; one of the last 24 hours means now.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
     run_at: Option<Moment>,
@@ -344,21 +344,21 @@ pub(super) struct TimeRequest {
     operation_id = "reschedule_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    request_body = TimeRequest,
+    request_body = RescheduleRequest,
     responses(
-        (status = 200, description = "The job as it is now", body = JobAnswer),
+        (status = 200, description = "The job as it is now", body = JobResponse),
         (status = 409, description = "The job runs or has finished"),
     )
 )]
-pub(super) async fn reschedule(
+pub(super) async fn reschedule_job(
     State(state): State<ApiState>,
     caller: Caller,
     PathId(id): PathId<JobId>,
     body: JsonBody,
-) -> Result<Json<JobAnswer>, Problem> {
+) -> Result<Json<JobResponse>, Problem> {
     caller.require(Scope::JobsWrite)?;
     let mut faults = Faults::default();
-    let request: Option<TimeRequest> = body.members(&mut faults);
+    let request: Option<RescheduleRequest> = body.members(&mut faults);
     let moment = request.and_then(|request| request.run_at);
     if moment.is_none() {
         faults.add("", "/run_at", "missing", "must be there");
@@ -367,20 +367,20 @@ pub(super) async fn reschedule(
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
-    allowed(changed, "rescheduled", "scheduled or ready")?;
+    require_changed(changed, "rescheduled", "scheduled or ready")?;
     let entry = Entry::new("job.reschedule", id).after(json!({"run_at": run_at}));
     caller.record(&mut tx, &entry).await?;
-    shown(tx, id).await
+    commit_and_get_job(tx, id).await
 }
 
 /// Goes on if the change was made.
-fn allowed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
+fn require_changed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
     let refused = |detail: String| Err(Problem::new(Code::Conflict, detail));
     match changed {
         Changed::Now(_) => Ok(()),
-        Changed::NotFound => Err(no_job()),
+        Changed::NotFound => Err(job_not_found()),
         Changed::Refused(state) => {
-            let state = StateName::from(state).as_str();
+            let state = JobStateName::from(state).as_str();
             refused(format!(
                 "the job is {state}; only a job that is {from} can be {verb}"
             ))
@@ -392,12 +392,12 @@ fn allowed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
 }
 
 /// Ends the transaction and shows the job as it stands in it.
-async fn shown(mut tx: TenantTx, id: JobId) -> Result<Json<JobAnswer>, Problem> {
+async fn commit_and_get_job(mut tx: TenantTx, id: JobId) -> Result<Json<JobResponse>, Problem> {
     let job = read::job(&mut tx, id).await?;
     tx.commit().await?;
-    job.map(|job| Json(job.into())).ok_or_else(no_job)
+    job.map(|job| Json(job.into())).ok_or_else(job_not_found)
 }
 
-fn no_job() -> Problem {
+fn job_not_found() -> Problem {
     Problem::not_found("job")
 }

@@ -1,5 +1,5 @@
 //! Room: how webhook endpoints are shown.
-//! Takes: endpoints. Gives: answers, and what the audit log is told. Never: shows a secret but to who made it.
+//! Takes: endpoints. Gives: answers, and what the audit log is audit_value. Never: shows a secret but to who made it.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::request::{OrderingName, StatusName, schedule, told_schedule, told_window};
+use super::request::{
+    EndpointOrderingName, EndpointStatusName, schedule_schema, schedule_value, schedule_window,
+};
 
 /// An address that events are delivered to.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Endpoint)]
-pub(in crate::routes) struct EndpointAnswer {
+pub(in crate::routes) struct EndpointResponse {
     /// Id.
     #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     pub(super) id: EndpointId,
@@ -34,15 +36,15 @@ pub(in crate::routes) struct EndpointAnswer {
     /// Headers sent along.
     headers: BTreeMap<String, String>,
     /// Whether it is delivered to.
-    status: StatusName,
+    status: EndpointStatusName,
     /// Why the platform disabled it: `gone` (it answered 410), `asked` (it answered `webhook-delivery:
     /// disable`) or `failing` (five days without a success).
     #[schema(required, example = "gone")]
     disabled_reason: Option<String>,
     /// In which order it gets its events.
-    ordering: OrderingName,
+    ordering: EndpointOrderingName,
     /// When a delivery that failed is tried again.
-    #[schema(schema_with = schedule)]
+    #[schema(schema_with = schedule_schema)]
     retry_schedule: Value,
     /// From the first attempt to the last, if each fails at once.
     #[schema(value_type = String, example = "1260s")]
@@ -72,7 +74,7 @@ pub(in crate::routes) struct EndpointAnswer {
     client_certificate: Option<String>,
     /// How it is asked for a token first; without the secret.
     #[schema(required)]
-    oauth2: Option<OAuth2Answer>,
+    oauth2: Option<OAuth2Response>,
     /// When it was made.
     created_at: DateTime<Utc>,
     /// When it was last changed.
@@ -86,7 +88,7 @@ pub(in crate::routes) struct EndpointAnswer {
 /// How an endpoint is asked for a token first.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OAuth2)]
-pub(in crate::routes) struct OAuth2Answer {
+pub(in crate::routes) struct OAuth2Response {
     /// Where.
     #[schema(example = "https://login.example.com/oauth2/token")]
     token_url: String,
@@ -101,7 +103,7 @@ pub(in crate::routes) struct OAuth2Answer {
     audience: Option<String>,
 }
 
-impl From<OAuth2> for OAuth2Answer {
+impl From<OAuth2> for OAuth2Response {
     fn from(oauth2: OAuth2) -> Self {
         Self {
             token_url: oauth2.token_url,
@@ -112,9 +114,9 @@ impl From<OAuth2> for OAuth2Answer {
     }
 }
 
-impl EndpointAnswer {
+impl EndpointResponse {
     /// As the audit log tells it: headers may hold secrets of the receiver.
-    pub(super) fn told(&self) -> Value {
+    pub(super) fn audit_value(&self) -> Value {
         let headers: BTreeMap<&str, &str> = self
             .headers
             .keys()
@@ -130,13 +132,13 @@ impl EndpointAnswer {
     }
 }
 
-impl From<Endpoint> for EndpointAnswer {
+impl From<Endpoint> for EndpointResponse {
     fn from(endpoint: Endpoint) -> Self {
         let retry = endpoint.retry_schedule();
         Self {
             id: endpoint.id,
-            retry_schedule: told_schedule(&retry),
-            retry_window: told_window(&retry),
+            retry_schedule: schedule_value(&retry),
+            retry_window: schedule_window(&retry),
             rate_per_second: endpoint.rate_per_second(),
             slowed_to: endpoint.slowed_to(),
             max_in_flight: endpoint.max_in_flight(),
@@ -152,7 +154,7 @@ impl From<Endpoint> for EndpointAnswer {
             failing_since: endpoint.failing_since,
             public_key: endpoint.public_key,
             client_certificate: endpoint.client_certificate,
-            oauth2: endpoint.oauth2.map(OAuth2Answer::from),
+            oauth2: endpoint.oauth2.map(OAuth2Response::from),
             created_at: endpoint.created_at,
             updated_at: endpoint.updated_at,
             secret: None,

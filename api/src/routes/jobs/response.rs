@@ -14,7 +14,7 @@ use crate::origin::trace_id;
 /// A job as it stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
-pub(crate) struct JobAnswer {
+pub(crate) struct JobResponse {
     /// Id.
     #[schema(value_type = String, example = "job_0000000000500")]
     id: JobId,
@@ -28,7 +28,7 @@ pub(crate) struct JobAnswer {
     #[schema(example = "http")]
     queue: String,
     /// State.
-    state: StateName,
+    state: JobStateName,
     /// 0 (first) to 9.
     #[schema(example = 5, minimum = 0, maximum = 9)]
     priority: u8,
@@ -70,7 +70,7 @@ pub(crate) struct JobAnswer {
     progress: Option<Value>,
     /// Why the latest unsuccessful run ended as it did.
     #[schema(required)]
-    last_error: Option<ErrorAnswer>,
+    last_error: Option<ErrorResponse>,
     /// The trace of the request that caused it.
     #[schema(required, example = "4bf92f3577b34da6a3ce929d0e0e4736")]
     trace_id: Option<String>,
@@ -79,7 +79,7 @@ pub(crate) struct JobAnswer {
     request_id: Option<String>,
 }
 
-impl From<Job> for JobAnswer {
+impl From<Job> for JobResponse {
     fn from(job: Job) -> Self {
         Self {
             id: job.id,
@@ -101,7 +101,7 @@ impl From<Job> for JobAnswer {
             payload: job.payload,
             result: job.result,
             progress: job.progress,
-            last_error: job.last_error.map(ErrorAnswer::from),
+            last_error: job.last_error.map(ErrorResponse::from),
             trace_id: job
                 .trace
                 .traceparent
@@ -118,7 +118,7 @@ impl From<Job> for JobAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = JobState)]
-pub(crate) enum StateName {
+pub(crate) enum JobStateName {
     Scheduled,
     Ready,
     Running,
@@ -127,7 +127,7 @@ pub(crate) enum StateName {
     Cancelled,
 }
 
-impl StateName {
+impl JobStateName {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -140,7 +140,7 @@ impl StateName {
     }
 }
 
-impl From<JobState> for StateName {
+impl From<JobState> for JobStateName {
     fn from(state: JobState) -> Self {
         match state {
             JobState::Scheduled => Self::Scheduled,
@@ -153,15 +153,15 @@ impl From<JobState> for StateName {
     }
 }
 
-impl From<StateName> for JobState {
-    fn from(name: StateName) -> Self {
+impl From<JobStateName> for JobState {
+    fn from(name: JobStateName) -> Self {
         match name {
-            StateName::Scheduled => Self::Scheduled,
-            StateName::Ready => Self::Ready,
-            StateName::Running => Self::Running,
-            StateName::Succeeded => Self::Succeeded,
-            StateName::Dead => Self::Dead,
-            StateName::Cancelled => Self::Cancelled,
+            JobStateName::Scheduled => Self::Scheduled,
+            JobStateName::Ready => Self::Ready,
+            JobStateName::Running => Self::Running,
+            JobStateName::Succeeded => Self::Succeeded,
+            JobStateName::Dead => Self::Dead,
+            JobStateName::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -169,7 +169,7 @@ impl From<StateName> for JobState {
 /// What went wrong.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
-pub(crate) struct ErrorAnswer {
+pub(crate) struct ErrorResponse {
     /// Stable code, for machines.
     #[schema(example = "http_500")]
     code: String,
@@ -178,7 +178,7 @@ pub(crate) struct ErrorAnswer {
     message: String,
 }
 
-impl From<JobError> for ErrorAnswer {
+impl From<JobError> for ErrorResponse {
     fn from(error: JobError) -> Self {
         Self {
             code: error.code,
@@ -190,7 +190,7 @@ impl From<JobError> for ErrorAnswer {
 /// One run of a job that has ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
-pub(crate) struct AttemptAnswer {
+pub(crate) struct AttemptResponse {
     /// 1 for the job's first run; counts every run, also those that used no attempt.
     #[schema(example = 1)]
     number: u32,
@@ -202,10 +202,10 @@ pub(crate) struct AttemptAnswer {
     /// When its outcome was written.
     finished_at: DateTime<Utc>,
     /// How it ended.
-    outcome: OutcomeName,
+    outcome: AttemptOutcomeName,
     /// What went wrong, if anything did.
     #[schema(required)]
-    error: Option<ErrorAnswer>,
+    error: Option<ErrorResponse>,
     /// Milliseconds from start to end.
     #[schema(example = 87)]
     duration_ms: u64,
@@ -219,7 +219,7 @@ pub(crate) struct AttemptAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AttemptOutcome)]
-pub(crate) enum OutcomeName {
+pub(crate) enum AttemptOutcomeName {
     Succeeded,
     Retry,
     Snoozed,
@@ -229,7 +229,7 @@ pub(crate) enum OutcomeName {
     Lost,
 }
 
-impl From<Attempt> for AttemptAnswer {
+impl From<Attempt> for AttemptResponse {
     fn from(attempt: Attempt) -> Self {
         let duration = (attempt.finished_at - attempt.started_at).num_milliseconds();
         Self {
@@ -238,15 +238,15 @@ impl From<Attempt> for AttemptAnswer {
             started_at: attempt.started_at,
             finished_at: attempt.finished_at,
             outcome: match attempt.outcome {
-                AttemptOutcome::Succeeded => OutcomeName::Succeeded,
-                AttemptOutcome::Retry => OutcomeName::Retry,
-                AttemptOutcome::Snoozed => OutcomeName::Snoozed,
-                AttemptOutcome::RateLimited => OutcomeName::RateLimited,
-                AttemptOutcome::Dead => OutcomeName::Dead,
-                AttemptOutcome::Cancelled => OutcomeName::Cancelled,
-                AttemptOutcome::Lost => OutcomeName::Lost,
+                AttemptOutcome::Succeeded => AttemptOutcomeName::Succeeded,
+                AttemptOutcome::Retry => AttemptOutcomeName::Retry,
+                AttemptOutcome::Snoozed => AttemptOutcomeName::Snoozed,
+                AttemptOutcome::RateLimited => AttemptOutcomeName::RateLimited,
+                AttemptOutcome::Dead => AttemptOutcomeName::Dead,
+                AttemptOutcome::Cancelled => AttemptOutcomeName::Cancelled,
+                AttemptOutcome::Lost => AttemptOutcomeName::Lost,
             },
-            error: attempt.error.map(ErrorAnswer::from),
+            error: attempt.error.map(ErrorResponse::from),
             duration_ms: u64::try_from(duration).unwrap_or_default(),
             next_run_at: attempt.next_run_at,
         }
