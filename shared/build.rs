@@ -1,4 +1,4 @@
-//! `sqlx::migrate!` embeds the files it finds when it is compiled; a new file must compile it again.
+//! Rebuilds this crate when a file is added to `migrations/`, which macros embed when they are compiled.
 
 fn main() {
     println!("cargo:rerun-if-changed=../migrations");

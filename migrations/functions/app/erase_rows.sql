@@ -1,0 +1,32 @@
+-- Removes at most p_most of a tenant's rows from a table, and answers how many. Runs with the rights of
+-- whoever migrated, since nobody else may remove keys and audit entries; only of a tenant whose contract is
+-- over. Served by the primary key of each, which begins with the tenant.
+create or replace function app.erase_rows(p_tenant uuid, p_table text, p_most int4) returns int8
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set jit = off as $$
+declare
+    removed int8;
+begin
+    if not exists (
+        select from app.tenants t
+        where t.id = p_tenant and t.status = 'canceled' and t.erasure_asked_at is not null
+    ) then
+        raise insufficient_privilege using message = 'only a canceled tenant is erased, when asked for';
+    end if;
+    if p_table = 'audit_heads' then
+        raise insufficient_privilege using message = 'the end of the chain goes with the tenant';
+    end if;
+    perform set_config('app.erasing', p_tenant::text, true),
+        set_config('app.tenant_id', p_tenant::text, true);
+    execute format(
+        'delete from app.%1$I t where t.ctid = any (array(
+            select o.ctid from app.%1$I o where o.tenant_id = $1 limit $2
+        ))', p_table
+    ) using p_tenant, p_most;
+    get diagnostics removed = row_count;
+    return removed;
+end
+$$;
+
+revoke execute on function app.erase_rows(uuid, text, int4) from public;
+grant execute on function app.erase_rows(uuid, text, int4) to harkara_engine;

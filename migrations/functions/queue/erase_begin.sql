@@ -1,0 +1,26 @@
+-- Stops a tenant for good: nothing of it is claimed from here on, and no application's login may enqueue
+-- for it. To be called twice, in two transactions: the second knows that whoever comes later sees the
+-- first. Answers the tenant's number, nothing for one that is not here.
+create or replace function queue.erase_begin(p_tenant uuid) returns int4
+language plpgsql volatile as $$
+declare
+    edge xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    own int4;
+begin
+    delete from queue.clients c where c.tenant_id = p_tenant;
+    update queue.tenants t
+    set paused = true, paused_at = coalesce(t.paused_at, now()), gate = null,
+        erasing = case
+            when t.erasing is null then '0'::xid8
+            -- A database that was restored from another server's begins again with small numbers.
+            when t.erasing = '0'::xid8 or t.erasing > edge then edge
+            else t.erasing
+        end
+    where t.id = p_tenant
+    returning t.number into own;
+    return own;
+end
+$$;
+
+revoke execute on function queue.erase_begin(uuid) from public;
+grant execute on function queue.erase_begin(uuid) to harkara_engine;

@@ -1,0 +1,45 @@
+-- The last step: the counters, and the tenant's number. Does nothing, and says so, while anything is left
+-- or something may still come: a transaction is open that began before the tenant was stopped.
+-- Counters go while nobody folds, so that what is not folded yet goes with them.
+create or replace function queue.erase_end(p_tenant int4) returns boolean
+language plpgsql volatile
+set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare
+    seen pg_snapshot;
+    since xid8;
+begin
+    select t.erasing into since from queue.tenants t where t.number = p_tenant for update;
+    if not found then
+        return true;
+    end if;
+    if since is null or since = '0'::xid8 or pg_snapshot_xmin(pg_current_snapshot()) < since then
+        return false;
+    end if;
+    select f.upto into seen from queue.folded f for update;
+    if exists (select from queue.parcels p where p.tenant = p_tenant)
+        or exists (select from queue.unique_keys k where k.tenant = p_tenant)
+        or exists (select from queue.labels l where l.tenant = p_tenant)
+        or exists (select from queue.progress g where g.tenant = p_tenant)
+        or exists (select from queue.attempts a where a.tenant = p_tenant)
+        or exists (select from queue.history h where h.tenant = p_tenant)
+        or exists (select from queue.gates g where g.tenant = p_tenant)
+        or exists (
+            select from queue.queues q cross join lateral (
+                select from queue.lanes l where l.queue = q.id and l.tenant = p_tenant limit 1
+            ) l
+        )
+    then
+        return false;
+    end if;
+    delete from queue.deltas d
+    where d.tenant = p_tenant and d.xid >= pg_snapshot_xmax(seen);
+    delete from queue.deltas d
+    where d.tenant = p_tenant and d.xid = any (array(select pg_snapshot_xip(seen)));
+    delete from queue.tallies t where t.tenant = p_tenant;
+    delete from queue.tenants t where t.number = p_tenant;
+    return true;
+end
+$$;
+
+revoke execute on function queue.erase_end(int4) from public;
+grant execute on function queue.erase_end(int4) to harkara_engine;

@@ -1,0 +1,66 @@
+-- Changes what a gate lets through, by the members of p_change: `count` starts every `period` (in
+-- microseconds), `burst` of them at once, and `max_running`. A member that is not there stays, one
+-- that is null is taken away; with the count goes the whole rate, and a burst that is taken away or
+-- was never given is a tenth of the count, at least 1.
+--
+-- Answers the member that makes no sense, having changed nothing: `period` or `burst` where there is
+-- no rate, or a rate without a period; and how many rows count_running passed over.
+create or replace function queue.set_limit(p_gate bigint, p_change jsonb)
+returns table (fault text, passed_over int4)
+language plpgsql volatile as $$
+declare
+    g queue.gates;
+    starts int4;
+    period interval;
+    burst int4;
+    most int4;
+begin
+    passed_over := 0;
+    select * into strict g from queue.gates where id = p_gate for update;
+    starts := case when p_change ? 'count' then (p_change ->> 'count')::int4 else g.rate_count end;
+    most := case
+        when p_change ? 'max_running' then (p_change ->> 'max_running')::int4 else g.max_running
+    end;
+    if starts is null then
+        fault := case
+            when p_change ->> 'period' is not null then 'period'
+            when p_change ->> 'burst' is not null then 'burst'
+        end;
+    else
+        period := case
+            when p_change ->> 'period' is null then g.rate_period
+            else (p_change ->> 'period')::int8 * interval '1 microsecond'
+        end;
+        if period is null then
+            fault := 'period';
+        end if;
+        burst := case
+            when p_change ->> 'burst' is not null then (p_change ->> 'burst')::int4
+            when not p_change ? 'burst' and g.rate_burst <> greatest(1, g.rate_count / 10)
+                then g.rate_burst
+            else greatest(1, starts / 10)
+        end;
+    end if;
+    if fault is not null then
+        return next;
+        return;
+    end if;
+    update queue.gates
+    set max_running = most, rate_count = starts, rate_period = period, rate_burst = burst
+    where id = p_gate;
+    -- What was started still counts, but for no more than a whole burst of the new rate; a rate that
+    -- is only saved again grants nothing.
+    if (starts, period, burst) is distinct from (g.rate_count, g.rate_period, g.rate_burst) then
+        update queue.gates
+        set rate_tat = least(rate_tat, clock_timestamp() + rate_every * rate_burst)
+        where id = p_gate and rate_every is not null;
+    end if;
+    if most is not null and g.max_running is null then
+        passed_over := queue.count_running(p_gate);
+    end if;
+    return next;
+end
+$$;
+
+revoke execute on function queue.set_limit(bigint, jsonb) from public;
+grant execute on function queue.set_limit(bigint, jsonb) to harkara_engine;
