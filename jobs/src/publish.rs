@@ -19,7 +19,7 @@ pub const VERSION: i32 = 4;
 /// # Errors
 /// When the database refuses.
 pub async fn publish(engine: &Engine) -> Result<bool, Error> {
-    engine.publish(VERSION, &kinds()).await
+    engine.publish_catalogue(VERSION, &kinds()).await
 }
 
 /// The rows of `queue.catalogue`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harkara_queue::job::{JobState, Trace};
 use harkara_queue::read::JobFilter;
-use harkara_queue::{Engine, Selection};
+use harkara_queue::{BulkSelection, Engine, Quota};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
@@ -114,13 +114,13 @@ impl Redrive {
 
     /// The jobs it concerns.
     #[must_use]
-    pub fn selection(&self) -> Selection {
+    pub fn selection(&self) -> BulkSelection {
         let filter = self.filter.clone();
         let states = match filter.state {
             Some(state) => vec![state],
             None => self.action.states().to_vec(),
         };
-        Selection { filter, states }
+        BulkSelection { filter, states }
     }
 
     /// Counts the jobs that match and, unless this is a rehearsal, enqueues the job that works on them.
@@ -147,7 +147,7 @@ impl Redrive {
         let kind = catalogue::of::<RetryRedrive>();
         let mut job = kind.job(to_raw_value(self)?);
         job.trace = trace;
-        let job = engine.enqueue(tx, tenant, job).await?.id();
+        let job = engine.enqueue(tx, tenant, job, Quota::Skip).await?.id();
         let progress = serde_json::to_value(Progress::new(Some(matched)))?;
         engine.report_progress(tx, job, &progress).await?;
         Ok(Requested::Counted {

@@ -418,8 +418,8 @@ impl Engine {
 
     /// The jobs of a leased row.
     async fn open(&self, row: LeasedRow, lease: i64, jobs: &mut Vec<Claimed>) -> Result<(), Error> {
-        let tenant = self.names().tenant_id(row.tenant).await?;
-        let kind = self.names().kind_name(row.kind).await?;
+        let tenant = self.interner().tenant_id(row.tenant).await?;
+        let kind = self.interner().kind_name(row.kind).await?;
         let gone = row.gone.unwrap_or_default();
         let here = usize::try_from(row.n)
             .unwrap_or_default()

@@ -18,14 +18,14 @@ use crate::read;
 const BLOCK: i64 = 1024;
 
 /// Most jobs that are changed in one call: more would hold their locks for too long.
-pub const MOST_AT_ONCE: usize = 5000;
+pub const MAX_JOBS_PER_CHANGE: usize = 5000;
 
 /// What came of an action on one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangeOutcome {
     /// The job is now in this state; `Running` after a cancel means that its worker was told. After a
     /// delete, the state it was in.
-    Now(JobState),
+    Applied(JobState),
     /// The job's state does not allow the action.
     Refused(JobState),
     /// Another live job holds the job's unique key. Of a delete: the job itself still holds it.
@@ -65,21 +65,21 @@ impl Engine {
         &self,
         connection: &mut PgConnection,
         job: JobId,
-    ) -> Result<Changed, Error> {
-        let changed = self.cancel_all(connection, &[job]).await?;
+    ) -> Result<ChangeOutcome, Error> {
+        let changed = self.cancel_jobs(connection, &[job]).await?;
         Ok(only(&changed))
     }
 
-    /// Cancels jobs, at most [`MOST_AT_ONCE`], as [`Engine::cancel`] does. Answers what became of those
+    /// Cancels jobs, at most [`MAX_JOBS_PER_CHANGE`], as [`Engine::cancel`] does. Answers what became of those
     /// that there are, in no order.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn cancel_all(
+    pub async fn cancel_jobs(
         &self,
         connection: &mut PgConnection,
         jobs: &[JobId],
-    ) -> Result<Vec<(JobId, Changed)>, Error> {
+    ) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
         let rows = query_as(include_str!("sql/cancel_jobs.sql"))
             .bind(numbers(jobs))
             .bind(self.notify())
@@ -93,21 +93,25 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn retry(&self, connection: &mut PgConnection, job: JobId) -> Result<Changed, Error> {
-        let changed = self.retry_all(connection, &[job]).await?;
+    pub async fn retry(
+        &self,
+        connection: &mut PgConnection,
+        job: JobId,
+    ) -> Result<ChangeOutcome, Error> {
+        let changed = self.retry_jobs(connection, &[job]).await?;
         Ok(only(&changed))
     }
 
-    /// Retries jobs, at most [`MOST_AT_ONCE`], as [`Engine::retry`] does. Of two that share a unique key
+    /// Retries jobs, at most [`MAX_JOBS_PER_CHANGE`], as [`Engine::retry`] does. Of two that share a unique key
     /// the elder has it. Answers what became of those that there are, in no order.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn retry_all(
+    pub async fn retry_jobs(
         &self,
         connection: &mut PgConnection,
         jobs: &[JobId],
-    ) -> Result<Vec<(JobId, Changed)>, Error> {
+    ) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
         let rows = query_as(include_str!("sql/retry_jobs.sql"))
             .bind(numbers(jobs))
             .bind(self.notify())
@@ -116,17 +120,17 @@ impl Engine {
         self.told(rows)
     }
 
-    /// Deletes finished jobs, at most [`MOST_AT_ONCE`], with all that is known of them but the log of
+    /// Deletes finished jobs, at most [`MAX_JOBS_PER_CHANGE`], with all that is known of them but the log of
     /// their runs. A job that still holds its unique key for a time is kept: whoever repeats the key is
     /// answered with it. Answers what became of those that there are, in no order.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn delete_all(
+    pub async fn delete_jobs(
         &self,
         connection: &mut PgConnection,
         jobs: &[JobId],
-    ) -> Result<Vec<(JobId, Changed)>, Error> {
+    ) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
         let rows = query_as(include_str!("sql/delete_jobs.sql"))
             .bind(numbers(jobs))
             .fetch_all(connection)
@@ -144,7 +148,7 @@ impl Engine {
         connection: &mut PgConnection,
         job: JobId,
         run_at: Option<DateTime<Utc>>,
-    ) -> Result<Changed, Error> {
+    ) -> Result<ChangeOutcome, Error> {
         let waiting = [JobState::Scheduled, JobState::Ready];
         let moved = self.move_all(connection, &[job], &waiting, run_at).await?;
         Ok(only(&moved))
@@ -155,18 +159,25 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn hasten(&self, connection: &mut PgConnection, jobs: &[JobId]) -> Result<(), Error> {
+    pub async fn run_now(
+        &self,
+        connection: &mut PgConnection,
+        jobs: &[JobId],
+    ) -> Result<(), Error> {
         self.move_all(connection, jobs, &[JobState::Scheduled], None)
             .await?;
         Ok(())
     }
 
     /// What became of jobs; if anything did, it is to be added up.
-    fn told(&self, rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, Changed)>, Error> {
+    fn told(
+        &self,
+        rows: Result<Vec<Row>, sqlx::Error>,
+    ) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
         let changes = changes(rows)?;
         if changes
             .iter()
-            .any(|(_, changed)| matches!(changed, Changed::Now(_)))
+            .any(|(_, changed)| matches!(changed, ChangeOutcome::Applied(_)))
         {
             self.schedule_rollup();
         }
@@ -179,7 +190,7 @@ impl Engine {
         jobs: &[JobId],
         from: &[JobState],
         run_at: Option<DateTime<Utc>>,
-    ) -> Result<Vec<(JobId, Changed)>, Error> {
+    ) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
         let from: Vec<&str> = from.iter().map(|state| state.letter()).collect();
         let rows = query_as(include_str!("sql/move_jobs.sql"))
             .bind(numbers(jobs))
@@ -197,16 +208,16 @@ fn numbers(jobs: &[JobId]) -> Vec<i64> {
 }
 
 /// What became of the one job that was asked for.
-fn only(changes: &[(JobId, Changed)]) -> Changed {
+fn only(changes: &[(JobId, ChangeOutcome)]) -> ChangeOutcome {
     changes
         .first()
-        .map_or(Changed::NotFound, |(_, changed)| *changed)
+        .map_or(ChangeOutcome::NotFound, |(_, changed)| *changed)
 }
 
 /// The code with which queue.hold gives up on a job that moves from row to row.
 const MOVES: &str = "HK001";
 
-fn changes(rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, Changed)>, Error> {
+fn changes(rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {
     let rows = rows.map_err(|error| match error {
         sqlx::Error::Database(error) if error.code().as_deref() == Some(MOVES) => {
             Error::Contended(error.message().to_owned())
@@ -226,13 +237,13 @@ struct Row {
 }
 
 impl Row {
-    fn into_change(self) -> Result<(JobId, Changed), Error> {
+    fn into_change(self) -> Result<(JobId, ChangeOutcome), Error> {
         let state = JobState::from_letter(&self.state)
             .map_err(|unknown| Error::corrupt(self.job, unknown))?;
         let changed = match (self.changed, self.holder) {
-            (true, _) => Changed::Now(state),
-            (false, Some(holder)) => Changed::KeyTaken(holder),
-            (false, None) => Changed::Refused(state),
+            (true, _) => ChangeOutcome::Applied(state),
+            (false, Some(holder)) => ChangeOutcome::KeyTaken(holder),
+            (false, None) => ChangeOutcome::Refused(state),
         };
         Ok((self.job, changed))
     }

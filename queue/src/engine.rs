@@ -10,7 +10,7 @@ use harkara_shared::audit::AuditNote;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
 
-use crate::names::Names;
+use crate::interner::Interner;
 use crate::quota::Quotas;
 use crate::rollup::RollupState;
 
@@ -28,7 +28,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     pool: PgPool,
-    names: Names,
+    interner: Interner,
     quotas: Quotas,
     notify: bool,
     rollup: RollupState,
@@ -49,11 +49,11 @@ impl Engine {
             .acquire_timeout(pool.options().get_acquire_timeout())
             .idle_timeout(INTERNING_IDLE_TIMEOUT)
             .connect_lazy_with(pool.connect_options().as_ref().clone());
-        let names = Names::new(interning_pool);
+        let interner = Interner::new(interning_pool);
         Self {
             inner: Arc::new(Inner {
                 pool,
-                names,
+                interner,
                 quotas: Quotas::default(),
                 notify,
                 rollup: RollupState::default(),
@@ -89,8 +89,8 @@ impl Engine {
         &self.inner.pool
     }
 
-    pub(crate) fn names(&self) -> &Names {
-        &self.inner.names
+    pub(crate) fn interner(&self) -> &Interner {
+        &self.inner.interner
     }
 
     pub(crate) fn quotas(&self) -> &Quotas {

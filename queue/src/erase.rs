@@ -27,7 +27,7 @@ const TABLES: [&str; 8] = [
 
 /// How far an erasure has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Erasure {
+pub struct ErasureProgress {
     /// Nothing is left.
     pub finished: bool,
     /// Jobs that still run: they are cancelled, and their workers are told.
@@ -46,8 +46,8 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses; what was removed until then stays removed.
-    pub async fn erase_tenant(&self, tenant: TenantId) -> Result<Erasure, Error> {
-        let mut done = Erasure::default();
+    pub async fn erase_tenant(&self, tenant: TenantId) -> Result<ErasureProgress, Error> {
+        let mut done = ErasureProgress::default();
         // The second tells who was at work when the first was seen.
         self.stop_tenant(tenant).await?;
         let Some(number) = self.stop_tenant(tenant).await? else {

@@ -7,8 +7,8 @@
 //! NewJob ──▶ enqueue ──▶ Postgres ──▶ claim ──▶ run (handler) ──▶ verdict ──▶ settle ──▶ Postgres
 //! ```
 
+mod bulk_scan;
 mod claim;
-mod client;
 mod control;
 mod counters;
 mod engine;
@@ -17,10 +17,10 @@ mod envelope;
 mod erase;
 mod error;
 mod ids;
+mod interner;
 pub mod job;
 mod lease;
 mod maintenance;
-mod names;
 mod progress;
 mod quota;
 pub mod read;
@@ -29,28 +29,28 @@ mod run;
 pub mod settings;
 mod settle;
 mod shares;
+mod sql_client;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod times;
 mod verdict;
-mod walk;
 mod workers;
 
+pub use bulk_scan::{BulkSelection, BulkStep};
 pub use claim::Claimed;
-pub use client::Client;
-pub use control::{Changed, MOST_AT_ONCE};
+pub use control::{ChangeOutcome, MAX_JOBS_PER_CHANGE};
 pub use counters::Drift;
 pub use engine::Engine;
-pub use enqueue::{Coalescer, EntryPoint, Receipt};
-pub use erase::Erasure;
+pub use enqueue::{Coalescer, Inserted, Quota, Receipt};
+pub use erase::ErasureProgress;
 pub use error::Error;
 pub use lease::WorkerInfo;
 pub use maintenance::{Removed, Rescued, Retention};
 #[cfg(feature = "testing")]
 pub use run::test_worker;
 pub use run::{Handler, Run, Worker, WorkerOptions, WorkerStopped};
+pub use sql_client::SqlClient;
 pub use verdict::{MAX_DEFERRALS, RETRY_PRIORITY, Verdict};
-pub use walk::{Selection, Step};
 pub use workers::LiveWorker;

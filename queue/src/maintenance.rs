@@ -10,7 +10,7 @@ use harkara_shared::telemetry::metric;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::read::stats::{HOURS_KEPT, MINUTES_KEPT};
+use crate::read::stats::{HOUR_STATS_RETENTION, MINUTE_STATS_RETENTION};
 
 /// Jobs promoted, rescued or removed by one statement.
 const BATCH: i32 = 1000;
@@ -188,8 +188,8 @@ impl Engine {
         removed.attempt_days = i64::from(days);
         loop {
             let rows: i64 = query_scalar(include_str!("sql/remove_old_history.sql"))
-                .bind(MINUTES_KEPT.as_secs_f64())
-                .bind(HOURS_KEPT.as_secs_f64())
+                .bind(MINUTE_STATS_RETENTION.as_secs_f64())
+                .bind(HOUR_STATS_RETENTION.as_secs_f64())
                 .bind(10 * BATCH)
                 .fetch_one(self.pool())
                 .await?;

@@ -32,16 +32,16 @@ impl Engine {
     }
 
     /// Makes this run the one that tells, and answers what was told last: a run that begins where the one
-    /// before it ended calls this first, and [`Engine::hold_progress`] in every transaction.
+    /// before it ended calls this first, and [`Engine::lock_progress`] in every transaction.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn begin_progress(
+    pub async fn claim_progress(
         &self,
         connection: &mut PgConnection,
         run: &Claimed,
     ) -> Result<Option<Value>, Error> {
-        let told: Value = query_scalar(include_str!("sql/begin_progress.sql"))
+        let told: Value = query_scalar(include_str!("sql/claim_progress.sql"))
             .bind(run.id)
             .bind(run.parcel.token)
             .fetch_one(connection)
@@ -54,12 +54,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn hold_progress(
+    pub async fn lock_progress(
         &self,
         connection: &mut PgConnection,
         run: &Claimed,
     ) -> Result<Option<Value>, Error> {
-        let told = query_scalar(include_str!("sql/hold_progress.sql"))
+        let told = query_scalar(include_str!("sql/lock_progress.sql"))
             .bind(run.id)
             .bind(run.parcel.token)
             .fetch_optional(connection)

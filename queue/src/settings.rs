@@ -16,22 +16,22 @@ use harkara_shared::id::TenantId;
 use serde::Serialize;
 
 pub use change::{Change, LimitChange};
-pub use tenants::grant;
+pub use tenants::set_tier_limits;
 
 use crate::error;
 use crate::job::LimitUse;
 
 /// Most limits that a tenant may have set for its keys.
-pub const MOST_LIMITS: usize = 1000;
+pub const MAX_TENANT_LIMITS: usize = 1000;
 
 /// The largest rate, burst and number of running jobs.
-pub const MOST: u32 = 1_000_000;
+pub const MAX_LIMIT_VALUE: u32 = 1_000_000;
 
 /// The largest number of jobs that may wait.
-pub const MOST_WAITING: u32 = 1_000_000_000;
+pub const MAX_WAITING_JOBS: u32 = 1_000_000_000;
 
 /// The shortest and the longest time in which starts are counted: a second, 31 days.
-pub const PER: RangeInclusive<Duration> =
+pub const RATE_PERIODS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
 /// Whether `text` may be the key of a lane or a limit: 1 to 256 characters, none of them a control
@@ -66,7 +66,7 @@ pub struct Rate {
 impl Rate {
     /// The burst of a rate that was given none: a tenth of the count, at least 1.
     #[must_use]
-    pub const fn usual_burst(count: u32) -> u32 {
+    pub const fn default_burst(count: u32) -> u32 {
         let tenth = count / 10;
         if tenth == 0 { 1 } else { tenth }
     }
@@ -98,7 +98,7 @@ pub enum QueueView<'a> {
     /// All there are.
     All,
     /// Those that a tenant may know of: it has lanes in them, or everybody knows their names.
-    Of(TenantId, &'a [&'a str]),
+    VisibleTo(TenantId, &'a [&'a str]),
 }
 
 /// What holds for a tenant.
@@ -127,7 +127,7 @@ pub struct TenantChange {
     /// Whether its jobs wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// Most jobs that may wait, 1 to [`MOST_WAITING`].
+    /// Most jobs that may wait, 1 to [`MAX_WAITING_JOBS`].
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_waiting: Change<u32>,
     /// What holds for all its jobs together.
@@ -185,7 +185,7 @@ impl Breaker {
 
     /// One that so many failures in a row open.
     #[must_use]
-    pub fn in_a_row(failures: u32, rest: Duration) -> Self {
+    pub fn consecutive(failures: u32, rest: Duration) -> Self {
         Self {
             failures,
             share: 100,
@@ -226,18 +226,18 @@ pub struct LaneChange {
 pub enum SettingsError {
     /// There is no such queue.
     #[error("there is no such queue")]
-    NoSuchQueue,
+    QueueNotFound,
     /// A limit makes no sense: a burst or a period without a rate, or a rate without a period.
     #[error("{}: {}", member.word(), member.reason())]
-    Senseless {
+    InvalidLimit {
         /// The limit's key; `None` for that of a queue, a tenant or a lane.
         key: Option<String>,
         /// What is missing or too much.
-        member: Senseless,
+        member: InvalidLimit,
     },
-    /// The tenant would have more than [`MOST_LIMITS`].
-    #[error("a tenant may set at most {MOST_LIMITS} limits")]
-    TooMany,
+    /// The tenant would have more than [`MAX_TENANT_LIMITS`].
+    #[error("a tenant may set at most {MAX_TENANT_LIMITS} limits")]
+    TooManyLimits,
     /// The database refused or is not there, or a row holds what no release writes.
     #[error(transparent)]
     Engine(#[from] error::Error),
@@ -251,7 +251,7 @@ impl From<sqlx::Error> for SettingsError {
 
 /// What makes a limit senseless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Senseless {
+pub enum InvalidLimit {
     /// A rate without a period.
     PerMissing,
     /// A period without a rate.
@@ -260,7 +260,7 @@ pub enum Senseless {
     BurstWithoutRate,
 }
 
-impl Senseless {
+impl InvalidLimit {
     /// The member: `per` or `burst`.
     #[must_use]
     pub fn word(self) -> &'static str {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::claim::{Claimed, Parcel};
 use crate::engine::Engine;
+use crate::enqueue::Quota;
 use crate::error::Error;
 use crate::job::{JobState, NewJob};
 use crate::times::Times;
@@ -77,7 +78,7 @@ impl Engine {
         let mut follows = false;
         for (job, end) in endings {
             for next in &end.follow_ups {
-                self.names().prepare(job.tenant, next).await?;
+                self.interner().prepare(job.tenant, next).await?;
                 follows = true;
             }
         }
@@ -117,7 +118,7 @@ impl Engine {
             // This is the one to give way, and to come again, before a deadlock has to be broken.
             query(GIVE_WAY).execute(&mut *tx).await?;
             for (tenant, jobs) in then {
-                self.enqueue_all(&mut tx, tenant, jobs).await?;
+                self.enqueue_all(&mut tx, tenant, jobs, Quota::Skip).await?;
             }
             tx.commit().await?;
         }

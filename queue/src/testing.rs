@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::claim::{Begin, Claimed, Parcel, Portion, Room, Stretch};
 use crate::engine::Engine;
+use crate::enqueue::Quota;
 use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
 use crate::read;
@@ -43,7 +44,7 @@ impl Stand {
         let mut tx = self.engine.pool().begin().await.unwrap();
         let answer = self
             .engine
-            .enqueue(&mut tx, self.tenant, job)
+            .enqueue(&mut tx, self.tenant, job, Quota::Skip)
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -53,7 +54,10 @@ impl Stand {
     /// Enqueues jobs in one call.
     pub(crate) async fn enqueue_all(&self, jobs: Vec<NewJob>) -> Vec<JobId> {
         let mut tx = self.engine.pool().begin().await.unwrap();
-        let answers = self.engine.enqueue_all(&mut tx, self.tenant, jobs).await;
+        let answers = self
+            .engine
+            .enqueue_all(&mut tx, self.tenant, jobs, Quota::Skip)
+            .await;
         tx.commit().await.unwrap();
         answers.unwrap().iter().map(|answer| answer.id()).collect()
     }
@@ -82,7 +86,7 @@ impl Stand {
     }
 
     pub(crate) async fn claim_from(&self, lease: i64, free: u32, from: Begin) -> Vec<Claimed> {
-        let queue = self.engine.names().queue(QUEUE).await.unwrap();
+        let queue = self.engine.interner().queue_number(QUEUE).await.unwrap();
         let all = Stretch {
             queue,
             after: 0,

@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::claim::Claimed;
-use crate::read::stats::{BOUNDS_MS, CLASSES};
+use crate::read::stats::{BUCKET_BOUNDS_MS, BUCKETS};
 use crate::verdict::Settlement;
 
 /// The class of a time: the first whose bound is not below it.
 pub(crate) fn class(time: Duration) -> usize {
-    BOUNDS_MS.partition_point(|bound| Duration::from_millis(u64::from(*bound)) < time)
+    BUCKET_BOUNDS_MS.partition_point(|bound| Duration::from_millis(u64::from(*bound)) < time)
 }
 
-/// The times of ended runs as `queue.settle` takes them: [`CLASSES`] numbers for each of the triples.
+/// The times of ended runs as `queue.settle` takes them: [`BUCKETS`] numbers for each of the triples.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) tenants: Vec<i32>,
@@ -47,14 +47,14 @@ impl Times {
         self.tenants.push(tenant);
         self.queues.push(queue);
         self.kinds.push(kind);
-        self.waits.extend([0; CLASSES]);
-        self.runs.extend([0; CLASSES]);
+        self.waits.extend([0; BUCKETS]);
+        self.runs.extend([0; BUCKETS]);
         self.tenants.len() - 1
     }
 }
 
 fn count(counts: &mut [i32], place: usize, class: usize) {
-    if let Some(count) = counts.get_mut(place * CLASSES + class) {
+    if let Some(count) = counts.get_mut(place * BUCKETS + class) {
         *count += 1;
     }
 }
@@ -71,6 +71,6 @@ mod tests {
         assert_eq!(class_of(1.1), 1);
         assert_eq!(class_of(50.0), 5);
         assert_eq!(class_of(3_600_000.0), 17);
-        assert_eq!(class_of(3_600_001.0), CLASSES - 1);
+        assert_eq!(class_of(3_600_001.0), BUCKETS - 1);
     }
 }

@@ -56,7 +56,7 @@ impl Engine {
     ) -> Result<Vec<LiveWorker>, Error> {
         let (tenant, known): (Option<TenantId>, &[&str]) = match view {
             QueueView::All => (None, &[]),
-            QueueView::Of(tenant, known) => (Some(tenant), known),
+            QueueView::VisibleTo(tenant, known) => (Some(tenant), known),
         };
         let rows: Vec<Row> = query_as(include_str!("sql/show_workers.sql"))
             .bind(tenant)

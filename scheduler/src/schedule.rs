@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_jobs::catalogue;
-use harkara_queue::Engine;
 use harkara_queue::job::Unique;
+use harkara_queue::{Engine, Quota};
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::{ScheduleId, TenantId};
 use harkara_shared::telemetry::metric;
@@ -104,7 +104,9 @@ pub(crate) async fn emit(
                     key,
                     hold: Some(SLOT_HOLD),
                 });
-                engine.enqueue(&mut tx, row.tenant_id, job).await?;
+                engine
+                    .enqueue(&mut tx, row.tenant_id, job, Quota::Skip)
+                    .await?;
             }
             None => tracing::error!(
                 schedule.id = %id, schedule.name = row.name, row.kind,

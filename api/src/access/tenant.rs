@@ -58,7 +58,7 @@ impl SlaTier {
         Rate {
             count,
             per: Duration::from_secs(60),
-            burst: Rate::usual_burst(count),
+            burst: Rate::default_burst(count),
         }
     }
 }
@@ -244,7 +244,7 @@ pub(crate) async fn add_tenant(
         return Err(Error::SlugTaken(new.slug));
     };
     let tier = tenant.sla_tier;
-    settings::grant(&mut *connection, tenant.id, tier.rate(), tier.max_waiting()).await?;
+    settings::set_tier_limits(&mut *connection, tenant.id, tier.rate(), tier.max_waiting()).await?;
     let entry = Entry::new("tenant.create", tenant.id).after(&tenant);
     audit::record(connection, tenant.id, by, &entry).await?;
     Ok(tenant)

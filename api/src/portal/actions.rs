@@ -3,6 +3,7 @@
 //! page; of a new secret, the one page that shows it.
 //! Never: does what the API would refuse a caller with the scope `webhooks:manage`.
 
+use harkara_queue::Quota;
 use std::time::Duration;
 
 use askama::Template;
@@ -210,7 +211,10 @@ pub(super) async fn recover_endpoint(
         trace,
         ..catalogue::of::<WebhookRecover>().job(payload)
     };
-    state.engine().submit(&mut tx, session.tenant, job).await?;
+    state
+        .engine()
+        .enqueue(&mut tx, session.tenant, job, Quota::Enforce)
+        .await?;
     let after = json!({"since": args.since, "until": args.until, "states": args.states});
     let entry = Entry::new("endpoint.recover", id).after(after);
     session.record(&mut tx, &entry).await?;

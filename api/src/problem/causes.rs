@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use harkara_jobs::fault::Fault;
 use harkara_jobs::webhook;
-use harkara_queue::settings::{Senseless, SettingsError};
+use harkara_queue::settings::{InvalidLimit, SettingsError};
 use harkara_shared::process::in_one_line;
 
 use super::{Code, Problem};
@@ -47,15 +47,15 @@ impl From<SettingsError> for Problem {
     /// Limits that have keys are taken as members of `limits`.
     fn from(error: SettingsError) -> Self {
         let (pointer, code, detail) = match error {
-            SettingsError::NoSuchQueue => return Self::not_found("queue"),
+            SettingsError::QueueNotFound => return Self::not_found("queue"),
             SettingsError::Engine(error) => return error.into(),
-            SettingsError::TooMany => ("/limits".to_owned(), "too_many", error.to_string()),
-            SettingsError::Senseless { key, member } => {
+            SettingsError::TooManyLimits => ("/limits".to_owned(), "too_many", error.to_string()),
+            SettingsError::InvalidLimit { key, member } => {
                 let limit = key.map(|key| format!("/limits{}", json::token(&key)));
                 let pointer = format!("{}/{}", limit.unwrap_or_default(), member.word());
                 let code = match member {
-                    Senseless::PerMissing => "missing",
-                    Senseless::PerWithoutRate | Senseless::BurstWithoutRate => "needs_rate",
+                    InvalidLimit::PerMissing => "missing",
+                    InvalidLimit::PerWithoutRate | InvalidLimit::BurstWithoutRate => "needs_rate",
                 };
                 (pointer, code, member.reason().to_owned())
             }

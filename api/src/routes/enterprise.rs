@@ -257,7 +257,11 @@ async fn contract_status(state: &ApiState, slug: &str) -> Result<ContractStatusR
     let settings = engine.tenant(tenant.id).await?;
     let public = public_queues();
     let queues = engine
-        .queues(QueueView::Of(tenant.id, &public), 0, MAX_COUNTED_QUEUES)
+        .queues(
+            QueueView::VisibleTo(tenant.id, &public),
+            0,
+            MAX_COUNTED_QUEUES,
+        )
         .await?;
     let ids: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
     let mut usage = ContractUsageResponse::default();

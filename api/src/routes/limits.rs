@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use harkara_queue::settings::{Change, Limit, LimitChange, MOST, PER};
+use harkara_queue::settings::{Change, Limit, LimitChange, MAX_LIMIT_VALUE, RATE_PERIODS};
 use harkara_shared::duration::HumanDuration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -52,12 +52,12 @@ impl NumberReader<'_> {
         burst: Change<i64>,
         max_running: Change<i64>,
     ) -> LimitChange {
-        let rate = self.read(rate_name, rate, MOST);
+        let rate = self.read(rate_name, rate, MAX_LIMIT_VALUE);
         LimitChange {
             rate,
             per: rate.value().map(|_| per),
-            burst: self.read("burst", burst, MOST),
-            max_running: self.read("max_running", max_running, MOST),
+            burst: self.read("burst", burst, MAX_LIMIT_VALUE),
+            max_running: self.read("max_running", max_running, MAX_LIMIT_VALUE),
         }
     }
 }
@@ -87,15 +87,15 @@ pub(super) struct LimitRequest {
 impl LimitRequest {
     pub(super) fn read(self, prefix: &str, faults: &mut Faults) -> LimitChange {
         let per = self.per.map(Duration::from);
-        if per.is_some_and(|per| !PER.contains(&per)) {
+        if per.is_some_and(|per| !RATE_PERIODS.contains(&per)) {
             faults.add(prefix, "/per", "out_of_range", "must be from 1s to 31d");
         }
         let mut numbers = NumberReader { prefix, faults };
         LimitChange {
-            rate: numbers.read("rate", self.rate, MOST),
+            rate: numbers.read("rate", self.rate, MAX_LIMIT_VALUE),
             per,
-            burst: numbers.read("burst", self.burst, MOST),
-            max_running: numbers.read("max_running", self.max_running, MOST),
+            burst: numbers.read("burst", self.burst, MAX_LIMIT_VALUE),
+            max_running: numbers.read("max_running", self.max_running, MAX_LIMIT_VALUE),
         }
     }
 }

@@ -8,7 +8,8 @@ use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use harkara_queue::read::stats::{
-    BOUNDS_MS, CLASSES, Durations, Span, SpanError, StatsFilter, StatsPoint, stats,
+    BUCKET_BOUNDS_MS, BUCKETS, DurationHistogram, StatsFilter, StatsPoint, StatsRange,
+    StatsRangeError, stats,
 };
 use harkara_shared::clock;
 use harkara_shared::duration::HumanDuration;
@@ -63,7 +64,7 @@ pub(super) struct StatsResponse {
     step: HumanDuration,
     /// The upper bounds in milliseconds of the classes of `buckets`, but for the last class, which has
     /// none.
-    bounds_ms: [u32; CLASSES - 1],
+    bounds_ms: [u32; BUCKETS - 1],
     /// One point a step, oldest first, without gaps. The last may not be over.
     data: Vec<StatsPointResponse>,
 }
@@ -101,7 +102,7 @@ pub(super) struct StatsPointResponse {
 /// How many took how long, in milliseconds. Counted by classes: a quantile is exact to its class, within
 /// which values are taken to be spread evenly. More than an hour is shown as an hour.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Durations)]
+#[schema(as = DurationHistogram)]
 pub(super) struct DurationsResponse {
     /// Half took no longer; null when there were none.
     #[schema(required, example = 3.5)]
@@ -113,11 +114,11 @@ pub(super) struct DurationsResponse {
     #[schema(required, example = 19.0)]
     p99: Option<f64>,
     /// How many fell into each class: see `bounds_ms`.
-    buckets: [i64; CLASSES],
+    buckets: [i64; BUCKETS],
 }
 
-impl From<Durations> for DurationsResponse {
-    fn from(durations: Durations) -> Self {
+impl From<DurationHistogram> for DurationsResponse {
+    fn from(durations: DurationHistogram) -> Self {
         let rounded = |quantile| {
             let value = durations.quantile(quantile)?;
             Some((value * 1000.0).round() / 1000.0)
@@ -176,12 +177,12 @@ pub(super) async fn get_stats(
         since: span.from(),
         until: span.until(),
         step: HumanDuration(span.step()),
-        bounds_ms: BOUNDS_MS,
+        bounds_ms: BUCKET_BOUNDS_MS,
         data: points.into_iter().map(StatsPointResponse::from).collect(),
     }))
 }
 
-fn read_span(query: &StatsQuery) -> Result<Span, Problem> {
+fn read_span(query: &StatsQuery) -> Result<StatsRange, Problem> {
     let now = clock::now();
     let until = query.until.map_or(now, |moment| moment.0);
     let since = match query.since {
@@ -190,13 +191,13 @@ fn read_span(query: &StatsQuery) -> Result<Span, Problem> {
     };
     let step = match query.step {
         Some(step) => step.0,
-        None => Span::usual_step((now - since).to_std().unwrap_or_default()),
+        None => StatsRange::default_step((now - since).to_std().unwrap_or_default()),
     };
-    Span::new(since, until, step, now).or_else(|error| {
+    StatsRange::new(since, until, step, now).or_else(|error| {
         let (pointer, code) = match error {
-            SpanError::Step => ("/step", "invalid"),
-            SpanError::Many(_) => ("/step", "out_of_range"),
-            SpanError::Empty | SpanError::Forgotten(_) => ("/since", "out_of_range"),
+            StatsRangeError::Step => ("/step", "invalid"),
+            StatsRangeError::Many(_) => ("/step", "out_of_range"),
+            StatsRangeError::Empty | StatsRangeError::Forgotten(_) => ("/since", "out_of_range"),
         };
         let mut faults = Faults::default();
         faults.add("", pointer, code, error.to_string());

@@ -22,7 +22,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::{Lane, NewJob, Trace};
 use harkara_queue::{
-    Coalescer, Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions, WorkerStopped,
+    Coalescer, Engine, Handler, Quota, Run, Verdict, Worker, WorkerInfo, WorkerOptions,
+    WorkerStopped,
 };
 use harkara_shared::backoff::Backoff;
 use harkara_shared::config::QueueConcurrency;
@@ -114,7 +115,9 @@ impl Stand {
     /// Enqueues jobs in one call and one transaction.
     pub(crate) async fn enqueue(&self, tenant: TenantId, jobs: Vec<NewJob>) -> anyhow::Result<()> {
         let mut tx = self.engine.pool().begin().await?;
-        self.engine.enqueue_all(&mut tx, tenant, jobs).await?;
+        self.engine
+            .enqueue_all(&mut tx, tenant, jobs, Quota::Skip)
+            .await?;
         tx.commit().await?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Months, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use harkara_jobs::redrive::{Action, DEFAULT_RATE, MAX_RATE, Redrive, Requested};
 use harkara_queue::job::Trace;
-use harkara_queue::{Changed, read};
+use harkara_queue::{ChangeOutcome, read};
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
@@ -145,9 +145,9 @@ async fn reschedule(
     let (engine, tenant) = engine_and_tenant(tenant, how, settings).await?;
     let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
     match engine.reschedule(&mut tx, id, Some(run_at)).await? {
-        Changed::Now(_) => {}
-        Changed::NotFound => bail!("there is no job {id} of {}", tenant.slug),
-        Changed::Refused(_) | Changed::KeyTaken(_) => {
+        ChangeOutcome::Applied(_) => {}
+        ChangeOutcome::NotFound => bail!("there is no job {id} of {}", tenant.slug),
+        ChangeOutcome::Refused(_) | ChangeOutcome::KeyTaken(_) => {
             bail!("{id} is neither scheduled nor ready")
         }
     }

@@ -94,7 +94,7 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             Ok(())
         }
         ClientCommand::Ls { how } => {
-            let clients = engine(&how, settings)?.clients().await?;
+            let clients = engine(&how, settings)?.sql_clients().await?;
             if how.json {
                 say(&json!({ "data": clients }).to_string());
                 return Ok(());

@@ -9,7 +9,7 @@ use harkara_api::{access, representation};
 use harkara_queue::job::{Job, JobState};
 use harkara_queue::read::{self, Explanation, JobFilter};
 use harkara_queue::settings::QueueView;
-use harkara_queue::{Changed, Engine, LiveWorker};
+use harkara_queue::{ChangeOutcome, Engine, LiveWorker};
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
@@ -312,7 +312,7 @@ async fn newest(
             let page = read::list(&mut tx, *tenant, filter, below, left).await?;
             left -= u32::try_from(page.jobs.len()).unwrap_or(left).min(left);
             of_tenant.extend(page.jobs);
-            below = page.below;
+            below = page.next_before;
             if below.is_none() {
                 break;
             }
@@ -340,7 +340,7 @@ async fn after(
     mut tx: TenantTx,
     which: &Which,
     action: &'static str,
-    changed: Changed,
+    changed: ChangeOutcome,
     from: &str,
 ) -> anyhow::Result<()> {
     let id = which.id;
@@ -350,12 +350,12 @@ async fn after(
         "cancelled"
     };
     match changed {
-        Changed::Now(_) => {}
-        Changed::NotFound => bail!("there is no job {id}"),
-        Changed::KeyTaken(other) => {
+        ChangeOutcome::Applied(_) => {}
+        ChangeOutcome::NotFound => bail!("there is no job {id}"),
+        ChangeOutcome::KeyTaken(other) => {
             bail!("the job cannot be {verb} while {other} holds its unique key")
         }
-        Changed::Refused(state) => ensure!(
+        ChangeOutcome::Refused(state) => ensure!(
             false,
             "the job is {}; only a job that is {from} can be {verb}",
             word(state)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use harkara_queue::read::stats::{
-    Durations, HOURS_KEPT, Span, StatsFilter, StatsPoint, stats as read,
+    DurationHistogram, HOUR_STATS_RETENTION, StatsFilter, StatsPoint, StatsRange, stats as read,
 };
 use harkara_shared::clock;
 use harkara_shared::config::Settings;
@@ -51,17 +51,17 @@ pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow:
     } = command;
     let (engine, tenant) = engine_and_tenant(&tenant, &how, settings).await?;
     let now = clock::now();
-    let step: Duration = step.map_or_else(|| Span::usual_step(since.0), Duration::from);
+    let step: Duration = step.map_or_else(|| StatsRange::default_step(since.0), Duration::from);
     // A time that is longer than can be told is longer than is kept.
-    let since = now - since.0.min(2 * HOURS_KEPT);
-    let span = Span::new(since, now, step, now).context("--since, --step")?;
+    let since = now - since.0.min(2 * HOUR_STATS_RETENTION);
+    let span = StatsRange::new(since, now, step, now).context("--since, --step")?;
     let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
     let points = read(&mut tx, tenant.id, span, &StatsFilter { queue, kind }).await?;
     tx.commit().await?;
     if how.json {
         let data: Vec<Value> = points.iter().map(point_json).collect();
         say(&json!({
-            "bounds_ms": harkara_queue::read::stats::BOUNDS_MS,
+            "bounds_ms": harkara_queue::read::stats::BUCKET_BOUNDS_MS,
             "since": span.from(), "until": span.until(), "step": HumanDuration(span.step()),
             "data": data,
         })
@@ -94,7 +94,7 @@ fn is_quiet(point: &StatsPoint) -> bool {
         == 0
 }
 
-fn words(durations: &Durations) -> String {
+fn words(durations: &DurationHistogram) -> String {
     match (durations.quantile(0.5), durations.quantile(0.99)) {
         (Some(half), Some(most)) => format!("{half:.0}/{most:.0}"),
         _ => "-".to_owned(),
@@ -102,7 +102,7 @@ fn words(durations: &Durations) -> String {
 }
 
 fn point_json(point: &StatsPoint) -> Value {
-    let durations = |durations: &Durations| {
+    let durations = |durations: &DurationHistogram| {
         json!({
             "p50": durations.quantile(0.5), "p95": durations.quantile(0.95),
             "p99": durations.quantile(0.99), "buckets": durations.0.to_vec(),

@@ -12,8 +12,8 @@ use harkara_api::access::{self, Tenant};
 use harkara_queue::Engine;
 use harkara_queue::read::QueueCounts;
 use harkara_queue::settings::{
-    Change, Limit, LimitChange, MOST, MOST_WAITING, PER, QueueSettings, QueueView, TenantChange,
-    TenantSettings, is_key,
+    Change, Limit, LimitChange, MAX_LIMIT_VALUE, MAX_WAITING_JOBS, QueueSettings, QueueView,
+    RATE_PERIODS, TenantChange, TenantSettings, is_key,
 };
 use harkara_shared::audit::{AuditNote, Entry};
 use harkara_shared::config::Settings;
@@ -168,9 +168,9 @@ impl FromStr for Number {
         }
         text.parse()
             .ok()
-            .filter(|number| (1..=MOST).contains(number))
+            .filter(|number| (1..=MAX_LIMIT_VALUE).contains(number))
             .map(|number| Self(Change::Set(number)))
-            .ok_or_else(|| format!("expected a number from 1 to {MOST}, or none"))
+            .ok_or_else(|| format!("expected a number from 1 to {MAX_LIMIT_VALUE}, or none"))
     }
 }
 
@@ -187,9 +187,9 @@ impl FromStr for Depth {
         }
         text.parse()
             .ok()
-            .filter(|number| (1..=MOST_WAITING).contains(number))
+            .filter(|number| (1..=MAX_WAITING_JOBS).contains(number))
             .map(|number| Self(Change::Set(number)))
-            .ok_or_else(|| format!("expected a number from 1 to {MOST_WAITING}, or none"))
+            .ok_or_else(|| format!("expected a number from 1 to {MAX_WAITING_JOBS}, or none"))
     }
 }
 
@@ -257,7 +257,7 @@ pub(crate) async fn limit(command: LimitCommand, settings: &Settings) -> anyhow:
         } => {
             let per = per.map(Duration::from);
             ensure!(
-                per.is_none_or(|per| PER.contains(&per)),
+                per.is_none_or(|per| RATE_PERIODS.contains(&per)),
                 "--per: must be from 1s to 31d"
             );
             ensure!(

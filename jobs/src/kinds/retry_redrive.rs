@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harkara_queue::job::JobError;
-use harkara_queue::{Changed, Error, MOST_AT_ONCE, Run, Selection, Verdict};
+use harkara_queue::{BulkSelection, ChangeOutcome, Error, MAX_JOBS_PER_CHANGE, Run, Verdict};
 use harkara_shared::backoff::Backoff;
 use harkara_shared::database::{TenantTx, is_conflict};
 use harkara_shared::id::JobId;
@@ -111,7 +111,7 @@ impl Progress {
     }
 
     /// Counts what became of jobs that were asked for.
-    fn count(&mut self, action: Action, asked: usize, changes: &[(JobId, Changed)]) {
+    fn count(&mut self, action: Action, asked: usize, changes: &[(JobId, ChangeOutcome)]) {
         let mut undone = |reason: &str, jobs: u64| {
             if jobs > 0 {
                 *self.undone.entry(reason.to_owned()).or_default() += jobs;
@@ -121,11 +121,11 @@ impl Progress {
         undone("gone", u64::try_from(gone).unwrap_or_default());
         for (_, change) in changes {
             match change {
-                Changed::Now(_) => self.done += 1,
-                Changed::KeyTaken(_) if action == Action::Delete => undone("key_held", 1),
-                Changed::KeyTaken(_) => undone("key_taken", 1),
-                Changed::Refused(_) => undone("changed", 1),
-                Changed::NotFound => undone("gone", 1),
+                ChangeOutcome::Applied(_) => self.done += 1,
+                ChangeOutcome::KeyTaken(_) if action == Action::Delete => undone("key_held", 1),
+                ChangeOutcome::KeyTaken(_) => undone("key_taken", 1),
+                ChangeOutcome::Refused(_) => undone("changed", 1),
+                ChangeOutcome::NotFound => undone("gone", 1),
             }
         }
     }
@@ -133,7 +133,7 @@ impl Progress {
 
 struct Redriver {
     args: Redrive,
-    selection: Selection,
+    selection: BulkSelection,
     run: Run,
     services: Arc<Services>,
 }
@@ -188,7 +188,7 @@ impl Redriver {
     async fn begin(&self) -> Result<(), Error> {
         let engine = &self.services.engine;
         let mut tx = self.tx().await?;
-        let told = engine.begin_progress(&mut tx, &self.run.job).await?;
+        let told = engine.claim_progress(&mut tx, &self.run.job).await?;
         tx.commit().await?;
         if told.is_some() {
             return Ok(());
@@ -200,7 +200,7 @@ impl Redriver {
             .await?;
         let progress = serde_json::to_value(Progress::new(matched))?;
         if engine
-            .hold_progress(&mut tx, &self.run.job)
+            .lock_progress(&mut tx, &self.run.job)
             .await?
             .is_some()
         {
@@ -230,20 +230,20 @@ impl Redriver {
         let engine = &self.services.engine;
         let job = &self.run.job;
         let mut tx = self.tx().await?;
-        let Some(told) = engine.hold_progress(&mut tx, job).await? else {
+        let Some(told) = engine.lock_progress(&mut tx, job).await? else {
             return Ok(Batch::Superseded);
         };
         let mut progress: Progress = serde_json::from_value(told)?;
         let after = progress.cursor.unwrap_or(JobId::from_i64(-1));
         let step = self
             .selection
-            .step(&mut tx, job.tenant, after, job.id, most)
+            .next_step(&mut tx, job.tenant, after, job.id, most)
             .await?;
         let changes = match self.args.action {
             _ if step.jobs.is_empty() => Vec::new(),
-            Action::Retry => engine.retry_all(&mut tx, &step.jobs).await?,
-            Action::Cancel => engine.cancel_all(&mut tx, &step.jobs).await?,
-            Action::Delete => engine.delete_all(&mut tx, &step.jobs).await?,
+            Action::Retry => engine.retry_jobs(&mut tx, &step.jobs).await?,
+            Action::Cancel => engine.cancel_jobs(&mut tx, &step.jobs).await?,
+            Action::Delete => engine.delete_jobs(&mut tx, &step.jobs).await?,
         };
         progress.count(self.args.action, step.jobs.len(), &changes);
         progress.cursor = Some(step.upto);
@@ -289,7 +289,7 @@ impl Pace {
             clippy::cast_sign_loss,
             reason = "a rate is at most 100 000, and a cast saturates"
         )]
-        let batch = (batch.round() as usize).clamp(1, MOST_AT_ONCE);
+        let batch = (batch.round() as usize).clamp(1, MAX_JOBS_PER_CHANGE);
         Self {
             rate,
             batch,
@@ -347,9 +347,15 @@ mod tests {
     fn what_became_of_each_job_is_counted() {
         let id = JobId::from_i64;
         let changes = [
-            (id(1), Changed::Now(harkara_queue::job::JobState::Ready)),
-            (id(2), Changed::KeyTaken(id(9))),
-            (id(3), Changed::Refused(harkara_queue::job::JobState::Ready)),
+            (
+                id(1),
+                ChangeOutcome::Applied(harkara_queue::job::JobState::Ready),
+            ),
+            (id(2), ChangeOutcome::KeyTaken(id(9))),
+            (
+                id(3),
+                ChangeOutcome::Refused(harkara_queue::job::JobState::Ready),
+            ),
         ];
         let mut progress = Progress::new(Some(5));
         progress.count(Action::Retry, 5, &changes);

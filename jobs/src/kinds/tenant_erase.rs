@@ -220,7 +220,7 @@ impl Eraser {
         let told = self
             .services
             .engine
-            .begin_progress(&mut tx, &self.run.job)
+            .claim_progress(&mut tx, &self.run.job)
             .await?;
         tx.commit().await?;
         Ok(told

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use harkara_queue::Engine;
 use harkara_queue::job::JobState;
 use harkara_queue::read;
+use harkara_queue::{Engine, Quota};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde_json::value::RawValue;
@@ -78,7 +78,7 @@ pub async fn redeliver(
     if let (DeliveryState::Pending, Some(job)) = (candidate.state, candidate.job_id)
         && is_under_way(tx, job).await?
     {
-        engine.hasten(tx, &[job]).await?;
+        engine.run_now(tx, &[job]).await?;
         return Ok(Ok(job));
     }
     let mut made = send(tx, engine, vec![candidate], Cause::Manual).await?;
@@ -200,7 +200,7 @@ async fn send(
     }
     let tenant = tx.tenant();
     let jobs: Vec<JobId> = engine
-        .enqueue_all(tx, tenant, jobs)
+        .enqueue_all(tx, tenant, jobs, Quota::Skip)
         .await?
         .iter()
         .map(|answer| answer.id())

@@ -225,7 +225,7 @@ async fn follow_up(
     }
     for id in disabled {
         let mut tx = TenantTx::begin(&office.pool, tenant).await?;
-        endpoint::hasten(&mut tx, &office.engine, *id).await?;
+        endpoint::run_now(&mut tx, &office.engine, *id).await?;
         tx.commit().await?;
     }
     Ok(())

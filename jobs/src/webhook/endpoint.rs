@@ -347,13 +347,13 @@ pub async fn change_endpoint(
         && before != changed.status
         && changed.status != EndpointStatus::Paused
     {
-        hasten(tx, engine, id).await?;
+        run_now(tx, engine, id).await?;
     }
     Ok(changed)
 }
 
 /// Has the waiting deliveries of an endpoint made now, or skipped, as its status has it.
-pub(super) async fn hasten(
+pub(super) async fn run_now(
     tx: &mut TenantTx,
     engine: &Engine,
     id: EndpointId,
@@ -363,7 +363,7 @@ pub(super) async fn hasten(
         .bind(id)
         .fetch_all(&mut **tx)
         .await?;
-    engine.hasten(tx, &waiting).await?;
+    engine.run_now(tx, &waiting).await?;
     Ok(())
 }
 
@@ -441,6 +441,6 @@ pub async fn delete_endpoint(
     if deleted.rows_affected() == 0 {
         return Ok(false);
     }
-    hasten(tx, engine, id).await?;
+    run_now(tx, engine, id).await?;
     Ok(true)
 }

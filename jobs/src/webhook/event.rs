@@ -2,8 +2,8 @@
 //! Takes: an event in a tenant's transaction. Gives: its row, one delivery and one job an endpoint
 //! that takes it, all or none. Never: posts the same event id twice.
 
-use harkara_queue::Engine;
 use harkara_queue::job::{NewJob, Trace};
+use harkara_queue::{Engine, Quota};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
@@ -163,7 +163,7 @@ pub async fn post_event(
     let takers = takers.iter().filter(|taker| takes(taker, &event));
     let plans = plans(takers, &event, &trace)?;
     let (tenant, jobs) = (tx.tenant(), jobs(&plans));
-    let ids = engine.submit_all(tx, tenant, jobs).await?;
+    let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
     let ids = ids.iter().map(|answer| answer.id());
     deliver(tx, id, plans, ids).await
 }
@@ -193,7 +193,7 @@ pub(super) async fn post_operational(
         let id = EventId::new().to_string();
         store(tx, &id, &event).await?;
         let (tenant, jobs) = (tx.tenant(), jobs(&plans));
-        let ids = engine.enqueue_all(tx, tenant, jobs).await?;
+        let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Skip).await?;
         let ids = ids.iter().map(|answer| answer.id());
         deliver(tx, id, plans, ids).await?;
     }
@@ -221,7 +221,7 @@ pub(super) async fn post_test(
         job: Some(job),
     };
     let (tenant, jobs) = (tx.tenant(), jobs(std::slice::from_ref(&plan)));
-    let ids = engine.submit_all(tx, tenant, jobs).await?;
+    let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
     let ids = ids.iter().map(|answer| answer.id());
     deliver(tx, id, vec![plan], ids).await
 }

@@ -8,7 +8,7 @@ use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
 use harkara_jobs::tenancy::TABLES;
 use harkara_kit::{Kit, Receiver, Reply};
 use harkara_queue::job::JobState;
-use harkara_queue::read;
+use harkara_queue::{Quota, read};
 use harkara_shared::audit;
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
@@ -67,7 +67,11 @@ async fn call(kit: &Kit, tenant: TenantId, url: &str) -> JobId {
     let job = Kind::of::<HttpRequest>().job(to_raw_value(&json!({"url": url})).unwrap());
     let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
     let engine = &kit.services.engine;
-    let id = engine.enqueue(&mut tx, tenant, job).await.unwrap().id();
+    let id = engine
+        .enqueue(&mut tx, tenant, job, Quota::Skip)
+        .await
+        .unwrap()
+        .id();
     tx.commit().await.unwrap();
     id
 }

@@ -68,7 +68,7 @@ impl Coalescer {
     /// As [`Engine::submit_all`], for this job alone.
     pub async fn enqueue(&self, tenant: TenantId, job: NewJob) -> Result<Receipt, Error> {
         // Whoever brings a name that somebody is making just now waits for it alone.
-        self.engine.names().prepare(tenant, &job).await?;
+        self.engine.interner().prepare(tenant, &job).await?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             tenant,
@@ -202,7 +202,7 @@ async fn room(
     tenant: TenantId,
     wanted: i64,
 ) -> Result<Option<(i64, Depth)>, Error> {
-    let number = engine.names().tenant(tenant).await?;
+    let number = engine.interner().tenant_number(tenant).await?;
     if engine.quotas().allows(number, wanted) {
         return Ok(None);
     }

@@ -33,18 +33,27 @@ const LIGHT: usize = 1024;
 /// Most smaller ones in one statement.
 const TOGETHER: usize = 500;
 
+/// Whether the tenant's bound of waiting jobs (`max_waiting`) applies to an enqueue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// It applies: for jobs that a client requests.
+    Enforce,
+    /// It does not: for jobs that follow from jobs already accepted, and for the platform's own.
+    Skip,
+}
+
 /// What became of one enqueued job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The job.
     pub job: Enqueued,
     /// How it entered the queue; `None` for a job that was there before.
-    pub entry: Option<EntryPoint>,
+    pub inserted: Option<Inserted>,
 }
 
 /// How a new job stands in its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryPoint {
+pub struct Inserted {
     /// When it was enqueued, by the database's clock.
     pub created_at: DateTime<Utc>,
     /// When it is due.
@@ -53,10 +62,10 @@ pub struct EntryPoint {
     pub state: JobState,
 }
 
-impl EntryPoint {
+impl Inserted {
     /// The job as it stands.
     #[must_use]
-    pub fn job(self, id: JobId, tenant: TenantId, job: NewJob) -> Job {
+    pub fn into_job(self, id: JobId, tenant: TenantId, job: NewJob) -> Job {
         Job {
             id,
             tenant_id: tenant,
@@ -87,39 +96,6 @@ impl EntryPoint {
 }
 
 impl Engine {
-    /// Enqueues a job that somebody outside asks for. See [`Engine::submit_all`].
-    ///
-    /// # Errors
-    /// As [`Engine::submit_all`].
-    pub async fn submit(
-        &self,
-        connection: &mut PgConnection,
-        tenant: TenantId,
-        job: NewJob,
-    ) -> Result<Enqueued, Error> {
-        let kind = job.kind.clone();
-        let answers = self.submit_all(connection, tenant, vec![job]).await?;
-        answers.into_iter().next().ok_or(Error::Contended(kind))
-    }
-
-    /// Enqueues jobs that somebody outside asks for: as [`Engine::enqueue_all`], and within the bound of
-    /// how many jobs of the tenant may wait. What follows from jobs that are there is not bounded.
-    ///
-    /// # Errors
-    /// As [`Engine::enqueue_all`]; [`Error::DepthQuota`] when more would wait than may: the caller rolls
-    /// back then.
-    pub async fn submit_all(
-        &self,
-        connection: &mut PgConnection,
-        tenant: TenantId,
-        jobs: Vec<NewJob>,
-    ) -> Result<Vec<Enqueued>, Error> {
-        let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
-        let batch = self.batch(&jobs).await?;
-        let receipts = self.enter(connection, batch, Bounded::All).await?;
-        Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
-    }
-
     /// Enqueues one job in the caller's transaction. See [`Engine::enqueue_all`].
     ///
     /// # Errors
@@ -129,27 +105,37 @@ impl Engine {
         connection: &mut PgConnection,
         tenant: TenantId,
         job: NewJob,
+        quota: Quota,
     ) -> Result<Enqueued, Error> {
         let kind = job.kind.clone();
-        let answers = self.enqueue_all(connection, tenant, vec![job]).await?;
+        let answers = self
+            .enqueue_all(connection, tenant, vec![job], quota)
+            .await?;
         answers.into_iter().next().ok_or(Error::Contended(kind))
     }
 
-    /// Enqueues jobs in the caller's transaction, in their order: all, or none if it fails or the
-    /// caller rolls back. Answers one entry a job; a job whose unique key is taken, in the table or
-    /// by an earlier job of the same call, is answered with the job that holds it.
+    /// Enqueues jobs in the caller's transaction, in their order: all of them, or none if this fails or
+    /// the caller rolls back. Returns one entry per job. A job whose unique key is taken, by a stored job
+    /// or by an earlier job of the same call, gets the id of the job that holds the key.
     ///
     /// # Errors
     /// When the database refuses, or a unique key cannot be decided because it is contended.
+    /// [`Error::DepthQuota`] under [`Quota::Enforce`] when the tenant would exceed its bound of waiting
+    /// jobs; the caller then rolls back.
     pub async fn enqueue_all(
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
         jobs: Vec<NewJob>,
+        quota: Quota,
     ) -> Result<Vec<Enqueued>, Error> {
         let jobs: Vec<(TenantId, NewJob)> = jobs.into_iter().map(|job| (tenant, job)).collect();
         let batch = self.batch(&jobs).await?;
-        let receipts = self.enter(connection, batch, Bounded::None).await?;
+        let bounded = match quota {
+            Quota::Enforce => Bounded::All,
+            Quota::Skip => Bounded::None,
+        };
+        let receipts = self.enter(connection, batch, bounded).await?;
         Ok(receipts.into_iter().map(|receipt| receipt.job).collect())
     }
 
@@ -191,15 +177,15 @@ impl Engine {
             let receipt = match draft.place {
                 Place::New { job, bundle } => Some(Receipt {
                     job: Enqueued::New(job),
-                    entry: entries.get(bundle).cloned(),
+                    inserted: entries.get(bundle).cloned(),
                 }),
                 Place::Existing(job) => Some(Receipt {
                     job: Enqueued::Existing(job),
-                    entry: None,
+                    inserted: None,
                 }),
                 Place::Repeats(earlier) => receipts.get(earlier).map(|first| Receipt {
                     job: Enqueued::Existing(first.job.id()),
-                    entry: None,
+                    inserted: None,
                 }),
                 Place::Wanted | Place::Own(_) => None,
             };
@@ -212,10 +198,10 @@ impl Engine {
         let mut drafts: Vec<Draft> = Vec::with_capacity(jobs.len());
         let mut keys: HashMap<(i32, i32, &str), usize> = HashMap::new();
         for (index, (tenant, job)) in jobs.iter().enumerate() {
-            let tenant = self.names().tenant(*tenant).await?;
-            let queue = self.names().queue(&job.queue).await?;
-            let kind = self.names().kind(&job.kind).await?;
-            let lane = self.names().lane(queue, tenant, job).await?;
+            let tenant = self.interner().tenant_number(*tenant).await?;
+            let queue = self.interner().queue_number(&job.queue).await?;
+            let kind = self.interner().kind_number(&job.kind).await?;
+            let lane = self.interner().lane(queue, tenant, job).await?;
             let key = job.unique.as_ref().map(|unique| Key {
                 text: unique.key.clone(),
                 hold_ms: unique.hold.map(milliseconds),
@@ -372,7 +358,7 @@ async fn insert(
     notify: bool,
     drafts: &mut [Draft],
     mut bundles: Vec<Bundle>,
-) -> Result<Vec<EntryPoint>, Error> {
+) -> Result<Vec<Inserted>, Error> {
     // A key names the first place of a parcel: its job has a row to itself.
     let own = drafts
         .iter()
@@ -422,7 +408,7 @@ async fn insert(
                 };
             }
         }
-        entries.push(EntryPoint {
+        entries.push(Inserted {
             created_at: row.created_at,
             run_at: row.run_at,
             state: JobState::from_letter(&row.state)

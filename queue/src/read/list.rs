@@ -86,7 +86,7 @@ pub struct JobPage {
     /// Those that match, newest first.
     pub jobs: Vec<Job>,
     /// The job below which the next page begins; nothing at the end of the list.
-    pub below: Option<JobId>,
+    pub next_before: Option<JobId>,
 }
 
 /// At most `limit` jobs of `tenant` that match, newest first, older than the job `before`.
@@ -111,16 +111,16 @@ pub async fn list(
     let (names, _) = filter.labels();
     let mut page = JobPage {
         jobs: Vec::new(),
-        below: before,
+        next_before: before,
     };
     // Labels do not tell what else the filter asks for: where few jobs match, more are looked at.
     let (mut wanted, mut looked, mut rows) = (limit, 0, FEW_ROWS);
     loop {
-        let (ids, below) = ids(connection, tenant, filter, page.below, wanted, rows).await?;
+        let (ids, below) = ids(connection, tenant, filter, page.next_before, wanted, rows).await?;
         looked += ids.len();
         let is_first = std::mem::replace(&mut rows, MOST_ROWS) == FEW_ROWS && names.is_empty();
         let is_full = ids.len() >= wanted;
-        page.below = if is_full { ids.last().copied() } else { below };
+        page.next_before = if is_full { ids.last().copied() } else { below };
         let mut found = matching(connection, &ids, filter).await?;
         found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         page.jobs.append(&mut found);
@@ -136,7 +136,7 @@ pub async fn list(
     }
     if page.jobs.len() > limit {
         page.jobs.truncate(limit);
-        page.below = page.jobs.last().map(|job| job.id);
+        page.next_before = page.jobs.last().map(|job| job.id);
     }
     Ok(page)
 }

@@ -13,21 +13,21 @@ use crate::error::Error;
 
 /// Upper bounds of the classes by which waits and runs are counted, in milliseconds; a last class holds
 /// what took longer.
-pub const BOUNDS_MS: [u32; 18] = [
+pub const BUCKET_BOUNDS_MS: [u32; 18] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000,
     900_000, 3_600_000,
 ];
 
 /// How many classes there are.
-pub const CLASSES: usize = BOUNDS_MS.len() + 1;
+pub const BUCKETS: usize = BUCKET_BOUNDS_MS.len() + 1;
 
 /// How long what happened in each minute is known, and in each hour.
-pub const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
-/// See [`MINUTES_KEPT`].
-pub const HOURS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub const MINUTE_STATS_RETENTION: Duration = Duration::from_secs(48 * 60 * 60);
+/// See [`MINUTE_STATS_RETENTION`].
+pub const HOUR_STATS_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Most points of a series.
-pub const MOST_POINTS: i64 = 1500;
+pub const MAX_POINTS: i64 = 1500;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -44,7 +44,7 @@ pub struct StatsFilter {
 
 /// The time a series covers: whole steps, counted from midnight UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct StatsRange {
     from: DateTime<Utc>,
     until: DateTime<Utc>,
     step: i64,
@@ -52,7 +52,7 @@ pub struct Span {
 
 /// Why there is no series of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SpanError {
+pub enum StatsRangeError {
     /// The step cannot be counted.
     #[error("must be whole minutes that divide an hour, or whole hours that divide a day")]
     Step,
@@ -63,11 +63,11 @@ pub enum SpanError {
     #[error("must not be longer ago than {0}")]
     Forgotten(&'static str),
     /// There would be too many points.
-    #[error("would make {0} points: at most {MOST_POINTS} are answered")]
+    #[error("would make {0} points: at most {MAX_POINTS} are answered")]
     Many(i64),
 }
 
-impl Span {
+impl StatsRange {
     /// The steps that hold the time from `since` to `until`, as far as it is not in the future.
     ///
     /// # Errors
@@ -77,47 +77,52 @@ impl Span {
         until: DateTime<Utc>,
         step: Duration,
         now: DateTime<Utc>,
-    ) -> Result<Self, SpanError> {
+    ) -> Result<Self, StatsRangeError> {
         let whole = step.subsec_nanos() == 0;
         let seconds = i64::try_from(step.as_secs()).unwrap_or(i64::MAX);
         let minutes = seconds >= MINUTE && seconds % MINUTE == 0 && HOUR % seconds == 0;
         let hours = seconds >= HOUR && seconds % HOUR == 0 && DAY % seconds == 0;
         if !whole || !(minutes || hours) {
-            return Err(SpanError::Step);
+            return Err(StatsRangeError::Step);
         }
         let until = until.min(now);
         if since >= until {
-            return Err(SpanError::Empty);
+            return Err(StatsRangeError::Empty);
         }
         let (kept, words) = if seconds < HOUR {
-            (MINUTES_KEPT, "48 hours in steps of less than an hour")
+            (
+                MINUTE_STATS_RETENTION,
+                "48 hours in steps of less than an hour",
+            )
         } else {
-            (HOURS_KEPT, "90 days")
+            (HOUR_STATS_RETENTION, "90 days")
         };
         // What is kept is removed once a day.
         if now - since > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX) {
-            return Err(SpanError::Forgotten(words));
+            return Err(StatsRangeError::Forgotten(words));
         }
         let width = TimeDelta::seconds(seconds);
-        let from = since.duration_trunc(width).map_err(|_| SpanError::Empty)?;
+        let from = since
+            .duration_trunc(width)
+            .map_err(|_| StatsRangeError::Empty)?;
         let last = (until - TimeDelta::nanoseconds(1))
             .duration_trunc(width)
-            .map_err(|_| SpanError::Empty)?;
+            .map_err(|_| StatsRangeError::Empty)?;
         let span = Self {
             from,
             until: last + width,
             step: seconds,
         };
         let points = span.points();
-        if points > MOST_POINTS {
-            return Err(SpanError::Many(points));
+        if points > MAX_POINTS {
+            return Err(StatsRangeError::Many(points));
         }
         Ok(span)
     }
 
     /// The step that shows a time in a hundred points or somewhat more.
     #[must_use]
-    pub fn usual_step(time: Duration) -> Duration {
+    pub fn default_step(time: Duration) -> Duration {
         let steps =
             [1, 5, 15, 60, 6 * 60, 24 * 60].map(|minutes| Duration::from_secs(60 * minutes));
         let fits = |step: &&Duration| time <= **step * 120;
@@ -166,18 +171,18 @@ pub struct StatsPoint {
     /// Jobs that were cancelled.
     pub cancelled: i64,
     /// How long those that started had been due.
-    pub waits: Durations,
+    pub waits: DurationHistogram,
     /// How long those that ended had run.
-    pub runs: Durations,
+    pub runs: DurationHistogram,
 }
 
-/// How many took how long, by classes: see [`BOUNDS_MS`].
+/// How many took how long, by classes: see [`BUCKET_BOUNDS_MS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Durations(pub [i64; CLASSES]);
+pub struct DurationHistogram(pub [i64; BUCKETS]);
 
-impl Durations {
+impl DurationHistogram {
     fn of(classes: Option<Vec<Option<i64>>>) -> Self {
-        let mut counts = [0; CLASSES];
+        let mut counts = [0; BUCKETS];
         let classes = classes.unwrap_or_default();
         for (count, class) in counts.iter_mut().zip(classes) {
             *count = class.unwrap_or_default();
@@ -206,7 +211,7 @@ impl Durations {
         }
         let wanted = quantile * count as f64;
         let (mut below, mut lower) = (0.0, 0.0);
-        for (class, bound) in self.0.iter().zip(BOUNDS_MS) {
+        for (class, bound) in self.0.iter().zip(BUCKET_BOUNDS_MS) {
             let (inside, upper) = (*class as f64, f64::from(bound));
             if inside > 0.0 && below + inside >= wanted {
                 return Some(lower + (upper - lower) * ((wanted - below) / inside));
@@ -238,7 +243,7 @@ struct Row {
 pub async fn stats(
     connection: &mut PgConnection,
     tenant: TenantId,
-    span: Span,
+    span: StatsRange,
     filter: &StatsFilter,
 ) -> Result<Vec<StatsPoint>, Error> {
     let rows: Vec<Row> = query_as(include_str!("../sql/get_stats.sql"))
@@ -272,8 +277,8 @@ impl StatsPoint {
             retried: 0,
             died: 0,
             cancelled: 0,
-            waits: Durations::default(),
-            runs: Durations::default(),
+            waits: DurationHistogram::default(),
+            runs: DurationHistogram::default(),
         }
     }
 }
@@ -288,8 +293,8 @@ impl From<Row> for StatsPoint {
             retried: row.retried,
             died: row.died,
             cancelled: row.cancelled,
-            waits: Durations::of(row.waits),
-            runs: Durations::of(row.runs),
+            waits: DurationHistogram::of(row.waits),
+            runs: DurationHistogram::of(row.runs),
         }
     }
 }
@@ -302,9 +307,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn span(since: &str, until: &str, minutes: u64) -> Result<Span, SpanError> {
+    fn span(since: &str, until: &str, minutes: u64) -> Result<StatsRange, StatsRangeError> {
         let now = at("2026-01-10T12:34:56Z");
-        Span::new(at(since), at(until), Duration::from_secs(minutes * 60), now)
+        StatsRange::new(at(since), at(until), Duration::from_secs(minutes * 60), now)
     }
 
     #[test]
@@ -322,29 +327,34 @@ mod tests {
     fn a_time_that_has_no_series_is_refused() {
         let noon = "2026-01-10T12:00:00Z";
         for (since, until, minutes, error) in [
-            (noon, "2026-01-10T12:30:00Z", 7, SpanError::Step),
-            (noon, "2026-01-10T12:30:00Z", 90, SpanError::Step),
-            (noon, "2026-01-10T12:30:00Z", 2 * 1440, SpanError::Step),
-            (noon, noon, 1, SpanError::Empty),
+            (noon, "2026-01-10T12:30:00Z", 7, StatsRangeError::Step),
+            (noon, "2026-01-10T12:30:00Z", 90, StatsRangeError::Step),
+            (
+                noon,
+                "2026-01-10T12:30:00Z",
+                2 * 1440,
+                StatsRangeError::Step,
+            ),
+            (noon, noon, 1, StatsRangeError::Empty),
             (
                 "2026-01-10T13:00:00Z",
                 "2026-01-10T14:00:00Z",
                 1,
-                SpanError::Empty,
+                StatsRangeError::Empty,
             ),
             (
                 "2026-01-08T12:00:00Z",
                 noon,
                 30,
-                SpanError::Forgotten("48 hours in steps of less than an hour"),
+                StatsRangeError::Forgotten("48 hours in steps of less than an hour"),
             ),
             (
                 "2025-10-01T00:00:00Z",
                 noon,
                 60,
-                SpanError::Forgotten("90 days"),
+                StatsRangeError::Forgotten("90 days"),
             ),
-            ("2026-01-09T10:00:00Z", noon, 1, SpanError::Many(1560)),
+            ("2026-01-09T10:00:00Z", noon, 1, StatsRangeError::Many(1560)),
         ] {
             assert_eq!(span(since, until, minutes), Err(error), "{since}");
         }
@@ -352,11 +362,11 @@ mod tests {
 
     #[test]
     fn quantiles_lie_within_their_class() {
-        let mut durations = Durations::default();
+        let mut durations = DurationHistogram::default();
         assert_eq!(durations.quantile(0.5), None);
         // A hundred between 10 and 20 ms, a hundred of more than an hour.
         durations.0[4] = 100;
-        durations.0[CLASSES - 1] = 100;
+        durations.0[BUCKETS - 1] = 100;
         assert_eq!(durations.quantile(0.25), Some(15.0));
         assert_eq!(durations.quantile(0.5), Some(20.0));
         assert_eq!(durations.quantile(0.99), Some(3_600_000.0));

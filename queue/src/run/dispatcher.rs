@@ -223,7 +223,13 @@ impl Round {
     async fn learn(&self) -> Result<Vec<i32>, Error> {
         let mut numbers = Vec::with_capacity(self.desk.queues.len());
         for queue in &self.desk.queues {
-            numbers.push(self.desk.engine.names().queue(&queue.name).await?);
+            numbers.push(
+                self.desk
+                    .engine
+                    .interner()
+                    .queue_number(&queue.name)
+                    .await?,
+            );
         }
         Ok(numbers)
     }

@@ -152,7 +152,7 @@ impl TestWorker {
         line.desk.take_lease(lease);
         Ok(Self {
             engine: engine.clone(),
-            queue: engine.names().queue(queue).await?,
+            queue: engine.interner().queue_number(queue).await?,
             lease,
             line,
         })

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
-use super::{Limit, Rate, Senseless, SettingsError};
+use super::{InvalidLimit, Limit, Rate, SettingsError};
 use crate::engine::Engine;
 
 /// How often rows are looked at again that were in other hands when running jobs were counted.
@@ -84,7 +84,7 @@ pub struct LimitChange {
     /// The time in which they are counted: needed when there was no rate.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_words")]
     pub per: Option<Duration>,
-    /// Starts at once, after a rest. When removed or never given, [`Rate::usual_burst`].
+    /// Starts at once, after a rest. When removed or never given, [`Rate::default_burst`].
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub burst: Change<u32>,
     /// Jobs running at once.
@@ -230,12 +230,12 @@ pub(super) async fn change_gates(
                 .await?;
         let member = match fault.as_deref() {
             None => None,
-            Some("burst") => Some(Senseless::BurstWithoutRate),
-            Some(_) if change.per.is_some() => Some(Senseless::PerWithoutRate),
-            Some(_) => Some(Senseless::PerMissing),
+            Some("burst") => Some(InvalidLimit::BurstWithoutRate),
+            Some(_) if change.per.is_some() => Some(InvalidLimit::PerWithoutRate),
+            Some(_) => Some(InvalidLimit::PerMissing),
         };
         if let Some(member) = member {
-            return Err(SettingsError::Senseless {
+            return Err(SettingsError::InvalidLimit {
                 key: key.clone(),
                 member,
             });

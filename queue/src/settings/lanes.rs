@@ -122,7 +122,7 @@ impl Engine {
     /// Changes a lane of a tenant, all of it or nothing, and makes it if it is not there.
     ///
     /// # Errors
-    /// [`SettingsError::NoSuchQueue`], [`SettingsError::Senseless`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when the database refuses.
     pub async fn set_lane(
         &self,
         tenant: TenantId,
@@ -134,8 +134,8 @@ impl Engine {
             .bind(queue)
             .fetch_optional(self.pool())
             .await?;
-        let queue = queue.ok_or(SettingsError::NoSuchQueue)?;
-        let number = self.names().tenant(tenant).await?;
+        let queue = queue.ok_or(SettingsError::QueueNotFound)?;
+        let number = self.interner().tenant_number(tenant).await?;
         let (key, strict) = (lane.key(), is_strict(lane));
         // In a transaction of its own: a lane that is made and then not changed does no harm.
         query(include_str!("../sql/open_lane.sql"))

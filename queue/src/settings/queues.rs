@@ -65,7 +65,7 @@ impl Engine {
     ) -> Result<Vec<QueueSettings>, Error> {
         let (tenant, known): (Option<TenantId>, &[&str]) = match view {
             QueueView::All => (None, &[]),
-            QueueView::Of(tenant, known) => (Some(tenant), known),
+            QueueView::VisibleTo(tenant, known) => (Some(tenant), known),
         };
         let rows: Vec<Row> = query_as(include_str!("../sql/show_queues.sql"))
             .bind(tenant)
@@ -83,14 +83,14 @@ impl Engine {
     /// # Errors
     /// When the database refuses.
     pub async fn make_queue(&self, name: &str) -> Result<(), Error> {
-        self.names().queue(name).await?;
+        self.interner().queue_number(name).await?;
         Ok(())
     }
 
     /// Has no more jobs of a queue start, or lets them go on. Jobs that run are left alone.
     ///
     /// # Errors
-    /// [`SettingsError::NoSuchQueue`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], or when the database refuses.
     pub async fn pause_queue(&self, name: &str, paused: bool) -> Result<(), SettingsError> {
         let mut tx = self.pool().begin().await?;
         let number: Option<i32> = query_scalar(include_str!("../sql/pause_queue.sql"))
@@ -98,7 +98,7 @@ impl Engine {
             .bind(paused)
             .fetch_optional(&mut *tx)
             .await?;
-        let number = number.ok_or(SettingsError::NoSuchQueue)?;
+        let number = number.ok_or(SettingsError::QueueNotFound)?;
         self.wake(&mut tx, Some(number), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
@@ -108,7 +108,7 @@ impl Engine {
     /// Limits a queue, for the jobs of all tenants together.
     ///
     /// # Errors
-    /// [`SettingsError::NoSuchQueue`], [`SettingsError::Senseless`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when the database refuses.
     pub async fn set_queue(&self, name: &str, change: &LimitChange) -> Result<(), SettingsError> {
         let gate: Option<(i32, Option<i64>, bool)> =
             query_as(include_str!("../sql/gate_of_queue.sql"))
@@ -116,7 +116,7 @@ impl Engine {
                 .bind(change.sets_something())
                 .fetch_optional(self.pool())
                 .await?;
-        let (number, gate, made) = gate.ok_or(SettingsError::NoSuchQueue)?;
+        let (number, gate, made) = gate.ok_or(SettingsError::QueueNotFound)?;
         let made = gate.filter(|_| made && change.counts());
         let mut tx = self.pool().begin().await?;
         let changes: Vec<GateChange> = gate

@@ -9,7 +9,7 @@ use harkara_shared::id::TenantId;
 use sqlx::PgConnection;
 
 use super::change::{Change, GateChange, LimitChange, LimitRow, change_gates};
-use super::{Limit, MOST_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
+use super::{Limit, MAX_TENANT_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -62,7 +62,7 @@ impl Engine {
     }
 
     async fn limits(&self, tenant: TenantId) -> Result<BTreeMap<String, Limit>, Error> {
-        let most = i64::try_from(MOST_LIMITS + 1).unwrap_or(i64::MAX);
+        let most = i64::try_from(MAX_TENANT_LIMITS + 1).unwrap_or(i64::MAX);
         let rows: Vec<NamedRow> = query_as(include_str!("../sql/show_limits.sql"))
             .bind(tenant)
             .bind(most)
@@ -89,13 +89,13 @@ impl Engine {
     /// Changes what holds for a tenant, all of it or nothing.
     ///
     /// # Errors
-    /// [`SettingsError::Senseless`], [`SettingsError::TooMany`], or when the database refuses.
+    /// [`SettingsError::InvalidLimit`], [`SettingsError::TooManyLimits`], or when the database refuses.
     pub async fn set_tenant(
         &self,
         tenant: TenantId,
         change: &TenantChange,
     ) -> Result<(), SettingsError> {
-        let number = self.names().tenant(tenant).await?;
+        let number = self.interner().tenant_number(tenant).await?;
         let mut gates = Vec::new();
         let (gate, made): (Option<i64>, bool) = query_as(include_str!("../sql/gate_of_tenant.sql"))
             .bind(number)
@@ -150,7 +150,7 @@ impl Engine {
         if change.limits.values().any(LimitChange::sets_something)
             && too_many(&mut tx, tenant).await?
         {
-            return Err(SettingsError::TooMany);
+            return Err(SettingsError::TooManyLimits);
         }
         self.wake(&mut tx, None, Some(number)).await?;
         self.record_audit(&mut tx).await?;
@@ -189,10 +189,10 @@ async fn gates_of_keys(
 async fn too_many(connection: &mut PgConnection, tenant: TenantId) -> Result<bool, sqlx::Error> {
     let rows = query(include_str!("../sql/show_limits.sql"))
         .bind(tenant)
-        .bind(i64::try_from(MOST_LIMITS + 1).unwrap_or(i64::MAX))
+        .bind(i64::try_from(MAX_TENANT_LIMITS + 1).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
-    Ok(rows.len() > MOST_LIMITS)
+    Ok(rows.len() > MAX_TENANT_LIMITS)
 }
 
 /// Gives a tenant that is being made the rate of its contract and the bound of its waiting jobs, in the
@@ -200,7 +200,7 @@ async fn too_many(connection: &mut PgConnection, tenant: TenantId) -> Result<boo
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn grant(
+pub async fn set_tier_limits(
     connection: &mut PgConnection,
     tenant: TenantId,
     rate: Rate,

@@ -30,7 +30,7 @@ async fn breaking(rest: Duration) -> Fixture {
     let worker = fixture.work(doing_nothing());
     fixture.reaches(first, JobState::Succeeded).await;
     worker.stop().await;
-    set_breaker(&fixture, Breaker::in_a_row(3, rest)).await;
+    set_breaker(&fixture, Breaker::consecutive(3, rest)).await;
     fixture
 }
 
@@ -213,7 +213,7 @@ async fn healthy_lane_row_is_not_written_while_others_fail() {
         _ => failed("down"),
     });
     let other = LaneChange {
-        breaker: Change::Set(Breaker::in_a_row(1000, HOUR)),
+        breaker: Change::Set(Breaker::consecutive(1000, HOUR)),
         ..LaneChange::default()
     };
     let b = Lane::Named("b".to_owned());
@@ -238,7 +238,7 @@ async fn healthy_lane_row_is_not_written_while_others_fail() {
 #[tokio::test]
 async fn runs_started_before_a_breaker_opened_do_not_change_it() {
     let fixture = breaking(HOUR).await;
-    set_breaker(&fixture, Breaker::in_a_row(1, HOUR)).await;
+    set_breaker(&fixture, Breaker::consecutive(1, HOUR)).await;
     let (met, go) = (Arc::new(Barrier::new(3)), Arc::new(Semaphore::new(0)));
     let handler = {
         let go = Arc::clone(&go);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harkara_queue::job::JobState;
-use harkara_queue::{Changed, Error, Retention, Verdict};
+use harkara_queue::{ChangeOutcome, Error, Retention, Verdict};
 use harkara_shared::database::{TenantTx, query, query_as};
 use harkara_shared::id::{JobId, TenantId};
 use serde_json::json;
@@ -13,20 +13,20 @@ use sqlx::PgConnection;
 use crate::packed::{at, job_id, left, merged, row};
 use crate::support::{Fixture, Log, count_jobs, error, handler, job};
 
-type Changes = Result<Vec<(JobId, Changed)>, Error>;
+type Changes = Result<Vec<(JobId, ChangeOutcome)>, Error>;
 
 /// Does something to jobs in a transaction of the tenant, and answers what became of each.
 async fn to_all(
     fixture: &Fixture,
     jobs: &[i64],
     act: impl AsyncFnOnce(&mut PgConnection, &[JobId]) -> Changes,
-) -> BTreeMap<i64, Changed> {
+) -> BTreeMap<i64, ChangeOutcome> {
     let jobs: Vec<JobId> = jobs.iter().copied().map(job_id).collect();
     let mut tx = fixture.tx().await;
     let changes = act(&mut tx, &jobs).await.unwrap();
     tx.commit().await.unwrap();
     let found = changes.len();
-    let changes: BTreeMap<i64, Changed> = changes
+    let changes: BTreeMap<i64, ChangeOutcome> = changes
         .into_iter()
         .map(|(job, changed)| (job.as_i64(), changed))
         .collect();
@@ -34,26 +34,26 @@ async fn to_all(
     changes
 }
 
-async fn retry_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+async fn retry_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
     to_all(fixture, jobs, async |tx, jobs| {
-        engine.retry_all(tx, jobs).await
+        engine.retry_jobs(tx, jobs).await
     })
     .await
 }
 
-async fn cancel_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+async fn cancel_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
     to_all(fixture, jobs, async |tx, jobs| {
-        engine.cancel_all(tx, jobs).await
+        engine.cancel_jobs(tx, jobs).await
     })
     .await
 }
 
-async fn delete_all(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, Changed> {
+async fn delete_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
     to_all(fixture, jobs, async |tx, jobs| {
-        engine.delete_all(tx, jobs).await
+        engine.delete_jobs(tx, jobs).await
     })
     .await
 }
@@ -121,8 +121,8 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         at(50, 0),
         at(4, 0),
     ];
-    let changes = retry_all(&fixture, &asked).await;
-    let ready = Changed::Now(JobState::Ready);
+    let changes = retry_jobs(&fixture, &asked).await;
+    let ready = ChangeOutcome::Applied(JobState::Ready);
     let expected = BTreeMap::from([
         (at(4, 0), ready),
         (at(5, 0), ready),
@@ -131,9 +131,9 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         (at(6, 1), ready),
         (at(6, 3), ready),
         (at(7, 2), ready),
-        (at(8, 0), Changed::Refused(JobState::Ready)),
-        (at(9, 0), Changed::Refused(JobState::Running)),
-        (at(9, 1), Changed::Refused(JobState::Succeeded)),
+        (at(8, 0), ChangeOutcome::Refused(JobState::Ready)),
+        (at(9, 0), ChangeOutcome::Refused(JobState::Running)),
+        (at(9, 1), ChangeOutcome::Refused(JobState::Succeeded)),
         (at(9, 700), ready),
     ]);
     assert_eq!(changes, expected);
@@ -148,11 +148,11 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
     }
     assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Cancelled);
     // Once more they are as they should be.
-    let again = retry_all(&fixture, &[at(4, 0), at(6, 1)]).await;
+    let again = retry_jobs(&fixture, &[at(4, 0), at(6, 1)]).await;
     assert!(
         again
             .values()
-            .all(|changed| *changed == Changed::Refused(JobState::Ready))
+            .all(|changed| *changed == ChangeOutcome::Refused(JobState::Ready))
     );
 }
 
@@ -179,19 +179,19 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_not
         at(7, 2),
         at(8, 0),
     ];
-    let changes = cancel_all(&fixture, &asked).await;
-    let cancelled = Changed::Now(JobState::Cancelled);
-    let told_to = Changed::Now(JobState::Running);
+    let changes = cancel_jobs(&fixture, &asked).await;
+    let cancelled = ChangeOutcome::Applied(JobState::Cancelled);
+    let told_to = ChangeOutcome::Applied(JobState::Running);
     let expected = BTreeMap::from([
         (at(5, 0), cancelled),
         (at(5, 1), cancelled),
         (at(5, 2), cancelled),
         (at(6, 0), cancelled),
         (at(6, 2), cancelled),
-        (at(7, 0), Changed::Refused(JobState::Succeeded)),
+        (at(7, 0), ChangeOutcome::Refused(JobState::Succeeded)),
         (at(7, 1), told_to),
         (at(7, 2), told_to),
-        (at(8, 0), Changed::Refused(JobState::Dead)),
+        (at(8, 0), ChangeOutcome::Refused(JobState::Dead)),
     ]);
     assert_eq!(changes, expected);
     is_counted(&fixture, before, told).await;
@@ -237,15 +237,15 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
     }
     let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     let asked = [at(4, 0), at(5, 1), at(7, 0), at(9, 0), at(10, 0), at(10, 1)];
-    let changes = delete_all(&fixture, &asked).await;
+    let changes = delete_jobs(&fixture, &asked).await;
     let expected = BTreeMap::from([
-        (at(4, 0), Changed::Now(JobState::Dead)),
-        (at(5, 1), Changed::Now(JobState::Succeeded)),
-        (at(7, 0), Changed::Now(JobState::Succeeded)),
-        (at(9, 0), Changed::Refused(JobState::Ready)),
+        (at(4, 0), ChangeOutcome::Applied(JobState::Dead)),
+        (at(5, 1), ChangeOutcome::Applied(JobState::Succeeded)),
+        (at(7, 0), ChangeOutcome::Applied(JobState::Succeeded)),
+        (at(9, 0), ChangeOutcome::Refused(JobState::Ready)),
         // It has succeeded, but its row still runs.
-        (at(10, 0), Changed::Refused(JobState::Running)),
-        (at(10, 1), Changed::Refused(JobState::Running)),
+        (at(10, 0), ChangeOutcome::Refused(JobState::Running)),
+        (at(10, 1), ChangeOutcome::Refused(JobState::Running)),
     ]);
     assert_eq!(changes, expected);
     is_counted(&fixture, before, told).await;
@@ -273,7 +273,7 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
         assert_eq!(fixture.count(kept).await, 0, "{kept}");
     }
     let rows = fixture.count(ROWS).await;
-    delete_all(&fixture, &[at(5, 0), at(5, 2), at(6, 0), at(8, 0)]).await;
+    delete_jobs(&fixture, &[at(5, 0), at(5, 2), at(6, 0), at(8, 0)]).await;
     assert_eq!(
         fixture.count(ROWS).await,
         rows - 2,
@@ -318,23 +318,23 @@ async fn older_of_two_dead_jobs_takes_their_key_and_a_held_key_is_not_taken() {
     key(&fixture, at(6, 0), "other's", None).await;
     key(&fixture, at(7, 0), "own", Some("2999-01-01")).await;
     key(&fixture, at(8, 0), "other's", Some("infinity")).await;
-    let changes = retry_all(&fixture, &[at(7, 0), at(6, 0), at(5, 0), at(4, 0)]).await;
+    let changes = retry_jobs(&fixture, &[at(7, 0), at(6, 0), at(5, 0), at(4, 0)]).await;
     let expected = BTreeMap::from([
-        (at(4, 0), Changed::Now(JobState::Ready)),
-        (at(5, 0), Changed::KeyTaken(job_id(at(4, 0)))),
-        (at(6, 0), Changed::KeyTaken(job_id(at(8, 0)))),
-        (at(7, 0), Changed::Now(JobState::Ready)),
+        (at(4, 0), ChangeOutcome::Applied(JobState::Ready)),
+        (at(5, 0), ChangeOutcome::KeyTaken(job_id(at(4, 0)))),
+        (at(6, 0), ChangeOutcome::KeyTaken(job_id(at(8, 0)))),
+        (at(7, 0), ChangeOutcome::Applied(JobState::Ready)),
     ]);
     assert_eq!(changes, expected);
     let held = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
     assert_eq!(fixture.count(held).await, 2);
     // Cancelled, they let go of what they held until their end, but not of what is held for a time.
-    cancel_all(&fixture, &[at(4, 0), at(7, 0)]).await;
+    cancel_jobs(&fixture, &[at(4, 0), at(7, 0)]).await;
     assert_eq!(fixture.count(held).await, 1);
-    let deleted = delete_all(&fixture, &[at(4, 0), at(7, 0)]).await;
+    let deleted = delete_jobs(&fixture, &[at(4, 0), at(7, 0)]).await;
     let expected = BTreeMap::from([
-        (at(4, 0), Changed::Now(JobState::Cancelled)),
-        (at(7, 0), Changed::KeyTaken(job_id(at(7, 0)))),
+        (at(4, 0), ChangeOutcome::Applied(JobState::Cancelled)),
+        (at(7, 0), ChangeOutcome::KeyTaken(job_id(at(7, 0)))),
     ]);
     assert_eq!(deleted, expected);
 }
@@ -350,11 +350,11 @@ async fn foreign_jobs_cannot_be_changed_in_bulk() {
     let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     let all = [job_id(at(4, 0)), job_id(at(4, 1))];
     let engine = &fixture.engine;
-    assert_eq!(engine.retry_all(&mut tx, &all).await.unwrap(), []);
-    assert_eq!(engine.cancel_all(&mut tx, &all).await.unwrap(), []);
-    assert_eq!(engine.delete_all(&mut tx, &all).await.unwrap(), []);
+    assert_eq!(engine.retry_jobs(&mut tx, &all).await.unwrap(), []);
+    assert_eq!(engine.cancel_jobs(&mut tx, &all).await.unwrap(), []);
+    assert_eq!(engine.delete_jobs(&mut tx, &all).await.unwrap(), []);
     let moved = engine.reschedule(&mut tx, all[0], None).await.unwrap();
-    assert_eq!(moved, Changed::NotFound);
+    assert_eq!(moved, ChangeOutcome::NotFound);
     tx.commit().await.unwrap();
     // Rows of a tenant that are named by place are out of reach, too.
     let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
@@ -390,7 +390,7 @@ async fn waiting_job_is_rescheduled_and_moved_back() {
     let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
     for job in [at(5, 0), at(6, 1)] {
         let moved = move_to(job, Some(later)).await;
-        assert_eq!(moved, Changed::Now(JobState::Scheduled));
+        assert_eq!(moved, ChangeOutcome::Applied(JobState::Scheduled));
         let there = fixture.job(job_id(job)).await;
         assert_eq!(
             (there.state, there.run_at.timestamp_micros()),
@@ -400,18 +400,21 @@ async fn waiting_job_is_rescheduled_and_moved_back() {
     }
     is_counted(&fixture, before, told).await;
     assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Ready);
-    assert_eq!(move_to(at(6, 1), None).await, Changed::Now(JobState::Ready));
+    assert_eq!(
+        move_to(at(6, 1), None).await,
+        ChangeOutcome::Applied(JobState::Ready)
+    );
     assert!(fixture.job(job_id(at(6, 1))).await.run_at <= fixture.now().await);
     is_counted(&fixture, before, told).await;
     assert_eq!(
         move_to(at(7, 0), None).await,
-        Changed::Refused(JobState::Running)
+        ChangeOutcome::Refused(JobState::Running)
     );
     assert_eq!(
         move_to(at(8, 0), Some(later)).await,
-        Changed::Refused(JobState::Dead)
+        ChangeOutcome::Refused(JobState::Dead)
     );
-    assert_eq!(move_to(at(99, 0), None).await, Changed::NotFound);
+    assert_eq!(move_to(at(99, 0), None).await, ChangeOutcome::NotFound);
 }
 
 #[tokio::test]
@@ -436,19 +439,19 @@ async fn superseded_run_cannot_report_progress() {
     let engine = &fixture.engine;
     let mut tx = fixture.tx().await;
     assert_eq!(
-        engine.begin_progress(&mut tx, &runs[0]).await.unwrap(),
+        engine.claim_progress(&mut tx, &runs[0]).await.unwrap(),
         None
     );
     assert_eq!(
-        engine.hold_progress(&mut tx, &runs[0]).await.unwrap(),
+        engine.lock_progress(&mut tx, &runs[0]).await.unwrap(),
         Some(json!(null))
     );
     let told = json!({"done": 7});
     engine.report_progress(&mut tx, id, &told).await.unwrap();
-    let taken_over = engine.begin_progress(&mut tx, &runs[1]).await.unwrap();
+    let taken_over = engine.claim_progress(&mut tx, &runs[1]).await.unwrap();
     assert_eq!(taken_over, Some(told.clone()));
-    assert_eq!(engine.hold_progress(&mut tx, &runs[0]).await.unwrap(), None);
-    let held = engine.hold_progress(&mut tx, &runs[1]).await.unwrap();
+    assert_eq!(engine.lock_progress(&mut tx, &runs[0]).await.unwrap(), None);
+    let held = engine.lock_progress(&mut tx, &runs[1]).await.unwrap();
     assert_eq!(held, Some(told));
     tx.commit().await.unwrap();
 

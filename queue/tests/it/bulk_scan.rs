@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harkara_queue::Selection;
+use harkara_queue::BulkSelection;
 use harkara_queue::job::JobState;
 use harkara_queue::read::JobFilter;
 use harkara_shared::database::query;
@@ -16,13 +16,18 @@ use crate::support::Fixture;
 const END: i64 = i64::MAX;
 
 /// The jobs of a selection, walked in steps of at most so many.
-async fn walked(fixture: &Fixture, selection: &Selection, before: i64, most: usize) -> Vec<i64> {
+async fn walked(
+    fixture: &Fixture,
+    selection: &BulkSelection,
+    before: i64,
+    most: usize,
+) -> Vec<i64> {
     let mut tx = fixture.tx().await;
     let mut found: Vec<i64> = Vec::new();
     let mut after = JobId::from_i64(-1);
     while after.as_i64() < before - 1 {
         let step = selection
-            .step(&mut tx, fixture.tenant, after, job_id(before), most)
+            .next_step(&mut tx, fixture.tenant, after, job_id(before), most)
             .await
             .unwrap();
         assert!(step.upto.as_i64() > after.as_i64(), "a step goes on");
@@ -34,8 +39,8 @@ async fn walked(fixture: &Fixture, selection: &Selection, before: i64, most: usi
     found
 }
 
-fn of(states: &[JobState]) -> Selection {
-    Selection {
+fn of(states: &[JobState]) -> BulkSelection {
+    BulkSelection {
         filter: JobFilter::default(),
         states: states.to_vec(),
     }
@@ -162,7 +167,7 @@ async fn bulk_scan_filter_excludes_jobs_that_do_not_match() {
         ),
     ];
     for (filter, expected) in cases {
-        let selection = Selection {
+        let selection = BulkSelection {
             filter,
             states: vec![JobState::Dead, JobState::Cancelled],
         };

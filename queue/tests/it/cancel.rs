@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use harkara_queue::job::{AttemptOutcome, JobState, NewJob, Unique};
-use harkara_queue::{Changed, Run, Verdict};
+use harkara_queue::{ChangeOutcome, Run, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
@@ -14,14 +14,14 @@ use crate::support::{
     options, until, with_timeout,
 };
 
-pub(crate) async fn cancel(fixture: &Fixture, id: JobId) -> Changed {
+pub(crate) async fn cancel(fixture: &Fixture, id: JobId) -> ChangeOutcome {
     let mut tx = fixture.tx().await;
     let changed = fixture.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     changed
 }
 
-pub(crate) async fn retry(fixture: &Fixture, id: JobId) -> Changed {
+pub(crate) async fn retry(fixture: &Fixture, id: JobId) -> ChangeOutcome {
     let mut tx = fixture.tx().await;
     let changed = fixture.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
@@ -59,7 +59,7 @@ async fn waiting_job_is_cancelled_at_once_and_never_runs() {
     for id in [ready, scheduled] {
         assert_eq!(
             cancel(&fixture, id).await,
-            Changed::Now(JobState::Cancelled)
+            ChangeOutcome::Applied(JobState::Cancelled)
         );
         let cancelled = fixture.job(id).await;
         assert_eq!(
@@ -69,7 +69,7 @@ async fn waiting_job_is_cancelled_at_once_and_never_runs() {
         assert!(cancelled.finished_at.is_some());
         assert_eq!(
             cancel(&fixture, id).await,
-            Changed::Refused(JobState::Cancelled)
+            ChangeOutcome::Refused(JobState::Cancelled)
         );
         assert!(fixture.attempts(id).await.is_empty());
     }
@@ -117,7 +117,10 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
         let id = fixture.enqueue(job()).await.id();
         let other = fixture.enqueue(job()).await.id();
         begun.holds(2).await;
-        assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+        assert_eq!(
+            cancel(&fixture, id).await,
+            ChangeOutcome::Applied(JobState::Running)
+        );
         assert_eq!(
             with_timeout("the handler is dropped", drops.recv()).await,
             Some(id)
@@ -134,7 +137,7 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
         );
         assert_eq!(
             cancel(&fixture, other).await,
-            Changed::Now(JobState::Running)
+            ChangeOutcome::Applied(JobState::Running)
         );
         assert_eq!(
             with_timeout("the other is dropped", drops.recv()).await,
@@ -168,7 +171,10 @@ async fn handler_that_observes_its_cancel_ends_itself() {
     ] {
         let id = fixture.enqueue(numbered(n)).await.id();
         fixture.reaches(id, JobState::Running).await;
-        assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+        assert_eq!(
+            cancel(&fixture, id).await,
+            ChangeOutcome::Applied(JobState::Running)
+        );
         fixture.reaches(id, ends).await;
     }
     worker.stop().await;
@@ -206,7 +212,10 @@ async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
     };
     let id = fixture.enqueue(stubborn).await.id();
     fixture.reaches(id, JobState::Running).await;
-    assert_eq!(cancel(&fixture, id).await, Changed::Now(JobState::Running));
+    assert_eq!(
+        cancel(&fixture, id).await,
+        ChangeOutcome::Applied(JobState::Running)
+    );
     with_timeout("the handler is told", hears.recv())
         .await
         .unwrap();
@@ -245,7 +254,7 @@ async fn finished_job_is_not_cancelled() {
     for (n, state) in [(0, JobState::Succeeded), (1, JobState::Dead)] {
         let id = fixture.enqueue(numbered(n)).await.id();
         fixture.reaches(id, state).await;
-        assert_eq!(cancel(&fixture, id).await, Changed::Refused(state));
+        assert_eq!(cancel(&fixture, id).await, ChangeOutcome::Refused(state));
         assert_eq!(fixture.state(id).await, state);
     }
     worker.stop().await;
@@ -329,19 +338,28 @@ async fn dead_or_cancelled_job_is_retried_with_all_its_attempts() {
         let dead = fixture.reaches(id, JobState::Dead).await;
         assert_eq!(dead.attempt, 2);
         assert_eq!(fixture.attempts(id).await.len(), 2 * round);
-        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+        assert_eq!(
+            retry(&fixture, id).await,
+            ChangeOutcome::Applied(JobState::Ready)
+        );
         let again = fixture.job(id).await;
         assert!(again.attempt < 2 || again.state == JobState::Dead);
     }
     fixture.reaches(id, JobState::Dead).await;
     worker.stop().await;
 
-    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    assert_eq!(
+        retry(&fixture, id).await,
+        ChangeOutcome::Applied(JobState::Ready)
+    );
     assert_eq!(
         cancel(&fixture, id).await,
-        Changed::Now(JobState::Cancelled)
+        ChangeOutcome::Applied(JobState::Cancelled)
     );
-    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    assert_eq!(
+        retry(&fixture, id).await,
+        ChangeOutcome::Applied(JobState::Ready)
+    );
     let ready = fixture.job(id).await;
     assert_eq!(
         (ready.state, ready.attempt, ready.finished_at),
@@ -362,12 +380,12 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         .id();
     assert_eq!(
         retry(&fixture, scheduled).await,
-        Changed::Refused(JobState::Scheduled)
+        ChangeOutcome::Refused(JobState::Scheduled)
     );
     let ready = fixture.enqueue(numbered(1)).await.id();
     assert_eq!(
         retry(&fixture, ready).await,
-        Changed::Refused(JobState::Ready)
+        ChangeOutcome::Refused(JobState::Ready)
     );
 
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -382,13 +400,13 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
     fixture.reaches(ready, JobState::Running).await;
     assert_eq!(
         retry(&fixture, ready).await,
-        Changed::Refused(JobState::Running)
+        ChangeOutcome::Refused(JobState::Running)
     );
     gate.add_permits(1);
     fixture.reaches(ready, JobState::Succeeded).await;
     assert_eq!(
         retry(&fixture, ready).await,
-        Changed::Refused(JobState::Succeeded)
+        ChangeOutcome::Refused(JobState::Succeeded)
     );
     worker.stop().await;
 }
@@ -399,8 +417,8 @@ async fn unknown_job_id_is_not_found() {
     let id = fixture.enqueue(job()).await.id();
     for number in [0, 1, id.as_i64() + 1, id.as_i64() + 1024, i64::MAX] {
         let stranger = JobId::from_i64(number);
-        assert_eq!(cancel(&fixture, stranger).await, Changed::NotFound);
-        assert_eq!(retry(&fixture, stranger).await, Changed::NotFound);
+        assert_eq!(cancel(&fixture, stranger).await, ChangeOutcome::NotFound);
+        assert_eq!(retry(&fixture, stranger).await, ChangeOutcome::NotFound);
     }
 }
 
@@ -408,8 +426,8 @@ async fn unknown_job_id_is_not_found() {
 pub(crate) async fn meanwhile(
     fixture: &Fixture,
     statement: &'static str,
-    act: impl Future<Output = Changed>,
-) -> Changed {
+    act: impl Future<Output = ChangeOutcome>,
+) -> ChangeOutcome {
     let mut blocking_tx = fixture.pool().begin().await.unwrap();
     query(statement).execute(&mut *blocking_tx).await.unwrap();
     let release = async {
@@ -433,7 +451,7 @@ async fn cancel_races_with_claim_settlement_and_release() {
     let claimed = "update queue.parcels
         set state = 'r', token = 7, lease = 7, attempt = 1, started_at = now()";
     let changed = meanwhile(&fixture, claimed, cancel(&fixture, id)).await;
-    assert_eq!(changed, Changed::Now(JobState::Running));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
     assert_eq!(
         fixture
             .count("select count(*) from queue.parcels where cancelling is not null and token = 7")
@@ -444,14 +462,14 @@ async fn cancel_races_with_claim_settlement_and_release() {
     let put_back =
         "update queue.parcels set state = 'a', token = null, cancelling = null, attempt = 0";
     let changed = meanwhile(&fixture, put_back, cancel(&fixture, id)).await;
-    assert_eq!(changed, Changed::Now(JobState::Cancelled));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
 
     fixture
         .execute("update queue.parcels set state = 'r', token = 7, finished_at = null")
         .await;
     let succeeded = "update queue.parcels set state = 'd', token = null, finished_at = now()";
     let changed = meanwhile(&fixture, succeeded, cancel(&fixture, id)).await;
-    assert_eq!(changed, Changed::Refused(JobState::Succeeded));
+    assert_eq!(changed, ChangeOutcome::Refused(JobState::Succeeded));
 }
 
 #[tokio::test]
@@ -463,7 +481,7 @@ async fn retry_races_with_the_death_of_the_job() {
         .await;
     let died = "update queue.parcels set state = 'x', token = null, finished_at = now()";
     let changed = meanwhile(&fixture, died, retry(&fixture, id)).await;
-    assert_eq!(changed, Changed::Now(JobState::Ready));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
     let ready = fixture.job(id).await;
     assert_eq!(
         (ready.state, ready.attempt, ready.finished_at),

@@ -5,8 +5,8 @@
     reason = "statements name a role that is made for the test"
 )]
 
-use harkara_queue::Engine;
 use harkara_queue::job::{Enqueued, JobState, Lane, LimitUse, Unique};
+use harkara_queue::{Engine, Quota};
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ impl Sql {
                 .await
                 .unwrap();
         }
-        assert!(fixture.engine.publish(1, &kinds()).await.unwrap());
+        assert!(fixture.engine.publish_catalogue(1, &kinds()).await.unwrap());
         let role = format!("shop_{}", fixture.tenant.as_uuid().simple());
         let mut connection = PgConnection::connect(&fixture.database.superuser_url())
             .await
@@ -444,7 +444,7 @@ async fn client_role_can_only_enqueue_for_its_granted_tenants() {
     id(&mut app, &call(", tenant => 'other'")).await;
     let own = call(", tenant => 'platform'").replace("test.job", "test.own");
     id(&mut app, &own).await;
-    let clients = sql.fixture.engine.clients().await.unwrap();
+    let clients = sql.fixture.engine.sql_clients().await.unwrap();
     assert_eq!(clients.len(), 2);
     assert_eq!(
         sql.fixture
@@ -462,16 +462,19 @@ async fn client_role_can_only_enqueue_for_its_granted_tenants() {
 async fn older_release_does_not_overwrite_a_newer_catalogue() {
     let sql = Sql::new().await;
     let engine = &sql.fixture.engine;
-    assert!(!engine.publish(1, &kinds()).await.unwrap(), "nothing new");
+    assert!(
+        !engine.publish_catalogue(1, &kinds()).await.unwrap(),
+        "nothing new"
+    );
     let mut newer = kinds();
     newer[0]["max_attempts"] = json!(8);
-    assert!(engine.publish(2, &newer).await.unwrap());
-    assert!(!engine.publish(1, &kinds()).await.unwrap());
+    assert!(engine.publish_catalogue(2, &newer).await.unwrap());
+    assert!(!engine.publish_catalogue(1, &kinds()).await.unwrap());
     let attempts = "select max_attempts::int8 from queue.catalogue where kind = 'test.job'";
     assert_eq!(sql.fixture.count(attempts).await, 8);
     let silent = Engine::new(sql.fixture.pool(), false);
     assert!(
-        silent.publish(2, &newer).await.unwrap(),
+        silent.publish_catalogue(2, &newer).await.unwrap(),
         "nobody is woken any more"
     );
 }
@@ -486,7 +489,7 @@ async fn open_transaction_does_not_block_others_when_the_names_exist() {
     let fresh = Engine::new(sql.fixture.pool(), true);
     let mut tx = sql.fixture.tx().await;
     let answer = fresh
-        .enqueue(&mut tx, sql.fixture.tenant, job())
+        .enqueue(&mut tx, sql.fixture.tenant, job(), Quota::Skip)
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -1,7 +1,7 @@
 //! Unique keys that many ask for at once.
 
-use harkara_queue::Verdict;
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
+use harkara_queue::{Quota, Verdict};
 use harkara_shared::database::{TenantTx, query_scalar};
 use rand::seq::SliceRandom;
 use tokio::task::JoinSet;
@@ -28,14 +28,17 @@ async fn second_transaction_with_the_same_key_waits_for_the_first() {
         let mut first = fixture.tx().await;
         let held = fixture
             .engine
-            .enqueue(&mut first, fixture.tenant, keyed(&key))
+            .enqueue(&mut first, fixture.tenant, keyed(&key), Quota::Skip)
             .await
             .unwrap()
             .id();
         let (engine, pool, tenant) = (fixture.engine.clone(), fixture.pool(), fixture.tenant);
         let second = tokio::spawn(async move {
             let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-            let answer = engine.enqueue(&mut tx, tenant, keyed(&key)).await.unwrap();
+            let answer = engine
+                .enqueue(&mut tx, tenant, keyed(&key), Quota::Skip)
+                .await
+                .unwrap();
             tx.commit().await.unwrap();
             answer
         });
@@ -72,7 +75,7 @@ async fn open_transaction_with_a_duplicate_does_not_delay_the_key_holder() {
     let mut open = fixture.tx().await;
     let answer = fixture
         .engine
-        .enqueue(&mut open, fixture.tenant, keyed("a"))
+        .enqueue(&mut open, fixture.tenant, keyed("a"), Quota::Skip)
         .await
         .unwrap();
     assert_eq!(answer, Enqueued::Existing(first));
@@ -99,7 +102,10 @@ async fn concurrent_callers_with_the_same_keys_create_one_job_per_key() {
                     .map(|key| keyed(&format!("k{key}")))
                     .collect();
                 let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-                let answers = engine.enqueue_all(&mut tx, tenant, batch).await.unwrap();
+                let answers = engine
+                    .enqueue_all(&mut tx, tenant, batch, Quota::Skip)
+                    .await
+                    .unwrap();
                 tx.commit().await.unwrap();
                 new += answers
                     .iter()
@@ -147,7 +153,10 @@ async fn callers_and_workers_contending_for_keys_finish_every_job() {
                     .map(|key| keyed(&format!("k{key}")))
                     .collect();
                 let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-                engine.enqueue_all(&mut tx, tenant, batch).await.unwrap();
+                engine
+                    .enqueue_all(&mut tx, tenant, batch, Quota::Skip)
+                    .await
+                    .unwrap();
                 tx.commit().await.unwrap();
             }
         });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use harkara_queue::read::QueueCounts;
-use harkara_queue::read::stats::{Span, StatsFilter, StatsPoint, stats};
+use harkara_queue::read::stats::{StatsFilter, StatsPoint, StatsRange, stats};
 use harkara_shared::database::query_scalar;
 use harkara_shared::id::TenantId;
 use sqlx::{Connection, Executor, PgConnection};
@@ -43,7 +43,7 @@ const READY: &str = "insert into queue.deltas (tenant, queue, kind, ready, enque
 async fn series(fixture: &Fixture) -> Vec<StatsPoint> {
     let now = fixture.now().await;
     let minute = Duration::from_secs(60);
-    let span = Span::new(now - TimeDelta::minutes(5), now, minute, now).unwrap();
+    let span = StatsRange::new(now - TimeDelta::minutes(5), now, minute, now).unwrap();
     let mut tx = fixture.tx().await;
     stats(&mut tx, fixture.tenant, span, &StatsFilter::default())
         .await
@@ -252,7 +252,7 @@ async fn history_is_kept_by_minute_then_by_hour_then_deleted() {
     assert!((90..=91).contains(&hours), "{hours}");
     let now = fixture.now().await;
     let day = Duration::from_secs(24 * 60 * 60);
-    let span = Span::new(now - TimeDelta::days(80), now, day, now).unwrap();
+    let span = StatsRange::new(now - TimeDelta::days(80), now, day, now).unwrap();
     let mut tx = fixture.tx().await;
     let points = stats(&mut tx, fixture.tenant, span, &StatsFilter::default())
         .await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harkara_queue::job::{JobState, NewJob};
-use harkara_queue::{Handler, Verdict, WorkerOptions};
+use harkara_queue::{Handler, Quota, Verdict, WorkerOptions};
 use harkara_shared::database::query;
 use sqlx::{Postgres, Transaction};
 use tokio::sync::{Semaphore, mpsc};
@@ -201,7 +201,12 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
         let mut tx = fixture.tx().await;
         let answers = fixture
             .engine
-            .enqueue_all(&mut tx, fixture.tenant, (0..5).map(numbered).collect())
+            .enqueue_all(
+                &mut tx,
+                fixture.tenant,
+                (0..5).map(numbered).collect(),
+                Quota::Skip,
+            )
             .await;
         tx.commit().await.unwrap();
         answers.unwrap().iter().map(|answer| answer.id()).collect()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
-use harkara_queue::{Verdict, read};
+use harkara_queue::{Quota, Verdict, read};
 use harkara_shared::id::JobId;
 
 use crate::support::{
@@ -27,7 +27,7 @@ async fn rolled_back_enqueue_leaves_nothing() {
     let mut tx = fixture.tx().await;
     let answer = fixture
         .engine
-        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged())
+        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged(), Quota::Skip)
         .await
         .unwrap();
     assert!(
@@ -59,7 +59,7 @@ async fn committed_enqueue_runs_once() {
     let mut tx = fixture.tx().await;
     let id = fixture
         .engine
-        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged())
+        .enqueue(&mut tx, fixture.tenant, keyed_and_tagged(), Quota::Skip)
         .await
         .unwrap()
         .id();
@@ -119,7 +119,7 @@ async fn one_invalid_job_rejects_the_whole_batch() {
     let mut tx = fixture.tx().await;
     fixture
         .engine
-        .enqueue_all(&mut tx, fixture.tenant, jobs)
+        .enqueue_all(&mut tx, fixture.tenant, jobs, Quota::Skip)
         .await
         .unwrap_err();
     drop(tx);

@@ -1,10 +1,10 @@
-//! Erasure: a tenant goes with all that the engine keeps of it, and nobody else notices.
+//! ErasureProgress: a tenant goes with all that the engine keeps of it, and nobody else notices.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harkara_queue::job::{JobState, Lane, LimitUse, NewJob, Unique};
 use harkara_queue::settings::{Change, LimitChange, Rate, TenantChange};
-use harkara_queue::{Erasure, Verdict};
+use harkara_queue::{ErasureProgress, Quota, Verdict};
 use harkara_shared::database::{TenantTx, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use tokio_util::sync::CancellationToken;
@@ -45,8 +45,8 @@ async fn left_of(fixture: &Fixture, number: i32) -> Vec<String> {
 }
 
 /// Erases until nothing is left.
-async fn erase(fixture: &Fixture, tenant: TenantId) -> Erasure {
-    let mut total = Erasure::default();
+async fn erase(fixture: &Fixture, tenant: TenantId) -> ErasureProgress {
+    let mut total = ErasureProgress::default();
     with_timeout("the tenant is erased", async {
         while !total.finished {
             let done = fixture.engine.erase_tenant(tenant).await.unwrap();
@@ -165,9 +165,9 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     is_at_rest(&fixture).await;
 
     let again = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
-    let nothing = Erasure {
+    let nothing = ErasureProgress {
         finished: true,
-        ..Erasure::default()
+        ..ErasureProgress::default()
     };
     assert_eq!(again, nothing);
     assert_eq!(
@@ -243,7 +243,7 @@ async fn tenant_being_erased_accepts_no_jobs() {
     let mut late = fixture.tx().await;
     fixture
         .engine
-        .enqueue_all(&mut late, fixture.tenant, vec![job()])
+        .enqueue_all(&mut late, fixture.tenant, vec![job()], Quota::Skip)
         .await
         .unwrap();
     let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
@@ -252,7 +252,7 @@ async fn tenant_being_erased_accepts_no_jobs() {
     let mut tx = fixture.tx().await;
     let refused = fixture
         .engine
-        .enqueue_all(&mut tx, fixture.tenant, vec![job()])
+        .enqueue_all(&mut tx, fixture.tenant, vec![job()], Quota::Skip)
         .await;
     assert!(refused.is_err());
     drop(tx);

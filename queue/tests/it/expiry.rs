@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use harkara_queue::job::{JobState, Lane, NewJob, Unique};
-use harkara_queue::{Changed, Verdict};
+use harkara_queue::{ChangeOutcome, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 
@@ -148,7 +148,7 @@ async fn manually_retried_expired_job_runs() {
     let mut tx = fixture.tx().await;
     let changed = fixture.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(changed, Changed::Now(JobState::Ready));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
     let done = fixture.reaches(id, JobState::Succeeded).await;
     assert_eq!(done.expires_at, None);
     worker.stop().await;

@@ -2,7 +2,7 @@
 
 use harkara_queue::job::{JobState, NewJob, Unique};
 use harkara_queue::read::{self, JobFilter};
-use harkara_queue::{Changed, Error, Verdict};
+use harkara_queue::{ChangeOutcome, Error, Quota, Verdict};
 use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 
@@ -66,11 +66,11 @@ async fn foreign_job_cannot_be_seen_or_changed() {
     }
     assert_eq!(
         fixture.engine.cancel(&mut tx, id).await.unwrap(),
-        Changed::NotFound
+        ChangeOutcome::NotFound
     );
     assert_eq!(
         fixture.engine.retry(&mut tx, id).await.unwrap(),
-        Changed::NotFound
+        ChangeOutcome::NotFound
     );
     tx.commit().await.unwrap();
     assert_eq!(fixture.state(id).await, JobState::Scheduled);
@@ -84,7 +84,7 @@ async fn tenant_transaction_cannot_enqueue_for_another_tenant() {
     let mut tx = fixture.tx().await;
     let refused = fixture
         .engine
-        .enqueue(&mut tx, other, job())
+        .enqueue(&mut tx, other, job(), Quota::Skip)
         .await
         .unwrap_err();
     let Error::Database(sqlx::Error::Database(refused)) = refused else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_queue::job::{JobState, Lane, LimitUse, NewJob, Unique};
 use harkara_queue::settings::{Change, LaneChange, LimitChange, Rate, TenantChange};
-use harkara_queue::{Handler, Run, Verdict};
+use harkara_queue::{Handler, Quota, Run, Verdict};
 use harkara_shared::database::{query, query_as, query_scalar};
 use rand::RngExt;
 
@@ -476,7 +476,7 @@ async fn settlement_that_waits_for_a_key_holds_no_limiter() {
     let mut open = fixture.tx().await;
     let neighbours = fixture
         .engine
-        .enqueue(&mut open, fixture.tenant, keyed.clone());
+        .enqueue(&mut open, fixture.tenant, keyed.clone(), Quota::Skip);
     let neighbours = neighbours.await.unwrap().id();
     let follow = keyed.clone();
     let followed = fixture.work(handler(move |run| {

@@ -233,7 +233,7 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
     let jobs = three(&fixture).await;
     fixture.reaches(jobs[0], JobState::Scheduled).await;
     let mut tx = fixture.tx().await;
-    fixture.engine.hasten(&mut tx, &jobs[..1]).await.unwrap();
+    fixture.engine.run_now(&mut tx, &jobs[..1]).await.unwrap();
     tx.commit().await.unwrap();
     fixture.is_quiet().await;
     worker.stop().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harkara_queue::job::{JobState, NewJob};
-use harkara_queue::{Engine, Verdict, WorkerOptions};
+use harkara_queue::{Engine, Quota, Verdict, WorkerOptions};
 use harkara_shared::database::query_scalar;
 use harkara_test_database::OwnCluster;
 use sqlx::PgPool;
@@ -80,7 +80,12 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let tenant = harkara_shared::id::TenantId::new();
     let mut tx = pool.begin().await.unwrap();
     engine
-        .enqueue_all(&mut tx, tenant, (0..jobs).map(numbered).collect())
+        .enqueue_all(
+            &mut tx,
+            tenant,
+            (0..jobs).map(numbered).collect(),
+            Quota::Skip,
+        )
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -153,7 +158,7 @@ async fn worker_started_before_its_database_begins_when_it_appears() {
     let tenant = harkara_shared::id::TenantId::new();
     let mut connection = pool.acquire().await.unwrap();
     let id = engine
-        .enqueue(&mut connection, tenant, job())
+        .enqueue(&mut connection, tenant, job(), Quota::Skip)
         .await
         .unwrap()
         .id();

@@ -1,6 +1,6 @@
-//! Cancel, retry and hasten of jobs that share a row with others: the others go on as they are.
+//! Cancel, retry and run_now of jobs that share a row with others: the others go on as they are.
 
-use harkara_queue::Changed;
+use harkara_queue::ChangeOutcome;
 use harkara_queue::job::JobState;
 use harkara_shared::database::query;
 use serde_json::json;
@@ -14,10 +14,10 @@ const GONE: &str = "select gone::text from queue.parcels where id = $1 and part 
 const STATE: &str = "select state::text from queue.parcels where id = $1 and part = $2";
 const CANCELLING: &str = "select cancelling::text from queue.parcels where id = $1 and part = $2";
 
-async fn hasten(fixture: &Fixture, jobs: &[i64]) {
+async fn run_now(fixture: &Fixture, jobs: &[i64]) {
     let mut tx = fixture.tx().await;
     let jobs: Vec<_> = jobs.iter().copied().map(job_id).collect();
-    fixture.engine.hasten(&mut tx, &jobs).await.unwrap();
+    fixture.engine.run_now(&mut tx, &jobs).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -54,7 +54,7 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
         let before = fixture.job(id).await;
         assert_eq!(
             cancel(&fixture, id).await,
-            Changed::Now(JobState::Cancelled)
+            ChangeOutcome::Applied(JobState::Cancelled)
         );
         let after = fixture.job(id).await;
         assert_eq!(
@@ -65,7 +65,7 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
         assert_eq!(after.payload.get(), before.payload.get());
         assert_eq!(
             cancel(&fixture, id).await,
-            Changed::Refused(JobState::Cancelled)
+            ChangeOutcome::Refused(JobState::Cancelled)
         );
         assert_eq!(
             fixture.all().await,
@@ -80,11 +80,14 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
         assert_eq!(fixture.count(keys).await, 2, "its key is free");
 
         // By itself it is made ready again, with its key.
-        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+        assert_eq!(
+            retry(&fixture, id).await,
+            ChangeOutcome::Applied(JobState::Ready)
+        );
         assert_eq!(fixture.count(keys).await, 3);
         assert_eq!(
             cancel(&fixture, id).await,
-            Changed::Now(JobState::Cancelled)
+            ChangeOutcome::Applied(JobState::Cancelled)
         );
 
         // When the last has left nothing of the row is kept.
@@ -92,7 +95,7 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
             let id = job_id(at(9, place));
             assert_eq!(
                 cancel(&fixture, id).await,
-                Changed::Now(JobState::Cancelled)
+                ChangeOutcome::Applied(JobState::Cancelled)
             );
         }
         assert_eq!(
@@ -122,7 +125,7 @@ async fn worker_is_notified_which_of_its_jobs_to_stop() {
     listener.listen("harkara").await.unwrap();
     for _ in 0..2 {
         let changed = cancel(&fixture, job_id(jobs[1])).await;
-        assert_eq!(changed, Changed::Now(JobState::Running));
+        assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
         let told = with_timeout("the worker is told", listener.recv())
             .await
             .unwrap();
@@ -132,11 +135,11 @@ async fn worker_is_notified_which_of_its_jobs_to_stop() {
     cancel(&fixture, job_id(jobs[0])).await;
     assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), "{2,1}");
     let changed = cancel(&fixture, job_id(jobs[2])).await;
-    assert_eq!(changed, Changed::Refused(JobState::Succeeded));
+    assert_eq!(changed, ChangeOutcome::Refused(JobState::Succeeded));
     let changed = retry(&fixture, job_id(jobs[2])).await;
-    assert_eq!(changed, Changed::Refused(JobState::Succeeded));
+    assert_eq!(changed, ChangeOutcome::Refused(JobState::Succeeded));
     let changed = cancel(&fixture, job_id(at(9, 0))).await;
-    assert_eq!(changed, Changed::Now(JobState::Running));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
     assert_eq!(fixture.column(9, 0, CANCELLING).await.unwrap(), "{1}");
 }
 
@@ -162,7 +165,7 @@ async fn strict_lane_continues_when_its_head_is_cancelled() {
     );
     assert_eq!(
         cancel(&fixture, job_id(at(5, 0))).await,
-        Changed::Now(JobState::Cancelled)
+        ChangeOutcome::Applied(JobState::Cancelled)
     );
     assert_eq!(fixture.count(heads).await, 0);
 }
@@ -191,7 +194,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
             ])
             .await;
         let changed = meanwhile(&fixture, claimed, cancel(&fixture, job_id(job))).await;
-        assert_eq!(changed, Changed::Now(JobState::Running));
+        assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
         let told = if job == at(6, 0) { "{2}" } else { "{1}" };
         assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), told);
     }
@@ -208,7 +211,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
         )
         update queue.parcels set n = 2, body = body[:2], state = 'r', token = 7, lease = 1";
     let changed = meanwhile(&fixture, cut, cancel(&fixture, job_id(at(7, 3)))).await;
-    assert_eq!(changed, Changed::Now(JobState::Cancelled));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 3, GONE).await.unwrap(), "{2}");
     let seen = fixture.job(job_id(at(7, 3))).await;
     assert_eq!(seen.payload.get(), at(7, 3).to_string());
@@ -225,7 +228,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
         )
         update queue.parcels set gone = array[2]";
     let changed = meanwhile(&fixture, put_off, cancel(&fixture, job_id(at(7, 1)))).await;
-    assert_eq!(changed, Changed::Now(JobState::Cancelled));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "r");
     assert_eq!(fixture.column(7, 0, CANCELLING).await, None);
 
@@ -236,14 +239,14 @@ async fn cancel_finds_a_job_that_has_just_moved() {
         .await;
     let given_back = "update queue.parcels set state = 'a', token = null, lease = null";
     let changed = meanwhile(&fixture, given_back, cancel(&fixture, job_id(at(7, 1)))).await;
-    assert_eq!(changed, Changed::Now(JobState::Cancelled));
+    assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "d");
 
     // Or retention takes it.
     fixture.put(&[row(8, 0, 0, 2, "d", json!({}))]).await;
     let removed = "delete from queue.parcels";
     let changed = meanwhile(&fixture, removed, cancel(&fixture, job_id(at(8, 0)))).await;
-    assert_eq!(changed, Changed::NotFound);
+    assert_eq!(changed, ChangeOutcome::NotFound);
 }
 
 #[tokio::test]
@@ -260,17 +263,23 @@ async fn manually_retried_job_starts_with_fresh_attempts() {
         .await;
     assert_eq!(
         retry(&fixture, job_id(at(5, 0))).await,
-        Changed::Refused(JobState::Succeeded)
+        ChangeOutcome::Refused(JobState::Succeeded)
     );
     let id = job_id(at(5, 1));
-    assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+    assert_eq!(
+        retry(&fixture, id).await,
+        ChangeOutcome::Applied(JobState::Ready)
+    );
     let ready = fixture.job(id).await;
     assert_eq!((ready.state, ready.attempt), (JobState::Ready, 0));
     assert_eq!(ready.last_error.unwrap().code, "worker_lost");
     let fresh = "select count(*) from queue.parcels
         where part = -2 and not lost and not probe and gates is null and finished_at is null";
     assert_eq!(fixture.count(fresh).await, 1);
-    assert_eq!(retry(&fixture, id).await, Changed::Refused(JobState::Ready));
+    assert_eq!(
+        retry(&fixture, id).await,
+        ChangeOutcome::Refused(JobState::Ready)
+    );
 }
 
 #[tokio::test]
@@ -299,7 +308,7 @@ async fn scheduled_jobs_are_run_now_alone_or_together() {
         at(40, 0),
     ];
     for _ in 0..2 {
-        hasten(&fixture, &asked).await;
+        run_now(&fixture, &asked).await;
     }
     let told = with_timeout("workers are told", listener.recv())
         .await
@@ -344,10 +353,10 @@ async fn run_now_reaches_a_job_snoozed_at_the_same_moment() {
         let more = json!({"gone": gone});
         fixture.put(&[row(7, 0, 0, n, "r", more)]).await;
         let hastening = async {
-            hasten(&fixture, &[at(7, n - 1)]).await;
-            Changed::Now(fixture.state(job_id(at(7, n - 1))).await)
+            run_now(&fixture, &[at(7, n - 1)]).await;
+            ChangeOutcome::Applied(fixture.state(job_id(at(7, n - 1))).await)
         };
         let changed = meanwhile(&fixture, put_off, hastening).await;
-        assert_eq!(changed, Changed::Now(JobState::Ready));
+        assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
     }
 }

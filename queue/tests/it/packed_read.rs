@@ -283,7 +283,7 @@ async fn walk(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, size: u32
             .await
             .unwrap();
         seen.extend(page.jobs.iter().map(|job| job.id.as_i64()));
-        before = page.below;
+        before = page.next_before;
         if before.is_none() {
             return seen;
         }

@@ -2,7 +2,7 @@
 
 use harkara_queue::job::{Enqueued, NewJob, Unique};
 use harkara_queue::settings::{Change, TenantChange};
-use harkara_queue::{Coalescer, Engine, Error};
+use harkara_queue::{Coalescer, Engine, Error, Quota};
 use harkara_shared::id::TenantId;
 
 use crate::support::{Fixture, doing_nothing, job, until};
@@ -21,7 +21,9 @@ async fn submit(
     jobs: Vec<NewJob>,
 ) -> Result<Vec<Enqueued>, Error> {
     let mut tx = fixture.tx().await;
-    let answers = engine.submit_all(&mut tx, fixture.tenant, jobs).await?;
+    let answers = engine
+        .enqueue_all(&mut tx, fixture.tenant, jobs, Quota::Enforce)
+        .await?;
     tx.commit().await.unwrap();
     Ok(answers)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
-use harkara_queue::{Changed, Removed, Retention, Verdict};
+use harkara_queue::{ChangeOutcome, Removed, Retention, Verdict};
 use harkara_shared::id::JobId;
 
 use crate::cancel::{cancel, retry};
@@ -315,7 +315,10 @@ async fn job_can_be_retried_long_after_its_lane_was_deleted() {
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.lanes, 1, "the one whose job cannot come back");
     for id in [ids[0], ids[1], cancelled] {
-        assert_eq!(retry(&fixture, id).await, Changed::Now(JobState::Ready));
+        assert_eq!(
+            retry(&fixture, id).await,
+            ChangeOutcome::Applied(JobState::Ready)
+        );
     }
     let worker = fixture.work(doing_nothing());
     for id in [ids[0], ids[1], cancelled] {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use harkara_queue::job::Lane;
 use harkara_queue::settings::{
-    Change, LaneChange, Limit, LimitChange, MOST_LIMITS, QueueSettings, QueueView, Rate, Senseless,
-    SettingsError, TenantChange, TenantSettings, grant,
+    Change, InvalidLimit, LaneChange, Limit, LimitChange, MAX_TENANT_LIMITS, QueueSettings,
+    QueueView, Rate, SettingsError, TenantChange, TenantSettings, set_tier_limits,
 };
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::TenantId;
@@ -133,7 +133,7 @@ async fn queue_is_paused_limited_and_unlimited() {
             )
             .await,
     ] {
-        assert!(matches!(answer, Err(SettingsError::NoSuchQueue)));
+        assert!(matches!(answer, Err(SettingsError::QueueNotFound)));
     }
     assert!(
         engine
@@ -179,14 +179,14 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
     assert_eq!(set(none).await, None);
 
     for (change, expected) in [
-        (burst(Change::Set(1)), Senseless::BurstWithoutRate),
-        (count(1), Senseless::PerMissing),
+        (burst(Change::Set(1)), InvalidLimit::BurstWithoutRate),
+        (count(1), InvalidLimit::PerMissing),
         (
             LimitChange {
                 per: Some(SECOND),
                 ..LimitChange::default()
             },
-            Senseless::PerWithoutRate,
+            InvalidLimit::PerWithoutRate,
         ),
     ] {
         let error = fixture
@@ -194,13 +194,13 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
             .set_queue("first", &change)
             .await
             .unwrap_err();
-        let SettingsError::Senseless { key: None, member } = error else {
+        let SettingsError::InvalidLimit { key: None, member } = error else {
             panic!("{error}")
         };
         assert_eq!(member, expected);
     }
-    assert_eq!(Rate::usual_burst(30), 3);
-    assert_eq!(Rate::usual_burst(9), 1);
+    assert_eq!(Rate::default_burst(30), 3);
+    assert_eq!(Rate::default_burst(9), 1);
 }
 
 /// How far ahead of time the queue's gate has granted starts.
@@ -388,11 +388,11 @@ async fn tenant_settings_change_together_or_not_at_all() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, SettingsError::Senseless { key: Some(key), .. } if key == "erp"),
+        matches!(&error, SettingsError::InvalidLimit { key: Some(key), .. } if key == "erp"),
         "{error}"
     );
     assert_eq!(tenant(&fixture).await, set);
-    let limits = (0..=MOST_LIMITS).map(|nth| (format!("k{nth}"), max_running(1)));
+    let limits = (0..=MAX_TENANT_LIMITS).map(|nth| (format!("k{nth}"), max_running(1)));
     let change = TenantChange {
         limits: limits.collect(),
         ..TenantChange::default()
@@ -401,7 +401,7 @@ async fn tenant_settings_change_together_or_not_at_all() {
         .set_tenant(fixture.tenant, &change)
         .await
         .unwrap_err();
-    assert!(matches!(error, SettingsError::TooMany), "{error}");
+    assert!(matches!(error, SettingsError::TooManyLimits), "{error}");
     assert_eq!(tenant(&fixture).await, set);
 
     let change = TenantChange {
@@ -424,7 +424,7 @@ async fn tenant_contract_is_created_with_the_tenant_or_not_at_all() {
     };
     for commit in [false, true] {
         let mut tx = fixture.pool().begin().await.unwrap();
-        grant(&mut tx, fixture.tenant, contract, 1000)
+        set_tier_limits(&mut tx, fixture.tenant, contract, 1000)
             .await
             .unwrap();
         if commit {

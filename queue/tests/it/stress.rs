@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use harkara_queue::job::{Lane, LimitUse, NewJob, Unique};
 use harkara_queue::settings::{Breaker, Change, LaneChange, LimitChange, Rate, TenantChange};
-use harkara_queue::{Engine, Verdict, WorkerOptions};
+use harkara_queue::{Engine, Quota, Verdict, WorkerOptions};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::{JobId, TenantId};
 use rand::RngExt;
@@ -103,7 +103,7 @@ impl Stress {
         let answers = self
             .fixture
             .engine
-            .enqueue_all(&mut tx, self.tenants[tenant], jobs)
+            .enqueue_all(&mut tx, self.tenants[tenant], jobs, Quota::Skip)
             .await;
         match answers {
             Ok(answers) if chance(90) => {
@@ -131,12 +131,12 @@ impl Stress {
             let done = match what {
                 0 => engine.cancel(&mut tx, job).await.map(|_| ()),
                 1 => engine.retry(&mut tx, job).await.map(|_| ()),
-                _ => engine.hasten(&mut tx, &[job]).await,
+                _ => engine.run_now(&mut tx, &[job]).await,
             };
             match done {
                 Ok(()) => tx.commit().await.unwrap(),
                 Err(error) => self.note(
-                    ["cancel", "retry", "hasten"][usize::try_from(what).unwrap()],
+                    ["cancel", "retry", "run_now"][usize::try_from(what).unwrap()],
                     &error,
                 ),
             }
@@ -183,7 +183,7 @@ impl Stress {
                     limit,
                     breaker: match any(2) {
                         0 => Change::Remove,
-                        _ => Change::Set(Breaker::in_a_row(5, Duration::from_millis(50))),
+                        _ => Change::Set(Breaker::consecutive(5, Duration::from_millis(50))),
                     },
                     ..LaneChange::default()
                 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::{Attempt, Enqueued, Job, JobError, JobState, Lane, NewJob, Trace};
 use harkara_queue::read;
-use harkara_queue::{Engine, Handler, Run, Verdict, Worker, WorkerInfo, WorkerOptions};
+use harkara_queue::{Engine, Handler, Quota, Run, Verdict, Worker, WorkerInfo, WorkerOptions};
 use harkara_shared::backoff::{Backoff, Jitter};
 use harkara_shared::config::QueueConcurrency;
 use harkara_shared::database::{TenantTx, query_scalar};
@@ -89,7 +89,7 @@ impl Fixture {
         let mut tx = TenantTx::begin(&self.pool(), tenant).await.unwrap();
         let answers = self
             .engine
-            .enqueue_all(&mut tx, tenant, jobs)
+            .enqueue_all(&mut tx, tenant, jobs, Quota::Skip)
             .await
             .unwrap();
         tx.commit().await.unwrap();

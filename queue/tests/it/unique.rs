@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
-use harkara_queue::{Changed, Verdict};
+use harkara_queue::{ChangeOutcome, Quota, Verdict};
 use harkara_shared::id::JobId;
 use tokio::sync::Semaphore;
 
@@ -60,7 +60,7 @@ async fn duplicates_within_a_batch_and_a_transaction_return_the_first_job() {
     let mut tx = fixture.tx().await;
     let one = fixture
         .engine
-        .enqueue(&mut tx, fixture.tenant, keyed("b"))
+        .enqueue(&mut tx, fixture.tenant, keyed("b"), Quota::Skip)
         .await
         .unwrap();
     let batch = vec![
@@ -73,7 +73,7 @@ async fn duplicates_within_a_batch_and_a_transaction_return_the_first_job() {
     ];
     let answers = fixture
         .engine
-        .enqueue_all(&mut tx, fixture.tenant, batch)
+        .enqueue_all(&mut tx, fixture.tenant, batch, Quota::Skip)
         .await
         .unwrap();
     tx.commit().await.unwrap();
@@ -137,7 +137,7 @@ async fn unique_key_is_released_after_every_final_state() {
         // And once more: cancelled while it waits.
         let mut tx = fixture.tx().await;
         let cancelled = fixture.engine.cancel(&mut tx, next.id()).await.unwrap();
-        assert_eq!(cancelled, Changed::Now(JobState::Cancelled));
+        assert_eq!(cancelled, ChangeOutcome::Applied(JobState::Cancelled));
         tx.commit().await.unwrap();
         assert_eq!(
             fixture
@@ -168,7 +168,7 @@ async fn unique_key_hold_lasts_its_full_time_in_every_job_state() {
     let before = fixture.count(until_then).await;
     let mut tx = fixture.tx().await;
     let retried = fixture.engine.retry(&mut tx, first).await.unwrap();
-    assert_eq!(retried, Changed::Now(JobState::Ready));
+    assert_eq!(retried, ChangeOutcome::Applied(JobState::Ready));
     tx.commit().await.unwrap();
     fixture.reaches(first, JobState::Dead).await;
     assert_eq!(fixture.count(until_then).await, before);
@@ -237,7 +237,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let mut tx = fixture.tx().await;
     let refused = fixture.engine.retry(&mut tx, dead).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(refused, Changed::KeyTaken(holder));
+    assert_eq!(refused, ChangeOutcome::KeyTaken(holder));
     assert_eq!(fixture.state(dead).await, JobState::Dead);
 
     gate.add_permits(1);
@@ -245,11 +245,11 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let mut tx = fixture.tx().await;
     assert_eq!(
         fixture.engine.retry(&mut tx, dead).await.unwrap(),
-        Changed::Now(JobState::Ready)
+        ChangeOutcome::Applied(JobState::Ready)
     );
     let again = fixture
         .engine
-        .enqueue(&mut tx, fixture.tenant, keyed("a"))
+        .enqueue(&mut tx, fixture.tenant, keyed("a"), Quota::Skip)
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -102,7 +102,7 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
         .unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!(all.iter().map(|one| one.running).sum::<u64>(), 6);
-    let view = QueueView::Of(fixture.tenant, &["http"]);
+    let view = QueueView::VisibleTo(fixture.tenant, &["http"]);
     let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!(seen.len(), 1);
     assert_eq!(
@@ -112,7 +112,7 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     let queues: Vec<&str> = seen[0].queues.keys().map(String::as_str).collect();
     assert_eq!(queues, [QUEUE, "http"]);
     // One that the engine has never met sees what everybody may know.
-    let view = QueueView::Of(TenantId::new(), &["http"]);
+    let view = QueueView::VisibleTo(TenantId::new(), &["http"]);
     let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!((seen.len(), seen[0].running), (1, 0));
     // Pages.

@@ -52,7 +52,7 @@ impl Kit {
                 let found = read::list(&mut tx, self.tenant, &filter, below, MOST).await;
                 let page = found.expect("a list of jobs");
                 jobs.extend(page.jobs);
-                below = page.below;
+                below = page.next_before;
                 if below.is_none() {
                     break;
                 }

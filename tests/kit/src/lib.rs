@@ -49,7 +49,7 @@ use harkara_jobs::Services;
 use harkara_jobs::catalogue::{JobKind, Kind};
 use harkara_jobs::webhook::Clerk;
 use harkara_queue::job::{Attempt, Job, NewJob};
-use harkara_queue::{Changed, Engine, read};
+use harkara_queue::{ChangeOutcome, Engine, Quota, read};
 use harkara_shared::clock::testing::TestClock;
 use harkara_shared::database::{TenantTx, query};
 use harkara_shared::egress::Egress;
@@ -228,7 +228,7 @@ impl Kit {
     ///
     /// # Panics
     /// When the database refuses.
-    pub async fn cancel(&self, id: JobId) -> Changed {
+    pub async fn cancel(&self, id: JobId) -> ChangeOutcome {
         let mut tx = self.tx().await;
         let engine = &self.services.engine;
         let changed = engine.cancel(&mut tx, id).await.expect("a cancel");
@@ -274,7 +274,7 @@ impl<'a> IntoFuture for Enqueue<'a> {
             let Self { kit, job } = self;
             let mut tx = kit.tx().await;
             let engine = &kit.services.engine;
-            let answer = engine.enqueue(&mut tx, kit.tenant, job).await;
+            let answer = engine.enqueue(&mut tx, kit.tenant, job, Quota::Skip).await;
             let id = answer.expect("an enqueued job").id();
             tx.commit().await.expect("a commit");
             id

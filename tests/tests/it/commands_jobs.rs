@@ -1,8 +1,8 @@
 //! Jobs and workers, looked at and acted on by hand.
 
 use harkara_api::access::find_tenant;
-use harkara_queue::Engine;
 use harkara_queue::job::{Lane, NewJob, Trace};
+use harkara_queue::{Engine, Quota};
 use harkara_shared::backoff::Backoff;
 use harkara_shared::database::{TenantTx, query};
 use harkara_shared::id::{JobId, WorkerId};
@@ -36,7 +36,10 @@ async fn enqueue(database: &TestDatabase, tenant: &str, jobs: Vec<NewJob>) -> Ve
     let engine = Engine::new(pool.clone(), false);
     let tenant = find_tenant(&pool, tenant).await.unwrap().unwrap().id;
     let mut tx = TenantTx::begin(&pool, tenant).await.unwrap();
-    let jobs = engine.enqueue_all(&mut tx, tenant, jobs).await.unwrap();
+    let jobs = engine
+        .enqueue_all(&mut tx, tenant, jobs, Quota::Skip)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     jobs.iter().map(|job| job.id()).collect()
 }

@@ -3,6 +3,7 @@
 //! transaction, or none and what is wrong with which.
 //! Never: keeps more of a body than its jobs.
 
+use harkara_queue::Quota;
 use std::fmt;
 
 use axum::Json;
@@ -108,7 +109,7 @@ pub(crate) async fn create_jobs(
     let mut tx = state.begin(&caller).await?;
     let enqueued = state
         .engine()
-        .submit_all(&mut tx, caller.tenant, jobs)
+        .enqueue_all(&mut tx, caller.tenant, jobs, Quota::Enforce)
         .await?;
     let inserted = enqueued
         .iter()

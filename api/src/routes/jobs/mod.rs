@@ -14,9 +14,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use harkara_queue::Changed;
 use harkara_queue::job::{Enqueued, Job, JobState, NewJob};
 use harkara_queue::read::{self, JobFilter};
+use harkara_queue::{ChangeOutcome, Quota};
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
@@ -105,12 +105,17 @@ async fn enqueue(
     if job.unique.is_none() && !caller.is_person() && !caller.needs_own_transaction() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
-        let answer = receipt.entry.map(|entry| entry.job(id, tenant, job));
+        let answer = receipt
+            .inserted
+            .map(|entry| entry.into_job(id, tenant, job));
         return Ok((receipt.job, answer));
     }
     let mut tx = state.begin(caller).await?;
     let kind = job.kind.clone();
-    let enqueued = state.engine().submit(&mut tx, tenant, job).await?;
+    let enqueued = state
+        .engine()
+        .enqueue(&mut tx, tenant, job, Quota::Enforce)
+        .await?;
     let answer = read::job(&mut tx, enqueued.id()).await?;
     if caller.is_person() {
         let entry = Entry::new("job.enqueue", enqueued.id()).after(json!({"kind": kind}));
@@ -205,7 +210,7 @@ pub(super) async fn list_jobs(
     tx.commit().await?;
     Ok(Json(Page::up_to(
         page.jobs,
-        page.below.map(job_cursor_key),
+        page.next_before.map(job_cursor_key),
         query.limit,
         state.cursors(),
         list,
@@ -374,18 +379,18 @@ pub(super) async fn reschedule_job(
 }
 
 /// Goes on if the change was made.
-fn require_changed(changed: Changed, verb: &str, from: &str) -> Result<(), Problem> {
+fn require_changed(changed: ChangeOutcome, verb: &str, from: &str) -> Result<(), Problem> {
     let refused = |detail: String| Err(Problem::new(Code::Conflict, detail));
     match changed {
-        Changed::Now(_) => Ok(()),
-        Changed::NotFound => Err(job_not_found()),
-        Changed::Refused(state) => {
+        ChangeOutcome::Applied(_) => Ok(()),
+        ChangeOutcome::NotFound => Err(job_not_found()),
+        ChangeOutcome::Refused(state) => {
             let state = JobStateName::from(state).as_str();
             refused(format!(
                 "the job is {state}; only a job that is {from} can be {verb}"
             ))
         }
-        Changed::KeyTaken(other) => refused(format!(
+        ChangeOutcome::KeyTaken(other) => refused(format!(
             "the job cannot be {verb} while {other} holds its unique key"
         )),
     }

@@ -10,7 +10,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use harkara_queue::job::{Lane, LimitUse};
 use harkara_queue::settings::{
-    Breaker, BreakerState, Change, LaneChange, LaneSettings, MOST, is_key,
+    Breaker, BreakerState, Change, LaneChange, LaneSettings, MAX_LIMIT_VALUE, is_key,
 };
 use harkara_shared::audit::Entry;
 use harkara_shared::duration::HumanDuration;
@@ -244,7 +244,7 @@ fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
     let prefix = "/breaker";
     let request: BreakerRequest = json::decode(text, prefix, faults)?;
     let mut numbers = NumberReader { prefix, faults };
-    let failures = numbers.read("failures", request.failures, MOST);
+    let failures = numbers.read("failures", request.failures, MAX_LIMIT_VALUE);
     let share = numbers.read("share", request.share, 100).value();
     if !matches!(request.failures, Change::Set(_)) {
         faults.add(prefix, "/failures", "missing", "must be there");
@@ -257,7 +257,7 @@ fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
             faults.add(prefix, name, "out_of_range", "must be from 1s to 24h");
         }
     }
-    let usual = Breaker::in_a_row(failures.value()?, request.rest?.0);
+    let usual = Breaker::consecutive(failures.value()?, request.rest?.0);
     Some(Breaker {
         share: share.map_or(usual.share, |share| {
             u8::try_from(share).unwrap_or(usual.share)

@@ -333,6 +333,6 @@ pub(super) fn visible_queues<'a>(caller: &Caller, public: &'a [&'a str]) -> Queu
     if caller.is_platform || caller.administers() {
         QueueView::All
     } else {
-        QueueView::Of(caller.tenant, public)
+        QueueView::VisibleTo(caller.tenant, public)
     }
 }

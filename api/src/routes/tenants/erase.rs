@@ -9,6 +9,7 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use harkara_jobs::catalogue::Kind;
 use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
+use harkara_queue::Quota;
 use harkara_queue::job::Unique;
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::database::query_scalar;
@@ -119,7 +120,11 @@ pub(in crate::routes) async fn erase_tenant(
         let detail = "the tenant is no longer canceled";
         return Err(Problem::new(Code::Conflict, detail));
     }
-    let job_id = state.engine().enqueue(&mut tx, platform, job).await?.id();
+    let job_id = state
+        .engine()
+        .enqueue(&mut tx, platform, job, Quota::Skip)
+        .await?
+        .id();
     let entry =
         Entry::new("tenant.erase", tenant.id).after(json!({"slug": tenant.slug, "job_id": job_id}));
     audit::record(&mut tx, platform, caller.actor(), &entry).await?;

@@ -215,7 +215,7 @@ async fn write_export(
                 lines.add("attempts", attempt).await?;
             }
         }
-        before = page.below;
+        before = page.next_before;
         if before.is_none() {
             break;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use harkara_queue::settings::{Change, LimitChange, MOST_WAITING, TenantChange, is_key};
+use harkara_queue::settings::{Change, LimitChange, MAX_WAITING_JOBS, TenantChange, is_key};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
@@ -151,7 +151,7 @@ impl TenantLimitsRequest {
         TenantChange {
             weight: numbers.weight(self.weight),
             paused: None,
-            max_waiting: numbers.read("max_waiting", self.max_waiting, MOST_WAITING),
+            max_waiting: numbers.read("max_waiting", self.max_waiting, MAX_WAITING_JOBS),
             limit: numbers.limit(
                 ("rate_per_minute", self.rate_per_minute),
                 MINUTE,

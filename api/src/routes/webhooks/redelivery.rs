@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use harkara_jobs::catalogue::{self, JobKind};
 use harkara_jobs::kinds::webhook_recover::{Args, MissedState, WebhookRecover, missed};
 use harkara_jobs::webhook::{self, EndpointChange, EndpointStatus, change_endpoint};
+use harkara_queue::Quota;
 use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
@@ -215,7 +216,10 @@ pub(in crate::routes) async fn recover_endpoint(
         trace,
         ..catalogue::of::<WebhookRecover>().job(payload)
     };
-    let enqueued = state.engine().submit(&mut tx, caller.tenant, job).await?;
+    let enqueued = state
+        .engine()
+        .enqueue(&mut tx, caller.tenant, job, Quota::Enforce)
+        .await?;
     let after = json!({"since": args.since, "until": args.until, "states": args.states});
     let entry = Entry::new("endpoint.recover", id).after(after);
     caller.record(&mut tx, &entry).await?;

@@ -452,7 +452,7 @@ async fn breaker_is_reported_while_open_and_during_its_trial() {
                 .unwrap();
         };
         set(&LaneChange {
-            breaker: Change::Set(Breaker::in_a_row(3, HOUR)),
+            breaker: Change::Set(Breaker::consecutive(3, HOUR)),
             ..LaneChange::default()
         })
         .await;

@@ -153,14 +153,24 @@ async fn tenants_read_and_change_only_their_own_lanes() {
         queues.into_iter().map(|queue| queue.name).collect()
     };
     assert_eq!(names(QueueView::All).await, ["first", "second"]);
-    assert_eq!(names(QueueView::Of(fixture.tenant, &[])).await, ["first"]);
-    assert_eq!(names(QueueView::Of(other, &[])).await, ["second"]);
-    assert_eq!(names(QueueView::Of(other, &["first"])).await.len(), 2);
-    assert!(names(QueueView::Of(TenantId::new(), &[])).await.is_empty());
+    assert_eq!(
+        names(QueueView::VisibleTo(fixture.tenant, &[])).await,
+        ["first"]
+    );
+    assert_eq!(names(QueueView::VisibleTo(other, &[])).await, ["second"]);
+    assert_eq!(
+        names(QueueView::VisibleTo(other, &["first"])).await.len(),
+        2
+    );
+    assert!(
+        names(QueueView::VisibleTo(TenantId::new(), &[]))
+            .await
+            .is_empty()
+    );
     let after = engine.queues(QueueView::All, 1, 10).await.unwrap();
     assert_eq!(after.len(), 1);
     let hidden = engine
-        .queue(QueueView::Of(other, &[]), "first")
+        .queue(QueueView::VisibleTo(other, &[]), "first")
         .await
         .unwrap();
     assert!(hidden.is_none());

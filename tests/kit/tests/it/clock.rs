@@ -119,7 +119,7 @@ async fn breaker_rests_by_the_clock() {
     };
     let first = to_lane(Args::Succeed).await;
     assert_eq!(kit.drain("odd").await.succeeded, [first]);
-    let breaker = Breaker::in_a_row(1, HOUR);
+    let breaker = Breaker::consecutive(1, HOUR);
     let change = LaneChange {
         breaker: Change::Set(breaker),
         ..LaneChange::default()

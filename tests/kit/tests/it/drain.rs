@@ -1,5 +1,6 @@
 //! A queue run dry.
 
+use harkara_queue::Quota;
 use std::time::Duration;
 
 use harkara_kit::Drained;
@@ -83,7 +84,10 @@ async fn drain_runs_packed_jobs_and_lanes_sequentially_and_concurrently() {
         }
         let mut tx = kit.tx().await;
         let engine = &kit.services.engine;
-        engine.enqueue_all(&mut tx, kit.tenant, jobs).await.unwrap();
+        engine
+            .enqueue_all(&mut tx, kit.tenant, jobs, Quota::Skip)
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         let drained = kit.drain("odd").at_once(places).await;
         assert_eq!((drained.succeeded.len(), drained.retried.len()), (40, 20));

@@ -22,9 +22,9 @@ const MOST_CACHED: usize = 100_000;
 
 /// A cache of numbers that never change once they exist.
 #[derive(Debug)]
-struct Numbers<K, V>(RwLock<HashMap<K, V>>);
+struct IdCache<K, V>(RwLock<HashMap<K, V>>);
 
-impl<K: std::hash::Hash + Eq, V: Clone> Numbers<K, V> {
+impl<K: std::hash::Hash + Eq, V: Clone> IdCache<K, V> {
     fn new() -> Self {
         Self(RwLock::new(HashMap::new()))
     }
@@ -52,14 +52,14 @@ impl<K: std::hash::Hash + Eq, V: Clone> Numbers<K, V> {
 
 /// The numbers this process has met.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct Interner {
     pool: PgPool,
-    queues: Numbers<String, i32>,
-    kinds: Numbers<String, i32>,
-    tenants: Numbers<TenantId, i32>,
-    lanes: Numbers<LaneName, (LaneRef, Instant)>,
-    kind_names: Numbers<i32, Arc<str>>,
-    tenant_ids: Numbers<i32, TenantId>,
+    queues: IdCache<String, i32>,
+    kinds: IdCache<String, i32>,
+    tenants: IdCache<TenantId, i32>,
+    lanes: IdCache<LaneName, (LaneRef, Instant)>,
+    kind_names: IdCache<i32, Arc<str>>,
+    tenant_ids: IdCache<i32, TenantId>,
 }
 
 /// What tells one lane from another.
@@ -82,20 +82,20 @@ pub(crate) struct LaneRef {
     pub(crate) pack: usize,
 }
 
-impl Names {
+impl Interner {
     pub(crate) fn new(pool: PgPool) -> Self {
         Self {
             pool,
-            queues: Numbers::new(),
-            kinds: Numbers::new(),
-            tenants: Numbers::new(),
-            lanes: Numbers::new(),
-            kind_names: Numbers::new(),
-            tenant_ids: Numbers::new(),
+            queues: IdCache::new(),
+            kinds: IdCache::new(),
+            tenants: IdCache::new(),
+            lanes: IdCache::new(),
+            kind_names: IdCache::new(),
+            tenant_ids: IdCache::new(),
         }
     }
 
-    pub(crate) async fn queue(&self, name: &str) -> Result<i32, sqlx::Error> {
+    pub(crate) async fn queue_number(&self, name: &str) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.queues.get(name) {
             return Ok(number);
         }
@@ -107,7 +107,7 @@ impl Names {
         Ok(number)
     }
 
-    pub(crate) async fn kind(&self, name: &str) -> Result<i32, sqlx::Error> {
+    pub(crate) async fn kind_number(&self, name: &str) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.kinds.get(name) {
             return Ok(number);
         }
@@ -119,7 +119,7 @@ impl Names {
         Ok(number)
     }
 
-    pub(crate) async fn tenant(&self, id: TenantId) -> Result<i32, sqlx::Error> {
+    pub(crate) async fn tenant_number(&self, id: TenantId) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.tenants.get(&id) {
             return Ok(number);
         }
@@ -133,9 +133,9 @@ impl Names {
 
     /// Makes sure that what `job` names will be known without asking for a while.
     pub(crate) async fn prepare(&self, tenant: TenantId, job: &NewJob) -> Result<(), sqlx::Error> {
-        let tenant = self.tenant(tenant).await?;
-        let queue = self.queue(&job.queue).await?;
-        self.kind(&job.kind).await?;
+        let tenant = self.tenant_number(tenant).await?;
+        let queue = self.queue_number(&job.queue).await?;
+        self.kind_number(&job.kind).await?;
         self.lane_within(queue, tenant, job, LANE_KNOWN / 2).await?;
         Ok(())
     }

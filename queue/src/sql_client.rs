@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// A login role of the database that may enqueue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
-pub struct Client {
+pub struct SqlClient {
     /// The role's name.
     pub role: String,
     /// The tenant whose jobs they are; `None` for all.
@@ -32,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn publish(&self, version: i32, kinds: &Value) -> Result<bool, Error> {
+    pub async fn publish_catalogue(&self, version: i32, kinds: &Value) -> Result<bool, Error> {
         Ok(query_scalar(include_str!("sql/publish.sql"))
             .bind(version)
             .bind(self.notify())
@@ -77,7 +77,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn clients(&self) -> Result<Vec<Client>, Error> {
+    pub async fn sql_clients(&self) -> Result<Vec<SqlClient>, Error> {
         Ok(query_as(include_str!("sql/show_clients.sql"))
             .fetch_all(self.pool())
             .await?)

@@ -36,7 +36,7 @@ const TALLIED: [JobState; 4] = [
 
 /// Which jobs are walked: those of a filter, in one of these states.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub struct BulkSelection {
     /// What must hold besides; its own `state` is not asked.
     pub filter: JobFilter,
     /// States.
@@ -45,29 +45,29 @@ pub struct Selection {
 
 /// One step of a walk.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Step {
+pub struct BulkStep {
     /// Jobs that match, oldest first.
     pub jobs: Vec<JobId>,
     /// No job up to this one is left to look at.
     pub upto: JobId,
 }
 
-impl Selection {
+impl BulkSelection {
     /// The next jobs of `tenant`, at most `most`, enqueued after the job `after` and before the job
     /// `before`. May give fewer, or none, long before the end: the walk ends when `upto` is one less than
     /// `before`.
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn step(
+    pub async fn next_step(
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
         after: JobId,
         before: JobId,
         most: usize,
-    ) -> Result<Step, Error> {
-        let mut step = Step {
+    ) -> Result<BulkStep, Error> {
+        let mut step = BulkStep {
             jobs: Vec::new(),
             upto: after,
         };
@@ -100,7 +100,7 @@ impl Selection {
         before: JobId,
         most: usize,
         rows: usize,
-    ) -> Result<Step, Error> {
+    ) -> Result<BulkStep, Error> {
         let (names, values) = self.filter.labels();
         let states: Vec<&str> = self.states.iter().map(|state| state.letter()).collect();
         let statement = match (names.is_empty(), self.is_aside()) {
@@ -164,7 +164,7 @@ impl Selection {
                 return Ok(None);
             }
             let step = self
-                .step(connection, tenant, after, before, COUNTED)
+                .next_step(connection, tenant, after, before, COUNTED)
                 .await?;
             count += u64::try_from(step.jobs.len()).unwrap_or_default();
             after = step.upto;
