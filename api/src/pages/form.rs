@@ -1,5 +1,6 @@
-//! Room: what forms send.
-//! Takes: a request. Gives: fields by name. Never: knows what a field means.
+//! Extractor for forms.
+//!
+//! Returns the fields of a form by name. Knows nothing of their meaning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +11,10 @@ use url::form_urlencoded;
 use crate::body::{Chunks, media_type, unsupported};
 use crate::problem::Problem;
 
-/// Bytes of a form.
+/// Maximum size of a form in bytes.
 const MAX_FORM_BYTES: usize = 1 << 20;
 
-/// The extractor for the fields of a form. Of a field that is there twice, the first counts.
+/// Extracts the fields of a form. If a field occurs twice, the first value is used.
 pub(crate) struct Form(BTreeMap<String, String>);
 
 impl fmt::Debug for Form {
@@ -23,12 +24,12 @@ impl fmt::Debug for Form {
 }
 
 impl Form {
-    /// A field; empty when it is not there.
+    /// Returns a field; empty if it is missing.
     pub(crate) fn text(&self, name: &str) -> String {
         self.0.get(name).cloned().unwrap_or_default()
     }
 
-    /// A field that is filled in.
+    /// Returns a field if it is not blank.
     pub(crate) fn given(&self, name: &str) -> Option<String> {
         let text = self.0.get(name)?.trim();
         (!text.is_empty()).then(|| text.to_owned())
@@ -51,7 +52,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
         let bytes = chunks.rest().await?;
         let mut fields = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(&bytes) {
-            // Nothing of a form is stored that PostgreSQL's text cannot hold.
+            // PostgreSQL cannot store NUL characters in text.
             let value = value.replace('\0', "");
             fields.entry(name.into_owned()).or_insert(value);
         }

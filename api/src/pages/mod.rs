@@ -1,6 +1,7 @@
-//! Room: pages for people: signing in, their account.
-//! Takes: what a browser sends. Gives: pages without a script, and sessions.
-//! Never: uses a link up because somebody looked at it, or changes anything that another site asked for.
+//! Pages for users: sign-in and account.
+//!
+//! The pages need no script. Viewing a sign-in link never uses it up, and no page changes anything on
+//! behalf of another site.
 
 pub(crate) mod form;
 mod oidc;
@@ -27,12 +28,12 @@ use crate::people::{Token, find_link};
 use crate::problem::{Code, Problem};
 use form::Form;
 
-/// What a page may load and where its forms may go: our own stylesheet, ourselves.
+/// Content Security Policy: pages load only our stylesheet and submit forms only to ourselves.
 const CONTENT_SECURITY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("../../templates/style.css");
 
-/// The routes of pages.
+/// Routes of the pages.
 pub(crate) fn routes() -> Router<ApiState> {
     Router::new()
         .route("/", get(account_page))
@@ -44,7 +45,7 @@ pub(crate) fn routes() -> Router<ApiState> {
         .route("/sign-out", post(sign_out))
 }
 
-/// Paths of pages, which the description of the API leaves out.
+/// Paths of the pages, which are not part of the OpenAPI document.
 #[cfg(test)]
 pub(crate) const PATHS: [&str; 6] = [
     "/style.css",
@@ -87,7 +88,7 @@ struct AccountPage<'a> {
     csrf: &'a str,
 }
 
-/// A page as it is answered.
+/// Renders a page with its security headers.
 pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Response, Problem> {
     let text = template.render().map_err(Problem::internal)?;
     let headers: [(HeaderName, HeaderValue); 4] = [
@@ -99,14 +100,14 @@ pub(crate) fn page(status: StatusCode, template: &impl Template) -> Result<Respo
             CONTENT_SECURITY_POLICY,
             HeaderValue::from_static(CONTENT_SECURITY),
         ),
-        // Not `no-referrer`, with which browsers do not say that a form is our own.
+        // With `no-referrer`, browsers would not send the Origin of our own forms.
         (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     ];
     Ok((status, headers, text).into_response())
 }
 
-/// A page that says one thing, with buttons that lead on.
+/// A page with one message and buttons to continue.
 pub(crate) fn message(
     status: StatusCode,
     title: &str,
@@ -120,12 +121,12 @@ fn sign_in_button() -> [(String, String); 1] {
     [("Sign in".to_owned(), "/sign-in".to_owned())]
 }
 
-/// Sends the browser on, with a GET.
+/// Redirects the browser with a GET.
 fn redirect(to: &'static str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response()
 }
 
-/// Sends a person who has signed in to their account.
+/// Sets the session cookie and redirects to the account page.
 fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
     let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
     let mut answer = redirect("/");
@@ -133,7 +134,7 @@ fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
     answer
 }
 
-/// The session that the browser has, if it is good now.
+/// Returns the browser's session if it is valid.
 async fn current_session(
     state: &ApiState,
     headers: &HeaderMap,
@@ -197,10 +198,10 @@ async fn sign_in_submit(
     };
     let text = match problem.code() {
         Code::SignInFailed => "The email, the password or the code is wrong.",
-        Code::SecondFactor => "Type the code of your authenticator as well.",
-        Code::ChooseTenant => "You are a user of several tenants: choose one.",
+        Code::SecondFactor => "Enter the code of your authenticator.",
+        Code::ChooseTenant => "You belong to several tenants. Choose one.",
         _ if problem.status() == StatusCode::TOO_MANY_REQUESTS => {
-            "There were too many attempts. Come back in a quarter of an hour."
+            "Too many attempts. Try again in 15 minutes."
         }
         _ => return Err(problem),
     };
@@ -214,7 +215,7 @@ fn link_expired() -> Result<Response, Problem> {
     message(
         StatusCode::GONE,
         "This link no longer works",
-        "It was used, or it is too old. Ask for another one.",
+        "It has already been used or has expired. Ask for a new one.",
         &sign_in_button(),
     )
 }
@@ -282,7 +283,10 @@ async fn sign_out(
     own_site(&headers, state.http().public_url.as_ref())?;
     if let Some(me) = current_session(&state, &headers).await? {
         if !state.csrf().is_of(me.id, &form.text("csrf")) {
-            return Err(Problem::new(Code::Csrf, "the form is not this session's"));
+            return Err(Problem::new(
+                Code::Csrf,
+                "CSRF token does not match the session",
+            ));
         }
         let actor = Actor {
             kind: ActorKind::Person,

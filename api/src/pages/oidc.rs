@@ -1,7 +1,7 @@
-//! Room: pages of sign-in through the provider.
-//! Takes: a browser that wants to sign in, or comes back. Gives: the way to the provider, a session, or a
-//! page that says why not.
-//! Never: shows what the provider said.
+//! Pages of sign-in through the identity provider.
+//!
+//! Redirect to the provider, and complete the sign-in when the browser returns. Never show the provider's
+//! error message.
 
 use axum::extract::{RawQuery, State};
 use axum::http::header::{LOCATION, SET_COOKIE};
@@ -17,7 +17,7 @@ use crate::people::cookie::Cookie;
 use crate::people::oidc::{self, Back, FLOW};
 use crate::problem::Problem;
 
-/// A parameter of the query string: providers add some of their own.
+/// Reads a parameter of the query string; providers add parameters of their own.
 fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(known, _)| known == name)
@@ -56,8 +56,8 @@ pub(super) async fn complete_sign_in(
         Back::SignedIn(session) => redirect_signed_in(&state, &session),
         Back::Refused => message(
             StatusCode::UNAUTHORIZED,
-            "You are not signed in",
-            "The sign-in was given up or took too long, or there is no user with this email here.",
+            "Sign-in failed",
+            "The sign-in was canceled or took too long, or no user has this email.",
             &sign_in_button(),
         )?,
         Back::Choose(slugs) => {
@@ -66,8 +66,8 @@ pub(super) async fn complete_sign_in(
                 (slug, format!("/sign-in/oidc?tenant={query}"))
             };
             let links: Vec<(String, String)> = slugs.into_iter().map(link).collect();
-            let text = "You are a user of several tenants: choose one.";
-            message(StatusCode::CONFLICT, "Which tenant?", text, &links)?
+            let text = "You belong to several tenants. Choose one.";
+            message(StatusCode::CONFLICT, "Choose a tenant", text, &links)?
         }
     };
     let gone = Cookie::Flow.clear(state.is_secure());

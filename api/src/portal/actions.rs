@@ -1,7 +1,8 @@
-//! Room: what the portal's forms do.
-//! Takes: a session and a form. Gives: the change, with its entry in the audit log, and the way back to the
-//! page; of a new secret, the one page that shows it.
-//! Never: does what the API would refuse a caller with the scope `webhooks:manage`.
+//! Forms of the portal that act on endpoints and deliveries.
+//!
+//! Each makes one change, records it in the audit log and redirects back to the page. A new secret is shown
+//! on a page of its own, once. Never does what the API would refuse a caller with the scope
+//! `webhooks:manage`.
 
 use harkara_queue::Quota;
 use std::time::Duration;
@@ -39,7 +40,7 @@ use crate::pages::page;
 use crate::problem::{Code, Problem};
 use crate::query::PathPair;
 
-/// How far back a recovery may go.
+/// How far back a recovery can reach.
 const MAX_RECOVERY_AGE: Duration = Duration::from_hours(30 * 24);
 
 #[derive(Template)]
@@ -48,11 +49,11 @@ struct SecretPage<'a> {
     base: &'a str,
     id: EndpointId,
     secret: &'a str,
-    /// Until when the one before signs along, if there was one.
+    /// Until when messages are also signed with the previous secret, if there was one.
     old_until: Option<DateTime<Utc>>,
 }
 
-/// The page that shows a secret, this once.
+/// Returns the page that shows a new secret, once.
 pub(super) fn secret_page(
     session: &PortalSession,
     id: EndpointId,
@@ -68,7 +69,7 @@ pub(super) fn secret_page(
     page(StatusCode::OK, &shown)
 }
 
-/// Sends the browser back to the page of what was changed.
+/// Redirects to the page of the changed resource.
 fn redirect_back(
     session: &PortalSession,
     thing: &str,
@@ -87,18 +88,18 @@ pub(super) fn redirect_to_endpoint(
     redirect_back(session, &format!("endpoints/{id}"), done)
 }
 
-/// A duration that somebody chose, in whole seconds.
-fn form_duration(form: &Form, name: &str, most: Duration) -> Result<Duration, Problem> {
-    let HumanDuration(chosen) = form
+/// Reads a duration in whole seconds from a form.
+fn form_duration(form: &Form, name: &str, max: Duration) -> Result<Duration, Problem> {
+    let HumanDuration(duration) = form
         .text(name)
         .parse()
         .map_err(|error| invalid_field(name, "invalid", format!("{error}")))?;
-    if chosen > most || chosen.subsec_nanos() != 0 {
-        let most = HumanDuration(most);
-        let detail = format!("must be at most {most}, in whole seconds");
+    if duration > max || duration.subsec_nanos() != 0 {
+        let max = HumanDuration(max);
+        let detail = format!("must be at max {max}, in whole seconds");
         return Err(invalid_field(name, "out_of_range", detail));
     }
-    Ok(chosen)
+    Ok(duration)
 }
 
 fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
@@ -107,11 +108,11 @@ fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
     faults.problem(Code::Invalid)
 }
 
-/// The data of a test as it was typed: a JSON object that can be stored.
+/// Reads the data of a test event: a JSON object that can be stored.
 fn test_data(form: &Form) -> Result<Box<RawValue>, Problem> {
     let text = form.given("data").unwrap_or_else(|| "{}".to_owned());
     json::check_syntax(&text)
-        .map_err(|error| invalid_field("data", "invalid", format!("is not JSON: {error}")))?;
+        .map_err(|error| invalid_field("data", "invalid", format!("is not valid JSON: {error}")))?;
     let mut faults = Faults::default();
     json::check_storable(&text, "/data", &mut faults);
     if !json::is_object(&text) {
@@ -168,7 +169,7 @@ pub(super) async fn pause_endpoint(
     redirect_to_endpoint(&session, id, CompletedAction::Pause)
 }
 
-/// Sets how an endpoint stands, and answers how it stood.
+/// Sets the status of an endpoint and returns the previous one.
 async fn set_status(
     state: &ApiState,
     tx: &mut TenantTx,
@@ -251,8 +252,8 @@ pub(super) async fn resend_delivery(
     let job_id = job_id.map_err(|error| match error {
         Unsent::NotFound => delivery_not_found(),
         Unsent::EndpointDisabled => endpoint_disabled(),
-        Unsent::PayloadGone => conflict("the event's payload is not kept any more"),
-        Unsent::EndpointGone => conflict("the endpoint was deleted"),
+        Unsent::PayloadGone => conflict("payload of the event is no longer stored"),
+        Unsent::EndpointGone => conflict("endpoint was deleted"),
     })?;
     let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
     session.record(&mut tx, &entry).await?;
@@ -265,7 +266,7 @@ pub(super) async fn resend_delivery(
 }
 
 fn endpoint_disabled() -> Problem {
-    conflict("the endpoint is disabled: enable it first")
+    conflict("endpoint is disabled; enable it first")
 }
 
 fn conflict(detail: &str) -> Problem {

@@ -1,7 +1,8 @@
-//! Room: the door of the portal.
-//! Takes: a request to an address with a link in it. Gives: the handler's page, with the [`PortalSession`] put in its
-//! hands; a page, too, for what went wrong. The request is charged to the link's limits.
-//! Never: tells why a link does not work, logs one, or lets a page tell its address to another.
+//! Authentication of the portal.
+//!
+//! Reads the link from the path, charges the request to the link's limits and passes a [`PortalSession`] to
+//! the handler. Renders problems as pages. Never reveals why a link is rejected, never logs a link, and
+//! sets a referrer policy that keeps the address from other sites.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +26,11 @@ use crate::limits::Policies;
 use crate::pages::message;
 use crate::problem::Problem;
 
-/// Somebody who came by a link, and for which tenant.
+/// A visitor who opened a portal link, and the link's tenant.
 #[derive(Clone)]
 pub(super) struct PortalSession {
     pub(super) tenant: TenantId,
-    /// Where the portal's pages begin: it holds the link.
+    /// Base path of the portal's pages, which contains the link.
     pub(super) base: Arc<str>,
     actor: Arc<Actor>,
 }
@@ -41,12 +42,12 @@ impl fmt::Debug for PortalSession {
 }
 
 impl PortalSession {
-    /// A transaction of the link's tenant.
+    /// Begins a transaction of the link's tenant.
     pub(super) async fn begin(&self, state: &ApiState) -> Result<TenantTx, Problem> {
         Ok(TenantTx::begin(state.pool(), self.tenant).await?)
     }
 
-    /// Adds to the tenant's audit log, in the transaction that makes the change.
+    /// Adds an entry to the tenant's audit log in the transaction that makes the change.
     pub(super) async fn record(&self, tx: &mut TenantTx, entry: &Entry) -> Result<(), Problem> {
         Ok(audit::record(tx, self.tenant, &self.actor, entry).await?)
     }
@@ -60,11 +61,11 @@ impl<S: Send + Sync> FromRequestParts<S> for PortalSession {
             .extensions
             .get::<Self>()
             .cloned()
-            .ok_or_else(|| Problem::internal("a page of the portal lets everybody in"))
+            .ok_or_else(|| Problem::internal("portal page without a portal session"))
     }
 }
 
-/// Lets in whoever comes by a good link, and answers everybody else the same page.
+/// Authenticates a request by its portal link. All rejected links get the same page.
 pub(super) async fn authenticate(
     State(state): State<ApiState>,
     params: Result<RawPathParams, RawPathParamsRejection>,
@@ -92,9 +93,9 @@ pub(super) async fn authenticate(
         }
         None => dead_link_page(),
     };
-    // The address is a right: nobody is to be told where a reader of these pages came from.
-    let nobody = HeaderValue::from_static("no-referrer");
-    answer.headers_mut().insert(REFERRER_POLICY, nobody);
+    // The address grants access: no other site may receive it as a referrer.
+    let no_referrer = HeaderValue::from_static("no-referrer");
+    answer.headers_mut().insert(REFERRER_POLICY, no_referrer);
     answer
 }
 
@@ -132,24 +133,24 @@ async fn serve(
     answer
 }
 
-/// Whether a tenant may do what its portal is for.
+/// Whether the tenant's status allows using the portal.
 async fn tenant_allows_portal(state: &ApiState, tenant: TenantId) -> Result<bool, Problem> {
     let found = access::find_tenant(state.pool(), &tenant.to_string()).await?;
     Ok(found.is_some_and(|tenant| tenant.status.may_write() && !tenant.erasing))
 }
 
-/// What anybody is told whose link opens nothing.
+/// The page for a link that is unknown, expired or of an unusable tenant.
 fn dead_link_page() -> Response {
     message(
         StatusCode::NOT_FOUND,
         "This link does not work",
-        "It has ended, or it is not whole. Ask whoever gave it to you for another one.",
+        "It has expired or is incomplete. Ask the person who gave it to you for a new one.",
         &[],
     )
     .unwrap_or_else(IntoResponse::into_response)
 }
 
-/// The answer, with its problem as a page if it is one.
+/// Renders a problem as a page; returns other responses unchanged.
 fn render_problem(answer: Response, session: &PortalSession) -> Response {
     let problem = answer.extensions().get::<Problem>().cloned();
     let Some(problem) = problem.or_else(|| Problem::of_framework(&answer)) else {
@@ -157,16 +158,16 @@ fn render_problem(answer: Response, session: &PortalSession) -> Response {
     };
     let status = problem.status();
     let title = match status {
-        StatusCode::NOT_FOUND => "There is no such thing",
-        StatusCode::CONFLICT => "This cannot be done now",
-        StatusCode::TOO_MANY_REQUESTS => "Too much at once",
-        status if status.is_client_error() => "This cannot be done so",
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::CONFLICT => "Not possible at the moment",
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests",
+        status if status.is_client_error() => "Invalid request",
         _ => "Something went wrong",
     };
     let back = [("Back to the endpoints".to_owned(), session.base.to_string())];
     let mut page =
         message(status, title, problem.detail(), &back).unwrap_or_else(IntoResponse::into_response);
-    // Written out it is logged, and says what a program is to know: when to come back, which methods there are.
+    // `render` logs the problem and sets the headers for clients, such as Retry-After and Allow.
     let mut headers = problem.render("", "").into_parts().0.headers;
     headers.remove(CONTENT_TYPE);
     page.headers_mut().extend(headers);

@@ -1,7 +1,7 @@
-//! Room: links to a tenant's portal.
-//! Takes: a tenant and a time, or what stands in an address. Gives: a signed text, or the link it is of
-//! while that is good.
-//! Never: looks anything up: nothing is stored of a link, so none can be taken back alone.
+//! Links to a tenant's portal.
+//!
+//! Writes a tenant and an expiry as a signed text, and reads the text while it is valid. Stores nothing, so
+//! a single link cannot be revoked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use uuid::Uuid;
 
 use crate::cursor::mac;
 
-/// The first byte of a text.
+/// Format version: the first byte of a link.
 const VERSION: u8 = 1;
 
-/// Who may look after a tenant's webhooks by knowing its text, and until when.
+/// Access to a tenant's webhooks for everyone who knows the link's text, until it expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortalLink {
-    /// What the audit log calls it.
+    /// Id of the link, which identifies its users in the audit log.
     pub id: PortalLinkId,
-    /// Whose portal it opens.
+    /// Tenant whose portal the link opens.
     pub tenant: TenantId,
-    /// When it ends, in whole seconds.
+    /// When the link expires, in whole seconds.
     pub expires_at: DateTime<Utc>,
 }
 
 impl PortalLink {
-    /// A new link that ends after `life`.
+    /// Returns a new link that expires after `life`.
     #[must_use]
     pub fn new(tenant: TenantId, life: Duration) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl PortalLink {
         }
     }
 
-    /// What is signed.
+    /// The bytes that are signed.
     fn bytes(&self) -> Vec<u8> {
         let seconds = self.expires_at.timestamp().to_be_bytes();
         let (tenant, id) = (self.tenant.as_uuid(), self.id.as_uuid());
@@ -68,7 +68,7 @@ impl PortalLink {
     }
 }
 
-/// Writes and reads links.
+/// Signs and verifies portal links.
 #[derive(Clone)]
 pub struct PortalLinks {
     keys: Arc<[[u8; 32]]>,
@@ -81,7 +81,7 @@ impl fmt::Debug for PortalLinks {
 }
 
 impl PortalLinks {
-    /// Links that are signed with the newest of the master keys, and good with any of them.
+    /// Signs links with the newest master key; links signed with any listed key are valid.
     #[must_use]
     pub fn new(keys: &MasterKeys) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl PortalLinks {
         }
     }
 
-    /// The text of a link, which is all one needs to know; `None` when there is no key.
+    /// Returns the text of a link, or `None` if there is no master key.
     #[must_use]
     pub fn write(&self, link: &PortalLink) -> Option<String> {
         let bytes = link.bytes();
@@ -97,7 +97,7 @@ impl PortalLinks {
         Some(BASE64.encode([bytes.as_slice(), tag.as_slice()].concat()))
     }
 
-    /// The link of a text, if it is one of ours and has not ended.
+    /// Returns the link if its signature is valid and it has not expired.
     #[must_use]
     pub fn read(&self, text: &str) -> Option<PortalLink> {
         let bytes = BASE64.decode(text).ok()?;

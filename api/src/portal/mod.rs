@@ -1,7 +1,7 @@
-//! Room: the portal: pages on which whoever holds a link looks after one tenant's webhooks.
-//! Takes: what a browser sends to an address that begins with a link. Gives: pages without a script, and
-//! what their forms ask for, done by what the API's routes do it with.
-//! Never: uses a cookie, shows more than one tenant, or a secret but the one that was just made.
+//! The webhook portal: pages for everyone who holds a link, to manage one tenant's webhooks.
+//!
+//! Its pages need no script, and its forms use the same functions as the routes of the API. Never uses a
+//! cookie, and never shows another tenant or any secret except one that was just created.
 
 mod actions;
 mod auth;
@@ -16,7 +16,7 @@ use crate::ApiState;
 
 pub use link::{PortalLink, PortalLinks};
 
-/// The routes of the portal.
+/// Routes of the portal.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     Router::new()
         .route("/portal/{token}", get(views::list_endpoints))
@@ -57,7 +57,7 @@ pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
         ))
 }
 
-/// Paths of the portal, which the description of the API leaves out.
+/// Paths of the portal, which are not part of the OpenAPI document.
 #[cfg(test)]
 pub(crate) const PATHS: [&str; 11] = [
     "/portal/{token}",

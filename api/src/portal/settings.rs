@@ -1,7 +1,7 @@
-//! Room: endpoints that the portal's forms make and change.
-//! Takes: a session and a form with an address, a description and types of events. Gives: the endpoint as it is
-//! wanted, with its entry in the audit log.
-//! Never: touches what else an endpoint is set to.
+//! Forms of the portal that add and change endpoints.
+//!
+//! Set the URL, the description and the event types, with an entry in the audit log. Never change other
+//! settings of an endpoint.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -21,7 +21,7 @@ use crate::pages::form::Form;
 use crate::problem::Problem;
 use crate::query::PathPair;
 
-/// What a form wants an endpoint to be: its address, and the rest.
+/// Reads the URL and the other settings of an endpoint from a form.
 fn read_endpoint(form: &Form) -> (String, EndpointChange) {
     let types = form.text("event_types");
     let types = types.split(|c: char| c == ',' || c.is_whitespace());
@@ -36,7 +36,7 @@ fn read_endpoint(form: &Form) -> (String, EndpointChange) {
     (form.text("url").trim().to_owned(), rest)
 }
 
-/// What of an endpoint forms may set, as the audit log tells it.
+/// The settings that forms can change, as recorded in the audit log.
 fn audit_value(endpoint: &Endpoint) -> Value {
     json!({
         "url": endpoint.url, "description": endpoint.description,

@@ -1,6 +1,6 @@
-//! Room: what the portal shows.
-//! Takes: a session. Gives: pages of endpoints and deliveries as they stand.
-//! Never: changes anything, or shows the value of a header that an endpoint is sent.
+//! Pages of the portal.
+//!
+//! Show endpoints and deliveries. Never change anything and never show the value of an endpoint's header.
 
 use std::time::Duration;
 
@@ -25,17 +25,17 @@ use crate::problem::Problem;
 use crate::query::{Limit, PathPair, Query};
 use crate::routes::page::{Page, to_read};
 
-/// What the address of a page says besides.
+/// Query parameters of a page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageQuery {
-    /// Where the list goes on.
+    /// Cursor of the page.
     cursor: Option<String>,
-    /// What was done just now.
+    /// The action that redirected to this page.
     done: Option<CompletedAction>,
 }
 
-/// What a form has done, as the page that follows tells it.
+/// A completed action, shown as a notice on the page that follows.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CompletedAction {
@@ -50,23 +50,23 @@ pub(super) enum CompletedAction {
 impl CompletedAction {
     fn notice(self) -> &'static str {
         match self {
-            Self::Change => "The endpoint is changed.",
-            Self::Test => "A test event is on its way. It stands among the deliveries below.",
-            Self::Enable => "The endpoint is delivered to again.",
-            Self::Pause => "The endpoint is paused: its deliveries wait.",
-            Self::Recover => "What was missed is being sent again.",
+            Self::Change => "The endpoint was changed.",
+            Self::Test => "A test event is being sent. It is listed under Deliveries below.",
+            Self::Enable => "The endpoint is enabled. Deliveries resume.",
+            Self::Pause => "The endpoint is paused. Its deliveries wait.",
+            Self::Recover => "Missed deliveries are being sent again.",
             Self::Resend => "The delivery is being sent again.",
         }
     }
 }
 
-/// How a value is called in the API.
+/// Returns the name of a value in the API.
 pub(super) fn api_name(value: impl Serialize) -> String {
-    let api_name = serde_json::to_value(value).unwrap_or_default();
-    api_name.as_str().unwrap_or_default().to_owned()
+    let json = serde_json::to_value(value).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
 }
 
-/// A time as people say it: `75 h 35 min 5 s`.
+/// Formats a duration for people: `75 h 35 min 5 s`.
 fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let parts = [
@@ -74,11 +74,11 @@ fn format_duration(time: Duration) -> String {
         (seconds / 60 % 60, "min"),
         (seconds % 60, "s"),
     ];
-    let parts = parts.iter().filter(|(count, _)| *count > 0);
-    let words: Vec<String> = parts
+    let nonzero = parts.iter().filter(|(count, _)| *count > 0);
+    let texts: Vec<String> = nonzero
         .map(|(count, unit)| format!("{count} {unit}"))
         .collect();
-    words.join(" ")
+    texts.join(" ")
 }
 
 #[derive(Template)]
@@ -109,7 +109,7 @@ struct DeliveryPage<'a> {
     attempts: &'a [DeliveryAttempt],
 }
 
-/// Since when numbers are shown.
+/// Period of the statistics shown.
 const STATS_PERIOD: TimeDelta = TimeDelta::hours(24);
 
 pub(super) async fn list_endpoints(

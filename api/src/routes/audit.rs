@@ -1,6 +1,7 @@
-//! Room: routes of the audit log.
-//! Takes: a caller's request. Gives: entries, newest_entries first; whether the tenant's chain is whole.
-//! Never: writes an entry, or shows one of another tenant.
+//! Routes of the audit log.
+//!
+//! Lists a tenant's entries, newest first, and verifies its hash chain. Never writes an entry and never
+//! shows one of another tenant.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,31 +23,32 @@ use crate::problem::Problem;
 use crate::query::{Limit, Query, is_of_page};
 use crate::time::Moment;
 
-/// Which entries to list. Parameters that are given must all hold.
+/// Filters of the audit log. All filters that are given must match.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
-    /// By this key, person, portal link or part of the platform.
+    /// Only entries by this actor: the id of an API key, user or portal link, or a component of the
+    /// platform.
     #[param(example = "key_01h455vb4pex5vsknk084sn02q")]
     actor: Option<String>,
-    /// Of this action.
+    /// Only entries of this action.
     #[param(example = "key.revoke")]
     action: Option<String>,
-    /// About the thing with this id.
+    /// Only entries about the resource with this id.
     #[param(example = "ep_01h455vb4pex5vsknk084sn02q")]
     resource: Option<String>,
-    /// At or after this time.
+    /// Only entries recorded at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Moment>,
-    /// Before this time.
+    /// Only entries recorded before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Moment>,
-    /// How many entries a page holds.
+    /// Maximum number of entries per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before, with the same filters.
+    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
@@ -69,57 +71,58 @@ struct EntryRow {
     hash: Vec<u8>,
 }
 
-/// Something that was done.
+/// One entry of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub(super) struct AuditEntryResponse {
-    /// Its number in the tenant's chain, from 1 and without gaps.
+    /// Sequence number in the tenant's chain, starting at 1, without gaps.
     #[schema(example = 42)]
     seq: i64,
-    /// When.
+    /// When the action was recorded.
     at: DateTime<Utc>,
-    /// Who.
+    /// The actor.
     actor: AuditActorResponse,
-    /// What was done.
+    /// Name of the action.
     #[schema(example = "key.revoke")]
     action: String,
-    /// Id of what it was done to.
+    /// Id of the resource that was acted on.
     #[schema(example = "key_01h455vb4pex5vsknk084sn02q")]
     resource: String,
-    /// The request's `X-Request-Id`.
+    /// `X-Request-Id` of the request.
     #[schema(required)]
     request_id: Option<String>,
-    /// What it was, secrets left out; null where there is nothing to say.
+    /// State before the action, without secrets; null if not recorded.
     #[schema(required)]
     before: Option<Value>,
-    /// What it became.
+    /// State after the action, without secrets; null if not recorded.
     #[schema(required)]
     after: Option<Value>,
-    /// Why, where a reason was given (header `X-Reason`).
+    /// Reason given for the action, for example in the header `X-Reason`.
     #[schema(required)]
     reason: Option<String>,
-    /// SHA-256 over the entry and the hash before it, in hexadecimal digits.
+    /// SHA-256 over this entry and the previous entry's hash, in lowercase hexadecimal.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     hash: String,
 }
 
-/// Who did it, and from where.
+/// Who acted, and from where.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditActor)]
 pub(super) struct AuditActorResponse {
-    /// What kind of actor.
+    /// Type of actor.
     #[schema(value_type = String, example = "key")]
     kind: ActorKind,
-    /// Id of the key, person or portal link, name of a part of the platform, or what somebody unknown gave as a name.
+    /// Id of the API key, user or portal link, name of a component of the platform, or the name that an
+    /// unauthenticated caller gave.
     #[schema(example = "key_01h455vb4pex5vsknk084sn02q")]
     id: String,
-    /// A key's name, a person's email.
+    /// Name of the API key or email of the user.
     #[schema(required, example = "billing service")]
     name: Option<String>,
-    /// IP address.
+    /// IP address of the client.
     #[schema(required, example = "192.0.2.7")]
     address: Option<String>,
-    /// What the caller's program calls itself.
+    /// `User-Agent` of the client.
     #[schema(required)]
     user_agent: Option<String>,
 }
@@ -147,7 +150,7 @@ impl From<EntryRow> for AuditEntryResponse {
     }
 }
 
-/// List the audit log, newest_entries first
+/// List the audit log, newest first
 ///
 /// Needs the scope `audit:read`.
 #[utoipa::path(
@@ -191,7 +194,7 @@ pub(super) async fn list_audit_log(
     )))
 }
 
-/// The newest_entries entries of a transaction's tenant, at limit `limit`, by these filters.
+/// Reads the newest entries of the transaction's tenant, at most `limit`, that match these filters.
 pub(super) async fn newest_entries(
     tx: &mut TenantTx,
     [actor, action, resource]: [Option<&str>; 3],
@@ -210,24 +213,24 @@ pub(super) async fn newest_entries(
     Ok(rows.into_iter().map(AuditEntryResponse::from).collect())
 }
 
-/// Whether a chain is whole.
+/// Result of verifying an audit log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditCheck)]
 pub(super) struct ChainCheckResponse {
-    /// Whether nothing is wrong.
+    /// Whether no fault was found.
     intact: bool,
-    /// Entries that were read.
+    /// Number of entries read.
     #[schema(example = 42)]
     entries: i64,
-    /// Number of the last entry.
+    /// Sequence number of the last entry.
     #[schema(example = 42)]
     head_seq: i64,
-    /// Its hash; empty when there is none.
+    /// Hash of the last entry; empty if the log has no entries.
     head_hash: String,
-    /// Time of the newest anchor that was compared; null when there is none.
+    /// Time of the newest anchor that was compared; null if there is none.
     #[schema(required)]
     anchored_at: Option<DateTime<Utc>>,
-    /// What is wrong, at most 100 of it.
+    /// Faults found, at most 100.
     #[schema(value_type = Vec<BrokenLinkBody>)]
     faults: Vec<ChainFault>,
 }
@@ -245,34 +248,35 @@ impl From<ChainReport> for ChainCheckResponse {
     }
 }
 
-/// What is wrong with the chain at an entry.
+/// A fault of the chain at one entry.
 #[derive(Debug, ToSchema)]
 #[schema(as = BrokenLink)]
 #[expect(
     dead_code,
-    reason = "describes harkara_shared::audit::ChainFault, which knows no HTTP"
+    reason = "describes harkara_shared::audit::ChainFault, which does not depend on HTTP"
 )]
 pub(super) struct BrokenLinkBody {
-    /// The entry's number.
+    /// Sequence number of the entry.
     #[schema(example = 7)]
     seq: i64,
-    /// `missing`: entries before it are gone. `changed`: it or the head was changed. `truncated`: the chain
-    /// ends before it. `rewritten`: it is not the entry that was anchored outside of the database. `forged`,
-    /// of entry 0: an anchor is damaged or was not written by the platform.
+    /// `missing`: entries before this one are gone. `changed`: this entry or the head was modified.
+    /// `truncated`: the chain ends before this entry. `rewritten`: this entry differs from the one anchored
+    /// outside the database. `forged`, with `seq` 0: an anchor is damaged or was not written by the
+    /// platform.
     #[schema(example = "changed")]
     fault: String,
 }
 
 /// Verify the audit log
 ///
-/// Reads the tenant's whole chain and compares it with its head, and with the anchors that are kept outside
-/// of the database. Needs the scope `audit:read`.
+/// Reads the tenant's whole chain and compares it with its head and with the anchors stored outside the
+/// database. Needs the scope `audit:read`.
 #[utoipa::path(
     get,
     path = "/v1/audit-logs/verify",
     operation_id = "verify_audit_log",
     tag = "audit",
-    responses((status = 200, description = "Whether it is whole", body = ChainCheckResponse))
+    responses((status = 200, description = "Result of the verification", body = ChainCheckResponse))
 )]
 pub(super) async fn verify_audit_log(
     State(state): State<ApiState>,

@@ -1,6 +1,7 @@
-//! Room: routes of deliveries.
-//! Takes: a caller's request. Gives: deliveries and their attempts; one made again.
-//! Never: delivers itself.
+//! Routes of deliveries.
+//!
+//! Lists deliveries and their attempts, and starts a redelivery. Never sends a request to an endpoint
+//! itself.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +30,8 @@ use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query, Status, is_of_page};
 use crate::time::Moment;
 
-/// What has become of a delivery: `failed` was given up; `skipped` was not sent, because its
-/// endpoint was disabled or deleted.
+/// State of a delivery. `failed`: all attempts were used up. `skipped`: not sent, because the endpoint was
+/// disabled or deleted.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = DeliveryState)]
@@ -66,33 +67,33 @@ impl From<DeliveryStateName> for DeliveryState {
     }
 }
 
-/// One event on its way to one endpoint.
+/// One event for one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub(super) struct DeliveryResponse {
-    /// Id.
+    /// Id of the delivery.
     #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
-    /// The event.
+    /// Id of the event.
     #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
     event_id: String,
-    /// Where it goes.
+    /// Id of the endpoint.
     #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     endpoint_id: EndpointId,
-    /// The job that delivers it; null when it was skipped.
+    /// The job that makes the delivery; null if it was skipped.
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
-    /// What has become of it.
+    /// State of the delivery.
     state: DeliveryStateName,
-    /// Requests made.
+    /// Number of requests made so far.
     #[schema(example = 1)]
     attempts: u32,
-    /// What the receiver answered last.
+    /// HTTP status of the last response.
     #[schema(required, example = 204)]
     status_code: Option<u16>,
-    /// When its event was posted.
+    /// When the event was posted.
     created_at: DateTime<Utc>,
-    /// When it reached its final state.
+    /// When the delivery reached a final state.
     #[schema(required)]
     finished_at: Option<DateTime<Utc>>,
 }
@@ -117,50 +118,50 @@ impl From<Delivery> for DeliveryResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryAttempt)]
 pub(super) struct DeliveryAttemptResponse {
-    /// 1 for the first.
+    /// Number of the attempt, starting at 1.
     #[schema(example = 1)]
     number: u32,
-    /// Why it was made.
+    /// Why the request was made.
     cause: Cause,
-    /// When it was made.
+    /// When the request was started.
     started_at: DateTime<Utc>,
-    /// Milliseconds to its end.
+    /// Duration of the request in milliseconds.
     #[schema(example = 87)]
     duration_ms: u64,
-    /// What was sent.
+    /// The request that was sent.
     #[schema(required)]
     request: Option<SentRequestResponse>,
-    /// The address that the connection was made to.
+    /// IP address that the request was sent to.
     #[schema(required, example = "93.184.215.14")]
     address: Option<String>,
-    /// What the receiver answered, if it did.
+    /// HTTP status of the response; null if there was none.
     #[schema(required, example = 204)]
     status_code: Option<u16>,
-    /// The first headers of the answer, 4 KiB of them; values that may be secrets are redacted.
+    /// Headers of the response, up to 4 KiB. Values that may be secrets are redacted.
     response_headers: BTreeMap<String, String>,
-    /// The first 16 KiB of the answer.
+    /// The first 16 KiB of the response body.
     #[schema(required)]
     response_body: Option<String>,
-    /// Whether there was more of it.
+    /// Whether the response body was longer than what is shown.
     response_truncated: bool,
-    /// What went wrong.
+    /// Why the attempt failed; null if it succeeded.
     #[schema(required)]
     error: Option<ErrorResponse>,
 }
 
-/// What was sent.
+/// The request that was sent.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeliveryRequest)]
 pub(super) struct SentRequestResponse {
-    /// Always POST.
+    /// HTTP method, always POST.
     #[schema(example = "POST")]
     method: &'static str,
-    /// Where.
+    /// URL of the endpoint.
     #[schema(example = "https://example.com/webhooks")]
     url: String,
-    /// Headers; signatures and the endpoint's own values are redacted.
+    /// Headers of the request. Signatures and header values configured for the endpoint are redacted.
     headers: BTreeMap<String, String>,
-    /// The first 16 KiB of the body; null when the payload is not kept any more.
+    /// The first 16 KiB of the request body; null if the payload is no longer stored.
     #[schema(required)]
     body: Option<String>,
 }
@@ -194,41 +195,42 @@ impl From<DeliveryAttempt> for DeliveryAttemptResponse {
     }
 }
 
-/// Which deliveries to list. Parameters that are given must all hold.
+/// Filters of deliveries. All filters that are given must match.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveryQuery {
-    /// To this endpoint.
+    /// Only deliveries to this endpoint.
     #[param(value_type = Option<String>, example = "ep_01h455vb4pex5vsknk084sn02q")]
     endpoint_id: Option<EndpointId>,
-    /// Of this event.
+    /// Only deliveries of this event.
     #[param(example = "evt_01h455vb4pex5vsknk084sn02q")]
     event_id: Option<String>,
-    /// In this state.
+    /// Only deliveries in this state.
     state: Option<DeliveryStateName>,
-    /// Whose receiver answered this last.
+    /// Only deliveries whose last response had this HTTP status.
     #[param(value_type = Option<u16>, minimum = 100, maximum = 599, example = 500)]
     status_code: Option<Status>,
-    /// Made at this moment or later.
+    /// Only deliveries created at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Moment>,
-    /// Made at this moment or earlier.
+    /// Only deliveries created at or before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Moment>,
-    /// How many deliveries a page holds.
+    /// Maximum number of deliveries per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before, with the same filters.
+    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 
 /// List deliveries, newest first
 ///
-/// At most five thousand deliveries are looked at for a page: where few match, it may hold fewer than
-/// `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `webhooks:read`.
+/// Each page reads at most 5,000 deliveries. If few of them match, a page may hold fewer than `limit`
+/// items, or none, and still have a `next_cursor`: continue until `next_cursor` is null. Needs the scope
+/// `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
@@ -271,7 +273,7 @@ pub(super) async fn list_deliveries(
     )))
 }
 
-/// Show a delivery
+/// Get a delivery
 ///
 /// Needs the scope `webhooks:read`.
 #[utoipa::path(
@@ -297,7 +299,7 @@ pub(super) async fn get_delivery(
         .ok_or_else(delivery_not_found)
 }
 
-/// Show the requests made for a delivery
+/// List the attempts of a delivery
 ///
 /// Oldest first. Needs the scope `webhooks:read`.
 #[utoipa::path(
@@ -307,7 +309,7 @@ pub(super) async fn get_delivery(
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The requests", body = Whole<DeliveryAttemptResponse>))
+    responses((status = 200, description = "The attempts", body = Whole<DeliveryAttemptResponse>))
 )]
 pub(super) async fn list_delivery_attempts(
     State(state): State<ApiState>,
@@ -327,10 +329,10 @@ pub(super) async fn list_delivery_attempts(
     }))
 }
 
-/// Make a delivery again
+/// Redeliver
 ///
-/// Once, whatever became of it before; one that waits for its next attempt has it now. Needs the scope
-/// `webhooks:manage`.
+/// Sends the delivery once more, whatever its state. If an attempt is already pending, it is made now.
+/// Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/deliveries/{id}/redeliver",
@@ -339,8 +341,8 @@ pub(super) async fn list_delivery_attempts(
     params(("id" = String, Path, description = "The delivery's id",
         example = "dlv_01h455vb4pex5vsknk084sn02q")),
     responses(
-        (status = 202, description = "The job that makes it", body = StartedJobResponse),
-        (status = 409, description = "The endpoint is disabled or deleted, or the payload is not kept any more"),
+        (status = 202, description = "The job that makes the delivery", body = StartedJobResponse),
+        (status = 409, description = "The endpoint is disabled or deleted, or the payload is no longer stored"),
     )
 )]
 pub(super) async fn redeliver(
@@ -355,9 +357,9 @@ pub(super) async fn redeliver(
         Err(Unsent::NotFound) => return Err(delivery_not_found()),
         Err(error) => {
             let detail = match error {
-                Unsent::EndpointDisabled => "the endpoint is disabled: enable it first",
-                Unsent::PayloadGone => "the event's payload is not kept any more",
-                Unsent::EndpointGone | Unsent::NotFound => "the endpoint was deleted",
+                Unsent::EndpointDisabled => "endpoint is disabled; enable it first",
+                Unsent::PayloadGone => "payload of the event is no longer stored",
+                Unsent::EndpointGone | Unsent::NotFound => "endpoint was deleted",
             };
             return Err(Problem::new(Code::Conflict, detail));
         }

@@ -1,7 +1,7 @@
-//! Room: routes of contracts, by the names that business systems use.
-//! Takes: a business' id, which is its tenant's slug. Gives: the tenant, its contract and its endpoint set
-//! up in one call; how it stands.
-//! Never: does what the routes of tenants and endpoints could not.
+//! Routes of contracts, for business systems.
+//!
+//! Creates or changes a tenant, its SLA tier and its endpoint in one call, addressed by the tenant's slug.
+//! Never does anything that the routes of tenants and endpoints cannot do.
 
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ use crate::faults::Faults;
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
 
-/// Rates of contracts are counted in this time.
+/// Period of the job rates of contracts.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Queues that are counted.
+/// Upper bound on the queues whose jobs are added up for the usage of a contract.
 const MAX_COUNTED_QUEUES: u32 = 1000;
 
 /// A contract.
@@ -45,66 +45,66 @@ const MAX_COUNTED_QUEUES: u32 = 1000;
     "webhook_url": "https://example.com/webhooks"
 }))]
 pub(super) struct ContractRequest {
-    /// The business: the slug of its tenant, which is made if it is not there.
+    /// The business, identified by the slug of its tenant. The tenant is created if it does not exist.
     #[schema(value_type = String, required, nullable = false,
         pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
     business_id: Option<String>,
-    /// Job starts a minute: FREE 30, PRO 300, ENTERPRISE 3000.
+    /// SLA tier. Limits job starts per minute: FREE 30, PRO 300, ENTERPRISE 3000.
     #[schema(value_type = SlaTier, required, nullable = false)]
     sla_tier: Option<SlaTier>,
-    /// Where all its events are posted.
+    /// URL that receives all events of the tenant.
     #[schema(max_length = 2048)]
     webhook_url: Option<String>,
 }
 
-/// How a business stands.
+/// A contract and its current usage.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ContractStatus)]
 pub(super) struct ContractStatusResponse {
-    /// The business: the slug of its tenant.
+    /// The business, identified by the slug of its tenant.
     #[schema(example = "acme-trading")]
     business_id: String,
-    /// Its tenant.
+    /// Id of the tenant.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
-    /// Its contract.
+    /// SLA tier.
     sla_tier: SlaTier,
-    /// Job starts a minute, as they are limited now; null when nothing limits them.
+    /// Job starts per minute that are currently allowed; null if unlimited.
     #[schema(required, example = 3000)]
     rate_limit_per_minute: Option<u64>,
-    /// Where its events are posted; null when it was set up without.
+    /// URL that receives the tenant's events; null if none was configured.
     #[schema(required, example = "https://example.com/webhooks")]
     webhook_url: Option<String>,
-    /// The secret that the events are signed with. In the answer that made the endpoint only.
+    /// Signing secret of the endpoint. Only present in the response that created the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     webhook_secret: Option<String>,
-    /// What it uses now.
+    /// Current usage.
     usage: ContractUsageResponse,
 }
 
-/// What a business uses.
+/// Jobs of the tenant by state.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = ContractUsage)]
 pub(super) struct ContractUsageResponse {
     /// Jobs that are due.
     #[schema(example = 12)]
     ready: i64,
-    /// Jobs that are not due yet, or wait for another try.
+    /// Jobs that are not due yet or wait for a retry.
     #[schema(example = 3)]
     scheduled: i64,
-    /// Jobs that run.
+    /// Jobs that are running.
     #[schema(example = 8)]
     running: i64,
-    /// Jobs that were given up and are kept.
+    /// Jobs that failed permanently and are still stored.
     #[schema(example = 0)]
     dead: i64,
 }
 
-/// Set a contract up
+/// Set up a contract
 ///
-/// Makes the tenant, or changes its contract; makes the endpoint of its events, or changes its address.
-/// Asked again it changes nothing. Needs the scope `platform:admin`.
+/// Creates the tenant or changes its SLA tier, and creates its endpoint or changes the endpoint's URL.
+/// Idempotent. Needs the scope `platform:admin`.
 #[utoipa::path(
     post,
     path = "/v1/enterprise/setup",
@@ -112,8 +112,8 @@ pub(super) struct ContractUsageResponse {
     tag = "tenants",
     request_body = ContractRequest,
     responses(
-        (status = 201, description = "The tenant was made", body = ContractStatusResponse),
-        (status = 200, description = "The tenant was there", body = ContractStatusResponse),
+        (status = 201, description = "The tenant was created", body = ContractStatusResponse),
+        (status = 200, description = "The tenant existed", body = ContractStatusResponse),
         (status = 409, description = "The business is the tenant `platform`"),
     )
 )]
@@ -128,11 +128,12 @@ pub(super) async fn set_up_contract(
     let request: ContractRequest = body.members(&mut faults).unwrap_or_default();
     let slug = request.business_id.unwrap_or_default();
     if !is_slug(&slug) {
-        let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
+        let detail =
+            "must have 1 to 63 characters of a-z, 0-9 and `-`, and start with a letter or digit";
         faults.add("", "/business_id", "invalid", detail);
     }
     if request.sla_tier.is_none() {
-        faults.add("", "/sla_tier", "missing", "must be there");
+        faults.add("", "/sla_tier", "missing", "is required");
     }
     let sla_tier = request.sla_tier.unwrap_or(SlaTier::Free);
     if let Some(url) = &request.webhook_url {
@@ -145,7 +146,7 @@ pub(super) async fn set_up_contract(
     }
     faults.none_in_body()?;
     if slug == PLATFORM_SLUG {
-        let detail = "the tenant `platform` has no contract";
+        let detail = "tenant `platform` has no contract";
         return Err(Problem::new(Code::Conflict, detail));
     }
     let (status, tenant) = match access::find_tenant(state.pool(), &slug).await? {
@@ -183,7 +184,7 @@ fn new_endpoint(url: &str) -> NewEndpoint {
     }
 }
 
-/// Points the contract's endpoint there; answers the secret of one that had to be made.
+/// Sets the URL of the contract's endpoint. Returns the signing secret if the endpoint was created.
 async fn set_contract_endpoint(
     state: &ApiState,
     caller: &Caller,
@@ -191,7 +192,7 @@ async fn set_contract_endpoint(
     url: String,
 ) -> Result<Option<String>, Problem> {
     let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
-    // Those who set the same contract up at once take turns: one makes the endpoint.
+    // The query locks the row, so that of several concurrent set-ups only one creates the endpoint.
     let known: Option<EndpointId> = query_scalar(include_str!("../sql/get_contract_endpoint.sql"))
         .fetch_one(&mut *tx)
         .await?;
@@ -211,24 +212,24 @@ async fn set_contract_endpoint(
             return Ok(None);
         }
     }
-    let (made, secret) = create_endpoint(&mut tx, state.keys(), new_endpoint(&url)).await?;
+    let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new_endpoint(&url)).await?;
     query(include_str!("../sql/set_contract_endpoint.sql"))
-        .bind(made.id)
+        .bind(endpoint.id)
         .execute(&mut *tx)
         .await?;
     let note = caller.note_in(
         tenant.id,
-        Entry::new("endpoint.create", made.id).after(after),
+        Entry::new("endpoint.create", endpoint.id).after(after),
     );
     note.record(&mut tx).await?;
     tx.commit().await?;
-    lane::apply(state.engine(), tenant.id, &made).await?;
+    lane::apply(state.engine(), tenant.id, &endpoint).await?;
     Ok(Some(secret.expose()))
 }
 
-/// Show how a contract stands
+/// Get the status of a contract
 ///
-/// Needs the scope `tenant:admin`; for another tenant than one's own `platform:admin`.
+/// Needs the scope `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
 #[utoipa::path(
     get,
     path = "/v1/enterprise/status/{business_id}",
@@ -236,7 +237,7 @@ async fn set_contract_endpoint(
     tag = "tenants",
     params(("business_id" = String, Path, description = "The business: its tenant's slug or id",
         example = "acme-trading")),
-    responses((status = 200, description = "How it stands", body = ContractStatusResponse))
+    responses((status = 200, description = "The contract and its usage", body = ContractStatusResponse))
 )]
 pub(super) async fn get_contract_status(
     State(state): State<ApiState>,

@@ -1,6 +1,7 @@
-//! Room: routes of the types of events.
-//! Takes: a caller's request. Gives: types registered, listed and shown in their versions.
-//! Never: changes a version, or fetches what a schema refers to.
+//! Routes of event types.
+//!
+//! Registers, lists and shows event types and their versions. Never changes an existing version and never
+//! fetches a schema's references.
 
 use axum::Json;
 use axum::extract::State;
@@ -26,7 +27,7 @@ use crate::faults::Faults;
 use crate::problem::Problem;
 use crate::query::{Limit, PathId, Query, is_of_page};
 
-/// A version of a type that is wanted.
+/// A new version of an event type.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEventType, example = json!({
@@ -40,46 +41,46 @@ use crate::query::{Limit, PathId, Query, is_of_page};
     "example": {"invoice": "in_42", "amount": 1200}
 }))]
 pub(super) struct NewEventTypeRequest {
-    /// Its name: segments of letters, digits and `_`, joined by dots.
+    /// Name of the event type: segments of letters, digits and `_`, separated by dots.
     #[schema(value_type = String, required, nullable = false, max_length = 128,
         pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
     name: Option<String>,
-    /// What it tells.
+    /// What an event of this type means.
     #[schema(max_length = 1000)]
     description: Option<String>,
-    /// JSON Schema (draft 2020-12) that the data of such events must satisfy, at most 64 KiB; none when any
-    /// data will do. References lead into the schema itself and not in circles; expressions of `pattern` have
-    /// neither look-around nor back-references.
+    /// JSON Schema (draft 2020-12) that the data of events must satisfy, at most 64 KiB. Without a schema
+    /// any data is accepted. References must point into the schema itself and must not be circular.
+    /// `pattern` supports neither look-around nor back-references.
     #[schema(value_type = Option<Object>)]
     schema: Option<Value>,
-    /// Data of such an event, at most 64 KiB; must satisfy the schema.
+    /// Example of an event's data, at most 64 KiB. Must satisfy the schema.
     example: Option<Value>,
 }
 
-/// A type of events, in one of its versions.
+/// One version of an event type.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EventType)]
 pub(super) struct EventTypeResponse {
-    /// Its name.
+    /// Name of the event type.
     #[schema(example = "invoice.paid")]
     name: String,
-    /// From 1, without gaps: the current one tells how many there are.
+    /// Version number, starting at 1, without gaps. The current version is the highest.
     #[schema(minimum = 1, example = 1)]
     version: u32,
-    /// What it tells; empty when nobody said.
+    /// What an event of this type means; empty if no description was given.
     #[schema(example = "An invoice was paid in full")]
     description: String,
-    /// JSON Schema (draft 2020-12) of the data; null when any will do.
+    /// JSON Schema (draft 2020-12) of the data; null if any data is accepted.
     #[schema(value_type = Option<Object>, required, example = json!({"type": "object"}))]
     schema: Option<Value>,
-    /// Data of such an event; null when there is no example.
+    /// Example of an event's data; null if none was given.
     #[schema(required, example = json!({"invoice": "in_42", "amount": 1200}))]
     example: Option<Value>,
-    /// Whether this version comes with the platform.
+    /// Whether the platform provides this version.
     seeded: bool,
-    /// Whether the platform itself tells of it: such events are not posted.
+    /// Whether events of this type are emitted by the platform itself. They cannot be posted.
     operational: bool,
-    /// When this version was made.
+    /// When this version was registered.
     created_at: DateTime<Utc>,
 }
 
@@ -100,9 +101,9 @@ impl From<EventType> for EventTypeResponse {
 
 /// Register an event type
 ///
-/// Makes the next version of its name, which is the current one from then on: events that name no version
-/// must satisfy its schema, in other processes within five seconds. A version never changes, and may be named
-/// as long as the tenant exists. Needs the scope `webhooks:manage`.
+/// Creates the next version of the name and makes it the current one: events without a `version` must
+/// satisfy its schema, within five seconds in other processes. A version never changes and can be
+/// referenced as long as the tenant exists. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/event-types",
@@ -112,7 +113,7 @@ impl From<EventType> for EventTypeResponse {
     responses(
         (status = 201, description = "The version", body = EventTypeResponse,
             headers(("Location" = String, description = "Path of the type"))),
-        (status = 409, description = "The platform itself tells of events of this name"),
+        (status = 409, description = "Event types of this name are reserved for the platform"),
     )
 )]
 pub(super) async fn register_event_type(
@@ -124,7 +125,7 @@ pub(super) async fn register_event_type(
     let mut faults = Faults::default();
     let request: NewEventTypeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.is_none() {
-        faults.add("", "/name", "missing", "must be there");
+        faults.add("", "/name", "missing", "is required");
     }
     let new = NewEventType {
         name: request.name.unwrap_or_default(),
@@ -132,7 +133,7 @@ pub(super) async fn register_event_type(
         schema: request.schema,
         example: request.example,
     };
-    // A large schema keeps a thread for longer than others should wait.
+    // Compiling a large schema would block this thread's other requests.
     let checked = tokio::task::spawn_blocking(move || (new.check(), new)).await;
     let (wrong, new) = checked.map_err(Problem::internal)?;
     faults.extend("", wrong);
@@ -150,23 +151,24 @@ pub(super) async fn register_event_type(
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
 
-/// Which types or versions to list.
+/// Page of a list of event types or versions.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// How many a page holds.
+    /// Maximum number of items per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before.
+    /// Cursor of the page: `next_cursor` of the previous page.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 
 /// List event types by name, each in its current version
 ///
-/// The tenant's own, and those that come with the platform. Needs the scope `webhooks:read`.
+/// Includes the tenant's own event types and those provided by the platform. Needs the scope
+/// `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/event-types",
@@ -198,17 +200,17 @@ pub(super) async fn list_event_types(
     )))
 }
 
-/// Which version to show.
+/// Version of an event type.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct VersionQuery {
-    /// The version; by default the current one.
+    /// Version number. Default: the current version.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 2_147_483_647)]
     version: Option<Version>,
 }
 
-/// A version's number.
+/// A version number from 1.
 #[derive(Debug, Clone, Copy)]
 struct Version(u32);
 
@@ -219,11 +221,11 @@ impl<'de> Deserialize<'de> for Version {
             .ok()
             .filter(|version| (1..=i32::MAX.unsigned_abs()).contains(version))
             .map(Self)
-            .ok_or_else(|| D::Error::custom("must be a whole number from 1 to 2147483647"))
+            .ok_or_else(|| D::Error::custom("must be an integer between 1 and 2147483647"))
     }
 }
 
-/// Show an event type
+/// Get an event type
 ///
 /// Needs the scope `webhooks:read`.
 #[utoipa::path(

@@ -1,6 +1,7 @@
-//! Room: the route of events.
-//! Takes: an event. Gives: the deliveries made, each with its job.
-//! Never: delivers.
+//! Route of events.
+//!
+//! Posts an event and returns the deliveries created for it, each with its job. Never sends a request to an
+//! endpoint itself.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +23,7 @@ use crate::faults::Faults;
 use crate::origin::Origin;
 use crate::problem::Problem;
 
-/// An event that happened.
+/// An event to post.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEvent, example = json!({
@@ -30,31 +31,32 @@ use crate::problem::Problem;
     "data": {"invoice": "in_42", "amount": 1200}
 }))]
 pub(super) struct NewEventRequest {
-    /// Type: segments of letters, digits and `_`, joined by dots.
+    /// Event type: segments of letters, digits and `_`, separated by dots.
     #[serde(rename = "type")]
     #[schema(value_type = String, required, nullable = false, max_length = 128,
         pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", example = "invoice.paid")]
     event_type: Option<String>,
-    /// What happened: non_null_schema but null, at most 256 KiB of JSON.
+    /// Data of the event: any JSON value except null, at most 256 KiB.
     #[schema(schema_with = non_null_schema, required)]
     data: Option<Box<RawValue>>,
-    /// Version of the type that the data is of; by default the current one. Of a type that is registered the
-    /// data must satisfy the schema.
+    /// Version of the event type that the data conforms to. Default: the current version. If the event type
+    /// is registered, the data must satisfy its schema.
     #[schema(minimum = 1, maximum = 2_147_483_647)]
     version: Option<u32>,
-    /// The application's own id of it; one that was posted before answers what was made then.
+    /// Id chosen by the application. Posting an event with the id of an earlier event returns the
+    /// deliveries of that event.
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: Option<String>,
-    /// Channels it belongs to: endpoints that name channels take it if they name one of these.
+    /// Channels of the event. Endpoints with channels receive the event if they share one of them.
     #[schema(max_items = 10, example = json!(["region:north"]))]
     channels: Option<Vec<String>>,
-    /// Endpoints that want order (`fifo`) get the events of one such key one after another. No control
-    /// characters.
+    /// Endpoints with `fifo` ordering receive events with the same key one after another. Must not contain
+    /// control characters.
     #[schema(min_length = 1, max_length = 200, example = "customer-42")]
     ordering_key: Option<String>,
 }
 
-/// Any JSON but null.
+/// Schema of any JSON value except null.
 fn non_null_schema() -> Object {
     let types = [
         Type::Object,
@@ -66,19 +68,19 @@ fn non_null_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter(types))
         .description(Some(
-            "What happened: non_null_schema but null, at most 256 KiB of JSON.",
+            "Data of the event: any JSON value except null, at most 256 KiB.",
         ))
         .build()
 }
 
-/// An event that was taken.
+/// An accepted event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostedEvent)]
 pub(super) struct PostedEventResponse {
-    /// The event's id, sent as `webhook-id`.
+    /// Id of the event, sent as `webhook-id`.
     #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
     id: String,
-    /// One for each endpoint that takes the event's type.
+    /// One delivery for each endpoint that subscribes to the event.
     deliveries: Vec<PostedDeliveryResponse>,
 }
 
@@ -92,17 +94,17 @@ impl From<Posted> for PostedEventResponse {
     }
 }
 
-/// A delivery made by an event.
+/// A delivery created for an event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PostedDelivery)]
 pub(super) struct PostedDeliveryResponse {
-    /// Id.
+    /// Id of the delivery.
     #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
-    /// Where it goes.
+    /// Id of the endpoint.
     #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     endpoint_id: EndpointId,
-    /// The job that delivers it; null when it was skipped.
+    /// The job that makes the delivery; null if it was skipped.
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
 }
@@ -119,20 +121,21 @@ impl From<PostedDelivery> for PostedDeliveryResponse {
 
 /// Post an event
 ///
-/// Makes a delivery for each endpoint that takes its type. Data that does not satisfy the type's schema is
-/// refused; types need not be registered, and those the platform itself tells of are not posted. Needs the scope `jobs:write`.
+/// Creates a delivery for each endpoint that subscribes to the event type. Data that does not satisfy the
+/// type's schema is rejected. The type does not have to be registered. Types that the platform emits cannot
+/// be posted. Needs the scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/events",
     operation_id = "post_event",
     tag = "webhooks",
     params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, carried by the job and out again")),
+        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body = NewEventRequest,
     responses(
-        (status = 202, description = "The event, with its deliveries", body = PostedEventResponse),
-        (status = 409, description = "The id stands for another event"),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+        (status = 202, description = "The event and its deliveries", body = PostedEventResponse),
+        (status = 409, description = "Another event has this id"),
+        (status = 429, description = "The tenant's `max_waiting` is reached, or too many requests"),
     )
 )]
 pub(super) async fn post_event(
@@ -146,8 +149,9 @@ pub(super) async fn post_event(
     let request: NewEventRequest = body.members(&mut faults).unwrap_or_default();
     let event = validate_event(request, &mut faults);
     faults.none_in_body()?;
-    // Without a fault there is an event.
-    let event = event.ok_or_else(|| Problem::internal("a body without event or fault"))?;
+    // Validation returns an event unless it added an error.
+    let event = event
+        .ok_or_else(|| Problem::internal("validation returned neither an event nor an error"))?;
     let mut tx = state.begin(&caller).await?;
     let posted = webhook::post_event(&mut tx, state.engine(), event, trace).await?;
     if caller.is_person() {
@@ -168,10 +172,10 @@ fn validate_event(request: NewEventRequest, faults: &mut Faults) -> Option<NewEv
         ("/data", request.data.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "must be there");
+            faults.add("", pointer, "missing", "is required");
         }
     }
-    // The other members are checked although the data is missing.
+    // Validate the other members even if the data is missing.
     let has_data = request.data.is_some();
     let event = NewEvent {
         id: request.id,

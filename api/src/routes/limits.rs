@@ -1,6 +1,7 @@
-//! Room: limits as callers write and read them.
-//! Takes: the numbers of a body. Gives: what is to change, or what is wrong with it; limits as JSON.
-//! Never: changes anything.
+//! Limits in requests and responses.
+//!
+//! Validates the numbers of a body into a change of limits, and renders limits as JSON. Never changes
+//! anything.
 
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use utoipa::ToSchema;
 
 use crate::faults::Faults;
 
-/// The largest weight.
+/// Maximum weight.
 const MAX_WEIGHT: u16 = 1000;
 
-/// Checks numbers, each by its range.
+/// Validates numbers against their ranges.
 pub(super) struct NumberReader<'a> {
-    /// Where the numbers stand in the request.
+    /// JSON pointer of the object that contains the numbers.
     pub(super) prefix: &'a str,
     pub(super) faults: &'a mut Faults,
 }
 
 impl NumberReader<'_> {
-    /// What is to become of a number from 1 to `max`.
+    /// Validates a number from 1 to `max`.
     pub(super) fn read(&mut self, name: &str, given: Change<i64>, max: u32) -> Change<u32> {
         let Change::Set(number) = given else {
             return given.map(|_| 0);
@@ -30,7 +31,7 @@ impl NumberReader<'_> {
         match u32::try_from(number) {
             Ok(number) if (1..=max).contains(&number) => Change::Set(number),
             _ => {
-                let detail = format!("must be from 1 to {max}, not {number}");
+                let detail = format!("must be between 1 and {max}, got {number}");
                 let pointer = format!("/{name}");
                 self.faults
                     .add(self.prefix, &pointer, "out_of_range", detail);
@@ -44,7 +45,7 @@ impl NumberReader<'_> {
             .map(|weight| u16::try_from(weight).unwrap_or(MAX_WEIGHT))
     }
 
-    /// What is to become of a limit whose rate is counted in `per`.
+    /// Validates a limit whose rate is counted per `per`.
     pub(super) fn limit(
         &mut self,
         (rate_name, rate): (&str, Change<i64>),
@@ -62,23 +63,24 @@ impl NumberReader<'_> {
     }
 }
 
-/// What is to change of a named limit. Members that are not there stay, null removes them.
+/// Changes of a named limit. Members that are omitted stay unchanged; null removes them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewLimit)]
 pub(super) struct LimitRequest {
-    /// Starts in `per`; null removes the rate with `per` and `burst`.
+    /// Maximum number of starts per `per`. Null removes the rate together with `per` and `burst`.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 100)]
     #[serde(default)]
     rate: Change<i64>,
-    /// The time in which starts are counted, `1s` to `31d`; needed when there was no rate.
+    /// Period of the rate, `1s` to `31d`. Required if the limit has no rate yet.
     #[schema(value_type = Option<String>, example = "1m")]
     per: Option<HumanDuration>,
-    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    /// Maximum number of starts at once after idle time. Default: a tenth of the rate, at least 1. Null
+    /// restores the default.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 10)]
     #[serde(default)]
     burst: Change<i64>,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000, example = 5)]
     #[serde(default)]
     max_running: Change<i64>,
@@ -88,7 +90,12 @@ impl LimitRequest {
     pub(super) fn read(self, prefix: &str, faults: &mut Faults) -> LimitChange {
         let per = self.per.map(Duration::from);
         if per.is_some_and(|per| !RATE_PERIODS.contains(&per)) {
-            faults.add(prefix, "/per", "out_of_range", "must be from 1s to 31d");
+            faults.add(
+                prefix,
+                "/per",
+                "out_of_range",
+                "must be between `1s` and `31d`",
+            );
         }
         let mut numbers = NumberReader { prefix, faults };
         LimitChange {
@@ -100,23 +107,24 @@ impl LimitRequest {
     }
 }
 
-/// A limit that jobs name by its key.
+/// A limit that jobs refer to by its key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Limit)]
 pub(super) struct LimitResponse {
-    /// Starts in `per`.
+    /// Maximum number of starts per `per`.
     #[schema(required, example = 100)]
     rate: Option<u32>,
-    /// The time in which starts are counted.
+    /// Period of the rate.
     #[schema(required, value_type = Option<String>, example = "1m")]
     per: Option<HumanDuration>,
-    /// Starts at once after a rest. In any window of `per` at most `rate` and `burst` start.
+    /// Maximum number of starts at once after idle time. At most `rate` + `burst` jobs start in any window
+    /// of `per`.
     #[schema(required, example = 10)]
     burst: Option<u32>,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(required, example = 5)]
     max_running: Option<u32>,
-    /// How many run now; null when nothing limits them.
+    /// Number of jobs running now; null if `max_running` is null.
     #[schema(required, example = 3)]
     running: Option<u32>,
 }

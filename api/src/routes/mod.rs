@@ -1,6 +1,6 @@
-//! Room: the table of routes.
-//! Takes: the state. Gives: the router, and with it the OpenAPI document, from the same list.
-//! Never: holds a handler.
+//! Table of routes.
+//!
+//! Builds the router and the OpenAPI document from the same list. Contains no handler.
 
 mod audit;
 mod deliveries;
@@ -43,13 +43,12 @@ use crate::{ApiState, auth, docs, observe, openapi, pages, portal, shield};
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
-/// The longest a request may take.
+/// Maximum duration of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The API as a router: every route, each answer finished with its headers, each error a
-/// problem.
+/// Returns the API's router. Every response gets the common headers, and every error is a problem document.
 pub fn router(state: ApiState) -> Router {
-    // The registry must stand before the first request is counted.
+    // The registry must exist before the first request is counted.
     let _registry = Metrics::global();
     let http = state.http();
     let public = http.public_url.as_ref();
@@ -66,7 +65,7 @@ pub fn router(state: ApiState) -> Router {
     let document = Bytes::from(openapi::finished(&document).to_string());
     routes
         .authenticated
-        // Only where there is a route: what is not there is not there for anybody.
+        // `route_layer`: an unknown path is 404 for every caller, authenticated or not.
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
         .merge(routes.public)
         .merge(pages::routes())
@@ -85,15 +84,15 @@ pub fn router(state: ApiState) -> Router {
         .layer(shield::compression())
 }
 
-/// The routes of resources.
+/// Routes of resources.
 pub(crate) struct Routes {
-    /// For whoever is authenticated.
+    /// Routes that require authentication.
     authenticated: Router<ApiState>,
-    /// For everybody.
+    /// Routes without authentication.
     public: Router<ApiState>,
 }
 
-/// The routes of resources, and the document of all routes.
+/// Returns the routes of resources and the OpenAPI document of all routes.
 pub(crate) fn describe() -> (Routes, OpenApi) {
     let (public, public_document) = OpenApiRouter::new()
         .routes(routes!(session::sign_in))

@@ -1,5 +1,6 @@
-//! Room: the route of links to a tenant's portal.
-//! Takes: a caller's request. Gives: a link, told once. Never: stores or logs its text.
+//! Route that creates links to a tenant's portal.
+//!
+//! Returns a link once. Never stores or logs its text.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,16 +24,16 @@ use crate::faults::Faults;
 use crate::portal::PortalLink;
 use crate::problem::Problem;
 
-/// How long a link lives unless somebody says otherwise, and how long it may.
+/// How long a link is valid by default, and the range allowed.
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(60);
 const LIFETIME_RANGE: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24);
 
-/// A link that is wanted.
+/// A portal link to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewPortalLink, example = json!({"expires_in": "1h"}))]
 pub(super) struct NewPortalLinkRequest {
-    /// How long it works, `1m` to `24h` in whole seconds; `1h` when left out.
+    /// How long the link is valid, `1m` to `24h` in whole seconds. Default `1h`.
     #[schema(value_type = Option<String>, example = "1h")]
     expires_in: Option<HumanDuration>,
 }
@@ -41,21 +42,22 @@ pub(super) struct NewPortalLinkRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PortalLink)]
 pub(super) struct PortalLinkResponse {
-    /// What the audit log calls whoever uses it.
+    /// Id of the link. Identifies its users in the audit log.
     #[schema(value_type = String, example = "lnk_01h455vb4pex5vsknk084sn02q")]
     id: PortalLinkId,
-    /// Where it leads. Whoever knows it may use it.
+    /// URL of the portal. Everyone who knows it can use it.
     #[schema(example = "https://harkara.example.com/portal/AZEr…")]
     url: String,
-    /// When it ends.
+    /// When the link expires.
     expires_at: DateTime<Utc>,
 }
 
-/// Make a link to the portal of webhooks
+/// Create a link to the webhook portal
 ///
-/// Whoever has the link sees the tenant's endpoints and deliveries in a browser, without an account, and may
-/// add, change, test, pause, enable and recover endpoints, rotate their secrets and send deliveries again. It
-/// cannot be taken back: give it a short lifetime. A person confirms first that it is they. Needs the scope `webhooks:manage`.
+/// The link gives access to the tenant's endpoints and deliveries in a browser, without an account: to
+/// view, add, change, test, pause, enable and recover endpoints, to rotate their secrets and to redeliver.
+/// A link cannot be revoked, so keep its lifetime short. Users must have confirmed their session. Needs the
+/// scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/portal-links",
@@ -75,13 +77,14 @@ pub(super) async fn create_portal_link(
     let request: NewPortalLinkRequest = body.members(&mut faults).unwrap_or_default();
     let lifetime = request.expires_in.map_or(DEFAULT_LIFETIME, Duration::from);
     if !LIFETIME_RANGE.contains(&lifetime) || lifetime.subsec_nanos() != 0 {
-        let detail = "must be `1m` to `24h`, in whole seconds";
+        let detail = "must be between `1m` and `24h`, in whole seconds";
         faults.add("", "/expires_in", "out_of_range", detail);
     }
     faults.none_in_body()?;
     let link = PortalLink::new(caller.tenant, lifetime);
     let text = state.portal_links().write(&link);
-    let text = text.ok_or_else(|| Problem::internal("no master key to sign a link with"))?;
+    let text =
+        text.ok_or_else(|| Problem::internal("no master key is configured to sign links"))?;
     let mut tx = state.begin(&caller).await?;
     let after = json!({"expires_at": link.expires_at});
     let entry = Entry::new("portal_link.create", link.id).after(after);

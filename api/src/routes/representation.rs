@@ -1,6 +1,6 @@
-//! Room: answers for tools that work without a request.
-//! Takes: what the queue reads. Gives: the JSON that the API would answer.
-//! Never: shows what the API would not.
+//! Representations of resources for command-line tools.
+//!
+//! Renders what the queue reads as the JSON that the API returns. Never shows what the API would not.
 
 use harkara_queue::LiveWorker;
 use harkara_queue::job::Job;
@@ -15,13 +15,13 @@ use super::jobs::explain::ExplanationResponse;
 use super::jobs::response::JobResponse;
 use super::workers::WorkerResponse;
 
-/// A job as `GET /v1/jobs/{id}` answers it.
+/// A job as `GET /v1/jobs/{id}` returns it.
 #[must_use]
 pub fn job(job: Job) -> Value {
     to_json(&JobResponse::from(job))
 }
 
-/// Why a job does not run, as `GET /v1/jobs/{id}/explain` answers it.
+/// An explanation as `GET /v1/jobs/{id}/explain` returns it.
 #[must_use]
 pub fn explanation(explanation: Explanation) -> Value {
     to_json(&ExplanationResponse::from(explanation))
@@ -33,11 +33,10 @@ pub fn worker(worker: LiveWorker) -> Value {
     to_json(&WorkerResponse::from(worker))
 }
 
-/// The newest entries of the audit log of a transaction's tenant, as `GET /v1/audit-logs` lists them: at limit
-/// `limit`, by actor, action and resource where these are given.
+/// The newest entries of the audit log of the transaction's tenant as `GET /v1/audit-logs` lists them, at
+/// most `limit`, filtered by actor, action and resource.
 ///
-/// # Errors
-/// When the database refuses.
+/// # Errors Returns an error if the query fails.
 pub async fn audit_log(
     tx: &mut TenantTx,
     filters: [Option<&str>; 3],
@@ -47,13 +46,13 @@ pub async fn audit_log(
     Ok(entries.iter().map(to_json).collect())
 }
 
-/// Whether an audit log is whole, as `GET /v1/audit-logs/verify` answers it.
+/// The result of verifying an audit log as `GET /v1/audit-logs/verify` returns it.
 #[must_use]
 pub fn audit_check(checked: ChainReport) -> Value {
     to_json(&ChainCheckResponse::from(checked))
 }
 
 fn to_json(answer: &impl Serialize) -> Value {
-    // Answers are structs with names for members, which can always be written.
+    // Serializing a struct with named members cannot fail.
     serde_json::to_value(answer).unwrap_or_default()
 }

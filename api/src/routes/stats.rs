@@ -1,6 +1,7 @@
-//! Room: the route of statistics.
-//! Takes: a time and a step. Gives: what happened to the caller's jobs in each step.
-//! Never: counts jobs, or shows one tenant another's numbers.
+//! Route of statistics.
+//!
+//! Returns what happened to the caller's jobs in each step of a period, from stored counters. Never counts
+//! jobs and never shows another tenant's numbers.
 
 use std::time::Duration;
 
@@ -24,48 +25,47 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::time::Moment;
 
-/// What is shown when no time is given.
+/// Period shown by default.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 
-/// Which time to tell of, and whose jobs.
+/// Period and filters of statistics.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StatsQuery {
-    /// From this time; an hour before `until` if it is not given. Minutes are known for 48 hours, hours
-    /// for 90 days.
+    /// Start of the period. Default: one hour before `until`. Minutes are stored for 48 hours, hours for 90
+    /// days.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Moment>,
-    /// Until this time; now if it is not given.
+    /// End of the period. Default: now.
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Moment>,
-    /// How long a step is: whole minutes that divide an hour, or whole hours that divide a day. Without
-    /// it, a step that makes about a hundred points. At most 1500 points are answered.
+    /// Length of a step: whole minutes that divide an hour, or whole hours that divide a day. Default: a
+    /// step that yields about 100 points. At most 1,500 points are returned.
     #[param(value_type = Option<String>, example = "5m")]
     step: Option<HumanDuration>,
-    /// Of jobs in this queue.
+    /// Only jobs in this queue.
     #[param(example = "http")]
     queue: Option<String>,
-    /// Of jobs of this kind.
+    /// Only jobs of this kind.
     #[param(example = "http.request")]
     kind: Option<String>,
 }
 
-/// What happened to the caller's jobs, step by step.
+/// Statistics of the tenant's jobs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Stats)]
 pub(super) struct StatsResponse {
-    /// When the first step begins.
+    /// Start of the first step.
     since: DateTime<Utc>,
-    /// When the last step ends.
+    /// End of the last step.
     until: DateTime<Utc>,
-    /// How long a step is. Steps are counted from midnight UTC.
+    /// Length of a step. Steps are aligned to midnight UTC.
     #[schema(value_type = String, example = "1m")]
     step: HumanDuration,
-    /// The upper bounds in milliseconds of the classes of `buckets`, but for the last class, which has
-    /// none.
+    /// Upper bounds of the buckets in milliseconds. The last bucket has no bound.
     bounds_ms: [u32; BUCKETS - 1],
-    /// One point a step, oldest first, without gaps. The last may not be over.
+    /// One point per step, oldest first, without gaps. The last step may be incomplete.
     data: Vec<StatsPointResponse>,
 }
 
@@ -73,47 +73,47 @@ pub(super) struct StatsResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StatsPoint)]
 pub(super) struct StatsPointResponse {
-    /// When the step begins.
+    /// Start of the step.
     at: DateTime<Utc>,
     /// Jobs enqueued.
     #[schema(example = 120)]
     enqueued: i64,
-    /// Runs begun.
+    /// Runs started.
     #[schema(example = 121)]
     started: i64,
     /// Jobs that succeeded.
     #[schema(example = 119)]
     succeeded: i64,
-    /// Runs that failed and will be made again.
+    /// Runs that failed and are retried.
     #[schema(example = 1)]
     retried: i64,
-    /// Jobs that were given up.
+    /// Jobs that failed permanently.
     #[schema(example = 0)]
     dead: i64,
     /// Jobs that were cancelled.
     #[schema(example = 0)]
     cancelled: i64,
-    /// How long those that started had been due.
+    /// Time between due and start, of the runs that started.
     wait: DurationsResponse,
-    /// How long those that ended had run.
+    /// Duration of the runs that ended.
     run: DurationsResponse,
 }
 
-/// How many took how long, in milliseconds. Counted by classes: a quantile is exact to its class, within
-/// which values are taken to be spread evenly. More than an hour is shown as an hour.
+/// Distribution of durations in milliseconds. Durations are counted in buckets: a quantile is interpolated
+/// within its bucket. Durations above one hour are shown as one hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DurationHistogram)]
 pub(super) struct DurationsResponse {
-    /// Half took no longer; null when there were none.
+    /// Median; null if there are no values.
     #[schema(required, example = 3.5)]
     p50: Option<f64>,
-    /// 95 in 100 took no longer.
+    /// 95th percentile.
     #[schema(required, example = 12.0)]
     p95: Option<f64>,
-    /// 99 in 100 took no longer.
+    /// 99th percentile.
     #[schema(required, example = 19.0)]
     p99: Option<f64>,
-    /// How many fell into each class: see `bounds_ms`.
+    /// Number of values per bucket, see `bounds_ms`.
     buckets: [i64; BUCKETS],
 }
 
@@ -148,16 +148,16 @@ impl From<StatsPoint> for StatsPointResponse {
     }
 }
 
-/// Show statistics
+/// Get statistics
 ///
-/// What happened to the tenant's jobs, step by step, exactly and up to now. Needs the scope `jobs:read`.
+/// What happened to the tenant's jobs, per step. Exact and up to date. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/stats",
     operation_id = "get_stats",
     tag = "queues",
     params(StatsQuery),
-    responses((status = 200, description = "A series of points", body = StatsResponse))
+    responses((status = 200, description = "The statistics", body = StatsResponse))
 )]
 pub(super) async fn get_stats(
     State(state): State<ApiState>,
@@ -202,7 +202,7 @@ fn read_span(query: &StatsQuery) -> Result<StatsRange, Problem> {
         let mut faults = Faults::default();
         faults.add("", pointer, code, error.to_string());
         faults.none_in_query()?;
-        // There is a fault.
+        // `none_in_query` returned the error above.
         Err(Problem::internal(error))
     })
 }

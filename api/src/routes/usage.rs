@@ -1,6 +1,7 @@
-//! Room: the route of usage.
-//! Takes: how many months. Gives: how many requests the tenant's keys made in each, and what limits them.
-//! Never: counts requests of people, or those that were refused.
+//! Route of API usage.
+//!
+//! Returns the number of requests of the tenant's keys per month, and the policies that limit them. Never
+//! counts requests of users or rejected requests.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,10 +23,10 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::usage;
 
-/// Months that are shown at the most, this_month one among them.
+/// Maximum number of months, including the current one.
 const MAX_MONTHS: u32 = 13;
 
-/// A number of months.
+/// Number of months from 1 to [`MAX_MONTHS`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MonthCount(u32);
 
@@ -43,65 +44,66 @@ impl<'de> Deserialize<'de> for MonthCount {
             .filter(|months| (1..=MAX_MONTHS).contains(months))
             .map(Self)
             .ok_or_else(|| {
-                D::Error::custom(format!("must be a whole number from 1 to {MAX_MONTHS}"))
+                D::Error::custom(format!("must be an integer between 1 and {MAX_MONTHS}"))
             })
     }
 }
 
-/// How far back to look.
+/// Period of usage.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
-    /// How many months, this_month one among them: 1 to 13, by default 13.
+    /// Number of months, including the current one: 1 to 13. Default 13.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 13, example = 3)]
     #[serde(default)]
     months: MonthCount,
 }
 
-/// Requests by months, of all keys and of each.
+/// Requests per month, in total and per key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
 pub(super) struct UsageResponse {
-    /// Months of UTC with requests, newest first; this_month month is always there. Up to a second behind.
+    /// Months (UTC) with requests, newest first; the current month is always included. Up to a second
+    /// behind.
     data: Vec<MonthUsageResponse>,
-    /// Keys that work or were used in these months, the busiest first; at most a thousand.
+    /// Keys that are valid or were used in these months, busiest first; at most 1,000.
     keys: Vec<KeyUsageResponse>,
 }
 
-/// What was used in a month.
+/// Usage in one month.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageMonth)]
 pub(super) struct MonthUsageResponse {
-    /// Its first day.
+    /// First day of the month.
     #[schema(example = "2026-11-01")]
     month: NaiveDate,
-    /// Requests that were let through.
+    /// Number of requests that were allowed.
     #[schema(example = 4211)]
     requests: i64,
-    /// When the month was closed; null while it goes on.
+    /// When the month was closed; omitted while it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     closed_at: Option<DateTime<Utc>>,
 }
 
-/// What a key used, and what it may use.
+/// Usage and limits of a key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageKey)]
 pub(super) struct KeyUsageResponse {
-    /// Id.
+    /// Id of the API key.
     #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
-    /// What people call it.
+    /// Display name of the key.
     #[schema(example = "shop")]
     name: String,
-    /// Its contract.
+    /// Tier, which sets the request limits.
     tier: KeyTier,
-    /// What limits its requests: the tier's policies, or its own.
+    /// Policies that limit the key's requests: those of its tier, or its own.
     policies: Vec<Policy>,
-    /// When it was last used, to the minute.
+    /// When the key was last used, to the minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used_at: Option<DateTime<Utc>>,
-    /// Months in which it was used, newest first.
+    /// Months in which the key was used, newest first.
     months: Vec<MonthUsageResponse>,
 }
 
@@ -155,17 +157,17 @@ impl From<KeyRow> for KeyUsageResponse {
     }
 }
 
-/// Show usage
+/// Get usage
 ///
-/// How many requests the tenant's keys made, by months of UTC, and what limits each key. Needs the scope
-/// `jobs:read` or `tenant:admin`.
+/// Number of requests of the tenant's keys per month (UTC), and the policies that limit each key. Needs the
+/// scope `jobs:read` or `tenant:admin`.
 #[utoipa::path(
     get,
     path = "/v1/usage",
     operation_id = "get_usage",
     tag = "tenants",
     params(UsageQuery),
-    responses((status = 200, description = "Requests by months", body = UsageResponse))
+    responses((status = 200, description = "Requests per month", body = UsageResponse))
 )]
 pub(super) async fn get_usage(
     State(state): State<ApiState>,

@@ -1,6 +1,7 @@
-//! Room: routes of workers.
-//! Takes: a caller's request. Gives: the workers that live.
-//! Never: shows a tenant a host, a queue it may not know of, or what is done for another.
+//! Route of workers.
+//!
+//! Lists the live workers. Never shows a tenant a host name, a queue it cannot see, or another tenant's
+//! jobs.
 
 use std::collections::BTreeMap;
 
@@ -21,28 +22,28 @@ use crate::cursor::List;
 use crate::problem::Problem;
 use crate::query::Query;
 
-/// A worker that lives. Workers serve all tenants.
+/// A live worker. Workers serve all tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]
 pub(crate) struct WorkerResponse {
-    /// Id, new for every start of a process.
+    /// Id of the worker, new for every start of its process.
     #[schema(value_type = String, example = "wrk_01h455vb4pex5vsknk084sn02q")]
     id: WorkerId,
-    /// Name of its machine; null for callers who are not the platform.
+    /// Host of the worker; null unless the caller is the platform.
     #[schema(required, example = "worker-7")]
     host: Option<String>,
-    /// Release.
+    /// Version of the worker's release.
     #[schema(example = "0.1.0")]
     version: String,
-    /// When its process started.
+    /// When the worker's process started.
     started_at: DateTime<Utc>,
-    /// When it was last heard of.
+    /// When the worker last renewed its lease.
     last_seen_at: DateTime<Utc>,
-    /// The queues it serves that the caller may know of, with the number of jobs each may run at once.
+    /// Queues that the worker serves and the caller can see, with the worker's concurrency for each.
     #[schema(example = json!({"http": 256, "webhook": 256}))]
     queues: BTreeMap<String, u32>,
-    /// Jobs in its hands now, those about to start included; of the caller's tenant only, unless the
-    /// caller is the platform.
+    /// Number of jobs the worker has claimed, including those about to start. Only jobs of the caller's
+    /// tenant, unless the caller is the platform.
     #[schema(example = 3)]
     running: u64,
 }
@@ -63,8 +64,8 @@ impl From<LiveWorker> for WorkerResponse {
 
 /// List workers, oldest first
 ///
-/// Those that live: one that has stopped, or whose lease has ended, is not shown. A tenant sees those that
-/// serve queues it may know of, without their hosts, and with its own jobs counted. Needs the scope
+/// Only live workers: a worker that has stopped or whose lease has expired is not listed. A tenant sees the
+/// workers of queues it can see, without host names and with counts of its own jobs. Needs the scope
 /// `jobs:read`.
 #[utoipa::path(
     get,

@@ -406,7 +406,7 @@ async fn body_that_is_not_json_is_malformed() {
     let expected = [("/jobs/1".to_owned(), "malformed".to_owned())];
     assert_eq!(answer.problem(400, "malformed_body"), expected);
     assert!(
-        answer.text.contains("line 2 is not JSON"),
+        answer.text.contains("line 2 is not valid JSON"),
         "{}",
         answer.text
     );

@@ -276,7 +276,7 @@ async fn job_is_cancelled_and_retried() {
     let refused = act("cancel").await;
     refused.problem(409, "conflict");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("the job is cancelled"), "{detail}");
+    assert!(detail.contains("job is cancelled"), "{detail}");
     let retried = act("retry").await.expect(200);
     assert_eq!(
         (&retried["state"], &retried["finished_at"]),

@@ -221,7 +221,7 @@ async fn portal_link_opens_only_the_pages_of_its_tenant() {
     );
     let page = shop.get(&format!("/deliveries/{}", shop.delivery)).await;
     is_page(&page, 200);
-    assert!(page.text.contains("pending") && page.text.contains("No attempt was made yet."));
+    assert!(page.text.contains("pending") && page.text.contains("No attempts yet."));
 
     assert!(!list.text.contains("theirs"));
     for path in [

@@ -1,7 +1,7 @@
-//! Room: many jobs in one request.
-//! Takes: `{"jobs": […]}`, or one job a line as it arrives. Gives: all of them enqueued in one
-//! transaction, or none and what is wrong with which.
-//! Never: keeps more of a body than its jobs.
+//! Route that enqueues many jobs in one request.
+//!
+//! Reads `{"jobs": […]}`, or one job per line while the body arrives. Enqueues all jobs in one transaction,
+//! or none and reports what is wrong with which job. Never buffers more of a body than its jobs.
 
 use harkara_queue::Quota;
 use std::fmt;
@@ -31,19 +31,19 @@ use crate::json;
 use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 
-/// Jobs of a batch.
+/// Maximum number of jobs in a batch.
 const MAX_BATCH_JOBS: usize = 10_000;
 
-/// Bytes of a line: more than any job may have.
+/// Maximum length of a line in bytes; above the maximum size of a job.
 const MAX_LINE_BYTES: usize = 2 << 20;
 
-/// Many jobs.
+/// A batch of jobs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewJobs)]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
-    reason = "describes what `split_jobs` reads without copying it"
+    reason = "describes the body that `split_jobs` reads without copying"
 )]
 pub(crate) struct BatchRequest {
     /// The jobs, each as in `POST /v1/jobs`.
@@ -51,33 +51,33 @@ pub(crate) struct BatchRequest {
     jobs: Vec<JobRequest>,
 }
 
-/// What came of a batch.
+/// Result of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 pub(crate) struct BatchResponse {
-    /// Jobs that were enqueued.
+    /// Number of jobs that were enqueued.
     #[schema(example = 2)]
     inserted: usize,
-    /// Jobs in whose place the holder of their unique key stands.
+    /// Number of jobs that were not enqueued because another job holds their unique key.
     #[schema(example = 0)]
     existing: usize,
-    /// One id a job, in the order they were given.
+    /// One id per job, in the order of the request.
     #[schema(value_type = Vec<String>, example = json!(["job_0000000000500", "job_0000000000600"]))]
     ids: Vec<JobId>,
 }
 
-/// Enqueue many jobs
+/// Enqueue a batch of jobs
 ///
-/// All of them, or none if there is anything wrong with one; errors point at it by its index, as in
-/// `/jobs/17/priority`. Up to 10 000 jobs and 64 MiB, as `{"jobs": […]}` or one job a line. Needs
-/// the scope `jobs:write`.
+/// Enqueues all jobs, or none if any of them is invalid; errors point to a job by its index, for example
+/// `/jobs/17/priority`. Up to 10,000 jobs and 64 MiB, as `{"jobs": […]}` or as one job per line. Needs the
+/// scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/jobs/batch",
     operation_id = "create_jobs",
     tag = "jobs",
     params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, carried by the job and out again")),
+        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body(content(
         (BatchRequest = "application/json", example = json!({"jobs": [
             {"kind": "http.request", "payload": {"url": "https://example.com/a"}},
@@ -89,7 +89,7 @@ pub(crate) struct BatchResponse {
     )),
     responses(
         (status = 201, description = "All jobs were enqueued", body = BatchResponse),
-        (status = 429, description = "More jobs of the tenant would wait than may (`max_waiting`), or the caller asks too often"),
+        (status = 429, description = "The tenant's `max_waiting` would be exceeded, or too many requests"),
     )
 )]
 pub(crate) async fn create_jobs(
@@ -144,7 +144,7 @@ async fn read_batch(
     };
     let (jobs, faults) = if is_json(&media_type) {
         let bytes = chunks.rest().await?;
-        // Up to 64 MiB to parse: other requests should not wait for it.
+        // Parsing up to 64 MiB would block this thread's other requests.
         tokio::task::spawn_blocking(move || read_object(bytes, &context))
             .await
             .map_err(Problem::internal)??
@@ -180,8 +180,8 @@ fn read_jobs(texts: Vec<&RawValue>, context: &EnqueueContext, faults: &mut Fault
     jobs
 }
 
-/// The jobs of `{"jobs": […]}`, not read yet. Answers none of them has_more [`MAX_BATCH_JOBS`], so that a body
-/// of millions of empty ones costs no memory.
+/// Splits `{"jobs": […]}` into the texts of its jobs. Returns none beyond [`MAX_BATCH_JOBS`], so that a
+/// body with millions of empty jobs costs no memory.
 fn split_jobs<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
     if !json::is_object(text) {
         faults.add(
@@ -199,16 +199,16 @@ fn split_jobs<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
             "",
             "/jobs",
             "empty",
-            format!("must hold 1 to {MAX_BATCH_JOBS} jobs"),
+            format!("must have 1 to {MAX_BATCH_JOBS} items"),
         ),
-        Ok(None) => faults.add("", "/jobs", "missing", "must be there"),
-        // The syntax was checked; what is left is a name with half a surrogate pair.
+        Ok(None) => faults.add("", "/jobs", "missing", "is required"),
+        // The syntax has been checked; the remaining error is a member name with an unpaired surrogate.
         Err(error) => faults.add("", "", "invalid", words(&error)),
     }
     Vec::new()
 }
 
-/// Reads the members of the object around the jobs.
+/// Visits the members of the object around the jobs.
 struct Envelope<'f>(&'f mut Faults);
 
 impl<'de> Visitor<'de> for Envelope<'_> {
@@ -224,13 +224,17 @@ impl<'de> Visitor<'de> for Envelope<'_> {
             if name != "jobs" {
                 members.next_value::<IgnoredAny>()?;
                 let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-                self.0
-                    .add("", &pointer, "unknown_field", "is unknown; expected `jobs`");
+                self.0.add(
+                    "",
+                    &pointer,
+                    "unknown_field",
+                    "unknown member; expected `jobs`",
+                );
                 continue;
             }
             let text = members.next_value::<&RawValue>()?;
             if jobs.is_some() {
-                self.0.add("", "/jobs", "duplicate", "stands here twice");
+                self.0.add("", "/jobs", "duplicate", "duplicate value");
                 continue;
             }
             let mut decoder = serde_json::Deserializer::from_str(text.get());
@@ -245,7 +249,7 @@ impl<'de> Visitor<'de> for Envelope<'_> {
     }
 }
 
-/// Reads an array of jobs as far as it may go.
+/// Visits an array of jobs, up to [`MAX_BATCH_JOBS`].
 struct BoundedJobs<'f>(&'f mut Faults);
 
 impl<'de> Visitor<'de> for BoundedJobs<'_> {
@@ -279,11 +283,11 @@ fn add_too_many(faults: &mut Faults) {
         "",
         "/jobs",
         "too_many",
-        format!("must be at most {MAX_BATCH_JOBS} jobs"),
+        format!("must have at most {MAX_BATCH_JOBS} items"),
     );
 }
 
-/// Reads one job a line while the body arrives. Empty lines are no jobs.
+/// Reads one job per line while the body arrives. Empty lines are ignored.
 async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
     let mut lines = Lines {
         context,
@@ -296,7 +300,7 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
     while let Some(chunk) = chunks.next().await? {
         lines.push_chunk(&mut partial_line, &chunk)?;
         if lines.faults.is_full() || lines.count > MAX_BATCH_JOBS {
-            // Nothing will be enqueued: nothing more needs to be looked at.
+            // The batch will be rejected, so the rest of the body does not matter.
             chunks.discard().await?;
             return Ok((Vec::new(), lines.faults));
         }
@@ -307,7 +311,7 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
             "",
             "/jobs",
             "empty",
-            format!("must be 1 to {MAX_BATCH_JOBS} lines"),
+            format!("must have 1 to {MAX_BATCH_JOBS} lines"),
         );
     }
     Ok((lines.jobs, lines.faults))
@@ -316,18 +320,18 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
 struct Lines<'r> {
     context: &'r EnqueueContext,
     jobs: Vec<NewJob>,
-    /// Jobs met, good or not.
+    /// Jobs read, valid or not.
     count: usize,
-    /// Lines met, empty ones included.
+    /// Lines read, including empty ones.
     number: usize,
     faults: Faults,
 }
 
 impl Lines<'_> {
-    /// Takes the next part of the body; `partial_line` holds the beginning of a line that has no end yet.
+    /// Reads the next part of the body. `partial_line` holds the start of an unfinished line.
     fn push_chunk(&mut self, partial_line: &mut Vec<u8>, chunk: &Bytes) -> Result<(), Problem> {
         let mut pieces = chunk.split(|byte| *byte == b'\n');
-        // What follows the last line end is the beginning of the next line.
+        // What follows the last line feed is the start of the next line.
         let last = pieces.next_back().unwrap_or_default();
         for piece in pieces {
             partial_line.extend_from_slice(piece);
@@ -336,7 +340,10 @@ impl Lines<'_> {
         }
         partial_line.extend_from_slice(last);
         if partial_line.len() > MAX_LINE_BYTES {
-            let detail = format!("line {} is longer than any job may be", self.number + 1);
+            let detail = format!(
+                "line {} is longer than {MAX_LINE_BYTES} bytes",
+                self.number + 1
+            );
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
         Ok(())
@@ -354,7 +361,7 @@ impl Lines<'_> {
             return Ok(());
         }
         let malformed = |reason: String| {
-            let detail = format!("line {} is not JSON: {reason}", self.number);
+            let detail = format!("line {} is not valid JSON: {reason}", self.number);
             let mut faults = Faults::default();
             faults.add(&prefix, "", "malformed", reason);
             Problem::new(Code::MalformedBody, detail).with_faults(faults.into_vec())

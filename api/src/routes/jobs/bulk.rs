@@ -1,6 +1,6 @@
-//! Room: the route of actions on all jobs that match.
-//! Takes: an action, a filter, a rate. Gives: how many jobs match, and the job that works on them.
-//! Never: changes a job itself.
+//! Route that changes all jobs matching a filter.
+//!
+//! Counts the jobs that match and enqueues a job that changes them. Never changes a matching job itself.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 use crate::time::Moment;
 
-/// An action on all jobs that match.
+/// A change of all jobs that match a filter.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = BulkAction, example = json!({
@@ -38,22 +38,22 @@ use crate::time::Moment;
     "rate_per_second": 200
 }))]
 pub(in crate::routes) struct BulkRequest {
-    /// What is done to the jobs.
+    /// What to do with the jobs.
     #[schema(value_type = BulkActionName, required, nullable = false)]
     action: Option<BulkActionName>,
-    /// Which jobs; `{}` are all jobs of the tenant that the action can be done to.
+    /// Which jobs to change. `{}` matches all jobs of the tenant that the action applies to.
     #[schema(value_type = JobFilterRequest, required, nullable = false)]
     filter: Option<Box<RawValue>>,
-    /// Only count the jobs that match.
+    /// If true, only counts the matching jobs.
     #[schema(default = false)]
     dry_run: Option<bool>,
-    /// How many jobs a second.
+    /// Maximum number of jobs changed per second.
     #[schema(minimum = 1, maximum = 100000, default = 1000)]
     rate_per_second: Option<i64>,
 }
 
-/// `retry` makes dead and cancelled jobs ready again, `cancel` cancels scheduled, ready and running
-/// ones, `delete` removes succeeded, dead and cancelled ones.
+/// `retry` makes dead and cancelled jobs ready again, `cancel` cancels scheduled, ready and running jobs,
+/// `delete` removes succeeded, dead and cancelled jobs.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Action)]
@@ -63,33 +63,33 @@ enum BulkActionName {
     Delete,
 }
 
-/// Which jobs, as in the query of `GET /v1/jobs`: members that are given must all hold.
+/// Filters of jobs, as in `GET /v1/jobs`. All members that are given must match.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = JobFilter, example = json!({"state": "dead", "error_code": "http_503"}))]
 struct JobFilterRequest {
-    /// In this state, which must be one that the action can be done to.
+    /// Only jobs in this state. The action must apply to it.
     #[schema(example = "dead")]
     state: Option<JobStateName>,
-    /// Of this kind.
+    /// Only jobs of this kind.
     #[schema(example = "http.request")]
     kind: Option<String>,
-    /// In this queue.
+    /// Only jobs in this queue.
     #[schema(example = "http")]
     queue: Option<String>,
-    /// Bearing this tag.
+    /// Only jobs with this tag.
     tag: Option<String>,
-    /// Enqueued with this unique key.
+    /// Only jobs enqueued with this unique key.
     unique_key: Option<String>,
-    /// Enqueued with this ordering key.
+    /// Only jobs enqueued with this ordering key.
     ordering_key: Option<String>,
-    /// Enqueued at or after this time.
+    /// Only jobs enqueued at or after this time.
     #[schema(value_type = Option<String>, format = DateTime)]
     created_after: Option<Moment>,
-    /// Enqueued before this time.
+    /// Only jobs enqueued before this time.
     #[schema(value_type = Option<String>, format = DateTime)]
     created_before: Option<Moment>,
-    /// Whose last error has this code.
+    /// Only jobs whose last error has this code.
     #[schema(example = "http_503")]
     error_code: Option<String>,
 }
@@ -110,23 +110,24 @@ impl From<JobFilterRequest> for JobFilter {
     }
 }
 
-/// The job that works on the others.
+/// The job that changes the matching jobs.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BulkAnswer)]
 pub(in crate::routes) struct BulkResponse {
-    /// The job of kind `retry.redrive` that does it and tells its progress; null of a dry run.
+    /// The job of kind `retry.redrive` that makes the change and reports its progress; null for a dry run.
     #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
     job_id: Option<JobId>,
-    /// How many jobs match now.
+    /// Number of jobs that match now.
     #[schema(example = 200_000)]
     matched: u64,
 }
 
 /// Retry, cancel or delete all jobs that match
 ///
-/// A job of kind `retry.redrive` does it, the oldest first, `rate_per_second` of them: its `progress`
-/// tells how far it came and why jobs could not be changed, cancelling it stops it. Jobs that are
-/// enqueued later are left alone, and none is changed twice. Needs the scope `jobs:write`.
+/// Enqueues a job of kind `retry.redrive` that changes the matching jobs, oldest first, at most
+/// `rate_per_second`. Its `progress` reports how many jobs were changed and why others could not be.
+/// Cancelling it stops the change. Jobs enqueued later are not affected, and no job is changed twice. Needs
+/// the scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/jobs/bulk",
@@ -134,9 +135,9 @@ pub(in crate::routes) struct BulkResponse {
     tag = "jobs",
     request_body = BulkRequest,
     responses(
-        (status = 202, description = "How many jobs match, and the job that works on them",
+        (status = 202, description = "Number of matching jobs and the job that changes them",
             body = BulkResponse,
-            headers(("Location" = String, description = "Path of the job, if there is one"))),
+            headers(("Location" = String, description = "Path of the job; omitted for a dry run"))),
     )
 )]
 pub(in crate::routes) async fn change_jobs(
@@ -151,8 +152,9 @@ pub(in crate::routes) async fn change_jobs(
     let request = request.unwrap_or_default();
     let redrive = read_request(&request, &mut faults);
     faults.none_in_body()?;
-    // Without a fault there is an action.
-    let redrive = redrive.ok_or_else(|| Problem::internal("a body without action or fault"))?;
+    // Validation returns a redrive unless it added an error.
+    let redrive = redrive
+        .ok_or_else(|| Problem::internal("validation returned neither an action nor an error"))?;
     let dry_run = request.dry_run.unwrap_or_default();
     let mut tx = state.begin(&caller).await?;
     let requested = redrive
@@ -171,9 +173,8 @@ pub(in crate::routes) async fn change_jobs(
     match requested {
         Requested::TooMany => {
             let mut faults = Faults::default();
-            let detail = "too many jobs would have to be looked at to count those that match: narrow \
-                it, by state and times first, or post a job of kind `retry.redrive`, which counts as \
-                it goes";
+            let detail = "counting the matches would read too many jobs: add filters, state and times first, or \
+                enqueue a job of kind `retry.redrive`, which counts while it runs";
             faults.add("", "/filter", "too_many", detail);
             faults.none_in_body()?;
             Err(Problem::new(Code::Invalid, detail))
@@ -199,12 +200,12 @@ fn read_request(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
     let filter: JobFilterRequest = match &request.filter {
         Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
         None => {
-            let detail = "must be there; {} are all jobs that the action can be done to";
+            let detail = "is required; `{}` matches all jobs that the action applies to";
             faults.add("", "/filter", "missing", detail);
             JobFilterRequest::default()
         }
     };
-    // A client's variable that has no value must not mean all.
+    // A null member is usually a client's unset variable, which must not match all jobs.
     let members: BTreeMap<String, Option<&RawValue>> = request
         .filter
         .as_ref()
@@ -223,7 +224,7 @@ fn read_request(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
         .unwrap_or_else(|| DEFAULT_RATE.into());
     let redrive = Redrive {
         action: match request.action {
-            // What is said of the rate does not depend on the action.
+            // The checks of the rate do not depend on the action.
             None | Some(BulkActionName::Retry) => Action::Retry,
             Some(BulkActionName::Cancel) => Action::Cancel,
             Some(BulkActionName::Delete) => Action::Delete,
@@ -231,9 +232,9 @@ fn read_request(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
         filter: filter.into(),
         rate_per_second,
     };
-    let found = redrive.check().into_iter();
-    let told =
-        found.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
-    faults.extend("", told.collect());
+    let errors = redrive.check().into_iter();
+    let relevant =
+        errors.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
+    faults.extend("", relevant.collect());
     request.action.map(|_| redrive)
 }

@@ -1,6 +1,7 @@
-//! Room: why a job does not run, as the API tells it.
-//! Takes: a job's id. Gives: its state and what keeps it, the most decisive first.
-//! Never: decides what keeps a job: the queue knows.
+//! Route that explains why a job is not running.
+//!
+//! Returns the job's state and the reasons that hold it back, most decisive first. The queue decides what
+//! the reasons are.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +19,7 @@ use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::query::PathId;
 
-/// Why a job does not run, or that it does.
+/// Why a job is not running.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Explanation, example = json!({
     "state": "ready",
@@ -31,42 +32,42 @@ use crate::query::PathId;
     ]
 }))]
 pub(crate) struct ExplanationResponse {
-    /// Where the job is in its life.
+    /// State of the job.
     state: JobStateName,
-    /// Whether it is ready, and nothing but other jobs of its lane stands in its way.
+    /// Whether the job is ready and held back only by other jobs of its lane.
     runnable: bool,
-    /// What keeps it, the most decisive first.
+    /// Reasons that hold the job back, most decisive first.
     reasons: Vec<ReasonResponse>,
 }
 
-/// One thing that keeps a job from running.
+/// A reason why a job is not running.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Reason)]
 pub(crate) struct ReasonResponse {
-    /// What sort of thing.
+    /// Type of reason.
     code: ReasonCodeName,
-    /// One sentence for people. Its words may change.
+    /// Explanation for people, in one sentence. The wording may change.
     #[schema(
         example = "the queue `http` is paused: none of its jobs start until somebody resumes it"
     )]
     detail: String,
-    /// Since when it holds, where that is known.
+    /// When the reason began to apply, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<DateTime<Utc>>,
-    /// When it ends by itself, where that is known.
+    /// When the reason stops applying by itself, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<DateTime<Utc>>,
-    /// How many jobs go first, where that is what keeps it. Counted up to 10 000.
+    /// Number of jobs ahead of this one, if that is the reason. Counted up to 10,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 42, maximum = 10000)]
     ahead: Option<u32>,
 }
 
-/// `queue_paused`, `tenant_paused`, `lane_paused`: somebody has stopped it. `scheduled`: its time has
-/// not come. `no_worker`: no worker that lives serves its queue. `breaker_open`: its lane rests after
-/// failures. `ordering_head`: another job of its ordered lane goes first. `rate_limited`: a limit on starts
-/// is used up, or the other side asked its lane to rest. `concurrency_limit`: as many run as may.
-/// `behind`: it waits for its turn.
+/// `queue_paused`, `tenant_paused`, `lane_paused`: the queue, tenant or lane is paused. `scheduled`: the
+/// job is not due yet. `no_worker`: no live worker serves its queue. `breaker_open`: its lane is parked
+/// after failures. `ordering_head`: another job of its ordered lane runs first. `rate_limited`: a rate
+/// limit is used up, or the receiver requested a delay. `concurrency_limit`: the maximum number of jobs is
+/// running. `behind`: other jobs are ahead of it.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ReasonCode)]
@@ -130,17 +131,17 @@ impl From<Explanation> for ExplanationResponse {
     }
 }
 
-/// Tell why a job does not run
+/// Explain why a job is not running
 ///
-/// Every reason that holds at one moment, the most decisive first. Of a job whose time has not come,
-/// those are told that will hold by then. Needs the scope `jobs:read`.
+/// Returns every reason that applies at this moment, most decisive first. For a job that is not due yet,
+/// includes the reasons that will apply when it is. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/explain",
     operation_id = "explain_job",
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    responses((status = 200, description = "Why it does not run", body = ExplanationResponse))
+    responses((status = 200, description = "The explanation", body = ExplanationResponse))
 )]
 pub(crate) async fn explain_job(
     State(state): State<ApiState>,

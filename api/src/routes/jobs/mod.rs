@@ -1,7 +1,7 @@
-//! Room: routes of jobs.
-//! Takes: a caller's request. Gives: jobs enqueued, shown, explained, listed, cancelled, retried and
-//! moved, each in one transaction of the caller's tenant.
-//! Never: writes a job's state itself.
+//! Routes of jobs.
+//!
+//! Enqueues, lists, shows, cancels, retries and reschedules jobs, each request in one transaction of the
+//! caller's tenant. Never writes a job's state itself.
 
 pub(super) mod batch;
 pub(super) mod bulk;
@@ -43,23 +43,23 @@ use response::{AttemptResponse, JobResponse, JobStateName};
 
 /// Enqueue a job
 ///
-/// With a `unique_key` that another job of the same kind holds, that job is answered instead.
-/// Needs the scope `jobs:write`.
+/// If another job of the same kind holds the `unique_key`, returns that job instead. Needs the scope
+/// `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/jobs",
     operation_id = "create_job",
     tag = "jobs",
     params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, carried by the job and out again")),
+        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body = request::JobRequest,
     responses(
-        (status = 201, description = "The job was enqueued", body = JobResponse,
+        (status = 201, description = "The enqueued job", body = JobResponse,
             headers(("Location" = String, description = "Path of the job"))),
-        (status = 200, description = "Another job holds the unique key: this one", body = JobResponse,
+        (status = 200, description = "The existing job that holds the unique key", body = JobResponse,
             headers(("Location" = String, description = "Path of the job"))),
-        (status = 409, description = "The job that holds the unique key is no longer kept"),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+        (status = 409, description = "The job that holds the unique key is no longer stored"),
+        (status = 429, description = "The tenant's `max_waiting` is reached, or too many requests"),
     )
 )]
 pub(super) async fn create_job(
@@ -77,8 +77,9 @@ pub(super) async fn create_job(
     };
     let job = read_job(body.text(), "", &context, &mut faults);
     faults.none_in_body()?;
-    // Without a fault there is a job.
-    let job = job.ok_or_else(|| Problem::internal("a body without job or fault"))?;
+    // Validation returns a job unless it added an error.
+    let job =
+        job.ok_or_else(|| Problem::internal("validation returned neither a job nor an error"))?;
     let (enqueued, answer) = enqueue(&state, &caller, job).await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
@@ -86,16 +87,18 @@ pub(super) async fn create_job(
     };
     let id = enqueued.id();
     let Some(job) = answer else {
-        // A key may be held for longer than its job is kept.
-        let detail = format!("the unique key is held by {id}, which is no longer kept");
+        // A unique key can be held for longer than its job is stored.
+        let detail = format!("unique key is held by {id}, which is no longer stored");
         return Err(Problem::new(Code::Conflict, detail));
     };
     let location = [(LOCATION, format!("/v1/jobs/{id}"))];
     Ok((status, location, Json(JobResponse::from(job))).into_response())
 }
 
-/// Enqueues a job, together with those of other requests unless it may have to wait for its unique
-/// key or a person enqueues it, which the audit log tells; and answers how it stands.
+/// Enqueues a job and returns it with its state.
+///
+/// The job joins the next batch of concurrent requests, unless it may have to wait for its unique key or
+/// needs an entry in the audit log, which takes a transaction of its own.
 async fn enqueue(
     state: &ApiState,
     caller: &Caller,
@@ -125,47 +128,48 @@ async fn enqueue(
     Ok((enqueued, answer))
 }
 
-/// Which jobs to list. Parameters that are given must all hold.
+/// Filters of jobs. All filters that are given must match.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct JobQuery {
-    /// In this state.
+    /// Only jobs in this state.
     state: Option<JobStateName>,
-    /// Of this kind.
+    /// Only jobs of this kind.
     #[param(example = "http.request")]
     kind: Option<String>,
-    /// In this queue.
+    /// Only jobs in this queue.
     #[param(example = "http")]
     queue: Option<String>,
-    /// Bearing this tag.
+    /// Only jobs with this tag.
     tag: Option<String>,
-    /// Enqueued with this unique key.
+    /// Only jobs enqueued with this unique key.
     unique_key: Option<String>,
-    /// Enqueued with this ordering key.
+    /// Only jobs enqueued with this ordering key.
     ordering_key: Option<String>,
-    /// Enqueued at or after this time.
+    /// Only jobs enqueued at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Moment>,
-    /// Enqueued before this time.
+    /// Only jobs enqueued before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Moment>,
-    /// Whose last error has this code.
+    /// Only jobs whose last error has this code.
     #[param(example = "http_500")]
     error_code: Option<String>,
-    /// How many jobs a page holds.
+    /// Maximum number of jobs per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before, with the same filters.
+    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
 
 /// List jobs, newest first
 ///
-/// At most five thousand stored rows are looked at for a page: where few jobs match, it may hold fewer
-/// than `limit`, or none, with a `next_cursor` all the same. Go on while there is one. Needs the scope `jobs:read`.
+/// Each page reads at most 5,000 stored rows. If few jobs match, a page may hold fewer than `limit` items,
+/// or none, and still have a `next_cursor`: continue until `next_cursor` is null. Needs the scope
+/// `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/jobs",
@@ -223,7 +227,7 @@ fn job_cursor_key(job: JobId) -> Place {
     place_of(job.as_i64())
 }
 
-/// Show a job
+/// Get a job
 ///
 /// Needs the scope `jobs:read`.
 #[utoipa::path(
@@ -244,9 +248,9 @@ pub(super) async fn get_job(
     commit_and_get_job(tx, id).await
 }
 
-/// Show what came of a job's runs
+/// List the attempts of a job
 ///
-/// Runs that have ended, oldest first. Needs the scope `jobs:read`.
+/// Finished runs, oldest first. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/attempts",
@@ -272,8 +276,8 @@ pub(super) async fn list_job_attempts(
 
 /// Cancel a job
 ///
-/// A job that waits is cancelled at once; one that runs is told to stop, and answered as `running`
-/// until it has. Needs the scope `jobs:write`.
+/// A waiting job is cancelled at once. A running job receives a cancellation request and stays `running`
+/// until it has stopped. Needs the scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/cancel",
@@ -281,7 +285,7 @@ pub(super) async fn list_job_attempts(
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
-        (status = 200, description = "The job as it is now", body = JobResponse),
+        (status = 200, description = "The changed job", body = JobResponse),
         (status = 409, description = "The job has finished"),
     )
 )]
@@ -302,7 +306,7 @@ pub(super) async fn cancel_job(
 
 /// Retry a job
 ///
-/// Makes a dead or cancelled job ready again, with all its attempts before it. Needs the scope
+/// Makes a dead or cancelled job ready again, with all its attempts available. Needs the scope
 /// `jobs:write`.
 #[utoipa::path(
     post,
@@ -311,7 +315,7 @@ pub(super) async fn cancel_job(
     tag = "jobs",
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
-        (status = 200, description = "The job as it is now", body = JobResponse),
+        (status = 200, description = "The changed job", body = JobResponse),
         (status = 409, description = "The job is neither dead nor cancelled, or another job holds \
             its unique key"),
     )
@@ -329,20 +333,20 @@ pub(super) async fn retry_job(
     commit_and_get_job(tx, id).await
 }
 
-/// Another time for a job.
+/// A new time for a job.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTime, example = json!({"run_at": "2030-01-31T12:00:00Z"}))]
 pub(super) struct RescheduleRequest {
-    /// Not before this time, which is at most ten years ahead; one of the last 24 hours means now.
+    /// Earliest time to run, at most ten years ahead. A time within the last 24 hours means now.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
     run_at: Option<Moment>,
 }
 
-/// Move a job to another time
+/// Reschedule a job
 ///
-/// For jobs that are scheduled or ready. In its ordered lane a job that has begun stays the first. Needs
-/// the scope `jobs:write`.
+/// Only for scheduled and ready jobs. In an ordered lane, a job that has already run stays first. Needs the
+/// scope `jobs:write`.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/reschedule",
@@ -351,8 +355,8 @@ pub(super) struct RescheduleRequest {
     params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     request_body = RescheduleRequest,
     responses(
-        (status = 200, description = "The job as it is now", body = JobResponse),
-        (status = 409, description = "The job runs or has finished"),
+        (status = 200, description = "The changed job", body = JobResponse),
+        (status = 409, description = "The job is running or has finished"),
     )
 )]
 pub(super) async fn reschedule_job(
@@ -366,7 +370,7 @@ pub(super) async fn reschedule_job(
     let request: Option<RescheduleRequest> = body.members(&mut faults);
     let moment = request.and_then(|request| request.run_at);
     if moment.is_none() {
-        faults.add("", "/run_at", "missing", "must be there");
+        faults.add("", "/run_at", "missing", "is required");
     }
     let run_at = read_run_at(moment, clock::now(), "", &mut faults);
     faults.none_in_body()?;
@@ -378,7 +382,7 @@ pub(super) async fn reschedule_job(
     commit_and_get_job(tx, id).await
 }
 
-/// Goes on if the change was made.
+/// Returns an error unless the change was made.
 fn require_changed(changed: ChangeOutcome, verb: &str, from: &str) -> Result<(), Problem> {
     let refused = |detail: String| Err(Problem::new(Code::Conflict, detail));
     match changed {
@@ -387,16 +391,16 @@ fn require_changed(changed: ChangeOutcome, verb: &str, from: &str) -> Result<(),
         ChangeOutcome::Refused(state) => {
             let state = JobStateName::from(state).as_str();
             refused(format!(
-                "the job is {state}; only a job that is {from} can be {verb}"
+                "job is {state}; only a job that is {from} can be {verb}"
             ))
         }
         ChangeOutcome::KeyTaken(other) => refused(format!(
-            "the job cannot be {verb} while {other} holds its unique key"
+            "job cannot be {verb} while {other} holds its unique key"
         )),
     }
 }
 
-/// Ends the transaction and shows the job as it stands in it.
+/// Reads the job, then commits the transaction.
 async fn commit_and_get_job(mut tx: TenantTx, id: JobId) -> Result<Json<JobResponse>, Problem> {
     let job = read::job(&mut tx, id).await?;
     tx.commit().await?;

@@ -1,6 +1,6 @@
-//! Room: a wanted job, from JSON to [`NewJob`].
-//! Takes: the text of one job. Gives: a job that keeps every rule, or all that is wrong with it.
-//! Never: touches the database.
+//! Reads one job from JSON into [`NewJob`].
+//!
+//! Returns a valid job, or everything that is wrong with it. Never touches the database.
 
 mod lane;
 
@@ -22,23 +22,23 @@ use crate::json;
 use crate::time::Moment;
 pub(crate) use lane::{KEY_RULE, LimitUseRequest};
 
-/// How far this machine's clock may lie from the database's.
+/// Maximum difference between the clocks of this machine and of the database.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 
-/// Bytes of one job's JSON: its payload and room for the rest.
+/// Maximum size of one job's JSON in bytes: its payload and room for the other members.
 const MAX_JOB_BYTES: usize = 1 << 20;
-/// Tags of one job.
+/// Maximum number of tags of a job.
 const MAX_TAGS: usize = 20;
-/// Characters of a tag.
+/// Maximum length of a tag in characters.
 const MAX_TAG_CHARS: usize = 64;
-/// Characters of a unique key.
+/// Maximum length of a unique key in characters.
 const MAX_UNIQUE_KEY_CHARS: usize = 256;
-/// How far ahead a job may be due: ten years.
+/// How far ahead `run_at` may be: ten years.
 const MAX_RUN_AT_AHEAD: Months = Months::new(120);
-/// How long ago a job may have been due: a client's clock may be wrong, or its request late.
+/// How far in the past `run_at` may be: a client's clock may be wrong, or its request delayed.
 const MAX_RUN_AT_AGE: TimeDelta = TimeDelta::hours(24);
 
-/// A job that is wanted.
+/// A job to enqueue.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewJob, example = json!({
@@ -49,80 +49,82 @@ const MAX_RUN_AT_AGE: TimeDelta = TimeDelta::hours(24);
     "tags": ["orders"]
 }))]
 pub(crate) struct JobRequest {
-    /// What is to be done.
+    /// Kind of the job, which selects its handler.
     #[schema(value_type = String, required, nullable = false, example = "http.request")]
     kind: Option<String>,
-    /// What its handler is given; at most 256 KiB of JSON.
+    /// Input of the job's handler, at most 256 KiB of JSON.
     #[schema(value_type = Object, required, nullable = false)]
     payload: Option<Box<RawValue>>,
-    /// Queue it waits in; by default its kind's.
+    /// Queue of the job. Default: the kind's queue.
     #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,63}$", example = "http")]
     queue: Option<String>,
-    /// 0 (first) to 9.
+    /// Priority from 0 (highest) to 9 (lowest).
     #[schema(minimum = 0, maximum = 9, default = 5)]
     priority: Option<i64>,
-    /// Not before this time, which is at most ten years ahead; one of the last 24 hours means now.
+    /// Earliest time to run, at most ten years ahead. A time within the last 24 hours means now.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<Moment>,
-    /// Not before this long from now, up to ten years; instead of `run_at`.
+    /// Minimum time from now until the job runs, at most ten years. Cannot be combined with `run_at`.
     #[schema(value_type = Option<String>, example = "5m")]
     delay: Option<HumanDuration>,
-    /// A job that has not started by this time is cancelled, with the error `expired`. Later than now
-    /// and than the time it is due.
+    /// If the job has not started by this time, it is cancelled with the error `expired`. Must be in the
+    /// future and later than the job's due time.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Moment>,
-    /// At max one job of its kind with this key at a time.
+    /// Key that at most one job of the same kind can hold at a time.
     #[schema(min_length = 1, max_length = 256)]
     unique_key: Option<String>,
-    /// How long the key is taken, `1s` to `366d`; by default until the job has finished.
+    /// How long the key is held, `1s` to `366d`. Default: until the job has finished.
     #[schema(value_type = Option<String>, example = "24h")]
     unique_for: Option<HumanDuration>,
-    /// Jobs of the queue with this key run strictly one after another, by priority, due time and
-    /// enqueue; one that failed stays the first until it has finished. No control characters.
+    /// Jobs of a queue with the same key run strictly one after another, by priority, due time and time of
+    /// enqueue. A failed job blocks the ones after it until it has finished. Must not contain control
+    /// characters.
     #[schema(min_length = 1, max_length = 256, example = "customer-42")]
     ordering_key: Option<String>,
-    /// Runs that may fail before it is dead; by default its kind's.
+    /// Maximum number of attempts, after which the job is dead. Default: the kind's.
     #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<i64>,
-    /// Longest run, `100ms` to `24h`; by default its kind's.
+    /// Maximum duration of a run, `100ms` to `24h`. Default: the kind's.
     #[schema(value_type = Option<String>, example = "30s")]
     timeout: Option<HumanDuration>,
-    /// Waits between failed runs; members that are left out are its kind's.
+    /// Delays between failed attempts. Members that are omitted default to the kind's.
     #[schema(value_type = Option<BackoffRequest>)]
     backoff: Option<Box<RawValue>>,
-    /// Words to search by: at most 20, each 1 to 64 characters, none twice.
+    /// Labels to filter by, at most 20 distinct tags of 1 to 64 characters.
     #[schema(value_type = Option<Vec<Tag>>, max_items = 20)]
     tags: Option<Vec<String>>,
-    /// Limits of the tenant that it passes besides those of tenant and queue: at most 3, none twice.
+    /// Limits of the tenant that apply to the job, in addition to those of its tenant and queue. At most 3,
+    /// each with a distinct key.
     #[schema(value_type = Option<Vec<LimitUseRequest>>, max_items = 3)]
     limits: Option<Vec<Box<RawValue>>>,
 }
 
-/// A word to search by.
+/// A label to filter by.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 64, example = "orders")]
 #[expect(
     dead_code,
-    reason = "describes a text that is checked with all the others"
+    reason = "describes a string that is validated together with the others"
 )]
 pub(crate) struct Tag(String);
 
-/// Waits between failed runs: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
+/// Delays between failed attempts: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Backoff)]
 pub(crate) struct BackoffRequest {
-    /// The wait after the first failure, from `1ms` to `max`.
+    /// Delay after the first failure, from `1ms` to `max`.
     #[schema(value_type = Option<String>, example = "1s")]
     base: Option<HumanDuration>,
-    /// By how much each further failure lengthens the wait.
+    /// Factor by which each further failure multiplies the delay.
     #[schema(minimum = 1, maximum = 10, example = 2)]
     factor: Option<f64>,
-    /// The longest wait, at most `7d`.
+    /// Maximum delay, at most `7d`.
     #[schema(value_type = Option<String>, example = "1h")]
     max: Option<HumanDuration>,
-    /// `full`: anywhere up to the wait; `equal`: half of it and anywhere up to the other half;
-    /// `none`: exactly the wait.
+    /// `full`: a random delay up to the computed one. `equal`: half of the computed delay plus a random
+    /// part of the other half. `none`: exactly the computed delay.
     jitter: Option<JitterName>,
 }
 
@@ -135,19 +137,19 @@ pub(crate) enum JitterName {
     None,
 }
 
-/// What the jobs of one request have in common.
+/// What all jobs of one request share.
 #[derive(Debug, Clone)]
 pub(crate) struct EnqueueContext {
-    /// Whether the caller acts for the built-in tenant, which may enqueue every kind.
+    /// Whether the caller acts for the built-in tenant, which can enqueue every kind.
     pub(crate) is_platform: bool,
-    /// Where the jobs come from.
+    /// Trace context and request id of the request.
     pub(crate) trace: Trace,
-    /// The moment they are read.
+    /// Time at which the request is validated.
     pub(crate) now: DateTime<Utc>,
 }
 
-/// Reads one job, whose text is JSON and stands at `prefix` of the request. `None` only together
-/// with a fault.
+/// Reads one job from its JSON text, located at `prefix` of the request. Returns `None` only if it added an
+/// error.
 pub(crate) fn read_job(
     text: &str,
     prefix: &str,
@@ -155,7 +157,7 @@ pub(crate) fn read_job(
     faults: &mut Faults,
 ) -> Option<NewJob> {
     if text.len() > MAX_JOB_BYTES {
-        faults.add(prefix, "", "too_large", "a job has at most 1 MiB of JSON");
+        faults.add(prefix, "", "too_large", "must be at most 1 MiB of JSON");
         return None;
     }
     json::check_storable(text, prefix, faults);
@@ -207,7 +209,8 @@ pub(crate) fn read_job(
     Some(job)
 }
 
-/// When a job is due that is to run at `given`; `None` means now. The member stands at `prefix`.
+/// Validates the `run_at` member of the object at `prefix` and returns when the job is due; `None` means
+/// now.
 pub(crate) fn read_run_at(
     given: Option<Moment>,
     now: DateTime<Utc>,
@@ -216,7 +219,7 @@ pub(crate) fn read_run_at(
 ) -> Option<DateTime<Utc>> {
     let moment = given?.0;
     if moment < now - MAX_RUN_AT_AGE {
-        let detail = "is in the far past: it may be at most 24 hours ago";
+        let detail = "must be at most 24 hours ago";
         faults.add(prefix, "/run_at", "out_of_range", detail);
     } else if moment > now.checked_add_months(MAX_RUN_AT_AHEAD).unwrap_or(now) {
         faults.add(
@@ -226,12 +229,12 @@ pub(crate) fn read_run_at(
             "must be at most ten years ahead",
         );
     }
-    // A moment in the past means now; one that only this machine's clock may think past is left to the
-    // database's.
+    // A time in the past means now. Whether a time within the clock skew is past is decided by the
+    // database's clock.
     Some(moment).filter(|moment| *moment > now - MAX_CLOCK_SKEW)
 }
 
-/// Checks members, each by its rule. What is answered for a member with a fault is of no account.
+/// Validates the members of a job. The value returned for an invalid member is unspecified.
 struct Reader<'a> {
     prefix: &'a str,
     context: &'a EnqueueContext,
@@ -245,14 +248,14 @@ impl Reader<'_> {
 
     fn kind(&mut self, name: Option<&str>) -> Option<&'static Kind> {
         let Some(name) = name else {
-            self.fault("/kind", "missing", "must be there");
+            self.fault("/kind", "missing", "is required");
             return None;
         };
         let is_open = |kind: &&Kind| self.context.is_platform || !kind.platform_only;
         let found = catalogue::find(name).filter(is_open);
         if found.is_none() {
             let known: Vec<&str> = KINDS.iter().filter(is_open).map(|kind| kind.name).collect();
-            let detail = format!("is not a kind; kinds are {}", known.join(", "));
+            let detail = format!("must be the name of a kind: {}", known.join(", "));
             self.fault("/kind", "unknown_kind", detail);
         }
         found
@@ -264,14 +267,14 @@ impl Reader<'_> {
         kind: Option<&Kind>,
     ) -> Option<Box<RawValue>> {
         let Some(payload) = payload else {
-            self.fault("/payload", "missing", "must be there, and be an object");
+            self.fault("/payload", "missing", "is required");
             return None;
         };
         if !json::is_object(payload.get()) {
             self.fault("/payload", "invalid", "must be an object");
         } else if payload.get().len() > MAX_PAYLOAD_BYTES {
             let found = payload.get().len();
-            let detail = format!("must be at most 256 KiB of JSON, not {found} bytes");
+            let detail = format!("must be at most 256 KiB of JSON, got {found} bytes");
             self.fault("/payload", "too_large", detail);
         } else if let Some(kind) = kind {
             let faults = kind
@@ -285,7 +288,7 @@ impl Reader<'_> {
         Some(payload)
     }
 
-    /// When the job is due, and how long after its enqueue: the database's clock adds the latter.
+    /// Returns when the job is due, and its delay after the enqueue, which the database's clock adds.
     fn due(
         &mut self,
         run_at: Option<Moment>,
@@ -294,7 +297,7 @@ impl Reader<'_> {
         let now = self.context.now;
         let horizon = now.checked_add_months(MAX_RUN_AT_AHEAD).unwrap_or(now);
         if run_at.is_some() && delay.is_some() {
-            self.fault("/delay", "exclusive", "cannot stand beside run_at");
+            self.fault("/delay", "exclusive", "cannot be combined with `run_at`");
         }
         let run_at = read_run_at(run_at, now, self.prefix, self.faults);
         let delay = delay.map(|delay| delay.0).unwrap_or_default();
@@ -304,7 +307,7 @@ impl Reader<'_> {
         (run_at, delay)
     }
 
-    /// Until when the job must have started.
+    /// Returns the time by which the job must have started.
     fn expiry(
         &mut self,
         given: Option<Moment>,
@@ -318,9 +321,9 @@ impl Reader<'_> {
             .checked_add_signed(TimeDelta::from_std(delay).unwrap_or_default())
             .unwrap_or(now);
         if moment <= now {
-            self.fault("/expires_at", "out_of_range", "is past");
+            self.fault("/expires_at", "out_of_range", "must be in the future");
         } else if moment <= due {
-            let detail = "must be later than the time the job is due";
+            let detail = "must be later than the job's due time";
             self.fault("/expires_at", "out_of_range", detail);
         }
         Some(moment)
@@ -331,7 +334,7 @@ impl Reader<'_> {
             self.fault(
                 "/queue",
                 "invalid",
-                format!("is not a queue's name: {QUEUE_NAME_RULE}"),
+                format!("is not a queue name: {QUEUE_NAME_RULE}"),
             );
         }
         name
@@ -343,7 +346,7 @@ impl Reader<'_> {
             .ok()
             .filter(|number| (min..=max).contains(number));
         if fits.is_none() {
-            let detail = format!("must be from {min} to {max}, not {given}");
+            let detail = format!("must be between {min} and {max}, got {given}");
             self.fault(pointer, "out_of_range", detail);
         }
         fits
@@ -356,7 +359,11 @@ impl Reader<'_> {
         );
         let HumanDuration(timeout) = given?;
         if !(min..=max).contains(&timeout) {
-            self.fault("/timeout", "out_of_range", "must be from 100ms to 24h");
+            self.fault(
+                "/timeout",
+                "out_of_range",
+                "must be between `100ms` and `24h`",
+            );
         }
         Some(timeout)
     }
@@ -384,15 +391,15 @@ impl Reader<'_> {
         let day = 24 * 60 * 60;
         let (min, max) = (Duration::from_secs(1), Duration::from_secs(366 * day));
         if hold.is_some_and(|hold| !(min..=max).contains(&hold.0)) {
-            self.fault("/unique_for", "out_of_range", "must be from 1s to 366d");
+            self.fault(
+                "/unique_for",
+                "out_of_range",
+                "must be between `1s` and `366d`",
+            );
         }
         let Some(key) = key else {
             if hold.is_some() {
-                self.fault(
-                    "/unique_for",
-                    "needs_unique_key",
-                    "makes sense with unique_key only",
-                );
+                self.fault("/unique_for", "needs_unique_key", "requires `unique_key`");
             }
             return None;
         };
@@ -412,7 +419,11 @@ impl Reader<'_> {
     fn tags(&mut self, tags: Option<Vec<String>>) -> Vec<String> {
         let tags = tags.unwrap_or_default();
         if tags.len() > MAX_TAGS {
-            self.fault("/tags", "too_many", format!("must be at most {MAX_TAGS}"));
+            self.fault(
+                "/tags",
+                "too_many",
+                format!("must have at most {MAX_TAGS} items"),
+            );
             return tags;
         }
         let mut seen = HashSet::new();
@@ -425,7 +436,7 @@ impl Reader<'_> {
                     format!("must have 1 to {MAX_TAG_CHARS} characters"),
                 );
             } else if !seen.insert(tag.as_str()) {
-                self.fault(&pointer, "duplicate", "stands here twice");
+                self.fault(&pointer, "duplicate", "duplicate value");
             }
         }
         tags

@@ -1,5 +1,4 @@
-//! Room: jobs and attempts as the API shows them.
-//! Takes: what the queue reads. Gives: JSON. Never: leaves a member of the contract out.
+//! Jobs and attempts as the API returns them.
 
 use chrono::{DateTime, Utc};
 use harkara_queue::job::{Attempt, AttemptOutcome, Job, JobError, JobState};
@@ -11,70 +10,70 @@ use utoipa::ToSchema;
 
 use crate::origin::trace_id;
 
-/// A job as it stands.
+/// A job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub(crate) struct JobResponse {
-    /// Id.
+    /// Id of the job.
     #[schema(value_type = String, example = "job_0000000000500")]
     id: JobId,
-    /// Whose it is.
+    /// Id of the tenant that owns the job.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
-    /// Kind.
+    /// Kind of the job, which selects its handler.
     #[schema(example = "http.request")]
     kind: String,
-    /// Queue.
+    /// Queue of the job.
     #[schema(example = "http")]
     queue: String,
-    /// State.
+    /// State of the job.
     state: JobStateName,
-    /// 0 (first) to 9.
+    /// Priority from 0 (highest) to 9 (lowest).
     #[schema(example = 5, minimum = 0, maximum = 9)]
     priority: u8,
-    /// Runs charged against `max_attempts`, the running one included.
+    /// Number of attempts used, including the running one.
     #[schema(example = 0)]
     attempt: u16,
-    /// Runs that may fail before the job is dead.
+    /// Maximum number of attempts, after which the job is dead.
     #[schema(example = 10)]
     max_attempts: u16,
-    /// When it is, or was last, due.
+    /// When the job is or was last due.
     run_at: DateTime<Utc>,
-    /// When it is cancelled, with the error `expired`, unless it has started.
+    /// When the job is cancelled with the error `expired` unless it has started.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
-    /// When it was enqueued.
+    /// When the job was enqueued.
     created_at: DateTime<Utc>,
-    /// Start of the latest run.
+    /// When the latest run started.
     #[schema(required)]
     started_at: Option<DateTime<Utc>>,
-    /// When it reached a final state.
+    /// When the job reached a final state.
     #[schema(required)]
     finished_at: Option<DateTime<Utc>>,
-    /// Its unique key.
+    /// Unique key of the job.
     #[schema(required)]
     unique_key: Option<String>,
-    /// The key whose jobs it runs in order with.
+    /// Ordering key of the job. Jobs with the same key run strictly one after another.
     #[schema(required)]
     ordering_key: Option<String>,
-    /// Words to search by.
+    /// Labels to filter by.
     tags: Vec<String>,
-    /// What its handler is given.
+    /// Input of the job's handler.
     #[schema(value_type = Object, example = json!({"url": "https://example.com/hook"}))]
     payload: Box<RawValue>,
-    /// What its handler answered.
+    /// Output of the job's handler.
     #[schema(required)]
     result: Option<Value>,
-    /// How far it has come, of a kind that tells it, such as `retry.redrive`; else null.
+    /// Progress of the job, for kinds that report it, such as `retry.redrive`; otherwise null.
     #[schema(required)]
     progress: Option<Value>,
-    /// Why the latest unsuccessful run ended as it did.
+    /// Error of the latest unsuccessful run.
     #[schema(required)]
     last_error: Option<ErrorResponse>,
-    /// The trace of the request that caused it.
+    /// Trace id of the request that enqueued the job.
     #[schema(required, example = "4bf92f3577b34da6a3ce929d0e0e4736")]
     trace_id: Option<String>,
-    /// `X-Request-Id` of the request that caused it.
+    /// `X-Request-Id` of the request that enqueued the job.
     #[schema(required, example = "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11")]
     request_id: Option<String>,
 }
@@ -113,8 +112,8 @@ impl From<Job> for JobResponse {
     }
 }
 
-/// Where a job is in its life: `scheduled` is due in the future or waits out a backoff; `dead` has
-/// used up its attempts or met a permanent error.
+/// State of a job. `scheduled`: due in the future or waiting for a retry. `dead`: all attempts were used up
+/// or a permanent error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = JobState)]
@@ -166,14 +165,14 @@ impl From<JobStateName> for JobState {
     }
 }
 
-/// What went wrong.
+/// An error of a job's run.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(crate) struct ErrorResponse {
-    /// Stable code, for machines.
+    /// Stable error code.
     #[schema(example = "http_500")]
     code: String,
-    /// One sentence, for people.
+    /// Explanation for people, in one sentence.
     #[schema(example = "the receiver answered 500 Internal Server Error")]
     message: String,
 }
@@ -187,26 +186,26 @@ impl From<JobError> for ErrorResponse {
     }
 }
 
-/// One run of a job that has ended.
+/// A finished run of a job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 pub(crate) struct AttemptResponse {
-    /// 1 for the job's first run; counts every run, also those that used no attempt.
+    /// Number of the run, starting at 1. Includes runs that used no attempt.
     #[schema(example = 1)]
     number: u32,
-    /// Which worker ran it, while its record is kept.
+    /// Id of the worker that ran the job, while the worker's record is stored.
     #[schema(required, value_type = Option<String>, example = "wrk_01h455vb4pex5vsknk084sn02q")]
     worker_id: Option<WorkerId>,
     /// When the run was claimed.
     started_at: DateTime<Utc>,
-    /// When its outcome was written.
+    /// When the outcome was recorded.
     finished_at: DateTime<Utc>,
-    /// How it ended.
+    /// Outcome of the run.
     outcome: AttemptOutcomeName,
-    /// What went wrong, if anything did.
+    /// Why the run failed, if it did.
     #[schema(required)]
     error: Option<ErrorResponse>,
-    /// Milliseconds from start to end.
+    /// Duration of the run in milliseconds.
     #[schema(example = 87)]
     duration_ms: u64,
     /// When the job was due again, if it was.
@@ -214,8 +213,7 @@ pub(crate) struct AttemptResponse {
     next_run_at: Option<DateTime<Utc>>,
 }
 
-/// How a run ended: `snoozed` and `rate_limited` used no attempt; a run is `lost` when its worker
-/// died.
+/// Outcome of a run. `snoozed` and `rate_limited` used no attempt. `lost`: the worker died.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AttemptOutcome)]

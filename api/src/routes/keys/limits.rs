@@ -1,6 +1,6 @@
-//! Room: routes of the limits that a key has of its own.
-//! Takes: policies, from the platform. Gives: what limits the key from then on.
-//! Never: lets a tenant loosen its own limits.
+//! Route of an API key's own request limits.
+//!
+//! The platform sets or removes them. Never lets a tenant change its own limits.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ use crate::limits::{Policies, Policy};
 use crate::problem::Problem;
 use crate::query::PathId;
 
-/// What is to limit a key.
+/// Request limits of an API key.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = KeyLimitsChange, example = json!({"policies": [
@@ -30,18 +30,19 @@ use crate::query::PathId;
     {"name": "month", "strategy": "calendar_month", "quota": 500000}
 ]}))]
 pub(in crate::routes) struct KeyLimitsRequest {
-    /// At most 8, all of which a request must pass; null for the tier's.
+    /// At most 8 policies, all of which apply to every request. Null restores the policies of the key's
+    /// tier.
     #[schema(max_items = 8)]
     policies: Option<Vec<Policy>>,
 }
 
-/// What limits a key.
+/// Request limits of an API key.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = KeyLimits)]
 pub(in crate::routes) struct KeyLimitsResponse {
-    /// Whether they are the key's own, rather than the tier's.
+    /// Whether the policies are the key's own rather than those of its tier.
     own: bool,
-    /// The policies, all of which a request must pass.
+    /// The policies, all of which apply to every request.
     policies: Vec<Policy>,
 }
 
@@ -52,11 +53,11 @@ struct ChangedKey {
     before: Option<Stored<Value>>,
 }
 
-/// Set what limits a key's requests
+/// Set the request limits of an API key
 ///
-/// They hold instead of the tier's, within a second everywhere. Counters of policies whose name, strategy
-/// and window stay the same go on, and a key that takes this one's place has them, too. For the platform,
-/// which acts for the key's tenant. Needs the scope `platform:admin`.
+/// The policies replace those of the key's tier, everywhere within a second. Counters continue for policies
+/// whose name, strategy and window are unchanged. A key created by rotation keeps the limits. Only for
+/// callers of the tenant `platform`, acting for the key's tenant. Needs the scope `platform:admin`.
 #[utoipa::path(
     put,
     path = "/v1/api-keys/{id}/limits",
@@ -65,7 +66,7 @@ struct ChangedKey {
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = KeyLimitsRequest,
-    responses((status = 200, description = "What limits the key now", body = KeyLimitsResponse))
+    responses((status = 200, description = "The request limits of the key", body = KeyLimitsResponse))
 )]
 pub(in crate::routes) async fn set_api_key_limits(
     State(state): State<ApiState>,

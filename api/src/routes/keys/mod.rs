@@ -1,7 +1,7 @@
-//! Room: routes of API keys.
-//! Takes: a caller's request. Gives: keys made, listed, changed, rotated and revoked, each with its entry
-//! in the audit log.
-//! Never: shows a key's text twice, or lets somebody make a key that may do more than they may.
+//! Routes of API keys.
+//!
+//! Creates, lists, shows, changes, rotates and revokes keys, each change with an entry in the audit log.
+//! Never returns a key's text twice and never lets a caller create a key with scopes that the caller lacks.
 
 pub(super) mod limits;
 
@@ -36,58 +36,58 @@ use crate::problem::{Code, Problem};
 use crate::query::{PathId, Query};
 use crate::time::Moment;
 
-/// How long a rotated key goes on, unless somebody says otherwise, and at the most.
+/// How long a rotated key stays valid by default, and the maximum.
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Networks a key may name.
+/// Maximum number of networks of a key.
 const MAX_ADDRESSES: usize = 100;
 
-/// A key that is wanted.
+/// An API key to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewApiKey, example = json!({
     "name": "billing service", "scopes": ["jobs:write", "jobs:read"], "addresses": ["192.0.2.0/24"]
 }))]
 pub(in crate::routes) struct NewApiKeyRequest {
-    /// What people call it.
+    /// Display name of the key.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// What it may do: nothing that the caller may not.
+    /// Scopes of the key. The caller must have all of them.
     #[schema(value_type = Vec<Scope>, required, nullable = false, min_items = 1, max_items = 30)]
     scopes: Option<Vec<Scope>>,
-    /// Its contract, at most the tenant's; `free` when left out.
+    /// Tier, which sets the request limits; at most the tenant's. Default `free`.
     tier: Option<KeyTier>,
-    /// When it stops working.
+    /// When the key expires.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Moment>,
-    /// Networks or addresses it may be used from; all when left out or empty.
+    /// IP addresses or networks that may use the key. Default: all.
     #[schema(max_items = 100)]
     addresses: Option<Vec<String>>,
 }
 
-/// What is to change of a key. What is left out stays.
+/// Changes of an API key. Members that are omitted stay unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ApiKeyChange, example = json!({"addresses": ["192.0.2.7"]}))]
 pub(in crate::routes) struct ApiKeyChangeRequest {
-    /// What people call it.
+    /// Display name of the key.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Networks or addresses it may be used from; all when empty.
+    /// IP addresses or networks that may use the key. An empty list allows all.
     #[schema(max_items = 100)]
     addresses: Option<Vec<String>>,
-    /// When it stops working: earlier than before, never later.
+    /// When the key expires. Can only be brought forward.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Moment>,
 }
 
-/// How a key is rotated.
+/// Options of a rotation.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Rotation, example = json!({"grace": "24h"}))]
 pub(in crate::routes) struct RotateApiKeyRequest {
-    /// How long the old key goes on, `0s` to `7d`; `24h` when left out.
+    /// How long the old key stays valid, `0s` to `7d`. Default `24h`.
     #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
 }
@@ -96,44 +96,44 @@ pub(in crate::routes) struct RotateApiKeyRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
 pub(in crate::routes) struct ApiKeyResponse {
-    /// Id.
+    /// Id of the API key.
     #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
-    /// Whose it is.
+    /// Id of the tenant that owns the key.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
-    /// What people call it.
+    /// Display name of the key.
     #[schema(example = "billing service")]
     name: String,
-    /// What its text begins and ends with.
+    /// The first and last characters of the key, to recognize it by.
     #[schema(example = "hk_kyjVWzwZ…Q0dYp")]
     hint: String,
-    /// What it may do.
+    /// Scopes of the key.
     #[schema(example = json!(["jobs:read", "jobs:write"]))]
     scopes: Vec<String>,
-    /// Its contract.
+    /// Tier, which sets the request limits.
     tier: KeyTier,
-    /// Networks it may be used from; all when empty.
+    /// IP networks that may use the key; all if empty.
     #[schema(example = json!(["192.0.2.0/24"]))]
     addresses: Vec<String>,
-    /// Who made it.
+    /// Id of the user or API key that created the key.
     #[schema(required, example = "usr_01h455vb4pex5vsknk084sn02q")]
     created_by: Option<String>,
-    /// When it was made.
+    /// When the request was started.
     created_at: DateTime<Utc>,
-    /// When it stops working.
+    /// When the key expires.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// When the key was revoked.
     #[schema(required)]
     revoked_at: Option<DateTime<Utc>>,
-    /// When it was last used, to the minute.
+    /// When the key was last used, to the minute.
     #[schema(required)]
     last_used_at: Option<DateTime<Utc>>,
-    /// The key that it took the place of.
+    /// Id of the key that this key replaced by rotation.
     #[schema(required, value_type = Option<String>)]
     rotated_from: Option<ApiKeyId>,
-    /// The key itself. In the answer that made it only.
+    /// The key itself. Only present in the response that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "hk_kyjVWzwZ6XO4yxeFVgqAy14zAmvSm6VwOWXV47660Q0dYp")]
     key: Option<String>,
@@ -162,17 +162,18 @@ impl From<ApiKey> for ApiKeyResponse {
 
 /// Create an API key
 ///
-/// The answer holds the key, which is never shown again. Its scopes are among the caller's, its tier is at
-/// most the tenant's (by contract FREE `free`, PRO `business`, ENTERPRISE `enterprise`, or that of its best
-/// key), and there are at most 2, 10 or 50 working keys of a tenant up to `free`, `developer` or
-/// `business`. A person confirms first that it is they. Needs the scope `keys:manage`.
+/// The response contains the key, which is never shown again. The caller must have all of its scopes. Its
+/// tier is at most the tenant's: `free` for FREE, `business` for PRO, `enterprise` for ENTERPRISE, or the
+/// tier of the tenant's best key if that is higher. A tenant whose tier is `free`, `developer` or
+/// `business` can have 2, 10 or 50 valid keys. Users must have confirmed their session. Needs the scope
+/// `keys:manage`.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",
     operation_id = "create_api_key",
     tag = "keys",
     request_body = NewApiKeyRequest,
-    responses((status = 201, description = "The key, with its text", body = ApiKeyResponse,
+    responses((status = 201, description = "The key, including its text", body = ApiKeyResponse,
         headers(("Location" = String, description = "Path of the key"))))
 )]
 pub(in crate::routes) async fn create_api_key(
@@ -199,21 +200,26 @@ pub(in crate::routes) async fn create_api_key(
 
 fn validate_new_key(request: NewApiKeyRequest, caller: &Caller, faults: &mut Faults) -> NewKey {
     if request.name.is_none() {
-        faults.add("", "/name", "missing", "must be there");
+        faults.add("", "/name", "missing", "is required");
     } else if !request.name.as_deref().is_some_and(is_name) {
         faults.add("", "/name", "invalid", "must have 1 to 200 characters");
     }
     let scopes = request.scopes.unwrap_or_default();
     if scopes.is_empty() {
-        faults.add("", "/scopes", "missing", "must name at least one scope");
+        faults.add("", "/scopes", "missing", "must have at least one item");
     }
     for (index, scope) in scopes.iter().enumerate() {
         let pointer = format!("/scopes/{index}");
         if *scope == Scope::PlatformAdmin && !caller.is_platform {
-            let detail = format!("only keys of the tenant `{PLATFORM_SLUG}` have it");
+            let detail = format!("is reserved for keys of the tenant `{PLATFORM_SLUG}`");
             faults.add("", &pointer, "platform_only", detail);
         } else if !caller.has(*scope) {
-            faults.add("", &pointer, "not_yours", "the caller lacks it, too");
+            faults.add(
+                "",
+                &pointer,
+                "not_yours",
+                "the caller does not have this scope",
+            );
         }
     }
     let expires_at = request.expires_at.map(|moment| moment.0);
@@ -234,10 +240,10 @@ fn validate_expiry(expires_at: Option<DateTime<Utc>>, faults: &mut Faults) {
     }
 }
 
-/// Networks, a single address being one of its own.
+/// Parses IP networks; a single address is a network of its own.
 fn parse_networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
     if texts.len() > MAX_ADDRESSES {
-        let detail = format!("at most {MAX_ADDRESSES}");
+        let detail = format!("must have at most {MAX_ADDRESSES} items");
         faults.add("", "/addresses", "too_many", detail);
         return Vec::new();
     }
@@ -250,21 +256,21 @@ fn parse_networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
                 "",
                 &format!("/addresses/{index}"),
                 "invalid",
-                "must be an address or a network such as 192.0.2.0/24",
+                "must be an IP address or a network such as 192.0.2.0/24",
             ),
         }
     }
     networks
 }
 
-/// Goes on if the tenant's keys may have this tier.
+/// Returns an error unless the tenant's keys may have this tier.
 async fn require_tier_allowed(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Problem> {
-    let most = access::allowance(tx).await?;
-    if tier <= most {
+    let max = access::allowance(tx).await?;
+    if tier <= max {
         return Ok(());
     }
     let mut faults = Faults::default();
-    let detail = format!("the tenant's keys are `{most}` at most");
+    let detail = format!("must be at most `{max}`, the highest tier of the tenant");
     faults.add("", "/tier", "above_contract", detail);
     faults.none_in_body()
 }
@@ -280,7 +286,7 @@ fn created_response(key: ApiKey, text: &str) -> Response {
 
 /// List API keys, newest first
 ///
-/// Those that were revoked or have expired, too. Needs the scope `keys:manage`.
+/// Includes revoked and expired keys. Needs the scope `keys:manage`.
 #[utoipa::path(
     get,
     path = "/v1/api-keys",
@@ -311,7 +317,7 @@ pub(in crate::routes) async fn list_api_keys(
     )))
 }
 
-/// Show an API key
+/// Get an API key
 ///
 /// Needs the scope `keys:manage`.
 #[utoipa::path(
@@ -337,7 +343,7 @@ pub(in crate::routes) async fn get_api_key(
 
 /// Change an API key
 ///
-/// Needs the scope `keys:manage`.
+/// Users must have confirmed their session. Needs the scope `keys:manage`.
 #[utoipa::path(
     patch,
     path = "/v1/api-keys/{id}",
@@ -347,7 +353,7 @@ pub(in crate::routes) async fn get_api_key(
         example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = ApiKeyChangeRequest,
     responses(
-        (status = 200, description = "The key as it is now", body = ApiKeyResponse),
+        (status = 200, description = "The changed key", body = ApiKeyResponse),
         (status = 409, description = "The key was revoked"),
     )
 )]
@@ -387,7 +393,8 @@ pub(in crate::routes) async fn change_api_key(
 
 /// Revoke an API key
 ///
-/// It stops working at once here and within a second everywhere. Needs the scope `keys:manage`.
+/// The key stops working immediately in this process and everywhere within a second. Needs the scope
+/// `keys:manage`.
 #[utoipa::path(
     delete,
     path = "/v1/api-keys/{id}",
@@ -395,7 +402,7 @@ pub(in crate::routes) async fn change_api_key(
     tag = "keys",
     params(("id" = String, Path, description = "The key's id",
         example = "key_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 204, description = "The key no longer works"))
+    responses((status = 204, description = "The key was revoked"))
 )]
 pub(in crate::routes) async fn revoke_api_key(
     State(state): State<ApiState>,
@@ -419,8 +426,8 @@ pub(in crate::routes) async fn revoke_api_key(
 
 /// Rotate an API key
 ///
-/// Makes a new key that may do what the old one may, and has the same budget of requests; the old one goes
-/// on for a while, the one before it no longer. A person confirms first that it is they. Needs the scope
+/// Creates a new key with the same scopes and the same request budget. The old key stays valid for the
+/// grace period; the key before it is revoked. Users must have confirmed their session. Needs the scope
 /// `keys:manage`.
 #[utoipa::path(
     post,
@@ -431,9 +438,9 @@ pub(in crate::routes) async fn revoke_api_key(
         example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = RotateApiKeyRequest,
     responses(
-        (status = 201, description = "The new key, with its text", body = ApiKeyResponse,
+        (status = 201, description = "The new key, including its text", body = ApiKeyResponse,
             headers(("Location" = String, description = "Path of the key"))),
-        (status = 409, description = "The key was revoked, or another has taken its place"),
+        (status = 409, description = "The key was revoked or already rotated"),
     )
 )]
 pub(in crate::routes) async fn rotate_api_key(
@@ -448,17 +455,22 @@ pub(in crate::routes) async fn rotate_api_key(
     let request: RotateApiKeyRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from);
     if grace > MAX_GRACE {
-        faults.add("", "/grace", "out_of_range", "must be from 0s to 7d");
+        faults.add(
+            "",
+            "/grace",
+            "out_of_range",
+            "must be between `0s` and `7d`",
+        );
     }
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
     let old = find_working_key(&mut tx, &caller, id).await?;
     if access::has_successor(&mut tx, id).await? {
-        let detail = "another key has taken its place: rotate that one";
+        let detail = "key was already rotated; rotate its successor";
         return Err(Problem::new(Code::Conflict, detail));
     }
-    // Of keys that took each other's place, no more than two work at once.
-    let mut oldest = None;
+    // In a chain of rotations, at most two keys are valid at once.
+    let mut revoked = None;
     if let Some(before) = old.rotated_from {
         let ends = KeyChange {
             revoke: true,
@@ -466,7 +478,7 @@ pub(in crate::routes) async fn rotate_api_key(
         };
         let before = access::key(&mut tx, before).await?;
         if let Some(before) = before.filter(|key| key.revoked_at.is_none()) {
-            oldest = Some(apply_change(&mut tx, &caller, &before, ends, "key.revoke").await?);
+            revoked = Some(apply_change(&mut tx, &caller, &before, ends, "key.revoke").await?);
         }
     }
     let new = NewKey {
@@ -478,7 +490,7 @@ pub(in crate::routes) async fn rotate_api_key(
             .iter()
             .filter_map(|name| name.parse().ok())
             .collect(),
-        // A rotation does not prolong what was to end.
+        // A rotation does not extend the key's lifetime.
         expires_at: old.expires_at,
         addresses: old
             .addresses
@@ -494,8 +506,8 @@ pub(in crate::routes) async fn rotate_api_key(
     };
     apply_change(&mut tx, &caller, &old, ends, "key.change").await?;
     tx.commit().await?;
-    for ended in oldest.iter().chain([&old]) {
-        state.keyring().forget(&ended.public_id).await;
+    for key in revoked.iter().chain([&old]) {
+        state.keyring().forget(&key.public_id).await;
     }
     Ok(created_response(key, text.expose()))
 }
@@ -505,7 +517,8 @@ async fn find_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKey, Problem> {
     key.ok_or_else(|| Problem::not_found("API key"))
 }
 
-/// The key, if it works and may do nothing that the caller may not: who changes a key could use it.
+/// Returns the key if it is valid and has no scope that the caller lacks: a caller who changes a key could
+/// use it.
 async fn find_working_key(
     tx: &mut TenantTx,
     caller: &Caller,
@@ -515,10 +528,10 @@ async fn find_working_key(
     for scope in key.scopes.iter().filter_map(|name| name.parse().ok()) {
         caller.require(scope)?;
     }
-    let has_ended =
+    let is_invalid =
         key.revoked_at.is_some() || key.expires_at.is_some_and(|moment| moment <= clock::now());
-    if has_ended {
-        let detail = "the key was revoked or has expired: make a new one";
+    if is_invalid {
+        let detail = "key was revoked or has expired; create a new one";
         return Err(Problem::new(Code::Conflict, detail));
     }
     Ok(key)

@@ -1,6 +1,6 @@
-//! Room: routes of a tenant's lanes.
-//! Takes: a caller's request. Gives: lanes, how they stand and what is to hold for them.
-//! Never: reaches a lane of another tenant.
+//! Routes of a tenant's lanes.
+//!
+//! Lists lanes with their state and changes their settings. Never reaches a lane of another tenant.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -32,75 +32,76 @@ use crate::json;
 use crate::problem::Problem;
 use crate::query::{Flag, PathId, PathKey, Query};
 
-/// A lane: jobs of one tenant in one queue that share a fate. Jobs of one key that name other limits are
-/// told by themselves.
+/// A lane: jobs of one tenant and queue that share limits, order and breaker. Jobs with the same key but
+/// different `limits` form separate lanes.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Lane)]
 pub(crate) struct LaneResponse {
-    /// Key; empty for the lane of jobs that name none.
+    /// Key of the lane; empty for the lane of jobs without a key.
     #[schema(example = "customer-42")]
     key: String,
-    /// Whether its jobs run strictly one after another (`ordering_key`).
+    /// Whether the jobs run strictly one after another (`ordering_key`).
     ordered: bool,
-    /// Its share beside the tenant's other lanes.
+    /// Weight of the lane relative to the tenant's other lanes.
     #[schema(example = 1, minimum = 1, maximum = 1000)]
     weight: u16,
-    /// Whether somebody has stopped it.
+    /// Whether the lane is paused.
     paused: bool,
-    /// Until when it rests, because the other side asked for it or the breaker is open.
+    /// Until when no job starts, because the receiver requested a delay or the breaker is open.
     #[schema(required)]
     parked_until: Option<DateTime<Utc>>,
-    /// When it stops by itself.
+    /// When the breaker opens; null if the lane has none.
     #[schema(required)]
     breaker: Option<BreakerResponse>,
-    /// Whether it has.
+    /// State of the breaker.
     breaker_state: BreakerStateName,
-    /// Failures within the breaker's window, and until it closes those that opened it and those of trials.
-    /// Counted while there is a breaker.
+    /// Failures within the breaker's window; while it is not closed, the failures that opened it and those
+    /// of trial runs. Counted only if the lane has a breaker.
     #[schema(example = 0)]
     failures: u32,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(required, example = 4)]
     max_running: Option<u32>,
-    /// How many run now; null when `max_running` is.
+    /// Number of jobs running now; null if `max_running` is null.
     #[schema(required, example = 2)]
     running: Option<u32>,
-    /// Jobs starting in a second.
+    /// Maximum number of jobs started per second.
     #[schema(required, example = 20)]
     rate_per_second: Option<u64>,
-    /// Starts at once after a rest.
+    /// Maximum number of starts at once after idle time.
     #[schema(required, example = 2)]
     burst: Option<u32>,
-    /// The limits its jobs name.
+    /// Limits that the lane's jobs refer to.
     limits: Vec<LimitUseResponse>,
 }
 
-/// When a lane stops by itself.
+/// Circuit breaker of a lane.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Breaker)]
 pub(crate) struct BreakerResponse {
-    /// Fewest runs of a window that open it. With a share of 100: failures in a row.
+    /// Minimum number of runs in a window before the breaker can open. With a `share` of 100: the number of
+    /// consecutive failures.
     #[schema(example = 10)]
     failures: u32,
-    /// How many percent of them must have failed.
+    /// Percentage of runs that must have failed.
     #[schema(example = 70)]
     share: u8,
-    /// How long a window lasts. It begins with a failure.
+    /// Length of a window. A window begins with a failure.
     #[schema(value_type = String, example = "5m")]
     window: HumanDuration,
-    /// How long it rests until one job is tried.
+    /// How long the lane is parked before one job is tried.
     #[schema(value_type = String, example = "30s")]
     rest: HumanDuration,
 }
 
-/// A limit that a job names.
+/// A limit that jobs refer to.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LimitUse)]
 pub(crate) struct LimitUseResponse {
-    /// Its key.
+    /// Key of the limit.
     #[schema(example = "crm")]
     key: String,
-    /// How many starts one start counts for.
+    /// Number of starts that each start of the job counts as.
     #[schema(example = 1)]
     cost: u16,
 }
@@ -114,7 +115,8 @@ impl From<LimitUse> for LimitUseResponse {
     }
 }
 
-/// `open`: no job starts until the rest is over; `half_open`: one runs, to see.
+/// State of a breaker. `open`: no job starts until the rest period is over. `half_open`: one job runs as a
+/// trial.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = BreakerState)]
@@ -153,59 +155,61 @@ impl From<LaneSettings> for LaneResponse {
     }
 }
 
-/// What is to change of a lane. Members that are not there stay, null removes them.
+/// Changes of a lane. Members that are omitted stay unchanged; null removes them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewLaneSettings, example = json!({
     "rate_per_second": 20, "breaker": {"failures": 10, "share": 70, "window": "5m", "rest": "30s"}
 }))]
 pub(crate) struct LaneChangeRequest {
-    /// Its share beside the tenant's other lanes; 1 when null.
+    /// Weight of the lane relative to the tenant's other lanes. Null restores the default of 1.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     #[serde(default)]
     weight: Change<i64>,
-    /// Whether its jobs wait.
+    /// Whether the lane is paused.
     paused: Option<bool>,
-    /// Null has a resting lane go on at once; nothing else can be said here.
+    /// Null ends the parking of the lane. No other value is allowed.
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     parked_until: Change<IgnoredAny>,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     max_running: Change<i64>,
-    /// Jobs starting in a second.
+    /// Maximum number of jobs started per second.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     rate_per_second: Change<i64>,
-    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    /// Maximum number of starts at once after idle time. Default: a tenth of the rate, at least 1. Null
+    /// restores the default.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     burst: Change<i64>,
-    /// When it stops by itself.
+    /// When the breaker opens; null if the lane has none.
     #[schema(value_type = Option<BreakerRequest>)]
     #[serde(default)]
     breaker: Change<Box<RawValue>>,
 }
 
-/// When a lane stops by itself. `failures` and `rest` must be there.
+/// Circuit breaker of a lane. `failures` and `rest` are required.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewBreaker)]
 pub(crate) struct BreakerRequest {
-    /// Fewest runs of a window that open it. With a share of 100: failures in a row.
+    /// Minimum number of runs in a window before the breaker can open. With a `share` of 100: the number of
+    /// consecutive failures.
     #[schema(value_type = u32, required, minimum = 1, maximum = 1000000, example = 10)]
     #[serde(default)]
     failures: Change<i64>,
-    /// How many percent of them must have failed; 100 when null or not there. With 100 each success ends
-    /// the window.
+    /// Percentage of runs that must have failed. Default 100, which counts consecutive failures: each
+    /// success ends the window.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100, example = 70)]
     #[serde(default)]
     share: Change<i64>,
-    /// How long a window lasts, `1s` to `24h`; `5m` when null or not there. It begins with a failure.
+    /// Length of a window, `1s` to `24h`. Default `5m`. A window begins with a failure.
     #[schema(value_type = Option<String>, example = "5m")]
     window: Option<HumanDuration>,
-    /// How long it rests until one job is tried, `1s` to `24h`.
+    /// How long the lane is parked before one job is tried, `1s` to `24h`.
     #[schema(value_type = String, required, example = "30s")]
     rest: Option<HumanDuration>,
 }
@@ -236,7 +240,7 @@ impl LaneChangeRequest {
     }
 }
 
-/// Windows and rests that make sense.
+/// Allowed range of windows and rest periods.
 const BREAKER_DURATIONS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
@@ -247,29 +251,34 @@ fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
     let failures = numbers.read("failures", request.failures, MAX_LIMIT_VALUE);
     let share = numbers.read("share", request.share, 100).value();
     if !matches!(request.failures, Change::Set(_)) {
-        faults.add(prefix, "/failures", "missing", "must be there");
+        faults.add(prefix, "/failures", "missing", "is required");
     }
     if request.rest.is_none() {
-        faults.add(prefix, "/rest", "missing", "must be there");
+        faults.add(prefix, "/rest", "missing", "is required");
     }
     for (name, span) in [("/window", request.window), ("/rest", request.rest)] {
         if span.is_some_and(|HumanDuration(span)| !BREAKER_DURATIONS.contains(&span)) {
-            faults.add(prefix, name, "out_of_range", "must be from 1s to 24h");
+            faults.add(
+                prefix,
+                name,
+                "out_of_range",
+                "must be between `1s` and `24h`",
+            );
         }
     }
-    let usual = Breaker::consecutive(failures.value()?, request.rest?.0);
+    let default = Breaker::consecutive(failures.value()?, request.rest?.0);
     Some(Breaker {
-        share: share.map_or(usual.share, |share| {
-            u8::try_from(share).unwrap_or(usual.share)
+        share: share.map_or(default.share, |share| {
+            u8::try_from(share).unwrap_or(default.share)
         }),
-        window: request.window.map_or(usual.window, |window| window.0),
-        ..usual
+        window: request.window.map_or(default.window, |window| window.0),
+        ..default
     })
 }
 
-/// List a queue's lanes, oldest first
+/// List the lanes of a queue, oldest first
 ///
-/// Only those of the caller's tenant. Needs the scope `jobs:read`.
+/// Only lanes of the caller's tenant. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/queues/{name}/lanes",
@@ -308,7 +317,7 @@ pub(crate) async fn list_lanes(
     )))
 }
 
-/// Change the lane of jobs that name none
+/// Change the lane of jobs without a key
 ///
 /// As for a lane with a key. Needs the scope `queues:manage`.
 #[utoipa::path(
@@ -318,7 +327,7 @@ pub(crate) async fn list_lanes(
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
     request_body = LaneChangeRequest,
-    responses((status = 200, description = "The lane as it is now", body = LaneResponse))
+    responses((status = 200, description = "The changed lane", body = LaneResponse))
 )]
 pub(crate) async fn change_default_lane(
     State(state): State<ApiState>,
@@ -329,12 +338,12 @@ pub(crate) async fn change_default_lane(
     apply_lane_change(&state, &caller, &name, &Lane::Default, &body).await
 }
 
-/// Which of the lanes of a key.
+/// Selects between the two lanes of a key.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LaneQuery {
-    /// Whether it is the lane of jobs with this `ordering_key`.
+    /// Whether to change the lane of jobs with this `ordering_key`.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     ordered: Flag,
@@ -342,7 +351,8 @@ pub(crate) struct LaneQuery {
 
 /// Change a lane
 ///
-/// From the next claim on. A lane that is not there is made. Needs the scope `queues:manage`.
+/// Takes effect with the next claim. A lane that does not exist is created. Needs the scope
+/// `queues:manage`.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}/lanes/{key}",
@@ -354,7 +364,7 @@ pub(crate) struct LaneQuery {
         LaneQuery
     ),
     request_body = LaneChangeRequest,
-    responses((status = 200, description = "The lane as it is now", body = LaneResponse))
+    responses((status = 200, description = "The changed lane", body = LaneResponse))
 )]
 pub(crate) async fn change_lane(
     State(state): State<ApiState>,

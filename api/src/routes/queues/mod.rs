@@ -1,6 +1,7 @@
-//! Room: routes of queues.
-//! Takes: a caller's request. Gives: queues and what holds for them; the platform's changes.
-//! Never: shows a tenant a queue whose name only another tenant made up.
+//! Routes of queues.
+//!
+//! Lists queues with their settings and counts, and lets the platform change them. Never shows a tenant a
+//! queue that only another tenant uses.
 
 pub(super) mod lanes;
 
@@ -29,50 +30,51 @@ use crate::faults::Faults;
 use crate::problem::Problem;
 use crate::query::{Limit, PathId, Query, is_of_page};
 
-/// Rates of queues and lanes are counted in this time.
+/// Period of the rates of queues and lanes.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A queue, which all tenants share.
+/// A queue, shared by all tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Queue)]
 pub(super) struct QueueResponse {
-    /// Name.
+    /// Name of the queue.
     #[schema(example = "http")]
     name: String,
-    /// Whether none of its jobs start.
+    /// Whether the queue is paused.
     paused: bool,
-    /// Jobs of all tenants running at once.
+    /// Maximum number of jobs running at once, over all tenants.
     #[schema(required, example = 64)]
     max_running: Option<u32>,
-    /// Jobs of all tenants starting in a second.
+    /// Maximum number of jobs started per second, over all tenants.
     #[schema(required, example = 100)]
     rate_per_second: Option<u64>,
-    /// Starts at once after a rest.
+    /// Maximum number of starts at once after idle time.
     #[schema(required, example = 10)]
     burst: Option<u32>,
-    /// Jobs of the tenant that are due; for the platform those of all tenants, here and below.
+    /// Jobs that are due. This and the other counts cover the caller's tenant; for the platform, all
+    /// tenants.
     #[schema(example = 12)]
     ready: i64,
-    /// Jobs that are not due yet, or wait for another try.
+    /// Jobs that are not due yet or wait for a retry.
     #[schema(example = 3)]
     scheduled: i64,
-    /// Jobs that run.
+    /// Jobs that are running.
     #[schema(example = 8)]
     running: i64,
-    /// Jobs that were given up and are kept.
+    /// Jobs that failed permanently and are still stored.
     #[schema(example = 0)]
     dead: i64,
-    /// Seconds since the oldest job that could start now was due; null when there is none. Jobs that are
-    /// paused or in a parked lane are left out. Of a queue with very many lanes a thousand are looked at.
+    /// Seconds since the oldest job that could start now became due; null if there is none. Ignores paused
+    /// jobs and parked lanes. Considers at most 1,000 lanes.
     #[schema(required, example = 0.25)]
     oldest_ready_seconds: Option<f64>,
-    /// Jobs enqueued in the last whole minute.
+    /// Jobs enqueued in the last complete minute.
     #[schema(example = 480)]
     enqueued_per_minute: i64,
-    /// Jobs that succeeded in the last whole minute.
+    /// Jobs that succeeded in the last complete minute.
     #[schema(example = 477)]
     succeeded_per_minute: i64,
-    /// Runs that failed in the last whole minute, whether they will be made again or not.
+    /// Runs that failed in the last complete minute, whether or not they are retried.
     #[schema(example = 2)]
     failed_per_minute: i64,
 }
@@ -97,20 +99,21 @@ impl QueueResponse {
     }
 }
 
-/// What is to change of a queue. Members that are not there stay, null removes them.
+/// Changes of a queue's limits. Members that are omitted stay unchanged; null removes them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewQueueLimits, example = json!({"max_running": 64, "rate_per_second": 100}))]
 pub(super) struct QueueLimitsRequest {
-    /// Jobs of all tenants running at once.
+    /// Maximum number of jobs running at once, over all tenants.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     max_running: Change<i64>,
-    /// Jobs of all tenants starting in a second.
+    /// Maximum number of jobs started per second, over all tenants.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     rate_per_second: Change<i64>,
-    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    /// Maximum number of starts at once after idle time. Default: a tenth of the rate, at least 1. Null
+    /// restores the default.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     burst: Change<i64>,
@@ -120,19 +123,19 @@ pub(super) struct QueueLimitsRequest {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// How many items a page holds.
+    /// Maximum number of items per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     pub(super) limit: Limit,
-    /// `next_cursor` of the page before.
+    /// Cursor of the page: `next_cursor` of the previous page.
     #[serde(skip_serializing_if = "is_of_page")]
     pub(super) cursor: Option<String>,
 }
 
 /// List queues
 ///
-/// A tenant sees those it has used and those of the kinds of jobs, with the numbers of its own jobs, exact
-/// at one moment. Needs the scope `jobs:read`.
+/// A tenant sees the queues it has used and the queues of the public kinds, with counts of its own jobs,
+/// all taken at one moment. Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/queues",
@@ -177,7 +180,7 @@ pub(super) async fn list_queues(
 
 /// Limit a queue
 ///
-/// For the jobs of all tenants together, from the next claim on. Needs the scope `queues:manage` and a
+/// Applies to the jobs of all tenants together, from the next claim. Needs the scope `queues:manage` and a
 /// key of the tenant `platform`.
 #[utoipa::path(
     put,
@@ -186,7 +189,7 @@ pub(super) async fn list_queues(
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
     request_body = QueueLimitsRequest,
-    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
+    responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn limit_queue(
     State(state): State<ApiState>,
@@ -216,15 +219,15 @@ pub(super) async fn limit_queue(
 
 /// Pause a queue
 ///
-/// No more of its jobs start, whosever they are; those that run are left alone. Needs the scope
-/// `queues:manage` and a key of the tenant `platform`.
+/// No further jobs start, of any tenant. Running jobs continue. Needs the scope `queues:manage` and a key
+/// of the tenant `platform`.
 #[utoipa::path(
     post,
     path = "/v1/queues/{name}/pause",
     operation_id = "pause_queue",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
+    responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn pause_queue(
     State(state): State<ApiState>,
@@ -246,7 +249,7 @@ pub(super) async fn pause_queue(
     operation_id = "resume_queue",
     tag = "queues",
     params(("name" = String, Path, description = "The queue's name", example = "http")),
-    responses((status = 200, description = "The queue as it is now", body = QueueResponse))
+    responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn resume_queue(
     State(state): State<ApiState>,
@@ -259,15 +262,16 @@ pub(super) async fn resume_queue(
     queue_response(&state, &caller, &name).await
 }
 
-/// The engine, with an entry for the chain of whom the caller belongs to: queues are nobody's.
+/// The engine, with an entry for the audit log of the caller's own tenant, because queues belong to no
+/// tenant.
 fn engine_with_audit(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
     state
         .engine()
         .with_audit(caller.note_in(caller.home(), entry))
 }
 
-/// Goes on if the caller may change what all tenants share. A queue that the caller may not know of is
-/// not there.
+/// Returns an error unless the caller may change what all tenants share. A queue that the caller cannot see
+/// is reported as not found.
 async fn require_queue_management(
     state: &ApiState,
     caller: &Caller,
@@ -278,7 +282,7 @@ async fn require_queue_management(
     caller.require_platform()
 }
 
-/// Goes on if there is such a queue for the caller.
+/// Returns an error unless the caller can see the queue.
 async fn require_visible(state: &ApiState, caller: &Caller, name: &str) -> Result<(), Problem> {
     if is_queue_name(name) {
         let public = public_queues();
@@ -305,7 +309,8 @@ async fn queue_response(
     Ok(Json(QueueResponse::new(queue, counts)))
 }
 
-/// How the queues are doing, by their numbers: for the tenant, or for all if it is the platform.
+/// Counts the jobs of the queues, by queue id: for the caller's tenant, or for all tenants if the caller is
+/// the platform.
 async fn load_counts(
     state: &ApiState,
     caller: &Caller,
@@ -320,7 +325,7 @@ async fn load_counts(
         .collect())
 }
 
-/// The queues of kinds that any tenant may enqueue.
+/// The queues of kinds that every tenant may enqueue.
 pub(super) fn public_queues() -> Vec<&'static str> {
     KINDS
         .iter()

@@ -1,7 +1,7 @@
-//! Room: routes of sessions.
-//! Takes: what somebody signs in with, or a person's request. Gives: a session, who has it, all that are
-//! open, their end.
-//! Never: tells what was wrong with a sign-in, or shows another person's session.
+//! Routes of sessions.
+//!
+//! Signs users in and out, and shows and lists their sessions. Never reveals which part of a sign-in was
+//! wrong, and never shows another user's session.
 
 pub(super) mod proof;
 
@@ -27,88 +27,89 @@ use crate::people::session::{self, Method, OpenSession, SessionFound};
 use crate::people::sign_in::{self, Attempt};
 use crate::problem::Problem;
 
-/// What somebody signs in with.
+/// Credentials of a user.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SignIn, example = json!({
     "email": "ada@example.com", "password": "correct horse battery staple", "code": "123456"
 }))]
 pub(super) struct SignInRequest {
-    /// Their email; case does not matter.
+    /// Email of the user, case-insensitive.
     #[schema(value_type = String, required, nullable = false)]
     email: Option<String>,
-    /// Their password.
+    /// Password of the user.
     #[schema(value_type = String, required, nullable = false)]
     password: Option<String>,
-    /// The code of their authenticator, if they have one.
+    /// Current code of the user's authenticator, if they have one.
     #[schema(example = "123456")]
     code: Option<String>,
-    /// Slug or id of the tenant, for those who are users of several.
+    /// Slug or id of the tenant, for users of several tenants.
     #[schema(example = "acme")]
     tenant: Option<String>,
 }
 
-/// A person, as sessions show them.
+/// The user of a session.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionUser)]
 pub(super) struct SessionUserResponse {
-    /// Id.
+    /// Id of the user.
     #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
-    /// What they sign in with.
+    /// Email of the user.
     #[schema(example = "ada@example.com")]
     email: String,
-    /// What people call them.
+    /// Display name of the user.
     #[schema(example = "Ada Lovelace")]
     name: String,
 }
 
-/// A tenant, as sessions show it.
+/// The tenant of a session.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionTenant)]
 pub(super) struct SessionTenantResponse {
-    /// Id.
+    /// Id of the user.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
-    /// What it is called in headers.
+    /// Slug of the tenant, as used in headers.
     #[schema(example = "acme")]
     slug: String,
-    /// What people call it.
+    /// Display name of the user.
     #[schema(example = "Acme")]
     name: String,
-    /// Where it stands with its bills.
+    /// Billing status of the tenant.
     status: TenantStatus,
 }
 
-/// Who has signed in, and what they may do now.
+/// The current session and its permissions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
 pub(super) struct SessionResponse {
-    /// The session.
+    /// Id of the session.
     #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
-    /// Who.
+    /// The actor.
     user: SessionUserResponse,
-    /// Whose they are.
+    /// The user's tenant.
     tenant: SessionTenantResponse,
-    /// How they signed in.
+    /// How the user signed in.
     method: Method,
-    /// The roles granted to them that hold now.
+    /// Roles granted to the user that are in effect now.
     #[schema(example = json!(["operator"]))]
     roles: Vec<String>,
-    /// What they may do now.
+    /// Permissions in effect now.
     #[schema(example = json!(["jobs:manage", "jobs:read"]))]
     permissions: Vec<String>,
-    /// What that is in the API.
+    /// Scopes in effect now.
     #[schema(value_type = Vec<String>, example = json!(["jobs:read", "jobs:write"]))]
     scopes: Vec<Scope>,
-    /// For the header `X-CSRF-Token` of every request of this session that changes something.
+    /// Value of the header `X-CSRF-Token`, required for every request of this session that changes
+    /// something.
     #[schema(example = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq")]
     csrf_token: String,
-    /// Until when what needs confirmation is confirmed; null when it is not.
+    /// Until when the session is confirmed for sensitive operations; null if it is not.
     #[schema(required)]
     confirmed_until: Option<DateTime<Utc>>,
-    /// When the session ends, however busy it is.
+    /// When the session ends, regardless of activity.
     expires_at: DateTime<Utc>,
 }
 
@@ -140,9 +141,9 @@ impl SessionResponse {
 
 /// Sign in
 ///
-/// Answers the session's cookie. An unknown email, a wrong password or code and a disabled user are
-/// answered alike. Where a code is needed, a right password without one is told so. After ten attempts in
-/// fifteen minutes for one email, or a hundred from one address, further ones are refused.
+/// Sets the session cookie. An unknown email, a wrong password or code and a disabled user get the same
+/// response. If the password is right and a code is required, the response says so. After ten attempts per
+/// email or 100 attempts per address in 15 minutes, further attempts are rejected.
 #[utoipa::path(
     post,
     path = "/v1/sessions",
@@ -153,8 +154,8 @@ impl SessionResponse {
     responses(
         (status = 201, description = "The session", body = SessionResponse,
             headers(("Set-Cookie" = String, description = "The session's cookie"))),
-        (status = 401, description = "Something is wrong, or a code is needed as well"),
-        (status = 409, description = "Users of several tenants are this person: `errors` names them"),
+        (status = 401, description = "The credentials are wrong, or a code is required"),
+        (status = 409, description = "The user belongs to several tenants, which are listed in `errors`"),
         (status = 429, description = "Too many attempts")
     )
 )]
@@ -172,7 +173,7 @@ pub(super) async fn sign_in(
         ("/password", request.password.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "must be there");
+            faults.add("", pointer, "missing", "is required");
         }
     }
     faults.none_in_body()?;
@@ -190,9 +191,9 @@ pub(super) async fn sign_in(
     Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(answer)).into_response())
 }
 
-/// Show who has signed in
+/// Get the current session
 ///
-/// And what they may do at this moment. For people only.
+/// Includes the permissions in effect now. Only for users.
 #[utoipa::path(
     get,
     path = "/v1/session",
@@ -209,14 +210,14 @@ pub(super) async fn get_session(
 
 /// Sign out
 ///
-/// For people only.
+/// Only for users.
 #[utoipa::path(
     delete,
     path = "/v1/session",
     operation_id = "sign_out",
     tag = "people",
-    responses((status = 204, description = "The session is over",
-        headers(("Set-Cookie" = String, description = "Takes the cookie back"))))
+    responses((status = 204, description = "The session was ended",
+        headers(("Set-Cookie" = String, description = "Clears the session cookie"))))
 )]
 pub(super) async fn sign_out(
     State(state): State<ApiState>,
@@ -231,27 +232,27 @@ pub(super) async fn sign_out(
         .into_response())
 }
 
-/// An open session of a person.
+/// An open session of the user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenSession)]
 pub(super) struct OpenSessionResponse {
-    /// The session.
+    /// Id of the session.
     #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     current: bool,
-    /// How the person signed in.
+    /// How the user signed in.
     method: Method,
-    /// When they signed in.
+    /// When the user signed in.
     created_at: DateTime<Utc>,
-    /// When it was last used, to the minute.
+    /// When the key was last used, to the minute.
     last_seen_at: DateTime<Utc>,
-    /// When it ends.
+    /// When the session ends.
     expires_at: DateTime<Utc>,
-    /// From where they signed in.
+    /// IP address of the sign-in.
     #[schema(required, example = "192.0.2.1")]
     address: Option<String>,
-    /// With what.
+    /// `User-Agent` of the sign-in.
     #[schema(required, example = "Mozilla/5.0")]
     user_agent: Option<String>,
 }
@@ -271,9 +272,9 @@ impl OpenSessionResponse {
     }
 }
 
-/// List one's open sessions, newest first
+/// List the user's open sessions, newest first
 ///
-/// For people only.
+/// Only for users.
 #[utoipa::path(
     get,
     path = "/v1/sessions",
@@ -295,14 +296,14 @@ pub(super) async fn list_sessions(
 
 /// Sign out everywhere
 ///
-/// Ends all of one's sessions, this one too. For people only.
+/// Ends all sessions of the user, including the current one. Only for users.
 #[utoipa::path(
     delete,
     path = "/v1/sessions",
     operation_id = "sign_out_everywhere",
     tag = "people",
-    responses((status = 200, description = "The sessions are over", body = SignedOutResponse,
-        headers(("Set-Cookie" = String, description = "Takes the cookie back"))))
+    responses((status = 200, description = "Number of sessions that were ended", body = SignedOutResponse,
+        headers(("Set-Cookie" = String, description = "Clears the session cookie"))))
 )]
 pub(super) async fn sign_out_everywhere(
     State(state): State<ApiState>,
@@ -314,7 +315,7 @@ pub(super) async fn sign_out_everywhere(
     Ok(([(SET_COOKIE, expired_cookie(&state))], answer).into_response())
 }
 
-/// Ends the person's session, or all of them.
+/// Ends the current session, or all sessions of the user.
 async fn end_sessions(
     state: &ApiState,
     person: &Person,

@@ -1,7 +1,7 @@
-//! Room: routes about what a person proves with who they are.
-//! Takes: a person's request. Gives: confirmation that it is they; another password; an authenticator that
-//! begins to count, or no longer does.
-//! Never: changes how a person signs in because a browser was left open: that wants a fresh proof.
+//! Routes with which users prove their identity and change how they sign in.
+//!
+//! Confirms a session, sets the password, and adds and removes an authenticator. Never changes credentials
+//! on the strength of an open session alone: that needs a recent confirmation.
 
 use axum::Json;
 use axum::extract::State;
@@ -23,31 +23,30 @@ use crate::people::sign_in::{self, Account, account, take_code};
 use crate::people::{Authenticator, throttle};
 use crate::problem::{Code, Problem};
 
-/// What a person proves again with who they are: the code, if they have an authenticator, else the
-/// password.
+/// Proof of identity: the authenticator's code if the user has one, otherwise the password.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Confirmation, example = json!({"code": "123456"}))]
 pub(crate) struct ConfirmationRequest {
-    /// Their password.
+    /// Password of the user.
     password: Option<String>,
-    /// The code of their authenticator.
+    /// Current code of the user's authenticator.
     #[schema(example = "123456")]
     code: Option<String>,
 }
 
-/// Until when it counts.
+/// A confirmed session.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Confirmed)]
 pub(crate) struct ConfirmedResponse {
-    /// Until when.
+    /// Until when the session is confirmed.
     confirmed_until: DateTime<Utc>,
 }
 
-/// Confirm that it is you
+/// Confirm the session
 ///
-/// For ten minutes from now on, what reveals a secret or cannot be undone is open to this session. A fresh
-/// sign-in counts as well. For people only.
+/// Allows this session to reveal secrets and make irreversible changes for ten minutes. A new session is
+/// confirmed as well. Only for users.
 #[utoipa::path(
     post,
     path = "/v1/session/confirm",
@@ -55,9 +54,9 @@ pub(crate) struct ConfirmedResponse {
     tag = "people",
     request_body = ConfirmationRequest,
     responses(
-        (status = 200, description = "It is confirmed", body = ConfirmedResponse),
-        (status = 401, description = "The password or the code is wrong, or a code is needed"),
-        (status = 409, description = "There is nothing to confirm it with: sign in again"),
+        (status = 200, description = "The session is confirmed", body = ConfirmedResponse),
+        (status = 401, description = "The password or the code is wrong, or a code is required"),
+        (status = 409, description = "The user has neither a password nor an authenticator: sign in again"),
         (status = 429, description = "Too many attempts")
     )
 )]
@@ -70,7 +69,12 @@ pub(crate) async fn confirm_session(
     let mut faults = Faults::default();
     let request: ConfirmationRequest = body.members(&mut faults).unwrap_or_default();
     if request.password.is_none() && request.code.is_none() {
-        faults.add("", "/password", "missing", "must be there, or `code`");
+        faults.add(
+            "",
+            "/password",
+            "missing",
+            "is required unless `code` is given",
+        );
     }
     faults.none_in_body()?;
     let user = person.0.user_id;
@@ -79,7 +83,7 @@ pub(crate) async fn confirm_session(
     let mut tx = person.begin(&state).await?;
     if account.has_totp {
         let Some(code) = request.code else {
-            let detail = "the code of your authenticator is needed";
+            let detail = "code of the authenticator is required";
             return Err(Problem::new(Code::SecondFactor, detail));
         };
         if !take_code(&state, &mut tx, &account, &code, false).await? {
@@ -87,7 +91,7 @@ pub(crate) async fn confirm_session(
             return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if account.password_hash.is_none() {
-        let detail = "there is neither a password nor an authenticator: sign in again";
+        let detail = "user has neither a password nor an authenticator; sign in again";
         return Err(Problem::new(Code::Conflict, detail));
     } else {
         drop(tx);
@@ -106,24 +110,25 @@ pub(crate) async fn confirm_session(
     Ok(Json(ConfirmedResponse { confirmed_until }))
 }
 
-/// Another password.
+/// A new password.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewPassword, example = json!({
     "current": "correct horse battery staple", "password": "a longer one, and easier to keep"
 }))]
 pub(crate) struct PasswordRequest {
-    /// The password so far. Who has none yet, or has just signed in by a link, leaves it out.
+    /// Current password. Omit it if the user has none or has just signed in with a link.
     current: Option<String>,
-    /// The new one.
+    /// The new password.
     #[schema(value_type = String, required, nullable = false, min_length = 12, max_length = 128)]
     password: Option<String>,
 }
 
-/// Set one's password
+/// Set the password
 ///
-/// Ends all of one's other sessions. Who has a password says it, unless they signed in by a link within
-/// the last ten minutes; who has none must have confirmed that it is they. For people only.
+/// Ends all other sessions of the user. The current password is required, unless the user signed in with a
+/// link within the last ten minutes. A user without a password must have confirmed the session. Only for
+/// users.
 #[utoipa::path(
     put,
     path = "/v1/session/password",
@@ -131,8 +136,8 @@ pub(crate) struct PasswordRequest {
     tag = "people",
     request_body = PasswordRequest,
     responses(
-        (status = 204, description = "The password is set"),
-        (status = 401, description = "The password so far is wrong"),
+        (status = 204, description = "The password was set"),
+        (status = 401, description = "The current password is wrong"),
         (status = 429, description = "Too many attempts")
     )
 )]
@@ -145,7 +150,7 @@ pub(crate) async fn set_password(
     let mut faults = Faults::default();
     let request: PasswordRequest = body.members(&mut faults).unwrap_or_default();
     match &request.password {
-        None => faults.add("", "/password", "missing", "must be there"),
+        None => faults.add("", "/password", "missing", "is required"),
         Some(password) => {
             if let Err(error) = check(password) {
                 faults.add("", "/password", "invalid", error.to_string());
@@ -163,8 +168,8 @@ pub(crate) async fn set_password(
             return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if old.is_some() && !is_recovery {
-        let fault = harkara_jobs::fault::Fault::new("/current", "missing", "must be there");
-        let detail = "/current: must be there";
+        let fault = harkara_jobs::fault::Fault::new("/current", "missing", "is required");
+        let detail = "/current: is required";
         return Err(Problem::new(Code::Invalid, detail).with_faults(vec![fault]));
     } else {
         caller.require_confirmed()?;
@@ -175,7 +180,7 @@ pub(crate) async fn set_password(
     if !sign_in::set_password(&mut tx, account.id, &hash, old.as_deref()).await? {
         return Err(Problem::new(
             Code::Conflict,
-            "the password was changed meanwhile",
+            "password was changed by another request",
         ));
     }
     session::end_all(&mut tx, account.id, Some(person.0.id)).await?;
@@ -185,23 +190,23 @@ pub(crate) async fn set_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// An authenticator that does not count yet.
+/// An authenticator that has not been confirmed yet.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Authenticator)]
 pub(crate) struct AuthenticatorResponse {
-    /// The secret, in base32. Shown this once.
+    /// Shared secret in base32. Only shown once.
     #[schema(example = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")]
     secret: String,
-    /// The same as authenticators read it from a picture.
+    /// URL for the QR code that authenticator apps scan.
     #[schema(
         example = "otpauth://totp/Harkara:ada%40example.com?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=Harkara"
     )]
     url: String,
 }
 
-/// Get an authenticator
+/// Create an authenticator
 ///
-/// It counts once its first code was told. Needs a fresh confirmation. For people only.
+/// It takes effect once its first code is confirmed. Needs a confirmed session. Only for users.
 #[utoipa::path(
     post,
     path = "/v1/session/totp",
@@ -209,7 +214,7 @@ pub(crate) struct AuthenticatorResponse {
     tag = "people",
     responses(
         (status = 201, description = "The authenticator", body = AuthenticatorResponse),
-        (status = 409, description = "There is one already")
+        (status = 409, description = "The user already has an authenticator")
     )
 )]
 pub(crate) async fn create_totp(
@@ -231,24 +236,29 @@ pub(crate) async fn create_totp(
         .bind(sealed)
         .fetch_optional(&mut *tx)
         .await?;
-    set.ok_or_else(|| Problem::new(Code::Conflict, "there is an authenticator: remove it first"))?;
+    set.ok_or_else(|| {
+        Problem::new(
+            Code::Conflict,
+            "user already has an authenticator; remove it first",
+        )
+    })?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// The first code.
+/// First code of an authenticator.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = FirstCode, example = json!({"code": "123456"}))]
 pub(crate) struct FirstCodeRequest {
-    /// What the authenticator shows.
+    /// Current code of the authenticator.
     #[schema(value_type = String, required, nullable = false, example = "123456")]
     code: Option<String>,
 }
 
-/// Have one's authenticator count
+/// Confirm the authenticator
 ///
-/// From now on, signing in with a password takes a code as well. For people only.
+/// From now on, signing in with a password also requires a code. Only for users.
 #[utoipa::path(
     post,
     path = "/v1/session/totp/confirm",
@@ -256,9 +266,9 @@ pub(crate) struct FirstCodeRequest {
     tag = "people",
     request_body = FirstCodeRequest,
     responses(
-        (status = 204, description = "It counts"),
+        (status = 204, description = "The authenticator is confirmed"),
         (status = 401, description = "The code is wrong"),
-        (status = 409, description = "There is no authenticator that waits for its first code"),
+        (status = 409, description = "No authenticator is waiting for its first code"),
         (status = 429, description = "Too many attempts")
     )
 )]
@@ -271,13 +281,13 @@ pub(crate) async fn confirm_totp(
     let mut faults = Faults::default();
     let request: FirstCodeRequest = body.members(&mut faults).unwrap_or_default();
     if request.code.is_none() {
-        faults.add("", "/code", "missing", "must be there");
+        faults.add("", "/code", "missing", "is required");
     }
     faults.none_in_body()?;
     throttle::charge_person(&state, person.0.user_id).await?;
     let account = own_account(&state, &person).await?;
     if account.has_totp || account.totp_sealed.is_none() {
-        let detail = "there is no authenticator that waits for its first code";
+        let detail = "no authenticator is waiting for its first code";
         return Err(Problem::new(Code::Conflict, detail));
     }
     let mut tx = person.begin(&state).await?;
@@ -291,15 +301,15 @@ pub(crate) async fn confirm_totp(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Remove one's authenticator
+/// Delete the authenticator
 ///
-/// Needs a fresh confirmation. For people only.
+/// Needs a confirmed session. Only for users.
 #[utoipa::path(
     delete,
     path = "/v1/session/totp",
     operation_id = "delete_totp",
     tag = "people",
-    responses((status = 204, description = "There is none any more"))
+    responses((status = 204, description = "The authenticator was deleted"))
 )]
 pub(crate) async fn delete_totp(
     State(state): State<ApiState>,
@@ -320,7 +330,8 @@ pub(crate) async fn delete_totp(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What the person proves with who they are, without holding a connection any longer.
+/// Reads the user's credentials in a transaction of its own, so that verifying a password holds no
+/// connection.
 async fn own_account(state: &ApiState, person: &Person) -> Result<Account, Problem> {
     let mut tx = person.begin(state).await?;
     let account = account(&mut tx, person.0.user_id).await?;
@@ -328,7 +339,7 @@ async fn own_account(state: &ApiState, person: &Person) -> Result<Account, Probl
     Ok(account)
 }
 
-/// Adds to the log of the person's own tenant, whomever they act for.
+/// Adds an entry to the audit log of the user's own tenant, whichever tenant they act for.
 async fn record_in_own_tenant(
     tx: &mut TenantTx,
     caller: &Caller,
@@ -338,7 +349,7 @@ async fn record_in_own_tenant(
     audit::record(tx, tenant, caller.actor(), entry).await
 }
 
-/// The answer to a proof that is wrong, which the audit log knows of.
+/// Records a failed confirmation and returns the problem to respond with.
 async fn record_refusal(
     state: &ApiState,
     person: &Person,
@@ -350,6 +361,6 @@ async fn record_refusal(
     tx.commit().await?;
     Ok(Problem::new(
         Code::SignInFailed,
-        "the password or the code is wrong",
+        "password or code is wrong",
     ))
 }

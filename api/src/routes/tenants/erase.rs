@@ -1,6 +1,7 @@
-//! Room: the route that has a tenant erased.
-//! Takes: a canceled tenant, and its name confirm once more. Gives: the job that erases it. Never: erases
-//! anything itself.
+//! Route that erases a tenant.
+//!
+//! Enqueues the job that erases a canceled tenant, after its slug was repeated as confirmation. Never
+//! erases anything itself.
 
 use axum::Json;
 use axum::extract::State;
@@ -29,12 +30,12 @@ use crate::origin::Origin;
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
 
-/// That the tenant is meant.
+/// Confirmation of an erasure.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantErasure, example = json!({"confirm": "acme-trading"}))]
 pub(in crate::routes) struct TenantErasureRequest {
-    /// The tenant's slug.
+    /// Slug of the tenant, as confirmation.
     #[schema(value_type = String, required, nullable = false)]
     confirm: Option<String>,
 }
@@ -43,16 +44,17 @@ pub(in crate::routes) struct TenantErasureRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantErasureJob)]
 pub(in crate::routes) struct TenantErasureResponse {
-    /// A job of kind `tenant.erase` of the tenant `platform`.
+    /// Id of the job, of kind `tenant.erase` in the tenant `platform`.
     #[schema(value_type = String, example = "job_0000000000500")]
     job_id: JobId,
 }
 
 /// Erase a tenant
 ///
-/// All it has is removed for good, its jobs, keys, people and audit log with it; the audit log of the tenant
-/// `platform` keeps that it was. The tenant must be `canceled`, and from then on cannot be changed. Asked for again while the job is under way,
-/// answers the same job. Needs the scope `platform:admin`, and of a person a confirmation that it is they.
+/// Permanently removes everything that belongs to the tenant, including its jobs, keys, users and audit
+/// log. The audit log of the tenant `platform` records the erasure. The tenant must be `canceled` and
+/// cannot be changed afterwards. While the job is unfinished, a repeated request returns the same job.
+/// Users must have confirmed their session. Needs the scope `platform:admin`.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/erase",
@@ -62,7 +64,7 @@ pub(in crate::routes) struct TenantErasureResponse {
         example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantErasureRequest,
     responses(
-        (status = 202, description = "The job that does it", body = TenantErasureResponse,
+        (status = 202, description = "The job that was enqueued", body = TenantErasureResponse,
             headers(("Location" = String, description = "Path of the job"))),
         (status = 409, description = "The tenant is not canceled, or is the tenant `platform`"),
     )
@@ -82,21 +84,21 @@ pub(in crate::routes) async fn erase_tenant(
     let request: Option<TenantErasureRequest> = body.members(&mut faults);
     if let Some(request) = request {
         match request.confirm {
-            None => faults.add("", "/confirm", "missing", "must be the tenant's slug"),
+            None => faults.add("", "/confirm", "missing", "is required: the tenant's slug"),
             Some(confirm) if confirm != tenant.slug => {
-                faults.add("", "/confirm", "invalid", "is not the tenant's slug");
+                faults.add("", "/confirm", "invalid", "is required: the tenant's slug");
             }
             Some(_) => {}
         }
     }
     faults.none_in_body()?;
     if tenant.slug == PLATFORM_SLUG {
-        let detail = "the tenant `platform` cannot be erased";
+        let detail = "tenant `platform` cannot be erased";
         return Err(Problem::new(Code::Conflict, detail));
     }
     if tenant.status != TenantStatus::Canceled {
         let detail = format!(
-            "the tenant is {}: only a canceled one is erased",
+            "tenant is {}; only a canceled tenant can be erased",
             tenant.status
         );
         return Err(Problem::new(Code::Conflict, detail));
@@ -117,7 +119,7 @@ pub(in crate::routes) async fn erase_tenant(
         .fetch_optional(&mut *tx)
         .await?;
     if accepted.is_none() {
-        let detail = "the tenant is no longer canceled";
+        let detail = "tenant is no longer canceled";
         return Err(Problem::new(Code::Conflict, detail));
     }
     let job_id = state

@@ -1,7 +1,7 @@
-//! Room: the route that hands out all that a tenant has.
-//! Takes: a tenant. Gives: its rows and jobs, one a line, all as they were at one moment, however many
-//! there are. Never: shows a secret, holds more than a few rows in memory, or lets what was cut off look
-//! whole: the last line says so.
+//! Route that exports everything a tenant has.
+//!
+//! Streams its rows and jobs, one per line, from one snapshot of the database. Never exports a secret and
+//! never holds more than a few rows in memory. The last line marks a complete export.
 
 use std::time::Duration;
 
@@ -28,19 +28,19 @@ use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::query::PathId;
 
-/// Exports of one process at the same time: each holds a connection, and a snapshot of the database.
+/// Limits the exports of one process: each holds a connection and a snapshot of the database.
 static EXPORT_SLOTS: Semaphore = Semaphore::const_new(2);
 
-/// The longest that an export may take.
+/// Maximum duration of an export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a caller may take nothing.
+/// How long the client may read nothing before the export is aborted.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes that are sent together.
+/// Size of a chunk of the response in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Jobs read together.
+/// Number of jobs read per query.
 const JOBS_PER_PAGE: u32 = 100;
 
 /// One row.
@@ -50,7 +50,7 @@ struct ExportLine<'a, T> {
     row: T,
 }
 
-/// A run, and whose it is.
+/// A run, with the id of its job.
 #[derive(Serialize)]
 struct JobAttempt {
     job_id: JobId,
@@ -58,20 +58,20 @@ struct JobAttempt {
     attempt: AttemptResponse,
 }
 
-/// The last line.
+/// The last line of a complete export.
 #[derive(Serialize)]
 struct ExportEnd {
     end: bool,
     rows: u64,
 }
 
-/// Export all that a tenant has
+/// Export all data of a tenant
 ///
-/// One JSON object a line. `{"table":"events","row":{…}}` is a row of the tenant's, as it stands in the
-/// database; the rows of `jobs` are like the answer of `GET /v1/jobs/{id}`, those of `attempts` like the ones
-/// of `GET /v1/jobs/{id}/attempts` with the job's id. Secrets are left out. All is as it was at one moment.
-/// The last line is `{"end":true,"rows":n}`: without it the export was cut off. Needs the scope
-/// `tenant:admin`; for another tenant than one's own `platform:admin`.
+/// Returns one JSON object per line. `{"table":"events","row":{…}}` is a row as stored in the database.
+/// Rows of `jobs` look like the response of `GET /v1/jobs/{id}`, rows of `attempts` like those of
+/// `GET /v1/jobs/{id}/attempts` with the job's id. Secrets are omitted. All rows are from one snapshot. The
+/// last line is `{"end":true,"rows":n}`; without it the export is incomplete. Needs the scope
+/// `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/export",
@@ -79,9 +79,9 @@ struct ExportEnd {
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "Everything, line by line", body = String,
+    responses((status = 200, description = "All data, one JSON object per line", body = String,
         content_type = "application/x-ndjson",
-        headers(("Content-Disposition" = String, description = "A name for the file")),
+        headers(("Content-Disposition" = String, description = "File name of the export")),
         example = "{\"table\": \"events\", \"row\": {\"id\": \"evt_01h455vb4pex5vsknk084sn02q\"}}\n"))
 )]
 pub(in crate::routes) async fn export_tenant(
@@ -93,7 +93,7 @@ pub(in crate::routes) async fn export_tenant(
         caller.require(Scope::TenantAdmin)?;
     }
     let tenant = find_tenant(&state, &caller, &id).await?;
-    // The time limit of requests ends the waiting.
+    // The request timeout bounds this wait.
     let slot = EXPORT_SLOTS.acquire().await.map_err(Problem::internal)?;
     let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
     let entry = Entry::new("tenant.export", tenant.id);
@@ -114,14 +114,15 @@ pub(in crate::routes) async fn export_tenant(
             Ok(Err(error)) => error,
             Err(_) => Error::TooSlow,
         };
-        tracing::warn!(tenant = %tenant.id, %error, "an export was cut off");
-        // The connection ends, so that whoever counts on its end knows before reading the last line.
+        tracing::warn!(tenant = %tenant.id, %error, "export aborted");
+        // Abort the connection, so that a client that relies on it notices the truncation before the last
+        // line.
         chunks.try_send(Err(error)).ok();
     });
     let chunks = stream::unfold(received, async |mut received| {
         received.recv().await.map(|chunk| (chunk, received))
     });
-    // Whoever packs the answer asks once more after its end.
+    // The compression layer polls the stream once more after its end.
     let body = Body::from_stream(chunks.fuse());
     let name = format!("attachment; filename=\"{}.ndjson\"", tenant.slug);
     let headers = [
@@ -131,22 +132,22 @@ pub(in crate::routes) async fn export_tenant(
     Ok((headers, body).into_response())
 }
 
-/// Why an export ends before its end.
+/// Why an export was aborted.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Queue(#[from] harkara_queue::Error),
-    #[error("a row cannot be written: {0}")]
+    #[error("could not serialize row: {0}")]
     Encode(#[from] serde_json::Error),
-    #[error("the caller has gone")]
+    #[error("client disconnected")]
     Gone,
-    #[error("the caller reads too slowly")]
+    #[error("client reads too slowly")]
     TooSlow,
 }
 
-/// What is written, on its way to the caller.
+/// Buffers lines and sends them to the client in chunks.
 struct LineWriter {
     chunks: mpsc::Sender<Result<Bytes, Error>>,
     buffer: Vec<u8>,

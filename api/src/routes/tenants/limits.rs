@@ -1,6 +1,7 @@
-//! Room: routes of what tenants may use.
-//! Takes: a caller's request. Gives: a tenant's limits, and the changes that the tenant or the
-//! platform makes to them. Never: lets a tenant change its own contract.
+//! Routes of a tenant's limits.
+//!
+//! Shows the limits of a tenant and changes them for the tenant or the platform. Never lets a tenant change
+//! its own contract.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,94 +27,97 @@ use crate::query::PathId;
 use crate::routes::jobs::KEY_RULE;
 use crate::routes::limits::{LimitRequest, LimitResponse, NumberReader};
 
-/// Rates of tenants are counted in this time.
+/// Period of the rates of tenants.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a tenant may use.
+/// Limits of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TenantLimits)]
 pub(in crate::routes) struct TenantLimitsResponse {
-    /// Whose it is.
+    /// Id of the tenant.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
-    /// Its contract.
+    /// SLA tier.
     #[schema(value_type = String, example = "PRO")]
     sla_tier: SlaTier,
-    /// What the contract grants; null for the tenant `platform`, which nothing limits.
+    /// Limits that come with the SLA tier; null for the tenant `platform`, which is unlimited.
     #[schema(required)]
     tier: Option<TierResponse>,
-    /// Whether none of its jobs start.
+    /// Whether the tenant is paused.
     paused: bool,
-    /// Its share beside other tenants.
+    /// Weight of the tenant relative to other tenants.
     #[schema(example = 1, minimum = 1, maximum = 1000)]
     weight: u16,
-    /// Jobs starting in a minute.
+    /// Maximum number of jobs started per minute.
     #[schema(required, example = 300)]
     rate_per_minute: Option<u64>,
-    /// Starts at once after a rest. In any minute at most `rate_per_minute` and `burst` start.
+    /// Maximum number of starts at once after idle time. At most `rate_per_minute` + `burst` jobs start in
+    /// any minute.
     #[schema(required, example = 30)]
     burst: Option<u32>,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(required, example = 50)]
     max_running: Option<u32>,
-    /// How many run now; null when `max_running` is.
+    /// Number of jobs running now; null if `max_running` is null.
     #[schema(required, example = 12)]
     running: Option<u32>,
-    /// Jobs waiting at once, scheduled and ready together: more are refused with 429.
+    /// Maximum number of waiting jobs, scheduled and ready together. Further jobs are rejected with 429.
     #[schema(required, example = 1000000)]
     max_waiting: Option<u32>,
-    /// How many wait now; null when `max_waiting` is.
+    /// Number of jobs waiting now; null if `max_waiting` is null.
     #[schema(required, example = 1200)]
     waiting: Option<u64>,
-    /// The limits that jobs may name, by key.
+    /// Limits that jobs can refer to, by key.
     limits: BTreeMap<String, LimitResponse>,
 }
 
-/// What a contract grants.
+/// Limits that come with an SLA tier.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tier)]
 pub(in crate::routes) struct TierResponse {
-    /// Jobs starting in a minute.
+    /// Maximum number of jobs started per minute.
     #[schema(example = 300)]
     rate_per_minute: u64,
-    /// Starts at once after a rest.
+    /// Maximum number of starts at once after idle time.
     #[schema(example = 30)]
     burst: u32,
-    /// Jobs waiting at once, as a new tenant has it.
+    /// Maximum number of waiting jobs of a new tenant.
     #[schema(example = 1000000)]
     max_waiting: u32,
 }
 
-/// What is to change. Members that are not there stay, null removes them. All but `limits` belong to the
-/// contract, and only the platform changes them.
+/// Changes of a tenant's limits. Members that are omitted stay unchanged; null removes them. All members
+/// except `limits` belong to the contract and can only be changed by the platform.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTenantLimits, example = json!({
     "limits": {"crm": {"rate": 100, "per": "1m", "max_running": 5}, "old": null}
 }))]
 pub(in crate::routes) struct TenantLimitsRequest {
-    /// Jobs starting in a minute.
+    /// Maximum number of jobs started per minute.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     rate_per_minute: Change<i64>,
-    /// Starts at once after a rest; a tenth of the rate, at least 1, when null or never given.
+    /// Maximum number of starts at once after idle time. Default: a tenth of the rate, at least 1. Null
+    /// restores the default.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     burst: Change<i64>,
-    /// Jobs running at once.
+    /// Maximum number of jobs running at once.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     max_running: Change<i64>,
-    /// Jobs waiting at once, scheduled and ready together; what follows from jobs that are there, such
-    /// as retries and schedules, is not refused. To let none wait, pause whoever enqueues.
+    /// Maximum number of waiting jobs, scheduled and ready together. Jobs that follow from existing ones,
+    /// such as retries and schedules, are never rejected. To allow no waiting jobs, pause the callers that
+    /// enqueue.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000000)]
     #[serde(default)]
     max_waiting: Change<i64>,
-    /// Its share beside other tenants; 1 when null.
+    /// Weight of the tenant relative to other tenants. Null restores the default of 1.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     #[serde(default)]
     weight: Change<i64>,
-    /// Limits by key, at most 1000; null removes one.
+    /// Limits by key, at most 1,000. Null removes a limit.
     #[schema(value_type = Option<BTreeMap<String, LimitRequest>>)]
     limits: Option<BTreeMap<String, Option<Box<RawValue>>>>,
 }
@@ -163,9 +167,9 @@ impl TenantLimitsRequest {
     }
 }
 
-/// Show what a tenant may use
+/// Get the limits of a tenant
 ///
-/// Needs the scope `jobs:read`, and for another tenant than one's own also `platform:admin`.
+/// Needs the scope `jobs:read`; for a tenant other than the caller's own, also `platform:admin`.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/limits",
@@ -185,10 +189,10 @@ pub(in crate::routes) async fn get_tenant_limits(
     limits_response(&state, tenant).await
 }
 
-/// Change what a tenant may use
+/// Change the limits of a tenant
 ///
-/// From the next claim on. Needs the scope `limits:manage`; for another tenant than one's own, and for
-/// what belongs to the contract, also `platform:admin`.
+/// Takes effect with the next claim. Needs the scope `limits:manage`; for a tenant other than the caller's
+/// own and for members that belong to the contract, also `platform:admin`.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{id}/limits",
@@ -197,7 +201,7 @@ pub(in crate::routes) async fn get_tenant_limits(
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantLimitsRequest,
-    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
+    responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(in crate::routes) async fn change_tenant_limits(
     State(state): State<ApiState>,

@@ -1,6 +1,7 @@
-//! Room: routes of tenants.
-//! Takes: a caller's request. Gives: tenants made, shown, listed and changed; paused and resumed.
-//! Never: lets a tenant change its own contract, or leaves the engine without word of a change.
+//! Routes of tenants.
+//!
+//! Creates, lists, shows, changes, pauses and resumes tenants. Never lets a tenant change its own contract,
+//! and applies every change to the engine as well.
 
 pub(super) mod erase;
 pub(super) mod export;
@@ -31,60 +32,60 @@ use crate::faults::Faults;
 use crate::problem::{Code, Problem};
 use crate::query::{PathId, Query};
 
-/// A tenant that is wanted.
+/// A tenant to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTenant, example = json!({
     "name": "Acme Trading", "slug": "acme-trading", "sla_tier": "PRO"
 }))]
 pub(super) struct NewTenantRequest {
-    /// What people call it.
+    /// Display name of the tenant.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200,
         pattern = r"^[^\u0000]*$")]
     name: Option<String>,
-    /// What it is called in commands and headers.
+    /// Slug of the tenant, as used in commands and headers.
     #[schema(value_type = String, required, nullable = false,
         pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
     slug: Option<String>,
-    /// Its contract: job starts a minute, FREE 30, PRO 300, ENTERPRISE 3000. FREE when left out.
+    /// SLA tier. Limits job starts per minute: FREE 30, PRO 300, ENTERPRISE 3000. Default FREE.
     sla_tier: Option<SlaTier>,
 }
 
-/// What is to change of a tenant. What is left out stays.
+/// Changes of a tenant. Members that are omitted stay unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = TenantChange, example = json!({"status": "past_due"}))]
 pub(super) struct TenantChangeRequest {
-    /// What people call it. The tenant itself may change it.
+    /// Display name of the tenant. The tenant itself can change it.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     name: Option<String>,
-    /// Its contract. Rate, burst and `max_waiting` become those of the new tier.
+    /// SLA tier. Sets the rate, the burst and `max_waiting` to those of the new tier.
     sla_tier: Option<SlaTier>,
-    /// `active`, `trialing` and `past_due` permit all; with `pending_payment` it reads, and jobs that are
-    /// there run; with `suspended` and `canceled` it reads, and no job of it starts.
+    /// Billing status. `active`, `trialing` and `past_due` allow everything. `pending_payment` allows
+    /// reading, and existing jobs run. `suspended` and `canceled` allow reading, and no job starts.
     status: Option<TenantStatus>,
 }
 
-/// Who owns jobs, keys and resources.
+/// A tenant: the owner of jobs, keys and other resources.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Tenant)]
 pub(super) struct TenantResponse {
-    /// Id.
+    /// Id of the tenant.
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
-    /// What it is called in commands and headers.
+    /// Slug of the tenant, as used in commands and headers.
     #[schema(example = "acme-trading")]
     slug: String,
-    /// What people call it.
+    /// Display name of the tenant.
     #[schema(example = "Acme Trading")]
     name: String,
-    /// Its contract.
+    /// SLA tier.
     sla_tier: SlaTier,
-    /// Where it stands with its bills.
+    /// Billing status of the tenant.
     status: TenantStatus,
-    /// Whether the operator has paused it.
+    /// Whether the operator has paused the tenant.
     paused: bool,
-    /// When it was made.
+    /// When the request was started.
     created_at: DateTime<Utc>,
 }
 
@@ -114,7 +115,7 @@ impl From<Tenant> for TenantResponse {
     responses(
         (status = 201, description = "The tenant", body = TenantResponse,
             headers(("Location" = String, description = "Path of the tenant"))),
-        (status = 409, description = "Another tenant has the slug"),
+        (status = 409, description = "The slug is used by another tenant"),
     )
 )]
 pub(super) async fn create_tenant(
@@ -131,12 +132,13 @@ pub(super) async fn create_tenant(
         ("/slug", request.slug.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "must be there");
+            faults.add("", pointer, "missing", "is required");
         }
     }
     validate_name(request.name.as_deref(), &mut faults);
     if request.slug.as_deref().is_some_and(|slug| !is_slug(slug)) {
-        let detail = "must be 1 to 63 of a-z, 0-9 and `-`, the first a letter or digit";
+        let detail =
+            "must have 1 to 63 characters of a-z, 0-9 and `-`, and start with a letter or digit";
         faults.add("", "/slug", "invalid", detail);
     }
     faults.none_in_body()?;
@@ -165,7 +167,8 @@ fn validate_name(name: Option<&str>, faults: &mut Faults) {
 
 /// List tenants, newest first
 ///
-/// A tenant's own key sees its own. Needs the scope `tenant:admin`, for all of them `platform:admin`.
+/// Callers without `platform:admin` see only their own tenant. Needs the scope `tenant:admin`; to see all
+/// tenants, `platform:admin`.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
@@ -199,9 +202,9 @@ pub(super) async fn list_tenants(
     )))
 }
 
-/// Show a tenant
+/// Get a tenant
 ///
-/// Needs the scope `tenant:admin`; for another tenant than one's own `platform:admin`.
+/// Needs the scope `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}",
@@ -224,8 +227,8 @@ pub(super) async fn get_tenant(
 
 /// Change a tenant
 ///
-/// Needs the scope `tenant:admin`, and for another tenant than one's own, the contract and the status
-/// `platform:admin`.
+/// Needs the scope `tenant:admin`; for a tenant other than the caller's own and for `sla_tier` and
+/// `status`, `platform:admin`.
 #[utoipa::path(
     patch,
     path = "/v1/tenants/{id}",
@@ -235,8 +238,8 @@ pub(super) async fn get_tenant(
         example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantChangeRequest,
     responses(
-        (status = 200, description = "The tenant as it is now", body = TenantResponse),
-        (status = 409, description = "It is the tenant `platform`, which has no contract"),
+        (status = 200, description = "The changed tenant", body = TenantResponse),
+        (status = 409, description = "The tenant is `platform`, which has no contract"),
     )
 )]
 pub(super) async fn change_tenant(
@@ -254,7 +257,7 @@ pub(super) async fn change_tenant(
     if request.sla_tier.is_some() || request.status.is_some() {
         caller.require_admin()?;
         if tenant.slug == PLATFORM_SLUG {
-            let detail = "the tenant `platform` has neither a contract nor bills";
+            let detail = "tenant `platform` has no contract and no billing status";
             return Err(Problem::new(Code::Conflict, detail));
         }
     }
@@ -272,7 +275,7 @@ pub(super) async fn change_tenant(
 
 /// Pause a tenant
 ///
-/// No more of its jobs start; those that run are left alone. Needs the scope `platform:admin`.
+/// No further jobs of the tenant start. Running jobs continue. Needs the scope `platform:admin`.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/pause",
@@ -280,7 +283,7 @@ pub(super) async fn change_tenant(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
+    responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(super) async fn pause_tenant(
     State(state): State<ApiState>,
@@ -292,7 +295,7 @@ pub(super) async fn pause_tenant(
 
 /// Resume a tenant
 ///
-/// Its jobs start again, if its status permits it. Needs the scope `platform:admin`.
+/// The tenant's jobs start again if its status allows it. Needs the scope `platform:admin`.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/resume",
@@ -300,7 +303,7 @@ pub(super) async fn pause_tenant(
     tag = "tenants",
     params(("id" = String, Path, description = "The tenant's id or slug",
         example = "ten_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The limits as they are now", body = TenantLimitsResponse))
+    responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(super) async fn resume_tenant(
     State(state): State<ApiState>,
@@ -332,7 +335,7 @@ async fn set_paused(
     limits::limits_response(state, tenant).await
 }
 
-/// Changes a tenant, as the caller.
+/// Changes a tenant with the caller as actor.
 pub(super) async fn apply_change(
     state: &ApiState,
     caller: &Caller,
@@ -344,8 +347,8 @@ pub(super) async fn apply_change(
     tenant.ok_or_else(|| Problem::not_found("tenant"))
 }
 
-/// The tenant, if it is the caller's own or the caller looks after all. For anyone else a foreign tenant
-/// looks like one that is not there.
+/// Finds a tenant that the caller may see: its own, or any tenant for a platform administrator. To other
+/// callers a foreign tenant is reported as not found.
 pub(super) async fn find_tenant(
     state: &ApiState,
     caller: &Caller,

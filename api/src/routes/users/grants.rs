@@ -1,6 +1,7 @@
-//! Room: routes of roles granted to people.
-//! Takes: a caller's request. Gives: grants made, listed and taken back.
-//! Never: lets anybody grant what they do not have, or grant to themselves.
+//! Routes of roles granted to users.
+//!
+//! Creates, lists and revokes grants. Never lets a caller grant permissions that the caller lacks, or grant
+//! roles to themselves.
 
 use axum::Json;
 use axum::extract::State;
@@ -24,23 +25,23 @@ use crate::query::{PathId, PathPair};
 use crate::routes::page::Whole;
 use crate::time::Moment;
 
-/// A grant that is wanted.
+/// A grant to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewGrant, example = json!({
     "role": "admin", "expires_at": "2030-01-31T12:00:00Z", "reason": "stands in for Bob"
 }))]
 pub(crate) struct GrantRequest {
-    /// The role: see `GET /v1/roles`.
+    /// Role to grant, see `GET /v1/roles`.
     #[schema(value_type = String, required, nullable = false, example = "operator")]
     role: Option<String>,
-    /// From when on; at once when it is left out.
+    /// When it takes effect. Default: immediately.
     #[schema(value_type = Option<DateTime<Utc>>)]
     not_before: Option<Moment>,
-    /// Until when; for good when it is left out.
+    /// When it expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>)]
     expires_at: Option<Moment>,
-    /// Why, for the audit log.
+    /// Reason for the audit log.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
     reason: Option<String>,
 }
@@ -49,26 +50,26 @@ pub(crate) struct GrantRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Grant)]
 pub(crate) struct GrantResponse {
-    /// Id.
+    /// Id of the grant.
     #[schema(value_type = String, example = "grt_01h455vb4pex5vsknk084sn02q")]
     id: GrantId,
-    /// The role.
+    /// Name of the role.
     #[schema(example = "operator")]
     role: String,
-    /// From when on it holds.
+    /// When it takes effect.
     not_before: DateTime<Utc>,
-    /// Until when it holds.
+    /// When it expires; null for never.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
-    /// Id of who granted it.
+    /// Id of the user or API key that granted it.
     #[schema(example = "usr_01h455vb4pex5vsknk084sn02q")]
     granted_by: String,
-    /// Why.
+    /// Reason given, if any.
     #[schema(required)]
     reason: Option<String>,
     /// When it was granted.
     created_at: DateTime<Utc>,
-    /// When it was taken back.
+    /// When the key was revoked.
     #[schema(required)]
     revoked_at: Option<DateTime<Utc>>,
 }
@@ -90,8 +91,7 @@ impl From<Grant> for GrantResponse {
 
 /// List the roles granted to a user, newest first
 ///
-/// Those that hold, those to come and those of the past, the last thousand. Needs the scope
-/// `users:manage`.
+/// Includes future, expired and revoked grants. Returns the latest 1,000. Needs the scope `users:manage`.
 #[utoipa::path(
     get,
     path = "/v1/users/{id}/grants",
@@ -117,8 +117,8 @@ pub(crate) async fn list_grants(
 
 /// Grant a role to a user
 ///
-/// It holds from the next request on, or from `not_before`. Needs the scope `users:manage`, and all the
-/// scopes that come with the role. Nobody grants to themselves.
+/// Takes effect with the user's next request, or at `not_before`. Callers cannot grant roles to themselves.
+/// Needs the scope `users:manage` and all scopes that come with the role.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/grants",
@@ -140,10 +140,10 @@ pub(crate) async fn create_grant(
     let mut faults = Faults::default();
     let request: GrantRequest = body.members(&mut faults).unwrap_or_default();
     if request.role.is_none() {
-        faults.add("", "/role", "missing", "must be there");
+        faults.add("", "/role", "missing", "is required");
     }
     if request.reason.is_none() {
-        faults.add("", "/reason", "missing", "must be there");
+        faults.add("", "/reason", "missing", "is required");
     }
     faults.none_in_body()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
@@ -163,9 +163,9 @@ pub(crate) async fn create_grant(
     Ok((StatusCode::CREATED, Json(grant.into())))
 }
 
-/// Take a granted role back
+/// Revoke a granted role
 ///
-/// From the next request on. Needs the scope `users:manage`, and all that the user may do.
+/// Takes effect with the user's next request. Needs the scope `users:manage` and all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/grants/{grant_id}",
@@ -178,8 +178,8 @@ pub(crate) async fn create_grant(
             example = "grt_01h455vb4pex5vsknk084sn02q")
     ),
     responses(
-        (status = 204, description = "The role is taken back"),
-        (status = 409, description = "No admin would be left")
+        (status = 204, description = "The grant was revoked"),
+        (status = 409, description = "The tenant would have no administrator left")
     )
 )]
 pub(crate) async fn revoke_grant(

@@ -1,7 +1,7 @@
-//! Room: routes of people.
-//! Takes: a caller's request. Gives: people made, shown, listed, changed and removed; links for them to
-//! sign in with; their sessions ended.
-//! Never: lets anybody reach over somebody who may do more than they.
+//! Routes of users.
+//!
+//! Creates, lists, shows, changes and deletes users, creates sign-in links, and ends sessions. Never lets a
+//! caller act on a user who has permissions that the caller lacks.
 
 pub(super) mod grants;
 pub(super) mod overrides;
@@ -33,83 +33,83 @@ use crate::problem::{Code, Problem};
 use crate::query::{Limit, PathId, Query, is_of_page};
 use crate::time::Moment;
 
-/// A person who is wanted.
+/// A user to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUser, example = json!({
     "email": "ada@example.com", "name": "Ada Lovelace", "role": "operator"
 }))]
 pub(super) struct NewUserRequest {
-    /// What they sign in with. Of one tenant, each has another; case does not matter.
+    /// Email to sign in with, case-insensitive. Unique within the tenant.
     #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254,
         pattern = r"^\S+@[^\s@]+$")]
     email: Option<String>,
-    /// What people call them.
+    /// Display name of the user.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// The role they begin with: see `GET /v1/roles`.
+    /// Initial role, see `GET /v1/roles`.
     #[schema(value_type = String, required, nullable = false, example = "operator")]
     role: Option<String>,
-    /// When they lose the role again; never when it is left out.
+    /// When the role expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>, example = "2030-01-31T12:00:00Z")]
     expires_at: Option<Moment>,
-    /// Why they get it, for the audit log.
+    /// Reason for the role, for the audit log.
     #[schema(min_length = 1, max_length = 500)]
     reason: Option<String>,
 }
 
-/// A change of a person; what is left out stays.
+/// Changes of a user. Members that are omitted stay unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UserChange, example = json!({"disabled": true}))]
 pub(super) struct UserChangeRequest {
-    /// What they sign in with.
+    /// Email of the user.
     #[schema(min_length = 3, max_length = 254, pattern = r"^\S+@[^\s@]+$")]
     email: Option<String>,
-    /// What people call them.
+    /// Display name of the user.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Whether they cannot sign in. Who is disabled is signed out at once.
+    /// Whether the user is prevented from signing in. Disabling a user ends their sessions immediately.
     disabled: Option<bool>,
 }
 
-/// A person, and what they may do now.
+/// A user and their permissions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 pub(super) struct UserResponse {
-    /// Id.
+    /// Id of the user.
     #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
-    /// What they sign in with, in lower case.
+    /// Email to sign in with, in lower case.
     #[schema(example = "ada@example.com")]
     email: String,
-    /// What people call them.
+    /// Display name of the user.
     #[schema(example = "Ada Lovelace")]
     name: String,
-    /// The roles granted to them that hold now.
+    /// Roles granted to the user that are in effect now.
     #[schema(example = json!(["operator"]))]
     roles: Vec<String>,
-    /// What they may do now: of their roles and of all that these inherit, with what is allowed to them
-    /// and without what is denied.
+    /// Permissions in effect now: those of the user's roles and of the roles these inherit, plus the
+    /// permissions allowed to the user, minus those denied.
     #[schema(example = json!(["jobs:manage", "jobs:read"]))]
     permissions: Vec<String>,
-    /// Whether they can sign in with a password.
+    /// Whether the user can sign in with a password.
     has_password: bool,
-    /// Whether they need a code beside it.
+    /// Whether signing in with a password also requires a code.
     has_totp: bool,
-    /// Whether they have signed in through the provider.
+    /// Whether the user has signed in through the identity provider.
     has_oidc: bool,
-    /// When they were made.
+    /// When the user was created.
     created_at: DateTime<Utc>,
-    /// When they were last changed.
+    /// When the user was last changed.
     updated_at: DateTime<Utc>,
-    /// When they last signed in.
+    /// When the user last signed in.
     #[schema(required)]
     last_sign_in_at: Option<DateTime<Utc>>,
-    /// Since when they cannot sign in.
+    /// When the user was disabled.
     #[schema(required)]
     disabled_at: Option<DateTime<Utc>>,
-    /// A link to sign in with, once, within fifteen minutes. In the answer that made them only.
+    /// Link to sign in with once, within 15 minutes. Only present in the response that created the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(
         example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
@@ -141,25 +141,25 @@ impl From<User> for UserResponse {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SignInLink)]
 pub(super) struct SignInLinkResponse {
-    /// The link, which is shown this once.
+    /// The link. Only shown once.
     #[schema(
         example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
     )]
     sign_in_url: String,
-    /// Until when it can be used.
+    /// When the link expires.
     expires_at: DateTime<Utc>,
 }
 
-/// How many sessions were ended.
+/// Number of sessions that were ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SignedOut)]
 pub(super) struct SignedOutResponse {
-    /// How many.
+    /// Number of sessions.
     #[schema(example = 2)]
     pub(super) ended: u64,
 }
 
-/// The actor with the reason that the body gives, if it gives one.
+/// The actor with the reason given in the body, if any.
 pub(super) fn with_reason(actor: &Actor, reason: Option<&str>) -> Actor {
     let mut actor = actor.clone();
     if let Some(reason) = reason {
@@ -168,22 +168,21 @@ pub(super) fn with_reason(actor: &Actor, reason: Option<&str>) -> Actor {
     actor
 }
 
-/// Goes on if the caller has all that somebody is to get, or has.
+/// Returns an error unless the caller has all these scopes.
 ///
-/// # Errors
-/// A problem of status 403 that names the first scope that is missing.
+/// # Errors A problem with status 403 that names the first missing scope.
 pub(super) fn require_scopes(caller: &Caller, scopes: &[Scope]) -> Result<(), Problem> {
     match scopes.iter().find(|scope| !caller.has(**scope)) {
         None => Ok(()),
         Some(missing) => Err(Problem::new(
             Code::Escalation,
-            format!("it takes the scope `{missing}`, which you do not have"),
+            format!("scope `{missing}` is required, which the caller does not have"),
         )),
     }
 }
 
-/// Goes on if the caller may do all that the person may do, or may come to do. Who could change, or sign in
-/// as, somebody who may do more, could do more.
+/// Returns an error unless the caller has all scopes that the user has or could obtain. Otherwise a caller
+/// could gain scopes by changing, or signing in as, another user.
 pub(super) async fn require_permissions_of(
     tx: &mut TenantTx,
     caller: &Caller,
@@ -193,12 +192,12 @@ pub(super) async fn require_permissions_of(
     require_scopes(caller, &scopes)
 }
 
-/// Goes on unless the caller is this person.
+/// Returns an error if the caller is this user.
 pub(super) fn require_other_user(caller: &Caller, user: UserId) -> Result<(), Problem> {
     match caller.who {
         Who::Person { user: own, .. } if own == user => Err(Problem::new(
             Code::OwnGrants,
-            "somebody else must grant what you may do",
+            "your own permissions must be changed by another user",
         )),
         _ => Ok(()),
     }
@@ -210,7 +209,7 @@ pub(super) fn user_not_found() -> Problem {
 
 /// Create a user
 ///
-/// The answer holds a link for them to sign in with, once. Needs the scope `users:manage`, and all the
+/// The response contains a link for the user to sign in with, once. Needs the scope `users:manage` and all
 /// scopes that come with the role.
 #[utoipa::path(
     post,
@@ -219,9 +218,9 @@ pub(super) fn user_not_found() -> Problem {
     tag = "people",
     request_body = NewUserRequest,
     responses(
-        (status = 201, description = "The user, with a link to sign in", body = UserResponse,
+        (status = 201, description = "The user, with a sign-in link", body = UserResponse,
             headers(("Location" = String, description = "Path of the user"))),
-        (status = 409, description = "The email is taken")
+        (status = 409, description = "The email is used by another user")
     )
 )]
 pub(super) async fn create_user(
@@ -239,7 +238,7 @@ pub(super) async fn create_user(
         ("/role", request.role.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "must be there");
+            faults.add("", pointer, "missing", "is required");
         }
     }
     faults.none_in_body()?;
@@ -265,16 +264,16 @@ pub(super) async fn create_user(
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
 
-/// Which people to list.
+/// Page of a list of users.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UserQuery {
-    /// How many people a page holds.
+    /// Maximum number of users per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before.
+    /// Cursor of the page: `next_cursor` of the previous page.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
@@ -315,7 +314,7 @@ pub(super) async fn list_users(
     )))
 }
 
-/// Show a user
+/// Get a user
 ///
 /// Needs the scope `users:manage`.
 #[utoipa::path(
@@ -342,7 +341,8 @@ pub(super) async fn get_user(
 
 /// Change a user
 ///
-/// Who is disabled is signed out at once. Needs the scope `users:manage`, and all that the user may do.
+/// Disabling a user ends their sessions immediately. Needs the scope `users:manage` and all scopes of the
+/// user.
 #[utoipa::path(
     patch,
     path = "/v1/users/{id}",
@@ -352,8 +352,8 @@ pub(super) async fn get_user(
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = UserChangeRequest,
     responses(
-        (status = 200, description = "The user as they are now", body = UserResponse),
-        (status = 409, description = "The email is taken, or no admin would be left")
+        (status = 200, description = "The changed user", body = UserResponse),
+        (status = 409, description = "The email is used by another user, or the tenant would have no administrator left")
     )
 )]
 pub(super) async fn change_user(
@@ -381,8 +381,8 @@ pub(super) async fn change_user(
 
 /// Delete a user
 ///
-/// Their sessions end at once. What they did stays in the audit log. Needs the scope `users:manage`, and
-/// all that the user may do.
+/// Ends the user's sessions immediately. Their entries in the audit log are kept. Needs the scope
+/// `users:manage` and all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}",
@@ -391,8 +391,8 @@ pub(super) async fn change_user(
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses(
-        (status = 204, description = "The user is gone"),
-        (status = 409, description = "No admin would be left")
+        (status = 204, description = "The user was deleted"),
+        (status = 409, description = "The tenant would have no administrator left")
     )
 )]
 pub(super) async fn delete_user(
@@ -409,11 +409,11 @@ pub(super) async fn delete_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Make a link for a user to sign in with
+/// Create a sign-in link for a user
 ///
-/// It works once, within fifteen minutes, and takes the place of those that were not used. Nobody makes one
-/// for themselves, and a person confirms first that it is they. Needs the scope `users:manage`, and all that
-/// the user may do.
+/// The link works once, within 15 minutes, and replaces unused links. Callers cannot create links for
+/// themselves. Users must have confirmed their session. Needs the scope `users:manage` and all scopes of
+/// the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-in-link",
@@ -436,7 +436,7 @@ pub(super) async fn create_sign_in_link(
     let mut tx = state.begin(&caller).await?;
     let user = find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     if user.disabled_at.is_some() {
-        return Err(Problem::new(Code::Conflict, "the user is disabled"));
+        return Err(Problem::new(Code::Conflict, "user is disabled"));
     }
     require_other_user(&caller, id)?;
     require_permissions_of(&mut tx, &caller, id).await?;
@@ -451,7 +451,7 @@ pub(super) async fn create_sign_in_link(
 
 /// Sign a user out everywhere
 ///
-/// Needs the scope `users:manage`, and all that the user may do.
+/// Needs the scope `users:manage` and all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-out",
@@ -459,7 +459,7 @@ pub(super) async fn create_sign_in_link(
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "Their sessions are ended", body = SignedOutResponse))
+    responses((status = 200, description = "Number of sessions that were ended", body = SignedOutResponse))
 )]
 pub(super) async fn sign_user_out(
     State(state): State<ApiState>,
@@ -481,32 +481,32 @@ pub(super) async fn sign_user_out(
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Role)]
 pub(super) struct RoleResponse {
-    /// Its name.
+    /// Name of the role.
     #[schema(example = "operator")]
     name: String,
-    /// What it is for.
+    /// Purpose of the role.
     #[schema(example = "Runs jobs, backups, trunks and reports; sees administration")]
     description: String,
-    /// The roles whose permissions it has, too.
+    /// Roles whose permissions this role includes.
     #[schema(example = json!(["viewer"]))]
     inherits: Vec<String>,
-    /// All its permissions.
+    /// All permissions of the role, including inherited ones.
     #[schema(example = json!(["jobs:manage", "jobs:read"]))]
     permissions: Vec<String>,
-    /// What it may do in the API.
+    /// Scopes that the role grants in the API.
     #[schema(value_type = Vec<String>, example = json!(["jobs:read", "jobs:write"]))]
     scopes: Vec<Scope>,
 }
 
 /// List roles
 ///
-/// They are the same for all tenants. Needs the scope `users:manage`.
+/// Roles are the same for all tenants. Needs the scope `users:manage`.
 #[utoipa::path(
     get,
     path = "/v1/roles",
     operation_id = "list_roles",
     tag = "people",
-    responses((status = 200, description = "All roles, by name", body = super::page::Whole<RoleResponse>))
+    responses((status = 200, description = "All roles, ordered by name", body = super::page::Whole<RoleResponse>))
 )]
 pub(super) async fn list_roles(
     State(state): State<ApiState>,

@@ -1,6 +1,7 @@
-//! Room: routes of permissions allowed or denied to single people.
-//! Takes: a caller's request. Gives: overrides made, listed and taken back.
-//! Never: lets anybody allow what they do not have, or allow themselves anything.
+//! Routes of permissions allowed or denied to single users.
+//!
+//! Creates, lists and revokes overrides. Never lets a caller allow permissions that the caller lacks, or
+//! allow permissions to themselves.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,26 +29,26 @@ use crate::query::{PathId, PathPair};
 use crate::routes::page::Whole;
 use crate::time::Moment;
 
-/// An override that is wanted.
+/// An override to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUserPermission, example = json!({
     "permission": "reports:manage", "effect": "deny", "reason": "until the audit is over"
 }))]
 pub(crate) struct OverrideRequest {
-    /// The permission, as `GET /v1/roles` names them.
+    /// Name of the permission, see `GET /v1/roles`.
     #[schema(value_type = String, required, nullable = false, example = "reports:manage")]
     permission: Option<String>,
-    /// Whether it is allowed or denied. A denial wins over every allowance and role.
+    /// Whether the permission is allowed or denied. A denial takes precedence over allowances and roles.
     #[schema(value_type = Effect, required, nullable = false)]
     effect: Option<Effect>,
-    /// From when on; at once when it is left out.
+    /// When it takes effect. Default: immediately.
     #[schema(value_type = Option<DateTime<Utc>>)]
     not_before: Option<Moment>,
-    /// Until when; for good when it is left out.
+    /// When it expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>)]
     expires_at: Option<Moment>,
-    /// Why, for the audit log.
+    /// Reason for the audit log.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
     reason: Option<String>,
 }
@@ -56,28 +57,28 @@ pub(crate) struct OverrideRequest {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UserPermission)]
 pub(crate) struct OverrideResponse {
-    /// Id.
+    /// Id of the override.
     #[schema(value_type = String, example = "prm_01h455vb4pex5vsknk084sn02q")]
     id: OverrideId,
-    /// The permission.
+    /// Name of the permission.
     #[schema(example = "reports:manage")]
     permission: String,
-    /// Whether it is allowed or denied.
+    /// Whether the permission is allowed or denied.
     effect: Effect,
-    /// From when on it holds.
+    /// When it takes effect.
     not_before: DateTime<Utc>,
-    /// Until when it holds.
+    /// When it expires; null for never.
     #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
-    /// Id of who did it.
+    /// Id of the user or API key that created it.
     #[schema(example = "usr_01h455vb4pex5vsknk084sn02q")]
     granted_by: String,
-    /// Why.
+    /// Reason given, if any.
     #[schema(required)]
     reason: Option<String>,
-    /// When it was made.
+    /// When the request was started.
     created_at: DateTime<Utc>,
-    /// When it was taken back.
+    /// When the key was revoked.
     #[schema(required)]
     revoked_at: Option<DateTime<Utc>>,
 }
@@ -98,9 +99,9 @@ impl From<Override> for OverrideResponse {
     }
 }
 
-/// List what is allowed and denied to a user, newest first
+/// List the permissions allowed and denied to a user, newest first
 ///
-/// What holds, what is to come and what is past, the last thousand. Needs the scope `users:manage`.
+/// Includes future, expired and revoked ones. Returns the latest 1,000. Needs the scope `users:manage`.
 #[utoipa::path(
     get,
     path = "/v1/users/{id}/permissions",
@@ -108,7 +109,7 @@ impl From<Override> for OverrideResponse {
     tag = "people",
     params(("id" = String, Path, description = "The user's id",
         example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "Beside their roles", body = Whole<OverrideResponse>))
+    responses((status = 200, description = "The allowed and denied permissions", body = Whole<OverrideResponse>))
 )]
 pub(crate) async fn list_user_permissions(
     State(state): State<ApiState>,
@@ -126,9 +127,9 @@ pub(crate) async fn list_user_permissions(
 
 /// Allow or deny a permission to a user
 ///
-/// It holds from the next request on, or from `not_before`. Needs the scope `users:manage`; to allow, all
-/// the scopes that come with the permission; to deny, all that the user may do. Nobody allows themselves
-/// anything.
+/// Takes effect with the user's next request, or at `not_before`. Callers cannot allow permissions to
+/// themselves. Needs the scope `users:manage`; to allow, all scopes that come with the permission; to deny,
+/// all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/permissions",
@@ -138,8 +139,8 @@ pub(crate) async fn list_user_permissions(
         example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = OverrideRequest,
     responses(
-        (status = 201, description = "The allowance or denial", body = OverrideResponse),
-        (status = 409, description = "No admin would be left")
+        (status = 201, description = "The allowed or denied permission", body = OverrideResponse),
+        (status = 409, description = "The tenant would have no administrator left")
     )
 )]
 pub(crate) async fn create_user_permission(
@@ -158,7 +159,7 @@ pub(crate) async fn create_user_permission(
         ("/reason", request.reason.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "must be there");
+            faults.add("", pointer, "missing", "is required");
         }
     }
     faults.none_in_body()?;
@@ -179,15 +180,15 @@ pub(crate) async fn create_user_permission(
         }
         Effect::Deny => require_permissions_of(&mut tx, &caller, id).await?,
     }
-    let made = add_override(&mut tx, &actor, id, new).await?;
+    let created = add_override(&mut tx, &actor, id, new).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(made.into())))
+    Ok((StatusCode::CREATED, Json(created.into())))
 }
 
-/// Take an allowance or a denial back
+/// Revoke an allowed or denied permission
 ///
-/// From the next request on. Needs the scope `users:manage`, all the scopes that come with the permission,
-/// and all that the user may do. Nobody takes back what is denied to themselves.
+/// Takes effect with the user's next request. Callers cannot revoke denials of their own. Needs the scope
+/// `users:manage`, all scopes that come with the permission, and all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/permissions/{permission_id}",
@@ -196,12 +197,12 @@ pub(crate) async fn create_user_permission(
     params(
         ("id" = String, Path, description = "The user's id",
             example = "usr_01h455vb4pex5vsknk084sn02q"),
-        ("permission_id" = String, Path, description = "The allowance's or denial's id",
+        ("permission_id" = String, Path, description = "The id of the allowed or denied permission",
             example = "prm_01h455vb4pex5vsknk084sn02q")
     ),
     responses(
-        (status = 204, description = "It is taken back"),
-        (status = 409, description = "No admin would be left")
+        (status = 204, description = "The permission was revoked"),
+        (status = 409, description = "The tenant would have no administrator left")
     )
 )]
 pub(crate) async fn revoke_user_permission(
@@ -213,7 +214,7 @@ pub(crate) async fn revoke_user_permission(
     let mut tx = state.begin(&caller).await?;
     let revoked = revoke_override(&mut tx, caller.actor(), id, one).await?;
     let revoked = revoked.ok_or_else(|| Problem::not_found("permission of the user"))?;
-    // Not committed otherwise.
+    // If a check fails, the transaction is rolled back.
     if revoked.effect == Effect::Deny {
         require_other_user(&caller, id)?;
         require_scopes(&caller, scopes(&revoked.permission, caller.is_platform))?;

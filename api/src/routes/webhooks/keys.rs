@@ -1,6 +1,7 @@
-//! Room: routes of the keys that an endpoint's messages are signed with.
-//! Takes: a caller's request. Gives: keys to who may manage endpoints, and new ones.
-//! Never: keeps one unsealed, or tells one without an entry in the audit log.
+//! Routes of the keys that sign an endpoint's messages.
+//!
+//! Reveals and rotates them. Never stores a key unsealed and never reveals one without an entry in the
+//! audit log.
 
 use std::time::Duration;
 
@@ -26,14 +27,14 @@ use crate::faults::Faults;
 use crate::problem::Problem;
 use crate::query::PathId;
 
-/// The keys of an endpoint.
+/// Signing keys of an endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointSecret)]
 pub(in crate::routes) struct EndpointSecretResponse {
-    /// The secret its messages are signed with (Standard Webhooks, `v1`).
+    /// Secret that signs the messages (Standard Webhooks, `v1`).
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
-    /// What its `v1a` signatures are verified with, if it has a key pair.
+    /// Public key to verify `v1a` signatures with; null if the endpoint has no key pair.
     #[schema(
         required,
         example = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
@@ -41,9 +42,9 @@ pub(in crate::routes) struct EndpointSecretResponse {
     public_key: Option<String>,
 }
 
-/// Show the secret of a webhook endpoint
+/// Get the secret of a webhook endpoint
 ///
-/// A person confirms first that it is they (`POST /v1/session/confirm`). Needs the scope `webhooks:manage`.
+/// Users must have confirmed their session (`POST /v1/session/confirm`). Needs the scope `webhooks:manage`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
@@ -78,17 +79,19 @@ fn secret_response(keys: &[SigningKey]) -> Option<EndpointSecretResponse> {
     })
 }
 
-/// What becomes of an endpoint's key.
+/// Options of a rotation.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointRotation, example = json!({"grace": "24h"}))]
 pub(in crate::routes) struct RotateSecretRequest {
-    /// How long the old key signs along, `0s` to `7d` in whole seconds; `24h` when left out.
+    /// How long messages are also signed with the old key, `0s` to `7d` in whole seconds. Default `24h`.
     #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
-    /// `v1`, the secret, when left out; `v1a` gives the endpoint a new key pair, or its first.
+    /// Signature scheme of the key to rotate. `v1`: the secret. `v1a`: the key pair, which is created if
+    /// the endpoint has none. Default `v1`.
     algorithm: Option<Algorithm>,
-    /// The new secret, if its people bring one: `whsec_` and base64 of 24 to 64 bytes.
+    /// New secret to use instead of a generated one: `whsec_` followed by the base64 encoding of 24 to 64
+    /// bytes.
     #[schema(
         pattern = "^whsec_[A-Za-z0-9+/]+={0,2}$",
         example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -96,7 +99,7 @@ pub(in crate::routes) struct RotateSecretRequest {
     secret: Option<String>,
 }
 
-/// How messages are signed: HMAC-SHA256 or ed25519.
+/// Signature scheme: `v1` is HMAC-SHA256, `v1a` is Ed25519.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SignatureAlgorithm)]
@@ -105,27 +108,28 @@ pub(in crate::routes) enum Algorithm {
     V1a,
 }
 
-/// The new key of an endpoint.
+/// New signing key of an endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RotatedSecret)]
 pub(in crate::routes) struct RotatedSecretResponse {
-    /// The secret its messages are signed with (Standard Webhooks, `v1`).
+    /// Secret that signs the messages (Standard Webhooks, `v1`).
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
-    /// What its `v1a` signatures are verified with, if it has a key pair.
+    /// Public key to verify `v1a` signatures with; null if the endpoint has no key pair.
     #[schema(
         required,
         example = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
     )]
     public_key: Option<String>,
-    /// Until when the old key signs along.
+    /// Until when messages are also signed with the old key.
     old_until: DateTime<Utc>,
 }
 
-/// Give a webhook endpoint a new key
+/// Rotate the secret of a webhook endpoint
 ///
-/// Messages carry the signatures of both, the new one's first, until the old one has ended; at most ten old
-/// ones sign along. A person confirms first that it is they. Needs the scope `webhooks:manage`.
+/// Messages carry the signatures of the new and the old key, the new one's first, until the old key
+/// expires. At most ten old keys sign messages. Users must have confirmed their session. Needs the scope
+/// `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/rotate-secret",
@@ -136,7 +140,7 @@ pub(in crate::routes) struct RotatedSecretResponse {
     request_body = RotateSecretRequest,
     responses(
         (status = 200, description = "The new key", body = RotatedSecretResponse),
-        (status = 409, description = "As many old keys sign along as may"),
+        (status = 409, description = "The maximum number of old keys is in use"),
     )
 )]
 pub(in crate::routes) async fn rotate_endpoint_secret(
@@ -151,12 +155,12 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
     let request: RotateSecretRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(USUAL_GRACE, Duration::from);
     if grace > LONGEST_GRACE || grace.subsec_nanos() != 0 {
-        let detail = "must be `0s` to `7d`, in whole seconds";
+        let detail = "must be between `0s` and `7d`, in whole seconds";
         faults.add("", "/grace", "out_of_range", detail);
     }
     let new = match (request.algorithm, request.secret) {
         (Some(Algorithm::V1a), Some(_)) => {
-            faults.add("", "/secret", "invalid", "is for `v1` only");
+            faults.add("", "/secret", "invalid", "can only be set for `v1`");
             None
         }
         (Some(Algorithm::V1a), None) => Some(SigningKey::from(Ed25519Key::generate())),
@@ -170,7 +174,8 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
         },
     };
     faults.none_in_body()?;
-    let new = new.ok_or_else(|| Problem::internal("a body without key or fault"))?;
+    let new =
+        new.ok_or_else(|| Problem::internal("validation returned neither a key nor an error"))?;
     let mut tx = state.begin(&caller).await?;
     if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
         return Err(endpoint_not_found());

@@ -1,6 +1,6 @@
-//! Room: routes of webhook endpoints.
-//! Takes: a caller's request. Gives: endpoints made, shown, listed, changed and deleted.
-//! Never: calls an endpoint.
+//! Routes of webhook endpoints.
+//!
+//! Creates, lists, shows, changes and deletes endpoints. Never sends a request to an endpoint itself.
 
 pub(super) mod keys;
 pub(super) mod redelivery;
@@ -34,7 +34,7 @@ use crate::query::{Limit, PathId, Query, is_of_page};
 
 /// Create a webhook endpoint
 ///
-/// The answer holds the secret its messages are signed with. Needs the scope `webhooks:manage`.
+/// The response contains the secret that signs the endpoint's messages. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints",
@@ -63,26 +63,26 @@ pub(super) async fn create_endpoint(
     let entry = Entry::new("endpoint.create", answer.id).after(answer.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    // The endpoint is there, and its secret is audit_value this once: what the engine does not take now it is given
-    // in the night.
+    // The endpoint is committed and its secret can be shown only in this response, so a failure to
+    // configure the lane is not an error: the nightly maintenance configures it.
     if let Err(error) = lane::apply(state.engine(), caller.tenant, &endpoint).await {
-        tracing::warn!(%error, endpoint.id = %endpoint.id, "an endpoint's lane cannot be set");
+        tracing::warn!(%error, endpoint.id = %endpoint.id, "could not configure lane of endpoint; nightly maintenance will configure it");
     }
     let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", answer.id))];
     answer.secret = Some(secret.expose());
     Ok((StatusCode::CREATED, location, Json(answer)).into_response())
 }
 
-/// Which endpoints to list.
+/// Page of a list of endpoints.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EndpointQuery {
-    /// How many endpoints a page holds.
+    /// Maximum number of endpoints per page. Default 50.
     #[serde(default, skip_serializing_if = "is_of_page")]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
     limit: Limit,
-    /// `next_cursor` of the page before.
+    /// Cursor of the page: `next_cursor` of the previous page.
     #[serde(skip_serializing_if = "is_of_page")]
     cursor: Option<String>,
 }
@@ -123,7 +123,7 @@ pub(super) async fn list_endpoints(
     )))
 }
 
-/// Show a webhook endpoint
+/// Get a webhook endpoint
 ///
 /// Needs the scope `webhooks:read`.
 #[utoipa::path(
@@ -160,7 +160,7 @@ pub(super) async fn get_endpoint(
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = EndpointChangeRequest,
-    responses((status = 200, description = "The endpoint as it is now", body = EndpointResponse))
+    responses((status = 200, description = "The changed endpoint", body = EndpointResponse))
 )]
 pub(super) async fn change_endpoint(
     State(state): State<ApiState>,
@@ -185,7 +185,7 @@ pub(super) async fn change_endpoint(
         .after(answer.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    // What the engine holds is set when the endpoint is: asked for again, it is set again.
+    // The engine is configured after the commit. If that fails, repeating the request configures it again.
     if old_order != after.ordering {
         lane::forget(state.engine(), caller.tenant, id, old_order).await?;
     }
@@ -195,7 +195,7 @@ pub(super) async fn change_endpoint(
 
 /// Delete a webhook endpoint
 ///
-/// Its deliveries stay to be read; those that wait are skipped. Needs the scope `webhooks:manage`.
+/// Its deliveries can still be read; pending deliveries are skipped. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     delete,
     path = "/v1/webhook-endpoints/{id}",
@@ -203,7 +203,7 @@ pub(super) async fn change_endpoint(
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 204, description = "The endpoint is gone"))
+    responses((status = 204, description = "The endpoint was deleted"))
 )]
 pub(super) async fn delete_endpoint(
     State(state): State<ApiState>,

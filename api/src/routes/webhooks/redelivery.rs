@@ -1,5 +1,6 @@
-//! Room: routes that have an endpoint tried, enabled and made up to.
-//! Takes: a caller's request. Gives: the jobs that do it. Never: calls an endpoint.
+//! Routes that test, enable and recover an endpoint.
+//!
+//! Enqueue the jobs that do it. Never send a request to an endpoint themselves.
 
 use axum::Json;
 use axum::extract::State;
@@ -31,7 +32,7 @@ use crate::query::PathId;
 use crate::routes::events::PostedEventResponse;
 use crate::time::Moment;
 
-/// The type of an event that tests an endpoint.
+/// Default event type of a test.
 const DEFAULT_TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// An event that tests an endpoint.
@@ -39,19 +40,19 @@ const DEFAULT_TEST_EVENT_TYPE: &str = "webhook.test";
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointTest, example = json!({"type": "invoice.paid", "data": {"invoice": "in_42"}}))]
 pub(in crate::routes) struct EndpointTestRequest {
-    /// Type; `webhook.test` when left out. It need not be one that the endpoint takes.
+    /// Event type. Default `webhook.test`. The endpoint does not have to subscribe to it.
     #[serde(rename = "type")]
     #[schema(max_length = 128, pattern = r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
     event_type: Option<String>,
-    /// What is said to have happened: a JSON object.
+    /// Data of the event: a JSON object.
     #[schema(value_type = Option<Object>)]
     data: Option<Box<RawValue>>,
 }
 
 /// Test a webhook endpoint
 ///
-/// Posts an event to this endpoint alone, in one attempt, though it may be disabled. Needs the scope
-/// `webhooks:manage`.
+/// Posts an event to this endpoint only, with a single attempt, even if the endpoint is disabled. Needs the
+/// scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/test",
@@ -61,8 +62,8 @@ pub(in crate::routes) struct EndpointTestRequest {
         example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = EndpointTestRequest,
     responses(
-        (status = 202, description = "The event, with its delivery", body = PostedEventResponse),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+        (status = 202, description = "The event and its delivery", body = PostedEventResponse),
+        (status = 429, description = "The tenant's `max_waiting` is reached, or too many requests"),
     )
 )]
 pub(in crate::routes) async fn test_endpoint(
@@ -101,7 +102,7 @@ pub(in crate::routes) async fn test_endpoint(
 
 /// Enable a webhook endpoint
 ///
-/// Its deliveries go on; what was skipped meanwhile is made up for by `POST …/recover`. Needs the scope
+/// Deliveries resume. To send deliveries that were skipped meanwhile, use `POST …/recover`. Needs the scope
 /// `webhooks:manage`.
 #[utoipa::path(
     post,
@@ -110,7 +111,7 @@ pub(in crate::routes) async fn test_endpoint(
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The endpoint as it is now", body = EndpointResponse))
+    responses((status = 200, description = "The changed endpoint", body = EndpointResponse))
 )]
 pub(in crate::routes) async fn enable_endpoint(
     State(state): State<ApiState>,
@@ -132,35 +133,35 @@ pub(in crate::routes) async fn enable_endpoint(
     Ok(Json(enabled))
 }
 
-/// What an endpoint is to be made up for.
+/// Deliveries to recover.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Recovery, example = json!({"since": "2026-11-27T00:00:00Z"}))]
 pub(in crate::routes) struct RecoveryRequest {
-    /// Of events posted from this moment on, at most 30 days ago.
+    /// Only deliveries of events posted at or after this time, at most 30 days ago.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
     since: Option<Moment>,
-    /// Of events posted until this moment; now when left out.
+    /// Only deliveries of events posted until this time. Default: now.
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Moment>,
-    /// What has become of the deliveries that are made again; `failed` and `skipped` when left out.
+    /// Only deliveries in these states. Default: `failed` and `skipped`.
     #[schema(min_items = 1, max_items = 3)]
     states: Option<Vec<MissedState>>,
 }
 
-/// The job that does it.
+/// A job that was started.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StartedJob)]
 pub(in crate::routes) struct StartedJobResponse {
-    /// Its id. When it has succeeded, its result tells how many deliveries are made.
+    /// Id of the job. Its result reports the number of deliveries.
     #[schema(value_type = String, example = "job_0000000000500")]
     pub(in crate::routes) job_id: JobId,
 }
 
-/// Make up for what a webhook endpoint missed
+/// Recover the deliveries of a webhook endpoint
 ///
-/// Deliveries that failed, or were skipped while it was disabled, are made again, oldest first, on its
-/// schedule. Needs the scope `webhooks:manage`.
+/// Delivers again what failed, or was skipped while the endpoint was disabled, oldest first, on the
+/// endpoint's retry schedule. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/recover",
@@ -170,9 +171,9 @@ pub(in crate::routes) struct StartedJobResponse {
         example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = RecoveryRequest,
     responses(
-        (status = 202, description = "The job that does it", body = StartedJobResponse),
+        (status = 202, description = "The job that was enqueued", body = StartedJobResponse),
         (status = 409, description = "The endpoint is disabled: enable it first"),
-        (status = 429, description = "As many jobs of the tenant wait as may (`max_waiting`), or the caller asks too often"),
+        (status = 429, description = "The tenant's `max_waiting` is reached, or too many requests"),
     )
 )]
 pub(in crate::routes) async fn recover_endpoint(
@@ -190,11 +191,11 @@ pub(in crate::routes) async fn recover_endpoint(
     let request: RecoveryRequest = body.members(&mut faults).unwrap_or_default();
     let now = clock::now();
     let Some(since) = request.since.map(DateTime::<Utc>::from) else {
-        faults.add("", "/since", "missing", "must be there");
+        faults.add("", "/since", "missing", "is required");
         return Err(faults
             .none_in_body()
             .err()
-            .unwrap_or_else(|| Problem::internal("a missing member without a fault")));
+            .unwrap_or_else(|| Problem::internal("missing member without an error")));
     };
     let args = Args {
         endpoint_id: id,
@@ -208,7 +209,7 @@ pub(in crate::routes) async fn recover_endpoint(
     faults.extend("", WebhookRecover::check(&args));
     faults.none_in_body()?;
     if endpoint.status == EndpointStatus::Disabled {
-        let detail = "the endpoint is disabled: enable it first";
+        let detail = "endpoint is disabled; enable it first";
         return Err(Problem::new(Code::Conflict, detail));
     }
     let payload = to_raw_value(&args).map_err(Problem::internal)?;

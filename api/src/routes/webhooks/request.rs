@@ -1,6 +1,6 @@
-//! Room: what callers give of webhook endpoints.
-//! Takes: bodies of requests. Gives: endpoints and changes that the rules were asked about.
-//! Never: touches the database.
+//! Requests that create and change webhook endpoints.
+//!
+//! Validates them into endpoints and changes. Never touches the database.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema,
 
 use crate::faults::Faults;
 
-/// An endpoint that is wanted.
+/// A webhook endpoint to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewEndpoint, example = json!({
@@ -29,97 +29,99 @@ use crate::faults::Faults;
     "retry_schedule": "fast"
 }))]
 pub(in crate::routes) struct NewEndpointRequest {
-    /// Where events are posted: an https URL at a public address.
+    /// URL that events are posted to. Must use https and a public address.
     #[schema(value_type = String, required, nullable = false, max_length = 2048)]
     url: Option<String>,
-    /// What its people call it.
+    /// Description of the endpoint.
     #[schema(max_length = 500)]
     description: Option<String>,
-    /// Types it takes, such as `invoice.paid` or `invoice.*`; none for all. What the platform tells of
-    /// endpoints and deliveries goes only to endpoints that name it.
+    /// Event types to subscribe to, such as `invoice.paid` or `invoice.*`. Default: all types, except the
+    /// platform's own events about endpoints and deliveries, which must be listed explicitly.
     #[schema(max_items = 100)]
     event_types: Option<Vec<String>>,
-    /// Channels, one of which an event must name; none for all events.
+    /// Channels to subscribe to: an event must have one of them. Default: all events.
     #[schema(max_items = 10)]
     channels: Option<Vec<String>>,
-    /// Headers sent along.
+    /// Additional headers of each request.
     headers: Option<BTreeMap<String, String>>,
-    /// `fifo`: one event after another for each ordering key, and one that fails holds up those of its key.
+    /// Order of deliveries. `fifo`: events with the same ordering key are delivered one after another, and
+    /// a failed delivery blocks the later ones of its key.
     ordering: Option<EndpointOrderingName>,
-    /// When a delivery that failed is tried again.
+    /// Delays between attempts of a failed delivery.
     #[schema(schema_with = nullable_schedule_schema)]
     retry_schedule: Option<Value>,
-    /// Requests started in a second, at the most.
+    /// Maximum number of requests started per second.
     #[schema(minimum = 1, maximum = 1000000)]
     rate_per_second: Option<u32>,
-    /// Requests under way at once, at the most; for an endpoint that wants order 32 unless said.
+    /// Maximum number of requests in flight. Default for endpoints with `fifo` ordering: 32.
     #[schema(minimum = 1, maximum = 1000000)]
     max_in_flight: Option<u32>,
-    /// The secret it has already, `whsec_` and base64 of 24 to 64 bytes; a new one when left out.
+    /// Existing secret to keep using: `whsec_` followed by the base64 encoding of 24 to 64 bytes. Default:
+    /// a new secret.
     #[schema(
         pattern = "^whsec_[A-Za-z0-9+/]+={0,2}$",
         example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     )]
     secret: Option<String>,
-    /// The certificate it is shown (mutual TLS).
+    /// Client certificate for mutual TLS.
     client_certificate: Option<ClientCertificateRequest>,
-    /// How it is asked for a token first.
+    /// OAuth 2 client credentials to obtain an access token with.
     oauth2: Option<OAuth2Request>,
 }
 
-/// A change of an endpoint; what is left out stays, and null takes away.
+/// Changes of an endpoint. Members that are omitted stay unchanged; null removes them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointChange, example = json!({"status": "paused"}))]
 pub(in crate::routes) struct EndpointChangeRequest {
-    /// Where events are posted: an https URL at a public address.
+    /// URL that events are posted to. Must use https and a public address.
     #[schema(max_length = 2048)]
     url: Option<String>,
-    /// What its people call it.
+    /// Description of the endpoint.
     #[schema(value_type = Option<String>, max_length = 500)]
     #[serde(default)]
     description: Change<String>,
-    /// Types it takes, such as `invoice.paid` or `invoice.*`; none for all.
+    /// Event types to subscribe to, such as `invoice.paid` or `invoice.*`; all if empty.
     #[schema(max_items = 100)]
     event_types: Option<Vec<String>>,
-    /// Channels, one of which an event must name; none for all events.
+    /// Channels to subscribe to: an event must have one of them. Default: all events.
     #[schema(max_items = 10)]
     channels: Option<Vec<String>>,
-    /// Headers sent along, in place of all old ones.
+    /// Additional headers of each request. Replaces all previous ones.
     headers: Option<BTreeMap<String, String>>,
-    /// Whether it is delivered to.
+    /// Status of the endpoint.
     status: Option<EndpointStatusName>,
-    /// Order of the events that are posted from now on.
+    /// Order of deliveries of events posted from now on.
     ordering: Option<EndpointOrderingName>,
-    /// When a delivery that failed is tried again.
+    /// Delays between attempts of a failed delivery.
     #[schema(schema_with = nullable_schedule_schema)]
     retry_schedule: Option<Value>,
-    /// Requests started in a second, at the most.
+    /// Maximum number of requests started per second.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     rate_per_second: Change<u32>,
-    /// Requests under way at once, at the most.
+    /// Maximum number of requests in flight.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
     #[serde(default)]
     max_in_flight: Change<u32>,
-    /// The certificate it is shown (mutual TLS).
+    /// Client certificate for mutual TLS.
     #[schema(value_type = Option<ClientCertificateRequest>)]
     #[serde(default)]
     client_certificate: Change<ClientCertificateRequest>,
-    /// How it is asked for a token first.
+    /// OAuth 2 client credentials to obtain an access token with.
     #[schema(value_type = Option<OAuth2Request>)]
     #[serde(default)]
     oauth2: Change<OAuth2Request>,
 }
 
-/// The same, or null, which is as if it were left out.
+/// Schema of a retry schedule or null, which means the same as omitting it.
 fn nullable_schedule_schema() -> Schema {
     schedule_variants()
         .item(ObjectBuilder::new().schema_type(Type::Null))
         .into()
 }
 
-/// A name of a schedule, or the waits themselves.
+/// Schema of a retry schedule: a name or a list of delays.
 pub(super) fn schedule_schema() -> Schema {
     schedule_variants().into()
 }
@@ -128,7 +130,7 @@ fn schedule_variants() -> OneOfBuilder {
     let named = ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(["standard", "fast"]));
-    let waits = ArrayBuilder::new()
+    let delays = ArrayBuilder::new()
         .items(
             ObjectBuilder::new()
                 .schema_type(Type::String)
@@ -137,49 +139,50 @@ fn schedule_variants() -> OneOfBuilder {
         .max_items(Some(24));
     OneOfBuilder::new()
         .item(named)
-        .item(waits)
+        .item(delays)
         .description(Some(
-            "`standard` (ten attempts over 75 hours and a half), `fast` (1m, 5m, 15m), or at most 24 waits \
-             of `1s` to `7d` in whole seconds, none for a single attempt.",
+            "`standard` (ten attempts over 75.5 hours), `fast` (delays of 1m, 5m, 15m), or a list of at most 24 \
+             delays of `1s` to `7d` in whole seconds; an empty list means a single attempt.",
         ))
 }
 
-/// A certificate to show, and its key.
+/// A client certificate and its private key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificate)]
 pub(in crate::routes) struct ClientCertificateRequest {
-    /// The certificate and those between it and its root, as PEM.
+    /// Certificate and intermediate certificates, as PEM.
     #[schema(example = "-----BEGIN CERTIFICATE-----\n…")]
     certificate: String,
-    /// Its private key, as PEM. Never shown again.
+    /// Private key of the certificate, as PEM. Never shown again.
     #[schema(example = "-----BEGIN PRIVATE KEY-----\n…")]
     private_key: String,
 }
 
-/// How a token is asked for (OAuth 2, client credentials).
+/// OAuth 2 client credentials.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewOAuth2)]
 pub(in crate::routes) struct OAuth2Request {
-    /// Where.
+    /// URL of the token endpoint.
     #[schema(example = "https://login.example.com/oauth2/token")]
     token_url: String,
-    /// Who asks.
+    /// Client id.
     #[schema(min_length = 1, max_length = 2048, example = "harkara")]
     client_id: String,
-    /// How they prove it. Never shown again.
+    /// Client secret. Never shown again.
     #[schema(min_length = 1, max_length = 2048)]
     client_secret: String,
-    /// For what.
+    /// Scope to request.
     #[schema(max_length = 2048)]
     scope: Option<String>,
-    /// For whom.
+    /// Audience to request.
     #[schema(max_length = 2048)]
     audience: Option<String>,
 }
 
-/// Deliveries to a `paused` endpoint wait; those to a `disabled` one are skipped.
+/// Status of an endpoint. Deliveries to a `paused` endpoint wait; deliveries to a `disabled` endpoint are
+/// skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EndpointStatus)]
@@ -209,7 +212,7 @@ impl From<EndpointStatusName> for EndpointStatus {
     }
 }
 
-/// In which order an endpoint gets its events.
+/// Order of deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = EndpointOrdering)]
@@ -258,10 +261,10 @@ impl From<OAuth2Request> for NewOAuth2 {
 }
 
 impl NewEndpointRequest {
-    /// The endpoint, with all that is wrong with it in `faults`.
+    /// Validates the request and returns the endpoint; what is wrong is added to `faults`.
     pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> NewEndpoint {
         if self.url.is_none() {
-            faults.add("", "/url", "missing", "must be there");
+            faults.add("", "/url", "missing", "is required");
         }
         let secret = self.secret.as_deref().map(WebhookSecret::parse).transpose();
         let secret = secret.unwrap_or_else(|error| {
@@ -295,7 +298,7 @@ impl NewEndpointRequest {
 }
 
 impl EndpointChangeRequest {
-    /// The change, with all that is wrong with it in `faults`.
+    /// Validates the request and returns the change; what is wrong is added to `faults`.
     pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> EndpointChange {
         let change = EndpointChange {
             url: self.url,
@@ -318,48 +321,48 @@ impl EndpointChangeRequest {
 
 fn read_schedule(given: Option<Value>, faults: &mut Faults) -> Option<RetrySchedule> {
     let pointer = "/retry_schedule";
-    let words = match given? {
+    let texts = match given? {
         Value::String(name) => {
             let schedule = RetrySchedule::named(&name);
             if schedule.is_none() {
-                let detail = "must be `standard`, `fast` or a list of waits";
+                let detail = "must be `standard`, `fast` or a list of delays";
                 faults.add("", pointer, "unknown", detail);
             }
             return schedule;
         }
-        Value::Array(words) => words,
+        Value::Array(texts) => texts,
         _ => {
-            let detail = "must be `standard`, `fast` or a list of waits";
+            let detail = "must be `standard`, `fast` or a list of delays";
             faults.add("", pointer, "invalid", detail);
             return None;
         }
     };
-    let mut waits: Vec<Duration> = Vec::with_capacity(words.len());
-    for (place, word) in words.iter().enumerate() {
-        match word.as_str().map(duration::parse) {
-            Some(Ok(wait)) => waits.push(wait),
+    let mut delays: Vec<Duration> = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match text.as_str().map(duration::parse) {
+            Some(Ok(delay)) => delays.push(delay),
             _ => {
-                let pointer = format!("{pointer}/{place}");
+                let pointer = format!("{pointer}/{index}");
                 faults.add("", &pointer, "invalid", "must be a duration such as \"5m\"");
                 return None;
             }
         }
     }
-    match RetrySchedule::of(&waits) {
+    match RetrySchedule::of(&delays) {
         Ok(schedule) => Some(schedule),
-        Err(Some(place)) => {
-            let detail = "must be `1s` to `7d`, in whole seconds";
-            faults.add("", &format!("{pointer}/{place}"), "out_of_range", detail);
+        Err(Some(index)) => {
+            let detail = "must be between `1s` and `7d`, in whole seconds";
+            faults.add("", &format!("{pointer}/{index}"), "out_of_range", detail);
             None
         }
         Err(None) => {
-            faults.add("", pointer, "too_many", "at most 24");
+            faults.add("", pointer, "too_many", "must have at most 24 items");
             None
         }
     }
 }
 
-/// How a schedule is answered: its name, or its waits.
+/// A retry schedule as JSON: its name, or its delays.
 pub(super) fn schedule_value(schedule: &RetrySchedule) -> Value {
     match schedule.name() {
         Some(name) => name.into(),
@@ -367,7 +370,7 @@ pub(super) fn schedule_value(schedule: &RetrySchedule) -> Value {
     }
 }
 
-/// How long all attempts take together.
+/// Total time from the first to the last attempt.
 pub(super) fn schedule_window(schedule: &RetrySchedule) -> HumanDuration {
     HumanDuration(schedule.window())
 }

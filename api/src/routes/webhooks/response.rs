@@ -1,5 +1,6 @@
-//! Room: how webhook endpoints are shown.
-//! Takes: endpoints. Gives: answers, and what the audit log is audit_value. Never: shows a secret but to who made it.
+//! Representation of webhook endpoints.
+//!
+//! For responses and for the audit log. Never contains a secret except in the response that created it.
 
 use std::collections::BTreeMap;
 
@@ -15,90 +16,91 @@ use super::request::{
     EndpointOrderingName, EndpointStatusName, schedule_schema, schedule_value, schedule_window,
 };
 
-/// An address that events are delivered to.
+/// A webhook endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Endpoint)]
 pub(in crate::routes) struct EndpointResponse {
-    /// Id.
+    /// Id of the endpoint.
     #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     pub(super) id: EndpointId,
-    /// Where events are posted.
+    /// URL that events are posted to.
     #[schema(example = "https://example.com/webhooks")]
     url: String,
-    /// What its people call it.
+    /// Description of the endpoint.
     #[schema(required)]
     description: Option<String>,
-    /// Types it takes; none for all.
+    /// Event types that the endpoint subscribes to; all if empty.
     #[schema(example = json!(["invoice.*"]))]
     event_types: Vec<String>,
-    /// Channels, one of which an event must name; none for all events.
+    /// Channels to subscribe to: an event must have one of them. Default: all events.
     channels: Vec<String>,
-    /// Headers sent along.
+    /// Additional headers of each request.
     headers: BTreeMap<String, String>,
-    /// Whether it is delivered to.
+    /// Status of the endpoint.
     status: EndpointStatusName,
-    /// Why the platform disabled it: `gone` (it answered 410), `asked` (it answered `webhook-delivery:
-    /// disable`) or `failing` (five days without a success).
+    /// Why the platform disabled the endpoint. `gone`: it responded with 410. `asked`: it responded with
+    /// the header `webhook-delivery: disable`. `failing`: no attempt succeeded for five days.
     #[schema(required, example = "gone")]
     disabled_reason: Option<String>,
-    /// In which order it gets its events.
+    /// Order of deliveries.
     ordering: EndpointOrderingName,
-    /// When a delivery that failed is tried again.
+    /// Delays between attempts of a failed delivery.
     #[schema(schema_with = schedule_schema)]
     retry_schedule: Value,
-    /// From the first attempt to the last, if each fails at once.
+    /// Time from the first to the last attempt if every attempt fails immediately.
     #[schema(value_type = String, example = "1260s")]
     retry_window: HumanDuration,
-    /// Requests started in a second, at the most.
+    /// Maximum number of requests started per second.
     #[schema(required)]
     rate_per_second: Option<u32>,
-    /// Requests started in a second for now, because it asked for less (429 or 503).
+    /// Current limit of requests started per second, lowered because the endpoint responded with 429 or
+    /// 503.
     #[schema(required)]
     slowed_to: Option<u32>,
-    /// Requests under way at once, at the most.
+    /// Maximum number of requests in flight.
     #[schema(required)]
     max_in_flight: Option<u32>,
-    /// Since when no attempt has succeeded, if one has failed since.
+    /// When the first attempt failed since the last success; null if the last attempt succeeded.
     #[schema(required)]
     failing_since: Option<DateTime<Utc>>,
-    /// Attempts that failed since the last success.
+    /// Number of failed attempts since the last success.
     failures: u32,
-    /// What `v1a` signatures are verified with, if it has such a key.
+    /// Public key to verify `v1a` signatures with, if the endpoint has a key pair.
     #[schema(
         required,
         example = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
     )]
     public_key: Option<String>,
-    /// The certificates it is shown, as PEM.
+    /// Client certificates, as PEM.
     #[schema(required)]
     client_certificate: Option<String>,
-    /// How it is asked for a token first; without the secret.
+    /// OAuth 2 client credentials, without the secret.
     #[schema(required)]
     oauth2: Option<OAuth2Response>,
-    /// When it was made.
+    /// When the request was started.
     created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// When the endpoint was last changed.
     updated_at: DateTime<Utc>,
-    /// The secret its messages are signed with. In the answer that made it only.
+    /// Secret that signs the messages. Only present in the response that created the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     pub(super) secret: Option<String>,
 }
 
-/// How an endpoint is asked for a token first.
+/// OAuth 2 client credentials, without the secret.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OAuth2)]
 pub(in crate::routes) struct OAuth2Response {
-    /// Where.
+    /// URL of the token endpoint.
     #[schema(example = "https://login.example.com/oauth2/token")]
     token_url: String,
-    /// Who asks.
+    /// Client id.
     #[schema(example = "harkara")]
     client_id: String,
-    /// For what.
+    /// Scope to request.
     #[schema(required)]
     scope: Option<String>,
-    /// For whom.
+    /// Audience to request.
     #[schema(required)]
     audience: Option<String>,
 }
@@ -115,7 +117,8 @@ impl From<OAuth2> for OAuth2Response {
 }
 
 impl EndpointResponse {
-    /// As the audit log tells it: headers may hold secrets of the receiver.
+    /// The endpoint as recorded in the audit log. Header values are redacted, because they may be secrets
+    /// of the receiver.
     pub(super) fn audit_value(&self) -> Value {
         let headers: BTreeMap<&str, &str> = self
             .headers

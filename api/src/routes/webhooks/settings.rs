@@ -1,5 +1,6 @@
-//! Room: routes of how long a tenant's payloads are kept.
-//! Takes: a caller's request. Gives: the time, set or shown. Never: forgets one itself.
+//! Routes of a tenant's webhook settings.
+//!
+//! Shows and sets how long payloads are stored. Never deletes a payload itself.
 
 use std::time::Duration;
 
@@ -20,32 +21,33 @@ use crate::body::JsonBody;
 use crate::faults::Faults;
 use crate::problem::Problem;
 
-/// The shortest and the longest time: events themselves are kept for 30 days.
+/// Range of the payload retention. Events themselves are stored for 30 days.
 const PAYLOAD_RETENTION_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(3600)..=Duration::from_secs(30 * 86_400);
 
-/// How a tenant's webhooks are kept.
+/// Webhook settings of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = WebhookSettings)]
 pub(in crate::routes) struct WebhookSettingsResponse {
-    /// How long payloads of events, and the answers to them, are kept; null for as long as the events
+    /// How long payloads of events and responses to them are stored; null for as long as the events
     /// themselves, which is 30 days.
     #[schema(required, value_type = Option<String>, example = "7d")]
     payload_retention: Option<HumanDuration>,
 }
 
-/// What is to change.
+/// Changes of the webhook settings.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = WebhookSettingsChange, example = json!({"payload_retention": "7d"}))]
 pub(in crate::routes) struct WebhookSettingsRequest {
-    /// How long payloads are kept, `1h` to `30d` in whole seconds; null for as long as the events themselves.
+    /// How long payloads are stored, `1h` to `30d` in whole seconds. Null for as long as the events
+    /// themselves.
     #[schema(value_type = Option<String>, example = "7d")]
     #[serde(default)]
     payload_retention: Change<HumanDuration>,
 }
 
-/// Show how long payloads are kept
+/// Get the webhook settings
 ///
 /// Needs the scope `webhooks:read`.
 #[utoipa::path(
@@ -72,17 +74,17 @@ fn settings_response(retention: Option<Duration>) -> WebhookSettingsResponse {
     }
 }
 
-/// Set how long payloads are kept
+/// Change the webhook settings
 ///
-/// Older ones are removed by the nightly run of `maintenance.retention`, but for events with a delivery on its
-/// way. Needs the scope `webhooks:manage`.
+/// Older payloads are deleted by the nightly run of `maintenance.retention`, except those of events with a
+/// pending delivery. Needs the scope `webhooks:manage`.
 #[utoipa::path(
     put,
     path = "/v1/webhook-settings",
     operation_id = "change_webhook_settings",
     tag = "webhooks",
     request_body = WebhookSettingsRequest,
-    responses((status = 200, description = "The settings as they are now", body = WebhookSettingsResponse))
+    responses((status = 200, description = "The changed settings", body = WebhookSettingsResponse))
 )]
 pub(in crate::routes) async fn change_webhook_settings(
     State(state): State<ApiState>,
@@ -96,7 +98,7 @@ pub(in crate::routes) async fn change_webhook_settings(
     if let Change::Set(retention) = change
         && (!PAYLOAD_RETENTION_RANGE.contains(&retention) || retention.subsec_nanos() != 0)
     {
-        let detail = "must be `1h` to `30d`, in whole seconds";
+        let detail = "must be between `1h` and `30d`, in whole seconds";
         faults.add("", "/payload_retention", "out_of_range", detail);
     }
     faults.none_in_body()?;

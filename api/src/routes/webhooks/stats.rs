@@ -1,6 +1,6 @@
-//! Room: the route of an endpoint's numbers.
-//! Takes: a caller's request. Gives: what became of the endpoint's attempts, by the hour.
-//! Never: counts deliveries.
+//! Route of an endpoint's statistics.
+//!
+//! Returns succeeded and failed attempts per hour. Never counts deliveries.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,55 +19,55 @@ use crate::problem::Problem;
 use crate::query::{PathId, Query};
 use crate::time::Moment;
 
-/// From when on.
+/// Start of the period.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in crate::routes) struct EndpointStatsQuery {
-    /// From the hour of this moment on; 24 hours ago when left out.
+    /// Start of the period, rounded down to the hour. Default: 24 hours ago.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Moment>,
 }
 
-/// What became of an endpoint's attempts.
+/// Statistics of an endpoint's attempts.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointStats)]
 pub(in crate::routes) struct EndpointStatsResponse {
-    /// Attempts that succeeded.
+    /// Number of attempts that succeeded.
     #[schema(example = 1200)]
     succeeded: i64,
-    /// Attempts that failed.
+    /// Number of attempts that failed.
     #[schema(example = 3)]
     failed: i64,
-    /// Milliseconds that half of the answers took at most, 95 and 99 in a hundred: the upper bounds of the
-    /// classes they are counted in. Null without any answer.
+    /// Median of the response times in milliseconds, as the upper bound of its histogram bucket. Null
+    /// without responses.
     #[schema(required, example = 50)]
     p50_ms: Option<u64>,
-    /// See `p50_ms`.
+    /// Percentile of the response times in milliseconds, see `p50_ms`.
     #[schema(required, example = 250)]
     p95_ms: Option<u64>,
-    /// See `p50_ms`.
+    /// Percentile of the response times in milliseconds, see `p50_ms`.
     #[schema(required, example = 500)]
     p99_ms: Option<u64>,
-    /// The latest attempt that succeeded.
+    /// When the latest successful attempt was made.
     #[schema(required)]
     last_success_at: Option<DateTime<Utc>>,
-    /// The latest attempt that failed.
+    /// When the latest failed attempt was made.
     #[schema(required)]
     last_failure_at: Option<DateTime<Utc>>,
-    /// The hours with attempts, oldest first.
+    /// Hours with attempts, oldest first.
     hours: Vec<EndpointHourResponse>,
 }
 
-/// One hour.
+/// Attempts of one hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EndpointHour)]
 pub(in crate::routes) struct EndpointHourResponse {
-    /// When it began.
+    /// Start of the hour.
     hour: DateTime<Utc>,
-    /// Attempts that succeeded.
+    /// Number of attempts that succeeded.
     succeeded: i64,
-    /// Attempts that failed.
+    /// Number of attempts that failed.
     failed: i64,
 }
 
@@ -91,9 +91,9 @@ impl From<EndpointStats> for EndpointStatsResponse {
     }
 }
 
-/// Show what became of an endpoint's attempts
+/// Get the statistics of an endpoint's attempts
 ///
-/// Kept for 30 days. Needs the scope `webhooks:read`.
+/// Available for 30 days. Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/stats",
@@ -101,7 +101,7 @@ impl From<EndpointStats> for EndpointStatsResponse {
     tag = "webhooks",
     params(("id" = String, Path, description = "The endpoint's id",
         example = "ep_01h455vb4pex5vsknk084sn02q"), EndpointStatsQuery),
-    responses((status = 200, description = "The numbers", body = EndpointStatsResponse))
+    responses((status = 200, description = "The statistics", body = EndpointStatsResponse))
 )]
 pub(in crate::routes) async fn get_endpoint_stats(
     State(state): State<ApiState>,

@@ -20,7 +20,7 @@ async fn test_event_is_posted_only_to_its_endpoint() {
     for (pairs, words) in [
         ([("type", "a..b"), ("data", "{}")], "/type"),
         ([("type", "a.b"), ("data", "[1]")], "must be a JSON object"),
-        ([("type", "a.b"), ("data", "{")], "is not JSON"),
+        ([("type", "a.b"), ("data", "{")], "is not valid JSON"),
         ([("type", "a.b"), ("data", r#"{"x":"\u0000"}"#)], "NUL"),
     ] {
         let refused = shop.press(&format!("{page}/test"), &pairs).await;
@@ -220,7 +220,7 @@ async fn endpoint_form_keeps_settings_it_does_not_show() {
         ("description", ""),
         ("event_types", "order.*"),
     ];
-    shop.done(&page, "change", &pairs, "The endpoint is changed")
+    shop.done(&page, "change", &pairs, "The endpoint was changed")
         .await;
     let entry = shop.noted("endpoint.change", &shop.endpoint).await;
     assert_eq!(

@@ -1,6 +1,6 @@
-//! Room: where a wanted job waits, and what it passes.
-//! Takes: the members `ordering_key` and `limits`. Gives: its lane and its limits, or what is wrong
-//! with them. Never: asks whether a limit has been set.
+//! Reads the lane and the limits of a job.
+//!
+//! Validates the members `ordering_key` and `limits`. Never checks whether a limit exists.
 
 use harkara_queue::job::{Lane, LimitUse, MAX_LIMITS};
 use harkara_queue::settings::is_key;
@@ -11,22 +11,22 @@ use utoipa::ToSchema;
 use super::Reader;
 use crate::json;
 
-/// Most starts that one start may count for.
+/// Maximum cost of a start.
 const MAX_LIMIT_COST: u16 = 1000;
 
-/// What a key of a lane or a limit must be.
-pub(crate) const KEY_RULE: &str = "must have 1 to 256 characters, none of them a control character";
+/// Rule for the keys of lanes and limits, as shown in errors.
+pub(crate) const KEY_RULE: &str = "must have 1 to 256 characters and no control characters";
 
-/// A limit that a job passes.
+/// A limit that applies to the job.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewLimitUse)]
 pub(crate) struct LimitUseRequest {
-    /// The limit's key. One that nobody has set lets everything through.
+    /// Key of the limit. A key without a configured limit is not limited.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 256,
         example = "crm")]
     key: Option<String>,
-    /// How many starts one start counts for.
+    /// Number of starts that each start of the job counts as.
     #[schema(minimum = 1, maximum = 1000, default = 1)]
     cost: Option<i64>,
 }
@@ -46,7 +46,7 @@ impl Reader<'_> {
             self.fault(
                 "/limits",
                 "too_many",
-                format!("must be at most {MAX_LIMITS}"),
+                format!("must have at most {MAX_LIMITS} items"),
             );
             return Vec::new();
         }
@@ -61,7 +61,7 @@ impl Reader<'_> {
             let key_pointer = format!("{pointer}/key");
             let key = match request.key {
                 None => {
-                    self.fault(&key_pointer, "missing", "must be there");
+                    self.fault(&key_pointer, "missing", "is required");
                     continue;
                 }
                 Some(key) => key,
@@ -69,14 +69,14 @@ impl Reader<'_> {
             if !is_key(&key) {
                 self.fault(&key_pointer, "invalid_key", KEY_RULE);
             } else if limits.iter().any(|limit| limit.key == key) {
-                self.fault(&key_pointer, "duplicate", "stands here twice");
+                self.fault(&key_pointer, "duplicate", "duplicate value");
             }
             let cost = request.cost.unwrap_or(1);
             let fits = u16::try_from(cost)
                 .ok()
                 .filter(|cost| (1..=MAX_LIMIT_COST).contains(cost));
             if fits.is_none() {
-                let detail = format!("must be from 1 to {MAX_LIMIT_COST}, not {cost}");
+                let detail = format!("must be between 1 and {MAX_LIMIT_COST}, got {cost}");
                 self.fault(&format!("{pointer}/cost"), "out_of_range", detail);
             }
             limits.push(LimitUse {
