@@ -129,9 +129,9 @@ fn redirect(to: &'static str) -> Response {
 /// Sets the session cookie and redirects to the account page.
 fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
     let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
-    let mut answer = redirect("/");
-    answer.headers_mut().append(SET_COOKIE, cookie);
-    answer
+    let mut response = redirect("/");
+    response.headers_mut().append(SET_COOKIE, cookie);
+    response
 }
 
 /// Returns the browser's session if it is valid.
@@ -298,8 +298,8 @@ async fn sign_out(
         session::sign_out(&mut tx, &actor, &me, form.given("everywhere").is_some()).await?;
         tx.commit().await?;
     }
-    let mut answer = redirect("/sign-in");
-    let gone = Cookie::Session.clear(state.is_secure());
-    answer.headers_mut().append(SET_COOKIE, gone);
-    Ok(answer)
+    let mut response = redirect("/sign-in");
+    let expired = Cookie::Session.clear(state.is_secure());
+    response.headers_mut().append(SET_COOKIE, expired);
+    Ok(response)
 }

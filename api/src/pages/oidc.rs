@@ -52,7 +52,7 @@ pub(super) async fn complete_sign_in(
     let known = parameter(query, "state").and_then(|text| Token::parse(&text));
     let code = parameter(query, "code");
     let back = oidc::end(&state, &visitor, browser.as_ref(), known.as_ref(), code).await?;
-    let mut answer = match back {
+    let mut response = match back {
         Back::SignedIn(session) => redirect_signed_in(&state, &session),
         Back::Refused => message(
             StatusCode::UNAUTHORIZED,
@@ -70,7 +70,7 @@ pub(super) async fn complete_sign_in(
             message(StatusCode::CONFLICT, "Choose a tenant", text, &links)?
         }
     };
-    let gone = Cookie::Flow.clear(state.is_secure());
-    answer.headers_mut().append(SET_COOKIE, gone);
-    Ok(answer)
+    let expired = Cookie::Flow.clear(state.is_secure());
+    response.headers_mut().append(SET_COOKIE, expired);
+    Ok(response)
 }

@@ -77,7 +77,7 @@ pub(super) async fn authenticate(
         .ok()
         .and_then(|params| token_param(&params))
         .unwrap_or_default();
-    let mut answer = match state.portal_links().read(&text) {
+    let mut response = match state.portal_links().read(&text) {
         Some(link) => {
             let session = PortalSession {
                 tenant: link.tenant,
@@ -95,8 +95,8 @@ pub(super) async fn authenticate(
     };
     // The address grants access: no other site may receive it as a referrer.
     let no_referrer = HeaderValue::from_static("no-referrer");
-    answer.headers_mut().insert(REFERRER_POLICY, no_referrer);
-    answer
+    response.headers_mut().insert(REFERRER_POLICY, no_referrer);
+    response
 }
 
 fn token_param(params: &RawPathParams) -> Option<String> {
@@ -119,7 +119,7 @@ async fn serve(
         Ok(charge) => charge,
         Err(error) => return render_problem(Problem::from(error).into_response(), session),
     };
-    let answer = if charge.allowed() {
+    let response = if charge.allowed() {
         match tenant_allows_portal(state, link.tenant).await {
             Ok(true) => next.run(request).await,
             Ok(false) => return dead_link_page(),
@@ -128,9 +128,9 @@ async fn serve(
     } else {
         charge.problem().into_response()
     };
-    let mut answer = render_problem(answer, session);
-    charge.write_headers(answer.headers_mut());
-    answer
+    let mut response = render_problem(response, session);
+    charge.write_headers(response.headers_mut());
+    response
 }
 
 /// Whether the tenant's status allows using the portal.
@@ -151,10 +151,10 @@ fn dead_link_page() -> Response {
 }
 
 /// Renders a problem as a page; returns other responses unchanged.
-fn render_problem(answer: Response, session: &PortalSession) -> Response {
-    let problem = answer.extensions().get::<Problem>().cloned();
-    let Some(problem) = problem.or_else(|| Problem::of_framework(&answer)) else {
-        return answer;
+fn render_problem(response: Response, session: &PortalSession) -> Response {
+    let problem = response.extensions().get::<Problem>().cloned();
+    let Some(problem) = problem.or_else(|| Problem::of_framework(&response)) else {
+        return response;
     };
     let status = problem.status();
     let title = match status {

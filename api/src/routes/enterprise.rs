@@ -172,9 +172,9 @@ pub(super) async fn set_up_contract(
         Some(url) => set_contract_endpoint(&state, &caller, &tenant, url).await?,
         None => None,
     };
-    let mut answer = contract_status(&state, &tenant.slug).await?;
-    answer.webhook_secret = secret;
-    Ok((status, Json(answer)))
+    let mut response = contract_status(&state, &tenant.slug).await?;
+    response.webhook_secret = secret;
+    Ok((status, Json(response)))
 }
 
 fn new_endpoint(url: &str) -> NewEndpoint {

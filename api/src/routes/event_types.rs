@@ -139,16 +139,16 @@ pub(super) async fn register_event_type(
     faults.extend("", wrong);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let answer = EventTypeResponse::from(register(&mut tx, new).await?);
-    let entry = Entry::new("event_type.register", &answer.name).after(json!({
-        "version": answer.version, "description": answer.description,
-        "has_schema": answer.schema.is_some(),
+    let response = EventTypeResponse::from(register(&mut tx, new).await?);
+    let entry = Entry::new("event_type.register", &response.name).after(json!({
+        "version": response.version, "description": response.description,
+        "has_schema": response.schema.is_some(),
     }));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    registered(caller.tenant, &answer.name).await;
-    let location = [(LOCATION, format!("/v1/event-types/{}", answer.name))];
-    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+    registered(caller.tenant, &response.name).await;
+    let location = [(LOCATION, format!("/v1/event-types/{}", response.name))];
+    Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
 /// Page of a list of event types or versions.

@@ -91,10 +91,10 @@ pub(super) async fn create_portal_link(
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     let base = state.base_url();
-    let answer = PortalLinkResponse {
+    let response = PortalLinkResponse {
         id: link.id,
         url: format!("{}/portal/{text}", base.trim_end_matches('/')),
         expires_at: link.expires_at,
     };
-    Ok((StatusCode::CREATED, Json(answer)))
+    Ok((StatusCode::CREATED, Json(response)))
 }

@@ -52,7 +52,7 @@ pub fn audit_check(checked: ChainReport) -> Value {
     to_json(&ChainCheckResponse::from(checked))
 }
 
-fn to_json(answer: &impl Serialize) -> Value {
+fn to_json(response: &impl Serialize) -> Value {
     // Serializing a struct with named members cannot fail.
-    serde_json::to_value(answer).unwrap_or_default()
+    serde_json::to_value(response).unwrap_or_default()
 }

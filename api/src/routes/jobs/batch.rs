@@ -120,12 +120,12 @@ pub(crate) async fn create_jobs(
         caller.record(&mut tx, &entry).await?;
     }
     tx.commit().await?;
-    let answer = BatchResponse {
+    let response = BatchResponse {
         inserted,
         existing: enqueued.len() - inserted,
         ids: enqueued.into_iter().map(Enqueued::id).collect(),
     };
-    Ok((StatusCode::CREATED, Json(answer)))
+    Ok((StatusCode::CREATED, Json(response)))
 }
 
 async fn read_batch(

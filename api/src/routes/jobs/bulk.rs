@@ -181,13 +181,13 @@ pub(in crate::routes) async fn change_jobs(
         }
         Requested::Counted { job, matched } => {
             let location = job.map(|job| [(LOCATION, format!("/v1/jobs/{job}"))]);
-            let answer = Json(BulkResponse {
+            let response = Json(BulkResponse {
                 job_id: job,
                 matched,
             });
             Ok(match location {
-                Some(location) => (StatusCode::ACCEPTED, location, answer).into_response(),
-                None => (StatusCode::ACCEPTED, answer).into_response(),
+                Some(location) => (StatusCode::ACCEPTED, location, response).into_response(),
+                None => (StatusCode::ACCEPTED, response).into_response(),
             })
         }
     }

@@ -80,13 +80,13 @@ pub(super) async fn create_job(
     // Validation returns a job unless it added an error.
     let job =
         job.ok_or_else(|| Problem::internal("validation returned neither a job nor an error"))?;
-    let (enqueued, answer) = enqueue(&state, &caller, job).await?;
+    let (enqueued, stored) = enqueue(&state, &caller, job).await?;
     let status = match enqueued {
         Enqueued::New(_) => StatusCode::CREATED,
         Enqueued::Existing(_) => StatusCode::OK,
     };
     let id = enqueued.id();
-    let Some(job) = answer else {
+    let Some(job) = stored else {
         // A unique key can be held for longer than its job is stored.
         let detail = format!("unique key is held by {id}, which is no longer stored");
         return Err(Problem::new(Code::Conflict, detail));
@@ -108,10 +108,10 @@ async fn enqueue(
     if job.unique.is_none() && !caller.is_person() && !caller.needs_own_transaction() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
-        let answer = receipt
+        let stored = receipt
             .inserted
             .map(|entry| entry.into_job(id, tenant, job));
-        return Ok((receipt.job, answer));
+        return Ok((receipt.job, stored));
     }
     let mut tx = state.begin(caller).await?;
     let kind = job.kind.clone();
@@ -119,13 +119,13 @@ async fn enqueue(
         .engine()
         .enqueue(&mut tx, tenant, job, Quota::Enforce)
         .await?;
-    let answer = read::job(&mut tx, enqueued.id()).await?;
+    let stored = read::job(&mut tx, enqueued.id()).await?;
     if caller.is_person() {
         let entry = Entry::new("job.enqueue", enqueued.id()).after(json!({"kind": kind}));
         caller.record(&mut tx, &entry).await?;
     }
     tx.commit().await?;
-    Ok((enqueued, answer))
+    Ok((enqueued, stored))
 }
 
 /// Filters of jobs. All filters that are given must match.

@@ -277,11 +277,11 @@ async fn require_tier_allowed(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Pr
 
 fn created_response(key: ApiKey, text: &str) -> Response {
     let location = [(LOCATION, format!("/v1/api-keys/{}", key.id))];
-    let answer = ApiKeyResponse {
+    let response = ApiKeyResponse {
         key: Some(text.to_owned()),
         ..key.into()
     };
-    (StatusCode::CREATED, location, Json(answer)).into_response()
+    (StatusCode::CREATED, location, Json(response)).into_response()
 }
 
 /// List API keys, newest first

@@ -187,8 +187,8 @@ pub(super) async fn sign_in(
     let found = session::find(state.pool(), &signed_in).await?;
     let found = found.ok_or_else(sign_in::failed)?;
     let cookie = Cookie::Session.set(&signed_in, session::LIFE, state.is_secure());
-    let answer = SessionResponse::of(&state, &found);
-    Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(answer)).into_response())
+    let response = SessionResponse::of(&state, &found);
+    Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(response)).into_response())
 }
 
 /// Get the current session
@@ -311,8 +311,8 @@ pub(super) async fn sign_out_everywhere(
     caller: Caller,
 ) -> Result<Response, Problem> {
     let ended = end_sessions(&state, &person, &caller, true).await?;
-    let answer = Json(SignedOutResponse { ended });
-    Ok(([(SET_COOKIE, expired_cookie(&state))], answer).into_response())
+    let response = Json(SignedOutResponse { ended });
+    Ok(([(SET_COOKIE, expired_cookie(&state))], response).into_response())
 }
 
 /// Ends the current session, or all sessions of the user.

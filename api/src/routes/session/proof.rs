@@ -225,7 +225,7 @@ pub(crate) async fn create_totp(
     caller.require_confirmed()?;
     let (user, email) = (person.0.user_id, &person.0.email);
     let (authenticator, sealed) = Authenticator::generate(state.keys(), user, email)?;
-    let answer = AuthenticatorResponse {
+    let response = AuthenticatorResponse {
         secret: authenticator.secret(),
         url: authenticator.url()?,
     };
@@ -243,7 +243,7 @@ pub(crate) async fn create_totp(
         )
     })?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(answer)))
+    Ok((StatusCode::CREATED, Json(response)))
 }
 
 /// First code of an authenticator.

@@ -257,11 +257,11 @@ pub(super) async fn create_user(
     let link = create_link(&mut tx, &actor, user.id, DEFAULT_LIFE).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/users/{}", user.id))];
-    let answer = UserResponse {
+    let response = UserResponse {
         sign_in_url: Some(link.url(&state.base_url())),
         ..user.into()
     };
-    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+    Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
 /// Page of a list of users.
@@ -442,11 +442,11 @@ pub(super) async fn create_sign_in_link(
     require_permissions_of(&mut tx, &caller, id).await?;
     let link: SignInLink = create_link(&mut tx, caller.actor(), id, DEFAULT_LIFE).await?;
     tx.commit().await?;
-    let answer = SignInLinkResponse {
+    let response = SignInLinkResponse {
         sign_in_url: link.url(&state.base_url()),
         expires_at: link.expires_at,
     };
-    Ok((StatusCode::CREATED, Json(answer)))
+    Ok((StatusCode::CREATED, Json(response)))
 }
 
 /// Sign a user out everywhere

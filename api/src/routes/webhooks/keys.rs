@@ -63,12 +63,12 @@ pub(in crate::routes) async fn get_endpoint_secret(
     caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let keys = current_keys(&mut tx, state.keys(), id).await?;
-    let answer = secret_response(&keys).ok_or_else(endpoint_not_found)?;
+    let response = secret_response(&keys).ok_or_else(endpoint_not_found)?;
     caller
         .record(&mut tx, &Entry::new("endpoint.reveal", id))
         .await?;
     tx.commit().await?;
-    Ok(Json(answer))
+    Ok(Json(response))
 }
 
 fn secret_response(keys: &[SigningKey]) -> Option<EndpointSecretResponse> {

@@ -59,8 +59,8 @@ pub(super) async fn create_endpoint(
         check_endpoints(&mut tx).await?;
     }
     let (endpoint, secret) = webhook::create_endpoint(&mut tx, state.keys(), new).await?;
-    let mut answer = EndpointResponse::from(endpoint.clone());
-    let entry = Entry::new("endpoint.create", answer.id).after(answer.audit_value());
+    let mut response = EndpointResponse::from(endpoint.clone());
+    let entry = Entry::new("endpoint.create", response.id).after(response.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     // The endpoint is committed and its secret can be shown only in this response, so a failure to
@@ -68,9 +68,9 @@ pub(super) async fn create_endpoint(
     if let Err(error) = lane::apply(state.engine(), caller.tenant, &endpoint).await {
         tracing::warn!(%error, endpoint.id = %endpoint.id, "could not configure lane of endpoint; nightly maintenance will configure it");
     }
-    let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", answer.id))];
-    answer.secret = Some(secret.expose());
-    Ok((StatusCode::CREATED, location, Json(answer)).into_response())
+    let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", response.id))];
+    response.secret = Some(secret.expose());
+    Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
 /// Page of a list of endpoints.
@@ -178,11 +178,11 @@ pub(super) async fn change_endpoint(
     let before = before.ok_or_else(endpoint_not_found)?;
     let after = webhook::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
     let after = after.ok_or_else(endpoint_not_found)?;
-    let answer = EndpointResponse::from(after.clone());
+    let response = EndpointResponse::from(after.clone());
     let old_order = before.ordering;
     let entry = Entry::new("endpoint.change", id)
         .before(EndpointResponse::from(before).audit_value())
-        .after(answer.audit_value());
+        .after(response.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     // The engine is configured after the commit. If that fails, repeating the request configures it again.
@@ -190,7 +190,7 @@ pub(super) async fn change_endpoint(
         lane::forget(state.engine(), caller.tenant, id, old_order).await?;
     }
     lane::apply(state.engine(), caller.tenant, &after).await?;
-    Ok(Json(answer))
+    Ok(Json(response))
 }
 
 /// Delete a webhook endpoint
