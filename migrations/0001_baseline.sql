@@ -406,7 +406,7 @@ create index oidc_flows_expiry on app.oidc_flows (expires_at);
 ---------------------------------------------------------------------------------------------------------------
 
 -- One hash chain a tenant, which can be appended to and read, and nothing else. Each entry's hash covers the
--- entry and the hash before it, so app.check_audit finds an entry that was changed, removed or inserted.
+-- entry and the hash before it, so app.verify_audit_chain finds an entry that was changed, removed or inserted.
 -- Entries cut off at the end are found by comparing with the head, and a head that was changed as well by the
 -- anchors outside of the database. The triggers that refuse changes come with app.refuse_audit_change.
 create table app.audit_log (
@@ -440,7 +440,7 @@ create index audit_log_action on app.audit_log (tenant_id, action, seq);
 create index audit_log_resource on app.audit_log (tenant_id, resource, seq);
 
 -- The end of each chain. Its row lock orders a tenant's entries. Every tenant has one from the start
--- (app.begin_chain): a tenant without one had its chain taken away.
+-- (app.begin_audit_chain): a tenant without one had its chain taken away.
 create table app.audit_heads (
     tenant_id uuid primary key references app.tenants,
     seq int8 not null,
@@ -667,7 +667,7 @@ create table queue.tenants (
     number int4 generated always as identity primary key,
     id uuid not null unique,
     -- Limiter of the tenant, if it has one.
-    gate bigint,
+    limiter bigint,
     -- Share of the tenant among those that have work.
     weight int2 not null default 1 check (weight between 1 and 1000),
     paused boolean not null default false,
@@ -690,13 +690,13 @@ create table queue.queues (
     name text not null unique check (name ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'),
     paused boolean not null default false,
     -- Limiter of the queue, if it has one.
-    gate bigint,
+    limiter bigint,
     paused_at timestamptz
 );
 
 -- A limiter: where a limit is measured. A lane passes the limiters of its queue, its tenant, the limits that
 -- its jobs name, and its own; all of them must let a job through.
-create table queue.gates (
+create table queue.limiters (
     id bigint generated always as identity primary key,
     -- Null for the limiter of a queue.
     tenant int4 references queue.tenants,
@@ -724,13 +724,13 @@ create table queue.gates (
         and (rate_count is null) = (rate_burst is null))
 ) with (fillfactor = 50);
 -- A tenant's limits, without the keys that jobs name and that have no limit.
-create index gates_set on queue.gates (tenant, key)
+create index limiters_set on queue.limiters (tenant, key)
     where key is not null and (max_running is not null or rate_count is not null);
 
-alter table queue.tenants add foreign key (gate) references queue.gates;
-alter table queue.queues add foreign key (gate) references queue.gates;
+alter table queue.tenants add foreign key (limiter) references queue.limiters;
+alter table queue.queues add foreign key (limiter) references queue.limiters;
 -- Removing a limiter checks that no tenant refers to it.
-create index tenants_gate on queue.tenants (gate) where gate is not null;
+create index tenants_limiter on queue.tenants (limiter) where limiter is not null;
 
 -- A lane is a line of jobs that share a fate: (queue, tenant, key). Created on first use, removed when idle.
 create table queue.lanes (
@@ -751,7 +751,7 @@ create table queue.lanes (
     named bigint[] not null default '{}',
     costs int4[] not null default '{}',
     -- The lane's own limiter, if it has one.
-    gate bigint references queue.gates,
+    limiter bigint references queue.limiters,
     -- Breaker: c closed, o open, h half open, with one trial under way. No breaker without `breaker_after`.
     -- It opens for `breaker_rest` when at least `breaker_after` runs have ended within `breaker_window` and at
     -- least `breaker_share` percent of them failed. The window begins with a failure, at `window_from`: from
@@ -774,7 +774,7 @@ create table queue.lanes (
     check ((breaker_after is null) = (breaker_rest is null))
 ) with (fillfactor = 50);
 -- Removing a limiter checks that no lane refers to it.
-create index lanes_gate on queue.lanes (gate) where gate is not null;
+create index lanes_limiter on queue.lanes (limiter) where limiter is not null;
 
 -- What each tenant was served in a queue, in jobs divided by weight: the memory of fairness. Workers add to it
 -- about once a second. The row of tenant 0 holds the value of the least served tenant with work: a tenant that
@@ -872,10 +872,10 @@ create table queue.parcels (
     -- Running members for which cancellation was requested.
     cancelling int2[],
     -- Limiters in which the running members hold slots.
-    gates bigint[],
+    limiters bigint[],
     -- Whether it is the trial of a half-open breaker.
     probe boolean not null default false,
-    -- A job that has not started by then is cancelled (queue.expire). Such a job has a row to itself.
+    -- A job that has not started by then is cancelled (queue.cancel_expired_jobs). Such a job has a row to itself.
     expires_at timestamptz,
     -- Size of the bodies, where that is more than 1024: the memory that a claim of the row costs.
     bytes int4,
@@ -930,7 +930,7 @@ create index attempts_job on queue.attempts (job_id, finished_at);
 create index attempts_tenant on queue.attempts (tenant, finished_at);
 -- Receives rows of days that have no partition, so that an insert never fails.
 create table queue.attempts_other partition of queue.attempts default;
--- Partitions of today and the next seven days (UTC). Later ones are made by queue.turn_partitions, which
+-- Partitions of today and the next seven days (UTC). Later ones are made by queue.rotate_partitions, which
 -- maintenance calls.
 do $$
 declare
@@ -990,7 +990,7 @@ create index progress_tenant on queue.progress (tenant);
 ---------------------------------------------------------------------------------------------------------------
 
 -- Changes in the number of jobs in each state, written by the transaction that changed them: counting adds up
--- these rows instead of jobs. Append-only, so that no writer waits for another; queue.fold adds them to
+-- these rows instead of jobs. Append-only, so that no writer waits for another; queue.roll_up_counters adds them to
 -- queue.tallies and queue.history about once a second and removes them.
 -- waits and runs: how many jobs waited and ran for how long, by the 19 classes whose upper bounds in
 -- milliseconds are 1, 2, 5, 10, 20, 50, 100, 200, 500, 1 000, 2 000, 5 000, 10 000, 30 000, 60 000,
@@ -1058,9 +1058,9 @@ create table queue.history (
 create index history_moments on queue.history (span, at);
 
 -- How far the rollup has come: the snapshot of the last one. One row.
-create table queue.folded (
+create table queue.rollup_state (
     one boolean primary key default true check (one),
-    upto pg_snapshot not null
+    last_snapshot pg_snapshot not null
 ) with (fillfactor = 10);
 
 ---------------------------------------------------------------------------------------------------------------
@@ -1104,7 +1104,7 @@ create table queue.clients (
 create unique index clients_tenant on queue.clients (role, tenant_id) where tenant_id is not null;
 create unique index clients_all on queue.clients (role) where tenant_id is null;
 
--- A job on its way into the table, with every fault found in it. Used by queue.read_job and queue.enter.
+-- A job on its way into the table, with every fault found in it. Used by queue.read_job and queue.enqueue_jobs.
 create type queue.draft as (
     place int4,
     kind text,
@@ -1175,7 +1175,7 @@ begin
     end loop;
 
     -- Read by tenants, never written.
-    foreach target in array array['gates', 'shares'] loop
+    foreach target in array array['limiters', 'shares'] loop
         execute format('alter table queue.%I enable row level security', target);
         execute format('alter table queue.%I force row level security', target);
         execute format(
@@ -1236,15 +1236,15 @@ begin
             'create policy engine_rows on app.%I for select to harkara_engine using (true)', target
         );
         execute format(
-            'create policy added on app.%I for insert to harkara_engine with check (true)', target
+            'create policy engine_appends on app.%I for insert to harkara_engine with check (true)', target
         );
         execute format(
-            'create policy erased on app.%I for delete to harkara_engine
+            'create policy engine_erases on app.%I for delete to harkara_engine
              using (tenant_id::text = current_setting(''app.erasing'', true))',
             target
         );
     end loop;
-    create policy moved on app.audit_heads for update to harkara_engine using (true);
+    create policy engine_advances on app.audit_heads for update to harkara_engine using (true);
 
     alter table app.audit_anchors enable row level security;
     alter table app.audit_anchors force row level security;
@@ -1265,13 +1265,13 @@ grant select on app.schema_state, app.schema_functions to harkara_app, harkara_e
 
 -- The engine.
 grant select, insert, update, delete on
-    queue.tenants, queue.kinds, queue.queues, queue.gates, queue.lanes, queue.shares, queue.workers,
+    queue.tenants, queue.kinds, queue.queues, queue.limiters, queue.lanes, queue.shares, queue.workers,
     queue.leases, queue.parcels, queue.attempts, queue.unique_keys, queue.labels, queue.progress,
     queue.deltas, queue.tallies, queue.history, queue.catalogue, queue.clients
     to harkara_engine;
 -- Read and written through its parent, except by retention.
 grant select, delete on queue.attempts_other to harkara_engine;
-grant select, update on queue.folded, queue.published to harkara_engine;
+grant select, update on queue.rollup_state, queue.published to harkara_engine;
 grant usage on sequence queue.parcel_id to harkara_app, harkara_engine;
 grant select, insert, update on app.tenants, app.api_keys, app.leaders to harkara_engine;
 grant select, insert, update, delete on app.schedules to harkara_engine;
@@ -1285,13 +1285,13 @@ grant select on app.users to harkara_engine;
 -- A tenant's transaction enqueues, cancels, retries, moves and deletes jobs: it can write the columns that this
 -- needs and nothing else of a job. Claims, settlements and the log of attempts belong to the engine.
 grant select on
-    queue.tenants, queue.kinds, queue.queues, queue.gates, queue.lanes, queue.attempts, queue.folded,
+    queue.tenants, queue.kinds, queue.queues, queue.limiters, queue.lanes, queue.attempts, queue.rollup_state,
     queue.tallies, queue.history
     to harkara_app;
 grant select, insert on queue.parcels, queue.deltas to harkara_app;
 grant select, insert, delete on queue.labels to harkara_app;
 grant update (
-    state, attempt, deferrals, run_at, finished_at, lease, token, gone, cancelling, lost, probe, gates,
+    state, attempt, deferrals, run_at, finished_at, lease, token, gone, cancelling, lost, probe, limiters,
     expires_at
 ) on queue.parcels to harkara_app;
 -- Clears a cancelled head out of its lane.
@@ -1313,7 +1313,7 @@ grant select, insert, update, delete on
     to harkara_app;
 -- A version of a type never changes.
 grant select, insert on app.event_types to harkara_app;
--- No role has the right to write the audit log: its owner appends through app.audit and removes through
+-- No role has the right to write the audit log: its owner appends through app.append_audit_entry and removes through
 -- app.erase_rows.
 grant select on
     app.audit_log, app.audit_heads, app.permissions, app.roles, app.role_parents, app.role_permissions
@@ -1323,11 +1323,11 @@ grant select on
 -- 15  Seeds
 ---------------------------------------------------------------------------------------------------------------
 
-insert into queue.folded (upto) values (pg_current_snapshot());
+insert into queue.rollup_state (last_snapshot) values (pg_current_snapshot());
 insert into queue.published default values;
 
 -- The platform's own tenant, with its audit chain (the trigger that begins the chains of others comes with
--- app.begin_chain), and its schedules.
+-- app.begin_audit_chain), and its schedules.
 insert into app.tenants (id, slug, name, sla_tier)
 values ('01900000-0000-7000-8000-000000000001', 'platform', 'Platform', 'ENTERPRISE');
 insert into app.audit_heads (tenant_id, seq, hash)

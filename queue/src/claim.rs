@@ -228,7 +228,7 @@ pub(crate) enum Begin {
 }
 
 impl Begin {
-    /// As `queue.take` is told it: priority and moment.
+    /// As `queue.claim` is told it: priority and moment.
     fn columns(self) -> (Option<i16>, Option<DateTime<Utc>>) {
         match self {
             Self::First => (None, None),

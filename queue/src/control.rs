@@ -14,7 +14,7 @@ use crate::ids::parcel_of;
 use crate::job::JobState;
 use crate::read;
 
-/// Parcels among which jobs are merged: see `queue.find`.
+/// Parcels among which jobs are merged: see `queue.find_jobs`.
 const BLOCK: i64 = 1024;
 
 /// Most jobs that are changed in one call: more would hold their locks for too long.
@@ -214,7 +214,7 @@ fn only(changes: &[(JobId, ChangeOutcome)]) -> ChangeOutcome {
         .map_or(ChangeOutcome::NotFound, |(_, changed)| *changed)
 }
 
-/// The code with which queue.hold gives up on a job that moves from row to row.
+/// The code with which queue.lock_jobs gives up on a job that moves from row to row.
 const MOVES: &str = "HK001";
 
 fn changes(rows: Result<Vec<Row>, sqlx::Error>) -> Result<Vec<(JobId, ChangeOutcome)>, Error> {

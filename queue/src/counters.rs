@@ -19,7 +19,7 @@ pub struct Drift {
     /// The counted state: `scheduled`, `ready`, `running` or `dead`.
     pub state: String,
     /// Value of the counter.
-    #[sqlx(rename = "told")]
+    #[sqlx(rename = "recorded")]
     pub recorded: i64,
     /// Number of jobs in the table.
     #[sqlx(rename = "counted")]

@@ -12,7 +12,7 @@ use crate::error::Error;
 /// Rows removed by one statement; of jobs each may hold 500.
 const BATCH: i32 = 1000;
 
-/// Where rows of a tenant lie besides its jobs, in the order in which they go: lanes before the gates that
+/// Where rows of a tenant lie besides its jobs, in the order in which they go: lanes before the limiters that
 /// they pass.
 const TABLES: [&str; 8] = [
     "labels",
@@ -20,7 +20,7 @@ const TABLES: [&str; 8] = [
     "unique_keys",
     "attempts",
     "lanes",
-    "gates",
+    "limiters",
     "shares",
     "history",
 ];

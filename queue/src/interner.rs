@@ -187,10 +187,10 @@ impl Interner {
             .iter()
             .map(|limit| (limit.key.as_str(), i32::from(limit.cost)))
             .unzip();
-        let gates: Vec<i64> = if keys.is_empty() {
+        let limiters: Vec<i64> = if keys.is_empty() {
             Vec::new()
         } else {
-            query_scalar(include_str!("sql/intern_gates.sql"))
+            query_scalar(include_str!("sql/intern_limiters.sql"))
                 .bind(tenant)
                 .bind(keys)
                 .fetch_all(&self.pool)
@@ -204,7 +204,7 @@ impl Interner {
                 .bind(name.lane.key())
                 .bind(strict)
                 .bind(&identity)
-                .bind(&gates)
+                .bind(&limiters)
                 .bind(&costs)
                 .fetch_optional(&self.pool)
                 .await?;

@@ -181,7 +181,7 @@ impl Engine {
         }
         self.remove_idle(&mut removed).await?;
         let days: i32 =
-            query_scalar("select queue.turn_partitions(7, $1::float8 * interval '1 second')")
+            query_scalar("select queue.rotate_partitions(7, $1::float8 * interval '1 second')")
                 .bind(keep.dead.as_secs_f64())
                 .fetch_one(self.pool())
                 .await?;
@@ -218,11 +218,11 @@ impl Engine {
         }
         loop {
             let mut tx = self.pool().begin().await?;
-            let idle: Vec<i64> = query_scalar(include_str!("sql/lock_idle_gates.sql"))
+            let idle: Vec<i64> = query_scalar(include_str!("sql/lock_idle_limiters.sql"))
                 .bind(BATCH)
                 .fetch_all(&mut *tx)
                 .await?;
-            let limits: i64 = query_scalar(include_str!("sql/remove_idle_gates.sql"))
+            let limits: i64 = query_scalar(include_str!("sql/remove_idle_limiters.sql"))
                 .bind(&idle)
                 .fetch_one(&mut *tx)
                 .await?;

@@ -41,7 +41,7 @@ pub fn is_key(text: &str) -> bool {
     (1..=256).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
-/// What passes a gate: starts in a time, jobs running at once.
+/// What passes a limiter: starts in a time, jobs running at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limit {
     /// How many jobs may start in a time.

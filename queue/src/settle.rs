@@ -114,7 +114,7 @@ impl Engine {
         }
         if let Some(mut tx) = tx {
             // Keys of new jobs come last in the order of locks, but keys of those that ended are held
-            // already, with lanes and gates: whoever has one of the new keys may be waiting for them.
+            // already, with lanes and limiters: whoever has one of the new keys may be waiting for them.
             // This is the one to give way, and to come again, before a deadlock has to be broken.
             query(GIVE_WAY).execute(&mut *tx).await?;
             for (tenant, jobs) in then {

@@ -164,22 +164,23 @@ pub async fn record(
     actor: &Actor,
     entry: &Entry,
 ) -> Result<(), sqlx::Error> {
-    let _seq: i64 =
-        query_scalar("select app.audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
-            .bind(tenant)
-            .bind(actor.kind.as_str())
-            .bind(&actor.id)
-            .bind(&actor.name)
-            .bind(entry.action)
-            .bind(&entry.resource)
-            .bind(actor.address.map(|address| address.to_string()))
-            .bind(&actor.user_agent)
-            .bind(&actor.request_id)
-            .bind(entry.before.as_ref().map(Json))
-            .bind(entry.after.as_ref().map(Json))
-            .bind(&actor.reason)
-            .fetch_one(connection)
-            .await?;
+    let _seq: i64 = query_scalar(
+        "select app.append_audit_entry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    )
+    .bind(tenant)
+    .bind(actor.kind.as_str())
+    .bind(&actor.id)
+    .bind(&actor.name)
+    .bind(entry.action)
+    .bind(&entry.resource)
+    .bind(actor.address.map(|address| address.to_string()))
+    .bind(&actor.user_agent)
+    .bind(&actor.request_id)
+    .bind(entry.before.as_ref().map(Json))
+    .bind(entry.after.as_ref().map(Json))
+    .bind(&actor.reason)
+    .fetch_one(connection)
+    .await?;
     Ok(())
 }
 
@@ -275,7 +276,7 @@ pub async fn verify(
     let mut anchored: Vec<&Anchor> = anchors.iter().collect();
     anchored.sort_by_key(|anchor| anchor.seq);
     loop {
-        let stretch: Stretch = query_as("select * from app.check_audit($1, $2, $3, $4)")
+        let stretch: Stretch = query_as("select * from app.verify_audit_chain($1, $2, $3, $4)")
             .bind(tenant)
             .bind(seq)
             .bind(&hash)

@@ -21,4 +21,4 @@ select f.tenant_id, t.slug as tenant_slug, t.name as tenant_name, t.status as te
     may.roles, may.permissions
 from found f
 join app.tenants t on t.id = f.tenant_id
-cross join lateral app.standing(f.tenant_id, f.user_id) may
+cross join lateral app.effective_permissions(f.tenant_id, f.user_id) may

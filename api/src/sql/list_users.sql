@@ -10,5 +10,5 @@ from (
     order by id desc
     limit $5::int8
 ) u
-cross join lateral app.standing(u.tenant_id, u.id) may
+cross join lateral app.effective_permissions(u.tenant_id, u.id) may
 order by u.id desc

@@ -283,7 +283,7 @@ async fn edited_audit_entry_is_detected() {
     // So is one whose hash was made to fit, by the entry after it.
     chain
         .tamper(
-            "update app.audit_log l set hash = app.audit_hash(
+            "update app.audit_log l set hash = app.hash_audit_entry(
                 (select hash from app.audit_log where tenant_id = $1 and seq = 2), l
              ) where tenant_id = $1 and seq = 3",
         )

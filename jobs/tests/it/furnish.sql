@@ -46,7 +46,7 @@ begin
     values (own, gen_random_uuid(), person, sha256(own::text::bytea), 'link', '2027-01-01 00:00+00');
     insert into app.sign_in_links (tenant_id, id, user_id, token_hash, created_by, expires_at)
     values (own, gen_random_uuid(), person, sha256(own::text::bytea), 'test', '2027-01-01 00:00+00');
-    perform app.audit(
+    perform app.append_audit_entry(
         own, 'system', 'test', null, 'thing.do', 'thing', null, null, null, null, null, null
     ) from generate_series(1, 3);
 end

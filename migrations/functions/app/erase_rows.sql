@@ -1,7 +1,7 @@
--- Removes at most p_most of a tenant's rows from a table, and answers how many. Runs with the rights of
+-- Removes at most p_limit of a tenant's rows from a table, and answers how many. Runs with the rights of
 -- whoever migrated, since nobody else may remove keys and audit entries; only of a tenant whose contract is
 -- over. Served by the primary key of each, which begins with the tenant.
-create or replace function app.erase_rows(p_tenant uuid, p_table text, p_most int4) returns int8
+create or replace function app.erase_rows(p_tenant uuid, p_table text, p_limit int4) returns int8
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off as $$
 declare
@@ -22,7 +22,7 @@ begin
         'delete from app.%1$I t where t.ctid = any (array(
             select o.ctid from app.%1$I o where o.tenant_id = $1 limit $2
         ))', p_table
-    ) using p_tenant, p_most;
+    ) using p_tenant, p_limit;
     get diagnostics removed = row_count;
     return removed;
 end

@@ -22,7 +22,7 @@ declare
 begin
     select array_agg(h.job), array_agg(h.place), array_agg(h.member)
     into jobs, places, members
-    from queue.hold(p_jobs) h;
+    from queue.lock_jobs(p_jobs) h;
     if jobs is null then
         return;
     end if;
@@ -33,7 +33,7 @@ begin
             when r.whole then 'end'
             else 'leave'
         end as act
-        from queue.rows_of(jobs, places, members) r
+        from queue.group_jobs_by_row(jobs, places, members) r
     ),
     changed as (
         update queue.parcels p
@@ -76,7 +76,7 @@ begin
         where s.act = 'leave' and b.member::int2 = any (s.members)
     ),
     counted as (
-        select queue.note_moves(
+        select queue.record_state_changes(
             array_agg(tenant), array_agg(queue), array_agg(kind), array_agg(state::text),
             array_agg('c'::text), array_agg(cardinality(members))
         )
@@ -131,7 +131,7 @@ begin
         where k.job_id = any (keyed) and k.expires_at = 'infinity';
     end if;
     if emptied is not null then
-        perform queue.let_go(emptied, emptied_parts);
+        perform queue.clear_empty_parcels(emptied, emptied_parts);
     end if;
     if p_notify and told is not null then
         perform pg_notify('harkara', 'c:' || t) from unnest(told) t;

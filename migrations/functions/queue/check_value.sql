@@ -22,7 +22,7 @@ begin
     if p_schema ? 'type' and not (
         p_schema -> 'type' ? kind or kind = 'integer' and p_schema -> 'type' ? 'number'
     ) then
-        return queue.fault(p_pointer, 'invalid', format('invalid type: %s, expected %s', kind,
+        return queue.field_error(p_pointer, 'invalid', format('invalid type: %s, expected %s', kind,
             case jsonb_typeof(p_schema -> 'type') when 'array' then (
                 select string_agg(t, ' or ') from jsonb_array_elements_text(p_schema -> 'type') t
             ) else p_schema ->> 'type' end));
@@ -62,7 +62,7 @@ begin
         end if;
     end if;
     if wrong is not null then
-        found := found || queue.fault(p_pointer, code, coalesce(p_schema ->> 'x-detail', wrong));
+        found := found || queue.field_error(p_pointer, code, coalesce(p_schema ->> 'x-detail', wrong));
     end if;
     if kind = 'array' and p_schema ? 'items' then
         for part in
@@ -73,7 +73,7 @@ begin
         end loop;
     elsif kind = 'object' then
         for part in select * from jsonb_each(p_value) loop
-            words := p_pointer || queue.token(part.key);
+            words := p_pointer || queue.pointer_token(part.key);
             if p_schema ? 'propertyNames' then
                 found := found
                     || queue.check_value(to_jsonb(part.key), p_schema -> 'propertyNames', words);
@@ -82,7 +82,7 @@ begin
                 found := found
                     || queue.check_value(part.value, p_schema -> 'properties' -> part.key, words);
             elsif p_schema -> 'additionalProperties' = 'false' then
-                found := found || queue.fault(words, 'unknown_field', format(
+                found := found || queue.field_error(words, 'unknown_field', format(
                     'unknown field `%s`, expected one of %s', part.key, (
                         select string_agg(format('`%s`', k), ', ' order by k)
                         from jsonb_object_keys(p_schema -> 'properties') k
@@ -96,7 +96,7 @@ begin
             select r as key from jsonb_array_elements_text(p_schema -> 'required') r
             where not p_value ? r
         loop
-            found := found || queue.fault(p_pointer || queue.token(part.key), 'missing',
+            found := found || queue.field_error(p_pointer || queue.pointer_token(part.key), 'missing',
                 format('missing field `%s`', part.key));
         end loop;
     end if;

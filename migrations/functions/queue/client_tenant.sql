@@ -1,12 +1,12 @@
 create or replace function queue.client_tenant(p_tenant text) returns app.tenants
 language plpgsql stable as $$
 declare
-    own app.tenants := queue.named_tenant(p_tenant);
+    own app.tenants := queue.find_client_tenant(p_tenant);
 begin
     if own.status in ('suspended', 'pending_payment', 'canceled') then
         raise exception 'the tenant is %: nothing is enqueued for it', own.status using
             errcode = 'HK403',
-            detail = queue.fault('/tenant', 'tenant_' || own.status, 'the tenant is ' || own.status)::text;
+            detail = queue.field_error('/tenant', 'tenant_' || own.status, 'the tenant is ' || own.status)::text;
     end if;
     return own;
 end

@@ -22,7 +22,7 @@ begin
         array_agg(case when h.runs then 'r' else h.state::text end),
         array_agg(h.job) filter (where h.keyed and h.state in ('d', 'x', 'c'))
     into jobs, places, members, states, keyed
-    from queue.hold(p_jobs) h;
+    from queue.lock_jobs(p_jobs) h;
     if jobs is null then
         return;
     end if;
@@ -43,7 +43,7 @@ begin
         return;
     end if;
     with seen as materialized (
-        select * from queue.rows_of(jobs, places, members)
+        select * from queue.group_jobs_by_row(jobs, places, members)
     ),
     changed as (
         update queue.parcels p set gone = p.gone || s.members
@@ -51,7 +51,7 @@ begin
         where p.ctid = any (array(select place from seen where not last)) and p.ctid = s.place
     ),
     counted as (
-        select queue.note_moves(
+        select queue.record_state_changes(
             array_agg(tenant), array_agg(queue), array_agg(kind), array_agg(state::text),
             array_agg(null::text), array_agg(cardinality(members))
         )
@@ -61,7 +61,7 @@ begin
     from seen s
     where (select count(*) from counted) >= 0;
     if removed is not null then
-        perform queue.forget(removed);
+        perform queue.delete_parcels(removed);
     end if;
     delete from queue.labels l where l.job_id = any (jobs);
     delete from queue.progress g where g.job_id = any (jobs);

@@ -1,5 +1,5 @@
 -- Enqueues one job in the caller's transaction: POST /v1/jobs in SQL. See docs/TRANSACTIONS.md.
--- app.tenant_id is what queue.find goes by; it is put back at the end, or by the rollback. A login that is
+-- app.tenant_id is what queue.find_jobs goes by; it is put back at the end, or by the rollback. A login that is
 -- no superuser cannot have the function do that by itself.
 create or replace function queue.enqueue(
     kind text,
@@ -33,22 +33,22 @@ begin
     from (values
         ('kind', to_jsonb(kind)), ('payload', payload), ('queue', to_jsonb(queue)),
         ('priority', to_jsonb(priority)), ('run_at', to_jsonb(run_at)),
-        ('delay', to_jsonb(queue.duration(delay))), ('unique_key', to_jsonb(unique_key)),
-        ('unique_for', to_jsonb(queue.duration(unique_for))), ('ordering_key', to_jsonb(ordering_key)),
-        ('max_attempts', to_jsonb(max_attempts)), ('timeout', to_jsonb(queue.duration(timeout))),
+        ('delay', to_jsonb(queue.format_duration(delay))), ('unique_key', to_jsonb(unique_key)),
+        ('unique_for', to_jsonb(queue.format_duration(unique_for))), ('ordering_key', to_jsonb(ordering_key)),
+        ('max_attempts', to_jsonb(max_attempts)), ('timeout', to_jsonb(queue.format_duration(timeout))),
         ('backoff', backoff), ('tags', to_jsonb(tags)), ('limits', limits),
         ('expires_at', to_jsonb(expires_at))
     ) as m(name, value)
     where m.value is not null;
     select e.* into strict made
-    from queue.enter(tenant, jsonb_build_array(coalesce(wanted, '{}')), '') e;
+    from queue.enqueue_jobs(tenant, jsonb_build_array(coalesce(wanted, '{}')), '') e;
     if made.state is null then
         -- A key may be held for longer than its job is kept.
-        raise exception 'the unique key is held by %, which is no longer kept', queue.job_text(made.job)
+        raise exception 'the unique key is held by %, which is no longer kept', queue.format_job_id(made.job)
         using errcode = 'HK409',
-            detail = queue.fault('/unique_key', 'conflict', 'is held by a job that is no longer kept')::text;
+            detail = queue.field_error('/unique_key', 'conflict', 'is held by a job that is no longer kept')::text;
     end if;
-    answer.id := queue.job_text(made.job);
+    answer.id := queue.format_job_id(made.job);
     answer.existing := made.existing;
     answer.state := queue.state_word(made.state);
     answer.run_at := made.run_at;

@@ -19,11 +19,11 @@ begin
     end;
     if wrong is not null then
         raise exception '/jobs: %', wrong[2] using
-            errcode = 'HK422', detail = queue.fault('/jobs', wrong[1], wrong[2])::text;
+            errcode = 'HK422', detail = queue.field_error('/jobs', wrong[1], wrong[2])::text;
     end if;
     return query
-    select queue.job_text(e.job), e.existing, queue.state_word(e.state), e.run_at
-    from queue.enter(tenant, jobs, '/jobs') e
+    select queue.format_job_id(e.job), e.existing, queue.state_word(e.state), e.run_at
+    from queue.enqueue_jobs(tenant, jobs, '/jobs') e
     order by e.place;
     perform set_config('app.tenant_id', before, true);
 end

@@ -9,7 +9,7 @@ declare
 begin
     delete from queue.clients c where c.tenant_id = p_tenant;
     update queue.tenants t
-    set paused = true, paused_at = coalesce(t.paused_at, now()), gate = null,
+    set paused = true, paused_at = coalesce(t.paused_at, now()), limiter = null,
         erasing = case
             when t.erasing is null then '0'::xid8
             -- A database that was restored from another server's begins again with small numbers.

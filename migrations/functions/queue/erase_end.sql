@@ -15,14 +15,14 @@ begin
     if since is null or since = '0'::xid8 or pg_snapshot_xmin(pg_current_snapshot()) < since then
         return false;
     end if;
-    select f.upto into seen from queue.folded f for update;
+    select f.last_snapshot into seen from queue.rollup_state f for update;
     if exists (select from queue.parcels p where p.tenant = p_tenant)
         or exists (select from queue.unique_keys k where k.tenant = p_tenant)
         or exists (select from queue.labels l where l.tenant = p_tenant)
         or exists (select from queue.progress g where g.tenant = p_tenant)
         or exists (select from queue.attempts a where a.tenant = p_tenant)
         or exists (select from queue.history h where h.tenant = p_tenant)
-        or exists (select from queue.gates g where g.tenant = p_tenant)
+        or exists (select from queue.limiters g where g.tenant = p_tenant)
         or exists (
             select from queue.queues q cross join lateral (
                 select from queue.lanes l where l.queue = q.id and l.tenant = p_tenant limit 1

@@ -1,6 +1,6 @@
--- Removes at most p_most rows of a tenant's jobs that do not run, from the row p_after on; answers how many
+-- Removes at most p_limit rows of a tenant's jobs that do not run, from the row p_after on; answers how many
 -- rows and jobs these were and where to go on. Served by the primary key.
-create or replace function queue.erase_jobs(p_tenant int4, p_after bigint, p_most int4)
+create or replace function queue.erase_jobs(p_tenant int4, p_after bigint, p_limit int4)
 returns table (seen int8, jobs int8, last bigint)
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
@@ -16,7 +16,7 @@ begin
         from queue.parcels p
         where p.tenant = p_tenant and p.id >= p_after and p.state <> 'r'
         order by p.id
-        limit p_most
+        limit p_limit
         for update skip locked
     ),
     removed as (

@@ -1,7 +1,7 @@
--- Removes at most p_most rows (of attempts, also those of the same moment) that a tenant has in one of the
+-- Removes at most p_limit rows (of attempts, also those of the same moment) that a tenant has in one of the
 -- engine's other tables, and answers how many. Served by the primary keys, attempts_tenant,
--- progress_tenant, and of lanes and gates by their unique indexes.
-create or replace function queue.erase_rows(p_tenant int4, p_table text, p_most int4) returns int8
+-- progress_tenant, and of lanes and limiters by their unique indexes.
+create or replace function queue.erase_rows(p_tenant int4, p_table text, p_limit int4) returns int8
 language plpgsql volatile
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
@@ -11,24 +11,24 @@ begin
     case p_table
     when 'labels' then
         delete from queue.labels l where l.ctid = any (array(
-            select o.ctid from queue.labels o where o.tenant = p_tenant limit p_most
+            select o.ctid from queue.labels o where o.tenant = p_tenant limit p_limit
             for update skip locked
         ));
     when 'progress' then
         delete from queue.progress g where g.ctid = any (array(
-            select o.ctid from queue.progress o where o.tenant = p_tenant limit p_most
+            select o.ctid from queue.progress o where o.tenant = p_tenant limit p_limit
             for update skip locked
         ));
     when 'unique_keys' then
         delete from queue.unique_keys k where k.ctid = any (array(
-            select o.ctid from queue.unique_keys o where o.tenant = p_tenant limit p_most
+            select o.ctid from queue.unique_keys o where o.tenant = p_tenant limit p_limit
             for update skip locked
         ));
     when 'attempts' then
         select max(o.finished_at) into edge
         from (
             select a.finished_at from queue.attempts a
-            where a.tenant = p_tenant order by a.finished_at limit p_most
+            where a.tenant = p_tenant order by a.finished_at limit p_limit
         ) o;
         delete from queue.attempts a where a.tenant = p_tenant and a.finished_at <= edge;
     when 'lanes' then
@@ -36,14 +36,14 @@ begin
             select o.id
             from queue.queues q cross join lateral (
                 select k.id from queue.lanes k
-                where k.queue = q.id and k.tenant = p_tenant limit p_most
+                where k.queue = q.id and k.tenant = p_tenant limit p_limit
                 for update skip locked
             ) o
-            limit p_most
+            limit p_limit
         ));
-    when 'gates' then
-        delete from queue.gates g where g.id = any (array(
-            select o.id from queue.gates o where o.tenant = p_tenant limit p_most
+    when 'limiters' then
+        delete from queue.limiters g where g.id = any (array(
+            select o.id from queue.limiters o where o.tenant = p_tenant limit p_limit
             for update skip locked
         ));
     when 'shares' then
@@ -52,7 +52,7 @@ begin
         ));
     when 'history' then
         delete from queue.history h where h.ctid = any (array(
-            select o.ctid from queue.history o where o.tenant = p_tenant limit p_most
+            select o.ctid from queue.history o where o.tenant = p_tenant limit p_limit
             for update skip locked
         ));
     end case;

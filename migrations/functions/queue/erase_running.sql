@@ -26,7 +26,7 @@ begin
         where p.ctid = any (array(select t from held))
         returning p.id, p.lo, p.ids, p.cancelling
     )
-    select array_agg(queue.job_of(c.id, c.lo, c.ids, m)) into told
+    select array_agg(queue.job_id(c.id, c.lo, c.ids, m)) into told
     from cancelled c cross join unnest(c.cancelling) m;
     if p_notify and told is not null then
         perform pg_notify('harkara', 'c:' || t) from unnest(told) t;

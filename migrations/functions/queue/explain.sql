@@ -3,11 +3,11 @@
 -- everything else as it was at that moment. Null for a job that the tenant does not have. What the facts
 -- mean is decided in queue/src/read/explain/.
 --
--- The tenant's own role may not see workers, leases and the gates of queues: this function looks with
--- the eyes of its owner, and from a job of the tenant alone. Of a queue's gate it tells limits and whether
+-- The tenant's own role may not see workers, leases and the limiters of queues: this function looks with
+-- the eyes of its owner, and from a job of the tenant alone. Of a queue's limiter it tells limits and whether
 -- they are used up, of workers the one that holds the job, and whether there is one for the queue.
 --
--- Served by what serves queue.find, by primary keys, parcels_ready and, of jobs that lost their worker,
+-- Served by what serves queue.find_jobs, by primary keys, parcels_ready and, of jobs that lost their worker,
 -- parcels_lost, attempts_job, leases_open, lanes' unique index. Of jobs ahead it counts at most 10 000, of
 -- the tenant's other lanes 100. Plans are pinned as in 0006.
 create or replace function queue.explain(p_job bigint) returns jsonb
@@ -30,7 +30,7 @@ declare
     facts jsonb;
     ahead int4;
 begin
-    select f.id, f.part, f.member into place from queue.find(array[p_job]) f limit 1;
+    select f.id, f.part, f.member into place from queue.find_jobs(array[p_job]) f limit 1;
     if not found then
         return null;
     end if;
@@ -47,7 +47,7 @@ begin
     from queue.parcels c
     where c.tenant = own and c.id = place.id and c.part = place.part
     limit 1;
-    select k.name, k.paused, k.paused_at, k.gate into strict q from queue.queues k where k.id = p.queue;
+    select k.name, k.paused, k.paused_at, k.limiter into strict q from queue.queues k where k.id = p.queue;
     facts := jsonb_build_object(
         'at', moment, 'job', p_job, 'state', p.state, 'attempt', p.attempt,
         'max_attempts', p.max_attempts, 'run_at', p.due, 'created_at', p.created_at,
@@ -62,10 +62,10 @@ begin
         ));
     end if;
 
-    select k.paused, k.paused_at, k.gate into strict t from queue.tenants k where k.number = own;
+    select k.paused, k.paused_at, k.limiter into strict t from queue.tenants k where k.number = own;
     select
         k.key, k.strict as ordered, k.head, k.paused, k.paused_at, k.parked_at, k.parked_until, k.breaker, k.failures,
-        k.gate, k.named, k.costs
+        k.limiter, k.named, k.costs
     into strict l
     from queue.lanes k where k.id = p.lane;
     facts := facts || jsonb_build_object(
@@ -77,7 +77,7 @@ begin
             'parked_at', l.parked_at,
             'parked_until', case when l.parked_until > moment then l.parked_until end
         ),
-        'gates', (
+        'limiters', (
             select jsonb_agg(jsonb_build_object(
                 'of', u.of, 'key', g.key, 'cost', u.cost, 'max_running', g.max_running,
                 'full', coalesce(g.running >= g.max_running, false),
@@ -92,13 +92,13 @@ begin
             ) order by u.nth)
             from (
                 select * from (
-                    values (1, 'queue', q.gate, 1), (2, 'tenant', t.gate, 1), (3, 'lane', l.gate, 1)
+                    values (1, 'queue', q.limiter, 1), (2, 'tenant', t.limiter, 1), (3, 'lane', l.limiter, 1)
                 ) own
                 union all
-                select 3 + n.nth, 'key', n.gate, n.cost
-                from unnest(l.named, l.costs) with ordinality as n(gate, cost, nth)
-            ) u(nth, of, gate, cost)
-            join queue.gates g on g.id = u.gate
+                select 3 + n.nth, 'key', n.limiter, n.cost
+                from unnest(l.named, l.costs) with ordinality as n(limiter, cost, nth)
+            ) u(nth, of, limiter, cost)
+            join queue.limiters g on g.id = u.limiter
             where g.max_running is not null or g.rate_count is not null
         )
     );
@@ -150,15 +150,15 @@ begin
     end if;
 
     if l.ordered then
-        -- The job that has begun, or else the first: as queue.first_in_line has it.
-        select c.id, queue.job_of(c.id, c.lo, c.ids, 1) as job, c.state, c.run_at, c.started_at into h
+        -- The job that has begun, or else the first: as queue.next_in_strict_lane has it.
+        select c.id, queue.job_id(c.id, c.lo, c.ids, 1) as job, c.state, c.run_at, c.started_at into h
         from queue.parcels c
         where c.tenant = own and c.id = l.head and c.part = 0 and c.state in ('s', 'a', 'r')
         limit 1;
         if found then
             facts := facts || jsonb_build_object('head', to_jsonb(h) || '{"begun": true}');
         elsif p.state = 'a' then
-            select c.id, queue.job_of(c.id, c.lo, c.ids, 1) as job, c.state, c.run_at, c.started_at
+            select c.id, queue.job_id(c.id, c.lo, c.ids, 1) as job, c.state, c.run_at, c.started_at
             into h
             from queue.parcels c
             where c.queue = p.queue and c.lane = p.lane and c.state = 'a' and not c.lost

@@ -21,13 +21,13 @@ declare
 begin
     select array_agg(h.job), array_agg(h.place), array_agg(h.member)
     into jobs, places, members
-    from queue.hold(p_jobs) h;
+    from queue.lock_jobs(p_jobs) h;
     if jobs is null then
         return;
     end if;
     with seen as materialized (
         select r.*, r.state in ('s', 'a') and r.state::text = any (p_from) as moves
-        from queue.rows_of(jobs, places, members) r
+        from queue.group_jobs_by_row(jobs, places, members) r
     ),
     changed as (
         update queue.parcels p
@@ -61,7 +61,7 @@ begin
         where s.moves and not s.whole and b.member::int2 = any (s.members)
     ),
     counted as (
-        select queue.note_moves(
+        select queue.record_state_changes(
             array_agg(tenant), array_agg(queue), array_agg(kind), array_agg(state::text),
             array_agg(becomes), array_agg(cardinality(members))
         )
@@ -84,7 +84,7 @@ begin
     from one o
     where (select count(*) from counted) >= 0;
     if emptied is not null then
-        perform queue.let_go(emptied, emptied_parts);
+        perform queue.clear_empty_parcels(emptied, emptied_parts);
     end if;
     if p_notify and woken is not null then
         -- An ordered lane may have been told to wait for this very job.

@@ -8,7 +8,7 @@ begin
     select p_tenant where not exists (select from queue.tenants t where t.id = p_tenant)
     on conflict do nothing;
     select t.number into strict number from queue.tenants t where t.id = p_tenant;
-    perform queue.lane_of(q.id, number, null, null, null)
+    perform queue.intern_lane(q.id, number, null, null, null)
     from queue.queues q
     where q.name in (select c.queue from queue.catalogue c where not c.platform_only)
     order by q.id;

@@ -32,17 +32,17 @@ begin
     d.priority := 5;
     d.delay_ms := 0;
     if jsonb_typeof(p_job) is distinct from 'object' then
-        d.faults := queue.fault(p_prefix, 'invalid', 'must be an object');
+        d.faults := queue.field_error(p_prefix, 'invalid', 'must be an object');
         return d;
     end if;
     whole := p_job::text;
     if octet_length(whole) > 1048576 then
-        d.faults := queue.fault(p_prefix, 'too_large', 'a job has at most 1 MiB of JSON');
+        d.faults := queue.field_error(p_prefix, 'too_large', 'a job has at most 1 MiB of JSON');
         return d;
     end if;
     -- Both are rare, and finding out where costs.
     if whole ~ '[0-9]{250}' or p_job @? '$.**{128}' then
-        f := queue.unstorable(p_job, p_prefix, 0);
+        f := queue.find_unstorable_value(p_job, p_prefix, 0);
     end if;
 
     -- Members by themselves; what is no member, or not of its type, is left out.
@@ -54,35 +54,35 @@ begin
         case
         when m.key in ('kind', 'queue', 'unique_key', 'ordering_key') then
             if jsonb_typeof(m.value) <> 'string' then
-                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
                     format('invalid type: %s, expected a string', jsonb_typeof(m.value)));
                 p_job := p_job - m.key;
             end if;
         when m.key in ('priority', 'max_attempts') then
             if jsonb_typeof(m.value) <> 'number' or text_of !~ '^-?[0-9]{1,18}$' then
-                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
                     format('invalid type: %s, expected an integer', jsonb_typeof(m.value)));
                 p_job := p_job - m.key;
             end if;
         when m.key in ('run_at', 'expires_at') then
-            if jsonb_typeof(m.value) <> 'string' or queue.moment(text_of) is null then
-                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+            if jsonb_typeof(m.value) <> 'string' or queue.parse_timestamp(text_of) is null then
+                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
                     'not a time: expected RFC 3339, as in 2030-01-31T12:00:00Z');
                 p_job := p_job - m.key;
             end if;
         when m.key in ('delay', 'unique_for', 'timeout') then
-            if jsonb_typeof(m.value) <> 'string' or queue.nanoseconds(text_of) is null then
-                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid', 'not a duration: expected '
+            if jsonb_typeof(m.value) <> 'string' or queue.parse_duration(text_of) is null then
+                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid', 'not a duration: expected '
                     'integers with a unit of d, h, m, s, ms, us or ns, as in "90s" or "1h30m"');
                 p_job := p_job - m.key;
             end if;
         when m.key in ('tags', 'limits') then
             if jsonb_typeof(m.value) <> 'array' then
-                f := f || queue.fault(p_prefix || '/' || m.key, 'invalid',
+                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
                     format('invalid type: %s, expected a sequence', jsonb_typeof(m.value)));
                 p_job := p_job - m.key;
             elsif m.key = 'tags' and p_job @? 'strict $.tags[*] ? (@.type() != "string")' then
-                f := f || queue.fault(p_prefix || '/tags/' || (
+                f := f || queue.field_error(p_prefix || '/tags/' || (
                     select min(nth) - 1 from jsonb_array_elements(m.value) with ordinality e(tag, nth)
                     where jsonb_typeof(tag) <> 'string'
                 ), 'invalid', 'invalid type, expected a string');
@@ -91,7 +91,7 @@ begin
         when m.key in ('payload', 'backoff') then
             null;
         else
-            f := f || queue.fault(p_prefix || queue.token(m.key), 'unknown_field',
+            f := f || queue.field_error(p_prefix || queue.pointer_token(m.key), 'unknown_field',
                 format('unknown field `%s`', m.key));
         end case;
     end loop;
@@ -99,12 +99,12 @@ begin
 
     d.kind := p_job ->> 'kind';
     if d.kind is null then
-        f := f || queue.fault(p_prefix || '/kind', 'missing', 'must be there');
+        f := f || queue.field_error(p_prefix || '/kind', 'missing', 'must be there');
     else
         select c.* into usual from queue.catalogue c
         where c.kind = d.kind and (p_platform or not c.platform_only);
         if not found then
-            f := f || queue.fault(p_prefix || '/kind', 'unknown_kind', 'is not a kind; kinds are ' || (
+            f := f || queue.field_error(p_prefix || '/kind', 'unknown_kind', 'is not a kind; kinds are ' || (
                 select coalesce(string_agg(c.kind, ', ' order by c.kind), 'none: no release has said so')
                 from queue.catalogue c where p_platform or not c.platform_only
             ));
@@ -114,11 +114,11 @@ begin
 
     payload := p_job -> 'payload';
     if payload is null or payload = 'null' then
-        f := f || queue.fault(p_prefix || '/payload', 'missing', 'must be there, and be an object');
+        f := f || queue.field_error(p_prefix || '/payload', 'missing', 'must be there, and be an object');
     elsif jsonb_typeof(payload) <> 'object' then
-        f := f || queue.fault(p_prefix || '/payload', 'invalid', 'must be an object');
+        f := f || queue.field_error(p_prefix || '/payload', 'invalid', 'must be an object');
     elsif octet_length(payload::text) > 262144 then
-        f := f || queue.fault(p_prefix || '/payload', 'too_large', format(
+        f := f || queue.field_error(p_prefix || '/payload', 'too_large', format(
             'must be at most 256 KiB of JSON, not %s bytes', octet_length(payload::text)));
     elsif is_known then
         part := queue.check_value(payload, usual.shape, p_prefix || '/payload');
@@ -130,45 +130,45 @@ begin
 
     d.ordering_key := p_job ->> 'ordering_key';
     if d.ordering_key !~ is_key or length(d.ordering_key) > 256 then
-        f := f || queue.fault(p_prefix || '/ordering_key', 'invalid_key', key_rule);
+        f := f || queue.field_error(p_prefix || '/ordering_key', 'invalid_key', key_rule);
     end if;
 
     if jsonb_array_length(nullif(p_job -> 'limits', 'null')) > 3 then
-        f := f || queue.fault(p_prefix || '/limits', 'too_many', 'must be at most 3');
+        f := f || queue.field_error(p_prefix || '/limits', 'too_many', 'must be at most 3');
     else
         for m in
             select value, p_prefix || '/limits/' || (nth - 1) as at
             from jsonb_array_elements(nullif(p_job -> 'limits', 'null')) with ordinality e(value, nth)
         loop
             if jsonb_typeof(m.value) <> 'object' then
-                f := f || queue.fault(m.at, 'invalid', 'must be an object');
+                f := f || queue.field_error(m.at, 'invalid', 'must be an object');
                 continue;
             end if;
             f := f || coalesce((
-                select jsonb_agg(queue.fault(m.at || queue.token(k), 'unknown_field',
+                select jsonb_agg(queue.field_error(m.at || queue.pointer_token(k), 'unknown_field',
                     format('unknown field `%s`, expected `key` or `cost`', k)) -> 0)
                 from jsonb_object_keys(m.value) k where k not in ('key', 'cost')
             ), '[]');
             named := m.value ->> 'key';
             if named is null then
-                f := f || queue.fault(m.at || '/key', 'missing', 'must be there');
+                f := f || queue.field_error(m.at || '/key', 'missing', 'must be there');
             elsif jsonb_typeof(m.value -> 'key') <> 'string' then
-                f := f || queue.fault(m.at || '/key', 'invalid', 'invalid type, expected a string');
+                f := f || queue.field_error(m.at || '/key', 'invalid', 'invalid type, expected a string');
             elsif named !~ is_key or length(named) > 256 then
-                f := f || queue.fault(m.at || '/key', 'invalid_key', key_rule);
+                f := f || queue.field_error(m.at || '/key', 'invalid_key', key_rule);
             elsif named = any (d.limits) then
-                f := f || queue.fault(m.at || '/key', 'duplicate', 'stands here twice');
+                f := f || queue.field_error(m.at || '/key', 'duplicate', 'stands here twice');
             end if;
             cost := 1;
             if coalesce(m.value -> 'cost', 'null') <> 'null' then
                 if jsonb_typeof(m.value -> 'cost') <> 'number' or m.value ->> 'cost' !~ '^-?[0-9]{1,18}$' then
-                    f := f || queue.fault(m.at || '/cost', 'invalid', 'invalid type, expected an integer');
+                    f := f || queue.field_error(m.at || '/cost', 'invalid', 'invalid type, expected an integer');
                 else
                     cost := (m.value ->> 'cost')::numeric;
                 end if;
             end if;
             if cost not between 1 and 1000 then
-                f := f || queue.fault(m.at || '/cost', 'out_of_range',
+                f := f || queue.field_error(m.at || '/cost', 'out_of_range',
                     format('must be from 1 to 1000, not %s', cost));
                 cost := 1;
             end if;
@@ -177,19 +177,19 @@ begin
         end loop;
     end if;
 
-    d.run_at := queue.moment(p_job ->> 'run_at');
-    delay := queue.nanoseconds(p_job ->> 'delay');
+    d.run_at := queue.parse_timestamp(p_job ->> 'run_at');
+    delay := queue.parse_duration(p_job ->> 'delay');
     if d.run_at is not null and delay is not null then
-        f := f || queue.fault(p_prefix || '/delay', 'exclusive', 'cannot stand beside run_at');
+        f := f || queue.field_error(p_prefix || '/delay', 'exclusive', 'cannot stand beside run_at');
     end if;
     if d.run_at < now() - interval '24 hours' then
-        f := f || queue.fault(p_prefix || '/run_at', 'out_of_range',
+        f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range',
             'is in the far past: it may be at most 24 hours ago');
     elsif d.run_at > now() + interval '120 months' then
-        f := f || queue.fault(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
+        f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
     end if;
     if delay / 1000000000 > extract(epoch from now() + interval '120 months' - now()) then
-        f := f || queue.fault(p_prefix || '/delay', 'out_of_range', 'must be at most ten years');
+        f := f || queue.field_error(p_prefix || '/delay', 'out_of_range', 'must be at most ten years');
     else
         d.delay_ms := trunc(coalesce(delay, 0) / 1000000)::int8;
     end if;
@@ -199,35 +199,35 @@ begin
 
     d.queue := coalesce(p_job ->> 'queue', usual.queue);
     if p_job ->> 'queue' !~ '^[a-z0-9][a-z0-9_.-]{0,63}$' then
-        f := f || queue.fault(p_prefix || '/queue', 'invalid', 'is not a queue''s name: expected 1 to 64 '
+        f := f || queue.field_error(p_prefix || '/queue', 'invalid', 'is not a queue''s name: expected 1 to 64 '
             'of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit');
     end if;
 
     number := (p_job ->> 'priority')::numeric;
     if number not between 0 and 9 then
-        f := f || queue.fault(p_prefix || '/priority', 'out_of_range',
+        f := f || queue.field_error(p_prefix || '/priority', 'out_of_range',
             format('must be from 0 to 9, not %s', number));
     elsif number is not null then
         d.priority := number;
     end if;
     number := (p_job ->> 'max_attempts')::numeric;
     if number not between 1 and 100 then
-        f := f || queue.fault(p_prefix || '/max_attempts', 'out_of_range',
+        f := f || queue.field_error(p_prefix || '/max_attempts', 'out_of_range',
             format('must be from 1 to 100, not %s', number));
     else
         d.max_attempts := coalesce(number::int2, usual.max_attempts);
     end if;
 
-    timeout_ms := trunc(queue.nanoseconds(p_job ->> 'timeout') / 1000000);
-    if queue.nanoseconds(p_job ->> 'timeout') not between 100000000 and 86400000000000 then
-        f := f || queue.fault(p_prefix || '/timeout', 'out_of_range', 'must be from 100ms to 24h');
+    timeout_ms := trunc(queue.parse_duration(p_job ->> 'timeout') / 1000000);
+    if queue.parse_duration(p_job ->> 'timeout') not between 100000000 and 86400000000000 then
+        f := f || queue.field_error(p_prefix || '/timeout', 'out_of_range', 'must be from 100ms to 24h');
     end if;
 
     waits := p_job -> 'backoff';
     if waits is null or waits = 'null' then
         waits := usual.backoff;
     elsif jsonb_typeof(waits) <> 'object' then
-        f := f || queue.fault(p_prefix || '/backoff', 'invalid', 'must be an object');
+        f := f || queue.field_error(p_prefix || '/backoff', 'invalid', 'must be an object');
         waits := null;
     else
         whole := p_prefix || '/backoff';
@@ -237,82 +237,82 @@ begin
         loop
             case
             when m.key in ('base', 'max') then
-                if jsonb_typeof(m.value) <> 'string' or queue.nanoseconds(m.value #>> '{}') is null then
-                    f := f || queue.fault(whole || '/' || m.key, 'invalid', 'not a duration');
+                if jsonb_typeof(m.value) <> 'string' or queue.parse_duration(m.value #>> '{}') is null then
+                    f := f || queue.field_error(whole || '/' || m.key, 'invalid', 'not a duration');
                     waits := waits - m.key;
                 end if;
             when m.key = 'factor' then
                 if jsonb_typeof(m.value) <> 'number' then
-                    f := f || queue.fault(whole || '/factor', 'invalid', 'invalid type, expected a number');
+                    f := f || queue.field_error(whole || '/factor', 'invalid', 'invalid type, expected a number');
                     waits := waits - m.key;
                 end if;
             when m.key = 'jitter' then
                 if m.value not in ('"full"', '"equal"', '"none"') then
-                    f := f || queue.fault(whole || '/jitter', 'invalid', 'expected one of `full`, `equal`, `none`');
+                    f := f || queue.field_error(whole || '/jitter', 'invalid', 'expected one of `full`, `equal`, `none`');
                     waits := waits - m.key;
                 end if;
             else
-                f := f || queue.fault(whole || queue.token(m.key), 'unknown_field',
+                f := f || queue.field_error(whole || queue.pointer_token(m.key), 'unknown_field',
                     format('unknown field `%s`, expected one of `base`, `factor`, `max`, `jitter`', m.key));
             end case;
         end loop;
         part := coalesce(usual.backoff, '{}');
-        base := queue.nanoseconds(coalesce(waits ->> 'base', part ->> 'base', '5s'));
-        longest := queue.nanoseconds(coalesce(waits ->> 'max', part ->> 'max', '1h'));
+        base := queue.parse_duration(coalesce(waits ->> 'base', part ->> 'base', '5s'));
+        longest := queue.parse_duration(coalesce(waits ->> 'max', part ->> 'max', '1h'));
         factor := coalesce(waits ->> 'factor', part ->> 'factor', '2')::numeric;
         jitter := coalesce(waits ->> 'jitter', part ->> 'jitter', 'equal');
         if base < 1000000 then
-            f := f || queue.fault(whole || '/base', 'out_of_range', 'must be at least 1ms');
+            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must be at least 1ms');
         elsif base > longest then
-            f := f || queue.fault(whole || '/base', 'out_of_range', 'must not be longer than max');
+            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must not be longer than max');
         end if;
         if factor not between 1 and 10 then
-            f := f || queue.fault(whole || '/factor', 'out_of_range', 'must be from 1 to 10');
+            f := f || queue.field_error(whole || '/factor', 'out_of_range', 'must be from 1 to 10');
         end if;
         if longest > 604800000000000 then
-            f := f || queue.fault(whole || '/max', 'out_of_range', 'must be at most 7d');
+            f := f || queue.field_error(whole || '/max', 'out_of_range', 'must be at most 7d');
         end if;
         waits := jsonb_build_object('base', base::int8::text || 'ns', 'factor', factor,
             'max', longest || 'ns', 'jitter', jitter);
     end if;
 
     d.key := p_job ->> 'unique_key';
-    hold := queue.nanoseconds(p_job ->> 'unique_for');
+    hold := queue.parse_duration(p_job ->> 'unique_for');
     if hold not between 1000000000 and 31622400000000000 then
-        f := f || queue.fault(p_prefix || '/unique_for', 'out_of_range', 'must be from 1s to 366d');
+        f := f || queue.field_error(p_prefix || '/unique_for', 'out_of_range', 'must be from 1s to 366d');
     end if;
     if d.key is null and hold is not null then
-        f := f || queue.fault(p_prefix || '/unique_for', 'needs_unique_key',
+        f := f || queue.field_error(p_prefix || '/unique_for', 'needs_unique_key',
             'makes sense with unique_key only');
     elsif length(d.key) not between 1 and 256 then
-        f := f || queue.fault(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
+        f := f || queue.field_error(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
     end if;
     d.hold_ms := trunc(hold / 1000000);
 
     d.tags := array(
         select tag from jsonb_array_elements_text(nullif(p_job -> 'tags', 'null')) tag);
     if cardinality(d.tags) > 20 then
-        f := f || queue.fault(p_prefix || '/tags', 'too_many', 'must be at most 20');
+        f := f || queue.field_error(p_prefix || '/tags', 'too_many', 'must be at most 20');
     else
         for place in 1 .. cardinality(d.tags) loop
             if length(d.tags[place]) not between 1 and 64 then
-                f := f || queue.fault(p_prefix || '/tags/' || (place - 1), 'length',
+                f := f || queue.field_error(p_prefix || '/tags/' || (place - 1), 'length',
                     'must have 1 to 64 characters');
             elsif d.tags[place] = any (seen) then
-                f := f || queue.fault(p_prefix || '/tags/' || (place - 1), 'duplicate',
+                f := f || queue.field_error(p_prefix || '/tags/' || (place - 1), 'duplicate',
                     'stands here twice');
             end if;
             seen := seen || d.tags[place];
         end loop;
     end if;
 
-    d.expires_at := queue.moment(p_job ->> 'expires_at');
+    d.expires_at := queue.parse_timestamp(p_job ->> 'expires_at');
     if d.expires_at <= clock_timestamp() then
-        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range', 'is past');
+        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range', 'is past');
     elsif d.expires_at <= coalesce(d.run_at, clock_timestamp())
         + coalesce(d.delay_ms, 0) * interval '1 millisecond'
     then
-        f := f || queue.fault(p_prefix || '/expires_at', 'out_of_range',
+        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range',
             'must be later than the time the job is due');
     end if;
 

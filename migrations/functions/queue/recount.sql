@@ -1,13 +1,13 @@
 -- Sets the counters right by counting, at one moment, while others go on; answers how many counters
 -- were wrong. Changes that are not folded stay where they are: the counters are what was counted, less
--- these. `upto` goes back to the beginning, so that the next fold takes whatever is there.
+-- these. `last_snapshot` goes back to the beginning, so that the next fold takes whatever is there.
 -- Called by a fold, too, whose settings are not made for it.
 create or replace function queue.recount() returns int8 language plpgsql
 set enable_seqscan = on set enable_bitmapscan = on set jit = off as $$
 declare
     wrong int8;
 begin
-    perform from queue.folded f for update;
+    perform from queue.rollup_state f for update;
     with unfolded as materialized (
         select d.tenant, d.queue, d.kind, sum(d.scheduled) as scheduled, sum(d.ready) as ready,
             sum(d.running) as running, sum(d.dead) as dead
@@ -21,7 +21,7 @@ begin
             coalesce(c.ready, 0) - coalesce(u.ready, 0) as ready,
             coalesce(c.running, 0) - coalesce(u.running, 0) as running,
             coalesce(c.dead, 0) - coalesce(u.dead, 0) as dead
-        from queue.counted() c
+        from queue.count_jobs() c
         full join unfolded u using (tenant, queue, kind)
         full join queue.tallies t using (tenant, queue, kind)
     ),
@@ -36,7 +36,7 @@ begin
         returning 1
     ),
     begun as (
-        update queue.folded set upto = '1:1:'
+        update queue.rollup_state set last_snapshot = '1:1:'
     )
     select count(*) into wrong from written;
     return wrong;

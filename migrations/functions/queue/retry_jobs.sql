@@ -21,7 +21,7 @@ begin
         array_agg(h.job), array_agg(h.place), array_agg(h.member), array_agg(h.state::text),
         array_agg(h.job) filter (where h.state in ('x', 'c') and h.keyed)
     into jobs, places, members, states, keyed
-    from queue.hold(p_jobs) h;
+    from queue.lock_jobs(p_jobs) h;
     return query
     select u.job, u.state, false, null::bigint from unnest(jobs, states) as u(job, state)
     where u.state not in ('x', 'c');
@@ -104,7 +104,7 @@ begin
         end if;
     end if;
     with seen as materialized (
-        select * from queue.rows_of(jobs, places, members)
+        select * from queue.group_jobs_by_row(jobs, places, members)
     ),
     changed as (
         update queue.parcels p
@@ -115,7 +115,7 @@ begin
             finished_at = case when s.whole then null else p.finished_at end,
             lease = case when s.whole then null else p.lease end,
             expires_at = case when s.whole then null else p.expires_at end,
-            token = null, cancelling = null, lost = false, probe = false, gates = null,
+            token = null, cancelling = null, lost = false, probe = false, limiters = null,
             gone = case when s.whole then p.gone else p.gone || s.members end
         from seen s
         where p.ctid = any (array(select place from seen)) and p.ctid = s.place
@@ -139,7 +139,7 @@ begin
         where not s.whole and b.member::int2 = any (s.members)
     ),
     counted as (
-        select queue.note_moves(
+        select queue.record_state_changes(
             array_agg(tenant), array_agg(queue), array_agg(kind), array_agg(state::text),
             array_agg('a'::text), array_agg(cardinality(members))
         )
@@ -152,7 +152,7 @@ begin
     from seen s
     where (select count(*) from counted) >= 0;
     if emptied is not null then
-        perform queue.let_go(emptied, emptied_parts);
+        perform queue.clear_empty_parcels(emptied, emptied_parts);
     end if;
     if p_notify then
         perform pg_notify('harkara', 'q:' || left(array_to_string(woken, ','), 4000));

@@ -1,22 +1,22 @@
--- Changes what a gate lets through, by the members of p_change: `count` starts every `period` (in
+-- Changes what a limiter lets through, by the members of p_change: `count` starts every `period` (in
 -- microseconds), `burst` of them at once, and `max_running`. A member that is not there stays, one
 -- that is null is taken away; with the count goes the whole rate, and a burst that is taken away or
 -- was never given is a tenth of the count, at least 1.
 --
 -- Answers the member that makes no sense, having changed nothing: `period` or `burst` where there is
 -- no rate, or a rate without a period; and how many rows count_running passed over.
-create or replace function queue.set_limit(p_gate bigint, p_change jsonb)
+create or replace function queue.set_limit(p_limiter bigint, p_change jsonb)
 returns table (fault text, passed_over int4)
 language plpgsql volatile as $$
 declare
-    g queue.gates;
+    g queue.limiters;
     starts int4;
     period interval;
     burst int4;
     most int4;
 begin
     passed_over := 0;
-    select * into strict g from queue.gates where id = p_gate for update;
+    select * into strict g from queue.limiters where id = p_limiter for update;
     starts := case when p_change ? 'count' then (p_change ->> 'count')::int4 else g.rate_count end;
     most := case
         when p_change ? 'max_running' then (p_change ->> 'max_running')::int4 else g.max_running
@@ -45,18 +45,18 @@ begin
         return next;
         return;
     end if;
-    update queue.gates
+    update queue.limiters
     set max_running = most, rate_count = starts, rate_period = period, rate_burst = burst
-    where id = p_gate;
+    where id = p_limiter;
     -- What was started still counts, but for no more than a whole burst of the new rate; a rate that
     -- is only saved again grants nothing.
     if (starts, period, burst) is distinct from (g.rate_count, g.rate_period, g.rate_burst) then
-        update queue.gates
+        update queue.limiters
         set rate_tat = least(rate_tat, clock_timestamp() + rate_every * rate_burst)
-        where id = p_gate and rate_every is not null;
+        where id = p_limiter and rate_every is not null;
     end if;
     if most is not null and g.max_running is null then
-        passed_over := queue.count_running(p_gate);
+        passed_over := queue.count_running(p_limiter);
     end if;
     return next;
 end

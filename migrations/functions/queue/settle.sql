@@ -9,7 +9,7 @@
 --   s  the row's only member did not: its ending stands under the row's place in e_*
 --   p  some members have ended: those that finished well stand in a_*, the others in e_* and leave
 --      the row; p_last says that no member is left
--- p_faults counts failures and p_park tells how long (ms) the other side asked the whole lane to wait. A job
+-- p_failures counts failures and p_park tells how long (ms) the other side asked the whole lane to wait. A job
 -- that gives way is no more urgent than e_priority from then on.
 --
 -- A job that somebody cancelled meanwhile does not run again, whatever its run says.
@@ -18,7 +18,7 @@
 -- how long, by the 19 classes of queue.deltas.
 create or replace function queue.settle(
     p_tenant int4[], p_id bigint[], p_part int2[], p_token bigint[], p_form text[], p_last boolean[],
-    p_result jsonb[], p_faults int4[], p_park bigint[],
+    p_result jsonb[], p_failures int4[], p_park bigint[],
     a_row int4[], a_member int2[], a_result jsonb[],
     e_row int4[], e_member int2[], e_job bigint[], e_state text[], e_wait bigint[],
     e_refund boolean[], e_deferral boolean[], e_priority int2[], e_outcome text[], e_code text[],
@@ -31,7 +31,7 @@ set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
     written int4[];
     repeated int4[];
-    gates bigint[];
+    limiters bigint[];
     places int4[];
     heads bigint[];
     head_lanes bigint[];
@@ -82,11 +82,11 @@ begin
               select from queue.leases l
               where l.id = p.lease and l.expires_at > now() and l.closed_at is null
           )
-        returning r.nth, p.lane, p.id, p.gates, p.strict, p.probe, p.tenant, p.queue, p.kind,
+        returning r.nth, p.lane, p.id, p.limiters, p.strict, p.probe, p.tenant, p.queue, p.kind,
             p.n - coalesce(cardinality(p.gone), 0) - coalesce(cardinality(p.acked), 0) as jobs,
             -- Those that have left may live on, and keep their keys.
             case when p.keyed then array(
-                select queue.job_of(p.id, p.lo, p.ids, i)
+                select queue.job_id(p.id, p.lo, p.ids, i)
                 from generate_series(1, p.n) i
                 where i <> all (coalesce(p.gone, '{}'))
             ) end as keyed
@@ -129,7 +129,7 @@ begin
               select from queue.leases l
               where l.id = p.lease and l.expires_at > now() and l.closed_at is null
           )
-        returning r.nth, p.lane, p.id, p.gates, p.strict, p.probe, p.tenant, p.queue, p.kind, p.lease, p.started_at, p.state,
+        returning r.nth, p.lane, p.id, p.limiters, p.strict, p.probe, p.tenant, p.queue, p.kind, p.lease, p.started_at, p.state,
             p.run_at, p.keyed, p.error_code, p.error_message, e.job_id, e.again,
             case when e.again and p.state = 'c' then 'cancelled' else e.outcome end as outcome
     ),
@@ -298,18 +298,18 @@ begin
     ),
     ending as (
         select
-            w.nth, w.lane, w.probe, w.gates, w.jobs, w.jobs as well, w.strict, w.id as parcel, w.keyed
+            w.nth, w.lane, w.probe, w.limiters, w.jobs, w.jobs as well, w.strict, w.id as parcel, w.keyed
         from whole w
         union all
-        select s.nth, s.lane, s.probe, s.gates, 1, 0, s.strict and s.state in ('d', 'x', 'c'), s.id,
+        select s.nth, s.lane, s.probe, s.limiters, 1, 0, s.strict and s.state in ('d', 'x', 'c'), s.id,
             case when s.keyed and s.state in ('d', 'x', 'c') then array[s.job_id] end
         from single s
         union all
-        select q.nth, q.lane, q.probe, q.gates,
+        select q.nth, q.lane, q.probe, q.limiters,
             coalesce(cardinality(q.newly_acked), 0) + coalesce(cardinality(q.newly_gone), 0),
             coalesce(cardinality(q.newly_acked), 0), false, q.id,
             case when q.keyed then array(
-                select queue.job_of(q.id, q.lo, q.ids, m) from unnest(q.newly_acked) m
+                select queue.job_id(q.id, q.lo, q.ids, m) from unnest(q.newly_acked) m
                 union all
                 select l.job_id from left_row l where l.nth = q.nth and l.state in ('d', 'x', 'c')
             ) end
@@ -321,30 +321,30 @@ begin
         array_agg(lane) filter (where exists (
             select from queue.lanes l where l.id = lane and (
                 l.failures > 0 or l.breaker <> 'c'
-                or p_faults[nth] > 0 and l.breaker_after is not null
+                or p_failures[nth] > 0 and l.breaker_after is not null
                 or p_park[nth] is not null and (l.key <> '' or l.limits <> '')
             )
         )),
         array_agg(parcel) filter (where strict), array_agg(lane) filter (where strict),
-        (select array_agg(g) from ending x cross join unnest(x.gates) g),
-        (select array_agg(x.jobs) from ending x cross join unnest(x.gates) g),
+        (select array_agg(g) from ending x cross join unnest(x.limiters) g),
+        (select array_agg(x.jobs) from ending x cross join unnest(x.limiters) g),
         (select array_agg(k) from ending x cross join unnest(x.keyed) k),
         (select array_agg(-t.nth::int4) from told t where t.before)
-    into written, lanes, probes, wells, noted, heads, head_lanes, gates, places, keyed, repeated
+    into written, lanes, probes, wells, noted, heads, head_lanes, limiters, places, keyed, repeated
     from ending;
 
     if noted is not null then
         perform from queue.lanes l
         where l.id = any (noted) order by l.id for no key update;
-        perform queue.note(n.lane, n.faults, n.well, n.trial, n.park)
+        perform queue.record_lane_outcome(n.lane, n.faults, n.well, n.trial, n.park)
         from (
             select u.lane, max(p_park[u.nth]) as park,
-                coalesce(sum(p_faults[u.nth]) filter (where not u.probe), 0)::int4 as faults,
+                coalesce(sum(p_failures[u.nth]) filter (where not u.probe), 0)::int4 as faults,
                 coalesce(sum(u.well) filter (where not u.probe), 0)::int4 as well,
                 max(case
                     when not u.probe then null
                     -- Also when its job is dead of something that would not pass.
-                    when p_faults[u.nth] > 0 or exists (
+                    when p_failures[u.nth] > 0 or exists (
                         select from unnest(e_row, e_state) as e(nth, state)
                         where e.nth = u.nth and e.state = 'x'
                     ) then 'failed'
@@ -356,8 +356,8 @@ begin
             group by u.lane
         ) n;
     end if;
-    if heads is not null or gates is not null or keyed is not null then
-        perform queue.release(gates, places, heads, head_lanes, keyed);
+    if heads is not null or limiters is not null or keyed is not null then
+        perform queue.release_holds(limiters, places, heads, head_lanes, keyed);
     end if;
     -- Nothing of a row is kept when all of it has left.
     if cardinality(e_row) > 0 then

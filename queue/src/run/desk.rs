@@ -63,7 +63,7 @@ pub(super) struct Desk {
     news: AtomicBool,
     /// Lanes may be open earlier than they said.
     opened: AtomicBool,
-    /// Places may have become free at gates and in strict lanes.
+    /// Places may have become free at limiters and in strict lanes.
     freed: AtomicBool,
     lease: AtomicI64,
     held: Mutex<Held>,

@@ -1,6 +1,6 @@
 //! Room: changes of limits.
-//! Takes: what is to change at gates. Gives: the statements that do it, in one transaction, and the
-//! count of what runs already. Never: waits for a parcel while it holds a gate.
+//! Takes: what is to change at limiters. Gives: the statements that do it, in one transaction, and the
+//! count of what runs already. Never: waits for a parcel while it holds a limiter.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ impl LimitChange {
         *self == Self::default()
     }
 
-    /// Whether something new is to hold, so that there must be a gate.
+    /// Whether something new is to hold, so that there must be a limiter.
     pub(super) fn sets_something(&self) -> bool {
         matches!(self.rate, Change::Set(_))
             || matches!(self.burst, Change::Set(_))
@@ -197,34 +197,39 @@ pub(super) fn natural(number: i32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
-/// A gate and what is to change there.
+/// A limiter and what is to change there.
 #[derive(Debug, Clone)]
-pub(super) struct GateChange {
-    pub(super) gate: i64,
+pub(super) struct LimiterChange {
+    pub(super) limiter: i64,
     pub(super) key: Option<String>,
     pub(super) change: LimitChange,
 }
 
-/// Changes one gate after another, all locked beforehand in the order of everybody. Answers the gates
+/// Changes one limiter after another, all locked beforehand in the order of everybody. Answers the limiters
 /// at which rows were passed over when running jobs were counted; `None`, with nothing changed, when a
-/// gate that nobody used was removed meanwhile.
-pub(super) async fn change_gates(
+/// limiter that nobody used was removed meanwhile.
+pub(super) async fn change_limiters(
     connection: &mut PgConnection,
-    changes: &[GateChange],
+    changes: &[LimiterChange],
 ) -> Result<Option<Vec<i64>>, SettingsError> {
-    let gates: Vec<i64> = changes.iter().map(|change| change.gate).collect();
-    let locked = query(include_str!("../sql/lock_gates.sql"))
-        .bind(&gates)
+    let limiters: Vec<i64> = changes.iter().map(|change| change.limiter).collect();
+    let locked = query(include_str!("../sql/lock_limiters.sql"))
+        .bind(&limiters)
         .fetch_all(&mut *connection)
         .await?;
-    if locked.len() < gates.len() {
+    if locked.len() < limiters.len() {
         return Ok(None);
     }
     let mut unfinished = Vec::new();
-    for GateChange { gate, key, change } in changes {
+    for LimiterChange {
+        limiter,
+        key,
+        change,
+    } in changes
+    {
         let (fault, passed_over): (Option<String>, i32) =
             query_as(include_str!("../sql/set_limit.sql"))
-                .bind(gate)
+                .bind(limiter)
                 .bind(change.to_json())
                 .fetch_one(&mut *connection)
                 .await?;
@@ -241,33 +246,33 @@ pub(super) async fn change_gates(
             });
         }
         if passed_over > 0 {
-            unfinished.push(*gate);
+            unfinished.push(*limiter);
         }
     }
     Ok(Some(unfinished))
 }
 
 impl Engine {
-    /// Counts the running jobs that were passed over, until none is. A claim that began before the gate
+    /// Counts the running jobs that were passed over, until none is. A claim that began before the limiter
     /// `made` was there has jobs that nobody counted: it is waited for.
     pub(super) async fn after_change(
         &self,
         mut unfinished: Vec<i64>,
         made: Option<i64>,
     ) -> Result<(), SettingsError> {
-        if let Some(gate) = made {
+        if let Some(limiter) = made {
             query(include_str!("../sql/let_claims_end.sql"))
                 .execute(self.pool())
                 .await?;
-            unfinished.retain(|other| *other != gate);
-            unfinished.push(gate);
+            unfinished.retain(|other| *other != limiter);
+            unfinished.push(limiter);
         }
         for _ in 0..LOOKS {
-            let Some(gate) = unfinished.last() else {
+            let Some(limiter) = unfinished.last() else {
                 break;
             };
             let passed_over: i32 = query_scalar(include_str!("../sql/count_running.sql"))
-                .bind(gate)
+                .bind(limiter)
                 .fetch_one(self.pool())
                 .await?;
             if passed_over == 0 {

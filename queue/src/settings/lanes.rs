@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::change::{Change, GateChange, LimitRow, change_gates, microseconds, natural};
+use super::change::{Change, LimitRow, LimiterChange, change_limiters, microseconds, natural};
 use super::{Breaker, BreakerState, LaneChange, LaneSettings, SettingsError};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -145,19 +145,20 @@ impl Engine {
             .bind(strict)
             .execute(self.pool())
             .await?;
-        let mut gates = Vec::new();
-        let (gate, made): (Option<i64>, bool) = query_as(include_str!("../sql/gate_of_lane.sql"))
-            .bind(queue)
-            .bind(number)
-            .bind(key)
-            .bind(strict)
-            .bind(change.limit.sets_something())
-            .fetch_one(self.pool())
-            .await?;
-        let made = gate.filter(|_| made && change.limit.counts());
-        if let Some(gate) = gate.filter(|_| !change.limit.is_empty()) {
-            gates.push(GateChange {
-                gate,
+        let mut limiters = Vec::new();
+        let (limiter, made): (Option<i64>, bool) =
+            query_as(include_str!("../sql/limiter_of_lane.sql"))
+                .bind(queue)
+                .bind(number)
+                .bind(key)
+                .bind(strict)
+                .bind(change.limit.sets_something())
+                .fetch_one(self.pool())
+                .await?;
+        let made = limiter.filter(|_| made && change.limit.counts());
+        if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
+            limiters.push(LimiterChange {
+                limiter,
                 key: None,
                 change: change.limit,
             });
@@ -184,8 +185,10 @@ impl Engine {
             .bind(breaker.map(|breaker| microseconds(breaker.window)))
             .execute(&mut *tx)
             .await?;
-        // Such gates are not removed.
-        let unfinished = change_gates(&mut tx, &gates).await?.unwrap_or_default();
+        // Such limiters are not removed.
+        let unfinished = change_limiters(&mut tx, &limiters)
+            .await?
+            .unwrap_or_default();
         self.wake(&mut tx, Some(queue), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;

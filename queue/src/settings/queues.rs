@@ -5,7 +5,7 @@
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::change::{GateChange, LimitChange, LimitRow, change_gates};
+use super::change::{LimitChange, LimitRow, LimiterChange, change_limiters};
 use super::{QueueSettings, QueueView, SettingsError};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -110,25 +110,27 @@ impl Engine {
     /// # Errors
     /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when the database refuses.
     pub async fn set_queue(&self, name: &str, change: &LimitChange) -> Result<(), SettingsError> {
-        let gate: Option<(i32, Option<i64>, bool)> =
-            query_as(include_str!("../sql/gate_of_queue.sql"))
+        let limiter: Option<(i32, Option<i64>, bool)> =
+            query_as(include_str!("../sql/limiter_of_queue.sql"))
                 .bind(name)
                 .bind(change.sets_something())
                 .fetch_optional(self.pool())
                 .await?;
-        let (number, gate, made) = gate.ok_or(SettingsError::QueueNotFound)?;
-        let made = gate.filter(|_| made && change.counts());
+        let (number, limiter, made) = limiter.ok_or(SettingsError::QueueNotFound)?;
+        let made = limiter.filter(|_| made && change.counts());
         let mut tx = self.pool().begin().await?;
-        let changes: Vec<GateChange> = gate
-            .map(|gate| GateChange {
-                gate,
+        let changes: Vec<LimiterChange> = limiter
+            .map(|limiter| LimiterChange {
+                limiter,
                 key: None,
                 change: *change,
             })
             .into_iter()
             .collect();
-        // Such gates are not removed.
-        let unfinished = change_gates(&mut tx, &changes).await?.unwrap_or_default();
+        // Such limiters are not removed.
+        let unfinished = change_limiters(&mut tx, &changes)
+            .await?
+            .unwrap_or_default();
         self.wake(&mut tx, Some(number), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;

@@ -1,6 +1,6 @@
 //! Room: settings of tenants.
 //! Takes: a tenant and what is to change. Gives: it changed; what holds for the tenant and for the keys
-//! its jobs name. Never: makes a gate for a limit that is not wanted.
+//! its jobs name. Never: makes a limiter for a limit that is not wanted.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 use sqlx::PgConnection;
 
-use super::change::{Change, GateChange, LimitChange, LimitRow, change_gates};
+use super::change::{Change, LimitChange, LimitRow, LimiterChange, change_limiters};
 use super::{Limit, MAX_TENANT_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -96,22 +96,26 @@ impl Engine {
         change: &TenantChange,
     ) -> Result<(), SettingsError> {
         let number = self.interner().tenant_number(tenant).await?;
-        let mut gates = Vec::new();
-        let (gate, made): (Option<i64>, bool) = query_as(include_str!("../sql/gate_of_tenant.sql"))
-            .bind(number)
-            .bind(change.limit.sets_something())
-            .fetch_one(self.pool())
-            .await?;
-        let made = gate.filter(|_| made && change.limit.counts());
-        if let Some(gate) = gate.filter(|_| !change.limit.is_empty()) {
-            gates.push(GateChange {
-                gate,
+        let mut limiters = Vec::new();
+        let (limiter, made): (Option<i64>, bool) =
+            query_as(include_str!("../sql/limiter_of_tenant.sql"))
+                .bind(number)
+                .bind(change.limit.sets_something())
+                .fetch_one(self.pool())
+                .await?;
+        let made = limiter.filter(|_| made && change.limit.counts());
+        if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
+            limiters.push(LimiterChange {
+                limiter,
                 key: None,
                 change: change.limit,
             });
         }
         let unfinished = loop {
-            if let Some(unfinished) = self.change_tenant(tenant, number, change, &gates).await? {
+            if let Some(unfinished) = self
+                .change_tenant(tenant, number, change, &limiters)
+                .await?
+            {
                 break unfinished;
             }
         };
@@ -124,7 +128,7 @@ impl Engine {
         tenant: TenantId,
         number: i32,
         change: &TenantChange,
-        own: &[GateChange],
+        own: &[LimiterChange],
     ) -> Result<Option<Vec<i64>>, SettingsError> {
         let mut tx = self.pool().begin().await?;
         let weight = match change.weight {
@@ -140,11 +144,11 @@ impl Engine {
             .bind(change.max_waiting.value().map(i64::from))
             .execute(&mut *tx)
             .await?;
-        let mut gates = own.to_vec();
+        let mut limiters = own.to_vec();
         if !change.limits.is_empty() {
-            gates.extend(gates_of_keys(&mut tx, number, &change.limits).await?);
+            limiters.extend(limiters_of_keys(&mut tx, number, &change.limits).await?);
         }
-        let Some(unfinished) = change_gates(&mut tx, &gates).await? else {
+        let Some(unfinished) = change_limiters(&mut tx, &limiters).await? else {
             return Ok(None);
         };
         if change.limits.values().any(LimitChange::sets_something)
@@ -159,26 +163,26 @@ impl Engine {
     }
 }
 
-/// The gates of keys, made for those that are to limit something.
-async fn gates_of_keys(
+/// The limiters of keys, made for those that are to limit something.
+async fn limiters_of_keys(
     connection: &mut PgConnection,
     tenant: i32,
     limits: &BTreeMap<String, LimitChange>,
-) -> Result<Vec<GateChange>, sqlx::Error> {
+) -> Result<Vec<LimiterChange>, sqlx::Error> {
     let keys: Vec<&str> = limits.keys().map(String::as_str).collect();
     let make: Vec<bool> = limits.values().map(LimitChange::sets_something).collect();
-    let gates: Vec<(String, i64)> = query_as(include_str!("../sql/gates_of_keys.sql"))
+    let limiters: Vec<(String, i64)> = query_as(include_str!("../sql/limiters_of_keys.sql"))
         .bind(tenant)
         .bind(&keys)
         .bind(&make)
         .fetch_all(connection)
         .await?;
-    Ok(gates
+    Ok(limiters
         .into_iter()
-        .filter_map(|(key, gate)| {
+        .filter_map(|(key, limiter)| {
             let change = *limits.get(&key)?;
-            Some(GateChange {
-                gate,
+            Some(LimiterChange {
+                limiter,
                 key: Some(key),
                 change,
             })
@@ -210,17 +214,17 @@ pub async fn set_tier_limits(
         .bind(tenant)
         .fetch_one(&mut *connection)
         .await?;
-    let (gate, _): (i64, bool) = query_as(include_str!("../sql/gate_of_tenant.sql"))
+    let (limiter, _): (i64, bool) = query_as(include_str!("../sql/limiter_of_tenant.sql"))
         .bind(number)
         .bind(true)
         .fetch_one(&mut *connection)
         .await?;
-    let change = GateChange {
-        gate,
+    let change = LimiterChange {
+        limiter,
         key: None,
         change: LimitChange::rate(rate),
     };
-    change_gates(&mut *connection, &[change]).await?;
+    change_limiters(&mut *connection, &[change]).await?;
     query(include_str!("../sql/set_tenant.sql"))
         .bind(number)
         .bind(None::<bool>)

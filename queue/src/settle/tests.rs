@@ -286,7 +286,7 @@ async fn a_job_that_is_put_back_before_it_began_has_not_started() {
     let claimed = stand.claim(lease, 1).await;
     let over = "update queue.parcels set expires_at = now()";
     stand.execute(over).await;
-    let expire = "select queue.expire(10)::int8";
+    let expire = "select queue.cancel_expired_jobs(10)::int8";
     assert_eq!(stand.count(expire).await, 0, "it runs");
     let put_back = claimed.into_iter().map(|job| (job, Ending::PutBack));
     assert_eq!(stand.settle(put_back.collect()).await, 1);

@@ -1,6 +1,6 @@
 -- How many jobs there are in the queues $1, what happened to them in the last whole minute, and since when
 -- the oldest that could start now has been due, looking at $3 lanes of each queue at most: of tenant $2,
--- or (null) of all. Counters and what is not folded yet are read in one statement: see queue.unfolded.
+-- or (null) of all. Counters and what is not folded yet are read in one statement: see queue.pending_deltas.
 -- Served by the primary keys of tallies and history, history_moments, and queue.oldest_ready.
 with asked as materialized (
     select
@@ -11,7 +11,7 @@ with asked as materialized (
         date_trunc('minute', now()) - interval '1 minute' as minute
 ),
 unfolded as materialized (
-    select d.* from queue.unfolded((select tenant from asked)) d
+    select d.* from queue.pending_deltas((select tenant from asked)) d
 ),
 told as (
     select a.queue, a.scheduled, a.ready, a.running, a.dead, 0 as enqueued, 0 as succeeded, 0 as failed

@@ -26,7 +26,7 @@ told as (
     select
         d.minute, d.enqueued, d.started, d.succeeded, d.retried, d.died, d.cancelled, d.waits::int8[],
         d.runs::int8[]
-    from queue.unfolded(coalesce((select tenant from own), 0)) d
+    from queue.pending_deltas(coalesce((select tenant from own), 0)) d
     where d.minute >= $2::timestamptz and d.minute < $3::timestamptz
       and ($6::text is null or d.queue = (select queue from own))
       and ($7::text is null or d.kind = (select kind from own))

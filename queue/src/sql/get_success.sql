@@ -1,12 +1,12 @@
 -- What a job's row tells of its runs: since when there can be any, and of the successful one the rest.
--- Found by `queue.find`, then by primary key.
+-- Found by `queue.find_jobs`, then by primary key.
 select
     coalesce(p.created[f.member], p.created_at),
     case when acked.place is null then p.state else 'd' end::text,
     p.started_at,
     case when acked.place is null then p.finished_at else p.acked_at[acked.place] end,
     (select l.worker_id from queue.leases l where l.id = p.lease)
-from queue.find(array[$1::bigint]) f
+from queue.find_jobs(array[$1::bigint]) f
 cross join lateral (
     select * from queue.parcels r
     where r.tenant = f.tenant and r.id = f.id and r.part = f.part

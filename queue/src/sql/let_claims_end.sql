@@ -1,2 +1,2 @@
 -- Waits until claims that began before this moment have ended. See migration 0009.
-select queue.let_claims_end()::text
+select queue.wait_for_claims()::text

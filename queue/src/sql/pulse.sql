@@ -33,7 +33,7 @@ select
         where state = 's' and run_at > now()
     ) as next_due_ms,
     array(
-        select queue.job_of(p.id, p.lo, p.ids, m)
+        select queue.job_id(p.id, p.lo, p.ids, m)
         from queue.parcels p cross join unnest(p.cancelling) m
         where p.state = 'r' and p.cancelling is not null and p.lease = $1::bigint
           and m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'))
@@ -43,4 +43,4 @@ select
         select from queue.parcels
         where state in ('s', 'a') and expires_at is not null and started_at is null
             and expires_at <= now()
-    ) then queue.expire($2::int4) end as expired
+    ) then queue.cancel_expired_jobs($2::int4) end as expired

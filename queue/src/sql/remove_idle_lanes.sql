@@ -13,7 +13,7 @@ idle as materialized (
     where l.id > $1::bigint
       and (l.key <> '' or l.limits <> '')
       and l.used_at < now() - interval '1 day'
-      and not l.paused and l.weight = 1 and l.gate is null and l.breaker_after is null
+      and not l.paused and l.weight = 1 and l.limiter is null and l.breaker_after is null
       and l.head is null
       and (l.parked_until is null or l.parked_until <= now())
       and l.id not in (select b.lane from busy b)

@@ -1,5 +1,5 @@
 -- A page of a tenant's lanes in a queue, by id, or those of one key. Served by lanes' unique index; the
--- names of limits by the primary key of gates.
+-- names of limits by the primary key of limiters.
 select
     l.id, l.key, l.strict, l.weight, l.paused,
     case when l.parked_until > now() then l.parked_until end as parked_until,
@@ -11,13 +11,13 @@ select
     g.max_running, g.running, g.rate_count,
     (extract(epoch from g.rate_period) * 1000000)::int8 as rate_period, g.rate_burst,
     array(
-        select n.key from unnest(l.named) with ordinality as u(gate, nth)
-        join queue.gates n on n.id = u.gate
+        select n.key from unnest(l.named) with ordinality as u(limiter, nth)
+        join queue.limiters n on n.id = u.limiter
         order by u.nth
     ) as named,
     l.costs
 from queue.lanes l
-left join queue.gates g on g.id = l.gate
+left join queue.limiters g on g.id = l.limiter
 where l.queue = (select id from queue.queues where name = $2::text)
   and l.tenant = (select number from queue.tenants where id = $1::uuid)
   and ($3::text is null or l.key = $3::text)

@@ -4,7 +4,7 @@ select
     q.id, q.name, q.paused, g.max_running, g.running, g.rate_count,
     (extract(epoch from g.rate_period) * 1000000)::int8 as rate_period, g.rate_burst
 from queue.queues q
-left join queue.gates g on g.id = q.gate
+left join queue.limiters g on g.id = q.limiter
 where q.id > $4::int4
   and ($3::text is null or q.name = $3::text)
   and (

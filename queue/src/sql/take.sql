@@ -1,13 +1,13 @@
--- Claims jobs of one queue from the lanes a worker chose: see queue.take in the migrations. Which of them
+-- Claims jobs of one queue from the lanes a worker chose: see queue.claim in the migrations. Which of them
 -- are trials is asked once for all, for the first that was taken, and so after all were.
 select
     t.lane, t.closed, t.wait_ms, t.spent, t.drawn, $3::bigint as token, t.id, t.part, t.tenant, t.kind,
     t.priority, t.attempt, t.max_attempts, t.deferrals, t.lo, t.n, t.ids, t.gone, t.run_at, t.started_at,
     t.lost, t.parks,
     case when t.id is not null
-        then t.lane = any ((select queue.trials($4::bigint[]))::bigint[]) end as trial,
+        then t.lane = any ((select queue.half_open_lanes($4::bigint[]))::bigint[]) end as trial,
     $1::int4 as queue, t.body
-from queue.take(
+from queue.claim(
     $1::int4, $2::bigint, $3::bigint, $4::bigint[], $5::int4[], $6::int4[], $7::int2[],
     $8::timestamptz[], $9::int4, $10::int4, $11::int4, $12::bool
 ) t

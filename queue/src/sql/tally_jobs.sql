@@ -1,8 +1,8 @@
 -- How many jobs tenant $1 has of kind $2 in queue $3 in the states $4, of those that are counted:
--- scheduled, ready, running and dead. What queue.tallies holds, and what is not folded into it yet. Served by
+-- scheduled, ready, running and dead. What queue.tallies holds, and what is not rollup into it yet. Served by
 -- the primary key of tallies and deltas_new.
-with folded as materialized (
-    select f.upto from queue.folded f
+with rollup as materialized (
+    select f.last_snapshot from queue.rollup_state f
 ),
 counts as (
     select t.queue, t.kind, t.scheduled, t.ready, t.running, t.dead
@@ -12,12 +12,12 @@ counts as (
     select d.queue, d.kind, d.scheduled, d.ready, d.running, d.dead
     from queue.deltas d
     where d.tenant = (select n.number from queue.tenants n where n.id = $1::uuid)
-      and d.xid >= (select pg_snapshot_xmax(f.upto) from folded f)
+      and d.xid >= (select pg_snapshot_xmax(f.last_snapshot) from rollup f)
     union all
     select d.queue, d.kind, d.scheduled, d.ready, d.running, d.dead
     from queue.deltas d
     where d.tenant = (select n.number from queue.tenants n where n.id = $1::uuid)
-      and d.xid = any (array(select pg_snapshot_xip(f.upto) from folded f))
+      and d.xid = any (array(select pg_snapshot_xip(f.last_snapshot) from rollup f))
 )
 select coalesce(sum(
     case when 's' = any ($4::text[]) then c.scheduled else 0 end

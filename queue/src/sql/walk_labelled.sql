@@ -1,5 +1,5 @@
 -- As walk_aside.sql, for jobs that bear all labels of names $11 and values $12: at most $13 of these are
--- looked at. Served by the primary key of labels, as in list_labelled_jobs.sql, then by `queue.find`.
+-- looked at. Served by the primary key of labels, as in list_labelled_jobs.sql, then by `queue.find_jobs`.
 with marked as materialized (
     select l.job_id
     from queue.labels l
@@ -19,7 +19,7 @@ with marked as materialized (
     limit $13::int8
 ),
 place as materialized (
-    select f.* from queue.find(array(select job_id from marked)) f
+    select f.* from queue.find_jobs(array(select job_id from marked)) f
 ),
 page as materialized (
     select f.job

@@ -247,7 +247,7 @@ impl Telling<'_> {
             .execute("update queue.lanes set parked_until = null")
             .await;
         self.stand
-            .execute("update queue.gates set max_running = 100")
+            .execute("update queue.limiters set max_running = 100")
             .await;
         let lease = self.stand.open_lease().await;
         let claimed = self.claim(lease).await;
@@ -288,7 +288,7 @@ impl Telling<'_> {
 
     /// Places held at the limit.
     async fn running(&self) -> i64 {
-        let held = "select coalesce(sum(running), 0)::int8 from queue.gates";
+        let held = "select coalesce(sum(running), 0)::int8 from queue.limiters";
         self.stand.count(held).await
     }
 

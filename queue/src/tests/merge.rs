@@ -310,7 +310,7 @@ async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
     let scalar = harkara_shared::database::query_scalar::<i64>;
     let before = scalar(read).fetch_one(&mut *tx).await.unwrap();
     for id in [ids[0], ids[30], ids[59]] {
-        let found = scalar("select count(*) from queue.find(array[$1::bigint])")
+        let found = scalar("select count(*) from queue.find_jobs(array[$1::bigint])")
             .bind(id)
             .fetch_one(&mut *tx)
             .await

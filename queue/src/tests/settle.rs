@@ -59,12 +59,12 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
     let ids = stand.enqueue_all(vec![job(); 5]).await;
     let lease = stand.open_lease().await;
     let claimed = stand.claim(lease, 10).await;
-    // Its places are counted at a gate.
+    // Its places are counted at a limiter.
     stand
-        .execute("insert into queue.gates (max_running, running) values (9, 5)")
+        .execute("insert into queue.limiters (max_running, running) values (9, 5)")
         .await;
     stand
-        .execute("update queue.parcels set gates = array[(select id from queue.gates)]")
+        .execute("update queue.parcels set limiters = array[(select id from queue.limiters)]")
         .await;
     let well = Ending::Verdict(Verdict::Done {
         result: Some(serde_json::json!(1)),
@@ -87,7 +87,9 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
     assert_eq!(stand.settle(batch).await, 3, "they count as written");
     assert_eq!(claimed[0].parcel.left(), 2);
     assert_eq!(
-        stand.count("select running::int8 from queue.gates").await,
+        stand
+            .count("select running::int8 from queue.limiters")
+            .await,
         2
     );
     let follows = "select count(*) from queue.parcels where priority = 9";
@@ -95,7 +97,9 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
     let rest = vec![(claimed[3].clone(), done()), (claimed[4].clone(), done())];
     assert_eq!(stand.settle(rest).await, 2);
     assert_eq!(
-        stand.count("select running::int8 from queue.gates").await,
+        stand
+            .count("select running::int8 from queue.limiters")
+            .await,
         0
     );
     assert_eq!(stand.is(ids[0]).await, (JobState::Succeeded, 1));

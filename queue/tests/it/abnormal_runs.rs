@@ -187,17 +187,17 @@ async fn unstorable_text_is_truncated_and_stripped_of_nul() {
 #[tokio::test]
 async fn unstorable_outcome_does_not_delay_others() {
     let fixture = Fixture::new().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let behind = gate.clone();
+    let limiter = Arc::new(Semaphore::new(0));
+    let behind = limiter.clone();
     let (begun, ended) = (Log::new(), Log::new());
     let noted = (begun.clone(), ended.clone());
     let worker = fixture.work_as(
         options(&[(QUEUE, 40)]),
         handler(move |run| {
-            let (gate, (begun, ended)) = (behind.clone(), noted.clone());
+            let (limiter, (begun, ended)) = (behind.clone(), noted.clone());
             async move {
                 begun.write(());
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 ended.write(number(&run));
                 match number(&run) {
                     // No timestamp is so far away.
@@ -227,7 +227,7 @@ async fn unstorable_outcome_does_not_delay_others() {
         .execute(&mut *blocking_tx)
         .await
         .unwrap();
-    gate.add_permits(41);
+    limiter.add_permits(41);
     ended.holds(40).await;
     blocking_tx.commit().await.unwrap();
 

@@ -298,9 +298,9 @@ async fn trial_is_one_job_across_three_workers() {
         fixture.enqueue_all(once(0..40)).await;
         open(&fixture).await;
         let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-        let (noted, gate) = (log.clone(), Arc::clone(&go));
+        let (noted, limiter) = (log.clone(), Arc::clone(&go));
         let handler = handler(move |run| {
-            let (log, go) = (noted.clone(), Arc::clone(&gate));
+            let (log, go) = (noted.clone(), Arc::clone(&limiter));
             async move {
                 if number(&run) < 100 {
                     log.write(number(&run));

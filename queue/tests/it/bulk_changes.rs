@@ -359,7 +359,7 @@ async fn foreign_jobs_cannot_be_changed_in_bulk() {
     // Rows of a tenant that are named by place are out of reach, too.
     let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     let forgotten: i64 = harkara_shared::database::query_scalar(
-        "select queue.forget(array(select ('(0,' || i || ')')::tid from generate_series(1, 9) i))",
+        "select queue.delete_parcels(array(select ('(0,' || i || ')')::tid from generate_series(1, 9) i))",
     )
     .fetch_one(&mut *tx)
     .await

@@ -196,7 +196,7 @@ async fn bulk_count_adds_counters_and_changes_not_rolled_up_yet() {
         "insert into queue.tallies (tenant, queue, kind, dead, ready)
          select number, 1, 1, 40, 7 from queue.tenants",
         "insert into queue.deltas (tenant, queue, kind, dead) select number, 1, 2, 2 from queue.tenants",
-        "update queue.folded set upto = pg_current_snapshot()",
+        "update queue.rollup_state set last_snapshot = pg_current_snapshot()",
         "insert into queue.deltas (tenant, queue, kind, dead) select number, 1, 1, -1 from queue.tenants",
     ] {
         fixture.execute(written).await;

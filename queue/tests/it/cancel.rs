@@ -270,16 +270,16 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
         },
     ] {
         let fixture = Fixture::new().await;
-        let gate = Arc::new(tokio::sync::Semaphore::new(0));
-        let (behind, says) = (gate.clone(), verdict.clone());
+        let limiter = Arc::new(tokio::sync::Semaphore::new(0));
+        let (behind, says) = (limiter.clone(), verdict.clone());
         // Deaf to cancels, as a handler is that ends in the same moment: the flag is set, but the
         // worker is told nothing.
         let worker = fixture.work_as(
             options(&[(QUEUE, 1)]),
             handler(move |_| {
-                let (gate, says) = (behind.clone(), says.clone());
+                let (limiter, says) = (behind.clone(), says.clone());
                 async move {
-                    gate.acquire().await.unwrap().forget();
+                    limiter.acquire().await.unwrap().forget();
                     says
                 }
             }),
@@ -301,7 +301,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
             .execute(&mut *blocking_tx)
             .await
             .unwrap();
-        gate.add_permits(1);
+        limiter.add_permits(1);
         until("the outcome waits for the cancel", async || {
             fixture.count(WAITING).await == 1
         })
@@ -388,12 +388,12 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         ChangeOutcome::Refused(JobState::Ready)
     );
 
-    let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let behind = gate.clone();
+    let limiter = Arc::new(tokio::sync::Semaphore::new(0));
+    let behind = limiter.clone();
     let worker = fixture.work(handler(move |_| {
-        let gate = behind.clone();
+        let limiter = behind.clone();
         async move {
-            gate.acquire().await.unwrap().forget();
+            limiter.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
@@ -402,7 +402,7 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         retry(&fixture, ready).await,
         ChangeOutcome::Refused(JobState::Running)
     );
-    gate.add_permits(1);
+    limiter.add_permits(1);
     fixture.reaches(ready, JobState::Succeeded).await;
     assert_eq!(
         retry(&fixture, ready).await,

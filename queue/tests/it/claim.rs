@@ -16,16 +16,16 @@ use crate::support::{
 async fn queue_concurrency_is_reached_and_never_exceeded() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
-    let gate = Arc::new(Semaphore::new(0));
+    let limiter = Arc::new(Semaphore::new(0));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let worker = fixture.work_as(options(&[(QUEUE, 7)]), {
-        let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
+        let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
         handler(move |_| {
-            let (gate, running, most) = (gate.clone(), running.clone(), most.clone());
+            let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
             async move {
                 let now = running.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 running.fetch_sub(1, Ordering::SeqCst);
                 Verdict::done()
             }
@@ -40,9 +40,9 @@ async fn queue_concurrency_is_reached_and_never_exceeded() {
             // Nothing is known of the runs' length yet: nothing is claimed ahead.
             assert_eq!(fixture.jobs("r").await, 7);
         }
-        gate.add_permits(7);
+        limiter.add_permits(7);
     }
-    gate.add_permits(60);
+    limiter.add_permits(60);
     fixture.is_quiet().await;
     worker.stop().await;
     assert_eq!(most.load(Ordering::SeqCst), 7);

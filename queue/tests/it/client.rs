@@ -406,9 +406,9 @@ async fn client_role_can_only_enqueue_for_its_granted_tenants() {
         "select count(*)::text from queue.parcels",
         "select count(*)::text from app.tenants",
         "select count(*)::text from queue.clients",
-        "select queue.job_text(1)",
+        "select queue.format_job_id(1)",
         "select queue.grant_client('x', null)::text",
-        "select queue.waiting(1)::text",
+        "select queue.count_waiting(1)::text",
         "insert into queue.clients (role) values (session_user) returning role",
         "set role harkara_engine",
     ] {

@@ -125,7 +125,7 @@ async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
         .await
         .unwrap();
     let mut tx = reader.begin().await.unwrap();
-    let unfolded: i64 = query_scalar("select count(*) from queue.unfolded(null)")
+    let unfolded: i64 = query_scalar("select count(*) from queue.pending_deltas(null)")
         .fetch_one(&mut *tx)
         .await
         .unwrap();
@@ -149,7 +149,10 @@ async fn rollup_runs_in_one_process_at_a_time() {
         .await
         .unwrap();
     let mut folding = other.begin().await.unwrap();
-    folding.execute("select queue.fold(10)").await.unwrap();
+    folding
+        .execute("select queue.roll_up_counters(10)")
+        .await
+        .unwrap();
     fixture.execute(READY).await;
     fixture.engine.roll_up().await.unwrap();
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 2);
@@ -172,7 +175,7 @@ async fn many_changes_are_rolled_up_in_several_batches() {
         )
         .await;
     for left in [15, 5, 0] {
-        fixture.execute("select queue.fold(10)").await;
+        fixture.execute("select queue.roll_up_counters(10)").await;
         assert_eq!(
             fixture.count("select count(*) from queue.deltas").await,
             left
@@ -213,7 +216,7 @@ async fn counters_restored_from_another_server_are_corrected() {
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
     fixture.engine.roll_up().await.unwrap();
     fixture
-        .execute("update queue.folded set upto = '900000000:900000000:'")
+        .execute("update queue.rollup_state set last_snapshot = '900000000:900000000:'")
         .await;
     fixture.execute("delete from queue.tallies").await;
     fixture.engine.roll_up().await.unwrap();

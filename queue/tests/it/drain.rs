@@ -22,14 +22,14 @@ fn hasty(concurrency: u32) -> WorkerOptions {
     }
 }
 
-/// Handlers that wait at a gate, and who came to it and through it.
-struct Gate {
+/// Handlers that wait at a limiter, and who came to it and through it.
+struct Limiter {
     permits: Arc<Semaphore>,
     begun: Log<u64>,
     ended: Log<u64>,
 }
 
-impl Gate {
+impl Limiter {
     fn new() -> Self {
         Self {
             permits: Arc::new(Semaphore::new(0)),
@@ -66,14 +66,14 @@ async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
 #[tokio::test]
 async fn in_flight_runs_finish_within_the_grace_period_and_no_new_run_starts() {
     let fixture = Fixture::new().await;
-    let gate = Gate::new();
+    let limiter = Limiter::new();
     fixture.enqueue_all((0..10).map(numbered).collect()).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 3)]), gate.handler());
-    gate.begun.holds(3).await;
+    let worker = fixture.work_as(options(&[(QUEUE, 3)]), limiter.handler());
+    limiter.begun.holds(3).await;
     worker.tell();
-    gate.permits.add_permits(10);
+    limiter.permits.add_permits(10);
     worker.stop().await;
-    assert_eq!(gate.ended.len(), 3);
+    assert_eq!(limiter.ended.len(), 3);
     assert_eq!(fixture.jobs_at("d", 1).await, 3);
     assert_eq!(fixture.jobs_at("a", 0).await, 7);
     let closed = "select count(*) from queue.leases l join queue.workers w on w.id = l.worker_id
@@ -146,9 +146,9 @@ async fn job_cancelled_while_its_worker_drains_does_not_return() {
         drain: Duration::from_secs(1),
         ..hasty(1)
     };
-    let gate = Gate::new();
-    let worker = fixture.work_as(slow, gate.handler());
-    gate.begun.holds(1).await;
+    let limiter = Limiter::new();
+    let worker = fixture.work_as(slow, limiter.handler());
+    limiter.begun.holds(1).await;
     worker.tell();
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, id).await.unwrap();
@@ -160,13 +160,13 @@ async fn job_cancelled_while_its_worker_drains_does_not_return() {
 #[tokio::test]
 async fn worker_stopped_twice_stops_once() {
     let fixture = Fixture::new().await;
-    let gate = Gate::new();
+    let limiter = Limiter::new();
     fixture.enqueue(job()).await;
-    let worker = fixture.work(gate.handler());
-    gate.begun.holds(1).await;
+    let worker = fixture.work(limiter.handler());
+    limiter.begun.holds(1).await;
     worker.tell();
     worker.tell();
-    gate.permits.add_permits(1);
+    limiter.permits.add_permits(1);
     worker.stop().await;
     assert_eq!(
         fixture
@@ -237,13 +237,13 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
 #[tokio::test]
 async fn worker_stops_when_the_database_does_not_answer() {
     let fixture = Fixture::new().await;
-    let gate = Gate::new();
+    let limiter = Limiter::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
-    let worker = fixture.work_as(hasty(3), gate.handler());
-    gate.begun.holds(3).await;
+    let worker = fixture.work_as(hasty(3), limiter.handler());
+    limiter.begun.holds(3).await;
     let silence = silence(&fixture).await;
-    gate.permits.add_permits(1);
-    gate.ended.holds(1).await;
+    limiter.permits.add_permits(1);
+    limiter.ended.holds(1).await;
     worker.stop().await;
     drop(silence);
 }
@@ -251,17 +251,17 @@ async fn worker_stops_when_the_database_does_not_answer() {
 #[tokio::test]
 async fn worker_stops_when_its_pool_is_closed() {
     let fixture = Fixture::new().await;
-    let gate = Gate::new();
+    let limiter = Limiter::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
     let pool = sqlx::PgPool::connect(&fixture.database.url())
         .await
         .unwrap();
     let engine = harkara_queue::Engine::new(pool.clone(), true);
-    let worker = crate::support::Working::start(engine, hasty(3), gate.handler());
-    gate.begun.holds(3).await;
+    let worker = crate::support::Working::start(engine, hasty(3), limiter.handler());
+    limiter.begun.holds(3).await;
     let closing = tokio::spawn(async move { pool.close().await });
-    gate.permits.add_permits(1);
-    gate.ended.holds(1).await;
+    limiter.permits.add_permits(1);
+    limiter.ended.holds(1).await;
     worker.stop().await;
     with_timeout("the pool is closed", closing).await.unwrap();
 }
@@ -308,16 +308,16 @@ async fn worker_without_a_database_stops() {
 #[tokio::test]
 async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
     let fixture = Fixture::new().await;
-    let gate = Gate::new();
+    let limiter = Limiter::new();
     let all: Vec<u64> = (0..3000).collect();
     fixture
         .enqueue_all(all.iter().copied().map(numbered).collect())
         .await;
-    let worker = fixture.work_as(hasty(3000), gate.handler());
-    gate.begun.holds(3000).await;
+    let worker = fixture.work_as(hasty(3000), limiter.handler());
+    limiter.begun.holds(3000).await;
     let silence = silence(&fixture).await;
-    gate.permits.add_permits(3000);
-    gate.ended.holds(3000).await;
+    limiter.permits.add_permits(3000);
+    limiter.ended.holds(3000).await;
     worker.stop().await;
     drop(silence);
 
@@ -326,8 +326,8 @@ async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
         .execute("update queue.leases set expires_at = now() - interval '1 second'")
         .await;
     fixture.engine.rescue().await.unwrap();
-    gate.permits.add_permits(3000);
-    let next = fixture.work_as(options(&[(QUEUE, 500)]), gate.handler());
+    limiter.permits.add_permits(3000);
+    let next = fixture.work_as(options(&[(QUEUE, 500)]), limiter.handler());
     fixture.is_quiet().await;
     next.stop().await;
     assert_eq!(fixture.jobs("d").await, 3000);

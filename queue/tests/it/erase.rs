@@ -141,7 +141,7 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     let tables = left_of(&fixture, gone).await;
     for table in [
         "attempts",
-        "gates",
+        "limiters",
         "history",
         "labels",
         "lanes",

@@ -300,9 +300,9 @@ async fn single_busy_tenant_uses_every_slot_of_every_worker() {
 async fn jobs_do_not_wait_in_one_worker_while_another_has_free_slots() {
     let fixture = Fixture::new().await;
     let (quick, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-    let (noted, gate) = (quick.clone(), Arc::clone(&go));
+    let (noted, limiter) = (quick.clone(), Arc::clone(&go));
     let handler = handler(move |run| {
-        let (quick, go) = (noted.clone(), Arc::clone(&gate));
+        let (quick, go) = (noted.clone(), Arc::clone(&limiter));
         async move {
             match number(&run) {
                 1 => go.acquire().await.unwrap().forget(),

@@ -286,14 +286,14 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         .await
         .unwrap();
 
-    let gate = Arc::new(Semaphore::new(0));
-    let behind = gate.clone();
+    let limiter = Arc::new(Semaphore::new(0));
+    let behind = limiter.clone();
     let worker = fixture.work_as(
         short(1),
         handler(move |_| {
-            let gate = behind.clone();
+            let limiter = behind.clone();
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -308,7 +308,7 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         })
         .await;
     }
-    gate.add_permits(1);
+    limiter.add_permits(1);
     assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
     blocking_tx.rollback().await.unwrap();
     fixture.is_quiet().await;
@@ -319,16 +319,16 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
 #[tokio::test]
 async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     let fixture = Fixture::new().await;
-    let gate = Arc::new(Semaphore::new(0));
+    let limiter = Arc::new(Semaphore::new(0));
     let begun = Log::new();
-    let (behind, noted) = (gate.clone(), begun.clone());
+    let (behind, noted) = (limiter.clone(), begun.clone());
     let worker = fixture.work_as(
         options(&[(QUEUE, 4)]),
         handler(move |run| {
             noted.write(number(&run));
-            let gate = behind.clone();
+            let limiter = behind.clone();
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -340,7 +340,7 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
         .execute("update queue.parcels set state = 'a', token = null, lease = null, attempt = 0")
         .await;
     begun.holds(4).await;
-    gate.add_permits(4);
+    limiter.add_permits(4);
     for id in ids {
         assert_eq!(
             fixture.reaches(id.id(), JobState::Succeeded).await.attempt,
@@ -351,7 +351,7 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     // No place was lost over it.
     let more = fixture.enqueue_all((10..14).map(numbered).collect()).await;
     begun.holds(8).await;
-    gate.add_permits(4);
+    limiter.add_permits(4);
     for id in more {
         fixture.reaches(id.id(), JobState::Succeeded).await;
     }

@@ -123,7 +123,7 @@ async fn rate_limit_is_exact_across_three_workers() {
 
 const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
 
-/// The claim alone, on a clock that is moved on by moving back the gate's.
+/// The claim alone, on a clock that is moved on by moving back the limiter's.
 #[tokio::test]
 async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
     let fixture = known().await;
@@ -153,7 +153,7 @@ async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
         assert!(turns < 5000);
         let claimed: Vec<(Option<i16>, Option<DateTime<Utc>>)> = query_as(
             "select t.n, t.started_at
-             from queue.lanes l, queue.take(
+             from queue.lanes l, queue.claim(
                  1, $1, $2, array[l.id], '{8}', '{8}', '{}', '{}', 8, 0, 1000000, true) t",
         )
         .bind(leases[turns % leases.len()])
@@ -171,7 +171,7 @@ async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
             _ => rand::rng().random_range(1..2500),
         });
         moved += step;
-        query("update queue.gates set rate_tat = rate_tat - $1 * interval '1 millisecond'")
+        query("update queue.limiters set rate_tat = rate_tat - $1 * interval '1 millisecond'")
             .bind(step.num_milliseconds())
             .execute(&fixture.pool())
             .await
@@ -210,7 +210,7 @@ async fn charged_more(fixture: &Fixture) -> (i64, i64) {
     query_as(
         "select ((extract(epoch from t.rate_tat - q.rate_tat)) / 360)::int8,
             ((extract(epoch from k.rate_tat - q.rate_tat)) / 360)::int8
-         from queue.gates q, queue.gates t, queue.gates k
+         from queue.limiters q, queue.limiters t, queue.limiters k
          where q.tenant is null and t.tenant is not null and t.key is null and k.key is not null
             and mod(extract(epoch from t.rate_tat - q.rate_tat), 360) = 0
             and mod(extract(epoch from k.rate_tat - q.rate_tat), 360) = 0",
@@ -387,7 +387,7 @@ async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
     .await;
     let rows = "select hashtext(string_agg(x, ';' order by x))::int8 from (
             select 'p' || ctid::text || xmin::text as x from queue.parcels
-            union all select 'g' || ctid::text || xmin::text from queue.gates
+            union all select 'g' || ctid::text || xmin::text from queue.limiters
             union all select 'l' || ctid::text || xmin::text from queue.lanes
             union all select 'a' || ctid::text || xmin::text from queue.attempts
         ) x";
@@ -498,7 +498,7 @@ async fn settlement_that_waits_for_a_key_holds_no_limiter() {
         fixture.count(waits).await > 0
     })
     .await;
-    // Passes the same gate, in another worker.
+    // Passes the same limiter, in another worker.
     let other = NewJob {
         queue: "other".to_owned(),
         ..job()

@@ -112,8 +112,8 @@ pub(crate) async fn jobs_in(fixture: &Fixture, state: &str) -> i64 {
 pub(crate) async fn is_at_rest(fixture: &Fixture) {
     for (what, sql) in [
         (
-            "places held at gates",
-            "select coalesce(sum(running), 0) from queue.gates",
+            "places held at limiters",
+            "select coalesce(sum(running), 0) from queue.limiters",
         ),
         (
             "lanes with a head",

@@ -37,7 +37,7 @@ async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
     // Lanes and limits that nobody has named for a day are kept from being removed.
     for old in [
         "update queue.lanes set used_at = now() - interval '2 days'",
-        "update queue.gates set used_at = now() - interval '2 days'",
+        "update queue.limiters set used_at = now() - interval '2 days'",
     ] {
         sql.fixture.execute(old).await;
     }

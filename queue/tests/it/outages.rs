@@ -34,15 +34,15 @@ async fn worker_with_repeatedly_cut_connections_runs_every_job_once() {
     }
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(0));
-    let (noted, gate) = (runs.clone(), Arc::clone(&go));
+    let (noted, limiter) = (runs.clone(), Arc::clone(&go));
     let engine = Engine::new(named_pool(&fixture.database.url()), true);
     let worker = Working::start(
         engine,
         options(&[(QUEUE, 32)]),
         handler(move |run| {
-            let (noted, gate) = (noted.clone(), Arc::clone(&gate));
+            let (noted, limiter) = (noted.clone(), Arc::clone(&limiter));
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 noted.write(number(&run));
                 Verdict::done()
             }
@@ -93,7 +93,7 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let plenty = Semaphore::MAX_PERMITS / 2;
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(if fast { plenty } else { 0 }));
-    let (noted, gate) = (runs.clone(), Arc::clone(&go));
+    let (noted, limiter) = (runs.clone(), Arc::clone(&go));
     let worker = Working::start(
         engine.clone(),
         WorkerOptions {
@@ -101,9 +101,9 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
             ..options(&[(QUEUE, 16)])
         },
         handler(move |run| {
-            let (noted, gate) = (noted.clone(), Arc::clone(&gate));
+            let (noted, limiter) = (noted.clone(), Arc::clone(&limiter));
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 noted.write(number(&run));
                 Verdict::done()
             }
@@ -221,16 +221,16 @@ async fn queue_whose_id_cannot_be_read_at_first_is_served_later() {
 #[tokio::test]
 async fn outcome_waits_for_an_unavailable_database() {
     let fixture = Fixture::new().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let behind = gate.clone();
+    let limiter = Arc::new(Semaphore::new(0));
+    let behind = limiter.clone();
     let pool = named_pool(&fixture.database.url());
     let worker = Working::start(
         Engine::new(pool, true),
         options(&[(QUEUE, 1)]),
         handler(move |_| {
-            let gate = behind.clone();
+            let limiter = behind.clone();
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -241,7 +241,7 @@ async fn outcome_waits_for_an_unavailable_database() {
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
         where datname = current_database() and application_name = 'worker under test'";
     let mut cuts = fixture.count(cut).await;
-    gate.add_permits(1);
+    limiter.add_permits(1);
     with_timeout("cutting", async {
         while cuts < 30 {
             cuts += fixture.count(cut).await;
@@ -259,14 +259,14 @@ async fn worker_with_unwritten_outcomes_stops_claiming() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(numbered(0)).await.id();
     let (begun, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-    let (noted, gate) = (begun.clone(), Arc::clone(&go));
+    let (noted, limiter) = (begun.clone(), Arc::clone(&go));
     let worker = fixture.work_as(
         options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
         handler(move |run| {
             noted.write(number(&run));
-            let gate = Arc::clone(&gate);
+            let limiter = Arc::clone(&limiter);
             async move {
-                gate.acquire().await.unwrap().forget();
+                limiter.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),

@@ -105,7 +105,7 @@ impl Fixture {
             "insert into queue.parcels (
                 tenant, id, part, lane, run_at, created_at, started_at, finished_at, lease, token,
                 queue, kind, priority, attempt, max_attempts, lo, n, state, keyed, strict, lost,
-                probe, ids, created, due, acked, acked_at, gone, cancelling, gates, error_code,
+                probe, ids, created, due, acked, acked_at, gone, cancelling, limiters, error_code,
                 error_message, results, body
              )
              select t.number, r.id, r.part, coalesce(r.lane, l.id), coalesce(r.run_at, now()),
@@ -116,7 +116,7 @@ impl Fixture {
                 l.queue, coalesce(r.kind, 1), 5, coalesce(r.attempt, (r.state not in ('s', 'a'))::int),
                 3, r.lo, r.n, r.state, coalesce(r.keyed, false), coalesce(r.strict, false),
                 coalesce(r.lost, false), coalesce(r.probe, false), r.ids, r.created, r.due, r.acked,
-                r.acked_at, r.gone, r.cancelling, r.gates, r.error_code, r.error_message, r.results,
+                r.acked_at, r.gone, r.cancelling, r.limiters, r.error_code, r.error_message, r.results,
                 r.body
              from jsonb_populate_recordset(null::queue.parcels, $2) r
              join queue.tenants t on t.id = $1

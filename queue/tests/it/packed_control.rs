@@ -253,7 +253,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
 async fn manually_retried_job_starts_with_fresh_attempts() {
     let fixture = Fixture::new().await;
     let spent = json!({
-        "attempt": 3, "lost": true, "probe": true, "gates": [1], "error_code": "worker_lost",
+        "attempt": 3, "lost": true, "probe": true, "limiters": [1], "error_code": "worker_lost",
     });
     fixture
         .put(&[
@@ -274,7 +274,7 @@ async fn manually_retried_job_starts_with_fresh_attempts() {
     assert_eq!((ready.state, ready.attempt), (JobState::Ready, 0));
     assert_eq!(ready.last_error.unwrap().code, "worker_lost");
     let fresh = "select count(*) from queue.parcels
-        where part = -2 and not lost and not probe and gates is null and finished_at is null";
+        where part = -2 and not lost and not probe and limiters is null and finished_at is null";
     assert_eq!(fixture.count(fresh).await, 1);
     assert_eq!(
         retry(&fixture, id).await,

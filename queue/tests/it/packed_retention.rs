@@ -136,7 +136,7 @@ async fn unused_lanes_and_limits_are_deleted() {
     fixture.put(&[]).await;
     fixture
         .execute(
-            "insert into queue.gates (tenant, key, max_running, running)
+            "insert into queue.limiters (tenant, key, max_running, running)
              values (1, 'idle', null, 0), (1, 'named', null, 0), (1, 'limits', 5, 0),
                 (1, 'held', null, 1), (1, null, null, 0), (1, 'freed', null, 0)",
         )
@@ -144,8 +144,8 @@ async fn unused_lanes_and_limits_are_deleted() {
     fixture
         .execute(
             "insert into queue.lanes (queue, tenant, key, limits, named, costs, used_at, paused,
-                weight, gate, breaker_after, breaker_rest, head, parked_until, strict)
-             select 1, 1, key, limits, case limits when '' then '{}' else array[gate] end,
+                weight, limiter, breaker_after, breaker_rest, head, parked_until, strict)
+             select 1, 1, key, limits, case limits when '' then '{}' else array[limiter] end,
                 case limits when '' then '{}' else array[1] end,
                 case key when 'used' then now() else now() - interval '25 hours' end,
                 key = 'paused', case key when 'heavy' then 2 else 1 end,
@@ -160,7 +160,7 @@ async fn unused_lanes_and_limits_are_deleted() {
                 ('lost', '', 0), ('coming', '', 0), ('running', '', 0),
                 -- These are idle.
                 ('open', '', 0), ('done', '', 0), ('', 'freed', 6), ('plain', '', 0)
-             ) as l(key, limits, gate)",
+             ) as l(key, limits, limiter)",
         )
         .await;
     let lane = async |key: &str| -> i64 {
@@ -186,7 +186,7 @@ async fn unused_lanes_and_limits_are_deleted() {
     }
     fixture.put(&rows).await;
     fixture
-        .execute("update queue.gates set used_at = now() - interval '2 days'")
+        .execute("update queue.limiters set used_at = now() - interval '2 days'")
         .await;
     let lanes = fixture.count("select count(*) from queue.lanes").await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
@@ -198,9 +198,12 @@ async fn unused_lanes_and_limits_are_deleted() {
     let idle = "select count(*) from queue.lanes
         where key in ('open', 'done', 'plain') or limits = 'freed'";
     assert_eq!(fixture.count(idle).await, 0);
-    let gates = "select count(*) from queue.gates where key in ('idle', 'freed')";
-    assert_eq!(fixture.count(gates).await, 0);
-    assert_eq!(fixture.count("select count(*) from queue.gates").await, 4);
+    let limiters = "select count(*) from queue.limiters where key in ('idle', 'freed')";
+    assert_eq!(fixture.count(limiters).await, 0);
+    assert_eq!(
+        fixture.count("select count(*) from queue.limiters").await,
+        4
+    );
     let again = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!((again.lanes, again.limits), (0, 0));
 }

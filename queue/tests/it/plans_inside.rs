@@ -127,9 +127,9 @@ const SCENERY: &str = "/* test */ do $$
 declare
     gated bigint;
 begin
-    insert into queue.gates (tenant, max_running, rate_count, rate_period, rate_burst)
+    insert into queue.limiters (tenant, max_running, rate_count, rate_period, rate_burst)
     values (1, 1000, 1000, '1 second', 1000) returning id into gated;
-    insert into queue.lanes (queue, tenant, key, gate, breaker_after, breaker_rest)
+    insert into queue.lanes (queue, tenant, key, limiter, breaker_after, breaker_rest)
     values (1, 1, 'limited', gated, 5, '1 second');
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'ordered', true);
     insert into queue.lanes (queue, tenant, key, strict) values (1, 1, 'begun', true);
@@ -171,18 +171,18 @@ const TAKE: [&str; 5] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
-    ) l, queue.take(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, '{}', '{}', 200, 0,
+    ) l, queue.claim(1, (select max(id) from queue.leases), 77, l.lanes, l.most, l.most, '{}', '{}', 200, 0,
         100000000, true)",
     "/* test */ select count(*)
-     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+     from queue.claim(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
          array[5::int2], array[now() - interval '1 day'], 9, 0, 100000000, false)",
     "/* test */ select count(*)
-     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+     from queue.claim(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
          '{}', '{}', 9, 0, 100000000, true)",
     "/* test */ select count(*)
-     from queue.take(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
+     from queue.claim(1, (select max(id) from queue.leases), 77, array[2], array[9], array[9],
          array[-1::int2], array[null::timestamptz], 9, 0, 100000000, false)",
-    "/* test */ select queue.trials('{1,2}')",
+    "/* test */ select queue.half_open_lanes('{1,2}')",
 ];
 
 /// Ends all of that in every way: well, badly, in part, for good and for now.
@@ -229,21 +229,21 @@ select cardinality(queue.settle(
     '{1}', '{1}', '{1}', array_fill(1, array[19]), array_fill(2, array[19])
 )) from rows, ends";
 
-/// Puts up gates at a lane, a tenant and a queue while jobs run that will pass them.
+/// Puts up limiters at a lane, a tenant and a queue while jobs run that will pass them.
 const LIMIT: &str = "/* test */ select sum(l.passed_over) from (
-        select gate from queue.gate_of_lane(1, 1, 'ordered', true, true)
+        select limiter from queue.limiter_of_lane(1, 1, 'ordered', true, true)
         union all
-        select gate from queue.gate_of_tenant(1, true)
+        select limiter from queue.limiter_of_tenant(1, true)
         union all
-        select gate from queue.gate_of_queue('default', true)
-    ) g, queue.set_limit(g.gate, '{\"max_running\": 5, \"count\": 9, \"period\": 1000000}') l";
+        select limiter from queue.limiter_of_queue('default', true)
+    ) g, queue.set_limit(g.limiter, '{\"max_running\": 5, \"count\": 9, \"period\": 1000000}') l";
 
-const EXPIRE: &str = "/* test */ select queue.expire(1000)";
+const EXPIRE: &str = "/* test */ select queue.cancel_expired_jobs(1000)";
 
-const RESCUE: &str = "/* test */ select rescued from queue.rescue(30)";
+const RESCUE: &str = "/* test */ select rescued from queue.rescue_lost_parcels(30)";
 
 /// Ids of every sort: of rows, of members, of merged ones, of nothing.
-const FIND: &str = "/* test */ select count(*) from queue.find(array(
+const FIND: &str = "/* test */ select count(*) from queue.find_jobs(array(
     select id * 1024 + place
     from queue.parcels p, unnest(array[0, 1, 3, 500]) place
     where p.id in (select id from queue.parcels order by id desc limit 20)
@@ -251,8 +251,8 @@ const FIND: &str = "/* test */ select count(*) from queue.find(array(
 
 /// Reads what is not folded yet, folds, looks for the oldest job.
 const COUNT: [&str; 3] = [
-    "/* test */ select count(*) from queue.unfolded(1)",
-    "/* test */ select queue.fold(100)",
+    "/* test */ select count(*) from queue.pending_deltas(1)",
+    "/* test */ select queue.roll_up_counters(100)",
     "/* test */ select (select count(*) from queue.oldest_ready('{1,2}', 1, 100)),
         (select count(*) from queue.oldest_ready('{1,2}', null, 100))",
 ];
@@ -264,7 +264,8 @@ const LIST: &str = "/* test */ select count(l.job)
         (select id from queue.tenants where number = 1), null, 50, s.state, null, null, null, null, null, 200
     ) l";
 
-const LET_GO: &str = "/* test */ select queue.let_go(array_agg(id), array_agg(part)) from (
+const LET_GO: &str =
+    "/* test */ select queue.clear_empty_parcels(array_agg(id), array_agg(part)) from (
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
 
@@ -350,7 +351,7 @@ const ERASE: [&str; 3] = [
     "/* test */ select queue.erase_begin((select id from queue.tenants where number = 2))",
     "/* test */ select queue.erase_running(2, true), (select count(*) from queue.erase_jobs(2, 0, 200))",
     "/* test */ select sum(queue.erase_rows(2, t, 100)), bool_or(queue.erase_end(2))
-     from unnest(array['labels', 'progress', 'unique_keys', 'attempts', 'lanes', 'gates', 'shares',
+     from unnest(array['labels', 'progress', 'unique_keys', 'attempts', 'lanes', 'limiters', 'shares',
          'history']) t",
 ];
 
@@ -407,25 +408,28 @@ async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
 
 /// Something of every statement that the functions are made of.
 const STATEMENTS: &[(&str, &str)] = &[
-    ("cut", "row_number() over (order by i)"),
-    ("cut", "lo + keep + 1"),
-    ("cut", "set n = keep"),
-    ("lease", "with taken as"),
-    ("take", "from queue.leases e"),
-    ("take", "a.strict or a.breaker <> 'c'"),
-    ("take", "g.id = any (g_id) order by g.id for no key update"),
-    ("take", "p.state = 'a' and p.lost"),
-    ("first_in_line", "p.id = p_head"),
-    ("first_in_line", "false, coalesce(p.bytes, 1024)"),
-    ("first_in_line", "true, coalesce(p.bytes, 1024)"),
-    ("first_in_line", "p.ctid = seen"),
-    ("take", "lost_free and p.queue = p_queue"),
-    ("take_free", "p.lane = any (p_free)"),
-    ("take_free", "with asked as"),
-    ("longest_waiting", "p.priority = level"),
-    ("trials", "l.id = any (p_lanes) and l.breaker"),
-    ("expire", "with old as"),
-    ("take", "update queue.gates g\n        set running = case"),
+    ("split_parcel", "row_number() over (order by i)"),
+    ("split_parcel", "lo + keep + 1"),
+    ("split_parcel", "set n = keep"),
+    ("lease_rows", "with taken as"),
+    ("claim", "from queue.leases e"),
+    ("claim", "a.strict or a.breaker <> 'c'"),
+    ("claim", "g.id = any (g_id) order by g.id for no key update"),
+    ("claim", "p.state = 'a' and p.lost"),
+    ("next_in_strict_lane", "p.id = p_head"),
+    ("next_in_strict_lane", "false, coalesce(p.bytes, 1024)"),
+    ("next_in_strict_lane", "true, coalesce(p.bytes, 1024)"),
+    ("next_in_strict_lane", "p.ctid = seen"),
+    ("claim", "lost_free and p.queue = p_queue"),
+    ("claim_unlimited", "p.lane = any (p_unlimited)"),
+    ("claim_unlimited", "with asked as"),
+    ("longest_waiting_priority", "p.priority = level"),
+    ("half_open_lanes", "l.id = any (p_lanes) and l.breaker"),
+    ("cancel_expired_jobs", "with old as"),
+    (
+        "claim",
+        "update queue.limiters g\n        set running = case",
+    ),
     ("settle", "order by p.tenant, p.id, p.part"),
     ("settle", "whole as ("),
     ("settle", "l.id = any (noted) order by"),
@@ -433,21 +437,30 @@ const STATEMENTS: &[(&str, &str)] = &[
         "settle",
         "set body = '{}', n = 1\n        from unnest(p_tenant",
     ),
-    ("note", "from queue.lanes l"),
-    ("note", "set failures ="),
-    ("release", "update queue.lanes l set head = null"),
-    ("release", "where l.id = any (p_head_lanes) order by"),
-    ("release", "where g.id = any (p_gates) order by"),
-    ("release", "update queue.gates g set running = g.running"),
-    ("release", "k.expires_at = 'infinity'\n        order by"),
-    ("release", "delete from queue.unique_keys"),
-    ("rescue", "recursive holder"),
-    ("rescue", "p.ctid = any (emptied)"),
-    ("unfolded", "d.xid = any (late) and"),
-    ("fold", "removed as (\n        delete from queue.deltas"),
+    ("record_lane_outcome", "from queue.lanes l"),
+    ("record_lane_outcome", "set failures ="),
+    ("release_holds", "update queue.lanes l set head = null"),
+    ("release_holds", "where l.id = any (p_head_lanes) order by"),
+    ("release_holds", "where g.id = any (p_limiters) order by"),
+    (
+        "release_holds",
+        "update queue.limiters g set running = g.running",
+    ),
+    (
+        "release_holds",
+        "k.expires_at = 'infinity'\n        order by",
+    ),
+    ("release_holds", "delete from queue.unique_keys"),
+    ("rescue_lost_parcels", "recursive holder"),
+    ("rescue_lost_parcels", "p.ctid = any (emptied)"),
+    ("pending_deltas", "d.xid = any (late) and"),
+    (
+        "roll_up_counters",
+        "removed as (\n        delete from queue.deltas",
+    ),
     ("list_jobs", "with cursor as materialized"),
     ("oldest_ready", "recursive asked"),
-    ("find", "recursive wanted"),
+    ("find_jobs", "recursive wanted"),
     ("explain", "coalesce(c.created[place.member]"),
     ("explain", "from queue.leases e where e.id = p.lease"),
     ("explain", "w.queues ? q.name"),
@@ -461,22 +474,22 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("explain", "c.priority < p.priority"),
     ("explain", "order by c.run_at\n                limit most"),
     ("explain", "from queue.lanes n"),
-    ("let_go", "unnest(p_ids, p_parts)"),
-    ("gate_of_lane", "l.strict = p_strict\n    order by l.id"),
-    ("gate_of_lane", "min(l.gate)"),
-    ("gate_of_lane", "update queue.lanes l set gate"),
-    ("gate_of_tenant", "update queue.tenants t set gate"),
-    ("gate_of_queue", "update queue.queues q set gate"),
+    ("clear_empty_parcels", "unnest(p_ids, p_parts)"),
+    ("limiter_of_lane", "l.strict = p_strict\n    order by l.id"),
+    ("limiter_of_lane", "min(l.limiter)"),
+    ("limiter_of_lane", "update queue.lanes l set limiter"),
+    ("limiter_of_tenant", "update queue.tenants t set limiter"),
+    ("limiter_of_queue", "update queue.queues q set limiter"),
     ("count_running", "with uncounted as"),
     (
         "count_running",
-        "from queue.parcels p\n    where p.state = 'r' and p_gate",
+        "from queue.parcels p\n    where p.state = 'r' and p_limiter",
     ),
     ("set_limit", "set max_running = most"),
     ("set_limit", "set rate_tat = least"),
-    ("hold", "locked as materialized"),
-    ("rows_of", "r.ctid = a.place"),
-    ("note_moves", "insert into queue.deltas"),
+    ("lock_jobs", "locked as materialized"),
+    ("group_jobs_by_row", "r.ctid = a.place"),
+    ("record_state_changes", "insert into queue.deltas"),
     ("cancel_jobs", "when s.act = 'end' then 'c'"),
     ("cancel_jobs", "l.head = any (heads)"),
     ("cancel_jobs", "with let_on as"),
@@ -489,7 +502,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("retry_jobs", "u.job <> all (taken)"),
     ("retry_jobs", "when s.whole then 'a'"),
     ("move_jobs", "when s.whole then becomes"),
-    ("forget", "with removed as"),
+    ("delete_parcels", "with removed as"),
     (
         "delete_jobs",
         "k.job_id = any (keyed) and k.expires_at > now()",
@@ -498,13 +511,13 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("delete_jobs", "delete from queue.labels"),
     ("delete_jobs", "delete from queue.progress"),
     ("delete_jobs", "k.expires_at <= now()"),
-    ("lane_of", "l.limits = identity"),
-    ("lane_of", "g.tenant = p_tenant and g.key = w.key"),
-    ("waiting", "with fold as materialized"),
-    ("enter", "with lines as materialized"),
-    ("enter", "returning kind, key, job_id"),
-    ("enter", "p.first is not null and p.holder is null\n"),
-    ("enter", "labelled as ("),
+    ("intern_lane", "l.limits = identity"),
+    ("intern_lane", "g.tenant = p_tenant and g.key = w.key"),
+    ("count_waiting", "with fold as materialized"),
+    ("enqueue_jobs", "with lines as materialized"),
+    ("enqueue_jobs", "returning kind, key, job_id"),
+    ("enqueue_jobs", "p.first is not null and p.holder is null\n"),
+    ("enqueue_jobs", "labelled as ("),
     ("erase_begin", "erasing = case"),
     ("erase_running", "with held as"),
     (
@@ -518,7 +531,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("erase_rows", "order by a.finished_at"),
     ("erase_rows", "a.finished_at <= edge"),
     ("erase_rows", "select k.id from queue.lanes k"),
-    ("erase_rows", "from queue.gates o"),
+    ("erase_rows", "from queue.limiters o"),
     ("erase_rows", "from queue.history o"),
     ("erase_end", "select t.erasing"),
 ];

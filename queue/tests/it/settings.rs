@@ -31,12 +31,12 @@ async fn settled() -> Fixture {
     for sql in [
         "insert into queue.kinds (name) values ('test.job')",
         "insert into queue.queues (name) values ('first'), ('second')",
-        "insert into queue.gates (tenant, key) select number, 'crm' from queue.tenants",
+        "insert into queue.limiters (tenant, key) select number, 'crm' from queue.tenants",
         "insert into queue.lanes (queue, tenant) select 1, number from queue.tenants",
         "insert into queue.lanes (queue, tenant, key, strict)
          select 1, number, 'a', true from queue.tenants",
         "insert into queue.lanes (queue, tenant, limits, named, costs)
-         select 1, tenant, 'crm' || chr(31) || '2', array[id], array[2] from queue.gates",
+         select 1, tenant, 'crm' || chr(31) || '2', array[id], array[2] from queue.limiters",
         "insert into queue.workers (id, host, pid, version, queues)
          values (gen_random_uuid(), 'h', 1, '0', '{}')",
         "insert into queue.leases (worker_id, expires_at)
@@ -113,13 +113,13 @@ async fn queue_is_paused_limited_and_unlimited() {
         .await
         .unwrap();
     assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
-    // What limits nothing puts up no gate.
+    // What limits nothing puts up no limiter.
     engine
         .set_queue("second", &LimitChange::removal())
         .await
         .unwrap();
-    let gates = "select count(*) from queue.queues where gate is not null";
-    assert_eq!(fixture.count(gates).await, 1);
+    let limiters = "select count(*) from queue.queues where limiter is not null";
+    assert_eq!(fixture.count(limiters).await, 1);
 
     for answer in [
         engine.pause_queue("none", true).await,
@@ -203,9 +203,9 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
     assert_eq!(Rate::default_burst(9), 1);
 }
 
-/// How far ahead of time the queue's gate has granted starts.
+/// How far ahead of time the queue's limiter has granted starts.
 const AHEAD: &str =
-    "select extract(epoch from rate_tat - now())::float8 from queue.gates where tenant is null";
+    "select extract(epoch from rate_tat - now())::float8 from queue.limiters where tenant is null";
 
 #[tokio::test]
 async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
@@ -219,7 +219,9 @@ async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
     };
     set(rate(60, MINUTE)).await;
     fixture
-        .execute("update queue.gates set rate_tat = now() + interval '100 s' where tenant is null")
+        .execute(
+            "update queue.limiters set rate_tat = now() + interval '100 s' where tenant is null",
+        )
         .await;
     set(rate(60, MINUTE)).await;
     set(max_running(9)).await;
@@ -282,12 +284,14 @@ async fn running_jobs_are_counted_for_every_new_limit() {
     assert_eq!(queue(&fixture, "first").await.limit.running, 21);
     fixture
         .execute(
-            "select queue.release(p.gates, array_fill(7, array[cardinality(p.gates)]), null, null,
+            "select queue.release_holds(p.limiters, array_fill(7, array[cardinality(p.limiters)]), null, null,
                 null) from queue.parcels p",
         )
         .await;
     assert_eq!(
-        fixture.count("select sum(running) from queue.gates").await,
+        fixture
+            .count("select sum(running) from queue.limiters")
+            .await,
         0
     );
 }
@@ -302,7 +306,7 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
         .set_queue("first", &rate(9, SECOND))
         .await
         .unwrap();
-    // A settlement holds a parcel and will want the gate: neither waits for the other.
+    // A settlement holds a parcel and will want the limiter: neither waits for the other.
     let mut settling = fixture.pool().begin().await.unwrap();
     query("update queue.parcels set acked = '{3,4}' where lane = 1")
         .execute(&mut *settling)
@@ -311,12 +315,12 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
     let engine = fixture.engine.clone();
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
-    let half = "select count(*) from queue.gates where running = 7";
+    let half = "select count(*) from queue.limiters where running = 7";
     crate::support::until("the rest is counted", async || {
         fixture.count(half).await == 1
     })
     .await;
-    query("select from queue.gates for update")
+    query("select from queue.limiters for update")
         .execute(&mut *settling)
         .await
         .unwrap();
@@ -329,14 +333,14 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
 async fn claim_that_predates_a_new_limiter_is_counted() {
     let fixture = settled().await;
     let mut claiming = fixture.pool().begin().await.unwrap();
-    query("select gate from queue.queues")
+    query("select limiter from queue.queues")
         .execute(&mut *claiming)
         .await
         .unwrap();
     let engine = fixture.engine.clone();
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
-    let there = "select count(*) from queue.gates where max_running = 5";
+    let there = "select count(*) from queue.limiters where max_running = 5";
     crate::support::until("the limit holds", async || fixture.count(there).await == 1).await;
     assert!(!setting.is_finished());
     query(RUN)
@@ -410,7 +414,7 @@ async fn tenant_settings_change_together_or_not_at_all() {
     };
     engine.set_tenant(fixture.tenant, &change).await.unwrap();
     assert!(tenant(&fixture).await.limits.is_empty());
-    let rows = "select count(*) from queue.gates where key is not null";
+    let rows = "select count(*) from queue.limiters where key is not null";
     assert_eq!(fixture.count(rows).await, 1, "lanes name it: it stays");
 }
 

@@ -305,9 +305,9 @@ async fn rage(length: Duration) {
     let fixture = &stress.fixture;
     // Whatever is limited or rests now goes on.
     for sql in [
-        "with g as (select id from queue.gates order by id for update)
-         update queue.gates set rate_count = null, rate_period = null, rate_burst = null
-         from g where gates.id = g.id",
+        "with g as (select id from queue.limiters order by id for update)
+         update queue.limiters set rate_count = null, rate_period = null, rate_burst = null
+         from g where limiters.id = g.id",
         "with l as (select id from queue.lanes where breaker = 'c' order by id for update)
          update queue.lanes set parked_until = null from l where lanes.id = l.id",
     ] {

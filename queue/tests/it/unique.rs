@@ -209,17 +209,17 @@ async fn expired_hold_releases_the_key_of_a_waiting_job() {
 #[tokio::test]
 async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let fixture = Fixture::new().await;
-    let gate = std::sync::Arc::new(Semaphore::new(0));
-    let behind = std::sync::Arc::clone(&gate);
+    let limiter = std::sync::Arc::new(Semaphore::new(0));
+    let behind = std::sync::Arc::clone(&limiter);
     let worker = fixture.work(handler(move |run| {
-        let gate = std::sync::Arc::clone(&behind);
+        let limiter = std::sync::Arc::clone(&behind);
         async move {
             if run.job.payload().get() == "0" {
                 return Verdict::Dead {
                     error: error("buried"),
                 };
             }
-            gate.acquire().await.unwrap().forget();
+            limiter.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
@@ -240,7 +240,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     assert_eq!(refused, ChangeOutcome::KeyTaken(holder));
     assert_eq!(fixture.state(dead).await, JobState::Dead);
 
-    gate.add_permits(1);
+    limiter.add_permits(1);
     fixture.reaches(holder, JobState::Succeeded).await;
     let mut tx = fixture.tx().await;
     assert_eq!(

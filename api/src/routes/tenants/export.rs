@@ -230,7 +230,7 @@ async fn write_table(
     left_out: &[&str],
     lines: &mut LineWriter,
 ) -> Result<(), Error> {
-    query("select app.open_export($1, $2)")
+    query("select app.open_export_cursor($1, $2)")
         .bind(table)
         .bind(left_out)
         .execute(&mut **tx)

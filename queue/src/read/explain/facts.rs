@@ -43,7 +43,7 @@ pub(super) struct Facts {
     #[serde(default)]
     pub(super) lane: LaneFacts,
     #[serde(default)]
-    pub(super) gates: Option<Vec<Gate>>,
+    pub(super) limiters: Option<Vec<Limiter>>,
     /// Whether a worker that lives serves the queue.
     #[serde(default)]
     pub(super) served: bool,
@@ -122,7 +122,7 @@ pub(super) enum Breaker {
 /// Whose limit it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum GateOf {
+pub(super) enum LimiterOf {
     Queue,
     Tenant,
     Lane,
@@ -131,8 +131,8 @@ pub(super) enum GateOf {
 
 /// A limit in its way.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Gate {
-    pub(super) of: GateOf,
+pub(super) struct Limiter {
+    pub(super) of: LimiterOf,
     pub(super) key: Option<String>,
     /// How many starts its start counts for.
     pub(super) cost: u32,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_shared::duration::HumanDuration;
 
-use super::facts::{Breaker, Facts, Gate, GateOf};
+use super::facts::{Breaker, Facts, Limiter, LimiterOf};
 use super::{Explanation, Reason, ReasonCode};
 use crate::job::JobState;
 
@@ -227,14 +227,14 @@ impl Facts {
     /// Limits on starts that are used up, what opens last first.
     fn rates(&self, reasons: &mut Vec<Reason>) {
         let mut closed: Vec<Reason> = self
-            .gates()
-            .filter_map(|gate| {
-                let wait = gate.wait()?;
+            .limiters()
+            .filter_map(|limiter| {
+                let wait = limiter.wait()?;
                 let detail = format!(
                     "{} is used up: {}{}",
-                    self.limit_name(gate),
-                    gate.rate_words(),
-                    gate.cost_words()
+                    self.limit_name(limiter),
+                    limiter.rate_words(),
+                    limiter.cost_words()
                 );
                 let until = self.now.checked_add_signed(wait);
                 Some(Reason::new(ReasonCode::RateLimited, detail).until(until))
@@ -258,15 +258,15 @@ impl Facts {
         if self.state == JobState::Scheduled {
             return;
         }
-        for gate in self.gates().filter(|gate| gate.full) {
-            let most = gate.max_running.unwrap_or_default();
-            let now = match gate.running {
+        for limiter in self.limiters().filter(|limiter| limiter.full) {
+            let most = limiter.max_running.unwrap_or_default();
+            let now = match limiter.running {
                 Some(running) => format!("{running} of {most} run now"),
                 None => format!("all {most} of all tenants run now"),
             };
             let detail = format!(
                 "{} on running jobs is used up: {now}",
-                self.limit_name(gate)
+                self.limit_name(limiter)
             );
             reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
         }
@@ -316,8 +316,8 @@ impl Facts {
         });
     }
 
-    fn gates(&self) -> impl Iterator<Item = &Gate> {
-        self.gates.iter().flatten()
+    fn limiters(&self) -> impl Iterator<Item = &Limiter> {
+        self.limiters.iter().flatten()
     }
 
     /// `attempt 2 of 5`.
@@ -335,12 +335,12 @@ impl Facts {
         }
     }
 
-    fn limit_name(&self, gate: &Gate) -> String {
-        match (gate.of, &gate.key) {
-            (GateOf::Queue, _) => format!("the limit of the queue `{}`", self.queue),
-            (GateOf::Tenant, _) => "the tenant's own limit".to_owned(),
-            (GateOf::Lane, _) => format!("the limit of {}", self.lane_name()),
-            (GateOf::Key, key) => {
+    fn limit_name(&self, limiter: &Limiter) -> String {
+        match (limiter.of, &limiter.key) {
+            (LimiterOf::Queue, _) => format!("the limit of the queue `{}`", self.queue),
+            (LimiterOf::Tenant, _) => "the tenant's own limit".to_owned(),
+            (LimiterOf::Lane, _) => format!("the limit of {}", self.lane_name()),
+            (LimiterOf::Key, key) => {
                 format!(
                     "the tenant's limit `{}`",
                     key.as_deref().unwrap_or_default()
@@ -350,11 +350,11 @@ impl Facts {
     }
 }
 
-impl Gate {
+impl Limiter {
     /// How long until it lets one such job through by itself; `None` when it does now.
     pub(super) fn wait(&self) -> Option<TimeDelta> {
         let every = self.every_us?;
-        // As queue.take has it: a start that costs more than a burst goes when the gate has been idle.
+        // As queue.claim has it: a start that costs more than a burst goes when the limiter has been idle.
         let cost = every.saturating_mul(i64::from(self.cost));
         let burst = every.saturating_mul(self.burst.unwrap_or(1).into());
         let wait = self.ahead_us.saturating_add(cost) - burst.max(cost);

@@ -6,7 +6,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::facts::{Breaker, Facts, Gate, GateOf, Head, LaneFacts, LastRun, Lease, Pause};
+use super::facts::{Breaker, Facts, Head, LaneFacts, LastRun, Lease, Limiter, LimiterOf, Pause};
 use super::*;
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -25,12 +25,12 @@ fn states() -> impl Strategy<Value = JobState> {
     (0..JobState::ALL.len()).prop_map(|index| JobState::ALL[index])
 }
 
-fn gates() -> impl Strategy<Value = Gate> {
+fn limiters() -> impl Strategy<Value = Limiter> {
     let of = prop_oneof![
-        Just(GateOf::Queue),
-        Just(GateOf::Tenant),
-        Just(GateOf::Lane),
-        Just(GateOf::Key)
+        Just(LimiterOf::Queue),
+        Just(LimiterOf::Tenant),
+        Just(LimiterOf::Lane),
+        Just(LimiterOf::Key)
     ];
     (
         of,
@@ -39,13 +39,15 @@ fn gates() -> impl Strategy<Value = Gate> {
         proptest::option::of((1..1000u32, 1..100u32)),
         0..10_000_000_000i64,
     )
-        .prop_map(|(of, cost, places, rate, ahead_us)| Gate {
+        .prop_map(|(of, cost, places, rate, ahead_us)| Limiter {
             of,
-            key: (of == GateOf::Key).then(|| "crm".to_owned()),
+            key: (of == LimiterOf::Key).then(|| "crm".to_owned()),
             cost,
             max_running: places.map(|(most, _)| most),
             full: places.is_some_and(|(_, full)| full),
-            running: places.map(|(most, _)| most).filter(|_| of != GateOf::Queue),
+            running: places
+                .map(|(most, _)| most)
+                .filter(|_| of != LimiterOf::Queue),
             rate_count: rate.map(|(count, _)| count),
             period_us: rate.map(|_| 60_000_000),
             burst: rate.map(|(_, burst)| burst),
@@ -88,11 +90,11 @@ fn facts() -> impl Strategy<Value = Facts> {
         job,
         pauses,
         lanes(),
-        proptest::collection::vec(gates(), 0..4),
+        proptest::collection::vec(limiters(), 0..4),
         line,
         more,
     )
-        .prop_map(|(job, pauses, lane, gates, line, more)| {
+        .prop_map(|(job, pauses, lane, limiters, line, more)| {
             let (state, attempt, run_at, created_at, [lost, cancelling, served, all]) = job;
             let (ahead, rivals, head) = line;
             let pause = |since: Option<Option<DateTime<Utc>>>| since.map(|since| Pause { since });
@@ -119,7 +121,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 tenant_pause: pause(pauses.1),
                 lane_pause: pause(pauses.2),
                 lane,
-                gates: Some(gates),
+                limiters: Some(limiters),
                 served,
                 full: (served && all).then_some(8),
                 served_last: more.0,
@@ -171,17 +173,17 @@ proptest! {
         }
     }
 
-    /// What claims do: after the time that is told, and not a microsecond before, the gate lets it through.
+    /// What claims do: after the time that is told, and not a microsecond before, the limiter lets it through.
     #[test]
-    fn a_limit_on_starts_opens_when_it_is_told_to(gate in gates()) {
-        let through = |gate: &Gate| gate.every_us.is_none_or(|every| {
-            let cost = every * i64::from(gate.cost);
-            let burst = every * i64::from(gate.burst.unwrap_or(1));
-            (burst.max(cost) - gate.ahead_us) / cost >= 1 && burst.max(cost) >= gate.ahead_us
+    fn a_limit_on_starts_opens_when_it_is_told_to(limiter in limiters()) {
+        let through = |limiter: &Limiter| limiter.every_us.is_none_or(|every| {
+            let cost = every * i64::from(limiter.cost);
+            let burst = every * i64::from(limiter.burst.unwrap_or(1));
+            (burst.max(cost) - limiter.ahead_us) / cost >= 1 && burst.max(cost) >= limiter.ahead_us
         });
-        let after = |wait: i64| Gate { ahead_us: (gate.ahead_us - wait).max(0), ..gate.clone() };
-        match gate.wait() {
-            None => prop_assert!(through(&gate)),
+        let after = |wait: i64| Limiter { ahead_us: (limiter.ahead_us - wait).max(0), ..limiter.clone() };
+        match limiter.wait() {
+            None => prop_assert!(through(&limiter)),
             Some(wait) => {
                 let wait = wait.num_microseconds().unwrap();
                 prop_assert!(!through(&after(wait - 1)));
@@ -198,7 +200,7 @@ fn answered() -> Value {
         "max_attempts": 3, "run_at": "2026-11-21T02:11:09.298181+00:00",
         "created_at": "2026-11-21T02:11:09.300181+00:00", "started_at": null, "finished_at": null,
         "error_code": null, "lost": false, "cancelling": false, "queue": "http", "queue_pause": null,
-        "tenant_pause": null, "lane_pause": null, "gates": null, "served": true, "ahead": 0,
+        "tenant_pause": null, "lane_pause": null, "limiters": null, "served": true, "ahead": 0,
         "more": false, "rivals": 0, "more_rivals": false,
         "lane": {"key": "", "breaker": "c", "failures": 0, "parked_at": null, "parked_until": null},
     })
@@ -223,7 +225,7 @@ fn a_job_that_came_due_and_is_still_scheduled_says_that_it_is_about_to_be_ready(
 fn of_a_scheduled_job_only_what_holds_when_it_is_due_is_told() {
     let mut answer = answered();
     answer["state"] = json!("s");
-    answer["gates"] = json!([{
+    answer["limiters"] = json!([{
         "of": "tenant", "key": null, "cost": 1, "max_running": 1, "full": true, "running": 1,
         "rate_count": 60, "period_us": 3_600_000_000i64, "burst": 1, "every_us": 60_000_000,
         "ahead_us": 60_000_000,

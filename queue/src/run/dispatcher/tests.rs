@@ -96,7 +96,7 @@ async fn a_lane_that_opens_while_all_places_are_taken_is_left_until_one_is_free(
 }
 
 #[tokio::test]
-async fn a_gate_that_is_full_is_asked_once_and_then_left_alone_however_often_it_is_woken() {
+async fn a_limiter_that_is_full_is_asked_once_and_then_left_alone_however_often_it_is_woken() {
     let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
     one.stand.enqueue_all(vec![job(); 3]).await;
     let limit = LimitChange {
@@ -106,8 +106,8 @@ async fn a_gate_that_is_full_is_asked_once_and_then_left_alone_however_often_it_
     one.stand.engine.set_queue(QUEUE, &limit).await.unwrap();
     assert!(matches!(one.round.turn().await, Ok(Next::Again)));
     one.begun();
-    // Every claim locks the gate, which its row tells.
-    let last_claim = "select max(greatest(xmin::text::int8, xmax::text::int8)) from queue.gates";
+    // Every claim locks the limiter, which its row tells.
+    let last_claim = "select max(greatest(xmin::text::int8, xmax::text::int8)) from queue.limiters";
     let (mut claims, mut last) = (0, one.stand.count(last_claim).await);
     let since = Instant::now();
     for _ in 0..FEW {

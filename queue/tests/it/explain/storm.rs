@@ -39,7 +39,7 @@ const TOLD: &str = "select
             select count(*) from generate_series(1, f.member - 1) m
             where m <> all (coalesce(p.gone, '{}'))
         )
-    from queue.find(array[$1::int8]) f
+    from queue.find_jobs(array[$1::int8]) f
     join queue.parcels p on p.tenant = f.tenant and p.id = f.id and p.part = f.part
     join queue.lanes l on l.id = p.lane";
 

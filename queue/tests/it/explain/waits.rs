@@ -221,7 +221,7 @@ async fn rate_limit_is_reported_by_name_with_its_opening_time() {
                 "{reason:?}"
             );
             let opens =
-                "select rate_tat - rate_every from queue.gates where rate_count is not null";
+                "select rate_tat - rate_every from queue.limiters where rate_count is not null";
             let off = fixture.moment(opens).await.unwrap() - reason.until.unwrap();
             assert!(off.abs() < TimeDelta::milliseconds(1), "{off}");
             let behind = fixture.reason(ids[3], ReasonCode::Behind).await;

@@ -60,7 +60,7 @@ async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
         .unwrap();
     assert_eq!(all.len(), 3);
     assert_eq!(all[2].breaker, Some(breaker), "also in those to come");
-    let shared = "select count(distinct gate) from queue.lanes where key = ''";
+    let shared = "select count(distinct limiter) from queue.lanes where key = ''";
     assert_eq!(fixture.count(shared).await, 1, "one limit for all");
 
     fixture

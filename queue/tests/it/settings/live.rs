@@ -145,8 +145,8 @@ async fn lane_settings_apply_to_jobs_that_name_other_limits() {
 #[tokio::test]
 async fn running_jobs_count_against_a_new_limit() {
     let fixture = Fixture::new().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let open = Arc::clone(&gate);
+    let limiter = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&limiter);
     let worker = fixture.work(handler(move |_| {
         let open = Arc::clone(&open);
         async move {
@@ -170,13 +170,15 @@ async fn running_jobs_count_against_a_new_limit() {
     tokio::time::sleep(MOMENT).await;
     assert_eq!(running().await, 4);
     for left in [3, 2, 2, 2, 2, 2, 1, 0] {
-        gate.add_permits(1);
+        limiter.add_permits(1);
         until("one ends", async || running().await <= left).await;
         tokio::time::sleep(MOMENT).await;
         assert_eq!(running().await, left);
     }
     assert_eq!(
-        fixture.count("select sum(running) from queue.gates").await,
+        fixture
+            .count("select sum(running) from queue.limiters")
+            .await,
         0
     );
     worker.stop().await;

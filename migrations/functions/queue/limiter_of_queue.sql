@@ -1,0 +1,26 @@
+-- The limiter of a queue, made if there is none and p_make says so, and whether it was. Every limiter is one
+-- more lock of every claim, so none is made for nothing. No row for a queue that is not there.
+create or replace function queue.limiter_of_queue(p_queue text, p_make boolean)
+returns table (number int4, limiter bigint, made boolean)
+language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    made := false;
+    select q.id, q.limiter into number, limiter from queue.queues q where q.name = p_queue;
+    if number is null then
+        return;
+    end if;
+    if limiter is null and p_make then
+        select q.limiter into limiter from queue.queues q where q.id = limiter_of_queue.number for no key update;
+    end if;
+    if limiter is null and p_make then
+        insert into queue.limiters default values returning id into limiter;
+        update queue.queues q set limiter = limiter_of_queue.limiter where q.id = limiter_of_queue.number;
+        made := true;
+    end if;
+    return next;
+end
+$$;
+
+revoke execute on function queue.limiter_of_queue(text, boolean) from public;
+grant execute on function queue.limiter_of_queue(text, boolean) to harkara_engine;

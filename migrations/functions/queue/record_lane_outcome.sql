@@ -1,0 +1,70 @@
+-- Tells a lane, whose row is locked, what came of runs in it: how many failed in a way that may pass and how
+-- many did well, trials left aside; what came of a trial (`failed`, `well` or `silent`, which tells nothing,
+-- so that another one may go at once), if one ended; and how long (ms) the other side asked for rest.
+-- While the breaker is not closed the trial alone decides: what had begun before it opened tells nothing.
+-- Served by the primary key of lanes.
+create or replace function queue.record_lane_outcome(
+    p_lane bigint, p_failures int4, p_successes int4, p_trial text, p_park bigint
+) returns void
+language plpgsql volatile
+set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
+declare
+    k queue.lanes;
+    state "char" := 'c';
+    failed int4 := 0;
+    tried int4 := 0;
+    since timestamptz;
+    trial text;
+    until timestamptz;
+begin
+    select * into strict k from queue.lanes l where l.id = p_lane;
+    if k.breaker_after is null then
+        -- Nothing is counted.
+    elsif k.breaker = 'c' then
+        if k.window_from + k.breaker_window > now() then
+            failed := k.failures;
+            tried := k.tries;
+            since := k.window_from;
+        end if;
+        failed := failed + p_failures;
+        tried := tried + p_failures + p_successes;
+        if failed = 0 or k.breaker_share = 100 and p_successes > 0 then
+            failed := 0;
+            tried := 0;
+            since := null;
+        else
+            since := coalesce(since, now());
+        end if;
+        if p_failures > 0 and tried >= k.breaker_after and failed * 100.0 >= tried * k.breaker_share then
+            state := 'o';
+        end if;
+    else
+        trial := p_trial;
+        if trial is distinct from 'well' then
+            state := case when trial is null then k.breaker else 'o' end;
+            failed := k.failures + (trial is not distinct from 'failed')::int;
+            tried := k.tries + (trial is not distinct from 'failed')::int;
+            since := k.window_from;
+        end if;
+    end if;
+    until := greatest(
+        -- Jobs of the default lane have no other side in common.
+        case when k.key <> '' or k.limits <> '' then now() + p_park * interval '1 millisecond' end,
+        case when state = 'o' and (k.breaker = 'c' or trial = 'failed')
+            then now() + k.breaker_rest end,
+        -- A trial was let through, so that what kept it before is over, unless it failed.
+        case when trial is null or trial = 'failed' then k.parked_until end
+    );
+    update queue.lanes l
+    set failures = failed, tries = tried, window_from = since, breaker = state, parked_until = until,
+        parked_at = case
+            when until is null then null
+            when k.parked_until > now() then coalesce(k.parked_at, now())
+            else now()
+        end
+    where l.id = p_lane;
+end
+$$;
+
+revoke execute on function queue.record_lane_outcome(bigint, int4, int4, text, bigint) from public;
+grant execute on function queue.record_lane_outcome(bigint, int4, int4, text, bigint) to harkara_engine;
