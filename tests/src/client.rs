@@ -1,4 +1,4 @@
-//! Room: an application's side of the API.
+//! An HTTP client of the API, as an application uses it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,22 +6,22 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug)]
 pub struct Answer {
-    /// Status.
+    /// The HTTP status code.
     pub status: u16,
-    /// Headers.
+    /// The response headers.
     pub headers: HeaderMap,
-    /// Body; null when it is no JSON.
+    /// The body; null when it is not JSON.
     pub body: Value,
 }
 
 impl Answer {
-    /// The body, where the status is a success.
+    /// The body of a successful response.
     ///
     /// # Panics
-    /// When it is not.
+    /// When the status is not a success.
     pub fn ok(self) -> Value {
         assert!(
             (200..300).contains(&self.status),
@@ -32,10 +32,10 @@ impl Answer {
         self.body
     }
 
-    /// A text member of the body.
+    /// A string member of the body.
     ///
     /// # Panics
-    /// When there is none.
+    /// When the member is missing or not a string.
     #[must_use]
     pub fn text(&self, member: &str) -> String {
         let text = self.body[member].as_str();
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// A client with one key.
+/// A client that authenticates with one key.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -56,7 +56,7 @@ impl Client {
     /// A client of the API at `address`.
     ///
     /// # Panics
-    /// When no HTTP client can be made.
+    /// When the HTTP client cannot be created.
     #[must_use]
     pub fn new(address: SocketAddr, key: &str) -> Self {
         let tls = harkara_shared::egress::client_config().unwrap();
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// GET; `Err` when there is no answer at all.
+    /// Sends a GET request; returns `Err` when there is no response.
     ///
     /// # Errors
     /// When the API cannot be reached.
@@ -86,7 +86,7 @@ impl Client {
         .await
     }
 
-    /// POST of JSON; `Err` when there is no answer at all.
+    /// Sends a POST request with JSON; returns `Err` when there is no response.
     ///
     /// # Errors
     /// When the API cannot be reached.
@@ -100,7 +100,7 @@ impl Client {
         Self::send(request).await
     }
 
-    /// POST of text that claims to be JSON.
+    /// Sends a POST request with text labelled as JSON.
     ///
     /// # Panics
     /// When the API cannot be reached.
@@ -114,7 +114,7 @@ impl Client {
         Self::send(request).await.expect("the API answers")
     }
 
-    /// GET.
+    /// Sends a GET request.
     ///
     /// # Panics
     /// When the API cannot be reached.
@@ -122,7 +122,7 @@ impl Client {
         self.try_get(path).await.expect("the API answers")
     }
 
-    /// PATCH of JSON.
+    /// Sends a PATCH request with JSON.
     ///
     /// # Panics
     /// When the API cannot be reached.
@@ -136,7 +136,7 @@ impl Client {
         Self::send(request).await.expect("the API answers")
     }
 
-    /// POST of JSON.
+    /// Sends a POST request with JSON.
     ///
     /// # Panics
     /// When the API cannot be reached.

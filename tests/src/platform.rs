@@ -1,5 +1,5 @@
-//! Room: the platform as its operators run it: binaries on a database.
-//! Takes: a database's address. Gives: processes, a tenant, a client.
+//! The platform as operators run it: its binaries on a database.
+//! Takes a database's address, and provides processes, tenants and clients.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use crate::process::free_address;
 use crate::{Client, Process, until};
 
-/// How long a process may take to be ready in a debug build on a busy machine.
+/// The maximum start-up time of a process in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
 /// Settings common to the processes of one test.
@@ -26,7 +26,7 @@ pub struct Platform {
     pool: PgPool,
 }
 
-/// Every scope but the platform's own.
+/// Every scope except the platform's own.
 #[must_use]
 pub fn everything() -> Vec<Scope> {
     Scope::ALL
@@ -47,10 +47,10 @@ impl Platform {
         }
     }
 
-    /// A tenant whose contract bounds nothing, and a client with a key that may do everything in it.
+    /// Creates a tenant without limits, and a client whose key has all tenant scopes.
     ///
     /// # Panics
-    /// When they cannot be made.
+    /// When they cannot be created.
     pub async fn tenant(&self, slug: &str, api: SocketAddr) -> Client {
         let master = MasterKeys::parse(&self.master_key).unwrap();
         let new = NewTenant {
@@ -60,7 +60,7 @@ impl Platform {
         };
         let tenant = access::create_tenant(&self.pool, new, &Actor::system("test"))
             .await
-            .expect("a tenant is made");
+            .expect("the tenant is created");
         let change = TenantChange {
             limit: LimitChange::removal(),
             ..TenantChange::default()
@@ -68,7 +68,7 @@ impl Platform {
         Engine::new(self.pool.clone(), true)
             .set_tenant(tenant.id, &change)
             .await
-            .expect("its limit is removed");
+            .expect("the limit of the tenant is removed");
         let new = NewKey {
             tenant: tenant.id,
             name: "test".to_owned(),
@@ -79,7 +79,7 @@ impl Platform {
         };
         let (_, key) = access::create_key(&self.pool, &master, new, &Actor::system("test"))
             .await
-            .expect("a key is made");
+            .expect("the key is created");
         Client::new(api, key.expose())
     }
 
@@ -105,7 +105,7 @@ impl Platform {
         (process, address)
     }
 
-    /// Starts a worker process; it need not be ready yet.
+    /// Starts a worker process without waiting for its readiness.
     #[must_use]
     pub fn worker(&self, queues: &str, lease_secs: u32, drain_secs: u32) -> (Process, SocketAddr) {
         let settings = [
@@ -115,7 +115,7 @@ impl Platform {
         self.worker_with(queues, &settings)
     }
 
-    /// The same with other settings.
+    /// Starts a worker process with further settings.
     #[must_use]
     pub fn worker_with(
         &self,
@@ -132,7 +132,7 @@ impl Platform {
         (Process::start("harkara-worker", &[], &environment), address)
     }
 
-    /// Starts a scheduler process; it need not be ready yet.
+    /// Starts a scheduler process without waiting for its readiness.
     #[must_use]
     pub fn scheduler(&self) -> (Process, SocketAddr) {
         let address = free_address();
@@ -144,23 +144,23 @@ impl Platform {
     }
 }
 
-/// A database, an API on it and a tenant of its own: where most tests begin.
+/// A database with an API process and a tenant; most tests start from it.
 #[derive(Debug)]
 pub struct Fixture {
-    /// The database.
+    /// The test database.
     pub database: TestDatabase,
-    /// What starts processes on it.
+    /// Starts processes on the database.
     pub platform: Platform,
-    /// The tenant's client.
+    /// A client of the tenant.
     pub client: Client,
     _api: Process,
 }
 
 impl Fixture {
-    /// Starts the API and makes the tenant.
+    /// Starts the API and creates the tenant.
     ///
     /// # Panics
-    /// When either cannot be had.
+    /// When either fails.
     pub async fn start() -> Self {
         let database = TestDatabase::create().await;
         let platform = Platform::on(database.url(), database.pool());
@@ -178,7 +178,7 @@ impl Fixture {
 /// Waits until `/readyz` answers 200.
 ///
 /// # Panics
-/// When it does not in time.
+/// When it does not within the start-up time.
 pub async fn ready(process: &Process, address: SocketAddr) {
     let client = Client::new(address, "");
     let what = format!("process {} at {address} is ready", process.pid());

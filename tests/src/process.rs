@@ -1,5 +1,5 @@
-//! Room: the platform's binaries as processes.
-//! Takes: a binary's name and its environment. Gives: a child that dies with its test.
+//! Runs the platform's binaries as child processes.
+//! Takes a binary's name and environment, and returns a child that ends with its test.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub fn binary(name: &str) -> PathBuf {
     directory.join(name)
 }
 
-/// A port nobody listens on now.
+/// An address with a free port.
 #[must_use]
 pub fn free_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a binary with exactly this environment (and PATH), its output kept in a file.
+    /// Starts a binary with exactly this environment plus `PATH`, and keeps its output in a file.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -85,13 +85,13 @@ impl Process {
         self.child.id()
     }
 
-    /// All it has said.
+    /// All its output so far.
     #[must_use]
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Kills it with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -110,12 +110,12 @@ impl Process {
         assert!(status.success(), "the signal is sent");
     }
 
-    /// Waits until it has ended by itself and answers its exit code.
+    /// Waits until it has ended by itself, and returns its exit code.
     ///
     /// # Panics
     /// When it has not within `timeout`.
     pub async fn ended(&mut self, timeout: Duration) -> Option<i32> {
-        let what = format!("{} has ended; it said:\n{}", self.name, self.output());
+        let what = format!("{} has ended; its output:\n{}", self.name, self.output());
         let child = &mut self.child;
         until(&what, timeout, || {
             let ended = child.try_wait().unwrap();
@@ -130,14 +130,17 @@ impl Process {
     /// # Panics
     /// When it does not within `timeout`.
     pub async fn says(&self, text: &str, timeout: Duration) -> String {
-        let what = format!("{} says `{text}`", self.name);
+        let what = format!("{} prints `{text}`", self.name);
         let said = until(&what, timeout, || async {
             let output = self.output();
             output.contains(text).then_some(output)
         });
         match tokio::time::timeout(timeout, said).await {
             Ok(output) => output,
-            Err(_) => panic!("{what}; it said:\n{}", self.output()),
+            Err(_) => panic!(
+                "timed out waiting until {what}; its output:\n{}",
+                self.output()
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do what: keys, scopes, tenants.
+//! Access control: keys, scopes, tenants.
 
 mod routes;
 
@@ -55,9 +55,9 @@ async fn call(client: &Client, method: &str, path: &str) -> crate::support::Answ
 #[tokio::test]
 async fn every_route_requires_a_key_with_its_scope() {
     let platform = Platform::start().await;
-    let nobody = platform.client.with_key("");
+    let anonymous = platform.client.with_key("");
     for (method, path, scope) in ROUTES {
-        let answer = call(&nobody, method, path).await;
+        let answer = call(&anonymous, method, path).await;
         answer.problem(401, "unauthorized");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
 
@@ -83,7 +83,7 @@ async fn every_route_requires_a_key_with_its_scope() {
         for one in needed {
             let client = platform.client_of(&platform.acme, &[one]).await;
             let answer = call(&client, method, path).await;
-            // What concerns all tenants wants more than a scope.
+            // Routes that affect all tenants require more than a scope.
             let is_kept = *scope == "platform:admin" && answer.text.contains("platform_only");
             assert!(
                 ![401, 403].contains(&answer.status) || is_kept,
@@ -110,15 +110,15 @@ async fn route_table_lists_every_route() {
 #[tokio::test]
 async fn user_routes_refuse_api_keys() {
     let platform = Platform::start().await;
-    let nobody = platform.client.with_key("");
+    let anonymous = platform.client.with_key("");
     for (method, path) in PERSONAL {
-        let answer = call(&nobody, method, path).await;
+        let answer = call(&anonymous, method, path).await;
         answer.problem(401, "unauthorized");
         let answer = call(&platform.client, method, path).await;
         answer.problem(403, "person_only");
     }
     for (method, path) in OPEN {
-        let answer = call(&nobody, method, path).await;
+        let answer = call(&anonymous, method, path).await;
         assert_eq!(answer.status, 422, "{}", answer.text);
     }
 }
@@ -133,7 +133,7 @@ async fn invalid_key_is_unauthorized() {
         .text
         .expose()
         .to_owned();
-    // The public id of a good key, but another secret.
+    // The public id of a valid key with another secret.
     let swapped = with_checksum(&format!("{}{}", &good[..11], &stranger[11..43]));
     for value in [
         "",
@@ -168,7 +168,7 @@ async fn invalid_key_is_unauthorized() {
         .expect(200);
 }
 
-/// The key of this body with its right checksum: CRC-32 in six base62 digits.
+/// A key with this body and its correct checksum: CRC-32 in six base62 digits.
 fn with_checksum(body: &str) -> String {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut crc = u32::MAX;
@@ -190,7 +190,7 @@ fn with_checksum(body: &str) -> String {
     }
     let sum: String = digits.into_iter().rev().collect();
     let key = format!("{body}{sum}");
-    harkara_shared::api_key::ApiKeyText::parse(&key).expect("a key of the right form");
+    harkara_shared::api_key::ApiKeyText::parse(&key).expect("a well-formed key");
     key
 }
 
@@ -207,7 +207,7 @@ async fn revoked_key_stops_within_a_second_and_expired_key_at_once() {
     while client.get("/v1/jobs").await.status == 200 {
         assert!(
             revoked.elapsed() < Duration::from_secs(1),
-            "still good after a second"
+            "the revoked key still works after a second"
         );
     }
     client.get("/v1/jobs").await.problem(401, "unauthorized");
@@ -220,10 +220,34 @@ async fn revoked_key_stops_within_a_second_and_expired_key_at_once() {
     while client.get("/v1/jobs").await.status == 200 {
         assert!(
             clock::now() < expires_at + TimeDelta::milliseconds(200),
-            "good after its time"
+            "the key works after its expiry"
         );
     }
     assert!(clock::now() >= expires_at);
+}
+
+#[tokio::test]
+async fn new_key_works_at_once_although_it_was_refused_before_it_existed() {
+    let platform = Platform::start().await;
+    let key = platform.key(&platform.acme, &[Scope::JobsRead], None).await;
+    let client = platform.client.with_key(&key);
+    // The row is taken out and put back, because the text of a key is known only when its row exists.
+    let rows: Value = query_scalar(
+        "with taken as (delete from app.api_keys returning *)
+         select jsonb_agg(to_jsonb(taken)) from taken",
+    )
+    .fetch_one(&platform.pool)
+    .await
+    .unwrap();
+    client.get("/v1/jobs").await.problem(401, "unauthorized");
+    query(
+        "insert into app.api_keys select * from jsonb_populate_recordset(null::app.api_keys, $1)",
+    )
+    .bind(rows)
+    .execute(&platform.pool)
+    .await
+    .unwrap();
+    client.get("/v1/jobs").await.expect(200);
 }
 
 #[tokio::test]
@@ -293,7 +317,7 @@ async fn tenant_finds_nothing_of_another_tenant() {
             "{path}"
         );
     }
-    // What was tried changed nothing.
+    // The refused requests changed nothing.
     let job = platform
         .client
         .get(&format!("/v1/jobs/{job}"))
@@ -331,7 +355,7 @@ async fn only_a_platform_admin_acts_for_another_tenant() {
 
     for name in ["acme", acme_id.as_str()] {
         assert_eq!(get(&admin, name).await.expect(200)["id"], job["id"]);
-        // Naming oneself is no privilege.
+        // Naming the own tenant needs no privilege.
         assert_eq!(
             get(&platform.client, name).await.expect(200)["id"],
             job["id"]
@@ -348,7 +372,7 @@ async fn only_a_platform_admin_acts_for_another_tenant() {
     ] {
         get(&admin, name).await.problem(404, "not_found");
     }
-    // A foreign tenant looks like none, even with the right scope or the right tenant alone.
+    // A foreign tenant looks nonexistent unless both the scope and the tenant are right.
     let plain = platform.client_of(&own, &[Scope::JobsRead]).await;
     let stranger = platform.client_of(&other, Scope::ALL).await;
     for client in [&plain, &stranger] {
@@ -359,7 +383,7 @@ async fn only_a_platform_admin_acts_for_another_tenant() {
             .await
             .problem(404, "not_found");
     }
-    // The scope to act for others is no scope to do things, and not for maintenance in their name.
+    // The scope to act for other tenants grants no other scope, and no maintenance in their name.
     let bare = platform.client_of(&own, &[Scope::PlatformAdmin]).await;
     get(&bare, "acme").await.problem(403, "missing_scope");
     let headers = [
@@ -438,8 +462,8 @@ async fn tenants_and_keys_are_created_once_and_validated() {
         .unwrap();
     assert_eq!(meta.scopes, ["jobs:read", "jobs:write"]);
     assert!(text.expose().contains(&meta.public_id) && text.expose().ends_with(&meta.last4));
-    let nobody = harkara_shared::id::TenantId::new();
-    let error = create_key(pool, &platform.keys, key(nobody, None), &tester())
+    let unknown_tenant = harkara_shared::id::TenantId::new();
+    let error = create_key(pool, &platform.keys, key(unknown_tenant, None), &tester())
         .await
         .unwrap_err();
     assert!(matches!(error, Error::NoSuchTenant));

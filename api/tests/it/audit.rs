@@ -1,4 +1,4 @@
-//! The audit log: complete, chained, found out when it was touched.
+//! The audit log: complete, chained, and tamper-evident.
 
 use harkara_api::access::{Scope, ensure_platform};
 use harkara_shared::audit::{self, Actor, Anchor, Entry};
@@ -53,15 +53,15 @@ async fn audit_entry_records_actor_action_origin_and_reason() {
         .await
         .expect(200);
     platform.client.delete(&path).await.expect(204);
-    // What was refused is no deed.
+    // Refused requests are not recorded.
     platform
         .client
         .delete(&path)
         .await
         .problem(404, "not_found");
 
-    let told = entries(&platform, &format!("resource={id}")).await;
-    let actions: Vec<&str> = told
+    let entries_of = entries(&platform, &format!("resource={id}")).await;
+    let actions: Vec<&str> = entries_of
         .iter()
         .map(|entry| entry["action"].as_str().unwrap())
         .collect();
@@ -74,17 +74,17 @@ async fn audit_entry_records_actor_action_origin_and_reason() {
             "endpoint.create"
         ]
     );
-    let first = &told[3];
+    let first = &entries_of[3];
     assert_eq!(first["actor"]["kind"], "key");
     assert_eq!(first["actor"]["address"], "127.0.0.1");
     assert_eq!(first["actor"]["user_agent"], "a test");
     assert_eq!(first["request_id"], "req-1");
     assert_eq!(first["reason"], "ticket 42");
     assert_eq!(first["after"]["headers"], json!({"x-token": "redacted"}));
-    let changed = &told[2];
+    let changed = &entries_of[2];
     assert_eq!(changed["before"]["status"], "active");
     assert_eq!(changed["after"]["status"], "paused");
-    let text = Value::from(told.clone()).to_string();
+    let text = Value::from(entries_of.clone()).to_string();
     assert!(
         !text.contains("whsec_") && !text.contains("a secret"),
         "{text}"
@@ -154,8 +154,8 @@ async fn every_change_by_a_key_is_recorded_in_the_tenant_audit_log() {
         .await
         .expect(200);
 
-    let told = entries(&platform, "").await;
-    let mut actions: Vec<&str> = told
+    let entries_of = entries(&platform, "").await;
+    let mut actions: Vec<&str> = entries_of
         .iter()
         .map(|entry| entry["action"].as_str().unwrap())
         .collect();
@@ -181,7 +181,7 @@ async fn every_change_by_a_key_is_recorded_in_the_tenant_audit_log() {
             "tenant.change"
         ]
     );
-    // What concerns nobody in particular is told where whoever did it belongs.
+    // Actions without a tenant are recorded in the log of the actor's tenant.
     operator.press("/v1/queues/http/pause").await.expect(200);
     operator.press("/v1/queues/http/resume").await.expect(200);
     operator
@@ -199,7 +199,7 @@ async fn every_change_by_a_key_is_recorded_in_the_tenant_audit_log() {
     assert_eq!(intact["entries"], 16);
 }
 
-/// A chain of ten, and who may break it: the superuser, with triggers off.
+/// A chain of ten entries, and a superuser connection with triggers off that can break it.
 struct Chain {
     platform: Platform,
     superuser: PgPool,
@@ -280,7 +280,7 @@ async fn edited_audit_entry_is_detected() {
         chain.faults().await,
         json!([{"seq": 3, "fault": "changed"}])
     );
-    // So is one whose hash was made to fit, by the entry after it.
+    // An entry with a recomputed hash is detected by the entry after it.
     chain
         .tamper(
             "update app.audit_log l set hash = app.hash_audit_entry(
@@ -328,7 +328,7 @@ async fn truncated_audit_chain_is_detected() {
         chain.faults().await,
         json!([{"seq": 8, "fault": "truncated"}])
     );
-    // With a head that was made to fit, only what was kept outside knows.
+    // With a matching head, only an external anchor detects it.
     chain
         .tamper(
             "update app.audit_heads h set seq = 7, hash = (
@@ -348,7 +348,7 @@ async fn truncated_audit_chain_is_detected() {
             .collect::<Vec<_>>()
     };
     assert_eq!(check(&anchor).await, [(8, "truncated".to_owned())]);
-    // A chain that was written anew from there on is another one.
+    // A chain rewritten from that entry on differs from its anchor.
     let mut tx = TenantTx::begin(&chain.platform.pool, chain.platform.acme.id)
         .await
         .unwrap();
@@ -398,7 +398,7 @@ async fn no_platform_role_can_change_the_audit_log() {
         let code = refused.as_database_error().and_then(|error| error.code().map(Into::into));
         assert_eq!(code, Some("42501".to_owned()), "{sql}: {refused}");
     }
-    // Not the engine's role either, whatever it says that it does.
+    // Neither can the engine's role, whichever action it claims.
     for table in ["app.audit_log", "app.audit_heads"] {
         let mut tx = chain.platform.pool.begin().await.unwrap();
         query("set local role harkara_engine")
@@ -420,7 +420,7 @@ async fn no_platform_role_can_change_the_audit_log() {
             .and_then(|error| error.code().map(Into::into));
         assert_eq!(code, Some("42501".to_owned()), "{table}: {refused}");
     }
-    // Nor does the owner by mistake.
+    // The owner cannot change it by accident.
     for sql in [
         "update app.audit_log set actor_id = 'x'",
         "truncate app.audit_log",
@@ -436,7 +436,7 @@ async fn no_platform_role_can_change_the_audit_log() {
             .unwrap();
         assert_eq!(before, after, "{sql}");
     }
-    // A tenant's transaction adds to its own chain only.
+    // A tenant's transaction can only append to its own chain.
     let other = chain.platform.tenant("other").await;
     let mut tx = TenantTx::begin(&chain.platform.pool, chain.platform.acme.id)
         .await

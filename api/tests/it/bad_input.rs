@@ -1,4 +1,4 @@
-//! Bad input: a problem that points at it, and nothing inserted.
+//! Invalid input: the problem points at it, and nothing is inserted.
 
 use chrono::{Months, TimeDelta};
 use harkara_shared::clock;
@@ -17,7 +17,7 @@ fn http_job(payload: Value) -> Value {
     json!({"kind": "http.request", "payload": payload})
 }
 
-/// Bad jobs, each with the only fault it has.
+/// Invalid jobs, each with its only error.
 pub(crate) fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
     let now = clock::now();
     let far = now.checked_add_months(Months::new(120)).unwrap() + TimeDelta::minutes(1);

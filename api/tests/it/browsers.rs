@@ -1,4 +1,4 @@
-//! What browsers are told, and what is packed for whom; the page of the document.
+//! Browser-facing behavior: security headers, CORS, compression, and the API reference page.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::jobs::{a_job, a_job_with};
 use crate::support::{Client, Platform, listen_with};
 
-/// A client of an API with these settings beside that of the platform.
+/// A client of a second API with these settings.
 async fn with(platform: &Platform, http: HttpSettings) -> Client {
     let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
     let mut client = platform.client.clone();
@@ -96,12 +96,12 @@ async fn only_configured_origins_are_allowed_by_cors() {
     );
     let other = preflight(&client, "https://evil.example.com").await;
     assert!(!other.headers.contains_key("access-control-allow-origin"));
-    // Where none is named, nobody is let in.
+    // Without configured origins, none is allowed.
     let refused = preflight(&platform.client, origin).await;
     assert_eq!(refused.status, 401);
     assert!(!refused.headers.contains_key("access-control-allow-origin"));
 
-    // The answer itself, and a problem.
+    // A successful response, and a problem.
     for path in ["/v1/jobs", "/v1/jobs/job_x"] {
         let headers = [("origin", origin)];
         let answer = client.send(Method::GET, path, &headers, None).await;
@@ -143,7 +143,7 @@ async fn long_responses_are_compressed_for_clients_that_accept_it() {
     assert_eq!(packed.header("content-encoding"), "gzip");
     assert!(packed.header("vary").contains("accept-encoding"));
     assert!(packed.text.len() < plain.text.len());
-    // Short ones are not, and pages hold tokens.
+    // Short responses are not compressed, and neither are pages, because they contain tokens.
     for path in ["/healthz", "/v1/jobs", "/docs/"] {
         let answer = client.send(Method::GET, path, &headers, None).await;
         assert_eq!(answer.header("content-encoding"), "", "{path}");
@@ -189,7 +189,7 @@ async fn head_returns_the_get_response_without_a_body() {
         assert_eq!(head.header("content-type"), get.header("content-type"));
         assert_eq!(head.text, "");
     }
-    // What a caller takes does not matter.
+    // The Accept header does not matter.
     let headers = [("accept", "application/x-unheard-of")];
     let answer = platform
         .client
@@ -211,7 +211,7 @@ async fn api_reference_page_loads_nothing_from_other_servers() {
     let policy = page.header("content-security-policy");
     assert!(policy.contains("script-src 'self';"), "{policy}");
     assert!(policy.contains("connect-src 'self'"), "{policy}");
-    // Scripts that stand in the page would not run.
+    // Inline scripts would not run.
     for part in page.text.split("<script").skip(1) {
         assert!(part.contains("src="), "{part}");
     }

@@ -1,4 +1,4 @@
-//! Actions on all jobs that match, and a job moved to another time, as a caller asks for them.
+//! Bulk actions on all matching jobs, and rescheduling of one job, over HTTP.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_api::access::Scope;
@@ -13,7 +13,7 @@ fn id(job: &Value) -> String {
     job["id"].as_str().expect("an id").to_owned()
 }
 
-/// Enqueues so many jobs with this tag, and cancels them if asked to.
+/// Enqueues `count` jobs with this tag, and cancels them if requested.
 async fn jobs(platform: &Platform, tag: &str, count: usize, cancel: bool) -> Vec<String> {
     let mut ids = Vec::new();
     for _ in 0..count {
@@ -46,9 +46,9 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
         (json!({"created_after": "2020-01-01T00:00:00Z"}), 5),
     ] {
         let wanted = json!({"action": "retry", "filter": filter, "dry_run": true});
-        let told = platform.client.post("/v1/jobs/bulk", &wanted).await;
+        let created = platform.client.post("/v1/jobs/bulk", &wanted).await;
         assert_eq!(
-            told.expect(202),
+            created.expect(202),
             json!({"job_id": null, "matched": matched}),
             "{filter}"
         );
@@ -57,9 +57,9 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
 
     let wanted = json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7});
     let answer = platform.client.post("/v1/jobs/bulk", &wanted).await;
-    let told = answer.expect(202);
-    assert_eq!(told["matched"], 3);
-    let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
+    let created = answer.expect(202);
+    assert_eq!(created["matched"], 3);
+    let path = format!("/v1/jobs/{}", created["job_id"].as_str().unwrap());
     assert_eq!(answer.header("location"), path);
     let job = platform.client.get(&path).await.expect(200);
     assert_eq!(
@@ -76,7 +76,7 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
     );
     let progress = json!({"matched": 3, "done": 0, "undone": {}, "cursor": null});
     assert_eq!(job["progress"], progress);
-    // In lists, too; others have none.
+    // Also in lists; other jobs have none.
     let page = platform.client.get("/v1/jobs?limit=2").await.expect(200);
     assert_eq!(page["data"][0]["progress"], progress);
     assert_eq!(page["data"][1]["progress"], Value::Null);
@@ -94,8 +94,8 @@ async fn bulk_action_affects_no_job_of_another_tenant() {
         ("cancel", json!({"queue": "http"})),
     ] {
         let wanted = json!({"action": action, "filter": filter});
-        let told = stranger.post("/v1/jobs/bulk", &wanted).await.expect(202);
-        assert_eq!(told["matched"], 0, "{action}");
+        let created = stranger.post("/v1/jobs/bulk", &wanted).await.expect(202);
+        assert_eq!(created["matched"], 0, "{action}");
     }
 }
 
@@ -163,10 +163,10 @@ async fn every_error_in_a_bulk_action_is_reported_by_pointer() {
             .map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
             .collect();
         expected.sort();
-        // The most precise of those told of a member counts.
+        // The most specific error of each member is compared.
         assert_eq!(faults, expected, "{body}");
     }
-    // The same rules hold for the kind's payload.
+    // The same rules apply to the kind's payload.
     for (payload, pointer) in [
         (
             json!({"action": "retry", "rate_per_second": 0}),
@@ -205,7 +205,10 @@ async fn waiting_job_is_rescheduled() {
     let moved = platform.client.post(&path, &to(past)).await.expect(200);
     assert_eq!(moved["state"], "ready");
     let due: DateTime<Utc> = moved["run_at"].as_str().unwrap().parse().unwrap();
-    assert!(due > past + TimeDelta::hours(22), "the past means now");
+    assert!(
+        due > past + TimeDelta::hours(22),
+        "a past time must mean now"
+    );
 
     for (body, code) in [
         (to(clock::now() - TimeDelta::hours(25)), "out_of_range"),

@@ -1,4 +1,4 @@
-//! All that a tenant has: handed out, and removed.
+//! Export and erasure of all data of a tenant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use crate::jobs::a_job;
 use crate::support::{Answer, Client, Platform};
 
-/// Gives a tenant something in every table.
+/// Gives a tenant rows in every table.
 async fn furnish(platform: &Platform, tenant: &Tenant) {
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
         .await
@@ -30,7 +30,7 @@ async fn admin(platform: &Platform) -> Client {
     platform.client_of(&own, Scope::ALL).await
 }
 
-/// The rows of an export by table, and the number that its last line tells.
+/// The rows of an export by table, and the total in its last line.
 fn read(answer: &Answer) -> (BTreeMap<String, Vec<Value>>, u64) {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
@@ -51,7 +51,7 @@ fn read(answer: &Answer) -> (BTreeMap<String, Vec<Value>>, u64) {
     (rows, end["rows"].as_u64().unwrap())
 }
 
-/// How many rows a tenant has in each table, by the catalogue.
+/// The number of rows of a tenant in each table of the database catalogue.
 async fn there(platform: &Platform, tenant: &Tenant) -> Vec<(String, i64)> {
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
         .await
@@ -100,7 +100,7 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     .await
     .unwrap();
 
-    // What the requests themselves leave behind is written a moment later.
+    // Rows caused by the requests themselves are written a moment later.
     let usage = "select count(*) from app.usage where tenant_id = $1";
     while query_scalar::<i64>(usage)
         .bind(platform.acme.id)
@@ -116,9 +116,9 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
         answer.header("content-disposition"),
         "attachment; filename=\"acme.ndjson\""
     );
-    let (rows, told) = read(&answer);
+    let (rows, total) = read(&answer);
     let counted: usize = rows.values().map(Vec::len).sum();
-    assert_eq!(told, u64::try_from(counted).unwrap());
+    assert_eq!(total, u64::try_from(counted).unwrap());
     let id = platform.acme.id.as_uuid().to_string();
     for (table, row) in rows
         .iter()
@@ -155,7 +155,7 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     );
     assert_eq!(rows["attempts"].len(), 3);
     assert!(ids("attempts", "job_id").is_subset(&jobs));
-    // A job is told as everywhere else, and no secret is told at all.
+    // Jobs are shown as in every other response, and no secret is included.
     let job = &rows["jobs"][0];
     let shown = platform
         .client
@@ -166,21 +166,21 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     let whsec = posted[0].as_str().unwrap();
     assert!(!answer.text.contains(&secret) && !answer.text.contains(whsec));
 
-    let told = platform
+    let entries = platform
         .client
         .get("/v1/audit-logs?action=tenant.export")
         .await
         .expect(200);
-    assert_eq!(told["data"][0]["resource"], platform.acme.id.to_string());
-    // The platform's admin has it as well, and it stands in the tenant's log.
+    assert_eq!(entries["data"][0]["resource"], platform.acme.id.to_string());
+    // The platform's admin can export it too, which is recorded in the tenant's log.
     let (theirs, _) = read(&admin(&platform).await.get("/v1/tenants/acme/export").await);
     assert_eq!(theirs["jobs"], rows["jobs"]);
-    let told = platform
+    let entries = platform
         .client
         .get("/v1/audit-logs?action=tenant.export")
         .await
         .expect(200);
-    assert_eq!(told["data"].as_array().unwrap().len(), 2);
+    assert_eq!(entries["data"].as_array().unwrap().len(), 2);
     stranger
         .get("/v1/tenants/acme/export")
         .await
@@ -194,7 +194,7 @@ async fn export_shows_one_snapshot_however_long_it_takes() {
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
         .await
         .unwrap();
-    // More than a connection holds that nobody reads.
+    // More data than fits into the buffers of an unread connection.
     superuser
         .execute(
             "insert into app.events (tenant_id, id, type, data)
@@ -265,7 +265,7 @@ async fn canceled_tenant_is_erased_by_a_single_job() {
         format!("/v1/jobs/{}", job.as_str().unwrap())
     );
     assert_eq!(admin.post(path, &confirm).await.expect(202)["job_id"], job);
-    // It cannot be taken back, and nothing is added to what is about to go.
+    // It cannot be undone, and no data can be added before the erasure.
     let active = json!({"status": "active"});
     let reinstated = admin.patch("/v1/tenants/acme", &active).await;
     reinstated.problem(409, "conflict");
@@ -285,11 +285,11 @@ async fn canceled_tenant_is_erased_by_a_single_job() {
     let shown = admin.get(asked.header("location")).await.expect(200);
     assert_eq!(shown["kind"], "tenant.erase");
     assert_eq!(shown["payload"], json!({"tenant_id": platform.acme.id}));
-    let told = admin
+    let entries = admin
         .get("/v1/audit-logs?action=tenant.erase")
         .await
         .expect(200);
-    let entry = &told["data"][1];
+    let entry = &entries["data"][1];
     assert_eq!(entry["resource"], platform.acme.id.to_string());
     assert_eq!(entry["after"], json!({"slug": "acme", "job_id": job}));
 }

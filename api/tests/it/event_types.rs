@@ -1,4 +1,4 @@
-//! Types of events: versions, and events that must satisfy them.
+//! Event types: their versions, and validation of events against them.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -40,7 +40,7 @@ const OPERATIONAL: [&str; 4] = [
     "endpoint.recovered",
 ];
 
-/// All items of a list, two at a time.
+/// All items of a list, read in pages of two.
 async fn all(client: &Client, path: &str) -> Vec<Value> {
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -59,7 +59,7 @@ async fn register(client: &Client, name: &str, schema: Value) -> Value {
     client.post("/v1/event-types", &new).await.expect(201)
 }
 
-/// Takes an object with a whole number `amount`.
+/// A schema of objects with an integer `amount`.
 fn amount() -> Value {
     json!({
         "type": "object", "required": ["amount"],
@@ -236,7 +236,7 @@ async fn event_must_satisfy_the_current_or_named_schema_version() {
             .map(|pointer| ((*pointer).to_owned(), "schema".to_owned()))
             .collect();
         assert_eq!(answer.problem(422, "invalid"), expected, "{}", answer.text);
-        // What is wrong is not told: it may be a secret.
+        // The invalid value is not repeated, because it can be a secret.
         assert!(!answer.text.contains("doce"), "{}", answer.text);
     }
     assert_eq!(platform.jobs().await, 1);
@@ -253,7 +253,7 @@ async fn event_must_satisfy_the_current_or_named_schema_version() {
     client.post("/v1/events", &good).await.expect(202);
     assert_eq!(platform.jobs().await, 3);
 
-    // An event that was posted before is the same event, whatever its type asks for by now.
+    // A repeated event is the same event, whatever its type requires by now.
     let again = client
         .post("/v1/events", &event(json!({})))
         .await
@@ -276,7 +276,7 @@ async fn unregistered_event_type_accepts_any_data_and_has_no_version() {
         .await
         .problem(422, "invalid");
     assert_eq!(faults, [("/version".to_owned(), "unknown".to_owned())]);
-    // Once it is registered it is held to that at once.
+    // Once the type is registered, it applies immediately.
     register(client, "something.else", json!({"type": "object"})).await;
     let event = json!({"type": "something.else", "data": 0});
     client
@@ -327,7 +327,7 @@ async fn successive_events_read_their_type_from_the_database_once() {
                 .is_empty()
         );
     }
-    // From here on the transaction refuses every statement.
+    // From here on every statement of the transaction fails.
     let failed = query("select 1 / 0").execute(&mut *tx).await;
     assert!(failed.is_err());
     for (name, version) in [

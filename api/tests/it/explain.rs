@@ -1,4 +1,4 @@
-//! Why a job does not run, and who works, as callers are told.
+//! Explanations of why a job does not run, and lists of workers, over HTTP.
 
 use harkara_api::access::Scope;
 use harkara_shared::database::query;
@@ -13,7 +13,7 @@ async fn explained(platform: &Platform, job: &Value) -> Value {
     platform.client.get(&path).await.expect(200)
 }
 
-/// A worker that lives and serves these queues.
+/// A live worker that serves these queues.
 async fn a_worker(platform: &Platform, host: &str, queues: Value) -> WorkerId {
     let id = WorkerId::new();
     query(

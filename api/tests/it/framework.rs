@@ -1,4 +1,4 @@
-//! What surrounds every request: ids, headers, health, metrics, faults of the database, the end.
+//! Behavior common to all requests: ids, headers, health, metrics, database outages, shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ async fn api_returns_503_without_its_database_and_recovers() {
     while client.post("/v1/jobs", &a_job()).await.status != 201 {
         assert!(
             waiting.elapsed() < Duration::from_secs(10),
-            "it did not recover"
+            "the API did not recover"
         );
     }
     assert_eq!(client.get("/readyz").await.status, 200);
@@ -251,7 +251,7 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
     );
     let server = tokio::spawn(harkara_api::serve(listener, state, stop.clone()));
 
-    // One connection on which nothing was ever asked, one kept alive, one in the middle of a body.
+    // One unused connection, one kept alive, one in the middle of a request body.
     let _silent = TcpStream::connect(address).await.unwrap();
     let mut kept = TcpStream::connect(address).await.unwrap();
     kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -293,7 +293,7 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
     assert_eq!(
         kept.read(&mut bytes).await.unwrap(),
         0,
-        "an idle connection is closed"
+        "an idle connection must be closed"
     );
     asking.write_all(job.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -311,6 +311,6 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
     );
     assert!(
         TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
+        "the port must be closed"
     );
 }

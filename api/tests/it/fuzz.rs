@@ -1,5 +1,5 @@
-//! The API against an outside fuzzer, which reads the OpenAPI document and asks all it allows, and much
-//! that it does not.
+//! Runs an external fuzzer against the API: it reads the OpenAPI document and sends valid and invalid
+//! requests for every operation.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,10 +9,10 @@ use tokio::process::Command;
 
 use crate::support::Platform;
 
-/// Cases for each operation.
+/// Test cases per operation.
 const CASES: &str = "10";
 
-/// The tool: that which `.ci/run` has prepared, or one of the machine's.
+/// The fuzzer installed by `.ci/run`, or one from `PATH`.
 fn tool() -> PathBuf {
     let prepared =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/receivers/bin/schemathesis");
@@ -23,8 +23,8 @@ fn tool() -> PathBuf {
     }
 }
 
-/// Lets the tool ask all that the document tells, with a key, and fails with what it says if there is an
-/// answer that should not be. `HARKARA_FUZZ` holds more arguments, for a longer or a narrower run by hand.
+/// Runs the fuzzer with this key, and fails with its output if a response contradicts the document.
+/// `HARKARA_FUZZ` holds further arguments, for a longer or a narrower manual run.
 async fn fuzz(platform: &Platform, key: &str, arguments: &[&str]) {
     let more = std::env::var_os("HARKARA_FUZZ").unwrap_or_default();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -50,7 +50,7 @@ async fn fuzz(platform: &Platform, key: &str, arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and schemathesis: run by .ci/run"]
+#[ignore = "takes minutes and needs schemathesis: run by .ci/run"]
 async fn fuzzing_as_a_tenant_finds_no_undocumented_response() {
     let platform = Platform::start().await;
     let every: Vec<Scope> = Scope::ALL
@@ -63,12 +63,12 @@ async fn fuzzing_as_a_tenant_finds_no_undocumented_response() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes, and schemathesis: run by .ci/run"]
+#[ignore = "takes minutes and needs schemathesis: run by .ci/run"]
 async fn fuzzing_as_the_platform_finds_no_undocumented_response() {
     let platform = Platform::start().await;
     let all = ensure_platform(&platform.pool).await.unwrap();
     let key = platform.key(&all, Scope::ALL, None).await;
-    // What others are refused.
+    // Routes that are refused to other callers.
     let only = ["--include-path-regex", "^/v1/(tenants|enterprise|queues)"];
     fuzz(&platform, &key, &only).await;
 }

@@ -1,4 +1,4 @@
-//! Requests that are sent more than once.
+//! Idempotency keys: requests that are sent more than once.
 
 use harkara_api::access::Scope;
 use harkara_shared::database::{query, query_scalar};
@@ -17,7 +17,7 @@ async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
     client.send(Method::POST, path, &headers, body).await
 }
 
-/// How many rows there are in a state.
+/// The number of stored requests in a state.
 async fn rows(platform: &Platform, state: &str) -> i64 {
     query_scalar("select count(*) from app.idempotency where state = $1")
         .bind(state.to_owned())
@@ -80,7 +80,7 @@ async fn different_request_with_the_same_key_is_refused() {
         .send(Method::POST, "/v1/jobs", &headers, body)
         .await
         .problem(422, "idempotency_key_reused");
-    // Of one route it is one key, whatever the path; of another it is another.
+    // Keys are scoped to a route: the same for every path of it, separate between routes.
     let headers = [("idempotency-key", "k")];
     let id = job["id"].as_str().unwrap();
     let path = format!("/v1/jobs/{id}/cancel");
@@ -101,7 +101,7 @@ async fn malformed_idempotency_key_is_refused_before_any_work() {
             .problem(400, "invalid_idempotency_key");
     }
     assert_eq!(platform.jobs().await, 0);
-    // Only what is posted needs one.
+    // Only POST requests use one.
     let headers = [("idempotency-key", "a b")];
     let answer = platform
         .client
@@ -140,7 +140,7 @@ async fn crash_between_work_and_response_repeats_nothing() {
     post(&platform.client, "/v1/jobs", "k", &a_job())
         .await
         .expect(201);
-    // What a process leaves that dies after its commit.
+    // The state left by a process that dies after its commit.
     set(
         &platform,
         "update app.idempotency set state = 'committed', status = null, headers = null, body = null,
@@ -153,7 +153,7 @@ async fn crash_between_work_and_response_repeats_nothing() {
             .problem(409, "idempotency_outcome_unknown");
     }
     assert_eq!(platform.jobs().await, 1);
-    // After a day the key is free again.
+    // The key can be used again after a day.
     set(
         &platform,
         "update app.idempotency set expires_at = now() - interval '1 second'",
@@ -176,7 +176,7 @@ async fn crash_before_the_work_releases_the_key() {
     post(&platform.client, "/v1/jobs", "k", &a_job())
         .await
         .expect(201);
-    // What a process leaves that dies before its commit.
+    // The state left by a process that dies before its commit.
     set(
         &platform,
         "update app.idempotency set state = 'running', status = null, headers = null, body = null,
@@ -260,7 +260,7 @@ async fn transient_errors_are_not_stored() {
         .problem(409, "conflict");
     client.press(&format!("{path}/cancel")).await.expect(200);
     press(&format!("{path}/retry")).await.expect(200);
-    // What is wrong with a request stays wrong.
+    // Validation errors are permanent and are stored.
     let bad = json!({"kind": "nope"});
     let first = post(client, "/v1/jobs", "bad", &bad).await;
     assert!(!first.problem(422, "invalid").is_empty());
@@ -280,7 +280,7 @@ async fn disconnected_caller_gets_the_response_later() {
     let platform = Platform::start().await;
     let path = "/v1/webhook-endpoints";
     let endpoint = json!({"url": "https://example.com/hooks"});
-    // Nothing can be made until this lets go.
+    // No endpoint can be created until this transaction ends.
     let mut held = platform.pool.begin().await.unwrap();
     query("lock table app.webhook_endpoints in share row exclusive mode")
         .execute(&mut *held)

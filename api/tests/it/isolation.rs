@@ -1,6 +1,6 @@
-//! Every route and method, called with what belongs to another tenant: it is not there, nothing of it is
-//! told, and nothing becomes of it. A new route is walked as soon as the description has it; one with a
-//! parameter that the walk does not know fails it.
+//! Calls every route and method with ids of another tenant: nothing is found, nothing is disclosed, and
+//! nothing changes. A new route is included as soon as the OpenAPI document has it; a route with an unknown
+//! path parameter fails the test.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use crate::support::{Answer, Client, Platform};
 use crate::users::Browser;
 
-/// What one tenant has: an id of everything that a path may name, and words that only it may see.
+/// Data of one tenant: an id for every path parameter, and words that only this tenant can see.
 struct Belongings {
     tenant: Tenant,
     ids: BTreeMap<&'static str, String>,
@@ -23,7 +23,7 @@ struct Belongings {
 }
 
 impl Belongings {
-    /// One of everything.
+    /// Creates one resource of every type.
     async fn of(platform: &Platform, tenant: Tenant) -> Self {
         let slug = tenant.slug.clone();
         let key = platform
@@ -31,7 +31,7 @@ impl Belongings {
             .await;
         let client = platform.client.with_key(&key);
         let email = format!("ada@{slug}.example");
-        let browser = platform.person(&tenant, &email, "admin").await;
+        let browser = platform.signed_in_user(&tenant, &email, "admin").await;
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let mut ids = BTreeMap::new();
         let mut words = vec![email, key.clone(), browser.cookie.clone()];
@@ -58,15 +58,15 @@ impl Belongings {
         words.push(text(&event["id"]));
         words.push(format!("data-of-{slug}"));
         let own =
-            json!({"name": format!("type_of.{slug}"), "description": format!("told-of-{slug}")});
+            json!({"name": format!("type_of.{slug}"), "description": format!("secret-of-{slug}")});
         let own = client.post("/v1/event-types", &own).await.expect(201);
         ids.insert("event type", text(&own["name"]));
-        words.push(format!("told-of-{slug}"));
+        words.push(format!("secret-of-{slug}"));
 
-        let made = json!({"name": format!("key-of-{slug}"), "scopes": ["jobs:read"]});
-        let made = client.post("/v1/api-keys", &made).await.expect(201);
-        ids.insert("key", text(&made["id"]));
-        words.push(text(&made["key"]));
+        let created = json!({"name": format!("key-of-{slug}"), "scopes": ["jobs:read"]});
+        let created = client.post("/v1/api-keys", &created).await.expect(201);
+        ids.insert("key", text(&created["id"]));
+        words.push(text(&created["key"]));
         words.push(format!("key-of-{slug}"));
 
         let user = json!({"email": format!("bob@{slug}.example"), "name": "Bob", "role": "viewer"});
@@ -92,7 +92,7 @@ impl Belongings {
             .put(&format!("/v1/queues/http/lanes/{lane_key}"), &lane)
             .await
             .expect(200);
-        // Another tenant's lane of this name is its own: it may be told.
+        // A lane of this name in another tenant is its own, so the name can be shown.
         ids.insert("lane", lane_key);
         let limit = json!({"limits": {format!("limit-of-{slug}"): {"max_running": 2}}});
         client
@@ -101,8 +101,8 @@ impl Belongings {
             .expect(200);
         words.push(format!("limit-of-{slug}"));
         ids.insert("tenant", tenant.id.to_string());
-        let told = ids.iter().filter(|(kind, _)| **kind != "lane");
-        words.extend(told.map(|(_, id)| id.clone()));
+        let visible = ids.iter().filter(|(kind, _)| **kind != "lane");
+        words.extend(visible.map(|(_, id)| id.clone()));
         Self {
             tenant,
             ids,
@@ -114,7 +114,7 @@ impl Belongings {
     }
 }
 
-/// Which id stands in a path's place of this name.
+/// The id for a path parameter of this name.
 fn id_for(path: &str, name: &str) -> &'static str {
     match (path, name) {
         (path, "id") if path.starts_with("/v1/jobs/") => "job",
@@ -129,22 +129,22 @@ fn id_for(path: &str, name: &str) -> &'static str {
         (path, "name") if path.starts_with("/v1/queues/") => "queue",
         (path, "name") if path.starts_with("/v1/event-types/") => "event type",
         (path, "key") if path.starts_with("/v1/queues/") => "lane",
-        (path, name) => panic!("the walk does not know {{{name}}} of {path}: say whose it is here"),
+        (path, name) => panic!("unknown path parameter {{{name}}} of {path}: add it here"),
     }
 }
 
-/// A route, with the ids of somebody, and the example of its body.
-struct Stop {
+/// A route with ids of one tenant and the example of its body.
+struct Route {
     method: Method,
     path: String,
-    /// Whether the path names something that belongs to a tenant.
+    /// Whether the path names a resource of a tenant.
     is_theirs: bool,
     body: Option<String>,
 }
 
-/// All routes of the description, with these ids.
-fn stops(document: &Value, of: &Belongings) -> Vec<Stop> {
-    let mut stops = Vec::new();
+/// All routes of the OpenAPI document, with these ids.
+fn routes(document: &Value, of: &Belongings) -> Vec<Route> {
+    let mut routes = Vec::new();
     for (template, item) in document["paths"].as_object().expect("paths") {
         if !template.starts_with("/v1/") {
             continue;
@@ -163,7 +163,7 @@ fn stops(document: &Value, of: &Belongings) -> Vec<Stop> {
                 };
                 path = format!("{before}{value}{after}");
             }
-            stops.push(Stop {
+            routes.push(Route {
                 method: method.to_uppercase().parse().expect("a method"),
                 path,
                 is_theirs,
@@ -171,11 +171,11 @@ fn stops(document: &Value, of: &Belongings) -> Vec<Stop> {
             });
         }
     }
-    assert!(stops.len() > 70, "{}", stops.len());
-    stops
+    assert!(routes.len() > 70, "{}", routes.len());
+    routes
 }
 
-/// What the description shows as the body of an operation.
+/// The example body of an operation in the OpenAPI document.
 fn example(document: &Value, operation: &Value) -> Option<Value> {
     let content = operation["requestBody"]["content"].get("application/json")?;
     if let Some(shown) = content.get("example") {
@@ -186,7 +186,7 @@ fn example(document: &Value, operation: &Value) -> Option<Value> {
     Some(schema.get("example").cloned().unwrap_or_else(|| json!({})))
 }
 
-/// What holds of a tenant in all tables, but for what says when something was last used or seen.
+/// The rows of a tenant in all tables, without the times of last use.
 async fn state_of(superuser: &PgPool, tenant: &Tenant) -> BTreeMap<String, String> {
     let tables: Vec<(String, String)> = harkara_shared::database::query_as(
         "select c.oid::regclass::text, max(a.attname) from pg_class c
@@ -204,56 +204,60 @@ async fn state_of(superuser: &PgPool, tenant: &Tenant) -> BTreeMap<String, Strin
     let mut state = BTreeMap::new();
     let mut connection = superuser.acquire().await.unwrap();
     harkara_shared::database::query(
-        "create or replace function pg_temp.told(of text, key text, who uuid) returns text
+        "create or replace function pg_temp.state_text(of text, key text, who uuid) returns text
          language plpgsql as $$
-         declare told text; number int4;
+         declare state_text text; number int4;
          begin
             select t.number into number from queue.tenants t where t.id = who;
             execute format(
                 'select coalesce(string_agg(md5((to_jsonb(r) - ''last_used_at'' - ''last_seen_at''
                     - ''last_sign_in_at'')::text), '','' order by to_jsonb(r)::text), '''')
                  from %s r where %I = $1', of, key
-            ) into told using case key when 'tenant' then number else null end;
-            return told;
+            ) into state_text using case key when 'tenant' then number else null end;
+            return state_text;
          exception when others then
             execute format(
                 'select coalesce(string_agg(md5((to_jsonb(r) - ''last_used_at'' - ''last_seen_at''
                     - ''last_sign_in_at'')::text), '','' order by to_jsonb(r)::text), '''')
                  from %s r where %I = $1', of, key
-            ) into told using who;
-            return told;
+            ) into state_text using who;
+            return state_text;
          end $$",
     )
     .execute(&mut *connection)
     .await
     .unwrap();
     for (table, key) in tables {
-        let told: String =
-            harkara_shared::database::query_scalar("select pg_temp.told($1, $2, $3)")
+        let state_text: String =
+            harkara_shared::database::query_scalar("select pg_temp.state_text($1, $2, $3)")
                 .bind(&table)
                 .bind(&key)
                 .bind(tenant.id)
                 .fetch_one(&mut *connection)
                 .await
                 .unwrap();
-        state.insert(table, told);
+        state.insert(table, state_text);
     }
     assert!(
-        state.values().filter(|told| !told.is_empty()).count() >= 12,
+        state
+            .values()
+            .filter(|state_text| !state_text.is_empty())
+            .count()
+            >= 12,
         "{state:?}"
     );
     state
 }
 
-/// Asserts that an answer tells nothing of somebody else, and is none about a thing of theirs.
-fn check(stop: &Stop, how: &str, answer: &Answer, theirs: &Belongings) {
-    let Stop { method, path, .. } = stop;
+/// Asserts that a response discloses nothing of the other tenant, and does not succeed on its resources.
+fn check(route: &Route, how: &str, answer: &Answer, theirs: &Belongings) {
+    let Route { method, path, .. } = route;
     for word in &theirs.words {
-        // What the caller named themselves is no secret: a path stands in its problem.
-        let told = answer.text.replace(path.as_str(), "");
+        // The path that the caller sent is repeated in the problem and is no disclosure.
+        let text = answer.text.replace(path.as_str(), "");
         assert!(
-            !told.contains(word.as_str()),
-            "{how} {method} {path} tells {word}: {told}"
+            !text.contains(word.as_str()),
+            "{how} {method} {path} discloses {word}: {text}"
         );
     }
     assert!(
@@ -261,7 +265,7 @@ fn check(stop: &Stop, how: &str, answer: &Answer, theirs: &Belongings) {
         "{how} {method} {path}: {}",
         answer.text
     );
-    if stop.is_theirs {
+    if route.is_theirs {
         assert!(
             matches!(answer.status, 403 | 404),
             "{how} {method} {path}: {} {}",
@@ -285,24 +289,24 @@ async fn no_route_reaches_data_of_another_tenant() {
 
     let json_type = ("content-type", "application/json");
     let acme_id = acme.tenant.id.to_string();
-    for stop in stops(&document, &acme) {
-        // Whoever signs in is nobody yet, and is let in for what they know.
-        if stop.method == Method::POST && stop.path == "/v1/sessions" {
+    for route in routes(&document, &acme) {
+        // Sign-in routes are open: they check credentials, not ids.
+        if route.method == Method::POST && route.path == "/v1/sessions" {
             continue;
         }
-        // Whoever signs out or in is somebody else afterwards: these concern oneself alone.
-        let is_own = stop.path.starts_with("/v1/session");
-        let headers: Vec<(&str, &str)> = stop.body.iter().map(|_| json_type).collect();
+        // Sign-in and sign-out change the caller's session and affect only the caller.
+        let is_own = route.path.starts_with("/v1/session");
+        let headers: Vec<(&str, &str)> = route.body.iter().map(|_| json_type).collect();
         let send = async |client: &Client, more: &[(&str, &str)]| {
             let mut all = headers.clone();
             all.extend_from_slice(more);
             client
-                .send(stop.method.clone(), &stop.path, &all, stop.body.clone())
+                .send(route.method.clone(), &route.path, &all, route.body.clone())
                 .await
         };
-        // With a key of another tenant, that may do everything there.
-        check(&stop, "key", &send(&other.client, &[]).await, &acme);
-        // With that key in the name of the tenant.
+        // With a key of another tenant that has all its scopes.
+        check(&route, "key", &send(&other.client, &[]).await, &acme);
+        // With that key, acting for the tenant.
         for named in ["acme", acme_id.as_str()] {
             let answer = send(&other.client, &[("x-tenant-id", named)]).await;
             answer.problem(404, "not_found");
@@ -310,33 +314,33 @@ async fn no_route_reaches_data_of_another_tenant() {
         if is_own {
             continue;
         }
-        // With the session of an admin of the other tenant, and in the name of the tenant.
+        // With the session of an admin of the other tenant, also acting for the tenant.
         let csrf = ("x-csrf-token", other.browser.csrf.as_str());
         let cookie = ("cookie", other.browser.cookie.as_str());
-        let nobody = other.client.with_key("");
+        let anonymous = other.client.with_key("");
         check(
-            &stop,
+            &route,
             "session",
-            &send(&nobody, &[cookie, csrf]).await,
+            &send(&anonymous, &[cookie, csrf]).await,
             &acme,
         );
-        let answer = send(&nobody, &[cookie, csrf, ("x-tenant-id", "acme")]).await;
+        let answer = send(&anonymous, &[cookie, csrf, ("x-tenant-id", "acme")]).await;
         answer.problem(404, "not_found");
-        // With the tenant's own session, and the token of another one.
-        if !stop.method.is_safe() {
+        // With the tenant's own session and the CSRF token of another one.
+        if !route.method.is_safe() {
             let cookie = ("cookie", acme.browser.cookie.as_str());
-            send(&nobody, &[cookie, csrf]).await.problem(403, "csrf");
-            send(&nobody, &[cookie]).await.problem(403, "csrf");
+            send(&anonymous, &[cookie, csrf]).await.problem(403, "csrf");
+            send(&anonymous, &[cookie]).await.problem(403, "csrf");
         }
-        // With nothing.
-        send(&nobody, &[]).await.problem(401, "unauthorized");
+        // Without credentials.
+        send(&anonymous, &[]).await.problem(401, "unauthorized");
     }
 
     let after = state_of(&superuser, &acme.tenant).await;
     for (table, state) in &before {
         assert_eq!(after.get(table), Some(state), "{table} was changed");
     }
-    // The walk had what it takes: its own keys open its own things.
+    // The ids are valid: the tenant's own key can read its own resources.
     for key in [&acme.key, &other.key] {
         let client = platform.client.with_key(key);
         client.get("/v1/audit-logs/verify").await.expect(200);

@@ -1,4 +1,4 @@
-//! Single jobs: enqueued, shown, cancelled, retried.
+//! Single jobs: enqueue, show, cancel, retry.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_shared::clock;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::support::Platform;
 
-/// A job of a kind that anyone may enqueue.
+/// A job of a kind that every tenant can enqueue.
 pub(crate) fn a_job() -> Value {
     json!({"kind": "http.request", "payload": {"url": "http://127.0.0.1:9/hook"}})
 }
 
-/// The same job with one more member, or another value of one.
+/// The same job with one member added or changed.
 pub(crate) fn a_job_with(name: &str, value: Value) -> Value {
     let mut job = a_job();
     job[name] = value;
@@ -347,7 +347,7 @@ async fn only_the_platform_enqueues_maintenance_jobs() {
         .await
         .unwrap();
     use harkara_api::access::Scope;
-    // What the platform alone may do wants its scope, too.
+    // Platform-only kinds require the scope as well.
     let weak = platform.client_of(&own, &[Scope::JobsWrite]).await;
     weak.post("/v1/jobs", &job).await.problem(422, "invalid");
     let client = platform

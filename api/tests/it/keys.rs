@@ -1,4 +1,4 @@
-//! API keys: made, rotated, revoked, held to addresses and quotas.
+//! API keys: creation, rotation, revocation, address restrictions and quotas.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ async fn api_key_cannot_exceed_the_permissions_of_its_creator() {
             ("/scopes/2".to_owned(), "platform_only".to_owned()),
         ]
     );
-    // Nor do they get hold of a better one by rotating or changing it.
+    // Rotating or changing a stronger key is refused too.
     let (_, better) = made(
         &platform.client,
         json!({"name": "better", "scopes": ["jobs:write"]}),
@@ -135,7 +135,7 @@ async fn api_key_works_only_from_its_addresses() {
         .patch(&path(&key), &change)
         .await
         .expect(200);
-    // A header that any caller may write is not believed.
+    // A header that any caller can set is not trusted.
     for forwarded in [None, Some("192.0.2.7")] {
         let headers: Vec<(&str, &str)> = forwarded
             .map(|address| ("x-forwarded-for", address))
@@ -165,7 +165,7 @@ async fn revoked_api_key_is_refused_on_both_replicas_within_a_second() {
     }
     platform.client.delete(&path(&key)).await.expect(204);
     let revoked = Instant::now();
-    // At once where it was revoked, soon everywhere.
+    // Immediately on the replica that revoked it, within a second on the other.
     replicas[0]
         .get("/v1/jobs")
         .await
@@ -177,7 +177,7 @@ async fn revoked_api_key_is_refused_on_both_replicas_within_a_second() {
         .get("/v1/jobs")
         .await
         .problem(401, "unauthorized");
-    // Twice is no mistake; what it was can still be seen.
+    // A second revocation is no error, and the key can still be shown.
     platform.client.delete(&path(&key)).await.expect(204);
     let shown = platform.client.get(&path(&key)).await.expect(200);
     assert!(shown["revoked_at"].is_string());
@@ -223,7 +223,7 @@ async fn rotated_api_key_works_until_its_grace_ends() {
     new.get("/v1/jobs").await.expect(200);
     let kept = platform.client.get(&path(&key)).await.expect(200);
     assert!(kept["expires_at"].is_string());
-    // What has been taken the place of is not rotated, and no more than two of a line work at once.
+    // A replaced key cannot be rotated, and at most two keys of a rotation work at once.
     platform
         .client
         .post(&rotate, &json!({}))
@@ -261,7 +261,7 @@ async fn tenant_has_at_most_the_keys_and_endpoints_of_its_tier() {
         above.problem(422, "invalid"),
         [("/tier".to_owned(), "above_contract".to_owned())]
     );
-    // Many at the same time do not get past it either.
+    // Concurrent requests do not exceed the quota either.
     let tries = (0..6).map(|_| {
         let client = client.clone();
         let body = key("free");
@@ -274,7 +274,7 @@ async fn tenant_has_at_most_the_keys_and_endpoints_of_its_tier() {
             status => assert_eq!(status, 403),
         }
     }
-    assert_eq!(made, 1, "the first was made by hand");
+    assert_eq!(made, 1, "one key already exists");
     client
         .post("/v1/api-keys", &key("free"))
         .await
@@ -290,7 +290,7 @@ async fn tenant_has_at_most_the_keys_and_endpoints_of_its_tier() {
         .post("/v1/webhook-endpoints", &endpoint)
         .await
         .problem(403, "quota");
-    // The platform is not bound, and what it grants counts.
+    // The platform is not limited, and the keys it creates count.
     let headers = [
         ("x-tenant-id", "small"),
         ("content-type", "application/json"),
@@ -337,7 +337,7 @@ async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
             .await
             .expect(200);
         assert_eq!(changed["status"], status);
-        let told = Instant::now();
+        let changed_at = Instant::now();
         loop {
             let answer = platform
                 .client
@@ -346,16 +346,16 @@ async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
             if answer.status != 201 {
                 answer.problem(403, "tenant_inactive");
             }
-            // What was known of the key is believed for half a second.
+            // Cached key data is used for half a second.
             if (answer.status == 201) == writes {
                 break;
             }
-            assert!(told.elapsed() < Duration::from_secs(1), "{status}");
+            assert!(changed_at.elapsed() < Duration::from_secs(1), "{status}");
         }
         platform.client.get("/v1/jobs").await.expect(200);
         assert_eq!(paused().await, json!(!runs), "{status}");
     }
-    // Who was paused by hand stays so whatever becomes of the bills.
+    // A manual pause survives changes of the billing status.
     operator.press(&format!("{tenant}/pause")).await.expect(200);
     for status in ["suspended", "active"] {
         operator
@@ -369,7 +369,7 @@ async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
         .await
         .expect(200);
     assert_eq!(paused().await, json!(false));
-    // The status is not the tenant's own to change.
+    // A tenant cannot change its own status.
     let own = platform
         .client
         .patch(&tenant, &json!({"status": "active"}))
@@ -419,7 +419,10 @@ async fn changed_tier_becomes_the_engine_limit() {
         .fetch_one(&mut *tx)
         .await
         .unwrap();
-    assert_eq!(count, 1, "asked again it changes its endpoint");
+    assert_eq!(
+        count, 1,
+        "a repeated setup must change the existing endpoint"
+    );
     platform
         .client
         .get("/v1/enterprise/status/globex")
@@ -464,7 +467,7 @@ async fn rotation_grants_neither_more_keys_nor_more_requests() {
         id = answer["id"].as_str().unwrap().to_owned();
         keys.push(platform.client.with_key(answer["key"].as_str().unwrap()));
     }
-    // Two of the line work: the newest and the one it took the place of.
+    // Two keys of the rotation work: the newest and its predecessor.
     let mut working = 0;
     let mut left = String::new();
     for key in &keys {
@@ -477,9 +480,9 @@ async fn rotation_grants_neither_more_keys_nor_more_requests() {
         }
     }
     assert_eq!(working, 2);
-    // They share the budget of the first: three rotations and two lists have been asked.
+    // They share the budget of the first key: three rotations and two lists have been charged.
     assert!(left.starts_with("\"hour\";r=105"), "{left}");
-    // Nor does a new key in place of one that was revoked.
+    // A new key in place of a revoked one grants no new budget either.
     let newest = keys.last().unwrap();
     let second = json!({"name": "second", "scopes": ["keys:manage"]});
     let second = newest.post("/v1/api-keys", &second).await.expect(201);

@@ -1,4 +1,4 @@
-//! Lists: filters, pages, cursors.
+//! Lists: filters, pagination, cursors.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ fn ids(page: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All pages of a list, and how many there were.
+/// The ids on all pages of a list, and the number of pages.
 async fn walk(client: &Client, path: &str) -> (Vec<String>, usize) {
     let (mut found, mut pages, mut cursor) = (Vec::new(), 0, String::new());
     loop {
@@ -184,7 +184,7 @@ async fn cursor_works_only_for_its_own_list() {
         .await
         .expect(200);
     let cursor = page["next_cursor"].as_str().unwrap();
-    // The size of a page is no filter.
+    // The page size is not part of the filter.
     let rest = platform
         .client
         .get(&format!("/v1/jobs?cursor={cursor}&limit=9&tag=t"))

@@ -1,4 +1,4 @@
-//! The API as its callers meet it: a listening server on a real database.
+//! Integration tests of the API: a listening server on a real database.
 
 #![expect(
     clippy::expect_used,

@@ -87,7 +87,7 @@ async fn documented_job_schema_matches_the_response() {
     assert_eq!(names(&schema["properties"]), names(&job));
     let required: BTreeSet<String> = serde_json::from_value(schema["required"].clone()).unwrap();
     assert_eq!(required, names(&job));
-    // The example of a new job is one.
+    // The example of a new job is valid.
     let example = &document["components"]["schemas"]["NewJob"]["example"];
     platform.client.post("/v1/jobs", example).await.expect(201);
     let content = &document["paths"]["/v1/jobs/batch"]["post"]["requestBody"]["content"];

@@ -1,4 +1,4 @@
-//! `queue.enqueue` keeps the rules of `POST /v1/jobs`, and answers the same.
+//! `queue.enqueue` applies the rules of `POST /v1/jobs` and returns the same results.
 
 #![expect(
     clippy::disallowed_types,
@@ -21,7 +21,7 @@ use crate::support::Platform;
 
 const PASSWORD: &str = "open sesame";
 
-/// A platform, and an application on its database that may enqueue for the same tenant.
+/// A platform, and an application on its database that is allowed to enqueue for the same tenant.
 struct Both {
     platform: Platform,
     role: String,
@@ -30,7 +30,7 @@ struct Both {
 
 impl Drop for Both {
     fn drop(&mut self) {
-        // Roles belong to the cluster, which may outlive this test.
+        // Roles belong to the cluster, which can outlive this test.
         let url = self.platform.database.superuser_url();
         let sql = format!("drop owned by {0}; drop role {0}", self.role);
         std::thread::spawn(move || {
@@ -70,7 +70,7 @@ impl Both {
         }
     }
 
-    /// Enqueues one job in a call of many: its pointers begin with `/jobs/0`, as those of a batch.
+    /// Enqueues one job with `enqueue_many`: pointers begin with `/jobs/0`, as in a batch.
     async fn many(&mut self, job: &Value) -> Result<String, sqlx::Error> {
         let row = query_scalar("select id from queue.enqueue_many($1::jsonb)");
         row.bind(json!([job])).fetch_one(&mut self.app).await
@@ -100,8 +100,8 @@ impl Both {
     }
 }
 
-/// Pointers and codes of what was refused, in their order.
-fn told(error: &sqlx::Error) -> Vec<(String, String)> {
+/// Pointers and codes of a validation error, in order.
+fn field_errors(error: &sqlx::Error) -> Vec<(String, String)> {
     let error: &PgDatabaseError = error.as_database_error().unwrap().downcast_ref();
     assert_eq!(error.code(), "HK422", "{error}");
     let faults: Value = serde_json::from_str(error.detail().unwrap()).unwrap();
@@ -116,7 +116,7 @@ fn told(error: &sqlx::Error) -> Vec<(String, String)> {
     faults
 }
 
-/// More bad jobs, each with one mistake or with mistakes that both find at once.
+/// Further invalid jobs, each with errors that both interfaces report together.
 fn more_bad_jobs() -> Vec<Value> {
     let payload = |member: &str, value: Value| json!({"kind": "http.request", "payload": {"url": "https://example.com", member: value}});
     vec![
@@ -170,7 +170,7 @@ async fn sql_refuses_what_the_api_refuses_for_the_same_reasons() {
     let mut both = Both::start().await;
     let known = bad_jobs().into_iter().map(|(job, _, _)| job);
     for job in known.chain(more_bad_jobs()) {
-        // Postgres itself refuses such text.
+        // PostgreSQL itself rejects such text.
         if job.to_string().contains("\\u0000") {
             let error = both.many(&job).await.unwrap_err();
             let code = error.as_database_error().unwrap().code();
@@ -184,7 +184,7 @@ async fn sql_refuses_what_the_api_refuses_for_the_same_reasons() {
         let mut expected = answer.problem(422, "invalid");
         expected.sort();
         let error = both.many(&job).await.expect_err(&shown);
-        assert_eq!(told(&error), expected, "{shown}: {error}");
+        assert_eq!(field_errors(&error), expected, "{shown}: {error}");
     }
     assert_eq!(both.platform.jobs().await, 0);
 }
@@ -243,7 +243,7 @@ async fn sql_accepts_what_the_api_accepts_with_the_same_result() {
             assert_eq!(alike(&by_sql), alike(&by_api), "{job}");
         }
     }
-    // What no answer shows: waits, timeout, lane.
+    // Columns that no response shows: waits, timeout, lane.
     let pool = both.platform.pool.clone();
     let rows: Vec<(i64, Value)> = query_as(
         "select lane, jsonb_set_lax(
@@ -284,7 +284,7 @@ async fn waiting_job_quota_applies_to_http_and_sql() {
     let client = both.platform.client.clone();
     let path = "/v1/tenants/acme/limits";
     let usual = client.get(path).await.expect(200);
-    assert_eq!(usual["max_waiting"], 10_000_000, "as its tier has it");
+    assert_eq!(usual["max_waiting"], 10_000_000, "the quota of its tier");
     for wrong in [json!(0), json!(-1), json!(1_000_000_001)] {
         let answer = admin.put(path, &json!({"max_waiting": wrong})).await;
         let expected = [("/max_waiting".to_owned(), "out_of_range".to_owned())];

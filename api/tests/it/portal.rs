@@ -1,4 +1,4 @@
-//! The portal: whoever holds a link looks after one tenant's webhooks, and nothing else.
+//! The portal: a link gives access to the webhooks of one tenant and nothing else.
 
 mod forms;
 
@@ -23,9 +23,9 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// A tenant with an endpoint and a delivery to it.
 struct Shop {
     platform: Platform,
-    /// The path of a link of an hour.
+    /// The path of a link that is valid for an hour.
     portal: String,
-    /// Who has no key.
+    /// A client without a key.
     visitor: Client,
     endpoint: String,
     delivery: String,
@@ -52,13 +52,13 @@ impl Shop {
         answer
     }
 
-    /// What a form of the portal is answered.
+    /// Posts a form of the portal and returns the response.
     async fn press(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
         let path = format!("{}{path}", self.portal);
         self.platform.form(&path, &fields(pairs)).await
     }
 
-    /// A form that leads back to the page it stands on, which says so.
+    /// Posts a form that redirects back to its page, and checks the notice there.
     async fn done(&self, page: &str, action: &str, pairs: &[(&str, &str)], notice: &str) {
         let answer = self.press(&format!("{page}/{action}"), pairs).await;
         assert_eq!(answer.status, 303, "{}", answer.text);
@@ -69,8 +69,8 @@ impl Shop {
         assert!(page.text.contains(notice), "{}", page.text);
     }
 
-    /// The newest entry of the audit log, which must be about this action and by a link.
-    async fn noted(&self, action: &str, resource: &str) -> Value {
+    /// Asserts that the newest audit entry records this action by a link, and returns it.
+    async fn assert_audited(&self, action: &str, resource: &str) -> Value {
         let path = "/v1/audit-logs?limit=1";
         let log = self.platform.client.get(path).await.expect(200);
         let entry = log["data"][0].clone();
@@ -99,7 +99,7 @@ fn word(value: &Value) -> String {
     value.as_str().expect("a word").to_owned()
 }
 
-/// An endpoint, and a delivery that waits for it.
+/// Creates an endpoint and a delivery that waits for it.
 async fn webhook(client: &Client, url: &str) -> (String, String) {
     let new = json!({"url": url, "description": "Orders"});
     let endpoint = client.post("/v1/webhook-endpoints", &new).await.expect(201);
@@ -120,12 +120,12 @@ async fn portal(client: &Client) -> String {
         .to_owned()
 }
 
-/// The path of a link that the platform's key signs.
+/// The path of a link signed by the platform's key.
 fn signed(keys: &MasterKeys, link: &PortalLink) -> String {
     format!("/portal/{}", PortalLinks::new(keys).write(link).unwrap())
 }
 
-/// The page of whoever's link does not work.
+/// Asserts that the page reports an invalid link.
 async fn opens_nothing(shop: &Shop, portal: &str) {
     let whole = shop.visitor.get(portal).await;
     is_page(&whole, 404);
@@ -193,7 +193,9 @@ async fn portal_link_is_created_with_the_requested_lifetime_and_audited() {
 async fn user_confirms_identity_before_creating_a_portal_link() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     ada.post("/v1/portal-links", &json!({})).await.expect(201);
     platform
         .sql("update app.sessions set confirmed_at = now() - interval '601 seconds'")
@@ -249,8 +251,8 @@ async fn portal_link_opens_only_the_pages_of_its_tenant() {
     is_page(&shop.platform.form(&path, "").await, 404);
     let theirs = format!("/v1/webhook-endpoints/{endpoint}");
     assert_eq!(stranger.get(&theirs).await.expect(200)["status"], "active");
-    assert_eq!(shop.platform.noted("endpoint.rotate").await, 0);
-    // What is not there at all is told as anywhere.
+    assert_eq!(shop.platform.audit_count("endpoint.rotate").await, 0);
+    // Unknown resources are reported as everywhere else.
     is_page(&shop.press("", &[]).await, 405);
 }
 
@@ -304,8 +306,8 @@ async fn portal_link_of_an_inactive_tenant_opens_nothing() {
         opens_nothing(&shop, &shop.portal).await;
         shop.platform.sql(on).await;
     }
-    let nobody = PortalLink::new(harkara_shared::id::TenantId::new(), HOUR);
-    opens_nothing(&shop, &signed(&shop.platform.keys, &nobody)).await;
+    let unknown_tenant = PortalLink::new(harkara_shared::id::TenantId::new(), HOUR);
+    opens_nothing(&shop, &signed(&shop.platform.keys, &unknown_tenant)).await;
 }
 
 #[tokio::test]
@@ -379,7 +381,7 @@ async fn portal_pages_through_older_deliveries_by_cursor() {
     assert_eq!(rows(&first), 50);
     assert!(
         !first.text.contains(&shop.delivery),
-        "the oldest is on the next page"
+        "the oldest delivery must be on the next page"
     );
     let (_, after) = first.text.split_once("?cursor=").expect("older ones");
     let (cursor, _) = after.split_once('"').unwrap();
@@ -417,7 +419,7 @@ async fn portal_link_is_limited_to_1_000_requests_an_hour() {
     is_page(&shop.get("").await, 200);
 }
 
-/// What is logged on the thread of a test.
+/// Captures the log lines of the test's thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -432,7 +434,7 @@ impl Write for Lines {
     }
 }
 
-// Current thread: the log of all that the server does is this test's.
+// Single-threaded runtime: every log line of the server belongs to this test.
 #[tokio::test(flavor = "current_thread")]
 async fn portal_link_appears_in_no_log_line() {
     let lines = Lines::default();
@@ -442,8 +444,8 @@ async fn portal_link_appears_in_no_log_line() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(log);
-    // While there is one subscriber only, whichever thread comes to a line first decides for all whether it is
-    // logged: other tests would.
+    // With a single subscriber, the first thread that reaches a log statement decides for all threads whether
+    // it is enabled, so other tests would interfere.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let shop = Shop::open().await;
     is_page(&shop.get("").await, 200);
@@ -461,20 +463,20 @@ async fn portal_link_appears_in_no_log_line() {
     };
     let ended = signed(&shop.platform.keys, &ended);
     is_page(&shop.visitor.get(&ended).await, 404);
-    // A page that fails on our side is logged, without its address.
+    // A page that fails with a server error is logged without its URL.
     shop.platform
         .sql("alter table app.tenants rename to hidden")
         .await;
     is_page(&shop.get("").await, 500);
 
-    let told = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(
-        told.contains("/portal/{token}") && told.contains("a request failed"),
-        "{told}"
+        log.contains("/portal/{token}") && log.contains("a request failed"),
+        "{log}"
     );
     for portal in [&shop.portal, &ended] {
         let text = portal.strip_prefix("/portal/").unwrap();
-        let line = told.lines().find(|line| line.contains(text));
+        let line = log.lines().find(|line| line.contains(text));
         assert_eq!(line, None);
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of requests, as callers meet them at two replicas of one API.
+//! Request rate limits across two replicas of the API.
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ fn hourly(strategy: &str, quota: u32) -> Value {
     json!([{"name": "hour", "strategy": strategy, "quota": quota, "window": "1h"}])
 }
 
-/// So many requests of 12 callers at the same time, spread over both replicas; how many passed.
-async fn storm(replicas: &[Client; 2], requests: usize) -> usize {
+/// Sends requests from 12 concurrent callers, spread over both replicas; returns how many passed.
+async fn send_concurrently(replicas: &[Client; 2], requests: usize) -> usize {
     let mut callers = JoinSet::new();
     for caller in 0..12 {
         let client = replicas[caller % 2].clone();
@@ -76,14 +76,14 @@ async fn exactly_100_of_300_requests_pass_across_two_replicas() {
     let platform = Platform::start().await;
     let limits = Some(hourly("sliding_window", 100));
     let replicas = replicas(&platform, KeyTier::Free, limits).await;
-    assert_eq!(storm(&replicas, 300).await, 100);
+    assert_eq!(send_concurrently(&replicas, 300).await, 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn free_key_has_100_requests_an_hour_and_a_burst_of_ten() {
     let platform = Platform::start().await;
     let replicas = replicas(&platform, KeyTier::Free, None).await;
-    assert_eq!(storm(&replicas, 300).await, 110);
+    assert_eq!(send_concurrently(&replicas, 300).await, 110);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -91,7 +91,7 @@ async fn busy_key_gets_exactly_its_quota() {
     let platform = Platform::start().await;
     let limits = Some(hourly("fixed_window", 1500));
     let replicas = replicas(&platform, KeyTier::Free, limits).await;
-    assert_eq!(storm(&replicas, 4200).await, 1500);
+    assert_eq!(send_concurrently(&replicas, 4200).await, 1500);
 }
 
 #[tokio::test]
@@ -111,11 +111,14 @@ async fn every_authenticated_response_has_rate_limit_headers() {
     assert_eq!(statuses, [200, 400, 404, 403, 415, 400]);
     for (used, answer) in (1..).zip(&requests) {
         assert_eq!(answer.header("ratelimit-policy"), policy);
-        let told: Vec<&str> = answer.header("ratelimit").split(", ").collect();
+        let limits: Vec<&str> = answer.header("ratelimit").split(", ").collect();
         let left = [110 - used, 1000 - used, 10_000 - used];
-        for ((name, left), told) in ["hour", "day", "month"].into_iter().zip(left).zip(told) {
+        for ((name, left), limit) in ["hour", "day", "month"].into_iter().zip(left).zip(limits) {
             let expected = format!("\"{name}\";r={left};t=");
-            assert!(told.starts_with(&expected), "{told} {expected}");
+            assert!(
+                limit.starts_with(&expected),
+                "{limit} does not start with {expected}"
+            );
         }
     }
 }
@@ -133,7 +136,7 @@ async fn unauthenticated_requests_consume_no_quota() {
         assert_eq!(answer.header("ratelimit"), "");
     }
     client.get("/v1/nowhere").await.problem(404, "not_found");
-    // The key's own, and its tenant's for the month.
+    // The limits of the key, and the monthly quota of its tenant.
     let subjects: i64 = query_scalar("select count(distinct subject) from app.request_counters")
         .fetch_one(&platform.pool)
         .await
@@ -206,7 +209,7 @@ async fn usage_is_shown_by_month_and_key() {
         .post_text("/v1/jobs", "application/json", JOB)
         .await
         .expect(201);
-    // Two requests and those made here to see them; the numbers are up to a second behind.
+    // Two requests plus those made here to read them; the numbers lag by up to a second.
     let mut asked = 2;
     let shown = loop {
         let shown = client.get("/v1/usage").await.expect(200);
@@ -218,7 +221,11 @@ async fn usage_is_shown_by_month_and_key() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     let months = shown["data"].as_array().unwrap();
-    assert_eq!(months.len(), 2, "thirteen months ago is not shown: {shown}");
+    assert_eq!(
+        months.len(),
+        2,
+        "usage of thirteen months ago must not be shown: {shown}"
+    );
     assert_eq!(months[1]["requests"], 70);
     assert!(months[0].get("closed_at").is_none() && months[1]["closed_at"].is_string());
     let key = &shown["keys"][0];
@@ -241,10 +248,13 @@ async fn usage_is_shown_by_month_and_key() {
     let shown = stranger.get("/v1/usage").await.expect(200);
     assert_eq!(shown["data"][0]["requests"], 0);
     assert_eq!(shown["keys"].as_array().map(Vec::len), Some(1));
-    let nobody = platform
+    let unscoped = platform
         .client_of(&platform.acme, &[Scope::JobsWrite])
         .await;
-    nobody.get("/v1/usage").await.problem(403, "missing_scope");
+    unscoped
+        .get("/v1/usage")
+        .await
+        .problem(403, "missing_scope");
 }
 
 #[tokio::test]
@@ -262,13 +272,13 @@ async fn pending_usage_is_written_at_shutdown() {
             .expect(200);
     }
     platform.stop.cancel();
-    type Told = (i64, Option<i64>);
-    let told = "select coalesce(max(u.requests), 0)::int8,
+    type Counted = (i64, Option<i64>);
+    let counted = "select coalesce(max(u.requests), 0)::int8,
         (select sum((after->>'requests')::int8)::int8 from app.audit_log where action = 'jobs.enqueue')
         from app.usage u join app.api_keys k on k.id = u.key_id where k.name = 'limited'";
     for _ in 0..200 {
-        let told: Told = query_as(told).fetch_one(&platform.pool).await.unwrap();
-        if told == (6, Some(3)) {
+        let counted: Counted = query_as(counted).fetch_one(&platform.pool).await.unwrap();
+        if counted == (6, Some(3)) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -299,7 +309,7 @@ async fn platform_overrides_the_limits_of_a_key() {
         "window": "1h"});
     let set = put(json!({"policies": [hour]})).await.expect(200);
     assert_eq!(set, json!({"own": true, "policies": [hour]}));
-    // The other replicas hear of it within a second; this one at once.
+    // Other replicas apply it within a second, this one immediately.
     client.get("/v1/queues").await.expect(200);
     client.get("/v1/queues").await.expect(200);
     is_refused(&client.get("/v1/queues").await, "hour");

@@ -1,4 +1,4 @@
-//! Queues, lanes and tenants, as they are steered.
+//! Settings of queues, lanes and tenants over HTTP.
 
 mod tenants;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Platform};
 
-/// A platform with the queue `http`, which everybody knows, and `mine`, in which acme has a lane.
+/// A platform with the queue `http`, visible to every tenant, and `mine`, in which only acme has a lane.
 async fn platform_and_admin() -> (Platform, Client) {
     let platform = Platform::start().await;
     query("insert into queue.queues (name) values ('http'), ('mine'), ('retention')")
@@ -65,7 +65,7 @@ async fn platform_pauses_and_limits_queues() {
         (&json!(40), &json!(100))
     );
     assert_eq!(limited["max_running"], Value::Null);
-    assert_eq!(set(json!({})).await, limited, "what is not named stays");
+    assert_eq!(set(json!({})).await, limited, "omitted settings must stay");
     assert_eq!(set(json!({"rate_per_second": null})).await, free);
 
     for (body, fault) in [
@@ -132,7 +132,7 @@ async fn tenant_sees_its_visible_queues_and_changes_none() {
     }
     let refused = platform.client.put("/v1/queues/http", &json!({})).await;
     refused.problem(403, "platform_only");
-    // One that only acme uses is not there for another.
+    // A queue that only acme uses is invisible to other tenants.
     other
         .press("/v1/queues/mine/pause")
         .await
@@ -225,7 +225,7 @@ async fn tenant_controls_its_own_lanes() {
         .put(&format!("{path}/customer%2F42"), &json!({}))
         .await
         .expect(200);
-    assert_eq!(own["weight"], 1, "another lane of the same key");
+    assert_eq!(own["weight"], 1, "another lane with the same key");
 
     let faulty = json!({"weight": 1001, "max_running": 0, "parked_until": "2030-01-01T00:00:00Z",
         "breaker": {"rest": "100ms", "window": "25h", "share": 101, "size": 1}, "colour": 1});

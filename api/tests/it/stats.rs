@@ -1,4 +1,4 @@
-//! Queues with their numbers, and the past in numbers.
+//! Queue statistics and their history.
 
 use harkara_api::access::{Scope, ensure_platform};
 use harkara_shared::database::query;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::Platform;
 
-/// Says that jobs of acme became ready, and that one ran a minute ago.
+/// Writes counters: jobs of acme became ready, and one ran a minute ago.
 async fn count(platform: &Platform) {
     for statement in [
         "insert into queue.queues (name) values ('http')",
@@ -76,10 +76,10 @@ async fn series_has_no_gaps_and_includes_waiting_times() {
         .map(sum),
         [9, 3, 2, 1, 0, 0]
     );
-    let told = points.iter().find(|point| point["started"] == 3).unwrap();
-    assert_eq!(told["wait"]["buckets"], json!(vec![1; 19]));
-    assert_eq!(told["wait"]["p50"], 750.0);
-    assert_eq!(told["run"]["p50"], json!(null));
+    let point = points.iter().find(|point| point["started"] == 3).unwrap();
+    assert_eq!(point["wait"]["buckets"], json!(vec![1; 19]));
+    assert_eq!(point["wait"]["p50"], 750.0);
+    assert_eq!(point["run"]["p50"], json!(null));
     for (query, member) in [
         ("queue=none", 0),
         ("kind=none", 0),

@@ -1,4 +1,4 @@
-//! A platform of one API for one test, and a client that speaks to it.
+//! Test fixture: an API on a database of its own, and an HTTP client for it.
 
 use chrono::{DateTime, Utc};
 use harkara_api::access::{
@@ -20,7 +20,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// An API on a database of its own, with the tenant `acme` and a key of all scopes a tenant has.
+/// An API on a database of its own, with the tenant `acme` and a key with all tenant scopes.
 pub(crate) struct Platform {
     pub(crate) pool: PgPool,
     pub(crate) keys: MasterKeys,
@@ -93,7 +93,7 @@ impl Platform {
         tenant(&self.pool, slug).await
     }
 
-    /// How many jobs there are, of all tenants.
+    /// The number of jobs of all tenants.
     pub(crate) async fn jobs(&self) -> i64 {
         query_scalar("select coalesce(sum(n), 0)::int8 from queue.parcels")
             .fetch_one(&self.pool)
@@ -111,12 +111,12 @@ async fn tenant(pool: &PgPool, slug: &str) -> Tenant {
     create_tenant(pool, new, &tester()).await.unwrap()
 }
 
-/// Who makes what tests need.
+/// The actor of resources created by tests.
 pub(crate) fn tester() -> Actor {
     Actor::system("test")
 }
 
-/// Serves an API on `pool` and answers its address.
+/// Serves an API on `pool` and returns its base URL.
 pub(crate) async fn listen(pool: &PgPool, keys: &MasterKeys, stop: &CancellationToken) -> String {
     listen_with(pool, keys, stop, HttpSettings::default()).await
 }
@@ -146,7 +146,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
 }
 
-/// What the API answered.
+/// A response of the API.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// The same client, of a server elsewhere.
+    /// The same client for another server.
     pub(crate) fn at(&self, base: &str) -> Self {
         Self {
             base: base.to_owned(),
@@ -180,7 +180,7 @@ impl Client {
         }
     }
 
-    /// Whether anything is there yet.
+    /// Whether a server responds at this path yet.
     pub(crate) async fn answers(&self, path: &str) -> bool {
         let asked = self.http.get(format!("{}{path}", self.base)).send().await;
         asked.is_ok_and(|answer| answer.status().is_success())
@@ -190,14 +190,14 @@ impl Client {
         self.send(Method::GET, path, &[], None).await
     }
 
-    /// An answer whose body is read by and by.
+    /// A response whose body is read incrementally.
     pub(crate) async fn open(&self, path: &str) -> reqwest::Response {
         let request = self.http.get(format!("{}{path}", self.base));
         request
             .bearer_auth(&self.key)
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -241,7 +241,7 @@ impl Client {
         .await
     }
 
-    /// A request with more headers. One given here takes the place of the client's own.
+    /// A request with additional headers, which override the client's own.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -265,12 +265,12 @@ impl Client {
         if let Some(body) = body {
             request = request.body(body);
         }
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await.expect("a response");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer {
             status,
             headers,
-            text: response.text().await.expect("a whole answer"),
+            text: response.text().await.expect("a complete body"),
         }
     }
 }
@@ -287,7 +287,7 @@ impl Answer {
             .unwrap_or_default()
     }
 
-    /// The JSON of an answer of this status.
+    /// The JSON body; the response must have this status.
     #[track_caller]
     pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -298,7 +298,7 @@ impl Answer {
         }
     }
 
-    /// The pointers and codes of a whole problem of this status and code.
+    /// The pointers and codes of a problem; it must be complete and have this status and code.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> Vec<(String, String)> {
         assert_eq!(self.status, status, "{}", self.text);

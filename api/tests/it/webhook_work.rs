@@ -1,4 +1,4 @@
-//! What is done with endpoints and deliveries that are there.
+//! Operations on existing endpoints and deliveries.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn word(value: &Value) -> &str {
 }
 
 impl Platform {
-    /// An endpoint, and its path.
+    /// Creates an endpoint; returns it and its path.
     async fn endpoint(&self, members: Value) -> (Value, String) {
         let mut new = members;
         new["url"] = json!(URL);
@@ -241,7 +241,7 @@ async fn delivery_is_redelivered_on_request() {
     assert_eq!(
         again.expect(202)["job_id"],
         posted["deliveries"][0]["job_id"],
-        "it waits already"
+        "a waiting delivery cannot be redelivered"
     );
     let missing = "/v1/deliveries/dlv_01h455vb4pex5vsknk084sn02q/redeliver";
     platform

@@ -252,7 +252,7 @@ async fn event_creates_a_delivery_for_each_subscribed_endpoint() {
         assert_eq!(page["data"].as_array().unwrap().len(), count, "{query}");
     }
 
-    // The same event again is the same event; another one under its id is a conflict.
+    // Repeating an event returns it; another event with its id is a conflict.
     let again = platform.client.post("/v1/events", &event).await.expect(202);
     assert_eq!(again["deliveries"].as_array().unwrap().len(), 2);
     let other = json!({"type": "invoice.paid", "data": {"n": 2}, "id": "order-1"});

@@ -1,4 +1,4 @@
-//! Runs that end by no verdict of their handler, and outcomes that cannot be written as they are.
+//! Runs that end without a verdict of their handler, and outcomes that cannot be stored unchanged.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn panic_is_a_retryable_failure_before_and_after_the_first_await() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(
+    let worker = fixture.start_worker(handler(
         |run: Run| -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
             assert_ne!(number(&run), 0, "before the first await");
             Box::pin(async move {
@@ -37,14 +37,14 @@ async fn panic_is_a_retryable_failure_before_and_after_the_first_await() {
             })
             .await
             .id();
-        let dead = fixture.reaches(id, JobState::Dead).await;
+        let dead = fixture.wait_for_state(id, JobState::Dead).await;
         let error = dead.last_error.unwrap();
         assert_eq!(error.code, "panic");
         assert!(error.message.contains(words), "{error:?}");
         assert_eq!(fixture.attempts(id).await.len(), 2);
     }
     let id = fixture.enqueue(numbered(2)).await.id();
-    fixture.reaches(id, JobState::Succeeded).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
@@ -59,10 +59,10 @@ async fn panic_while_dropping_a_cancelled_handler_does_not_stop_the_queue() {
         }
     }
     let fixture = Fixture::new().await;
-    let begun = Log::new();
-    let noted = begun.clone();
-    let worker = fixture.work(handler(move |run| {
-        noted.write(());
+    let started = Log::new();
+    let log_copy = started.clone();
+    let worker = fixture.start_worker(handler(move |run| {
+        log_copy.write(());
         async move {
             if number(&run) == 0 {
                 let _bomb = Bomb;
@@ -77,22 +77,22 @@ async fn panic_while_dropping_a_cancelled_handler_does_not_stop_the_queue() {
         ..numbered(0)
     };
     let timed_out = fixture.enqueue(timed_out).await.id();
-    fixture.reaches(timed_out, JobState::Dead).await;
+    fixture.wait_for_state(timed_out, JobState::Dead).await;
     let cancelled = fixture.enqueue(numbered(0)).await.id();
-    begun.holds(2).await;
+    started.holds(2).await;
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, cancelled).await.unwrap();
     tx.commit().await.unwrap();
-    fixture.reaches(cancelled, JobState::Cancelled).await;
+    fixture.wait_for_state(cancelled, JobState::Cancelled).await;
     let id = fixture.enqueue(numbered(1)).await.id();
-    fixture.reaches(id, JobState::Succeeded).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn run_longer_than_its_timeout_is_abandoned_and_fails() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| {
+    let worker = fixture.start_worker(handler(async |_| {
         std::future::pending::<()>().await;
         Verdict::done()
     }));
@@ -105,7 +105,7 @@ async fn run_longer_than_its_timeout_is_abandoned_and_fails() {
         })
         .await
         .id();
-    let dead = fixture.reaches(id, JobState::Dead).await;
+    let dead = fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!(dead.last_error.unwrap().code, "timeout");
     assert!(
@@ -128,12 +128,12 @@ async fn job_with_an_undecodable_body_is_dead_without_a_run() {
         .execute(r"update queue.parcels set run_at = now(), body = array['\xff00'::bytea]")
         .await;
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = fixture.work(handler(move |_| {
-        noted.write(());
+    let log_copy = runs.clone();
+    let worker = fixture.start_worker(handler(move |_| {
+        log_copy.write(());
         async { Verdict::done() }
     }));
-    until("the job is buried", async || {
+    until("the job is dead", async || {
         fixture
             .count("select count(*) from queue.parcels where state = 'x'")
             .await
@@ -151,7 +151,7 @@ async fn job_with_an_undecodable_body_is_dead_without_a_run() {
 #[tokio::test]
 async fn unstorable_text_is_truncated_and_stripped_of_nul() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"a\0b": ["c\0d", {"e": "\0"}]})),
             follow_ups: Vec::new(),
@@ -164,12 +164,12 @@ async fn unstorable_text_is_truncated_and_stripped_of_nul() {
         }
     }));
     let nul = fixture.enqueue(numbered(0)).await.id();
-    let done = fixture.reaches(nul, JobState::Succeeded).await;
+    let done = fixture.wait_for_state(nul, JobState::Succeeded).await;
     let replaced = json!({"a\u{fffd}b": ["c\u{fffd}d", {"e": "\u{fffd}"}]});
     assert_eq!(done.result, Some(replaced));
 
     let long = fixture.enqueue(numbered(1)).await.id();
-    let dead = fixture.reaches(long, JobState::Dead).await;
+    let dead = fixture.wait_for_state(long, JobState::Dead).await;
     worker.stop().await;
     let message = dead.last_error.unwrap().message;
     assert!(message.starts_with("x\u{fffd}\u{20ac}\u{20ac}"));
@@ -189,18 +189,18 @@ async fn unstorable_outcome_does_not_delay_others() {
     let fixture = Fixture::new().await;
     let limiter = Arc::new(Semaphore::new(0));
     let behind = limiter.clone();
-    let (begun, ended) = (Log::new(), Log::new());
-    let noted = (begun.clone(), ended.clone());
-    let worker = fixture.work_as(
+    let (started, ended) = (Log::new(), Log::new());
+    let log_copy = (started.clone(), ended.clone());
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 40)]),
         handler(move |run| {
-            let (limiter, (begun, ended)) = (behind.clone(), noted.clone());
+            let (limiter, (started, ended)) = (behind.clone(), log_copy.clone());
             async move {
-                begun.write(());
+                started.write(());
                 limiter.acquire().await.unwrap().forget();
                 ended.write(number(&run));
                 match number(&run) {
-                    // No timestamp is so far away.
+                    // Beyond the range of a timestamp.
                     13 => Verdict::Snooze {
                         wait: Duration::MAX,
                         reason: error("never"),
@@ -220,8 +220,8 @@ async fn unstorable_outcome_does_not_delay_others() {
         .iter()
         .map(|answer| answer.id())
         .collect();
-    begun.holds(40).await;
-    // While the table is locked the outcomes gather to batches.
+    started.holds(40).await;
+    // While the table is locked, outcomes accumulate into batches.
     let mut blocking_tx = fixture.pool().begin().await.unwrap();
     harkara_shared::database::query("lock table queue.parcels in share mode")
         .execute(&mut *blocking_tx)
@@ -233,11 +233,11 @@ async fn unstorable_outcome_does_not_delay_others() {
 
     for (n, id) in ids.iter().enumerate() {
         if n == 13 {
-            let dead = fixture.reaches(*id, JobState::Dead).await;
+            let dead = fixture.wait_for_state(*id, JobState::Dead).await;
             assert_eq!(dead.last_error.unwrap().code, "outcome_refused");
             assert_eq!(dead.attempt, 2);
         } else {
-            fixture.reaches(*id, JobState::Succeeded).await;
+            fixture.wait_for_state(*id, JobState::Succeeded).await;
         }
     }
     worker.stop().await;

@@ -1,4 +1,4 @@
-//! Breakers: a lane too many of whose jobs fail rests, then one job is tried.
+//! Circuit breakers: a lane with too many failures rests, then one job is run as a trial.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,9 +11,9 @@ use harkara_queue::{Handler, Verdict};
 use tokio::sync::{Barrier, Semaphore};
 
 use crate::cancel::cancel;
-use crate::lost_workers::{Fleet, die, impatient, is_at_rest, named};
+use crate::lost_workers::{Fleet, assert_at_rest, kill_and_expire, named, options_without_drain};
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, error, failed, handler, job, number, until,
+    Fixture, Log, QUEUE, error, failed, handler, job, number, succeeding_handler, until,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,12 +23,12 @@ fn lane() -> Lane {
     Lane::Named("a".to_owned())
 }
 
-/// A stand with a lane `a` that opens after three failures.
+/// A fixture with a lane `a` whose breaker opens after three consecutive failures.
 async fn breaking(rest: Duration) -> Fixture {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(job()).await.id();
-    let worker = fixture.work(doing_nothing());
-    fixture.reaches(first, JobState::Succeeded).await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_for_state(first, JobState::Succeeded).await;
     worker.stop().await;
     set_breaker(&fixture, Breaker::consecutive(3, rest)).await;
     fixture
@@ -46,7 +46,7 @@ async fn set_breaker(fixture: &Fixture, breaker: Breaker) {
         .unwrap();
 }
 
-async fn stands(fixture: &Fixture) -> LaneSettings {
+async fn lane_settings(fixture: &Fixture) -> LaneSettings {
     let mut lanes = fixture
         .engine
         .lane(fixture.tenant, QUEUE, &lane())
@@ -55,21 +55,21 @@ async fn stands(fixture: &Fixture) -> LaneSettings {
     lanes.pop().unwrap()
 }
 
-async fn becomes(fixture: &Fixture, state: BreakerState) {
+async fn wait_for_breaker(fixture: &Fixture, state: BreakerState) {
     until(&format!("the breaker is {state:?}"), async || {
-        stands(fixture).await.breaker_state == state
+        lane_settings(fixture).await.breaker_state == state
     })
     .await;
 }
 
-/// The breaker is open and its rest over.
+/// Opens the breaker with its rest already over.
 async fn open(fixture: &Fixture) {
     fixture
         .execute("update queue.lanes set breaker = 'o', failures = 3 where key = 'a'")
         .await;
 }
 
-/// Jobs that die of their first failure.
+/// Jobs with a single attempt.
 fn once(numbers: std::ops::Range<u64>) -> Vec<NewJob> {
     let once = |number| NewJob {
         max_attempts: 1,
@@ -78,18 +78,18 @@ fn once(numbers: std::ops::Range<u64>) -> Vec<NewJob> {
     numbers.map(once).collect()
 }
 
-/// Fails or does well as `well` says, after a moment, so that nothing more is taken in hand, and notes when
-/// trials were claimed.
-fn as_told(trials: &Log<DateTime<Utc>>, well: &Arc<AtomicBool>) -> Arc<dyn Handler> {
-    let (trials, well) = (trials.clone(), Arc::clone(well));
+/// Succeeds while `well` is set and fails otherwise, after a short run so that no job is prefetched; logs
+/// when trials were claimed.
+fn succeed_while(trials: &Log<DateTime<Utc>>, healthy: &Arc<AtomicBool>) -> Arc<dyn Handler> {
+    let (trials, healthy) = (trials.clone(), Arc::clone(healthy));
     handler(move |run| {
         if run.job.is_trial() {
             trials.write(run.job.started_at);
         }
-        let well = Arc::clone(&well);
+        let healthy = Arc::clone(&healthy);
         async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
-            match well.load(Ordering::Relaxed) {
+            match healthy.load(Ordering::Relaxed) {
                 true => Verdict::done(),
                 false => failed("down"),
             }
@@ -101,12 +101,12 @@ fn as_told(trials: &Log<DateTime<Utc>>, well: &Arc<AtomicBool>) -> Arc<dyn Handl
 async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
     let fixture = breaking(HOUR).await;
     let log = Log::new();
-    let noted = log.clone();
+    let log_copy = log.clone();
     let handler = handler(move |run| {
-        noted.write(number(&run));
+        log_copy.write(number(&run));
         async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
-            // Two failures, a success, and then failures only.
+            // Two failures, a success, then only failures.
             match number(&run) {
                 2 => Verdict::done(),
                 _ => failed("down"),
@@ -115,21 +115,21 @@ async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
     });
     fixture.enqueue_all(once(0..20)).await;
     let fleet = Fleet::start(&fixture, 1, 1, &handler);
-    becomes(&fixture, BreakerState::Open).await;
+    wait_for_breaker(&fixture, BreakerState::Open).await;
     let other = fixture.enqueue(NewJob { ..named("b", 2) }).await.id();
-    fixture.reaches(other, JobState::Succeeded).await;
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     tokio::time::sleep(MOMENT).await;
     fleet.stop().await;
-    // What was claimed before the last failure was written is still run.
+    // A job claimed before the last failure was written still runs.
     let mut log = log.read();
     log.retain(|number| *number != 6);
     assert_eq!(log, [0, 1, 2, 3, 4, 5, 2]);
-    let lane = stands(&fixture).await;
+    let lane = lane_settings(&fixture).await;
     assert!(lane.parked_until.unwrap() > fixture.now().await + chrono::Duration::minutes(59));
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
-/// A stand with a lane `a` that opens when 70 percent of ten runs have failed within an hour.
+/// A fixture with a lane `a` whose breaker opens when 70 percent of ten runs within an hour have failed.
 async fn breaking_by_share() -> Fixture {
     let fixture = breaking(HOUR).await;
     let breaker = Breaker {
@@ -142,7 +142,7 @@ async fn breaking_by_share() -> Fixture {
     fixture
 }
 
-/// Runs jobs one after another that fail where the script says `F`, until all have ended.
+/// Runs jobs one after another, which fail where the script has an `F`, until all have finished.
 async fn play(fixture: &Fixture, script: &'static str) {
     let ends = handler(move |run| {
         let fails = script.as_bytes()[usize::try_from(number(&run)).unwrap()] == b'F';
@@ -156,7 +156,7 @@ async fn play(fixture: &Fixture, script: &'static str) {
     let jobs = once(0..u64::try_from(script.len()).unwrap());
     fixture.enqueue_all(jobs).await;
     let fleet = Fleet::start(fixture, 1, 1, &ends);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
 }
 
@@ -165,14 +165,14 @@ async fn breaker_opens_at_seven_failures_of_ten_runs_but_not_at_six() {
     for (script, state, failures) in [
         ("FSSSFFFFFF", BreakerState::Open, 7),
         ("FSSSSFFFFF", BreakerState::Closed, 6),
-        // Too few to tell.
+        // Too few runs to decide.
         ("FFFFFFFFF", BreakerState::Closed, 9),
-        // What came before the first failure is not counted.
+        // Runs before the first failure are not counted.
         ("SSSSSSSSSSSSSSFSSSSSSSSSFF", BreakerState::Closed, 3),
     ] {
         let fixture = breaking_by_share().await;
         play(&fixture, script).await;
-        let lane = stands(&fixture).await;
+        let lane = lane_settings(&fixture).await;
         assert_eq!((lane.breaker_state, lane.failures), (state, failures));
         assert_eq!(lane.parked_until.is_some(), state == BreakerState::Open);
     }
@@ -184,15 +184,18 @@ async fn failures_of_a_past_window_do_not_count() {
     play(&fixture, "FFFFFFFFF").await;
     let later = "update queue.lanes set window_from = window_from - interval '1 hour'";
     fixture.execute(later).await;
-    assert_eq!(stands(&fixture).await.failures, 0);
+    assert_eq!(lane_settings(&fixture).await.failures, 0);
     play(&fixture, "FFFFFFFFF").await;
-    let lane = stands(&fixture).await;
+    let lane = lane_settings(&fixture).await;
     assert_eq!(
         (lane.breaker_state, lane.failures),
         (BreakerState::Closed, 9)
     );
     play(&fixture, "F").await;
-    assert_eq!(stands(&fixture).await.breaker_state, BreakerState::Open);
+    assert_eq!(
+        lane_settings(&fixture).await.breaker_state,
+        BreakerState::Open
+    );
 }
 
 #[tokio::test]
@@ -220,19 +223,19 @@ async fn healthy_lane_row_is_not_written_while_others_fail() {
     let set = fixture.engine.set_lane(fixture.tenant, QUEUE, &b, &other);
     set.await.unwrap();
     let unwritten = row("b").await;
-    // One after another, and many at once.
-    for places in [1, 32] {
+    // Sequential and concurrent.
+    for positions in [1, 32] {
         let jobs = (0..60).map(|n| NewJob {
             max_attempts: 1,
             ..named(if n % 2 == 0 { "a" } else { "b" }, n % 2)
         });
         fixture.enqueue_all(jobs.collect()).await;
-        let fleet = Fleet::start(&fixture, 1, places, &ends);
-        fixture.is_quiet().await;
+        let fleet = Fleet::start(&fixture, 1, positions, &ends);
+        fixture.wait_until_idle().await;
         fleet.stop().await;
     }
     assert_eq!(row("a").await, before);
-    assert_ne!(row("b").await, unwritten, "failures are counted");
+    assert_ne!(row("b").await, unwritten, "failures must be counted");
 }
 
 #[tokio::test]
@@ -258,55 +261,60 @@ async fn runs_started_before_a_breaker_opened_do_not_change_it() {
     };
     let jobs = fixture.enqueue_all(once(0..3)).await;
     let fleet = Fleet::start(&fixture, 1, 12, &handler);
-    becomes(&fixture, BreakerState::Open).await;
-    let opened = stands(&fixture).await;
+    wait_for_breaker(&fixture, BreakerState::Open).await;
+    let opened = lane_settings(&fixture).await;
     go.add_permits(2);
-    fixture.reaches(jobs[1].id(), JobState::Succeeded).await;
-    fixture.reaches(jobs[2].id(), JobState::Dead).await;
-    assert_eq!(stands(&fixture).await, opened);
+    fixture
+        .wait_for_state(jobs[1].id(), JobState::Succeeded)
+        .await;
+    fixture.wait_for_state(jobs[2].id(), JobState::Dead).await;
+    assert_eq!(lane_settings(&fixture).await, opened);
     fleet.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn trial_job_after_the_rest_decides_whether_the_lane_continues() {
     let rest = Duration::from_millis(300);
     let fixture = breaking(rest).await;
-    let (trials, well) = (Log::new(), Arc::new(AtomicBool::new(false)));
+    let (trials, healthy) = (Log::new(), Arc::new(AtomicBool::new(false)));
     fixture.enqueue_all(once(0..30)).await;
-    let fleet = Fleet::start(&fixture, 1, 1, &as_told(&trials, &well));
-    // Tried and failed: it rests again each time, and one job is spent on it.
+    let fleet = Fleet::start(&fixture, 1, 1, &succeed_while(&trials, &healthy));
+    // Each failed trial reopens the breaker and uses one job.
     trials.holds(2).await;
-    becomes(&fixture, BreakerState::Open).await;
-    well.store(true, Ordering::Relaxed);
-    fixture.is_quiet().await;
+    wait_for_breaker(&fixture, BreakerState::Open).await;
+    healthy.store(true, Ordering::Relaxed);
+    fixture.wait_until_idle().await;
     fleet.stop().await;
-    assert_eq!(stands(&fixture).await.breaker_state, BreakerState::Closed);
-    assert_eq!(stands(&fixture).await.failures, 0);
+    assert_eq!(
+        lane_settings(&fixture).await.breaker_state,
+        BreakerState::Closed
+    );
+    assert_eq!(lane_settings(&fixture).await.failures, 0);
     let trials = trials.read();
-    assert_eq!(trials.len(), 3, "the one that did well was the last");
+    assert_eq!(trials.len(), 3, "the successful trial must be the last");
     for two in trials.windows(2) {
         assert!(two[1] - two[0] >= chrono::Duration::from_std(rest).unwrap());
     }
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn trial_is_one_job_across_three_workers() {
-    for well in [true, false] {
+    for healthy in [true, false] {
         let fixture = breaking(HOUR).await;
         fixture.enqueue_all(once(0..40)).await;
         open(&fixture).await;
         let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-        let (noted, limiter) = (log.clone(), Arc::clone(&go));
+        let (log_copy, limiter) = (log.clone(), Arc::clone(&go));
         let handler = handler(move |run| {
-            let (log, go) = (noted.clone(), Arc::clone(&limiter));
+            let (log, go) = (log_copy.clone(), Arc::clone(&limiter));
             async move {
                 if number(&run) < 100 {
                     log.write(number(&run));
                     go.acquire().await.unwrap().forget();
                 }
-                match well {
+                match healthy {
                     true => Verdict::done(),
                     false => failed("down"),
                 }
@@ -314,13 +322,13 @@ async fn trial_is_one_job_across_three_workers() {
         });
         let fleet = Fleet::start(&fixture, 3, 8, &handler);
         log.holds(1).await;
-        becomes(&fixture, BreakerState::HalfOpen).await;
+        wait_for_breaker(&fixture, BreakerState::HalfOpen).await;
         let others = (100..130).map(|n| NewJob {
             max_attempts: 1,
             ..named("b", n)
         });
         for other in fixture.enqueue_all(others.collect()).await {
-            until("other lanes go on", async || {
+            until("other lanes continue", async || {
                 fixture.state(other.id()).await.is_final()
             })
             .await;
@@ -328,25 +336,25 @@ async fn trial_is_one_job_across_three_workers() {
         tokio::time::sleep(MOMENT).await;
         assert_eq!(log.read(), [0]);
         go.add_permits(1);
-        if well {
-            // Each has a quarter of its places for the lane.
+        if healthy {
+            // Each worker has a quarter of its slots for the lane.
             log.holds(1 + 3 * 2).await;
-            becomes(&fixture, BreakerState::Closed).await;
+            wait_for_breaker(&fixture, BreakerState::Closed).await;
             go.add_permits(39);
-            fixture.is_quiet().await;
+            fixture.wait_until_idle().await;
         } else {
-            becomes(&fixture, BreakerState::Open).await;
+            wait_for_breaker(&fixture, BreakerState::Open).await;
             tokio::time::sleep(MOMENT).await;
             assert_eq!(log.read(), [0]);
-            assert!(stands(&fixture).await.parked_until.is_some());
+            assert!(lane_settings(&fixture).await.parked_until.is_some());
         }
         fleet.stop().await;
-        is_at_rest(&fixture).await;
+        assert_at_rest(&fixture).await;
     }
 }
 
-/// A failure that may pass, of a job that is next tried in an hour.
-fn failed_for_long() -> Verdict {
+/// A retryable failure of a job whose next attempt is an hour away.
+fn retry_in_an_hour() -> Verdict {
     Verdict::retry(error("down"), Some(HOUR))
 }
 
@@ -355,9 +363,9 @@ async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
     let dead = || Verdict::Dead {
         error: error("refused"),
     };
-    let again = failed_for_long;
+    let again = retry_in_an_hour;
     for (verdict, most) in [(dead as fn() -> Verdict, 3), (again, 1), (again, 3)] {
-        // One job alone, and the last of two in one row.
+        // A single job, and the last of two in one row.
         for shared in [false, true] {
             let fixture = breaking(HOUR).await;
             let trial = |number| NewJob {
@@ -372,25 +380,25 @@ async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
             fixture.enqueue_all(once(10..20)).await;
             open(&fixture).await;
             let log = Log::new();
-            let noted = log.clone();
+            let log_copy = log.clone();
             let handler = handler(move |run| {
-                noted.write(number(&run));
+                log_copy.write(number(&run));
                 async move { verdict() }
             });
             let fleet = Fleet::start(&fixture, 1, 8, &handler);
             log.holds(1).await;
-            until("the lane rests again", async || {
-                stands(&fixture).await.parked_until.is_some()
+            until("the breaker opens again", async || {
+                lane_settings(&fixture).await.parked_until.is_some()
             })
             .await;
             fleet.stop().await;
-            let lane = stands(&fixture).await;
+            let lane = lane_settings(&fixture).await;
             assert_eq!(lane.breaker_state, BreakerState::Open);
             assert!(
                 lane.parked_until.unwrap() > fixture.now().await + chrono::Duration::minutes(59)
             );
-            assert_eq!(log.len(), 1, "one was tried");
-            is_at_rest(&fixture).await;
+            assert_eq!(log.len(), 1, "exactly one trial must run");
+            assert_at_rest(&fixture).await;
         }
     }
 }
@@ -400,22 +408,26 @@ async fn failed_trial_uses_no_attempt_even_the_last() {
     let fixture = breaking(HOUR).await;
     let trial = fixture.enqueue_all(once(0..1)).await[0].id();
     open(&fixture).await;
-    let told = Log::new();
-    let noted = told.clone();
+    let observed = Log::new();
+    let log_copy = observed.clone();
     let handler = handler(move |run| {
-        noted.write((run.job.is_trial(), run.job.is_last_attempt()));
-        async move { failed_for_long() }
+        log_copy.write((run.job.is_trial(), run.job.is_last_attempt()));
+        async move { retry_in_an_hour() }
     });
-    let worker = fixture.work(Arc::clone(&handler));
-    let job = fixture.reaches(trial, JobState::Scheduled).await;
-    assert_eq!(told.read(), [(true, false)], "and its handler knows");
+    let worker = fixture.start_worker(Arc::clone(&handler));
+    let job = fixture.wait_for_state(trial, JobState::Scheduled).await;
+    assert_eq!(
+        observed.read(),
+        [(true, false)],
+        "the handler must see that it is a trial"
+    );
     assert_eq!((job.attempt, job.max_attempts), (0, 1));
     let runs = fixture.attempts(trial).await;
     assert_eq!(runs[0].outcome, AttemptOutcome::Retry);
     assert_eq!(runs[0].next_run_at, Some(job.run_at));
     let put_off = "select count(*) from queue.parcels where deferrals > 0";
     assert_eq!(fixture.count(put_off).await, 0);
-    // Out of the way of the breaker its next run is its last.
+    // With the breaker closed, its next attempt is its last.
     fixture
         .execute("update queue.lanes set breaker = 'c', parked_until = null, failures = 0")
         .await;
@@ -426,13 +438,13 @@ async fn failed_trial_uses_no_attempt_even_the_last() {
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    fixture.reaches(trial, JobState::Dead).await;
-    assert_eq!(told.read()[1], (false, true));
+    fixture.wait_for_state(trial, JobState::Dead).await;
+    assert_eq!(observed.read()[1], (false, true));
     worker.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
-/// Runs of the lane after one that never ends by itself.
+/// The first run never ends by itself; later runs succeed.
 fn first_is_stuck(log: &Log<u64>) -> Arc<dyn Handler> {
     let log = log.clone();
     let runs = AtomicU32::new(0);
@@ -456,7 +468,7 @@ async fn inconclusive_trial_allows_another() {
         "cancelled",
         "cancelled and its worker died",
     ] {
-        // One job alone, and the last of two in one row.
+        // A single job, and the last of two in one row.
         for shared in [false, true] {
             let fixture = breaking(HOUR).await;
             let jobs = fixture
@@ -477,14 +489,14 @@ async fn inconclusive_trial_allows_another() {
             open(&fixture).await;
             let log = Log::new();
             let handler = first_is_stuck(&log);
-            let worker = fixture.work_as(impatient(8), Arc::clone(&handler));
+            let worker = fixture.start_worker_with(options_without_drain(8), Arc::clone(&handler));
             log.holds(1).await;
             match fate {
                 "put back" => worker.stop().await,
-                "worker died" => die(&fixture, worker).await,
+                "worker died" => kill_and_expire(&fixture, worker).await,
                 "cancelled" => {
                     cancel(&fixture, trial).await;
-                    fixture.reaches(trial, JobState::Cancelled).await;
+                    fixture.wait_for_state(trial, JobState::Cancelled).await;
                     worker.stop().await;
                 }
                 _ => {
@@ -501,11 +513,11 @@ async fn inconclusive_trial_allows_another() {
                 }
             }
             let fleet = Fleet::start(&fixture, 3, 8, &handler);
-            fixture.is_quiet().await;
+            fixture.wait_until_idle().await;
             fleet.stop().await;
-            let lane = stands(&fixture).await;
+            let lane = lane_settings(&fixture).await;
             assert_eq!(lane.breaker_state, BreakerState::Closed, "{fate}, {shared}");
-            is_at_rest(&fixture).await;
+            assert_at_rest(&fixture).await;
         }
     }
 }

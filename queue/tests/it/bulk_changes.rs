@@ -1,4 +1,4 @@
-//! What people do to many jobs at once: retry, cancel, delete and move, of rows of one and of many.
+//! Bulk changes: retry, cancel, delete and reschedule many jobs, packed and single.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::{Fixture, Log, count_jobs, error, handler, job};
 
 type Changes = Result<Vec<(JobId, ChangeOutcome)>, Error>;
 
-/// Does something to jobs in a transaction of the tenant, and answers what became of each.
+/// Applies a change to jobs in a transaction of the tenant, and returns the result of each.
 async fn to_all(
     fixture: &Fixture,
     jobs: &[i64],
@@ -30,7 +30,11 @@ async fn to_all(
         .into_iter()
         .map(|(job, changed)| (job.as_i64(), changed))
         .collect();
-    assert_eq!(changes.len(), found, "each is answered once");
+    assert_eq!(
+        changes.len(),
+        found,
+        "each job must have exactly one result"
+    );
     changes
 }
 
@@ -58,8 +62,7 @@ async fn delete_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOut
     .await
 }
 
-/// What the counters say of waiting and dead jobs: changes of scheduled, ready and dead, and how many
-/// were cancelled.
+/// Counter changes not rolled up yet: scheduled, ready, dead, and the number of cancelled jobs.
 async fn deltas(fixture: &Fixture) -> (i64, i64, i64, i64) {
     query_as(
         "select coalesce(sum(scheduled), 0), coalesce(sum(ready), 0), coalesce(sum(dead), 0),
@@ -71,19 +74,27 @@ async fn deltas(fixture: &Fixture) -> (i64, i64, i64, i64) {
     .unwrap()
 }
 
-/// How many jobs are scheduled, ready and dead.
-async fn there_are(fixture: &Fixture) -> (i64, i64, i64) {
+/// The numbers of scheduled, ready and dead jobs.
+async fn job_counts(fixture: &Fixture) -> (i64, i64, i64) {
     let pool = fixture.pool();
     let count = async |state| count_jobs(&pool, state, None).await.unwrap();
     (count("s").await, count("a").await, count("x").await)
 }
 
-/// Asserts that the counters moved as the jobs did.
-async fn is_counted(fixture: &Fixture, before: (i64, i64, i64), told: (i64, i64, i64, i64)) {
-    let after = there_are(fixture).await;
+/// Asserts that the counters changed by as much as the jobs did.
+async fn assert_counted(
+    fixture: &Fixture,
+    before: (i64, i64, i64),
+    deltas_before: (i64, i64, i64, i64),
+) {
+    let after = job_counts(fixture).await;
     let now = deltas(fixture).await;
     assert_eq!(
-        (now.0 - told.0, now.1 - told.1, now.2 - told.2),
+        (
+            now.0 - deltas_before.0,
+            now.1 - deltas_before.1,
+            now.2 - deltas_before.2
+        ),
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
     );
 }
@@ -96,7 +107,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
     fixture
         .put(&[
             row(4, 0, 0, 1, "x", json!({"attempt": 3, "error_code": "e"})),
-            // All of a row, some of a row, the last of a row that others have left.
+            // A whole row, part of a row, the last member of a row.
             row(5, 0, 0, 3, "c", json!({})),
             row(6, 0, 0, 4, "c", json!({})),
             row(7, 0, 0, 3, "c", json!({"gone": [1, 2]})),
@@ -105,7 +116,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
             left(at(9, 700), "x", json!({})),
         ])
         .await;
-    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
+    let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
     let asked = [
         at(4, 0),
         at(5, 0),
@@ -137,7 +148,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         (at(9, 700), ready),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&fixture, before, told).await;
+    assert_counted(&fixture, before, deltas_before).await;
     for (job, _) in changes.iter().filter(|(_, changed)| **changed == ready) {
         let now = fixture.job(job_id(*job)).await;
         assert_eq!((now.state, now.attempt), (JobState::Ready, 0));
@@ -147,7 +158,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         );
     }
     assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Cancelled);
-    // Once more they are as they should be.
+    // A second change finds them in the requested state.
     let again = retry_jobs(&fixture, &[at(4, 0), at(6, 1)]).await;
     assert!(
         again
@@ -167,7 +178,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_not
             row(8, 0, 0, 1, "x", json!({})),
         ])
         .await;
-    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
+    let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
     let asked = [
         at(5, 0),
         at(5, 1),
@@ -194,11 +205,11 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_not
         (at(8, 0), ChangeOutcome::Refused(JobState::Dead)),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&fixture, before, told).await;
+    assert_counted(&fixture, before, deltas_before).await;
     assert_eq!(deltas(&fixture).await.3, 5);
     let cancelling = "select cancelling::text from queue.parcels where id = $1 and part = $2";
     assert_eq!(fixture.column(7, 0, cancelling).await.unwrap(), "{2,3}");
-    // The whole row: nobody had to leave it.
+    // The whole row: no member had to leave it.
     let gone = "select gone::text from queue.parcels where id = $1 and part = $2";
     assert_eq!(fixture.column(5, 0, gone).await, None);
     assert_eq!(fixture.column(6, 0, gone).await.unwrap(), "{1,3}");
@@ -235,7 +246,7 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
         tx.commit().await.unwrap();
         assert_eq!(fixture.job(job_id(job)).await.progress, Some(progress));
     }
-    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
+    let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
     let asked = [at(4, 0), at(5, 1), at(7, 0), at(9, 0), at(10, 0), at(10, 1)];
     let changes = delete_jobs(&fixture, &asked).await;
     let expected = BTreeMap::from([
@@ -243,12 +254,12 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
         (at(5, 1), ChangeOutcome::Applied(JobState::Succeeded)),
         (at(7, 0), ChangeOutcome::Applied(JobState::Succeeded)),
         (at(9, 0), ChangeOutcome::Refused(JobState::Ready)),
-        // It has succeeded, but its row still runs.
+        // The member has succeeded, but its row still runs.
         (at(10, 0), ChangeOutcome::Refused(JobState::Running)),
         (at(10, 1), ChangeOutcome::Refused(JobState::Running)),
     ]);
     assert_eq!(changes, expected);
-    is_counted(&fixture, before, told).await;
+    assert_counted(&fixture, before, deltas_before).await;
     let left: Vec<i64> = fixture
         .all()
         .await
@@ -277,7 +288,7 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
     assert_eq!(
         fixture.count(ROWS).await,
         rows - 2,
-        "rows go with the last of their jobs"
+        "a row must be deleted with its last job"
     );
 }
 
@@ -328,7 +339,7 @@ async fn older_of_two_dead_jobs_takes_their_key_and_a_held_key_is_not_taken() {
     assert_eq!(changes, expected);
     let held = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
     assert_eq!(fixture.count(held).await, 2);
-    // Cancelled, they let go of what they held until their end, but not of what is held for a time.
+    // A cancel releases keys held until the end of the job, but not keys held for a fixed time.
     cancel_jobs(&fixture, &[at(4, 0), at(7, 0)]).await;
     assert_eq!(fixture.count(held).await, 1);
     let deleted = delete_jobs(&fixture, &[at(4, 0), at(7, 0)]).await;
@@ -356,7 +367,7 @@ async fn foreign_jobs_cannot_be_changed_in_bulk() {
     let moved = engine.reschedule(&mut tx, all[0], None).await.unwrap();
     assert_eq!(moved, ChangeOutcome::NotFound);
     tx.commit().await.unwrap();
-    // Rows of a tenant that are named by place are out of reach, too.
+    // Rows of another tenant cannot be reached by their physical position either.
     let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     let forgotten: i64 = harkara_shared::database::query_scalar(
         "select queue.delete_parcels(array(select ('(0,' || i || ')')::tid from generate_series(1, 9) i))",
@@ -364,7 +375,7 @@ async fn foreign_jobs_cannot_be_changed_in_bulk() {
     .fetch_one(&mut *tx)
     .await
     .unwrap();
-    assert_eq!(forgotten, 1, "its own");
+    assert_eq!(forgotten, 1, "only its own row can be deleted");
     drop(tx);
     assert_eq!(fixture.jobs("x").await, 3);
 }
@@ -387,7 +398,7 @@ async fn waiting_job_is_rescheduled_and_moved_back() {
         tx.commit().await.unwrap();
         moved.unwrap()
     };
-    let (before, told) = (there_are(&fixture).await, deltas(&fixture).await);
+    let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
     for job in [at(5, 0), at(6, 1)] {
         let moved = move_to(job, Some(later)).await;
         assert_eq!(moved, ChangeOutcome::Applied(JobState::Scheduled));
@@ -398,14 +409,14 @@ async fn waiting_job_is_rescheduled_and_moved_back() {
         );
         assert_eq!(there.payload.get(), job.to_string());
     }
-    is_counted(&fixture, before, told).await;
+    assert_counted(&fixture, before, deltas_before).await;
     assert_eq!(fixture.state(job_id(at(6, 0))).await, JobState::Ready);
     assert_eq!(
         move_to(at(6, 1), None).await,
         ChangeOutcome::Applied(JobState::Ready)
     );
     assert!(fixture.job(job_id(at(6, 1))).await.run_at <= fixture.now().await);
-    is_counted(&fixture, before, told).await;
+    assert_counted(&fixture, before, deltas_before).await;
     assert_eq!(
         move_to(at(7, 0), None).await,
         ChangeOutcome::Refused(JobState::Running)
@@ -421,10 +432,10 @@ async fn waiting_job_is_rescheduled_and_moved_back() {
 async fn superseded_run_cannot_report_progress() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = fixture.work(handler(move |run| {
-        let first = noted.len() == 0;
-        noted.write(run.job);
+    let log_copy = runs.clone();
+    let worker = fixture.start_worker(handler(move |run| {
+        let first = log_copy.len() == 0;
+        log_copy.write(run.job);
         async move {
             if first {
                 return Verdict::retry(error("again"), Some(Duration::ZERO));
@@ -433,7 +444,7 @@ async fn superseded_run_cannot_report_progress() {
         }
     }));
     let id = fixture.enqueue(job()).await.id();
-    fixture.reaches(id, JobState::Succeeded).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
     let runs = runs.read();
     let engine = &fixture.engine;
@@ -446,16 +457,19 @@ async fn superseded_run_cannot_report_progress() {
         engine.lock_progress(&mut tx, &runs[0]).await.unwrap(),
         Some(json!(null))
     );
-    let told = json!({"done": 7});
-    engine.report_progress(&mut tx, id, &told).await.unwrap();
+    let progress = json!({"done": 7});
+    engine
+        .report_progress(&mut tx, id, &progress)
+        .await
+        .unwrap();
     let taken_over = engine.claim_progress(&mut tx, &runs[1]).await.unwrap();
-    assert_eq!(taken_over, Some(told.clone()));
+    assert_eq!(taken_over, Some(progress.clone()));
     assert_eq!(engine.lock_progress(&mut tx, &runs[0]).await.unwrap(), None);
     let held = engine.lock_progress(&mut tx, &runs[1]).await.unwrap();
-    assert_eq!(held, Some(told));
+    assert_eq!(held, Some(progress));
     tx.commit().await.unwrap();
 
-    // What was told goes with the job.
+    // Reported progress is deleted with the job.
     fixture
         .execute("update queue.parcels set finished_at = now() - interval '1 year'")
         .await;

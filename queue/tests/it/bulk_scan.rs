@@ -1,4 +1,4 @@
-//! All jobs that match, in steps: each once, the oldest first, however they are stored.
+//! The bulk scan returns all matching jobs in steps: each once, oldest first, in every storage form.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use serde_json::json;
 use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
 use crate::support::Fixture;
 
-/// Behind every job.
+/// Greater than every job id.
 const END: i64 = i64::MAX;
 
-/// The jobs of a selection, walked in steps of at most so many.
-async fn walked(
+/// The jobs of a selection, scanned in steps of at most `most` jobs.
+async fn scanned(
     fixture: &Fixture,
     selection: &BulkSelection,
     before: i64,
@@ -30,7 +30,10 @@ async fn walked(
             .next_step(&mut tx, fixture.tenant, after, job_id(before), most)
             .await
             .unwrap();
-        assert!(step.upto.as_i64() > after.as_i64(), "a step goes on");
+        assert!(
+            step.upto.as_i64() > after.as_i64(),
+            "a step must make progress"
+        );
         assert!(step.jobs.len() <= most);
         found.extend(step.jobs.iter().map(|job| job.as_i64()));
         after = step.upto;
@@ -46,7 +49,7 @@ fn of(states: &[JobState]) -> BulkSelection {
     }
 }
 
-/// Rows of every sort.
+/// A fixture with rows in every storage form.
 async fn mixed() -> Fixture {
     let fixture = Fixture::new().await;
     let edge = BLOCK * 2 - 1;
@@ -96,13 +99,13 @@ async fn bulk_scan_finds_every_listed_job_in_steps_of_any_size() {
             .map(|(job, _)| *job)
             .collect();
         for most in [1, 2, 3, 7, 1000] {
-            let found = walked(&fixture, &of(&states), END, most).await;
-            assert_eq!(found, expected, "{states:?} by {most}");
+            let found = scanned(&fixture, &of(&states), END, most).await;
+            assert_eq!(found, expected, "{states:?}, steps of {most}");
         }
         let before = at(6, 1);
-        let found = walked(&fixture, &of(&states), before, 2).await;
+        let found = scanned(&fixture, &of(&states), before, 2).await;
         let older: Vec<i64> = expected.into_iter().filter(|job| *job < before).collect();
-        assert_eq!(found, older, "{states:?} before one of them");
+        assert_eq!(found, older, "{states:?} before a member");
     }
 }
 
@@ -172,7 +175,7 @@ async fn bulk_scan_filter_excludes_jobs_that_do_not_match() {
             states: vec![JobState::Dead, JobState::Cancelled],
         };
         for most in [1, 100] {
-            let found = walked(&fixture, &selection, END, most).await;
+            let found = scanned(&fixture, &selection, END, most).await;
             assert_eq!(found, expected, "{selection:?}");
         }
         let mut tx = fixture.tx().await;
@@ -205,20 +208,20 @@ async fn bulk_count_adds_counters_and_changes_not_rolled_up_yet() {
         let mut selection = of(states);
         selection.filter.kind = kind.map(str::to_owned);
         let mut tx = fixture.tx().await;
-        let patience = Duration::from_secs(20);
+        let timeout = Duration::from_secs(20);
         selection
-            .count(&mut tx, fixture.tenant, job_id(END), patience)
+            .count(&mut tx, fixture.tenant, job_id(END), timeout)
             .await
             .unwrap()
     };
-    // What was there when the counters were folded is in them.
+    // Rows that existed at the rollup are part of the counters.
     assert_eq!(count(&[JobState::Dead], None).await, Some(39));
     assert_eq!(
         count(&[JobState::Dead, JobState::Ready], None).await,
         Some(46)
     );
     assert_eq!(count(&[JobState::Dead], Some("test.other")).await, Some(0));
-    // Cancelled ones are counted by hand.
+    // Cancelled jobs have no counter and are counted row by row.
     let both = [JobState::Dead, JobState::Cancelled];
     assert_eq!(count(&both, None).await, Some(4 + 4));
     let mut tx = fixture.tx().await;
@@ -226,5 +229,5 @@ async fn bulk_count_adds_counters_and_changes_not_rolled_up_yet() {
         .count(&mut tx, fixture.tenant, job_id(END), Duration::ZERO)
         .await
         .unwrap();
-    assert_eq!(hurried, None, "nobody waits for ever");
+    assert_eq!(hurried, None, "the count must respect its timeout");
 }

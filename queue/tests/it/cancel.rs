@@ -1,4 +1,4 @@
-//! What people do to single jobs: cancel and retry.
+//! Cancel and retry of single jobs.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use harkara_shared::id::JobId;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, error, failed, handler, heedful, job, number, numbered,
-    options, until, with_timeout,
+    Fixture, Log, QUEUE, error, failed, handler, handler_observing_cancel, job, number, numbered,
+    options, succeeding_handler, until, with_timeout,
 };
 
 pub(crate) async fn cancel(fixture: &Fixture, id: JobId) -> ChangeOutcome {
@@ -28,7 +28,7 @@ pub(crate) async fn retry(fixture: &Fixture, id: JobId) -> ChangeOutcome {
     changed
 }
 
-/// Says on its channel that it was dropped.
+/// Reports on its channel that it was dropped.
 struct Guard(mpsc::UnboundedSender<JobId>, JobId);
 
 impl Drop for Guard {
@@ -79,9 +79,9 @@ async fn waiting_job_is_cancelled_at_once_and_never_runs() {
             .await,
         0
     );
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     let other = fixture.enqueue(job()).await.id();
-    fixture.reaches(other, JobState::Succeeded).await;
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     worker.stop().await;
     assert_eq!(fixture.state(ready).await, JobState::Cancelled);
 }
@@ -93,8 +93,8 @@ async fn rolled_back_cancel_cancels_nothing() {
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, id).await.unwrap();
     drop(tx);
-    let worker = fixture.work(doing_nothing());
-    fixture.reaches(id, JobState::Succeeded).await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
@@ -103,11 +103,11 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
     for notify in [true, false] {
         let fixture = Fixture::with_notify(notify).await;
         let (dropped, mut drops) = mpsc::unbounded_channel();
-        let begun = Log::new();
-        let noted = begun.clone();
-        let worker = fixture.work(handler(move |run| {
+        let started = Log::new();
+        let log_copy = started.clone();
+        let worker = fixture.start_worker(handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
-            noted.write(());
+            log_copy.write(());
             async move {
                 let _guard = guard;
                 std::future::pending::<()>().await;
@@ -116,7 +116,7 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
         }));
         let id = fixture.enqueue(job()).await.id();
         let other = fixture.enqueue(job()).await.id();
-        begun.holds(2).await;
+        started.holds(2).await;
         assert_eq!(
             cancel(&fixture, id).await,
             ChangeOutcome::Applied(JobState::Running)
@@ -125,7 +125,7 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
             with_timeout("the handler is dropped", drops.recv()).await,
             Some(id)
         );
-        let cancelled = fixture.reaches(id, JobState::Cancelled).await;
+        let cancelled = fixture.wait_for_state(id, JobState::Cancelled).await;
         assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
         let attempts = fixture.attempts(id).await;
         assert_eq!(attempts.len(), 1);
@@ -133,14 +133,14 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
         assert_eq!(
             fixture.state(other).await,
             JobState::Running,
-            "nobody else's run was touched"
+            "no other run may be dropped"
         );
         assert_eq!(
             cancel(&fixture, other).await,
             ChangeOutcome::Applied(JobState::Running)
         );
         assert_eq!(
-            with_timeout("the other is dropped", drops.recv()).await,
+            with_timeout("the other handler is dropped", drops.recv()).await,
             Some(other)
         );
         worker.stop().await;
@@ -150,9 +150,9 @@ async fn cancel_of_a_running_job_reaches_its_handler() {
 #[tokio::test]
 async fn handler_that_observes_its_cancel_ends_itself() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(heedful(async |run: Run| {
+    let worker = fixture.start_worker(handler_observing_cancel(async |run: Run| {
         run.cancel.cancelled().await;
-        // What it does here is not cut off.
+        // This part of the handler is not interrupted.
         tokio::task::yield_now().await;
         match number(&run) {
             0 => Verdict::Cancelled,
@@ -170,24 +170,24 @@ async fn handler_that_observes_its_cancel_ends_itself() {
         (3, JobState::Dead),
     ] {
         let id = fixture.enqueue(numbered(n)).await.id();
-        fixture.reaches(id, JobState::Running).await;
+        fixture.wait_for_state(id, JobState::Running).await;
         assert_eq!(
             cancel(&fixture, id).await,
             ChangeOutcome::Applied(JobState::Running)
         );
-        fixture.reaches(id, ends).await;
+        fixture.wait_for_state(id, ends).await;
     }
     worker.stop().await;
 }
 
-/// A handler that does not heed its cancel runs until its timeout; what it says later is of no account.
+/// A handler that ignores its cancel runs until its timeout; its later verdict is discarded.
 async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
     let fixture = Fixture::new().await;
-    let (heard, mut hears) = mpsc::unbounded_channel();
+    let (received, mut observed) = mpsc::unbounded_channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Arc::new(std::sync::Mutex::new(released));
-    let worker = fixture.work(heedful(move |run: Run| {
-        let (heard, released) = (heard.clone(), Arc::clone(&released));
+    let worker = fixture.start_worker(handler_observing_cancel(move |run: Run| {
+        let (received, released) = (received.clone(), Arc::clone(&released));
         async move {
             if run.job.attempt > 1 || number(&run) != 7 {
                 return Verdict::done();
@@ -195,7 +195,7 @@ async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
             let cancel = run.cancel.clone();
             tokio::spawn(async move {
                 cancel.cancelled().await;
-                heard.send(()).ok();
+                received.send(()).ok();
             });
             if worker_threads_block {
                 tokio::task::yield_now().await;
@@ -211,22 +211,22 @@ async fn is_abandoned_at_its_timeout(worker_threads_block: bool) {
         ..numbered(7)
     };
     let id = fixture.enqueue(stubborn).await.id();
-    fixture.reaches(id, JobState::Running).await;
+    fixture.wait_for_state(id, JobState::Running).await;
     assert_eq!(
         cancel(&fixture, id).await,
         ChangeOutcome::Applied(JobState::Running)
     );
-    with_timeout("the handler is told", hears.recv())
+    with_timeout("the handler observes the cancel", observed.recv())
         .await
         .unwrap();
-    let cancelled = fixture.reaches(id, JobState::Cancelled).await;
+    let cancelled = fixture.wait_for_state(id, JobState::Cancelled).await;
     let began = cancelled.started_at.unwrap();
     assert!(cancelled.finished_at.unwrap() - began >= chrono::TimeDelta::milliseconds(1500));
     assert_eq!(cancelled.last_error.unwrap().code, "cancelled");
-    // It is done at last, and nothing comes of it.
+    // The handler returns eventually, without effect.
     release.send(()).ok();
     let other = fixture.enqueue(numbered(1)).await.id();
-    fixture.reaches(other, JobState::Succeeded).await;
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     assert_eq!(fixture.state(id).await, JobState::Cancelled);
     assert_eq!(fixture.attempts(id).await.len(), 1);
     worker.stop().await;
@@ -245,7 +245,7 @@ async fn handler_that_blocks_its_thread_is_abandoned_soon_after_its_timeout() {
 #[tokio::test]
 async fn finished_job_is_not_cancelled() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         _ => Verdict::Dead {
             error: error("gone"),
@@ -253,7 +253,7 @@ async fn finished_job_is_not_cancelled() {
     }));
     for (n, state) in [(0, JobState::Succeeded), (1, JobState::Dead)] {
         let id = fixture.enqueue(numbered(n)).await.id();
-        fixture.reaches(id, state).await;
+        fixture.wait_for_state(id, state).await;
         assert_eq!(cancel(&fixture, id).await, ChangeOutcome::Refused(state));
         assert_eq!(fixture.state(id).await, state);
     }
@@ -272,9 +272,9 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
         let fixture = Fixture::new().await;
         let limiter = Arc::new(tokio::sync::Semaphore::new(0));
         let (behind, says) = (limiter.clone(), verdict.clone());
-        // Deaf to cancels, as a handler is that ends in the same moment: the flag is set, but the
-        // worker is told nothing.
-        let worker = fixture.work_as(
+        // As if the handler ended at the same moment: the flag is set in the database, but the
+        // worker is not notified.
+        let worker = fixture.start_worker_with(
             options(&[(QUEUE, 1)]),
             handler(move |_| {
                 let (limiter, says) = (behind.clone(), says.clone());
@@ -295,7 +295,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
             })
             .await
             .id();
-        fixture.reaches(id, JobState::Running).await;
+        fixture.wait_for_state(id, JobState::Running).await;
         let mut blocking_tx = fixture.pool().begin().await.unwrap();
         query("update queue.parcels set cancelling = array[1] where state = 'r'")
             .execute(&mut *blocking_tx)
@@ -307,7 +307,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
         })
         .await;
         blocking_tx.commit().await.unwrap();
-        let cancelled = fixture.reaches(id, JobState::Cancelled).await;
+        let cancelled = fixture.wait_for_state(id, JobState::Cancelled).await;
         assert!(cancelled.finished_at.is_some());
         let attempts = fixture.attempts(id).await;
         assert_eq!(attempts.len(), 1);
@@ -326,7 +326,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
 #[tokio::test]
 async fn dead_or_cancelled_job_is_retried_with_all_its_attempts() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| failed("refused")));
+    let worker = fixture.start_worker(handler(async |_| failed("refused")));
     let id = fixture
         .enqueue(NewJob {
             max_attempts: 2,
@@ -335,7 +335,7 @@ async fn dead_or_cancelled_job_is_retried_with_all_its_attempts() {
         .await
         .id();
     for round in 1..=2 {
-        let dead = fixture.reaches(id, JobState::Dead).await;
+        let dead = fixture.wait_for_state(id, JobState::Dead).await;
         assert_eq!(dead.attempt, 2);
         assert_eq!(fixture.attempts(id).await.len(), 2 * round);
         assert_eq!(
@@ -345,7 +345,7 @@ async fn dead_or_cancelled_job_is_retried_with_all_its_attempts() {
         let again = fixture.job(id).await;
         assert!(again.attempt < 2 || again.state == JobState::Dead);
     }
-    fixture.reaches(id, JobState::Dead).await;
+    fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
 
     assert_eq!(
@@ -390,20 +390,20 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
 
     let limiter = Arc::new(tokio::sync::Semaphore::new(0));
     let behind = limiter.clone();
-    let worker = fixture.work(handler(move |_| {
+    let worker = fixture.start_worker(handler(move |_| {
         let limiter = behind.clone();
         async move {
             limiter.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
-    fixture.reaches(ready, JobState::Running).await;
+    fixture.wait_for_state(ready, JobState::Running).await;
     assert_eq!(
         retry(&fixture, ready).await,
         ChangeOutcome::Refused(JobState::Running)
     );
     limiter.add_permits(1);
-    fixture.reaches(ready, JobState::Succeeded).await;
+    fixture.wait_for_state(ready, JobState::Succeeded).await;
     assert_eq!(
         retry(&fixture, ready).await,
         ChangeOutcome::Refused(JobState::Succeeded)
@@ -422,7 +422,7 @@ async fn unknown_job_id_is_not_found() {
     }
 }
 
-/// Changes the only job by `statement` in a transaction that stays open until somebody waits for it.
+/// Changes the only job by `statement` in a transaction that stays open until another statement waits for it.
 pub(crate) async fn meanwhile(
     fixture: &Fixture,
     statement: &'static str,
@@ -438,7 +438,7 @@ pub(crate) async fn meanwhile(
         .await;
         blocking_tx.commit().await.unwrap();
     };
-    tokio::join!(with_timeout("the change", act), release).0
+    tokio::join!(with_timeout("the change completes", act), release).0
 }
 
 const WAITING: &str = "select count(*) from pg_stat_activity

@@ -1,4 +1,4 @@
-//! Claim: as many at once as a queue allows, no queue in another's way, equal shares over lanes.
+//! Claim: concurrency per queue, independence of queues, equal shares of lanes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use harkara_shared::id::TenantId;
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, handler, job, number, numbered, options, succeeding_handler, until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,7 @@ async fn queue_concurrency_is_reached_and_never_exceeded() {
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
     let limiter = Arc::new(Semaphore::new(0));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let worker = fixture.work_as(options(&[(QUEUE, 7)]), {
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 7)]), {
         let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
         handler(move |_| {
             let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
@@ -32,18 +32,18 @@ async fn queue_concurrency_is_reached_and_never_exceeded() {
         })
     });
     for round in 0..60 / 7 {
-        until("seven run at once", async || {
+        until("seven jobs run concurrently", async || {
             running.load(Ordering::SeqCst) == 7
         })
         .await;
         if round == 0 {
-            // Nothing is known of the runs' length yet: nothing is claimed ahead.
+            // The duration of runs is unknown yet, so nothing is prefetched.
             assert_eq!(fixture.jobs("r").await, 7);
         }
         limiter.add_permits(7);
     }
     limiter.add_permits(60);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(most.load(Ordering::SeqCst), 7);
 }
@@ -58,7 +58,7 @@ async fn full_queue_does_not_delay_another() {
     let stuck = fixture
         .enqueue_all((0..20).map(|_| in_queue("slow")).collect())
         .await;
-    let worker = fixture.work_as(
+    let worker = fixture.start_worker_with(
         options(&[("slow", 2), ("fast", 2)]),
         handler(async |run| {
             if run.job.payload().get() == "0" && &*run.job.kind == "test.job" {
@@ -76,15 +76,17 @@ async fn full_queue_does_not_delay_another() {
         ..in_queue("fast")
     });
     for answer in fixture.enqueue_all(fast.collect()).await {
-        fixture.reaches(answer.id(), JobState::Succeeded).await;
+        fixture
+            .wait_for_state(answer.id(), JobState::Succeeded)
+            .await;
     }
-    // The stuck ones are cancelled while the worker goes on claiming them.
+    // The stuck jobs are cancelled while the worker keeps claiming them.
     for answer in stuck {
         let mut tx = fixture.tx().await;
         fixture.engine.cancel(&mut tx, answer.id()).await.unwrap();
         tx.commit().await.unwrap();
     }
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
 }
 
@@ -101,25 +103,25 @@ async fn tenant_with_one_job_does_not_wait_for_a_backlog_of_thousands() {
             .execute("update queue.parcels set state = 'a', finished_at = null where state = 'd'")
             .await;
         let order = Log::new();
-        let noted = order.clone();
-        let worker = fixture.work_as(
+        let log_copy = order.clone();
+        let worker = fixture.start_worker_with(
             options(&[(QUEUE, concurrency)]),
             handler(move |run| {
-                noted.write(run.job.tenant);
+                log_copy.write(run.job.tenant);
                 async { Verdict::done() }
             }),
         );
         order.holds(40).await;
         worker.stop().await;
-        let place = order
+        let position = order
             .read()
             .iter()
             .position(|tenant| *tenant == quiet)
             .unwrap();
         let limit = usize::try_from(concurrency).unwrap() * 2;
         assert!(
-            place < limit,
-            "{concurrency} at once: the quiet tenant was number {place}"
+            position < limit,
+            "concurrency {concurrency}: the quiet tenant was number {position}"
         );
     }
 }
@@ -136,24 +138,24 @@ async fn every_lane_gets_a_turn_when_lanes_outnumber_slots() {
         tenants.push(tenant);
     }
     let order = Log::new();
-    let noted = order.clone();
-    let worker = fixture.work_as(
+    let log_copy = order.clone();
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 3)]),
         handler(move |run| {
-            noted.write(run.job.tenant);
+            log_copy.write(run.job.tenant);
             async { Verdict::done() }
         }),
     );
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     let order = order.read();
-    // After each stretch of a hundred runs nobody is far ahead of anybody.
+    // After every hundred runs no tenant is far ahead of another.
     for stretch in order[..400].chunks(100) {
         for tenant in &tenants {
             let runs = stretch.iter().filter(|of| *of == tenant).count();
             assert!(
                 (4..=20).contains(&runs),
-                "{runs} of 100 runs for one of ten tenants"
+                "one of ten tenants got {runs} of 100 runs"
             );
         }
     }
@@ -172,21 +174,22 @@ async fn paused_queue_is_not_claimed_from() {
     fixture
         .execute("update queue.queues set paused = true where name = 'paused'")
         .await;
-    let worker = fixture.work_as(options(&[("paused", 4), (QUEUE, 4)]), doing_nothing());
+    let worker =
+        fixture.start_worker_with(options(&[("paused", 4), (QUEUE, 4)]), succeeding_handler());
     let other = fixture.enqueue(job()).await.id();
-    fixture.reaches(other, JobState::Succeeded).await;
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     assert_eq!(fixture.state(paused).await, JobState::Ready);
     fixture
         .execute("update queue.queues set paused = false")
         .await;
-    fixture.reaches(paused, JobState::Succeeded).await;
+    fixture.wait_for_state(paused, JobState::Succeeded).await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn polling_finds_every_job_with_notifications_off() {
     let fixture = Fixture::with_notify(false).await;
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => {
             std::future::pending::<()>().await;
             Verdict::done()
@@ -194,17 +197,17 @@ async fn polling_finds_every_job_with_notifications_off() {
         _ => Verdict::done(),
     }));
     let endless = fixture.enqueue(numbered(0)).await.id();
-    fixture.reaches(endless, JobState::Running).await;
+    fixture.wait_for_state(endless, JobState::Running).await;
     let done = fixture.enqueue(numbered(1)).await.id();
-    fixture.reaches(done, JobState::Succeeded).await;
+    fixture.wait_for_state(done, JobState::Succeeded).await;
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
-    fixture.reaches(endless, JobState::Cancelled).await;
+    fixture.wait_for_state(endless, JobState::Cancelled).await;
     let mut tx = fixture.tx().await;
     fixture.engine.retry(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
-    fixture.reaches(endless, JobState::Running).await;
+    fixture.wait_for_state(endless, JobState::Running).await;
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, endless).await.unwrap();
     tx.commit().await.unwrap();
@@ -215,20 +218,20 @@ async fn polling_finds_every_job_with_notifications_off() {
 async fn concurrent_workers_share_the_jobs_and_run_each_once() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
-    let noted = runs.clone();
+    let log_copy = runs.clone();
     let handler = handler(move |run| {
-        noted.write(number(&run));
+        log_copy.write(number(&run));
         async { Verdict::done() }
     });
     let workers: Vec<_> = (0..3)
-        .map(|_| fixture.work_as(options(&[(QUEUE, 16)]), handler.clone()))
+        .map(|_| fixture.start_worker_with(options(&[(QUEUE, 16)]), handler.clone()))
         .collect();
     for batch in 0..10 {
         fixture
             .enqueue_all((batch * 300..(batch + 1) * 300).map(numbered).collect())
             .await;
     }
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     for worker in workers {
         worker.stop().await;
     }

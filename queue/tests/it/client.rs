@@ -1,4 +1,4 @@
-//! Applications enqueue by SQL, in their own transactions.
+//! SQL clients: applications that enqueue in their own transactions.
 
 #![expect(
     clippy::disallowed_types,
@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Ro
 use crate::support::{Fixture, Log, QUEUE, handler, job, until};
 use harkara_queue::Verdict;
 
-/// A database with kinds, two tenants and a login role that may enqueue for the first.
+/// A database with kinds, two tenants and a login role that may enqueue for the first tenant.
 pub(crate) struct Sql {
     pub(crate) fixture: Fixture,
     role: String,
@@ -25,7 +25,7 @@ pub(crate) struct Sql {
 
 const PASSWORD: &str = "open sesame";
 
-/// What the tests' kinds are.
+/// The catalogue of the tests' kinds.
 fn kinds() -> Value {
     let shape = json!({"type": "object", "additionalProperties": false, "required": ["n"],
         "properties": {"n": {"type": "integer"}, "note": {"type": ["string", "null"]}}});
@@ -41,7 +41,7 @@ fn kinds() -> Value {
 
 impl Drop for Sql {
     fn drop(&mut self) {
-        // Roles belong to the cluster, which may outlive this test.
+        // Roles belong to the cluster, which can outlive this test.
         let url = self.fixture.database.superuser_url();
         let sql = format!("drop owned by {0}; drop role {0}", self.role);
         std::thread::spawn(move || {
@@ -100,7 +100,7 @@ impl Sql {
     }
 }
 
-/// Runs a statement and answers the first column of its first row.
+/// Runs a statement and returns the first column of its first row.
 async fn one(connection: &mut PgConnection, sql: &str) -> Result<String, sqlx::Error> {
     let row = connection.fetch_one(AssertSqlSafe(sql.to_owned())).await?;
     row.try_get(0)
@@ -110,7 +110,7 @@ async fn id(connection: &mut PgConnection, sql: &str) -> JobId {
     one(connection, sql).await.unwrap().parse().unwrap()
 }
 
-/// The SQLSTATE and the pointers with their codes.
+/// The SQLSTATE, and the pointers with their codes.
 fn refusal(error: &sqlx::Error) -> (String, Vec<(String, String)>) {
     let error: &PgDatabaseError = error.as_database_error().unwrap().downcast_ref();
     let detail: Value = serde_json::from_str(error.detail().unwrap_or("[]")).unwrap_or_default();
@@ -132,7 +132,7 @@ fn faults(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// All of the row of a job that does not differ from job to job.
+/// The columns of a job's row that are equal for equal jobs.
 const ROW: &str = "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at' - 'body'
         || jsonb_build_object('body', convert_from(p.body[1], 'utf8')::jsonb,
             'due', extract(epoch from p.run_at - p.created_at)) order by p.id)
@@ -199,7 +199,7 @@ async fn job_enqueued_by_sql_is_stored_like_one_enqueued_by_the_engine() {
     assert_eq!(
         sql.fixture.count(lanes).await,
         2,
-        "both ways lead to the same lanes"
+        "both ways must use the same lanes"
     );
 }
 
@@ -207,9 +207,9 @@ async fn job_enqueued_by_sql_is_stored_like_one_enqueued_by_the_engine() {
 async fn rolled_back_enqueue_leaves_nothing_and_committed_jobs_run() {
     let sql = Sql::new().await;
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = sql.fixture.work(handler(move |run| {
-        noted.write(run.job.id);
+    let log_copy = runs.clone();
+    let worker = sql.fixture.start_worker(handler(move |run| {
+        log_copy.write(run.job.id);
         async { Verdict::done() }
     }));
     let mut app = sql.connect().await;
@@ -225,9 +225,9 @@ async fn rolled_back_enqueue_leaves_nothing_and_committed_jobs_run() {
     let wrong = one(&mut app, "select id from queue.enqueue('test.jib', '{}')").await;
     assert_eq!(refusal(&wrong.unwrap_err()).0, "HK422");
     app.execute("rollback to s").await.unwrap();
-    assert_eq!(runs.len(), 0, "a job that is not committed does not run");
+    assert_eq!(runs.len(), 0, "an uncommitted job must not run");
     app.execute("commit").await.unwrap();
-    sql.fixture.reaches(kept, JobState::Succeeded).await;
+    sql.fixture.wait_for_state(kept, JobState::Succeeded).await;
     worker.stop().await;
     assert_eq!(runs.read(), [kept]);
     for (left, many) in [
@@ -255,7 +255,7 @@ async fn unique_key_waits_for_the_transaction_that_takes_it() {
         first.execute("begin").await.unwrap();
         let one_id = one(&mut first, enqueue).await.unwrap();
         let asking = tokio::spawn(async move { one(&mut second, enqueue).await });
-        until("the second waits", async || {
+        until("the second transaction waits", async || {
             let waits = "select count(*)::text from pg_stat_activity
                 where datname = current_database() and wait_event_type = 'Lock'";
             one(&mut watcher, waits).await.unwrap() != "0"
@@ -283,7 +283,7 @@ async fn snapshot_that_cannot_see_the_key_holder_fails_with_a_retryable_error() 
         let error = one(&mut first, enqueue).await.unwrap_err();
         assert_eq!(refusal(&error).0, "40001", "{level}");
         first.execute("rollback").await.unwrap();
-        // As applications do with any transaction of these levels: again.
+        // Applications retry transactions of these isolation levels.
         let begin = format!("begin isolation level {level}");
         first.execute(AssertSqlSafe(begin)).await.unwrap();
         assert_eq!(id(&mut first, enqueue).await, holder);
@@ -347,7 +347,7 @@ async fn all_validation_errors_are_reported_at_once_and_nothing_is_enqueued() {
 async fn packed_jobs_run_once_each() {
     let sql = Sql::new().await;
     let mut app = sql.connect().await;
-    let told: Vec<(String, bool)> = sqlx::Executor::fetch_all(
+    let results: Vec<(String, bool)> = sqlx::Executor::fetch_all(
         &mut app,
         "select id, existing from queue.enqueue_many((
             select jsonb_agg(jsonb_build_object('kind', 'test.job', 'payload', jsonb_build_object('n', n))
@@ -359,28 +359,28 @@ async fn packed_jobs_run_once_each() {
     .iter()
     .map(|row| (row.get(0), row.get(1)))
     .collect();
-    assert_eq!(told.len(), 1000);
-    assert_eq!(told.iter().filter(|(_, existing)| *existing).count(), 9);
+    assert_eq!(results.len(), 1000);
+    assert_eq!(results.iter().filter(|(_, existing)| *existing).count(), 9);
     let rows = "select count(*) from queue.parcels";
     assert_eq!(
         sql.fixture.count(rows).await,
         4,
-        "990 jobs in two or three rows, and the keyed one"
+        "990 jobs fit into two or three rows, plus the keyed job"
     );
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = sql.fixture.work(handler(move |run| {
+    let log_copy = runs.clone();
+    let worker = sql.fixture.start_worker(handler(move |run| {
         let payload: Value = serde_json::from_str(run.job.payload().get()).unwrap();
-        noted.write((run.job.id.to_string(), payload["n"].as_u64().unwrap()));
+        log_copy.write((run.job.id.to_string(), payload["n"].as_u64().unwrap()));
         async { Verdict::done() }
     }));
     runs.holds(991).await;
-    sql.fixture.is_quiet().await;
+    sql.fixture.wait_until_idle().await;
     worker.stop().await;
     let mut seen = runs.read();
     seen.sort_by_key(|(_, n)| *n);
     let expected: Vec<(String, u64)> = (1..)
-        .zip(told)
+        .zip(results)
         .filter(|(_, (_, existing))| !existing)
         .map(|(n, (id, _))| (id, n))
         .collect();
@@ -430,7 +430,7 @@ async fn client_role_can_only_enqueue_for_its_granted_tenants() {
     .unwrap();
     assert_eq!(open, ["enqueue", "enqueue_many"]);
 
-    // For all tenants: it says for which.
+    // Granted for all tenants: the call names the tenant.
     sql.fixture
         .engine
         .grant_client(&sql.role, None)
@@ -464,7 +464,7 @@ async fn older_release_does_not_overwrite_a_newer_catalogue() {
     let engine = &sql.fixture.engine;
     assert!(
         !engine.publish_catalogue(1, &kinds()).await.unwrap(),
-        "nothing new"
+        "an unchanged catalogue must not be published again"
     );
     let mut newer = kinds();
     newer[0]["max_attempts"] = json!(8);
@@ -475,7 +475,7 @@ async fn older_release_does_not_overwrite_a_newer_catalogue() {
     let silent = Engine::new(sql.fixture.pool(), false);
     assert!(
         silent.publish_catalogue(2, &newer).await.unwrap(),
-        "nobody is woken any more"
+        "an unchanged catalogue must wake no process"
     );
 }
 
@@ -493,10 +493,16 @@ async fn open_transaction_does_not_block_others_when_the_names_exist() {
         .await
         .unwrap();
     tx.commit().await.unwrap();
-    let worker = sql.fixture.work(crate::support::doing_nothing());
-    sql.fixture.reaches(answer.id(), JobState::Succeeded).await;
+    let worker = sql
+        .fixture
+        .start_worker(crate::support::succeeding_handler());
+    sql.fixture
+        .wait_for_state(answer.id(), JobState::Succeeded)
+        .await;
     app.execute("commit").await.unwrap();
-    sql.fixture.reaches(waiting, JobState::Succeeded).await;
+    sql.fixture
+        .wait_for_state(waiting, JobState::Succeeded)
+        .await;
     worker.stop().await;
     assert!(matches!(answer, Enqueued::New(_)));
 }

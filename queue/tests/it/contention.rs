@@ -1,4 +1,4 @@
-//! Unique keys that many ask for at once.
+//! Unique keys requested by many callers concurrently.
 
 use harkara_queue::job::{Enqueued, JobState, NewJob, Unique};
 use harkara_queue::{Quota, Verdict};
@@ -21,7 +21,7 @@ fn keyed(key: &str) -> NewJob {
 #[tokio::test]
 async fn second_transaction_with_the_same_key_waits_for_the_first() {
     let fixture = Fixture::new().await;
-    // Names are interned on connections of their own: first, so that only the key is waited for.
+    // Names are interned on separate connections; done first, so that only the key causes a wait.
     fixture.enqueue(job()).await;
     for commits in [true, false] {
         let key = format!("key-{commits}");
@@ -42,7 +42,7 @@ async fn second_transaction_with_the_same_key_waits_for_the_first() {
             tx.commit().await.unwrap();
             answer
         });
-        until("the second waits for the first", async || {
+        until("the second transaction waits for the first", async || {
             fixture
                 .count(
                     "select count(*) from pg_stat_activity
@@ -55,13 +55,17 @@ async fn second_transaction_with_the_same_key_waits_for_the_first() {
         if commits {
             first.commit().await.unwrap();
             assert_eq!(
-                with_timeout("the second", second).await.unwrap(),
+                with_timeout("the second enqueue returns", second)
+                    .await
+                    .unwrap(),
                 Enqueued::Existing(held)
             );
         } else {
             drop(first);
             assert!(matches!(
-                with_timeout("the second", second).await.unwrap(),
+                with_timeout("the second enqueue returns", second)
+                    .await
+                    .unwrap(),
                 Enqueued::New(_)
             ));
         }
@@ -80,8 +84,8 @@ async fn open_transaction_with_a_duplicate_does_not_delay_the_key_holder() {
         .unwrap();
     assert_eq!(answer, Enqueued::Existing(first));
 
-    let worker = fixture.work(handler(async |_| Verdict::done()));
-    fixture.reaches(first, JobState::Succeeded).await;
+    let worker = fixture.start_worker(handler(async |_| Verdict::done()));
+    fixture.wait_for_state(first, JobState::Succeeded).await;
     open.commit().await.unwrap();
     worker.stop().await;
 }
@@ -140,7 +144,7 @@ async fn concurrent_callers_with_the_same_keys_create_one_job_per_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_and_workers_contending_for_keys_finish_every_job() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let worker = fixture.start_worker(handler(async |_| Verdict::done()));
     let mut callers = JoinSet::new();
     for _ in 0..4 {
         let (engine, pool, tenant) = (fixture.engine.clone(), fixture.pool(), fixture.tenant);
@@ -161,8 +165,8 @@ async fn callers_and_workers_contending_for_keys_finish_every_job() {
             }
         });
     }
-    with_timeout("the callers", callers.join_all()).await;
-    fixture.is_quiet().await;
+    with_timeout("the callers finish", callers.join_all()).await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(
         fixture

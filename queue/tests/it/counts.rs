@@ -1,4 +1,4 @@
-//! The counters: exact at every moment, whoever folds and whenever; and the past they leave behind.
+//! Job counters: exact at every moment, before, during and after a rollup; and the history they leave.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use harkara_shared::database::query_scalar;
 use harkara_shared::id::TenantId;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::support::{Fixture, QUEUE, doing_nothing, error, failed, handler, job, numbered};
+use crate::support::{Fixture, QUEUE, error, failed, handler, job, numbered, succeeding_handler};
 
-/// What a queue's counters say of the tenant's jobs.
-async fn told(fixture: &Fixture, tenant: Option<TenantId>) -> QueueCounts {
+/// The counters of the tenant's jobs in the default queue.
+async fn counts_of(fixture: &Fixture, tenant: Option<TenantId>) -> QueueCounts {
     let queue: i32 = query_scalar("select id from queue.queues where name = $1")
         .bind(QUEUE)
         .fetch_one(&fixture.pool())
@@ -22,7 +22,7 @@ async fn told(fixture: &Fixture, tenant: Option<TenantId>) -> QueueCounts {
     counts.pop().unwrap()
 }
 
-/// Names a queue, a kind and the tenant, without a job.
+/// Creates a queue, a kind and the tenant without enqueueing a job.
 async fn names(fixture: &Fixture) {
     fixture
         .execute("insert into queue.queues (name) values ('default')")
@@ -65,15 +65,15 @@ async fn change_is_counted_once_before_and_after_its_rollup() {
     for folds in 0..3 {
         fixture.execute(READY).await;
         let ready = 3 * (folds + 1);
-        assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
+        assert_eq!(counts_of(&fixture, Some(fixture.tenant)).await.ready, ready);
         assert_eq!(enqueued(&fixture).await, ready);
         fixture.engine.roll_up().await.unwrap();
-        assert_eq!(told(&fixture, Some(fixture.tenant)).await.ready, ready);
-        assert_eq!(told(&fixture, None).await.ready, ready);
+        assert_eq!(counts_of(&fixture, Some(fixture.tenant)).await.ready, ready);
+        assert_eq!(counts_of(&fixture, None).await.ready, ready);
         assert_eq!(enqueued(&fixture).await, ready);
     }
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
-    let stranger = told(&fixture, Some(TenantId::new())).await;
+    let stranger = counts_of(&fixture, Some(TenantId::new())).await;
     assert_eq!((stranger.ready, stranger.enqueued), (0, 0));
 }
 
@@ -86,17 +86,17 @@ async fn long_transaction_is_counted_once_after_its_commit() {
         .unwrap();
     let mut open = writer.begin().await.unwrap();
     open.execute(READY).await.unwrap();
-    // Others come, are folded, and go on: the open one is passed by again and again.
+    // Other changes commit and are rolled up; the open transaction is skipped each time.
     for _ in 0..5 {
         fixture.execute(READY).await;
         fixture.engine.roll_up().await.unwrap();
     }
-    assert_eq!(told(&fixture, None).await.ready, 15);
+    assert_eq!(counts_of(&fixture, None).await.ready, 15);
     open.commit().await.unwrap();
-    assert_eq!(told(&fixture, None).await.ready, 18);
+    assert_eq!(counts_of(&fixture, None).await.ready, 18);
     for _ in 0..3 {
         fixture.engine.roll_up().await.unwrap();
-        assert_eq!(told(&fixture, None).await.ready, 18);
+        assert_eq!(counts_of(&fixture, None).await.ready, 18);
     }
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
 }
@@ -129,14 +129,14 @@ async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
         .fetch_one(&mut *tx)
         .await
         .unwrap();
-    // The last fold's rows may have to be passed: it was at work when it said up to where.
+    // The rows of the last rollup may still be read: its own transaction was open when it took its snapshot.
     let read: i64 =
         query_scalar("select pg_stat_get_xact_tuples_fetched('queue.deltas'::regclass)")
             .fetch_one(&mut *tx)
             .await
             .unwrap();
     assert_eq!((unfolded, read), (0, 0));
-    assert_eq!(told(&fixture, None).await.ready, 200_000);
+    assert_eq!(counts_of(&fixture, None).await.ready, 200_000);
     held.rollback().await.unwrap();
 }
 
@@ -156,11 +156,11 @@ async fn rollup_runs_in_one_process_at_a_time() {
     fixture.execute(READY).await;
     fixture.engine.roll_up().await.unwrap();
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 2);
-    assert_eq!(told(&fixture, None).await.ready, 6);
+    assert_eq!(counts_of(&fixture, None).await.ready, 6);
     folding.commit().await.unwrap();
-    assert_eq!(told(&fixture, None).await.ready, 6);
+    assert_eq!(counts_of(&fixture, None).await.ready, 6);
     fixture.engine.roll_up().await.unwrap();
-    assert_eq!(told(&fixture, None).await.ready, 6);
+    assert_eq!(counts_of(&fixture, None).await.ready, 6);
     assert_eq!(fixture.count("select count(*) from queue.deltas").await, 0);
 }
 
@@ -180,7 +180,7 @@ async fn many_changes_are_rolled_up_in_several_batches() {
             fixture.count("select count(*) from queue.deltas").await,
             left
         );
-        assert_eq!(told(&fixture, None).await.ready, 25);
+        assert_eq!(counts_of(&fixture, None).await.ready, 25);
         let points = series(&fixture).await;
         let waits: i64 = points.iter().map(|point| point.waits.count()).sum();
         assert_eq!(waits, 25 * 19);
@@ -205,7 +205,7 @@ async fn wrong_counters_are_detected_and_corrected() {
     );
     assert!(fixture.engine.recount().await.unwrap() >= 2);
     fixture.assert_counts_agree().await;
-    assert_eq!(told(&fixture, None).await.ready, 20);
+    assert_eq!(counts_of(&fixture, None).await.ready, 20);
     fixture.engine.roll_up().await.unwrap();
     fixture.assert_counts_agree().await;
 }
@@ -241,15 +241,15 @@ async fn history_is_kept_by_minute_then_by_hour_then_deleted() {
         .retain(harkara_queue::Retention::default())
         .await
         .unwrap();
-    // Of a hundred moments a day apart three are of the last 48 hours, and 91 of the last 90 days: the
-    // youngest is of this minute, and the others lie a little beyond whole days.
+    // Of a hundred points a day apart, three lie within the last 48 hours and 91 within the last 90 days: the
+    // latest is of this minute, and the others are slightly older than whole days.
     let minutes = fixture
         .count("select count(*) from queue.history where span = 'm' and queue > 0")
         .await;
     let hours = fixture
         .count("select count(*) from queue.history where span = 'h' and queue > 0")
         .await;
-    // As many again of all queues together.
+    // The same number again for all queues together.
     assert_eq!(removed.history, 2 * (200 - minutes - hours));
     assert!((2..=3).contains(&minutes), "{minutes}");
     assert!((90..=91).contains(&hours), "{hours}");
@@ -284,7 +284,7 @@ async fn age_of_the_oldest_job_excludes_jobs_that_cannot_start() {
     urgent.priority = 0;
     fixture.enqueue_all(vec![urgent, old]).await;
     let age = async || {
-        told(&fixture, Some(fixture.tenant))
+        counts_of(&fixture, Some(fixture.tenant))
             .await
             .oldest_ready_seconds
     };
@@ -294,13 +294,13 @@ async fn age_of_the_oldest_job_excludes_jobs_that_cannot_start() {
             .is_some_and(|age| (7200.0..9000.0).contains(&age))
     );
     assert!(
-        told(&fixture, None)
+        counts_of(&fixture, None)
             .await
             .oldest_ready_seconds
             .is_some_and(|age| age >= 7200.0)
     );
     assert_eq!(
-        told(&fixture, Some(TenantId::new()))
+        counts_of(&fixture, Some(TenantId::new()))
             .await
             .oldest_ready_seconds,
         None
@@ -334,13 +334,13 @@ async fn age_of_the_oldest_job_excludes_jobs_that_cannot_start() {
     assert!(age().await.is_some_and(|age| age >= 7200.0));
 }
 
-// What follows counts what the engine's own statements write.
+// The tests below count rows written by the engine's own statements.
 
 #[tokio::test]
 async fn enqueue_triggers_a_rollup_soon_after() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..20).map(numbered).collect()).await;
-    crate::support::until("what was counted is folded", async || {
+    crate::support::until("all changes are rolled up", async || {
         fixture.count("select count(*) from queue.deltas").await == 0
             && fixture
                 .count("select coalesce(sum(ready), 0)::int8 from queue.tallies")
@@ -371,7 +371,7 @@ async fn counters_agree_with_jobs_in_every_state() {
         tx.commit().await.unwrap();
     }
     fixture.assert_counts_agree().await;
-    let working = fixture.work(handler(async |run| {
+    let working = fixture.start_worker(handler(async |run| {
         match crate::support::number(&run) % 5 {
             0 => failed("again"),
             1 => harkara_queue::Verdict::Dead {
@@ -380,7 +380,7 @@ async fn counters_agree_with_jobs_in_every_state() {
             _ => harkara_queue::Verdict::done(),
         }
     }));
-    crate::support::until("all that is due has ended", async || {
+    crate::support::until("all due jobs have finished", async || {
         fixture.assert_counts_agree().await;
         fixture.jobs("ar").await == 0 && fixture.jobs("s").await <= 50
     })
@@ -393,8 +393,8 @@ async fn counters_agree_with_jobs_in_every_state() {
         tx.commit().await.unwrap();
     }
     fixture.assert_counts_agree().await;
-    let working = fixture.work(doing_nothing());
-    crate::support::until("all that was retried has ended", async || {
+    let working = fixture.start_worker(succeeding_handler());
+    crate::support::until("all retried jobs have finished", async || {
         fixture.jobs("ar").await == 0
     })
     .await;

@@ -1,4 +1,4 @@
-//! Stopping: runs in flight may finish, the rest goes back untouched, and it never hangs.
+//! Worker shutdown: in-flight runs may finish, other jobs are put back unchanged, and it never hangs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use sqlx::{Postgres, Transaction};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, handler, job, number, numbered, options, succeeding_handler, until,
     with_timeout,
 };
 
-/// Options of a worker that hardly waits for its runs when it stops.
-fn hasty(concurrency: u32) -> WorkerOptions {
+/// Options of a worker with a very short drain period.
+fn options_with_short_drain(concurrency: u32) -> WorkerOptions {
     WorkerOptions {
         drain: Duration::from_millis(50),
         ..options(&[(QUEUE, concurrency)])
     }
 }
 
-/// Handlers that wait at a limiter, and who came to it and through it.
+/// Handlers that wait at a limiter, with logs of those that reached and passed it.
 struct Limiter {
     permits: Arc<Semaphore>,
-    begun: Log<u64>,
+    started: Log<u64>,
     ended: Log<u64>,
 }
 
@@ -33,18 +33,21 @@ impl Limiter {
     fn new() -> Self {
         Self {
             permits: Arc::new(Semaphore::new(0)),
-            begun: Log::new(),
+            started: Log::new(),
             ended: Log::new(),
         }
     }
 
     fn handler(&self) -> Arc<dyn Handler> {
-        let (permits, begun, ended) =
-            (self.permits.clone(), self.begun.clone(), self.ended.clone());
+        let (permits, started, ended) = (
+            self.permits.clone(),
+            self.started.clone(),
+            self.ended.clone(),
+        );
         handler(move |run| {
-            let (permits, begun, ended) = (permits.clone(), begun.clone(), ended.clone());
+            let (permits, started, ended) = (permits.clone(), started.clone(), ended.clone());
             async move {
-                begun.write(number(&run));
+                started.write(number(&run));
                 permits.acquire().await.unwrap().forget();
                 ended.write(number(&run));
                 Verdict::done()
@@ -53,7 +56,7 @@ impl Limiter {
     }
 }
 
-/// A database that answers nothing that has to do with jobs, until the transaction ends.
+/// Blocks every statement on jobs until the returned transaction ends.
 async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
     let mut tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.parcels in access exclusive mode")
@@ -68,9 +71,9 @@ async fn in_flight_runs_finish_within_the_grace_period_and_no_new_run_starts() {
     let fixture = Fixture::new().await;
     let limiter = Limiter::new();
     fixture.enqueue_all((0..10).map(numbered).collect()).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 3)]), limiter.handler());
-    limiter.begun.holds(3).await;
-    worker.tell();
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 3)]), limiter.handler());
+    limiter.started.holds(3).await;
+    worker.request_stop();
     limiter.permits.add_permits(10);
     worker.stop().await;
     assert_eq!(limiter.ended.len(), 3);
@@ -100,13 +103,13 @@ async fn runs_that_outlast_the_grace_period_are_put_back_without_using_an_attemp
             .collect(),
     );
     let ids: Vec<_> = ids.await.iter().map(|answer| answer.id()).collect();
-    let begun = Log::new();
-    let noted = begun.clone();
-    let worker = fixture.work_as(
-        hasty(3),
+    let started = Log::new();
+    let log_copy = started.clone();
+    let worker = fixture.start_worker_with(
+        options_with_short_drain(3),
         handler(move |_| {
             let guard = Guard(dropped.clone());
-            noted.write(());
+            log_copy.write(());
             async move {
                 let _guard = guard;
                 std::future::pending::<()>().await;
@@ -114,8 +117,8 @@ async fn runs_that_outlast_the_grace_period_are_put_back_without_using_an_attemp
             }
         }),
     );
-    begun.holds(3).await;
-    worker.tell();
+    started.holds(3).await;
+    worker.request_stop();
     for _ in 0..3 {
         with_timeout("a handler is dropped", drops.recv()).await;
     }
@@ -131,9 +134,15 @@ async fn runs_that_outlast_the_grace_period_are_put_back_without_using_an_attemp
     let open = "select count(*) from queue.leases where closed_at is null";
     assert_eq!(fixture.count(open).await, 0);
 
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     for id in ids {
-        assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
+        assert_eq!(
+            fixture
+                .wait_for_state(id, JobState::Succeeded)
+                .await
+                .attempt,
+            1
+        );
     }
     worker.stop().await;
 }
@@ -144,12 +153,12 @@ async fn job_cancelled_while_its_worker_drains_does_not_return() {
     let id = fixture.enqueue(job()).await.id();
     let slow = WorkerOptions {
         drain: Duration::from_secs(1),
-        ..hasty(1)
+        ..options_with_short_drain(1)
     };
     let limiter = Limiter::new();
-    let worker = fixture.work_as(slow, limiter.handler());
-    limiter.begun.holds(1).await;
-    worker.tell();
+    let worker = fixture.start_worker_with(slow, limiter.handler());
+    limiter.started.holds(1).await;
+    worker.request_stop();
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
@@ -162,10 +171,10 @@ async fn worker_stopped_twice_stops_once() {
     let fixture = Fixture::new().await;
     let limiter = Limiter::new();
     fixture.enqueue(job()).await;
-    let worker = fixture.work(limiter.handler());
-    limiter.begun.holds(1).await;
-    worker.tell();
-    worker.tell();
+    let worker = fixture.start_worker(limiter.handler());
+    limiter.started.holds(1).await;
+    worker.request_stop();
+    worker.request_stop();
     limiter.permits.add_permits(1);
     worker.stop().await;
     assert_eq!(
@@ -180,7 +189,7 @@ async fn worker_stopped_twice_stops_once() {
 async fn worker_stopped_before_its_start_ends() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     worker.stop().await;
     assert_eq!(fixture.jobs("r").await, 0);
 }
@@ -188,10 +197,10 @@ async fn worker_stopped_before_its_start_ends() {
 #[tokio::test]
 async fn stop_during_a_claim_leaves_no_job_claimed() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work_as(hasty(8), doing_nothing());
+    let worker = fixture.start_worker_with(options_with_short_drain(8), succeeding_handler());
     let first = fixture.enqueue(job()).await.id();
-    fixture.reaches(first, JobState::Succeeded).await;
-    // The next claim waits inside the database while the worker is told to stop.
+    fixture.wait_for_state(first, JobState::Succeeded).await;
+    // The next claim is blocked in the database while the worker is asked to stop.
     let mut blocking_tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.leases in access exclusive mode")
         .execute(&mut *blocking_tx)
@@ -211,7 +220,7 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
         tx.commit().await.unwrap();
         answers.unwrap().iter().map(|answer| answer.id()).collect()
     };
-    until("a claim is under way", async || {
+    until("a claim is in progress", async || {
         fixture
             .count(
                 "select count(*) from pg_stat_activity
@@ -222,7 +231,7 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
             == 1
     })
     .await;
-    worker.tell();
+    worker.request_stop();
     blocking_tx.commit().await.unwrap();
     worker.stop().await;
     for id in ids {
@@ -239,8 +248,8 @@ async fn worker_stops_when_the_database_does_not_answer() {
     let fixture = Fixture::new().await;
     let limiter = Limiter::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
-    let worker = fixture.work_as(hasty(3), limiter.handler());
-    limiter.begun.holds(3).await;
+    let worker = fixture.start_worker_with(options_with_short_drain(3), limiter.handler());
+    limiter.started.holds(3).await;
     let silence = silence(&fixture).await;
     limiter.permits.add_permits(1);
     limiter.ended.holds(1).await;
@@ -257,8 +266,12 @@ async fn worker_stops_when_its_pool_is_closed() {
         .await
         .unwrap();
     let engine = harkara_queue::Engine::new(pool.clone(), true);
-    let worker = crate::support::Working::start(engine, hasty(3), limiter.handler());
-    limiter.begun.holds(3).await;
+    let worker = crate::support::RunningWorker::start(
+        engine,
+        options_with_short_drain(3),
+        limiter.handler(),
+    );
+    limiter.started.holds(3).await;
     let closing = tokio::spawn(async move { pool.close().await });
     limiter.permits.add_permits(1);
     limiter.ended.holds(1).await;
@@ -272,20 +285,20 @@ async fn handler_that_blocks_its_thread_does_not_delay_the_stop() {
     let id = fixture.enqueue(job()).await.id();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);
-    let begun = Log::new();
-    let noted = begun.clone();
-    let worker = fixture.work_as(
-        hasty(1),
+    let started = Log::new();
+    let log_copy = started.clone();
+    let worker = fixture.start_worker_with(
+        options_with_short_drain(1),
         handler(move |_| {
-            noted.write(());
+            log_copy.write(());
             let _ = released.lock().unwrap().recv();
             async { Verdict::done() }
         }),
     );
-    begun.holds(1).await;
+    started.holds(1).await;
     worker.stop().await;
     drop(release);
-    // Its outcome comes too late: the job is taken back when the lease is over.
+    // Its outcome arrives too late: the job is rescued when the lease expires.
     assert_eq!(fixture.state(id).await, JobState::Running);
     fixture
         .execute("update queue.leases set expires_at = now()")
@@ -300,7 +313,11 @@ async fn worker_without_a_database_stops() {
         .connect_lazy("postgres://nobody@127.0.0.1:1/nothing")
         .unwrap();
     let engine = harkara_queue::Engine::new(pool, true);
-    let worker = crate::support::Working::start(engine, hasty(3), doing_nothing());
+    let worker = crate::support::RunningWorker::start(
+        engine,
+        options_with_short_drain(3),
+        succeeding_handler(),
+    );
     tokio::task::yield_now().await;
     worker.stop().await;
 }
@@ -313,22 +330,22 @@ async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
     fixture
         .enqueue_all(all.iter().copied().map(numbered).collect())
         .await;
-    let worker = fixture.work_as(hasty(3000), limiter.handler());
-    limiter.begun.holds(3000).await;
+    let worker = fixture.start_worker_with(options_with_short_drain(3000), limiter.handler());
+    limiter.started.holds(3000).await;
     let silence = silence(&fixture).await;
     limiter.permits.add_permits(3000);
     limiter.ended.holds(3000).await;
     worker.stop().await;
     drop(silence);
 
-    // None is lost: what was not written runs again once the lease is over.
+    // No job is lost: those with unwritten outcomes run again once the lease expires.
     fixture
         .execute("update queue.leases set expires_at = now() - interval '1 second'")
         .await;
     fixture.engine.rescue().await.unwrap();
     limiter.permits.add_permits(3000);
-    let next = fixture.work_as(options(&[(QUEUE, 500)]), limiter.handler());
-    fixture.is_quiet().await;
+    let next = fixture.start_worker_with(options(&[(QUEUE, 500)]), limiter.handler());
+    fixture.wait_until_idle().await;
     next.stop().await;
     assert_eq!(fixture.jobs("d").await, 3000);
 }

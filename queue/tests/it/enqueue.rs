@@ -1,4 +1,4 @@
-//! Enqueue: the caller's transaction decides, answers keep their order, jobs wait for their time.
+//! Enqueue: bound to the caller's transaction, results in call order, jobs wait until they are due.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use harkara_queue::{Quota, Verdict, read};
 use harkara_shared::id::JobId;
 
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, handler, job, number, numbered, options, succeeding_handler, until,
 };
 
 fn keyed_and_tagged() -> NewJob {
@@ -32,14 +32,14 @@ async fn rolled_back_enqueue_leaves_nothing() {
         .unwrap();
     assert!(
         read::job(&mut tx, answer.id()).await.unwrap().is_some(),
-        "seen by its own transaction"
+        "the job must be visible in its own transaction"
     );
     drop(tx);
 
     let left = "select (select count(*) from queue.parcels) + (select count(*) from queue.labels)
         + (select count(*) from queue.unique_keys)";
     until("nothing is left", async || fixture.count(left).await == 0).await;
-    // The key was never taken, and the engine's caches hold nothing that was rolled back.
+    // The key was not taken, and the engine's caches hold nothing that was rolled back.
     assert!(matches!(
         fixture.enqueue(keyed_and_tagged()).await,
         Enqueued::New(_)
@@ -50,9 +50,9 @@ async fn rolled_back_enqueue_leaves_nothing() {
 async fn committed_enqueue_runs_once() {
     let fixture = Fixture::new().await;
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = fixture.work(handler(move |run| {
-        noted.write(run.job.id);
+    let log_copy = runs.clone();
+    let worker = fixture.start_worker(handler(move |run| {
+        log_copy.write(run.job.id);
         async { Verdict::done() }
     }));
 
@@ -65,7 +65,7 @@ async fn committed_enqueue_runs_once() {
         .id();
     tx.commit().await.unwrap();
 
-    let done = fixture.reaches(id, JobState::Succeeded).await;
+    let done = fixture.wait_for_state(id, JobState::Succeeded).await;
     assert_eq!(done.attempt, 1);
     assert_eq!(done.unique_key.as_deref(), Some("order-1"));
     assert_eq!(done.tags, ["red"]);
@@ -76,14 +76,14 @@ async fn committed_enqueue_runs_once() {
 #[tokio::test]
 async fn batch_of_10_000_is_answered_in_order() {
     let fixture = Fixture::new().await;
-    // Every tenth job repeats the key of the one before it.
+    // Every tenth job repeats the key of the previous one.
     let jobs = (0..10_000_u64)
-        .map(|place| NewJob {
-            unique: (place % 10 >= 8).then(|| Unique {
-                key: format!("k{}", place / 10),
+        .map(|position| NewJob {
+            unique: (position % 10 >= 8).then(|| Unique {
+                key: format!("k{}", position / 10),
                 hold: None,
             }),
-            ..numbered(place)
+            ..numbered(position)
         })
         .collect();
     let answers = fixture.enqueue_all(jobs).await;
@@ -92,8 +92,8 @@ async fn batch_of_10_000_is_answered_in_order() {
     let new: Vec<(usize, JobId)> = answers
         .iter()
         .enumerate()
-        .filter_map(|(place, answer)| match answer {
-            Enqueued::New(id) => Some((place, *id)),
+        .filter_map(|(position, answer)| match answer {
+            Enqueued::New(id) => Some((position, *id)),
             Enqueued::Existing(_) => None,
         })
         .collect();
@@ -106,8 +106,11 @@ async fn batch_of_10_000_is_answered_in_order() {
         .map(|job| (job.payload.get().parse().unwrap(), job.id))
         .collect();
     assert_eq!(kept, new);
-    for place in (9..10_000).step_by(10) {
-        assert_eq!(answers[place], Enqueued::Existing(answers[place - 1].id()));
+    for position in (9..10_000).step_by(10) {
+        assert_eq!(
+            answers[position],
+            Enqueued::Existing(answers[position - 1].id())
+        );
     }
 }
 
@@ -129,7 +132,7 @@ async fn one_invalid_job_rejects_the_whole_batch() {
 #[tokio::test]
 async fn batch_across_thousands_of_queues_is_accepted() {
     let fixture = Fixture::new().await;
-    // Their numbers do not fit into one notification.
+    // The queue ids do not fit into one notification.
     fixture
         .execute("insert into queue.queues (name) select 'q' || g from generate_series(1, 2500) g")
         .await;
@@ -165,15 +168,15 @@ async fn lane_runs_by_priority_then_due_time() {
         .await;
 
     let order = Log::new();
-    let noted = order.clone();
-    let worker = fixture.work_as(
+    let log_copy = order.clone();
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
-            noted.write(number(&run));
+            log_copy.write(number(&run));
             async { Verdict::done() }
         }),
     );
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(order.read(), [0, 1, 2, 3, 4, 5, 6]);
 }
@@ -181,7 +184,7 @@ async fn lane_runs_by_priority_then_due_time() {
 #[tokio::test]
 async fn delayed_job_does_not_start_early_by_the_database_clock() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     let now = fixture.now().await;
     let jobs = [0, 40, 400, 1100, 2300].map(|wait| NewJob {
         run_at: Some(now + Duration::from_millis(wait)),
@@ -189,7 +192,9 @@ async fn delayed_job_does_not_start_early_by_the_database_clock() {
     });
     let answers = fixture.enqueue_all(jobs.to_vec()).await;
     for answer in answers {
-        let done = fixture.reaches(answer.id(), JobState::Succeeded).await;
+        let done = fixture
+            .wait_for_state(answer.id(), JobState::Succeeded)
+            .await;
         assert!(done.started_at.unwrap() >= done.run_at, "{done:?}");
     }
     worker.stop().await;
@@ -212,9 +217,9 @@ async fn thousands_of_jobs_due_at_once_are_not_limited_to_one_batch_per_poll() {
             .await,
         0
     );
-    // At a thousand a poll this would take a minute, twice what `until` waits.
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
-    until("all are promoted", async || {
+    // At a thousand per poll this would take a minute, twice the timeout of `until`.
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), succeeding_handler());
+    until("all jobs are promoted", async || {
         fixture
             .count("select count(*) from queue.parcels where state = 's'")
             .await
@@ -227,7 +232,7 @@ async fn thousands_of_jobs_due_at_once_are_not_limited_to_one_batch_per_poll() {
 #[tokio::test]
 async fn delayed_job_waits_although_a_worker_has_free_slots() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     let far = fixture.now().await + Duration::from_secs(3600);
     let later = fixture
         .enqueue(NewJob {
@@ -237,7 +242,7 @@ async fn delayed_job_waits_although_a_worker_has_free_slots() {
         .await
         .id();
     let now = fixture.enqueue(job()).await.id();
-    fixture.reaches(now, JobState::Succeeded).await;
+    fixture.wait_for_state(now, JobState::Succeeded).await;
     assert_eq!(fixture.state(later).await, JobState::Scheduled);
     worker.stop().await;
 }

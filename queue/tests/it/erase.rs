@@ -1,4 +1,4 @@
-//! ErasureProgress: a tenant goes with all that the engine keeps of it, and nobody else notices.
+//! Erasure: all engine data of a tenant is deleted, without effect on other tenants.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,13 +9,14 @@ use harkara_shared::database::{TenantTx, query_scalar};
 use harkara_shared::id::{JobId, TenantId};
 use tokio_util::sync::CancellationToken;
 
-use crate::lost_workers::{Fleet, is_at_rest};
+use crate::lost_workers::{Fleet, assert_at_rest};
 use crate::support::{
-    Fixture, error, failed, handler, heedful, job, number, numbered, until, with_timeout,
+    Fixture, error, failed, handler, handler_observing_cancel, job, number, numbered, until,
+    with_timeout,
 };
 
-/// Rows in all of the engine's tables that bear the number of a tenant, by table; those without a row are
-/// left out.
+/// The number of rows of a tenant in each of the engine's tables; tables without a row are
+/// omitted.
 const LEFT: &str = "select c.table_name || ': ' || n.rows
     from information_schema.columns c
     join pg_class t on t.oid = ('queue.' || c.table_name)::regclass and not t.relispartition
@@ -60,8 +61,8 @@ async fn erase(fixture: &Fixture, tenant: TenantId) -> ErasureProgress {
     total
 }
 
-/// Jobs of every sort: packed, single, ordered, limited, keyed, tagged, to come.
-fn every_sort(first: u64) -> Vec<NewJob> {
+/// Jobs of every kind: packed, single, ordered, limited, keyed, tagged, scheduled.
+fn jobs_of_every_kind(first: u64) -> Vec<NewJob> {
     let mut jobs: Vec<NewJob> = (first..first + 600).map(numbered).collect();
     let sorts = (0..40).map(|n| NewJob {
         lane: match n % 3 {
@@ -118,19 +119,19 @@ async fn limit(fixture: &Fixture, tenant: TenantId) {
 async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     let fixture = Fixture::new().await;
     let other = TenantId::new();
-    fixture.enqueue_all(every_sort(0)).await;
-    fixture.enqueue_for(other, every_sort(0)).await;
+    fixture.enqueue_all(jobs_of_every_kind(0)).await;
+    fixture.enqueue_for(other, jobs_of_every_kind(0)).await;
     limit(&fixture, fixture.tenant).await;
     limit(&fixture, other).await;
-    let worker = fixture.work(handler(async |run| any_verdict(number(&run))));
+    let worker = fixture.start_worker(handler(async |run| any_verdict(number(&run))));
     let ready = "select count(*) from queue.parcels where state in ('a', 'r')";
-    until("all that is due has run", async || {
+    until("all due jobs have run", async || {
         fixture.count(ready).await == 0
     })
     .await;
     worker.stop().await;
     for tenant in [fixture.tenant, other] {
-        fixture.enqueue_for(tenant, every_sort(5000)).await;
+        fixture.enqueue_for(tenant, jobs_of_every_kind(5000)).await;
     }
     fixture.engine.roll_up().await.unwrap();
     let (gone, kept) = (
@@ -162,7 +163,7 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
     assert!(done.jobs > 640, "{done:?}");
     assert_eq!(left_of(&fixture, gone).await, Vec::<String>::new());
     assert_eq!(left_of(&fixture, kept).await, before);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 
     let again = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     let nothing = ErasureProgress {
@@ -182,7 +183,7 @@ async fn erasure_cancels_running_jobs_and_waits_for_them() {
     let fixture = Fixture::new().await;
     let go_on = CancellationToken::new();
     let may_end = go_on.clone();
-    let worker = fixture.work(heedful(move |run| {
+    let worker = fixture.start_worker(handler_observing_cancel(move |run| {
         let may_end = may_end.clone();
         async move {
             run.cancel.cancelled().await;
@@ -191,7 +192,7 @@ async fn erasure_cancels_running_jobs_and_waits_for_them() {
         }
     }));
     let running = fixture.enqueue(job()).await.id();
-    fixture.reaches(running, JobState::Running).await;
+    fixture.wait_for_state(running, JobState::Running).await;
     let tenant = number_of(&fixture, fixture.tenant).await;
     let at = fixture.now().await + chrono::Duration::days(1);
     fixture
@@ -206,7 +207,7 @@ async fn erasure_cancels_running_jobs_and_waits_for_them() {
         assert_eq!(
             (done.finished, done.running, done.jobs),
             (false, 1, jobs),
-            "the waiting one goes, the running one stays"
+            "the waiting job must be erased, the running one kept"
         );
     }
     go_on.cancel();
@@ -215,31 +216,31 @@ async fn erasure_cancels_running_jobs_and_waits_for_them() {
     erase(&fixture, fixture.tenant).await;
     assert_eq!(left_of(&fixture, tenant).await, Vec::<String>::new());
     worker.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn erasure_removes_jobs_of_a_dead_worker_after_their_rescue() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |run| {
-        crate::lost_workers::for_ever(&run).await;
+    let worker = fixture.start_worker(handler(async |run| {
+        crate::lost_workers::run_forever(&run).await;
         Verdict::done()
     }));
     let id = fixture.enqueue(job()).await.id();
-    fixture.reaches(id, JobState::Running).await;
-    crate::lost_workers::die(&fixture, worker).await;
+    fixture.wait_for_state(id, JobState::Running).await;
+    crate::lost_workers::kill_and_expire(&fixture, worker).await;
     let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     assert_eq!((done.finished, done.running), (false, 1));
     fixture.engine.rescue().await.unwrap();
     assert_eq!(erase(&fixture, fixture.tenant).await.jobs, 1);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn tenant_being_erased_accepts_no_jobs() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
-    // Somebody enqueues, and takes a while about it.
+    // An enqueue whose transaction stays open for a while.
     let mut late = fixture.tx().await;
     fixture
         .engine
@@ -248,7 +249,7 @@ async fn tenant_being_erased_accepts_no_jobs() {
         .unwrap();
     let done = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
     assert_eq!((done.finished, done.jobs), (false, 1));
-    // Whoever comes now finds no such tenant.
+    // Later callers find no such tenant.
     let mut tx = fixture.tx().await;
     let refused = fixture
         .engine
@@ -293,7 +294,7 @@ async fn erasure_removes_more_than_one_batch_in_a_call() {
     fixture.assert_counts_agree().await;
 }
 
-/// The tenant's jobs fail and are settled while it is erased; another's run on.
+/// The tenant's jobs fail and are settled during its erasure; jobs of another tenant continue.
 #[tokio::test]
 async fn tenant_is_erased_while_other_tenants_work() {
     let fixture = Fixture::new().await;
@@ -307,17 +308,20 @@ async fn tenant_is_erased_while_other_tenants_work() {
     let others = async {
         let mut ids: Vec<JobId> = Vec::new();
         while !over.load(Ordering::Relaxed) {
-            let answers = fixture.enqueue_for(other, every_sort(0)).await;
+            let answers = fixture.enqueue_for(other, jobs_of_every_kind(0)).await;
             ids.extend(answers.iter().map(|answer| answer.id()));
             let most = "select count(*) from queue.parcels where state = 'a'";
-            until("there is room", async || fixture.count(most).await < 300).await;
+            until("the backlog has room", async || {
+                fixture.count(most).await < 300
+            })
+            .await;
         }
         ids
     };
     let erased = async {
         for round in 0..4 {
             let tenant = TenantId::new();
-            fixture.enqueue_for(tenant, every_sort(round)).await;
+            fixture.enqueue_for(tenant, jobs_of_every_kind(round)).await;
             limit(&fixture, tenant).await;
             let gone = number_of(&fixture, tenant).await;
             until("some of its jobs have run", async || {
@@ -330,7 +334,7 @@ async fn tenant_is_erased_while_other_tenants_work() {
             })
             .await;
             erase(&fixture, tenant).await;
-            // What workers remember of its share may come in once more: a number, no more.
+            // Workers can write its fair share once more: a number without personal data.
             let mut left = left_of(&fixture, gone).await;
             left.retain(|line| !line.starts_with("shares"));
             assert_eq!(left, Vec::<String>::new());
@@ -338,7 +342,7 @@ async fn tenant_is_erased_while_other_tenants_work() {
         over.store(true, Ordering::Relaxed);
     };
     let (mut ids, ()) = tokio::join!(others, erased);
-    until("the other's jobs have ended", async || {
+    until("the jobs of the other tenant have finished", async || {
         fixture
             .count("select count(*) from queue.parcels where state in ('a', 'r')")
             .await
@@ -351,8 +355,12 @@ async fn tenant_is_erased_while_other_tenants_work() {
     let mut tx = TenantTx::begin(&fixture.pool(), other).await.unwrap();
     for chunk in ids.chunks(500) {
         let found = harkara_queue::read::jobs(&mut tx, chunk).await.unwrap();
-        assert_eq!(found.len(), chunk.len(), "a job of the other is missing");
+        assert_eq!(
+            found.len(),
+            chunk.len(),
+            "a job of the other tenant is missing"
+        );
     }
     drop(tx);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

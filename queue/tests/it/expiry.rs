@@ -1,4 +1,4 @@
-//! Jobs that are to start by some moment or not at all.
+//! Expiry: jobs that must start before a given time or not at all.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use harkara_queue::{ChangeOutcome, Verdict};
 use harkara_shared::database::query;
 use harkara_shared::id::JobId;
 
-use crate::support::{Fixture, QUEUE, doing_nothing, error, handler, job, options, until};
+use crate::support::{Fixture, QUEUE, error, handler, job, options, succeeding_handler, until};
 
-/// Moves the moment by which a job must start into the past.
-async fn pass(fixture: &Fixture, id: JobId) {
+/// Moves the job's expiry into the past.
+async fn expire_start(fixture: &Fixture, id: JobId) {
     query("update queue.parcels set expires_at = now() - interval '1 millisecond' where id * 1024 + lo = $1")
         .bind(id.as_i64())
         .execute(&fixture.pool())
@@ -40,11 +40,11 @@ async fn expired_job_is_cancelled_and_never_runs() {
         fixture.enqueue(job()).await.id(),
     );
     for id in [ready, scheduled] {
-        pass(&fixture, id).await;
+        expire_start(&fixture, id).await;
     }
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     for id in [ready, scheduled] {
-        let expired = fixture.reaches(id, JobState::Cancelled).await;
+        let expired = fixture.wait_for_state(id, JobState::Cancelled).await;
         assert_eq!(expired.last_error.unwrap().code, "expired");
         assert_eq!(expired.attempt, 0);
         assert!(expired.expires_at.is_some());
@@ -52,7 +52,7 @@ async fn expired_job_is_cancelled_and_never_runs() {
         assert!(fixture.attempts(id).await.is_empty());
     }
     for id in [kept, other] {
-        fixture.reaches(id, JobState::Succeeded).await;
+        fixture.wait_for_state(id, JobState::Succeeded).await;
     }
     worker.stop().await;
 }
@@ -74,8 +74,8 @@ async fn claim_skips_expired_jobs_that_are_not_cancelled_yet() {
             .await
             .id();
         let second = fixture.enqueue(of_lane(job())).await.id();
-        pass(&fixture, first).await;
-        // Whoever would cancel it cannot.
+        expire_start(&fixture, first).await;
+        // The row is locked, so that it cannot be cancelled.
         let mut blocking_tx = fixture.pool().begin().await.unwrap();
         query(
             "create function refuse() returns trigger language plpgsql as $$ begin
@@ -89,8 +89,8 @@ async fn claim_skips_expired_jobs_that_are_not_cancelled_yet() {
             .await
             .unwrap();
         blocking_tx.commit().await.unwrap();
-        let worker = fixture.work(handler(async |_| Verdict::done()));
-        fixture.reaches(second, JobState::Succeeded).await;
+        let worker = fixture.start_worker(handler(async |_| Verdict::done()));
+        fixture.wait_for_state(second, JobState::Succeeded).await;
         assert_eq!(fixture.state(first).await, JobState::Ready, "{lane:?}");
         worker.stop().await;
     }
@@ -100,16 +100,16 @@ async fn claim_skips_expired_jobs_that_are_not_cancelled_yet() {
 async fn started_job_does_not_expire() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
-    let worker = fixture.work(handler(async |run| match run.job.attempt {
+    let worker = fixture.start_worker(handler(async |run| match run.job.attempt {
         1 => Verdict::retry(error("once"), Some(Duration::from_millis(200))),
         _ => Verdict::done(),
     }));
-    until("it has failed once", async || {
+    until("the job has failed once", async || {
         fixture.attempts(id).await.len() == 1
     })
     .await;
-    pass(&fixture, id).await;
-    fixture.reaches(id, JobState::Succeeded).await;
+    expire_start(&fixture, id).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
 }
 
@@ -129,12 +129,12 @@ async fn expired_job_releases_what_it_held() {
         .await
         .id();
     assert_eq!(fixture.enqueue(unique()).await.id(), held);
-    pass(&fixture, held).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
-    fixture.reaches(held, JobState::Cancelled).await;
+    expire_start(&fixture, held).await;
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), succeeding_handler());
+    fixture.wait_for_state(held, JobState::Cancelled).await;
     let next = fixture.enqueue(unique()).await.id();
     assert_ne!(next, held);
-    fixture.reaches(next, JobState::Succeeded).await;
+    fixture.wait_for_state(next, JobState::Succeeded).await;
     worker.stop().await;
 }
 
@@ -142,14 +142,14 @@ async fn expired_job_releases_what_it_held() {
 async fn manually_retried_expired_job_runs() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(expiring(&fixture, job()).await).await.id();
-    pass(&fixture, id).await;
-    let worker = fixture.work(doing_nothing());
-    fixture.reaches(id, JobState::Cancelled).await;
+    expire_start(&fixture, id).await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_for_state(id, JobState::Cancelled).await;
     let mut tx = fixture.tx().await;
     let changed = fixture.engine.retry(&mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
-    let done = fixture.reaches(id, JobState::Succeeded).await;
+    let done = fixture.wait_for_state(id, JobState::Succeeded).await;
     assert_eq!(done.expires_at, None);
     worker.stop().await;
 }

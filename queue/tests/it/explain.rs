@@ -1,5 +1,5 @@
-//! Why a job does not run: every reason, brought about for real, for jobs that share a row and for jobs
-//! that have one to themselves.
+//! Explanations of why a job does not run: every reason is produced by real conditions, for packed jobs
+//! and for single ones.
 
 mod storm;
 mod turns;
@@ -25,11 +25,11 @@ impl Fixture {
     pub(super) async fn explain(&self, id: JobId) -> Explanation {
         let explanation = read::explain(&mut *self.tx().await, id).await.unwrap();
         let explanation = explanation.unwrap();
-        is_sound(&explanation);
+        assert_invariants(&explanation);
         explanation
     }
 
-    /// The reasons' codes.
+    /// The codes of the reasons.
     pub(super) async fn codes(&self, id: JobId) -> Vec<ReasonCode> {
         let explanation = self.explain(id).await;
         explanation
@@ -39,7 +39,7 @@ impl Fixture {
             .collect()
     }
 
-    /// The reason of this code, which must be there once.
+    /// The only reason with this code.
     pub(super) async fn reason(&self, id: JobId, code: ReasonCode) -> Reason {
         let explanation = self.explain(id).await;
         let mut found: Vec<Reason> = explanation
@@ -56,7 +56,7 @@ impl Fixture {
         query_scalar(sql).fetch_one(&self.pool()).await.unwrap()
     }
 
-    /// Enqueues jobs, together or one by one, and answers their ids.
+    /// Enqueues jobs, packed or one by one, and returns their ids.
     pub(crate) async fn lay(&self, packed: bool, jobs: Vec<NewJob>) -> Vec<JobId> {
         let mut ids = Vec::new();
         if packed {
@@ -70,8 +70,8 @@ impl Fixture {
     }
 }
 
-/// What must hold of every explanation.
-pub(super) fn is_sound(explanation: &Explanation) {
+/// Asserts the invariants of every explanation.
+pub(super) fn assert_invariants(explanation: &Explanation) {
     let codes: Vec<ReasonCode> = explanation.reasons.iter().map(|one| one.code).collect();
     let rank = |code: &ReasonCode| ReasonCode::ALL.iter().position(|other| other == code);
     assert!(!codes.is_empty(), "{explanation:?}");
@@ -139,8 +139,8 @@ pub(super) fn of_lane(limit: LimitChange) -> LaneChange {
     }
 }
 
-/// Runs until it is given leave, then does well.
-pub(crate) fn on_leave(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
+/// Waits for a permit, then succeeds.
+pub(crate) fn waiting_for_permit(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
     let leave = Arc::clone(leave);
     handler(move |_| {
         let leave = Arc::clone(&leave);
@@ -151,7 +151,7 @@ pub(crate) fn on_leave(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
     })
 }
 
-/// Jobs of another tenant tell this one nothing, and outside of a tenant's transaction nobody is told.
+/// Jobs of another tenant are not explained, nor is any job outside a tenant's transaction.
 #[tokio::test]
 async fn foreign_job_is_not_explained() {
     let fixture = Fixture::new().await;

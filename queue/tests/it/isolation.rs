@@ -1,4 +1,4 @@
-//! Isolation: a tenant's transaction reaches nothing of another tenant.
+//! Tenant isolation: a tenant's transaction reaches no row of another tenant.
 
 use harkara_queue::job::{JobState, NewJob, Unique};
 use harkara_queue::read::{self, JobFilter};
@@ -8,9 +8,9 @@ use harkara_shared::id::{JobId, TenantId};
 
 use crate::support::{Fixture, error, handler, job};
 
-/// A job that has left something in every table: a lane, a key, labels, an attempt.
+/// A job with rows in every table: a lane, a key, labels, an attempt.
 async fn rich_job(fixture: &Fixture) -> JobId {
-    let worker = fixture.work(handler(async |_| Verdict::Snooze {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Snooze {
         wait: std::time::Duration::from_secs(3600),
         reason: error("later"),
     }));
@@ -23,7 +23,7 @@ async fn rich_job(fixture: &Fixture) -> JobId {
         ..job()
     };
     let id = fixture.enqueue(rich).await.id();
-    crate::support::until("the job was put off", async || {
+    crate::support::until("the job was snoozed", async || {
         !fixture.attempts(id).await.is_empty()
     })
     .await;
@@ -93,7 +93,7 @@ async fn tenant_transaction_cannot_enqueue_for_another_tenant() {
     assert_eq!(refused.code().as_deref(), Some("42501"));
     drop(tx);
 
-    // Whose a job is, what it holds and whether it exists is not a tenant's to write.
+    // A tenant can write neither the owner of a job, nor what it holds, nor whether it exists.
     for refused in [
         "update queue.parcels set tenant = 1 - tenant",
         "update queue.parcels set body = array['{}'::bytea]",
@@ -176,7 +176,10 @@ async fn every_tenant_table_has_row_level_security() {
     assert!(bare.is_empty(), "{bare:#?}");
     let guarded = "select count(*) from pg_class c
         where c.relnamespace in ('queue'::regnamespace, 'app'::regnamespace) and c.relrowsecurity";
-    assert!(fixture.count(guarded).await > 10, "the catalogue was read");
+    assert!(
+        fixture.count(guarded).await > 10,
+        "the catalogue query must find the tenant tables"
+    );
 }
 
 #[tokio::test]
@@ -191,5 +194,5 @@ async fn tenant_statement_does_not_outlast_its_request() {
         .fetch_one(&fixture.pool())
         .await
         .unwrap();
-    assert_eq!(after, "0", "the limit ends with the transaction");
+    assert_eq!(after, "0", "the timeout must end with the transaction");
 }

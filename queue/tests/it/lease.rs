@@ -1,4 +1,4 @@
-//! Leases: what a dead worker held is taken back once, what a live one holds is not.
+//! Leases: jobs of a dead worker are rescued once, jobs of a live worker are not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Fixture, Log, QUEUE, Working, doing_nothing, handler, job, number, numbered, options, until,
-    with_timeout,
+    Fixture, Log, QUEUE, RunningWorker, handler, job, number, numbered, options,
+    succeeding_handler, until, with_timeout,
 };
 
-fn never_ending() -> Arc<dyn Handler> {
+fn endless() -> Arc<dyn Handler> {
     handler(async |_| {
         std::future::pending::<()>().await;
         Verdict::done()
     })
 }
 
-/// Options of a worker that keeps its lease from moment to moment.
+/// Options of a worker with a very short lease.
 fn short(concurrency: u32) -> WorkerOptions {
     WorkerOptions {
         lease: Duration::from_secs(3),
@@ -37,9 +37,9 @@ async fn running(fixture: &Fixture, jobs: i64) {
     .await;
 }
 
-/// The worker dies without a word: nothing is put back, nothing closed. What it had asked of the
-/// database is over when this returns.
-pub(crate) async fn kill(fixture: &Fixture, worker: Working) {
+/// Kills the worker: nothing is put back or closed. Its statements in the
+/// database have ended when this returns.
+pub(crate) async fn kill(fixture: &Fixture, worker: RunningWorker) {
     worker.task.abort();
     with_timeout("the worker dies", worker.task)
         .await
@@ -52,9 +52,9 @@ pub(crate) async fn kill(fixture: &Fixture, worker: Working) {
     .await;
 }
 
-/// A worker takes this many jobs and dies, and its lease is over.
-async fn lose(fixture: &Fixture, jobs: u32) {
-    let worker = fixture.work_as(options(&[(QUEUE, jobs)]), never_ending());
+/// Lets a worker claim this many jobs and die, with its lease expired.
+async fn lose_workers(fixture: &Fixture, jobs: u32) {
+    let worker = fixture.start_worker_with(options(&[(QUEUE, jobs)]), endless());
     running(fixture, i64::from(jobs)).await;
     kill(fixture, worker).await;
     expire(fixture).await;
@@ -70,10 +70,10 @@ pub(crate) async fn expire(fixture: &Fixture) {
 async fn dead_worker_leaves_its_lease_to_expire() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
-    let worker = fixture.work_as(short(1), never_ending());
+    let worker = fixture.start_worker_with(short(1), endless());
     running(&fixture, 1).await;
     kill(&fixture, worker).await;
-    until("the lease is over", async || {
+    until("the lease has expired", async || {
         fixture
             .count("select count(*) from queue.leases where expires_at <= now()")
             .await
@@ -87,13 +87,13 @@ async fn dead_worker_leaves_its_lease_to_expire() {
 async fn concurrent_rescuers_return_each_job_once() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..2500).map(numbered).collect()).await;
-    lose(&fixture, 2500).await;
+    lose_workers(&fixture, 2500).await;
     let mut rescuers = JoinSet::new();
     for _ in 0..8 {
         let engine = Engine::new(fixture.pool(), true);
         rescuers.spawn(async move { engine.rescue().await.unwrap() });
     }
-    let rescued = with_timeout("the rescuers", rescuers.join_all()).await;
+    let rescued = with_timeout("the rescuers finish", rescuers.join_all()).await;
     assert_eq!(
         rescued.iter().map(|rescued| rescued.jobs).sum::<i64>(),
         2500
@@ -105,7 +105,7 @@ async fn concurrent_rescuers_return_each_job_once() {
         2500
     );
     assert_eq!(fixture.jobs_at("a", 1).await, 2500);
-    // A later look finds nothing more and closes the lease.
+    // A later rescue finds no more jobs and closes the lease.
     assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 0);
     let open = "select count(*) from queue.leases where closed_at is null";
     assert_eq!(fixture.count(open).await, 0);
@@ -115,7 +115,7 @@ async fn concurrent_rescuers_return_each_job_once() {
 async fn live_lease_keeps_its_jobs() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..3).map(numbered).collect()).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 3)]), never_ending());
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 3)]), endless());
     running(&fixture, 3).await;
     assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 0);
     running(&fixture, 3).await;
@@ -138,7 +138,7 @@ async fn job_that_loses_its_worker_too_often_is_dead() {
         .await
         .id();
     for round in 1..=3 {
-        lose(&fixture, 1).await;
+        lose_workers(&fixture, 1).await;
         let rescued = fixture.engine.rescue().await.unwrap();
         assert_eq!((rescued.jobs, rescued.dead), (1, i64::from(round == 3)));
     }
@@ -166,7 +166,7 @@ async fn job_that_loses_its_worker_too_often_is_dead() {
 async fn job_being_cancelled_when_its_worker_dies_is_cancelled() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await.id();
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), never_ending());
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), endless());
     running(&fixture, 1).await;
     kill(&fixture, worker).await;
     let mut tx = fixture.tx().await;
@@ -184,12 +184,15 @@ async fn job_being_cancelled_when_its_worker_dies_is_cancelled() {
 async fn jobs_of_a_dead_worker_are_run_by_another() {
     let fixture = Fixture::new().await;
     let ids = fixture.enqueue_all((0..20).map(numbered).collect()).await;
-    lose(&fixture, 20).await;
-    // It looks for dead workers on its own.
-    let worker = fixture.work_as(short(8), doing_nothing());
+    lose_workers(&fixture, 20).await;
+    // The worker looks for dead workers by itself.
+    let worker = fixture.start_worker_with(short(8), succeeding_handler());
     for id in ids {
         assert_eq!(
-            fixture.reaches(id.id(), JobState::Succeeded).await.attempt,
+            fixture
+                .wait_for_state(id.id(), JobState::Succeeded)
+                .await
+                .attempt,
             2
         );
     }
@@ -200,10 +203,10 @@ async fn jobs_of_a_dead_worker_are_run_by_another() {
 async fn jobs_under_a_prematurely_closed_lease_are_rescued() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), never_ending());
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), endless());
     running(&fixture, 1).await;
     kill(&fixture, worker).await;
-    // As if the claim had been written only after somebody found nothing under its lease.
+    // As if the claim had committed only after a rescue found nothing under its lease.
     fixture
         .execute("update queue.leases set expires_at = now(), closed_at = now()")
         .await;
@@ -212,7 +215,7 @@ async fn jobs_under_a_prematurely_closed_lease_are_rescued() {
     assert_eq!(fixture.count(ready).await, 1);
 }
 
-/// Says on its channel that it was dropped.
+/// Reports on its channel that it was dropped.
 struct Guard(mpsc::UnboundedSender<JobId>, JobId);
 
 impl Drop for Guard {
@@ -225,13 +228,13 @@ impl Drop for Guard {
 async fn worker_that_loses_its_lease_drops_its_runs_and_continues_under_a_new_one() {
     let fixture = Fixture::new().await;
     let (dropped, mut drops) = mpsc::unbounded_channel();
-    let begun = Log::new();
-    let noted = begun.clone();
-    let worker = fixture.work_as(
+    let started = Log::new();
+    let log_copy = started.clone();
+    let worker = fixture.start_worker_with(
         short(2),
         handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
-            noted.write(());
+            log_copy.write(());
             async move {
                 let _guard = guard;
                 if run.job.attempt == 1 {
@@ -247,7 +250,7 @@ async fn worker_that_loses_its_lease_drops_its_runs_and_continues_under_a_new_on
         .iter()
         .map(|a| a.id())
         .collect();
-    begun.holds(2).await;
+    started.holds(2).await;
     expire(&fixture).await;
     for _ in &ids {
         let id = with_timeout("a run is dropped", drops.recv())
@@ -256,7 +259,7 @@ async fn worker_that_loses_its_lease_drops_its_runs_and_continues_under_a_new_on
         assert!(ids.contains(&id));
     }
     for id in ids {
-        let done = fixture.reaches(id, JobState::Succeeded).await;
+        let done = fixture.wait_for_state(id, JobState::Succeeded).await;
         assert!(done.attempt >= 2);
         assert_eq!(fixture.attempts(id).await[0].outcome, AttemptOutcome::Lost);
     }
@@ -278,8 +281,8 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
             ..job()
         })
         .await;
-    lose(&fixture, 1).await;
-    // Whoever rescues it frees its key, and somebody has locked that.
+    lose_workers(&fixture, 1).await;
+    // A rescue releases the job's key, whose row is locked.
     let mut blocking_tx = fixture.pool().begin().await.unwrap();
     query("select from queue.unique_keys for update")
         .execute(&mut *blocking_tx)
@@ -288,7 +291,7 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
 
     let limiter = Arc::new(Semaphore::new(0));
     let behind = limiter.clone();
-    let worker = fixture.work_as(
+    let worker = fixture.start_worker_with(
         short(1),
         handler(move |_| {
             let limiter = behind.clone();
@@ -299,7 +302,7 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         }),
     );
     let id = fixture.enqueue(numbered(1)).await.id();
-    fixture.reaches(id, JobState::Running).await;
+    fixture.wait_for_state(id, JobState::Running).await;
     for _ in 0..4 {
         let held = "select (extract(epoch from max(expires_at)) * 1000)::int8 from queue.leases";
         let before = fixture.count(held).await;
@@ -309,9 +312,15 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         .await;
     }
     limiter.add_permits(1);
-    assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
+    assert_eq!(
+        fixture
+            .wait_for_state(id, JobState::Succeeded)
+            .await
+            .attempt,
+        1
+    );
     blocking_tx.rollback().await.unwrap();
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(fixture.count("select count(*) from queue.leases").await, 2);
 }
@@ -320,12 +329,12 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
 async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     let fixture = Fixture::new().await;
     let limiter = Arc::new(Semaphore::new(0));
-    let begun = Log::new();
-    let (behind, noted) = (limiter.clone(), begun.clone());
-    let worker = fixture.work_as(
+    let started = Log::new();
+    let (behind, log_copy) = (limiter.clone(), started.clone());
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 4)]),
         handler(move |run| {
-            noted.write(number(&run));
+            log_copy.write(number(&run));
             let limiter = behind.clone();
             async move {
                 limiter.acquire().await.unwrap().forget();
@@ -334,26 +343,29 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
         }),
     );
     let ids = fixture.enqueue_all((0..2).map(numbered).collect()).await;
-    begun.holds(2).await;
-    // Claims do not wait for the disk: a crash of the server may undo them while their runs go on.
+    started.holds(2).await;
+    // Claims commit asynchronously: a server crash can undo them while their runs continue.
     fixture
         .execute("update queue.parcels set state = 'a', token = null, lease = null, attempt = 0")
         .await;
-    begun.holds(4).await;
+    started.holds(4).await;
     limiter.add_permits(4);
     for id in ids {
         assert_eq!(
-            fixture.reaches(id.id(), JobState::Succeeded).await.attempt,
+            fixture
+                .wait_for_state(id.id(), JobState::Succeeded)
+                .await
+                .attempt,
             1
         );
         assert_eq!(fixture.attempts(id.id()).await.len(), 1);
     }
-    // No place was lost over it.
+    // No slot was lost.
     let more = fixture.enqueue_all((10..14).map(numbered).collect()).await;
-    begun.holds(8).await;
+    started.holds(8).await;
     limiter.add_permits(4);
     for id in more {
-        fixture.reaches(id.id(), JobState::Succeeded).await;
+        fixture.wait_for_state(id.id(), JobState::Succeeded).await;
     }
     worker.stop().await;
 }
@@ -361,10 +373,10 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
 #[tokio::test]
 async fn job_claimed_by_a_statement_with_a_lost_answer_is_not_left_running() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), doing_nothing());
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), succeeding_handler());
     let first = fixture.enqueue(job()).await.id();
-    fixture.reaches(first, JobState::Succeeded).await;
-    // As such a statement would have left it: under the worker's lease, by a token it never saw.
+    fixture.wait_for_state(first, JobState::Succeeded).await;
+    // As such a statement leaves it: under the worker's lease, with a token the worker never received.
     let id = fixture
         .enqueue(NewJob {
             queue: "elsewhere".to_owned(),
@@ -379,7 +391,7 @@ async fn job_claimed_by_a_statement_with_a_lost_answer_is_not_left_running() {
              where state = 'a'",
         )
         .await;
-    let back = fixture.reaches(id, JobState::Ready).await;
+    let back = fixture.wait_for_state(id, JobState::Ready).await;
     assert_eq!(back.attempt, 0);
     assert!(fixture.attempts(id).await.is_empty());
     worker.stop().await;

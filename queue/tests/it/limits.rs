@@ -1,4 +1,4 @@
-//! Limits: how many start in a time and how many run at once, exactly, for all workers together.
+//! Limits on starts per period and on concurrent runs, exact across all workers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,9 @@ use harkara_queue::{Handler, Quota, Run, Verdict};
 use harkara_shared::database::{query, query_as, query_scalar};
 use rand::RngExt;
 
-use crate::lost_workers::{Fleet, is_at_rest, limited, named};
+use crate::lost_workers::{Fleet, assert_at_rest, limited, named};
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, handler, job, number, numbered, options, succeeding_handler, until,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -50,23 +50,23 @@ fn of_lane(limit: LimitChange) -> LaneChange {
     }
 }
 
-/// A stand whose queue and tenant are known, so that they can be limited before there is work.
+/// A fixture whose queue and tenant exist, so that they can be limited before jobs are enqueued.
 async fn known() -> Fixture {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(job()).await.id();
-    let worker = fixture.work(doing_nothing());
-    fixture.reaches(first, JobState::Succeeded).await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_for_state(first, JobState::Succeeded).await;
     worker.stop().await;
     fixture
 }
 
-/// Long enough for a worker to do what it should not.
+/// Long enough for a worker to make a forbidden claim.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(250)).await;
 }
 
-/// Notes when each run was claimed, by the database's clock.
-fn noting_starts(log: &Log<DateTime<Utc>>) -> Arc<dyn Handler> {
+/// Logs when each run was claimed, by the database's clock.
+fn logging_starts(log: &Log<DateTime<Utc>>) -> Arc<dyn Handler> {
     let log = log.clone();
     handler(move |run| {
         log.write(run.job.started_at);
@@ -74,8 +74,8 @@ fn noting_starts(log: &Log<DateTime<Utc>>) -> Arc<dyn Handler> {
     })
 }
 
-/// The most of these starts that lie in one window.
-fn most_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
+/// The maximum number of these starts within one window.
+fn max_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
     let mut starts = starts.to_vec();
     starts.sort();
     let end = |from: usize| starts.partition_point(|one| *one < starts[from] + window);
@@ -85,8 +85,8 @@ fn most_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
         .unwrap_or(0)
 }
 
-/// Jobs wait in one parcel when the limit comes after them, in parcels of a burst when it was there
-/// before.
+/// Jobs are packed into one parcel when the limit is set after the enqueue, and into parcels of the burst size
+/// when it was set before.
 #[tokio::test(flavor = "multi_thread")]
 async fn rate_limit_is_exact_across_three_workers() {
     for packed_before in [true, false] {
@@ -105,25 +105,25 @@ async fn rate_limit_is_exact_across_three_workers() {
             fixture.enqueue_all(jobs).await;
         }
         let starts = Log::new();
-        let fleet = Fleet::start(&fixture, 3, 16, &noting_starts(&starts));
-        fixture.is_quiet().await;
+        let fleet = Fleet::start(&fixture, 3, 16, &logging_starts(&starts));
+        fixture.wait_until_idle().await;
         fleet.stop().await;
         let starts = starts.read();
         assert_eq!(starts.len(), 150);
         for (window, most) in [(1000, 55), (500, 30), (100, 10)] {
-            let found = most_within(&starts, TimeDelta::milliseconds(window));
+            let found = max_within(&starts, TimeDelta::milliseconds(window));
             assert!(found <= most, "{found} starts in {window} ms");
         }
         let (first, last) = (starts.iter().min().unwrap(), starts.iter().max().unwrap());
         let took = (*last - *first).num_milliseconds();
         assert!((2880..12_000).contains(&took), "{took} ms for 2900");
-        is_at_rest(&fixture).await;
+        assert_at_rest(&fixture).await;
     }
 }
 
 const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
 
-/// The claim alone, on a clock that is moved on by moving back the limiter's.
+/// Calls the claim directly; time advances by moving the limiter's timestamps back.
 #[tokio::test]
 async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
     let fixture = known().await;
@@ -177,8 +177,8 @@ async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
             .await
             .unwrap();
     }
-    assert!(most_within(&starts, TimeDelta::seconds(60)) <= 33);
-    assert!(most_within(&starts, TimeDelta::seconds(2)) <= 4);
+    assert!(max_within(&starts, TimeDelta::seconds(60)) <= 33);
+    assert!(max_within(&starts, TimeDelta::seconds(2)) <= 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,11 +193,11 @@ async fn free_tenant_with_three_workers_starts_at_most_33_jobs_in_any_minute() {
         .unwrap();
     fixture.enqueue_all((0..500).map(numbered).collect()).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&fixture, 3, 16, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 3, 16, &logging_starts(&starts));
     tokio::time::sleep(Duration::from_secs(120)).await;
     fleet.stop().await;
     let starts = starts.read();
-    assert!(most_within(&starts, TimeDelta::seconds(60)) <= 33);
+    assert!(max_within(&starts, TimeDelta::seconds(60)) <= 33);
     assert!((55..=63).contains(&starts.len()), "{} starts", starts.len());
     assert_eq!(
         fixture.count("select count(*) from queue.attempts").await,
@@ -205,7 +205,7 @@ async fn free_tenant_with_three_workers_starts_at_most_33_jobs_in_any_minute() {
     );
 }
 
-/// How many starts, of six minutes each, the tenant and its limit were charged more than the queue.
+/// By how many starts, of six minutes each, the tenant and its limit were charged more than the queue.
 async fn charged_more(fixture: &Fixture) -> (i64, i64) {
     query_as(
         "select ((extract(epoch from t.rate_tat - q.rate_tat)) / 360)::int8,
@@ -240,13 +240,13 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
         .enqueue_all((0..80).map(|n| limited("crm", 3, n)).collect())
         .await;
     let runs = Log::new();
-    let fleet = Fleet::start(&fixture, 3, 32, &noting_starts(&runs));
-    // 32 / 3, although queue and tenant would let more through.
+    let fleet = Fleet::start(&fixture, 3, 32, &logging_starts(&runs));
+    // 32 / 3, although queue and tenant would allow more.
     runs.holds(10).await;
     pause().await;
     assert_eq!(runs.len(), 10);
     assert_eq!(charged_more(&fixture).await, (0, 20));
-    // The tenant's 50 are full with 40 more that name no limit.
+    // The tenant's 50 slots are full with 40 more jobs that name no limit.
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
     runs.holds(50).await;
     pause().await;
@@ -256,7 +256,7 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
         .set_tenant(fixture.tenant, &of_tenant(LimitChange::removal()))
         .await
         .unwrap();
-    // The 20 that are left of those; and of the others none, for their own limit is full.
+    // The 20 remaining jobs of those; none of the others, because their own limit is full.
     runs.holds(70).await;
     pause().await;
     assert_eq!(runs.len(), 70);
@@ -264,7 +264,7 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
         .set_tenant(fixture.tenant, &of_key("crm", LimitChange::removal()))
         .await
         .unwrap();
-    // The queue's 100.
+    // The queue's cap of 100.
     runs.holds(100).await;
     pause().await;
     fleet.stop().await;
@@ -275,10 +275,10 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
             .await,
         0
     );
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
-/// How many run at once, by name, and the most that ever did.
+/// Current and maximum number of concurrent runs, by name.
 #[derive(Clone, Default)]
 struct Together(Arc<Mutex<HashMap<String, (u32, u32)>>>);
 
@@ -309,7 +309,7 @@ impl Together {
     }
 }
 
-/// The lanes of a run, by its number.
+/// The names under which a run counts, by its number.
 fn names_of(run: &Run) -> [&'static str; 3] {
     match number(run) {
         1 => ["queue", "tenant", "narrow"],
@@ -354,12 +354,12 @@ async fn concurrency_caps_of_lane_limit_tenant_and_queue_are_reached_and_never_e
         }
     });
     let fleet = Fleet::start(&fixture, 3, 16, &handler);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     for (name, cap) in [("queue", 9), ("tenant", 6), ("narrow", 2), ("crm", 3)] {
         assert_eq!(together.most(name), cap, "{name}");
     }
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -376,9 +376,9 @@ async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
         .enqueue_all((0..50).map(|n| named("a", n)).collect())
         .await;
     let starts = Log::new();
-    let fleet = Fleet::start(&fixture, 3, 8, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 3, 8, &logging_starts(&starts));
     starts.holds(1).await;
-    until("the one is settled", async || {
+    until("the job is settled", async || {
         fixture
             .count("select count(*) from queue.parcels where state = 'r'")
             .await
@@ -392,14 +392,14 @@ async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
             union all select 'a' || ctid::text || xmin::text from queue.attempts
         ) x";
     let before = fixture.count(rows).await;
-    // More than one poll.
+    // Longer than one poll interval.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(fixture.count(rows).await, before);
     assert_eq!(starts.len(), 1);
     let used = "select count(*) from queue.parcels where state = 'a' and attempt + deferrals > 0";
     assert_eq!(fixture.count(used).await, 0);
     fleet.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -414,8 +414,8 @@ async fn job_that_costs_more_than_the_burst_starts_when_the_limiter_is_full() {
     let jobs: Vec<NewJob> = (0..4).map(|n| limited("crm", 5, n)).collect();
     fixture.enqueue_all(jobs).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&fixture, 3, 8, &noting_starts(&starts));
-    fixture.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 8, &logging_starts(&starts));
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     let mut starts = starts.read();
     starts.sort();
@@ -447,9 +447,9 @@ async fn three_limits_of_one_job_are_all_charged() {
     });
     fixture.enqueue_all(jobs.collect()).await;
     let starts = Log::new();
-    let fleet = Fleet::start(&fixture, 2, 8, &noting_starts(&starts));
+    let fleet = Fleet::start(&fixture, 2, 8, &logging_starts(&starts));
     starts.holds(4).await;
-    // Of b one is left, of a three, of c none.
+    // One start is left of b, three of a, none of c.
     let rest = (0..9).map(|n| limited(["a", "b", "c"][n % 3], 1, 0));
     fixture.enqueue_all(rest.collect()).await;
     starts.holds(8).await;
@@ -479,7 +479,7 @@ async fn settlement_that_waits_for_a_key_holds_no_limiter() {
         .enqueue(&mut open, fixture.tenant, keyed.clone(), Quota::Skip);
     let neighbours = neighbours.await.unwrap().id();
     let follow = keyed.clone();
-    let followed = fixture.work(handler(move |run| {
+    let followed = fixture.start_worker(handler(move |run| {
         let then = match number(&run) {
             1 => vec![follow.clone()],
             _ => Vec::new(),
@@ -498,21 +498,21 @@ async fn settlement_that_waits_for_a_key_holds_no_limiter() {
         fixture.count(waits).await > 0
     })
     .await;
-    // Passes the same limiter, in another worker.
+    // Uses the same limiter, in another worker.
     let other = NewJob {
         queue: "other".to_owned(),
         ..job()
     };
     let other = fixture.enqueue(other).await.id();
-    let worker = fixture.work_as(options(&[("other", 4)]), doing_nothing());
-    fixture.reaches(other, JobState::Succeeded).await;
+    let worker = fixture.start_worker_with(options(&[("other", 4)]), succeeding_handler());
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     drop(open);
-    fixture.reaches(waiting, JobState::Succeeded).await;
-    fixture.is_quiet().await;
+    fixture.wait_for_state(waiting, JobState::Succeeded).await;
+    fixture.wait_until_idle().await;
     followed.stop().await;
     worker.stop().await;
     let mut tx = fixture.tx().await;
     let gone = harkara_queue::read::job(&mut tx, neighbours).await.unwrap();
     assert!(gone.is_none());
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

@@ -1,5 +1,5 @@
-//! What tests of several workers share: fleets, workers that die, lanes by name, and what a database
-//! that came to rest must look like.
+//! Helpers for tests with several workers: fleets, workers that die, named lanes, and invariants of an
+//! idle database.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use harkara_queue::{Handler, Run, WorkerOptions};
 use harkara_shared::database::query_scalar;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Fixture, QUEUE, Working, numbered, options, until, with_timeout};
+use crate::support::{Fixture, QUEUE, RunningWorker, numbered, options, until, with_timeout};
 
 /// Several workers of one queue.
-pub(crate) struct Fleet(pub(crate) Vec<Working>);
+pub(crate) struct Fleet(pub(crate) Vec<RunningWorker>);
 
 impl Fleet {
     pub(crate) fn start(
@@ -20,13 +20,14 @@ impl Fleet {
         concurrency: u32,
         handler: &Arc<dyn Handler>,
     ) -> Self {
-        let start = |_| fixture.work_as(options(&[(QUEUE, concurrency)]), Arc::clone(handler));
+        let start =
+            |_| fixture.start_worker_with(options(&[(QUEUE, concurrency)]), Arc::clone(handler));
         Self((0..workers).map(start).collect())
     }
 
     pub(crate) async fn stop(self) {
         for worker in &self.0 {
-            worker.tell();
+            worker.request_stop();
         }
         for worker in self.0 {
             worker.stop().await;
@@ -34,17 +35,17 @@ impl Fleet {
     }
 }
 
-/// Options of a worker that puts back at once what it runs when it is told to stop.
-pub(crate) fn impatient(concurrency: u32) -> WorkerOptions {
+/// Options of a worker that puts its runs back immediately when it stops.
+pub(crate) fn options_without_drain(concurrency: u32) -> WorkerOptions {
     WorkerOptions {
         drain: std::time::Duration::ZERO,
         ..options(&[(QUEUE, concurrency)])
     }
 }
 
-/// The worker dies without a word, and its lease is over. What it had asked of the database is over
-/// too when this returns; nobody else may be at work.
-pub(crate) async fn die(fixture: &Fixture, worker: Working) {
+/// Kills the worker and expires its lease. The worker's statements have ended when this returns; no
+/// other worker may be running.
+pub(crate) async fn kill_and_expire(fixture: &Fixture, worker: RunningWorker) {
     worker.task.abort();
     with_timeout("the worker dies", worker.task)
         .await
@@ -74,7 +75,7 @@ pub(crate) fn named(key: &str, number: u64) -> NewJob {
     }
 }
 
-/// A job of the default lane that passes the tenant's limit `key`.
+/// A job of the default lane that is subject to the tenant's limit `key`.
 pub(crate) fn limited(key: &str, cost: u16, number: u64) -> NewJob {
     NewJob {
         limits: vec![LimitUse {
@@ -85,14 +86,14 @@ pub(crate) fn limited(key: &str, cost: u16, number: u64) -> NewJob {
     }
 }
 
-/// Runs until somebody stops it.
-pub(crate) async fn for_ever(run: &Run) {
+/// Runs until it is stopped.
+pub(crate) async fn run_forever(run: &Run) {
     let gone: &CancellationToken = &run.cancel;
     gone.cancelled().await;
     std::future::pending::<()>().await;
 }
 
-/// How many jobs are in this state, as rows tell.
+/// The number of jobs in this state, by their rows.
 pub(crate) async fn jobs_in(fixture: &Fixture, state: &str) -> i64 {
     query_scalar(
         "select coalesce(sum(case
@@ -108,15 +109,15 @@ pub(crate) async fn jobs_in(fixture: &Fixture, state: &str) -> i64 {
     .unwrap()
 }
 
-/// Nothing is held when nothing runs, and the database broke no deadlock.
-pub(crate) async fn is_at_rest(fixture: &Fixture) {
+/// Asserts that nothing is held while nothing runs, and that no deadlock occurred.
+pub(crate) async fn assert_at_rest(fixture: &Fixture) {
     for (what, sql) in [
         (
-            "places held at limiters",
+            "slots held in limiters",
             "select coalesce(sum(running), 0) from queue.limiters",
         ),
         (
-            "lanes with a head",
+            "lanes that have a head",
             "select count(*) from queue.lanes where head is not null",
         ),
         (
@@ -124,7 +125,7 @@ pub(crate) async fn is_at_rest(fixture: &Fixture) {
             "select count(*) from queue.lanes where breaker = 'h'",
         ),
         (
-            "rows that run",
+            "rows in state running",
             "select count(*) from queue.parcels where state = 'r'",
         ),
         (

@@ -1,5 +1,5 @@
-//! What an application holds back that enqueues by SQL and leaves its transaction open: nobody but those who
-//! bring the same new name; and what queues of one worker hold back from each other.
+//! Effects of a transaction that enqueues by SQL and stays open: it blocks only callers that use the same new
+//! name. Also the effects that queues of one worker have on each other.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use sqlx::{Executor, PgConnection};
 
 use crate::client::Sql;
 use crate::support::{
-    Fixture, Log, QUEUE, doing_nothing, handler, job, options, until, with_timeout,
+    Fixture, Log, QUEUE, handler, job, options, succeeding_handler, until, with_timeout,
 };
 
-/// Enqueues in the ordered lane `o`, by one limit at different costs.
+/// Enqueues in the ordered lane `o`, under one limit at different costs.
 const FIRST: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'o',
     limits => '[{\"key\":\"x\",\"cost\":1}]')";
 const SECOND: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'o',
     limits => '[{\"key\":\"x\",\"cost\":2}]')";
 
-/// The application's transaction, which stays open when this has been done in it.
+/// Runs statements in a transaction of the application and leaves it open.
 async fn left_open(sql: &Sql, done: &'static str) -> PgConnection {
     let mut app = sql.connect().await;
     app.execute("begin").await.unwrap();
@@ -34,7 +34,7 @@ async fn succeeded(fixture: &Fixture, jobs: i64) {
 async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
     let sql = Sql::new().await;
     sql.connect().await.execute(FIRST).await.unwrap();
-    // Lanes and limits that nobody has named for a day are kept from being removed.
+    // Keeps lanes and limits that have been unused for a day from being deleted.
     for old in [
         "update queue.lanes set used_at = now() - interval '2 days'",
         "update queue.limiters set used_at = now() - interval '2 days'",
@@ -48,7 +48,7 @@ async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
         .retain(harkara_queue::Retention::default());
     assert_eq!(removed.await.unwrap().limits, 0);
     sql.fixture.enqueue_for(sql.other, vec![job()]).await;
-    let worker = sql.fixture.work(doing_nothing());
+    let worker = sql.fixture.start_worker(succeeding_handler());
     succeeded(&sql.fixture, 2).await;
     worker.stop().await;
     drop(app);
@@ -58,21 +58,21 @@ async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
 async fn outcomes_are_written_while_an_open_transaction_has_enqueued_in_the_lane() {
     let sql = Sql::new().await;
     sql.connect().await.execute(FIRST).await.unwrap();
-    let begun = Log::new();
-    let (noted, leave) = (
-        begun.clone(),
+    let started = Log::new();
+    let (log_copy, leave) = (
+        started.clone(),
         std::sync::Arc::new(tokio::sync::Semaphore::new(0)),
     );
     let may = std::sync::Arc::clone(&leave);
-    let worker = sql.fixture.work(handler(move |_| {
-        noted.write(());
+    let worker = sql.fixture.start_worker(handler(move |_| {
+        log_copy.write(());
         let may = std::sync::Arc::clone(&may);
         async move {
             may.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
-    begun.holds(1).await;
+    started.holds(1).await;
     let app = left_open(&sql, SECOND).await;
     leave.add_permits(9);
     succeeded(&sql.fixture, 1).await;
@@ -98,7 +98,7 @@ async fn uncommitted_queue_name_blocks_only_callers_that_use_it() {
         };
         same.enqueue(tenant, fresh).await
     });
-    until("it waits for the name", async || {
+    until("the call waits for the name", async || {
         sql.fixture
             .count("select count(*) from pg_locks where not granted")
             .await
@@ -106,11 +106,11 @@ async fn uncommitted_queue_name_blocks_only_callers_that_use_it() {
     })
     .await;
     let other = coalescer.enqueue(sql.other, job());
-    with_timeout("another tenant is answered", other)
+    with_timeout("the call of another tenant returns", other)
         .await
         .unwrap();
-    // It is told to come again before long.
-    let refused = with_timeout("whoever brings the name is answered", waits).await;
+    // It gets a retryable error soon.
+    let refused = with_timeout("the call with the new name returns", waits).await;
     assert!(refused.unwrap().is_err());
     drop(app);
 }
@@ -127,14 +127,14 @@ async fn queue_of_large_payloads_leaves_memory_for_other_queues() {
         fixture.enqueue_all(vec![large.clone(); 20]).await;
     }
     let ran = Log::new();
-    let noted = ran.clone();
+    let log_copy = ran.clone();
     let mut options = options(&[("large", 100), (QUEUE, 8)]);
     options.memory = 6 << 20;
-    let worker = fixture.work_as(
+    let worker = fixture.start_worker_with(
         options,
         handler(move |run| {
             let is_large = run.job.payload().get().len() > 1000;
-            noted.write(is_large);
+            log_copy.write(is_large);
             async move {
                 if is_large {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -145,11 +145,11 @@ async fn queue_of_large_payloads_leaves_memory_for_other_queues() {
     );
     ran.holds(10).await;
     fixture.enqueue(job()).await;
-    until("the small one runs", async || ran.read().contains(&false)).await;
-    let place = ran.read().iter().position(|is_large| !is_large);
+    until("the small job runs", async || ran.read().contains(&false)).await;
+    let position = ran.read().iter().position(|is_large| !is_large);
     assert!(
-        place < Some(100),
-        "it ran after {place:?} of 200 large ones"
+        position < Some(100),
+        "the small job ran after {position:?} of 200 large jobs"
     );
     worker.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Ordered lanes: one job after another, whatever becomes of the first.
+//! Ordered lanes: jobs run one after another, for every outcome of the head.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,13 +14,13 @@ use rand::RngExt;
 use tokio::sync::Barrier;
 
 use crate::cancel::cancel;
-use crate::lost_workers::{Fleet, die, for_ever, is_at_rest, ordered};
+use crate::lost_workers::{Fleet, assert_at_rest, kill_and_expire, ordered, run_forever};
 use crate::support::{
     Fixture, Log, QUEUE, error, failed, handler, number, options, until, with_timeout,
 };
 
-/// A job whose second run comes in an hour.
-fn hardly_again(key: &str, number: u64) -> NewJob {
+/// A job whose second attempt is an hour away.
+fn retry_in_an_hour(key: &str, number: u64) -> NewJob {
     NewJob {
         backoff: Backoff {
             base: Duration::from_secs(3600),
@@ -32,7 +32,7 @@ fn hardly_again(key: &str, number: u64) -> NewJob {
     }
 }
 
-/// Notes each run; the job with number 0 ends as `first` says, all others well.
+/// Logs each run; job 0 returns the verdict `first`, all others succeed.
 fn first_ends<F, Fut>(log: &Log<u64>, first: F) -> Arc<dyn Handler>
 where
     F: Fn(Run) -> Fut + Send + Sync + 'static,
@@ -51,9 +51,9 @@ where
     })
 }
 
-/// Three jobs of one lane, the first of which has no second run before an hour.
+/// Three jobs of one lane; the second attempt of the first is an hour away.
 async fn three(fixture: &Fixture) -> Vec<JobId> {
-    let jobs = (0..3).map(|number| hardly_again("a", number)).collect();
+    let jobs = (0..3).map(|number| retry_in_an_hour("a", number)).collect();
     let answers = fixture.enqueue_all(jobs).await;
     answers.iter().map(|answer| answer.id()).collect()
 }
@@ -62,9 +62,9 @@ async fn three(fixture: &Fixture) -> Vec<JobId> {
 async fn ordered_jobs_run_one_at_a_time_in_order_across_workers() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let noted = log.clone();
+    let log_copy = log.clone();
     let handler = handler(move |run| {
-        let log = noted.clone();
+        let log = log_copy.clone();
         async move {
             log.write((number(&run), "begin"));
             for _ in 0..number(&run) % 5 {
@@ -75,15 +75,15 @@ async fn ordered_jobs_run_one_at_a_time_in_order_across_workers() {
         }
     });
     let fleet = Fleet::start(&fixture, 3, 16, &handler);
-    // In calls of their own, in one call, and beside each other; the number tells lane and place.
+    // In separate calls, in one call, and concurrently; the number encodes the lane and the position.
     for batch in 0..6 {
         let jobs = (0..4).flat_map(|lane| {
             let key = format!("lane {lane}");
-            (batch * 8..batch * 8 + 8).map(move |place| ordered(&key, lane * 1000 + place))
+            (batch * 8..batch * 8 + 8).map(move |position| ordered(&key, lane * 1000 + position))
         });
         fixture.enqueue_all(jobs.collect()).await;
     }
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     for lane in 0..4 {
         let lines = log.read().into_iter();
@@ -93,7 +93,7 @@ async fn ordered_jobs_run_one_at_a_time_in_order_across_workers() {
             .collect();
         assert_eq!(of_lane, expected);
     }
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -111,8 +111,8 @@ async fn priority_and_due_time_precede_enqueue_order() {
     fixture
         .enqueue_all(vec![ordered("a", 3), early, urgent])
         .await;
-    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
-    fixture.is_quiet().await;
+    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [2, 1, 3]);
 }
@@ -133,8 +133,8 @@ async fn jobs_with_and_without_unique_keys_keep_their_enqueue_order() {
         _ => ordered("a", number),
     });
     fixture.enqueue_all(jobs.collect()).await;
-    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
-    fixture.is_quiet().await;
+    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), (1..21).collect::<Vec<u64>>());
 }
@@ -166,7 +166,7 @@ async fn head_in_backoff_is_not_overtaken() {
     let fleet = Fleet::start(&fixture, 3, 8, &handler);
     let jobs = fixture.enqueue_all((0..5).map(|n| ordered("a", n)).collect());
     let jobs: Vec<_> = jobs.await.iter().map(|answer| answer.id()).collect();
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 0, 0, 0, 1, 2, 3, 4]);
     let runs = fixture.attempts(jobs[0]).await;
@@ -178,22 +178,22 @@ async fn head_in_backoff_is_not_overtaken() {
         assert!(after.started_at > before.finished_at);
         assert_eq!(after.attempt, 1);
     }
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
 async fn dead_head_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let worker = fixture.work(first_ends(&log, async |_| Verdict::Dead {
+    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::Dead {
         error: error("never"),
     }));
     let jobs = three(&fixture).await;
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 1, 2]);
     assert_eq!(fixture.state(jobs[0]).await, JobState::Dead);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -201,17 +201,17 @@ async fn head_cancelled_in_backoff_releases_the_others_in_order() {
     for notify in [true, false] {
         let fixture = Fixture::with_notify(notify).await;
         let log = Log::new();
-        let worker = fixture.work(first_ends(&log, async |_| failed("again")));
+        let worker = fixture.start_worker(first_ends(&log, async |_| failed("again")));
         let jobs = three(&fixture).await;
-        fixture.reaches(jobs[0], JobState::Scheduled).await;
-        // By now the worker knows that the lane is closed for an hour.
+        fixture.wait_for_state(jobs[0], JobState::Scheduled).await;
+        // By now the worker knows that the lane is parked for an hour.
         let other = fixture.enqueue(ordered("b", 9)).await.id();
-        fixture.reaches(other, JobState::Succeeded).await;
+        fixture.wait_for_state(other, JobState::Succeeded).await;
         cancel(&fixture, jobs[0]).await;
-        fixture.is_quiet().await;
+        fixture.wait_until_idle().await;
         worker.stop().await;
         assert_eq!(log.read(), [0, 9, 1, 2]);
-        is_at_rest(&fixture).await;
+        assert_at_rest(&fixture).await;
     }
 }
 
@@ -220,7 +220,7 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
-    let worker = fixture.work(first_ends(&log, move |_| {
+    let worker = fixture.start_worker(first_ends(&log, move |_| {
         let again = turns.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             if again {
@@ -231,14 +231,14 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
         }
     }));
     let jobs = three(&fixture).await;
-    fixture.reaches(jobs[0], JobState::Scheduled).await;
+    fixture.wait_for_state(jobs[0], JobState::Scheduled).await;
     let mut tx = fixture.tx().await;
     fixture.engine.run_now(&mut tx, &jobs[..1]).await.unwrap();
     tx.commit().await.unwrap();
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -246,18 +246,18 @@ async fn head_cancelled_while_running_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let handler = first_ends(&log, async |run| {
-        for_ever(&run).await;
+        run_forever(&run).await;
         Verdict::done()
     });
     let fleet = Fleet::start(&fixture, 2, 4, &handler);
     let jobs = three(&fixture).await;
     log.holds(1).await;
     cancel(&fixture, jobs[0]).await;
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 1, 2]);
     assert_eq!(fixture.state(jobs[0]).await, JobState::Cancelled);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -265,22 +265,22 @@ async fn head_of_a_dead_worker_runs_again_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let stuck = first_ends(&log, async |run| {
-        for_ever(&run).await;
+        run_forever(&run).await;
         Verdict::done()
     });
-    let worker = fixture.work(stuck);
+    let worker = fixture.start_worker(stuck);
     let jobs = three(&fixture).await;
     log.holds(1).await;
-    die(&fixture, worker).await;
-    let well = first_ends(&log, async |_| Verdict::done());
-    let fleet = Fleet::start(&fixture, 3, 4, &well);
-    fixture.is_quiet().await;
+    kill_and_expire(&fixture, worker).await;
+    let healthy = first_ends(&log, async |_| Verdict::done());
+    let fleet = Fleet::start(&fixture, 3, 4, &healthy);
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
     let outcomes = fixture.attempts(jobs[0]).await.into_iter();
     let outcomes: Vec<_> = outcomes.map(|attempt| attempt.outcome).collect();
     assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_o
     for cancelled in [false, true] {
         let fixture = Fixture::new().await;
         let log = Log::new();
-        let worker = fixture.work(first_ends(&log, async |_| {
+        let worker = fixture.start_worker(first_ends(&log, async |_| {
             std::future::pending::<()>().await;
             Verdict::done()
         }));
@@ -298,16 +298,16 @@ async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_o
         });
         let head = fixture.enqueue_all(jobs.collect()).await[0].id();
         log.holds(1).await;
-        die(&fixture, worker).await;
+        kill_and_expire(&fixture, worker).await;
         if cancelled {
             cancel(&fixture, head).await;
         }
-        let well = first_ends(&log, async |_| Verdict::done());
-        let fleet = Fleet::start(&fixture, 3, 4, &well);
-        fixture.is_quiet().await;
+        let healthy = first_ends(&log, async |_| Verdict::done());
+        let fleet = Fleet::start(&fixture, 3, 4, &healthy);
+        fixture.wait_until_idle().await;
         fleet.stop().await;
         assert_eq!(log.read(), [0, 1, 2]);
-        is_at_rest(&fixture).await;
+        assert_at_rest(&fixture).await;
     }
 }
 
@@ -319,17 +319,17 @@ async fn stopped_worker_puts_its_head_back_in_front() {
         std::future::pending::<()>().await;
         Verdict::done()
     });
-    let worker = fixture.work_as(crate::lost_workers::impatient(4), stuck);
+    let worker = fixture.start_worker_with(crate::lost_workers::options_without_drain(4), stuck);
     let jobs = three(&fixture).await;
     log.holds(1).await;
     worker.stop().await;
-    let well = first_ends(&log, async |_| Verdict::done());
-    let fleet = Fleet::start(&fixture, 3, 4, &well);
-    fixture.is_quiet().await;
+    let healthy = first_ends(&log, async |_| Verdict::done());
+    let fleet = Fleet::start(&fixture, 3, 4, &healthy);
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     assert_eq!(log.read(), [0, 0, 1, 2]);
     assert_eq!(fixture.job(jobs[0]).await.attempt, 1);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -346,9 +346,9 @@ async fn lanes_with_different_keys_run_concurrently() {
     let jobs = (0..30).map(|number| ordered(&format!("lane {}", number % 10), number));
     fixture.enqueue_all(jobs.collect()).await;
     let fleet = Fleet::start(&fixture, 2, 5, &handler);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -358,14 +358,14 @@ async fn rolled_back_cancel_lets_no_job_overtake() {
     let jobs = three(&fixture).await;
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, jobs[0]).await.unwrap();
-    let worker = fixture.work(first_ends(&log, async |_| Verdict::done()));
+    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
     let other = fixture.enqueue(ordered("b", 9)).await.id();
-    fixture.reaches(other, JobState::Succeeded).await;
+    fixture.wait_for_state(other, JobState::Succeeded).await;
     drop(tx);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [9, 0, 1, 2]);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,9 +374,9 @@ async fn lanes_stay_live_and_ordered_after_many_worker_deaths() {
     const JOBS: u64 = 12;
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let noted = log.clone();
+    let log_copy = log.clone();
     let handler = handler(move |run| {
-        let log = noted.clone();
+        let log = log_copy.clone();
         async move {
             log.write(number(&run));
             let chance = rand::rng().random_range(0..10);
@@ -393,10 +393,10 @@ async fn lanes_stay_live_and_ordered_after_many_worker_deaths() {
             }
         }
     });
-    let jobs = (0..JOBS).flat_map(|place| {
+    let jobs = (0..JOBS).flat_map(|position| {
         (0..LANES).map(move |lane| NewJob {
             max_attempts: 100,
-            ..ordered(&format!("lane {lane}"), lane * 1000 + place)
+            ..ordered(&format!("lane {lane}"), lane * 1000 + position)
         })
     });
     fixture.enqueue_all(jobs.collect()).await;
@@ -405,29 +405,32 @@ async fn lanes_stay_live_and_ordered_after_many_worker_deaths() {
         ..options(&[(QUEUE, 4)])
     };
     for round in 1..6 {
-        let one = fixture.work_as(short(), Arc::clone(&handler));
-        let other = fixture.work_as(short(), Arc::clone(&handler));
+        let one = fixture.start_worker_with(short(), Arc::clone(&handler));
+        let other = fixture.start_worker_with(short(), Arc::clone(&handler));
         let so_far = log.len();
-        until("some run", async || log.len() > so_far + 3 * round).await;
+        until("some jobs have run", async || {
+            log.len() > so_far + 3 * round
+        })
+        .await;
         one.task.abort();
         with_timeout("the worker dies", one.task).await.unwrap_err();
         other.stop().await;
     }
     let fleet = Fleet::start(&fixture, 2, 8, &handler);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     let mut reached: HashMap<u64, u64> = HashMap::new();
     for number in log.read() {
-        let (lane, place) = (number / 1000, number % 1000);
+        let (lane, position) = (number / 1000, number % 1000);
         let at = reached.entry(lane).or_default();
         assert!(
-            place == *at || place == *at + 1,
-            "lane {lane}: {place} began after {at}"
+            position == *at || position == *at + 1,
+            "lane {lane}: {position} began after {at}"
         );
-        *at = place;
+        *at = position;
     }
-    assert!(reached.values().all(|place| *place == JOBS - 1));
-    is_at_rest(&fixture).await;
+    assert!(reached.values().all(|position| *position == JOBS - 1));
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -446,18 +449,18 @@ async fn retried_dead_head_goes_to_the_end_of_the_lane() {
             }
         }
     });
-    let worker = fixture.work(Arc::clone(&handler));
+    let worker = fixture.start_worker(Arc::clone(&handler));
     let jobs = three(&fixture).await;
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     fixture.enqueue(ordered("a", 3)).await;
     let mut tx = fixture.tx().await;
     fixture.engine.retry(&mut tx, jobs[0]).await.unwrap();
     tx.commit().await.unwrap();
     fixture.enqueue(ordered("a", 4)).await;
-    let worker = fixture.work_as(options(&[(QUEUE, 4)]), handler);
-    fixture.is_quiet().await;
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 4)]), handler);
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 1, 2, 3, 0, 4]);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

@@ -1,4 +1,4 @@
-//! Faults of the database while a worker works: it survives all of them and loses nothing.
+//! Database outages while a worker runs: it survives all of them and loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Fixture, Log, QUEUE, Working, count_jobs, doing_nothing, handler, job, number, numbered,
-    options, until, with_timeout,
+    Fixture, Log, QUEUE, RunningWorker, count_jobs, handler, job, number, numbered, options,
+    succeeding_handler, until, with_timeout,
 };
 
-/// A pool that can be told from others by its name.
+/// A pool that is identified by its application name.
 fn named_pool(url: &str) -> PgPool {
     let options: PgConnectOptions = url.parse().unwrap();
     PgPoolOptions::new()
@@ -34,16 +34,16 @@ async fn worker_with_repeatedly_cut_connections_runs_every_job_once() {
     }
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(0));
-    let (noted, limiter) = (runs.clone(), Arc::clone(&go));
+    let (log_copy, limiter) = (runs.clone(), Arc::clone(&go));
     let engine = Engine::new(named_pool(&fixture.database.url()), true);
-    let worker = Working::start(
+    let worker = RunningWorker::start(
         engine,
         options(&[(QUEUE, 32)]),
         handler(move |run| {
-            let (noted, limiter) = (noted.clone(), Arc::clone(&limiter));
+            let (log_copy, limiter) = (log_copy.clone(), Arc::clone(&limiter));
             async move {
                 limiter.acquire().await.unwrap().forget();
-                noted.write(number(&run));
+                log_copy.write(number(&run));
                 Verdict::done()
             }
         }),
@@ -55,24 +55,24 @@ async fn worker_with_repeatedly_cut_connections_runs_every_job_once() {
         go.add_permits(100);
         seen += 100;
         runs.holds(seen).await;
-        // The worker may have none for a moment: it has just lost one.
+        // The worker can have no connection for a moment, after it has lost one.
         until("a connection is cut", async || fixture.count(cut).await > 0).await;
     }
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(fixture.jobs_at("d", 1).await, i64::try_from(JOBS).unwrap());
     assert_eq!(
         fixture.count("select count(*) from queue.leases").await,
         1,
-        "no lease was lost"
+        "no lease may be lost"
     );
     let mut runs = runs.read();
     runs.sort_unstable();
     assert_eq!(runs, (0..JOBS).collect::<Vec<u64>>());
 }
 
-/// A worker runs so many jobs while its server crashes twice, each time after `stretch` more runs: at
-/// full speed, or 16 at a time. Answers how many runs were for nothing.
+/// Lets a worker run `jobs` jobs while its server crashes twice, each time after `stretch` more runs, at
+/// full speed or with a concurrency of 16. Returns the number of repeated runs.
 async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let mut cluster = OwnCluster::start().await;
     let pool = cluster.pool();
@@ -93,18 +93,18 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let plenty = Semaphore::MAX_PERMITS / 2;
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(if fast { plenty } else { 0 }));
-    let (noted, limiter) = (runs.clone(), Arc::clone(&go));
-    let worker = Working::start(
+    let (log_copy, limiter) = (runs.clone(), Arc::clone(&go));
+    let worker = RunningWorker::start(
         engine.clone(),
         WorkerOptions {
             lease: Duration::from_secs(3),
             ..options(&[(QUEUE, 16)])
         },
         handler(move |run| {
-            let (noted, limiter) = (noted.clone(), Arc::clone(&limiter));
+            let (log_copy, limiter) = (log_copy.clone(), Arc::clone(&limiter));
             async move {
                 limiter.acquire().await.unwrap().forget();
-                noted.write(number(&run));
+                log_copy.write(number(&run));
                 Verdict::done()
             }
         }),
@@ -132,22 +132,26 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let again = runs.len() - usize::try_from(jobs).unwrap();
     runs.sort_unstable();
     runs.dedup();
-    assert_eq!(runs, (0..jobs).collect::<Vec<u64>>(), "each at least once");
+    assert_eq!(
+        runs,
+        (0..jobs).collect::<Vec<u64>>(),
+        "each job must run at least once"
+    );
     again
 }
 
-// Only what was in flight at a crash may run again: what was in hand, and outcomes on their way.
+// Only jobs in flight at a crash can run again: prefetched or running ones, and unwritten outcomes.
 
 #[tokio::test(flavor = "multi_thread")]
 async fn server_crash_and_recovery_loses_no_job() {
     let again = crash_twice(60_000, 4000, true).await;
-    assert!(again <= 2 * (16 + 2048 + 8192), "{again} runs too many");
+    assert!(again <= 2 * (16 + 2048 + 8192), "{again} repeated runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_repeats_few_slow_runs() {
     let again = crash_twice(2000, 400, false).await;
-    assert!(again <= 2 * (16 + 500), "{again} runs too many");
+    assert!(again <= 2 * (16 + 500), "{again} repeated runs");
 }
 
 #[tokio::test]
@@ -165,12 +169,12 @@ async fn worker_started_before_its_database_begins_when_it_appears() {
     drop(connection);
     cluster.stop_immediate().await;
     let runs = Log::new();
-    let noted = runs.clone();
-    let worker = Working::start(
+    let log_copy = runs.clone();
+    let worker = RunningWorker::start(
         engine,
         options(&[(QUEUE, 1)]),
         handler(move |run| {
-            noted.write(run.job.id);
+            log_copy.write(run.job.id);
             async { Verdict::done() }
         }),
     );
@@ -196,7 +200,10 @@ async fn queue_whose_id_cannot_be_read_at_first_is_served_later() {
              for each row when (new.name = 'second') execute function public.refuse()",
         )
         .await;
-    let worker = fixture.work_as(options(&[("first", 1), ("second", 1)]), doing_nothing());
+    let worker = fixture.start_worker_with(
+        options(&[("first", 1), ("second", 1)]),
+        succeeding_handler(),
+    );
     until("the worker has been refused", async || {
         fixture
             .count("select last_value - 1 + is_called::int from public.refusals")
@@ -213,7 +220,7 @@ async fn queue_whose_id_cannot_be_read_at_first_is_served_later() {
             })
             .await
             .id();
-        fixture.reaches(id, JobState::Succeeded).await;
+        fixture.wait_for_state(id, JobState::Succeeded).await;
     }
     worker.stop().await;
 }
@@ -224,7 +231,7 @@ async fn outcome_waits_for_an_unavailable_database() {
     let limiter = Arc::new(Semaphore::new(0));
     let behind = limiter.clone();
     let pool = named_pool(&fixture.database.url());
-    let worker = Working::start(
+    let worker = RunningWorker::start(
         Engine::new(pool, true),
         options(&[(QUEUE, 1)]),
         handler(move |_| {
@@ -236,8 +243,8 @@ async fn outcome_waits_for_an_unavailable_database() {
         }),
     );
     let id = fixture.enqueue(job()).await.id();
-    fixture.reaches(id, JobState::Running).await;
-    // The worker's connections are cut as fast as it makes them while the run ends.
+    fixture.wait_for_state(id, JobState::Running).await;
+    // The worker's connections are cut as fast as it opens them while the run ends.
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
         where datname = current_database() and application_name = 'worker under test'";
     let mut cuts = fixture.count(cut).await;
@@ -248,7 +255,13 @@ async fn outcome_waits_for_an_unavailable_database() {
         }
     })
     .await;
-    assert_eq!(fixture.reaches(id, JobState::Succeeded).await.attempt, 1);
+    assert_eq!(
+        fixture
+            .wait_for_state(id, JobState::Succeeded)
+            .await
+            .attempt,
+        1
+    );
     worker.stop().await;
 }
 
@@ -258,12 +271,12 @@ async fn worker_with_unwritten_outcomes_stops_claiming() {
     const JOBS: usize = 30_000;
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(numbered(0)).await.id();
-    let (begun, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-    let (noted, limiter) = (begun.clone(), Arc::clone(&go));
-    let worker = fixture.work_as(
+    let (started, go) = (Log::new(), Arc::new(Semaphore::new(0)));
+    let (log_copy, limiter) = (started.clone(), Arc::clone(&go));
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
         handler(move |run| {
-            noted.write(number(&run));
+            log_copy.write(number(&run));
             let limiter = Arc::clone(&limiter);
             async move {
                 limiter.acquire().await.unwrap().forget();
@@ -271,8 +284,8 @@ async fn worker_with_unwritten_outcomes_stops_claiming() {
             }
         }),
     );
-    begun.holds(1).await;
-    // Somebody locks the running job's row: its outcome cannot be written, claims go on.
+    started.holds(1).await;
+    // The running job's row is locked: its outcome cannot be written, but claims continue.
     let mut holder = fixture.pool().begin().await.unwrap();
     query_scalar::<i64>("select id from queue.parcels for update")
         .fetch_one(&mut *holder)
@@ -282,12 +295,12 @@ async fn worker_with_unwritten_outcomes_stops_claiming() {
         .enqueue_all((1..u64::try_from(JOBS).unwrap()).map(numbered).collect())
         .await;
     go.add_permits(JOBS);
-    let all = tokio::time::timeout(Duration::from_secs(1), begun.holds(JOBS)).await;
-    assert!(all.is_err(), "all were run although no outcome was taken");
+    let all = tokio::time::timeout(Duration::from_secs(1), started.holds(JOBS)).await;
+    assert!(all.is_err(), "all jobs ran although no outcome was written");
 
     drop(holder);
-    begun.holds(JOBS).await;
-    fixture.is_quiet().await;
+    started.holds(JOBS).await;
+    fixture.wait_until_idle().await;
     assert_eq!(fixture.state(first).await, JobState::Succeeded);
     worker.stop().await;
 }

@@ -1,5 +1,5 @@
-//! Rows of many jobs, written as the engine would write them: parcels, pieces cut off them, rows that
-//! were merged, members that left.
+//! Helpers that write packed rows as the engine does: parcels, pieces split off them, merged rows, and
+//! members that left.
 
 use chrono::{DateTime, Duration, TimeZone, Utc};
 use harkara_queue::job::JobState;
@@ -10,20 +10,20 @@ use serde_json::{Map, Value, json};
 
 use crate::support::Fixture;
 
-/// Parcels that share a block, in which merged rows are looked for.
+/// The number of parcels in one block; merged rows are searched within a block.
 pub(crate) const BLOCK: i64 = 1024;
 
 /// The id of the job at `place` of `parcel`.
-pub(crate) fn at(parcel: i64, place: i64) -> i64 {
-    parcel * 1024 + place
+pub(crate) fn at(parcel: i64, position: i64) -> i64 {
+    parcel * 1024 + position
 }
 
-/// Some moment, `seconds` later.
+/// A fixed time plus `seconds`.
 pub(crate) fn moment(seconds: i64) -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + Duration::seconds(seconds)
 }
 
-/// The bodies of these jobs: the payload of each is its own id.
+/// The bodies of these jobs; each payload is the job's own id.
 pub(crate) fn bodies(jobs: impl IntoIterator<Item = i64>) -> Value {
     jobs.into_iter()
         .map(|job| {
@@ -34,7 +34,7 @@ pub(crate) fn bodies(jobs: impl IntoIterator<Item = i64>) -> Value {
         .collect()
 }
 
-/// A row of `n` jobs beginning at `lo`, with what `more` says of its columns.
+/// A row of `n` jobs starting at `lo`; `more` sets further columns.
 pub(crate) fn row(id: i64, part: i64, lo: i64, n: i64, state: &str, more: Value) -> Value {
     let mut row: Map<String, Value> = Map::new();
     let usual = json!({
@@ -43,24 +43,24 @@ pub(crate) fn row(id: i64, part: i64, lo: i64, n: i64, state: &str, more: Value)
     });
     for columns in [usual, more] {
         let Value::Object(columns) = columns else {
-            panic!("columns have names: {columns}")
+            panic!("expected an object of columns: {columns}")
         };
         row.extend(columns);
     }
     Value::Object(row)
 }
 
-/// A member that left.
+/// A member that left its row.
 pub(crate) fn left(job: i64, state: &str, more: Value) -> Value {
-    let place = job % 1024;
-    row(job / 1024, -place - 1, place, 1, state, more)
+    let position = job % 1024;
+    row(job / 1024, -position - 1, position, 1, state, more)
 }
 
-/// A row merged out of these jobs.
+/// A row merged from these jobs.
 pub(crate) fn merged(jobs: &[i64], state: &str, more: Value) -> Value {
     let n = i64::try_from(jobs.len()).unwrap();
     let Value::Object(mut row) = row(jobs[0] / 1024, 0, 0, n, state, more) else {
-        panic!("a row has columns")
+        panic!("expected an object of columns")
     };
     row.insert("ids".to_owned(), json!(jobs));
     row.insert("body".to_owned(), bodies(jobs.iter().copied()));
@@ -68,7 +68,7 @@ pub(crate) fn merged(jobs: &[i64], state: &str, more: Value) -> Value {
 }
 
 impl Fixture {
-    /// Writes rows of the stand's tenant. Columns that are not given have usual values.
+    /// Writes rows of the fixture's tenant. Columns that are not given get default values.
     pub(crate) async fn put(&self, rows: &[Value]) {
         self.put_for(self.tenant, rows).await;
     }

@@ -1,4 +1,4 @@
-//! Cancel, retry and run_now of jobs that share a row with others: the others go on as they are.
+//! Cancel, retry and run-now of jobs in a packed row: the other members are unaffected.
 
 use harkara_queue::ChangeOutcome;
 use harkara_queue::job::JobState;
@@ -45,10 +45,10 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
     for (state, word) in [("a", JobState::Ready), ("s", JobState::Scheduled)] {
         let fixture = Fixture::new().await;
         let more = json!({"keyed": true, "created_at": moment(1), "run_at": moment(2)});
-        // A parcel whose first two jobs were cut off.
+        // A parcel whose first two jobs were split off.
         fixture.put(&[row(9, 3, 2, 3, state, more)]).await;
-        for place in 2..5 {
-            holds_key(&fixture, at(9, place)).await;
+        for position in 2..5 {
+            holds_key(&fixture, at(9, position)).await;
         }
         let id = job_id(at(9, 3));
         let before = fixture.job(id).await;
@@ -77,9 +77,9 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
         );
         assert_eq!(fixture.column(9, 3, GONE).await.unwrap(), "{2}");
         let keys = "select count(*) from queue.unique_keys";
-        assert_eq!(fixture.count(keys).await, 2, "its key is free");
+        assert_eq!(fixture.count(keys).await, 2, "its key must be released");
 
-        // By itself it is made ready again, with its key.
+        // A retry makes it ready in a row of its own, with its key.
         assert_eq!(
             retry(&fixture, id).await,
             ChangeOutcome::Applied(JobState::Ready)
@@ -90,9 +90,9 @@ async fn cancelled_waiting_member_leaves_its_parcel() {
             ChangeOutcome::Applied(JobState::Cancelled)
         );
 
-        // When the last has left nothing of the row is kept.
-        for place in [2, 4] {
-            let id = job_id(at(9, place));
+        // The row is deleted when its last member has left.
+        for position in [2, 4] {
+            let id = job_id(at(9, position));
             assert_eq!(
                 cancel(&fixture, id).await,
                 ChangeOutcome::Applied(JobState::Cancelled)
@@ -126,10 +126,10 @@ async fn worker_is_notified_which_of_its_jobs_to_stop() {
     for _ in 0..2 {
         let changed = cancel(&fixture, job_id(jobs[1])).await;
         assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
-        let told = with_timeout("the worker is told", listener.recv())
+        let notification = with_timeout("the worker is notified", listener.recv())
             .await
             .unwrap();
-        assert_eq!(told.payload(), format!("c:{}", jobs[1]));
+        assert_eq!(notification.payload(), format!("c:{}", jobs[1]));
     }
     assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), "{2}");
     cancel(&fixture, job_id(jobs[0])).await;
@@ -161,7 +161,7 @@ async fn strict_lane_continues_when_its_head_is_cancelled() {
     assert_eq!(
         fixture.count(heads).await,
         1,
-        "another job's cancel is not the head's"
+        "the cancel of another job must not affect the head"
     );
     assert_eq!(
         cancel(&fixture, job_id(at(5, 0))).await,
@@ -195,11 +195,11 @@ async fn cancel_finds_a_job_that_has_just_moved() {
             .await;
         let changed = meanwhile(&fixture, claimed, cancel(&fixture, job_id(job))).await;
         assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
-        let told = if job == at(6, 0) { "{2}" } else { "{1}" };
-        assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), told);
+        let cancelling = if job == at(6, 0) { "{2}" } else { "{1}" };
+        assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), cancelling);
     }
 
-    // A claim cuts the parcel before the job.
+    // A claim splits the parcel before the job.
     fixture.execute("delete from queue.parcels").await;
     fixture.put(&[row(7, 0, 0, 4, "a", json!({}))]).await;
     let cut = "with behind as (
@@ -216,7 +216,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
     let seen = fixture.job(job_id(at(7, 3))).await;
     assert_eq!(seen.payload.get(), at(7, 3).to_string());
 
-    // A settlement puts it off by itself.
+    // A settlement snoozes it in a row of its own.
     fixture.execute("delete from queue.parcels").await;
     fixture.put(&[row(7, 0, 0, 2, "r", json!({}))]).await;
     let put_off = "with leaving as (
@@ -232,7 +232,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "r");
     assert_eq!(fixture.column(7, 0, CANCELLING).await, None);
 
-    // A worker that stops gives the whole row back.
+    // A stopping worker puts the whole row back.
     fixture.execute("delete from queue.parcels").await;
     fixture
         .put(&[row(7, 0, 0, 2, "r", json!({"gone": [1]}))])
@@ -242,7 +242,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "d");
 
-    // Or retention takes it.
+    // Or retention deletes it.
     fixture.put(&[row(8, 0, 0, 2, "d", json!({}))]).await;
     let removed = "delete from queue.parcels";
     let changed = meanwhile(&fixture, removed, cancel(&fixture, job_id(at(8, 0)))).await;
@@ -310,10 +310,10 @@ async fn scheduled_jobs_are_run_now_alone_or_together() {
     for _ in 0..2 {
         run_now(&fixture, &asked).await;
     }
-    let told = with_timeout("workers are told", listener.recv())
+    let notification = with_timeout("workers are notified", listener.recv())
         .await
         .unwrap();
-    assert_eq!(told.payload(), "o:1");
+    assert_eq!(notification.payload(), "o:1");
     let (ready, waits) = (JobState::Ready, JobState::Scheduled);
     assert_eq!(
         fixture.all().await,
@@ -332,13 +332,13 @@ async fn scheduled_jobs_are_run_now_alone_or_together() {
         ]
     );
     assert_eq!(fixture.column(6, 0, GONE).await.unwrap(), "{2,4}");
-    // The whole row: nobody had to leave it.
+    // The whole row: no member had to leave it.
     assert_eq!(fixture.column(7, 0, GONE).await, None);
     let now = fixture.now().await;
     for job in [at(5, 0), at(6, 1), at(7, 1)] {
-        let hastened = fixture.job(job_id(job)).await;
-        assert!(hastened.run_at <= now, "{hastened:?}");
-        assert_eq!(hastened.payload.get(), job.to_string());
+        let moved_up = fixture.job(job_id(job)).await;
+        assert!(moved_up.run_at <= now, "{moved_up:?}");
+        assert_eq!(moved_up.payload.get(), job.to_string());
     }
     assert!(fixture.job(job_id(at(6, 2))).await.run_at > now);
 }

@@ -1,4 +1,4 @@
-//! Pages of jobs that end after a bounded look, before they are full.
+//! Pages of jobs that end early because the number of rows read is bounded.
 
 use harkara_queue::job::JobState;
 use harkara_queue::read::JobFilter;
@@ -8,7 +8,7 @@ use harkara_shared::id::TenantId;
 use crate::packed_read::{Made, filters};
 use crate::support::Fixture;
 
-/// All jobs that a filter lets through, in turns that look at a few rows each.
+/// All jobs that match a filter, read in pages of a few rows each.
 async fn creep(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, rows: i64) -> Vec<i64> {
     let limit = 4;
     let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
@@ -47,7 +47,7 @@ async fn creep(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, rows: i6
         };
         assert!(
             next.is_none() || before.is_none() || next < before,
-            "it goes on"
+            "a page must make progress"
         );
         seen.extend(jobs);
         before = next;
@@ -69,7 +69,7 @@ async fn short_pages_leave_no_job_out() {
                 .jobs
                 .iter()
                 .rev()
-                .filter(|(_, told)| told.matches(&filter))
+                .filter(|(_, expected)| expected.matches(&filter))
                 .map(|(job, _)| *job)
                 .collect();
             for rows in [1, 3, 8] {

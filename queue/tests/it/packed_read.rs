@@ -1,4 +1,4 @@
-//! Reading jobs wherever they are stored: packing never shows.
+//! Reads of jobs in every storage form: packing is never visible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::packed::{BLOCK, at, job_id, left, merged, moment, row};
 use crate::support::Fixture;
 
-/// What reading a job should answer.
+/// The expected result of reading a job.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expected {
     state: JobState,
@@ -32,7 +32,11 @@ impl Expected {
             words.iter().copied().find(|word| *word == text).unwrap()
         };
         let id = job.id.as_i64();
-        assert_eq!(job.payload.get(), id.to_string(), "the body is its own");
+        assert_eq!(
+            job.payload.get(),
+            id.to_string(),
+            "each job must have its own body"
+        );
         let seen = Self {
             state: job.state,
             kind: word(&job.kind, &["test.job", "test.other"]),
@@ -58,14 +62,14 @@ impl Expected {
     }
 }
 
-/// Rows as they might be after a while, and what they should read as.
+/// Randomly generated rows, and the jobs that reading them must return.
 pub(crate) struct Made {
     rng: StdRng,
     pub(crate) rows: Vec<Value>,
     pub(crate) jobs: BTreeMap<i64, Expected>,
 }
 
-/// What all rows of a parcel share.
+/// Columns that all rows of a parcel share.
 #[derive(Clone, Copy)]
 struct Shared {
     kind: i64,
@@ -98,7 +102,7 @@ impl Made {
             while !merging.is_empty() {
                 let of = made.rng.random_range(0..=merging.len());
                 let group: Vec<i64> = merging.iter().copied().take(of.max(1)).collect();
-                // Not neighbours only: rows lie across each other.
+                // Not only neighbours: the id ranges of rows overlap.
                 let (into, rest) = merging
                     .iter()
                     .partition(|parcel| group.contains(parcel) != made.rng.random_bool(0.3));
@@ -121,8 +125,15 @@ impl Made {
         }
     }
 
-    fn tell(&mut self, job: i64, state: &str, shared: Shared, run: i64, finished: Option<i64>) {
-        let told = Expected {
+    fn request_stop(
+        &mut self,
+        job: i64,
+        state: &str,
+        shared: Shared,
+        run: i64,
+        finished: Option<i64>,
+    ) {
+        let expected = Expected {
             state: JobState::from_letter(state).unwrap(),
             kind: ["test.job", "test.other"][usize::try_from(shared.kind - 1).unwrap()],
             queue: ["default", "other"][usize::try_from(shared.queue - 1).unwrap()],
@@ -131,7 +142,10 @@ impl Made {
             finished_at: finished.map(moment),
             error_code: None,
         };
-        assert!(self.jobs.insert(job, told).is_none(), "{job} is made twice");
+        assert!(
+            self.jobs.insert(job, expected).is_none(),
+            "{job} was generated twice"
+        );
     }
 
     /// A row of one job, at `part`.
@@ -147,9 +161,9 @@ impl Made {
         });
         self.rows
             .push(row(job / 1024, part, job % 1024, 1, state, more));
-        self.tell(job, state, shared, run, finished);
-        if failed && let Some(told) = self.jobs.get_mut(&job) {
-            told.error_code = Some("bad");
+        self.request_stop(job, state, shared, run, finished);
+        if failed && let Some(expected) = self.jobs.get_mut(&job) {
+            expected.error_code = Some("bad");
         }
     }
 
@@ -158,7 +172,7 @@ impl Made {
         self.alone(at(parcel, 0), 0, shared);
     }
 
-    /// Who of 1 ..= n has left and who has been acknowledged.
+    /// The members of 1 ..= n that have left, and those that are acknowledged.
     fn fates(&mut self, n: i64, state: &str) -> (Vec<i64>, Vec<i64>) {
         let (mut gone, mut acked) = (Vec::new(), Vec::new());
         for i in 1..=n {
@@ -171,7 +185,7 @@ impl Made {
         (gone, acked)
     }
 
-    /// A parcel of several jobs, in one piece or several, some of which have left.
+    /// A parcel of several jobs in one or several pieces; some members have left.
     fn packed(&mut self, parcel: i64) {
         let shared = self.shared(parcel);
         let (mut lo, end) = (0, self.rng.random_range(2..9));
@@ -202,7 +216,7 @@ impl Made {
                 if gone.contains(&i) {
                     self.alone(job, -(lo + i - 1) - 1, shared);
                 } else if acked.contains(&i) {
-                    self.tell(
+                    self.request_stop(
                         job,
                         "d",
                         shared,
@@ -210,14 +224,14 @@ impl Made {
                         Some(shared.created + 6 + i),
                     );
                 } else {
-                    self.tell(job, state, shared, shared.created + 5, finished);
+                    self.request_stop(job, state, shared, shared.created + 5, finished);
                 }
             }
             lo += n;
         }
     }
 
-    /// One row out of parcels of one job each.
+    /// One row merged from parcels of one job each.
     fn merged(&mut self, parcels: Vec<i64>) {
         let Some(first) = parcels.first().copied() else {
             return;
@@ -226,7 +240,7 @@ impl Made {
         let n = i64::try_from(parcels.len()).unwrap();
         let state = self.state(&["r", "d"]);
         let (gone, acked) = self.fates(n, state);
-        let (begun, finished) = (
+        let (started, finished) = (
             shared.created,
             (state == "d").then_some(shared.created + 40),
         );
@@ -266,15 +280,15 @@ impl Made {
             if gone.contains(&i) {
                 self.alone(job, -1, shared);
             } else if acked.contains(&i) {
-                self.tell(job, "d", shared, run, Some(begun + 6 + i));
+                self.request_stop(job, "d", shared, run, Some(started + 6 + i));
             } else {
-                self.tell(job, state, shared, run, finished);
+                self.request_stop(job, state, shared, run, finished);
             }
         }
     }
 }
 
-async fn walk(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
+async fn scan(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
     let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
     let mut seen = Vec::new();
     let mut before: Option<JobId> = None;
@@ -342,7 +356,7 @@ async fn pages_show_every_job_once_newest_first_in_every_row_layout() {
     let fixture = Fixture::new().await;
     for seed in 0..25 {
         let made = Made::new(seed);
-        // In one table, on the same ids, beside each other.
+        // In one table, with interleaved ids.
         let tenant = TenantId::new();
         fixture.put_for(tenant, &made.rows).await;
         for (nth, filter) in filters().into_iter().enumerate() {
@@ -350,11 +364,11 @@ async fn pages_show_every_job_once_newest_first_in_every_row_layout() {
                 .jobs
                 .iter()
                 .rev()
-                .filter(|(_, told)| told.matches(&filter))
+                .filter(|(_, expected)| expected.matches(&filter))
                 .map(|(job, _)| *job)
                 .collect();
             for size in [[1, 50], [2, 5], [3, 7]][(nth + usize::try_from(seed).unwrap()) % 3] {
-                let seen = walk(&fixture, tenant, &filter, size).await;
+                let seen = scan(&fixture, tenant, &filter, size).await;
                 assert_eq!(seen, expected, "seed {seed}, pages of {size}, {filter:?}");
             }
         }
@@ -369,7 +383,7 @@ async fn jobs_read_the_same_in_every_storage_form() {
         let tenant = TenantId::new();
         fixture.put_for(tenant, &made.rows).await;
         let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
-        // Their neighbours on either side are asked for too, and those of rows that merged.
+        // Ids on either side are read too, and those around merged rows.
         let asked: BTreeSet<i64> = made
             .jobs
             .keys()
@@ -444,7 +458,7 @@ async fn pages_are_filtered_by_labels() {
     }
     red.reverse();
     for size in [1, 2, 100] {
-        assert_eq!(walk(&fixture, fixture.tenant, &filter, size).await, red);
+        assert_eq!(scan(&fixture, fixture.tenant, &filter, size).await, red);
     }
     for state in JobState::ALL {
         let of_state = JobFilter {
@@ -458,16 +472,16 @@ async fn pages_are_filtered_by_labels() {
             .collect();
         for size in [1, 3] {
             assert_eq!(
-                walk(&fixture, fixture.tenant, &of_state, size).await,
+                scan(&fixture, fixture.tenant, &of_state, size).await,
                 expected
             );
         }
     }
     filter.ordering_key = Some("first".to_owned());
-    let first = walk(&fixture, fixture.tenant, &filter, 4).await;
+    let first = scan(&fixture, fixture.tenant, &filter, 4).await;
     assert!(!first.is_empty() && first.len() < red.len());
     filter.unique_key = Some("none".to_owned());
-    assert!(walk(&fixture, fixture.tenant, &filter, 4).await.is_empty());
+    assert!(scan(&fixture, fixture.tenant, &filter, 4).await.is_empty());
 }
 
 #[tokio::test]
@@ -532,7 +546,7 @@ async fn fetched(tx: &mut TenantTx) -> i64 {
 async fn single_read_costs_the_same_in_a_large_table() {
     let fixture = Fixture::new().await;
     fixture.put(&[row(1, 0, 0, 1, "a", json!({}))]).await;
-    // Blocks of packed rows, of single ones, and of merged ones, each with more than fit one block.
+    // Packed, single and merged rows, each more than fit into one block.
     fixture
         .execute(
             "insert into queue.parcels (tenant, id, lane, run_at, queue, kind, priority,

@@ -1,4 +1,4 @@
-//! Retention of rows of many jobs, and of lanes and limits that fell out of use.
+//! Retention of packed rows, and of unused lanes and limits.
 
 use harkara_queue::Retention;
 use harkara_queue::job::JobState;
@@ -35,8 +35,8 @@ async fn marked(fixture: &Fixture, jobs: &[i64]) {
     }
 }
 
-/// Rows of several jobs that finished long ago: packed, a piece, merged; of each the second job has
-/// left and still waits.
+/// Rows of several jobs that finished long ago: a parcel, a piece, a merged row. The second job of each has
+/// left its row and is still waiting.
 async fn finished(fixture: &Fixture) -> Vec<i64> {
     let gone = || old(json!({"gone": [2]}));
     let jobs = [at(20, 0), at(21, 0), at(23, 0)];
@@ -48,7 +48,7 @@ async fn finished(fixture: &Fixture) -> Vec<i64> {
             left(at(10, 3), "s", json!({})),
             merged(&jobs, "d", gone()),
             left(jobs[1], "s", json!({})),
-            // Between them, and young.
+            // In between, and recent.
             row(22, 0, 0, 2, "d", json!({})),
         ])
         .await;
@@ -77,7 +77,7 @@ async fn packed_rows_are_deleted_whole_and_departed_members_keep_their_data() {
         .execute("update queue.unique_keys set expires_at = now() - interval '1 s'")
         .await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
-    assert_eq!(removed.jobs, 5, "jobs, not rows");
+    assert_eq!(removed.jobs, 5, "jobs must be counted, not rows");
     let kept = [
         (at(10, 1), JobState::Scheduled),
         (at(10, 3), JobState::Scheduled),
@@ -90,7 +90,7 @@ async fn packed_rows_are_deleted_whole_and_departed_members_keep_their_data() {
     let theirs = "select count(*) from queue.labels
         where job_id = any (array[10241, 10243, 21504, 22528, 22529])";
     assert_eq!(fixture.count(theirs).await, 5);
-    // What was out of date goes anyway; here it is known by its job, the rest by its time.
+    // Expired keys are deleted anyway: these with their jobs, the others by their time.
     assert_eq!((fixture.count(KEYS).await, removed.unique_keys), (0, 5));
 }
 
@@ -103,7 +103,7 @@ async fn packed_row_is_kept_while_a_member_key_is_held() {
     assert_eq!(removed.jobs, 0);
     assert_eq!(fixture.all().await.len(), jobs.len());
     fixture.execute("delete from queue.unique_keys").await;
-    // Held by jobs that have rows of their own, whatever becomes of the others.
+    // Held by jobs with rows of their own; the other rows do not matter.
     marked(&fixture, &[at(10, 1), at(21, 0)]).await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 5);

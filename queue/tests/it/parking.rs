@@ -1,4 +1,4 @@
-//! Lanes that the other side closes: nobody knocks before the time.
+//! Lanes parked by their receiver: no job is claimed before the lane opens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +9,13 @@ use harkara_queue::job::{AttemptOutcome, JobState};
 use harkara_queue::{Handler, Verdict};
 use harkara_shared::database::query_scalar;
 
-use crate::lost_workers::{Fleet, is_at_rest, named};
+use crate::lost_workers::{Fleet, assert_at_rest, named};
 use crate::support::{Fixture, Log, error, handler, number, numbered, until};
 
 const REST: Duration = Duration::from_secs(2);
 
-/// Asks for rest in the first run of job 0; notes the others' numbers and when they were claimed.
-fn first_asks_for_rest(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
+/// Returns `RateLimited` in the first run of job 0; logs the numbers and claim times of the others.
+fn rate_limited_first(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
     let log = log.clone();
     let asked = AtomicBool::new(false);
     handler(move |run| {
@@ -42,8 +42,8 @@ async fn rate_limited_lane_is_parked_for_all_workers_and_other_lanes_continue() 
     let log = Log::new();
     let jobs = fixture.enqueue_all((0..60).map(|n| named("a", n)).collect());
     let first = jobs.await[0].id();
-    let handler = first_asks_for_rest(&log);
-    // The first worker takes several at once and gives back those it had not begun.
+    let handler = rate_limited_first(&log);
+    // The first worker claims several at once and puts back those it has not started.
     let one = Fleet::start(&fixture, 1, 8, &handler);
     let until_when = "select parked_until from queue.lanes where key = 'a'";
     let mut rest: Option<DateTime<Utc>> = None;
@@ -65,9 +65,11 @@ async fn rate_limited_lane_is_parked_for_all_workers_and_other_lanes_continue() 
         .chain((200..230).map(numbered));
     let others = fixture.enqueue_all(others.collect()).await;
     for other in others {
-        fixture.reaches(other.id(), JobState::Succeeded).await;
+        fixture
+            .wait_for_state(other.id(), JobState::Succeeded)
+            .await;
     }
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     one.stop().await;
     more.stop().await;
     let log = log.read();
@@ -76,14 +78,11 @@ async fn rate_limited_lane_is_parked_for_all_workers_and_other_lanes_continue() 
         if number < 100 {
             assert!(
                 claimed >= rest,
-                "{number} was claimed {} early",
+                "job {number} was claimed {} early",
                 rest - claimed
             );
         } else {
-            assert!(
-                claimed < rest,
-                "{number} waited for a lane that is not its own"
-            );
+            assert!(claimed < rest, "job {number} waited for another lane");
         }
     }
     let used =
@@ -96,7 +95,7 @@ async fn rate_limited_lane_is_parked_for_all_workers_and_other_lanes_continue() 
         fixture.count("select count(*) from queue.attempts").await,
         1
     );
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }
 
 #[tokio::test]
@@ -104,8 +103,8 @@ async fn rate_limited_job_in_the_default_lane_waits_alone() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
-    let fleet = Fleet::start(&fixture, 3, 4, &first_asks_for_rest(&log));
-    fixture.is_quiet().await;
+    let fleet = Fleet::start(&fixture, 3, 4, &rate_limited_first(&log));
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     let log = log.read();
     assert_eq!(log.len(), 60);

@@ -1,5 +1,5 @@
-//! Every statement is prepared against the migrated schema, and the hot ones find their rows by an
-//! index however much lies in the tables.
+//! Plans of the engine's statements: each can be prepared against the migrated schema, and the hot ones
+//! use an index regardless of table size.
 
 #![expect(
     clippy::disallowed_types,
@@ -20,7 +20,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The statements' names and texts.
+/// The names and texts of the statements.
 fn statements() -> Vec<(String, String)> {
     let files = fs::read_dir(source().join("sql"))
         .unwrap()
@@ -35,7 +35,7 @@ fn statements() -> Vec<(String, String)> {
     statements
 }
 
-/// All Rust text of the crate.
+/// All Rust source of the crate.
 fn rust(directory: &Path) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -61,15 +61,18 @@ async fn every_statement_matches_the_schema_and_is_used() {
     for (name, sql) in statements {
         assert!(
             rust.contains(&format!("sql/{name}\"")),
-            "no source names {name}"
+            "{name} is named by no source file"
         );
-        assert!(sql.starts_with("-- "), "{name} does not say what it does");
+        assert!(
+            sql.starts_with("-- "),
+            "{name} must start with a comment on its purpose"
+        );
         let prepared = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await;
         prepared.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
-/// Tables no statement may read from end to end.
+/// Tables that no statement may scan sequentially.
 pub(crate) const LARGE: [&str; 7] = [
     "parcels",
     "unique_keys",
@@ -80,7 +83,7 @@ pub(crate) const LARGE: [&str; 7] = [
     "history",
 ];
 
-/// A database as it is after a while: much history, some of everything else.
+/// A database after some time of use: long history, a little of everything else.
 pub(crate) async fn well_used() -> Fixture {
     let fixture = Fixture::new().await;
     let elsewhere = harkara_shared::id::TenantId::new();
@@ -109,13 +112,13 @@ pub(crate) async fn well_used() -> Fixture {
             + case when state = 's' then interval '30 days' else '0' end as at) t",
         "insert into queue.unique_keys (tenant, kind, key, job_id, expires_at)
          select tenant, kind, id::text, id * 1024, 'infinity' from queue.parcels where keyed",
-        // Some are many, and some were merged.
+        // Some rows are parcels, and some are merged.
         "update queue.parcels set n = 3, body = array_fill(body[1], array[3]),
             ids = case when id % 2 = 0 then array[id, id + 1, id + 2] end
          where id % 20 < 2 and state in ('r', 'd')",
         "update queue.parcels set n = 40, body = array_fill(body[1], array[40]), keyed = false
          where id % 20 = 3 and state in ('a', 's')",
-        // And some have lost their worker before.
+        // Some have lost their worker before.
         "update queue.parcels set lost = true, attempt = 1 where id % 10 = 7 and state = 'a'",
         "insert into queue.deltas (xid, tenant, queue, kind, ready, enqueued)
          select '3', 1, 1, 1, 1, 1 from generate_series(1, 20000)",
@@ -135,7 +138,7 @@ pub(crate) async fn well_used() -> Fixture {
     fixture
 }
 
-/// Every node of a plan that reads a large table from end to end.
+/// Every plan node that scans a large table.
 fn scans(plan: &Value, found: &mut Vec<String>) {
     match plan {
         Value::Array(items) => items.iter().for_each(|item| scans(item, found)),
@@ -152,7 +155,7 @@ fn scans(plan: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The plan made without knowing any parameter, as a prepared statement's plan is in the long run.
+/// The generic plan, which PostgreSQL uses for a prepared statement in the long run.
 async fn generic_plan(connection: &mut PgConnection, name: &str, sql: &str) -> Value {
     let handle = name.trim_end_matches(".sql");
     connection
@@ -180,7 +183,7 @@ async fn generic_plan(connection: &mut PgConnection, name: &str, sql: &str) -> V
 #[tokio::test]
 async fn no_statement_scans_a_large_table() {
     let fixture = well_used().await;
-    // Engine statements run as the login role, those of tenants' transactions as harkara_app.
+    // Engine statements run as the login role, statements of tenant transactions as harkara_app.
     for role in ["harkara_engine", "harkara_app"] {
         let mut connection = PgConnection::connect(&fixture.database.url())
             .await
@@ -199,7 +202,7 @@ async fn no_statement_scans_a_large_table() {
             if role == "harkara_app" && !tenants.iter().any(|prefix| name.starts_with(prefix)) {
                 continue;
             }
-            // Asked for by hand: they count what is there.
+            // Run manually only: they count all rows.
             if ["drift.sql", "recount.sql"].contains(&name.as_str()) {
                 continue;
             }

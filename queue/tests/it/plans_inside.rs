@@ -1,5 +1,5 @@
-//! What the database does inside the engine's functions: each statement in them finds its rows by an
-//! index, and reads no more of them than it needs.
+//! Plans of the statements inside the engine's SQL functions: each finds its rows by an index and reads
+//! no more of them than it needs.
 
 #![expect(
     clippy::disallowed_types,
@@ -18,13 +18,13 @@ use tracing::{Event, Metadata, Subscriber};
 use crate::plans::{LARGE, well_used};
 use crate::support::Fixture;
 
-/// Rows of a large table that one node of a plan may read in these tests: far fewer than there are.
+/// The rows of a large table that one plan node may read in these tests: far fewer than the table has.
 const FEW: f64 = 1000.0;
 
 /// Marks the statements of the test itself.
 const OURS: &str = "/* test */";
 
-/// Hears what the server says to the connections of this thread.
+/// Captures the notices that the server sends to connections of this thread.
 #[derive(Clone, Default)]
 struct Notices(Arc<Mutex<Vec<String>>>);
 
@@ -68,7 +68,7 @@ impl Subscriber for Notices {
     fn exit(&self, _: &Id) {}
 }
 
-/// A statement inside a function, and its plan as it was carried out.
+/// A statement inside a function, with its executed plan.
 struct Explained {
     text: String,
     plan: Value,
@@ -81,10 +81,10 @@ impl Notices {
             .iter()
             .filter_map(|notice| notice.split_once("plan:").map(|(_, json)| json))
             .map(|json| {
-                let told: Value = serde_json::from_str(json.trim()).unwrap();
+                let plan: Value = serde_json::from_str(json.trim()).unwrap();
                 Explained {
-                    text: told["Query Text"].as_str().unwrap().to_owned(),
-                    plan: told["Plan"].clone(),
+                    text: plan["Query Text"].as_str().unwrap().to_owned(),
+                    plan: plan["Plan"].clone(),
                 }
             })
             .filter(|statement| !statement.text.contains(OURS))
@@ -92,7 +92,7 @@ impl Notices {
     }
 }
 
-/// Every node that reads a large table from end to end, or much of it through some index.
+/// Every plan node that scans a large table, or reads much of it through an index.
 fn excesses(node: &Value, found: &mut Vec<String>) {
     if let Value::Array(items) = node {
         items.iter().for_each(|item| excesses(item, found));
@@ -166,7 +166,7 @@ begin
     );
 end $$";
 
-/// Claims from lanes of every sort, whole rows and pieces.
+/// Claims whole rows and pieces from lanes of every kind.
 const TAKE: [&str; 5] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
@@ -185,7 +185,7 @@ const TAKE: [&str; 5] = [
     "/* test */ select queue.half_open_lanes('{1,2}')",
 ];
 
-/// Ends all of that in every way: well, badly, in part, for good and for now.
+/// Settles the claims with every outcome: success, failure, partial, final and retryable.
 const SETTLE: &str = "/* test */ with taken as materialized (
     select row_number() over (order by id, part)::int4 as nth, *
     from queue.parcels where state = 'r' and token = 77
@@ -242,14 +242,14 @@ const EXPIRE: &str = "/* test */ select queue.cancel_expired_jobs(1000)";
 
 const RESCUE: &str = "/* test */ select rescued from queue.rescue_lost_parcels(30)";
 
-/// Ids of every sort: of rows, of members, of merged ones, of nothing.
+/// Job ids of every storage form: rows, members, merged members, and ids without a job.
 const FIND: &str = "/* test */ select count(*) from queue.find_jobs(array(
     select id * 1024 + place
     from queue.parcels p, unnest(array[0, 1, 3, 500]) place
     where p.id in (select id from queue.parcels order by id desc limit 20)
 ))";
 
-/// Reads what is not folded yet, folds, looks for the oldest job.
+/// Reads the changes that are not rolled up, rolls them up, and finds the oldest job.
 const COUNT: [&str; 3] = [
     "/* test */ select count(*) from queue.pending_deltas(1)",
     "/* test */ select queue.roll_up_counters(100)",
@@ -257,7 +257,7 @@ const COUNT: [&str; 3] = [
         (select count(*) from queue.oldest_ready('{1,2}', null, 100))",
 ];
 
-/// Pages of jobs of every state: of each there are more than may be read.
+/// Pages of jobs in every state; each state has more rows than a page may read.
 const LIST: &str = "/* test */ select count(l.job)
     from (values (null), ('s'), ('a'), ('r'), ('d'), ('x')) s(state)
     cross join lateral queue.list_jobs(
@@ -269,7 +269,7 @@ const LET_GO: &str =
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
 
-/// Jobs of every sort: ready, scheduled, running, done, lost; of ordered lanes with and without a head.
+/// Jobs in every situation: ready, scheduled, running, done, lost; in ordered lanes with and without a head.
 const EXPLAIN: &str = "/* test */ select count(queue.explain(job)) from (
         (select id * 1024 + lo as job from queue.parcels
         where tenant = 1 and state = 'a' and not lost and lane = 2 order by run_at limit 20)
@@ -284,7 +284,7 @@ const EXPLAIN: &str = "/* test */ select count(queue.explain(job)) from (
         union all
         (select id * 1024 + lo from queue.parcels where tenant = 1 and state in ('r', 'd') limit 5)
     ) jobs";
-/// What people do to many jobs: of each sort some whole rows and some members.
+/// Bulk changes of whole rows and of single members, in every state.
 const CONTROL: [&str; 8] = [
     "/* test */ update queue.parcels set state = 'x', token = null, finished_at = now()
      where tenant = 1 and id in (select id from queue.parcels where state = 's' and tenant = 1
@@ -323,7 +323,7 @@ const CONTROL: [&str; 8] = [
     ))",
 ];
 
-/// Lets the test's own login enqueue by SQL for a tenant that has a bound.
+/// Allows the test's login role to enqueue by SQL for a tenant with a quota.
 const CLIENT: &str = "/* test */ do $$
 begin
     insert into app.tenants (id, slug, name, sla_tier)
@@ -336,7 +336,7 @@ begin
     select session_user, t.id from queue.tenants t where t.number = 1;
 end $$";
 
-/// Jobs of every sort.
+/// Jobs with every combination of options.
 const ENQUEUE: &str = "/* test */ select count(*) from queue.enqueue_many((
         select jsonb_agg(jsonb_build_object('kind', 'test.job', 'payload', '{}'::jsonb) || case g % 4
             when 0 then '{\"unique_key\": \"k\"}'
@@ -346,7 +346,7 @@ const ENQUEUE: &str = "/* test */ select count(*) from queue.enqueue_many((
         from generate_series(1, 20) g
     ))";
 
-/// Erases some of what a tenant has.
+/// Erases part of a tenant's data.
 const ERASE: [&str; 3] = [
     "/* test */ select queue.erase_begin((select id from queue.tenants where number = 2))",
     "/* test */ select queue.erase_running(2, true), (select count(*) from queue.erase_jobs(2, 0, 200))",
@@ -355,8 +355,8 @@ const ERASE: [&str; 3] = [
          'history']) t",
 ];
 
-/// Has the functions do their work in a transaction that is rolled back, and answers what went on
-/// inside.
+/// Runs the functions in a transaction that is rolled back, and returns the statements executed inside
+/// them.
 async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
     let notices = Notices::default();
     let _heard = tracing::subscriber::set_default(notices.clone());
@@ -406,7 +406,7 @@ async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
     notices.explained()
 }
 
-/// Something of every statement that the functions are made of.
+/// A distinctive part of every statement in the functions.
 const STATEMENTS: &[(&str, &str)] = &[
     ("split_parcel", "row_number() over (order by i)"),
     ("split_parcel", "lo + keep + 1"),
@@ -545,7 +545,7 @@ async fn statements_inside_functions_read_no_more_than_they_need() {
             explained
                 .iter()
                 .any(|statement| statement.text.contains(*part)),
-            "nothing was seen of this statement of queue.{function}: {part}"
+            "this statement of queue.{function} was not executed: {part}"
         );
     }
     for Explained { text, plan } in &explained {
@@ -568,6 +568,9 @@ async fn missing_index_is_detected_for_a_statement_inside_a_function() {
         for statement in explained.iter().filter(|one| one.text.contains(part)) {
             excesses(&statement.plan, &mut found);
         }
-        assert!(!found.is_empty(), "{index} is not missed");
+        assert!(
+            !found.is_empty(),
+            "the missing index {index} was not detected"
+        );
     }
 }

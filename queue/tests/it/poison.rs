@@ -1,4 +1,4 @@
-//! A job that kills every worker it meets.
+//! Poisonous jobs: a job that kills every worker that runs it.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn job_that_kills_its_workers_ends_dead_without_harming_its_parcel() {
             lease: Duration::from_secs(600),
             ..options(&[(QUEUE, 8)])
         };
-        fixture.work_as(
+        fixture.start_worker_with(
             options,
             handler(move |run| {
                 let deaths = deaths.clone();
@@ -41,7 +41,7 @@ async fn job_that_kills_its_workers_ends_dead_without_harming_its_parcel() {
     for _ in 0..2 {
         let (death, mut deaths) = mpsc::unbounded_channel();
         let worker = start(death);
-        with_timeout("the worker meets its death", deaths.recv()).await;
+        with_timeout("the job kills the worker", deaths.recv()).await;
         kill(&fixture, worker).await;
         expire(&fixture).await;
         fixture.engine.rescue().await.unwrap();
@@ -55,9 +55,9 @@ async fn job_that_kills_its_workers_ends_dead_without_harming_its_parcel() {
 
     let (death, mut deaths) = mpsc::unbounded_channel();
     let worker = start(death);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
-    assert!(deaths.recv().await.is_none(), "it does not run again");
+    assert!(deaths.recv().await.is_none(), "the job must not run again");
     assert_eq!((fixture.jobs("d").await, fixture.jobs("x").await), (499, 1));
     let log = fixture.attempts(ids[499].id()).await;
     assert_eq!(log.last().unwrap().outcome, AttemptOutcome::Succeeded);
@@ -83,21 +83,21 @@ async fn worker_of_two_queues_holds_one_suspect_job_at_a_time() {
             Verdict::done()
         })
     };
-    let worker = fixture.work_as(options(&queues), endless());
+    let worker = fixture.start_worker_with(options(&queues), endless());
     crate::support::until("all run", async || fixture.jobs("r").await == 8).await;
     kill(&fixture, worker).await;
     expire(&fixture).await;
     assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 8);
 
-    let worker = fixture.work_as(options(&queues), endless());
+    let worker = fixture.start_worker_with(options(&queues), endless());
     let mut later = Vec::new();
     for (queue, _) in queues {
         later.push(fixture.enqueue(in_queue(queue)).await.id());
     }
     for id in later {
-        fixture.reaches(id, JobState::Running).await;
+        fixture.wait_for_state(id, JobState::Running).await;
     }
-    // After a second it is trusted, and the next one is taken up.
+    // After a second the job is trusted, and the next one is claimed.
     let at_once = "with held as (
             select started_at from queue.parcels where state = 'r' and lost
         )

@@ -1,4 +1,4 @@
-//! Priorities: the first goes first, and the last is not starved.
+//! Priorities: urgent jobs run first, and the lowest priority does not starve.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use harkara_queue::job::{JobState, Lane, NewJob, Unique};
 use harkara_queue::settings::{Change, LimitChange, TenantChange};
 use harkara_queue::{Handler, Verdict};
 
-use crate::lost_workers::{is_at_rest, named, ordered};
+use crate::lost_workers::{assert_at_rest, named, ordered};
 use crate::support::{Fixture, Log, QUEUE, error, handler, job, number, numbered, options};
 
 /// Jobs of the highest priority.
@@ -25,7 +25,7 @@ fn single(number: u64, priority: u8) -> NewJob {
     }
 }
 
-/// In which order jobs run of which the one that was first is of the lowest priority.
+/// The order of runs when the oldest job has the lowest priority.
 async fn order(limit: LimitChange) -> Vec<u64> {
     let fixture = Fixture::new().await;
     let change = TenantChange {
@@ -42,11 +42,11 @@ async fn order(limit: LimitChange) -> Vec<u64> {
         .enqueue_all((0..URGENT).map(|number| single(number, 0)).collect())
         .await;
     let ran = Log::new();
-    let noted = ran.clone();
-    let worker = fixture.work_as(
+    let log_copy = ran.clone();
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
-            noted.write(number(&run));
+            log_copy.write(number(&run));
             async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 Verdict::done()
@@ -58,16 +58,19 @@ async fn order(limit: LimitChange) -> Vec<u64> {
     ran.read()
 }
 
-fn place(order: &[u64]) -> usize {
+fn position(order: &[u64]) -> usize {
     order.iter().position(|number| *number == URGENT).unwrap()
 }
 
 #[tokio::test]
 async fn lowest_priority_job_runs_before_all_more_urgent_jobs_have_run() {
     let order = order(LimitChange::default()).await;
-    let place = place(&order);
-    assert!(place > 0, "the urgent ones come first");
-    assert!(place < 1900, "it came after {place} of {URGENT}");
+    let position = position(&order);
+    assert!(position > 0, "urgent jobs must run first");
+    assert!(
+        position < 1900,
+        "it ran after {position} of {URGENT} urgent jobs"
+    );
 }
 
 #[tokio::test]
@@ -76,10 +79,10 @@ async fn lowest_priority_job_in_a_limited_lane_runs_before_all_more_urgent_jobs_
         max_running: Change::Set(1),
         ..LimitChange::default()
     };
-    let place = place(&order(one_at_a_time).await);
+    let position = position(&order(one_at_a_time).await);
     assert!(
-        (1..1900).contains(&place),
-        "it came after {place} of {URGENT}"
+        (1..1900).contains(&position),
+        "it ran after {position} of {URGENT} urgent jobs"
     );
 }
 
@@ -91,11 +94,11 @@ async fn more_urgent_job_runs_first_without_a_backlog() {
         fixture.enqueue(job).await;
     }
     let ran = Log::new();
-    let noted = ran.clone();
-    let worker = fixture.work_as(
+    let log_copy = ran.clone();
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
-            noted.write(run.job.id);
+            log_copy.write(run.job.id);
             async { Verdict::done() }
         }),
     );
@@ -108,8 +111,8 @@ async fn more_urgent_job_runs_first_without_a_backlog() {
     worker.stop().await;
 }
 
-/// Notes the numbers of runs; the first run of job 0 fails and gives way, to come again after this long.
-fn giving_way(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
+/// Logs the numbers of runs; the first run of job 0 fails, gets a lower priority and returns after this wait.
+fn failing_first(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
     let log = log.clone();
     handler(move |run| {
         let gives_way = number(&run) == 0 && !log.read().contains(&0);
@@ -127,29 +130,29 @@ fn giving_way(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
     })
 }
 
-/// In which order two jobs more run that come when the first has failed and is due again.
+/// The order of runs when two more jobs arrive after the first has failed and is due again.
 async fn order_after_a_failure(lane: fn(u64) -> NewJob) -> Vec<u64> {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let handler = giving_way(&log, Duration::ZERO);
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), Arc::clone(&handler));
-    // Nothing is claimed meanwhile but the first.
+    let handler = failing_first(&log, Duration::ZERO);
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), Arc::clone(&handler));
+    // Only the first job is claimed in the meantime.
     let late = fixture.enqueue(lane(0)).await.id();
     log.holds(1).await;
     fixture
         .execute("update queue.queues set paused = true")
         .await;
-    fixture.reaches(late, JobState::Ready).await;
+    fixture.wait_for_state(late, JobState::Ready).await;
     worker.stop().await;
     fixture.enqueue_all(vec![lane(1), lane(2)]).await;
     fixture
         .execute("update queue.queues set paused = false")
         .await;
     let ran_before = log.len();
-    let worker = fixture.work_as(options(&[(QUEUE, 1)]), handler);
-    fixture.is_quiet().await;
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), handler);
+    fixture.wait_until_idle().await;
     worker.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
     log.read()[ran_before..].to_vec()
 }
 
@@ -174,10 +177,14 @@ async fn lowered_retry_has_priority_seven_at_most_and_other_jobs_keep_theirs() {
         });
         let jobs = fixture.enqueue_all(jobs.collect()).await;
         let hour = Duration::from_secs(3600);
-        let worker = fixture.work(giving_way(&Log::new(), hour));
-        let late = fixture.reaches(jobs[0].id(), JobState::Scheduled).await;
+        let worker = fixture.start_worker(failing_first(&Log::new(), hour));
+        let late = fixture
+            .wait_for_state(jobs[0].id(), JobState::Scheduled)
+            .await;
         assert_eq!(late.priority, after);
-        let other = fixture.reaches(jobs[1].id(), JobState::Succeeded).await;
+        let other = fixture
+            .wait_for_state(jobs[1].id(), JobState::Succeeded)
+            .await;
         assert_eq!(other.priority, before);
         worker.stop().await;
     }

@@ -1,11 +1,11 @@
-//! How many jobs of a tenant may wait.
+//! The quota on waiting jobs of a tenant.
 
 use harkara_queue::job::{Enqueued, NewJob, Unique};
 use harkara_queue::settings::{Change, TenantChange};
 use harkara_queue::{Coalescer, Engine, Error, Quota};
 use harkara_shared::id::TenantId;
 
-use crate::support::{Fixture, doing_nothing, job, until};
+use crate::support::{Fixture, job, succeeding_handler, until};
 
 async fn allow(fixture: &Fixture, tenant: TenantId, most: Change<u32>) {
     let change = TenantChange {
@@ -31,7 +31,7 @@ async fn submit(
 fn refused(error: &Error) -> (u64, u64) {
     match error {
         Error::DepthQuota { limit, waiting } => (*limit, *waiting),
-        other => panic!("not the quota: {other}"),
+        other => panic!("expected the quota error: {other}"),
     }
 }
 
@@ -67,17 +67,21 @@ async fn quota_is_exact_for_single_enqueues() {
     assert_eq!(refused(&error), (25, 25));
     let elsewhere = Engine::new(fixture.pool(), true);
     let error = submit(&elsewhere, &fixture, vec![job()]).await.unwrap_err();
-    assert_eq!(refused(&error), (25, 25), "every process counts the same");
+    assert_eq!(
+        refused(&error),
+        (25, 25),
+        "every process must report the same count"
+    );
     assert_eq!(fixture.jobs("sa").await, 25);
 
-    // Who asks for others, and what follows from jobs that are there, is not held up.
+    // Other tenants, and follow-ups of existing jobs, are not refused.
     let other = TenantId::new();
     coalescer.enqueue(other, job()).await.unwrap();
     fixture.enqueue(job()).await;
     assert_eq!(fixture.jobs("sa").await, 27);
     allow(&fixture, fixture.tenant, Change::Set(27)).await;
     let one = submit(&fixture.engine, &fixture, vec![job()]).await;
-    assert_eq!(one.unwrap().len(), 1, "raised at once");
+    assert_eq!(one.unwrap().len(), 1, "a raised quota applies immediately");
     allow(&fixture, fixture.tenant, Change::Remove).await;
     submit(&fixture.engine, &fixture, vec![job(); 50])
         .await
@@ -123,7 +127,7 @@ async fn existing_jobs_are_returned_at_the_quota() {
         .unwrap_err();
     assert_eq!(refused(&error), (2, 2));
     let left = "select count(*) from queue.unique_keys";
-    until("the key of the refused one is free", async || {
+    until("the key of the refused job is free", async || {
         fixture.count(left).await == 2
     })
     .await;
@@ -153,7 +157,7 @@ async fn mixed_batch_answers_each_caller_separately() {
             (_, Err(error)) => assert_eq!(refused(&error).0, 4),
         }
     }
-    assert_eq!(taken, 10, "the other tenant's are all there");
+    assert_eq!(taken, 10, "all jobs of the other tenant must be accepted");
     assert_eq!(bounded, 4);
     assert_eq!(fixture.jobs("sa").await, 14);
 }
@@ -191,8 +195,8 @@ async fn quota_frees_up_after_jobs_have_run() {
     submit(&fixture.engine, &fixture, vec![job()])
         .await
         .unwrap_err();
-    let worker = fixture.work(doing_nothing());
-    fixture.is_quiet().await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_until_idle().await;
     submit(&fixture.engine, &fixture, vec![job(); 3])
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! Retention: what is old goes with all that belongs to it, the rest stays.
+//! Retention: old jobs are deleted with everything that belongs to them, the rest is kept.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use harkara_queue::{ChangeOutcome, Removed, Retention, Verdict};
 use harkara_shared::id::JobId;
 
 use crate::cancel::{cancel, retry};
-use crate::lost_workers::{is_at_rest, named, ordered};
-use crate::support::{Fixture, doing_nothing, error, handler, job, number, numbered};
+use crate::lost_workers::{assert_at_rest, named, ordered};
+use crate::support::{Fixture, error, handler, job, number, numbered, succeeding_handler};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// One job in each final state, tagged and with a key that is held for ten days.
+/// One tagged job in each final state, with a unique key held for ten days.
 async fn finished(fixture: &Fixture) -> [JobId; 3] {
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         1 => Verdict::Cancelled,
         _ => Verdict::Dead {
@@ -35,7 +35,7 @@ async fn finished(fixture: &Fixture) -> [JobId; 3] {
         .iter()
         .map(|a| a.id())
         .collect();
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     [ids[0], ids[1], ids[2]]
 }
@@ -92,7 +92,7 @@ async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() 
     drop(tx);
     assert_eq!(fixture.state(waiting).await, JobState::Scheduled);
     assert_eq!(fixture.state(young).await, JobState::Dead);
-    // Of labels and keys only those of the young job are left.
+    // Only the labels and keys of the recent job are left.
     assert_eq!(fixture.count("select count(*) from queue.labels").await, 2);
     assert_eq!(
         fixture
@@ -106,9 +106,9 @@ async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() 
     assert_eq!(again, Removed::default());
 }
 
-/// A job that died eight days ago: old for a success, young for a dead one.
+/// A job that died eight days ago: past the retention of successes, within that of dead jobs.
 async fn finished_again(fixture: &Fixture) -> JobId {
-    let worker = fixture.work(handler(async |_| Verdict::Dead {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Dead {
         error: error("gone"),
     }));
     let young = NewJob {
@@ -120,7 +120,7 @@ async fn finished_again(fixture: &Fixture) -> JobId {
         ..job()
     };
     let id = fixture.enqueue(young).await.id();
-    fixture.reaches(id, JobState::Dead).await;
+    fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     fixture
         .execute(
@@ -248,7 +248,7 @@ async fn attempt_partitions_are_created_and_dropped_by_day() {
     let days = "select count(*) from pg_inherits where inhparent = 'queue.attempts'::regclass";
     assert_eq!(fixture.count(days).await, 9);
 
-    // Two at once, as two schedulers might.
+    // Two concurrent calls, as of two schedulers.
     let (one, other) = tokio::join!(
         fixture.engine.retain(Retention::default()),
         fixture.engine.retain(Retention::default()),
@@ -257,7 +257,7 @@ async fn attempt_partitions_are_created_and_dropped_by_day() {
     assert_eq!(
         fixture.count(days).await,
         9,
-        "today, seven more days and the rest"
+        "today, seven more days and the default partition"
     );
     let guarded = "select count(*) from pg_class c join pg_inherits i on i.inhrelid = c.oid
         where i.inhparent = 'queue.attempts'::regclass
@@ -299,13 +299,13 @@ async fn job_can_be_retried_long_after_its_lane_was_deleted() {
     let jobs = vec![named("dead", 1), ordered("ordered", 1), named("none", 0)];
     let answers = fixture.enqueue_all(jobs).await;
     let ids: Vec<JobId> = answers.iter().map(|answer| answer.id()).collect();
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         _ => Verdict::Dead {
             error: error("gone"),
         },
     }));
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     let cancelled = fixture.enqueue(named("cancelled", 0)).await.id();
     cancel(&fixture, cancelled).await;
@@ -313,17 +313,17 @@ async fn job_can_be_retried_long_after_its_lane_was_deleted() {
         .execute("update queue.lanes set used_at = now() - interval '2 days'")
         .await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
-    assert_eq!(removed.lanes, 1, "the one whose job cannot come back");
+    assert_eq!(removed.lanes, 1, "only the lane whose jobs cannot return");
     for id in [ids[0], ids[1], cancelled] {
         assert_eq!(
             retry(&fixture, id).await,
             ChangeOutcome::Applied(JobState::Ready)
         );
     }
-    let worker = fixture.work(doing_nothing());
+    let worker = fixture.start_worker(succeeding_handler());
     for id in [ids[0], ids[1], cancelled] {
-        fixture.reaches(id, JobState::Succeeded).await;
+        fixture.wait_for_state(id, JobState::Succeeded).await;
     }
     worker.stop().await;
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

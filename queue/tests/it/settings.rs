@@ -1,4 +1,4 @@
-//! Settings: limits, lanes and queues steered while jobs run. Running jobs are rows made by hand.
+//! Settings of limits, lanes and queues while jobs run. Running jobs are rows written by the test.
 
 mod lanes;
 mod live;
@@ -19,8 +19,8 @@ use crate::support::{Fixture, with_timeout};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A stand with the queues `first` and `second`, and lanes of its tenant in the first: the default one, an
-/// ordered one, and the default one again for jobs that name the limit `crm`.
+/// A fixture with the queues `first` and `second`, and lanes of its tenant in the first: the default lane, an
+/// ordered one, and the default lane of jobs that name the limit `crm`.
 async fn settled() -> Fixture {
     let fixture = Fixture::new().await;
     query("insert into queue.tenants (id) values ($1)")
@@ -47,7 +47,7 @@ async fn settled() -> Fixture {
     fixture
 }
 
-/// Seven jobs run in the lane: ten that were claimed, two of which have left and one has finished.
+/// Seven jobs run in the lane: ten were claimed, of which two have left and one has finished.
 const RUN: &str = "insert into queue.parcels (lane, run_at, queue, tenant, kind, priority,
         max_attempts, state, token, lease, n, gone, acked, acked_at, body)
      select id, now(), queue, tenant, 1, 5, 3, 'r', 1, 1, 10, '{1,2}', '{3}', array[now()],
@@ -113,7 +113,7 @@ async fn queue_is_paused_limited_and_unlimited() {
         .await
         .unwrap();
     assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
-    // What limits nothing puts up no limiter.
+    // A setting without a limit creates no limiter.
     engine
         .set_queue("second", &LimitChange::removal())
         .await
@@ -167,10 +167,14 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
     assert_eq!(
         set(count(3000)).await,
         Some((3000, 300)),
-        "the usual one follows"
+        "the default burst follows the rate"
     );
     assert_eq!(set(burst(Change::Set(7))).await, Some((3000, 7)));
-    assert_eq!(set(count(200)).await, Some((200, 7)), "a given one stays");
+    assert_eq!(
+        set(count(200)).await,
+        Some((200, 7)),
+        "an explicit burst stays"
+    );
     assert_eq!(set(burst(Change::Remove)).await, Some((200, 20)));
     let none = LimitChange {
         rate: Change::Remove,
@@ -203,7 +207,7 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
     assert_eq!(Rate::default_burst(9), 1);
 }
 
-/// How far ahead of time the queue's limiter has granted starts.
+/// How far ahead of the current time the queue's limiter has granted starts.
 const AHEAD: &str =
     "select extract(epoch from rate_tat - now())::float8 from queue.limiters where tenant is null";
 
@@ -227,7 +231,7 @@ async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
     set(max_running(9)).await;
     let kept = ahead().await;
     assert!((90.0..=100.0).contains(&kept), "{kept}");
-    // Ten a second, two at once: a full burst is 0.2 s.
+    // Ten a second with a burst of two: a full burst is 0.2 s.
     let faster = LimitChange {
         burst: Change::Set(2),
         ..rate(10, SECOND)
@@ -236,7 +240,7 @@ async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
     let clamped = ahead().await;
     assert!(clamped <= 0.21, "{clamped}");
     set(rate(1, MINUTE)).await;
-    assert!(ahead().await <= 0.21, "a slower one adds nothing");
+    assert!(ahead().await <= 0.21, "a slower rate must add no debt");
 }
 
 #[tokio::test]
@@ -276,7 +280,7 @@ async fn running_jobs_are_counted_for_every_new_limit() {
     let lanes = engine.lane(fixture.tenant, "first", &lane).await.unwrap();
     assert_eq!(lanes[0].limit.running, 7);
 
-    // Counted once, however often it is set, and given back as it was taken.
+    // Counted once however often the limit is set, and released once.
     engine.set_queue("first", &max_running(6)).await.unwrap();
     let nothing = LimitChange::removal();
     engine.set_queue("first", &nothing).await.unwrap();
@@ -306,7 +310,7 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
         .set_queue("first", &rate(9, SECOND))
         .await
         .unwrap();
-    // A settlement holds a parcel and will want the limiter: neither waits for the other.
+    // A settlement holds a parcel and will need the limiter: no deadlock may occur.
     let mut settling = fixture.pool().begin().await.unwrap();
     query("update queue.parcels set acked = '{3,4}' where lane = 1")
         .execute(&mut *settling)
@@ -316,7 +320,7 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
     let half = "select count(*) from queue.limiters where running = 7";
-    crate::support::until("the rest is counted", async || {
+    crate::support::until("the unlocked jobs are counted", async || {
         fixture.count(half).await == 1
     })
     .await;
@@ -341,7 +345,10 @@ async fn claim_that_predates_a_new_limiter_is_counted() {
     let setting =
         tokio::spawn(async move { engine.set_queue("first", &max_running(5)).await.unwrap() });
     let there = "select count(*) from queue.limiters where max_running = 5";
-    crate::support::until("the limit holds", async || fixture.count(there).await == 1).await;
+    crate::support::until("the limit is visible", async || {
+        fixture.count(there).await == 1
+    })
+    .await;
     assert!(!setting.is_finished());
     query(RUN)
         .bind(1_i64)
@@ -415,7 +422,11 @@ async fn tenant_settings_change_together_or_not_at_all() {
     engine.set_tenant(fixture.tenant, &change).await.unwrap();
     assert!(tenant(&fixture).await.limits.is_empty());
     let rows = "select count(*) from queue.limiters where key is not null";
-    assert_eq!(fixture.count(rows).await, 1, "lanes name it: it stays");
+    assert_eq!(
+        fixture.count(rows).await,
+        1,
+        "a limiter that lanes name must be kept"
+    );
 }
 
 #[tokio::test]

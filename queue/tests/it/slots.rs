@@ -1,4 +1,4 @@
-//! Places: how many of them the jobs of one lane may have.
+//! How many worker slots the jobs of one lane can occupy.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use harkara_queue::Verdict;
 use harkara_queue::job::JobState;
 use tokio::sync::{Barrier, Semaphore};
 
-use crate::lost_workers::{Fleet, is_at_rest, named};
+use crate::lost_workers::{Fleet, assert_at_rest, named};
 use crate::support::{Fixture, Log, handler, number, numbered};
 
-/// What jobs do, by their numbers.
+/// Job numbers that select the behavior of the handler.
 const QUICK: u64 = 0;
 const HANG: u64 = 1;
 const MEET: u64 = 2;
@@ -40,7 +40,7 @@ async fn hanging_keyed_lane_leaves_three_quarters_of_the_slots_to_others() {
         })
     };
     let fleet = Fleet::start(&fixture, 1, 8, &handler);
-    // Quick ones, so that the worker takes more in hand than it has places for.
+    // Quick jobs first, so that the worker prefetches more than it has slots for.
     fixture
         .enqueue_all((0..500).map(|_| numbered(QUICK)).collect())
         .await;
@@ -49,21 +49,31 @@ async fn hanging_keyed_lane_leaves_three_quarters_of_the_slots_to_others() {
     fixture.enqueue_all(hanging).await;
     hung.holds(2).await;
     for (key, jobs) in [(None, 60), (Some("b"), 12)] {
-        // Six of the first sort must run at once to end.
+        // Six jobs of this number must run concurrently to finish.
         let others = (0..jobs).map(|_| match key {
             None => numbered(MEET),
             Some(key) => named(key, QUICK),
         });
         for other in fixture.enqueue_all(others.collect()).await {
-            fixture.reaches(other.id(), JobState::Succeeded).await;
+            fixture
+                .wait_for_state(other.id(), JobState::Succeeded)
+                .await;
         }
     }
-    assert_eq!(hung.len(), 2, "though others had nothing to do meanwhile");
+    assert_eq!(
+        hung.len(),
+        2,
+        "hanging jobs keep their quarter although other slots were idle"
+    );
     let held = "select coalesce(sum(n), 0)::int8 from queue.parcels where state = 'r'";
-    assert_eq!(fixture.count(held).await, 2, "none waits in hand");
+    assert_eq!(
+        fixture.count(held).await,
+        2,
+        "no prefetched job waits in the worker"
+    );
     go.add_permits(500);
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     fleet.stop().await;
     assert_eq!(hung.len(), 500);
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

@@ -1,5 +1,5 @@
-//! Everything at once: claims, settlements, cancels, retries, enqueues, rescues and changes of limits
-//! meet in the same lanes. Nobody waits for anybody in a circle, and every job is accounted for.
+//! Stress test: claims, settlements, cancels, retries, enqueues, rescues and limit changes run
+//! concurrently in the same lanes. No deadlock occurs, and every job is accounted for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use harkara_shared::id::{JobId, TenantId};
 use rand::RngExt;
 use tokio::task::JoinSet;
 
-use crate::lost_workers::is_at_rest;
+use crate::lost_workers::assert_at_rest;
 use crate::support::{
-    Fixture, Log, QUEUE, Working, error, failed, handler, job, number, numbered, options, until,
+    Fixture, Log, QUEUE, RunningWorker, error, failed, handler, job, number, numbered, options,
+    until,
 };
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -33,8 +34,8 @@ fn key() -> String {
     KEYS[usize::try_from(any(3)).unwrap()].to_owned()
 }
 
-/// A job of any sort, in one of few lanes, under few limits.
-fn any_job(number: u64) -> NewJob {
+/// A random job in one of a few lanes, under a few limits.
+fn random_job(number: u64) -> NewJob {
     NewJob {
         lane: match any(3) {
             0 => Lane::Default,
@@ -68,11 +69,11 @@ struct Stress {
 }
 
 impl Stress {
-    fn goes_on(&self) -> bool {
+    fn is_ongoing(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
     }
 
-    /// One of the jobs that were enqueued lately.
+    /// A random recently enqueued job.
     fn some_jobs(&self, most: usize) -> Option<(usize, Vec<JobId>)> {
         let all = self.jobs.read();
         let (tenant, _) = *all.get(usize::try_from(any(1 + all.len() as u64)).unwrap())?;
@@ -87,7 +88,7 @@ impl Stress {
             .write(format!("{what}: {error:?}").chars().take(900).collect());
     }
 
-    /// Enqueues a few jobs of any sort, unless too many wait already.
+    /// Enqueues a few random jobs, unless too many are waiting already.
     async fn enqueue(&self) {
         let waiting = "select count(*) from queue.parcels where state = 'a' and not lost";
         if self.fixture.count(waiting).await > 500 {
@@ -95,7 +96,7 @@ impl Stress {
         }
         let tenant = usize::from(chance(30));
         let jobs: Vec<NewJob> = (0..1 + any(40))
-            .map(|_| any_job(self.enqueued.fetch_add(1, Ordering::Relaxed)))
+            .map(|_| random_job(self.enqueued.fetch_add(1, Ordering::Relaxed)))
             .collect();
         let mut tx = TenantTx::begin(&self.fixture.pool(), self.tenants[tenant])
             .await
@@ -117,8 +118,8 @@ impl Stress {
         }
     }
 
-    /// Cancels, retries or hastens some jobs, one after another in transactions of their own.
-    async fn meddle(&self) {
+    /// Cancels, retries or runs now some random jobs, each in its own transaction.
+    async fn change_random_jobs(&self) {
         let Some((tenant, jobs)) = self.some_jobs(6) else {
             return;
         };
@@ -225,7 +226,7 @@ fn any_verdict(follow: u64) -> Verdict {
     }
 }
 
-async fn rage(length: Duration) {
+async fn run_stress(length: Duration) {
     let fixture = Fixture::new().await;
     let stress = Arc::new(Stress {
         tenants: [fixture.tenant, TenantId::new()],
@@ -239,9 +240,9 @@ async fn rage(length: Duration) {
         stress.fixture.enqueue_for(tenant, vec![job()]).await;
     }
     let ended = Log::new();
-    let noted = ended.clone();
+    let log_copy = ended.clone();
     let handler = handler(move |run| {
-        let ended = noted.clone();
+        let ended = log_copy.clone();
         async move {
             if chance(20) {
                 tokio::time::sleep(Duration::from_millis(any(10))).await;
@@ -265,17 +266,17 @@ async fn rage(length: Duration) {
     // Each worker has connections of its own.
     let start = || {
         let engine = Engine::new(stress.fixture.pool(), true);
-        Working::start(engine, short(), Arc::clone(&handler))
+        RunningWorker::start(engine, short(), Arc::clone(&handler))
     };
     let mut workers = vec![start(), start(), start()];
     let mut others = JoinSet::new();
     for part in 0..10 {
         let stress = Arc::clone(&stress);
         others.spawn(async move {
-            while stress.goes_on() {
+            while stress.is_ongoing() {
                 match part {
                     0..4 => stress.enqueue().await,
-                    4..8 => stress.meddle().await,
+                    4..8 => stress.change_random_jobs().await,
                     8 => stress.change().await,
                     _ => {
                         if let Err(error) = stress.fixture.engine.rescue().await {
@@ -287,10 +288,10 @@ async fn rage(length: Duration) {
             }
         });
     }
-    let begun = Instant::now();
-    while begun.elapsed() < length {
+    let started = Instant::now();
+    while started.elapsed() < length {
         tokio::time::sleep(length / 12).await;
-        // One dies or is stopped, and another comes.
+        // One worker dies or is stopped, and another starts.
         let worker = workers.swap_remove(usize::try_from(any(3)).unwrap());
         if chance(50) {
             worker.task.abort();
@@ -303,7 +304,7 @@ async fn rage(length: Duration) {
     stress.over.store(true, Ordering::Relaxed);
     others.join_all().await;
     let fixture = &stress.fixture;
-    // Whatever is limited or rests now goes on.
+    // Everything limited or parked continues now.
     for sql in [
         "with g as (select id from queue.limiters order by id for update)
          update queue.limiters set rate_count = null, rate_period = null, rate_burst = null
@@ -317,7 +318,7 @@ async fn rage(length: Duration) {
     let mut left = fixture.count(unfinished).await;
     while left > 0 {
         let before = left;
-        until("jobs go on finishing", async || {
+        until("jobs keep finishing", async || {
             left = fixture.count(unfinished).await;
             left < before
         })
@@ -327,15 +328,15 @@ async fn rage(length: Duration) {
         worker.stop().await;
     }
     let mut faults = stress.faults.read();
-    // A key that changes hands while it is asked for is the caller's to ask again.
+    // A unique key that changes its holder during the call is a retryable error.
     faults.retain(|fault| !fault.contains("Contended"));
     assert!(faults.is_empty(), "{faults:?}");
-    is_at_rest(fixture).await;
-    accounted_for(&stress, &ended).await;
+    assert_at_rest(fixture).await;
+    assert_accounted_for(&stress, &ended).await;
 }
 
-/// Each job is where it can be found, in one place and finished, and did not succeed twice.
-async fn accounted_for(stress: &Stress, ended: &Log<JobId>) {
+/// Each job can be read, is finished, and succeeded at most once.
+async fn assert_accounted_for(stress: &Stress, ended: &Log<JobId>) {
     let all: HashSet<(usize, JobId)> = stress.jobs.read().into_iter().collect();
     assert!(all.len() > 100);
     for (tenant, id) in all {
@@ -349,16 +350,20 @@ async fn accounted_for(stress: &Stress, ended: &Log<JobId>) {
     let ran: HashSet<JobId> = ended.read().into_iter().collect();
     assert!(!ran.is_empty());
     let keys = "select count(*) from queue.unique_keys where expires_at = 'infinity'";
-    assert_eq!(stress.fixture.count(keys).await, 0, "keys of finished jobs");
+    assert_eq!(
+        stress.fixture.count(keys).await,
+        0,
+        "finished jobs still hold keys"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_operations_keep_every_invariant_for_ten_seconds() {
-    rage(Duration::from_secs(10)).await;
+    run_stress(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes"]
 async fn concurrent_operations_keep_every_invariant_for_two_minutes() {
-    rage(Duration::from_secs(120)).await;
+    run_stress(Duration::from_secs(120)).await;
 }

@@ -1,5 +1,5 @@
-//! What the engine's tests share: a database with an engine on it, jobs, handlers made of closures,
-//! workers that run in the background, and waiting that ends.
+//! Shared fixtures of the engine's tests: a database with an engine, jobs, handlers made of closures,
+//! background workers, and bounded waiting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,21 +20,21 @@ use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Far longer than anything here takes; a test that waits so long has failed.
+/// The maximum wait for any condition; far longer than a passing test needs.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The queue of jobs that name none.
+/// The queue of jobs that name no queue.
 pub(crate) const QUEUE: &str = "default";
 
-/// Waits for `future`, but not for ever.
+/// Waits for `future`, at most [`TEST_TIMEOUT`].
 pub(crate) async fn with_timeout<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(output) => output,
-        Err(_) => panic!("waited in vain: {what}"),
+        Err(_) => panic!("timed out waiting until {what}"),
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until the condition holds, at most [`TEST_TIMEOUT`].
 pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
     with_timeout(what, async {
         while !ask().await {
@@ -111,8 +111,8 @@ impl Fixture {
             .unwrap()
     }
 
-    /// Waits until the job is in this state and answers it.
-    pub(crate) async fn reaches(&self, id: JobId, state: JobState) -> Job {
+    /// Waits until the job is in this state, and returns it.
+    pub(crate) async fn wait_for_state(&self, id: JobId, state: JobState) -> Job {
         until(&format!("job {id} becomes {state:?}"), async || {
             self.state(id).await == state
         })
@@ -120,8 +120,8 @@ impl Fixture {
         self.job(id).await
     }
 
-    /// Waits until no job is on its way any more.
-    pub(crate) async fn is_quiet(&self) {
+    /// Waits until no job is scheduled, ready or running.
+    pub(crate) async fn wait_until_idle(&self) {
         until("all jobs finish", async || {
             self.count("select count(*) from queue.parcels where state in ('s', 'a', 'r')")
                 .await
@@ -130,7 +130,7 @@ impl Fixture {
         .await;
     }
 
-    /// The counters say what is there, at this moment.
+    /// Asserts that the counters agree with the jobs.
     pub(crate) async fn assert_counts_agree(&self) {
         let drift = self.engine.drift().await.unwrap();
         assert!(drift.is_empty(), "counters are wrong: {drift:?}");
@@ -140,18 +140,18 @@ impl Fixture {
         query_scalar(sql).fetch_one(&self.pool()).await.unwrap()
     }
 
-    /// How many jobs are in one of these states, by their letters, however they are stored.
+    /// The number of jobs in these states, given by their letters, in every storage form.
     pub(crate) async fn jobs(&self, states: &str) -> i64 {
         count_jobs(&self.pool(), states, None).await.unwrap()
     }
 
-    /// How many of these have this attempt.
+    /// The number of jobs in these states that have this attempt.
     pub(crate) async fn jobs_at(&self, states: &str, attempt: i16) -> i64 {
         let pool = self.pool();
         count_jobs(&pool, states, Some(attempt)).await.unwrap()
     }
 
-    /// Runs a statement and says how many rows it touched.
+    /// Runs a statement and returns the number of affected rows.
     pub(crate) async fn execute(&self, sql: &'static str) -> u64 {
         harkara_shared::database::query(sql)
             .execute(&self.pool())
@@ -160,7 +160,7 @@ impl Fixture {
             .rows_affected()
     }
 
-    /// The moment by the database's clock.
+    /// The current time by the database's clock.
     pub(crate) async fn now(&self) -> DateTime<Utc> {
         query_scalar("select clock_timestamp()")
             .fetch_one(&self.pool())
@@ -168,16 +168,20 @@ impl Fixture {
             .unwrap()
     }
 
-    pub(crate) fn work(&self, handler: Arc<dyn Handler>) -> Working {
-        self.work_as(options(&[(QUEUE, 8)]), handler)
+    pub(crate) fn start_worker(&self, handler: Arc<dyn Handler>) -> RunningWorker {
+        self.start_worker_with(options(&[(QUEUE, 8)]), handler)
     }
 
-    pub(crate) fn work_as(&self, options: WorkerOptions, handler: Arc<dyn Handler>) -> Working {
-        Working::start(self.engine.clone(), options, handler)
+    pub(crate) fn start_worker_with(
+        &self,
+        options: WorkerOptions,
+        handler: Arc<dyn Handler>,
+    ) -> RunningWorker {
+        RunningWorker::start(self.engine.clone(), options, handler)
     }
 }
 
-/// Counts jobs by state and attempt: members that have not left their row, each once.
+/// Counts jobs by state and attempt; members that left their row are not counted in it.
 pub(crate) async fn count_jobs(
     pool: &PgPool,
     states: &str,
@@ -195,13 +199,13 @@ pub(crate) async fn count_jobs(
     .await
 }
 
-/// A worker at work in the background.
-pub(crate) struct Working {
+/// A worker that runs in the background.
+pub(crate) struct RunningWorker {
     stop: CancellationToken,
     pub(crate) task: JoinHandle<()>,
 }
 
-impl Working {
+impl RunningWorker {
     pub(crate) fn start(engine: Engine, options: WorkerOptions, handler: Arc<dyn Handler>) -> Self {
         let stop = CancellationToken::new();
         let worker = Worker::new(engine, options, handler).run(stop.clone());
@@ -209,8 +213,8 @@ impl Working {
         Self { stop, task }
     }
 
-    /// Tells it to stop, without waiting.
-    pub(crate) fn tell(&self) {
+    /// Requests the stop without waiting for it.
+    pub(crate) fn request_stop(&self) {
         self.stop.cancel();
     }
 
@@ -243,7 +247,7 @@ pub(crate) fn options(queues: &[(&str, u32)]) -> WorkerOptions {
     }
 }
 
-/// A job that is due now, has no payload to speak of and fails three times at most.
+/// A job that is due now, with a minimal payload and three attempts.
 pub(crate) fn job() -> NewJob {
     NewJob {
         kind: "test.job".to_owned(),
@@ -280,7 +284,7 @@ fn payload(number: u64) -> Box<RawValue> {
     serde_json::value::to_raw_value(&number).unwrap()
 }
 
-/// The number of a job made by [`numbered`].
+/// The number of a job created by [`numbered`].
 pub(crate) fn number(run: &Run) -> u64 {
     run.job.payload().get().parse().unwrap()
 }
@@ -311,7 +315,7 @@ where
     F: Fn(Run) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Verdict> + Send + 'static,
 {
-    heedful(move |given: Run| {
+    handler_observing_cancel(move |given: Run| {
         let cancel = given.cancel.clone();
         let ends = run(given);
         async move {
@@ -324,8 +328,8 @@ where
     })
 }
 
-/// A handler made of a closure that is left to heed cancels by itself.
-pub(crate) fn heedful<F, Fut>(run: F) -> Arc<dyn Handler>
+/// A handler made of a closure that has to observe cancellation itself.
+pub(crate) fn handler_observing_cancel<F, Fut>(run: F) -> Arc<dyn Handler>
 where
     F: Fn(Run) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Verdict> + Send + 'static,
@@ -333,12 +337,12 @@ where
     Arc::new(Closure(run))
 }
 
-/// A handler that is done at once.
-pub(crate) fn doing_nothing() -> Arc<dyn Handler> {
+/// A handler that succeeds immediately.
+pub(crate) fn succeeding_handler() -> Arc<dyn Handler> {
     handler(async |_| Verdict::done())
 }
 
-/// What handlers wrote down, in the order they did.
+/// A log shared by handlers, in the order of their writes.
 #[derive(Debug)]
 pub(crate) struct Log<T>(Arc<Mutex<Vec<T>>>);
 
@@ -365,7 +369,7 @@ impl<T: Clone> Log<T> {
         self.0.lock().unwrap().len()
     }
 
-    /// Waits until so much is written.
+    /// Waits until the log has at least this many lines.
     pub(crate) async fn holds(&self, lines: usize) {
         until(&format!("{lines} lines in the log"), async || {
             self.len() >= lines

@@ -1,4 +1,4 @@
-//! Unique keys: one live job a key, however many ask at once.
+//! Unique keys: one live job per key, under any concurrency.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ async fn duplicates_within_a_batch_and_a_transaction_return_the_first_job() {
 #[tokio::test]
 async fn unique_key_is_released_after_every_final_state() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |run| match run.job.payload().get() {
+    let worker = fixture.start_worker(handler(async |run| match run.job.payload().get() {
         "\"succeed\"" => Verdict::done(),
         "\"bury\"" => Verdict::Dead {
             error: error("buried"),
@@ -121,20 +121,20 @@ async fn unique_key_is_released_after_every_final_state() {
             .await
             .id();
         if how == "wait" {
-            fixture.reaches(id, JobState::Running).await;
+            fixture.wait_for_state(id, JobState::Running).await;
             assert_eq!(fixture.enqueue(keyed(how)).await, Enqueued::Existing(id));
             let mut tx = fixture.tx().await;
             fixture.engine.cancel(&mut tx, id).await.unwrap();
             tx.commit().await.unwrap();
         }
-        fixture.reaches(id, state).await;
+        fixture.wait_for_state(id, state).await;
         let next = NewJob {
             run_at: Some(fixture.now().await + HOUR),
             ..keyed(how)
         };
         let next = fixture.enqueue(next).await;
         assert!(matches!(next, Enqueued::New(_)), "{how}: {next:?}");
-        // And once more: cancelled while it waits.
+        // The same for a job cancelled while it waits.
         let mut tx = fixture.tx().await;
         let cancelled = fixture.engine.cancel(&mut tx, next.id()).await.unwrap();
         assert_eq!(cancelled, ChangeOutcome::Applied(JobState::Cancelled));
@@ -153,24 +153,24 @@ async fn unique_key_is_released_after_every_final_state() {
 #[tokio::test]
 async fn unique_key_hold_lasts_its_full_time_in_every_job_state() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::Dead {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Dead {
         error: error("buried"),
     }));
     let first = fixture.enqueue(held("a", HOUR)).await.id();
-    fixture.reaches(first, JobState::Dead).await;
+    fixture.wait_for_state(first, JobState::Dead).await;
     assert_eq!(
         fixture.enqueue(held("a", HOUR)).await,
         Enqueued::Existing(first)
     );
 
-    // Retried and finished once more, it holds its key for the rest of the same hour.
+    // After a retry and another finish, it holds its key for the rest of the same hour.
     let until_then = "select extract(epoch from expires_at)::int8 from queue.unique_keys";
     let before = fixture.count(until_then).await;
     let mut tx = fixture.tx().await;
     let retried = fixture.engine.retry(&mut tx, first).await.unwrap();
     assert_eq!(retried, ChangeOutcome::Applied(JobState::Ready));
     tx.commit().await.unwrap();
-    fixture.reaches(first, JobState::Dead).await;
+    fixture.wait_for_state(first, JobState::Dead).await;
     assert_eq!(fixture.count(until_then).await, before);
     assert_eq!(
         fixture.enqueue(held("a", HOUR)).await,
@@ -196,7 +196,7 @@ async fn expired_hold_releases_the_key_of_a_waiting_job() {
         .await;
     let second = fixture.enqueue(keyed("a")).await;
     assert!(matches!(second, Enqueued::New(_)));
-    // The first one's end does not free what is now the second one's key.
+    // The end of the first job does not release the key that the second job holds now.
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, first).await.unwrap();
     tx.commit().await.unwrap();
@@ -211,7 +211,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let fixture = Fixture::new().await;
     let limiter = std::sync::Arc::new(Semaphore::new(0));
     let behind = std::sync::Arc::clone(&limiter);
-    let worker = fixture.work(handler(move |run| {
+    let worker = fixture.start_worker(handler(move |run| {
         let limiter = std::sync::Arc::clone(&behind);
         async move {
             if run.job.payload().get() == "0" {
@@ -224,7 +224,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
         }
     }));
     let dead = fixture.enqueue(keyed("a")).await.id();
-    fixture.reaches(dead, JobState::Dead).await;
+    fixture.wait_for_state(dead, JobState::Dead).await;
     let payload = serde_json::value::to_raw_value("wait").unwrap();
     let holder = fixture
         .enqueue(NewJob {
@@ -241,7 +241,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     assert_eq!(fixture.state(dead).await, JobState::Dead);
 
     limiter.add_permits(1);
-    fixture.reaches(holder, JobState::Succeeded).await;
+    fixture.wait_for_state(holder, JobState::Succeeded).await;
     let mut tx = fixture.tx().await;
     assert_eq!(
         fixture.engine.retry(&mut tx, dead).await.unwrap(),
@@ -256,7 +256,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     assert_eq!(
         again,
         Enqueued::Existing(dead),
-        "the retried job holds its key again"
+        "the retried job must hold its key again"
     );
     worker.stop().await;
 }

@@ -1,4 +1,4 @@
-//! What a handler says and what is written for it.
+//! Verdicts of handlers and how they are stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +9,9 @@ use harkara_queue::{Engine, Verdict};
 use harkara_shared::backoff::{Backoff, Jitter};
 use serde_json::json;
 
-use crate::lost_workers::is_at_rest;
+use crate::lost_workers::assert_at_rest;
 use crate::support::{
-    Fixture, Log, QUEUE, Working, error, failed, handler, job, number, numbered, options,
+    Fixture, Log, QUEUE, RunningWorker, error, failed, handler, job, number, numbered, options,
 };
 
 fn waits(attempts: &[Attempt]) -> Vec<Option<i64>> {
@@ -43,7 +43,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn done_stores_the_result_and_enqueues_follow_ups() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |run| match number(&run) {
+    let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::Done {
             result: Some(json!({"sum": 3})),
             follow_ups: vec![numbered(1), numbered(2)],
@@ -51,18 +51,18 @@ async fn done_stores_the_result_and_enqueues_follow_ups() {
         _ => Verdict::done(),
     }));
     let id = fixture.enqueue(numbered(0)).await.id();
-    let done = fixture.reaches(id, JobState::Succeeded).await;
+    let done = fixture.wait_for_state(id, JobState::Succeeded).await;
     assert_eq!(done.result, Some(json!({"sum": 3})));
     assert!(done.finished_at >= done.started_at && done.last_error.is_none());
     let attempts = fixture.attempts(id).await;
     assert_eq!(outcomes(&attempts), [(1, AttemptOutcome::Succeeded, None)]);
     assert!(attempts[0].worker_id.is_some());
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(fixture.jobs("d").await, 3);
 }
 
-/// The worker has not met the lane: it is made sure of before the settlement has its row locked.
+/// The worker does not know the lane yet: it is created before the settlement locks its row.
 #[tokio::test]
 async fn follow_ups_into_the_settled_lane_are_enqueued() {
     for lane in [Lane::Ordered("a".to_owned()), Lane::Named("a".to_owned())] {
@@ -72,7 +72,7 @@ async fn follow_ups_into_the_settled_lane_are_enqueued() {
             ..numbered(number)
         };
         let id = fixture.enqueue(in_lane(0)).await.id();
-        // The settlement of the first run writes to the lane's row, and so does whoever uses it.
+        // The settlement of the first run writes the lane's row, and so does each use of the lane.
         let written = "update queue.lanes
             set failures = 1, used_at = now() - interval '2 hours'";
         assert_eq!(fixture.execute(written).await, 1);
@@ -89,20 +89,20 @@ async fn follow_ups_into_the_settled_lane_are_enqueued() {
             }
         });
         let engine = Engine::new(fixture.pool(), true);
-        let worker = Working::start(engine, options(&[(QUEUE, 8)]), follows);
-        fixture.reaches(id, JobState::Succeeded).await;
-        fixture.is_quiet().await;
+        let worker = RunningWorker::start(engine, options(&[(QUEUE, 8)]), follows);
+        fixture.wait_for_state(id, JobState::Succeeded).await;
+        fixture.wait_until_idle().await;
         worker.stop().await;
         assert_eq!(fixture.jobs("d").await, 4);
         assert_eq!(fixture.count("select count(*) from queue.lanes").await, 1);
-        is_at_rest(&fixture).await;
+        assert_at_rest(&fixture).await;
     }
 }
 
 #[tokio::test]
 async fn job_with_an_unacceptable_follow_up_does_not_succeed() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::Done {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Done {
         result: None,
         follow_ups: vec![
             job(),
@@ -119,7 +119,7 @@ async fn job_with_an_unacceptable_follow_up_does_not_succeed() {
         })
         .await
         .id();
-    fixture.reaches(id, JobState::Dead).await;
+    fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     let refused = |number, outcome| (number, outcome, Some("outcome_refused".to_owned()));
     assert_eq!(
@@ -135,7 +135,7 @@ async fn job_with_an_unacceptable_follow_up_does_not_succeed() {
 #[tokio::test]
 async fn retry_backs_off_longer_each_time_and_is_dead_after_the_last_attempt() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| failed("refused")));
+    let worker = fixture.start_worker(handler(async |_| failed("refused")));
     let backoff = Backoff {
         base: Duration::from_millis(50),
         factor: 3.0,
@@ -150,7 +150,7 @@ async fn retry_backs_off_longer_each_time_and_is_dead_after_the_last_attempt() {
         })
         .await
         .id();
-    let dead = fixture.reaches(id, JobState::Dead).await;
+    let dead = fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (4, Some(error("refused"))));
     let attempts = fixture.attempts(id).await;
@@ -173,9 +173,9 @@ async fn retry_backs_off_longer_each_time_and_is_dead_after_the_last_attempt() {
 #[tokio::test]
 async fn handler_wait_replaces_the_backoff() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
+    let worker = fixture.start_worker(handler(async |_| Verdict::retry(error("busy"), Some(HOUR))));
     let id = fixture.enqueue(job()).await.id();
-    let waiting = fixture.reaches(id, JobState::Scheduled).await;
+    let waiting = fixture.wait_for_state(id, JobState::Scheduled).await;
     worker.stop().await;
     assert_eq!(
         (waiting.attempt, waiting.last_error),
@@ -187,11 +187,11 @@ async fn handler_wait_replaces_the_backoff() {
 #[tokio::test]
 async fn dead_verdict_ends_a_job_at_once() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::Dead {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Dead {
         error: error("gone"),
     }));
     let id = fixture.enqueue(job()).await.id();
-    let dead = fixture.reaches(id, JobState::Dead).await;
+    let dead = fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (1, Some(error("gone"))));
     assert!(dead.finished_at.is_some());
@@ -206,9 +206,9 @@ async fn dead_verdict_ends_a_job_at_once() {
 #[tokio::test]
 async fn cancelled_verdict_ends_a_job() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::Cancelled));
+    let worker = fixture.start_worker(handler(async |_| Verdict::Cancelled));
     let id = fixture.enqueue(job()).await.id();
-    fixture.reaches(id, JobState::Cancelled).await;
+    fixture.wait_for_state(id, JobState::Cancelled).await;
     worker.stop().await;
     let attempts = fixture.attempts(id).await;
     assert_eq!(
@@ -226,9 +226,9 @@ async fn snooze_uses_no_attempt_and_waits_the_requested_time() {
         let fixture = Fixture::new().await;
         let runs = Arc::new(AtomicUsize::new(0));
         let seen = runs.clone();
-        let worker = fixture.work(handler(move |run| {
+        let worker = fixture.start_worker(handler(move |run| {
             let first = seen.fetch_add(1, Ordering::SeqCst) == 0;
-            assert_eq!(run.job.attempt, 1, "a run that was put off is not counted");
+            assert_eq!(run.job.attempt, 1, "a snoozed run must use no attempt");
             async move {
                 match (first, limited) {
                     (true, false) => Verdict::Snooze {
@@ -250,7 +250,7 @@ async fn snooze_uses_no_attempt_and_waits_the_requested_time() {
             })
             .await
             .id();
-        let waiting = fixture.reaches(id, JobState::Scheduled).await;
+        let waiting = fixture.wait_for_state(id, JobState::Scheduled).await;
         assert_eq!(waiting.attempt, 0);
         let attempts = fixture.attempts(id).await;
         assert_eq!(
@@ -263,7 +263,7 @@ async fn snooze_uses_no_attempt_and_waits_the_requested_time() {
         fixture
             .execute("update queue.parcels set run_at = now()")
             .await;
-        let done = fixture.reaches(id, JobState::Succeeded).await;
+        let done = fixture.wait_for_state(id, JobState::Succeeded).await;
         assert_eq!(done.attempt, 1);
         assert_eq!(fixture.attempts(id).await.len(), 2);
         worker.stop().await;
@@ -273,7 +273,7 @@ async fn snooze_uses_no_attempt_and_waits_the_requested_time() {
 #[tokio::test]
 async fn job_snoozed_too_often_fails() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::Snooze {
+    let worker = fixture.start_worker(handler(async |_| Verdict::Snooze {
         wait: Duration::from_millis(1),
         reason: error("later"),
     }));
@@ -289,7 +289,7 @@ async fn job_snoozed_too_often_fails() {
     fixture
         .execute("update queue.parcels set deferrals = 999, run_at = now()")
         .await;
-    let dead = fixture.reaches(id, JobState::Dead).await;
+    let dead = fixture.wait_for_state(id, JobState::Dead).await;
     worker.stop().await;
     assert_eq!((dead.attempt, dead.last_error), (2, Some(error("later"))));
     let outcomes: Vec<_> = fixture
@@ -312,10 +312,10 @@ async fn job_snoozed_too_often_fails() {
 async fn run_that_yields_with_a_delay_uses_no_attempt_and_returns_after_it() {
     let fixture = Fixture::new().await;
     let (ran, wait) = (Log::new(), Duration::from_millis(300));
-    let noted = ran.clone();
-    let worker = fixture.work(handler(move |run| {
-        let is_first = noted.len() == 0;
-        noted.write((run.job.started_at, run.job.attempt));
+    let log_copy = ran.clone();
+    let worker = fixture.start_worker(handler(move |run| {
+        let is_first = log_copy.len() == 0;
+        log_copy.write((run.job.started_at, run.job.attempt));
         async move {
             match is_first {
                 true => Verdict::Yield { wait },
@@ -324,16 +324,20 @@ async fn run_that_yields_with_a_delay_uses_no_attempt_and_returns_after_it() {
         }
     }));
     let id = fixture.enqueue(job()).await.id();
-    fixture.reaches(id, JobState::Succeeded).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     worker.stop().await;
     let runs = ran.read();
     assert_eq!(runs.len(), 2);
-    assert_eq!((runs[0].1, runs[1].1), (1, 1), "no attempt was used");
+    assert_eq!(
+        (runs[0].1, runs[1].1),
+        (1, 1),
+        "a yield must use no attempt"
+    );
     assert!(runs[1].0 - runs[0].0 >= chrono::Duration::from_std(wait).unwrap());
     assert_eq!(
         fixture.attempts(id).await.len(),
         1,
-        "nothing but the success"
+        "only the success is logged"
     );
     let put_off = "select count(*) from queue.parcels where deferrals > 0";
     assert_eq!(fixture.count(put_off).await, 0);
@@ -344,13 +348,13 @@ async fn run_that_yields_with_a_delay_uses_no_attempt_and_returns_after_it() {
 async fn run_that_yields_continues_after_the_others_and_uses_no_attempt() {
     let fixture = Fixture::new().await;
     let ran = Log::new();
-    let noted = ran.clone();
+    let log_copy = ran.clone();
     let jobs = fixture.enqueue_all((0..3).map(numbered).collect()).await;
-    let worker = fixture.work_as(
+    let worker = fixture.start_worker_with(
         options(&[(QUEUE, 1)]),
         handler(move |run| {
-            let before = noted.read().iter().filter(|one| **one == 0).count();
-            noted.write(number(&run));
+            let before = log_copy.read().iter().filter(|one| **one == 0).count();
+            log_copy.write(number(&run));
             async move {
                 match number(&run) {
                     0 if before < 3 => Verdict::Yield {
@@ -361,7 +365,7 @@ async fn run_that_yields_continues_after_the_others_and_uses_no_attempt() {
             }
         }),
     );
-    fixture.is_quiet().await;
+    fixture.wait_until_idle().await;
     let order = ran.read();
     assert_eq!(
         order.iter().filter(|one| **one == 0).count(),
@@ -369,7 +373,11 @@ async fn run_that_yields_continues_after_the_others_and_uses_no_attempt() {
         "{order:?}"
     );
     let last = order.iter().rposition(|one| *one == 0).unwrap();
-    assert_eq!(last + 1, order.len(), "the others went first: {order:?}");
+    assert_eq!(
+        last + 1,
+        order.len(),
+        "the other jobs must run first: {order:?}"
+    );
     let first = jobs[0].id();
     assert_eq!(fixture.job(first).await.attempt, 1);
     assert_eq!(fixture.attempts(first).await.len(), 1);

@@ -1,4 +1,4 @@
-//! Who works: what the platform sees of its workers, and what a tenant does.
+//! Lists of workers, as the platform and as a tenant sees them.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use harkara_queue::settings::QueueView;
 use harkara_shared::id::TenantId;
 use tokio::sync::Semaphore;
 
-use crate::explain::on_leave;
-use crate::lost_workers::die;
-use crate::support::{Fixture, QUEUE, doing_nothing, numbered, options, until};
+use crate::explain::waiting_for_permit;
+use crate::lost_workers::kill_and_expire;
+use crate::support::{Fixture, QUEUE, numbered, options, succeeding_handler, until};
 
 #[tokio::test]
 async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
@@ -18,10 +18,10 @@ async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
     let settings = options(&[(QUEUE, 8), ("other", 3)]);
     let (id, before) = (settings.info.id, fixture.now().await);
     let ids = fixture.lay(true, (0..3).map(numbered).collect()).await;
-    let worker = fixture.work_as(settings, on_leave(&leave));
-    fixture.reaches(ids[2], JobState::Running).await;
+    let worker = fixture.start_worker_with(settings, waiting_for_permit(&leave));
+    fixture.wait_for_state(ids[2], JobState::Running).await;
     let single = fixture.enqueue(numbered(3)).await.id();
-    fixture.reaches(single, JobState::Running).await;
+    fixture.wait_for_state(single, JobState::Running).await;
     let seen = fixture
         .engine
         .workers(QueueView::All, None, 10)
@@ -38,7 +38,7 @@ async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
     assert_eq!(one.queues, queues.into());
     assert_eq!(one.running, 4);
     leave.add_permits(2);
-    until("two have ended", async || {
+    until("two jobs have finished", async || {
         let seen = fixture
             .engine
             .workers(QueueView::All, None, 10)
@@ -55,9 +55,9 @@ async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
         .await
         .unwrap();
     assert_eq!(seen, []);
-    // One that died is gone when its lease has ended.
-    let worker = fixture.work(doing_nothing());
-    until("it is there", async || {
+    // A dead worker disappears when its lease has expired.
+    let worker = fixture.start_worker(succeeding_handler());
+    until("the worker is listed", async || {
         let seen = fixture
             .engine
             .workers(QueueView::All, None, 10)
@@ -66,7 +66,7 @@ async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
         seen.len() == 1
     })
     .await;
-    die(&fixture, worker).await;
+    kill_and_expire(&fixture, worker).await;
     let seen = fixture
         .engine
         .workers(QueueView::All, None, 10)
@@ -91,10 +91,10 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     fixture.enqueue_for(stranger, strangers).await;
     let own = fixture.lay(true, (0..2).map(numbered).collect()).await;
     let ids = (open.info.id, secret.info.id);
-    let open = fixture.work_as(open, on_leave(&leave));
-    let secret = fixture.work_as(secret, on_leave(&leave));
-    fixture.reaches(own[1], JobState::Running).await;
-    until("all run", async || fixture.jobs("r").await == 6).await;
+    let open = fixture.start_worker_with(open, waiting_for_permit(&leave));
+    let secret = fixture.start_worker_with(secret, waiting_for_permit(&leave));
+    fixture.wait_for_state(own[1], JobState::Running).await;
+    until("all jobs run", async || fixture.jobs("r").await == 6).await;
     let all = fixture
         .engine
         .workers(QueueView::All, None, 10)
@@ -111,11 +111,11 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     );
     let queues: Vec<&str> = seen[0].queues.keys().map(String::as_str).collect();
     assert_eq!(queues, [QUEUE, "http"]);
-    // One that the engine has never met sees what everybody may know.
-    let view = QueueView::VisibleTo(TenantId::new(), &["http"]);
+    // A tenant unknown to the engine sees what is visible to every tenant.
+    let view = QueueView::Of(TenantId::new(), &["http"]);
     let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!((seen.len(), seen[0].running), (1, 0));
-    // Pages.
+    // Pagination.
     let first = fixture
         .engine
         .workers(QueueView::All, None, 1)

@@ -1,13 +1,13 @@
-//! Room: the one place of a test process that makes and drops databases.
-//! Takes: requests from any test, each in its own runtime. Gives: databases copied from a migrated
-//! template. Never: shares a connection with a test.
+//! Creates and drops the databases of a test process, on one thread.
+//! Tests send requests from their own runtimes and receive databases copied from a migrated template.
+//! It never shares a connection with a test.
 //!
 //! A thread with a runtime of its own owns the server and the connections, because a test's runtime
 //! ends with the test. Tests talk to it through channels, which belong to no runtime.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "a database's name cannot be a parameter, and all names here are our own"
+    reason = "a database name cannot be a bind parameter, and all names are generated here"
 )]
 
 use std::env;
@@ -25,13 +25,13 @@ use crate::own::{fast_directory, parsed, start_cluster};
 use crate::shared_server::Run;
 use crate::{migrate, options};
 
-/// What a test may ask for.
+/// A request of a test.
 enum Request {
     Create(String, oneshot::Sender<Result<(), sqlx::Error>>),
     Drop(String),
 }
 
-/// The server all tests of the process share, and who may ask it for databases.
+/// The server that all tests of the process share, and the channel for requests.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     server: Server,
@@ -39,7 +39,7 @@ pub(crate) struct Keeper {
     count: AtomicU32,
 }
 
-/// Where the databases are and what their names begin with.
+/// The server's address and the prefix of its test databases.
 #[derive(Debug, Clone)]
 struct Server {
     owner: Url,
@@ -47,28 +47,28 @@ struct Server {
     prefix: String,
 }
 
-/// What must live as long as the process does.
-#[expect(dead_code, reason = "held, not read: their loss is what ends them")]
+/// Resources that must live as long as the process.
+#[expect(dead_code, reason = "held only for their drop")]
 enum Hold {
     Private(Box<Cluster>),
     Given(Run),
 }
 
-/// None after a failure, which every further test would only meet again.
+/// `None` after a failure, which would repeat for every further test.
 static KEEPER: OnceLock<Option<Keeper>> = OnceLock::new();
 
 impl Keeper {
-    /// The keeper, made by the first test that asks; the others wait meanwhile.
+    /// The keeper, started by the first test that needs it; other tests wait.
     pub(crate) async fn of_this_process() -> &'static Self {
         if KEEPER.get().is_none() {
             tokio::task::spawn_blocking(|| KEEPER.get_or_init(Self::start))
                 .await
-                .expect("a thread to wait in");
+                .expect("a waiting thread");
         }
         KEEPER
             .get()
             .and_then(Option::as_ref)
-            .expect("the test server, whose failure was shown by the first test that needed it")
+            .expect("the test server; its failure was reported by the first test that needed it")
     }
 
     /// Starts the thread and waits until the template is ready.
@@ -93,22 +93,22 @@ impl Keeper {
         })
     }
 
-    /// Makes a database and tells its name.
+    /// Creates a database and returns its name.
     pub(crate) async fn create(&self) -> String {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{number}", self.server.prefix);
         let (reply, done) = oneshot::channel();
-        // An unheard request shows as a missing reply.
+        // An unreceived request results in a missing reply.
         let _ = self.requests.send(Request::Create(name.clone(), reply));
         done.await
-            .expect("the keeper of the test databases lives")
+            .expect("the keeper of the test databases is running")
             .expect("a copy of the template");
         name
     }
 
-    /// Drops a database soon, whoever is connected to it.
+    /// Requests that a database be dropped, even with open connections.
     pub(crate) fn drop_database(&self, name: String) {
-        // Without a keeper the process is ending, and the server or a later run does the work.
+        // Without a keeper the process is ending; the server's end or a later run removes the database.
         let _ = self.requests.send(Request::Drop(name));
     }
 
@@ -123,14 +123,14 @@ impl Keeper {
     }
 }
 
-/// The thread's work: prepare, then answer requests as long as the process lives.
+/// Runs the keeper thread: prepares the server, then serves requests until the process ends.
 async fn keep(ready: &sync::mpsc::Sender<Server>, mut inbox: mpsc::UnboundedReceiver<Request>) {
     let (server, owner, _hold) = open().await;
     let admin = PgPoolOptions::new()
         .max_connections(4)
         .connect_lazy_with(options(&server.superuser));
     let template = format!("{}template", server.prefix);
-    // Nobody is ever connected to template0, so that runs do not meet there.
+    // template0 never has connections, so that concurrent runs do not block each other.
     run(
         &admin,
         format!("create database {template} template template0{owner}"),
@@ -138,7 +138,9 @@ async fn keep(ready: &sync::mpsc::Sender<Server>, mut inbox: mpsc::UnboundedRece
     .await
     .expect("an empty database");
     migrate(&with_database(&server.owner, &template)).await;
-    ready.send(server).expect("the test that started us");
+    ready
+        .send(server)
+        .expect("the test that started the keeper");
 
     while let Some(request) = inbox.recv().await {
         let admin = admin.clone();
@@ -149,14 +151,14 @@ async fn keep(ready: &sync::mpsc::Sender<Server>, mut inbox: mpsc::UnboundedRece
             }
             Request::Drop(name) => {
                 let sql = format!("drop database if exists {name} with (force)");
-                // A failure is made good by the end of the server or by a later run.
+                // After a failure, the server's end or a later run removes the database.
                 tokio::spawn(async move { drop(run(&admin, sql).await) });
             }
         }
     }
 }
 
-/// The server to use, the clause that names the owner of its databases, and what keeps it.
+/// The server to use, the owner clause for its databases, and the resources that keep it alive.
 async fn open() -> (Server, &'static str, Hold) {
     if let Some(given) = env::var_os("DATABASE_URL").filter(|url| !url.is_empty()) {
         let url = parsed(given.to_str().expect("DATABASE_URL as text"));
@@ -183,7 +185,7 @@ async fn open() -> (Server, &'static str, Hold) {
     (server, " owner harkara", Hold::Private(Box::new(cluster)))
 }
 
-/// Runs a statement made of names that we chose ourselves.
+/// Runs a statement built from generated names only.
 async fn run(admin: &PgPool, sql: String) -> Result<(), sqlx::Error> {
     admin.execute(AssertSqlSafe(sql)).await.map(drop)
 }

@@ -1,16 +1,16 @@
-//! Room: the database of every test of the workspace.
-//! Takes: `DATABASE_URL`, or without it the PostgreSQL on this machine. Gives: a fresh, migrated
-//! [`TestDatabase`] per test, or an [`OwnCluster`] for a test that crashes the server.
-//! Never: is used outside of tests; touches a database it did not make; leaves a server or a
+//! Databases for all tests of the workspace.
+//! Uses the server of `DATABASE_URL`, or else the PostgreSQL installed on this machine. Provides a fresh,
+//! migrated [`TestDatabase`] per test, or an [`OwnCluster`] for a test that crashes the server.
+//! For tests only. It never touches a database it did not create, and never leaves a server or a
 //! directory behind, however the test process ends.
 //!
-//! Without `DATABASE_URL` each test process runs one private server, fast and forgetful. With it,
-//! databases are named after the run, dropped after each test, and swept up by a later run if the
-//! process died before it could. Runs at the same time do not disturb each other.
+//! Without `DATABASE_URL` each test process runs one private server without durability. With it,
+//! databases are named after the run, dropped after each test, and removed by a later run if the
+//! process died first. Concurrent runs do not affect each other.
 
 #![expect(
     clippy::expect_used,
-    reason = "used by tests only, where stopping at the first surprise is the aim"
+    reason = "used by tests only, which should stop at the first unexpected result"
 )]
 
 mod keeper;
@@ -24,9 +24,9 @@ use url::Url;
 use keeper::Keeper;
 pub use own::OwnCluster;
 
-/// A database of its own for one test: migrated, empty, gone after the test.
+/// A private database for one test: migrated, empty, dropped after the test.
 ///
-/// Keep it until the test ends; dropping it disconnects whoever still uses it.
+/// Keep it until the test ends; dropping it closes remaining connections.
 #[derive(Debug)]
 pub struct TestDatabase {
     name: String,
@@ -35,11 +35,11 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// Makes a database by copying a migrated template, which takes some ten milliseconds; the
+    /// Creates a database by copying a migrated template, which takes about ten milliseconds; the
     /// first call of a process also starts the server and migrates the template.
     ///
     /// # Panics
-    /// When the server or the database cannot be had, with the reason.
+    /// When the server or the database cannot be created, with the reason.
     pub async fn create() -> Self {
         let keeper = Keeper::of_this_process().await;
         let name = keeper.create().await;
@@ -50,20 +50,20 @@ impl TestDatabase {
     }
 
     /// A pool of at most 20 connections, as the role that owns the database: `harkara`, which is
-    /// no superuser, or the user of `DATABASE_URL`. Each call gives the same pool; it belongs to
+    /// no superuser, or the user of `DATABASE_URL`. Each call returns the same pool; it belongs to
     /// the test's own runtime.
     #[must_use]
     pub fn pool(&self) -> PgPool {
         self.pool.clone()
     }
 
-    /// The database as the role that owns it.
+    /// The URL of the database for the role that owns it.
     #[must_use]
     pub fn url(&self) -> String {
         self.keeper.owner_url(&self.name).into()
     }
 
-    /// The database as the superuser, or as the user of `DATABASE_URL`.
+    /// The URL of the database for the superuser, or for the user of `DATABASE_URL`.
     #[must_use]
     pub fn superuser_url(&self) -> String {
         self.keeper.superuser_url(&self.name).into()
@@ -82,7 +82,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// How to connect to `url`.
+/// Connection options for `url`.
 fn options(url: &Url) -> PgConnectOptions {
     url.as_str().parse().expect("a PostgreSQL URL")
 }

@@ -1,5 +1,5 @@
-//! Room: private servers for tests. Takes: the PostgreSQL on this machine. Gives: clusters in
-//! temporary directories that vanish with the process. Never: uses `DATABASE_URL`.
+//! Private PostgreSQL servers for tests, run from the programs installed on this machine, in
+//! temporary directories that are removed with the process. Never uses `DATABASE_URL`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use url::Url;
 
 use crate::{migrate, options};
 
-/// How much free memory counts as plenty, in bytes: containers often have 64 MiB.
+/// The free memory, in bytes, above which clusters are placed in memory; containers often have only 64 MiB.
 const ROOMY: u64 = 2 << 30;
 
-/// A server of its own for a test that stops PostgreSQL hard and starts it again.
+/// A private server for a test that crashes PostgreSQL and starts it again.
 ///
-/// It is as durable as in production (`fsync` on), its database is migrated, and it goes with its
+/// It is as durable as in production (`fsync` on), its database is migrated, and it is removed with its
 /// directory when dropped or when the test process ends.
 #[derive(Debug)]
 pub struct OwnCluster {
@@ -25,7 +25,7 @@ pub struct OwnCluster {
 }
 
 impl OwnCluster {
-    /// Makes, starts and migrates a server; takes about a second.
+    /// Creates, starts and migrates a server, which takes about a second.
     ///
     /// # Panics
     /// When that cannot be done, with the reason.
@@ -35,14 +35,14 @@ impl OwnCluster {
         Self { cluster }
     }
 
-    /// The database `harkara` as the role `harkara`, which is no superuser. Stays the same over
+    /// The URL of the database `harkara` for the role `harkara`, which is no superuser. It does not change across
     /// restarts.
     #[must_use]
     pub fn url(&self) -> String {
         self.cluster.url()
     }
 
-    /// The database `harkara` as the superuser.
+    /// The URL of the database `harkara` for the superuser.
     #[must_use]
     pub fn superuser_url(&self) -> String {
         self.cluster.superuser_url()
@@ -62,7 +62,7 @@ impl OwnCluster {
         self.cluster.log_file()
     }
 
-    /// Stops the server as a crash would: sessions are cut, nothing is written out.
+    /// Stops the server like a crash: sessions are cut, nothing is flushed.
     ///
     /// # Panics
     /// When it does not stop.
@@ -83,7 +83,7 @@ impl OwnCluster {
 pub(crate) async fn start_cluster(parent: &Path, settings: &[(&str, &str)]) -> Cluster {
     let configured = env::var_os("HARKARA_PG_BIN");
     let installation = discover(configured.as_deref().map(Path::new)).expect("PostgreSQL");
-    // Process ids come again; a random number does not.
+    // Process ids are reused; a random number is not.
     let random = RandomState::new().hash_one(process::id());
     let name = format!("harkara-test-{}-{random:016x}", process::id());
     let settings = [("shared_buffers", "128MB")]
@@ -100,9 +100,9 @@ pub(crate) async fn start_cluster(parent: &Path, settings: &[(&str, &str)]) -> C
     .expect("a private PostgreSQL server")
 }
 
-/// Where a cluster goes that need not outlast anything: memory, if there is plenty and `TMPDIR` does
-/// not name another place. Making a database means making 300 files, which takes 20 ms there and
-/// was seen to take 400 ms on a disk.
+/// The directory for short-lived clusters: in memory if there is enough and `TMPDIR` is not set. Creating
+/// a database creates 300 files, which takes 20 ms in memory and
+/// up to 400 ms on a disk.
 pub(crate) fn fast_directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let roomy =
@@ -114,7 +114,7 @@ pub(crate) fn fast_directory() -> PathBuf {
     }
 }
 
-/// A cluster's URL, taken apart.
+/// A cluster's URL, parsed.
 pub(crate) fn parsed(url: &str) -> Url {
     url.parse().expect("a URL")
 }

@@ -1,10 +1,10 @@
-//! Room: living with others on the server of `DATABASE_URL`.
-//! Takes: its URL. Gives: a [`Run`]: names of our own, and the removal of what dead runs left.
-//! Never: drops a database of a run that lives, or one that no run made.
+//! Shares the server of `DATABASE_URL` with other test runs and applications.
+//! A [`Run`] gives this process its own database names, and removes databases that dead runs left.
+//! It never drops a database of a live run, or one that no run created.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "a database's name cannot be a parameter, and all names here are our own"
+    reason = "a database name cannot be a bind parameter, and all names are generated here"
 )]
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,14 +14,14 @@ use url::Url;
 
 use crate::options;
 
-/// The first key of the advisory locks by which runs show that they live ("hark").
+/// The first key of the advisory locks that mark live runs ("hark" in ASCII).
 const LOCKS: i32 = 0x6861_726b;
 
-/// One test process on a server that others use too.
+/// One test process on a shared server.
 ///
-/// Its life is shown by an advisory lock, which the server releases when we are gone, however we
-/// went. Advisory locks belong to a database, so the names carry the database's id: runs that come
-/// by different databases of one server never judge each other.
+/// An advisory lock marks it as live; the server releases the lock when the process ends in any
+/// way. Advisory locks belong to a database, so names include the database's id: runs that connect
+/// through different databases of a server never consider each other dead.
 #[derive(Debug)]
 pub(crate) struct Run {
     prefix: String,
@@ -29,7 +29,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Begins a run and starts to sweep up after dead ones.
+    /// Begins a run and starts removing databases of dead runs.
     pub(crate) async fn begin(url: &Url) -> Self {
         let mut alive = connect(url).await;
         let family: String = alive
@@ -47,10 +47,10 @@ impl Run {
         alive
             .execute(AssertSqlSafe(locking("pg_advisory_lock", id)))
             .await
-            .expect("a sign of life");
+            .expect("the lock of a live run");
         let sweeper = connect(url).await;
         let prefix = format!("{family}{id:08x}_");
-        // In the background, and not to the end if the tests are quicker: the next run goes on.
+        // In the background, and incomplete if the tests finish first: the next run continues.
         tokio::spawn(sweep(sweeper, family));
         Self {
             prefix,
@@ -58,13 +58,13 @@ impl Run {
         }
     }
 
-    /// What the names of this run's databases begin with.
+    /// The prefix of this run's database names.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 }
 
-/// Drops the databases of runs that are dead.
+/// Drops the databases of dead runs.
 async fn sweep(mut connection: PgConnection, family: String) {
     let all = connection
         .fetch_all("select datname::text from pg_database where datname like 'harkara\\_test\\_%'")
@@ -75,31 +75,31 @@ async fn sweep(mut connection: PgConnection, family: String) {
         let Some(id) = run_of(&name, &family) else {
             continue;
         };
-        // Held while dropping, so that two sweepers do not meet.
+        // Held while dropping, so that two sweepers do not conflict.
         let dead: bool = connection
             .fetch_one(AssertSqlSafe(locking("pg_try_advisory_lock", id)))
             .await
-            .expect("an answer about a run")
+            .expect("the state of a run")
             .get(0);
         if dead {
             let drop = format!("drop database if exists {name} with (force)");
-            // One that another user's run left is not ours to drop.
+            // Databases of another user's runs cannot be dropped.
             let _ = connection.execute(AssertSqlSafe(drop)).await;
             connection
                 .execute(AssertSqlSafe(locking("pg_advisory_unlock", id)))
                 .await
-                .expect("the lock back");
+                .expect("a released lock");
         }
     }
 }
 
-/// The run that made a database of this family; none for a name that no run would give.
+/// The id of the run that created a database of this family, or `None` for other names.
 fn run_of(name: &str, family: &str) -> Option<u32> {
     let (id, _) = name.strip_prefix(family)?.split_once('_')?;
     u32::from_str_radix(id, 16).ok().filter(|_| id.len() == 8)
 }
 
-/// A call of a function on the advisory lock of a run.
+/// A call of an advisory-lock function for a run.
 fn locking(function: &str, id: u32) -> String {
     format!("select {function}({LOCKS}, {})", id.cast_signed())
 }

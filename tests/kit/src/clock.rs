@@ -1,13 +1,13 @@
-//! Room: the clock of a test.
-//! Takes: moments. Gives: one clock for the database, for handlers and for the test.
-//! Never: changes what is stored: what was written at a moment stays written at it.
+//! The clock of a test.
+//! One clock for the database, for handlers and for the test.
+//! Setting it never changes stored times.
 //!
-//! Due times, backoffs, limits, breakers, leases, expiry and retention go by the database's `now()`.
-//! That function is found by its name, so the kit puts its own in front of it
-//! (`sql/set_up_clock.sql`); a test looks for anything that would still reach the real one. Handlers
-//! read `harkara_shared::clock::now`, which answers the same moment in all that the kit runs.
+//! Due times, backoffs, limits, breakers, leases, expiry and retention use the database's `now()`.
+//! That function is resolved by name, so the kit puts its own first in the search path
+//! (`sql/set_up_clock.sql`); a test finds anything that would still reach the real one. Handlers
+//! read `harkara_shared::clock::now`, which returns the same time in everything that the kit runs.
 //!
-//! What waits in a handler itself (a request's timeout, the job's) goes by real time.
+//! Timeouts inside a handler (of a request, of the job) use real time.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::Kit;
 
-/// Gives a database its clock. Connections that are there already keep the real one.
+/// Installs the clock in a database. Existing connections keep the real one.
 pub(crate) async fn set_up(url: &str) -> TestClock {
     let mut connection = PgConnection::connect(url).await.expect("a connection");
     query(include_str!("sql/set_up_clock.sql"))
@@ -28,19 +28,19 @@ pub(crate) async fn set_up(url: &str) -> TestClock {
     let moment = query_scalar(include_str!("sql/read_clock.sql"))
         .fetch_one(&mut connection)
         .await
-        .expect("the moment");
-    connection.close().await.expect("an end");
+        .expect("the time");
+    connection.close().await.expect("a closed connection");
     TestClock::at(moment)
 }
 
 impl Kit {
-    /// The moment, for the database, for handlers and for the test. It stays so until it is set.
+    /// The current time for the database, for handlers and for the test. It changes only when it is set.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
 
-    /// Lets so much time pass.
+    /// Advances the clock.
     ///
     /// # Panics
     /// When the database refuses.

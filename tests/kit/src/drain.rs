@@ -1,6 +1,6 @@
-//! Room: draining a queue.
-//! Takes: a queue's name. Gives: its ready jobs claimed, run and settled as a worker does it, in an
-//! order that is the same each time. Never: waits for anything but handlers.
+//! Drains a queue in a test.
+//! Claims, runs and settles the ready jobs of a queue as a worker does, in a deterministic
+//! order. Waits only for handlers.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -13,40 +13,40 @@ use harkara_shared::id::JobId;
 use crate::handler::KitHandler;
 use crate::{Boxed, Kit};
 
-/// A worker's lease in [`Kit::crash`].
+/// The lease of the worker in [`Kit::crash`].
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Longer than a test moves its clock.
+/// Longer than any test advances its clock.
 const LONG_LEASE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A drain of more runs than this will not end.
-const MOST_RUNS: usize = 100_000;
+/// The number of runs after which a drain is considered endless.
+const MAX_RUNS: usize = 100_000;
 
-/// A drain about to begin; `await` it.
+/// A drain that starts when it is awaited.
 #[derive(Debug)]
 pub struct Drain<'a> {
     kit: &'a Kit,
     queue: String,
-    places: u32,
+    slots: u32,
     until: Option<DateTime<Utc>>,
 }
 
-/// What a drain ran: a job stands here once for each of its runs.
+/// The runs of a drain. A job is listed once for each of its runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// All, in the order they were claimed.
+    /// All runs, in the order of their claims.
     pub ran: Vec<JobId>,
-    /// Did what they should.
+    /// Runs that succeeded.
     pub succeeded: Vec<JobId>,
-    /// Failed and will be tried again.
+    /// Runs that failed and will be retried.
     pub retried: Vec<JobId>,
-    /// Failed for good.
+    /// Runs that failed permanently.
     pub dead: Vec<JobId>,
-    /// Asked to be run later.
+    /// Runs that snoozed.
     pub snoozed: Vec<JobId>,
-    /// The other side asked to wait.
+    /// Runs that were rate limited by their receiver.
     pub rate_limited: Vec<JobId>,
-    /// Were cancelled while they ran.
+    /// Runs that were cancelled.
     pub cancelled: Vec<JobId>,
 }
 
@@ -72,22 +72,22 @@ impl<'a> Drain<'a> {
         Self {
             kit,
             queue: queue.to_owned(),
-            places: 1,
+            slots: 1,
             until: None,
         }
     }
 }
 
 impl Drain<'_> {
-    /// So many jobs side by side, instead of one after another.
+    /// Runs up to this many jobs concurrently, instead of one after another.
     #[must_use]
-    pub fn at_once(mut self, places: u32) -> Self {
-        self.places = places;
+    pub fn at_once(mut self, slots: u32) -> Self {
+        self.slots = slots;
         self
     }
 
-    /// Goes on until this moment: the clock is set to whatever comes next, again and again, and to
-    /// the moment in the end. So a job is seen through all its backoffs in one call.
+    /// Continues until this time: the clock is advanced to each next due time, and finally to
+    /// `moment`. One call can therefore run a job through all its backoffs.
     #[must_use]
     pub fn until(mut self, moment: DateTime<Utc>) -> Self {
         self.until = Some(moment);
@@ -103,9 +103,9 @@ impl Drain<'_> {
             .await
             .expect("a lease");
         loop {
-            worker.promote().await.expect("a look at what is due");
+            worker.promote().await.expect("promoted due jobs");
             let opens_in = loop {
-                let turn = kit.clock.scope(worker.run_batch(self.places));
+                let turn = kit.clock.scope(worker.run_batch(self.slots));
                 let turn = turn.await.expect("a claim and its settlement");
                 for ended in &turn.runs {
                     drained.note(ended);
@@ -114,8 +114,8 @@ impl Drain<'_> {
                     break turn.opens_in;
                 }
                 assert!(
-                    drained.ran.len() < MOST_RUNS,
-                    "the queue `{}` does not run dry: {MOST_RUNS} runs, the last of them of {:?}",
+                    drained.ran.len() < MAX_RUNS,
+                    "the queue `{}` is not empty after {MAX_RUNS} runs; the last run was of {:?}",
                     self.queue,
                     drained.ran.last()
                 );
@@ -123,9 +123,9 @@ impl Drain<'_> {
             let Some(until) = self.until.filter(|until| kit.now() < *until) else {
                 break;
             };
-            let due_in = worker.promote().await.expect("a look at what is due");
+            let due_in = worker.promote().await.expect("promoted due jobs");
             let next = due_in.into_iter().chain(opens_in).min();
-            // Told in milliseconds: what is nearer is not at no distance.
+            // Reported in whole milliseconds: a shorter distance must not become zero.
             let next = next.map(|wait| kit.now() + wait.max(Duration::from_millis(1)));
             kit.set_clock(next.map_or(until, |next| next.min(until)))
                 .await;
@@ -145,8 +145,8 @@ impl<'a> IntoFuture for Drain<'a> {
 }
 
 impl Kit {
-    /// Has a worker claim what is ready in a queue and die under it. The jobs are taken back when its
-    /// lease of 30 seconds is over, by the next drain.
+    /// Lets a worker claim the ready jobs of a queue and die. The jobs are rescued when its
+    /// lease of 30 seconds has expired, by the next drain.
     ///
     /// # Panics
     /// When the database refuses.
@@ -155,7 +155,7 @@ impl Kit {
         let engine = &self.services.engine;
         let worker = TestWorker::start(engine, handler, queue, LEASE).await;
         let worker = worker.expect("a lease");
-        worker.promote().await.expect("a look at what is due");
+        worker.promote().await.expect("promoted due jobs");
         worker.claim_and_crash(1000).await.expect("a claim")
     }
 }

@@ -1,6 +1,6 @@
-//! Room: what waits in the queues.
-//! Takes: a kind. Gives: its waiting jobs with their payloads as the handler will read them.
-//! Never: shows a job that runs or has ended.
+//! Inspects waiting jobs.
+//! Lists the waiting jobs of a kind with their decoded payloads.
+//! Running and finished jobs are never included.
 
 use std::fmt::Write;
 use std::panic::Location;
@@ -13,31 +13,31 @@ use harkara_shared::id::JobId;
 
 use crate::Kit;
 
-/// Most jobs of a kind and state that are looked at.
-const MOST: u32 = 10_000;
+/// The maximum number of jobs read per kind and state.
+const MAX_JOBS: u32 = 10_000;
 
-/// A job that waits.
+/// A waiting job.
 #[derive(Debug, Clone)]
 pub struct Waiting<A> {
-    /// Id.
+    /// The job's id.
     pub id: JobId,
-    /// What its handler will be given.
+    /// The decoded payload.
     pub args: A,
-    /// Queue.
+    /// The name of its queue.
     pub queue: String,
-    /// 0 (first) to 9.
+    /// The priority, 0 (first) to 9 (last).
     pub priority: u8,
-    /// When it is due.
+    /// The due time.
     pub due: DateTime<Utc>,
-    /// Everything else.
+    /// The complete job.
     pub job: Job,
 }
 
 impl Kit {
-    /// The tenant's jobs of a kind that wait, the ones enqueued first before the others.
+    /// The tenant's waiting jobs of a kind, in the order of their enqueue.
     ///
     /// # Panics
-    /// When a payload is not one of the kind.
+    /// When a payload cannot be decoded.
     pub async fn enqueued<K: JobKind>(&self) -> Vec<Waiting<K::Args>> {
         let mut jobs = Vec::new();
         for state in [JobState::Scheduled, JobState::Ready] {
@@ -49,7 +49,7 @@ impl Kit {
             let mut tx = self.tx().await;
             let mut below = None;
             loop {
-                let found = read::list(&mut tx, self.tenant, &filter, below, MOST).await;
+                let found = read::list(&mut tx, self.tenant, &filter, below, MAX_JOBS).await;
                 let page = found.expect("a list of jobs");
                 jobs.extend(page.jobs);
                 below = page.next_before;
@@ -73,10 +73,10 @@ impl Kit {
             .collect()
     }
 
-    /// A job of the kind waits for which `is_wanted` says yes: the first of them.
+    /// Asserts that a job of the kind with a matching payload is waiting, and returns the first.
     ///
     /// # Panics
-    /// When there is none, with those that do wait.
+    /// When none matches, with the list of waiting jobs.
     #[track_caller]
     pub fn assert_enqueued<K: JobKind>(
         &self,
@@ -84,15 +84,15 @@ impl Kit {
     ) -> impl Future<Output = Waiting<K::Args>> {
         let caller = Location::caller();
         async move {
-            let (wanted, others): (Vec<_>, Vec<_>) = self
+            let (expected, others): (Vec<_>, Vec<_>) = self
                 .enqueued::<K>()
                 .await
                 .into_iter()
                 .partition(|waiting| is_wanted(&waiting.args));
-            match wanted.into_iter().next() {
+            match expected.into_iter().next() {
                 Some(waiting) => waiting,
                 None => panic!(
-                    "{caller}: no such job of {} waits, but {}",
+                    "{caller}: no matching job of {} is waiting; waiting jobs: {}",
                     K::KIND,
                     list(&others)
                 ),
@@ -100,10 +100,10 @@ impl Kit {
         }
     }
 
-    /// No job of the kind waits.
+    /// Asserts that no job of the kind is waiting.
     ///
     /// # Panics
-    /// When some do, with what they are.
+    /// When some are, with the list of them.
     #[track_caller]
     pub fn refute_enqueued<K: JobKind>(&self) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -111,7 +111,7 @@ impl Kit {
             let waiting = self.enqueued::<K>().await;
             assert!(
                 waiting.is_empty(),
-                "{caller}: no job of {} should wait, but {}",
+                "{caller}: expected no waiting job of {}; waiting jobs: {}",
                 K::KIND,
                 list(&waiting)
             );
@@ -120,11 +120,10 @@ impl Kit {
 }
 
 fn list<A>(waiting: &[Waiting<A>]) -> String {
-    let mut text = match waiting.len() {
-        0 => "there is none".to_owned(),
-        1 => "there is one:".to_owned(),
-        many => format!("there are {many}:"),
-    };
+    if waiting.is_empty() {
+        return "none".to_owned();
+    }
+    let mut text = String::new();
     for one in waiting {
         let (id, job) = (one.id, &one.job);
         let due = one.due.to_rfc3339();
@@ -133,7 +132,7 @@ fn list<A>(waiting: &[Waiting<A>]) -> String {
             "\n  {id} in `{}`, priority {}, due {due}: {}",
             one.queue, one.priority, job.payload
         )
-        .expect("room in a string");
+        .expect("writing to a string");
     }
     text
 }

@@ -1,6 +1,6 @@
-//! Room: the handler of a test.
-//! Takes: kinds beside those of the catalogue. Gives: the same runs as in a worker, under the test's
-//! clock. Never: catches what a handler does wrong: that is the layer's work.
+//! The handler used by the kit.
+//! Runs the kinds of the catalogue and further ones as a worker does, with the test's
+//! clock. Panics and timeouts of handlers are left to the layer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use harkara_shared::clock::testing::TestClock;
 
 use crate::Kit;
 
-/// The catalogue, some kinds more, and a clock.
+/// The catalogue, further kinds, and a clock.
 pub(crate) struct KitHandler {
     kinds: Vec<Kind>,
     services: Arc<Services>,

@@ -1,6 +1,6 @@
-//! Test helpers for kinds of job: run one, drain a queue, see what was enqueued, set the clock.
+//! Test helpers for job kinds: run a handler, drain a queue, inspect enqueued jobs, set the clock.
 //!
-//! `docs/KINDS.md` tells how to write a kind and test it with these.
+//! `docs/KINDS.md` describes how to write a kind and test it with these helpers.
 //!
 //! ```
 //! use harkara_jobs::kinds::http_request::HttpRequest;
@@ -11,14 +11,14 @@
 //! let kit = Kit::start().await;
 //! let receiver = Receiver::start(|_| Reply::status(503)).await;
 //!
-//! // One run: what does the handler say? Nothing is written.
+//! // One run of the handler. Nothing is written.
 //! let performed = kit
 //!     .perform::<HttpRequest>(json!({"url": receiver.url}))
 //!     .attempt(3)
 //!     .await;
 //! performed.retried("http_503");
 //!
-//! // The whole line: enqueue, claim, run, settle, and again when the backoff is over.
+//! // The whole path: enqueue, claim, run, settle, and again after the backoff.
 //! let id = kit.enqueue::<HttpRequest>(json!({"url": receiver.url})).await;
 //! assert_eq!(kit.drain("http").await.retried, [id]);
 //! let due = kit.job(id).await.run_at;
@@ -31,7 +31,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "used by tests only, where stopping at the first surprise is the aim"
+    reason = "used by tests only, which should stop at the first unexpected result"
 )]
 
 mod clock;
@@ -60,21 +60,21 @@ use serde::Serialize;
 
 pub use drain::{Drain, Drained};
 pub use enqueued::Waiting;
-pub use perform::{Done, Perform, Performed, Told};
+pub use perform::{Done, Failure, Perform, Performed};
 pub use receiver::{Hit, Receiver, Reply};
 pub use tokio_util::sync::CancellationToken;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A platform for one test, without processes: a database of its own whose clock stands still until
-/// it is set, a tenant, and what handlers work with.
+/// A platform for one test, without processes: a private database whose clock is stopped until
+/// it is set, a tenant, and the services of handlers.
 ///
-/// Every method panics when it cannot do what it says, with the reason.
+/// Every method panics with the reason when it fails.
 #[derive(Debug)]
 pub struct Kit {
-    /// The tenant whose jobs these are.
+    /// The tenant of all jobs.
     pub tenant: TenantId,
-    /// What handlers are given. Requests may go to addresses of this machine (127.0.0.0/8).
+    /// The services passed to handlers. Requests to loopback addresses (127.0.0.0/8) are allowed.
     pub services: Services,
     kinds: Vec<Kind>,
     clock: TestClock,
@@ -85,7 +85,7 @@ impl Kit {
     /// A platform with the kinds of the catalogue.
     ///
     /// # Panics
-    /// When the database cannot be had.
+    /// When the database cannot be created.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -94,7 +94,7 @@ impl Kit {
     /// `Kit::start_with(&[Kind::of::<ImageResize>()])`.
     ///
     /// # Panics
-    /// When the database cannot be had.
+    /// When the database cannot be created.
     pub async fn start_with(kinds: &[Kind]) -> Self {
         let database = TestDatabase::create().await;
         let clock = clock::set_up(&database.url()).await;
@@ -102,10 +102,10 @@ impl Kit {
         let keys = MasterKeys::parse(&MasterKeys::generate()).expect("a master key");
         let loopback = "127.0.0.0/8".parse().expect("a network");
         let engine = Engine::new(pool.clone(), false);
-        // Places for deliveries; those that are late may take half of them.
-        let places = 2;
+        // Slots for deliveries; late retries can use half of them.
+        let slots = 2;
         let services = Services {
-            webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), places),
+            webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), slots),
             engine,
             egress: Egress::new(vec![loopback]).expect("an HTTP client"),
             pool,
@@ -123,7 +123,7 @@ impl Kit {
         kit
     }
 
-    /// One more tenant.
+    /// Creates another tenant.
     ///
     /// # Panics
     /// When the database refuses.
@@ -138,13 +138,13 @@ impl Kit {
         id
     }
 
-    /// The database, for what no helper shows.
+    /// The database, for queries that no helper covers.
     #[must_use]
     pub fn database(&self) -> &TestDatabase {
         &self.database
     }
 
-    /// A transaction of the tenant.
+    /// Begins a transaction of the tenant.
     ///
     /// # Panics
     /// When the database refuses.
@@ -154,9 +154,9 @@ impl Kit {
             .expect("a transaction")
     }
 
-    /// Runs the handler of a kind once, as a worker would: through the decoding and checking of its
-    /// payload, and the layer that makes verdicts of a panic, a timeout and a cancel. The job stands
-    /// in no table, and nothing of it is written but what the handler writes itself.
+    /// Runs the handler of a kind once, as a worker does: with the decoding and validation of its
+    /// payload, and the layer that turns a panic, a timeout and a cancel into verdicts. The job is
+    /// not stored, and nothing is written except by the handler itself.
     ///
     /// ```
     /// # use harkara_jobs::kinds::http_request::HttpRequest;
@@ -164,21 +164,21 @@ impl Kit {
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// # let kit = Kit::start().await;
     /// let inside = serde_json::json!({"url": "http://169.254.169.254/latest"});
-    /// let told = kit.perform::<HttpRequest>(inside).await.dead("egress_refused");
-    /// assert!(told.wait.is_none());
+    /// let failure = kit.perform::<HttpRequest>(inside).await.dead("egress_refused");
+    /// assert!(failure.wait.is_none());
     /// # });
     /// ```
-    #[must_use = "nothing runs before it is awaited"]
+    #[must_use = "nothing runs until it is awaited"]
     pub fn perform<K: JobKind>(&self, args: impl Serialize) -> Perform<'_> {
         Perform::new(self, Kind::of::<K>(), self.draft::<K>(args))
     }
 
-    /// Enqueues a job for the tenant, with the defaults of its kind unless it is changed first, and
-    /// answers its id.
+    /// Enqueues a job for the tenant, with the defaults of its kind unless changed first, and
+    /// returns its id.
     ///
     /// # Panics
-    /// When the kind's own check finds fault with the payload: the API would refuse the job.
-    #[must_use = "nothing is enqueued before it is awaited"]
+    /// When the kind's check rejects the payload, so that the API would refuse the job.
+    #[must_use = "nothing is enqueued until it is awaited"]
     #[track_caller]
     pub fn enqueue<K: JobKind>(&self, args: impl Serialize) -> Enqueue<'_> {
         let job = self.draft::<K>(args);
@@ -192,17 +192,17 @@ impl Kit {
         Enqueue { kit: self, job }
     }
 
-    /// Claims what is ready in a queue, runs it and settles it, until nothing is ready any more. Jobs
-    /// that wait, for their time, a backoff, a limit, stay: the clock stands still.
+    /// Claims, runs and settles the ready jobs of a queue until none is ready. Jobs
+    /// that wait for their due time, a backoff or a limit stay, because the clock is stopped.
     ///
-    /// Follow-up jobs and retries without a wait are run too. What dead workers held is taken back
+    /// Follow-up jobs and retries without a wait are run too. Jobs of dead workers are rescued
     /// first.
-    #[must_use = "nothing is drained before it is awaited"]
+    #[must_use = "nothing is drained until it is awaited"]
     pub fn drain(&self, queue: &str) -> Drain<'_> {
         Drain::new(self, queue)
     }
 
-    /// A job as it stands.
+    /// Reads a job.
     ///
     /// # Panics
     /// When the tenant has no such job.
@@ -210,10 +210,10 @@ impl Kit {
         read::job(&mut *self.tx().await, id)
             .await
             .expect("an answer")
-            .unwrap_or_else(|| panic!("there is no job {id}"))
+            .unwrap_or_else(|| panic!("job {id} does not exist"))
     }
 
-    /// The runs of a job that have ended, oldest first.
+    /// The finished attempts of a job, oldest first.
     ///
     /// # Panics
     /// When the tenant has no such job.
@@ -221,10 +221,10 @@ impl Kit {
         read::attempts(&mut *self.tx().await, id)
             .await
             .expect("an answer")
-            .unwrap_or_else(|| panic!("there is no job {id}"))
+            .unwrap_or_else(|| panic!("job {id} does not exist"))
     }
 
-    /// Cancels a job, as a person does: one that runs in a drain is told at once.
+    /// Cancels a job as a user does; a job that runs in a drain is notified immediately.
     ///
     /// # Panics
     /// When the database refuses.
@@ -242,7 +242,7 @@ impl Kit {
     }
 }
 
-/// A job about to be enqueued; `await` it.
+/// A job that is enqueued when it is awaited.
 #[derive(Debug)]
 pub struct Enqueue<'a> {
     kit: &'a Kit,
@@ -250,14 +250,14 @@ pub struct Enqueue<'a> {
 }
 
 impl Enqueue<'_> {
-    /// Due this much later.
+    /// Delays the job.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.job.delay = delay;
         self
     }
 
-    /// Changes anything else of it: queue, lane, unique key, tags, limits.
+    /// Changes other fields: queue, lane, unique key, tags, limits.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut NewJob)) -> Self {
         change(&mut self.job);

@@ -1,6 +1,6 @@
-//! Room: one run of a kind, and what its handler said.
-//! Takes: a payload, and which run it is. Gives: the verdict, with questions that fail readably.
-//! Never: writes anything of the job.
+//! Runs the handler of a kind once and checks its verdict.
+//! Takes a payload and the attempt number, and returns the verdict with readable assertions.
+//! Never writes a job.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::handler::KitHandler;
 use crate::{Boxed, Kit};
 
-/// A run about to be made; `await` it.
+/// A run that starts when it is awaited.
 #[derive(Debug)]
 pub struct Perform<'a> {
     kit: &'a Kit,
@@ -29,7 +29,7 @@ pub struct Perform<'a> {
 impl<'a> Perform<'a> {
     pub(crate) fn new(kit: &'a Kit, kind: Kind, job: NewJob) -> Self {
         let run = DetachedJob {
-            // No job of the table has it.
+            // No stored job has this id.
             id: JobId::from_i64(i64::MAX),
             tenant: kit.tenant,
             job,
@@ -46,49 +46,49 @@ impl<'a> Perform<'a> {
 }
 
 impl Perform<'_> {
-    /// Which run of the job it is; the first unless it is said.
+    /// The attempt number of the run; 1 by default.
     #[must_use]
     pub fn attempt(mut self, attempt: u16) -> Self {
         self.run.attempt = attempt;
         self
     }
 
-    /// How many runs may fail: `.attempt(3).of(3)` is the last one.
+    /// The maximum number of attempts: `.attempt(3).of(3)` is the last one.
     #[must_use]
     pub fn of(mut self, max_attempts: u16) -> Self {
         self.run.job.max_attempts = max_attempts;
         self
     }
 
-    /// How long the run may take, by real time.
+    /// The timeout of the run, in real time.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.run.job.timeout = timeout;
         self
     }
 
-    /// The run is cancelled when this is.
+    /// Cancels the run when this token is cancelled.
     #[must_use]
     pub fn cancelled_by(mut self, cancel: &CancellationToken) -> Self {
         self.cancel = cancel.clone();
         self
     }
 
-    /// The job of which this is a run.
+    /// The id of the job.
     #[must_use]
     pub fn id(mut self, id: JobId) -> Self {
         self.run.id = id;
         self
     }
 
-    /// Changes anything else of the job.
+    /// Changes other fields of the job.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut NewJob)) -> Self {
         change(&mut self.run.job);
         self
     }
 
-    /// Runs it although the kind's check finds fault with its payload, as it may with that of an
+    /// Runs it although the kind's check rejects the payload, as it can with one of an
     /// older release.
     #[must_use]
     pub fn unchecked(mut self) -> Self {
@@ -123,27 +123,27 @@ impl<'a> IntoFuture for Perform<'a> {
             ));
             Performed {
                 kind: self.kind.name,
-                verdict: made_up.await.expect("a run that counts"),
+                verdict: made_up.await.expect("a valid run"),
             }
         })
     }
 }
 
-/// What a handler said of its run. Each question panics when it said something else.
+/// The verdict of a run. Each assertion panics when the verdict is another one.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Performed {
     kind: &'static str,
-    /// The verdict, as the handler said it, or the layer for it.
+    /// The verdict returned by the handler, or by the layer around it.
     pub verdict: Verdict,
 }
 
-/// A run that did what it should.
+/// The result of a successful run.
 #[derive(Debug, Clone)]
 pub struct Done {
-    /// What is kept with the job.
+    /// The result stored with the job.
     pub result: Option<Value>,
-    /// The jobs that follow from it.
+    /// The follow-up jobs.
     pub follow_ups: Vec<NewJob>,
 }
 
@@ -151,7 +151,7 @@ impl Done {
     /// The payloads of the follow-up jobs of a kind.
     ///
     /// # Panics
-    /// When one of them cannot be read as the kind's.
+    /// When a payload cannot be decoded as the kind's.
     #[must_use]
     pub fn follow_ups<K: JobKind>(&self) -> Vec<K::Args> {
         self.follow_ups
@@ -162,104 +162,108 @@ impl Done {
     }
 }
 
-/// What was told of a run that did not end well.
+/// The details of an unsuccessful verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The words for people.
+pub struct Failure {
+    /// The error message.
     pub message: String,
-    /// The wait it asks for; `None` when the job's backoff decides, or nothing comes after it.
+    /// The requested wait; `None` when the job's backoff applies, or the job has ended.
     pub wait: Option<Duration>,
 }
 
 impl Performed {
-    /// It is done.
+    /// Asserts that the run succeeded.
     ///
     /// # Panics
-    /// When it is not.
+    /// When the verdict is another one.
     #[track_caller]
     pub fn done(self) -> Done {
         match self.verdict {
             Verdict::Done { result, follow_ups } => Done { result, follow_ups },
-            ref other => self.wanted("it to be done", other),
+            ref other => self.expected("done", other),
         }
     }
 
-    /// It failed with this code, in a way that may pass.
+    /// Asserts a retryable failure with this code.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the verdict is another one.
     #[track_caller]
-    pub fn retried(self, code: &str) -> Told {
+    pub fn retried(self, code: &str) -> Failure {
         match &self.verdict {
-            Verdict::Retry { error, after, .. } if error.code == code => told(error, *after),
-            other => self.wanted(&format!("a retry by `{code}`"), other),
+            Verdict::Retry { error, after, .. } if error.code == code => failure(error, *after),
+            other => self.expected(&format!("a retry with `{code}`"), other),
         }
     }
 
-    /// It failed with this code, for good.
+    /// Asserts a permanent failure with this code.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the verdict is another one.
     #[track_caller]
-    pub fn dead(self, code: &str) -> Told {
+    pub fn dead(self, code: &str) -> Failure {
         match &self.verdict {
-            Verdict::Dead { error } if error.code == code => told(error, None),
-            other => self.wanted(&format!("it to be dead by `{code}`"), other),
+            Verdict::Dead { error } if error.code == code => failure(error, None),
+            other => self.expected(&format!("dead with `{code}`"), other),
         }
     }
 
-    /// It asked to be run later, for this reason.
+    /// Asserts a snooze with this code.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the verdict is another one.
     #[track_caller]
-    pub fn snoozed(self, code: &str) -> Told {
+    pub fn snoozed(self, code: &str) -> Failure {
         match &self.verdict {
-            Verdict::Snooze { wait, reason } if reason.code == code => told(reason, Some(*wait)),
-            other => self.wanted(&format!("a snooze by `{code}`"), other),
+            Verdict::Snooze { wait, reason } if reason.code == code => failure(reason, Some(*wait)),
+            other => self.expected(&format!("a snooze with `{code}`"), other),
         }
     }
 
-    /// The other side asked to wait, with this code.
+    /// Asserts a rate limit with this code.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the verdict is another one.
     #[track_caller]
-    pub fn rate_limited(self, code: &str) -> Told {
+    pub fn rate_limited(self, code: &str) -> Failure {
         match &self.verdict {
             Verdict::RateLimited { wait, reason } if reason.code == code => {
-                told(reason, Some(*wait))
+                failure(reason, Some(*wait))
             }
-            other => self.wanted(&format!("a rate limit by `{code}`"), other),
+            other => self.expected(&format!("a rate limit with `{code}`"), other),
         }
     }
 
-    /// It was cancelled.
+    /// Asserts that the run was cancelled.
     ///
     /// # Panics
-    /// When it was not.
+    /// When the verdict is another one.
     #[track_caller]
     pub fn cancelled(self) {
         if !matches!(self.verdict, Verdict::Cancelled) {
-            self.wanted("it to be cancelled", &self.verdict);
+            self.expected("cancelled", &self.verdict);
         }
     }
 
     #[track_caller]
-    fn wanted(&self, wanted: &str, came: &Verdict) -> ! {
-        panic!("{}: wanted {wanted}, but {}", self.kind, words(came));
+    fn expected(&self, expected: &str, verdict: &Verdict) -> ! {
+        panic!(
+            "{}: expected {expected}, got {}",
+            self.kind,
+            describe(verdict)
+        );
     }
 }
 
-fn told(error: &JobError, wait: Option<Duration>) -> Told {
-    Told {
+fn failure(error: &JobError, wait: Option<Duration>) -> Failure {
+    Failure {
         message: error.message.clone(),
         wait,
     }
 }
 
-/// A verdict as a sentence.
-fn words(verdict: &Verdict) -> String {
+/// A verdict as text.
+fn describe(verdict: &Verdict) -> String {
     let of = |error: &JobError| format!("`{}` ({})", error.code, error.message);
     match verdict {
         Verdict::Done { result, follow_ups } => {
@@ -267,25 +271,22 @@ fn words(verdict: &Verdict) -> String {
                 || "no result".to_owned(),
                 |result| format!("result {result}"),
             );
-            format!(
-                "it is done, with {result} and {} jobs to follow",
-                follow_ups.len()
-            )
+            format!("done with {result} and {} follow-up jobs", follow_ups.len())
         }
         Verdict::Retry {
             error, after: None, ..
-        } => format!("it is retried by {}", of(error)),
+        } => format!("a retry with {}", of(error)),
         Verdict::Retry {
             error,
             after: Some(wait),
             ..
-        } => format!("it is retried after {wait:?} by {}", of(error)),
-        Verdict::Dead { error } => format!("it is dead by {}", of(error)),
-        Verdict::Snooze { wait, reason } => format!("it is snoozed for {wait:?} by {}", of(reason)),
+        } => format!("a retry after {wait:?} with {}", of(error)),
+        Verdict::Dead { error } => format!("dead with {}", of(error)),
+        Verdict::Snooze { wait, reason } => format!("a snooze of {wait:?} with {}", of(reason)),
         Verdict::RateLimited { wait, reason } => {
-            format!("it is rate limited for {wait:?} by {}", of(reason))
+            format!("a rate limit of {wait:?} with {}", of(reason))
         }
-        Verdict::Yield { wait } => format!("it yields: the rest after {wait:?}"),
-        Verdict::Cancelled => "it is cancelled".to_owned(),
+        Verdict::Yield { wait } => format!("a yield of {wait:?}"),
+        Verdict::Cancelled => "cancelled".to_owned(),
     }
 }

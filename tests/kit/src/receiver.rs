@@ -1,5 +1,5 @@
-//! Room: a receiver of webhooks and requests: a real HTTP server on this machine.
-//! Takes: how to reply. Gives: everything it was sent.
+//! A receiver of webhooks and requests: a real HTTP server on loopback.
+//! Takes a script of replies, and records every request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,36 +11,36 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// One request that arrived.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// When.
+    /// The time of arrival.
     pub at: Instant,
-    /// Its method.
+    /// The HTTP method.
     pub method: Method,
-    /// Its path.
+    /// The request path.
     pub path: String,
-    /// Its headers.
+    /// The request headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The request body.
     pub body: Bytes,
 }
 
-/// What a receiver answers.
+/// The response of a receiver.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// Status.
+    /// The HTTP status code.
     pub status: u16,
-    /// Headers.
+    /// The response headers.
     pub headers: Vec<(&'static str, String)>,
-    /// Body.
+    /// The response body.
     pub body: String,
-    /// How long it takes over it.
+    /// The delay before the response.
     pub after: Duration,
 }
 
 impl Reply {
-    /// An immediate answer of this status.
+    /// An immediate response with this status.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self {
@@ -51,14 +51,14 @@ impl Reply {
         }
     }
 
-    /// With this header too.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// With this body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<String>) -> Self {
         self.body = body.into();
@@ -77,7 +77,7 @@ struct Shared {
 /// A receiver that listens until its runtime ends.
 #[derive(Clone)]
 pub struct Receiver {
-    /// Where it listens.
+    /// The URL at which it listens.
     pub url: String,
     shared: Shared,
 }
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Receiver {
 }
 
 impl Receiver {
-    /// A receiver that answers the nth request (from 0) as `script` says.
+    /// Starts a receiver that answers the nth request (from 0) with `script(n)`.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -109,7 +109,7 @@ impl Receiver {
         Self { url, shared }
     }
 
-    /// Everything that arrived so far.
+    /// All requests received so far.
     ///
     /// # Panics
     /// Never.
@@ -118,7 +118,7 @@ impl Receiver {
         self.shared.hits.lock().unwrap().clone()
     }
 
-    /// How often each `webhook-id` arrived.
+    /// The number of arrivals per `webhook-id`.
     #[must_use]
     pub fn deliveries(&self) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
@@ -152,7 +152,7 @@ async fn receive(State(shared): State<Shared>, request: Request) -> Response {
         hits.len() - 1
     };
     let reply = (shared.script)(nth);
-    // A receiver that takes its time: part of the scene, not a wait.
+    // A slow receiver is part of the scenario, not a wait for a condition.
     tokio::time::sleep(reply.after).await;
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, reply.body).into_response();

@@ -1,4 +1,4 @@
-//! The tools worked by hand, on a database of their own.
+//! CLI commands for queues, tenants, limits, bulk actions and SQL clients.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A database with the queue `http` and the tenant `acme`, which has the smallest contract.
+/// A database with the queues `http` and `mail` and the tenant `acme` of the smallest tier.
 pub(crate) async fn database_with_tenant() -> TestDatabase {
     let database = TestDatabase::create().await;
     harkara_shared::database::query("insert into queue.queues (name) values ('http'), ('mail')")
@@ -20,21 +20,21 @@ pub(crate) async fn database_with_tenant() -> TestDatabase {
     database
 }
 
-/// Runs `harkara` and answers what it ended with and said.
+/// Runs `harkara` and returns its exit code and output.
 pub(crate) async fn run(database: &TestDatabase, args: &[&str]) -> (Option<i32>, String) {
     let environment = [("DATABASE_URL", database.url())];
     let mut process = Process::start("harkara", args, &environment);
     (process.ended(EXIT_TIMEOUT).await, process.output())
 }
 
-/// The object that `harkara … --json` prints.
+/// Runs `harkara … --json` and returns the printed object.
 pub(crate) async fn run_json(database: &TestDatabase, args: &[&str]) -> Value {
     let (code, output) = run(database, &[args, &["--json"]].concat()).await;
     assert_eq!(code, Some(0), "{args:?}: {output}");
     serde_json::from_str(output.trim()).unwrap()
 }
 
-/// A queue as it was told, without its numbers, which are those of one that nobody uses.
+/// Removes the statistics from a printed queue, after asserting that they are those of an unused queue.
 fn idle(mut queue: Value) -> Value {
     let numbers = queue.as_object_mut().unwrap();
     for name in [

@@ -1,4 +1,4 @@
-//! The audit log by hand: listed, and found out when somebody touched it.
+//! CLI commands for the audit log: listing and tamper detection.
 
 use harkara_shared::anchors::{self, AnchoredHead, hex};
 use harkara_shared::blob::BlobStore;
@@ -22,7 +22,7 @@ impl Store {
         url::Url::from_file_path(self.directory.path()).unwrap()
     }
 
-    /// `harkara audit verify --json`, with the keys and the store that processes have.
+    /// Runs `harkara audit verify --json` with the keys and the store of the processes.
     async fn verify(&self, database: &TestDatabase, tenant: &str) -> (Option<i32>, Value) {
         let environment = [
             ("DATABASE_URL", database.url()),
@@ -37,7 +37,7 @@ impl Store {
         (code, serde_json::from_str(first).unwrap())
     }
 
-    /// What the job of kind `audit.anchor` writes.
+    /// Writes the same anchor as a job of kind `audit.anchor`.
     async fn anchor(&self, database: &TestDatabase) {
         let heads: Vec<(TenantId, i64, Vec<u8>)> =
             query_as("select tenant_id, seq, hash from app.audit_heads")

@@ -1,4 +1,4 @@
-//! Jobs and workers, looked at and acted on by hand.
+//! CLI commands for jobs and workers.
 
 use harkara_api::access::find_tenant;
 use harkara_queue::job::{Lane, NewJob, Trace};
@@ -58,7 +58,7 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
     let other = enqueue(&database, "other", vec![a_job("http", "red")]).await;
     let (first, second, third) = (own[0].to_string(), own[1].to_string(), other[0].to_string());
 
-    // By tenant and by all that the API filters by; of all tenants together, newest first.
+    // Filtered by tenant and by every filter of the API; of all tenants together, newest first.
     let list = async |more: &[&str]| run_json(&database, &[&["job", "ls"], more].concat()).await;
     assert_eq!(ids(&list(&[]).await), [&*third, &*second, &*first]);
     assert_eq!(ids(&list(&["--limit", "1"]).await), [&*third]);

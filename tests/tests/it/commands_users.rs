@@ -1,4 +1,4 @@
-//! People, by hand.
+//! CLI commands for users.
 
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ async fn users_are_created_listed_and_given_links() {
     let link = ["user", "link", "ADA@example.com", "--tenant", "acme"];
     assert_ne!(url(&run_json(&database, &link).await), first);
 
-    // Without a tenant it is the platform's.
+    // Without a tenant, the user belongs to the platform.
     let root = run_json(
         &database,
         &["user", "create", "root@example.com", "--role", "admin"],

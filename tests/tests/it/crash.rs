@@ -1,4 +1,4 @@
-//! Processes are killed; no job is lost.
+//! Crash tests: processes are killed, and no job is lost.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 const EVENTS: usize = 1200;
-/// Packed by one call: requests in the default lane, and some in ordered lanes of their own.
+/// Jobs enqueued in one call: requests in the default lane, and some in ordered lanes.
 const REQUESTS: usize = 800;
 const ORDERED: usize = 80;
 const WORKERS: usize = 3;
 const PLACES: usize = 8;
 
-/// Posts the events, 16 at a time, and answers the job of each.
+/// Posts the events, 16 at a time, and returns the job of each.
 async fn post_events(client: &Client) -> HashMap<String, String> {
     let mut posting = tokio::task::JoinSet::new();
     for lane in 0..16 {
@@ -41,7 +41,7 @@ async fn post_events(client: &Client) -> HashMap<String, String> {
 }
 
 /// Posts requests to the receiver by one call, so that they are stored in parcels of hundreds, and
-/// answers the job of each.
+/// returns the job of each.
 async fn post_requests(client: &Client, url: &str) -> HashMap<String, String> {
     let names: Vec<String> = (0..REQUESTS).map(|nth| format!("req_{nth}")).collect();
     let jobs: Vec<Value> = names
@@ -69,7 +69,7 @@ async fn post_requests(client: &Client, url: &str) -> HashMap<String, String> {
         .collect()
 }
 
-/// The rows of parcels, one a job that is in them.
+/// The rows of parcels, expanded to one per job.
 macro_rules! members {
     () => {
         "(select p.*, coalesce(p.ids[m], p.id * 1024 + p.lo + m - 1) as job_id,
@@ -87,7 +87,7 @@ async fn unfinished(pool: &PgPool) -> i64 {
         .unwrap_or(i64::MAX)
 }
 
-/// Asserts what holds after any crash: every event arrived, every job succeeded, none is running.
+/// Asserts the invariants after any crash: every event arrived, every job succeeded, none is running.
 async fn assert_all_delivered(pool: &PgPool, receiver: &Receiver, jobs: &HashMap<String, String>) {
     let delivered: HashSet<String> = receiver.deliveries().into_keys().collect();
     let lost: Vec<&String> = jobs.keys().filter(|id| !delivered.contains(*id)).collect();
@@ -113,7 +113,7 @@ async fn assert_all_delivered(pool: &PgPool, receiver: &Receiver, jobs: &HashMap
         .fetch_one(pool)
         .await
         .unwrap();
-    assert_eq!(heads, 0, "a line is held by a job that has finished");
+    assert_eq!(heads, 0, "a finished job is still the head of a lane");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +125,7 @@ async fn every_webhook_arrives_although_workers_are_killed_every_second() {
         ..
     } = &Fixture::start().await;
     let pool = database.pool();
-    // Slow enough that every kill finds work in flight.
+    // Slow enough that every kill finds jobs in flight.
     let slow = Reply {
         after: Duration::from_millis(80),
         ..Reply::status(200)
@@ -169,7 +169,7 @@ async fn every_webhook_arrives_although_workers_are_killed_every_second() {
         .unwrap();
         assert!(
             dead.len() <= 2 * PLACES,
-            "a worker held {} jobs with {PLACES} places",
+            "a worker held {} jobs with {PLACES} slots",
             dead.len()
         );
         for job in dead {
@@ -177,12 +177,12 @@ async fn every_webhook_arrives_although_workers_are_killed_every_second() {
         }
         kills += 1;
         workers[victim] = start();
-        assert!(kills < 120, "the jobs do not come to an end");
+        assert!(kills < 120, "the jobs do not finish");
     }
     assert_all_delivered(&pool, &receiver, &jobs).await;
     assert!(
         kills >= 3,
-        "only {kills} kills: the scene is too fast to prove anything"
+        "only {kills} kills: the scenario is too fast to prove anything"
     );
 
     // A duplicate is a job that a killed worker held, once for each time.
@@ -231,14 +231,14 @@ async fn every_webhook_arrives_although_postgres_crashes() {
     let mut stops = 0;
     for part in [jobs.len() / 4, jobs.len() / 2] {
         until(
-            "part of the webhooks has arrived",
+            "some webhooks have arrived",
             Duration::from_secs(120),
             || async { (receiver.deliveries().len() >= part).then_some(()) },
         )
         .await;
         cluster.stop_immediate().await;
         stops += 1;
-        // While it is down the API says so and when to come back.
+        // During the outage the API reports it with Retry-After.
         let refused = client
             .post("/v1/events", &json!({"type": "a.b", "data": {}}))
             .await;
@@ -253,8 +253,8 @@ async fn every_webhook_arrives_although_postgres_crashes() {
     .await;
     assert_all_delivered(&pool, &receiver, &jobs).await;
 
-    // In flight at a stop: what the workers had in hand, and what they had just handed over to be
-    // settled, which is at most as much again.
+    // In flight at a stop: the claimed jobs of the workers, and the outcomes just handed over for
+    // settlement, at most the same number.
     let duplicates: usize = receiver.deliveries().values().map(|times| times - 1).sum();
     let bound = stops * WORKERS * PLACES * 2;
     assert!(
@@ -274,7 +274,7 @@ async fn job_that_kills_its_worker_each_time_is_dead_after_its_attempts() {
     let Fixture {
         platform, client, ..
     } = &Fixture::start().await;
-    // The request never ends by itself: the worker is killed while it waits for it.
+    // The request never ends by itself; the worker is killed while it waits.
     let endless = Reply {
         after: Duration::from_secs(600),
         ..Reply::status(200)

@@ -1,4 +1,4 @@
-//! What the documents promise is so.
+//! The documents agree with the code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,7 +31,7 @@ fn env_example_shows_the_actual_defaults() {
         .filter_map(|line| line.strip_prefix('#'))
         .filter_map(|line| line.split_once('='))
         .filter(|(name, _)| is_known(name))
-        // Shown as an example: they have no default.
+        // Settings without a default, shown with an example.
         .filter(|(name, _)| {
             !matches!(
                 *name,
@@ -76,7 +76,7 @@ fn readme_commands_exist() {
     }
     assert!(
         read(".ci/run").contains("cargo test --workspace"),
-        "CI runs the README's test command"
+        "CI must run the README's test command"
     );
 }
 
@@ -111,7 +111,10 @@ fn job_error_codes_are_documented() {
             (gap.trim() == ",").then_some(code)
         })
         .collect();
-    assert!(codes.len() > 10, "the problems are found: {codes:?}");
+    assert!(
+        codes.len() > 10,
+        "the problem codes must be found: {codes:?}"
+    );
     for code in codes {
         assert!(
             documented.contains(&format!("`{code}`")),

@@ -1,4 +1,4 @@
-//! The whole line: HTTP to enqueue to Postgres to claim to handler to outcome.
+//! The whole path: HTTP, enqueue, PostgreSQL, claim, handler, outcome.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn failing_endpoint_exhausts_its_attempts_with_growing_gaps() {
             .all(|attempt| attempt["worker_id"].is_string())
     );
 
-    // Neither run came before its backoff was over, and the second gap is the longer one.
+    // No run started before its backoff had passed, and the second gap is longer.
     let hits = receiver.hits();
     assert_eq!(hits.len(), 3);
     let (first, second) = (hits[1].at - hits[0].at, hits[2].at - hits[1].at);
@@ -54,7 +54,7 @@ async fn failing_endpoint_exhausts_its_attempts_with_growing_gaps() {
         second >= Duration::from_millis(800),
         "the second gap was {second:?}"
     );
-    // Every attempt names the same job, so that the receiver can tell a repetition.
+    // Every attempt names the same job, so that the receiver can detect a repetition.
     assert!(
         hits.iter()
             .all(|hit| hit.headers["idempotency-key"] == id.as_str())
@@ -92,7 +92,7 @@ async fn retry_after_is_honored_without_using_an_attempt() {
     let gap = hits[1].at - hits[0].at;
     assert!(
         gap >= Duration::from_secs(2),
-        "it was asked for 2 s and left alone for {gap:?}"
+        "the receiver requested 2 s, but the gap was {gap:?}"
     );
     let attempts = client.get(&format!("{path}/attempts")).await.ok();
     let outcomes: Vec<&Value> = attempts["data"]
@@ -125,29 +125,27 @@ async fn event_is_delivered_signed_to_subscribed_endpoints() {
     let posted = client.post("/v1/events", &event).await;
     assert_eq!(posted.status, 202);
     let deliveries = posted.body["deliveries"].as_array().unwrap().clone();
-    assert_eq!(deliveries.len(), 1, "only one endpoint takes invoices");
+    assert_eq!(
+        deliveries.len(),
+        1,
+        "only one endpoint subscribes to invoices"
+    );
     assert_eq!(deliveries[0]["endpoint_id"], endpoint["id"]);
 
-    // A redirect is a failure and is not followed. Its retry is not waited for: it is made due.
+    // A redirect is a failure and is not followed. The retry is made due instead of waiting for it.
     let path = format!("/v1/deliveries/{}", deliveries[0]["id"].as_str().unwrap());
     until("the first attempt is recorded", JOB_TIMEOUT, || async {
         let attempts = client.get(&format!("{path}/attempts")).await.ok();
         (attempts["data"][0]["status_code"] == 302).then_some(())
     })
     .await;
-    until(
-        "the job waits for its retry, which is made due",
-        JOB_TIMEOUT,
-        || async {
-            harkara_shared::database::query(
-                "update queue.parcels set run_at = now() where state = 's'",
-            )
+    until("the waiting retry is made due", JOB_TIMEOUT, || async {
+        harkara_shared::database::query("update queue.parcels set run_at = now() where state = 's'")
             .execute(&database.pool())
             .await
             .is_ok_and(|done| done.rows_affected() == 1)
             .then_some(())
-        },
-    )
+    })
     .await;
     let delivery = until("the delivery has succeeded", JOB_TIMEOUT, || async {
         let delivery = client.get(&path).await.ok();
@@ -199,7 +197,7 @@ async fn internal_address_is_refused_permanently_without_a_connection() {
         (job["state"] == "dead").then_some(job)
     })
     .await;
-    assert_eq!(job["attempt"], 1, "a refusal is not tried again");
+    assert_eq!(job["attempt"], 1, "a refusal must not be retried");
     assert_eq!(job["last_error"]["code"], "egress_refused");
 }
 
@@ -291,7 +289,7 @@ async fn resumed_endpoint_receives_its_deliveries_at_once() {
         .ok();
     let job = posted["deliveries"][0]["job_id"].as_str().unwrap();
     let job = format!("/v1/jobs/{job}");
-    until("the job waits", JOB_TIMEOUT, || async {
+    until("the job is waiting", JOB_TIMEOUT, || async {
         let job = client.get(&job).await.ok();
         (job["last_error"]["code"] == "endpoint_paused" && job["state"] == "scheduled")
             .then_some(())
@@ -307,7 +305,7 @@ async fn resumed_endpoint_receives_its_deliveries_at_once() {
         (job["state"] == "succeeded").then_some(job)
     })
     .await;
-    assert_eq!(job["attempt"], 1, "waiting used no attempt");
+    assert_eq!(job["attempt"], 1, "waiting must use no attempt");
     assert_eq!(receiver.hits().len(), 1);
 }
 

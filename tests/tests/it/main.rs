@@ -1,4 +1,4 @@
-//! The platform as a whole: real processes, a real database, real receivers.
+//! End-to-end tests of the platform: real processes, a real database, real receivers.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What a worker takes of memory, told by its process.
+//! Memory use of a worker process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,12 +9,12 @@ use serde_json::json;
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Payloads of the largest size: together far more than the worker may hold.
+/// Payloads of the maximum size; together far more than the worker may hold.
 const JOBS: usize = 200;
 
 const BOUND_MIB: u64 = 32;
 
-/// What a process has taken at most, in MiB.
+/// The peak memory of a process, in MiB.
 fn peak_of(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let line = status
@@ -56,7 +56,7 @@ async fn worker_memory_stays_bounded_for_large_payloads() {
         peak_of(&worker)
     };
     let (worker, _) = platform.worker_with("http=256", &memory);
-    until("all are delivered", DELIVERY_TIMEOUT, || async {
+    until("all jobs have run", DELIVERY_TIMEOUT, || async {
         (answered.load(Ordering::Relaxed) >= JOBS).then_some(())
     })
     .await;
@@ -64,6 +64,6 @@ async fn worker_memory_stays_bounded_for_large_payloads() {
     eprintln!("idle {idle} MiB, at work {taken} MiB more");
     assert!(
         taken <= BOUND_MIB,
-        "{taken} MiB more than the {idle} MiB of an idle one"
+        "the worker used {taken} MiB more than the {idle} MiB of an idle one"
     );
 }

@@ -1,4 +1,4 @@
-//! The database is away: processes wait, say so, and go on by themselves.
+//! Database outages: processes wait, report it, and recover by themselves.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn processes_started_before_their_database_wait_for_it_and_recover_from_it
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     cluster.stop_immediate().await;
 
-    // Started without a database: alive, not ready.
+    // Started without a database: alive but not ready.
     let (worker, worker_address) = platform.worker("http=4", 5, 5);
     let (scheduler, scheduler_address) = platform.scheduler();
     for address in [worker_address, scheduler_address] {
@@ -44,7 +44,7 @@ async fn processes_started_before_their_database_wait_for_it_and_recover_from_it
     ready(&worker, worker_address).await;
     ready(&scheduler, scheduler_address).await;
 
-    // Lost while they run: every process goes on by itself.
+    // Lost while they run: every process recovers by itself.
     for _ in 0..2 {
         let id = client.post("/v1/jobs", &job).await.text("id");
         until("the job has succeeded", RECOVERY_TIMEOUT, || async {

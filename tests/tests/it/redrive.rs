@@ -1,4 +1,4 @@
-//! Many jobs changed by one request: each once, at the rate asked for, whoever dies meanwhile.
+//! Bulk actions: every job is changed once, at the requested rate, despite worker deaths.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use sqlx::PgPool;
 
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How far a rate may be off.
+/// The allowed relative deviation of a rate.
 const TOLERANCE: f64 = 0.05;
 
-/// Writes jobs that are dead, each in a row of its own, and parcels of a hundred that were cancelled, as
-/// the engine would have left them. Nobody serves their queue.
+/// Writes dead jobs in rows of their own and cancelled jobs in parcels of a hundred, as the engine does.
+/// No worker serves their queue.
 async fn bury(pool: &PgPool, dead: i64, cancelled: i64) {
     for prepare in [
         "insert into queue.tenants (id) select id from app.tenants where slug = 'acme'
@@ -59,7 +59,7 @@ async fn bury(pool: &PgPool, dead: i64, cancelled: i64) {
     .unwrap();
 }
 
-/// When batches were made ready, by the database's clock, and how many jobs each had.
+/// The times at which batches became ready, by the database's clock, with their number of jobs.
 async fn batches(pool: &PgPool) -> Vec<(DateTime<Utc>, f64)> {
     query_as(
         "select p.run_at, sum(p.n - coalesce(cardinality(p.gone), 0))::float8
@@ -72,14 +72,14 @@ async fn batches(pool: &PgPool) -> Vec<(DateTime<Utc>, f64)> {
     .unwrap()
 }
 
-/// The stretches in which a worker lived: batches without a long pause between them.
+/// The periods in which a worker was alive: batches without a long pause between them.
 fn lives(batches: &[(DateTime<Utc>, f64)]) -> Vec<&[(DateTime<Utc>, f64)]> {
     batches
         .chunk_by(|one, next| next.0 - one.0 < chrono::Duration::milliseconds(700))
         .collect()
 }
 
-/// The highest and the lowest rate over any stretch of `window` seconds of one life.
+/// The highest and the lowest rate in any window of `window` seconds within one period.
 fn rates(life: &[(DateTime<Utc>, f64)], window: f64) -> Option<(f64, f64)> {
     let since = |at: DateTime<Utc>| (at - life[0].0).as_seconds_f64();
     let end = since(life.last()?.0);
@@ -103,13 +103,13 @@ fn rates(life: &[(DateTime<Utc>, f64)], window: f64) -> Option<(f64, f64)> {
 fn number(value: &Value) -> u64 {
     value
         .as_u64()
-        .unwrap_or_else(|| panic!("no number: {value}"))
+        .unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
-/// Follows a redrive until it has done so many jobs; its progress never goes backwards.
+/// Follows a redrive until it has changed this many jobs; asserts that its progress never decreases.
 async fn follow(client: &Client, path: &str, seen: &mut (u64, String), done: u64) -> Value {
     let seen = std::sync::Mutex::new(seen);
-    until("the redrive goes on", REDRIVE_TIMEOUT, || async {
+    until("the redrive progresses", REDRIVE_TIMEOUT, || async {
         let job = client.get(path).await.ok();
         let progress = &job["progress"];
         let now = number(&progress["done"]);
@@ -152,7 +152,7 @@ async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>
         .fetch_one(&pool)
         .await
         .unwrap();
-    // Dead since the request: it is none of the redrive's.
+    // Dead after the request, so it is not part of the redrive.
     bury_one_more(&pool).await;
 
     let mut seen = (0, String::new());
@@ -168,7 +168,7 @@ async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>
         json!({"action": "retry", "matched": all, "done": all, "undone": {}})
     );
 
-    // Each once: the counters tell of every change that was made, and all are ready.
+    // Each job exactly once: the counters include every change, and all jobs are ready.
     let (ready, left): (i64, i64) = query_as(
         "select sum(c.ready)::int8, sum(c.dead)::int8
          from queue.queues q join (
@@ -227,7 +227,7 @@ async fn redrive_runs_each_job_once_although_the_worker_is_killed_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes two minutes; .ci/run runs it"]
+#[ignore = "takes two minutes: run by .ci/run"]
 async fn redrive_of_200_000_jobs_keeps_its_rate_of_2_000_a_second() {
     let rate = 2000.0;
     for life in redrive(200_000, 0, 2000).await {
@@ -277,7 +277,7 @@ async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
     assert_eq!(told["matched"], JOBS);
     let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("http=8,maintenance=1", 5, 5);
-    let job = until("the cancel is over", REDRIVE_TIMEOUT, || async {
+    let job = until("the bulk cancel has finished", REDRIVE_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
         (job["state"] == "succeeded").then_some(job)
     })
@@ -310,13 +310,13 @@ async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
     assert_eq!(
         count("c") + count("d"),
         JOBS,
-        "{ends:?}: none lost, none doubled"
+        "{ends:?}: no job may be lost or counted twice"
     );
     let result = &job["result"];
     let undone = result["undone"].as_object().unwrap();
     let undone: u64 = undone.values().map(number).sum();
     let done = number(&result["done"]);
-    // One that was told to stop may have done its work by then.
+    // A job that received the cancel can have finished its work by then.
     assert!(
         count("c") <= done && done + undone <= JOBS,
         "{result}, {ends:?}"
@@ -324,7 +324,7 @@ async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
     assert!(count("c") > 0, "{ends:?}");
     assert!(
         receiver.deliveries().into_values().all(|times| times == 1),
-        "nothing ran twice"
+        "no job may run twice"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The processes run as a role that owns nothing: owner, engine and application are three.
+//! Database roles: processes run as a role that owns nothing; owner, engine and application are separate.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use url::Url;
 
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The database as a login role that may do what the runtime roles may, and owns nothing.
+/// The URL of the database for a login role that has the runtime roles and owns nothing.
 async fn as_runtime(database: &TestDatabase) -> (PgPool, String) {
     let superuser = PgPool::connect(&database.superuser_url()).await.unwrap();
     query(
@@ -27,7 +27,7 @@ async fn as_runtime(database: &TestDatabase) -> (PgPool, String) {
     .await
     .unwrap();
     let mut url: Url = database.url().parse().unwrap();
-    // An address over a socket names its user in the query.
+    // A socket URL names its user in the query.
     let user = ("user".to_owned(), "harkara_run".to_owned());
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     if pairs.iter().any(|(name, _)| name == "user") {
@@ -53,7 +53,7 @@ async fn platform_runs_without_owning_its_tables() {
     let (_scheduler, _) = platform.scheduler();
     let receiver = Receiver::start(|nth| Reply::status(if nth == 0 { 500 } else { 204 })).await;
 
-    // A job that fails once, a delivery, a cancel, a batch, a redrive, lists and numbers.
+    // A job that fails once, a delivery, a cancel, a batch, a redrive, lists and statistics.
     let job = json!({
         "kind": "http.request", "unique_key": "one", "tags": ["a"], "ordering_key": "o",
         "backoff": {"base": "100ms", "factor": 1, "max": "1s", "jitter": "none"},
@@ -69,7 +69,7 @@ async fn platform_runs_without_owning_its_tables() {
         format!("/v1/jobs/{id}"),
         format!("/v1/deliveries/{delivery}"),
     ] {
-        until("it succeeded", JOB_TIMEOUT, || async {
+        until("the job has succeeded", JOB_TIMEOUT, || async {
             let thing = client.get(&path).await.ok();
             (thing["state"] == "succeeded").then_some(())
         })
@@ -83,7 +83,7 @@ async fn platform_runs_without_owning_its_tables() {
         .ok();
     let bulk = json!({"action": "delete", "filter": {"state": "cancelled"}});
     let redrive = client.post("/v1/jobs/bulk", &bulk).await.text("job_id");
-    until("the redrive is done", JOB_TIMEOUT, || async {
+    until("the redrive has finished", JOB_TIMEOUT, || async {
         let job = client.get(&format!("/v1/jobs/{redrive}")).await.ok();
         (job["state"] == "succeeded").then_some(())
     })
@@ -103,18 +103,22 @@ async fn platform_runs_without_owning_its_tables() {
         client.get("/v1/audit-logs/verify").await.ok()["intact"],
         true
     );
-    until("the schedules have been looked at", JOB_TIMEOUT, || async {
-        let waiting: i64 = harkara_shared::database::query_scalar(
-            "select count(*) from app.schedules where next_slot is null",
-        )
-        .fetch_one(&pool)
-        .await
-        .unwrap();
-        (waiting == 0).then_some(())
-    })
+    until(
+        "the schedules have their next slots",
+        JOB_TIMEOUT,
+        || async {
+            let waiting: i64 = harkara_shared::database::query_scalar(
+                "select count(*) from app.schedules where next_slot is null",
+            )
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+            (waiting == 0).then_some(())
+        },
+    )
     .await;
 
-    // What only the owner may.
+    // Statements that only the owner can run.
     for sql in [
         "alter table app.audit_log disable trigger all",
         "alter table app.audit_log no force row level security",

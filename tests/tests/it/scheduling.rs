@@ -1,4 +1,4 @@
-//! Schedules: one leader, one job a slot.
+//! Schedules: one leader, one job per slot.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 const SCHEDULE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Retentions that have run.
+/// Counts the retention jobs that have succeeded.
 const RETAINED: &str = "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
     where k.name = 'maintenance.retention' and p.state = 'd'";
 
@@ -34,7 +34,7 @@ async fn schedules_of_a_read_only_tenant_wait_until_it_can_write() {
     .execute(&pool)
     .await
     .unwrap();
-    // Those that may not come first.
+    // Tenants that cannot write come first.
     query(
         "insert into app.schedules (tenant_id, id, name, cron, kind, payload, next_slot)
          select t.id, gen_random_uuid(), 'yearly', '0 0 1 1 *', 'http.request', '{}',
@@ -58,18 +58,22 @@ async fn schedules_of_a_read_only_tenant_wait_until_it_can_write() {
         .unwrap()
     };
     let able = ["active", "past_due", "trialing"];
-    until("those that may have fired", SCHEDULE_TIMEOUT, || async {
-        (fired().await.len() >= able.len()).then_some(())
-    })
+    until(
+        "the schedules of the other tenants have fired",
+        SCHEDULE_TIMEOUT,
+        || async { (fired().await.len() >= able.len()).then_some(()) },
+    )
     .await;
     assert_eq!(fired().await, able);
     query("update app.tenants set status = 'active' where status = 'suspended'")
         .execute(&pool)
         .await
         .unwrap();
-    until("the fourth has fired", SCHEDULE_TIMEOUT, || async {
-        (fired().await == ["active", "active", "past_due", "trialing"]).then_some(())
-    })
+    until(
+        "the fourth schedule has fired",
+        SCHEDULE_TIMEOUT,
+        || async { (fired().await == ["active", "active", "past_due", "trialing"]).then_some(()) },
+    )
     .await;
     let jobs: i64 = query_scalar(
         "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
@@ -132,7 +136,7 @@ async fn missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
     assert_eq!(
         (jobs, later),
         (1, true),
-        "one job for the outage, and the row has moved on"
+        "one job for the outage, and an advanced schedule"
     );
 }
 
@@ -152,7 +156,7 @@ async fn retention_deletes_old_events_and_records_their_delivery_outcomes() {
         let event = json!({"type": "a.b", "data": {}, "id": id});
         posted.push(client.post("/v1/events", &event).await.ok());
     }
-    // Two jobs are cancelled outside of a run, and all but the last event age.
+    // Two jobs are cancelled outside of a run, and all events but the last are aged.
     for event in &posted[..2] {
         let job = event["deliveries"][0]["job_id"].as_str().unwrap();
         let answer = client
@@ -216,21 +220,22 @@ async fn standby_scheduler_takes_over_from_a_killed_leader_in_a_new_term() {
             .await
             .unwrap()
     };
-    let (first_term, first_holder) = until("somebody leads", SCHEDULE_TIMEOUT, term).await;
+    let (first_term, first_holder) = until("a scheduler leads", SCHEDULE_TIMEOUT, term).await;
     let (successor, address) = platform.scheduler();
     ready(&successor, address).await;
     leader.kill();
-    // Its lease is made to end now rather than waited for.
+    // Its lease is expired instead of waiting for it.
     query("update app.leaders set expires_at = now()")
         .execute(&pool)
         .await
         .unwrap();
-    let (second_term, second_holder) = until("another leads", SCHEDULE_TIMEOUT, || async {
-        term().await.filter(|(_, holder)| *holder != first_holder)
-    })
-    .await;
+    let (second_term, second_holder) =
+        until("another scheduler leads", SCHEDULE_TIMEOUT, || async {
+            term().await.filter(|(_, holder)| *holder != first_holder)
+        })
+        .await;
     assert!(
         second_term > first_term,
-        "{second_holder} leads in a term of its own"
+        "{second_holder} must lead in a new term"
     );
 }

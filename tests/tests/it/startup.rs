@@ -1,4 +1,4 @@
-//! Start-up: every mistake at once, and one clear line.
+//! Start-up: all configuration errors at once, and one clear line for a wrong schema.
 
 use std::io::Write;
 use std::time::Duration;
@@ -39,12 +39,12 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_2() {
         for (variable, _) in mistakes {
             assert!(
                 output.contains(variable),
-                "{name} does not tell {variable}: {output}"
+                "{name} does not report {variable}: {output}"
             );
         }
         assert!(
             !output.contains("secret"),
-            "{name} repeats a value that may be secret: {output}"
+            "{name} repeats a value that can be secret: {output}"
         );
     }
 }

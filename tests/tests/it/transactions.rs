@@ -1,24 +1,23 @@
-//! The examples of docs/TRANSACTIONS.md, run as they stand by the clients that applications use.
+//! Runs the examples of docs/TRANSACTIONS.md unchanged with the client libraries of applications.
 
 #![expect(
     clippy::disallowed_types,
     reason = "statements name a role that is made for the test"
 )]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
-use harkara_tests::{Fixture, Receiver, Reply, until, workspace};
+use harkara_tests::{Fixture, Receiver, Reply, node_packages, receiver_python, until, workspace};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "sesame";
 
-/// A shop on the platform's database, with a worker and the address it has called.
+/// A shop application on the platform's database, with a worker and a receiver.
 struct Shop {
     fixture: Fixture,
     receiver: Receiver,
@@ -62,7 +61,7 @@ impl Shop {
         }
     }
 
-    /// The database's address, as the shop's own role.
+    /// The URL of the database for the shop's own role.
     fn url(&self) -> String {
         let url = self.fixture.database.url();
         let (scheme, rest) = url.split_once("://").unwrap();
@@ -70,7 +69,7 @@ impl Shop {
         format!("{scheme}://{}:{PASSWORD}@{rest}", self.role)
     }
 
-    /// The examples in a language, calling the receiver instead of the internet.
+    /// The examples in a language, with the receiver's URL instead of public ones.
     fn examples(&self, language: &str) -> Vec<String> {
         let text = std::fs::read_to_string(workspace().join("docs/TRANSACTIONS.md")).unwrap();
         let examples: Vec<String> = text
@@ -95,7 +94,7 @@ impl Shop {
             .unwrap()
     }
 
-    /// Waits until the job has run, and answers it.
+    /// Waits until the job has succeeded, and returns it.
     async fn done(&self, id: &str) -> Value {
         let path = format!("/v1/jobs/{id}");
         until(&format!("{id} has run"), JOB_TIMEOUT, || async {
@@ -119,16 +118,6 @@ impl Shop {
         let sql = format!("drop owned by {0}; drop role {0}", self.role);
         connection.execute(AssertSqlSafe(sql)).await.unwrap();
     }
-}
-
-fn runs(program: &Path, args: &[&str], directory: &Path) -> bool {
-    Command::new(program)
-        .args(args)
-        .current_dir(directory)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 fn said(output: &Output) -> String {
@@ -155,34 +144,10 @@ async fn sql_examples_run_unchanged() {
     shop.close().await;
 }
 
-/// A Python that has `psycopg`: the one `.ci/run` prepares, else one made in `directory`.
-fn python(directory: &Path) -> Option<PathBuf> {
-    let has_library = |python: &Path| runs(python, &["-c", "import psycopg"], directory);
-    let prepared = workspace().join("target/receivers/bin/python");
-    if has_library(&prepared) {
-        return Some(prepared);
-    }
-    let made = runs(
-        Path::new("python3"),
-        &["-m", "venv", directory.to_str()?],
-        directory,
-    ) && runs(
-        &directory.join("bin/pip"),
-        &["install", "--quiet", "psycopg[binary]==3.2.9"],
-        directory,
-    );
-    let python = directory.join("bin/python");
-    (made && has_library(&python)).then_some(python)
-}
-
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs psycopg: run by .ci/run"]
 async fn python_examples_run_unchanged() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(python) = python(directory.path()) else {
-        assert!(std::env::var_os("CI").is_none(), "CI has Python");
-        eprintln!("skipped: no Python with the psycopg package can be had here");
-        return;
-    };
+    let python = receiver_python();
     let shop = Shop::open().await;
     let [enqueues, is_refused] = <[String; 2]>::try_from(shop.examples("python")).unwrap();
     let run = |script: &str| {
@@ -198,9 +163,9 @@ async fn python_examples_run_unchanged() {
         said(&run(&is_refused)),
         "HK422\n/payload/url missing\n/priority out_of_range"
     );
-    // The order is there, so the whole of it is undone.
+    // The order exists, so the whole transaction is rolled back.
     let again = run(&enqueues.replace("order-43", "order-43-again"));
-    assert!(!again.status.success(), "the order is there already");
+    assert!(!again.status.success(), "the order exists already");
     let failing = enqueues
         .replace("(43,", "(143,")
         .replace("http.request", "no.such.kind");
@@ -217,38 +182,13 @@ async fn python_examples_run_unchanged() {
     shop.close().await;
 }
 
-/// A directory with the package `pg`: the one `.ci/run` prepares, else one made in `directory`.
-fn packages(directory: &Path) -> Option<PathBuf> {
-    let has_library = |place: &Path| runs(Path::new("node"), &["-e", "require('pg')"], place);
-    let prepared = workspace().join("target/clients");
-    if prepared.is_dir() && has_library(&prepared) {
-        return Some(prepared);
-    }
-    let made = runs(
-        Path::new("npm"),
-        &[
-            "install",
-            "--silent",
-            "--no-audit",
-            "--no-fund",
-            "pg@8.16.3",
-        ],
-        directory,
-    );
-    (made && has_library(directory)).then(|| directory.to_owned())
-}
-
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Node.js and pg: run by .ci/run"]
 async fn typescript_example_runs_unchanged() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(packages) = packages(directory.path()) else {
-        assert!(std::env::var_os("CI").is_none(), "CI has Node.js");
-        eprintln!("skipped: no Node.js with the pg package can be had here");
-        return;
-    };
+    let packages = node_packages();
     let shop = Shop::open().await;
     let [example] = <[String; 1]>::try_from(shop.examples("typescript")).unwrap();
-    // It is JavaScript as well: it has no need to name a type.
+    // The example is valid JavaScript too, because it needs no type annotation.
     let file = packages.join(format!("{}.mjs", shop.role));
     std::fs::write(&file, &example).unwrap();
     let run = || {

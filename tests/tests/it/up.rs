@@ -1,4 +1,4 @@
-//! `harkara up`: one command, and all of it is there.
+//! `harkara up`: one command starts the whole platform.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn key(output: &str) -> String {
     after.split_whitespace().next().unwrap().to_owned()
 }
 
-/// The link to sign in with, as `up` prints it.
+/// The sign-in link as `up` prints it.
 fn link(output: &str) -> String {
     let (_, after) = output
         .split_once("sign in    ")
@@ -38,7 +38,7 @@ fn link(output: &str) -> String {
     after.split_whitespace().next().unwrap().to_owned()
 }
 
-/// Signs in by a link and answers the account page.
+/// Signs in by a link and returns the account page.
 async fn account(link: &str) -> String {
     let http = reqwest::Client::builder()
         .tls_backend_preconfigured(client_config().unwrap())
@@ -84,7 +84,7 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     let before = client.get("/v1/deliveries").await.ok();
     assert_eq!(before["data"][0]["state"], "succeeded");
 
-    // A hand tool finds the running platform by its data directory.
+    // A command finds the running platform by its data directory.
     let args = [
         "tenant",
         "create",
@@ -110,13 +110,17 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     let mut second = up(directory.path(), address.port(), &["--no-demo"]);
     let output = second.says("Running.", START).await;
     assert!(!output.contains("delivered"), "{output}");
-    assert_eq!(key(&output), key_text, "the same key, kept");
-    assert_ne!(link(&output), first_link, "a fresh link with every start");
+    assert_eq!(key(&output), key_text, "the key must be kept");
+    assert_ne!(
+        link(&output),
+        first_link,
+        "every start must print a new link"
+    );
     account(&link(&output)).await;
     let after = client.get("/v1/deliveries").await.ok();
     assert_eq!(
         after["data"], before["data"],
-        "the data of the first run is there"
+        "the data of the first run must be kept"
     );
     second.signal("TERM");
     assert_eq!(second.ended(STOP).await, Some(0), "{}", second.output());

@@ -1,4 +1,4 @@
-//! Endpoints that want order get it, through real processes.
+//! Ordered delivery of webhooks through real processes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const EVENTS: usize = 1000;
 const KEYS: usize = 10;
 
-/// Whether the request of this number fails: about one in forty, in no order anybody could rely on.
+/// Whether the nth request fails: about one in forty, at irregular positions.
 fn fails(nth: usize) -> bool {
     let mixed = (nth as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ (mixed >> 29)).is_multiple_of(41)
@@ -36,7 +36,7 @@ async fn events_arrive_in_order_per_key_despite_early_failures() {
         fixture.client.post("/v1/events", &event).await.ok();
     }
     let patience = Duration::from_secs(240);
-    let arrived = until("all deliveries", patience, async || {
+    let arrived = until("all deliveries have arrived", patience, async || {
         let hits = receiver.hits();
         let taken = hits.iter().enumerate().filter(|(nth, _)| !fails(*nth));
         let bodies: Vec<Value> = taken

@@ -1,6 +1,6 @@
-//! All routes there are: a test fails when one is missing.
+//! Tables of all routes; a test fails when one is missing.
 
-/// Every route with a scope, with an id that is well formed.
+/// Every route that requires a scope, with well-formed ids.
 pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/jobs", "jobs:read"),
     ("POST", "/v1/jobs", "jobs:write"),
@@ -102,7 +102,7 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
         "/v1/api-keys/key_01h455vb4pex5vsknk084sn02q/limits",
         "platform:admin",
     ),
-    // One of them will do.
+    // Any of these scopes is enough.
     ("GET", "/v1/usage", "jobs:read|tenant:admin"),
     ("POST", "/v1/events", "jobs:write"),
     ("GET", "/v1/event-types", "webhooks:read"),
@@ -235,7 +235,7 @@ pub(super) const ROUTES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Every route of people who have signed in, about themselves.
+/// Every personal route of signed-in users.
 pub(super) const PERSONAL: &[(&str, &str)] = &[
     ("GET", "/v1/session"),
     ("DELETE", "/v1/session"),
@@ -248,5 +248,5 @@ pub(super) const PERSONAL: &[(&str, &str)] = &[
     ("POST", "/v1/session/totp/confirm"),
 ];
 
-/// Routes for everybody.
+/// Routes without authentication.
 pub(super) const OPEN: &[(&str, &str)] = &[("POST", "/v1/sessions")];

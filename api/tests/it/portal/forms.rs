@@ -1,4 +1,4 @@
-//! Forms of the portal: each does what it says, and the audit log tells by which link.
+//! Forms of the portal: each performs its action, and the audit log records the link.
 
 use reqwest::Method;
 use serde_json::json;
@@ -13,7 +13,7 @@ async fn test_event_is_posted_only_to_its_endpoint() {
     let pairs = [("type", "order.tested"), ("data", r#"{"n": 7}"#)];
     shop.done(&page, "test", &pairs, "A test event is on its way")
         .await;
-    let entry = shop.noted("endpoint.test", &shop.endpoint).await;
+    let entry = shop.assert_audited("endpoint.test", &shop.endpoint).await;
     assert_eq!(entry["after"], json!({"type": "order.tested"}));
     assert_eq!(shop.jobs_of("webhook.deliver").await, 2);
 
@@ -36,12 +36,12 @@ async fn endpoint_is_paused_and_enabled() {
     let page = format!("/endpoints/{}", shop.endpoint);
     shop.done(&page, "pause", &[], "The endpoint is paused")
         .await;
-    let entry = shop.noted("endpoint.change", &shop.endpoint).await;
+    let entry = shop.assert_audited("endpoint.change", &shop.endpoint).await;
     assert_eq!(entry["before"], json!({"status": "active"}));
     assert_eq!(entry["after"], json!({"status": "paused"}));
     assert_eq!(shop.endpoint_now().await["status"], "paused");
     shop.done(&page, "enable", &[], "delivered to again").await;
-    shop.noted("endpoint.enable", &shop.endpoint).await;
+    shop.assert_audited("endpoint.enable", &shop.endpoint).await;
     assert_eq!(shop.endpoint_now().await["status"], "active");
 }
 
@@ -55,7 +55,7 @@ async fn rotated_secret_is_shown_once_and_used_by_the_endpoint() {
         .press(&format!("{page}/rotate"), &[("grace", "1h")])
         .await;
     is_page(&shown, 200);
-    let entry = shop.noted("endpoint.rotate", &shop.endpoint).await;
+    let entry = shop.assert_audited("endpoint.rotate", &shop.endpoint).await;
     assert_eq!(entry["after"], json!({"algorithm": "v1", "grace": "1h"}));
     let new = shop.platform.client.get(&secret_path).await.expect(200);
     assert_ne!(old["secret"], new["secret"]);
@@ -70,7 +70,7 @@ async fn rotated_secret_is_shown_once_and_used_by_the_endpoint() {
         is_page(&refused, 422);
         assert!(refused.text.contains("/grace"), "{}", refused.text);
     }
-    assert_eq!(shop.platform.noted("endpoint.rotate").await, 1);
+    assert_eq!(shop.platform.audit_count("endpoint.rotate").await, 1);
 }
 
 #[tokio::test]
@@ -79,7 +79,9 @@ async fn missed_deliveries_are_recovered_by_a_job() {
     let page = format!("/endpoints/{}", shop.endpoint);
     shop.done(&page, "recover", &[("last", "24h")], "is being sent again")
         .await;
-    let entry = shop.noted("endpoint.recover", &shop.endpoint).await;
+    let entry = shop
+        .assert_audited("endpoint.recover", &shop.endpoint)
+        .await;
     assert_eq!(entry["after"]["states"], json!(["failed", "skipped"]));
     assert_eq!(shop.jobs_of("webhook.recover").await, 1);
     is_page(
@@ -117,7 +119,9 @@ async fn delivery_is_redelivered() {
         .await
         .expect(200);
     shop.done(&page, "resend", &[], "is being sent again").await;
-    let entry = shop.noted("delivery.redeliver", &shop.delivery).await;
+    let entry = shop
+        .assert_audited("delivery.redeliver", &shop.delivery)
+        .await;
     let again = shop
         .platform
         .client
@@ -168,7 +172,10 @@ async fn endpoint_is_added_and_its_secret_shown() {
         assert_eq!(&added[name], value, "{name}");
     }
     let id = word(&added["id"]);
-    assert_eq!(shop.noted("endpoint.create", &id).await["after"], wanted);
+    assert_eq!(
+        shop.assert_audited("endpoint.create", &id).await["after"],
+        wanted
+    );
     let secret = format!("/v1/webhook-endpoints/{id}/secret");
     let secret = shop.platform.client.get(&secret).await.expect(200);
     assert!(shown.text.contains(&word(&secret["secret"])));
@@ -185,7 +192,7 @@ async fn endpoint_is_added_and_its_secret_shown() {
             refused.text
         );
     }
-    assert_eq!(shop.platform.noted("endpoint.create").await, 2);
+    assert_eq!(shop.platform.audit_count("endpoint.create").await, 2);
 }
 
 #[tokio::test]
@@ -205,7 +212,7 @@ async fn endpoint_quota_applies_to_the_form() {
         is_page(&add().await, 200);
     }
     is_page(&add().await, 403);
-    assert_eq!(shop.platform.noted("endpoint.create").await, 5);
+    assert_eq!(shop.platform.audit_count("endpoint.create").await, 5);
 }
 
 #[tokio::test]
@@ -222,7 +229,7 @@ async fn endpoint_form_keeps_settings_it_does_not_show() {
     ];
     shop.done(&page, "change", &pairs, "The endpoint was changed")
         .await;
-    let entry = shop.noted("endpoint.change", &shop.endpoint).await;
+    let entry = shop.assert_audited("endpoint.change", &shop.endpoint).await;
     assert_eq!(
         entry["before"],
         json!({"url": "http://127.0.0.1:9/hook", "description": "Orders", "event_types": []})

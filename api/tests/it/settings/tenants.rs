@@ -1,4 +1,4 @@
-//! What a tenant may use, and who says so.
+//! Limits of tenants, and who can change them.
 
 use harkara_api::access::{NewTenant, Scope, SlaTier, create_tenant, ensure_platform};
 use reqwest::Method;
@@ -209,7 +209,7 @@ async fn only_a_platform_admin_changes_settings_of_another_tenant() {
     );
     let resumed = admin.press("/v1/tenants/acme/resume").await.expect(200);
     assert_eq!(resumed["paused"], false);
-    // In a tenant's name the platform's admin steers that tenant's lanes.
+    // Acting for a tenant, the platform's admin controls that tenant's lanes.
     let headers = [
         ("x-tenant-id", "acme"),
         ("content-type", "application/json"),

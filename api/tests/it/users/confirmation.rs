@@ -1,4 +1,4 @@
-//! What people prove with who they are, again and again: codes, confirmation, passwords.
+//! Reauthentication of users: TOTP codes, confirmation, passwords.
 
 use harkara_shared::clock;
 use reqwest::Method;
@@ -8,7 +8,7 @@ use totp_rs::{Builder, Secret, Totp};
 use super::{Browser, PASSWORD};
 use crate::support::Platform;
 
-/// A person's authenticator, in the hand of the test.
+/// A user's authenticator app.
 struct Device(Totp);
 
 impl Device {
@@ -17,15 +17,15 @@ impl Device {
         Self(Builder::new().with_secret(secret).build().unwrap())
     }
 
-    /// The code so many steps from now.
+    /// The code this many time steps from now.
     fn code(&self, steps: i64) -> String {
         let now = clock::now().timestamp() + 30 * steps;
         self.0.generate(now.try_into().unwrap()).to_string()
     }
 }
 
-/// Has the person get an authenticator that counts; its first code is that of now.
-async fn equip(browser: &Browser) -> Device {
+/// Enrolls and confirms an authenticator for the user.
+async fn enroll_authenticator(browser: &Browser) -> Device {
     let answer = browser.change(Method::POST, "/v1/session/totp", None).await;
     let made = answer.expect(201);
     assert!(
@@ -48,7 +48,7 @@ async fn equip(browser: &Browser) -> Device {
     device
 }
 
-/// Makes what was confirmed long ago.
+/// Moves the session's last confirmation into the past.
 async fn grow_old(platform: &Platform) {
     platform
         .sql("update app.sessions set confirmed_at = now() - interval '601 seconds'")
@@ -59,7 +59,9 @@ async fn grow_old(platform: &Platform) {
 async fn totp_code_is_required_after_enrollment_and_accepted_once() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let sign_in = async |code: Option<&str>| {
         let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": code});
         platform.sign_in(&body).await
@@ -70,8 +72,8 @@ async fn totp_code_is_required_after_enrollment_and_accepted_once() {
         .expect(201);
     assert_eq!(made["secret"].as_str().unwrap().len(), 32);
     sign_in(None).await.expect(201);
-    // Another secret takes the place of the one that never counted.
-    let device = equip(&ada).await;
+    // Another secret replaces the unconfirmed one.
+    let device = enroll_authenticator(&ada).await;
     ada.change(Method::POST, "/v1/session/totp", None)
         .await
         .problem(409, "conflict");
@@ -97,7 +99,7 @@ async fn totp_code_is_required_after_enrollment_and_accepted_once() {
         .problem(404, "not_found");
     sign_in(None).await.expect(201);
     for action in ["user.add_totp", "user.remove_totp"] {
-        assert_eq!(platform.noted(action).await, 1, "{action}");
+        assert_eq!(platform.audit_count(action).await, 1, "{action}");
     }
 }
 
@@ -105,8 +107,10 @@ async fn totp_code_is_required_after_enrollment_and_accepted_once() {
 async fn concurrent_sign_ins_with_one_code_admit_one() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
-    let device = equip(&ada).await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    let device = enroll_authenticator(&ada).await;
     let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": device.code(1)});
     let tries = (0..6).map(|_| platform.sign_in(&body));
     let answers = futures_util::future::join_all(tries).await;
@@ -118,7 +122,9 @@ async fn concurrent_sign_ins_with_one_code_admit_one() {
 async fn secret_is_shown_to_recently_confirmed_users_and_to_keys() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     let endpoint = json!({"url": "http://127.0.0.1:9/"});
     let endpoint = ada
         .post("/v1/webhook-endpoints", &endpoint)
@@ -151,8 +157,8 @@ async fn secret_is_shown_to_recently_confirmed_users_and_to_keys() {
     assert!(answer["confirmed_until"].is_string());
     ada.get(&path).await.expect(200);
 
-    // With an authenticator, its code and nothing less.
-    let device = equip(&ada).await;
+    // With an authenticator, only its code confirms.
+    let device = enroll_authenticator(&ada).await;
     grow_old(&platform).await;
     ada.delete("/v1/session/totp")
         .await
@@ -193,7 +199,9 @@ async fn user_without_a_confirmation_method_signs_in_again() {
 async fn password_change_ends_other_sessions() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     let one = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
     let two = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
@@ -229,15 +237,19 @@ async fn password_change_ends_other_sessions() {
     platform.sign_in(&body).await.problem(401, "sign_in_failed");
     let body = json!({"email": "ada@example.com", "password": new});
     platform.sign_in(&body).await.expect(201);
-    assert_eq!(platform.noted("user.set_password").await, 2);
+    assert_eq!(platform.audit_count("user.set_password").await, 2);
 }
 
 #[tokio::test]
 async fn open_session_cannot_bypass_confirmation() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "admin").await;
-    let bob = platform.person(&acme, "bob@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
+        .await;
+    let bob = platform
+        .signed_in_user(&acme, "bob@example.com", "viewer")
+        .await;
     platform
         .sql("update app.sessions set confirmed_at = now() - interval '11 minutes'")
         .await;
@@ -263,7 +275,7 @@ async fn open_session_cannot_bypass_confirmation() {
     let confirm = json!({ "password": super::PASSWORD });
     ada.post("/v1/session/confirm", &confirm).await.expect(200);
     ada.post("/v1/api-keys", &key).await.expect(201);
-    // Nobody makes a link for themselves: it would be a proof that proves nothing.
+    // A user cannot create a link for themselves: it would bypass the confirmation.
     let link = ada.post(&format!("{own}/sign-in-link"), &json!({})).await;
     link.problem(403, "own_grants");
 }
@@ -272,7 +284,9 @@ async fn open_session_cannot_bypass_confirmation() {
 async fn idempotent_response_is_repeated_only_while_permissions_hold() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "admin").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
+        .await;
     let body = json!({"name": "k", "scopes": ["jobs:read"]}).to_string();
     let post = async || {
         let headers = [
@@ -308,11 +322,15 @@ async fn idempotent_response_is_repeated_only_while_permissions_hold() {
 async fn sign_in_link_does_not_replace_an_authenticator() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     platform
         .sql("update app.users set totp_sealed = 'x', totp_confirmed_at = now()")
         .await;
-    let admin = platform.person(&acme, "root@example.com", "admin").await;
+    let admin = platform
+        .signed_in_user(&acme, "root@example.com", "admin")
+        .await;
     let link = admin
         .post(&format!("/v1/users/{}/sign-in-link", ada.user), &json!({}))
         .await

@@ -1,4 +1,4 @@
-//! Roles and overrides: from when to when they hold, and which of them wins.
+//! Role grants and overrides: their period and precedence.
 
 use chrono::TimeDelta;
 use harkara_shared::clock;
@@ -24,7 +24,9 @@ async fn permissions(browser: &Browser) -> Value {
 async fn grant_applies_exactly_from_its_start_to_its_end() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     ada.post("/v1/jobs", &a_job())
         .await
         .problem(403, "missing_scope");
@@ -45,7 +47,7 @@ async fn grant_applies_exactly_from_its_start_to_its_end() {
         .problem(403, "missing_scope");
     ada.get("/v1/jobs").await.expect(200);
 
-    // The same with nobody's hand on the clock.
+    // The same in real time.
     let expires_at = clock::now() + TimeDelta::milliseconds(1500);
     let grant = json!({"role": "operator", "expires_at": expires_at, "reason": "for a moment"});
     let made = platform.client.post(&path, &grant).await.expect(201);
@@ -54,7 +56,7 @@ async fn grant_applies_exactly_from_its_start_to_its_end() {
     while ada.post("/v1/jobs", &a_job()).await.status == 201 {
         assert!(
             clock::now() < expires_at + TimeDelta::milliseconds(200),
-            "good after its time"
+            "the grant applies after its end"
         );
     }
     ada.post("/v1/jobs", &a_job())
@@ -66,9 +68,11 @@ async fn grant_applies_exactly_from_its_start_to_its_end() {
 async fn revoked_grant_is_gone_with_the_next_request() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let path = format!("/v1/users/{}/grants", ada.user);
-    let grant = json!({"role": "operator", "reason": "stands in"});
+    let grant = json!({"role": "operator", "reason": "covers for a colleague"});
     let made = platform.client.post(&path, &grant).await.expect(201);
     ada.post("/v1/jobs", &a_job()).await.expect(201);
     let one = format!("{path}/{}", id(&made));
@@ -82,7 +86,7 @@ async fn revoked_grant_is_gone_with_the_next_request() {
     assert!(listed["data"][0]["revoked_at"].is_string());
     assert_eq!(listed["data"][1]["role"], "viewer");
     for action in ["grant.create", "grant.revoke"] {
-        assert!(platform.noted(action).await >= 1, "{action}");
+        assert!(platform.audit_count(action).await >= 1, "{action}");
     }
 }
 
@@ -136,7 +140,7 @@ async fn roles_include_inherited_permissions() {
 
     let acme = platform.acme.clone();
     let lead = platform
-        .person(&acme, "lead@example.com", "team_lead")
+        .signed_in_user(&acme, "lead@example.com", "team_lead")
         .await;
     let may = permissions(&lead).await;
     for inherited in ["jobs:read", "messages:manage", "templates:manage"] {
@@ -149,7 +153,9 @@ async fn roles_include_inherited_permissions() {
 async fn denial_overrides_roles_and_allowances() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "operator").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     let path = format!("/v1/users/{}/permissions", ada.user);
     let make = async |permission: &str, effect: &str| {
         let body = json!({"permission": permission, "effect": effect, "reason": "a test"});
@@ -171,7 +177,7 @@ async fn denial_overrides_roles_and_allowances() {
         .expect(204);
     ada.post("/v1/jobs", &a_job()).await.expect(201);
 
-    // Times count for overrides as well.
+    // Periods apply to overrides too.
     let later = clock::now() + TimeDelta::hours(1);
     let body = json!({"permission": "jobs:read", "effect": "deny", "not_before": later,
         "reason": "a test"});
@@ -192,7 +198,9 @@ async fn denial_overrides_roles_and_allowances() {
 async fn invalid_grant_is_reported_by_pointer() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let past = clock::now() - TimeDelta::hours(1);
     let later = clock::now() + TimeDelta::hours(1);
     let grants = format!("/v1/users/{}/grants", ada.user);
@@ -246,11 +254,11 @@ async fn invalid_grant_is_reported_by_pointer() {
         .post("/v1/users", &body)
         .await
         .problem(409, "conflict");
-    let nobody = "/v1/users/usr_01h455vb4pex5vsknk084sn02q/grants";
+    let unknown_user = "/v1/users/usr_01h455vb4pex5vsknk084sn02q/grants";
     let grant = json!({"role": "viewer", "reason": "x"});
     platform
         .client
-        .post(nobody, &grant)
+        .post(unknown_user, &grant)
         .await
         .problem(404, "not_found");
 }

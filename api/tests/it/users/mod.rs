@@ -1,4 +1,4 @@
-//! People: how they sign in, what they may do, what keeps their sessions theirs.
+//! Users: sign-in, permissions and sessions.
 
 mod confirmation;
 mod grants;
@@ -18,19 +18,19 @@ use crate::support::{Answer, Client, Platform, tester};
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
-/// A browser in which somebody has signed in.
+/// A browser with a signed-in user.
 #[derive(Clone)]
 pub(crate) struct Browser {
     client: Client,
     /// `name=value`.
     pub(crate) cookie: String,
     pub(crate) csrf: String,
-    /// Id of the person.
+    /// The user's id.
     pub(crate) user: String,
 }
 
 impl Browser {
-    /// The browser whose sign-in was answered so.
+    /// The browser that received this sign-in response.
     pub(crate) async fn of(client: &Client, answer: &Answer) -> Self {
         let mut browser = Self {
             client: client.with_key(""),
@@ -56,7 +56,7 @@ impl Browser {
         self.change(Method::DELETE, path, None).await
     }
 
-    /// A request that changes something, as a page of ours sends it.
+    /// A request that changes data, as the platform's own pages send it.
     pub(crate) async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let mut headers = vec![("x-csrf-token", self.csrf.as_str())];
         if body.is_some() {
@@ -79,7 +79,7 @@ impl Browser {
     }
 }
 
-/// The cookie that an answer sets, as a browser sends it back.
+/// The cookie set by a response, in the form a browser sends back.
 pub(crate) fn cookie(answer: &Answer) -> String {
     let set = answer.header("set-cookie");
     assert!(
@@ -92,8 +92,8 @@ pub(crate) fn cookie(answer: &Answer) -> String {
 }
 
 impl Platform {
-    /// A person of a tenant, who signs in by a link, and sets a password.
-    pub(crate) async fn person(&self, tenant: &Tenant, email: &str, role: &str) -> Browser {
+    /// Creates a user of a tenant who signs in by a link and sets a password.
+    pub(crate) async fn signed_in_user(&self, tenant: &Tenant, email: &str, role: &str) -> Browser {
         let browser = self.visitor(tenant, email, role).await;
         let body = json!({ "password": PASSWORD });
         browser
@@ -111,7 +111,7 @@ impl Platform {
         Browser::of(&self.client, &answer).await
     }
 
-    /// The path of a link for a new person.
+    /// The path of a sign-in link for a new user.
     pub(crate) async fn link(&self, tenant: &Tenant, email: &str, role: &str) -> String {
         let mut tx = TenantTx::begin(&self.pool, tenant.id).await.unwrap();
         let new = NewUser {
@@ -148,7 +148,7 @@ impl Platform {
         ensure_platform(&self.pool).await.unwrap()
     }
 
-    /// A statement of the test's own.
+    /// Executes an SQL statement of the test.
     pub(crate) async fn sql(&self, sql: &'static str) -> u64 {
         query(sql)
             .execute(&self.pool)
@@ -157,8 +157,8 @@ impl Platform {
             .rows_affected()
     }
 
-    /// How often something stands in the audit logs.
-    pub(crate) async fn noted(&self, action: &str) -> i64 {
+    /// The number of audit entries with this action.
+    pub(crate) async fn audit_count(&self, action: &str) -> i64 {
         query_scalar("select count(*) from app.audit_log where action = $1")
             .bind(action.to_owned())
             .fetch_one(&self.pool)
@@ -167,7 +167,7 @@ impl Platform {
     }
 }
 
-/// All scopes but those of the platform.
+/// All scopes except those of the platform.
 pub(crate) fn tenant_scopes() -> Vec<Scope> {
     let mut all = Scope::ALL.to_vec();
     all.retain(|scope| *scope != Scope::PlatformAdmin);

@@ -1,4 +1,4 @@
-//! Sign-in through a provider: a real one, in a process of its own.
+//! Sign-in with OpenID Connect, against a mock provider in its own process.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use url::form_urlencoded::Serializer;
 use super::{Browser, cookie};
 use crate::support::{Answer, Client, Platform, listen_with};
 
-/// A provider at which people are who they say they are.
+/// A mock provider that authenticates any subject without a password.
 struct Provider {
     process: Child,
     url: Url,
@@ -27,34 +27,47 @@ impl Drop for Provider {
     }
 }
 
-/// The program that `.ci/run` prepares; `None` where it is not there, except under CI.
-fn program() -> Option<PathBuf> {
+/// The provider's program, which `.ci/run` installs.
+fn program() -> PathBuf {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let prepared = workspace.join("target/receivers/bin/oidc-provider-mock");
+    let program = workspace.join("target/receivers/bin/oidc-provider-mock");
     assert!(
-        prepared.exists() || std::env::var_os("CI").is_none(),
-        "oidc-provider-mock is missing: .ci/run prepares it"
+        program.exists(),
+        "{} is missing: .ci/run installs it",
+        program.display()
     );
-    prepared.exists().then_some(prepared)
+    program
 }
 
 impl Provider {
-    async fn start(client: &Client) -> Option<Self> {
-        let program = program()?;
+    async fn start(client: &Client) -> Self {
+        let program = program();
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        let person = |sub: &str, email: &str, verified: bool| {
+        let signed_in_user = |sub: &str, email: &str, verified: bool| {
             json!({"sub": sub, "email": email, "email_verified": verified}).to_string()
         };
         let process = Command::new(program)
             .args(["--port", &port.to_string(), "--require-nonce", "true"])
-            .args(["--user-claims", &person("ada", "Ada@example.com", true)])
-            .args(["--user-claims", &person("eve", "ada@example.com", false)])
-            .args(["--user-claims", &person("two", "two@example.com", true)])
-            .args(["--user-claims", &person("new", "new@example.com", true)])
+            .args([
+                "--user-claims",
+                &signed_in_user("ada", "Ada@example.com", true),
+            ])
+            .args([
+                "--user-claims",
+                &signed_in_user("eve", "ada@example.com", false),
+            ])
+            .args([
+                "--user-claims",
+                &signed_in_user("two", "two@example.com", true),
+            ])
+            .args([
+                "--user-claims",
+                &signed_in_user("new", "new@example.com", true),
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -68,10 +81,10 @@ impl Provider {
         while !at.answers("/.well-known/openid-configuration").await {
             assert!(
                 started.elapsed() < Duration::from_secs(30),
-                "the provider does not start"
+                "the provider did not start"
             );
         }
-        Some(provider)
+        provider
     }
 }
 
@@ -83,9 +96,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn start() -> Option<Self> {
+    async fn start() -> Self {
         let platform = Platform::start().await;
-        let provider = Provider::start(&platform.client).await?;
+        let provider = Provider::start(&platform.client).await;
         let http = HttpSettings {
             oidc: Some(OidcSettings {
                 issuer: provider.url.clone(),
@@ -96,14 +109,14 @@ impl Fixture {
             ..HttpSettings::default()
         };
         let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
-        Some(Self {
+        Self {
             client: platform.client.with_key("").at(&base),
             provider,
             platform,
-        })
+        }
     }
 
-    /// Begins a sign-in: the browser's cookie, and where the provider sends `sub` back to.
+    /// Begins a sign-in; returns the browser's cookie and the URL to which the provider redirects `sub`.
     async fn go(&self, query: &str, sub: &str) -> (String, String) {
         let answer = self.client.get(&format!("/sign-in/oidc{query}")).await;
         assert_eq!(answer.status, 303, "{}", answer.text);
@@ -144,10 +157,9 @@ impl Fixture {
 }
 
 #[tokio::test]
+#[ignore = "needs oidc-provider-mock: run by .ci/run"]
 async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
-    let Some(fixture) = Fixture::start().await else {
-        return;
-    };
+    let fixture = Fixture::start().await;
     let acme = fixture.platform.acme.clone();
     fixture
         .platform
@@ -160,7 +172,7 @@ async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
         page.text
     );
 
-    // Somebody who only says that it is their email is nobody.
+    // An unverified email does not identify a user.
     assert_eq!(fixture.sign_in("", "eve").await.status, 401);
     let answer = fixture.sign_in("", "ada").await;
     assert_eq!(
@@ -176,7 +188,7 @@ async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
         (&json!("ada@example.com"), &json!("oidc"))
     );
 
-    // From now on it is the subject that counts, whatever the email.
+    // From now on the subject identifies the user, whatever the email.
     fixture
         .platform
         .sql("update app.users set email = 'countess@example.com'")
@@ -189,9 +201,9 @@ async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
     assert_eq!(
         fixture.sign_in("", "new").await.status,
         401,
-        "another subject has the email now"
+        "another subject with the same email must be refused"
     );
-    // Nobody is made by signing in.
+    // Signing in creates no user.
     let users = fixture.platform.client.get("/v1/users").await.expect(200);
     assert_eq!(users["data"].as_array().unwrap().len(), 1);
     fixture
@@ -199,16 +211,15 @@ async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
         .sql("update app.users set disabled_at = now()")
         .await;
     assert_eq!(fixture.sign_in("", "ada").await.status, 401);
-    assert_eq!(fixture.platform.noted("user.bind").await, 1);
-    assert_eq!(fixture.platform.noted("session.create").await, 2);
-    assert!(fixture.platform.noted("session.refused").await >= 3);
+    assert_eq!(fixture.platform.audit_count("user.bind").await, 1);
+    assert_eq!(fixture.platform.audit_count("session.create").await, 2);
+    assert!(fixture.platform.audit_count("session.refused").await >= 3);
 }
 
 #[tokio::test]
+#[ignore = "needs oidc-provider-mock: run by .ci/run"]
 async fn oidc_sign_in_finishes_once_in_the_browser_that_began_it() {
-    let Some(fixture) = Fixture::start().await else {
-        return;
-    };
+    let fixture = Fixture::start().await;
     let acme = fixture.platform.acme.clone();
     fixture
         .platform
@@ -230,7 +241,7 @@ async fn oidc_sign_in_finishes_once_in_the_browser_that_began_it() {
     assert_eq!(fixture.back(&flow, path).await.status, 401);
     assert_eq!(fixture.back(&flow, &back).await.status, 303);
     assert_eq!(fixture.back(&flow, &back).await.status, 401);
-    // A code of another sign-in has another verifier and nonce.
+    // The code of another sign-in has another verifier and nonce.
     let (flow, first) = fixture.go("", "ada").await;
     let (_, second) = fixture.go("", "ada").await;
     let code = |text: &str| {
@@ -251,10 +262,9 @@ async fn oidc_sign_in_finishes_once_in_the_browser_that_began_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs oidc-provider-mock: run by .ci/run"]
 async fn oidc_user_of_several_tenants_chooses_one() {
-    let Some(fixture) = Fixture::start().await else {
-        return;
-    };
+    let fixture = Fixture::start().await;
     let (acme, other) = (
         fixture.platform.acme.clone(),
         fixture.platform.tenant("other").await,
@@ -288,10 +298,9 @@ async fn oidc_user_of_several_tenants_chooses_one() {
 }
 
 #[tokio::test]
+#[ignore = "needs oidc-provider-mock: run by .ci/run"]
 async fn unavailable_oidc_provider_is_reported_and_other_sign_in_works() {
-    let Some(mut fixture) = Fixture::start().await else {
-        return;
-    };
+    let mut fixture = Fixture::start().await;
     fixture.provider.process.kill().unwrap();
     fixture.provider.process.wait().unwrap();
     let answer = fixture.client.get("/sign-in/oidc").await;

@@ -1,4 +1,4 @@
-//! Pages: they work without a script, and do nothing that was not meant.
+//! HTML pages: they work without scripts and resist cross-site requests.
 
 use reqwest::Method;
 use url::form_urlencoded::Serializer;
@@ -10,7 +10,7 @@ pub(crate) fn fields(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// What every page must say to the browser.
+/// Asserts the headers that every page must have.
 pub(crate) fn is_page(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
@@ -39,7 +39,9 @@ pub(crate) fn is_page(answer: &Answer, status: u16) {
 async fn user_signs_in_by_form_sees_the_account_and_signs_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "operator").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     let anyone = platform.client.with_key("");
     let first = anyone.get("/").await;
     assert_eq!((first.status, first.header("location")), (303, "/sign-in"));
@@ -96,15 +98,19 @@ async fn user_signs_in_by_form_sees_the_account_and_signs_out() {
         .get("/v1/session")
         .await
         .problem(401, "unauthorized");
-    assert_eq!(platform.noted("session.end_all").await, 1);
+    assert_eq!(platform.audit_count("session.end_all").await, 1);
 }
 
 #[tokio::test]
 async fn sign_in_form_offers_a_choice_of_tenants() {
     let platform = Platform::start().await;
     let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
-    platform.person(&acme, "ada@example.com", "viewer").await;
-    platform.person(&other, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    platform
+        .signed_in_user(&other, "ada@example.com", "viewer")
+        .await;
     let mut pairs = vec![("email", "ada@example.com"), ("password", PASSWORD)];
     let answer = platform.form("/sign-in", &fields(&pairs)).await;
     is_page(&answer, 409);
@@ -129,7 +135,9 @@ async fn sign_in_form_offers_a_choice_of_tenants() {
 async fn cross_site_form_is_refused() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let link = platform.link(&acme, "bob@example.com", "viewer").await;
     let body = fields(&[("email", "ada@example.com"), ("password", PASSWORD)]);
     let media = ("content-type", "application/x-www-form-urlencoded");

@@ -1,4 +1,4 @@
-//! Who may hand out and take what: nobody more than they have, nobody to themselves, never the last admin.
+//! Rules for granting and revoking roles: no more than the granter has, not to oneself, never the last admin.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn users_are_created_shown_listed_changed_and_removed() {
     assert_eq!(second["next_cursor"], Value::Null);
     platform.client.delete(&path).await.expect(204);
     for action in ["user.create", "user.change", "user.delete"] {
-        assert!(platform.noted(action).await >= 1, "{action}");
+        assert!(platform.audit_count(action).await >= 1, "{action}");
     }
 }
 
@@ -71,10 +71,14 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let manager = platform
-        .person(&acme, "manager@example.com", "manager")
+        .signed_in_user(&acme, "manager@example.com", "manager")
         .await;
-    let viewer = platform.person(&acme, "viewer@example.com", "viewer").await;
-    let admin = platform.person(&acme, "admin@example.com", "admin").await;
+    let viewer = platform
+        .signed_in_user(&acme, "viewer@example.com", "viewer")
+        .await;
+    let admin = platform
+        .signed_in_user(&acme, "admin@example.com", "admin")
+        .await;
     viewer.get("/v1/users").await.problem(403, "missing_scope");
 
     for (role, may) in [
@@ -118,7 +122,7 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
     let one = format!("{overrides}/{}", denied["id"].as_str().unwrap());
     manager.delete(&one).await.problem(403, "escalation");
 
-    // Who may do more cannot be changed, locked out, or signed in as.
+    // A user with more permissions cannot be changed, locked out or impersonated.
     let path = format!("/v1/users/{}", admin.user);
     let refused = [
         manager
@@ -151,7 +155,7 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
         .delete(&format!("{}/{grant}", grants(&admin)))
         .await
         .problem(403, "escalation");
-    // A grant that is yet to come counts as well.
+    // A future grant counts too.
     let later = json!({"role": "operator", "not_before": "2039-01-01T00:00:00Z", "reason": "x"});
     admin.post(&grants(&viewer), &later).await.expect(201);
     let path = format!("/v1/users/{}/sign-in-link", viewer.user);
@@ -167,10 +171,14 @@ async fn sign_in_link_created_before_a_promotion_does_not_work_after_it() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let manager = platform
-        .person(&acme, "manager@example.com", "manager")
+        .signed_in_user(&acme, "manager@example.com", "manager")
         .await;
-    let admin = platform.person(&acme, "admin@example.com", "admin").await;
-    let viewer = platform.person(&acme, "viewer@example.com", "viewer").await;
+    let admin = platform
+        .signed_in_user(&acme, "admin@example.com", "admin")
+        .await;
+    let viewer = platform
+        .signed_in_user(&acme, "viewer@example.com", "viewer")
+        .await;
     let path = format!("/v1/users/{}/sign-in-link", viewer.user);
     let link = manager.change(Method::POST, &path, None).await.expect(201);
     let link = link["sign_in_url"]
@@ -186,8 +194,12 @@ async fn sign_in_link_created_before_a_promotion_does_not_work_after_it() {
 async fn user_cannot_widen_their_own_permissions() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "admin").await;
-    platform.person(&acme, "bob@example.com", "admin").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
+        .await;
+    platform
+        .signed_in_user(&acme, "bob@example.com", "admin")
+        .await;
     let body = json!({"role": "viewer", "reason": "why not"});
     ada.post(&grants(&ada), &body)
         .await
@@ -209,7 +221,9 @@ async fn user_cannot_widen_their_own_permissions() {
 async fn last_admin_cannot_be_removed() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "admin").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
+        .await;
     let listed = ada.get(&grants(&ada)).await.expect(200);
     let grant = format!(
         "{}/{}",
@@ -236,8 +250,10 @@ async fn last_admin_cannot_be_removed() {
     };
     refused().await;
     ada.get("/v1/session").await.expect(200);
-    // One who cannot sign in, or is an admin only later, does not count.
-    let bob = platform.person(&acme, "bob@example.com", "admin").await;
+    // An admin who cannot sign in, or becomes one later, does not count.
+    let bob = platform
+        .signed_in_user(&acme, "bob@example.com", "admin")
+        .await;
     platform
         .sql("update app.users set disabled_at = now() where email = 'bob@example.com'")
         .await;
@@ -264,8 +280,12 @@ async fn last_admin_cannot_be_removed() {
 async fn admins_removing_each_other_concurrently_leave_one() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "admin").await;
-    let bob = platform.person(&acme, "bob@example.com", "admin").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
+        .await;
+    let bob = platform
+        .signed_in_user(&acme, "bob@example.com", "admin")
+        .await;
     let (one, two) = (
         format!("/v1/users/{}", ada.user),
         format!("/v1/users/{}", bob.user),
@@ -281,8 +301,12 @@ async fn tenant_finds_no_user_of_another_tenant() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
     let other = platform.tenant("other").await;
-    let ada = platform.person(&acme, "ada@example.com", "operator").await;
-    let stranger = platform.person(&other, "eve@example.com", "admin").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
+    let stranger = platform
+        .signed_in_user(&other, "eve@example.com", "admin")
+        .await;
     let path = format!("/v1/users/{}", ada.user);
     let grant = ada_grant(&platform, &ada).await;
     let body = json!({"role": "viewer", "reason": "x"});

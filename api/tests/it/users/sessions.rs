@@ -1,4 +1,4 @@
-//! Sessions: what they open, what ends them, who may use them.
+//! Sessions: what they give access to, what ends them, and how they are protected.
 
 use harkara_shared::config::HttpSettings;
 use harkara_shared::database::query_scalar;
@@ -13,7 +13,9 @@ use crate::support::{Platform, listen_with};
 async fn session_is_valid_until_it_ends() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let browser = platform.person(&acme, "ada@example.com", "operator").await;
+    let browser = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     browser.get("/v1/session").await.expect(200);
     for (sql, back) in [
         (
@@ -48,7 +50,9 @@ async fn session_is_valid_until_it_ends() {
 async fn session_last_seen_is_updated_once_a_minute() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let browser = platform.person(&acme, "ada@example.com", "viewer").await;
+    let browser = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let age = async || -> f64 {
         query_scalar("select extract(epoch from now() - last_seen_at)::float8 from app.sessions")
             .fetch_one(&platform.pool)
@@ -71,8 +75,12 @@ async fn session_last_seen_is_updated_once_a_minute() {
 async fn sign_out_everywhere_ends_all_sessions_of_that_user_only() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let one = platform.person(&acme, "ada@example.com", "viewer").await;
-    let bob = platform.person(&acme, "bob@example.com", "viewer").await;
+    let one = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    let bob = platform
+        .signed_in_user(&acme, "bob@example.com", "viewer")
+        .await;
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     let two = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
     let three = Browser::of(&platform.client, &platform.sign_in(&body).await).await;
@@ -108,14 +116,16 @@ async fn sign_out_everywhere_ends_all_sessions_of_that_user_only() {
         json!({"ended": 1})
     );
     bob.get("/v1/session").await.problem(401, "unauthorized");
-    assert_eq!(platform.noted("session.end_all").await, 1);
+    assert_eq!(platform.audit_count("session.end_all").await, 1);
 }
 
 #[tokio::test]
 async fn disabled_or_deleted_user_is_signed_out_at_once_and_stays_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let path = format!("/v1/users/{}", ada.user);
     let disabled = platform
         .client
@@ -129,7 +139,9 @@ async fn disabled_or_deleted_user_is_signed_out_at_once_and_stays_out() {
         .await
         .expect(200);
     ada.get("/v1/session").await.problem(401, "unauthorized");
-    let bob = platform.person(&acme, "bob@example.com", "viewer").await;
+    let bob = platform
+        .signed_in_user(&acme, "bob@example.com", "viewer")
+        .await;
     let path = format!("/v1/users/{}", bob.user);
     platform.client.delete(&path).await.expect(204);
     bob.get("/v1/session").await.problem(401, "unauthorized");
@@ -145,8 +157,12 @@ async fn disabled_or_deleted_user_is_signed_out_at_once_and_stays_out() {
 async fn cookie_change_requires_the_csrf_token_and_same_origin() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let browser = platform.person(&acme, "ada@example.com", "operator").await;
-    let other = platform.person(&acme, "bob@example.com", "operator").await;
+    let browser = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
+    let other = platform
+        .signed_in_user(&acme, "bob@example.com", "operator")
+        .await;
     let host = platform.client.base.clone();
     let job = || Some(a_job().to_string());
     let before = platform.jobs().await;
@@ -198,7 +214,7 @@ async fn cookie_change_requires_the_csrf_token_and_same_origin() {
             .await
             .expect(201);
     }
-    // Reading needs neither.
+    // Reads need neither.
     let read = browser.send(
         Method::GET,
         "/v1/jobs",
@@ -212,7 +228,9 @@ async fn cookie_change_requires_the_csrf_token_and_same_origin() {
 async fn api_key_takes_precedence_over_a_cookie() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let browser = platform.person(&acme, "ada@example.com", "viewer").await;
+    let browser = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let key = platform.key(&acme, &tenant_scopes(), None).await;
     let key = format!("Bearer {key}");
     let headers = [
@@ -247,7 +265,9 @@ async fn api_key_takes_precedence_over_a_cookie() {
 async fn cookie_is_bound_to_its_host_over_tls() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let http = HttpSettings {
         public_url: Some("https://jobs.example.com".parse().unwrap()),
         ..HttpSettings::default()
@@ -283,11 +303,15 @@ async fn only_platform_users_act_for_other_tenants() {
     let platform = Platform::start().await;
     let (acme, home) = (platform.acme.clone(), platform.platform().await);
     let other = platform.tenant("other").await;
-    let stranger = platform.person(&acme, "ada@example.com", "admin").await;
-    let clerk = platform
-        .person(&home, "clerk@example.com", "operator")
+    let stranger = platform
+        .signed_in_user(&acme, "ada@example.com", "admin")
         .await;
-    let root = platform.person(&home, "root@example.com", "admin").await;
+    let clerk = platform
+        .signed_in_user(&home, "clerk@example.com", "operator")
+        .await;
+    let root = platform
+        .signed_in_user(&home, "root@example.com", "admin")
+        .await;
     for slug in ["acme".to_owned(), acme.id.to_string()] {
         let named = [("x-tenant-id", slug.as_str())];
         root.send(Method::GET, "/v1/jobs", &named, None)
@@ -301,7 +325,7 @@ async fn only_platform_users_act_for_other_tenants() {
     let named = [("x-tenant-id", other.slug.as_str())];
     let refused = stranger.send(Method::GET, "/v1/jobs", &named, None).await;
     refused.problem(404, "not_found");
-    // What concerns oneself stays at home.
+    // Personal routes always act in the user's own tenant.
     let named = [("x-tenant-id", "acme")];
     let session = root
         .send(Method::GET, "/v1/session", &named, None)
@@ -325,7 +349,9 @@ async fn only_platform_users_act_for_other_tenants() {
 async fn users_of_a_suspended_tenant_can_only_read_and_sign_out() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let browser = platform.person(&acme, "ada@example.com", "operator").await;
+    let browser = platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     platform
         .sql("update app.tenants set status = 'suspended' where slug = 'acme'")
         .await;

@@ -1,4 +1,4 @@
-//! Signing in: passwords, links, refusals.
+//! Sign-in: passwords, links, refusals.
 
 use reqwest::Method;
 use serde_json::json;
@@ -10,7 +10,9 @@ use crate::support::Platform;
 async fn user_signs_in_with_email_and_password() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "operator").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "operator")
+        .await;
     let answer = platform
         .sign_in(&json!({"email": " ADA@Example.com ", "password": PASSWORD}))
         .await;
@@ -21,7 +23,7 @@ async fn user_signs_in_with_email_and_password() {
     assert_eq!(session["method"], "password");
     assert!(
         session["confirmed_until"].is_string(),
-        "a fresh sign-in counts as confirmed"
+        "a fresh sign-in must count as confirmed"
     );
     let set = answer.header("set-cookie");
     assert!(
@@ -35,15 +37,19 @@ async fn user_signs_in_with_email_and_password() {
     let browser = Browser::of(&platform.client, &answer).await;
     assert_eq!(browser.csrf, session["csrf_token"]);
     browser.get("/v1/jobs").await.expect(200);
-    assert_eq!(platform.noted("session.create").await, 2);
+    assert_eq!(platform.audit_count("session.create").await, 2);
 }
 
 #[tokio::test]
 async fn failed_sign_ins_return_identical_responses() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
-    platform.person(&acme, "gone@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    platform
+        .signed_in_user(&acme, "gone@example.com", "viewer")
+        .await;
     platform.visitor(&acme, "link@example.com", "viewer").await;
     platform
         .sql("update app.users set disabled_at = now() where email = 'gone@example.com'")
@@ -68,7 +74,7 @@ async fn failed_sign_ins_return_identical_responses() {
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
-    assert_eq!(platform.noted("session.refused").await, 7);
+    assert_eq!(platform.audit_count("session.refused").await, 7);
     for (body, pointer) in [
         (json!({"password": PASSWORD}), "/email"),
         (json!({"email": "ada@example.com"}), "/password"),
@@ -83,8 +89,12 @@ async fn failed_sign_ins_return_identical_responses() {
 async fn user_of_several_tenants_chooses_one() {
     let platform = Platform::start().await;
     let (acme, other) = (platform.acme.clone(), platform.tenant("other").await);
-    platform.person(&acme, "ada@example.com", "viewer").await;
-    platform.person(&other, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    platform
+        .signed_in_user(&other, "ada@example.com", "viewer")
+        .await;
     let mut body = json!({"email": "ada@example.com", "password": PASSWORD});
     let answer = platform.sign_in(&body).await;
     answer.problem(409, "choose_tenant");
@@ -139,7 +149,7 @@ async fn sign_in_link_works_once_and_only_by_post() {
     };
     assert_eq!((statuses(303), statuses(410)), (1, 15));
     assert_eq!(anyone.get(&link).await.status, 410);
-    let sessions = platform.noted("session.create").await;
+    let sessions = platform.audit_count("session.create").await;
     assert_eq!(sessions, 1);
 }
 
@@ -195,8 +205,10 @@ async fn sign_in_link_ends_with_its_lifetime_replacement_or_user() {
 async fn outdated_password_hash_is_upgraded_at_sign_in() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
-    // The same password with fewer passes, as an earlier release may have kept it.
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    // The same password hashed with fewer passes, as an earlier release may have stored it.
     let old = old_hash();
     harkara_shared::database::query("update app.users set password_hash = $1")
         .bind(old.clone())
@@ -230,7 +242,9 @@ fn old_hash() -> String {
 async fn unknown_user_is_refused_in_the_time_of_a_wrong_password() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    platform.person(&acme, "ada@example.com", "viewer").await;
+    platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
     let timed = async |email: &str| {
         let mut times = Vec::new();
         for _ in 0..4 {
@@ -253,14 +267,18 @@ async fn unknown_user_is_refused_in_the_time_of_a_wrong_password() {
 async fn password_guessing_is_throttled_per_account_from_any_address() {
     let platform = Platform::start().await;
     let acme = platform.acme.clone();
-    let ada = platform.person(&acme, "ada@example.com", "viewer").await;
-    platform.person(&acme, "bob@example.com", "viewer").await;
+    let ada = platform
+        .signed_in_user(&acme, "ada@example.com", "viewer")
+        .await;
+    platform
+        .signed_in_user(&acme, "bob@example.com", "viewer")
+        .await;
     let body = |email: &str, password: &str| json!({"email": email, "password": password});
     for _ in 0..10 {
         let answer = platform.sign_in(&body("ada@example.com", "a guess")).await;
         answer.problem(401, "sign_in_failed");
     }
-    // The right one does not help any more, and another replica counts along.
+    // The correct password is refused too, and other replicas share the count.
     let base = crate::support::listen(&platform.pool, &platform.keys, &platform.stop).await;
     let replica = platform.client.with_key("").at(&base);
     let right = body("Ada@example.com", PASSWORD);
@@ -273,7 +291,7 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
         assert_eq!(page.status, 429);
         assert!(page.text.contains("too many attempts"), "{}", page.text);
     }
-    // Somebody who is not there is counted alike, and others go on.
+    // Unknown users are counted in the same way, and other users are unaffected.
     for _ in 0..10 {
         let answer = platform
             .sign_in(&body("nobody@example.com", "a guess"))
@@ -289,7 +307,7 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
         .await
         .expect(201);
     ada.get("/v1/session").await.expect(200);
-    // A link is the way in for whom somebody else keeps out.
+    // A link still works for a user whose account an attacker has throttled.
     let path = format!("/v1/users/{}/sign-in-link", ada.user);
     let link = platform.client.press(&path).await.expect(201);
     let link = link["sign_in_url"]

@@ -1,4 +1,4 @@
-//! Whoever dies, and however: no server is left, and no committed row is lost.
+//! Crashes of holder, supervisor and server: no server is left running, and no committed row is lost.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -11,12 +11,12 @@ use sqlx::Executor;
 
 use crate::{cluster_of, directory, kill, leave_a_mark, lives, names_in, options, start, until};
 
-/// Names the data directory to the process that plays Harkara; see [`holder`].
+/// The variable that names the data directory to the helper process; see [`holder`].
 const HOLD: &str = "HARKARA_TEST_HOLD";
 
-/// Not a test: another process that holds a cluster until it is killed.
+/// Not a test: a helper process that holds a cluster until it is killed.
 #[tokio::test]
-#[ignore = "run by other tests as a process of its own"]
+#[ignore = "helper process started by other tests"]
 async fn holder() {
     let Some(data) = std::env::var_os(HOLD) else {
         return;
@@ -29,7 +29,7 @@ async fn holder() {
     .await
     .unwrap();
     leave_a_mark(&cluster.url()).await;
-    // Also with a session of its own that is in the midst of something.
+    // With an open session in the middle of a statement.
     let mut session = crate::connect(&cluster.url()).await;
     fs::write(data.join("held"), cluster.postmaster_pid().to_string()).unwrap();
     let _ = session.execute("select pg_sleep(600)").await;
@@ -47,7 +47,7 @@ fn hold(data: &Path) -> Child {
         .unwrap()
 }
 
-/// The postmaster's process id, once the holder says that it runs.
+/// The postmaster's process id, once the holder has written it.
 fn held(data: &Path, holder: &mut Child) -> u32 {
     let mut pid = None;
     until("the holder is ready", || {
@@ -100,7 +100,7 @@ async fn cluster_held_by_another_process_is_refused() {
     assert!(error.to_string().contains("another Harkara"), "{error}");
     assert!(lives(server));
     kill_and_reap(&mut holder);
-    // At once: the start waits for the predecessor's shutdown.
+    // Immediately: the start waits for the predecessor's shutdown.
     let cluster = start(dir.path()).await;
     assert_eq!(leave_a_mark(&cluster.url()).await, 2);
 }
@@ -110,7 +110,7 @@ async fn holder_killed_during_startup_leaves_nothing_running() {
     for step in 0..8 {
         let dir = directory();
         let mut holder = hold(dir.path());
-        // Not a wait for anything: the moment of death, spread over initdb and the server's start.
+        // Not a wait for a condition: the time of the kill, spread over initdb and the server's start.
         std::thread::sleep(Duration::from_millis(step * 150));
         kill_and_reap(&mut holder);
         until("nothing runs on the directory", || {
@@ -133,8 +133,8 @@ fn ephemeral_cluster_holder_killed_at_any_moment_leaves_nothing() {
         until("nothing runs on the directory", || {
             processes_on(dir.path()).is_empty()
         });
-        // Killed before it had anything to lose, it may leave the directory we made for it, with
-        // what it made before it could have anybody watch over it: the lock, the socket's place.
+        // Killed before it has any data, it can leave the directory created for it, with the files
+        // created before its supervisor started: the lock and the socket's directory.
         if data.exists() {
             let left = names_in(&data);
             let harmless = |name: &String| matches!(name.as_str(), "postgres.lock" | "run");
@@ -172,7 +172,7 @@ async fn killed_postmaster_is_detected_and_the_next_start_recovers() {
     let dir = directory();
     let mut cluster = start(dir.path()).await;
     assert_eq!(leave_a_mark(&cluster.url()).await, 1);
-    // A session that is busy when its postmaster dies: it holds the shared memory for a while.
+    // A session that is busy when its postmaster dies holds the shared memory for a while.
     let mut session = crate::connect(&cluster.url()).await;
     let busy = tokio::spawn(async move {
         let _ = session.execute("select pg_sleep(2)").await;
@@ -215,7 +215,7 @@ async fn pid_file_naming_an_unrelated_process_is_ignored() {
     let pid_file = cluster_of(dir.path()).join("postmaster.pid");
     let text = fs::read_to_string(&pid_file).unwrap();
     cluster.stop(Shutdown::Fast).await.unwrap();
-    // As after a container's restart, where process ids begin anew: the stale file names us.
+    // As after a container restart, where process ids start over: the stale file names this process.
     let (_, rest) = text.split_once('\n').unwrap();
     fs::write(&pid_file, format!("{}\n{rest}", std::process::id())).unwrap();
     let owner = fs::metadata(cluster_of(dir.path())).unwrap();
@@ -240,7 +240,7 @@ async fn server_ends_with_its_holder_after_the_supervisor_is_killed() {
         .parse()
         .unwrap();
     kill(shell);
-    until("the loss is noticed", || !cluster.is_running());
+    until("the loss is detected", || !cluster.is_running());
     assert!(lives(server));
     drop(cluster);
     until("the server is gone", || !lives(server));

@@ -1,4 +1,4 @@
-//! Starting, stopping, starting again, and what is there in between.
+//! Start, stop and restart of a cluster, and its state in between.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -193,7 +193,7 @@ async fn failed_server_start_shows_the_end_of_its_log() {
 #[tokio::test]
 async fn failed_initdb_shows_the_reason_and_leaves_nothing() {
     let dir = directory();
-    // Programs that are there but do not work.
+    // Programs that exist but do not work.
     let bin = dir.path().join("bin");
     fs::create_dir(&bin).unwrap();
     for (name, script) in [

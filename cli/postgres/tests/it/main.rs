@@ -1,9 +1,10 @@
-//! The embedded database against the machine's own PostgreSQL: what it keeps, where it lies, and
-//! that nothing of it is left behind.
+//! Tests of the embedded database with the machine's own PostgreSQL: what it keeps, where it is stored,
+//! and that nothing is left behind.
 //!
-//! The tests run as root and as an ordinary user; what only root can meet is skipped elsewhere.
+//! The tests run as root and as an ordinary user. Tests that need root are ignored by default;
+//! `.ci/run` runs them where it is root.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test should stop at the first error")]
 
 mod crash;
 mod data_directories;
@@ -19,16 +20,16 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
 
-/// How long anything may take before a test calls it broken.
+/// The maximum wait for any condition.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The machine's PostgreSQL, or the one named as for the command itself, to try several versions.
+/// The machine's PostgreSQL, or the one named by `HARKARA_PG_BIN`, to test several versions.
 fn installation() -> Installation {
     let configured = std::env::var_os("HARKARA_PG_BIN");
     discover(configured.as_deref().map(Path::new)).unwrap()
 }
 
-/// An empty directory that the server's account can pass through; removed when the server that a
+/// An empty directory that the server's account can traverse; removed when the server that a
 /// test left behind has ended.
 struct Directory(TempDir);
 
@@ -72,7 +73,7 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
 
-/// Adds a committed row and says how many there are.
+/// Adds a committed row and returns the number of rows.
 async fn leave_a_mark(url: &str) -> i64 {
     let mut connection = connect(url).await;
     connection
@@ -83,13 +84,13 @@ async fn leave_a_mark(url: &str) -> i64 {
     row.unwrap().get(0)
 }
 
-/// Polls until `condition` holds; fails the test when it never does.
+/// Polls until `condition` holds; fails the test after [`EVENT_TIMEOUT`].
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + EVENT_TIMEOUT;
     while !condition() {
         assert!(
             Instant::now() < deadline,
-            "{what}: not within {EVENT_TIMEOUT:?}"
+            "timed out after {EVENT_TIMEOUT:?} waiting until {what}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

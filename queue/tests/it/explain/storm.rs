@@ -1,4 +1,4 @@
-//! Jobs explained while workers claim and settle them.
+//! Explanations of jobs while workers claim and settle them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use tokio::sync::Semaphore;
 
-use super::{is_sound, max_running, of_lane};
-use crate::lost_workers::{Fleet, is_at_rest, named, ordered};
+use super::{assert_invariants, max_running, of_lane};
+use crate::lost_workers::{Fleet, assert_at_rest, named, ordered};
 use crate::support::{Fixture, QUEUE, error, failed, handler, numbered};
 
-/// What the rows of the same moment say of a job: whether its ordered lane has another head; how many jobs
-/// of its lane run; how many ready ones stand before it.
+/// Facts about a job from the rows of the same snapshot: whether its ordered lane has another head, how many
+/// jobs of its lane run, and how many ready jobs are ahead of it.
 const TOLD: &str = "select
         l.strict,
         exists (
@@ -43,8 +43,8 @@ const TOLD: &str = "select
     join queue.parcels p on p.tenant = f.tenant and p.id = f.id and p.part = f.part
     join queue.lanes l on l.id = p.lane";
 
-/// Ends in some way, when it is given leave.
-fn stumbling(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
+/// Waits for a permit, then ends with a random verdict.
+fn failing_first_run(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
     let leave = Arc::clone(leave);
     handler(move |_| {
         let leave = Arc::clone(&leave);
@@ -80,11 +80,11 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
         .set_lane(fixture.tenant, QUEUE, &two, &change)
         .await
         .unwrap();
-    // Jobs end no faster than they are explained.
+    // Jobs finish no faster than they are explained.
     let leave = Arc::new(Semaphore::new(0));
-    let fleet = Fleet::start(&fixture, 2, 4, &stumbling(&leave));
+    let fleet = Fleet::start(&fixture, 2, 4, &failing_first_run(&leave));
     let mut seen: Vec<JobState> = Vec::new();
-    let mut told = 0;
+    let mut explained = 0;
     while fixture.jobs("sar").await > 0 {
         for _ in 0..20 {
             leave.add_permits(rand::rng().random_range(0..4));
@@ -94,15 +94,15 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
                 "begin isolation level repeatable read",
                 "select set_config('app.tenant_id', $1, true)",
             ] {
-                let begun = query(sql);
-                let begun = match sql.contains("$1") {
-                    true => begun.bind(fixture.tenant.as_uuid().to_string()),
-                    false => begun,
+                let started = query(sql);
+                let started = match sql.contains("$1") {
+                    true => started.bind(fixture.tenant.as_uuid().to_string()),
+                    false => started,
                 };
-                begun.execute(&mut *connection).await.unwrap();
+                started.execute(&mut *connection).await.unwrap();
             }
             let explanation = read::explain(&mut connection, id).await.unwrap().unwrap();
-            is_sound(&explanation);
+            assert_invariants(&explanation);
             let job = read::job(&mut connection, id).await.unwrap().unwrap();
             let (strict, headed, running, before): (bool, bool, i64, i64) = query_as(TOLD)
                 .bind(id)
@@ -110,14 +110,14 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
                 .await
                 .unwrap();
             query("rollback").execute(&mut *connection).await.unwrap();
-            told += 1;
+            explained += 1;
             seen.push(job.state);
             assert_eq!(explanation.state, job.state);
             if job.state != JobState::Ready {
                 continue;
             }
             let has = |code| explanation.reasons.iter().any(|one| one.code == code);
-            let whole = format!("{explanation:?} though {running} run and {before} are before it");
+            let whole = format!("{explanation:?}, but {running} jobs run and {before} are ahead");
             if strict {
                 let goes_first = headed || before > 0 && running == 0;
                 assert!(!headed || has(ReasonCode::OrderingHead), "{whole}");
@@ -126,7 +126,7 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
                 let ahead = explanation.reasons.iter().find_map(|one| one.ahead);
                 assert_eq!(i64::from(ahead.unwrap_or(0)), before, "{whole}");
             }
-            // Only one of the lanes has a limit.
+            // Only one lane has a limit.
             let full = explanation
                 .reasons
                 .iter()
@@ -140,9 +140,9 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
         }
     }
     fleet.stop().await;
-    assert!(told > 100, "{told}");
+    assert!(explained > 100, "{explained}");
     for state in [JobState::Ready, JobState::Running, JobState::Succeeded] {
-        assert!(seen.contains(&state), "{state:?} was never told");
+        assert!(seen.contains(&state), "{state:?} was never explained");
     }
-    is_at_rest(&fixture).await;
+    assert_at_rest(&fixture).await;
 }

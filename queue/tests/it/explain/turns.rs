@@ -1,4 +1,4 @@
-//! Reasons of the job's own: its time, its turn, that nobody is there, that it runs or has ended.
+//! Reasons of the job itself: its due time, its turn, missing workers, a run in progress, a final state.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use harkara_queue::read::ReasonCode;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{HOUR, on_leave};
+use super::{HOUR, waiting_for_permit};
 use crate::cancel::cancel;
-use crate::lost_workers::{die, named};
+use crate::lost_workers::{kill_and_expire, named};
 use crate::packed::{at, job_id, left, row};
 use crate::support::{
-    Fixture, QUEUE, doing_nothing, error, failed, handler, job, number, numbered, options,
+    Fixture, QUEUE, error, failed, handler, job, number, numbered, options, succeeding_handler,
 };
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn scheduled_job_reports_why_it_waits() {
             job
         };
         let ids = fixture.lay(packed, (0..4).map(slow).collect()).await;
-        let worker = fixture.work(handler(async |run| match number(&run) {
+        let worker = fixture.start_worker(handler(async |run| match number(&run) {
             0 | 1 => failed("http_500"),
             _ => Verdict::Snooze {
                 wait: HOUR,
@@ -41,7 +41,7 @@ async fn scheduled_job_reports_why_it_waits() {
             },
         }));
         for id in &ids {
-            fixture.reaches(*id, JobState::Scheduled).await;
+            fixture.wait_for_state(*id, JobState::Scheduled).await;
         }
         for (id, words) in [
             (future[1], "it is not due yet"),
@@ -78,28 +78,28 @@ async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
             fixture.codes(ids[2]).await,
             [ReasonCode::NoWorker, ReasonCode::Behind]
         );
-        // One that serves another queue is none.
+        // A worker of another queue does not count.
         let other = NewJob {
             queue: "other".to_owned(),
             ..job()
         };
         let other = fixture.enqueue(other).await.id();
-        let elsewhere = fixture.work_as(options(&[("other", 8)]), doing_nothing());
-        fixture.reaches(other, JobState::Succeeded).await;
+        let elsewhere = fixture.start_worker_with(options(&[("other", 8)]), succeeding_handler());
+        fixture.wait_for_state(other, JobState::Succeeded).await;
         assert_eq!(fixture.codes(ids[0]).await, [ReasonCode::NoWorker]);
-        let worker = fixture.work(doing_nothing());
-        fixture.reaches(ids[2], JobState::Succeeded).await;
+        let worker = fixture.start_worker(succeeding_handler());
+        fixture.wait_for_state(ids[2], JobState::Succeeded).await;
         worker.stop().await;
         let more = fixture.lay(packed, (3..6).map(numbered).collect()).await;
         let reason = fixture.reason(more[0], ReasonCode::NoWorker).await;
         let seen = "select max(last_seen_at) from queue.workers where queues ? 'default'";
         assert_eq!(reason.since, fixture.moment(seen).await);
         assert!(reason.since.is_some() && reason.detail.contains("the last one has gone"));
-        // One whose lease has ended is none either.
+        // Neither does a worker with an expired lease.
         let leave = Arc::new(Semaphore::new(0));
-        let worker = fixture.work(on_leave(&leave));
-        fixture.reaches(more[0], JobState::Running).await;
-        die(&fixture, worker).await;
+        let worker = fixture.start_worker(waiting_for_permit(&leave));
+        fixture.wait_for_state(more[0], JobState::Running).await;
+        kill_and_expire(&fixture, worker).await;
         let held = fixture.reason(more[0], ReasonCode::Running).await;
         assert!(held.detail.contains("whose lease ended at"), "{held:?}");
         let one = fixture.enqueue(numbered(9)).await.id();
@@ -114,8 +114,8 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
         let fixture = Fixture::new().await;
         let leave = Arc::new(Semaphore::new(0));
         let held = fixture.lay(packed, (0..2).map(numbered).collect()).await;
-        let worker = fixture.work_as(options(&[(QUEUE, 1)]), on_leave(&leave));
-        fixture.reaches(held[0], JobState::Running).await;
+        let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), waiting_for_permit(&leave));
+        fixture.wait_for_state(held[0], JobState::Running).await;
         let ids = fixture.lay(packed, (2..8).map(numbered).collect()).await;
         let urgent = fixture
             .enqueue(NewJob {
@@ -133,7 +133,7 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
             "the only place of the workers that live is taken in the queue `default`"
         );
         let reason = fixture.reason(ids[3], ReasonCode::Behind).await;
-        // Those before it that are not in the worker's hand, and the urgent one.
+        // The jobs ahead that the worker has not claimed, plus the urgent one.
         let ready = fixture.state(held[1]).await == JobState::Ready;
         assert_eq!(reason.ahead, Some(4 + u32::from(ready)));
         assert_eq!(reason.since, Some(fixture.job(ids[3]).await.run_at));
@@ -142,16 +142,16 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
                 .detail
                 .contains("jobs of its lane go first; 1 other lane")
         );
-        // The first waits for nobody but whoever has the place.
+        // The first job waits only for the running one.
         let codes = fixture.codes(urgent).await;
         assert_eq!(codes, [ReasonCode::ConcurrencyLimit]);
-        // One that has left the line is not before it.
+        // A member that left its row is not ahead.
         cancel(&fixture, ids[1]).await;
         cancel(&fixture, urgent).await;
         let reason = fixture.reason(ids[3], ReasonCode::Behind).await;
         assert_eq!(reason.ahead, Some(2 + u32::from(ready)));
         leave.add_permits(20);
-        fixture.is_quiet().await;
+        fixture.wait_until_idle().await;
         worker.stop().await;
     }
 }
@@ -160,16 +160,16 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
 async fn count_of_jobs_ahead_is_capped() {
     let fixture = Fixture::new().await;
     let ids = fixture.lay(true, (0..10_600).map(numbered).collect()).await;
-    for (place, ahead, words) in [
+    for (position, ahead, words) in [
         (9_999, 9_999, "9999 jobs of its lane go first"),
         (10_599, 10_000, "at least 10000 jobs of its lane go first"),
     ] {
-        let reason = fixture.reason(ids[place], ReasonCode::Behind).await;
+        let reason = fixture.reason(ids[position], ReasonCode::Behind).await;
         assert_eq!((reason.ahead, &*reason.detail), (Some(ahead), words));
     }
 }
 
-/// Rows as they are after members have left, been cut off and lost their worker.
+/// Rows after members have left, were split off and lost their worker.
 #[tokio::test]
 async fn jobs_ahead_are_counted_by_member_in_every_row() {
     let fixture = Fixture::new().await;
@@ -206,8 +206,8 @@ async fn jobs_ahead_are_counted_by_member_in_every_row() {
         (at(21, 0), 1),
     ] {
         let explanation = fixture.explain(job_id(job)).await;
-        let told = explanation.reasons.iter().find_map(|reason| reason.ahead);
-        assert_eq!(told.unwrap_or(0), ahead, "{job}: {explanation:?}");
+        let reported = explanation.reasons.iter().find_map(|reason| reason.ahead);
+        assert_eq!(reported.unwrap_or(0), ahead, "{job}: {explanation:?}");
     }
     let reason = fixture.reason(job_id(at(21, 0)), ReasonCode::Behind).await;
     assert!(reason.detail.starts_with("its worker died"), "{reason:?}");
@@ -222,7 +222,7 @@ async fn running_job_reports_its_worker_and_deadline() {
         let id = settings.info.id;
         let (leave, stays) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (give, stay) = (Arc::clone(&leave), Arc::clone(&stays));
-        let worker = fixture.work_as(
+        let worker = fixture.start_worker_with(
             settings,
             handler(move |run| {
                 let leave = Arc::clone(if number(&run) == 0 { &give } else { &stay });
@@ -232,7 +232,7 @@ async fn running_job_reports_its_worker_and_deadline() {
                 }
             }),
         );
-        fixture.reaches(ids[2], JobState::Running).await;
+        fixture.wait_for_state(ids[2], JobState::Running).await;
         let reason = fixture.reason(ids[2], ReasonCode::Running).await;
         assert_eq!(
             reason.detail,
@@ -240,9 +240,9 @@ async fn running_job_reports_its_worker_and_deadline() {
         );
         assert_eq!(reason.since, fixture.job(ids[2]).await.started_at);
         assert_eq!(reason.until, None);
-        // A member that has ended is finished, while the others run.
+        // A member that has finished is explained as finished while the others run.
         leave.add_permits(1);
-        let ended = fixture.reaches(ids[0], JobState::Succeeded).await;
+        let ended = fixture.wait_for_state(ids[0], JobState::Succeeded).await;
         let reason = fixture.reason(ids[0], ReasonCode::Finished).await;
         assert_eq!(reason.since, ended.finished_at);
         assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::Running]);
@@ -257,10 +257,12 @@ async fn running_job_reports_a_requested_cancel() {
     fixture
         .put(&[row(10, 0, 0, 3, "r", json!({"cancelling": [2]}))])
         .await;
-    let told = fixture.reason(job_id(at(10, 1)), ReasonCode::Running).await;
+    let reported = fixture.reason(job_id(at(10, 1)), ReasonCode::Running).await;
     assert!(
-        told.detail.starts_with("it was cancelled, and worker wrk_"),
-        "{told:?}"
+        reported
+            .detail
+            .starts_with("it was cancelled, and worker wrk_"),
+        "{reported:?}"
     );
     let other = fixture.reason(job_id(at(10, 0)), ReasonCode::Running).await;
     assert!(other.detail.starts_with("worker wrk_"), "{other:?}");
@@ -274,7 +276,7 @@ async fn finished_job_reports_its_outcome() {
         jobs[1].max_attempts = 1;
         let ids = fixture.lay(packed, jobs).await;
         cancel(&fixture, ids[3]).await;
-        let worker = fixture.work(handler(async |run| match number(&run) {
+        let worker = fixture.start_worker(handler(async |run| match number(&run) {
             1 => failed("http_500"),
             2 => Verdict::Dead {
                 error: error("gone"),
@@ -303,7 +305,7 @@ async fn finished_job_reports_its_outcome() {
                 "it was cancelled before it ran",
             ),
         ] {
-            let job = fixture.reaches(id, state).await;
+            let job = fixture.wait_for_state(id, state).await;
             let reason = fixture.reason(id, ReasonCode::Finished).await;
             assert_eq!(reason.detail, words);
             assert_eq!(reason.since, job.finished_at);

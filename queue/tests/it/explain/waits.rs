@@ -1,4 +1,4 @@
-//! Reasons that lie around a job: pauses, limits, its lane.
+//! Reasons outside the job: pauses, limits, its lane.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,11 @@ use harkara_queue::read::ReasonCode;
 use harkara_queue::settings::{Breaker, Change, LaneChange};
 use tokio::sync::Semaphore;
 
-use super::{HOUR, max_running, of_key, of_lane, of_tenant, on_leave, rate};
+use super::{HOUR, max_running, of_key, of_lane, of_tenant, rate, waiting_for_permit};
 use crate::lost_workers::{limited, named, ordered};
 use crate::support::{
-    Fixture, QUEUE, doing_nothing, error, failed, handler, job, number, numbered, options, until,
+    Fixture, QUEUE, error, failed, handler, job, number, numbered, options, succeeding_handler,
+    until,
 };
 
 fn lane(key: &str) -> Lane {
@@ -42,7 +43,7 @@ async fn paused_queue_is_reported_with_its_start_time() {
             .id();
         let before = fixture.now().await;
         fixture.engine.pause_queue(QUEUE, true).await.unwrap();
-        let worker = fixture.work(doing_nothing());
+        let worker = fixture.start_worker(succeeding_handler());
         until("a worker serves it", async || {
             fixture.codes(ids[1]).await == [ReasonCode::QueuePaused, ReasonCode::Behind]
         })
@@ -54,18 +55,18 @@ async fn paused_queue_is_reported_with_its_start_time() {
         assert!(since >= before && since <= fixture.now().await);
         assert_eq!(reason.until, None);
         assert!(reason.detail.contains("the queue `default` is paused"));
-        // Both hold of one that is not due yet.
+        // Both reasons apply to a job that is not due yet.
         assert_eq!(
             fixture.codes(later).await,
             [ReasonCode::QueuePaused, ReasonCode::Scheduled]
         );
-        // Paused again, it is paused since it was.
+        // A second pause keeps the first start time.
         fixture.engine.pause_queue(QUEUE, true).await.unwrap();
         let again = fixture.reason(ids[0], ReasonCode::QueuePaused).await;
         assert_eq!(again.since, Some(since));
         fixture.engine.pause_queue(QUEUE, false).await.unwrap();
         for id in ids {
-            fixture.reaches(id, JobState::Succeeded).await;
+            fixture.wait_for_state(id, JobState::Succeeded).await;
         }
         let paused = "select count(*) from queue.queues where paused_at is not null";
         assert_eq!(fixture.count(paused).await, 0);
@@ -83,7 +84,7 @@ async fn paused_tenant_is_reported_with_its_start_time() {
             .pause_tenant(fixture.tenant, true)
             .await
             .unwrap();
-        let worker = fixture.work(doing_nothing());
+        let worker = fixture.start_worker(succeeding_handler());
         until("a worker serves it", async || {
             fixture.codes(ids[0]).await == [ReasonCode::TenantPaused]
         })
@@ -94,7 +95,7 @@ async fn paused_tenant_is_reported_with_its_start_time() {
             fixture.moment("select paused_at from queue.tenants").await
         );
         assert!(reason.since.is_some() && reason.detail.contains("the tenant is paused"));
-        // Another setting leaves the time alone.
+        // Another setting keeps the start time.
         let weight = harkara_queue::settings::TenantChange {
             weight: Change::Set(2),
             ..Default::default()
@@ -111,7 +112,7 @@ async fn paused_tenant_is_reported_with_its_start_time() {
             .pause_tenant(fixture.tenant, false)
             .await
             .unwrap();
-        fixture.reaches(ids[2], JobState::Succeeded).await;
+        fixture.wait_for_state(ids[2], JobState::Succeeded).await;
         assert_eq!(
             fixture.moment("select paused_at from queue.tenants").await,
             None
@@ -136,7 +137,7 @@ async fn paused_lane_is_reported_for_its_existing_and_future_rows() {
                 .unwrap();
         };
         set(true).await;
-        // A row of its own, because it names a limit.
+        // It gets a lane row of its own, because it names a limit.
         let limits = vec![LimitUse {
             key: "crm".to_owned(),
             cost: 1,
@@ -150,8 +151,8 @@ async fn paused_lane_is_reported_for_its_existing_and_future_rows() {
                 .await
                 .id(),
         );
-        let worker = fixture.work(doing_nothing());
-        fixture.reaches(other, JobState::Succeeded).await;
+        let worker = fixture.start_worker(succeeding_handler());
+        fixture.wait_for_state(other, JobState::Succeeded).await;
         for id in &ids {
             let reason = fixture.reason(*id, ReasonCode::LanePaused).await;
             assert_eq!(
@@ -164,13 +165,13 @@ async fn paused_lane_is_reported_for_its_existing_and_future_rows() {
         }
         set(false).await;
         for id in ids {
-            fixture.reaches(id, JobState::Succeeded).await;
+            fixture.wait_for_state(id, JobState::Succeeded).await;
         }
         worker.stop().await;
     }
 }
 
-/// Limits of four starts an hour, two at once, as seen from jobs that have not started.
+/// Limits of four starts an hour with a burst of two, as seen by jobs that have not started.
 #[tokio::test]
 async fn rate_limit_is_reported_by_name_with_its_opening_time() {
     for packed in [false, true] {
@@ -208,9 +209,9 @@ async fn rate_limit_is_reported_by_name_with_its_opening_time() {
                     "the limit of the lane `a` is used up"
                 }
             };
-            let worker = fixture.work(doing_nothing());
+            let worker = fixture.start_worker(succeeding_handler());
             for id in &ids[..2] {
-                fixture.reaches(*id, JobState::Succeeded).await;
+                fixture.wait_for_state(*id, JobState::Succeeded).await;
             }
             let explanation = fixture.explain(ids[3]).await;
             assert!(!explanation.runnable);
@@ -226,7 +227,7 @@ async fn rate_limit_is_reported_by_name_with_its_opening_time() {
             assert!(off.abs() < TimeDelta::milliseconds(1), "{off}");
             let behind = fixture.reason(ids[3], ReasonCode::Behind).await;
             assert_eq!(behind.ahead, Some(1));
-            // The one that is next has nothing else in its way.
+            // The next job has no other reason to wait.
             assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::RateLimited]);
             worker.stop().await;
         }
@@ -251,8 +252,8 @@ async fn tightest_limit_is_reported_first_and_costs_count() {
         .set_tenant(fixture.tenant, &change)
         .await
         .unwrap();
-    let worker = fixture.work(doing_nothing());
-    fixture.reaches(ids[0], JobState::Succeeded).await;
+    let worker = fixture.start_worker(succeeding_handler());
+    fixture.wait_for_state(ids[0], JobState::Succeeded).await;
     let explanation = fixture.explain(ids[1]).await;
     let limits: Vec<_> = explanation
         .reasons
@@ -286,8 +287,8 @@ async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
             }
         });
         let first = fixture.enqueue(named("a", 0)).await.id();
-        let worker = fixture.work(asks);
-        fixture.reaches(first, JobState::Scheduled).await;
+        let worker = fixture.start_worker(asks);
+        fixture.wait_for_state(first, JobState::Scheduled).await;
         let ids = fixture
             .lay(packed, (1..4).map(|n| named("a", n)).collect())
             .await;
@@ -301,7 +302,7 @@ async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
         );
         let since = "select parked_at from queue.lanes where key = 'a'";
         assert_eq!(reason.since, fixture.moment(since).await);
-        // The job that was told so waits by itself, and its lane with it no longer than it does.
+        // The rate-limited job waits itself, and its lane no longer than the job.
         let own = fixture.reason(first, ReasonCode::Scheduled).await;
         assert!(
             own.detail.contains("asked it to wait (`too_many`)"),
@@ -350,15 +351,15 @@ async fn concurrency_limit_is_reported_with_its_numbers() {
                 }
             };
             let leave = Arc::new(Semaphore::new(0));
-            let worker = fixture.work(on_leave(&leave));
+            let worker = fixture.start_worker(waiting_for_permit(&leave));
             for id in &ids[..2] {
-                fixture.reaches(*id, JobState::Running).await;
+                fixture.wait_for_state(*id, JobState::Running).await;
             }
             let reason = fixture.reason(ids[4], ReasonCode::ConcurrencyLimit).await;
             assert!(reason.detail.contains(words), "{reason:?}");
             assert_eq!(fixture.codes(ids[2]).await, [ReasonCode::ConcurrencyLimit]);
             leave.add_permits(5);
-            fixture.reaches(ids[4], JobState::Succeeded).await;
+            fixture.wait_for_state(ids[4], JobState::Succeeded).await;
             worker.stop().await;
         }
     }
@@ -377,7 +378,7 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
         };
         let later = fixture.enqueue(later).await.id();
         let first = ids[0].to_string();
-        // None has begun: the first is first in line.
+        // No job has started: the first is next.
         let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(
             reason
@@ -392,8 +393,8 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
         );
 
         let leave = Arc::new(Semaphore::new(0));
-        let worker = fixture.work(on_leave(&leave));
-        fixture.reaches(ids[0], JobState::Running).await;
+        let worker = fixture.start_worker(waiting_for_permit(&leave));
+        fixture.wait_for_state(ids[0], JobState::Running).await;
         let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(
             reason
@@ -407,14 +408,14 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
             [ReasonCode::Scheduled, ReasonCode::OrderingHead]
         );
         leave.add_permits(1);
-        fixture.reaches(ids[1], JobState::Running).await;
+        fixture.wait_for_state(ids[1], JobState::Running).await;
         let reason = fixture.reason(ids[2], ReasonCode::OrderingHead).await;
         assert!(reason.detail.contains(&ids[1].to_string()), "{reason:?}");
         assert_eq!(reason.ahead, Some(1));
         leave.add_permits(9);
         worker.stop().await;
 
-        // A head that has failed goes on first, and waits for its time.
+        // A failed head stays first and waits for its backoff.
         let fixture = Fixture::new().await;
         let patient = |n| {
             let mut job = ordered("a", n);
@@ -423,8 +424,8 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
             job
         };
         let ids = fixture.lay(packed, (0..3).map(patient).collect()).await;
-        let worker = fixture.work(handler(async |_| failed("down")));
-        fixture.reaches(ids[0], JobState::Scheduled).await;
+        let worker = fixture.start_worker(handler(async |_| failed("down")));
+        fixture.wait_for_state(ids[0], JobState::Scheduled).await;
         let reason = fixture.reason(ids[1], ReasonCode::OrderingHead).await;
         let words = format!("{} has begun and waits for its next attempt", ids[0]);
         assert!(reason.detail.contains(&words), "{reason:?}");
@@ -460,7 +461,7 @@ async fn breaker_is_reported_while_open_and_during_its_trial() {
             tokio::time::sleep(Duration::from_millis(30)).await;
             failed("down")
         });
-        let worker = fixture.work_as(options(&[(QUEUE, 1)]), failing);
+        let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), failing);
         until("the breaker opens", async || {
             fixture.codes(last).await.contains(&ReasonCode::BreakerOpen)
         })
@@ -478,13 +479,13 @@ async fn breaker_is_reported_while_open_and_during_its_trial() {
         );
         worker.stop().await;
 
-        // Nobody is there to try: the first in line may go, the others not yet.
+        // No worker is available for the trial: the first job may start, the others not yet.
         set(&LaneChange {
             unpark: true,
             ..LaneChange::default()
         })
         .await;
-        // Members of one row that were put back stand in line in no order.
+        // Members of one row that were put back have no order among themselves.
         if !packed {
             let next = ids[usize::try_from(fixture.jobs("xd").await).unwrap()];
             assert_eq!(fixture.codes(next).await, [ReasonCode::NoWorker]);
@@ -493,13 +494,13 @@ async fn breaker_is_reported_while_open_and_during_its_trial() {
         assert!(reason.detail.contains("has rested") && reason.until.is_none());
 
         let leave = Arc::new(Semaphore::new(0));
-        let worker = fixture.work(on_leave(&leave));
-        until("one is tried", async || fixture.jobs("r").await == 1).await;
+        let worker = fixture.start_worker(waiting_for_permit(&leave));
+        until("the trial runs", async || fixture.jobs("r").await == 1).await;
         let reason = fixture.reason(last, ReasonCode::BreakerOpen).await;
         assert!(reason.detail.contains("half open: one job is being tried"));
         assert_eq!(reason.until, None);
         leave.add_permits(30);
-        fixture.reaches(last, JobState::Succeeded).await;
+        fixture.wait_for_state(last, JobState::Succeeded).await;
         worker.stop().await;
     }
 }

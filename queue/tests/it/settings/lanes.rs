@@ -1,4 +1,4 @@
-//! Settings of lanes, whose they are, and who hears of a change.
+//! Lane settings: scope, ownership and notifications.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,9 +59,17 @@ async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
         .await
         .unwrap();
     assert_eq!(all.len(), 3);
-    assert_eq!(all[2].breaker, Some(breaker), "also in those to come");
+    assert_eq!(
+        all[2].breaker,
+        Some(breaker),
+        "future lane rows must have the breaker too"
+    );
     let shared = "select count(distinct limiter) from queue.lanes where key = ''";
-    assert_eq!(fixture.count(shared).await, 1, "one limit for all");
+    assert_eq!(
+        fixture.count(shared).await,
+        1,
+        "all rows must share one limiter"
+    );
 
     fixture
         .execute(
@@ -84,11 +92,7 @@ async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
     };
     let freed = set(&Lane::Default, unpark).await;
     assert_eq!((freed[0].parked_until, freed[0].paused), (None, true));
-    assert_eq!(
-        freed[0].breaker_state,
-        BreakerState::Open,
-        "one job is tried"
-    );
+    assert_eq!(freed[0].breaker_state, BreakerState::Open, "one trial runs");
     let no_breaker = LaneChange {
         breaker: Change::Remove,
         weight: Change::Remove,
@@ -192,13 +196,13 @@ async fn change_wakes_workers_unless_notifications_are_off() {
             .await
             .unwrap();
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..4 {
-        let said = with_timeout("a notification", listener.recv())
+        let notification = with_timeout("a notification", listener.recv())
             .await
             .unwrap();
-        heard.push(said.payload().to_owned());
+        received.push(notification.payload().to_owned());
     }
-    // The silent ones made the lane in the second queue.
-    assert_eq!(heard, ["o:2", "o:1", "o:1,2", "o:2"]);
+    // The changes without notification created the lane in the second queue.
+    assert_eq!(received, ["o:2", "o:1", "o:1,2", "o:2"]);
 }

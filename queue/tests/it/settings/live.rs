@@ -1,4 +1,4 @@
-//! What is changed while a worker runs holds from its next claim on.
+//! Changes of settings apply to a running worker from its next claim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::support::{Fixture, QUEUE, handler, job, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Longer than a worker takes to find work, shorter than any backstop.
+/// Longer than a worker needs to find a job, shorter than any backstop poll.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// How soon a change must be felt where workers are notified.
+/// The maximum delay of a change when workers are notified.
 const SOON: Duration = Duration::from_secs(2);
 
 async fn stays_ready(fixture: &Fixture, id: JobId) {
@@ -25,31 +25,31 @@ async fn stays_ready(fixture: &Fixture, id: JobId) {
     assert_eq!(fixture.state(id).await, JobState::Ready);
 }
 
-async fn goes_on(fixture: &Fixture, id: JobId, what: &str) {
+async fn assert_continues(fixture: &Fixture, id: JobId, what: &str) {
     let opened = Instant::now();
-    fixture.reaches(id, JobState::Succeeded).await;
+    fixture.wait_for_state(id, JobState::Succeeded).await;
     assert!(opened.elapsed() < SOON, "{what}: {:?}", opened.elapsed());
 }
 
 #[tokio::test]
 async fn paused_jobs_wait_and_resume_at_once() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let worker = fixture.start_worker(handler(async |_| Verdict::done()));
     let engine = &fixture.engine;
     let first = fixture.enqueue(job()).await.id();
-    fixture.reaches(first, JobState::Succeeded).await;
+    fixture.wait_for_state(first, JobState::Succeeded).await;
 
     engine.pause_queue(QUEUE, true).await.unwrap();
     let waiting = fixture.enqueue(job()).await.id();
     stays_ready(&fixture, waiting).await;
     engine.pause_queue(QUEUE, false).await.unwrap();
-    goes_on(&fixture, waiting, "queue").await;
+    assert_continues(&fixture, waiting, "queue").await;
 
     engine.pause_tenant(fixture.tenant, true).await.unwrap();
     let waiting = fixture.enqueue(job()).await.id();
     stays_ready(&fixture, waiting).await;
     engine.pause_tenant(fixture.tenant, false).await.unwrap();
-    goes_on(&fixture, waiting, "tenant").await;
+    assert_continues(&fixture, waiting, "tenant").await;
 
     let lane = Lane::Named("a".to_owned());
     let set = async |change: LaneChange| {
@@ -71,7 +71,7 @@ async fn paused_jobs_wait_and_resume_at_once() {
     let waiting = fixture.enqueue(in_lane.clone()).await.id();
     stays_ready(&fixture, waiting).await;
     set(paused(false)).await;
-    goes_on(&fixture, waiting, "lane").await;
+    assert_continues(&fixture, waiting, "lane").await;
 
     fixture
         .execute("update queue.lanes set parked_until = now() + interval '1 hour' where key = 'a'")
@@ -83,16 +83,16 @@ async fn paused_jobs_wait_and_resume_at_once() {
         ..LaneChange::default()
     })
     .await;
-    goes_on(&fixture, waiting, "parked lane").await;
+    assert_continues(&fixture, waiting, "parked lane").await;
     worker.stop().await;
 }
 
 #[tokio::test]
 async fn raised_or_removed_limit_releases_waiting_jobs_at_once() {
     let fixture = Fixture::new().await;
-    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let worker = fixture.start_worker(handler(async |_| Verdict::done()));
     let first = fixture.enqueue(job()).await.id();
-    fixture.reaches(first, JobState::Succeeded).await;
+    fixture.wait_for_state(first, JobState::Succeeded).await;
     let set = async |change: LimitChange| fixture.engine.set_queue(QUEUE, &change).await.unwrap();
 
     for (what, opening) in [
@@ -101,11 +101,11 @@ async fn raised_or_removed_limit_releases_waiting_jobs_at_once() {
     ] {
         set(rate(1, HOUR)).await;
         let granted = fixture.enqueue(job()).await.id();
-        goes_on(&fixture, granted, what).await;
+        assert_continues(&fixture, granted, what).await;
         let waiting = fixture.enqueue(job()).await.id();
         stays_ready(&fixture, waiting).await;
         set(opening).await;
-        goes_on(&fixture, waiting, what).await;
+        assert_continues(&fixture, waiting, what).await;
     }
     worker.stop().await;
 }
@@ -129,7 +129,7 @@ async fn lane_settings_apply_to_jobs_that_name_other_limits() {
         cost: 1,
     }];
     let limited = fixture.enqueue(NewJob { limits, ..job() }).await.id();
-    let worker = fixture.work(handler(async |_| Verdict::done()));
+    let worker = fixture.start_worker(handler(async |_| Verdict::done()));
     stays_ready(&fixture, first).await;
     stays_ready(&fixture, limited).await;
     let lanes = fixture
@@ -147,7 +147,7 @@ async fn running_jobs_count_against_a_new_limit() {
     let fixture = Fixture::new().await;
     let limiter = Arc::new(Semaphore::new(0));
     let open = Arc::clone(&limiter);
-    let worker = fixture.work(handler(move |_| {
+    let worker = fixture.start_worker(handler(move |_| {
         let open = Arc::clone(&open);
         async move {
             open.acquire().await.unwrap().forget();
@@ -160,7 +160,7 @@ async fn running_jobs_count_against_a_new_limit() {
         fixture.count(sql).await
     };
     fixture.enqueue_all(vec![job(); 4]).await;
-    until("four run", async || running().await == 4).await;
+    until("four jobs run", async || running().await == 4).await;
     fixture
         .engine
         .set_queue(QUEUE, &max_running(2))
@@ -171,7 +171,7 @@ async fn running_jobs_count_against_a_new_limit() {
     assert_eq!(running().await, 4);
     for left in [3, 2, 2, 2, 2, 2, 1, 0] {
         limiter.add_permits(1);
-        until("one ends", async || running().await <= left).await;
+        until("one job ends", async || running().await <= left).await;
         tokio::time::sleep(MOMENT).await;
         assert_eq!(running().await, left);
     }

@@ -1,4 +1,4 @@
-//! What is left when a test process ends: nothing, or no more than a later run sweeps up.
+//! Cleanup when a test process ends: nothing is left, or only databases that a later run removes.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::until;
 
-/// Tells another process of this program to play a test run; `end` or `stay` is what it does once
-/// it has its databases.
+/// Makes another process of this program act as a test run; `end` or `stay` selects what it does after
+/// creating its databases.
 const PLAY: &str = "HARKARA_TEST_PLAY";
 
-/// Not a test: a run of tests in a process of its own.
+/// Not a test: a simulated test run in its own process.
 #[tokio::test]
-#[ignore = "run by other tests as a process of its own"]
+#[ignore = "helper process started by other tests"]
 async fn player() {
     let Some(play) = std::env::var_os(PLAY) else {
         return;
@@ -123,7 +123,7 @@ async fn databases(url: &str) -> Vec<String> {
 #[tokio::test]
 async fn runs_on_a_shared_server_are_isolated_and_clean_up_after_dead_runs() {
     let server = OwnCluster::start().await;
-    // Not even a superuser is needed, only one who may make databases and roles.
+    // No superuser is needed, only a role that can create databases and roles.
     let mut superuser = PgConnection::connect(&server.superuser_url())
         .await
         .unwrap();
@@ -138,16 +138,19 @@ async fn runs_on_a_shared_server_are_isolated_and_clean_up_after_dead_runs() {
 
     let url = server.url();
     let first = play("stay", Some(&url));
-    // By another database of the same server, where the first one's sign of life is not seen.
+    // Connected through another database of the same server, where the first run's lock is not visible.
     let second = play(
         "stay",
         Some(&server.superuser_url().replace("/harkara?", "/postgres?")),
     );
-    // A run that comes and goes while they live.
+    // A run that starts and ends while the others are live.
     assert!(play("end", Some(&url)).process.wait().unwrap().success());
     let left = databases(&url).await;
     for name in [&first.database, &second.database] {
-        assert!(left.contains(name), "{name} was taken from a live run");
+        assert!(
+            left.contains(name),
+            "{name} was dropped although its run is live"
+        );
     }
 
     let of_first = first.database.rsplit_once('_').unwrap().0.to_owned();

@@ -1,6 +1,6 @@
-//! The tests' databases: fresh, apart from each other, and gone afterwards.
+//! Test databases are fresh, separate, and removed afterwards.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test should stop at the first error")]
 
 mod ending;
 
@@ -20,11 +20,11 @@ async fn mark(pool: &PgPool) {
         .unwrap();
 }
 
-/// Polls until `condition` holds; fails the test when it never does.
+/// Polls until `condition` holds; fails the test after a timeout.
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
-        assert!(Instant::now() < deadline, "{what}: never");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -54,7 +54,7 @@ async fn pool_role_owns_the_database_and_bypasses_no_policy() {
         .await
         .unwrap();
     assert!(row.get::<bool, _>(0));
-    // A given server may have given us its superuser; that is its business.
+    // The user of `DATABASE_URL` can be a superuser.
     assert!(std::env::var_os("DATABASE_URL").is_some() || !row.get::<bool, _>(1));
 }
 

@@ -1,4 +1,4 @@
-//! The clock that is set.
+//! Tests of the settable clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -77,16 +77,20 @@ async fn rate_limit_opens_as_the_clock_advances() {
         kit.enqueue::<Odd>(Args::Succeed).await;
     }
     let drained = async || kit.drain("odd").at_once(10).await.ran.len();
-    assert_eq!(drained().await, 2, "the burst");
+    assert_eq!(drained().await, 2, "the burst runs");
     assert_eq!(drained().await, 0);
     kit.advance(SECOND * 60 - MICROSECOND).await;
     assert_eq!(drained().await, 0);
     kit.advance(MICROSECOND).await;
-    assert_eq!(drained().await, 1, "one a minute");
+    assert_eq!(drained().await, 1, "then one per minute");
     kit.advance(HOUR).await;
-    assert_eq!(drained().await, 2, "and no more than a burst after a rest");
+    assert_eq!(
+        drained().await,
+        2,
+        "an idle period must not grant more than a burst"
+    );
     let rest = kit.drain("odd").until(kit.now() + SECOND * 60 * 3).await;
-    assert_eq!(rest.ran.len(), 3, "one a minute again");
+    assert_eq!(rest.ran.len(), 3, "then one per minute again");
 }
 
 #[tokio::test]
@@ -134,7 +138,7 @@ async fn breaker_rests_by_the_clock() {
     assert_eq!(
         kit.drain("odd").await.ran,
         [failing],
-        "and the breaker opens"
+        "the breaker must open"
     );
     kit.advance(HOUR - MICROSECOND).await;
     assert_eq!(kit.drain("odd").await, Drained::default());
@@ -163,7 +167,7 @@ async fn unique_key_is_held_by_the_clock() {
     assert_ne!(enqueue().await, first);
 }
 
-/// What in the schemas of the platform would still read the real clock.
+/// Finds objects in the platform's schemas that would still read the real clock.
 #[tokio::test]
 async fn database_objects_use_no_other_clock() {
     let kit = kit().await;
@@ -224,7 +228,7 @@ fn no_statement_uses_a_clock_that_cannot_be_set() {
             ] {
                 assert!(
                     !text.contains(word),
-                    "{} names {word}, where now() and clock_timestamp() would be set by the kit",
+                    "{} uses {word}; only now() and clock_timestamp() are set by the kit",
                     path.display()
                 );
             }

@@ -1,4 +1,4 @@
-//! docs/KINDS.md shows code that is compiled and run.
+//! The code shown in docs/KINDS.md is compiled and run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,11 +21,15 @@ fn documented_code_is_the_example() {
         let place = sources
             .iter()
             .position(|source| source.contains(block))
-            .unwrap_or_else(|| panic!("no part of the example:\n{block}"));
+            .unwrap_or_else(|| panic!("not part of the example:\n{block}"));
         shown.insert(place);
         blocks += 1;
     }
-    assert_eq!(shown.len(), 2, "the kind and its tests are shown");
+    assert_eq!(
+        shown.len(),
+        2,
+        "the document must show the kind and its tests"
+    );
     assert!(blocks >= 3);
 }
 
@@ -43,7 +47,7 @@ fn document_names_every_helper() {
                 .chars()
                 .take_while(|c| c.is_alphanumeric() || *c == '_')
                 .collect();
-            // The first part is what stands before any function.
+            // The first part is the text before any function.
             if part.starts_with("//!") {
                 continue;
             }

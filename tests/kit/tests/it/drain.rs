@@ -1,4 +1,4 @@
-//! A queue run dry.
+//! Tests of draining a queue.
 
 use harkara_queue::Quota;
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn drain_includes_follow_ups_and_immediate_retries() {
 
 #[tokio::test]
 async fn drain_runs_packed_jobs_and_lanes_sequentially_and_concurrently() {
-    for places in [1, 8] {
+    for slots in [1, 8] {
         let kit = kit().await;
         let mut jobs = Vec::new();
         for nth in 0..60 {
@@ -89,7 +89,7 @@ async fn drain_runs_packed_jobs_and_lanes_sequentially_and_concurrently() {
             .await
             .unwrap();
         tx.commit().await.unwrap();
-        let drained = kit.drain("odd").at_once(places).await;
+        let drained = kit.drain("odd").at_once(slots).await;
         assert_eq!((drained.succeeded.len(), drained.retried.len()), (40, 20));
     }
 }
@@ -112,7 +112,7 @@ async fn one_call_runs_a_job_through_all_its_backoffs() {
         .map(|attempt| attempt.started_at - start)
         .map(|since| since.num_seconds())
         .collect();
-    assert_eq!(starts, [0, 5, 15], "after a backoff of 5 s, then of 10 s");
+    assert_eq!(starts, [0, 5, 15], "backoffs of 5 s and then 10 s");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What waits.
+//! Tests of inspecting waiting jobs.
 
 use crate::odd::{Args, Odd, SECOND, kit};
 
@@ -24,8 +24,8 @@ async fn only_waiting_jobs_are_listed_with_their_payloads() {
     assert_eq!(found.id, now);
 }
 
-/// What a task that panics says.
-async fn words(of: impl Future<Output = ()> + Send + 'static) -> String {
+/// The panic message of a task.
+async fn describe(of: impl Future<Output = ()> + Send + 'static) -> String {
     let error = tokio::spawn(of).await.unwrap_err();
     *error.into_panic().downcast::<String>().unwrap()
 }
@@ -39,20 +39,20 @@ async fn assertion_for_a_missing_job_lists_the_waiting_jobs() {
             .assert_enqueued::<Odd>(|args| *args == Args::Fail)
             .await;
     };
-    let said = words(ask).await;
+    let said = describe(ask).await;
     assert!(
-        said.ends_with("no such job of test.odd waits, but there is none"),
+        said.ends_with("no matching job of test.odd is waiting; waiting jobs: none"),
         "{said}"
     );
     assert!(
         said.contains("enqueued.rs"),
-        "the caller's line is named: {said}"
+        "the message must name the caller's line: {said}"
     );
 
     let id = kit.enqueue::<Odd>(Args::Snooze(3)).delay(SECOND).await;
     let due = (kit.now() + SECOND).to_rfc3339();
     let line = format!(
-        "there is one:\n  {id} in `odd`, priority 5, due {due}: {}",
+        "waiting jobs: \n  {id} in `odd`, priority 5, due {due}: {}",
         r#"{"snooze":3}"#
     );
     let asking = std::sync::Arc::clone(&kit);
@@ -61,12 +61,12 @@ async fn assertion_for_a_missing_job_lists_the_waiting_jobs() {
             .assert_enqueued::<Odd>(|args| *args == Args::Fail)
             .await;
     };
-    let said = words(ask).await;
+    let said = describe(ask).await;
     assert!(said.ends_with(&line), "{said}");
     let asking = std::sync::Arc::clone(&kit);
-    let said = words(async move { asking.refute_enqueued::<Odd>().await }).await;
+    let said = describe(async move { asking.refute_enqueued::<Odd>().await }).await;
     assert!(
-        said.ends_with(&format!("no job of test.odd should wait, but {line}")),
+        said.ends_with(&format!("expected no waiting job of test.odd; {line}")),
         "{said}"
     );
 }

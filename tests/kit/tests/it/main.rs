@@ -1,9 +1,9 @@
-//! The helpers for testing kinds, tested.
+//! Tests of the test helpers for kinds.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot go on should stop"
+    reason = "a test should stop at the first error"
 )]
 
 mod clock;

@@ -1,4 +1,4 @@
-//! A kind that does what its payload asks for.
+//! A kind whose payload selects the behavior of its handler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,20 +21,20 @@ pub(crate) struct Odd;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Args {
     Succeed,
-    /// Says what the clock shows.
+    /// Returns the time of the clock as its result.
     Look,
     Fail,
     FailAtOnce,
     Bury,
     Panic,
-    /// Waits for its cancel, or for ever.
+    /// Waits until it is cancelled or abandoned.
     Wait,
     Snooze(u64),
     Limited(u64),
-    /// Followed by jobs with these payloads.
+    /// Returns follow-up jobs with these payloads.
     #[schema(no_recursion)]
     Follow(Vec<Args>),
-    /// A payload that the check refuses.
+    /// A payload that the kind's check rejects.
     Wrong,
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn kit() -> Kit {
     Kit::start_with(&[Kind::of::<Odd>()]).await
 }
 
-/// The moment that a job made by [`Args::Look`] saw.
+/// The time in the result of an [`Args::Look`] job.
 pub(crate) fn seen(result: Option<serde_json::Value>) -> DateTime<Utc> {
     serde_json::from_value(result.unwrap()).unwrap()
 }

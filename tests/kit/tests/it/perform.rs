@@ -1,4 +1,4 @@
-//! One run by hand.
+//! Tests of single runs.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::odd::{Args, Odd, SECOND, kit};
 
-/// The words of a panic.
-pub(crate) fn words(of: impl FnOnce()) -> String {
+/// The message of a panic.
+pub(crate) fn describe(of: impl FnOnce()) -> String {
     let panic = std::panic::catch_unwind(AssertUnwindSafe(of)).unwrap_err();
     panic
         .downcast_ref::<String>()
@@ -26,13 +26,13 @@ async fn every_verdict_has_an_assertion() {
     let run = async |args| kit.perform::<Odd>(args).await;
     assert_eq!(run(Args::Succeed).await.done().result, None);
     assert_eq!(run(Args::Fail).await.retried("failed").wait, None);
-    let told = run(Args::FailAtOnce).await.retried("failed");
-    assert_eq!(told.wait, Some(Duration::ZERO));
+    let failure = run(Args::FailAtOnce).await.retried("failed");
+    assert_eq!(failure.wait, Some(Duration::ZERO));
     assert_eq!(run(Args::Bury).await.dead("hopeless").message, "on purpose");
-    let told = run(Args::Snooze(7)).await.snoozed("early");
-    assert_eq!(told.wait, Some(SECOND * 7));
-    let told = run(Args::Limited(9)).await.rate_limited("busy");
-    assert_eq!(told.wait, Some(SECOND * 9));
+    let failure = run(Args::Snooze(7)).await.snoozed("early");
+    assert_eq!(failure.wait, Some(SECOND * 7));
+    let failure = run(Args::Limited(9)).await.rate_limited("busy");
+    assert_eq!(failure.wait, Some(SECOND * 9));
     let done = run(Args::Follow(vec![Args::Fail, Args::Bury])).await.done();
     assert_eq!(done.follow_ups::<Odd>(), [Args::Fail, Args::Bury]);
 }
@@ -40,16 +40,16 @@ async fn every_verdict_has_an_assertion() {
 #[tokio::test]
 async fn performed_handler_runs_inside_the_worker_layer() {
     let kit = kit().await;
-    let told = kit.perform::<Odd>(Args::Panic).attempt(3).of(4).await;
+    let failure = kit.perform::<Odd>(Args::Panic).attempt(3).of(4).await;
     assert_eq!(
-        told.retried("panic").message,
+        failure.retried("panic").message,
         "the handler panicked: attempt 3"
     );
     let slow = kit
         .perform::<Odd>(Args::Wait)
         .timeout(Duration::from_millis(20));
-    let told = slow.await.retried("timeout");
-    assert_eq!(told.message, "the handler did not finish within 20 ms");
+    let failure = slow.await.retried("timeout");
+    assert_eq!(failure.message, "the handler did not finish within 20 ms");
     let cancel = CancellationToken::new();
     let run = kit.perform::<Odd>(Args::Wait).cancelled_by(&cancel);
     let run = run.timeout(SECOND).into_future();
@@ -70,13 +70,13 @@ async fn performing_a_kind_writes_no_job() {
 #[tokio::test]
 async fn payload_is_decoded_and_validated_as_by_the_platform() {
     let kit = kit().await;
-    let refused = words(|| drop(kit.perform::<Odd>(Args::Wrong).into_future()));
+    let refused = describe(|| drop(kit.perform::<Odd>(Args::Wrong).into_future()));
     assert!(
         refused.contains("test.odd: the API would refuse \"wrong\""),
         "{refused}"
     );
     assert!(refused.contains("must be another"), "{refused}");
-    let refused = words(|| drop(kit.enqueue::<Odd>(json!("unheard_of"))));
+    let refused = describe(|| drop(kit.enqueue::<Odd>(json!("unheard_of"))));
     assert!(refused.contains("unknown variant"), "{refused}");
     let old = kit.perform::<Odd>(json!("unheard_of")).unchecked();
     old.await.dead("invalid_payload");
@@ -85,25 +85,25 @@ async fn payload_is_decoded_and_validated_as_by_the_platform() {
 #[tokio::test]
 async fn unexpected_verdict_is_shown() {
     let kit = kit().await;
-    let wanted = async |args, ask: fn(Performed)| {
+    let expected = async |args, ask: fn(Performed)| {
         let performed = kit.perform::<Odd>(args).await;
-        words(|| ask(performed))
+        describe(|| ask(performed))
     };
     assert_eq!(
-        wanted(Args::Bury, |run| drop(run.retried("failed"))).await,
-        "test.odd: wanted a retry by `failed`, but it is dead by `hopeless` (on purpose)"
+        expected(Args::Bury, |run| drop(run.retried("failed"))).await,
+        "test.odd: expected a retry with `failed`, got dead with `hopeless` (on purpose)"
     );
     assert_eq!(
-        wanted(Args::Fail, |run| drop(run.retried("timeout"))).await,
-        "test.odd: wanted a retry by `timeout`, but it is retried by `failed` (on purpose)"
+        expected(Args::Fail, |run| drop(run.retried("timeout"))).await,
+        "test.odd: expected a retry with `timeout`, got a retry with `failed` (on purpose)"
     );
     assert_eq!(
-        wanted(Args::Limited(2), |run| drop(run.done())).await,
-        "test.odd: wanted it to be done, but it is rate limited for 2s by `busy` (on purpose)"
+        expected(Args::Limited(2), |run| drop(run.done())).await,
+        "test.odd: expected done, got a rate limit of 2s with `busy` (on purpose)"
     );
     assert_eq!(
-        wanted(Args::Follow(vec![Args::Fail]), |run| run.cancelled()).await,
-        "test.odd: wanted it to be cancelled, but it is done, with no result and 1 jobs to follow"
+        expected(Args::Follow(vec![Args::Fail]), |run| run.cancelled()).await,
+        "test.odd: expected cancelled, got done with no result and 1 follow-up jobs"
     );
 }
 

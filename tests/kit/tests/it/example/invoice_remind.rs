@@ -1,6 +1,6 @@
-//! Room: the kind `invoice.remind`: reminds somebody of an invoice, three times at most.
-//! Takes: the invoice, where to post the reminder, from when on. Gives: a POST, and the job of the next
-//! reminder. Never: asks whether the invoice was paid: the receiver answers 410 when it was.
+//! The kind `invoice.remind`: sends up to three reminders of an invoice.
+//! Takes the invoice, the receiver's URL and the earliest time; makes a POST and enqueues the next
+//! reminder. It never checks the payment itself: the receiver answers 410 when the invoice is paid.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +23,9 @@ const LAST_ROUND: u8 = 3;
 const BETWEEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// - Changes: nothing here; the receiver sends the reminder.
-/// - Twice: the receiver is told invoice and round, and can tell a repetition.
+/// - Twice: the request names invoice and round, so that the receiver can detect a repetition.
 /// - Calls: the URL of its payload, through the egress rules.
-/// - Dead: nobody is reminded; when the receiver is mended, retry the job.
+/// - Dead: no reminder is sent; retry the job when the receiver works again.
 #[derive(Debug)]
 pub struct InvoiceRemind;
 
@@ -33,13 +33,13 @@ pub struct InvoiceRemind;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The invoice.
+    /// The number of the invoice.
     pub invoice: String,
-    /// Where the reminder is posted.
+    /// The URL to which the reminder is posted.
     pub url: String,
-    /// Not before this moment.
+    /// The earliest time of the reminder.
     pub from: DateTime<Utc>,
-    /// Which reminder it is, 1 to 3.
+    /// The number of the reminder, 1 to 3.
     pub round: u8,
 }
 
@@ -87,7 +87,7 @@ impl JobKind for InvoiceRemind {
     }
 }
 
-/// What follows from a reminder: the next one, in the transaction that finishes this job.
+/// The follow-up of a reminder: the next one, enqueued in the transaction that settles this job.
 fn reminded(args: Args) -> Verdict {
     let mut then = Vec::new();
     if args.round < LAST_ROUND {

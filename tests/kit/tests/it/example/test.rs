@@ -10,7 +10,7 @@ use super::invoice_remind::{Args, InvoiceRemind};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A platform, a receiver that answers so, and a reminder for it that is due now.
+/// A platform, a receiver with this reply, and a reminder for it that is due now.
 async fn scene(status: u16) -> (Kit, Receiver, Args) {
     let kit = Kit::start_with(&[Kind::of::<InvoiceRemind>()]).await;
     let receiver = Receiver::start(move |_| Reply::status(status)).await;
@@ -40,11 +40,11 @@ async fn reminder_is_posted_and_followed_by_the_next() {
 async fn reminder_waits_for_its_time() {
     let (kit, receiver, mut args) = scene(202).await;
     args.from = kit.now() + WEEK;
-    let told = kit
+    let failure = kit
         .perform::<InvoiceRemind>(&args)
         .await
         .snoozed("too_early");
-    assert_eq!(told.wait, Some(WEEK));
+    assert_eq!(failure.wait, Some(WEEK));
     assert!(receiver.hits().is_empty());
 }
 
@@ -78,7 +78,7 @@ async fn three_reminders_are_sent_a_week_apart() {
 
     kit.advance(WEEK).await;
     assert_eq!(kit.drain("invoice").await.succeeded, [second.id]);
-    // A year later in one call: whatever comes due until then is run when it is.
+    // A year in one call: every job that becomes due is run at its time.
     let drained = kit.drain("invoice").until(start + WEEK * 52).await;
     assert_eq!(drained.ran.len(), 1);
     kit.refute_enqueued::<InvoiceRemind>().await;
