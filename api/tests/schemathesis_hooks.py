@@ -1,4 +1,4 @@
-"""What schemathesis cannot know of the API: see schemathesis.toml."""
+"""API behavior that the schema cannot express to schemathesis: see schemathesis.toml."""
 
 import itertools
 import json
@@ -9,21 +9,21 @@ import schemathesis
 KEYS = itertools.count()
 KEY = re.compile(r'([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")')
 
-# Characters of a cursor.
+# The length of a cursor, in characters.
 CURSOR = 66
 
 
 @schemathesis.serializer("application/x-ndjson")
 def ndjson(ctx, value):
-    """A body of lines: one job, a list of them, or whatever else was made up."""
+    """Serializes a job, a list of jobs, or any other generated value as JSON lines."""
     jobs = value if isinstance(value, list) else [value]
     return "".join(json.dumps(job) + "\n" for job in jobs).encode()
 
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """Good idempotency keys stand for one request each, and a cursor is signed: no other is good but those
-    that a list has answered. What is made up to be wrong is left as it is."""
+    """Makes valid idempotency keys unique per request, and removes generated cursors: a cursor is signed, so
+    only one returned by a list is valid. Values generated to be invalid are kept."""
     headers = case.headers or {}
     for name in list(headers):
         key = headers[name]

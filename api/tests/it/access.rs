@@ -10,7 +10,7 @@ use harkara_api::access::{
     find_tenant,
 };
 use harkara_shared::clock;
-use harkara_shared::database::query;
+use harkara_shared::database::{query, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -210,11 +210,11 @@ async fn unique_key_returns_the_job_that_holds_it() {
 
     let path = format!("/v1/jobs/{}/cancel", id(&first.json()));
     platform.client.post_text(&path, "", "").await.expect(200);
-    let anew = platform
+    let recreated = platform
         .client
         .post("/v1/jobs", &a_job_with("unique_key", json!("order-42")))
         .await;
-    assert_ne!(id(&anew.expect(201)), id(&first.json()));
+    assert_ne!(id(&recreated.expect(201)), id(&first.json()));
 }
 
 #[tokio::test]

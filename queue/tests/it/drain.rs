@@ -310,7 +310,7 @@ async fn handler_that_blocks_its_thread_does_not_delay_the_stop() {
 async fn worker_without_a_database_stops() {
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(Duration::from_secs(1))
-        .connect_lazy("postgres://nobody@127.0.0.1:1/nothing")
+        .connect_lazy("postgres://role@127.0.0.1:1/nothing")
         .unwrap();
     let engine = harkara_queue::Engine::new(pool, true);
     let worker = crate::support::RunningWorker::start(

@@ -162,8 +162,8 @@ async fn foreign_job_is_not_explained() {
         .await;
     let mut tx = TenantTx::begin(&fixture.pool(), stranger).await.unwrap();
     assert_eq!(read::explain(&mut tx, id).await.unwrap(), None);
-    let nobody = JobId::from_i64(1 << 50);
-    assert_eq!(read::explain(&mut tx, nobody).await.unwrap(), None);
+    let unknown_job = JobId::from_i64(1 << 50);
+    assert_eq!(read::explain(&mut tx, unknown_job).await.unwrap(), None);
     let mut connection = fixture.pool().acquire().await.unwrap();
     assert_eq!(read::explain(&mut connection, id).await.unwrap(), None);
     assert!(fixture.explain(id).await.reasons.len() == 1);

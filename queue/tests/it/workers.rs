@@ -112,7 +112,7 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     let queues: Vec<&str> = seen[0].queues.keys().map(String::as_str).collect();
     assert_eq!(queues, [QUEUE, "http"]);
     // A tenant unknown to the engine sees what is visible to every tenant.
-    let view = QueueView::Of(TenantId::new(), &["http"]);
+    let view = QueueView::VisibleTo(TenantId::new(), &["http"]);
     let seen = fixture.engine.workers(view, None, 10).await.unwrap();
     assert_eq!((seen.len(), seen[0].running), (1, 0));
     // Pagination.

@@ -117,9 +117,13 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
     let retried = run_json(&database, &["job", "retry", &third]).await;
     assert_eq!(retried["state"], "ready");
 
-    let nobody = JobId::from_i64(1 << 50).to_string();
+    let unknown_job = JobId::from_i64(1 << 50).to_string();
     for (args, code, words) in [
-        (&["job", "show", &nobody][..], 1, "there is no job job_"),
+        (
+            &["job", "show", &unknown_job][..],
+            1,
+            "there is no job job_",
+        ),
         (&["job", "explain", "job_x"], 2, "not an id"),
         (
             &["job", "retry", &first],

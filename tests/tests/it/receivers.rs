@@ -83,9 +83,9 @@ fn assert_verified(mut script: Command, messages: &[Value]) {
     stdin.write_all(input.as_bytes()).unwrap();
     drop(stdin);
     let output = verifier.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
+    let output_text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
-        told.lines().collect::<Vec<_>>(),
+        output_text.lines().collect::<Vec<_>>(),
         vec!["verified"; messages.len()],
         "{script:?}"
     );

@@ -142,12 +142,12 @@ async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>
         _ => json!({"queue": "unserved"}),
     };
     let rehearsal = json!({"action": "retry", "filter": filter, "dry_run": true});
-    let told = client.post("/v1/jobs/bulk", &rehearsal).await.ok();
-    assert_eq!(told, json!({"job_id": null, "matched": all}));
+    let response = client.post("/v1/jobs/bulk", &rehearsal).await.ok();
+    assert_eq!(response, json!({"job_id": null, "matched": all}));
     let wanted = json!({"action": "retry", "filter": filter, "rate_per_second": rate});
-    let told = client.post("/v1/jobs/bulk", &wanted).await.ok();
-    assert_eq!(number(&told["matched"]), all);
-    let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
+    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    assert_eq!(number(&response["matched"]), all);
+    let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
     let asked: DateTime<Utc> = query_scalar("select clock_timestamp()")
         .fetch_one(&pool)
         .await
@@ -273,9 +273,9 @@ async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
         .await
         .ok();
     let wanted = json!({"action": "cancel", "filter": {"tag": "sale"}, "rate_per_second": 500});
-    let told = client.post("/v1/jobs/bulk", &wanted).await.ok();
-    assert_eq!(told["matched"], JOBS);
-    let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
+    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    assert_eq!(response["matched"], JOBS);
+    let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("http=8,maintenance=1", 5, 5);
     let job = until("the bulk cancel has finished", REDRIVE_TIMEOUT, || async {
         let job = client.get(&path).await.ok();
@@ -338,8 +338,8 @@ async fn cancelled_redrive_stops_where_it_is() {
     } = &Fixture::start().await;
     bury(&database.pool(), 1000, 0).await;
     let wanted = json!({"action": "delete", "filter": {"state": "dead"}, "rate_per_second": 100});
-    let told = client.post("/v1/jobs/bulk", &wanted).await.ok();
-    let path = format!("/v1/jobs/{}", told["job_id"].as_str().unwrap());
+    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("maintenance=1", 5, 5);
     let mut seen = (0, String::new());
     follow(client, &path, &mut seen, 20).await;

@@ -149,7 +149,7 @@ async fn retention_deletes_old_events_and_records_their_delivery_outcomes() {
         ..
     } = &Fixture::start().await;
     let pool = database.pool();
-    let endpoint = json!({"url": "http://127.0.0.1:1/nobody"});
+    let endpoint = json!({"url": "http://127.0.0.1:1/unreachable"});
     let _ = client.post("/v1/webhook-endpoints", &endpoint).await.ok();
     let mut posted = Vec::new();
     for id in ["old", "cancelled", "new"] {
@@ -200,10 +200,10 @@ async fn retention_deletes_old_events_and_records_their_delivery_outcomes() {
             .fetch_all(&superuser)
             .await
             .unwrap();
-    let told = |event: &str, state: &str| (event.to_owned(), state.to_owned());
+    let outcome = |event: &str, state: &str| (event.to_owned(), state.to_owned());
     assert_eq!(
         stored,
-        [told("cancelled", "cancelled"), told("new", "pending")]
+        [outcome("cancelled", "cancelled"), outcome("new", "pending")]
     );
 }
 

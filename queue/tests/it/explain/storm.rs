@@ -19,7 +19,7 @@ use crate::support::{Fixture, QUEUE, error, failed, handler, numbered};
 
 /// Facts about a job from the rows of the same snapshot: whether its ordered lane has another head, how many
 /// jobs of its lane run, and how many ready jobs are ahead of it.
-const TOLD: &str = "select
+const JOB_FACTS: &str = "select
         l.strict,
         exists (
             select from queue.parcels h
@@ -104,7 +104,7 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
             let explanation = read::explain(&mut connection, id).await.unwrap().unwrap();
             assert_invariants(&explanation);
             let job = read::job(&mut connection, id).await.unwrap().unwrap();
-            let (strict, headed, running, before): (bool, bool, i64, i64) = query_as(TOLD)
+            let (strict, headed, running, before): (bool, bool, i64, i64) = query_as(JOB_FACTS)
                 .bind(id)
                 .fetch_one(&mut *connection)
                 .await

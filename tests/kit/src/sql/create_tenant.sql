@@ -1,2 +1,2 @@
--- A tenant, as the API makes them. $1 id, $2 slug and name. By the primary key.
+-- Creates a tenant as the API does. $1 id, $2 slug and name.
 insert into app.tenants (id, slug, name, sla_tier) values ($1, $2, $2, 'ENTERPRISE')

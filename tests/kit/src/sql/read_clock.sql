@@ -1,2 +1,2 @@
--- Where the database's clock stands. One row.
+-- The current time of the database's clock. One row.
 select at from kit.clock

@@ -1,2 +1,2 @@
--- Sets the database's clock. $1 the moment. One row.
+-- Sets the database's clock. $1 the time. One row.
 update kit.clock set at = $1

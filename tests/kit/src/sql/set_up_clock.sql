@@ -1,7 +1,7 @@
--- Gives this database a clock that stands still until it is set: from the next connection on, `now()` and
--- its sisters answer what kit.clock says. They are found by name, in a schema that stands before
--- pg_catalog; what was bound to the real ones before (defaults of columns, search paths of functions)
--- is bound anew. No index: one row.
+-- Installs a settable clock in this database: from the next connection on, `now()` and
+-- related functions return the time in kit.clock. They are resolved by name, in a schema that precedes
+-- pg_catalog; column defaults and function search paths that were bound to the real functions
+-- are rebound. The table needs no index: it has one row.
 do $$
 declare
     command text;
@@ -32,7 +32,7 @@ begin
         )
         and pg_get_expr(d.adbin, d.adrelid)
             ~ '\m(now|(transaction|statement|clock)_timestamp)\(\)';
-    -- From here on, names mean the kit's.
+    -- From here on, names resolve to the kit's functions.
     perform set_config('search_path', 'kit, pg_catalog, public', true);
     foreach command in array coalesce(commands, '{}') loop
         execute command;

@@ -172,7 +172,7 @@ async fn unique_key_is_held_by_the_clock() {
 async fn database_objects_use_no_other_clock() {
     let kit = kit().await;
     let astray = async || -> Vec<String> {
-        query_scalar(include_str!("astray.sql"))
+        query_scalar(include_str!("real_clock_uses.sql"))
             .fetch_all(&kit.services.pool)
             .await
             .unwrap()

@@ -1,6 +1,6 @@
--- What reads the real clock where a kit's database should read its own: defaults, views, rules, policies and
--- checks bound to it, functions with a search path of their own that does not begin with the kit's, and
--- functions whose body was bound when they were made. One pass over the catalogue.
+-- Objects that read the real clock instead of the kit's: defaults, views, rules, policies and
+-- checks bound to it, functions whose own search path does not begin with the kit's, and
+-- functions whose body was bound at creation. One pass over the catalogue.
 with ours as (
     select oid from pg_namespace where nspname in ('queue', 'app')
 )
