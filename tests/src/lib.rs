@@ -26,13 +26,13 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// When the timeout has passed.
-pub async fn until<T, F>(what: &str, timeout: Duration, mut ask: impl FnMut() -> F) -> T
+pub async fn until<T, F>(what: &str, timeout: Duration, mut poll: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
+        if let Some(answer) = poll().await {
             return answer;
         }
         assert!(

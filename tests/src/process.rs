@@ -129,13 +129,13 @@ impl Process {
     ///
     /// # Panics
     /// When it does not within `timeout`.
-    pub async fn says(&self, text: &str, timeout: Duration) -> String {
+    pub async fn wait_for_output(&self, text: &str, timeout: Duration) -> String {
         let what = format!("{} prints `{text}`", self.name);
-        let said = until(&what, timeout, || async {
+        let found = until(&what, timeout, || async {
             let output = self.output();
             output.contains(text).then_some(output)
         });
-        match tokio::time::timeout(timeout, said).await {
+        match tokio::time::timeout(timeout, found).await {
             Ok(output) => output,
             Err(_) => panic!(
                 "timed out waiting until {what}; its output:\n{}",

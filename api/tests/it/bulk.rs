@@ -45,8 +45,8 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
         (json!({"created_before": "2020-01-01T00:00:00Z"}), 0),
         (json!({"created_after": "2020-01-01T00:00:00Z"}), 5),
     ] {
-        let wanted = json!({"action": "retry", "filter": filter, "dry_run": true});
-        let created = platform.client.post("/v1/jobs/bulk", &wanted).await;
+        let request = json!({"action": "retry", "filter": filter, "dry_run": true});
+        let created = platform.client.post("/v1/jobs/bulk", &request).await;
         assert_eq!(
             created.expect(202),
             json!({"job_id": null, "matched": matched}),
@@ -55,8 +55,8 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
     }
     assert_eq!(platform.jobs().await, before);
 
-    let wanted = json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7});
-    let answer = platform.client.post("/v1/jobs/bulk", &wanted).await;
+    let request = json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7});
+    let answer = platform.client.post("/v1/jobs/bulk", &request).await;
     let created = answer.expect(202);
     assert_eq!(created["matched"], 3);
     let path = format!("/v1/jobs/{}", created["job_id"].as_str().unwrap());
@@ -93,8 +93,8 @@ async fn bulk_action_affects_no_job_of_another_tenant() {
         ("delete", json!({"tag": "red"})),
         ("cancel", json!({"queue": "http"})),
     ] {
-        let wanted = json!({"action": action, "filter": filter});
-        let created = stranger.post("/v1/jobs/bulk", &wanted).await.expect(202);
+        let request = json!({"action": action, "filter": filter});
+        let created = stranger.post("/v1/jobs/bulk", &request).await.expect(202);
         assert_eq!(created["matched"], 0, "{action}");
     }
 }

@@ -258,10 +258,10 @@ async fn canceled_tenant_is_erased_by_a_single_job() {
 
     let canceled = json!({"status": "canceled"});
     admin.patch("/v1/tenants/acme", &canceled).await.expect(200);
-    let asked = admin.post(path, &confirm).await;
-    let job = asked.expect(202)["job_id"].clone();
+    let accepted = admin.post(path, &confirm).await;
+    let job = accepted.expect(202)["job_id"].clone();
     assert_eq!(
-        asked.header("location"),
+        accepted.header("location"),
         format!("/v1/jobs/{}", job.as_str().unwrap())
     );
     assert_eq!(admin.post(path, &confirm).await.expect(202)["job_id"], job);
@@ -282,7 +282,7 @@ async fn canceled_tenant_is_erased_by_a_single_job() {
         )
         .await;
     added.problem(409, "conflict");
-    let shown = admin.get(asked.header("location")).await.expect(200);
+    let shown = admin.get(accepted.header("location")).await.expect(200);
     assert_eq!(shown["kind"], "tenant.erase");
     assert_eq!(shown["payload"], json!({"tenant_id": platform.acme.id}));
     let entries = admin

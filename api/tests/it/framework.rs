@@ -278,10 +278,10 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
         key.expose(),
         job.len()
     );
-    let mut asking = TcpStream::connect(address).await.unwrap();
-    asking.write_all(head.as_bytes()).await.unwrap();
-    // The server asks for the body, so that the request is known to be in flight.
-    let count = asking.read(&mut bytes).await.unwrap();
+    let mut client_stream = TcpStream::connect(address).await.unwrap();
+    client_stream.write_all(head.as_bytes()).await.unwrap();
+    // The server answers 100 Continue, so that the request is known to be in flight.
+    let count = client_stream.read(&mut bytes).await.unwrap();
     assert!(
         bytes[..count].starts_with(b"HTTP/1.1 100"),
         "{:?}",
@@ -295,9 +295,9 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
         0,
         "an idle connection must be closed"
     );
-    asking.write_all(job.as_bytes()).await.unwrap();
+    client_stream.write_all(job.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    asking.read_to_end(&mut answer).await.unwrap();
+    client_stream.read_to_end(&mut answer).await.unwrap();
     assert!(
         answer.starts_with(b"HTTP/1.1 201"),
         "{}",

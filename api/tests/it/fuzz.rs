@@ -44,9 +44,9 @@ async fn fuzz(platform: &Platform, key: &str, arguments: &[&str]) {
         .output()
         .await
         .expect("schemathesis runs: pip install schemathesis");
-    let said = String::from_utf8_lossy(&run.stdout);
-    let wrong = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{said}\n{wrong}");
+    let stdout = String::from_utf8_lossy(&run.stdout);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{stdout}\n{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,7 +194,7 @@ async fn state_of(superuser: &PgPool, tenant: &Tenant) -> BTreeMap<String, Strin
             and not a.attisdropped
          where c.relkind in ('r', 'p') and not c.relispartition
            and c.relnamespace in ('app'::regnamespace, 'queue'::regnamespace)
-           -- Numbers of what happened, and of who asked.
+           -- Counters of changes and requests.
            and c.relname not in ('deltas', 'tallies', 'history', 'usage')
          group by c.oid",
     )

@@ -84,14 +84,14 @@ async fn new_jobs_do_not_disturb_paging() {
 async fn filters_are_combined_with_and() {
     let platform = Platform::start().await;
     let plain = platform.client.post("/v1/jobs", &a_job()).await.expect(201);
-    let mut wanted = a_job_with("tags", json!(["a b&c", "x"]));
-    wanted["queue"] = json!("other");
-    wanted["unique_key"] = json!("k/1");
-    wanted["delay"] = json!("1h");
-    wanted["ordering_key"] = json!("o 1");
-    let wanted = platform.client.post("/v1/jobs", &wanted).await.expect(201);
-    let created = wanted["created_at"].as_str().unwrap();
-    for (query, matches_plain, matches_wanted) in [
+    let mut target = a_job_with("tags", json!(["a b&c", "x"]));
+    target["queue"] = json!("other");
+    target["unique_key"] = json!("k/1");
+    target["delay"] = json!("1h");
+    target["ordering_key"] = json!("o 1");
+    let target = platform.client.post("/v1/jobs", &target).await.expect(201);
+    let created = target["created_at"].as_str().unwrap();
+    for (query, matches_plain, matches_target) in [
         ("", true, true),
         ("state=ready", true, false),
         ("state=scheduled", false, true),
@@ -122,7 +122,7 @@ async fn filters_are_combined_with_and() {
             .get(&format!("/v1/jobs?{query}"))
             .await
             .expect(200);
-        let expected: Vec<String> = [(&wanted, matches_wanted), (&plain, matches_plain)]
+        let expected: Vec<String> = [(&target, matches_target), (&plain, matches_plain)]
             .into_iter()
             .filter(|(_, matches)| *matches)
             .map(|(job, _)| job["id"].as_str().unwrap().to_owned())

@@ -4,7 +4,7 @@
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot go on should stop"
+    reason = "a test should stop at the first error"
 )]
 
 mod access;

@@ -210,11 +210,11 @@ async fn usage_is_shown_by_month_and_key() {
         .await
         .expect(201);
     // Two requests plus those made here to read them; the numbers lag by up to a second.
-    let mut asked = 2;
+    let mut requests = 2;
     let shown = loop {
         let shown = client.get("/v1/usage").await.expect(200);
-        asked += 1;
-        assert!(asked < 100, "{shown}");
+        requests += 1;
+        assert!(requests < 100, "{shown}");
         if shown["data"][0]["requests"].as_i64().unwrap() >= 2 {
             break shown;
         }

@@ -182,8 +182,8 @@ impl Client {
 
     /// Whether a server responds at this path yet.
     pub(crate) async fn answers(&self, path: &str) -> bool {
-        let asked = self.http.get(format!("{}{path}", self.base)).send().await;
-        asked.is_ok_and(|answer| answer.status().is_success())
+        let response = self.http.get(format!("{}{path}", self.base)).send().await;
+        response.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

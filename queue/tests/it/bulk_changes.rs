@@ -117,7 +117,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         ])
         .await;
     let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
-    let asked = [
+    let ids = [
         at(4, 0),
         at(5, 0),
         at(5, 1),
@@ -132,7 +132,7 @@ async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
         at(50, 0),
         at(4, 0),
     ];
-    let changes = retry_jobs(&fixture, &asked).await;
+    let changes = retry_jobs(&fixture, &ids).await;
     let ready = ChangeOutcome::Applied(JobState::Ready);
     let expected = BTreeMap::from([
         (at(4, 0), ready),
@@ -179,7 +179,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_not
         ])
         .await;
     let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
-    let asked = [
+    let ids = [
         at(5, 0),
         at(5, 1),
         at(5, 2),
@@ -190,7 +190,7 @@ async fn waiting_jobs_are_cancelled_together_and_workers_of_running_jobs_are_not
         at(7, 2),
         at(8, 0),
     ];
-    let changes = cancel_jobs(&fixture, &asked).await;
+    let changes = cancel_jobs(&fixture, &ids).await;
     let cancelled = ChangeOutcome::Applied(JobState::Cancelled);
     let told_to = ChangeOutcome::Applied(JobState::Running);
     let expected = BTreeMap::from([
@@ -247,8 +247,8 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
         assert_eq!(fixture.job(job_id(job)).await.progress, Some(progress));
     }
     let (before, deltas_before) = (job_counts(&fixture).await, deltas(&fixture).await);
-    let asked = [at(4, 0), at(5, 1), at(7, 0), at(9, 0), at(10, 0), at(10, 1)];
-    let changes = delete_jobs(&fixture, &asked).await;
+    let ids = [at(4, 0), at(5, 1), at(7, 0), at(9, 0), at(10, 0), at(10, 1)];
+    let changes = delete_jobs(&fixture, &ids).await;
     let expected = BTreeMap::from([
         (at(4, 0), ChangeOutcome::Applied(JobState::Dead)),
         (at(5, 1), ChangeOutcome::Applied(JobState::Succeeded)),

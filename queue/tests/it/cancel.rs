@@ -271,16 +271,16 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
     ] {
         let fixture = Fixture::new().await;
         let limiter = Arc::new(tokio::sync::Semaphore::new(0));
-        let (behind, says) = (limiter.clone(), verdict.clone());
+        let (behind, returned_verdict) = (limiter.clone(), verdict.clone());
         // As if the handler ended at the same moment: the flag is set in the database, but the
         // worker is not notified.
         let worker = fixture.start_worker_with(
             options(&[(QUEUE, 1)]),
             handler(move |_| {
-                let (limiter, says) = (behind.clone(), says.clone());
+                let (limiter, returned_verdict) = (behind.clone(), returned_verdict.clone());
                 async move {
                     limiter.acquire().await.unwrap().forget();
-                    says
+                    returned_verdict
                 }
             }),
         );

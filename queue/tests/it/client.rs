@@ -141,24 +141,24 @@ const ROW: &str = "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at'
 #[tokio::test]
 async fn job_enqueued_by_sql_is_stored_like_one_enqueued_by_the_engine() {
     let sql = Sql::new().await;
-    let mut wanted = job();
-    wanted.payload = serde_json::value::to_raw_value(&json!({"n": 7})).unwrap();
-    wanted.timeout = std::time::Duration::from_secs(60);
-    sql.fixture.enqueue(wanted.clone()).await;
-    wanted.unique = Some(Unique {
+    let mut job_spec = job();
+    job_spec.payload = serde_json::value::to_raw_value(&json!({"n": 7})).unwrap();
+    job_spec.timeout = std::time::Duration::from_secs(60);
+    sql.fixture.enqueue(job_spec.clone()).await;
+    job_spec.unique = Some(Unique {
         key: "k1".to_owned(),
         hold: Some(std::time::Duration::from_secs(90)),
     });
-    wanted.lane = Lane::Ordered("customer-1".to_owned());
-    wanted.limits = vec![LimitUse {
+    job_spec.lane = Lane::Ordered("customer-1".to_owned());
+    job_spec.limits = vec![LimitUse {
         key: "crm".to_owned(),
         cost: 2,
     }];
-    wanted.tags = vec!["a".to_owned(), "b".to_owned()];
-    wanted.priority = 1;
-    wanted.max_attempts = 9;
-    wanted.delay = std::time::Duration::from_secs(300);
-    sql.fixture.enqueue(wanted).await;
+    job_spec.tags = vec!["a".to_owned(), "b".to_owned()];
+    job_spec.priority = 1;
+    job_spec.max_attempts = 9;
+    job_spec.delay = std::time::Duration::from_secs(300);
+    sql.fixture.enqueue(job_spec).await;
     let rows = async || -> Value {
         let pool = sql.fixture.pool();
         query_scalar(ROW).fetch_one(&pool).await.unwrap()

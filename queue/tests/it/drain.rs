@@ -200,7 +200,7 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
     let worker = fixture.start_worker_with(options_with_short_drain(8), succeeding_handler());
     let first = fixture.enqueue(job()).await.id();
     fixture.wait_for_state(first, JobState::Succeeded).await;
-    // The next claim is blocked in the database while the worker is asked to stop.
+    // The next claim is blocked in the database while the worker receives the stop request.
     let mut blocking_tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.leases in access exclusive mode")
         .execute(&mut *blocking_tx)

@@ -1,9 +1,9 @@
-//! The engine against a real database, one module a subject.
+//! Integration tests of the engine against a real database, one module per subject.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot go on should stop"
+    reason = "a test should stop at the first error"
 )]
 
 mod abnormal_runs;

@@ -297,7 +297,7 @@ async fn scheduled_jobs_are_run_now_alone_or_together() {
         .await;
     let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();
-    let asked = [
+    let ids = [
         at(5, 0),
         at(6, 1),
         at(6, 3),
@@ -308,7 +308,7 @@ async fn scheduled_jobs_are_run_now_alone_or_together() {
         at(40, 0),
     ];
     for _ in 0..2 {
-        run_now(&fixture, &asked).await;
+        run_now(&fixture, &ids).await;
     }
     let notification = with_timeout("workers are notified", listener.recv())
         .await

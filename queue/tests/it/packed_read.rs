@@ -384,23 +384,23 @@ async fn jobs_read_the_same_in_every_storage_form() {
         fixture.put_for(tenant, &made.rows).await;
         let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
         // Ids on either side are read too, and those around merged rows.
-        let asked: BTreeSet<i64> = made
+        let ids: BTreeSet<i64> = made
             .jobs
             .keys()
             .flat_map(|job| [job - 1, *job, job + 1, job + 2, job + 1024])
             .collect();
-        let asked: Vec<JobId> = asked.into_iter().map(job_id).collect();
-        let read = read::jobs(&mut tx, &asked).await.unwrap();
+        let ids: Vec<JobId> = ids.into_iter().map(job_id).collect();
+        let read = read::jobs(&mut tx, &ids).await.unwrap();
         assert_eq!(read.len(), made.jobs.len(), "seed {seed}");
         let seen: BTreeMap<i64, Expected> = read.iter().map(Expected::seen).collect();
         assert_eq!(seen, made.jobs, "seed {seed}");
-        for id in asked.iter().take(40) {
+        for id in ids.iter().take(40) {
             let one = read::job(&mut tx, *id).await.unwrap();
             let one = one.as_ref().map(Expected::seen).map(|(_, job)| job);
             assert_eq!(one.as_ref(), made.jobs.get(&id.as_i64()), "seed {seed}");
         }
-        let runs = read::attempts(&mut tx, asked[1]).await.unwrap();
-        assert_eq!(runs.is_some(), made.jobs.contains_key(&asked[1].as_i64()));
+        let runs = read::attempts(&mut tx, ids[1]).await.unwrap();
+        assert_eq!(runs.is_some(), made.jobs.contains_key(&ids[1].as_i64()));
     }
 }
 

@@ -17,14 +17,14 @@ const REST: Duration = Duration::from_secs(2);
 /// Returns `RateLimited` in the first run of job 0; logs the numbers and claim times of the others.
 fn rate_limited_first(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
     let log = log.clone();
-    let asked = AtomicBool::new(false);
+    let limited_once = AtomicBool::new(false);
     handler(move |run| {
-        let asks = number(&run) == 0 && !asked.swap(true, Ordering::Relaxed);
-        if !asks {
+        let is_limited = number(&run) == 0 && !limited_once.swap(true, Ordering::Relaxed);
+        if !is_limited {
             log.write((number(&run), run.job.started_at));
         }
         async move {
-            if asks {
+            if is_limited {
                 Verdict::RateLimited {
                     wait: REST,
                     reason: error("too_many"),

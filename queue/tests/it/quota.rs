@@ -145,8 +145,8 @@ async fn mixed_batch_answers_each_caller_separately() {
     let calls = (0..30).map(|n| {
         let coalescer = coalescer.clone();
         let tenant = if n % 3 == 0 { free } else { fixture.tenant };
-        let wanted = if n == 1 { keyed("a") } else { job() };
-        tokio::spawn(async move { (tenant, coalescer.enqueue(tenant, wanted).await) })
+        let new_job = if n == 1 { keyed("a") } else { job() };
+        tokio::spawn(async move { (tenant, coalescer.enqueue(tenant, new_job).await) })
     });
     let calls: Vec<_> = calls.collect();
     let (mut taken, mut bounded) = (0, 0);

@@ -35,9 +35,9 @@ pub(crate) async fn with_timeout<F: Future>(what: &str, future: F) -> F::Output 
 }
 
 /// Polls until the condition holds, at most [`TEST_TIMEOUT`].
-pub(crate) async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     with_timeout(what, async {
-        while !ask().await {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

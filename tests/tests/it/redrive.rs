@@ -144,11 +144,11 @@ async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>
     let rehearsal = json!({"action": "retry", "filter": filter, "dry_run": true});
     let response = client.post("/v1/jobs/bulk", &rehearsal).await.ok();
     assert_eq!(response, json!({"job_id": null, "matched": all}));
-    let wanted = json!({"action": "retry", "filter": filter, "rate_per_second": rate});
-    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    let request = json!({"action": "retry", "filter": filter, "rate_per_second": rate});
+    let response = client.post("/v1/jobs/bulk", &request).await.ok();
     assert_eq!(number(&response["matched"]), all);
     let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
-    let asked: DateTime<Utc> = query_scalar("select clock_timestamp()")
+    let requested_at: DateTime<Utc> = query_scalar("select clock_timestamp()")
         .fetch_one(&pool)
         .await
         .unwrap();
@@ -198,7 +198,7 @@ async fn redrive(dead: i64, cancelled: i64, rate: u64) -> Vec<Vec<(DateTime<Utc>
     ];
     assert_eq!(states, expected);
     let batches = batches(&pool).await;
-    assert!(batches.first().unwrap().0 > asked);
+    assert!(batches.first().unwrap().0 > requested_at);
     let lives: Vec<Vec<_>> = lives(&batches).into_iter().map(<[_]>::to_vec).collect();
     assert!(lives.len() >= 3, "{} lives", lives.len());
     lives
@@ -272,8 +272,8 @@ async fn bulk_cancel_handles_jobs_that_run_and_finish_meanwhile() {
         .post("/v1/jobs/batch", &json!({"jobs": jobs}))
         .await
         .ok();
-    let wanted = json!({"action": "cancel", "filter": {"tag": "sale"}, "rate_per_second": 500});
-    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    let request = json!({"action": "cancel", "filter": {"tag": "sale"}, "rate_per_second": 500});
+    let response = client.post("/v1/jobs/bulk", &request).await.ok();
     assert_eq!(response["matched"], JOBS);
     let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("http=8,maintenance=1", 5, 5);
@@ -337,8 +337,8 @@ async fn cancelled_redrive_stops_where_it_is() {
         ..
     } = &Fixture::start().await;
     bury(&database.pool(), 1000, 0).await;
-    let wanted = json!({"action": "delete", "filter": {"state": "dead"}, "rate_per_second": 100});
-    let response = client.post("/v1/jobs/bulk", &wanted).await.ok();
+    let request = json!({"action": "delete", "filter": {"state": "dead"}, "rate_per_second": 100});
+    let response = client.post("/v1/jobs/bulk", &request).await.ok();
     let path = format!("/v1/jobs/{}", response["job_id"].as_str().unwrap());
     let (_worker, _) = platform.worker("maintenance=1", 5, 5);
     let mut seen = (0, String::new());

@@ -120,7 +120,7 @@ impl Shop {
     }
 }
 
-fn said(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -155,12 +155,12 @@ async fn python_examples_run_unchanged() {
         command.args(["-c", script]).env("DATABASE_URL", shop.url());
         command.output().unwrap()
     };
-    let id = said(&run(&enqueues));
+    let id = stdout(&run(&enqueues));
     let job = shop.done(&id).await;
     assert_eq!(job["unique_key"], "order-43");
     assert_eq!(shop.bodies(), [r#"{"order":43}"#]);
     assert_eq!(
-        said(&run(&is_refused)),
+        stdout(&run(&is_refused)),
         "HK422\n/payload/url missing\n/priority out_of_range"
     );
     // The order exists, so the whole transaction is rolled back.
@@ -199,7 +199,7 @@ async fn typescript_example_runs_unchanged() {
             .env("DATABASE_URL", shop.url());
         command.output().unwrap()
     };
-    let id = said(&run());
+    let id = stdout(&run());
     let job = shop.done(&id).await;
     assert_eq!(job["payload"]["body"], json!({"order": 44}));
     assert_eq!(shop.bodies(), [r#"{"order":44}"#]);

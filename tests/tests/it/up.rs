@@ -68,7 +68,7 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &[]);
-    let output = first.says("Running.", START).await;
+    let output = first.wait_for_output("Running.", START).await;
     assert!(
         output.contains("is delivered and verified: status 200"),
         "{output}"
@@ -108,7 +108,7 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     assert_eq!(first.ended(STOP).await, Some(0), "{}", first.output());
 
     let mut second = up(directory.path(), address.port(), &["--no-demo"]);
-    let output = second.says("Running.", START).await;
+    let output = second.wait_for_output("Running.", START).await;
     assert!(!output.contains("delivered"), "{output}");
     assert_eq!(key(&output), key_text, "the key must be kept");
     assert_ne!(
@@ -131,10 +131,10 @@ async fn up_restarts_on_its_data_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &["--no-demo"]);
-    let key_text = key(&first.says("Running.", START).await);
+    let key_text = key(&first.wait_for_output("Running.", START).await);
     first.kill();
     let second = up(directory.path(), address.port(), &[]);
-    let output = second.says("Running.", START).await;
+    let output = second.wait_for_output("Running.", START).await;
     assert_eq!(key(&output), key_text);
     assert!(output.contains("delivered and verified"), "{output}");
 }

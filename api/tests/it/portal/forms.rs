@@ -164,17 +164,17 @@ async fn endpoint_is_added_and_its_secret_shown() {
     let list = "/v1/webhook-endpoints?limit=1";
     let list = shop.platform.client.get(list).await.expect(200);
     let added = &list["data"][0];
-    let wanted = json!({
+    let request = json!({
         "url": "http://127.0.0.1:9/added", "description": "Added",
         "event_types": ["invoice.*", "user.created"],
     });
-    for (name, value) in wanted.as_object().unwrap() {
+    for (name, value) in request.as_object().unwrap() {
         assert_eq!(&added[name], value, "{name}");
     }
     let id = word(&added["id"]);
     assert_eq!(
         shop.assert_audited("endpoint.create", &id).await["after"],
-        wanted
+        request
     );
     let secret = format!("/v1/webhook-endpoints/{id}/secret");
     let secret = shop.platform.client.get(&secret).await.expect(200);

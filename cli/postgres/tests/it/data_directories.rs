@@ -142,6 +142,6 @@ async fn programs_the_server_account_cannot_run_are_named() {
         matches!(error, Error::ProgramsUnreachable { .. }),
         "{error}"
     );
-    let said = error.to_string();
-    assert!(said.contains(closed.to_str().unwrap()), "{said}");
+    let message = error.to_string();
+    assert!(message.contains(closed.to_str().unwrap()), "{message}");
 }

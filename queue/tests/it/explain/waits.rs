@@ -273,11 +273,11 @@ async fn tightest_limit_is_reported_first_and_costs_count() {
 async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
-        let asked = Arc::new(AtomicBool::new(false));
-        let asks = handler(move |run| {
-            let asks = number(&run) == 0 && !asked.swap(true, Ordering::Relaxed);
+        let limited_once = Arc::new(AtomicBool::new(false));
+        let rate_limiting = handler(move |run| {
+            let is_limited = number(&run) == 0 && !limited_once.swap(true, Ordering::Relaxed);
             async move {
-                match asks {
+                match is_limited {
                     true => Verdict::RateLimited {
                         wait: HOUR,
                         reason: error("too_many"),
@@ -287,7 +287,7 @@ async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
             }
         });
         let first = fixture.enqueue(named("a", 0)).await.id();
-        let worker = fixture.start_worker(asks);
+        let worker = fixture.start_worker(rate_limiting);
         fixture.wait_for_state(first, JobState::Scheduled).await;
         let ids = fixture
             .lay(packed, (1..4).map(|n| named("a", n)).collect())

@@ -33,20 +33,20 @@ async fn describe(of: impl Future<Output = ()> + Send + 'static) -> String {
 #[tokio::test]
 async fn assertion_for_a_missing_job_lists_the_waiting_jobs() {
     let kit = std::sync::Arc::new(kit().await);
-    let asking = std::sync::Arc::clone(&kit);
-    let ask = async move {
-        asking
+    let shared_kit = std::sync::Arc::clone(&kit);
+    let assertion = async move {
+        shared_kit
             .assert_enqueued::<Odd>(|args| *args == Args::Fail)
             .await;
     };
-    let said = describe(ask).await;
+    let message = describe(assertion).await;
     assert!(
-        said.ends_with("no matching job of test.odd is waiting; waiting jobs: none"),
-        "{said}"
+        message.ends_with("no matching job of test.odd is waiting; waiting jobs: none"),
+        "{message}"
     );
     assert!(
-        said.contains("enqueued.rs"),
-        "the message must name the caller's line: {said}"
+        message.contains("enqueued.rs"),
+        "the message must name the caller's line: {message}"
     );
 
     let id = kit.enqueue::<Odd>(Args::Snooze(3)).delay(SECOND).await;
@@ -55,18 +55,18 @@ async fn assertion_for_a_missing_job_lists_the_waiting_jobs() {
         "waiting jobs: \n  {id} in `odd`, priority 5, due {due}: {}",
         r#"{"snooze":3}"#
     );
-    let asking = std::sync::Arc::clone(&kit);
-    let ask = async move {
-        asking
+    let shared_kit = std::sync::Arc::clone(&kit);
+    let assertion = async move {
+        shared_kit
             .assert_enqueued::<Odd>(|args| *args == Args::Fail)
             .await;
     };
-    let said = describe(ask).await;
-    assert!(said.ends_with(&line), "{said}");
-    let asking = std::sync::Arc::clone(&kit);
-    let said = describe(async move { asking.refute_enqueued::<Odd>().await }).await;
+    let message = describe(assertion).await;
+    assert!(message.ends_with(&line), "{message}");
+    let shared_kit = std::sync::Arc::clone(&kit);
+    let message = describe(async move { shared_kit.refute_enqueued::<Odd>().await }).await;
     assert!(
-        said.ends_with(&format!("expected no waiting job of test.odd; {line}")),
-        "{said}"
+        message.ends_with(&format!("expected no waiting job of test.odd; {line}")),
+        "{message}"
     );
 }

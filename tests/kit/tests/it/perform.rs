@@ -85,9 +85,9 @@ async fn payload_is_decoded_and_validated_as_by_the_platform() {
 #[tokio::test]
 async fn unexpected_verdict_is_shown() {
     let kit = kit().await;
-    let expected = async |args, ask: fn(Performed)| {
+    let expected = async |args, assertion: fn(Performed)| {
         let performed = kit.perform::<Odd>(args).await;
-        describe(|| ask(performed))
+        describe(|| assertion(performed))
     };
     assert_eq!(
         expected(Args::Bury, |run| drop(run.retried("failed"))).await,
