@@ -187,17 +187,17 @@ async fn unstorable_text_is_truncated_and_stripped_of_nul() {
 #[tokio::test]
 async fn unstorable_outcome_does_not_delay_others() {
     let fixture = Fixture::new().await;
-    let limiter = Arc::new(Semaphore::new(0));
-    let behind = limiter.clone();
+    let permits = Arc::new(Semaphore::new(0));
+    let handler_permits = permits.clone();
     let (started, ended) = (Log::new(), Log::new());
     let log_copy = (started.clone(), ended.clone());
     let worker = fixture.start_worker_with(
         options(&[(QUEUE, 40)]),
         handler(move |run| {
-            let (limiter, (started, ended)) = (behind.clone(), log_copy.clone());
+            let (permits, (started, ended)) = (handler_permits.clone(), log_copy.clone());
             async move {
                 started.write(());
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 ended.write(number(&run));
                 match number(&run) {
                     // Beyond the range of a timestamp.
@@ -227,7 +227,7 @@ async fn unstorable_outcome_does_not_delay_others() {
         .execute(&mut *blocking_tx)
         .await
         .unwrap();
-    limiter.add_permits(41);
+    permits.add_permits(41);
     ended.holds(40).await;
     blocking_tx.commit().await.unwrap();
 

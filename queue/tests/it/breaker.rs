@@ -306,9 +306,9 @@ async fn trial_is_one_job_across_three_workers() {
         fixture.enqueue_all(once(0..40)).await;
         open(&fixture).await;
         let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-        let (log_copy, limiter) = (log.clone(), Arc::clone(&go));
+        let (log_copy, permits) = (log.clone(), Arc::clone(&go));
         let handler = handler(move |run| {
-            let (log, go) = (log_copy.clone(), Arc::clone(&limiter));
+            let (log, go) = (log_copy.clone(), Arc::clone(&permits));
             async move {
                 if number(&run) < 100 {
                     log.write(number(&run));

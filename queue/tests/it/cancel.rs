@@ -270,16 +270,17 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
         },
     ] {
         let fixture = Fixture::new().await;
-        let limiter = Arc::new(tokio::sync::Semaphore::new(0));
-        let (behind, returned_verdict) = (limiter.clone(), verdict.clone());
+        let permits = Arc::new(tokio::sync::Semaphore::new(0));
+        let (handler_permits, returned_verdict) = (permits.clone(), verdict.clone());
         // As if the handler ended at the same moment: the flag is set in the database, but the
         // worker is not notified.
         let worker = fixture.start_worker_with(
             options(&[(QUEUE, 1)]),
             handler(move |_| {
-                let (limiter, returned_verdict) = (behind.clone(), returned_verdict.clone());
+                let (permits, returned_verdict) =
+                    (handler_permits.clone(), returned_verdict.clone());
                 async move {
-                    limiter.acquire().await.unwrap().forget();
+                    permits.acquire().await.unwrap().forget();
                     returned_verdict
                 }
             }),
@@ -301,7 +302,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
             .execute(&mut *blocking_tx)
             .await
             .unwrap();
-        limiter.add_permits(1);
+        permits.add_permits(1);
         until("the outcome waits for the cancel", async || {
             fixture.count(WAITING).await == 1
         })
@@ -388,12 +389,12 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         ChangeOutcome::Refused(JobState::Ready)
     );
 
-    let limiter = Arc::new(tokio::sync::Semaphore::new(0));
-    let behind = limiter.clone();
+    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let handler_permits = permits.clone();
     let worker = fixture.start_worker(handler(move |_| {
-        let limiter = behind.clone();
+        let permits = handler_permits.clone();
         async move {
-            limiter.acquire().await.unwrap().forget();
+            permits.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
@@ -402,7 +403,7 @@ async fn only_a_dead_or_cancelled_job_is_retried() {
         retry(&fixture, ready).await,
         ChangeOutcome::Refused(JobState::Running)
     );
-    limiter.add_permits(1);
+    permits.add_permits(1);
     fixture.wait_for_state(ready, JobState::Succeeded).await;
     assert_eq!(
         retry(&fixture, ready).await,

@@ -16,16 +16,16 @@ use crate::support::{
 async fn queue_concurrency_is_reached_and_never_exceeded() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
-    let limiter = Arc::new(Semaphore::new(0));
+    let permits = Arc::new(Semaphore::new(0));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let worker = fixture.start_worker_with(options(&[(QUEUE, 7)]), {
-        let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
+        let (permits, running, most) = (permits.clone(), running.clone(), most.clone());
         handler(move |_| {
-            let (limiter, running, most) = (limiter.clone(), running.clone(), most.clone());
+            let (permits, running, most) = (permits.clone(), running.clone(), most.clone());
             async move {
                 let now = running.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 running.fetch_sub(1, Ordering::SeqCst);
                 Verdict::done()
             }
@@ -40,9 +40,9 @@ async fn queue_concurrency_is_reached_and_never_exceeded() {
             // The duration of runs is unknown yet, so nothing is prefetched.
             assert_eq!(fixture.jobs("r").await, 7);
         }
-        limiter.add_permits(7);
+        permits.add_permits(7);
     }
-    limiter.add_permits(60);
+    permits.add_permits(60);
     fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(most.load(Ordering::SeqCst), 7);

@@ -22,14 +22,14 @@ fn options_with_short_drain(concurrency: u32) -> WorkerOptions {
     }
 }
 
-/// Handlers that wait at a limiter, with logs of those that reached and passed it.
-struct Limiter {
+/// A handler that blocks until it gets a permit, with logs of started and finished runs.
+struct BlockingHandler {
     permits: Arc<Semaphore>,
     started: Log<u64>,
     ended: Log<u64>,
 }
 
-impl Limiter {
+impl BlockingHandler {
     fn new() -> Self {
         Self {
             permits: Arc::new(Semaphore::new(0)),
@@ -69,14 +69,14 @@ async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
 #[tokio::test]
 async fn in_flight_runs_finish_within_the_grace_period_and_no_new_run_starts() {
     let fixture = Fixture::new().await;
-    let limiter = Limiter::new();
+    let blocking = BlockingHandler::new();
     fixture.enqueue_all((0..10).map(numbered).collect()).await;
-    let worker = fixture.start_worker_with(options(&[(QUEUE, 3)]), limiter.handler());
-    limiter.started.holds(3).await;
+    let worker = fixture.start_worker_with(options(&[(QUEUE, 3)]), blocking.handler());
+    blocking.started.holds(3).await;
     worker.request_stop();
-    limiter.permits.add_permits(10);
+    blocking.permits.add_permits(10);
     worker.stop().await;
-    assert_eq!(limiter.ended.len(), 3);
+    assert_eq!(blocking.ended.len(), 3);
     assert_eq!(fixture.jobs_at("d", 1).await, 3);
     assert_eq!(fixture.jobs_at("a", 0).await, 7);
     let closed = "select count(*) from queue.leases l join queue.workers w on w.id = l.worker_id
@@ -155,9 +155,9 @@ async fn job_cancelled_while_its_worker_drains_does_not_return() {
         drain: Duration::from_secs(1),
         ..options_with_short_drain(1)
     };
-    let limiter = Limiter::new();
-    let worker = fixture.start_worker_with(slow, limiter.handler());
-    limiter.started.holds(1).await;
+    let blocking = BlockingHandler::new();
+    let worker = fixture.start_worker_with(slow, blocking.handler());
+    blocking.started.holds(1).await;
     worker.request_stop();
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, id).await.unwrap();
@@ -169,13 +169,13 @@ async fn job_cancelled_while_its_worker_drains_does_not_return() {
 #[tokio::test]
 async fn worker_stopped_twice_stops_once() {
     let fixture = Fixture::new().await;
-    let limiter = Limiter::new();
+    let blocking = BlockingHandler::new();
     fixture.enqueue(job()).await;
-    let worker = fixture.start_worker(limiter.handler());
-    limiter.started.holds(1).await;
+    let worker = fixture.start_worker(blocking.handler());
+    blocking.started.holds(1).await;
     worker.request_stop();
     worker.request_stop();
-    limiter.permits.add_permits(1);
+    blocking.permits.add_permits(1);
     worker.stop().await;
     assert_eq!(
         fixture
@@ -246,13 +246,13 @@ async fn stop_during_a_claim_leaves_no_job_claimed() {
 #[tokio::test]
 async fn worker_stops_when_the_database_does_not_answer() {
     let fixture = Fixture::new().await;
-    let limiter = Limiter::new();
+    let blocking = BlockingHandler::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
-    let worker = fixture.start_worker_with(options_with_short_drain(3), limiter.handler());
-    limiter.started.holds(3).await;
+    let worker = fixture.start_worker_with(options_with_short_drain(3), blocking.handler());
+    blocking.started.holds(3).await;
     let silence = silence(&fixture).await;
-    limiter.permits.add_permits(1);
-    limiter.ended.holds(1).await;
+    blocking.permits.add_permits(1);
+    blocking.ended.holds(1).await;
     worker.stop().await;
     drop(silence);
 }
@@ -260,7 +260,7 @@ async fn worker_stops_when_the_database_does_not_answer() {
 #[tokio::test]
 async fn worker_stops_when_its_pool_is_closed() {
     let fixture = Fixture::new().await;
-    let limiter = Limiter::new();
+    let blocking = BlockingHandler::new();
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
     let pool = sqlx::PgPool::connect(&fixture.database.url())
         .await
@@ -269,12 +269,12 @@ async fn worker_stops_when_its_pool_is_closed() {
     let worker = crate::support::RunningWorker::start(
         engine,
         options_with_short_drain(3),
-        limiter.handler(),
+        blocking.handler(),
     );
-    limiter.started.holds(3).await;
+    blocking.started.holds(3).await;
     let closing = tokio::spawn(async move { pool.close().await });
-    limiter.permits.add_permits(1);
-    limiter.ended.holds(1).await;
+    blocking.permits.add_permits(1);
+    blocking.ended.holds(1).await;
     worker.stop().await;
     with_timeout("the pool is closed", closing).await.unwrap();
 }
@@ -325,16 +325,16 @@ async fn worker_without_a_database_stops() {
 #[tokio::test]
 async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
     let fixture = Fixture::new().await;
-    let limiter = Limiter::new();
+    let blocking = BlockingHandler::new();
     let all: Vec<u64> = (0..3000).collect();
     fixture
         .enqueue_all(all.iter().copied().map(numbered).collect())
         .await;
-    let worker = fixture.start_worker_with(options_with_short_drain(3000), limiter.handler());
-    limiter.started.holds(3000).await;
+    let worker = fixture.start_worker_with(options_with_short_drain(3000), blocking.handler());
+    blocking.started.holds(3000).await;
     let silence = silence(&fixture).await;
-    limiter.permits.add_permits(3000);
-    limiter.ended.holds(3000).await;
+    blocking.permits.add_permits(3000);
+    blocking.ended.holds(3000).await;
     worker.stop().await;
     drop(silence);
 
@@ -343,8 +343,8 @@ async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
         .execute("update queue.leases set expires_at = now() - interval '1 second'")
         .await;
     fixture.engine.rescue().await.unwrap();
-    limiter.permits.add_permits(3000);
-    let next = fixture.start_worker_with(options(&[(QUEUE, 500)]), limiter.handler());
+    blocking.permits.add_permits(3000);
+    let next = fixture.start_worker_with(options(&[(QUEUE, 500)]), blocking.handler());
     fixture.wait_until_idle().await;
     next.stop().await;
     assert_eq!(fixture.jobs("d").await, 3000);

@@ -335,9 +335,9 @@ async fn single_busy_tenant_uses_every_slot_of_every_worker() {
 async fn jobs_do_not_wait_in_one_worker_while_another_has_free_slots() {
     let fixture = Fixture::new().await;
     let (quick, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-    let (log_copy, limiter) = (quick.clone(), Arc::clone(&go));
+    let (log_copy, permits) = (quick.clone(), Arc::clone(&go));
     let handler = handler(move |run| {
-        let (quick, go) = (log_copy.clone(), Arc::clone(&limiter));
+        let (quick, go) = (log_copy.clone(), Arc::clone(&permits));
         async move {
             match number(&run) {
                 1 => go.acquire().await.unwrap().forget(),

@@ -289,14 +289,14 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         .await
         .unwrap();
 
-    let limiter = Arc::new(Semaphore::new(0));
-    let behind = limiter.clone();
+    let permits = Arc::new(Semaphore::new(0));
+    let handler_permits = permits.clone();
     let worker = fixture.start_worker_with(
         short(1),
         handler(move |_| {
-            let limiter = behind.clone();
+            let permits = handler_permits.clone();
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -311,7 +311,7 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
         })
         .await;
     }
-    limiter.add_permits(1);
+    permits.add_permits(1);
     assert_eq!(
         fixture
             .wait_for_state(id, JobState::Succeeded)
@@ -328,16 +328,16 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
 #[tokio::test]
 async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     let fixture = Fixture::new().await;
-    let limiter = Arc::new(Semaphore::new(0));
+    let permits = Arc::new(Semaphore::new(0));
     let started = Log::new();
-    let (behind, log_copy) = (limiter.clone(), started.clone());
+    let (handler_permits, log_copy) = (permits.clone(), started.clone());
     let worker = fixture.start_worker_with(
         options(&[(QUEUE, 4)]),
         handler(move |run| {
             log_copy.write(number(&run));
-            let limiter = behind.clone();
+            let permits = handler_permits.clone();
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -349,7 +349,7 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
         .execute("update queue.parcels set state = 'a', token = null, lease = null, attempt = 0")
         .await;
     started.holds(4).await;
-    limiter.add_permits(4);
+    permits.add_permits(4);
     for id in ids {
         assert_eq!(
             fixture
@@ -363,7 +363,7 @@ async fn claim_lost_by_the_database_is_repeated_and_finished_once() {
     // No slot was lost.
     let more = fixture.enqueue_all((10..14).map(numbered).collect()).await;
     started.holds(8).await;
-    limiter.add_permits(4);
+    permits.add_permits(4);
     for id in more {
         fixture.wait_for_state(id.id(), JobState::Succeeded).await;
     }

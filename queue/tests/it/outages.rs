@@ -34,15 +34,15 @@ async fn worker_with_repeatedly_cut_connections_runs_every_job_once() {
     }
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(0));
-    let (log_copy, limiter) = (runs.clone(), Arc::clone(&go));
+    let (log_copy, permits) = (runs.clone(), Arc::clone(&go));
     let engine = Engine::new(named_pool(&fixture.database.url()), true);
     let worker = RunningWorker::start(
         engine,
         options(&[(QUEUE, 32)]),
         handler(move |run| {
-            let (log_copy, limiter) = (log_copy.clone(), Arc::clone(&limiter));
+            let (log_copy, permits) = (log_copy.clone(), Arc::clone(&permits));
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 log_copy.write(number(&run));
                 Verdict::done()
             }
@@ -93,7 +93,7 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
     let plenty = Semaphore::MAX_PERMITS / 2;
     let runs = Log::new();
     let go = Arc::new(Semaphore::new(if fast { plenty } else { 0 }));
-    let (log_copy, limiter) = (runs.clone(), Arc::clone(&go));
+    let (log_copy, permits) = (runs.clone(), Arc::clone(&go));
     let worker = RunningWorker::start(
         engine.clone(),
         WorkerOptions {
@@ -101,9 +101,9 @@ async fn crash_twice(jobs: u64, stretch: usize, fast: bool) -> usize {
             ..options(&[(QUEUE, 16)])
         },
         handler(move |run| {
-            let (log_copy, limiter) = (log_copy.clone(), Arc::clone(&limiter));
+            let (log_copy, permits) = (log_copy.clone(), Arc::clone(&permits));
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 log_copy.write(number(&run));
                 Verdict::done()
             }
@@ -228,16 +228,16 @@ async fn queue_whose_id_cannot_be_read_at_first_is_served_later() {
 #[tokio::test]
 async fn outcome_waits_for_an_unavailable_database() {
     let fixture = Fixture::new().await;
-    let limiter = Arc::new(Semaphore::new(0));
-    let behind = limiter.clone();
+    let permits = Arc::new(Semaphore::new(0));
+    let handler_permits = permits.clone();
     let pool = named_pool(&fixture.database.url());
     let worker = RunningWorker::start(
         Engine::new(pool, true),
         options(&[(QUEUE, 1)]),
         handler(move |_| {
-            let limiter = behind.clone();
+            let permits = handler_permits.clone();
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),
@@ -248,7 +248,7 @@ async fn outcome_waits_for_an_unavailable_database() {
     let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity
         where datname = current_database() and application_name = 'worker under test'";
     let mut cuts = fixture.count(cut).await;
-    limiter.add_permits(1);
+    permits.add_permits(1);
     with_timeout("cutting", async {
         while cuts < 30 {
             cuts += fixture.count(cut).await;
@@ -272,14 +272,14 @@ async fn worker_with_unwritten_outcomes_stops_claiming() {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(numbered(0)).await.id();
     let (started, go) = (Log::new(), Arc::new(Semaphore::new(0)));
-    let (log_copy, limiter) = (started.clone(), Arc::clone(&go));
+    let (log_copy, permits) = (started.clone(), Arc::clone(&go));
     let worker = fixture.start_worker_with(
         options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
         handler(move |run| {
             log_copy.write(number(&run));
-            let limiter = Arc::clone(&limiter);
+            let permits = Arc::clone(&permits);
             async move {
-                limiter.acquire().await.unwrap().forget();
+                permits.acquire().await.unwrap().forget();
                 Verdict::done()
             }
         }),

@@ -209,17 +209,17 @@ async fn expired_hold_releases_the_key_of_a_waiting_job() {
 #[tokio::test]
 async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     let fixture = Fixture::new().await;
-    let limiter = std::sync::Arc::new(Semaphore::new(0));
-    let behind = std::sync::Arc::clone(&limiter);
+    let permits = std::sync::Arc::new(Semaphore::new(0));
+    let handler_permits = std::sync::Arc::clone(&permits);
     let worker = fixture.start_worker(handler(move |run| {
-        let limiter = std::sync::Arc::clone(&behind);
+        let permits = std::sync::Arc::clone(&handler_permits);
         async move {
             if run.job.payload().get() == "0" {
                 return Verdict::Dead {
                     error: error("buried"),
                 };
             }
-            limiter.acquire().await.unwrap().forget();
+            permits.acquire().await.unwrap().forget();
             Verdict::done()
         }
     }));
@@ -240,7 +240,7 @@ async fn dead_job_cannot_reclaim_its_key_from_the_current_holder() {
     assert_eq!(refused, ChangeOutcome::KeyTaken(holder));
     assert_eq!(fixture.state(dead).await, JobState::Dead);
 
-    limiter.add_permits(1);
+    permits.add_permits(1);
     fixture.wait_for_state(holder, JobState::Succeeded).await;
     let mut tx = fixture.tx().await;
     assert_eq!(

@@ -145,8 +145,8 @@ async fn lane_settings_apply_to_jobs_that_name_other_limits() {
 #[tokio::test]
 async fn running_jobs_count_against_a_new_limit() {
     let fixture = Fixture::new().await;
-    let limiter = Arc::new(Semaphore::new(0));
-    let open = Arc::clone(&limiter);
+    let permits = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&permits);
     let worker = fixture.start_worker(handler(move |_| {
         let open = Arc::clone(&open);
         async move {
@@ -170,7 +170,7 @@ async fn running_jobs_count_against_a_new_limit() {
     tokio::time::sleep(MOMENT).await;
     assert_eq!(running().await, 4);
     for left in [3, 2, 2, 2, 2, 2, 1, 0] {
-        limiter.add_permits(1);
+        permits.add_permits(1);
         until("one job ends", async || running().await <= left).await;
         tokio::time::sleep(MOMENT).await;
         assert_eq!(running().await, left);
