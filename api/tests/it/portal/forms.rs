@@ -11,7 +11,7 @@ async fn test_event_is_posted_only_to_its_endpoint() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
     let pairs = [("type", "order.tested"), ("data", r#"{"n": 7}"#)];
-    shop.done(&page, "test", &pairs, "A test event is on its way")
+    shop.done(&page, "test", &pairs, "A test event is being sent")
         .await;
     let entry = shop.assert_audited("endpoint.test", &shop.endpoint).await;
     assert_eq!(entry["after"], json!({"type": "order.tested"}));
@@ -40,7 +40,8 @@ async fn endpoint_is_paused_and_enabled() {
     assert_eq!(entry["before"], json!({"status": "active"}));
     assert_eq!(entry["after"], json!({"status": "paused"}));
     assert_eq!(shop.endpoint_now().await["status"], "paused");
-    shop.done(&page, "enable", &[], "delivered to again").await;
+    shop.done(&page, "enable", &[], "The endpoint is enabled")
+        .await;
     shop.assert_audited("endpoint.enable", &shop.endpoint).await;
     assert_eq!(shop.endpoint_now().await["status"], "active");
 }
@@ -77,7 +78,7 @@ async fn rotated_secret_is_shown_once_and_used_by_the_endpoint() {
 async fn missed_deliveries_are_recovered_by_a_job() {
     let shop = Shop::open().await;
     let page = format!("/endpoints/{}", shop.endpoint);
-    shop.done(&page, "recover", &[("last", "24h")], "is being sent again")
+    shop.done(&page, "recover", &[("last", "24h")], "are being sent again")
         .await;
     let entry = shop
         .assert_audited("endpoint.recover", &shop.endpoint)
