@@ -22,39 +22,39 @@ use crate::support::{
 
 const KEYS: [&str; 3] = ["a", "b", "c"];
 
-fn any(most: u64) -> u64 {
-    rand::rng().random_range(0..most)
+fn random_below(max: u64) -> u64 {
+    rand::rng().random_range(0..max)
 }
 
 fn chance(percent: u64) -> bool {
-    any(100) < percent
+    random_below(100) < percent
 }
 
 fn key() -> String {
-    KEYS[usize::try_from(any(3)).unwrap()].to_owned()
+    KEYS[usize::try_from(random_below(3)).unwrap()].to_owned()
 }
 
 /// A random job in one of a few lanes, under a few limits.
 fn random_job(number: u64) -> NewJob {
     NewJob {
-        lane: match any(3) {
+        lane: match random_below(3) {
             0 => Lane::Default,
             1 => Lane::Named(key()),
             _ => Lane::Ordered(key()),
         },
-        limits: match any(3) {
+        limits: match random_below(3) {
             0 => vec![LimitUse {
                 key: key(),
-                cost: 1 + u16::try_from(any(2)).unwrap(),
+                cost: 1 + u16::try_from(random_below(2)).unwrap(),
             }],
             _ => Vec::new(),
         },
         unique: chance(30).then(|| Unique {
-            key: format!("{}", any(40)),
+            key: format!("{}", random_below(40)),
             hold: None,
         }),
-        priority: u8::try_from(any(3)).unwrap(),
-        max_attempts: 1 + u16::try_from(any(3)).unwrap(),
+        priority: u8::try_from(random_below(3)).unwrap(),
+        max_attempts: 1 + u16::try_from(random_below(3)).unwrap(),
         ..numbered(number)
     }
 }
@@ -73,17 +73,17 @@ impl Stress {
         !self.over.load(Ordering::Relaxed)
     }
 
-    /// A random recently enqueued job.
-    fn some_jobs(&self, most: usize) -> Option<(usize, Vec<JobId>)> {
+    /// Up to `max` recently enqueued jobs of one tenant.
+    fn recent_jobs(&self, max: usize) -> Option<(usize, Vec<JobId>)> {
         let all = self.jobs.read();
-        let (tenant, _) = *all.get(usize::try_from(any(1 + all.len() as u64)).unwrap())?;
+        let (tenant, _) = *all.get(usize::try_from(random_below(1 + all.len() as u64)).unwrap())?;
         let lately = all.iter().rev().take(300).filter(|(of, _)| *of == tenant);
         let mut jobs: Vec<_> = lately.map(|(_, job)| *job).filter(|_| chance(10)).collect();
-        jobs.truncate(most);
+        jobs.truncate(max);
         Some((tenant, jobs))
     }
 
-    fn note(&self, what: &str, error: &dyn std::fmt::Debug) {
+    fn record_fault(&self, what: &str, error: &dyn std::fmt::Debug) {
         self.faults
             .write(format!("{what}: {error:?}").chars().take(900).collect());
     }
@@ -95,7 +95,7 @@ impl Stress {
             return;
         }
         let tenant = usize::from(chance(30));
-        let jobs: Vec<NewJob> = (0..1 + any(40))
+        let jobs: Vec<NewJob> = (0..1 + random_below(40))
             .map(|_| random_job(self.enqueued.fetch_add(1, Ordering::Relaxed)))
             .collect();
         let mut tx = TenantTx::begin(&self.fixture.pool(), self.tenants[tenant])
@@ -114,17 +114,17 @@ impl Stress {
                 }
             }
             Ok(_) => {}
-            Err(error) => self.note("enqueue", &error),
+            Err(error) => self.record_fault("enqueue", &error),
         }
     }
 
     /// Cancels, retries or runs now some random jobs, each in its own transaction.
     async fn change_random_jobs(&self) {
-        let Some((tenant, jobs)) = self.some_jobs(6) else {
+        let Some((tenant, jobs)) = self.recent_jobs(6) else {
             return;
         };
         let engine = &self.fixture.engine;
-        let what = any(3);
+        let what = random_below(3);
         for job in jobs {
             let mut tx = TenantTx::begin(&self.fixture.pool(), self.tenants[tenant])
                 .await
@@ -136,7 +136,7 @@ impl Stress {
             };
             match done {
                 Ok(()) => tx.commit().await.unwrap(),
-                Err(error) => self.note(
+                Err(error) => self.record_fault(
                     ["cancel", "retry", "run_now"][usize::try_from(what).unwrap()],
                     &error,
                 ),
@@ -146,10 +146,10 @@ impl Stress {
 
     async fn change(&self) {
         let engine = &self.fixture.engine;
-        let limit = match any(3) {
+        let limit = match random_below(3) {
             0 => LimitChange::removal(),
             1 => LimitChange {
-                max_running: Change::Set(1 + u32::try_from(any(20)).unwrap()),
+                max_running: Change::Set(1 + u32::try_from(random_below(20)).unwrap()),
                 ..LimitChange::default()
             },
             _ => LimitChange::rate(Rate {
@@ -158,12 +158,12 @@ impl Stress {
                 burst: 50,
             }),
         };
-        let tenant = self.tenants[usize::try_from(any(2)).unwrap()];
-        let lane = match any(2) {
+        let tenant = self.tenants[usize::try_from(random_below(2)).unwrap()];
+        let lane = match random_below(2) {
             0 => Lane::Named(key()),
             _ => Lane::Ordered(key()),
         };
-        let done = match any(4) {
+        let done = match random_below(4) {
             0 => engine.set_queue(QUEUE, &limit).await,
             1 => {
                 let change = TenantChange {
@@ -182,7 +182,7 @@ impl Stress {
             _ => {
                 let change = LaneChange {
                     limit,
-                    breaker: match any(2) {
+                    breaker: match random_below(2) {
                         0 => Change::Remove,
                         _ => Change::Set(Breaker::consecutive(5, Duration::from_millis(50))),
                     },
@@ -192,30 +192,30 @@ impl Stress {
             }
         };
         if let Err(error) = done {
-            self.note("change", &error);
+            self.record_fault("change", &error);
         }
     }
 }
 
 fn any_verdict(follow: u64) -> Verdict {
-    match any(12) {
+    match random_below(12) {
         0 | 1 => failed("chance"),
         2 => Verdict::Dead {
             error: error("chance"),
         },
         3 => Verdict::Snooze {
-            wait: Duration::from_millis(any(30)),
+            wait: Duration::from_millis(random_below(30)),
             reason: error("chance"),
         },
         4 => Verdict::RateLimited {
-            wait: Duration::from_millis(any(30)),
+            wait: Duration::from_millis(random_below(30)),
             reason: error("chance"),
         },
         5 => Verdict::Done {
             result: None,
             follow_ups: vec![NewJob {
                 unique: Some(Unique {
-                    key: format!("{}", any(40)),
+                    key: format!("{}", random_below(40)),
                     hold: None,
                 }),
                 max_attempts: 1,
@@ -245,7 +245,7 @@ async fn run_stress(length: Duration) {
         let ended = log_copy.clone();
         async move {
             if chance(20) {
-                tokio::time::sleep(Duration::from_millis(any(10))).await;
+                tokio::time::sleep(Duration::from_millis(random_below(10))).await;
             }
             // Follow-ups have no follow-ups.
             let verdict = match number(&run) {
@@ -280,11 +280,11 @@ async fn run_stress(length: Duration) {
                     8 => stress.change().await,
                     _ => {
                         if let Err(error) = stress.fixture.engine.rescue().await {
-                            stress.note("rescue", &error);
+                            stress.record_fault("rescue", &error);
                         }
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(20 + any(60))).await;
+                tokio::time::sleep(Duration::from_millis(20 + random_below(60))).await;
             }
         });
     }
@@ -292,7 +292,7 @@ async fn run_stress(length: Duration) {
     while started.elapsed() < length {
         tokio::time::sleep(length / 12).await;
         // One worker dies or is stopped, and another starts.
-        let worker = workers.swap_remove(usize::try_from(any(3)).unwrap());
+        let worker = workers.swap_remove(usize::try_from(random_below(3)).unwrap());
         if chance(50) {
             worker.task.abort();
             worker.task.await.ok();
@@ -335,7 +335,7 @@ async fn run_stress(length: Duration) {
     assert_accounted_for(&stress, &ended).await;
 }
 
-/// Each job can be read, is finished, and succeeded at most once.
+/// Asserts that each job can be read and is finished, and that no finished job holds a key.
 async fn assert_accounted_for(stress: &Stress, ended: &Log<JobId>) {
     let all: HashSet<(usize, JobId)> = stress.jobs.read().into_iter().collect();
     assert!(all.len() > 100);
