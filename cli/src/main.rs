@@ -1,17 +1,20 @@
-//! `harkara`: the platform on one machine (`up`), and the tools worked by hand.
+//! `harkara`: runs the platform on one machine (`up`) and manages a running platform.
 //!
-//! Takes: a command. Gives: a running platform, or one change and one answer. Never: holds a rule
-//! of its own: everything here calls another room.
+//! This crate contains no rules of its own: every command calls the crate that owns the rule.
 
-mod hand;
+mod commands;
+mod output;
+mod target;
 mod up;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use harkara_shared::config::Settings;
 use harkara_shared::process;
+
+use target::Target;
+use up::UpArgs;
 
 /// A durable, multi-tenant job platform on PostgreSQL. Without a command: `harkara up`.
 #[derive(Debug, Parser)]
@@ -25,63 +28,38 @@ struct Cli {
 enum Command {
     /// Run the whole platform on this machine
     Up(UpArgs),
-    /// Bring the database's schema to this release
-    Migrate(Place),
-    /// Tenants
+    /// Migrate the database schema to this release
+    Migrate(Target),
+    /// Manage tenants
     #[command(subcommand)]
-    Tenant(hand::TenantCommand),
-    /// Jobs
+    Tenant(commands::TenantCommand),
+    /// Inspect and change jobs
     #[command(subcommand)]
-    Job(hand::JobCommand),
-    /// Workers
+    Job(commands::JobCommand),
+    /// Inspect workers
     #[command(subcommand)]
-    Worker(hand::WorkerCommand),
-    /// Queues
+    Worker(commands::WorkerCommand),
+    /// Inspect and change queues
     #[command(subcommand)]
-    Queue(hand::QueueCommand),
-    /// Show what happened to a tenant's jobs, step by step
-    Stats(hand::StatsCommand),
-    /// Limits of tenants, and of the keys their jobs name
+    Queue(commands::QueueCommand),
+    /// Show statistics of a tenant's jobs over time
+    Stats(commands::StatsCommand),
+    /// Manage the limits of tenants and of the keys that jobs name
     #[command(subcommand)]
-    Limit(hand::LimitCommand),
-    /// Database roles of applications that enqueue in their own transactions
+    Limit(commands::LimitCommand),
+    /// Manage database roles of applications that enqueue in their own transactions
     #[command(subcommand)]
-    Client(hand::ClientCommand),
-    /// API keys
+    Client(commands::ClientCommand),
+    /// Manage API keys
     #[command(subcommand)]
-    Key(hand::KeyCommand),
-    /// The audit log
+    Key(commands::KeyCommand),
+    /// Read and verify the audit log
     #[command(subcommand)]
-    Audit(hand::AuditCommand),
-    /// People who sign in
+    Audit(commands::AuditCommand),
+    /// Manage users
     #[command(subcommand)]
-    User(hand::UserCommand),
+    User(commands::UserCommand),
 }
-
-/// How `up` runs.
-#[derive(Debug, Clone, Args)]
-struct UpArgs {
-    /// Port of the API on 127.0.0.1; without it `HARKARA_API_ADDR` rules
-    #[arg(long)]
-    port: Option<u16>,
-    /// Where the private database and the keys are kept
-    #[arg(long, default_value = DATA_DIR)]
-    data_dir: PathBuf,
-    /// Leave out the demonstration
-    #[arg(long)]
-    no_demo: bool,
-}
-
-/// Which platform a tool works on: the one of `DATABASE_URL`, else the running one of a data
-/// directory.
-#[derive(Debug, Clone, Args)]
-struct Place {
-    /// Data directory of a running `harkara up`, used when `DATABASE_URL` is not set
-    #[arg(long, default_value = DATA_DIR)]
-    data_dir: PathBuf,
-}
-
-const DATA_DIR: &str = ".harkara";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -92,25 +70,18 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let settings = Settings::from_environment(&[])?;
     match cli.command {
-        None => {
-            let default = UpArgs {
-                port: None,
-                data_dir: DATA_DIR.into(),
-                no_demo: false,
-            };
-            up::run(default, settings).await
-        }
+        None => up::run(UpArgs::default(), settings).await,
         Some(Command::Up(args)) => up::run(args, settings).await,
-        Some(Command::Migrate(place)) => hand::migrate(&place, &settings).await,
-        Some(Command::Tenant(command)) => hand::tenant(command, &settings).await,
-        Some(Command::Job(command)) => hand::job(command, &settings).await,
-        Some(Command::Worker(command)) => hand::worker(command, &settings).await,
-        Some(Command::Queue(command)) => hand::queue(command, &settings).await,
-        Some(Command::Stats(command)) => hand::stats(command, &settings).await,
-        Some(Command::Limit(command)) => hand::limit(command, &settings).await,
-        Some(Command::Client(command)) => hand::client(command, &settings).await,
-        Some(Command::Key(command)) => hand::key(command, &settings).await,
-        Some(Command::Audit(command)) => hand::audit(command, &settings).await,
-        Some(Command::User(command)) => hand::user(command, &settings).await,
+        Some(Command::Migrate(target)) => commands::migrate(&target, &settings).await,
+        Some(Command::Tenant(command)) => commands::tenant(command, &settings).await,
+        Some(Command::Job(command)) => commands::job(command, &settings).await,
+        Some(Command::Worker(command)) => commands::worker(command, &settings).await,
+        Some(Command::Queue(command)) => commands::queue(command, &settings).await,
+        Some(Command::Stats(command)) => commands::stats(command, &settings).await,
+        Some(Command::Limit(command)) => commands::limit(command, &settings).await,
+        Some(Command::Client(command)) => commands::client(command, &settings).await,
+        Some(Command::Key(command)) => commands::key(command, &settings).await,
+        Some(Command::Audit(command)) => commands::audit(command, &settings).await,
+        Some(Command::User(command)) => commands::user(command, &settings).await,
     }
 }

@@ -1,9 +1,8 @@
-//! Room: anchors of audit chains: how far each had come, written down where the database cannot reach.
-//! Takes: the heads of chains. Gives: one signed object; of a tenant, all anchors that were ever written.
-//! Never: believes an object that it did not sign, or overwrites one.
+//! Anchors of audit chains: signed records of how long each chain was, stored outside the database.
 //!
-//! A chain of hashes shows what was changed or taken out of its middle, and not that its end was cut off
-//! or that all of it was written anew. Whoever compares it with its anchors sees both.
+//! A chain of hashes reveals changed or removed entries in its middle, but not a truncated end or a
+//! complete rewrite. Comparing a chain with its anchors reveals both. An anchor that this platform did
+//! not sign is rejected, and no anchor is ever overwritten.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -18,73 +17,72 @@ use crate::id::TenantId;
 use crate::signature::hmac_sha256;
 use crate::vault::MasterKeys;
 
-/// Where they lie in the store.
-const PLACE: &str = "audit-anchors";
+/// Prefix of all anchor objects in the blob store.
+const KEY_PREFIX: &str = "audit-anchors";
 
-/// What the signing key is derived for.
-const LABEL: &str = "audit-anchor";
+/// Label under which the signing key is derived from the master key.
+const SIGNING_LABEL: &str = "audit-anchor";
 
-/// Form of the objects.
-const VERSION: u32 = 1;
+/// Version of the object format.
+const FORMAT_VERSION: u32 = 1;
 
-/// Most heads in one object.
+/// The most chain heads that one object holds; more go into further objects.
 pub const MAX_HEADS_PER_OBJECT: usize = 10_000;
 
 /// Why anchors could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
-    /// The store fails.
+    /// The blob store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// An object is not what was written, or was signed with a master key that is not in the list.
-    #[error("the anchor `{0}` is damaged, forged or signed with a key that is not known")]
+    /// An object was changed, or signed with a master key that is not in the list.
+    #[error("the anchor `{0}` is damaged, forged or signed with an unknown key")]
     Forged(String),
-    /// An object could not be written as JSON.
-    #[error("an anchor cannot be written: {0}")]
+    /// An object could not be serialized.
+    #[error("the anchor could not be serialized: {0}")]
     Encode(#[from] serde_json::Error),
 }
 
-/// Why a chain could not be checked.
+/// Why a chain could not be verified.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The database refuses.
+pub enum VerifyError {
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// The store fails.
+    /// The blob store failed.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
 }
 
-/// How far a tenant's chain has come.
+/// The last entry of a tenant's chain when it was anchored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnchoredHead {
-    /// Whose chain.
+    /// The tenant that owns the chain.
     pub tenant: TenantId,
-    /// Its last entry.
+    /// Number of the last entry.
     pub seq: i64,
-    /// That entry's hash, in hexadecimal digits.
+    /// Hash of that entry, in hexadecimal.
     pub hash: String,
 }
 
-/// What is signed: its members in this order, without spaces.
+/// The signed part, serialized in this member order without spaces.
 #[derive(Debug, Serialize, Deserialize)]
-struct Body {
+struct SignedBody {
     version: u32,
     at: DateTime<Utc>,
     heads: Vec<AnchoredHead>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Object {
-    body: Body,
+struct AnchorObject {
+    body: SignedBody,
     signature: String,
 }
 
-/// Writes the heads of chains as they were at `at` into objects of their own, and answers the objects'
-/// keys.
+/// Writes the chain heads as of `at` into new objects and returns the objects' keys.
 ///
 /// # Errors
-/// When the store fails: some of the objects may be there.
+/// When the store fails; some of the objects may have been written.
 pub async fn write_anchors(
     blobs: &BlobStore,
     keys: &MasterKeys,
@@ -93,20 +91,19 @@ pub async fn write_anchors(
 ) -> Result<Vec<String>, AnchorError> {
     let mut written = Vec::new();
     for heads in heads.chunks(MAX_HEADS_PER_OBJECT) {
-        let body = Body {
-            version: VERSION,
+        let body = SignedBody {
+            version: FORMAT_VERSION,
             at,
             heads: heads.to_vec(),
         };
         let text = serde_json::to_vec(&body)?;
-        let signing = keys.derive_all(LABEL);
-        let signature = signing.first().map(|key| sign(key, &text));
-        let object = Object {
+        let signature = sign(&keys.derive_current(SIGNING_LABEL), &text);
+        let object = AnchorObject {
             body,
-            signature: hex(&signature.unwrap_or_default()),
+            signature: hex(&signature),
         };
         let key = format!(
-            "{PLACE}/{}-{}.json",
+            "{KEY_PREFIX}/{}-{}.json",
             at.format("%Y/%m/%d/%H%M%S%.6f"),
             uuid::Uuid::now_v7()
         );
@@ -117,20 +114,20 @@ pub async fn write_anchors(
     Ok(written)
 }
 
-/// All anchors of a tenant, the oldest first.
+/// All anchors of a tenant, oldest first.
 ///
 /// # Errors
-/// When the store fails, or any object is not one of ours: whoever could change it could also have taken
-/// this tenant out of it.
+/// When the store fails, or when any object is not authentic: an attacker who changed one could also
+/// have removed this tenant from it.
 pub async fn tenant_anchors(
     blobs: &BlobStore,
     keys: &MasterKeys,
     tenant: TenantId,
 ) -> Result<Vec<Anchor>, AnchorError> {
-    let keys = keys.derive_all(LABEL);
+    let keys = keys.derive_all(SIGNING_LABEL);
     let mut found = Vec::new();
-    for key in blobs.list(PLACE).await? {
-        // One that has gone since it was listed is missed no less than one that went before.
+    for key in blobs.list(KEY_PREFIX).await? {
+        // An object deleted after the listing is treated like one deleted before it.
         let Some(bytes) = blobs.get(&key).await? else {
             continue;
         };
@@ -148,18 +145,18 @@ pub async fn tenant_anchors(
     Ok(found)
 }
 
-/// Reads a tenant's whole chain and says what is wrong with it, also beside its anchors where there is a
-/// store for them. An object that is not one of ours is told as the fault `forged` of entry 0.
+/// Reads a tenant's whole chain and reports its faults, compared with its anchors if a store is
+/// configured. An anchor that is not authentic is reported as the fault `forged` of entry 0.
 ///
 /// # Errors
-/// When the database refuses or the store fails.
+/// When the database or the store fails.
 pub async fn verify_chain(
     connection: &mut PgConnection,
     store: Option<&BlobStore>,
     keys: &MasterKeys,
     tenant: TenantId,
-) -> Result<ChainReport, CheckError> {
-    // Anchors first: the chain is at least as long as when they were written.
+) -> Result<ChainReport, VerifyError> {
+    // Anchors are read first: the chain is then at least as long as when they were written.
     let (anchors, forged) = match store {
         None => (Vec::new(), false),
         Some(blobs) => match tenant_anchors(blobs, keys, tenant).await {
@@ -171,25 +168,25 @@ pub async fn verify_chain(
             Err(error) => return Err(error.into()),
         },
     };
-    let mut checked = audit::verify(connection, tenant, &anchors).await?;
+    let mut report = audit::verify(connection, tenant, &anchors).await?;
     if forged {
         let link = ChainFault {
             seq: 0,
             fault: "forged".to_owned(),
         };
-        checked.faults.insert(0, link);
+        report.faults.insert(0, link);
     }
-    Ok(checked)
+    Ok(report)
 }
 
-fn open(keys: &[[u8; 32]], bytes: &[u8]) -> Option<Body> {
-    let object: Object = serde_json::from_slice(bytes).ok()?;
+fn open(keys: &[[u8; 32]], bytes: &[u8]) -> Option<SignedBody> {
+    let object: AnchorObject = serde_json::from_slice(bytes).ok()?;
     let text = serde_json::to_vec(&object.body).ok()?;
     let is_signed = keys.iter().any(|key| {
-        let right = hex(&sign(key, &text));
-        bool::from(right.as_bytes().ct_eq(object.signature.as_bytes()))
+        let expected = hex(&sign(key, &text));
+        bool::from(expected.as_bytes().ct_eq(object.signature.as_bytes()))
     });
-    (is_signed && object.body.version == VERSION).then_some(object.body)
+    (is_signed && object.body.version == FORMAT_VERSION).then_some(object.body)
 }
 
 fn sign(key: &[u8; 32], text: &[u8]) -> Vec<u8> {
@@ -200,7 +197,7 @@ fn sign(key: &[u8; 32], text: &[u8]) -> Vec<u8> {
         .to_vec()
 }
 
-/// Bytes in hexadecimal digits.
+/// Bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -243,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenants_anchors_come_back_in_order_and_no_others() {
+    async fn tenant_anchors_are_returned_in_order_without_those_of_others() {
         let (_directory, blobs) = store();
         let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
         let (one, other) = (TenantId::new(), TenantId::new());
@@ -253,14 +250,14 @@ mod tests {
         }
         let found = tenant_anchors(&blobs, &keys, one).await.unwrap();
         assert_eq!(found, [anchor(1, 1), anchor(2, 2), anchor(3, 3)]);
-        let nobody = tenant_anchors(&blobs, &keys, TenantId::new())
+        let unknown = tenant_anchors(&blobs, &keys, TenantId::new())
             .await
             .unwrap();
-        assert_eq!(nobody, []);
+        assert_eq!(unknown, []);
     }
 
     #[tokio::test]
-    async fn more_heads_than_fit_an_object_go_into_several() {
+    async fn heads_beyond_one_object_go_into_several() {
         let (_directory, blobs) = store();
         let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
         let tenant = TenantId::new();
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_that_was_changed_or_signed_by_somebody_else_is_refused() {
+    async fn changed_or_foreign_object_is_rejected() {
         let (_directory, blobs) = store();
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let ours = MasterKeys::parse(&old).unwrap();

@@ -1,13 +1,11 @@
-//! Room: the text of API keys.
-//! Takes: randomness, or the text a caller sent.
-//! Gives: a new key to show once; what of a key is stored and looked up; whether a caller's text is
-//! that key.
-//! Never: reads the database, keeps a key, or says what a key may do.
+//! The text format of API keys.
 //!
-//! A key reads `hk_` + 8 characters of public id + 32 random ones + 6 of checksum, all base62. The
-//! public id finds the row; the checksum (CRC-32 of all before it) lets a mistyped key be refused, and
-//! a leaked one be recognised, without a database. It is no protection, nor needs to be: 32 characters
-//! carry 190 bits.
+//! A key is `hk_` + 8 characters of public id + 32 random characters + 6 characters of checksum, all
+//! base62. The public id finds the stored row. The checksum (CRC-32 of everything before it) lets a
+//! mistyped key be rejected, and a leaked one be recognized, without a database; it is not a
+//! protection, and none is needed: 32 characters carry 190 bits.
+//!
+//! This module does not read the database, store keys or decide what a key permits.
 
 use std::fmt;
 
@@ -17,108 +15,114 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::signature::hmac_sha256;
 
-/// What every key starts with, so that scanners know it.
+/// Prefix of every key, so that secret scanners recognize it.
 const PREFIX: &str = "hk_";
 
-/// Characters of public id.
-const PUBLIC: usize = 8;
+/// Length of the public id.
+const PUBLIC_ID_LEN: usize = 8;
 
-/// Characters of randomness.
-const RANDOM: usize = 32;
+/// Length of the random part.
+const RANDOM_LEN: usize = 32;
 
-/// Characters of checksum: 62⁶ > 2³².
-const CHECKSUM: usize = 6;
+/// Length of the checksum: 62⁶ > 2³².
+const CHECKSUM_LEN: usize = 6;
 
-/// Where the checksum starts.
-const BODY: usize = PREFIX.len() + PUBLIC + RANDOM;
+/// Length of everything before the checksum.
+const BODY_LEN: usize = PREFIX.len() + PUBLIC_ID_LEN + RANDOM_LEN;
 
-/// The digits of the checksum, in order of value.
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Length of the part of the checksum that owners are shown.
+const LAST_LEN: usize = 4;
 
-/// The text is not an API key. It is never repeated.
+/// The text is not an API key. Messages never repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidApiKey {
-    /// Another prefix, another length or a foreign character.
+    /// Wrong prefix, wrong length or a character outside base62.
     #[error("not an API key: expected `hk_` and 46 letters and digits")]
     Format,
-    /// The form is right but the checksum is not: mistyped, or cut and pasted from elsewhere.
+    /// The format is right but the checksum is not: the key was mistyped or pasted incompletely.
     #[error("the API key is mistyped: its checksum does not match")]
     Checksum,
 }
 
-/// A key that was just made. Show `text` once, store the hash and the other two.
+/// A new key. Show `text` once; store its hash and the other two fields.
 #[derive(Debug)]
 pub struct NewApiKey {
-    /// The key itself.
+    /// The full key.
     pub text: ApiKeyText,
-    /// What the row is found by: 8 base62 characters.
+    /// The lookup key of the stored row: 8 base62 characters.
     pub public_id: String,
-    /// The last 4 characters of the text, by which its owner knows it again.
+    /// The last 4 characters of the text, by which its owner recognizes it.
     pub last4: String,
 }
 
 impl NewApiKey {
-    /// A fresh key.
+    /// Generates a random key.
     #[must_use]
     pub fn generate() -> Self {
-        // `Alphanumeric` rejects rather than wraps, so that every character is equally likely.
-        let random = Alphanumeric.sample_string(&mut rand::rng(), PUBLIC + RANDOM);
-        let body = format!("{PREFIX}{random}");
-        let text = ApiKeyText(format!("{body}{}", checksum(&body)));
-        let last4 = text
-            .0
-            .get(BODY + CHECKSUM - 4..)
-            .unwrap_or_default()
-            .to_owned();
+        // `Alphanumeric` rejects out-of-range samples, so every character is equally likely.
+        let random = |length| Alphanumeric.sample_string(&mut rand::rng(), length);
+        let public_id = random(PUBLIC_ID_LEN);
+        let body = format!("{PREFIX}{public_id}{}", random(RANDOM_LEN));
+        let checksum = checksum(&body);
         Self {
-            public_id: text.public_id().to_owned(),
-            last4,
-            text,
+            last4: checksum.chars().skip(CHECKSUM_LEN - LAST_LEN).collect(),
+            text: ApiKeyText {
+                text: format!("{body}{checksum}"),
+                public_id: public_id.clone(),
+            },
+            public_id,
         }
     }
 }
 
-/// The text of a key whose form and checksum are right; whether it exists is for the database.
+/// The text of a well-formed key with a valid checksum. Whether the key exists is not known yet.
 #[derive(Clone)]
-pub struct ApiKeyText(String);
+pub struct ApiKeyText {
+    text: String,
+    public_id: String,
+}
 
 impl ApiKeyText {
-    /// Reads a key's text.
+    /// Parses a key.
     ///
     /// # Errors
-    /// [`InvalidApiKey`], found without a database.
+    /// [`InvalidApiKey`]; no database is needed to find out.
     pub fn parse(text: &str) -> Result<Self, InvalidApiKey> {
         let digits = text.strip_prefix(PREFIX).ok_or(InvalidApiKey::Format)?;
-        if text.len() != BODY + CHECKSUM || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        if text.len() != BODY_LEN + CHECKSUM_LEN
+            || !digits.bytes().all(|b| b.is_ascii_alphanumeric())
+        {
             return Err(InvalidApiKey::Format);
         }
-        let (body, sum) = text.split_at_checked(BODY).ok_or(InvalidApiKey::Format)?;
+        let (public_id, _) = digits.split_at(PUBLIC_ID_LEN);
+        let (body, sum) = text.split_at(BODY_LEN);
         if checksum(body) == sum {
-            Ok(Self(text.to_owned()))
+            Ok(Self {
+                text: text.to_owned(),
+                public_id: public_id.to_owned(),
+            })
         } else {
             Err(InvalidApiKey::Checksum)
         }
     }
 
-    /// The text, for the one answer that shows it.
+    /// The full text, for the one response that shows it.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// What the row is found by. Not secret.
+    /// The lookup key of the stored row. Not secret.
     #[must_use]
     pub fn public_id(&self) -> &str {
-        self.0
-            .get(PREFIX.len()..PREFIX.len() + PUBLIC)
-            .unwrap_or_default()
+        &self.public_id
     }
 
-    /// What is stored: HMAC-SHA256 of the whole text under the pepper.
+    /// The stored form: HMAC-SHA256 of the whole text under the pepper.
     #[must_use]
     pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
         hmac_sha256(pepper)
-            .chain_update(&self.0)
+            .chain_update(&self.text)
             .finalize()
             .into_bytes()
             .into()
@@ -126,7 +130,7 @@ impl ApiKeyText {
 
     /// Whether `stored` is this key's hash under one of the peppers.
     ///
-    /// Takes the same time wherever the bytes differ and whichever pepper matches.
+    /// Runs in constant time, wherever the bytes differ and whichever pepper matches.
     #[must_use]
     pub fn verify(&self, stored: &[u8], peppers: &[[u8; 32]]) -> bool {
         let matches = |pepper| self.hash(pepper).as_slice().ct_eq(stored);
@@ -147,13 +151,22 @@ impl fmt::Debug for ApiKeyText {
 /// The CRC-32 of the text in six base62 digits.
 fn checksum(text: &str) -> String {
     let mut rest = crc32fast::hash(text.as_bytes());
-    let mut digits = [b'0'; CHECKSUM];
+    let mut digits = [b'0'; CHECKSUM_LEN];
     for digit in digits.iter_mut().rev() {
-        let value = usize::try_from(rest % 62).unwrap_or_default();
-        *digit = BASE62.get(value).copied().unwrap_or(b'0');
+        let [.., value] = (rest % 62).to_be_bytes();
+        *digit = base62_digit(value);
         rest /= 62;
     }
     digits.map(char::from).iter().collect()
+}
+
+/// The base62 digit of a value below 62: digits, then upper case, then lower case.
+const fn base62_digit(value: u8) -> u8 {
+    match value {
+        0..10 => b'0' + value,
+        10..36 => b'A' + value - 10,
+        _ => b'a' + value - 36,
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_new_key_has_the_documented_form() {
+    fn new_key_has_the_documented_format() {
         let key = NewApiKey::generate();
         let text = key.text.expose();
         assert_eq!(text.len(), 49);
@@ -174,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_crc32_in_base62() {
+    fn checksum_is_crc32_in_base62() {
         // The CRC-32 of "123456789" is 0xCBF43926, its published check value.
         assert_eq!(checksum("123456789"), "3jZRME");
         assert_eq!(checksum(""), "000000");
@@ -188,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_another_form_is_refused() {
+    fn malformed_text_is_rejected() {
         let key = NewApiKey::generate();
         let text = key.text.expose();
         let cut = text.get(..48).unwrap();
@@ -212,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_right_key_under_a_known_pepper_verifies() {
+    fn key_verifies_only_under_a_known_pepper() {
         let (key, other) = (NewApiKey::generate().text, NewApiKey::generate().text);
         let (old, new, unknown) = ([1; 32], [2; 32], [3; 32]);
         let stored = key.hash(&old);
@@ -227,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_wrong_character_never_passes(at in 3..49_usize, with in "[0-9A-Za-z]") {
+        fn wrong_character_fails_the_checksum(at in 3..49_usize, with in "[0-9A-Za-z]") {
             let key = NewApiKey::generate();
             let mut text = key.text.expose().to_owned();
             text.replace_range(at..=at, &with);
@@ -237,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_breaks_the_parser(text in "(hk_)?\\PC{0,60}") {
+        fn parser_accepts_any_text_without_panicking(text in "(hk_)?\\PC{0,60}") {
             prop_assert!(ApiKeyText::parse(&text).is_err());
         }
     }

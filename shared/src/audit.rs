@@ -1,7 +1,7 @@
-//! Room: the audit log.
-//! Takes: who did what to what, in the transaction that did it. Gives: an entry at the end of the
-//! tenant's hash chain; whether a chain is whole.
-//! Never: keeps a secret; lets an entry be without the change it tells of, or the change without it.
+//! The audit log: appends entries to a tenant's hash chain and verifies the chain.
+//!
+//! An entry is written in the transaction that makes the change, so neither exists without the other.
+//! Entries never contain secrets.
 
 use std::net::IpAddr;
 
@@ -14,13 +14,13 @@ use sqlx::{FromRow, PgConnection};
 use crate::database::{query_as, query_scalar};
 use crate::id::TenantId;
 
-/// Entries that are checked by one statement.
-const STRIDE: i32 = 20_000;
+/// Entries verified by one statement.
+const VERIFY_BATCH_ENTRIES: i32 = 20_000;
 
-/// Faults that are told of one chain.
-const MOST_FAULTS: usize = 100;
+/// The most faults reported for one chain.
+const MAX_FAULTS: usize = 100;
 
-/// What kind of actor it was.
+/// The kind of actor that made a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -29,9 +29,9 @@ pub enum ActorKind {
     Key,
     /// A person who has signed in.
     Person,
-    /// Whoever holds a link to the tenant's portal.
+    /// The holder of a link to the tenant's portal.
     Link,
-    /// The platform itself, or somebody who works by hand on its machine.
+    /// The platform itself, or an operator using the command line on its machine.
     System,
     /// A caller who is not known: a refused sign-in, for example.
     #[serde(rename = "nobody")]
@@ -40,7 +40,7 @@ pub enum ActorKind {
 }
 
 impl ActorKind {
-    /// The kind's name.
+    /// The stored name of the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,27 +53,28 @@ impl ActorKind {
     }
 }
 
-/// Who did it, and from where.
+/// Who made a change, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// What kind of actor.
+    /// Whether it is a key, a person, a link, the platform or unknown.
     pub kind: ActorKind,
-    /// The key's, person's or link's id; the name of a part of the platform; what somebody gave as a name.
+    /// Id of the key, person or link; the name of a part of the platform; or the name that an unknown
+    /// caller gave.
     pub id: String,
-    /// What people call it: a key's name, a person's email.
+    /// Display name: a key's name, a person's email.
     pub name: Option<String>,
-    /// Where the request came from.
+    /// Client address of the request.
     pub address: Option<IpAddr>,
-    /// What the caller's program calls itself.
+    /// `User-Agent` of the request.
     pub user_agent: Option<String>,
-    /// The request's id.
+    /// Id of the request, as in its `X-Request-Id` header.
     pub request_id: Option<String>,
-    /// Why, where a reason was given.
+    /// The reason the caller gave, if any.
     pub reason: Option<String>,
 }
 
 impl Actor {
-    /// A part of the platform, or a tool worked by hand.
+    /// A part of the platform, or its command line.
     #[must_use]
     pub fn system(name: impl Into<String>) -> Self {
         Self {
@@ -88,21 +89,21 @@ impl Actor {
     }
 }
 
-/// What was done to what.
+/// One change: the action, the resource, and its state before and after.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// `noun.verb`, such as `endpoint.create`.
     pub action: &'static str,
-    /// Id of what it was done to.
+    /// Id of the changed resource.
     pub resource: String,
-    /// What it was, as far as it changed; secrets left out.
+    /// The changed members before the change, without secrets.
     pub before: Option<Value>,
-    /// What it became.
+    /// The changed members after the change, without secrets.
     pub after: Option<Value>,
 }
 
 impl Entry {
-    /// An entry without before and after.
+    /// An entry without states before and after.
     #[must_use]
     pub fn new(action: &'static str, resource: impl ToString) -> Self {
         Self {
@@ -113,7 +114,7 @@ impl Entry {
         }
     }
 
-    /// With what it was.
+    /// Sets the state before the change.
     #[must_use]
     pub fn before(self, before: impl Serialize) -> Self {
         Self {
@@ -122,7 +123,7 @@ impl Entry {
         }
     }
 
-    /// With what it became.
+    /// Sets the state after the change.
     #[must_use]
     pub fn after(self, after: impl Serialize) -> Self {
         Self {
@@ -132,32 +133,32 @@ impl Entry {
     }
 }
 
-/// An entry on its way to whoever makes the change it tells of.
+/// An entry that is passed to the code that makes the change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditNote {
-    /// In whose chain.
+    /// The tenant whose chain receives the entry.
     pub tenant: TenantId,
-    /// Who.
+    /// Who makes the change.
     pub actor: Actor,
-    /// What.
+    /// What changes.
     pub entry: Entry,
 }
 
 impl AuditNote {
-    /// Adds the entry, in the transaction that makes the change.
+    /// Appends the entry, in the transaction that makes the change.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub async fn record(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         record(connection, self.tenant, &self.actor, &self.entry).await
     }
 }
 
-/// Adds an entry to the tenant's chain, in the transaction that makes the change. Entries of one
-/// tenant wait for each other until their transactions end: add late.
+/// Appends an entry to the tenant's chain, in the transaction that makes the change. Appends to one
+/// chain are serialized until their transactions end, so append as late as possible.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database fails.
 pub async fn record(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -184,23 +185,23 @@ pub async fn record(
     Ok(())
 }
 
-/// Where a chain ends.
+/// The end of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct ChainHead {
-    /// Number of the last entry; 0 when there is none.
+    /// Number of the last entry; 0 for an empty chain.
     pub seq: i64,
-    /// Its hash.
+    /// Hash of the last entry.
     pub hash: Vec<u8>,
 }
 
-/// What is wrong with a chain at an entry.
+/// A fault in a chain, located at one entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainFault {
-    /// The entry's number.
+    /// Number of the entry.
     pub seq: i64,
-    /// `missing` (entries before it are gone), `changed`, `truncated` (the chain ends before this
-    /// number), `rewritten` (it is not the entry that was anchored) or, of entry 0, `forged` (an anchor is
-    /// not one that the platform wrote).
+    /// `missing` (entries before it were removed), `changed`, `truncated` (the chain ends before this
+    /// number), `rewritten` (the entry differs from the anchored one) or, for entry 0, `forged` (an
+    /// anchor was not written by the platform).
     pub fault: String,
 }
 
@@ -213,32 +214,32 @@ impl ChainFault {
     }
 }
 
-/// What became of the check of a chain.
+/// The result of verifying a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
-    /// Entries that were read.
+    /// Number of entries read.
     pub entries: i64,
-    /// Where the chain says that it ends.
+    /// The recorded end of the chain.
     pub head: ChainHead,
-    /// What is wrong, at most 100 of it; none when the chain is whole.
+    /// Faults, at most 100; empty when the chain is intact.
     pub faults: Vec<ChainFault>,
     /// Time of the newest anchor that was compared.
     pub anchored_at: Option<DateTime<Utc>>,
 }
 
-/// What a chain's end once was, kept outside of the database.
+/// The end of a chain at an earlier time, stored outside the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
-    /// Number of the last entry.
+    /// Number of the last entry at that time.
     pub seq: i64,
-    /// Its hash.
+    /// Hash of that entry.
     pub hash: Vec<u8>,
-    /// When.
+    /// When the anchor was written.
     pub at: DateTime<Utc>,
 }
 
 #[derive(FromRow)]
-struct Stretch {
+struct VerifiedRange {
     checked: i64,
     seq: i64,
     hash: Vec<u8>,
@@ -246,24 +247,25 @@ struct Stretch {
 }
 
 #[derive(FromRow)]
-struct End {
+struct RecordedEnd {
     is_gone: bool,
     seq: i64,
     hash: Vec<u8>,
     last: i64,
 }
 
-/// Reads a tenant's whole chain and says what is wrong with it, also beside `anchors`.
+/// Reads a tenant's whole chain and reports its faults, including differences from `anchors`.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database fails.
 pub async fn verify(
     connection: &mut PgConnection,
     tenant: TenantId,
     anchors: &[Anchor],
 ) -> Result<ChainReport, sqlx::Error> {
-    // The head first: what is added meanwhile stands after it. Both in one snapshot.
-    let end: End = query_as(include_str!("sql/audit_end.sql"))
+    // The head is read first, so entries appended during verification come after it. One statement
+    // reads the head and the last entry, so both are from one snapshot.
+    let end: RecordedEnd = query_as(include_str!("sql/audit_end.sql"))
         .bind(tenant)
         .fetch_one(&mut *connection)
         .await?;
@@ -276,41 +278,41 @@ pub async fn verify(
     let mut anchored: Vec<&Anchor> = anchors.iter().collect();
     anchored.sort_by_key(|anchor| anchor.seq);
     loop {
-        let stretch: Stretch = query_as("select * from app.verify_audit_chain($1, $2, $3, $4)")
+        let range: VerifiedRange = query_as("select * from app.verify_audit_chain($1, $2, $3, $4)")
             .bind(tenant)
             .bind(seq)
             .bind(&hash)
-            .bind(STRIDE)
+            .bind(VERIFY_BATCH_ENTRIES)
             .fetch_one(&mut *connection)
             .await?;
-        entries += stretch.checked;
-        (seq, hash) = (stretch.seq, stretch.hash);
-        faults.extend(stretch.faults.0);
-        faults.truncate(MOST_FAULTS);
-        if stretch.checked < i64::from(STRIDE) || faults.len() >= MOST_FAULTS {
+        entries += range.checked;
+        (seq, hash) = (range.seq, range.hash);
+        faults.extend(range.faults.0);
+        faults.truncate(MAX_FAULTS);
+        if range.checked < i64::from(VERIFY_BATCH_ENTRIES) || faults.len() >= MAX_FAULTS {
             break;
         }
     }
     if end.is_gone {
-        // Every tenant's chain begins with the tenant.
+        // Every chain starts with the creation of its tenant.
         faults.push(ChainFault::new(1, "missing"));
     } else if end.last < end.seq {
         faults.push(ChainFault::new(end.last + 1, "truncated"));
     } else if end.last > end.seq {
         faults.push(ChainFault::new(end.seq + 1, "changed"));
-    } else if !is_at(connection, tenant, end.seq, &end.hash).await? {
+    } else if !has_hash(connection, tenant, end.seq, &end.hash).await? {
         faults.push(ChainFault::new(end.seq, "changed"));
     }
     for anchor in &anchored {
         if anchor.seq > end.last {
             faults.push(ChainFault::new(end.last + 1, "truncated"));
-        } else if !is_at(connection, tenant, anchor.seq, &anchor.hash).await? {
+        } else if !has_hash(connection, tenant, anchor.seq, &anchor.hash).await? {
             faults.push(ChainFault::new(anchor.seq, "rewritten"));
         }
     }
     faults.sort_by_key(|link| link.seq);
     faults.dedup();
-    faults.truncate(MOST_FAULTS);
+    faults.truncate(MAX_FAULTS);
     Ok(ChainReport {
         entries,
         head: ChainHead {
@@ -322,8 +324,8 @@ pub async fn verify(
     })
 }
 
-/// Whether the entry of this number has this hash; the one before the first always has.
-async fn is_at(
+/// Whether the entry with this number has this hash; always true for number 0, before the first entry.
+async fn has_hash(
     connection: &mut PgConnection,
     tenant: TenantId,
     seq: i64,

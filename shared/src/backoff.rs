@@ -1,7 +1,7 @@
-//! Room: how long a failed job waits.
-//! Takes: a policy and the number of failures so far.
-//! Gives: the delay before the next attempt.
-//! Never: sleeps, reads a clock, counts failures or decides that a job is dead.
+//! Backoff: how long a failed job waits before its next attempt.
+//!
+//! Computes a delay from a policy and the number of failures. It never sleeps, reads a clock, counts
+//! failures or decides that a job is dead.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 
-/// The longest delay a policy may ask for.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+/// The longest delay a policy can set.
+const MAX_DELAY: Duration = Duration::from_secs(7 * 86_400);
 
-/// The shortest first delay a policy may ask for.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// The shortest first delay a policy can set.
+const MIN_BASE: Duration = Duration::from_millis(1);
 
-/// How delays spread, so that jobs that failed together do not come back together.
+/// Randomization of delays, so that jobs that failed together do not retry together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Jitter {
-    /// Anywhere from nothing to the whole delay.
+    /// Between zero and the whole delay.
     Full,
-    /// Half the delay, and anywhere up to the other half.
+    /// Between half the delay and the whole delay.
     #[default]
     Equal,
     /// Exactly the delay.
     None,
 }
 
-/// Exponential backoff: `base × factor^(failures − 1)`, at most `max`, spread by `jitter`.
+/// Exponential backoff: `base × factor^(failures − 1)`, at most `max`, randomized by `jitter`.
 ///
-/// In JSON `{"base":"5s","factor":2,"max":"1h","jitter":"equal"}`; these are the defaults, any
-/// member may be missing and no other may be present. What was read is not yet judged: see
+/// In JSON `{"base":"5s","factor":2,"max":"1h","jitter":"equal"}`. These are the defaults; every member
+/// is optional, and unknown members are rejected. Deserialization does not check bounds: call
 /// [`Backoff::validate`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,12 +40,12 @@ pub struct Backoff {
     /// The delay after the first failure. From 1 ms to `max`; default 5 s.
     #[serde(with = "duration")]
     pub base: Duration,
-    /// By how much each further failure lengthens the delay. From 1 to 10; default 2.
+    /// Multiplier of the delay for each further failure. From 1 to 10; default 2.
     pub factor: f64,
-    /// What the delay never exceeds. At most 7 days; default 1 hour.
+    /// Upper bound of the delay. At most 7 days; default 1 hour.
     #[serde(with = "duration")]
     pub max: Duration,
-    /// How delays spread. Default [`Jitter::Equal`].
+    /// Randomization of the delay. Default [`Jitter::Equal`].
     pub jitter: Jitter,
 }
 
@@ -61,45 +61,45 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Whether the policy keeps the bounds its fields document.
+    /// Checks the bounds documented on the fields.
     ///
     /// # Errors
-    /// Every breach at once, each the field's name and a message for the caller.
+    /// Every violation at once, each with the field's name and a message for the caller.
     pub fn validate(&self) -> Result<(), Vec<(&'static str, String)>> {
-        let mut breaches = Vec::new();
-        if self.base < SHORTEST {
-            breaches.push((
+        let mut violations = Vec::new();
+        if self.base < MIN_BASE {
+            violations.push((
                 "base",
-                format!("must be at least {}", duration::format(SHORTEST)),
+                format!("must be at least {}", duration::format(MIN_BASE)),
             ));
         }
         if self.base > self.max {
             let max = duration::format(self.max);
-            breaches.push((
+            violations.push((
                 "base",
-                format!("must not be longer than max, which is {max}"),
+                format!("must not be longer than `max`, which is {max}"),
             ));
         }
         // A range contains neither NaN nor an infinity.
         if !(1.0..=10.0).contains(&self.factor) {
-            breaches.push(("factor", "must be from 1 to 10".to_owned()));
+            violations.push(("factor", "must be from 1 to 10".to_owned()));
         }
-        if self.max > LONGEST {
-            breaches.push((
+        if self.max > MAX_DELAY {
+            violations.push((
                 "max",
-                format!("must be at most {}", duration::format(LONGEST)),
+                format!("must be at most {}", duration::format(MAX_DELAY)),
             ));
         }
-        if breaches.is_empty() {
+        if violations.is_empty() {
             Ok(())
         } else {
-            Err(breaches)
+            Err(violations)
         }
     }
 
-    /// The delay before the next attempt, after `failures` of them; 0 counts as 1.
+    /// The delay before the next attempt after `failures` failures; 0 counts as 1.
     ///
-    /// Never more than `max`, even for a policy that [`Backoff::validate`] would refuse.
+    /// Never more than `max`, even for a policy that [`Backoff::validate`] rejects.
     pub fn delay(&self, failures: u32, rng: &mut impl Rng) -> Duration {
         let delay = self.ceiling(failures);
         match self.jitter {
@@ -109,7 +109,7 @@ impl Backoff {
         }
     }
 
-    /// The delay before it is spread. What a float cannot say (an overflow, NaN) is `max`.
+    /// The delay before randomization. A result that a duration cannot hold (overflow, NaN) is `max`.
     fn ceiling(&self, failures: u32) -> Duration {
         let growth = self.factor.powf(f64::from(failures.saturating_sub(1)));
         Duration::try_from_secs_f64(self.base.as_secs_f64() * growth)
@@ -117,7 +117,7 @@ impl Backoff {
     }
 }
 
-/// A duration drawn evenly from zero to `longest`, both included.
+/// A uniformly random duration from zero to `longest`, inclusive.
 fn up_to(longest: Duration, rng: &mut impl Rng) -> Duration {
     Duration::from_nanos_u128(rng.random_range(0..=longest.as_nanos()))
 }
@@ -150,7 +150,7 @@ mod tests {
             .prop_map(|(max, factor, part, jitter)| {
                 let max = Duration::from_millis(max);
                 Backoff {
-                    base: max.mul_f64(part).max(SHORTEST),
+                    base: max.mul_f64(part).max(MIN_BASE),
                     factor,
                     max,
                     jitter,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_doubles_from_five_seconds_to_an_hour() {
+    fn default_policy_doubles_from_five_seconds_to_an_hour() {
         let backoff = without_jitter(Backoff::default());
         let seconds: Vec<u64> = (1..=12)
             .map(|n| backoff.delay(n, &mut rand::rng()).as_secs())
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn json_fills_what_is_missing_and_refuses_what_is_unknown() {
+    fn json_defaults_missing_members_and_rejects_unknown_ones() {
         let read = |text: &str| serde_json::from_str::<Backoff>(text);
         assert_eq!(read("{}").unwrap(), Backoff::default());
         let full = r#"{"base":"1s","factor":2,"max":"1h","jitter":"full"}"#;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_breach_is_named() {
+    fn every_violation_names_its_field() {
         let fields = |backoff: Backoff| -> Vec<&str> {
             backoff
                 .validate()
@@ -233,7 +233,7 @@ mod tests {
         );
         assert_eq!(
             fields(Backoff {
-                max: LONGEST + SHORTEST,
+                max: MAX_DELAY + MIN_BASE,
                 ..default
             }),
             ["max"]
@@ -244,7 +244,7 @@ mod tests {
         let all = Backoff {
             base: Duration::MAX,
             factor: 0.0,
-            max: LONGEST * 2,
+            max: MAX_DELAY * 2,
             ..default
         };
         assert_eq!(fields(all), ["base", "factor", "max"]);
@@ -252,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_valid_policy_keeps_its_bounds(backoff in valid(), failures: u32) {
+        fn valid_policy_keeps_its_bounds(backoff in valid(), failures: u32) {
             prop_assert_eq!(backoff.validate(), Ok(()));
             let ceiling = without_jitter(backoff).delay(failures, &mut rand::rng());
             prop_assert!(ceiling >= backoff.base && ceiling <= backoff.max);
@@ -266,14 +266,14 @@ mod tests {
         }
 
         #[test]
-        fn the_ceiling_never_falls_as_failures_mount(backoff in valid(), failures in 1..200_u32) {
+        fn delay_never_decreases_with_more_failures(backoff in valid(), failures in 1..200_u32) {
             let backoff = without_jitter(backoff);
             let rng = &mut rand::rng();
             prop_assert!(backoff.delay(failures, rng) <= backoff.delay(failures + 1, rng));
         }
 
         #[test]
-        fn no_policy_and_no_count_overflows(
+        fn delay_never_overflows(
             base in any_duration(), max in any_duration(), factor: f64,
             jitter in any_jitter(), failures: u32,
         ) {

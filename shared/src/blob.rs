@@ -1,6 +1,7 @@
-//! Room: the blob store: files that outlive the database.
-//! Takes: an address (`HARKARA_BLOB_URL`), keys and bytes. Gives: the bytes back, whole or not at all, and
-//! the keys there are. Never: leaves a file half written under its key, or its own directory.
+//! The blob store: files kept outside the database, under `HARKARA_BLOB_URL`.
+//!
+//! Stores bytes under keys, returns them whole or not at all, and lists keys. A partly written file is
+//! never visible under its key, and no key reaches outside the store's directory.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,39 +11,41 @@ use std::sync::Arc;
 use bytes::Bytes;
 use url::Url;
 
-/// What the name of a file begins with while it is being written: no part of a key does.
-const UNFINISHED: char = '.';
+/// First character of the name of a file that is still being written; no key segment starts with it.
+const TEMPORARY_PREFIX: char = '.';
 
-/// Longest key.
-const MOST_LENGTH: usize = 512;
+/// The longest key, in bytes.
+const MAX_KEY_LEN: usize = 512;
 
-/// Why the store did not do what it was asked.
+/// Why an operation on the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The address cannot be used.
+    /// The store's address is not usable.
     #[error("{0}")]
     Address(&'static str),
-    /// The key is not one.
-    #[error("`{0}` is not a key: parts of letters, digits and `-_.`, divided by `/`")]
+    /// The key is malformed.
+    #[error(
+        "`{0}` is not a blob key: expected segments of letters, digits and `-_.`, separated by `/`"
+    )]
     Key(String),
-    /// The store refuses, or is not there.
+    /// The file system failed.
     #[error("the blob store failed at `{key}`: {source}")]
     Io {
-        /// What was wanted.
+        /// The key or prefix of the operation.
         key: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// A place where blobs are kept. Cheap to clone.
+/// A store of blobs in a directory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     root: Arc<Path>,
 }
 
 impl BlobStore {
-    /// The store at this address. It is made when something is put there.
+    /// Opens the store at this address. Its directory is created by the first write.
     ///
     /// # Errors
     /// [`BlobError::Address`] for anything but `file:///…`.
@@ -51,17 +54,17 @@ impl BlobStore {
             "file" => {
                 let root = url
                     .to_file_path()
-                    .map_err(|()| BlobError::Address("must be `file:///` and a path"))?;
+                    .map_err(|()| BlobError::Address("must be `file:///` followed by a path"))?;
                 Ok(Self { root: root.into() })
             }
             "s3" => Err(BlobError::Address(
-                "`s3://` stores come with backups, which this release does not have: use `file:///`",
+                "`s3://` stores are not supported yet: use `file:///`",
             )),
-            _ => Err(BlobError::Address("must begin with `file:///`")),
+            _ => Err(BlobError::Address("must start with `file:///`")),
         }
     }
 
-    /// Keeps `bytes` under `key`, in the place of what was there. When this returns they are on the disk.
+    /// Stores `bytes` under `key`, replacing an earlier blob. They are on disk when this returns.
     ///
     /// # Errors
     /// [`BlobError`].
@@ -70,7 +73,7 @@ impl BlobStore {
         blocking(key, move || write(&path, &bytes)).await
     }
 
-    /// What is kept under `key`, if anything is.
+    /// The blob stored under `key`, if any.
     ///
     /// # Errors
     /// [`BlobError`].
@@ -84,16 +87,16 @@ impl BlobStore {
         .await
     }
 
-    /// All keys below `prefix`, which ends where a part of a key does; sorted.
+    /// All keys below `prefix`, sorted. A prefix consists of whole segments.
     ///
     /// # Errors
     /// [`BlobError`].
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, BlobError> {
         let path = self.path(prefix)?;
-        let prefix_of_all = prefix.to_owned();
+        let root_prefix = prefix.to_owned();
         blocking(prefix, move || {
             let mut found = Vec::new();
-            collect(&path, &prefix_of_all, &mut found)?;
+            collect_keys(&path, &root_prefix, &mut found)?;
             found.sort();
             Ok(found)
         })
@@ -101,27 +104,28 @@ impl BlobStore {
     }
 
     fn path(&self, key: &str) -> Result<PathBuf, BlobError> {
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with(UNFINISHED)
-                && part
+        let is_segment = |segment: &str| {
+            !segment.is_empty()
+                && !segment.starts_with(TEMPORARY_PREFIX)
+                && segment
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
-        if key.len() > MOST_LENGTH || !key.split('/').all(is_part) {
+        if key.len() > MAX_KEY_LEN || !key.split('/').all(is_segment) {
             return Err(BlobError::Key(key.to_owned()));
         }
         Ok(self.root.join(key))
     }
 }
 
-/// Does slow work where it holds nobody up.
+/// Runs blocking work off the async threads.
 async fn blocking<T: Send + 'static>(
     key: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, BlobError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+    let result = tokio::task::spawn_blocking(work).await;
+    result
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(|source| BlobError::Io {
             key: key.to_owned(),
             source,
@@ -130,9 +134,9 @@ async fn blocking<T: Send + 'static>(
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    make(directory)?;
+    create_directory(directory)?;
     let mut file = tempfile::Builder::new()
-        .prefix(&UNFINISHED.to_string())
+        .prefix(&TEMPORARY_PREFIX.to_string())
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -140,23 +144,23 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Makes a directory and those above it, each written down in the one that holds it.
-fn make(directory: &Path) -> io::Result<()> {
+/// Creates a directory and its parents, syncing each parent so that the entry survives a power cut.
+fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    let Some(above) = directory.parent() else {
+    let Some(parent) = directory.parent() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    make(above)?;
+    create_directory(parent)?;
     match fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    File::open(above)?.sync_all()
+    File::open(parent)?.sync_all()
 }
 
-fn collect(directory: &Path, key: &str, found: &mut Vec<String>) -> io::Result<()> {
+fn collect_keys(directory: &Path, key: &str, found: &mut Vec<String>) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(()),
@@ -165,12 +169,15 @@ fn collect(directory: &Path, key: &str, found: &mut Vec<String>) -> io::Result<(
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with(UNFINISHED)) else {
+        let Some(name) = name
+            .to_str()
+            .filter(|name| !name.starts_with(TEMPORARY_PREFIX))
+        else {
             continue;
         };
         let below = format!("{key}/{name}");
         if entry.file_type()?.is_dir() {
-            collect(&entry.path(), &below, found)?;
+            collect_keys(&entry.path(), &below, found)?;
         } else {
             found.push(below);
         }
@@ -196,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_put_is_there_and_is_listed_in_order() {
+    async fn stored_blobs_are_returned_and_listed_in_order() {
         let (_directory, blobs) = store();
         assert_eq!(blobs.list("a").await.unwrap(), Vec::<String>::new());
         assert_eq!(blobs.get("a/b").await.unwrap(), None);
@@ -218,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_leads_nowhere_else() {
+    async fn key_cannot_leave_the_store() {
         let (directory, blobs) = store();
         fs::write(directory.path().join("secret"), "secret").unwrap();
         for key in [
@@ -245,12 +252,12 @@ mod tests {
             let listed = blobs.list(key).await;
             assert!(matches!(listed, Err(BlobError::Key(_))), "{key}");
         }
-        let long = "a".repeat(MOST_LENGTH + 1);
+        let long = "a".repeat(MAX_KEY_LEN + 1);
         assert!(matches!(blobs.get(&long).await, Err(BlobError::Key(_))));
     }
 
     #[tokio::test]
-    async fn what_was_not_written_to_its_end_is_not_there() {
+    async fn unfinished_write_is_not_visible() {
         let (directory, blobs) = store();
         blobs.put("a/b", Bytes::from("whole")).await.unwrap();
         fs::write(directory.path().join("blobs/a/.half"), "ha").unwrap();
@@ -258,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_will_not_do_says_why() {
+    fn unusable_address_is_rejected_with_its_reason() {
         for (url, reason) in [
-            ("s3://bucket/prefix", "come with backups"),
-            ("http://example.com/", "must begin with `file:///`"),
-            ("file://elsewhere/a", "and a path"),
+            ("s3://bucket/prefix", "not supported yet"),
+            ("http://example.com/", "must start with `file:///`"),
+            ("file://elsewhere/a", "followed by a path"),
         ] {
             let error = BlobStore::open(&url.parse().unwrap()).unwrap_err();
             assert!(error.to_string().contains(reason), "{url}: {error}");

@@ -1,10 +1,11 @@
-//! Room: the local clock.
-//! Takes: nothing. Gives: now. Never: decides about a job: due times, leases and slots are the
-//! database's, whose clock all processes share.
+//! The local clock.
+//!
+//! For display, validation and measuring only. Due times, leases and slots are decided by the
+//! database's clock, which all processes share.
 
 use chrono::{DateTime, Utc};
 
-/// Now, by this machine.
+/// The current time of this machine.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     #[cfg(feature = "testing")]
@@ -15,43 +16,41 @@ pub fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// A clock that tests set. Not compiled into anything else.
+/// A clock that tests set. Only compiled with the feature `testing`.
 #[cfg(feature = "testing")]
 pub mod testing {
     use std::future::Future;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::{Arc, Mutex, PoisonError};
 
-    use chrono::{DateTime, Utc};
+    use chrono::{DateTime, SubsecRound as _, Utc};
 
     tokio::task_local! {
         static CLOCK: TestClock;
     }
 
-    /// A clock that stands still until it is set; its clones are the same clock.
+    /// A clock that does not move until it is set. Clones share one time.
     #[derive(Debug, Clone)]
-    pub struct TestClock(Arc<AtomicI64>);
+    pub struct TestClock(Arc<Mutex<DateTime<Utc>>>);
 
     impl TestClock {
-        /// A clock that stands at this moment, to the microsecond.
+        /// A clock set to this time, truncated to microseconds as in PostgreSQL.
         #[must_use]
         pub fn at(moment: DateTime<Utc>) -> Self {
-            Self(Arc::new(AtomicI64::new(moment.timestamp_micros())))
+            Self(Arc::new(Mutex::new(moment.trunc_subsecs(6))))
         }
 
-        /// Where it stands.
+        /// The time the clock is set to.
         #[must_use]
         pub fn now(&self) -> DateTime<Utc> {
-            let micros = self.0.load(Ordering::Acquire);
-            DateTime::from_timestamp_micros(micros).unwrap_or_default()
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// Sets it.
+        /// Moves the clock to this time, truncated to microseconds.
         pub fn set(&self, moment: DateTime<Utc>) {
-            self.0.store(moment.timestamp_micros(), Ordering::Release);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment.trunc_subsecs(6);
         }
 
-        /// Has this clock be the one that `future` reads, but not the tasks that it spawns.
+        /// Runs `future` with this clock as its source of time. Tasks that it spawns are not affected.
         pub async fn scope<F: Future>(&self, future: F) -> F::Output {
             CLOCK.scope(self.clone(), future).await
         }

@@ -1,12 +1,14 @@
-//! Room: configuration, read once at start-up.
-//! Takes: environment variables and the TOML file named by `HARKARA_CONFIG` (environment wins).
-//! Gives: one [`Settings`], or every mistake at once. Never: is read again while the process runs.
+//! Configuration, read once at start-up.
+//!
+//! Sources are environment variables and the TOML file named by `HARKARA_CONFIG`; the environment wins.
+//! Reading returns one [`Settings`] or every error at once.
 
 mod http;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,24 +21,24 @@ use crate::vault::MasterKeys;
 
 pub use http::{HttpSettings, OidcSettings};
 
-/// One mistake in the configuration: which variable, and why it will not do.
+/// One error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Name of the variable or key.
+    /// The variable or key, such as `HARKARA_LEASE_SECS`.
     pub variable: String,
-    /// What is wrong with it, without its value where that may be a secret.
+    /// What is wrong, as a predicate: "must be `on` or `off`". Never contains a value that can be secret.
     pub reason: String,
 }
 
-/// All mistakes found in one reading.
+/// All errors of one configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} mistake(s):", self.0.len())?;
-        for mistake in &self.0 {
-            write!(f, "\n  {}: {}", mistake.variable, mistake.reason)?;
+        write!(f, "invalid configuration, {} error(s):", self.0.len())?;
+        for error in &self.0 {
+            write!(f, "\n  {}: {}", error.variable, error.reason)?;
         }
         Ok(())
     }
@@ -44,71 +46,71 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Human-readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// How many jobs of one queue a worker process runs at the same time.
+/// How many jobs of one queue a worker process runs concurrently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueConcurrency {
-    /// Name of the queue.
+    /// The queue's name, as in a job's `queue`.
     pub queue: String,
-    /// Jobs running at once, at least 1.
+    /// The most jobs running at once, at least 1.
     pub concurrency: u32,
 }
 
-/// Everything a process of Harkara is told from outside. Defaults stand in `deploy/env.example`.
+/// All settings of a Harkara process. `deploy/env.example` documents each with its default.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `DATABASE_URL` with what belongs to it; `None` when it is not set.
+    /// `DATABASE_URL` and the connection settings; `None` when the URL is not set.
     pub database: Option<DatabaseSettings>,
-    /// Whether workers are woken by NOTIFY; without it they only poll.
+    /// Whether workers are woken by NOTIFY; otherwise they only poll.
     pub notify: bool,
-    /// Address for LISTEN when `DATABASE_URL` goes through PgBouncer in transaction mode.
+    /// Direct database address for LISTEN, required when `DATABASE_URL` goes through PgBouncer in
+    /// transaction mode.
     pub listen_url: Option<DatabaseUrl>,
-    /// Where the API listens.
+    /// Listen address of the API.
     pub api_addr: SocketAddr,
-    /// Where the worker serves health and metrics.
+    /// Listen address of the worker's health and metrics routes.
     pub worker_addr: SocketAddr,
-    /// Where the scheduler serves health and metrics.
+    /// Listen address of the scheduler's health and metrics routes.
     pub scheduler_addr: SocketAddr,
-    /// Keys that seal stored secrets; `None` when not set.
+    /// Keys that seal stored secrets; `None` when `HARKARA_MASTER_KEY` is not set.
     pub master_keys: Option<MasterKeys>,
-    /// Queues the worker runs.
+    /// Queues that the worker serves.
     pub worker_queues: Vec<QueueConcurrency>,
-    /// Grace for jobs in flight after SIGTERM.
+    /// How long jobs in flight can take to finish after SIGTERM.
     pub drain: Duration,
-    /// How long a claim outlives its worker.
+    /// How long a claimed job stays with a worker that no longer renews its lease.
     pub lease: Duration,
-    /// Bytes of memory that the jobs a worker holds may take.
+    /// Memory budget of the jobs a worker holds, in bytes.
     pub worker_memory: u64,
-    /// Private networks that outbound calls may reach.
+    /// Private networks that outbound requests can reach.
     pub egress_allow: Vec<IpNet>,
-    /// `HARKARA_EGRESS_ALLOW` was set, even if to nothing.
+    /// Whether `HARKARA_EGRESS_ALLOW` was set, even to an empty value.
     pub egress_allow_was_set: bool,
-    /// How the API is reached, and by whom.
+    /// Settings of the API's clients: proxies, origins, public URL, sign-in.
     pub http: HttpSettings,
-    /// Where files are kept; `None` when not set.
-    pub blob_url: Option<Url>,
-    /// Directory of PostgreSQL's programs, for a private database.
+    /// Store of files outside the database; `None` when `HARKARA_BLOB_URL` is not set.
+    pub blob_store: Option<BlobStore>,
+    /// Directory with the programs of PostgreSQL, for a private database.
     pub pg_bin: Option<String>,
-    /// This is production: no private database.
+    /// Production mode: a private database is refused.
     pub production: bool,
-    /// `HARKARA_LOG` was set.
+    /// Whether `HARKARA_LOG` was set.
     pub log_was_set: bool,
-    /// Filter of the log, in the syntax of `tracing`.
+    /// Filter of the log, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
-    /// Form of the log.
+    /// Format of the log.
     pub log_format: LogFormat,
 }
 
-/// The keys a configuration file may hold. A key of a later release is not here, so that a
-/// misspelt one is told.
+/// The keys that a configuration file can hold. Any other key, such as a misspelt one, is an error.
 const KNOWN: &[&str] = &[
     "DATABASE_URL",
     "HARKARA_API_ADDR",
@@ -131,38 +133,35 @@ const KNOWN: &[&str] = &[
     "HARKARA_WORKER_QUEUES",
 ];
 
-/// Whether `name` is a setting.
+/// Whether `name` is the name of a setting.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     KNOWN.contains(&name) || http::KNOWN.contains(&name)
 }
 
-/// All settings by name.
+/// The names of all settings.
 pub fn known() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().chain(http::KNOWN).copied()
 }
 
-/// The log's filter when none is set.
+/// Log filter used when `HARKARA_LOG` is not set.
 const DEFAULT_LOG: &str = "info";
 
+/// Queues served when `HARKARA_WORKER_QUEUES` is not set.
 const DEFAULT_QUEUES: &str =
     "message=64,webhook=256,http=256,billing=16,maintenance=2,report=4,probe=64";
 
 impl Settings {
-    /// The place where files are kept, if there is one.
+    /// The store of files outside the database, if one is configured.
     #[must_use]
     pub fn blobs(&self) -> Option<BlobStore> {
-        // The address was looked at when it was read.
-        self.blob_url
-            .as_ref()
-            .and_then(|url| BlobStore::open(url).ok())
+        self.blob_store.clone()
     }
 
-    /// Reads the process environment and the file it names, for a process that cannot run without
-    /// what is `needed`.
+    /// Reads the process environment and the file it names. The settings in `needed` are required.
     ///
     /// # Errors
-    /// Every mistake found, together with what is missing.
+    /// Every invalid and every missing setting.
     pub fn from_environment(needed: &[Needed]) -> Result<Self, ConfigErrors> {
         let environment: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -170,10 +169,10 @@ impl Settings {
         Self::read(environment, needed)
     }
 
-    /// Reads the given variables and the file named by `HARKARA_CONFIG` among them.
+    /// Reads the given variables, and the file that `HARKARA_CONFIG` among them names.
     ///
     /// # Errors
-    /// Every mistake found, together with what is missing.
+    /// Every invalid and every missing setting.
     pub fn read(
         environment: BTreeMap<String, String>,
         needed: &[Needed],
@@ -184,7 +183,7 @@ impl Settings {
         }
         let statement_cache = reader.value("HARKARA_STATEMENT_CACHE", "on", switch);
         let connections = reader.value("HARKARA_DATABASE_CONNECTIONS", "20", |text| {
-            number(text, 4, 1000).and_then(|n| u32::try_from(n).map_err(|error| error.to_string()))
+            number(text, 4_u32..=1000)
         });
         let url = reader.optional("DATABASE_URL", database_url);
         let listen_url = reader
@@ -199,20 +198,19 @@ impl Settings {
         });
         let worker_queues = reader.value("HARKARA_WORKER_QUEUES", DEFAULT_QUEUES, queues);
         let drain = reader.value("HARKARA_WORKER_DRAIN_SECS", "30", |text| {
-            seconds(text, 0, 3600)
+            seconds(text, 0..=3600)
         });
-        let lease = reader.value("HARKARA_LEASE_SECS", "30", |text| seconds(text, 1, 3600));
+        let lease = reader.value("HARKARA_LEASE_SECS", "30", |text| seconds(text, 1..=3600));
         let worker_memory = reader.value("HARKARA_WORKER_MEMORY_MIB", "64", |text| {
-            number(text, 2, 65_536).map(|mib| mib * 1024 * 1024)
+            number(text, 2_u64..=65_536).map(|mib| mib * 1024 * 1024)
         });
         let egress_allow_was_set = reader.raw("HARKARA_EGRESS_ALLOW").is_some();
         let egress_allow = reader.value("HARKARA_EGRESS_ALLOW", "", networks);
         let http = http::read(&mut reader);
-        let blob_url = reader.optional("HARKARA_BLOB_URL", |text| {
+        let blob_store = reader.optional("HARKARA_BLOB_URL", |text| {
             let url = Url::parse(text)
-                .map_err(|_| "is not a URL such as file:///var/lib/harkara".to_owned())?;
-            BlobStore::open(&url).map_err(|error| error.to_string())?;
-            Ok(url)
+                .map_err(|_| "must be a URL such as file:///var/lib/harkara".to_owned())?;
+            BlobStore::open(&url).map_err(|error| error.to_string())
         });
         let pg_bin = reader.optional("HARKARA_PG_BIN", |text| Ok(text.to_owned()));
         let production = reader.value("HARKARA_PRODUCTION", "off", switch);
@@ -246,7 +244,7 @@ impl Settings {
                 egress_allow: egress_allow?,
                 egress_allow_was_set,
                 http: http?,
-                blob_url,
+                blob_store,
                 pg_bin,
                 production: production?,
                 log_was_set,
@@ -255,13 +253,13 @@ impl Settings {
             })
         })();
         match settings {
-            Some(settings) if reader.mistakes.is_empty() => Ok(settings),
-            _ => Err(ConfigErrors(reader.mistakes)),
+            Some(settings) if reader.errors.is_empty() => Ok(settings),
+            _ => Err(ConfigErrors(reader.errors)),
         }
     }
 }
 
-/// What a process cannot run without.
+/// A setting that a process cannot run without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needed {
     /// `DATABASE_URL`.
@@ -278,7 +276,7 @@ impl Needed {
         }
     }
 
-    /// What is said when it is missing.
+    /// The error when it is missing.
     fn reason(self) -> &'static str {
         match self {
             Self::Database => "is required, for example postgres://harkara@db.internal/harkara",
@@ -292,7 +290,7 @@ impl Needed {
 struct Reader {
     environment: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
-    mistakes: Vec<ConfigError>,
+    errors: Vec<ConfigError>,
 }
 
 impl Reader {
@@ -300,12 +298,12 @@ impl Reader {
         let mut reader = Self {
             environment,
             file: BTreeMap::new(),
-            mistakes: Vec::new(),
+            errors: Vec::new(),
         };
         if let Some(path) = reader.environment.get("HARKARA_CONFIG").cloned() {
             match read_file(&path) {
                 Ok(file) => reader.take_file(file),
-                Err(reason) => reader.mistake("HARKARA_CONFIG", reason),
+                Err(reason) => reader.report("HARKARA_CONFIG", reason),
             }
         }
         reader
@@ -314,7 +312,7 @@ impl Reader {
     fn take_file(&mut self, file: toml::Table) {
         for (key, value) in file {
             if !is_known(&key) {
-                self.mistake(&key, "is not a setting of Harkara");
+                self.report(&key, "is not a Harkara setting");
                 continue;
             }
             match value {
@@ -328,7 +326,7 @@ impl Reader {
                     self.file
                         .insert(key, if on { "on" } else { "off" }.to_owned());
                 }
-                _ => self.mistake(&key, "must be a string, an integer or a boolean"),
+                _ => self.report(&key, "must be a string, an integer or a boolean"),
             }
         }
     }
@@ -342,18 +340,16 @@ impl Reader {
             .raw(need.variable())
             .is_none_or(|text| text.trim().is_empty())
         {
-            self.mistake(need.variable(), need.reason());
+            self.report(need.variable(), need.reason());
         }
     }
 
-    fn is_mistaken(&self, variable: &str) -> bool {
-        self.mistakes
-            .iter()
-            .any(|mistake| mistake.variable == variable)
+    fn has_error(&self, variable: &str) -> bool {
+        self.errors.iter().any(|error| error.variable == variable)
     }
 
-    fn mistake(&mut self, variable: &str, reason: impl Into<String>) {
-        self.mistakes.push(ConfigError {
+    fn report(&mut self, variable: &str, reason: impl Into<String>) {
+        self.errors.push(ConfigError {
             variable: variable.to_owned(),
             reason: reason.into(),
         });
@@ -390,7 +386,7 @@ impl Reader {
         match parse(text.trim()) {
             Ok(value) => Some(value),
             Err(reason) => {
-                self.mistake(name, reason);
+                self.report(name, reason);
                 None
             }
         }
@@ -411,24 +407,30 @@ fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    text.parse::<u64>()
+fn number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    text.parse::<T>()
         .ok()
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| format!("must be a whole number from {least} to {most}, not `{text}`"))
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            let (min, max) = (range.start(), range.end());
+            format!("must be an integer between {min} and {max}, got `{text}`")
+        })
 }
 
-fn seconds(text: &str, least: u64, most: u64) -> Result<Duration, String> {
-    number(text, least, most).map(Duration::from_secs)
+fn seconds(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    number(text, range).map(Duration::from_secs)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
-        .map_err(|_| format!("must be an address with a port such as 127.0.0.1:8080, not `{text}`"))
+        .map_err(|_| format!("must be an address with a port such as 127.0.0.1:8080, got `{text}`"))
 }
 
 fn database_url(text: &str) -> Result<String, String> {
-    // The reason never repeats the value: it may hold a password.
+    // The reason never repeats the value, which can contain a password.
     if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
         return Err("must start with postgres:// or postgresql://".to_owned());
     }
@@ -446,34 +448,33 @@ fn queues(text: &str) -> Result<Vec<QueueConcurrency>, String> {
     {
         let (queue, concurrency) = part
             .split_once('=')
-            .ok_or_else(|| format!("`{part}` must look like queue=concurrency"))?;
-        let concurrency = number(concurrency.trim(), 1, 10_000)
+            .ok_or_else(|| format!("`{part}` must have the form `queue=concurrency`"))?;
+        let concurrency = number(concurrency.trim(), 1_u32..=10_000)
             .map_err(|reason| format!("the concurrency of `{queue}` {reason}"))?;
         let queue = queue.trim();
         if !is_queue_name(queue) {
             return Err(format!("`{queue}` is not a queue name: {QUEUE_NAME_RULE}"));
         }
         if queues.iter().any(|known| known.queue == queue) {
-            return Err(format!("`{queue}` is named twice"));
+            return Err(format!("`{queue}` is listed twice"));
         }
-        let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
         queues.push(QueueConcurrency {
             queue: queue.to_owned(),
             concurrency,
         });
     }
     if queues.is_empty() {
-        Err("names no queue".to_owned())
+        Err("must list at least one queue".to_owned())
     } else {
         Ok(queues)
     }
 }
 
-/// What a queue's name must look like, in words.
+/// The rule for queue names, for error messages.
 pub const QUEUE_NAME_RULE: &str =
     "1 to 64 of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit";
 
-/// Whether `name` may name a queue.
+/// Whether `name` is a valid queue name.
 #[must_use]
 pub fn is_queue_name(name: &str) -> bool {
     name.len() <= 64

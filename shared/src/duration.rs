@@ -1,7 +1,7 @@
-//! Room: durations as the API writes them.
-//! Takes: text such as `90s`, `250ms`, `1h30m`.
-//! Gives: an exact [`Duration`], and the text back.
-//! Never: rounds, guesses a missing unit, or reads a sign or a fraction.
+//! Durations as the API writes them: text such as `90s`, `250ms`, `1h30m`.
+//!
+//! Parsing and formatting are exact: nothing is rounded, no missing unit is guessed, and signs and
+//! fractions are rejected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Units from coarse to fine, each with its nanoseconds. A day is 24 hours, whatever the clocks do.
+/// Units from coarse to fine, each with its nanoseconds. A day is always 24 hours.
 const UNITS: [(&str, u128); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
@@ -23,7 +23,7 @@ const UNITS: [(&str, u128); 7] = [
 /// The text is not a duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
-    /// Something else than integers with units, coarse units first.
+    /// Not a sequence of integers with units, coarse units first.
     #[error(
         "not a duration: expected integers with a unit of d, h, m, s, ms, us or ns, as in \"90s\" or \"1h30m\""
     )]
@@ -33,12 +33,12 @@ pub enum InvalidDuration {
     TooLong,
 }
 
-/// Reads one or more integers with a unit each, without spaces, coarse units first and no unit
-/// twice: `90s`, `5m`, `24h`, `250ms`, `7d`, `1h30m`.
+/// Parses one or more integers with a unit each, without spaces, coarse units first and each unit at
+/// most once: `90s`, `5m`, `24h`, `250ms`, `7d`, `1h30m`.
 ///
 /// # Errors
-/// [`InvalidDuration::Malformed`] for any other text, the empty one included;
-/// [`InvalidDuration::TooLong`] when an integer or the sum is more than a [`Duration`] holds.
+/// [`InvalidDuration::Malformed`] for any other text, including the empty one;
+/// [`InvalidDuration::TooLong`] when an integer or the sum exceeds what a [`Duration`] holds.
 pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     let mut coarser = UNITS.iter();
     let mut rest = text;
@@ -46,7 +46,7 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     loop {
         let (number, tail) = split_at_first(rest, |c| !c.is_ascii_digit());
         let (unit, tail) = split_at_first(tail, |c| !c.is_ascii_alphabetic());
-        // The iterator is used up as units are found, so a later part must have a finer unit.
+        // The iterator advances past each unit found, so a later part must have a finer unit.
         let (_, size) = coarser
             .find(|(name, _)| *name == unit)
             .ok_or(InvalidDuration::Malformed)?;
@@ -69,25 +69,24 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 fn split_at_first(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at_checked(text.find(ends).unwrap_or(text.len()))
-        .unwrap_or((text, ""))
+    text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-/// Whole milliseconds, as a database column holds them; the largest number for what is longer.
+/// Whole milliseconds, as database columns store them; saturates at `i64::MAX`.
 #[must_use]
 pub fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Writes one integer and the coarsest unit that says the duration exactly: `90s`, `1d`, `1500ms`.
+/// Formats as one integer and the coarsest unit that is exact: `90s`, `1d`, `1500ms`.
 ///
-/// One number and one unit, so that a client can read it without a parser for sums.
+/// A single number and unit, so that clients need no parser for sums.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     HumanDuration(duration).to_string()
 }
 
-/// A duration whose text, in serde as in `Display`, is that of this module.
+/// A duration that is this module's text in serde and `Display`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(pub Duration);
 
@@ -95,10 +94,10 @@ impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
         let exact = |(_, size): &&(&str, u128)| nanos.is_multiple_of(*size);
-        // Zero is a multiple of every unit, and `0d` would look odd.
+        // Zero is a multiple of every unit; `0s` reads better than `0d`.
         let (unit, size) = match nanos {
             0 => ("s", NANOS_PER_SECOND),
-            _ => UNITS.iter().find(exact).copied().unwrap_or(("ns", 1)),
+            _ => UNITS.iter().find(exact).copied().ok_or(fmt::Error)?,
         };
         write!(f, "{}{unit}", nanos / size)
     }
@@ -141,7 +140,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
 /// For `#[serde(with = "harkara_shared::duration")]` on a field of type [`Duration`].
 ///
 /// # Errors
-/// As the serializer's.
+/// The error of the serializer.
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     HumanDuration(*duration).serialize(serializer)
 }
@@ -149,7 +148,7 @@ pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
 /// For `#[serde(with = "harkara_shared::duration")]` on a field of type [`Duration`].
 ///
 /// # Errors
-/// When the value is not a string, or not a duration as [`parse`] reads it.
+/// When the value is not a string, or [`parse`] rejects it.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     HumanDuration::deserialize(deserializer).map(Duration::from)
 }
@@ -160,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_forms_of_the_api_are_read() {
+    fn documented_forms_are_parsed() {
         for (text, millis) in [
             ("0s", 0),
             ("90s", 90_000),
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_refused() {
+    fn malformed_text_is_rejected() {
         for text in [
             "", " ", "s", "5", "-5s", "+5s", "1.5s", "5 s", " 5s", "5s ", "5S", "5M", "5w", "5sec",
             "5m5m", "30m1h", "1h-1m", "1h30", "٣s", "5µs", "1e3s", "0x5s", "sms", "P1D",
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn overflow_is_rejected() {
         assert_eq!(parse("18446744073709551615s999999999ns"), Ok(Duration::MAX));
         for text in [
             "18446744073709551616s",
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_integer_and_the_coarsest_exact_unit() {
+    fn format_uses_the_coarsest_exact_unit() {
         for (seconds, text) in [
             (0, "0s"),
             (90, "90s"),
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_text_and_nothing_else() {
+    fn json_is_the_text_form_only() {
         let day = HumanDuration(Duration::from_secs(86_400));
         assert_eq!(serde_json::to_string(&day).unwrap(), r#""1d""#);
         assert_eq!(
@@ -233,14 +232,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_duration_survives_text(seconds in 0..10_000_000_000_u64, nanos in 0..1_000_000_000_u32) {
+        fn duration_survives_formatting_and_parsing(seconds in 0..10_000_000_000_u64, nanos in 0..1_000_000_000_u32) {
             for duration in [Duration::new(seconds, nanos), Duration::from_secs(seconds)] {
                 prop_assert_eq!(parse(&format(duration)), Ok(duration));
             }
         }
 
         #[test]
-        fn no_text_breaks_the_parser(text in "\\PC{0,20}", close in "([0-9]{0,21}[dhmsun]{0,2}){0,3}") {
+        fn parser_accepts_any_text_without_panicking(text in "\\PC{0,20}", close in "([0-9]{0,21}[dhmsun]{0,2}){0,3}") {
             let _ = parse(&text);
             let _ = parse(&close);
         }

@@ -1,15 +1,14 @@
-//! Room: identifiers, as the whole platform names its things.
-//! Takes: a UUID or a 64-bit number, or the text a caller sent.
-//! Gives: one type a thing, so that a tenant's id cannot stand where an endpoint's belongs; as text
-//! a `TypeID` (<https://github.com/jetify-com/typeid>), or for jobs `job_` and 13 characters.
-//! Never: looks anything up, or says whether the thing exists.
+//! Identifiers: one type per kind of resource, so that a tenant's id cannot be used as an endpoint's.
+//!
+//! The text form is a `TypeID` (<https://github.com/jetify-com/typeid>), or for jobs `job_` and 13
+//! characters. Parsing does not check whether the resource exists.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// Crockford's base32 digits, in lower case, in order of value.
+/// Crockford's base32 alphabet in lower case, in order of value.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Digits of a UUID: 26 × 5 = 130 bits, the top two always zero.
@@ -18,21 +17,20 @@ const UUID_DIGITS: u32 = 26;
 /// Digits of a job's number: 13 × 5 = 65 bits, the top one always zero.
 const JOB_DIGITS: u32 = 13;
 
-/// The text is not an id of the kind that was asked for.
+/// The text is not an id of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of this kind: expected `{expected}_` and {digits} base32 characters")]
+#[error("invalid id: expected `{expected}_` followed by {digits} base32 characters")]
 pub struct InvalidId {
-    /// The prefix the id should have had, without its underscore.
+    /// The expected prefix, without its underscore.
     pub expected: &'static str,
-    /// How many base32 characters should have followed.
+    /// The expected number of base32 characters after the underscore.
     pub digits: u32,
 }
 
-/// Declares an id type over a `UUIDv7`, shown as a `TypeID` with the given prefix.
+/// Declares an id type over a `UUIDv7`, displayed as a `TypeID` with the given prefix.
 ///
-/// The crate that uses it must itself depend on `serde`, `sqlx` and `uuid`. The type is `Copy` and
-/// ordered by time of creation, is stored as `uuid`, and is text everywhere else: `Display`,
-/// `Debug`, `FromStr` and serde agree.
+/// The calling crate must depend on `serde`, `sqlx` and `uuid`. The type is `Copy`, ordered by time of
+/// creation, stored as `uuid` and text everywhere else: `Display`, `Debug`, `FromStr` and serde agree.
 #[macro_export]
 macro_rules! typed_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
@@ -42,23 +40,23 @@ macro_rules! typed_id {
         pub struct $name(::uuid::Uuid);
 
         impl $name {
-            /// What stands before the underscore.
+            /// The part before the underscore.
             pub const PREFIX: &'static str = $prefix;
 
-            /// A fresh id: a `UUIDv7`, so that later ids sort after earlier ones.
+            /// Generates a `UUIDv7`, so that later ids sort after earlier ones.
             #[must_use]
-            #[expect(clippy::new_without_default, reason = "every id is new; none is a default")]
+            #[expect(clippy::new_without_default, reason = "every id is unique; none is a default")]
             pub fn new() -> Self {
                 Self(::uuid::Uuid::now_v7())
             }
 
-            /// The id as it is stored.
+            /// The stored form of the id.
             #[must_use]
             pub const fn as_uuid(&self) -> ::uuid::Uuid {
                 self.0
             }
 
-            /// The id that is stored as `uuid`.
+            /// The id with this stored form.
             #[must_use]
             pub const fn from_uuid(uuid: ::uuid::Uuid) -> Self {
                 Self(uuid)
@@ -83,7 +81,7 @@ macro_rules! typed_id {
     };
 }
 
-/// For [`typed_id!`] only: `Debug` and serde by way of `Display` and `FromStr`.
+/// For [`typed_id!`] only: `Debug` and serde through `Display` and `FromStr`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! id_as_text {
@@ -116,31 +114,31 @@ macro_rules! id_as_text {
 }
 
 typed_id!(
-    /// A tenant: whose jobs, keys and resources these are.
+    /// A tenant, which owns jobs, keys and resources.
     TenantId, "ten"
 );
 typed_id!(
-    /// An API key, not its secret text.
+    /// An API key; not its secret text.
     ApiKeyId, "key"
 );
 typed_id!(
-    /// A person who signs in.
+    /// A user who signs in.
     UserId, "usr"
 );
 typed_id!(
-    /// A session of a person who has signed in.
+    /// A session of a signed-in user.
     SessionId, "ses"
 );
 typed_id!(
-    /// A role granted to a person.
+    /// A role granted to a user.
     GrantId, "grt"
 );
 typed_id!(
-    /// A permission allowed or denied to a person.
+    /// A permission allowed or denied to a user.
     OverrideId, "prm"
 );
 typed_id!(
-    /// An event a tenant published; also its `webhook-id`.
+    /// An event that a tenant published; also the `webhook-id` of its deliveries.
     EventId, "evt"
 );
 typed_id!(
@@ -160,29 +158,29 @@ typed_id!(
     ScheduleId, "sch"
 );
 typed_id!(
-    /// One run of a worker process; a restart is another worker.
+    /// One run of a worker process; a restart gets a new id.
     WorkerId, "wrk"
 );
 
-/// A job: 64 bits made by the queue, shown as `job_` and 13 Crockford base32 characters.
+/// A job: 64 bits assigned by the queue, displayed as `job_` and 13 Crockford base32 characters.
 ///
-/// The text sorts as the number does. Numbers are not negative in practice; a negative one keeps its
-/// bits and still survives the way to text and back.
+/// Text and number sort alike. Assigned numbers are not negative; a negative one still survives
+/// formatting and parsing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct JobId(i64);
 
 impl JobId {
-    /// What stands before the underscore.
+    /// The part before the underscore.
     pub const PREFIX: &'static str = "job";
 
-    /// The number as it is stored.
+    /// The stored form of the id.
     #[must_use]
     pub const fn as_i64(&self) -> i64 {
         self.0
     }
 
-    /// The job with this number.
+    /// The id with this stored form.
     #[must_use]
     pub const fn from_i64(number: i64) -> Self {
         Self(number)
@@ -203,10 +201,10 @@ impl fmt::Display for JobId {
 impl FromStr for JobId {
     type Err = InvalidId;
 
-    /// Reads either case, and Crockford's look-alikes (`i` and `l` for 1, `o` for 0), because people
+    /// Accepts both cases and Crockford's look-alikes (`i` and `l` for 1, `o` for 0), because people
     /// read job ids to each other.
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let read = || {
+        let parse = || {
             let text = text.to_ascii_lowercase();
             let digits = text.strip_prefix(Self::PREFIX)?.strip_prefix('_')?;
             let canonical = digits.replace(['i', 'l'], "1").replace('o', "0");
@@ -216,7 +214,7 @@ impl FromStr for JobId {
             expected: Self::PREFIX,
             digits: JOB_DIGITS,
         };
-        read()
+        parse()
             .map(|number| Self(number.cast_signed()))
             .ok_or(invalid)
     }
@@ -229,18 +227,18 @@ id_as_text!(JobId);
 /// For [`typed_id!`] only.
 ///
 /// # Errors
-/// As the formatter's.
+/// The error of the formatter.
 #[doc(hidden)]
 pub fn write_type_id(f: &mut fmt::Formatter<'_>, prefix: &str, uuid: Uuid) -> fmt::Result {
     write_id(f, prefix, uuid.as_u128(), UUID_DIGITS)
 }
 
-/// Reads what [`write_type_id`] writes; lower case only, as the specification asks.
+/// Parses the text that [`write_type_id`] writes; lower case only, as the specification requires.
 ///
 /// For [`typed_id!`] only.
 ///
 /// # Errors
-/// [`InvalidId`] for another prefix, another length, a foreign character or more than 128 bits.
+/// [`InvalidId`] for a wrong prefix, a wrong length, an invalid character or more than 128 bits.
 #[doc(hidden)]
 pub fn read_type_id(text: &str, prefix: &'static str) -> Result<Uuid, InvalidId> {
     text.strip_prefix(prefix)
@@ -258,19 +256,20 @@ fn write_id(f: &mut fmt::Formatter<'_>, prefix: &str, value: u128, digits: u32) 
     f.write_str(prefix)?;
     f.write_char('_')?;
     (0..digits).rev().try_for_each(|place| {
-        let digit = usize::try_from((value >> (5 * place)) & 31).unwrap_or_default();
-        f.write_char(DIGITS.get(digit).copied().map_or('0', char::from))
+        let [.., low] = (value >> (5 * place)).to_be_bytes();
+        let digit = DIGITS.get(usize::from(low & 31)).ok_or(fmt::Error)?;
+        f.write_char(char::from(*digit))
     })
 }
 
-/// Reads exactly `digits` canonical digits; `None` when the value does not fit 128 bits.
+/// Parses exactly `digits` canonical digits; `None` when the value does not fit 128 bits.
 fn read_digits(text: &str, digits: u32) -> Option<u128> {
     if u32::try_from(text.len()).ok()? != digits {
         return None;
     }
     text.bytes().try_fold(0_u128, |value, byte| {
         let digit = DIGITS.iter().position(|known| *known == byte)?;
-        // Not a shift: 26 digits can say more than 128 bits, and a shift would drop the excess.
+        // Not a shift: 26 digits can exceed 128 bits, and a shift would drop the excess.
         value
             .checked_mul(32)?
             .checked_add(u128::try_from(digit).ok()?)
@@ -285,7 +284,7 @@ mod tests {
     use sqlx::postgres::PgHasArrayType;
 
     #[test]
-    fn type_ids_agree_with_the_specification() {
+    fn type_id_matches_the_specification() {
         let uuid: Uuid = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
         let id = TenantId::from_uuid(uuid);
         assert_eq!(id.to_string(), "ten_01h455vb4pex5vsknk084sn02q");
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_id_of_another_form_is_refused_with_what_was_expected() {
+    fn malformed_type_id_is_rejected_with_the_expected_format() {
         for text in [
             "",
             "ten_",
@@ -317,7 +316,10 @@ mod tests {
         ] {
             let error = text.parse::<TenantId>().unwrap_err();
             assert_eq!((error.expected, error.digits), ("ten", 26), "{text}");
-            assert!(error.to_string().contains("`ten_` and 26"), "{error}");
+            assert!(
+                error.to_string().contains("`ten_` followed by 26"),
+                "{error}"
+            );
         }
     }
 
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn job_ids_are_thirteen_characters_and_forgive_handwriting() {
+    fn job_id_has_thirteen_characters_and_accepts_lookalikes() {
         assert_eq!(JobId::from_i64(0).to_string(), "job_0000000000000");
         assert_eq!(JobId::from_i64(i64::MAX).to_string(), "job_7zzzzzzzzzzzz");
         assert_eq!(JobId::from_i64(-1).to_string(), "job_fzzzzzzzzzzzz");
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_id_of_another_form_is_refused() {
+    fn malformed_job_id_is_rejected() {
         for text in [
             "",
             "job_",
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_stored_singly_and_in_arrays() {
+    fn ids_have_postgres_types_for_values_and_arrays() {
         fn stored<T>() -> (String, String)
         where
             T: sqlx::Type<Postgres> + PgHasArrayType,
@@ -378,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_id_survives_text_and_json(uuid: u128, number: i64) {
+        fn id_survives_text_and_json(uuid: u128, number: i64) {
             let delivery = DeliveryId::from_uuid(Uuid::from_u128(uuid));
             prop_assert_eq!(delivery.to_string().parse(), Ok(delivery));
             let json = serde_json::to_string(&delivery).unwrap();
@@ -392,13 +394,13 @@ mod tests {
         }
 
         #[test]
-        fn text_sorts_as_the_number_does(a in 0..i64::MAX, b in 0..i64::MAX) {
+        fn job_id_text_sorts_like_the_number(a in 0..i64::MAX, b in 0..i64::MAX) {
             let (a, b) = (JobId::from_i64(a), JobId::from_i64(b));
             prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
         }
 
         #[test]
-        fn no_text_breaks_the_parsers(text in "\\PC{0,40}") {
+        fn parsers_accept_any_text_without_panicking(text in "\\PC{0,40}") {
             let _ = text.parse::<JobId>();
             let _ = format!("job_{text}").parse::<JobId>();
             let _ = format!("wrk_{text}").parse::<WorkerId>();

@@ -1,5 +1,5 @@
-//! What two or more rooms of Harkara need, and nothing else: ids, durations, backoff, signatures,
-//! secrets, outbound HTTP, configuration, database access and telemetry.
+//! What two or more crates of Harkara need: ids, durations, backoff, signatures, secrets, outbound
+//! HTTP, configuration, database access and telemetry.
 //!
 //! This crate imports no other crate of the workspace and knows nothing of jobs, queues or routes.
 

@@ -1,6 +1,5 @@
-//! Room: what every process of Harkara does the same way: stop on a signal, tell its health.
-//! Takes: a readiness check. Gives: a stop token, `/healthz`, `/readyz`, `/metrics`.
-//! Never: decides what readiness means for a process.
+//! What every Harkara process does in the same way: stop on a signal, report errors, serve `/healthz`,
+//! `/readyz` and `/metrics`.
 
 use std::error::Error;
 use std::future::{Future, IntoFuture};
@@ -23,10 +22,10 @@ use crate::config::ConfigErrors;
 use crate::database;
 use crate::telemetry::Metrics;
 
-/// How long a process waits at its start for its database.
+/// How long a starting process waits for its database.
 pub const DATABASE_START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A token that is cancelled by SIGINT or SIGTERM. A second signal ends the process at once.
+/// Returns a token that SIGINT or SIGTERM cancels. A second signal ends the process immediately.
 ///
 /// # Errors
 /// When the signal handlers cannot be installed.
@@ -37,27 +36,27 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let token = stop.clone();
     tokio::spawn(async move {
-        for hurried in [false, true] {
+        for is_second in [false, true] {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            if hurried {
-                tracing::warn!("second signal: stopping at once");
+            if is_second {
+                tracing::warn!("second signal received; exiting immediately");
                 std::process::exit(130);
             }
-            tracing::info!("stopping: letting what is in flight finish");
+            tracing::info!("signal received; finishing jobs in flight");
             token.cancel();
         }
     });
     Ok(stop)
 }
 
-/// Ends a process: 0 when all went well, 2 for a wrong configuration, 1 for the rest, with one
-/// clear line on standard error.
+/// The exit code of a process: 0 on success, 2 for an invalid configuration, 1 for any other error.
+/// Errors are printed to standard error, in one line.
 #[expect(
     clippy::print_stderr,
-    reason = "the last words of a process that may have no log yet"
+    reason = "the process ends here, possibly before its log was started"
 )]
 pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
     match result {
@@ -73,17 +72,17 @@ pub fn exit(result: Result<(), anyhow::Error>) -> ExitCode {
     }
 }
 
-/// An error and its causes in one line, without the words that one repeats of another: transparent
-/// errors say what they wrap says.
+/// An error and its causes in one line. Causes whose text is already included are skipped, because
+/// transparent errors repeat the text of the error they wrap.
 #[must_use]
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !line.contains(&words) {
+        let text = error.to_string();
+        if !line.contains(&text) {
             line.push_str(": ");
-            line.push_str(&words);
+            line.push_str(&text);
         }
         cause = error.source();
     }
@@ -92,7 +91,7 @@ pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
 
 type Check = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
 
-/// Says whether a process can do its work now; the error is the reason why not.
+/// A check whether a process can do its work now; its error is the reason when it cannot.
 #[derive(Clone)]
 pub struct Readiness(Arc<Check>);
 
@@ -103,7 +102,7 @@ impl std::fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    /// Ready while the database answers with the right schema and `stop` is not cancelled.
+    /// Ready while the database is reachable, its schema is compatible and `stop` is not cancelled.
     #[must_use]
     pub fn for_database(pool: PgPool, stop: CancellationToken) -> Self {
         Self(Arc::new(move || {
@@ -116,9 +115,9 @@ impl Readiness {
                 match tokio::time::timeout(Duration::from_secs(2), check).await {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(database::Error::Schema(mismatch))) => Err(mismatch.to_string()),
-                    // The reason may name hosts and users: it goes to the log, not to the caller.
+                    // The reason can name hosts and users, so it is logged and not returned.
                     Ok(Err(error)) => {
-                        tracing::debug!(%error, "not ready");
+                        tracing::debug!(%error, "readiness check failed");
                         Err("the database is not reachable".to_owned())
                     }
                     Err(_) => Err("the database did not answer within 2 s".to_owned()),
@@ -127,16 +126,16 @@ impl Readiness {
         }))
     }
 
-    /// `Ok` when ready, else the reason.
+    /// Runs the check.
     ///
     /// # Errors
-    /// The reason, fit to be shown to anyone.
+    /// The reason why the process is not ready; contains nothing confidential.
     pub async fn check(&self) -> Result<(), String> {
         (self.0)().await
     }
 }
 
-/// `/healthz` (the process lives), `/readyz` (it can work), `/metrics` (Prometheus text).
+/// Routes `/healthz` (the process is alive), `/readyz` (it can work) and `/metrics` (Prometheus text).
 pub fn health_routes(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -169,21 +168,21 @@ async fn metrics() -> Response {
         .into_response()
 }
 
-/// Binds `addr`, with an error that names it.
+/// Binds `addr`.
 ///
 /// # Errors
-/// When the address is taken or not ours.
+/// When the address is in use or not assigned to this machine; the error names the address.
 pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr)
         .await
         .map_err(|error| anyhow::anyhow!("cannot listen on {addr}: {error}"))
 }
 
-/// Time that connections have to close by themselves. One on which nothing was ever asked does not.
-const CONNECTIONS_CLOSE: Duration = Duration::from_secs(1);
+/// How long open connections can take to close. Idle ones without a request never close by themselves.
+const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves health and metrics until `stop` is cancelled, and ends soon after it whatever connections
-/// are open.
+/// Serves health and metrics until `stop` is cancelled, and returns within
+/// [`CONNECTION_CLOSE_TIMEOUT`] of it even if connections are open.
 ///
 /// # Errors
 /// When the listener fails.
@@ -192,14 +191,14 @@ pub async fn serve_health(
     readiness: Readiness,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let patience = async {
+    let close_deadline = async {
         stop.cancelled().await;
-        tokio::time::sleep(CONNECTIONS_CLOSE).await;
+        tokio::time::sleep(CONNECTION_CLOSE_TIMEOUT).await;
     };
     let server = axum::serve(listener, health_routes(readiness))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         served = server.into_future() => served,
-        () = patience => Ok(()),
+        () = close_deadline => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
-//! Room: secrets at rest.
-//! Takes: the master keys, a secret, and the place where it is stored.
-//! Gives: the secret sealed with XChaCha20-Poly1305 under the current key; the secret back, whichever
-//! of the keys sealed it; keys derived for other uses.
-//! Never: stores anything, knows what a secret is for, or shows a key or a secret in an error.
+//! Encryption of stored secrets.
+//!
+//! Seals a secret with XChaCha20-Poly1305 under the current master key, bound to the row that stores
+//! it, and opens it with any configured key. Also derives keys for other uses. Errors and `Debug` output
+//! never contain a key or a secret.
 
 use std::fmt;
 
@@ -16,22 +16,22 @@ use sha2::{Digest as _, Sha256};
 
 use crate::signature::hmac_sha256;
 
-/// The first byte of what is sealed: version byte, key id, nonce, ciphertext with its tag.
-const VERSION: u8 = 1;
+/// Version of the sealed format: version byte, key id, nonce, ciphertext with its tag.
+const FORMAT_VERSION: u8 = 1;
 
-/// How many bytes of a key's SHA-256 name it.
+/// Length of a key id: the first bytes of the key's SHA-256.
 const KEY_ID_BYTES: usize = 4;
 
-/// How many bytes of nonce XChaCha20 takes: enough for a random one to be unique.
+/// Length of XChaCha20's nonce; long enough that random nonces do not repeat.
 const NONCE_BYTES: usize = 24;
 
-/// A list of master keys that cannot be used. Positions count from 1.
+/// An invalid list of master keys. Positions count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMasterKeys {
-    /// This one is not base64 with its padding; an empty one lands at `Length`.
+    /// The key is not padded base64. An empty key is reported as `Length`.
     #[error("master key {0} is not standard base64")]
     Base64(usize),
-    /// This one does not have 32 bytes.
+    /// The key does not have 32 bytes.
     #[error("master key {0} does not have 32 bytes")]
     Length(usize),
 }
@@ -39,21 +39,21 @@ pub enum InvalidMasterKeys {
 /// Why a secret could not be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
-    /// The secret is longer than the cipher takes, which is 256 GiB.
+    /// The secret exceeds the cipher's limit of 256 GiB.
     #[error("the secret is too long to be sealed")]
     TooLong,
-    /// The stored bytes are too short, or of a version this release does not know.
+    /// The stored bytes are too short, or of an unknown format version.
     #[error("the sealed secret is malformed")]
     Malformed,
-    /// None of the master keys sealed it; perhaps one was dropped from the list too early.
+    /// None of the configured master keys sealed it; a key may have been removed too early.
     #[error("the secret was sealed with a master key that is not in the list")]
     UnknownKey,
-    /// The bytes were changed, or moved here from another place.
-    #[error("the sealed secret is damaged or belongs elsewhere")]
+    /// The bytes were changed, or copied from another row.
+    #[error("the sealed secret is damaged or belongs to another row")]
     Damaged,
 }
 
-/// The master keys: the first seals, all of them open.
+/// The master keys: the first one seals, all of them open.
 #[derive(Clone)]
 pub struct MasterKeys {
     current: MasterKey,
@@ -67,13 +67,12 @@ struct MasterKey {
 }
 
 impl MasterKeys {
-    /// Reads one or more keys of 32 bytes in standard base64, separated by commas, the current one
-    /// first; spaces around them do not matter.
+    /// Parses one or more keys of 32 bytes in standard base64, separated by commas, the current key
+    /// first. Whitespace around keys is ignored.
     ///
     /// # Errors
-    /// [`InvalidMasterKeys`] with the position of the first bad one.
+    /// [`InvalidMasterKeys`] with the position of the first invalid key.
     pub fn parse(text: &str) -> Result<Self, InvalidMasterKeys> {
-        // Splitting gives at least one part, so that only a bad key is an error.
         let (first, rest) = text
             .split_once(',')
             .map_or((text, None), |(a, b)| (a, Some(b)));
@@ -86,7 +85,7 @@ impl MasterKeys {
         })
     }
 
-    /// The text of one fresh random key, as [`MasterKeys::parse`] reads it.
+    /// Generates the text of one random key, for [`MasterKeys::parse`].
     #[must_use]
     pub fn generate() -> String {
         BASE64.encode(rand::rng().random::<[u8; 32]>())
@@ -94,8 +93,8 @@ impl MasterKeys {
 
     /// Seals a secret with the current key.
     ///
-    /// `context` names the table and the row, as in `app.endpoint_secrets/ep_…`: it is not stored,
-    /// and only who gives the same can open, so that sealed bytes copied to another row are useless.
+    /// `context` names the table and the row, as in `app.endpoint_secrets/ep_…`. It is authenticated but
+    /// not stored: opening requires the same context, so sealed bytes copied to another row are useless.
     ///
     /// # Errors
     /// [`VaultError::TooLong`].
@@ -111,7 +110,7 @@ impl MasterKeys {
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| VaultError::TooLong)?;
         Ok([
-            &[VERSION],
+            &[FORMAT_VERSION],
             self.current.id.as_slice(),
             nonce.as_slice(),
             &ciphertext,
@@ -119,7 +118,7 @@ impl MasterKeys {
         .concat())
     }
 
-    /// Opens what [`MasterKeys::seal`] sealed with any of the keys, for the same context.
+    /// Opens a secret that [`MasterKeys::seal`] sealed with any of the keys for the same context.
     ///
     /// # Errors
     /// [`VaultError`].
@@ -129,7 +128,7 @@ impl MasterKeys {
             .split_first_chunk::<NONCE_BYTES>()
             .ok_or(VaultError::Malformed)?;
         let mut failure = VaultError::UnknownKey;
-        // Two keys may share an id, so the search goes on after a failure.
+        // Two keys can share an id, so a failure does not end the search.
         for key in self.all().filter(|key| key.id == *id) {
             let payload = Payload {
                 msg: ciphertext,
@@ -143,14 +142,19 @@ impl MasterKeys {
         Err(failure)
     }
 
-    /// Whether the current key sealed this, so that a rotation may leave it as it is.
+    /// Whether the current key sealed this, so that a rotation can skip it.
     #[must_use]
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         split_header(sealed).is_some_and(|(id, _)| *id == self.current.id)
     }
 
-    /// A key for another use, named by `label`, from each master key: HMAC-SHA256(key, label), that
-    /// of the current one first.
+    /// Derives a key for the use named by `label` from the current master key: HMAC-SHA256(key, label).
+    #[must_use]
+    pub fn derive_current(&self, label: &str) -> [u8; 32] {
+        self.current.derive(label)
+    }
+
+    /// As [`MasterKeys::derive_current`] for each master key, the current one first.
     #[must_use]
     pub fn derive_all(&self, label: &str) -> Vec<[u8; 32]> {
         self.all().map(|key| key.derive(label)).collect()
@@ -195,9 +199,9 @@ impl MasterKey {
     }
 }
 
-/// The key id, and what follows it.
+/// The key id and the bytes after it.
 fn split_header(sealed: &[u8]) -> Option<(&[u8; KEY_ID_BYTES], &[u8])> {
-    sealed.strip_prefix(&[VERSION])?.split_first_chunk()
+    sealed.strip_prefix(&[FORMAT_VERSION])?.split_first_chunk()
 }
 
 #[cfg(test)]
@@ -205,14 +209,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PLACE: &str = "app.endpoint_secrets/ep_01h455vb4pex5vsknk084sn02q";
+    const CONTEXT: &str = "app.endpoint_secrets/ep_01h455vb4pex5vsknk084sn02q";
 
     fn keys(texts: &[&str]) -> MasterKeys {
         MasterKeys::parse(&texts.join(",")).unwrap()
     }
 
     #[test]
-    fn a_list_is_read_and_a_bad_key_is_named_by_its_position() {
+    fn invalid_key_is_reported_by_position() {
         let (a, b) = (MasterKeys::generate(), MasterKeys::generate());
         assert_ne!(a, b);
         assert_eq!(
@@ -243,22 +247,22 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_version_key_id_nonce_and_ciphertext() {
+    fn sealed_format_is_version_key_id_nonce_ciphertext() {
         let text = MasterKeys::generate();
-        let sealed = keys(&[&text]).seal(b"secret", PLACE).unwrap();
+        let sealed = keys(&[&text]).seal(b"secret", CONTEXT).unwrap();
         let hash = Sha256::digest(BASE64.decode(&text).unwrap());
         assert_eq!(sealed.len(), 1 + 4 + 24 + 6 + 16);
         assert_eq!(sealed.first(), Some(&1));
         assert_eq!(sealed.get(1..5), hash.get(..4));
-        let again = keys(&[&text]).seal(b"secret", PLACE).unwrap();
-        assert_ne!(sealed, again, "every seal has its own nonce");
+        let again = keys(&[&text]).seal(b"secret", CONTEXT).unwrap();
+        assert_ne!(sealed, again, "each seal uses its own nonce");
     }
 
     #[test]
-    fn sealed_bytes_open_only_where_they_belong() {
+    fn sealed_bytes_open_only_in_their_context() {
         let keys = keys(&[&MasterKeys::generate()]);
-        let sealed = keys.seal(b"secret", PLACE).unwrap();
-        assert_eq!(keys.open(&sealed, PLACE).unwrap(), b"secret");
+        let sealed = keys.seal(b"secret", CONTEXT).unwrap();
+        assert_eq!(keys.open(&sealed, CONTEXT).unwrap(), b"secret");
         assert_eq!(
             keys.open(&sealed, "app.trunks/trk_1"),
             Err(VaultError::Damaged)
@@ -267,25 +271,25 @@ mod tests {
     }
 
     #[test]
-    fn rotation_opens_the_old_and_seals_with_the_new() {
+    fn rotation_opens_with_old_keys_and_seals_with_the_new_one() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
-        let sealed = keys(&[&old]).seal(b"secret", PLACE).unwrap();
+        let sealed = keys(&[&old]).seal(b"secret", CONTEXT).unwrap();
 
         let both = keys(&[&new, &old]);
-        assert_eq!(both.open(&sealed, PLACE).unwrap(), b"secret");
+        assert_eq!(both.open(&sealed, CONTEXT).unwrap(), b"secret");
         assert!(!both.is_current(&sealed));
 
-        let resealed = both.seal(b"secret", PLACE).unwrap();
+        let resealed = both.seal(b"secret", CONTEXT).unwrap();
         assert!(both.is_current(&resealed));
-        assert_eq!(keys(&[&new]).open(&resealed, PLACE).unwrap(), b"secret");
+        assert_eq!(keys(&[&new]).open(&resealed, CONTEXT).unwrap(), b"secret");
         assert_eq!(
-            keys(&[&old]).open(&resealed, PLACE),
+            keys(&[&old]).open(&resealed, CONTEXT),
             Err(VaultError::UnknownKey)
         );
     }
 
     #[test]
-    fn derived_keys_depend_on_the_key_and_the_label_and_follow_its_order() {
+    fn derived_keys_depend_on_key_and_label_in_order() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let derived = keys(&[&new, &old]).derive_all("api-key");
         assert_eq!(derived.len(), 2);
@@ -312,25 +316,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sealed_opens(secret: Vec<u8>, context in "\\PC{0,60}") {
+        fn sealed_secret_opens(secret: Vec<u8>, context in "\\PC{0,60}") {
             let keys = keys(&[&MasterKeys::generate()]);
             let sealed = keys.seal(&secret, &context).unwrap();
             prop_assert_eq!(keys.open(&sealed, &context), Ok(secret));
         }
 
         #[test]
-        fn a_changed_byte_or_a_cut_is_noticed(at in 0..51_usize, bit in 0..8_u32) {
+        fn changed_or_truncated_bytes_are_rejected(at in 0..51_usize, bit in 0..8_u32) {
             let keys = keys(&[&MasterKeys::generate()]);
-            let mut sealed = keys.seal(b"secret", PLACE).unwrap();
-            prop_assert!(keys.open(sealed.get(..at).unwrap(), PLACE).is_err());
+            let mut sealed = keys.seal(b"secret", CONTEXT).unwrap();
+            prop_assert!(keys.open(sealed.get(..at).unwrap(), CONTEXT).is_err());
             *sealed.get_mut(at).unwrap() ^= 1 << bit;
-            prop_assert!(keys.open(&sealed, PLACE).is_err());
+            prop_assert!(keys.open(&sealed, CONTEXT).is_err());
         }
 
         #[test]
-        fn no_bytes_break_the_reader(bytes: Vec<u8>) {
+        fn open_accepts_any_bytes_without_panicking(bytes: Vec<u8>) {
             let keys = keys(&[&MasterKeys::generate()]);
-            prop_assert!(keys.open(&bytes, PLACE).is_err());
+            prop_assert!(keys.open(&bytes, CONTEXT).is_err());
             let _ = keys.is_current(&bytes);
         }
     }

@@ -6,7 +6,7 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use harkara_shared::anchors::{self, CheckError, hex};
+use harkara_shared::anchors::{self, VerifyError, hex};
 use harkara_shared::audit::{ActorKind, ChainFault, ChainReport};
 use harkara_shared::database::{TenantTx, query_as};
 use serde::{Deserialize, Serialize};
@@ -287,8 +287,8 @@ pub(super) async fn verify_audit_log(
     let checked = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
         .await
         .map_err(|error| match error {
-            CheckError::Database(error) => error.into(),
-            CheckError::Anchor(error) => Problem::internal(error),
+            VerifyError::Database(error) => error.into(),
+            VerifyError::Anchor(error) => Problem::internal(error),
         })?;
     tx.commit().await?;
     Ok(Json(checked.into()))

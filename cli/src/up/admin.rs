@@ -1,6 +1,6 @@
-//! Room: the first admin.
-//! Takes: a migrated database. Gives: somebody who can sign in, and a link for this start to do so.
-//! Never: makes another admin where people are already.
+//! The first admin of a platform, with a sign-in link for each start.
+//!
+//! Once other users exist, no further admin is created.
 
 use harkara_api::access;
 use harkara_api::people::{self, DEFAULT_LIFE, NewUser, SignInLink};
@@ -11,10 +11,10 @@ use sqlx::PgPool;
 /// Email of the first admin.
 pub(super) const EMAIL: &str = "admin@localhost";
 
-/// A link for the first admin; `None` when that one is gone or disabled and others look after the
-/// platform.
-pub(super) async fn link(pool: &PgPool) -> anyhow::Result<Option<SignInLink>> {
-    let by = Actor::system("harkara up");
+/// A sign-in link for the first admin; `None` when that user is disabled, or is gone while other users
+/// exist.
+pub(super) async fn admin_link(pool: &PgPool) -> anyhow::Result<Option<SignInLink>> {
+    let actor = Actor::system("harkara up");
     let platform = access::ensure_platform(pool).await?;
     let mut tx = TenantTx::begin(pool, platform.id).await?;
     let admin = match people::find_user_by_email(&mut tx, EMAIL).await? {
@@ -28,13 +28,13 @@ pub(super) async fn link(pool: &PgPool) -> anyhow::Result<Option<SignInLink>> {
                 expires_at: None,
                 reason: Some("the first start".to_owned()),
             };
-            people::create_user(&mut tx, &by, new).await?
+            people::create_user(&mut tx, &actor, new).await?
         }
     };
     if admin.disabled_at.is_some() {
         return Ok(None);
     }
-    let link = people::create_link(&mut tx, &by, admin.id, DEFAULT_LIFE).await?;
+    let link = people::create_link(&mut tx, &actor, admin.id, DEFAULT_LIFE).await?;
     tx.commit().await?;
     Ok(Some(link))
 }

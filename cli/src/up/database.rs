@@ -1,6 +1,6 @@
-//! Room: the database of `up`: the one of `DATABASE_URL`, else a private one.
-//! Takes: settings and a data directory. Gives: an address that works until [`Database::stop`].
-//! Never: starts a private cluster where production is declared.
+//! The database of `up`: that of `DATABASE_URL`, else a private one that runs until [`Database::stop`].
+//!
+//! A private cluster is never started in production mode.
 
 use std::path::Path;
 
@@ -12,15 +12,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::home::Home;
-use super::say;
+use crate::output::say;
 
-/// A database that runs, or one that somebody else runs.
+/// A private database that runs here, or an external one.
 pub(super) struct Database {
     pub(super) settings: DatabaseSettings,
-    private: Option<Private>,
+    private: Option<PrivateDatabase>,
 }
 
-struct Private {
+struct PrivateDatabase {
     home: Home,
     done: CancellationToken,
     watch: JoinHandle<anyhow::Result<()>>,
@@ -29,7 +29,7 @@ struct Private {
 impl Database {
     pub(super) async fn start(settings: &Settings, home: &Home) -> anyhow::Result<Self> {
         if let Some(given) = &settings.database {
-            say("  database   the one of DATABASE_URL");
+            say("  database   as configured in DATABASE_URL");
             return Ok(Self {
                 settings: given.clone(),
                 private: None,
@@ -51,12 +51,12 @@ impl Database {
             cluster.data_dir().display()
         ));
         let url = cluster.url();
-        home.keep_database_url(&url)?;
+        home.store_database_url(&url)?;
         let done = CancellationToken::new();
         let watch = tokio::spawn(watch(cluster, done.clone()));
         Ok(Self {
             settings: DatabaseSettings::new(url),
-            private: Some(Private {
+            private: Some(PrivateDatabase {
                 home: home.clone(),
                 done,
                 watch,
@@ -64,28 +64,27 @@ impl Database {
         })
     }
 
-    /// Ends a private database after everybody who used it.
+    /// Stops a private database. Call it after all users of the database have stopped.
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         let Some(private) = self.private else {
             return Ok(());
         };
-        private.home.forget_database_url();
+        private.home.remove_database_url();
         private.done.cancel();
         private.watch.await.context("the private database")?
     }
 }
 
-/// Keeps a private server running: one that ends by itself, killed for its memory perhaps, is
-/// started again and recovers.
+/// Restarts a private server that ends unexpectedly, for example when killed for its memory use.
 async fn watch(mut cluster: Cluster, done: CancellationToken) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = done.cancelled() => break,
             () = cluster.exited() => {}
         }
-        tracing::error!("the private database ended by itself: starting it again");
+        tracing::error!("the private database ended unexpectedly; restarting it");
         while let Err(error) = cluster.start_again().await {
-            tracing::error!(%error, "the private database does not start: trying again");
+            tracing::error!(%error, "the private database did not start; retrying");
             tokio::select! {
                 () = done.cancelled() => return Ok(()),
                 () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}

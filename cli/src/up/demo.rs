@@ -1,6 +1,6 @@
-//! Room: the demonstration that a newcomer watches.
-//! Takes: a running platform and a key. Gives: one event, delivered to a receiver here and verified
-//! by it, told in a few lines. Never: keeps the platform from running.
+//! The demonstration at the first start: one event, delivered to a local receiver that verifies it.
+//!
+//! A failed demonstration does not stop the platform.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,26 +21,26 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use super::say;
+use crate::output::say;
 
-/// Path of the receiver, by which an endpoint of an earlier run is known.
+/// Path of the receiver; also identifies endpoints of earlier runs.
 const PATH: &str = "/harkara-demo";
 
 /// How long the demonstration waits for its delivery.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A receiver that verifies what it is sent.
+/// A receiver that verifies deliveries.
 #[derive(Default)]
 struct Receiver {
     secret: OnceCell<WebhookSecret>,
     verified: Notify,
 }
 
-/// Shows the line at work: its receiver listens until `stop`, its endpoint stays until
+/// Runs the demonstration. Its receiver listens until `stop`; its endpoint exists until
 /// [`remove_endpoints`].
 ///
 /// # Errors
-/// Whatever kept the delivery from being made and verified.
+/// When the event is not delivered and verified.
 pub(super) async fn show(
     base: &str,
     key: &str,
@@ -72,7 +72,7 @@ pub(super) async fn show(
     let secret = text(&endpoint, "secret")?;
     receiver.secret.set(WebhookSecret::parse(secret)?).ok();
     say(&format!(
-        "             2. an endpoint takes demo.* there: {}",
+        "             2. an endpoint for demo.* is created: {}",
         text(&endpoint, "id")?
     ));
 
@@ -85,13 +85,13 @@ pub(super) async fn show(
     let delivery = event
         .pointer("/deliveries/0/id")
         .and_then(Value::as_str)
-        .context("the event made no delivery")?;
+        .context("the event created no delivery")?;
     say(&format!(
         "             3. an event is posted: {}",
         text(&event, "id")?
     ));
 
-    tokio::time::timeout(PATIENCE, receiver.verified.notified())
+    tokio::time::timeout(DELIVERY_TIMEOUT, receiver.verified.notified())
         .await
         .context("the demonstration's delivery did not arrive within 30 s")?;
     let attempt = client.first_attempt(delivery).await?;
@@ -133,28 +133,28 @@ async fn receive(
 /// Removes the endpoints of this and earlier demonstrations.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the database fails.
 pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
     let Some(tenant) = access::find_tenant(pool, "demo").await? else {
         return Ok(());
     };
     let engine = Engine::new(pool.clone(), true);
-    let mut gone = Vec::new();
+    let mut removed = Vec::new();
     let mut tx = TenantTx::begin(pool, tenant.id).await?;
     for endpoint in webhook::list_endpoints(&mut tx, None, 200).await? {
         if endpoint.url.starts_with("http://127.0.0.1:") && endpoint.url.ends_with(PATH) {
             webhook::delete_endpoint(&mut tx, &engine, endpoint.id).await?;
-            gone.push(endpoint);
+            removed.push(endpoint);
         }
     }
     tx.commit().await?;
-    for endpoint in gone {
+    for endpoint in removed {
         lane::forget(&engine, tenant.id, endpoint.id, endpoint.ordering).await?;
     }
     Ok(())
 }
 
-/// A client of the API, as an application has one.
+/// A client of the API.
 struct Client {
     http: reqwest::Client,
     base: String,
@@ -184,17 +184,17 @@ impl Client {
         self.send(request).await
     }
 
-    /// The delivery's first attempt, once it is recorded: the receiver answers before that.
+    /// The delivery's first attempt, once recorded, which happens after the receiver's response.
     async fn first_attempt(&self, delivery: &str) -> anyhow::Result<Value> {
         let started = tokio::time::Instant::now();
         loop {
             let path = format!("{}/v1/deliveries/{delivery}/attempts", self.base);
-            let answer = self.send(self.http.get(path)).await?;
-            if let Some(attempt) = answer.pointer("/data/0") {
+            let response = self.send(self.http.get(path)).await?;
+            if let Some(attempt) = response.pointer("/data/0") {
                 return Ok(attempt.clone());
             }
             ensure!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < DELIVERY_TIMEOUT,
                 "the delivery's attempt was not recorded"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -204,7 +204,7 @@ impl Client {
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let answer = request.bearer_auth(&self.key).send().await?;
         let (status, body) = (answer.status(), answer.text().await?);
-        ensure!(status.is_success(), "the API answered {status}: {body}");
+        ensure!(status.is_success(), "the API returned {status}: {body}");
         Ok(serde_json::from_str(&body)?)
     }
 }
@@ -213,5 +213,5 @@ fn text<'a>(value: &'a Value, member: &str) -> anyhow::Result<&'a str> {
     value
         .get(member)
         .and_then(Value::as_str)
-        .with_context(|| format!("the API's answer has no `{member}`"))
+        .with_context(|| format!("the API's response has no `{member}`"))
 }

@@ -1,6 +1,6 @@
-//! Room: the data directory of `up`.
-//! Takes: a path. Gives: the master key, the first keys, the address of the running database.
-//! Never: lets others of the machine read a secret.
+//! The data directory of `up`: the master key, the first keys and the addresses of the running platform.
+//!
+//! Other users of the machine cannot read its files.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
@@ -13,12 +13,12 @@ use harkara_shared::vault::MasterKeys;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// The keys of the first tenant and of the operator, kept so that a second run can show them.
+/// The keys of the first tenant and of the operator, stored so that later runs can show them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FirstKeys {
     /// Key of the tenant `demo`.
     pub(crate) tenant: String,
-    /// Key of the tenant `platform`, which may act for all others.
+    /// Key of the tenant `platform`, which can act for all tenants.
     pub(crate) operator: String,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct FirstKeys {
 pub(crate) struct Home(PathBuf);
 
 impl Home {
-    /// Opens the directory, making it if it is missing. Others may pass through it, because a
-    /// database started by root runs as another user; they cannot list it or read its files.
+    /// Opens the directory, creating it if it is missing. Other users can traverse it, because a database
+    /// started by root runs as another user, but cannot list it or read its files.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(path)
-            .with_context(|| format!("cannot make the data directory {}", path.display()))?;
+            .with_context(|| format!("cannot create the data directory {}", path.display()))?;
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot reach the data directory {}", path.display()))?;
@@ -45,15 +45,15 @@ impl Home {
         &self.0
     }
 
-    /// Where files are kept unless a setting says otherwise.
+    /// The default blob store.
     pub(crate) fn blobs(&self) -> anyhow::Result<BlobStore> {
-        let place = self.0.join("blobs");
-        let url = Url::from_file_path(&place)
-            .map_err(|()| anyhow::anyhow!("{} is no place for files", place.display()))?;
+        let path = self.0.join("blobs");
+        let url = Url::from_file_path(&path)
+            .map_err(|()| anyhow::anyhow!("{} cannot be written as a file URL", path.display()))?;
         Ok(BlobStore::open(&url)?)
     }
 
-    /// The master key of this directory, made on first use.
+    /// The master key of this directory, generated on first use.
     pub(crate) fn master_keys(&self) -> anyhow::Result<MasterKeys> {
         let text = match self.read("master.key")? {
             Some(text) => text,
@@ -65,7 +65,7 @@ impl Home {
         };
         MasterKeys::parse(text.trim()).with_context(|| {
             format!(
-                "{} holds no master key",
+                "{} does not contain a valid master key",
                 self.0.join("master.key").display()
             )
         })
@@ -75,33 +75,33 @@ impl Home {
         let Some(text) = self.read("keys.json")? else {
             return Ok(None);
         };
-        // A file that cannot be read is replaced: keys are made anew, none is lost.
+        // A malformed file is replaced with new keys; the old ones keep working.
         Ok(serde_json::from_str(&text).ok())
     }
 
-    pub(crate) fn keep_first_keys(&self, keys: &FirstKeys) -> anyhow::Result<()> {
+    pub(crate) fn store_first_keys(&self, keys: &FirstKeys) -> anyhow::Result<()> {
         self.write("keys.json", &serde_json::to_string_pretty(keys)?)
     }
 
-    /// Address of the database of the platform that runs on this directory.
+    /// Address of the running platform's database.
     pub(crate) fn database_url(&self) -> anyhow::Result<Option<String>> {
         self.read("database.url")
     }
 
-    pub(crate) fn keep_database_url(&self, url: &str) -> anyhow::Result<()> {
+    pub(crate) fn store_database_url(&self, url: &str) -> anyhow::Result<()> {
         self.write("database.url", url)
     }
 
-    /// Address of the API of the platform that runs on this directory.
+    /// Address of the running platform's API.
     pub(crate) fn api_url(&self) -> anyhow::Result<Option<String>> {
         self.read("api.url")
     }
 
-    pub(crate) fn keep_api_url(&self, url: &str) -> anyhow::Result<()> {
+    pub(crate) fn store_api_url(&self, url: &str) -> anyhow::Result<()> {
         self.write("api.url", url)
     }
 
-    pub(crate) fn forget_database_url(&self) {
+    pub(crate) fn remove_database_url(&self) {
         fs::remove_file(self.0.join("database.url")).ok();
     }
 
@@ -114,19 +114,19 @@ impl Home {
         }
     }
 
-    /// Writes aside and renames, so that a crash leaves the old file or the new one.
+    /// Writes a temporary file and renames it, so that a crash leaves the old file or the new one.
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let (path, aside) = (self.0.join(name), self.0.join(format!("{name}.new")));
+        let (path, temporary) = (self.0.join(name), self.0.join(format!("{name}.new")));
         let write = || -> std::io::Result<()> {
             let mut file = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
-                .open(&aside)?;
+                .open(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&aside, &path)
+            fs::rename(&temporary, &path)
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }

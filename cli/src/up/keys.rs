@@ -1,6 +1,6 @@
-//! Room: the first tenant and the first keys.
-//! Takes: a migrated database. Gives: keys that work, the same in every run on a data directory.
-//! Never: stores a key in the database in the clear.
+//! The first tenant and the first API keys.
+//!
+//! Every run on a data directory shows the same keys. The database stores only their hashes.
 
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::api_key::ApiKeyText;
@@ -13,19 +13,19 @@ use super::home::{FirstKeys, Home};
 /// Slug of the first tenant.
 const FIRST_TENANT: &str = "demo";
 
-/// The keys kept in the data directory if they still work, else new ones.
+/// The keys stored in the data directory if they are still valid, else new ones.
 pub(super) async fn first_keys(
     pool: &PgPool,
     master: &MasterKeys,
     home: &Home,
 ) -> anyhow::Result<FirstKeys> {
-    if let Some(kept) = home.first_keys()?
-        && works(pool, master, &kept.tenant).await?
-        && works(pool, master, &kept.operator).await?
+    if let Some(stored) = home.first_keys()?
+        && is_valid(pool, master, &stored.tenant).await?
+        && is_valid(pool, master, &stored.operator).await?
     {
-        return Ok(kept);
+        return Ok(stored);
     }
-    let by = Actor::system("harkara up");
+    let actor = Actor::system("harkara up");
     let platform = access::ensure_platform(pool).await?;
     let tenant = match access::find_tenant(pool, FIRST_TENANT).await? {
         Some(tenant) => tenant,
@@ -35,11 +35,11 @@ pub(super) async fn first_keys(
                 name: "Demo".to_owned(),
                 sla_tier: SlaTier::Pro,
             };
-            access::create_tenant(pool, new, &by).await?
+            access::create_tenant(pool, new, &actor).await?
         }
     };
-    let everything = Scope::ALL.to_vec();
-    let own = everything
+    let all_scopes = Scope::ALL.to_vec();
+    let tenant_scopes = all_scopes
         .iter()
         .copied()
         .filter(|scope| *scope != Scope::PlatformAdmin)
@@ -52,18 +52,19 @@ pub(super) async fn first_keys(
         expires_at: None,
         addresses: Vec::new(),
     };
-    let (_, tenant_key) = access::create_key(pool, master, key(tenant.id, own), &by).await?;
+    let (_, tenant_key) =
+        access::create_key(pool, master, key(tenant.id, tenant_scopes), &actor).await?;
     let (_, operator_key) =
-        access::create_key(pool, master, key(platform.id, everything), &by).await?;
+        access::create_key(pool, master, key(platform.id, all_scopes), &actor).await?;
     let keys = FirstKeys {
         tenant: tenant_key.expose().to_owned(),
         operator: operator_key.expose().to_owned(),
     };
-    home.keep_first_keys(&keys)?;
+    home.store_first_keys(&keys)?;
     Ok(keys)
 }
 
-async fn works(pool: &PgPool, master: &MasterKeys, text: &str) -> anyhow::Result<bool> {
+async fn is_valid(pool: &PgPool, master: &MasterKeys, text: &str) -> anyhow::Result<bool> {
     let Ok(text) = ApiKeyText::parse(text) else {
         return Ok(false);
     };

@@ -1,7 +1,8 @@
-//! Room: the whole platform on one machine.
-//! Takes: a data directory or `DATABASE_URL`. Gives: database, API, worker and scheduler in one
-//! process, the first tenant and its key, a demonstration. Never: touches another database cluster,
-//! or runs a private one where production is declared.
+//! `harkara up`: the whole platform on one machine.
+//!
+//! Runs database, API, worker and scheduler in one process, creates the first tenant and its key, and
+//! shows a demonstration. It never touches another database cluster, and refuses to run a private one in
+//! production mode.
 
 mod admin;
 mod database;
@@ -22,16 +23,44 @@ use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::{self, Metrics};
 use sqlx::PgPool;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::UpArgs;
+use crate::output::say;
+use crate::target::DEFAULT_DATA_DIR;
 use database::Database;
+
+/// Arguments of `harkara up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    /// Port of the API on 127.0.0.1; by default `HARKARA_API_ADDR` applies
+    #[arg(long)]
+    port: Option<u16>,
+    /// Directory of the private database and the keys
+    #[arg(long, default_value = DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    /// Skip the demonstration
+    #[arg(long)]
+    no_demo: bool,
+}
+
+impl Default for UpArgs {
+    fn default() -> Self {
+        Self {
+            port: None,
+            data_dir: DEFAULT_DATA_DIR.into(),
+            no_demo: false,
+        }
+    }
+}
 
 /// Runs until Ctrl-C and the drain after it.
 pub(crate) async fn run(args: UpArgs, mut settings: Settings) -> anyhow::Result<()> {
     if !settings.log_was_set {
-        // What `up` prints is for a person; the log keeps to what needs attention.
+        // `up` prints for a person; by default the log shows only what needs attention.
         "warn".clone_into(&mut settings.log);
     }
     telemetry::start_log(&settings);
@@ -71,7 +100,7 @@ struct Platform {
 }
 
 impl Platform {
-    /// Runs all parts until `stop`, or until one of them ends by itself, and drains them in any case.
+    /// Runs all parts until `stop`, or until one of them ends unexpectedly, then drains them.
     async fn run(
         self,
         listener: tokio::net::TcpListener,
@@ -136,15 +165,15 @@ impl Platform {
         parts.spawn(async { ("api", api.await) });
 
         let base = format!("http://{address}");
-        self.home.keep_api_url(&base)?;
-        let people = match &settings.http.public_url {
+        self.home.store_api_url(&base)?;
+        let public_url = match &settings.http.public_url {
             Some(url) => url.to_string(),
             None => base.clone(),
         };
-        if let Some(link) = admin::link(&pool).await? {
+        if let Some(link) = admin::admin_link(&pool).await? {
             say(&format!(
                 "  sign in    {}  (as {}, once, within 15 minutes)",
-                link.url(&people),
+                link.url(&public_url),
                 admin::EMAIL
             ));
         }
@@ -153,22 +182,22 @@ impl Platform {
              tenant     demo      key {}\n  operator   platform  key {}\n",
             first.tenant, first.operator
         ));
-        let meanwhile = self.show(&base, &first.tenant, &pool);
+        let display = self.show(&base, &first.tenant, &pool);
         let ended = tokio::select! {
             ended = parts.join_next() => ended,
-            () = meanwhile => None,
+            () = display => None,
         };
         let failure = match ended {
             Some(Ok((_, Ok(())))) | None if stop.is_cancelled() => None,
-            Some(Ok((part, Ok(())))) => Some(anyhow::anyhow!("the {part} ended by itself")),
+            Some(Ok((part, Ok(())))) => Some(anyhow::anyhow!("the {part} ended unexpectedly")),
             Some(Ok((part, Err(error)))) => Some(error.context(format!("the {part}"))),
             Some(Err(error)) => Some(error.into()),
             None => None,
         };
-        say("stopping: jobs in flight may finish");
+        say("stopping; jobs in flight can finish");
         stop.cancel();
         if let Err(error) = demo::remove_endpoints(&pool).await {
-            tracing::warn!(%error, "the demonstration's endpoint stays");
+            tracing::warn!(%error, "could not remove the demonstration's endpoint");
         }
         let drained = async { while parts.join_next().await.is_some() {} };
         if tokio::time::timeout(settings.drain + harkara_worker::STOP_MARGIN, drained)
@@ -183,13 +212,13 @@ impl Platform {
         failure.map_or(Ok(()), Err)
     }
 
-    /// What a person sees: the demonstration, then that it runs, until `stop`.
+    /// Shows the demonstration, then that the platform is running, until `stop`.
     async fn show(&self, base: &str, key: &str, pool: &PgPool) {
         if !self.args.no_demo {
             let demo = demo::show(base, key, pool, self.stop.clone());
             tokio::select! {
                 shown = demo => if let Err(error) = shown {
-                    say(&format!("             it did not work: {error:#}\n"));
+                    say(&format!("             the demonstration failed: {error:#}\n"));
                 },
                 () = self.stop.cancelled() => return,
             }
@@ -201,13 +230,4 @@ impl Platform {
         ));
         self.stop.cancelled().await;
     }
-}
-
-/// A line for the person who started `up`.
-#[expect(
-    clippy::print_stdout,
-    reason = "what `up` shows is its output, not a log"
-)]
-pub(crate) fn say(line: &str) {
-    println!("{line}");
 }

@@ -1,5 +1,6 @@
-//! Room: the part of the configuration that concerns the API's callers.
-//! Takes: the reader of settings. Gives: [`HttpSettings`], or mistakes. Never: fetches anything.
+//! Settings of the API's clients: trusted proxies, CORS origins, the public URL and sign-in.
+//!
+//! Nothing is fetched here: the identity provider is contacted when a user signs in.
 
 use std::fmt;
 
@@ -8,29 +9,29 @@ use url::Url;
 
 use super::{Reader, networks};
 
-/// How the API is reached, and by whom.
+/// Settings of the API's clients.
 #[derive(Debug, Clone, Default)]
 pub struct HttpSettings {
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins whose pages may call the API; none by default.
+    /// Origins whose pages can call the API (CORS); none by default.
     pub cors_origins: Vec<String>,
-    /// Where people reach the API and the dashboard; the address it listens on when not set.
+    /// Base URL of the API and the dashboard for users; the listen address when not set.
     pub public_url: Option<Url>,
-    /// Who people may sign in with.
+    /// The identity provider for single sign-on, if configured.
     pub oidc: Option<OidcSettings>,
 }
 
-/// A provider of identities (OpenID Connect).
+/// An identity provider (OpenID Connect).
 #[derive(Clone)]
 pub struct OidcSettings {
-    /// The provider's address, as its discovery document names it.
+    /// Issuer URL, exactly as in the provider's discovery document.
     pub issuer: Url,
-    /// What the provider calls this platform.
+    /// Client id that the provider assigned to this platform.
     pub client_id: String,
-    /// The secret it gave along.
+    /// Client secret that the provider issued with the id.
     pub client_secret: String,
-    /// What people call the provider.
+    /// Display name of the provider on the sign-in page.
     pub name: String,
 }
 
@@ -45,7 +46,7 @@ impl fmt::Debug for OidcSettings {
     }
 }
 
-/// The keys that are read here.
+/// The names of the settings read here.
 pub(super) const KNOWN: &[&str] = &[
     "HARKARA_CORS_ORIGINS",
     "HARKARA_OIDC_CLIENT_ID",
@@ -56,11 +57,11 @@ pub(super) const KNOWN: &[&str] = &[
     "HARKARA_TRUSTED_PROXIES",
 ];
 
-/// `None` when something is wrong, which the reader then knows.
+/// `None` when a setting is invalid; the reader then holds the error.
 pub(super) fn read(reader: &mut Reader) -> Option<HttpSettings> {
     let trusted_proxies = reader.value("HARKARA_TRUSTED_PROXIES", "", networks);
     let cors_origins = reader.value("HARKARA_CORS_ORIGINS", "", origins);
-    let public_url = reader.optional("HARKARA_PUBLIC_URL", base);
+    let public_url = reader.optional("HARKARA_PUBLIC_URL", base_url);
     let oidc = oidc(reader);
     Some(HttpSettings {
         trusted_proxies: trusted_proxies?,
@@ -71,10 +72,10 @@ pub(super) fn read(reader: &mut Reader) -> Option<HttpSettings> {
 }
 
 fn oidc(reader: &mut Reader) -> Option<OidcSettings> {
-    let issuer = reader.optional("HARKARA_OIDC_ISSUER", web);
-    let client_id = reader.optional("HARKARA_OIDC_CLIENT_ID", taken);
-    let client_secret = reader.optional("HARKARA_OIDC_CLIENT_SECRET", taken);
-    let name = reader.value("HARKARA_OIDC_NAME", "single sign-on", taken);
+    let issuer = reader.optional("HARKARA_OIDC_ISSUER", web_url);
+    let client_id = reader.optional("HARKARA_OIDC_CLIENT_ID", any_text);
+    let client_secret = reader.optional("HARKARA_OIDC_CLIENT_SECRET", any_text);
+    let name = reader.value("HARKARA_OIDC_NAME", "single sign-on", any_text);
     if issuer.is_none() && client_id.is_none() && client_secret.is_none() {
         return None;
     }
@@ -83,8 +84,11 @@ fn oidc(reader: &mut Reader) -> Option<OidcSettings> {
         ("HARKARA_OIDC_CLIENT_ID", client_id.is_none()),
         ("HARKARA_OIDC_CLIENT_SECRET", client_secret.is_none()),
     ] {
-        if is_missing && !reader.is_mistaken(variable) {
-            reader.mistake(variable, "is required with the other two of HARKARA_OIDC_*");
+        if is_missing && !reader.has_error(variable) {
+            reader.report(
+                variable,
+                "is required when another HARKARA_OIDC_* setting is set",
+            );
         }
     }
     Some(OidcSettings {
@@ -95,12 +99,12 @@ fn oidc(reader: &mut Reader) -> Option<OidcSettings> {
     })
 }
 
-fn taken(text: &str) -> Result<String, String> {
+fn any_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn web(text: &str) -> Result<Url, String> {
-    let url: Url = text.parse().map_err(|_| "is not a URL".to_owned())?;
+fn web_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|_| "must be a URL".to_owned())?;
     if matches!(url.scheme(), "http" | "https") && url.host().is_some() {
         Ok(url)
     } else {
@@ -108,8 +112,8 @@ fn web(text: &str) -> Result<Url, String> {
     }
 }
 
-fn base(text: &str) -> Result<Url, String> {
-    let url = web(text)?;
+fn base_url(text: &str) -> Result<Url, String> {
+    let url = web_url(text)?;
     if url.path() == "/" && url.query().is_none() && url.fragment().is_none() {
         Ok(url)
     } else {
@@ -122,7 +126,7 @@ fn origins(text: &str) -> Result<Vec<String>, String> {
         .map(str::trim)
         .filter(|part| !part.is_empty())
         .map(|part| {
-            base(part)
+            base_url(part)
                 .map(|url| url.origin().ascii_serialization())
                 .map_err(|_| format!("`{part}` is not an origin such as https://app.example.com"))
         })
@@ -144,22 +148,22 @@ mod tests {
         Settings::read(environment, &[])
             .map(|settings| settings.http)
             .map_err(|errors| {
-                let told = |mistake: &super::super::ConfigError| {
-                    (mistake.variable.clone(), mistake.reason.clone())
+                let pair = |error: &super::super::ConfigError| {
+                    (error.variable.clone(), error.reason.clone())
                 };
-                errors.0.iter().map(told).collect()
+                errors.0.iter().map(pair).collect()
             })
     }
 
     #[test]
-    fn without_a_word_nobody_is_trusted_and_no_page_may_call() {
+    fn default_trusts_no_proxy_and_no_origin() {
         let http = read(&[]).unwrap();
         assert!(http.trusted_proxies.is_empty() && http.cors_origins.is_empty());
         assert!(http.public_url.is_none() && http.oidc.is_none());
     }
 
     #[test]
-    fn origins_are_read_without_what_does_not_belong_to_them() {
+    fn origins_are_normalized() {
         let http = read(&[(
             "HARKARA_CORS_ORIGINS",
             "https://a.example, https://b.example:8443/",
@@ -170,13 +174,13 @@ mod tests {
             ["https://a.example", "https://b.example:8443"]
         );
         for wrong in ["*", "a.example", "https://a.example/path", "file:///x"] {
-            let mistakes = read(&[("HARKARA_CORS_ORIGINS", wrong)]).unwrap_err();
-            assert_eq!(mistakes.len(), 1, "{wrong}");
+            let errors = read(&[("HARKARA_CORS_ORIGINS", wrong)]).unwrap_err();
+            assert_eq!(errors.len(), 1, "{wrong}");
         }
     }
 
     #[test]
-    fn a_provider_is_told_whole_or_not_at_all() {
+    fn identity_provider_requires_all_its_settings() {
         let whole = [
             ("HARKARA_OIDC_ISSUER", "https://id.example"),
             ("HARKARA_OIDC_CLIENT_ID", "harkara"),
@@ -185,8 +189,8 @@ mod tests {
         let oidc = read(&whole).unwrap().oidc.unwrap();
         assert_eq!(oidc.name, "single sign-on");
         assert!(!format!("{oidc:?}").contains("a secret"));
-        let mistakes = read(&whole[..1]).unwrap_err();
-        let variables: Vec<&str> = mistakes.iter().map(|(name, _)| name.as_str()).collect();
+        let errors = read(&whole[..1]).unwrap_err();
+        let variables: Vec<&str> = errors.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             variables,
             ["HARKARA_OIDC_CLIENT_ID", "HARKARA_OIDC_CLIENT_SECRET"]

@@ -1,15 +1,14 @@
-//! Room: which addresses an outbound request may reach.
-//! Takes: an address.
-//! Gives: whether it is special, and so refused unless the operator allows it.
-//! Never: resolves a name or opens a connection.
+//! Addresses that outbound requests can reach.
 //!
-//! After the IANA special-purpose address registries (RFC 6890). IPv6 is judged the other way round:
-//! outside `2000::/3` nothing is allocated for global unicast, so all of it is refused.
+//! Decides whether an address is special, and so forbidden unless the operator allows it. Follows the
+//! IANA special-purpose address registries (RFC 6890). IPv6 works the other way round: nothing outside
+//! `2000::/3` is allocated for global unicast, so all of it is forbidden.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+/// Special IPv4 networks.
 const FORBIDDEN_V4: [Ipv4Net; 16] = [
     v4([0, 0, 0, 0], 8),        // this network
     v4([10, 0, 0, 0], 8),       // private
@@ -29,21 +28,21 @@ const FORBIDDEN_V4: [Ipv4Net; 16] = [
     v4([240, 0, 0, 0], 4),      // reserved, broadcast
 ];
 
-/// All that is allocated for global unicast. What lies outside and matters: `::/8` (unspecified,
+/// The space allocated for global unicast. The relevant networks outside it are `::/8` (unspecified,
 /// loopback, IPv4-compatible, `64:ff9b:1::/48`), `100::/64` (discard), `5f00::/16` (segment
 /// routing), `fc00::/7` (private, instance metadata at `fd00:ec2::254`), `fe80::/10` (link-local),
 /// `fec0::/10` (once site-local) and `ff00::/8` (multicast).
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0], 3);
 
-/// What is special within [`GLOBAL_UNICAST`].
+/// Special networks within [`GLOBAL_UNICAST`].
 const FORBIDDEN_V6: [Ipv6Net; 4] = [
     v6([0x2001, 0, 0], 23),     // IETF protocol assignments, Teredo
     v6([0x2001, 0xdb8, 0], 32), // documentation
-    v6([0x2002, 0, 0], 16),     // 6to4, which hides an IPv4 address
+    v6([0x2002, 0, 0], 16),     // 6to4, which embeds an IPv4 address
     v6([0x3fff, 0, 0], 20),     // documentation
 ];
 
-/// What is globally reachable within `2001::/23` all the same.
+/// Globally reachable exceptions within `2001::/23`.
 const REACHABLE_V6: [Ipv6Net; 7] = [
     Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 1), 128), // port control
     Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 2), 128), // TURN
@@ -54,7 +53,7 @@ const REACHABLE_V6: [Ipv6Net; 7] = [
     v6([0x2001, 0x30, 0], 28),                                            // remote identification
 ];
 
-/// NAT64: the last 32 bits are the IPv4 address that is really reached (RFC 6052 §2.1).
+/// NAT64: the last 32 bits are the IPv4 address actually reached (RFC 6052 §2.1).
 const NAT64: Ipv6Net = v6([0x64, 0xff9b, 0], 96);
 
 const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
@@ -65,8 +64,8 @@ const fn v6([a, b, c]: [u16; 3], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), prefix)
 }
 
-/// Whether an address is anything else than an ordinary public one, in whichever form it hides:
-/// IPv4-mapped and NAT64 addresses are judged by the IPv4 address inside.
+/// Whether an address is not an ordinary public one. IPv4-mapped and NAT64 addresses are judged by the
+/// IPv4 address they embed.
 #[must_use]
 pub fn is_forbidden(address: IpAddr) -> bool {
     match address.to_canonical() {
@@ -88,7 +87,7 @@ pub(super) mod tests {
     use ipnet::IpNet;
     use proptest::prelude::*;
 
-    /// The list this module must cover, as the standard sources write it.
+    /// The networks this module must cover, as the registries write them.
     pub(in super::super) const SPECIAL: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 \
         172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 \
         198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 255.255.255.255/32 \
@@ -106,7 +105,7 @@ pub(super) mod tests {
         2003::1 2606:4700:4700::1111 2a00::1 3ffe::1 3fff:1000::1 ::ffff:8.8.8.8 64:ff9b::808:808";
 
     #[test]
-    fn every_special_network_is_refused_from_its_first_address_to_its_last() {
+    fn special_network_is_forbidden_from_first_to_last_address() {
         for net in SPECIAL.split_whitespace() {
             let net: IpNet = net.parse().unwrap();
             assert!(is_forbidden(net.network()), "{net}: {}", net.network());
@@ -115,14 +114,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn ordinary_addresses_pass_up_to_the_edges_of_the_special_ones() {
+    fn ordinary_addresses_next_to_special_networks_pass() {
         for address in ORDINARY.split_whitespace() {
             assert!(!is_forbidden(address.parse().unwrap()), "{address}");
         }
     }
 
     #[test]
-    fn the_neighbours_of_a_reachable_address_stay_refused() {
+    fn neighbours_of_reachable_exceptions_are_forbidden() {
         for address in [
             "2001:1::",
             "2001:1::4",
@@ -136,7 +135,7 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn an_ipv4_address_is_judged_alike_in_every_dress(bits: u32) {
+        fn ipv4_address_is_judged_alike_in_every_form(bits: u32) {
             let plain = is_forbidden(Ipv4Addr::from_bits(bits).into());
             let mapped = Ipv4Addr::from_bits(bits).to_ipv6_mapped();
             prop_assert_eq!(is_forbidden(mapped.into()), plain);
@@ -145,17 +144,17 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn an_ipv4_address_hidden_in_a_tunnel_is_refused(bits: u32, rest: u64) {
+        fn ipv4_address_embedded_in_a_tunnel_is_forbidden(bits: u32, rest: u64) {
             let compatible = u128::from(bits);
             let six_to_four = 0x2002 << 112 | u128::from(bits) << 80 | u128::from(rest);
             let teredo = 0x2001_0000 << 96 | u128::from(rest) << 32 | u128::from(!bits);
-            for hidden in [compatible, six_to_four, teredo] {
-                prop_assert!(is_forbidden(Ipv6Addr::from_bits(hidden).into()));
+            for embedded in [compatible, six_to_four, teredo] {
+                prop_assert!(is_forbidden(Ipv6Addr::from_bits(embedded).into()));
             }
         }
 
         #[test]
-        fn nothing_outside_global_unicast_passes_but_a_dressed_ipv4(bits: u128) {
+        fn only_embedded_ipv4_passes_outside_global_unicast(bits: u128) {
             let address = Ipv6Addr::from_bits(bits);
             if bits >> 125 != 1 && !NAT64.contains(&address) && address.to_ipv4_mapped().is_none() {
                 prop_assert!(is_forbidden(address.into()));

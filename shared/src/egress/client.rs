@@ -1,7 +1,4 @@
-//! Room: the outbound HTTP client.
-//! Takes: a request, and perhaps the identity to make it with.
-//! Gives: the answer, or why there is none.
-//! Never: see the parent module.
+//! The outbound HTTP client. The parent module documents its guarantees.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,29 +14,29 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
 
-use super::dns::{Guard, GuardedNames, Reach, SystemNames};
+use super::dns::{Guard, GuardedResolver, Reach, SystemResolver};
 use super::error::{EgressError, EgressSetupError, Refusal};
 use super::identity::ClientIdentity;
-use super::response::{BODY_LIMIT, EgressResponse, kept};
+use super::response::{BODY_LIMIT, EgressResponse, retained_headers};
 use super::timeout::{CONNECT_TIMEOUT, MAX_TIMEOUT};
 use super::tls;
 
-/// Connections kept to one host: as many as the busiest queue of a worker has jobs by default.
-const IDLE_PER_HOST: usize = 256;
+/// Idle connections kept per host: the default concurrency of a worker's largest queue.
+const MAX_IDLE_PER_HOST: usize = 256;
 
-/// How long an idle connection is kept. Tenants have many hosts, so not long.
+/// How long an idle connection is kept. Short, because tenants have many hosts.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Identities whose connections are kept; the least used go first.
-const IDENTITIES: u64 = 256;
+/// Identities whose connections are kept; the least used are evicted first.
+const MAX_IDENTITIES: u64 = 256;
 
-/// How long an identity that is not used keeps its place.
-const IDENTITY_IDLE: Duration = Duration::from_secs(5 * 60);
+/// How long the connections of an unused identity are kept.
+const IDENTITY_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Headers that are the connection's business: what frames and routes a message (RFC 9112 §3.2, §6),
-/// what is meant for the next hop only (RFC 9110 §7.6.1, §11.7) and what changes the exchange (RFC
-/// 9110 §10.1.1, RFC 7540 §3.2.1). A caller who could set them could smuggle a second request or be
-/// routed elsewhere behind the receiver's proxy.
+/// Headers that belong to the connection: those that frame and route a message (RFC 9112 §3.2, §6),
+/// apply to the next hop only (RFC 9110 §7.6.1, §11.7) or change the exchange (RFC 9110 §10.1.1,
+/// RFC 7540 §3.2.1). A caller who could set them could smuggle a second request, or reach another
+/// host behind the receiver's proxy.
 pub const REFUSED_HEADERS: [&str; 13] = [
     "host",
     "content-length",
@@ -56,39 +53,39 @@ pub const REFUSED_HEADERS: [&str; 13] = [
     "http2-settings",
 ];
 
-/// A request to an address that a tenant can steer.
+/// A request to an address that a tenant controls.
 ///
-/// It has no `Debug`: URL, headers and body may hold secrets.
+/// It has no `Debug`: URL, headers and body can contain secrets.
 pub struct EgressRequest<'a> {
-    /// The method; not `CONNECT`.
+    /// Any method but `CONNECT`.
     pub method: Method,
-    /// An absolute URL.
+    /// An absolute `https` or `http` URL.
     pub url: &'a str,
-    /// Headers to add; none of those that belong to the connection.
+    /// Headers to send; none of [`REFUSED_HEADERS`].
     pub headers: HeaderMap,
-    /// The body, empty for none.
+    /// The body; empty for none.
     pub body: Bytes,
-    /// From the start of the request to the end of the answer; [`MAX_TIMEOUT`] at most.
+    /// From the start of the request to the end of the response; at most [`MAX_TIMEOUT`].
     pub timeout: Duration,
-    /// The certificate to show to a receiver that asks for one.
+    /// The client certificate for receivers that require mutual TLS.
     pub identity: Option<&'a ClientIdentity>,
 }
 
-/// The one client for requests that a tenant can steer. Cheap to clone; clones share connections.
+/// The client for requests to addresses that a tenant controls. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Egress {
-    /// For https on its usual ports.
+    /// Guards https on ports 80 and 443.
     public: Guard,
-    /// For plain HTTP and unusual ports, which lead only where the operator allows.
+    /// Guards plain HTTP and other ports, which can reach only addresses the operator allowed.
     allowed: Guard,
-    names: Arc<dyn Resolve>,
+    resolver: Arc<dyn Resolve>,
     tls: ClientConfig,
     anonymous: Clients,
-    /// Clients that show an identity, by its fingerprint: connections are never shared between two.
-    identified: Cache<[u8; 32], Clients>,
+    /// Clients by fingerprint of the identity: identities never share connections.
+    by_identity: Cache<[u8; 32], Clients>,
 }
 
-/// A client for each guard, with the guard in its resolver.
+/// One HTTP client per guard, with the guard in its resolver.
 #[derive(Clone)]
 struct Clients {
     public: reqwest::Client,
@@ -96,31 +93,31 @@ struct Clients {
 }
 
 impl Egress {
-    /// A client that may reach public addresses, and those in `allow` although they are private.
+    /// A client that can reach public addresses, and the private ones in `allow`.
     ///
     /// # Errors
-    /// [`EgressSetupError`] when TLS or the client below cannot be set up.
+    /// [`EgressSetupError`] when TLS or the HTTP client cannot be set up.
     pub fn new(allow: Vec<IpNet>) -> Result<Self, EgressSetupError> {
-        Self::with(allow, tls::client_config()?, Arc::new(SystemNames))
+        Self::with(allow, tls::client_config()?, Arc::new(SystemResolver))
     }
 
-    /// The same, trusting the certificates that `authority` signs (PEM) and no others.
+    /// As [`new`](Self::new), but trusts only certificates signed by `authority` (PEM).
     ///
     /// # Errors
-    /// As [`new`](Self::new), and when `authority` is no certificate.
+    /// As [`new`](Self::new), and when `authority` is not a certificate.
     #[cfg(any(test, feature = "testing"))]
     pub fn trusting(allow: Vec<IpNet>, authority: &str) -> Result<Self, EgressSetupError> {
         Self::with(
             allow,
             tls::config_trusting(authority)?,
-            Arc::new(SystemNames),
+            Arc::new(SystemResolver),
         )
     }
 
     pub(super) fn with(
         allow: Vec<IpNet>,
         tls: ClientConfig,
-        names: Arc<dyn Resolve>,
+        resolver: Arc<dyn Resolve>,
     ) -> Result<Self, EgressSetupError> {
         let allow: Arc<[IpNet]> = allow.into();
         let guard = |reach| Guard {
@@ -129,21 +126,21 @@ impl Egress {
         };
         let (public, allowed) = (guard(Reach::Public), guard(Reach::Allowed));
         Ok(Self {
-            anonymous: Clients::new([&public, &allowed], &names, &tls)?,
-            identified: Cache::builder()
-                .max_capacity(IDENTITIES)
-                .time_to_idle(IDENTITY_IDLE)
+            anonymous: Clients::new([&public, &allowed], &resolver, &tls)?,
+            by_identity: Cache::builder()
+                .max_capacity(MAX_IDENTITIES)
+                .time_to_idle(IDENTITY_IDLE_TIMEOUT)
                 .build(),
             public,
             allowed,
-            names,
+            resolver,
             tls,
         })
     }
 
-    /// Judges a URL as far as that goes without the network, for a resource that is to store it.
+    /// Checks a URL without using the network, before a resource stores it.
     ///
-    /// A host name may still resolve to a refused address when it is called.
+    /// A host name can still resolve to a forbidden address when it is called.
     ///
     /// # Errors
     /// [`EgressError::InvalidUrl`] or [`EgressError::Refused`].
@@ -151,13 +148,13 @@ impl Egress {
         self.route(url).map(|_| ())
     }
 
-    /// Makes a request and reads the answer, at most [`BODY_LIMIT`] bytes of its body.
+    /// Sends a request and reads the response, at most [`BODY_LIMIT`] bytes of its body.
     ///
-    /// Any status is an answer, redirects included. A body that does not arrive in time is a
-    /// timeout, although its status was known.
+    /// Any status is a response, including redirects. A body that does not arrive in time is a
+    /// timeout, even if its status was received.
     ///
     /// # Errors
-    /// [`EgressError`]; [`EgressError::is_terminal`] says whether another attempt is in vain.
+    /// [`EgressError`]; [`EgressError::is_terminal`] reports whether another attempt is pointless.
     pub async fn send(&self, request: EgressRequest<'_>) -> Result<EgressResponse, EgressError> {
         let (guard, url) = self.route(request.url)?;
         if request.method == Method::CONNECT {
@@ -172,33 +169,33 @@ impl Egress {
         let limit = request.timeout.min(MAX_TIMEOUT);
         let clients = match request.identity {
             None => self.anonymous.clone(),
-            Some(identity) => self.identified(identity).await?,
+            Some(identity) => self.clients_of(identity).await?,
         };
         let call = clients
-            .behind(guard)
+            .for_guard(guard)
             .request(request.method, url)
             .headers(request.headers)
             .body(request.body);
-        // Around everything: a slow name, a slow handshake and a body that trickles alike.
+        // Covers everything: slow name resolution, a slow handshake and a slow body.
         tokio::time::timeout(limit, exchange(call))
             .await
             .unwrap_or(Err(EgressError::Timeout { limit }))
     }
 
-    /// The clients that show this identity.
-    async fn identified(&self, identity: &ClientIdentity) -> Result<Clients, EgressError> {
+    /// The clients that present this identity.
+    async fn clients_of(&self, identity: &ClientIdentity) -> Result<Clients, EgressError> {
         let make = async {
-            let tls = tls::showing(&self.tls, identity);
-            Clients::new([&self.public, &self.allowed], &self.names, &tls)
+            let tls = tls::with_identity(&self.tls, identity);
+            Clients::new([&self.public, &self.allowed], &self.resolver, &tls)
         };
-        self.identified
+        self.by_identity
             .try_get_with(identity.fingerprint, make)
             .await
             .map_err(|error| EgressError::Tls(error.to_string()))
     }
 
-    /// Which guard watches over the call, if it may be made. Hosts written as addresses are judged here, since the
-    /// connector does not ask the resolver about them.
+    /// Checks the URL and selects its guard. Hosts written as addresses are checked here, since the
+    /// connector does not pass them to the resolver.
     fn route(&self, url: &str) -> Result<(&Guard, Url), EgressError> {
         let url = Url::parse(url).map_err(|error| EgressError::InvalidUrl(error.to_string()))?;
         let guard = match (url.scheme(), url.port_or_known_default()) {
@@ -210,14 +207,14 @@ impl Egress {
             return Err(Refusal::UserInfo.into());
         }
         match url.host() {
-            Some(Host::Ipv4(address)) => guard.admit(address.into())?,
-            Some(Host::Ipv6(address)) => guard.admit(address.into())?,
+            Some(Host::Ipv4(address)) => guard.check(address.into())?,
+            Some(Host::Ipv6(address)) => guard.check(address.into())?,
             Some(Host::Domain(name)) if ServerName::try_from(name).is_err() => {
                 return Err(EgressError::InvalidUrl(
                     "the host is not a DNS name".to_owned(),
                 ));
             }
-            // Without a single allowed network there is no need to ask for the name.
+            // Without any allowed network no address can pass, so the name need not be resolved.
             Some(Host::Domain(_)) if guard.is_closed() => {
                 return Err(Refusal::NotAllowed.into());
             }
@@ -239,23 +236,23 @@ impl fmt::Debug for Egress {
 impl Clients {
     fn new(
         guards: [&Guard; 2],
-        names: &Arc<dyn Resolve>,
+        resolver: &Arc<dyn Resolve>,
         tls: &ClientConfig,
     ) -> Result<Self, EgressSetupError> {
         let [public, allowed] = guards.map(|guard| {
-            let names = GuardedNames {
-                names: names.clone(),
+            let resolver = GuardedResolver {
+                inner: resolver.clone(),
                 guard: guard.clone(),
             };
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(names))
+                .dns_resolver(Arc::new(resolver))
                 .redirect(Policy::none())
                 .no_proxy()
                 .referer(false)
                 .user_agent(concat!("Harkara/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_TIMEOUT)
-                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .build()
         });
@@ -265,7 +262,7 @@ impl Clients {
         })
     }
 
-    const fn behind(&self, guard: &Guard) -> &reqwest::Client {
+    const fn for_guard(&self, guard: &Guard) -> &reqwest::Client {
         match guard.reach {
             Reach::Public => &self.public,
             Reach::Allowed => &self.allowed,
@@ -273,7 +270,7 @@ impl Clients {
     }
 }
 
-/// Sends the call and reads the answer as far as it is kept.
+/// Sends the request and reads the retained part of the response.
 async fn exchange(call: reqwest::RequestBuilder) -> Result<EgressResponse, EgressError> {
     let started = Instant::now();
     let mut response = call.send().await?;
@@ -281,13 +278,14 @@ async fn exchange(call: reqwest::RequestBuilder) -> Result<EgressResponse, Egres
     let mut body = Vec::new();
     let mut truncated = false;
     while !truncated && let Some(chunk) = response.chunk().await? {
-        let room = BODY_LIMIT - body.len();
-        truncated = chunk.len() > room;
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        let remaining = BODY_LIMIT - body.len();
+        truncated = chunk.len() > remaining;
+        // A chunk shorter than the remaining space is taken whole.
+        body.extend_from_slice(chunk.get(..remaining).unwrap_or(&chunk));
     }
     Ok(EgressResponse {
         status: response.status(),
-        headers: kept(response.headers()),
+        headers: retained_headers(response.headers()),
         body,
         truncated,
         address,

@@ -1,7 +1,7 @@
-//! Room: from a name to the addresses that may be connected to.
-//! Takes: a name, the resolver, the operator's networks, and how far this client may reach.
-//! Gives: the addresses that pass, and no other, to the connector.
-//! Never: caches, or lets a caller choose an address.
+//! Name resolution for outbound requests.
+//!
+//! Resolves a name and passes only permitted addresses to the connector. Nothing is cached here, so an
+//! address is checked for each new connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use super::address::is_forbidden;
 use super::error::{DnsFailure, Refusal};
 
-/// How far a client may reach.
+/// Which addresses a client can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Ordinary public addresses and those the operator allows.
+    /// Public addresses and those the operator allowed.
     Public,
-    /// Only those the operator allows: for plain HTTP and for unusual ports.
+    /// Only addresses the operator allowed: for plain HTTP and for other ports than 80 and 443.
     Allowed,
 }
 
-/// Judges addresses, written in a URL or found for a name.
+/// Checks addresses, written in a URL or found for a name.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     pub(super) allow: Arc<[IpNet]>,
@@ -29,17 +29,17 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Whether no address at all can pass.
+    /// Whether no address can pass.
     pub(super) fn is_closed(&self) -> bool {
         self.reach == Reach::Allowed && self.allow.is_empty()
     }
 
-    /// Whether this address may be connected to.
+    /// Checks that this address can be connected to.
     ///
     /// # Errors
-    /// The refusal to tell the caller.
-    pub(super) fn admit(&self, address: IpAddr) -> Result<(), Refusal> {
-        // A network of the operator's is written in plain form; the address may not be.
+    /// The reason for the refusal.
+    pub(super) fn check(&self, address: IpAddr) -> Result<(), Refusal> {
+        // The operator writes networks in plain form; the address can be IPv4-mapped.
         let address = address.to_canonical();
         let allowed = self.allow.iter().any(|net| net.contains(&address));
         match self.reach {
@@ -51,13 +51,13 @@ impl Guard {
     }
 }
 
-/// The machine's resolver.
-pub(super) struct SystemNames;
+/// The resolver of the operating system.
+pub(super) struct SystemResolver;
 
-impl Resolve for SystemNames {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            // The connector puts the URL's port in place of 0.
+            // The connector replaces port 0 with the URL's port.
             let found = tokio::net::lookup_host((name.as_str(), 0))
                 .await
                 .map_err(DnsFailure)?;
@@ -66,29 +66,29 @@ impl Resolve for SystemNames {
     }
 }
 
-/// A resolver that lets only those addresses through that pass its guard.
-pub(super) struct GuardedNames {
-    pub(super) names: Arc<dyn Resolve>,
+/// A resolver that returns only addresses that pass its guard.
+pub(super) struct GuardedResolver {
+    pub(super) inner: Arc<dyn Resolve>,
     pub(super) guard: Guard,
 }
 
-impl Resolve for GuardedNames {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.guard.clone();
-        let found = self.names.resolve(name);
+        let found = self.inner.resolve(name);
         Box::pin(async move {
             let found = found.await?;
             let mut refusal = None;
-            let admit = |address: &SocketAddr| {
+            let is_permitted = |address: &SocketAddr| {
                 guard
-                    .admit(address.ip())
-                    .map_err(|why| refusal = Some(why))
+                    .check(address.ip())
+                    .map_err(|reason| refusal = Some(reason))
                     .is_ok()
             };
-            let admitted: Vec<SocketAddr> = found.filter(admit).collect();
+            let permitted: Vec<SocketAddr> = found.filter(is_permitted).collect();
             match refusal {
-                Some(refusal) if admitted.is_empty() => Err(refusal.into()),
-                _ => Ok(Box::new(admitted.into_iter()) as Addrs),
+                Some(refusal) if permitted.is_empty() => Err(refusal.into()),
+                _ => Ok(Box::new(permitted.into_iter()) as Addrs),
             }
         })
     }

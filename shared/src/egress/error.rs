@@ -1,7 +1,7 @@
-//! Room: what can go wrong with an outbound request.
-//! Takes: the HTTP client's error.
-//! Gives: one of a few classes, each with a stable code and a word on whether to try again.
-//! Never: repeats a URL or a header's value.
+//! Errors of outbound requests.
+//!
+//! Maps the HTTP client's errors to a few classes, each with a stable code and whether it is terminal.
+//! Messages never contain a URL or a header's value.
 
 use std::error::Error;
 use std::io;
@@ -9,60 +9,60 @@ use std::time::Duration;
 
 use super::timeout::CONNECT_TIMEOUT;
 
-/// Why a request was not made at all. None of these passes with time.
+/// Why a request was not sent at all. None of these is temporary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Neither `https` nor `http`.
-    #[error("only https URLs may be called")]
+    /// The scheme is neither `https` nor `http`.
+    #[error("only https URLs can be called")]
     Scheme,
-    /// A user name or a password stands in the URL.
-    #[error("a URL must not hold a user name or a password")]
+    /// The URL contains a user name or a password.
+    #[error("the URL must not contain a user name or a password")]
     UserInfo,
-    /// `CONNECT` asks for a tunnel, not for an answer.
-    #[error("the method CONNECT may not be used")]
+    /// The method is `CONNECT`, which opens a tunnel instead of returning a response.
+    #[error("the method CONNECT is not allowed")]
     Method,
     /// The host is, or resolves only to, private, local or otherwise special addresses.
     #[error("the host is not at a public address")]
     Address,
-    /// Plain HTTP or a port other than 80 and 443, to an address the operator does not allow.
-    #[error("only https on port 443 may be called")]
+    /// Plain HTTP or a port other than 80 and 443, to an address the operator did not allow.
+    #[error("only https on port 443 can be called")]
     NotAllowed,
 }
 
-/// Why there is no answer. Messages hold neither the URL nor a header's value.
+/// Why there is no response. Messages contain neither the URL nor a header's value.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    /// Not a URL, or one without a host.
+    /// Not a URL, or a URL without a host.
     #[error("invalid URL: {0}")]
     InvalidUrl(String),
-    /// The request is against the rules; nothing was sent.
+    /// The request violates a rule; nothing was sent.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
-    /// A header that belongs to the connection, which callers may not set.
-    #[error("the header `{0}` may not be set")]
+    /// A header that belongs to the connection, which callers cannot set.
+    #[error("the header `{0}` cannot be set")]
     InvalidHeader(String),
-    /// The name is unknown, or no server could tell.
+    /// The name is unknown, or no name server answered.
     #[error("name resolution failed: {0}")]
     Dns(String),
-    /// No connection: nobody listens, or no way leads there.
+    /// No connection: the port is closed, or the host is unreachable.
     #[error("connection failed: {0}")]
     Connect(String),
-    /// A connection, but no trust: the certificate, or the handshake.
+    /// The certificate is not trusted, or the TLS handshake failed.
     #[error("TLS failed: {0}")]
     Tls(String),
-    /// Too slow; `limit` is what passed without a connection, or without a complete answer.
+    /// No connection, or no complete response, within `limit`.
     #[error("timed out after {}", crate::duration::format(*limit))]
     Timeout {
-        /// How long was waited.
+        /// The time limit that passed.
         limit: Duration,
     },
-    /// The connection broke, or what came over it is not HTTP.
-    #[error("the exchange broke off: {0}")]
+    /// The connection broke, or the response is not HTTP.
+    #[error("the connection failed during the exchange: {0}")]
     Io(String),
 }
 
 impl EgressError {
-    /// Whether another attempt must fail in the same way.
+    /// Whether every further attempt would fail in the same way.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
         matches!(
@@ -71,7 +71,7 @@ impl EgressError {
         )
     }
 
-    /// The class as a stable name, for stored attempts and metrics.
+    /// The stable code of the class, for stored attempts and metrics.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -92,20 +92,20 @@ impl EgressError {
 #[error("{0}")]
 pub(super) struct DnsFailure(pub(super) io::Error);
 
-/// The client could not be built: TLS has no usable settings.
+/// The client could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressSetupError {
-    /// From the TLS library.
-    #[error("TLS cannot be set up")]
+    /// The TLS library rejected its configuration.
+    #[error("TLS setup failed")]
     Tls(#[from] rustls::Error),
-    /// From the HTTP client.
-    #[error("the HTTP client cannot be set up")]
+    /// The HTTP client rejected its configuration.
+    #[error("HTTP client setup failed")]
     Client(#[from] reqwest::Error),
 }
 
 impl From<reqwest::Error> for EgressError {
     fn from(error: reqwest::Error) -> Self {
-        // What the layers below said first decides; the layers above only say where it happened.
+        // The innermost cause decides; the outer errors only locate it.
         for cause in causes(&error) {
             if let Some(refusal) = cause.downcast_ref::<Refusal>() {
                 return Self::Refused(*refusal);
@@ -117,7 +117,7 @@ impl From<reqwest::Error> for EgressError {
                 return Self::Tls(tls.to_string());
             }
         }
-        // The outermost error names the URL, which may hold a secret; the innermost says the most.
+        // The outermost error contains the URL, which can hold a secret; the innermost is the most specific.
         let root = causes(&error)
             .skip(1)
             .last()
@@ -131,7 +131,7 @@ impl From<reqwest::Error> for EgressError {
         } else if error.is_connect() {
             Self::Connect(root)
         } else if root.starts_with("received fatal alert") {
-            // HTTP/2 keeps only the words of what TLS said.
+            // HTTP/2 keeps only the text of a TLS error, not its type.
             Self::Tls(root)
         } else {
             Self::Io(root)
@@ -139,10 +139,10 @@ impl From<reqwest::Error> for EgressError {
     }
 }
 
-/// The error and all that caused it, outermost first.
+/// The error and its causes, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
-        // `io::Error` hides the error it wraps from `source`, and TLS errors come wrapped so.
+        // `io::Error` does not return the error it wraps from `source`, and TLS errors are wrapped in one.
         match error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref)

@@ -1,7 +1,7 @@
-//! Room: who Harkara says it is to a receiver that asks for a certificate (mutual TLS).
-//! Takes: certificates and a private key, as PEM.
-//! Gives: an identity that the client can show, or what is wrong with it.
-//! Never: prints or repeats a key, judges whether the receiver will trust the certificate.
+//! Client certificates for receivers that require mutual TLS.
+//!
+//! Parses certificates and a private key from PEM. Errors never contain the key, and whether the
+//! receiver trusts the certificate is not checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,42 +13,42 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use sha2::{Digest as _, Sha256};
 
-/// What cannot be shown to a receiver. Messages never repeat what was given.
+/// Why a certificate and key cannot be used. Messages never repeat the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidIdentity {
-    /// The certificates' text holds none.
-    #[error("the certificate is missing: there is no `BEGIN CERTIFICATE` block")]
+    /// The certificates' text contains none.
+    #[error("the certificate is missing: no `BEGIN CERTIFICATE` block found")]
     NoCertificate,
-    /// A block of the certificates' text is damaged, or the first is no X.509 certificate.
-    #[error("the certificate cannot be read")]
+    /// A block of the certificates' text is damaged, or the first is not an X.509 certificate.
+    #[error("the certificate cannot be parsed")]
     Certificate,
-    /// The key's text holds none that can be read.
-    #[error("the private key is missing: there is no readable `BEGIN PRIVATE KEY` block")]
+    /// The key's text contains no readable key.
+    #[error("the private key is missing: no readable `BEGIN PRIVATE KEY` block found")]
     NoKey,
     /// The key is encrypted with a pass phrase.
-    #[error("the private key is encrypted: give it without a pass phrase")]
+    #[error("the private key is encrypted: provide it without a pass phrase")]
     EncryptedKey,
-    /// A key that *ring* cannot sign with.
+    /// *ring* does not support the key's type.
     #[error(
         "the private key must be RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519"
     )]
     UnsupportedKey,
     /// The key belongs to another certificate.
-    #[error("the private key is not that of the first certificate")]
+    #[error("the private key does not match the first certificate")]
     Mismatch,
 }
 
 /// A certificate with its chain, and its private key. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientIdentity {
-    pub(super) shown: Arc<CertifiedKey>,
-    /// Of all that makes it, so that equal identities share connections and others never do.
+    pub(super) certified_key: Arc<CertifiedKey>,
+    /// Hash of certificates and key, so that only equal identities share connections.
     pub(super) fingerprint: [u8; 32],
 }
 
 impl ClientIdentity {
-    /// Reads the client's certificate, followed by its chain if there is one, and its private key in
-    /// PKCS#8, PKCS#1 or SEC1 form.
+    /// Parses the client's certificate, followed by its chain if any, and its private key in PKCS#8,
+    /// PKCS#1 or SEC1 format.
     ///
     /// # Errors
     /// [`InvalidIdentity`].
@@ -59,7 +59,7 @@ impl ClientIdentity {
         if chain.is_empty() {
             return Err(InvalidIdentity::NoCertificate);
         }
-        // Both ways of writing an encrypted key say so in plain words.
+        // Both PEM forms of an encrypted key contain this word.
         if private_key_pem.contains("ENCRYPTED") {
             return Err(InvalidIdentity::EncryptedKey);
         }
@@ -68,19 +68,19 @@ impl ClientIdentity {
         let fingerprint = fingerprint(&chain, &key);
         let key =
             ring::sign::any_supported_type(&key).map_err(|_| InvalidIdentity::UnsupportedKey)?;
-        let shown = CertifiedKey::new(chain, key);
-        shown.keys_match().map_err(|error| match error {
+        let certified_key = CertifiedKey::new(chain, key);
+        certified_key.keys_match().map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => InvalidIdentity::Mismatch,
             _ => InvalidIdentity::Certificate,
         })?;
         Ok(Self {
-            shown: Arc::new(shown),
+            certified_key: Arc::new(certified_key),
             fingerprint,
         })
     }
 }
 
-/// Each part goes in with its length, so that no two identities look alike.
+/// Each part is hashed with its length, so that no two identities collide by concatenation.
 fn fingerprint(chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> [u8; 32] {
     let parts = chain.iter().map(AsRef::as_ref).chain([key.secret_der()]);
     parts

@@ -1,13 +1,13 @@
-//! Room: every request to an address that a tenant can steer.
-//! Takes: a method, a URL, headers and a body, perhaps a certificate to show, and the networks the
-//! operator allows although they are private.
-//! Gives: the answer, cut at 64 KiB, or an error that says whether another attempt makes sense.
-//! Never: reaches a private, local or otherwise special address that is not allowed, follows a
-//! redirect, uses a proxy from the environment, retries, or shows a header's value.
+//! Outbound HTTP requests to addresses that a tenant controls.
 //!
-//! The address that is connected to is the one that was judged: names are resolved here, once a
-//! connection, and only addresses that pass reach the connector. Addresses written in a URL are
-//! judged before. See [`address`] for which are refused.
+//! Sends one request and returns the response, its body cut at 64 KiB, or an error that reports whether
+//! another attempt makes sense. It never reaches a private, local or otherwise special address that the
+//! operator did not allow, follows a redirect, uses a proxy from the environment, retries, or logs a
+//! header's value.
+//!
+//! The address connected to is the address that was checked: names are resolved here, once per
+//! connection, and only addresses that pass reach the connector. Addresses written in a URL are checked
+//! before. [`address`] lists the forbidden ones.
 
 pub mod address;
 mod client;

@@ -1,7 +1,7 @@
-//! Room: the answer to an outbound request.
-//! Takes: status, headers and as much of the body as was read.
-//! Gives: the body as text that a database takes, and when the receiver wants to be asked again.
-//! Never: judges a status.
+//! The response to an outbound request.
+//!
+//! Limits what is kept of headers and body, converts the body to text for a database, and reads
+//! `Retry-After`. It does not interpret the status.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,42 +11,43 @@ use chrono::{DateTime, Utc};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, StatusCode};
 
-/// How much of a body is read, in bytes; the connection is closed rather than more.
+/// How much of a body is read, in bytes; after that the connection is closed.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
-/// How many header fields of an answer are kept.
+/// How many header fields of a response are kept.
 pub const HEADERS_LIMIT: usize = 64;
 
-/// How much of an answer's headers is kept, in bytes of names and values.
+/// How much of a response's headers is kept, in bytes of names and values.
 pub const HEADER_BYTES_LIMIT: usize = 8 * 1024;
 
 /// Headers that decide what happens next, and so are kept before others.
-const FIRST_KEPT: [HeaderName; 2] = [RETRY_AFTER, HeaderName::from_static("webhook-delivery")];
+const PRIORITY_HEADERS: [HeaderName; 2] =
+    [RETRY_AFTER, HeaderName::from_static("webhook-delivery")];
 
-/// The longest that `Retry-After` may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
+/// The longest wait that is accepted from `Retry-After`.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
-/// What the receiver answered, redirects included. Headers and body stay out of `Debug`.
+/// The receiver's response, which can be a redirect. `Debug` shows neither headers nor body.
 #[derive(Clone)]
 pub struct EgressResponse {
-    /// The status.
+    /// Any HTTP status, not interpreted.
     pub status: StatusCode,
-    /// The headers as they came, at most [`HEADERS_LIMIT`] with [`HEADER_BYTES_LIMIT`] bytes;
-    /// `retry-after` and `webhook-delivery` go first. They may hold secrets.
+    /// The headers as received, at most [`HEADERS_LIMIT`] fields and [`HEADER_BYTES_LIMIT`] bytes;
+    /// `retry-after` and `webhook-delivery` are kept first. They can contain secrets.
     pub headers: HeaderMap,
     /// At most [`BODY_LIMIT`] bytes, not decompressed.
     pub body: Vec<u8>,
     /// Whether the body was longer than [`BODY_LIMIT`].
     pub truncated: bool,
-    /// The address that was connected to.
+    /// The remote address, if known.
     pub address: Option<IpAddr>,
-    /// From the start of the request to the end of the answer.
+    /// From the start of the request to the end of the response.
     pub duration: Duration,
 }
 
 impl EgressResponse {
-    /// The body as text for a database: at most `limit` bytes, cut between characters. What is not
-    /// UTF-8 becomes U+FFFD; NUL, which PostgreSQL refuses, is left out.
+    /// The body as text for a database: at most `limit` bytes, cut between characters. Invalid UTF-8
+    /// becomes U+FFFD; NUL, which PostgreSQL rejects, is removed.
     #[must_use]
     pub fn body_text(&self, limit: usize) -> String {
         let mut text = String::from_utf8_lossy(&self.body).replace('\0', "");
@@ -55,17 +56,19 @@ impl EgressResponse {
     }
 }
 
-/// What of an answer's headers is kept; see [`EgressResponse::headers`].
-pub(super) fn kept(all: &HeaderMap) -> HeaderMap {
-    let first = |name: &HeaderName| FIRST_KEPT.contains(name);
-    let mut room = HEADER_BYTES_LIMIT;
-    let (deciding, others) = all.iter().partition::<Vec<_>, _>(|(name, _)| first(name));
-    deciding
+/// The headers that are kept; see [`EgressResponse::headers`].
+pub(super) fn retained_headers(all: &HeaderMap) -> HeaderMap {
+    let is_priority = |name: &HeaderName| PRIORITY_HEADERS.contains(name);
+    let mut remaining = HEADER_BYTES_LIMIT;
+    let (priority, others) = all
+        .iter()
+        .partition::<Vec<_>, _>(|(name, _)| is_priority(name));
+    priority
         .into_iter()
         .chain(others)
         .filter(|(name, value)| {
-            let rest = room.checked_sub(name.as_str().len() + value.len());
-            rest.inspect(|rest| room = *rest).is_some()
+            let rest = remaining.checked_sub(name.as_str().len() + value.len());
+            rest.inspect(|rest| remaining = *rest).is_some()
         })
         .take(HEADERS_LIMIT)
         .map(|(name, value)| (name.clone(), value.clone()))
@@ -83,21 +86,22 @@ impl fmt::Debug for EgressResponse {
     }
 }
 
-/// How long the receiver asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110
-/// §10.2.3), at most 24 hours; zero for a date that is past.
+/// The wait that the receiver requests: `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), at
+/// most 24 hours; zero for a date in the past.
 ///
-/// `None` without the header, and when it says neither.
+/// `None` without the header, or when it is malformed.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Only too many digits can fail here, which is to say too long.
-        text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
+        // Parsing digits fails only on overflow, so the wait is the maximum.
+        text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
     } else {
         let until = DateTime::<Utc>::from(httpdate::parse_http_date(text).ok()?);
+        // A negative difference does not convert: the date has passed.
         (until - now).to_std().unwrap_or_default()
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
         }
     }
 
-    fn asked(value: &[u8]) -> Option<u64> {
+    fn parsed_wait(value: &[u8]) -> Option<u64> {
         let now = "1994-11-06T08:49:37Z".parse().unwrap();
         let value = http::HeaderValue::from_bytes(value).unwrap();
         let headers = HeaderMap::from_iter([(RETRY_AFTER, value)]);
@@ -141,25 +145,25 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_in_every_form_of_date() {
-        assert_eq!(asked(b"120"), Some(120));
-        assert_eq!(asked(b" 0 "), Some(0));
-        assert_eq!(asked(b"Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
-        assert_eq!(asked(b"Sunday, 06-Nov-94 08:50:37 GMT"), Some(60));
-        assert_eq!(asked(b"Sun Nov  6 08:50:37 1994"), Some(60));
+    fn retry_after_accepts_seconds_and_every_date_format() {
+        assert_eq!(parsed_wait(b"120"), Some(120));
+        assert_eq!(parsed_wait(b" 0 "), Some(0));
+        assert_eq!(parsed_wait(b"Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
+        assert_eq!(parsed_wait(b"Sunday, 06-Nov-94 08:50:37 GMT"), Some(60));
+        assert_eq!(parsed_wait(b"Sun Nov  6 08:50:37 1994"), Some(60));
     }
 
     #[test]
     fn retry_after_is_bounded_by_now_and_a_day() {
-        assert_eq!(asked(b"86401"), Some(86_400));
-        assert_eq!(asked(b"99999999999999999999999999"), Some(86_400));
-        assert_eq!(asked(b"Sun, 06 Nov 1994 08:48:37 GMT"), Some(0));
-        assert_eq!(asked(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(asked(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(86_400));
+        assert_eq!(parsed_wait(b"86401"), Some(86_400));
+        assert_eq!(parsed_wait(b"99999999999999999999999999"), Some(86_400));
+        assert_eq!(parsed_wait(b"Sun, 06 Nov 1994 08:48:37 GMT"), Some(0));
+        assert_eq!(parsed_wait(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(parsed_wait(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(86_400));
     }
 
     #[test]
-    fn a_retry_after_that_says_nothing_is_none() {
+    fn malformed_retry_after_is_none() {
         for value in [
             &b""[..],
             b"soon",
@@ -170,20 +174,20 @@ mod tests {
             b"\xff",
             b"5, 6",
         ] {
-            assert_eq!(asked(value), None, "{value:?}");
+            assert_eq!(parsed_wait(value), None, "{value:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), crate::clock::now()), None);
     }
 
     #[test]
-    fn headers_are_kept_up_to_their_limits_and_those_that_decide_before_others() {
+    fn headers_are_limited_and_priority_headers_are_kept_first() {
         let header = |name: &str, value: String| (name.parse().unwrap(), value.parse().unwrap());
         let many = (0..200).map(|n| header("set-cookie", format!("n={n}")));
         let last = [("retry-after", "7"), ("webhook-delivery", "disable")]
             .map(|(name, value)| header(name, value.to_owned()));
         let all = many.chain(last).collect();
         let kept_of = |all: &HeaderMap| {
-            let kept = kept(all);
+            let kept = retained_headers(all);
             assert_eq!(kept["retry-after"], "7");
             assert_eq!(kept["webhook-delivery"], "disable");
             kept
@@ -209,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_few_headers_keeps_them_all() {
+    fn few_headers_are_all_kept() {
         let all = HeaderMap::from_iter([
             (RETRY_AFTER, "1".parse().unwrap()),
             (http::header::SET_COOKIE, "a".parse().unwrap()),
             (http::header::SET_COOKIE, "b".parse().unwrap()),
         ]);
-        assert_eq!(kept(&all), all);
+        assert_eq!(retained_headers(&all), all);
     }
 
     proptest! {
@@ -226,8 +230,8 @@ mod tests {
         }
 
         #[test]
-        fn no_header_breaks_retry_after(value in "[\\x20-\\x7e]{0,40}") {
-            prop_assert!(asked(value.as_bytes()).is_none_or(|wait| wait <= 86_400));
+        fn retry_after_accepts_any_header_without_panicking(value in "[\\x20-\\x7e]{0,40}") {
+            prop_assert!(parsed_wait(value.as_bytes()).is_none_or(|wait| wait <= 86_400));
         }
     }
 }

@@ -1,7 +1,6 @@
-//! Room: TLS of outbound HTTP.
-//! Takes: the machine's certificates, and an identity to show.
-//! Gives: one configuration for every HTTP client of the platform: rustls, *ring*, HTTP/2 or 1.1.
-//! Never: accepts a certificate unchecked.
+//! TLS of outbound HTTP: rustls with *ring*, HTTP/2 or 1.1.
+//!
+//! One configuration for every HTTP client of the platform. Certificates are always verified.
 
 use std::sync::Arc;
 
@@ -12,14 +11,14 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::identity::ClientIdentity;
 
-/// The TLS configuration for an HTTP client, to be given to `reqwest` as its preconfigured backend.
+/// The TLS configuration for an HTTP client, for `reqwest`'s `tls_backend_preconfigured`.
 ///
-/// Trusts the machine's certificates (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name); a
-/// machine without any, such as a bare container, gets Mozilla's, which are compiled in. Also makes
-/// *ring* the process's default, for libraries that ask for one.
+/// Trusts the system's root certificates (or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name). A
+/// system without any, such as a bare container, uses Mozilla's, which are compiled in. Also installs
+/// *ring* as the process's default provider, for libraries that use one.
 ///
 /// # Errors
-/// When *ring* offers no version of TLS, which it does.
+/// When *ring* offers no version of TLS.
 pub fn client_config() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -29,11 +28,11 @@ pub fn client_config() -> Result<ClientConfig, rustls::Error> {
     trusting(roots)
 }
 
-/// The same, with other roots than the machine's.
+/// As [`client_config`], with the given roots.
 fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     if CryptoProvider::get_default().is_none() {
-        // Losing a race to another thread is fine: it installs the same one.
+        // Losing a race to another thread is harmless: it installs the same provider.
         drop(ring::default_provider().install_default());
     }
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -44,7 +43,7 @@ fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     Ok(config)
 }
 
-/// The same, trusting what one authority signs, given as PEM.
+/// As [`client_config`], trusting one authority only, given as PEM.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn config_trusting(authority: &str) -> Result<ClientConfig, rustls::Error> {
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -55,10 +54,11 @@ pub(super) fn config_trusting(authority: &str) -> Result<ClientConfig, rustls::E
     trusting(roots)
 }
 
-/// A configuration that shows an identity to whoever asks for one, and resumes nobody else's session.
-pub(super) fn showing(config: &ClientConfig, identity: &ClientIdentity) -> ClientConfig {
+/// A configuration that presents an identity when the server requests one, with a session cache of its own.
+pub(super) fn with_identity(config: &ClientConfig, identity: &ClientIdentity) -> ClientConfig {
     let mut config = config.clone();
-    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity.shown.clone()));
+    config.client_auth_cert_resolver =
+        Arc::new(SingleCertAndKey::from(identity.certified_key.clone()));
     config.resumption = Resumption::default();
     config
 }

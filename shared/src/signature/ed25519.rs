@@ -1,7 +1,4 @@
-//! Room: the asymmetric keys of webhooks, version `v1a`: ed25519.
-//! Takes: a key's text, or nothing for a fresh one; the parts of a message.
-//! Gives: its signature, or whether one is right.
-//! Never: see the parent module.
+//! Asymmetric webhook keys, signature version `v1a`: ed25519.
 
 use std::fmt;
 
@@ -13,18 +10,18 @@ use rand::Rng as _;
 
 use super::{InvalidKey, VerifyingKey};
 
-/// What a serialised secret key starts with.
+/// Prefix of the text of a secret key.
 pub(super) const SECRET_PREFIX: &str = "whsk_";
 
-/// What a serialised public key starts with.
+/// Prefix of the text of a public key.
 const PUBLIC_PREFIX: &str = "whpk_";
 
-/// A key pair whose secret half the sender alone has.
+/// A key pair; only the sender has the secret key.
 #[derive(Clone)]
 pub struct Ed25519Key(SigningKey);
 
 impl Ed25519Key {
-    /// A fresh key.
+    /// Generates a random key pair.
     #[must_use]
     pub fn generate() -> Self {
         let mut seed = [0; 32];
@@ -32,8 +29,8 @@ impl Ed25519Key {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// Reads `whsk_` and standard base64 of the seed and the public half, 64 bytes, or of the seed
-    /// alone, 32 bytes.
+    /// Parses `whsk_` and standard base64 of the seed and the public key, 64 bytes, or of the seed alone,
+    /// 32 bytes.
     ///
     /// # Errors
     /// [`InvalidKey`], which never repeats the text.
@@ -45,7 +42,7 @@ impl Ed25519Key {
         if let Ok(pair) = bytes.as_slice().try_into() {
             return SigningKey::from_keypair_bytes(pair)
                 .map(Self)
-                .map_err(|_| InvalidKey::Halves);
+                .map_err(|_| InvalidKey::KeyPairMismatch);
         }
         let seed = bytes
             .as_slice()
@@ -54,7 +51,7 @@ impl Ed25519Key {
         Ok(Self(SigningKey::from_bytes(seed)))
     }
 
-    /// The key as its owner keeps it: `whsk_…`, 64 bytes. For the vault.
+    /// The text of the key pair, `whsk_…` with 64 bytes, to be stored in the vault.
     #[must_use]
     pub fn expose(&self) -> String {
         format!(
@@ -63,13 +60,13 @@ impl Ed25519Key {
         )
     }
 
-    /// What receivers verify with.
+    /// The public key, with which receivers verify.
     #[must_use]
     pub fn public(&self) -> Ed25519PublicKey {
         Ed25519PublicKey(self.0.verifying_key())
     }
 
-    /// The signature of one attempt: `v1a,<base64>`. As for [`WebhookSecret::sign`].
+    /// The signature of one attempt: `v1a,<base64>`; see [`WebhookSecret::sign`].
     ///
     /// [`WebhookSecret::sign`]: super::WebhookSecret::sign
     #[must_use]
@@ -88,12 +85,12 @@ impl fmt::Debug for Ed25519Key {
     }
 }
 
-/// The half of an [`Ed25519Key`] that anybody may know. It shows itself as `whpk_…`.
+/// The public key of an [`Ed25519Key`], displayed as `whpk_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ed25519PublicKey(PublicPoint);
 
 impl Ed25519PublicKey {
-    /// Reads `whpk_` and standard base64 of 32 bytes.
+    /// Parses `whpk_` and standard base64 of 32 bytes.
     ///
     /// # Errors
     /// [`InvalidKey`].
@@ -108,7 +105,7 @@ impl Ed25519PublicKey {
             .map_err(|_| InvalidKey::Length("32"))?;
         PublicPoint::from_bytes(bytes)
             .map(Self)
-            .map_err(|_| InvalidKey::Point)
+            .map_err(|_| InvalidKey::NotOnCurve)
     }
 }
 
@@ -121,7 +118,7 @@ impl fmt::Display for Ed25519PublicKey {
 impl VerifyingKey for Ed25519PublicKey {
     const VERSION: &'static str = "v1a,";
 
-    fn signed_one_of(
+    fn matches_any(
         &self,
         mut signatures: impl Iterator<Item = Vec<u8>>,
         id: &str,
@@ -129,7 +126,7 @@ impl VerifyingKey for Ed25519PublicKey {
         body: &[u8],
     ) -> bool {
         let message = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
-        // Strict: weak keys and signatures with a second form are refused.
+        // Strict verification rejects weak keys and malleable signatures.
         signatures.any(|bytes| {
             Signature::from_slice(&bytes)
                 .is_ok_and(|signature| self.0.verify_strict(&message, &signature).is_ok())

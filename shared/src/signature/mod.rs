@@ -1,8 +1,8 @@
-//! Room: signatures of webhooks, as Standard Webhooks 1.0.0 has them
+//! Webhook signatures after Standard Webhooks 1.0.0
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
-//! Takes: a key, the message's id, the time of the attempt and the very bytes that are sent.
-//! Gives: the value of `webhook-signature`, or whether one is right.
-//! Never: serialises a body, reads a clock, stores a key or prints a secret one.
+//!
+//! Signs and verifies the exact bytes sent, together with the message id and the attempt's timestamp. It
+//! does not serialize bodies, read a clock or store keys, and `Debug` never shows a secret key.
 
 mod ed25519;
 mod secret;
@@ -18,41 +18,41 @@ pub use ed25519::{Ed25519Key, Ed25519PublicKey};
 pub use secret::WebhookSecret;
 pub(crate) use secret::hmac_sha256;
 
-/// How far a timestamp may lie from the receiver's clock, either way; what every reference library
-/// allows.
+/// Tolerated difference between a timestamp and the receiver's clock, in both directions; the value of
+/// every reference library.
 pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// The text is not a key of webhooks. Never repeats the text.
+/// The text is not a webhook key. Messages never repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
-    /// It starts differently.
+    /// The prefix is wrong; holds the expected one.
     #[error("must start with {0}")]
     Prefix(&'static str),
-    /// What follows the prefix is not base64 with its padding.
+    /// The part after the prefix is not padded base64.
     #[error("must be standard base64 after its prefix")]
     Base64,
-    /// It is too short to be safe, or has another length than its kind.
+    /// The key is too short to be safe, or has the wrong length for its type.
     #[error("must have {0} bytes")]
     Length(&'static str),
-    /// A secret ed25519 key carries a public half that is not its own.
-    #[error("holds a seed and a public half that do not belong together")]
-    Halves,
-    /// The bytes are no public ed25519 key.
-    #[error("is no public ed25519 key")]
-    Point,
+    /// The public half of a secret ed25519 key does not belong to its seed.
+    #[error("contains a seed and a public key that do not match")]
+    KeyPairMismatch,
+    /// The bytes are not a point on the ed25519 curve.
+    #[error("is not a public ed25519 key")]
+    NotOnCurve,
 }
 
-/// A key that an endpoint's messages are signed with.
+/// A key that signs an endpoint's messages.
 #[derive(Debug, Clone)]
 pub enum SigningKey {
-    /// A secret that the receiver has too: `v1`.
+    /// A shared secret, signature version `v1`.
     Symmetric(WebhookSecret),
-    /// A key pair of which the receiver has the public half: `v1a`.
+    /// A key pair, signature version `v1a`; the receiver has the public key.
     Asymmetric(Ed25519Key),
 }
 
 impl SigningKey {
-    /// Reads `whsec_…` or `whsk_…`, as [`WebhookSecret::parse`] and [`Ed25519Key::parse`] do.
+    /// Parses `whsec_…` or `whsk_…`, as [`WebhookSecret::parse`] and [`Ed25519Key::parse`] do.
     ///
     /// # Errors
     /// [`InvalidKey`].
@@ -66,7 +66,7 @@ impl SigningKey {
         }
     }
 
-    /// What its signatures begin with: `v1` or `v1a`.
+    /// The version prefix of its signatures: `v1` or `v1a`.
     #[must_use]
     pub const fn algorithm(&self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl SigningKey {
         }
     }
 
-    /// The key as its owner keeps it: `whsec_…` or `whsk_…`.
+    /// The text of the key: `whsec_…` or `whsk_…`.
     #[must_use]
     pub fn expose(&self) -> String {
         match self {
@@ -84,7 +84,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half as receivers are given it, `whpk_…`; `None` for a shared secret.
+    /// The public key for receivers, `whpk_…`; `None` for a shared secret.
     #[must_use]
     pub fn public(&self) -> Option<String> {
         match self {
@@ -93,7 +93,7 @@ impl SigningKey {
         }
     }
 
-    /// The signature of one attempt: `v1,…` or `v1a,…`. As for [`WebhookSecret::sign`].
+    /// The signature of one attempt: `v1,…` or `v1a,…`; see [`WebhookSecret::sign`].
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         match self {
@@ -115,8 +115,8 @@ impl From<Ed25519Key> for SigningKey {
     }
 }
 
-/// The value of `webhook-signature` for an endpoint with several keys, as while one is rotated: one
-/// signature a key, separated by spaces, in the order given. Put the current key first.
+/// The value of `webhook-signature` for an endpoint with several keys, as during a rotation: one
+/// signature per key, separated by spaces, in the given order. Put the current key first.
 #[must_use]
 pub fn sign_all(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> String {
     let signatures: Vec<String> = keys
@@ -126,13 +126,13 @@ pub fn sign_all(keys: &[SigningKey], id: &str, timestamp: i64, body: &[u8]) -> S
     signatures.join(" ")
 }
 
-/// A key that tells right signatures of its version from wrong ones.
+/// A key that verifies signatures of its version.
 pub trait VerifyingKey {
-    /// What its signatures start with.
+    /// Prefix of its signatures, with the comma.
     const VERSION: &'static str;
 
-    /// Whether one of the signatures, given as bytes, is that of the message.
-    fn signed_one_of(
+    /// Whether one of the decoded signatures is valid for the message.
+    fn matches_any(
         &self,
         signatures: impl Iterator<Item = Vec<u8>>,
         id: &str,
@@ -141,31 +141,31 @@ pub trait VerifyingKey {
     ) -> bool;
 }
 
-/// Why a message is not to be believed.
+/// Why a message is not authentic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// The id holds a `.`, so that the signed text could be read in two ways.
+    /// The id contains a `.`, which makes the signed text ambiguous.
     #[error("the message id is malformed")]
     Id,
-    /// Signed longer ago than the tolerance: perhaps a replay.
+    /// Signed longer ago than the tolerance; possibly a replay.
     #[error("the message timestamp is too old")]
     TooOld,
-    /// Signed further ahead than the tolerance: one of the clocks is wrong.
+    /// Signed further in the future than the tolerance; one of the clocks is wrong.
     #[error("the message timestamp is in the future")]
     InFuture,
-    /// The header holds no signature of the key's version.
+    /// The header contains no signature of the key's version.
     #[error("the message carries no signature of the key's version")]
     NoSignature,
-    /// None of the signatures is that of this message under this key.
+    /// No signature is valid for this message and key.
     #[error("no signature matches")]
     Mismatch,
 }
 
-/// Whether one of the signatures in `header` is that of the message (§ "Verifying webhook
+/// Verifies that one of the signatures in `header` is valid for the message (§ "Verifying webhook
 /// authenticity").
 ///
-/// `timestamp` and `now` are in Unix seconds. Signatures of other versions are passed over, and
-/// those that a secret made are compared in constant time.
+/// `timestamp` and `now` are in Unix seconds. Signatures of other versions are ignored. HMACs are
+/// compared in constant time.
 ///
 /// # Errors
 /// [`VerifyError`].
@@ -194,7 +194,7 @@ pub fn verify<K: VerifyingKey>(
         .peekable();
     signatures.peek().ok_or(VerifyError::NoSignature)?;
     let signatures = signatures.filter_map(|signature| BASE64.decode(signature).ok());
-    if key.signed_one_of(signatures, id, timestamp, body) {
+    if key.matches_any(signatures, id, timestamp, body) {
         Ok(())
     } else {
         Err(VerifyError::Mismatch)

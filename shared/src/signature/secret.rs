@@ -1,7 +1,4 @@
-//! Room: the symmetric keys of webhooks, version `v1`: HMAC-SHA256.
-//! Takes: a secret's text, or nothing for a fresh one; the parts of a message.
-//! Gives: its signature, or whether one is right.
-//! Never: see the parent module.
+//! Symmetric webhook keys, signature version `v1`: HMAC-SHA256.
 
 use std::fmt;
 
@@ -13,18 +10,18 @@ use sha2::Sha256;
 
 use super::{InvalidKey, VerifyingKey};
 
-/// What a serialised secret starts with.
+/// Prefix of the text of a secret.
 pub(super) const PREFIX: &str = "whsec_";
 
-/// How many bytes a secret may have.
-const BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// Permitted length of a secret, in bytes (Standard Webhooks, "Signing secret serialization").
+const SECRET_LEN: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A secret that sender and receiver share: 24 to 64 bytes.
+/// A secret shared by sender and receiver: 24 to 64 bytes.
 #[derive(Clone)]
 pub struct WebhookSecret(Vec<u8>);
 
 impl WebhookSecret {
-    /// A fresh secret of 32 random bytes.
+    /// Generates a secret of 32 random bytes.
     #[must_use]
     pub fn generate() -> Self {
         let mut key = vec![0; 32];
@@ -32,7 +29,7 @@ impl WebhookSecret {
         Self(key)
     }
 
-    /// Reads `whsec_` and standard base64.
+    /// Parses `whsec_` and standard base64.
     ///
     /// # Errors
     /// [`InvalidKey`], which never repeats the text.
@@ -41,14 +38,14 @@ impl WebhookSecret {
             .strip_prefix(PREFIX)
             .ok_or(InvalidKey::Prefix("`whsec_`"))?;
         let key = BASE64.decode(encoded).map_err(|_| InvalidKey::Base64)?;
-        if BYTES.contains(&key.len()) {
+        if SECRET_LEN.contains(&key.len()) {
             Ok(Self(key))
         } else {
             Err(InvalidKey::Length("24 to 64"))
         }
     }
 
-    /// The secret as its owner keeps it: `whsec_…`. For the answer that shows it and for the vault.
+    /// The text of the secret, `whsec_…`, for the response that shows it and for the vault.
     #[must_use]
     pub fn expose(&self) -> String {
         format!("{PREFIX}{}", BASE64.encode(&self.0))
@@ -56,8 +53,8 @@ impl WebhookSecret {
 
     /// The signature of one attempt: `v1,<base64>` (§ "Signature scheme").
     ///
-    /// `timestamp` is in Unix seconds and that of this attempt; `body` the bytes as they are sent.
-    /// `id` must hold no `.`, which ends it in the signed text.
+    /// `timestamp` is the time of this attempt in Unix seconds; `body` the exact bytes sent. `id` must not
+    /// contain `.`, which delimits it in the signed text.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mac = self.mac(id, timestamp, body).finalize().into_bytes();
@@ -71,7 +68,7 @@ impl WebhookSecret {
             .chain_update(body)
     }
 
-    /// Vector B of the tests has a secret of 18 bytes, which `parse` refuses.
+    /// For test vector B, whose secret of 18 bytes `parse` rejects.
     #[cfg(test)]
     pub(super) const fn of_any_length(key: Vec<u8>) -> Self {
         Self(key)
@@ -81,7 +78,7 @@ impl WebhookSecret {
 impl VerifyingKey for WebhookSecret {
     const VERSION: &'static str = "v1,";
 
-    fn signed_one_of(
+    fn matches_any(
         &self,
         mut signatures: impl Iterator<Item = Vec<u8>>,
         id: &str,
@@ -89,7 +86,7 @@ impl VerifyingKey for WebhookSecret {
         body: &[u8],
     ) -> bool {
         let mac = self.mac(id, timestamp, body);
-        // The comparison of `hmac` takes the same time wherever the bytes differ.
+        // `verify_slice` compares in constant time.
         signatures.any(|signature| mac.clone().verify_slice(&signature).is_ok())
     }
 }
@@ -100,10 +97,9 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// HMAC-SHA256 with a key of at most 64 bytes, which is all that this crate has.
+/// HMAC-SHA256 with a key of at most 64 bytes, the longest in this crate.
 ///
-/// Such a key is padded with zeros to a block (RFC 2104 §2). Giving the whole block spares an error
-/// that cannot come.
+/// Such a key is padded with zeros to a block (RFC 2104 §2). Passing a whole block is infallible.
 pub(crate) fn hmac_sha256(key: &[u8]) -> Hmac<Sha256> {
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);

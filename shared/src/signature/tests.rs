@@ -1,4 +1,4 @@
-//! Signatures of both versions.
+//! Tests of both signature versions.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn secret_a() -> WebhookSecret {
     WebhookSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap()
 }
 
-/// The keys of vectors C and D, with their public halves.
+/// The secret and public keys of vectors C and D.
 const C: [&str; 2] = [
     "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
     "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
@@ -26,11 +26,11 @@ fn key_d() -> Ed25519Key {
 }
 
 #[test]
-fn signatures_of_both_versions_agree_with_the_published_vectors() {
+fn signatures_match_the_published_vectors() {
     let a = secret_a().sign(ID, AT, BODY);
     assert_eq!(a, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
 
-    // Vector B's secret has 18 bytes, fewer than the standard asks for, so `parse` refuses it.
+    // Vector B's secret has 18 bytes, fewer than the standard requires, so `parse` rejects it.
     let b = "plJ3nmyCDGBKInavdOK15jsl";
     let refused = WebhookSecret::parse(&format!("whsec_{b}")).err();
     assert_eq!(refused, Some(InvalidKey::Length("24 to 64")));
@@ -57,7 +57,7 @@ fn signatures_of_both_versions_agree_with_the_published_vectors() {
 }
 
 #[test]
-fn a_key_survives_its_text_and_hides_in_debug() {
+fn key_survives_its_text_and_is_hidden_in_debug() {
     let secret = SigningKey::from(WebhookSecret::generate());
     let pair = SigningKey::from(Ed25519Key::generate());
     for (key, length, shown) in [
@@ -83,21 +83,21 @@ fn a_key_survives_its_text_and_hides_in_debug() {
 }
 
 #[test]
-fn a_seed_alone_is_the_same_key_as_with_its_public_half() {
+fn seed_alone_gives_the_same_key() {
     let pair = BASE64.decode(&D[0]["whsk_".len()..]).unwrap();
     let seed = format!("whsk_{}", BASE64.encode(&pair[..32]));
     assert_eq!(Ed25519Key::parse(&seed).unwrap().expose(), D[0]);
 }
 
 #[test]
-fn malformed_ed25519_keys_are_refused_and_told_why() {
+fn malformed_ed25519_key_is_rejected_with_its_reason() {
     let secret = |text: &str| SigningKey::parse(text).err();
     let of = |bytes: &[u8]| format!("whsk_{}", BASE64.encode(bytes));
     for bytes in [0, 31, 33, 63, 65] {
         let refused = secret(&of(&vec![7; bytes]));
         assert_eq!(refused, Some(InvalidKey::Length("32 or 64")), "{bytes}");
     }
-    assert_eq!(secret(&of(&[7; 64])), Some(InvalidKey::Halves));
+    assert_eq!(secret(&of(&[7; 64])), Some(InvalidKey::KeyPairMismatch));
     assert_eq!(secret("whsk_!!!!"), Some(InvalidKey::Base64));
     for text in ["", C[1], "WHSK_AAAA"] {
         let refused = secret(text);
@@ -111,15 +111,15 @@ fn malformed_ed25519_keys_are_refused_and_told_why() {
     assert_eq!(public(D[0]), Some(InvalidKey::Prefix("`whpk_`")));
     assert_eq!(public("whpk_AAAA"), Some(InvalidKey::Length("32")));
     assert_eq!(public("whpk_!"), Some(InvalidKey::Base64));
-    // Two is the y of no point on the curve.
+    // No point on the curve has y = 2.
     let mut two = [0; 32];
     two[0] = 2;
     let none = format!("whpk_{}", BASE64.encode(two));
-    assert_eq!(public(&none), Some(InvalidKey::Point));
+    assert_eq!(public(&none), Some(InvalidKey::NotOnCurve));
 }
 
 #[test]
-fn weak_and_malformed_secrets_are_refused() {
+fn short_and_malformed_secrets_are_rejected() {
     let parse = |text: &str| WebhookSecret::parse(text).err();
     let of = |bytes: usize| format!("whsec_{}", BASE64.encode(vec![7; bytes]));
     for bytes in [0, 23, 65] {
@@ -134,7 +134,7 @@ fn weak_and_malformed_secrets_are_refused() {
 }
 
 #[test]
-fn during_a_rotation_every_key_verifies_and_the_current_one_comes_first() {
+fn rotation_signs_with_every_key_current_one_first() {
     let (new, old, pair) = (WebhookSecret::generate(), secret_a(), key_d());
     let keys = [new.clone().into(), old.clone().into(), pair.clone().into()];
     let header = sign_all(&keys, ID, AT, BODY);
@@ -157,7 +157,7 @@ fn during_a_rotation_every_key_verifies_and_the_current_one_comes_first() {
 }
 
 #[test]
-fn a_public_key_passes_over_what_secrets_signed() {
+fn public_key_ignores_symmetric_signatures() {
     let public = key_d().public();
     let with = |header: &str| verify(&public, ID, AT, header, BODY, AT, TOLERANCE);
     let by_secret = secret_a().sign(ID, AT, BODY);
@@ -170,7 +170,7 @@ fn a_public_key_passes_over_what_secrets_signed() {
 }
 
 #[test]
-fn five_minutes_either_way_are_tolerated_and_no_second_more() {
+fn tolerance_is_exactly_five_minutes_both_ways() {
     let header = secret_a().sign(ID, AT, BODY);
     let at = |now| verify(&secret_a(), ID, AT, &header, BODY, now, TOLERANCE);
     assert_eq!((at(AT - 300), at(AT + 300)), (Ok(()), Ok(())));
@@ -181,7 +181,7 @@ fn five_minutes_either_way_are_tolerated_and_no_second_more() {
 }
 
 #[test]
-fn headers_without_a_usable_signature_are_told_apart() {
+fn missing_and_wrong_signatures_are_distinguished() {
     let with = |header: &str| verify(&secret_a(), ID, AT, header, BODY, AT, TOLERANCE);
     for header in ["", " ", "v1", "v1a,AAAA", "AAAA", "v2,tZ1I4/hDygA="] {
         assert_eq!(with(header), Err(VerifyError::NoSignature), "{header}");
@@ -194,7 +194,7 @@ fn headers_without_a_usable_signature_are_told_apart() {
 }
 
 #[test]
-fn an_id_with_a_dot_cannot_move_the_boundary() {
+fn message_id_with_a_dot_is_rejected() {
     let header = secret_a().sign("msg", 1, b"2.body");
     let moved = verify(&secret_a(), "msg.1", 2, &header, b"body", 2, TOLERANCE);
     assert_eq!(moved, Err(VerifyError::Id));
@@ -202,7 +202,7 @@ fn an_id_with_a_dot_cannot_move_the_boundary() {
 
 proptest! {
     #[test]
-    fn what_is_signed_verifies_and_nothing_else_does(
+    fn only_the_signed_message_verifies(
         id in "[a-z0-9_]{1,30}", body: Vec<u8>, other: Vec<u8>, now: i64,
     ) {
         let header = secret_a().sign(&id, now, &body);
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn no_header_breaks_the_check(header in "(v1,)?\\PC{0,80}") {
+    fn verify_accepts_any_header_without_panicking(header in "(v1,)?\\PC{0,80}") {
         prop_assert!(verify(&secret_a(), ID, AT, &header, BODY, AT, TOLERANCE).is_err());
     }
 }

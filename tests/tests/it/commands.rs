@@ -162,7 +162,7 @@ async fn tenants_are_paused_and_limited() {
         (&json!(5_000_000), &json!(0))
     );
     let (_, lines) = run(&database, &["limit", "ls", "--tenant", "acme"]).await;
-    assert!(lines.contains("0 of 5000000 jobs wait"), "{lines}");
+    assert!(lines.contains("0 of 5000000 waiting"), "{lines}");
     let unbounded = set(&["--max-waiting", "none"]).await;
     assert_eq!(unbounded["max_waiting"], Value::Null);
     let freed = run_json(&database, &["limit", "rm", "--tenant", "acme"]).await;
@@ -172,7 +172,7 @@ async fn tenants_are_paused_and_limited() {
         (
             &["limit", "ls", "--tenant", "none"][..],
             1,
-            "there is no tenant `none`",
+            "tenant `none` not found",
         ),
         (
             &[
@@ -273,7 +273,7 @@ async fn client_roles_are_granted_listed_and_revoked() {
         ),
         (
             &["client", "grant", &role, "--tenant", "none"],
-            "there is no tenant `none`",
+            "tenant `none` not found",
         ),
     ] {
         let (ended, output) = run(&database, args).await;

@@ -119,12 +119,8 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
 
     let unknown_job = JobId::from_i64(1 << 50).to_string();
     for (args, code, words) in [
-        (
-            &["job", "show", &unknown_job][..],
-            1,
-            "there is no job job_",
-        ),
-        (&["job", "explain", "job_x"], 2, "not an id"),
+        (&["job", "show", &unknown_job][..], 1, "not found"),
+        (&["job", "explain", "job_x"], 2, "invalid id"),
         (
             &["job", "retry", &first],
             1,
@@ -133,17 +129,17 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
         (
             &["job", "explain", &first, "--tenant", "other"],
             1,
-            "there is no job",
+            "not found",
         ),
         (
             &["job", "cancel", &first, "--tenant", "none"],
             1,
-            "there is no tenant `none`",
+            "tenant `none` not found",
         ),
         (
             &["job", "ls", "--state", "lost"],
             2,
-            "expected one of scheduled, ready",
+            "must be one of scheduled, ready",
         ),
     ] {
         let (ended, output) = run(&database, args).await;

@@ -103,7 +103,7 @@ async fn environment_overrides_the_configuration_file() {
     let output = process.output();
     assert!(output.contains("HARKARA_LEASE_SECS"), "{output}");
     assert!(
-        output.contains("HARKARA_LAESE: is not a setting"),
+        output.contains("HARKARA_LAESE: is not a Harkara setting"),
         "{output}"
     );
     let environment = [file, ("HARKARA_LEASE_SECS", "30".to_owned())];

@@ -1,4 +1,4 @@
-//! Mutual TLS against a server that lets nobody in without a certificate.
+//! Tests of mutual TLS against a server that requires a client certificate.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use super::super::{ClientIdentity, InvalidIdentity};
 use super::*;
 
-/// One that signs the server's certificate and those of its clients.
+/// A certificate authority for the server and its clients.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -26,45 +26,45 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    /// A certificate and its key as their owner keeps them.
-    fn papers(&self, name: &str) -> Papers {
+    /// A client certificate and its key in PEM.
+    fn credentials(&self, name: &str) -> Credentials {
         let (certificate, key) = self.issue(name);
-        Papers {
+        Credentials {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
-            shown: certificate.into(),
+            der: certificate.into(),
         }
     }
 }
 
-struct Papers {
+struct Credentials {
     certificate: String,
     key: String,
-    shown: CertificateDer<'static>,
+    der: CertificateDer<'static>,
 }
 
-impl Papers {
+impl Credentials {
     fn read(&self) -> ClientIdentity {
         ClientIdentity::parse(&self.certificate, &self.key).unwrap()
     }
 }
 
-/// A server that tells of each request by whose certificate it came, and of each connection that was
-/// not let in.
-struct Doorman {
+/// A server that reports the client certificate of each request, and `None` for each rejected
+/// connection.
+struct MtlsServer {
     url: String,
     connections: Arc<AtomicUsize>,
-    guests: mpsc::UnboundedReceiver<Option<CertificateDer<'static>>>,
+    clients: mpsc::UnboundedReceiver<Option<CertificateDer<'static>>>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Doorman {
+impl Drop for MtlsServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Doorman {
+impl MtlsServer {
     async fn start(authority: &Authority, protocol: &str) -> Self {
         drop(client_config().unwrap()); // names the process's cryptography
         let mut roots = RootCertStore::empty();
@@ -83,19 +83,19 @@ impl Doorman {
             "https://localhost:{}/",
             listener.local_addr().unwrap().port()
         );
-        let (tell, guests) = mpsc::unbounded_channel();
+        let (report, clients) = mpsc::unbounded_channel();
         let connections = Arc::<AtomicUsize>::default();
         let count = connections.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, SeqCst);
-                tokio::spawn(Self::receive(acceptor.clone(), stream, tell.clone()));
+                tokio::spawn(Self::receive(acceptor.clone(), stream, report.clone()));
             }
         });
         Self {
             url,
             connections,
-            guests,
+            clients,
             task,
         }
     }
@@ -103,24 +103,24 @@ impl Doorman {
     async fn receive(
         acceptor: TlsAcceptor,
         stream: tokio::net::TcpStream,
-        tell: mpsc::UnboundedSender<Option<CertificateDer<'static>>>,
+        report: mpsc::UnboundedSender<Option<CertificateDer<'static>>>,
     ) {
         let mut stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((_, mut stream)) => {
-                tell.send(None).unwrap();
-                // Hears the client out: closing on its words would reset the connection, and the
-                // alert might be lost.
+                report.send(None).unwrap();
+                // Reads to the end: closing with unread data would reset the connection, and the
+                // alert could be lost.
                 stream.shutdown().await.unwrap();
                 while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
                 return;
             }
         };
         let (_, session) = stream.get_ref();
-        let shown = session.peer_certificates().unwrap()[0].clone().into_owned();
-        // Each request comes in one record.
+        let presented = session.peer_certificates().unwrap()[0].clone().into_owned();
+        // Each request arrives in one record.
         while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
-            tell.send(Some(shown.clone())).unwrap();
+            report.send(Some(presented.clone())).unwrap();
             stream.write_all(OK).await.unwrap();
             stream.flush().await.unwrap();
         }
@@ -140,74 +140,77 @@ fn get_as<'a>(url: &'a str, identity: Option<&'a ClientIdentity>) -> EgressReque
 }
 
 #[tokio::test]
-async fn a_receiver_that_demands_a_certificate_is_shown_the_one_given_and_each_its_own() {
+async fn each_identity_presents_its_own_certificate_and_connection() {
     let authority = Authority::new();
-    let mut door = Doorman::start(&authority, "http/1.1").await;
+    let mut server = MtlsServer::start(&authority, "http/1.1").await;
     let egress = trusting(&authority);
-    let all = ["alice.example", "bob.example"].map(|name| authority.papers(name));
-    // In turns: a connection that one opened must not serve the other.
+    let all = ["alice.example", "bob.example"].map(|name| authority.credentials(name));
+    // Alternating: a connection of one identity must not serve the other.
     for _ in 0..2 {
-        for papers in &all {
-            let identity = papers.read();
+        for credentials in &all {
+            let identity = credentials.read();
             let answer = egress
-                .send(get_as(&door.url, Some(&identity)))
+                .send(get_as(&server.url, Some(&identity)))
                 .await
                 .unwrap();
             assert_eq!(answer.status, StatusCode::OK);
             assert_eq!(
-                door.guests.recv().await.unwrap().as_ref(),
-                Some(&papers.shown)
+                server.clients.recv().await.unwrap().as_ref(),
+                Some(&credentials.der)
             );
         }
     }
-    // And one that is read anew goes on with the connection it has.
-    assert_eq!(door.connections.load(SeqCst), 2);
+    // An identity that is parsed again reuses its connection.
+    assert_eq!(server.connections.load(SeqCst), 2);
 }
 
 #[tokio::test]
-async fn without_the_certificate_tls_fails_and_may_be_tried_again() {
+async fn missing_certificate_is_a_retryable_tls_failure() {
     let authority = Authority::new();
     let egress = trusting(&authority);
-    let stranger = Authority::new().papers("alice.example").read();
+    let stranger = Authority::new().credentials("alice.example").read();
     for protocol in ["http/1.1", "h2"] {
-        let mut door = Doorman::start(&authority, protocol).await;
+        let mut server = MtlsServer::start(&authority, protocol).await;
         for identity in [None, Some(&stranger)] {
-            let error = egress.send(get_as(&door.url, identity)).await.unwrap_err();
+            let error = egress
+                .send(get_as(&server.url, identity))
+                .await
+                .unwrap_err();
             assert_eq!(error.code(), "egress_tls", "{protocol}: {error}");
             assert!(!error.is_terminal());
-            assert_eq!(door.guests.recv().await.unwrap(), None);
+            assert_eq!(server.clients.recv().await.unwrap(), None);
         }
     }
 }
 
 #[tokio::test]
-async fn an_identity_opens_no_other_addresses_and_trusts_no_other_servers() {
+async fn identity_does_not_widen_addresses_or_trust() {
     let authority = Authority::new();
-    let door = Doorman::start(&authority, "http/1.1").await;
-    let alice = authority.papers("alice.example").read();
-    let refused = closed().send(get_as(&door.url, Some(&alice))).await;
+    let server = MtlsServer::start(&authority, "http/1.1").await;
+    let alice = authority.credentials("alice.example").read();
+    let refused = closed().send(get_as(&server.url, Some(&alice))).await;
     assert_eq!(refusal(refused), Some(Refusal::NotAllowed));
     let refused = closed()
         .send(get_as("https://localhost/", Some(&alice)))
         .await;
     assert_eq!(refusal(refused), Some(Refusal::Address));
-    assert_eq!(door.connections.load(SeqCst), 0);
+    assert_eq!(server.connections.load(SeqCst), 0);
 
     let elsewhere = trusting(&Authority::new());
     let error = elsewhere
-        .send(get_as(&door.url, Some(&alice)))
+        .send(get_as(&server.url, Some(&alice)))
         .await
         .unwrap_err();
     assert_eq!(error.code(), "egress_tls", "{error}");
 }
 
 #[test]
-fn what_is_wrong_with_an_identity_is_told_without_repeating_it() {
+fn invalid_identity_is_reported_without_its_content() {
     let authority = Authority::new();
-    let Papers {
+    let Credentials {
         certificate, key, ..
-    } = authority.papers("alice.example");
-    let other = authority.papers("alice.example").key;
+    } = authority.credentials("alice.example");
+    let other = authority.credentials("alice.example").key;
     let block = |label: &str, base64: &str| {
         format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
     };

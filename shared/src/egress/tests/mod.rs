@@ -1,4 +1,4 @@
-//! The outbound client against real sockets on this machine.
+//! Tests of the outbound client against real sockets on this machine.
 
 mod identity;
 mod refused;
@@ -23,8 +23,8 @@ use super::{BODY_LIMIT, Egress, EgressError, EgressRequest, Refusal, client_conf
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A server that answers the first request of every connection with the same bytes, and then holds
-/// the connection.
+/// A server that answers the first request of every connection with the same bytes, then keeps the
+/// connection open.
 struct Server {
     address: SocketAddr,
     url: String,
@@ -109,7 +109,7 @@ fn refusal<T>(result: Result<T, EgressError>) -> Option<Refusal> {
 }
 
 #[tokio::test]
-async fn an_allowed_private_address_is_reached_with_what_the_caller_gave() {
+async fn allowed_private_address_receives_the_request() {
     let server = Server::answering(OK).await;
     let request = EgressRequest {
         method: Method::POST,
@@ -138,7 +138,7 @@ async fn an_allowed_private_address_is_reached_with_what_the_caller_gave() {
 }
 
 #[tokio::test]
-async fn a_private_address_that_is_not_allowed_sees_no_connection() {
+async fn private_address_not_allowed_receives_no_connection() {
     let server = Server::answering(OK).await;
     let port = server.address.port();
     for host in [
@@ -160,22 +160,22 @@ async fn a_private_address_that_is_not_allowed_sees_no_connection() {
 }
 
 #[tokio::test]
-async fn a_name_is_judged_by_what_it_resolves_to() {
-    // On its usual port, so that the name alone does not give it away.
+async fn name_is_judged_by_its_resolved_address() {
+    // On port 443, so that the port alone does not cause the refusal.
     let result = closed().send(get("https://localhost/")).await;
     assert_eq!(refusal(result), Some(Refusal::Address));
-    // With some other network allowed, the name is still resolved and judged.
+    // With another network allowed, the name is resolved and its address checked.
     let elsewhere = Egress::new(vec!["10.0.0.0/8".parse().unwrap()]).unwrap();
     let result = elsewhere.send(get("http://localhost:9/")).await;
     assert_eq!(refusal(result), Some(Refusal::NotAllowed));
-    // And an allowed one is reached by name.
+    // An allowed address is reached by name.
     let server = Server::answering(OK).await;
     let url = format!("http://localhost:{}/", server.address.port());
     assert_eq!(open().send(get(&url)).await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_is_not_followed() {
+async fn redirect_is_returned_and_not_followed() {
     let inner = Server::answering(OK).await;
     let redirect = format!(
         "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: {}\r\n\r\n",
@@ -189,7 +189,7 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_long_body_is_read_up_to_the_limit_and_then_no_more() {
+async fn long_body_is_truncated_at_the_limit() {
     let long = 10 * 1024 * 1024;
     let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {long}\r\n\r\n").into_bytes();
     answer.resize(answer.len() + long, b'x');
@@ -201,7 +201,7 @@ async fn a_long_body_is_read_up_to_the_limit_and_then_no_more() {
 }
 
 #[tokio::test]
-async fn a_body_of_exactly_the_limit_is_whole() {
+async fn body_of_exactly_the_limit_is_not_truncated() {
     let mut answer =
         format!("HTTP/1.1 200 OK\r\ncontent-length: {BODY_LIMIT}\r\n\r\n").into_bytes();
     answer.resize(answer.len() + BODY_LIMIT, b'x');
@@ -214,7 +214,7 @@ async fn a_body_of_exactly_the_limit_is_whole() {
 }
 
 #[tokio::test]
-async fn silence_and_a_body_that_stalls_are_timeouts() {
+async fn silent_server_and_stalled_body_time_out() {
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
     for answer in ["", "HTTP/1.1 200 OK\r\n", half] {
         let server = Server::answering(answer).await;
@@ -236,7 +236,7 @@ async fn silence_and_a_body_that_stalls_are_timeouts() {
 }
 
 #[tokio::test]
-async fn failures_below_http_are_told_apart_and_may_be_tried_again() {
+async fn connect_tls_and_io_failures_have_codes_and_are_retryable() {
     let gone = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -261,7 +261,7 @@ async fn failures_below_http_are_told_apart_and_may_be_tried_again() {
     }
 }
 
-/// The error of a call through a resolver that does nothing but this.
+/// The error of a request through this resolver.
 async fn failure_with(resolver: impl Resolve + 'static) -> EgressError {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(client_config().unwrap())
@@ -274,7 +274,7 @@ async fn failure_with(resolver: impl Resolve + 'static) -> EgressError {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_or_not_in_time_may_be_tried_again() {
+async fn dns_failure_and_dns_timeout_are_retryable() {
     struct Unknown;
     impl Resolve for Unknown {
         fn resolve(&self, _: Name) -> Resolving {
@@ -296,7 +296,7 @@ async fn a_name_that_does_not_resolve_or_not_in_time_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn headers_of_the_connection_are_refused_before_anything_is_sent() {
+async fn connection_headers_are_refused_before_anything_is_sent() {
     let server = Server::answering(OK).await;
     for name in REFUSED_HEADERS {
         let headers =
@@ -321,7 +321,7 @@ async fn headers_of_the_connection_are_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn urls_are_judged_without_the_network() {
+fn urls_are_checked_without_the_network() {
     let check = |url: &str| refusal(closed().check(url));
     for url in [
         "https://example.com/",
@@ -376,7 +376,7 @@ fn urls_are_judged_without_the_network() {
 }
 
 #[test]
-fn the_allow_list_opens_plain_http_and_unusual_ports_for_its_own_addresses_only() {
+fn allow_list_permits_plain_http_and_other_ports_for_its_addresses_only() {
     for url in [
         "http://127.0.0.1/",
         "http://127.9.9.9:8080/",

@@ -1,4 +1,4 @@
-//! What must never be reached is refused for good, and no connection is opened to find out.
+//! Tests that forbidden targets are refused terminally and without opening a connection.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -8,15 +8,14 @@ use ipnet::IpNet;
 use reqwest::dns::Addrs;
 
 use super::super::address::tests::SPECIAL;
-use super::super::dns::SystemNames;
+use super::super::dns::SystemResolver;
 use super::*;
 
-/// Listeners on this machine that nobody may connect to.
+/// Listeners on this machine that must receive no connection.
 struct Untouched(Vec<TcpListener>);
 
 impl Untouched {
-    /// One on each loopback address that the machine has; where there is no IPv6, nothing can reach
-    /// `::1` anyway.
+    /// One on each loopback address of the machine; without IPv6, `::1` cannot be reached anyway.
     fn listen() -> Self {
         let bound = ["127.0.0.1:0", "[::1]:0"].map(TcpListener::bind);
         let listeners: Vec<TcpListener> = bound.into_iter().flatten().collect();
@@ -31,7 +30,7 @@ impl Untouched {
         self.0.iter().map(address).collect()
     }
 
-    /// The kernel completes a connection before anybody accepts it, so one that was made waits here.
+    /// The kernel completes connections before they are accepted, so an unwanted one would be pending here.
     fn assert(&self) {
         for listener in &self.0 {
             let kind = listener
@@ -43,25 +42,25 @@ impl Untouched {
     }
 }
 
-/// A resolver that gives each question its next answer, and counts them.
+/// A resolver that returns its answers in order and counts the queries.
 #[derive(Default)]
 struct Script {
     answers: Mutex<VecDeque<Vec<SocketAddr>>>,
-    asked: AtomicUsize,
+    queries: AtomicUsize,
 }
 
 impl Script {
     fn of(answers: impl IntoIterator<Item = Vec<SocketAddr>>) -> Arc<Self> {
         Arc::new(Self {
             answers: Mutex::new(answers.into_iter().collect()),
-            asked: AtomicUsize::new(0),
+            queries: AtomicUsize::new(0),
         })
     }
 }
 
 impl Resolve for Script {
     fn resolve(&self, _: Name) -> Resolving {
-        self.asked.fetch_add(1, SeqCst);
+        self.queries.fetch_add(1, SeqCst);
         let answer = self.answers.lock().unwrap().pop_front().unwrap();
         Box::pin(async move { Ok(Box::new(answer.into_iter()) as Addrs) })
     }
@@ -72,7 +71,7 @@ fn egress(allow: &str, names: Arc<dyn Resolve>) -> Egress {
     Egress::with(allow.collect(), client_config().unwrap(), names).unwrap()
 }
 
-/// Asserts that a request is refused for good.
+/// Asserts that a request is refused terminally.
 async fn assert_refused(egress: &Egress, url: &str) {
     match egress.send(get(url)).await {
         Err(error @ EgressError::Refused(_)) => assert!(error.is_terminal(), "{url}"),
@@ -80,14 +79,14 @@ async fn assert_refused(egress: &Egress, url: &str) {
     }
 }
 
-/// Every way to write this machine's addresses that the system below would understand.
+/// Every notation of this machine's addresses that the operating system understands.
 const LOCAL_HOSTS: &str = "127.0.0.1 127.0.0.1. 127.1 127.0.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 \
     017700000001 0 0.0.0.0 127.255.255.254 ①②⑦.0.0.1 127。0。0。1 %31%32%37.0.0.1 localhost LOCALHOST \
     [::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [64:ff9b::127.0.0.1] \
     [64:ff9b::7f00:1] [64:ff9b:1::7f00:1] [2002:7f00:1::] [2001:0:7f00:1::]";
 
 #[tokio::test]
-async fn every_form_of_a_forbidden_url_is_refused_for_good_and_opens_no_connection() {
+async fn forbidden_url_is_refused_in_every_notation_without_a_connection() {
     let untouched = Untouched::listen();
     let nets: Vec<IpNet> = SPECIAL
         .split_whitespace()
@@ -101,8 +100,8 @@ async fn every_form_of_a_forbidden_url_is_refused_for_good_and_opens_no_connecti
         })
         .chain(LOCAL_HOSTS.split_whitespace().map(str::to_owned))
         .collect();
-    // The second has to ask for names and judge addresses even on unusual ports.
-    let strict = [closed(), egress("10.11.12.13/32", Arc::new(SystemNames))];
+    // The second must resolve names and check addresses even on other ports than 80 and 443.
+    let strict = [closed(), egress("10.11.12.13/32", Arc::new(SystemResolver))];
     for address in untouched.addresses() {
         let port = address.port();
         for egress in &strict {
@@ -134,7 +133,7 @@ async fn every_form_of_a_forbidden_url_is_refused_for_good_and_opens_no_connecti
 }
 
 #[tokio::test]
-async fn a_name_that_resolves_to_private_addresses_alone_is_refused_on_every_port() {
+async fn name_with_only_private_addresses_is_refused_on_every_port() {
     let untouched = Untouched::listen();
     let private = untouched.addresses();
     let mapped = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), private[0].port());
@@ -149,17 +148,17 @@ async fn a_name_that_resolves_to_private_addresses_alone_is_refused_on_every_por
             let names = Script::of([found.clone()]);
             let egress = egress("10.11.12.13/32", names.clone());
             assert_refused(&egress, url).await;
-            assert_eq!(names.asked.load(SeqCst), 1, "{url}");
+            assert_eq!(names.queries.load(SeqCst), 1, "{url}");
         }
     }
     untouched.assert();
 }
 
 #[tokio::test]
-async fn a_private_address_among_others_is_never_connected_to() {
+async fn private_address_among_public_ones_is_never_connected_to() {
     let untouched = Untouched::listen();
     let server = Server::answering(OK).await;
-    // The last one shows that no other address is fallen back to when the good one fails.
+    // The last case shows that there is no fallback to a private address when the permitted one fails.
     let gone = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -184,11 +183,11 @@ async fn a_private_address_among_others_is_never_connected_to() {
     untouched.assert();
 }
 
-/// An answer after which the connection is not used again.
+/// A response after which the connection is not reused.
 const CLOSING: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_name_that_changes_is_judged_at_each_connection_and_the_judged_address_is_the_one_used() {
+async fn rebinding_name_is_checked_for_each_connection() {
     let untouched = Untouched::listen();
     let server = Server::answering(CLOSING).await;
     let private = SocketAddr::new(
@@ -199,19 +198,19 @@ async fn a_name_that_changes_is_judged_at_each_connection_and_the_judged_address
     let egress = egress("127.0.0.1/32", names.clone());
     let url = "http://rebinding.example/";
     egress.check(url).unwrap();
-    // Asked once, though both the check and the connection needed the answer.
+    // Resolved once, although both the check and the connection need the address.
     let answer = egress.send(get(url)).await.unwrap();
     assert_eq!(answer.address, Some(server.address.ip()));
-    assert_eq!(names.asked.load(SeqCst), 1);
-    // The first connection was closed, so this request needs another.
+    assert_eq!(names.queries.load(SeqCst), 1);
+    // The first connection was closed, so this request opens another.
     assert_refused(&egress, url).await;
-    assert_eq!(names.asked.load(SeqCst), 2);
+    assert_eq!(names.queries.load(SeqCst), 2);
     assert_eq!(server.connections(), 1);
     untouched.assert();
 }
 
 #[tokio::test]
-async fn a_redirect_inwards_is_not_followed_and_its_target_is_refused_when_asked_for() {
+async fn redirect_to_a_private_address_is_not_followed_and_its_target_is_refused() {
     let untouched = Untouched::listen();
     for address in untouched.addresses() {
         let target = format!("https://localhost:{}/", address.port());
@@ -237,7 +236,7 @@ async fn a_redirect_inwards_is_not_followed_and_its_target_is_refused_when_asked
 fn proxies_from_the_environment_are_not_used() {
     let untouched = Untouched::listen();
     let proxy = format!("http://{}", untouched.addresses()[0]);
-    let test = "egress::tests::an_allowed_private_address_is_reached_with_what_the_caller_gave";
+    let test = "egress::tests::allowed_private_address_receives_the_request";
     let output = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact"])
         .envs(["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, &proxy)))
@@ -245,7 +244,7 @@ fn proxies_from_the_environment_are_not_used() {
         .env_remove("no_proxy")
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(told.contains("1 passed"), "{told}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains("1 passed"), "{stdout}");
     untouched.assert();
 }

@@ -1,6 +1,6 @@
-//! Room: the past in numbers, by hand.
-//! Takes: a tenant and a time. Gives: what happened to its jobs, step by step.
-//! Never: counts jobs.
+//! `harkara stats`: statistics of a tenant's jobs over time.
+//!
+//! Reads stored statistics; no jobs are counted.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::duration::HumanDuration;
 use serde_json::{Value, json};
 
-use super::steer::{How, engine_and_tenant};
-use crate::up::say;
+use super::context::{CommonArgs, open_engine_for_tenant};
+use crate::output::say;
 
 /// `harkara stats`
 #[derive(Debug, Args)]
@@ -24,20 +24,20 @@ pub(crate) struct StatsCommand {
     /// Id or slug of the tenant
     #[arg(long)]
     tenant: String,
-    /// How far back, such as 6h
+    /// Start of the range, counted back from now, such as 6h
     #[arg(long, default_value = "1h")]
     since: HumanDuration,
-    /// How long a step is, such as 5m; about a hundred steps without it
+    /// Length of a step, such as 5m; by default about a hundred steps
     #[arg(long)]
     step: Option<HumanDuration>,
-    /// Of jobs in this queue
+    /// Only jobs in this queue
     #[arg(long)]
     queue: Option<String>,
-    /// Of jobs of this kind
+    /// Only jobs of this kind
     #[arg(long)]
     kind: Option<String>,
     #[command(flatten)]
-    how: How,
+    common: CommonArgs,
 }
 
 pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow::Result<()> {
@@ -47,18 +47,18 @@ pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow:
         step,
         queue,
         kind,
-        how,
+        common,
     } = command;
-    let (engine, tenant) = engine_and_tenant(&tenant, &how, settings).await?;
+    let (engine, tenant) = open_engine_for_tenant(&tenant, &common, settings).await?;
     let now = clock::now();
     let step: Duration = step.map_or_else(|| StatsRange::default_step(since.0), Duration::from);
-    // A time that is longer than can be told is longer than is kept.
+    // A span that a timestamp cannot represent is longer than statistics are kept.
     let since = now - since.0.min(2 * HOUR_STATS_RETENTION);
     let span = StatsRange::new(since, now, step, now).context("--since, --step")?;
     let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
     let points = read(&mut tx, tenant.id, span, &StatsFilter { queue, kind }).await?;
     tx.commit().await?;
-    if how.json {
+    if common.json {
         let data: Vec<Value> = points.iter().map(point_json).collect();
         say(&json!({
             "bounds_ms": harkara_queue::read::stats::BUCKET_BOUNDS_MS,
@@ -71,7 +71,7 @@ pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow:
     say(
         "at                    enqueued  started  succeeded  retried  dead  cancelled  wait p50/p99  run p50/p99 (ms)",
     );
-    // Of a quiet time there is nothing to be told.
+    // Steps without activity are not printed.
     for point in points.iter().filter(|point| !is_quiet(point)) {
         say(&format!(
             "{:<20}  {:>8}  {:>7}  {:>9}  {:>7}  {:>4}  {:>9}  {:>12}  {:>11}",
@@ -82,8 +82,8 @@ pub(crate) async fn stats(command: StatsCommand, settings: &Settings) -> anyhow:
             point.retried,
             point.died,
             point.cancelled,
-            words(&point.waits),
-            words(&point.runs),
+            quantiles(&point.waits),
+            quantiles(&point.runs),
         ));
     }
     Ok(())
@@ -94,9 +94,9 @@ fn is_quiet(point: &StatsPoint) -> bool {
         == 0
 }
 
-fn words(durations: &DurationHistogram) -> String {
+fn quantiles(durations: &DurationHistogram) -> String {
     match (durations.quantile(0.5), durations.quantile(0.99)) {
-        (Some(half), Some(most)) => format!("{half:.0}/{most:.0}"),
+        (Some(p50), Some(p99)) => format!("{p50:.0}/{p99:.0}"),
         _ => "-".to_owned(),
     }
 }

@@ -1,6 +1,4 @@
-//! Room: the audit log, looked at by hand.
-//! Takes: a command. Gives: entries; whether chains are whole, also beside their anchors. Never: writes an
-//! entry, or says that all is well when a chain is broken.
+//! `harkara audit …`: lists entries of the audit log and verifies its chains, also against their anchors.
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
@@ -12,60 +10,62 @@ use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::id::TenantId;
 use serde_json::{Value, json};
 
-use super::steer::{How, engine, engine_and_tenant};
-use super::{Home, master_keys};
-use crate::up::say;
+use super::context::{CommonArgs, master_keys, open_engine, open_engine_for_tenant};
+use crate::output::say;
+use crate::up::Home;
 
 /// `harkara audit …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Check that audit logs are whole; ends with 1 if one is not
+    /// Verify the audit logs; exits with 1 if one is not intact
     Verify {
-        /// Id or slug of a tenant; without it all are checked
+        /// Id or slug of the tenant; without it all tenants are verified
         #[arg(long)]
         tenant: Option<String>,
         #[command(flatten)]
-        how: How,
+        common: CommonArgs,
     },
-    /// List what was done, newest first
+    /// List entries, newest first
     Ls {
         /// Id or slug of the tenant
         #[arg(long)]
         tenant: String,
-        /// By this key, person or part of the platform
+        /// Only entries of this actor: a key, a person or a part of the platform
         #[arg(long)]
         actor: Option<String>,
-        /// Of this action, such as key.revoke
+        /// Only entries of this action, such as key.revoke
         #[arg(long)]
         action: Option<String>,
-        /// About the thing with this id
+        /// Only entries about the resource with this id
         #[arg(long)]
         resource: Option<String>,
-        /// At most so many entries
+        /// Maximum number of entries
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
         #[command(flatten)]
-        how: How,
+        common: CommonArgs,
     },
 }
 
 pub(crate) async fn audit(command: AuditCommand, settings: &Settings) -> anyhow::Result<()> {
     match command {
-        AuditCommand::Verify { tenant, how } => verify(tenant.as_deref(), &how, settings).await,
+        AuditCommand::Verify { tenant, common } => {
+            verify(tenant.as_deref(), &common, settings).await
+        }
         AuditCommand::Ls {
             tenant,
             actor,
             action,
             resource,
             limit,
-            how,
+            common,
         } => {
-            let (engine, tenant) = engine_and_tenant(&tenant, &how, settings).await?;
+            let (engine, tenant) = open_engine_for_tenant(&tenant, &common, settings).await?;
             let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
             let filters = [actor.as_deref(), action.as_deref(), resource.as_deref()];
             let entries = representation::audit_log(&mut tx, filters, limit).await?;
             tx.commit().await?;
-            if how.json {
+            if common.json {
                 say(&json!({ "data": entries }).to_string());
                 return Ok(());
             }
@@ -77,14 +77,18 @@ pub(crate) async fn audit(command: AuditCommand, settings: &Settings) -> anyhow:
     }
 }
 
-async fn verify(tenant: Option<&str>, how: &How, settings: &Settings) -> anyhow::Result<()> {
+async fn verify(
+    tenant: Option<&str>,
+    common: &CommonArgs,
+    settings: &Settings,
+) -> anyhow::Result<()> {
     let (engine, tenants): (_, Vec<(TenantId, String)>) = match tenant {
         Some(name) => {
-            let (engine, tenant) = engine_and_tenant(name, how, settings).await?;
+            let (engine, tenant) = open_engine_for_tenant(name, common, settings).await?;
             (engine, vec![(tenant.id, tenant.slug)])
         }
         None => {
-            let engine = engine(how, settings)?;
+            let engine = open_engine(common, settings)?;
             let all = query_as("select id, slug from app.tenants order by slug")
                 .fetch_all(engine.pool())
                 .await?;
@@ -92,76 +96,79 @@ async fn verify(tenant: Option<&str>, how: &How, settings: &Settings) -> anyhow:
         }
     };
     let blobs = match settings.blobs() {
-        // The store of a running `harkara up`.
-        None if settings.database.is_none() => Some(Home::open(&how.place.data_dir)?.blobs()?),
+        // The store of the running `harkara up`.
+        None if settings.database.is_none() => Some(Home::open(&common.target.data_dir)?.blobs()?),
         blobs => blobs,
     };
-    let keys = master_keys(&how.place, settings)?;
-    let (mut told, mut broken) = (Vec::new(), Vec::new());
+    let keys = master_keys(&common.target, settings)?;
+    let (mut reports, mut broken) = (Vec::new(), Vec::new());
     for (id, slug) in tenants {
         let mut tx = TenantTx::begin(engine.pool(), id).await?;
-        let checked = verify_chain(&mut tx, blobs.as_ref(), &keys, id).await?;
+        let report = verify_chain(&mut tx, blobs.as_ref(), &keys, id).await?;
         tx.commit().await?;
-        if !checked.faults.is_empty() {
+        if !report.faults.is_empty() {
             broken.push(slug.clone());
         }
-        if how.json {
-            let mut check = representation::audit_check(checked);
+        if common.json {
+            let mut check = representation::audit_check(report);
             check["tenant_id"] = json!(id);
             check["tenant"] = json!(slug);
-            told.push(check);
+            reports.push(check);
             continue;
         }
-        let anchored = checked.anchored_at.map_or_else(
+        let anchored = report.anchored_at.map_or_else(
             || "not anchored".to_owned(),
-            |at| format!("anchored {}", second(at)),
+            |at| format!("anchored {}", format_second(at)),
         );
-        let state = if checked.faults.is_empty() {
+        let state = if report.faults.is_empty() {
             "intact"
         } else {
             "BROKEN"
         };
         say(&format!(
             "{slug:<24} {state}  {} entries, {anchored}",
-            checked.entries
+            report.entries
         ));
-        for fault in &checked.faults {
+        for fault in &report.faults {
             say(&format!("  entry {} is {}", fault.seq, fault.fault));
         }
     }
-    if how.json {
-        say(&json!({"intact": broken.is_empty(), "data": told}).to_string());
+    if common.json {
+        say(&json!({"intact": broken.is_empty(), "data": reports}).to_string());
     }
     if !broken.is_empty() {
-        bail!("the audit log is not whole: {}", broken.join(", "));
+        bail!("the audit log is not intact: {}", broken.join(", "));
     }
     Ok(())
 }
 
-/// One entry for people.
+/// One entry as a line of text.
 fn line(entry: &Value) -> String {
-    let word = |pointer: &str| {
+    // Absent members, such as a reason, are printed as nothing.
+    let text = |pointer: &str| {
         let found = entry.pointer(pointer).and_then(Value::as_str);
         found.unwrap_or_default().to_owned()
     };
-    let name = match word("/actor/name") {
-        name if name.is_empty() => word("/actor/id"),
+    let name = match text("/actor/name") {
+        name if name.is_empty() => text("/actor/id"),
         name => name,
     };
-    let reason = match word("/reason") {
+    let reason = match text("/reason") {
         reason if reason.is_empty() => reason,
         reason => format!("  \"{reason}\""),
     };
-    let at = word("/at").parse().map_or_else(|_| word("/at"), second);
+    let at = text("/at")
+        .parse()
+        .map_or_else(|_| text("/at"), format_second);
     format!(
         "{:>6}  {at}  {:<20} {}  by {} {name}{reason}",
         entry["seq"],
-        word("/action"),
-        word("/resource"),
-        word("/actor/kind"),
+        text("/action"),
+        text("/resource"),
+        text("/actor/kind"),
     )
 }
 
-fn second(at: DateTime<Utc>) -> String {
+fn format_second(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }

@@ -1,0 +1,303 @@
+//! `harkara job …`: lists, shows, explains, retries and cancels jobs.
+
+use anyhow::bail;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand};
+use harkara_api::representation;
+use harkara_queue::job::Job;
+use harkara_queue::read::{self, Explanation, JobFilter};
+use harkara_queue::{ChangeOutcome, Engine};
+use harkara_shared::audit::{self, Entry};
+use harkara_shared::config::Settings;
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::{JobId, TenantId};
+use serde_json::{Value, json};
+
+use super::bulk::{BulkCommand, bulk};
+use super::context::{CommonArgs, cli_actor, open_engine, require_tenant};
+use super::job_filter::{JobFilterArgs, state_name};
+use super::reschedule::{RescheduleArgs, reschedule};
+use crate::output::say;
+
+/// `harkara job …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List jobs, newest first
+    Ls {
+        #[command(flatten)]
+        filter: Box<JobFilterArgs>,
+        /// Maximum number of jobs
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Id or slug of the tenant; without it jobs of all tenants are listed
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Show a job with its finished runs
+    Show {
+        #[command(flatten)]
+        which: JobArgs,
+    },
+    /// Explain why a job is not running
+    Explain {
+        #[command(flatten)]
+        which: JobArgs,
+    },
+    /// Make a dead or cancelled job ready again
+    Retry {
+        #[command(flatten)]
+        which: JobArgs,
+    },
+    /// Cancel a job that is scheduled, ready or running
+    Cancel {
+        #[command(flatten)]
+        which: JobArgs,
+    },
+    /// Retry, cancel or delete all jobs of a tenant that match a filter
+    #[command(subcommand)]
+    Bulk(BulkCommand),
+    /// Move a waiting job to another time
+    Reschedule(RescheduleArgs),
+}
+
+/// The job that a command is about.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct JobArgs {
+    /// Id of the job
+    id: JobId,
+    /// Id or slug of the tenant; looked up if omitted
+    #[arg(long)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Result<()> {
+    match command {
+        JobCommand::Bulk(command) => bulk(command, settings).await,
+        JobCommand::Reschedule(args) => reschedule(args, settings).await,
+        JobCommand::Ls {
+            filter,
+            limit,
+            tenant,
+            common,
+        } => {
+            let engine = open_engine(&common, settings)?;
+            let tenants = match tenant {
+                Some(tenant) => vec![require_tenant(engine.pool(), &tenant).await?.id],
+                None => engine.tenants().await?,
+            };
+            let jobs = newest(&engine, &tenants, &(*filter).into(), limit).await?;
+            list(jobs, common.json);
+            Ok(())
+        }
+        JobCommand::Show { which } => {
+            let (_, mut tx) = begin(&which, settings).await?;
+            let job = read::job(&mut tx, which.id).await?;
+            let runs = read::attempts(&mut tx, which.id).await?;
+            let Some((job, runs)) = job.zip(runs) else {
+                bail!("job {} not found", which.id);
+            };
+            let line = line(&job);
+            let mut shown = representation::job(job);
+            if which.common.json {
+                say(&shown.to_string());
+                return Ok(());
+            }
+            say(&line);
+            if let Value::Object(members) = &mut shown {
+                members.retain(|_, value| !value.is_null() && *value != json!([]));
+                for name in ["id", "kind", "queue", "state"] {
+                    members.remove(name);
+                }
+                for (name, value) in members {
+                    let text = value
+                        .as_str()
+                        .map_or_else(|| value.to_string(), str::to_owned);
+                    say(&format!("  {name:<13} {text}"));
+                }
+            }
+            for run in runs {
+                let error = run.error.map_or_else(String::new, |error| {
+                    format!(": {} ({})", error.message, error.code)
+                });
+                let outcome = run.outcome.as_str();
+                say(&format!(
+                    "  run {:<9} {} {outcome}{error}",
+                    run.number,
+                    format_second(run.finished_at)
+                ));
+            }
+            Ok(())
+        }
+        JobCommand::Explain { which } => {
+            let (_, mut tx) = begin(&which, settings).await?;
+            let Some(explanation) = read::explain(&mut tx, which.id).await? else {
+                bail!("job {} not found", which.id);
+            };
+            if which.common.json {
+                say(&representation::explanation(explanation).to_string());
+            } else {
+                print_explanation(&which, &explanation);
+            }
+            Ok(())
+        }
+        JobCommand::Retry { which } => {
+            let (engine, mut tx) = begin(&which, settings).await?;
+            let changed = engine.retry(&mut tx, which.id).await?;
+            finish(tx, &which, "job.retry", changed, "dead or cancelled").await
+        }
+        JobCommand::Cancel { which } => {
+            let (engine, mut tx) = begin(&which, settings).await?;
+            let changed = engine.cancel(&mut tx, which.id).await?;
+            let from = "scheduled, ready or running";
+            finish(tx, &which, "job.cancel", changed, from).await
+        }
+    }
+}
+
+/// Opens a transaction of the job's tenant.
+async fn begin(which: &JobArgs, settings: &Settings) -> anyhow::Result<(Engine, TenantTx)> {
+    let engine = open_engine(&which.common, settings)?;
+    let tenant = match &which.tenant {
+        Some(tenant) => Some(require_tenant(engine.pool(), tenant).await?.id),
+        None => engine.tenant_of(which.id).await?,
+    };
+    let Some(tenant) = tenant else {
+        bail!("job {} not found", which.id);
+    };
+    let tx = TenantTx::begin(engine.pool(), tenant).await?;
+    Ok((engine, tx))
+}
+
+/// The newest jobs across these tenants. Job ids are assigned in order across tenants.
+async fn newest(
+    engine: &Engine,
+    tenants: &[TenantId],
+    filter: &JobFilter,
+    limit: u32,
+) -> anyhow::Result<Vec<Job>> {
+    let mut newest: Vec<Job> = Vec::new();
+    for tenant in tenants {
+        let mut tx = TenantTx::begin(engine.pool(), *tenant).await?;
+        let mut of_tenant: Vec<Job> = Vec::new();
+        let (mut below, mut left) = (None, limit);
+        // A selective filter can return a short page that is not the last one.
+        while left > 0 {
+            let page = read::list(&mut tx, *tenant, filter, below, left).await?;
+            left -= u32::try_from(page.jobs.len()).unwrap_or(left).min(left);
+            of_tenant.extend(page.jobs);
+            below = page.next_before;
+            if below.is_none() {
+                break;
+            }
+        }
+        newest.append(&mut of_tenant);
+        newest.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+        newest.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    Ok(newest)
+}
+
+fn list(jobs: Vec<Job>, as_json: bool) {
+    if as_json {
+        let data: Vec<Value> = jobs.into_iter().map(representation::job).collect();
+        say(&json!({ "data": data }).to_string());
+    } else {
+        for job in &jobs {
+            say(&line(job));
+        }
+    }
+}
+
+/// Records and commits the change, then prints the job's new state.
+async fn finish(
+    mut tx: TenantTx,
+    which: &JobArgs,
+    action: &'static str,
+    changed: ChangeOutcome,
+    from: &str,
+) -> anyhow::Result<()> {
+    let id = which.id;
+    let verb = if action == "job.retry" {
+        "retried"
+    } else {
+        "cancelled"
+    };
+    match changed {
+        ChangeOutcome::Applied(_) => {}
+        ChangeOutcome::NotFound => bail!("job {id} not found"),
+        ChangeOutcome::KeyTaken(other) => {
+            bail!("the job cannot be {verb} while {other} holds its unique key")
+        }
+        ChangeOutcome::Refused(state) => bail!(
+            "the job is {}; only a job that is {from} can be {verb}",
+            state_name(state)
+        ),
+    }
+    let job = read::job(&mut tx, id).await?;
+    let tenant = tx.tenant();
+    audit::record(&mut tx, tenant, &cli_actor(), &Entry::new(action, id)).await?;
+    tx.commit().await?;
+    let Some(job) = job else {
+        bail!("job {id} not found");
+    };
+    if which.common.json {
+        say(&representation::job(job).to_string());
+    } else {
+        say(&line(&job));
+    }
+    Ok(())
+}
+
+fn print_explanation(which: &JobArgs, explanation: &Explanation) {
+    let runnable = if explanation.runnable {
+        " and will start in its turn"
+    } else {
+        ""
+    };
+    say(&format!(
+        "{} is {}{runnable}",
+        which.id,
+        state_name(explanation.state)
+    ));
+    for reason in &explanation.reasons {
+        let since = reason
+            .since
+            .map(|since| format!(", since {}", format_second(since)));
+        let until = reason
+            .until
+            .map(|until| format!(", until {}", format_second(until)));
+        say(&format!(
+            "  {:<18} {}{}{}",
+            reason.code.word(),
+            reason.detail,
+            since.unwrap_or_default(),
+            until.unwrap_or_default()
+        ));
+    }
+}
+
+/// `job_… ready http.request in http, attempt 0 of 10, due 2030-01-31T12:00:00Z`.
+fn line(job: &Job) -> String {
+    let error = job
+        .last_error
+        .as_ref()
+        .map_or_else(String::new, |error| format!(", {}", error.code));
+    format!(
+        "{} {:<9} {} in {}, attempt {} of {}, due {}{error}",
+        job.id,
+        state_name(job.state),
+        job.kind,
+        job.queue,
+        job.attempt,
+        job.max_attempts,
+        format_second(job.run_at)
+    )
+}
+
+fn format_second(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
