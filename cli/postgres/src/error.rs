@@ -1,12 +1,11 @@
-//! Room: what can go wrong with the embedded database, in words for the person who started it.
-//! Takes: the facts of a failure. Gives: one [`Error`]. Never: logs or decides what happens next.
+//! Errors of the embedded database, worded for the person who starts it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why the embedded database could not be found, started or stopped.
 ///
-/// Every message says what was looked at and, where there is one, the way out.
+/// Every message names what was examined and, if there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,55 +14,55 @@ pub enum Error {
     NotFound {
         /// The oldest major version that is accepted.
         oldest: u32,
-        /// What was found and rejected, or empty.
+        /// Rejected installations with their reasons, or empty.
         seen: String,
-        /// How to install it here.
+        /// How to install PostgreSQL on this system.
         hint: String,
     },
-    /// The directory given in the configuration does not hold a usable PostgreSQL.
+    /// The configured directory does not contain a usable PostgreSQL.
     #[error("the configured PostgreSQL directory {} cannot be used: {reason}", bin.display())]
     Configured {
-        /// The directory as given.
+        /// The configured directory.
         bin: PathBuf,
-        /// What is wrong with it.
+        /// Why it is not usable.
         reason: String,
     },
-    /// Started as root, and there is no account to run the server as.
+    /// Started as root without an account to run the server as.
     #[error(
         "PostgreSQL does not run as root, and this machine has neither a user `postgres` nor \
-         `nobody`; start Harkara as an ordinary user"
+         `nobody`; start Harkara as an unprivileged user"
     )]
     NoServerUser,
-    /// The server's account may not reach or run the programs.
+    /// The server's account cannot reach or run the programs.
     #[error(
         "{user} cannot run the PostgreSQL programs in {} ({reason}); install PostgreSQL where \
-         every user can reach it, or start Harkara as an ordinary user",
+         every user can reach it, or start Harkara as an unprivileged user",
         bin.display()
     )]
     ProgramsUnreachable {
         /// The programs' directory.
         bin: PathBuf,
-        /// The account, in words.
+        /// Description of the account.
         user: String,
-        /// What the system answered.
+        /// The error of the operating system.
         reason: String,
     },
-    /// Neither the data directory nor a replacement can be reached by the server's account.
+    /// The server's account can reach neither the data directory nor a replacement.
     #[error(
-        "{user} cannot make or enter {}, nor any place used instead; name a data directory that \
-         can be reached",
+        "{user} can neither create nor enter {} or any replacement for it; configure a data \
+         directory that this account can reach",
         data_dir.display()
     )]
     DataUnreachable {
-        /// The data directory as asked for.
+        /// The configured data directory.
         data_dir: PathBuf,
-        /// The account, in words.
+        /// Description of the account.
         user: String,
     },
-    /// The cluster's directory belongs to root, or to someone else and we are not root.
+    /// The cluster's directory belongs to root, or to another user while this process is not root.
     #[error(
-        "{} belongs to the user with id {owner}, as whom the server cannot be run from here; \
-         start Harkara as the directory's owner or as root, or give it away with `chown -R`",
+        "{} belongs to the user with id {owner}, as which the server cannot be run; start Harkara \
+         as the directory's owner or as root, or change the owner with `chown -R`",
         cluster.display()
     )]
     ForeignOwner {
@@ -72,29 +71,29 @@ pub enum Error {
         /// Its owner's user id.
         owner: u32,
     },
-    /// The data was made by a major version whose programs are not on the machine.
+    /// The data was created by a major version that is not installed.
     #[error(
-        "{} holds data made by PostgreSQL {made_by}, but only {found} was found; install \
-         PostgreSQL {made_by}, or move that directory away to start empty",
+        "{} contains data of PostgreSQL {data_major}, but only {found} is installed; install \
+         PostgreSQL {data_major}, or move that directory away to start with an empty database",
         cluster.display()
     )]
     OtherMajor {
         /// The cluster's directory.
         cluster: PathBuf,
-        /// The major version that made it.
-        made_by: u32,
-        /// The major versions found, in words.
+        /// The major version that created it.
+        data_major: u32,
+        /// The installed major versions, separated by commas.
         found: String,
     },
-    /// A live process holds the data directory.
+    /// A running process has locked the data directory.
     #[error("another Harkara is running on this data directory ({})", data_dir.display())]
     InUse {
         /// The data directory.
         data_dir: PathBuf,
     },
-    /// A server nobody holds any more is still running on the data and does not go away.
+    /// An orphaned server is still running on the data and does not end.
     #[error(
-        "a PostgreSQL server is still running on {}; stop it, then start again. Its last words:\n\
+        "a PostgreSQL server is still running on {}; stop it, then retry. The end of its log:\n\
          {log}",
         cluster.display()
     )]
@@ -105,62 +104,64 @@ pub enum Error {
         log: String,
     },
     /// `initdb` failed.
-    #[error("initdb could not make a cluster in {}:\n{log}", cluster.display())]
+    #[error("initdb could not create a cluster in {}:\n{log}", cluster.display())]
     Init {
-        /// The directory it was to make.
+        /// The cluster's directory.
         cluster: PathBuf,
-        /// What it printed.
+        /// The output of initdb.
         log: String,
     },
-    /// The server ended while starting.
+    /// The server ended during its start.
     #[error("PostgreSQL did not start; the end of its log:\n{log}")]
     Died {
         /// The end of the server's log.
         log: String,
     },
-    /// The server lives but does not become ready.
+    /// The server is running but does not become ready.
     #[error("PostgreSQL was not ready after {seconds} s; the end of its log:\n{log}")]
     NotReady {
-        /// How long it was waited for, in seconds.
+        /// Time limit, in seconds.
         seconds: u64,
         /// The end of the server's log.
         log: String,
     },
-    /// The server ignores every request to stop.
+    /// The server does not react to requests to stop.
     #[error("PostgreSQL (process {pid}) did not stop within {seconds} s")]
     NotStopping {
         /// The postmaster's process id.
         pid: u32,
-        /// How long it was waited for, in seconds.
+        /// Time limit, in seconds.
         seconds: u64,
     },
     /// No directory is private and short enough for the server's socket.
-    #[error("no private directory with a path under {limit} bytes for the database's socket")]
+    #[error(
+        "no private directory with a path shorter than {limit} bytes for the database's socket"
+    )]
     NoSocketDirectory {
-        /// The longest path the system takes, in bytes.
+        /// The longest path the system supports, in bytes.
         limit: usize,
     },
-    /// A file, directory or process could not be handled.
+    /// An operation on a file, directory or process failed.
     #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried, as a verb phrase with its path.
+        /// The operation, as a verb phrase with its path.
         action: String,
-        /// What the system answered.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The running server refused to make Harkara's role or database.
+    /// The running server rejected the creation of Harkara's role or database.
     #[error("cannot prepare the embedded database: {0}")]
     Sql(#[from] sqlx::Error),
 }
 
-/// Gives a system error the words of what was tried: `.doing("read", path)`.
-pub(crate) trait Doing<T> {
-    /// `action` is a verb; `path` what it was done to.
-    fn doing(self, action: &str, path: &Path) -> Result<T, Error>;
+/// Adds the attempted operation to a system error: `.while_doing("read", path)`.
+pub(crate) trait IoContext<T> {
+    /// `action` is a verb, `path` its object.
+    fn while_doing(self, action: &str, path: &Path) -> Result<T, Error>;
 }
 
-impl<T> Doing<T> for io::Result<T> {
-    fn doing(self, action: &str, path: &Path) -> Result<T, Error> {
+impl<T> IoContext<T> for io::Result<T> {
+    fn while_doing(self, action: &str, path: &Path) -> Result<T, Error> {
         self.map_err(|source| Error::Io {
             action: format!("{action} {}", path.display()),
             source,

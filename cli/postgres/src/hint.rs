@@ -1,9 +1,8 @@
-//! Room: how to install PostgreSQL on the platform at hand.
-//! Takes: `/etc/os-release`. Gives: one sentence. Never: installs anything.
+//! How to install PostgreSQL on this system, from `/etc/os-release`.
 
 use std::fs;
 
-/// The sentence that ends "PostgreSQL was not found".
+/// The advice at the end of "PostgreSQL was not found".
 pub(crate) fn install() -> String {
     let command = if cfg!(target_os = "macos") {
         Some("brew install postgresql@17")
@@ -15,15 +14,15 @@ pub(crate) fn install() -> String {
     };
     match command {
         Some(command) => {
-            format!("install it with `{command}`, or set DATABASE_URL to a server of yours")
+            format!("install it with `{command}`, or set DATABASE_URL to your own server")
         }
-        None => "install PostgreSQL with your package manager, or set DATABASE_URL to a server \
-                 of yours"
+        None => "install PostgreSQL with your package manager, or set DATABASE_URL to your own \
+                 server"
             .to_owned(),
     }
 }
 
-/// The command for a distribution, by its own id or, for a derivative, the ones it says it is like.
+/// The command for a distribution, by its id or, for a derivative, its `ID_LIKE`.
 fn command_for(os_release: &str) -> Option<&'static str> {
     let value = |key: &str| {
         os_release
@@ -49,7 +48,7 @@ mod tests {
     use super::command_for;
 
     #[test]
-    fn a_derivative_gets_the_command_of_what_it_is_like() {
+    fn derivative_gets_the_command_of_its_parent() {
         let mint = "NAME=\"Linux Mint\"\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n";
         assert_eq!(command_for(mint), Some("sudo apt-get install postgresql"));
         let rocky = "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n";
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_system_gets_none() {
+    fn unknown_system_gets_no_command() {
         assert_eq!(command_for("ID=plan9\n"), None);
         assert_eq!(command_for(""), None);
     }

@@ -1,6 +1,6 @@
-//! Room: finding PostgreSQL's programs on this machine.
-//! Takes: an optional configured directory. Gives: an [`Installation`].
-//! Never: starts a server, reads the environment other than PATH, or downloads anything.
+//! Finds PostgreSQL's programs on this machine.
+//!
+//! No server is started, nothing is downloaded, and of the environment only PATH is read.
 
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::hint;
 /// The oldest major version of PostgreSQL that is accepted.
 pub const OLDEST_MAJOR: u32 = 14;
 
-/// Where packages put the programs: a parent, what the version's directory is called before its
-/// number, and what comes below it. In this order; within one, the highest number first.
-const PLACES: [(&str, &str, &str); 9] = [
+/// Where packages install the programs: parent directory, prefix of the version's directory before its
+/// number, and subdirectory. Searched in this order; within an entry, highest number first.
+const PACKAGE_DIRECTORIES: [(&str, &str, &str); 9] = [
     ("usr/lib/postgresql", "", "bin"),          // Debian, Ubuntu
     ("usr", "pgsql-", "bin"),                   // PostgreSQL's own RPMs
     ("usr/lib", "postgresql", "bin"),           // SUSE
@@ -27,10 +27,10 @@ const PLACES: [(&str, &str, &str); 9] = [
     ("opt/local/lib", "postgresql", "bin"), // MacPorts
 ];
 
-/// PostgreSQL's programs of one version, and the other versions that were found beside them.
+/// PostgreSQL's programs of one version, and the other versions found on the machine.
 ///
-/// The others matter when a data directory was made by an older major version: it goes on with
-/// the programs that made it.
+/// The others matter for a data directory created by an older major version, which continues to use that
+/// version's programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     bin: PathBuf,
@@ -40,7 +40,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// The directory that holds `postgres` and `initdb`, links resolved.
+    /// The directory that contains `postgres` and `initdb`, with symbolic links resolved.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
@@ -52,20 +52,20 @@ impl Installation {
         self.major
     }
 
-    /// The version as the server tells it, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    /// The version as the server prints it, such as `15.18 (Debian 15.18-0+deb12u1)`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The installation of `major`: this one or one of those found beside it.
+    /// The installation of `major`: this one or one of the others.
     pub(crate) fn of_major(&self, major: u32) -> Option<&Installation> {
         std::iter::once(self)
             .chain(&self.others)
             .find(|found| found.major == major)
     }
 
-    /// The major versions known, for a message.
+    /// All major versions found, for messages.
     pub(crate) fn majors(&self) -> String {
         std::iter::once(self)
             .chain(&self.others)
@@ -74,12 +74,12 @@ impl Installation {
             .join(", ")
     }
 
-    /// Asks the programs in `bin` for their version.
+    /// Runs `postgres --version` in `bin`.
     fn examine(bin: &Path) -> Result<Self, String> {
-        // A link such as /usr/local/bin/postgres must be followed: the server finds its shared
-        // files relative to where it really lies.
+        // Symbolic links must be resolved: the server finds its shared files relative to its real location.
         let postgres = fs::canonicalize(bin.join("postgres"))
-            .map_err(|error| format!("no program `postgres` in it ({error})"))?;
+            .map_err(|error| format!("it contains no program `postgres` ({error})"))?;
+        // A canonical path of a file always has a parent.
         let bin = postgres.parent().unwrap_or(bin).to_path_buf();
         if !bin.join("initdb").exists() {
             return Err(format!("no program `initdb` in {}", bin.display()));
@@ -92,7 +92,7 @@ impl Installation {
         let (major, version) = parse_version(&printed)
             .ok_or_else(|| format!("`postgres --version` printed {:?}", printed.trim()))?;
         if major < OLDEST_MAJOR {
-            return Err(format!("it is version {version}, too old"));
+            return Err(format!("version {version} is too old"));
         }
         Ok(Self {
             bin,
@@ -105,12 +105,12 @@ impl Installation {
 
 /// Finds PostgreSQL, version [`OLDEST_MAJOR`] or newer.
 ///
-/// `configured` is a directory that holds the programs; when given, nothing else is looked at.
-/// Otherwise the usual package directories are searched, the highest version first, then PATH.
-/// Runs each candidate with `--version` and so blocks for some milliseconds.
+/// `configured` is a directory with the programs; if given, no other directory is examined. Otherwise the
+/// usual package directories are searched, highest version first, then PATH. Runs each candidate with
+/// `--version`, which blocks for some milliseconds.
 ///
 /// # Errors
-/// [`Error::Configured`] when the given directory is no good, [`Error::NotFound`] when nothing is.
+/// [`Error::Configured`] when the given directory is not usable, [`Error::NotFound`] when no directory is.
 pub fn discover(configured: Option<&Path>) -> Result<Installation, Error> {
     if let Some(bin) = configured {
         return Installation::examine(bin).map_err(|reason| Error::Configured {
@@ -125,7 +125,7 @@ pub fn discover(configured: Option<&Path>) -> Result<Installation, Error> {
     choose(candidates)
 }
 
-/// The first usable candidate, carrying those of other major versions.
+/// The first usable candidate, together with those of other major versions.
 fn choose(candidates: impl Iterator<Item = PathBuf>) -> Result<Installation, Error> {
     let mut found: Vec<Installation> = Vec::new();
     let mut seen = String::new();
@@ -152,9 +152,9 @@ fn choose(candidates: impl Iterator<Item = PathBuf>) -> Result<Installation, Err
     }
 }
 
-/// The packages' program directories below `root` that exist, best first.
+/// The existing package directories below `root`, in order of preference.
 fn packaged(root: &Path) -> Vec<PathBuf> {
-    PLACES
+    PACKAGE_DIRECTORIES
         .iter()
         .flat_map(|&(parent, prefix, below)| {
             let mut versions: Vec<_> = fs::read_dir(root.join(parent))
@@ -179,7 +179,7 @@ fn parse_version(printed: &str) -> Option<(u32, String)> {
     Some((leading_number(version)?, version.to_owned()))
 }
 
-/// The number a text begins with: 18 of `18beta1`, 9 of `9.6`; none of `latest`.
+/// The number at the start of a text: 18 for `18beta1`, 9 for `9.6`, none for `latest`.
 pub(crate) fn leading_number(text: &str) -> Option<u32> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     text.get(..digits)?.parse().ok()
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_the_server_prints_them() {
+    fn server_version_is_parsed() {
         let debian = "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n";
         assert_eq!(parse_version(debian).unwrap().0, 15);
         assert_eq!(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn package_directories_come_highest_version_first() {
+    fn package_directories_are_sorted_by_version() {
         let root = tempfile::tempdir().unwrap();
         for dir in [
             "usr/lib/postgresql/9.6/bin",
@@ -226,18 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_names_the_way_out_and_what_was_rejected() {
+    fn missing_postgres_is_reported_with_remedy_and_rejections() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("postgres"), "").unwrap();
         let error = choose([dir.path().to_path_buf()].into_iter()).unwrap_err();
-        let said = error.to_string();
-        assert!(said.contains("14 or newer"), "{said}");
-        assert!(said.contains("no program `initdb`"), "{said}");
-        assert!(said.contains("DATABASE_URL"), "{said}");
+        let message = error.to_string();
+        assert!(message.contains("14 or newer"), "{message}");
+        assert!(message.contains("no program `initdb`"), "{message}");
+        assert!(message.contains("DATABASE_URL"), "{message}");
     }
 
     #[test]
-    fn a_configured_directory_is_never_replaced_by_another() {
+    fn configured_directory_has_no_fallback() {
         let dir = tempfile::tempdir().unwrap();
         let error = discover(Some(dir.path())).unwrap_err();
         assert!(matches!(error, Error::Configured { .. }), "{error}");

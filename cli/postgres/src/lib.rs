@@ -1,13 +1,14 @@
-//! Room: the embedded database, a private PostgreSQL run from the programs already on the machine.
-//! Takes: a data directory and an [`Installation`]. Gives: a running [`Cluster`] and its URLs.
-//! Never: touches a cluster it did not make, listens on a network, outlives the process that
-//! started it, reads the environment for its settings, or downloads anything.
+//! The embedded database: a private PostgreSQL, run from the programs already on the machine.
+//!
+//! Takes a data directory and an [`Installation`] and runs a [`Cluster`]. It never touches a cluster it did
+//! not create, listens on a network, outlives the process that started it, reads its settings from the
+//! environment, or downloads anything.
 
 mod cluster;
 mod error;
 mod hint;
 mod installation;
-mod place;
+mod layout;
 mod roles;
 mod server;
 mod supervisor;

@@ -1,18 +1,18 @@
-//! Room: what Harkara needs inside the embedded server.
-//! Takes: the superuser's way in. Gives: the role and the database `harkara`.
-//! Never: changes them once they are there, or knows a table.
+//! Creates the role and the database `harkara` in the embedded server.
+//!
+//! Existing ones are not changed.
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::error::Error;
 
-/// The role Harkara works as and the database it owns.
+/// Name of the role that Harkara connects as and of the database it owns.
 pub(crate) const HARKARA: &str = "harkara";
 
-/// What must be there: how to find it, and how to make it. The role is no superuser, because
-/// row-level security would not hold for one; it makes the further roles of the migrations.
-const NEEDED: [(&str, &str); 2] = [
+/// Pairs of a query that finds an object and the statement that creates it. The role is not a superuser,
+/// which would bypass row-level security; it creates the further roles of the migrations.
+const REQUIRED: [(&str, &str); 2] = [
     (
         "select from pg_roles where rolname = 'harkara'",
         "create role harkara login createrole nosuperuser",
@@ -23,12 +23,12 @@ const NEEDED: [(&str, &str); 2] = [
     ),
 ];
 
-/// Makes the role and the database, each unless it is there: an interrupted start goes on here.
+/// Creates the role and the database, each unless it exists, so that an interrupted start is completed.
 pub(crate) async fn prepare(superuser: &PgConnectOptions) -> Result<(), Error> {
     let mut connection = PgConnection::connect_with(superuser).await?;
-    for (find, make) in NEEDED {
+    for (find, create) in REQUIRED {
         if connection.fetch_optional(find).await?.is_none() {
-            connection.execute(make).await?;
+            connection.execute(create).await?;
         }
     }
     connection.close().await?;

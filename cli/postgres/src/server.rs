@@ -1,6 +1,7 @@
-//! Room: making a cluster and starting its server.
-//! Takes: a [`Place`] whose lock we hold. Gives: a server that is ready.
-//! Never: starts a server on a half-made cluster, or takes a stale pid file for a live server.
+//! Creates a cluster and starts its server.
+//!
+//! A server is never started on an incomplete cluster, and a stale pid file is not mistaken for a running
+//! server.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -12,22 +13,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::error::{Doing, Error};
-use crate::place::{PORT, Place};
+use crate::error::{Error, IoContext as _};
+use crate::layout::{Layout, PORT};
 use crate::supervisor::{LOCALE, Supervised};
 
-/// How long a server may take to be ready. A server that gives up is noticed at once, so this
-/// only bounds one that hangs; replaying the log after a crash on a slow disk takes minutes.
-const READY: Duration = Duration::from_secs(300);
+/// How long a server can take to become ready. A server that exits is noticed immediately, so this only
+/// bounds one that hangs; replaying the log after a crash on a slow disk takes minutes.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a predecessor's end is waited for: its shutdown, or the moment until a killed one is
-/// reaped and its pid file counts as stale.
-const PREDECESSOR: Duration = Duration::from_secs(30);
+/// How long to wait for a previous server: its shutdown, or until a killed one is reaped and its pid file
+/// counts as stale.
+const PREVIOUS_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The log is put aside at a start when it is longer than this, in bytes.
-const LONG_LOG: u64 = 32 << 20;
+/// The log is rotated at a start when it is longer than this, in bytes.
+const MAX_LOG_BYTES: u64 = 32 << 20;
 
-/// Settings for a small machine's only server; the caller's come after them and win.
+/// Default settings for the only server of a small machine; the caller's settings override them.
 const DEFAULTS: [(&str, &str); 9] = [
     ("cluster_name", "harkara"),
     ("jit", "off"),
@@ -40,22 +41,25 @@ const DEFAULTS: [(&str, &str); 9] = [
     ("wal_compression", "on"),
 ];
 
-/// Makes the cluster aside and puts it in place in one step, unless it is there already.
+/// Creates the cluster under a temporary name and renames it, unless it exists.
 ///
-/// `lasting` says that it must survive a power cut as soon as it is made.
-pub(crate) async fn make_cluster(place: &Place, lasting: bool) -> Result<(), Error> {
-    if place.cluster.exists() {
+/// A `durable` cluster survives a power cut as soon as this returns.
+pub(crate) async fn create_cluster(layout: &Layout, durable: bool) -> Result<(), Error> {
+    if layout.cluster.exists() {
         return Ok(());
     }
-    let prefix = format!("postgres-{}-new", place.installation.major());
-    remove_leftovers(&place.data, &prefix)?;
-    // The number keeps us apart from a predecessor's initdb that is still cleaning up after itself.
-    let aside = place.data.join(format!("{prefix}-{}", process::id()));
+    let prefix = format!("postgres-{}-new", layout.installation.major());
+    remove_leftovers(&layout.data, &prefix)?;
+    // The process id avoids a collision with an earlier initdb that is still cleaning up.
+    let temporary = layout.data.join(format!("{prefix}-{}", process::id()));
     DirBuilder::new()
         .mode(0o700)
-        .create(&aside)
-        .doing("make", &aside)?;
-    place.user.give(&aside).doing("hand over", &aside)?;
+        .create(&temporary)
+        .while_doing("create", &temporary)?;
+    layout
+        .user
+        .take_ownership(&temporary)
+        .while_doing("change the owner of", &temporary)?;
 
     let mut args: Vec<OsString> = [
         "--username=postgres",
@@ -67,72 +71,73 @@ pub(crate) async fn make_cluster(place: &Place, lasting: bool) -> Result<(), Err
     .map(OsString::from)
     .to_vec();
     args.push(format!("--locale={LOCALE}").into());
-    if !lasting {
+    if !durable {
         args.push("--no-sync".into());
     }
     args.push("-D".into());
-    args.push(aside.clone().into());
+    args.push(temporary.clone().into());
 
-    let log = Log::of(place);
-    let initdb = place.installation.bin().join("initdb");
+    let log = Log::of(layout);
+    let initdb = layout.installation.bin().join("initdb");
     let (file, from) = log.open()?;
-    let mut run = Supervised::start(&initdb, &args, &place.user, file).doing("run", &initdb)?;
+    let mut run =
+        Supervised::start(&initdb, &args, &layout.user, file).while_doing("run", &initdb)?;
     if !run.exited().await.is_some_and(|status| status.success()) {
         let error = Error::Init {
-            cluster: place.cluster.clone(),
+            cluster: layout.cluster.clone(),
             log: log.tail(from),
         };
-        remove_leftovers(&place.data, &prefix)?;
+        remove_leftovers(&layout.data, &prefix)?;
         return Err(error);
     }
-    fs::rename(&aside, &place.cluster).doing("put in place", &place.cluster)?;
-    // The new name must last as long as what it names.
-    File::open(&place.data)
+    fs::rename(&temporary, &layout.cluster).while_doing("rename", &layout.cluster)?;
+    // The new name must be as durable as the cluster.
+    File::open(&layout.data)
         .and_then(|dir| dir.sync_all())
-        .doing("sync", &place.data)
+        .while_doing("sync", &layout.data)
 }
 
-/// Removes what an interrupted start left aside.
+/// Removes temporary directories of an interrupted start.
 fn remove_leftovers(data: &Path, prefix: &str) -> Result<(), Error> {
-    for entry in fs::read_dir(data).doing("read", data)?.flatten() {
+    for entry in fs::read_dir(data).while_doing("read", data)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            fs::remove_dir_all(entry.path()).doing("remove", &entry.path())?;
+            fs::remove_dir_all(entry.path()).while_doing("remove", &entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Starts the server and waits until it takes connections, recovery included.
+/// Starts the server and waits until it accepts connections, including recovery.
 pub(crate) async fn start(
-    place: &Place,
+    layout: &Layout,
     settings: &[(String, String)],
 ) -> Result<Supervised, Error> {
-    let log = Log::of(place);
-    let postgres = place.installation.bin().join("postgres");
-    let args = arguments(place, settings);
-    let give_up = Instant::now() + PREDECESSOR;
+    let log = Log::of(layout);
+    let postgres = layout.installation.bin().join("postgres");
+    let args = arguments(layout, settings);
+    let deadline = Instant::now() + PREVIOUS_SERVER_TIMEOUT;
     loop {
         let (file, from) = log.open()?;
-        let mut server =
-            Supervised::start(&postgres, &args, &place.user, file).doing("run", &postgres)?;
-        match timeout(READY, ready(&mut server, place)).await {
+        let mut server = Supervised::start(&postgres, &args, &layout.user, file)
+            .while_doing("run", &postgres)?;
+        match timeout(READY_TIMEOUT, ready(&mut server, layout)).await {
             Ok(true) => return Ok(server),
             Ok(false) => {}
             Err(_) => {
                 return Err(Error::NotReady {
-                    seconds: READY.as_secs(),
+                    seconds: READY_TIMEOUT.as_secs(),
                     log: log.tail(from),
                 });
             }
         }
-        let said = log.tail(from);
-        if !is_held(&said) {
-            return Err(Error::Died { log: said });
+        let output = log.tail(from);
+        if !is_blocked_by_previous_server(&output) {
+            return Err(Error::Died { log: output });
         }
-        if Instant::now() > give_up {
+        if Instant::now() > deadline {
             return Err(Error::StillRunning {
-                cluster: place.cluster.clone(),
-                log: said,
+                cluster: layout.cluster.clone(),
+                log: output,
             });
         }
         sleep(Duration::from_millis(250)).await;
@@ -141,12 +146,13 @@ pub(crate) async fn start(
 
 /// Whether the server became ready; false when it ended.
 ///
-/// Reads what `pg_ctl` reads: the first line of the pid file is the postmaster, the eighth its
-/// state. The process id tells our server from one that was killed and left its file behind.
-async fn ready(server: &mut Supervised, place: &Place) -> bool {
+/// Like `pg_ctl`, reads the pid file: the first line is the postmaster's process id, the eighth its state.
+/// The process id distinguishes this server from a killed one that left its file behind.
+async fn ready(server: &mut Supervised, layout: &Layout) -> bool {
     let pid = server.pid().to_string();
     loop {
-        let state = fs::read_to_string(place.pid_file()).unwrap_or_default();
+        // Missing until the server has written it.
+        let state = fs::read_to_string(layout.pid_file()).unwrap_or_default();
         let mut lines = state.lines().map(str::trim);
         if lines.next() == Some(pid.as_str()) && lines.nth(6) == Some("ready") {
             return true;
@@ -160,16 +166,16 @@ async fn ready(server: &mut Supervised, place: &Place) -> bool {
     }
 }
 
-/// Whether a server's last words blame a predecessor that is not quite gone.
-fn is_held(said: &str) -> bool {
-    said.contains("lock file \"postmaster.pid\" already exists")
-        || (said.contains("pre-existing shared memory block") && said.contains("still in use"))
+/// Whether the server's output blames a previous server that has not ended.
+fn is_blocked_by_previous_server(output: &str) -> bool {
+    output.contains("lock file \"postmaster.pid\" already exists")
+        || (output.contains("pre-existing shared memory block") && output.contains("still in use"))
 }
 
-/// The server's command line. Settings stand here, not in a file, so that the ones of this
-/// release of Harkara hold also for a cluster made by another.
-fn arguments(place: &Place, settings: &[(String, String)]) -> Vec<OsString> {
-    let socket = place.socket.to_string_lossy();
+/// The server's command line. Settings are passed here rather than in a file, so that this release's
+/// settings also apply to a cluster created by another release.
+fn arguments(layout: &Layout, settings: &[(String, String)]) -> Vec<OsString> {
+    let socket = layout.socket.to_string_lossy();
     let port = PORT.to_string();
     let fixed = [
         ("listen_addresses", ""),
@@ -179,12 +185,12 @@ fn arguments(place: &Place, settings: &[(String, String)]) -> Vec<OsString> {
         ("log_destination", "stderr"),
         ("logging_collector", "off"),
     ];
-    let compression = has_lz4(place).then_some(("wal_compression", "lz4"));
+    let compression = has_lz4(layout).then_some(("wal_compression", "lz4"));
     let chosen = settings
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut args = vec![OsString::from("-D"), place.cluster.clone().into()];
-    // The last mention of a setting wins.
+    let mut args = vec![OsString::from("-D"), layout.cluster.clone().into()];
+    // The last occurrence of a setting wins.
     for (name, value) in DEFAULTS
         .into_iter()
         .chain(compression)
@@ -197,13 +203,13 @@ fn arguments(place: &Place, settings: &[(String, String)]) -> Vec<OsString> {
     args
 }
 
-/// Whether the server can compress its log with lz4: from version 15, if built with it.
-fn has_lz4(place: &Place) -> bool {
-    let mut probe = Command::new(place.installation.bin().join("postgres"));
+/// Whether the server supports lz4 compression of its write-ahead log: since version 15, if built with it.
+fn has_lz4(layout: &Layout) -> bool {
+    let mut probe = Command::new(layout.installation.bin().join("postgres"));
     probe
         .args(["-C", "wal_compression", "-c", "wal_compression=lz4", "-D"])
-        .arg(&place.cluster);
-    place.user.dress(&mut probe);
+        .arg(&layout.cluster);
+    layout.user.apply_to(&mut probe);
     probe
         .current_dir("/")
         .stdin(Stdio::null())
@@ -213,36 +219,36 @@ fn has_lz4(place: &Place) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// What initdb and the server print.
+/// The log of initdb and the server.
 pub(crate) struct Log(PathBuf);
 
 impl Log {
     /// `postgres.log` in the data directory.
-    pub(crate) fn of(place: &Place) -> Self {
-        Self(place.data.join("postgres.log"))
+    pub(crate) fn of(layout: &Layout) -> Self {
+        Self(layout.data.join("postgres.log"))
     }
 
-    /// Where it is.
+    /// Path of the log.
     pub(crate) fn path(self) -> PathBuf {
         self.0
     }
 
-    /// Opens it at its end and tells where that is, in bytes. A long one is put aside first.
+    /// Opens the log for appending and returns its length in bytes. A long log is rotated first.
     fn open(&self) -> Result<(File, u64), Error> {
         let length = || fs::metadata(&self.0).map_or(0, |found| found.len());
-        if length() > LONG_LOG {
+        if length() > MAX_LOG_BYTES {
             let old = self.0.with_extension("log.old");
-            fs::rename(&self.0, &old).doing("put aside", &self.0)?;
+            fs::rename(&self.0, &old).while_doing("rotate", &self.0)?;
         }
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.0)
-            .doing("open", &self.0)?;
+            .while_doing("open", &self.0)?;
         Ok((file, length()))
     }
 
-    /// Its last lines, of what was written after the byte `from`.
+    /// The last lines written after the byte offset `from`.
     fn tail(&self, from: u64) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.0)?;

@@ -1,11 +1,9 @@
-//! Room: child processes that cannot outlive us.
-//! Takes: a command. Gives: a handle whose loss, however it comes about, ends the command.
-//! Never: knows what the command is for.
+//! Child processes that cannot outlive this process.
 //!
-//! Each child runs below a small shell script that holds the reading end of a pipe; we hold the
-//! writing end and nobody else does. When we die, be it by SIGKILL, the system closes our end and
-//! the script acts. The usual way, a parent-death signal, needs `unsafe`, follows the thread that
-//! started the child rather than the process, and exists on Linux alone.
+//! Each child runs below a small shell script that holds the reading end of a pipe; only this process holds
+//! the writing end. When this process dies, even by SIGKILL, the operating system closes the pipe and the
+//! script stops the child. The usual alternative, a parent-death signal, requires `unsafe`, follows the
+//! thread that started the child rather than the process, and exists on Linux only.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,21 +17,21 @@ use tokio::sync::watch;
 
 use crate::user::ServerUser;
 
-/// The locale of every process here. A bare C where C.UTF-8 is not everywhere to be had; the
-/// encoding is UTF-8 either way.
+/// The locale of every child process. Plain C on systems that do not always have C.UTF-8; the encoding is
+/// UTF-8 either way.
 pub(crate) const LOCALE: &str = if cfg!(target_os = "macos") {
     "C"
 } else {
     "C.UTF-8"
 };
 
-/// Runs `"$@"`, prints its process id, sends it the signals named on the pipe, and interrupts it
-/// when the pipe closes; ends when the command ends, with its code.
+/// Runs `"$@"`, prints its process id, sends it the signals named on the pipe, and interrupts it when the
+/// pipe closes; exits with the command's exit code.
 ///
-/// - Signals to the script itself are ignored: only the pipe and the command's end count.
-/// - A command started with `&` ignores SIGINT until it installs its own handler, so the last
-///   request is repeated until it is heard.
-/// - Should the script itself be killed, the part that reads the pipe lives on and does its work.
+/// - Signals to the script itself are ignored: only the pipe and the command's end matter.
+/// - A command started with `&` ignores SIGINT until it installs its own handler, so the final SIGINT is
+///   repeated until the command ends.
+/// - If the script itself is killed, the subshell that reads the pipe survives and does its work.
 const SUPERVISOR: &str = r#"
 trap '' HUP INT TERM
 exec 3<&0 </dev/null
@@ -51,8 +49,8 @@ kill -s KILL "$reader"
 exit "$code"
 "#;
 
-/// Waits for the pipe to close, then for the server named in the file `$1` to end, then removes
-/// the directories that follow. Gives up after a minute of trying.
+/// Waits for the pipe to close, then for the server of the pid file `$1` to end, then removes the remaining
+/// arguments. Stops trying after a minute.
 const JANITOR: &str = r#"
 trap '' HUP INT TERM
 cat >/dev/null
@@ -69,7 +67,7 @@ until rm -rf -- "$@" || [ "$tries" -le 0 ]; do
 done
 "#;
 
-/// A script that runs, and our end of its pipe. Dropping it closes the pipe and waits for nothing.
+/// A running script and the writing end of its pipe. Dropping it closes the pipe without waiting.
 #[derive(Debug)]
 struct Script {
     pipe: ChildStdin,
@@ -77,16 +75,16 @@ struct Script {
 }
 
 impl Script {
-    /// Starts `command`, giving the script's output to `greet` before anything else happens.
+    /// Starts `command` and calls `greet` to read the script's first output.
     fn start<T>(
         mut command: Command,
         greet: impl FnOnce(&mut Child) -> io::Result<T>,
     ) -> io::Result<(Self, T)> {
         let mut child = command
             .stdin(Stdio::piped())
-            // A group of its own: Ctrl-C reaches only us, and we stop the server after draining.
+            // Its own process group: Ctrl-C reaches only this process, which stops the server after draining.
             .process_group(0)
-            // No directory is kept from being unmounted or removed.
+            // The child must not keep a directory from being unmounted or removed.
             .current_dir("/")
             .spawn()?;
         let pipe = child
@@ -95,15 +93,15 @@ impl Script {
             .ok_or_else(|| io::Error::other("no pipe"))?;
         let greeting = greet(&mut child)?;
         let (report, exit) = watch::channel(None);
-        // The thread makes the end of the process an event for any async runtime, or several one
-        // after the other, and leaves no zombie when nobody waits.
+        // The thread makes the process's end observable from any async runtime, and reaps the process even
+        // if no task waits.
         thread::Builder::new()
             .name("harkara-postgres".to_owned())
             .spawn(move || report.send(child.wait().ok()))?;
         Ok((Self { pipe, exit }, greeting))
     }
 
-    /// Waits for the script's end. None if its status is lost.
+    /// Waits for the script's end; `None` if its status was lost.
     async fn exited(&mut self) -> Option<ExitStatus> {
         self.exit
             .wait_for(Option::is_some)
@@ -113,7 +111,7 @@ impl Script {
     }
 }
 
-/// A command that ends when this handle is dropped or our process dies.
+/// A command that ends when this handle is dropped or this process dies.
 #[derive(Debug)]
 pub(crate) struct Supervised {
     script: Script,
@@ -121,7 +119,7 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Runs `program` with `args` as `user`, its output going to the end of `log`.
+    /// Runs `program` with `args` as `user`, appending its output to `log`.
     pub(crate) fn start(
         program: &Path,
         args: &[OsString],
@@ -129,7 +127,7 @@ impl Supervised {
         log: File,
     ) -> io::Result<Self> {
         let mut command = shell(SUPERVISOR);
-        user.dress(&mut command);
+        user.apply_to(&mut command);
         command
             .arg(program)
             .args(args)
@@ -152,30 +150,29 @@ impl Supervised {
         self.pid
     }
 
-    /// Whether the command has not ended.
+    /// Whether the command is running.
     pub(crate) fn is_running(&self) -> bool {
         self.script.exit.borrow().is_none() && self.script.exit.has_changed().is_ok()
     }
 
-    /// Sends the command a signal by its name, such as `INT`. Fails when it has ended.
+    /// Sends the command a signal by name, such as `INT`. Fails when the command has ended.
     pub(crate) fn signal(&mut self, name: &str) -> io::Result<()> {
         self.script.pipe.write_all(format!("{name}\n").as_bytes())
     }
 
-    /// Waits for the command's end. None if its status is lost.
+    /// Waits for the command's end; `None` if its status was lost.
     pub(crate) async fn exited(&mut self) -> Option<ExitStatus> {
         self.script.exited().await
     }
 }
 
-/// Removes directories once this handle is dropped, or our process has died, and the server is
-/// gone.
+/// Removes directories after this handle is dropped or this process dies, once the server has ended.
 #[derive(Debug)]
 pub(crate) struct Janitor(Script);
 
 impl Janitor {
-    /// Will remove `directories` after the server whose pid file is `pid_file`. Runs as ourselves,
-    /// so that a directory in a place closed to the server's account goes too.
+    /// Prepares the removal of `directories` after the end of the server with this pid file. Runs as the
+    /// current user, so that directories which the server's account cannot reach are removed too.
     pub(crate) fn start(pid_file: &Path, directories: &[PathBuf]) -> io::Result<Self> {
         let mut command = shell(JANITOR);
         command
@@ -187,25 +184,25 @@ impl Janitor {
         Ok(Self(script))
     }
 
-    /// Lets the janitor work now and waits until it has.
+    /// Starts the removal and waits for its end.
     pub(crate) async fn finish(self) {
         let Script { pipe, mut exit } = self.0;
         drop(pipe);
-        // An error means the reporting thread is gone and the script with it.
+        // An error means that the reporting thread, and so the script, has ended.
         let _ = exit.wait_for(Option::is_some).await;
     }
 }
 
-/// A shell for `script` in a bare environment: our settings and locale must not leak into the
-/// server, whose messages we read.
+/// A shell for `script` in a clean environment: settings and locale must not leak into the server, whose
+/// messages are parsed.
 fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", script, "harkara-postgres"])
         .env_clear()
         .env("LC_ALL", LOCALE)
-        // As pg_ctl does: a stale pid file may name a process that is now us, and the server
-        // must not mistake its own ancestors for a rival.
+        // As pg_ctl does: a stale pid file can contain the current process id of this process, and the
+        // server must not mistake its own ancestor for another server.
         .env("PG_GRANDPARENT_PID", process::id().to_string());
     if let Some(path) = env::var_os("PATH") {
         command.env("PATH", path);

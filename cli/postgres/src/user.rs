@@ -1,7 +1,6 @@
-//! Room: the account the server runs as, because PostgreSQL refuses to run as root.
-//! Takes: our own user id and the password file. Gives: a [`ServerUser`] that dresses commands,
-//! owns directories and says what that account can reach.
-//! Never: changes the identity of our own process.
+//! The account the server runs as, because PostgreSQL refuses to run as root.
+//!
+//! The identity of the current process is never changed.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,20 +11,20 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 
-/// The accounts tried for a server started by root, in this order.
-const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+/// Accounts tried for a server started by root, in this order.
+const UNPRIVILEGED_ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
 /// The account the server runs as.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerUser {
     uid: u32,
-    /// The group to drop to; none when the server runs as ourselves.
+    /// The group to drop privileges to; `None` when the server runs as the current user.
     drop_to: Option<u32>,
     name: String,
 }
 
 impl ServerUser {
-    /// Whether we are root and the server therefore needs another account.
+    /// Whether this process is root, so that the server needs another account.
     pub(crate) fn must_drop() -> bool {
         rustix::process::geteuid().is_root()
     }
@@ -33,10 +32,10 @@ impl ServerUser {
     /// The account for a cluster that does not exist yet.
     pub(crate) fn for_new_cluster() -> Result<Self, Error> {
         if !Self::must_drop() {
-            return Ok(Self::ourselves());
+            return Ok(Self::current());
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        ACCOUNTS
+        UNPRIVILEGED_ACCOUNTS
             .iter()
             .find_map(|name| {
                 let (uid, gid) = ids_of(&passwd, name)?;
@@ -45,19 +44,18 @@ impl ServerUser {
             .ok_or(Error::NoServerUser)
     }
 
-    /// The account for a cluster that exists: its owner, whoever made it.
+    /// The account for an existing cluster: its owner.
     ///
-    /// Going on as the owner means that nothing ever has to be handed from user to user, also when
-    /// a volume comes from a machine with other ids.
+    /// Ownership therefore never has to change, even when a volume comes from a machine with other ids.
     pub(crate) fn for_cluster(cluster: &Path, metadata: &Metadata) -> Result<Self, Error> {
         let owner = metadata.uid();
         if Self::must_drop() && owner != 0 {
             let name = format!("the user with id {owner}");
             return Ok(Self::dropped(owner, metadata.gid(), name));
         }
-        let ourselves = Self::ourselves();
-        if owner == ourselves.uid && owner != 0 {
-            return Ok(ourselves);
+        let current = Self::current();
+        if owner == current.uid && owner != 0 {
+            return Ok(current);
         }
         Err(Error::ForeignOwner {
             cluster: cluster.to_path_buf(),
@@ -65,7 +63,7 @@ impl ServerUser {
         })
     }
 
-    fn ourselves() -> Self {
+    fn current() -> Self {
         Self {
             uid: rustix::process::geteuid().as_raw(),
             drop_to: None,
@@ -86,43 +84,43 @@ impl ServerUser {
         self.uid
     }
 
-    /// The account in words, for messages.
+    /// Description of the account, for messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Makes `command` run as this account. (The standard library drops root's further groups.)
-    pub(crate) fn dress(&self, command: &mut Command) {
+    /// Makes `command` run as this account. The standard library drops root's supplementary groups.
+    pub(crate) fn apply_to(&self, command: &mut Command) {
         if let Some(gid) = self.drop_to {
             command.uid(self.uid).gid(gid);
         }
     }
 
-    /// Gives `path` to this account. A link is given itself, not what it points to.
-    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
+    /// Makes this account the owner of `path`. For a symbolic link, of the link itself.
+    pub(crate) fn take_ownership(&self, path: &Path) -> io::Result<()> {
         match self.drop_to {
             Some(gid) => lchown(path, Some(self.uid), Some(gid)),
             None => Ok(()),
         }
     }
 
-    /// Whether this account can enter `dir`: asked of the system by doing it, so that every
-    /// parent, access list and mount option counts.
+    /// Whether this account can enter `dir`. Tested by entering it, so that every parent, access list and
+    /// mount option counts.
     pub(crate) fn can_enter(&self, dir: &Path) -> bool {
         let mut probe = Command::new("/bin/sh");
         probe.args(["-c", r#"cd -- "$1""#, "sh"]).arg(dir);
-        self.answers(probe).is_ok()
+        self.succeeds(probe).is_ok()
     }
 
-    /// Whether this account can run the server, by asking its version; else the reason.
+    /// Whether this account can run the server, tested with `--version`; else the reason.
     pub(crate) fn can_run(&self, postgres: &Path) -> Result<(), String> {
         let mut probe = Command::new(postgres);
         probe.arg("--version");
-        self.answers(probe)
+        self.succeeds(probe)
     }
 
-    fn answers(&self, mut probe: Command) -> Result<(), String> {
-        self.dress(&mut probe);
+    fn succeeds(&self, mut probe: Command) -> Result<(), String> {
+        self.apply_to(&mut probe);
         let status = probe
             .current_dir("/")
             .stdin(Stdio::null())
@@ -138,7 +136,7 @@ impl ServerUser {
     }
 }
 
-/// The user and group id of `name` in a password file.
+/// User and group id of `name` in a password file.
 fn ids_of(passwd: &str, name: &str) -> Option<(u32, u32)> {
     let fields: Vec<_> = passwd
         .lines()
@@ -153,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_of_roots_is_run_by_nobody() {
+    fn cluster_owned_by_root_is_refused() {
         let root = Path::new("/");
         let metadata = fs::metadata(root).unwrap();
         let error = ServerUser::for_cluster(root, &metadata).unwrap_err();
@@ -164,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_come_from_the_exact_name() {
+    fn ids_are_found_by_exact_name() {
         let passwd = "postgres2:x:1:2::/:/bin/sh\npostgres:x:101:104:admin,,,:/var:/bin/sh\n";
         assert_eq!(ids_of(passwd, "postgres"), Some((101, 104)));
         assert_eq!(ids_of(passwd, "nobody"), None);

@@ -181,7 +181,7 @@ async fn killed_postmaster_is_detected_and_the_next_start_recovers() {
     kill(cluster.postmaster_pid());
     cluster.exited().await;
     assert!(!cluster.is_running());
-    cluster.start_again().await.unwrap();
+    cluster.restart().await.unwrap();
     assert_eq!(leave_a_mark(&cluster.url()).await, 2);
     busy.await.unwrap();
 
@@ -200,8 +200,8 @@ async fn immediate_stop_recovers_with_the_same_urls() {
         assert_eq!(leave_a_mark(&url).await, expected);
         cluster.stop_immediate().await.unwrap();
         assert!(!cluster.is_running());
-        cluster.start_again().await.unwrap();
-        cluster.start_again().await.unwrap();
+        cluster.restart().await.unwrap();
+        cluster.restart().await.unwrap();
         assert_eq!(cluster.url(), url);
     }
     let log = fs::read_to_string(cluster.log_file()).unwrap();

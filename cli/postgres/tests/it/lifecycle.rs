@@ -125,7 +125,7 @@ fn cluster_is_independent_of_the_runtime() {
     runtime().block_on(cluster.stop_immediate()).unwrap();
     assert!(!cluster.is_running());
     runtime().block_on(cluster.exited());
-    runtime().block_on(cluster.start_again()).unwrap();
+    runtime().block_on(cluster.restart()).unwrap();
     assert_eq!(runtime().block_on(leave_a_mark(&cluster.url())), 2);
     runtime().block_on(cluster.stop(Shutdown::Fast)).unwrap();
 }
@@ -171,7 +171,7 @@ async fn data_of_an_unavailable_version_is_refused_and_untouched() {
     }
     let error = Cluster::start(options(dir.path())).await.unwrap_err();
     assert!(
-        matches!(error, Error::OtherMajor { made_by: 99, .. }),
+        matches!(error, Error::OtherMajor { data_major: 99, .. }),
         "{error}"
     );
     assert_eq!(names_in(&other), ["PG_VERSION"]);

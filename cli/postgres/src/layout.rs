@@ -1,7 +1,6 @@
-//! Room: where the embedded database lies.
-//! Takes: the data directory asked for and the programs found. Gives: a [`Place`]: the directories,
-//! the account and the programs that belong together.
-//! Never: removes anything, or hands a directory that exists to another account.
+//! Decides where the embedded database lives: its directories, account and programs.
+//!
+//! Nothing is removed here, and no existing directory is given to another account.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
@@ -10,56 +9,58 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf, absolute};
 
-use crate::error::{Doing, Error};
+use crate::error::{Error, IoContext as _};
 use crate::installation::Installation;
 use crate::user::ServerUser;
 
-/// The port that names the socket; nothing listens on a network.
+/// The port in the socket's name; no network port is opened.
 pub(crate) const PORT: u16 = 5432;
 
-/// The longest path of a socket's directory, in bytes: the socket must stay below 100, because
-/// systems give a socket's address 104 to 108 bytes in all.
-const SOCKET_DIRECTORY_LIMIT: usize = 100 - "/.s.PGSQL.5432".len() - 1;
+/// The longest path of a socket's directory, in bytes. The socket's path must stay below 100 bytes,
+/// because systems limit a socket's address to 104 to 108 bytes.
+const MAX_SOCKET_DIRECTORY_LEN: usize = 100 - "/.s.PGSQL.5432".len() - 1;
 
 /// The directories, account and programs of one cluster.
 #[derive(Debug)]
-pub(crate) struct Place {
-    /// The data directory, links resolved. It may hold other things of Harkara's.
+pub(crate) struct Layout {
+    /// The data directory, with symbolic links resolved. Can contain other files of Harkara.
     pub(crate) data: PathBuf,
-    /// The cluster itself, `postgres-<major>` in the data directory; it may not exist yet.
+    /// The cluster's directory, `postgres-<major>` in the data directory; possibly not created yet.
     pub(crate) cluster: PathBuf,
     /// The private directory of the server's socket.
     pub(crate) socket: PathBuf,
+    /// The account the server runs as.
     pub(crate) user: ServerUser,
+    /// The programs to use.
     pub(crate) installation: Installation,
-    /// What is not as asked for, in sentences for the person who started us.
+    /// Deviations from the options, as sentences to print.
     pub(crate) notices: Vec<String>,
 }
 
-/// A cluster's directory and the major version that made it.
-struct Made {
+/// An existing cluster's directory and the major version that created it.
+struct ExistingCluster {
     directory: PathBuf,
     major: u32,
 }
 
-impl Place {
-    /// Decides where the cluster of `requested` lies, and makes the directories around it.
+impl Layout {
+    /// Chooses the location for the cluster of `requested` and creates the directories around it.
     pub(crate) fn find(requested: &Path, found: &Installation) -> Result<Self, Error> {
         let mut notices = Vec::new();
-        let (data, made, user) = reachable(requested, &mut notices)?;
-        let installation = match &made {
+        let (data, existing, user) = reachable_data_dir(requested, &mut notices)?;
+        let installation = match &existing {
             None => found,
-            Some(made) => found
-                .of_major(made.major)
+            Some(existing) => found
+                .of_major(existing.major)
                 .ok_or_else(|| Error::OtherMajor {
-                    cluster: made.directory.clone(),
-                    made_by: made.major,
+                    cluster: existing.directory.clone(),
+                    data_major: existing.major,
                     found: found.majors(),
                 })?,
         };
         if installation.major() != found.major() {
             notices.push(format!(
-                "the data was made by PostgreSQL {}, so its programs are used, not those of {}",
+                "the data was created by PostgreSQL {}, so its programs are used, not those of {}",
                 installation.major(),
                 found.major()
             ));
@@ -80,47 +81,47 @@ impl Place {
         })
     }
 
-    /// The file the server writes its process id and state to.
+    /// The file to which the server writes its process id and state.
     pub(crate) fn pid_file(&self) -> PathBuf {
         self.cluster.join("postmaster.pid")
     }
 
-    /// The directories to remove when nothing of the cluster is to be kept.
+    /// All directories of the cluster, for removal.
     pub(crate) fn all_directories(&self) -> [PathBuf; 2] {
         [self.data.clone(), self.socket.clone()]
     }
 }
 
 /// The data directory to use, the cluster in it, and the account that can reach it.
-fn reachable(
+fn reachable_data_dir(
     requested: &Path,
     notices: &mut Vec<String>,
-) -> Result<(PathBuf, Option<Made>, ServerUser), Error> {
-    let requested = absolute(requested).doing("resolve", requested)?;
+) -> Result<(PathBuf, Option<ExistingCluster>, ServerUser), Error> {
+    let requested = absolute(requested).while_doing("resolve", requested)?;
     for candidate in candidates(&requested) {
-        let made = cluster_in(&candidate)?;
-        let user = match &made {
-            Some(made) => {
-                let metadata =
-                    fs::symlink_metadata(&made.directory).doing("look at", &made.directory)?;
-                ServerUser::for_cluster(&made.directory, &metadata)?
+        let existing = cluster_in(&candidate)?;
+        let user = match &existing {
+            Some(existing) => {
+                let metadata = fs::symlink_metadata(&existing.directory)
+                    .while_doing("inspect", &existing.directory)?;
+                ServerUser::for_cluster(&existing.directory, &metadata)?
             }
             None => ServerUser::for_new_cluster()?,
         };
-        if can_use(&candidate, &user) && (candidate == requested || is_ours(&candidate)) {
-            let data = fs::canonicalize(&candidate).doing("resolve", &candidate)?;
+        if can_use(&candidate, &user) && (candidate == requested || is_owned_by_us(&candidate)) {
+            let data = fs::canonicalize(&candidate).while_doing("resolve", &candidate)?;
             if candidate != requested {
                 notices.push(format!(
-                    "{} cannot be reached by {}, which runs the database; its data is in {}",
+                    "{} cannot be reached by {}, which runs the database; the data is in {}",
                     requested.display(),
                     user.name(),
                     data.display()
                 ));
             }
-            return Ok((data, made, user));
+            return Ok((data, existing, user));
         }
-        // Going elsewhere would look as if the data were lost.
-        if made.is_some() {
+        // Using another directory would look like data loss.
+        if existing.is_some() {
             break;
         }
     }
@@ -130,8 +131,8 @@ fn reachable(
     })
 }
 
-/// The places for the data, best first. Only root, which must hand the server to another account,
-/// has more than the one asked for; their names are the same at every start.
+/// Candidate data directories, in order of preference. Only root, which runs the server under another
+/// account, has more than the requested one; their names are the same at every start.
 fn candidates(requested: &Path) -> Vec<PathBuf> {
     let mut all = vec![requested.to_path_buf()];
     if ServerUser::must_drop() {
@@ -143,10 +144,10 @@ fn candidates(requested: &Path) -> Vec<PathBuf> {
 }
 
 /// The newest cluster in a data directory, if any.
-fn cluster_in(data: &Path) -> Result<Option<Made>, Error> {
+fn cluster_in(data: &Path) -> Result<Option<ExistingCluster>, Error> {
     let entries = match fs::read_dir(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => entries.doing("read", data)?,
+        entries => entries.while_doing("read", data)?,
     };
     Ok(entries
         .flatten()
@@ -154,30 +155,30 @@ fn cluster_in(data: &Path) -> Result<Option<Made>, Error> {
             let name = entry.file_name();
             let major = name.to_str()?.strip_prefix("postgres-")?.parse().ok()?;
             let directory = entry.path();
-            // A directory we may not look into counts: its owner will be told apart later.
+            // A directory that cannot be read counts as a cluster: its owner is checked later.
             let empty = matches!(directory.join("PG_VERSION").try_exists(), Ok(false));
-            (!empty).then_some(Made { directory, major })
+            (!empty).then_some(ExistingCluster { directory, major })
         })
-        .max_by_key(|made| made.major))
+        .max_by_key(|cluster| cluster.major))
 }
 
-/// Whether the account can enter `dir`, which is made if it is missing. Nothing is made where it
-/// would be of no use.
+/// Whether the account can enter `dir`, which is created if missing. Nothing is created in a parent that
+/// the account cannot enter.
 fn can_use(dir: &Path, user: &ServerUser) -> bool {
     let nearest = dir.ancestors().find(|parent| parent.is_dir());
     nearest.is_some_and(|parent| user.can_enter(parent))
-        && make_directory(dir).is_ok()
+        && create_directory(dir).is_ok()
         && user.can_enter(dir)
 }
 
-/// Makes a directory and its parents. What root makes can be passed through by the server's
-/// account, whatever the file mode mask says, but not listed.
-fn make_directory(dir: &Path) -> io::Result<()> {
+/// Creates a directory and its parents. Directories that root creates can be traversed but not listed by
+/// the server's account, regardless of the umask.
+fn create_directory(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     if let Some(parent) = dir.parent() {
-        make_directory(parent)?;
+        create_directory(parent)?;
     }
     match fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -189,14 +190,14 @@ fn make_directory(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a directory with a name that others can guess really is ours.
-fn is_ours(dir: &Path) -> bool {
-    let ourselves = rustix::process::geteuid().as_raw();
-    fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == ourselves)
+/// Whether this user owns the directory, whose name others could guess and create first.
+fn is_owned_by_us(dir: &Path) -> bool {
+    let uid = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid)
 }
 
-/// A private directory for the socket with a short, plain path: in the data directory, else in a
-/// temporary one, always the same for the same data.
+/// A private directory for the socket with a short path of plain characters: in the data directory, else
+/// in a temporary directory with a stable name.
 fn socket_directory(data: &Path, user: &ServerUser) -> Result<PathBuf, Error> {
     let short = format!("harkara-{}", stable_name(data));
     [
@@ -205,30 +206,30 @@ fn socket_directory(data: &Path, user: &ServerUser) -> Result<PathBuf, Error> {
         Path::new("/tmp").join(&short),
     ]
     .into_iter()
-    .find(|dir| is_plain(dir) && make_private(dir, user).unwrap_or(false))
+    .find(|dir| is_plain(dir) && create_private(dir, user).unwrap_or(false))
     .ok_or(Error::NoSocketDirectory {
-        limit: SOCKET_DIRECTORY_LIMIT,
+        limit: MAX_SOCKET_DIRECTORY_LEN,
     })
 }
 
-/// Whether a path can stand in the server's settings and in a URL as it is, and is short enough.
+/// Whether a path needs no escaping in the server's settings and in URLs, and is short enough.
 fn is_plain(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
-    bytes.len() <= SOCKET_DIRECTORY_LIMIT
+    bytes.len() <= MAX_SOCKET_DIRECTORY_LEN
         && bytes
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
 }
 
-/// Makes `dir` for the account alone; false if it exists and is not so.
-fn make_private(dir: &Path, user: &ServerUser) -> io::Result<bool> {
+/// Creates `dir` with access for the account alone; false if it exists with other access.
+fn create_private(dir: &Path, user: &ServerUser) -> io::Result<bool> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
-    // Also when it existed: an earlier start may have ended between the two steps.
-    if is_ours(dir) {
-        user.give(dir)?;
+    // Also for an existing directory: an earlier start can have ended between the two steps.
+    if is_owned_by_us(dir) {
+        user.take_ownership(dir)?;
     }
     let found = fs::symlink_metadata(dir)?;
     Ok(found.is_dir()
@@ -237,8 +238,8 @@ fn make_private(dir: &Path, user: &ServerUser) -> io::Result<bool> {
         && user.can_enter(dir))
 }
 
-/// A short name for a path that never changes: FNV-1a, because the standard library's hash may
-/// differ between its releases.
+/// A short, stable name for a path: FNV-1a, because the standard library's hash can change between
+/// releases.
 fn stable_name(path: &Path) -> String {
     let hash = path
         .as_os_str()
@@ -255,13 +256,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_path_never_changes() {
+    fn stable_name_never_changes() {
         assert_eq!(stable_name(Path::new("")), "cbf29ce484222325");
         assert_eq!(stable_name(Path::new("a")), "af63dc4c8601ec8c");
     }
 
     #[test]
-    fn only_short_plain_paths_carry_a_socket() {
+    fn socket_path_must_be_short_and_plain() {
         assert!(is_plain(Path::new("/var/lib/harkara/run")));
         assert!(!is_plain(Path::new("/with space")));
         assert!(!is_plain(Path::new("/with,comma")));
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_made_or_empty_directory_is_no_cluster() {
+    fn incomplete_or_empty_directory_is_not_a_cluster() {
         let data = tempfile::tempdir().unwrap();
         for name in ["postgres-15-new-7", "postgres-16", "postgres-14", "run"] {
             fs::create_dir(data.path().join(name)).unwrap();
