@@ -83,7 +83,7 @@ async fn watch(mut cluster: Cluster, done: CancellationToken) -> anyhow::Result<
             () = cluster.exited() => {}
         }
         tracing::error!("the private database ended unexpectedly; restarting it");
-        while let Err(error) = cluster.start_again().await {
+        while let Err(error) = cluster.restart().await {
             tracing::error!(%error, "the private database did not start; retrying");
             tokio::select! {
                 () = done.cancelled() => return Ok(()),

@@ -75,7 +75,7 @@ impl OwnCluster {
     /// # Panics
     /// When it does not start.
     pub async fn start_again(&mut self) {
-        self.cluster.start_again().await.expect("a start");
+        self.cluster.restart().await.expect("a start");
     }
 }
 
