@@ -8,7 +8,8 @@ use clap::Subcommand;
 use harkara_api::access::Tenant;
 use harkara_queue::Engine;
 use harkara_queue::settings::{
-    Change, LimitChange, MAX_LIMIT_VALUE, MAX_WAITING_JOBS, RATE_PERIODS, TenantChange, TenantSettings, is_key,
+    Change, LimitChange, MAX_LIMIT_VALUE, MAX_WAITING_JOBS, RATE_PERIODS, TenantChange,
+    TenantSettings, is_key,
 };
 use harkara_shared::audit::Entry;
 use harkara_shared::config::Settings;
