@@ -16,7 +16,7 @@ use crate::process::free_address;
 use crate::{Client, Process, until};
 
 /// The maximum start-up time of a process in a debug build on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Settings common to the processes of one test.
 #[derive(Debug, Clone)]
@@ -182,7 +182,7 @@ impl Fixture {
 pub async fn ready(process: &Process, address: SocketAddr) {
     let client = Client::new(address, "");
     let what = format!("process {} at {address} is ready", process.pid());
-    until(&what, START, || async {
+    until(&what, START_TIMEOUT, || async {
         client
             .try_get("/readyz")
             .await

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Client, Platform};
 
-const SEEDED: [&str; 19] = [
+const SEEDED_TYPES: [&str; 19] = [
     "ai.insight_generated",
     "goal.completed",
     "goal.created",
@@ -33,7 +33,7 @@ const SEEDED: [&str; 19] = [
     "user.updated",
 ];
 
-const OPERATIONAL: [&str; 4] = [
+const PLATFORM_TYPES: [&str; 4] = [
     "delivery.exhausted",
     "endpoint.disabled",
     "endpoint.failing",
@@ -83,8 +83,8 @@ async fn seeded_event_types_exist_and_accept_typical_events() {
             .filter(|shown| shown["operational"] == operational);
         of.map(|shown| shown["name"].as_str().unwrap()).collect()
     };
-    assert_eq!(named(false), SEEDED);
-    assert_eq!(named(true), OPERATIONAL);
+    assert_eq!(named(false), SEEDED_TYPES);
+    assert_eq!(named(true), PLATFORM_TYPES);
     for shown in &types {
         assert_eq!(
             (&shown["version"], &shown["seeded"]),
@@ -96,7 +96,7 @@ async fn seeded_event_types_exist_and_accept_typical_events() {
         let example = shown["example"].as_object().unwrap();
         assert!(example.keys().eq(members.keys()), "{path}");
     }
-    for name in SEEDED {
+    for name in SEEDED_TYPES {
         for data in [json!({}), json!({"id": 7, "anything": [null]})] {
             let event = json!({"type": name, "data": data});
             platform.client.post("/v1/events", &event).await.expect(202);
@@ -141,7 +141,7 @@ async fn registering_an_event_type_creates_its_next_version() {
     let versions = all(client, "/v1/event-types/invoice.paid/versions").await;
     assert_eq!(versions, [third.clone(), second, first]);
     let types = all(client, "/v1/event-types").await;
-    assert_eq!(types.len(), SEEDED.len() + OPERATIONAL.len() + 1);
+    assert_eq!(types.len(), SEEDED_TYPES.len() + PLATFORM_TYPES.len() + 1);
     assert!(types.contains(&third));
 
     for path in [
@@ -187,7 +187,7 @@ async fn tenant_version_of_a_seeded_event_type_is_version_two() {
         (&json!(1), &json!(true))
     );
     let types = all(client, "/v1/event-types").await;
-    assert_eq!(types.len(), SEEDED.len() + OPERATIONAL.len());
+    assert_eq!(types.len(), SEEDED_TYPES.len() + PLATFORM_TYPES.len());
     assert!(types.contains(&own));
     let event = json!({"type": "user.created", "data": {}});
     client
@@ -438,7 +438,7 @@ async fn invalid_schema_is_reported_by_pointer_and_fetches_nothing() {
 #[tokio::test]
 async fn platform_event_types_can_be_neither_registered_nor_posted() {
     let platform = Platform::start().await;
-    for name in OPERATIONAL {
+    for name in PLATFORM_TYPES {
         let new = json!({"name": name});
         platform
             .client
@@ -473,7 +473,7 @@ async fn event_type_belongs_to_its_tenant() {
         other.get(path).await.problem(404, "not_found");
     }
     let types = all(&other, "/v1/event-types").await;
-    assert_eq!(types.len(), SEEDED.len() + OPERATIONAL.len());
+    assert_eq!(types.len(), SEEDED_TYPES.len() + PLATFORM_TYPES.len());
     assert!(types.iter().all(|shown| shown["seeded"] == true));
     for name in ["invoice.paid", "user.created"] {
         let event = json!({"type": name, "data": {}});

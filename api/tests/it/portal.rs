@@ -312,10 +312,10 @@ async fn portal_link_of_an_inactive_tenant_opens_nothing() {
 
 #[tokio::test]
 async fn portal_escapes_user_content() {
-    const NASTY: &str = "\"'><script>alert(1)</script>";
+    const UNSAFE_TEXT: &str = "\"'><script>alert(1)</script>";
     let platform = Platform::start().await;
     let new = json!({
-        "url": format!("http://127.0.0.1:9/?{NASTY}"), "description": NASTY,
+        "url": format!("http://127.0.0.1:9/?{UNSAFE_TEXT}"), "description": UNSAFE_TEXT,
         "headers": {"x-secret": "hunter2"},
     });
     let endpoint = platform
@@ -323,7 +323,7 @@ async fn portal_escapes_user_content() {
         .post("/v1/webhook-endpoints", &new)
         .await
         .expect(201);
-    let event = json!({"type": "a.b", "data": {"x": NASTY}});
+    let event = json!({"type": "a.b", "data": {"x": UNSAFE_TEXT}});
     let event = platform.client.post("/v1/events", &event).await.expect(202);
     let delivery = word(&event["deliveries"][0]["id"]);
     let id: harkara_shared::id::DeliveryId = delivery.parse().unwrap();
@@ -337,7 +337,7 @@ async fn portal_escapes_user_content() {
     )
     .bind(platform.acme.id)
     .bind(id)
-    .bind(NASTY)
+    .bind(UNSAFE_TEXT)
     .execute(&mut *tx)
     .await
     .unwrap();

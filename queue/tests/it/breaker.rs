@@ -17,14 +17,14 @@ use crate::support::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const MOMENT: Duration = Duration::from_millis(100);
+const OBSERVATION_TIME: Duration = Duration::from_millis(100);
 
 fn lane() -> Lane {
     Lane::Named("a".to_owned())
 }
 
 /// A fixture with a lane `a` whose breaker opens after three consecutive failures.
-async fn breaking(rest: Duration) -> Fixture {
+async fn with_breaker(rest: Duration) -> Fixture {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(job()).await.id();
     let worker = fixture.start_worker(succeeding_handler());
@@ -63,22 +63,22 @@ async fn wait_for_breaker(fixture: &Fixture, state: BreakerState) {
 }
 
 /// Opens the breaker with its rest already over.
-async fn open(fixture: &Fixture) {
+async fn open_breaker(fixture: &Fixture) {
     fixture
         .execute("update queue.lanes set breaker = 'o', failures = 3 where key = 'a'")
         .await;
 }
 
 /// Jobs with a single attempt.
-fn once(numbers: std::ops::Range<u64>) -> Vec<NewJob> {
-    let once = |number| NewJob {
+fn single_attempt(numbers: std::ops::Range<u64>) -> Vec<NewJob> {
+    let single_attempt = |number| NewJob {
         max_attempts: 1,
         ..named("a", number)
     };
-    numbers.map(once).collect()
+    numbers.map(single_attempt).collect()
 }
 
-/// Succeeds while `well` is set and fails otherwise, after a short run so that no job is prefetched; logs
+/// Succeeds while `healthy` is set and fails otherwise, after a short run so that no job is prefetched; logs
 /// when trials were claimed.
 fn succeed_while(trials: &Log<DateTime<Utc>>, healthy: &Arc<AtomicBool>) -> Arc<dyn Handler> {
     let (trials, healthy) = (trials.clone(), Arc::clone(healthy));
@@ -99,7 +99,7 @@ fn succeed_while(trials: &Log<DateTime<Utc>>, healthy: &Arc<AtomicBool>) -> Arc<
 
 #[tokio::test]
 async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
-    let fixture = breaking(HOUR).await;
+    let fixture = with_breaker(HOUR).await;
     let log = Log::new();
     let log_copy = log.clone();
     let handler = handler(move |run| {
@@ -113,12 +113,12 @@ async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
             }
         }
     });
-    fixture.enqueue_all(once(0..20)).await;
+    fixture.enqueue_all(single_attempt(0..20)).await;
     let fleet = Fleet::start(&fixture, 1, 1, &handler);
     wait_for_breaker(&fixture, BreakerState::Open).await;
     let other = fixture.enqueue(NewJob { ..named("b", 2) }).await.id();
     fixture.wait_for_state(other, JobState::Succeeded).await;
-    tokio::time::sleep(MOMENT).await;
+    tokio::time::sleep(OBSERVATION_TIME).await;
     fleet.stop().await;
     // A job claimed before the last failure was written still runs.
     let mut log = log.read();
@@ -130,8 +130,8 @@ async fn breaker_opens_exactly_at_its_threshold_of_consecutive_failures() {
 }
 
 /// A fixture with a lane `a` whose breaker opens when 70 percent of ten runs within an hour have failed.
-async fn breaking_by_share() -> Fixture {
-    let fixture = breaking(HOUR).await;
+async fn with_share_breaker() -> Fixture {
+    let fixture = with_breaker(HOUR).await;
     let breaker = Breaker {
         failures: 10,
         share: 70,
@@ -143,7 +143,7 @@ async fn breaking_by_share() -> Fixture {
 }
 
 /// Runs jobs one after another, which fail where the script has an `F`, until all have finished.
-async fn play(fixture: &Fixture, script: &'static str) {
+async fn run_script(fixture: &Fixture, script: &'static str) {
     let ends = handler(move |run| {
         let fails = script.as_bytes()[usize::try_from(number(&run)).unwrap()] == b'F';
         async move {
@@ -153,7 +153,7 @@ async fn play(fixture: &Fixture, script: &'static str) {
             }
         }
     });
-    let jobs = once(0..u64::try_from(script.len()).unwrap());
+    let jobs = single_attempt(0..u64::try_from(script.len()).unwrap());
     fixture.enqueue_all(jobs).await;
     let fleet = Fleet::start(fixture, 1, 1, &ends);
     fixture.wait_until_idle().await;
@@ -170,8 +170,8 @@ async fn breaker_opens_at_seven_failures_of_ten_runs_but_not_at_six() {
         // Runs before the first failure are not counted.
         ("SSSSSSSSSSSSSSFSSSSSSSSSFF", BreakerState::Closed, 3),
     ] {
-        let fixture = breaking_by_share().await;
-        play(&fixture, script).await;
+        let fixture = with_share_breaker().await;
+        run_script(&fixture, script).await;
         let lane = lane_settings(&fixture).await;
         assert_eq!((lane.breaker_state, lane.failures), (state, failures));
         assert_eq!(lane.parked_until.is_some(), state == BreakerState::Open);
@@ -180,18 +180,18 @@ async fn breaker_opens_at_seven_failures_of_ten_runs_but_not_at_six() {
 
 #[tokio::test]
 async fn failures_of_a_past_window_do_not_count() {
-    let fixture = breaking_by_share().await;
-    play(&fixture, "FFFFFFFFF").await;
+    let fixture = with_share_breaker().await;
+    run_script(&fixture, "FFFFFFFFF").await;
     let later = "update queue.lanes set window_from = window_from - interval '1 hour'";
     fixture.execute(later).await;
     assert_eq!(lane_settings(&fixture).await.failures, 0);
-    play(&fixture, "FFFFFFFFF").await;
+    run_script(&fixture, "FFFFFFFFF").await;
     let lane = lane_settings(&fixture).await;
     assert_eq!(
         (lane.breaker_state, lane.failures),
         (BreakerState::Closed, 9)
     );
-    play(&fixture, "F").await;
+    run_script(&fixture, "F").await;
     assert_eq!(
         lane_settings(&fixture).await.breaker_state,
         BreakerState::Open
@@ -200,7 +200,7 @@ async fn failures_of_a_past_window_do_not_count() {
 
 #[tokio::test]
 async fn healthy_lane_row_is_not_written_while_others_fail() {
-    let fixture = breaking_by_share().await;
+    let fixture = with_share_breaker().await;
     let row = async |key: &'static str| -> (String, String) {
         harkara_shared::database::query_as(
             "select ctid::text, xmin::text from queue.lanes where key = $1",
@@ -240,7 +240,7 @@ async fn healthy_lane_row_is_not_written_while_others_fail() {
 
 #[tokio::test]
 async fn runs_started_before_a_breaker_opened_do_not_change_it() {
-    let fixture = breaking(HOUR).await;
+    let fixture = with_breaker(HOUR).await;
     set_breaker(&fixture, Breaker::consecutive(1, HOUR)).await;
     let (met, go) = (Arc::new(Barrier::new(3)), Arc::new(Semaphore::new(0)));
     let handler = {
@@ -259,7 +259,7 @@ async fn runs_started_before_a_breaker_opened_do_not_change_it() {
             }
         })
     };
-    let jobs = fixture.enqueue_all(once(0..3)).await;
+    let jobs = fixture.enqueue_all(single_attempt(0..3)).await;
     let fleet = Fleet::start(&fixture, 1, 12, &handler);
     wait_for_breaker(&fixture, BreakerState::Open).await;
     let opened = lane_settings(&fixture).await;
@@ -276,9 +276,9 @@ async fn runs_started_before_a_breaker_opened_do_not_change_it() {
 #[tokio::test]
 async fn trial_job_after_the_rest_decides_whether_the_lane_continues() {
     let rest = Duration::from_millis(300);
-    let fixture = breaking(rest).await;
+    let fixture = with_breaker(rest).await;
     let (trials, healthy) = (Log::new(), Arc::new(AtomicBool::new(false)));
-    fixture.enqueue_all(once(0..30)).await;
+    fixture.enqueue_all(single_attempt(0..30)).await;
     let fleet = Fleet::start(&fixture, 1, 1, &succeed_while(&trials, &healthy));
     // Each failed trial reopens the breaker and uses one job.
     trials.holds(2).await;
@@ -302,9 +302,9 @@ async fn trial_job_after_the_rest_decides_whether_the_lane_continues() {
 #[tokio::test]
 async fn trial_is_one_job_across_three_workers() {
     for healthy in [true, false] {
-        let fixture = breaking(HOUR).await;
-        fixture.enqueue_all(once(0..40)).await;
-        open(&fixture).await;
+        let fixture = with_breaker(HOUR).await;
+        fixture.enqueue_all(single_attempt(0..40)).await;
+        open_breaker(&fixture).await;
         let (log, go) = (Log::new(), Arc::new(Semaphore::new(0)));
         let (log_copy, permits) = (log.clone(), Arc::clone(&go));
         let handler = handler(move |run| {
@@ -333,7 +333,7 @@ async fn trial_is_one_job_across_three_workers() {
             })
             .await;
         }
-        tokio::time::sleep(MOMENT).await;
+        tokio::time::sleep(OBSERVATION_TIME).await;
         assert_eq!(log.read(), [0]);
         go.add_permits(1);
         if healthy {
@@ -344,7 +344,7 @@ async fn trial_is_one_job_across_three_workers() {
             fixture.wait_until_idle().await;
         } else {
             wait_for_breaker(&fixture, BreakerState::Open).await;
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(OBSERVATION_TIME).await;
             assert_eq!(log.read(), [0]);
             assert!(lane_settings(&fixture).await.parked_until.is_some());
         }
@@ -367,7 +367,7 @@ async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
     for (verdict, most) in [(dead as fn() -> Verdict, 3), (again, 1), (again, 3)] {
         // A single job, and the last of two in one row.
         for shared in [false, true] {
-            let fixture = breaking(HOUR).await;
+            let fixture = with_breaker(HOUR).await;
             let trial = |number| NewJob {
                 max_attempts: most,
                 ..named("a", number)
@@ -377,8 +377,8 @@ async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
             if shared {
                 cancel(&fixture, jobs[0].id()).await;
             }
-            fixture.enqueue_all(once(10..20)).await;
-            open(&fixture).await;
+            fixture.enqueue_all(single_attempt(10..20)).await;
+            open_breaker(&fixture).await;
             let log = Log::new();
             let log_copy = log.clone();
             let handler = handler(move |run| {
@@ -405,9 +405,9 @@ async fn failed_trial_reopens_the_breaker_in_every_job_outcome() {
 
 #[tokio::test]
 async fn failed_trial_uses_no_attempt_even_the_last() {
-    let fixture = breaking(HOUR).await;
-    let trial = fixture.enqueue_all(once(0..1)).await[0].id();
-    open(&fixture).await;
+    let fixture = with_breaker(HOUR).await;
+    let trial = fixture.enqueue_all(single_attempt(0..1)).await[0].id();
+    open_breaker(&fixture).await;
     let observed = Log::new();
     let log_copy = observed.clone();
     let handler = handler(move |run| {
@@ -445,7 +445,7 @@ async fn failed_trial_uses_no_attempt_even_the_last() {
 }
 
 /// The first run never ends by itself; later runs succeed.
-fn first_is_stuck(log: &Log<u64>) -> Arc<dyn Handler> {
+fn first_run_hangs(log: &Log<u64>) -> Arc<dyn Handler> {
     let log = log.clone();
     let runs = AtomicU32::new(0);
     handler(move |run| {
@@ -470,9 +470,9 @@ async fn inconclusive_trial_allows_another() {
     ] {
         // A single job, and the last of two in one row.
         for shared in [false, true] {
-            let fixture = breaking(HOUR).await;
+            let fixture = with_breaker(HOUR).await;
             let jobs = fixture
-                .enqueue_all(once(0..if shared { 2 } else { 1 }))
+                .enqueue_all(single_attempt(0..if shared { 2 } else { 1 }))
                 .await;
             let trial = jobs.last().unwrap().id();
             if shared {
@@ -480,15 +480,15 @@ async fn inconclusive_trial_allows_another() {
             }
             fixture
                 .enqueue_all(
-                    once(10..20)
+                    single_attempt(10..20)
                         .into_iter()
                         .map(|j| NewJob { priority: 9, ..j })
                         .collect(),
                 )
                 .await;
-            open(&fixture).await;
+            open_breaker(&fixture).await;
             let log = Log::new();
-            let handler = first_is_stuck(&log);
+            let handler = first_run_hangs(&log);
             let worker = fixture.start_worker_with(options_without_drain(8), Arc::clone(&handler));
             log.holds(1).await;
             match fate {

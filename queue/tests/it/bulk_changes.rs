@@ -16,7 +16,7 @@ use crate::support::{Fixture, Log, count_jobs, error, handler, job};
 type Changes = Result<Vec<(JobId, ChangeOutcome)>, Error>;
 
 /// Applies a change to jobs in a transaction of the tenant, and returns the result of each.
-async fn to_all(
+async fn apply_to_jobs(
     fixture: &Fixture,
     jobs: &[i64],
     act: impl AsyncFnOnce(&mut PgConnection, &[JobId]) -> Changes,
@@ -40,7 +40,7 @@ async fn to_all(
 
 async fn retry_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
-    to_all(fixture, jobs, async |tx, jobs| {
+    apply_to_jobs(fixture, jobs, async |tx, jobs| {
         engine.retry_jobs(tx, jobs).await
     })
     .await
@@ -48,7 +48,7 @@ async fn retry_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutc
 
 async fn cancel_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
-    to_all(fixture, jobs, async |tx, jobs| {
+    apply_to_jobs(fixture, jobs, async |tx, jobs| {
         engine.cancel_jobs(tx, jobs).await
     })
     .await
@@ -56,7 +56,7 @@ async fn cancel_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOut
 
 async fn delete_jobs(fixture: &Fixture, jobs: &[i64]) -> BTreeMap<i64, ChangeOutcome> {
     let engine = &fixture.engine;
-    to_all(fixture, jobs, async |tx, jobs| {
+    apply_to_jobs(fixture, jobs, async |tx, jobs| {
         engine.delete_jobs(tx, jobs).await
     })
     .await
@@ -99,7 +99,7 @@ async fn assert_counted(
     );
 }
 
-const ROWS: &str = "select count(*) from queue.parcels";
+const COUNT_ROWS: &str = "select count(*) from queue.parcels";
 
 #[tokio::test]
 async fn dead_and_cancelled_jobs_are_retried_together_in_every_storage_form() {
@@ -283,10 +283,10 @@ async fn finished_jobs_are_deleted_and_other_members_of_their_rows_stay() {
     ] {
         assert_eq!(fixture.count(kept).await, 0, "{kept}");
     }
-    let rows = fixture.count(ROWS).await;
+    let rows = fixture.count(COUNT_ROWS).await;
     delete_jobs(&fixture, &[at(5, 0), at(5, 2), at(6, 0), at(8, 0)]).await;
     assert_eq!(
-        fixture.count(ROWS).await,
+        fixture.count(COUNT_ROWS).await,
         rows - 2,
         "a row must be deleted with its last job"
     );

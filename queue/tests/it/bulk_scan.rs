@@ -50,7 +50,7 @@ fn of(states: &[JobState]) -> BulkSelection {
 }
 
 /// A fixture with rows in every storage form.
-async fn mixed() -> Fixture {
+async fn with_mixed_rows() -> Fixture {
     let fixture = Fixture::new().await;
     let edge = BLOCK * 2 - 1;
     fixture
@@ -76,7 +76,7 @@ async fn mixed() -> Fixture {
 
 #[tokio::test]
 async fn bulk_scan_finds_every_listed_job_in_steps_of_any_size() {
-    let fixture = mixed().await;
+    let fixture = with_mixed_rows().await;
     let all = fixture.all().await;
     assert!(all.len() > 18);
     let mut choices: Vec<Vec<JobState>> = JobState::ALL.iter().map(|state| vec![*state]).collect();
@@ -111,7 +111,7 @@ async fn bulk_scan_finds_every_listed_job_in_steps_of_any_size() {
 
 #[tokio::test]
 async fn bulk_scan_filter_excludes_jobs_that_do_not_match() {
-    let fixture = mixed().await;
+    let fixture = with_mixed_rows().await;
     for job in [at(3, 1), at(4, 0), at(6, 0)] {
         query(
             "insert into queue.labels (tenant, name, value, job_id)
@@ -194,7 +194,7 @@ async fn bulk_scan_filter_excludes_jobs_that_do_not_match() {
 
 #[tokio::test]
 async fn bulk_count_adds_counters_and_changes_not_rolled_up_yet() {
-    let fixture = mixed().await;
+    let fixture = with_mixed_rows().await;
     for written in [
         "insert into queue.tallies (tenant, queue, kind, dead, ready)
          select number, 1, 1, 40, 7 from queue.tenants",

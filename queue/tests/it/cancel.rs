@@ -304,7 +304,7 @@ async fn accepted_cancel_overrides_every_verdict_of_the_run() {
             .unwrap();
         permits.add_permits(1);
         until("the outcome waits for the cancel", async || {
-            fixture.count(WAITING).await == 1
+            fixture.count(LOCK_WAITS).await == 1
         })
         .await;
         blocking_tx.commit().await.unwrap();
@@ -424,7 +424,7 @@ async fn unknown_job_id_is_not_found() {
 }
 
 /// Changes the only job by `statement` in a transaction that stays open until another statement waits for it.
-pub(crate) async fn meanwhile(
+pub(crate) async fn change_while_locked(
     fixture: &Fixture,
     statement: &'static str,
     act: impl Future<Output = ChangeOutcome>,
@@ -434,7 +434,7 @@ pub(crate) async fn meanwhile(
     let release = async {
         until(
             "the statement waits for the other transaction",
-            async || fixture.count(WAITING).await == 1,
+            async || fixture.count(LOCK_WAITS).await == 1,
         )
         .await;
         blocking_tx.commit().await.unwrap();
@@ -442,7 +442,7 @@ pub(crate) async fn meanwhile(
     tokio::join!(with_timeout("the change completes", act), release).0
 }
 
-const WAITING: &str = "select count(*) from pg_stat_activity
+const LOCK_WAITS: &str = "select count(*) from pg_stat_activity
     where datname = current_database() and wait_event_type = 'Lock'";
 
 #[tokio::test]
@@ -451,7 +451,7 @@ async fn cancel_races_with_claim_settlement_and_release() {
     let id = fixture.enqueue(job()).await.id();
     let claimed = "update queue.parcels
         set state = 'r', token = 7, lease = 7, attempt = 1, started_at = now()";
-    let changed = meanwhile(&fixture, claimed, cancel(&fixture, id)).await;
+    let changed = change_while_locked(&fixture, claimed, cancel(&fixture, id)).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
     assert_eq!(
         fixture
@@ -462,14 +462,14 @@ async fn cancel_races_with_claim_settlement_and_release() {
 
     let put_back =
         "update queue.parcels set state = 'a', token = null, cancelling = null, attempt = 0";
-    let changed = meanwhile(&fixture, put_back, cancel(&fixture, id)).await;
+    let changed = change_while_locked(&fixture, put_back, cancel(&fixture, id)).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
 
     fixture
         .execute("update queue.parcels set state = 'r', token = 7, finished_at = null")
         .await;
     let succeeded = "update queue.parcels set state = 'd', token = null, finished_at = now()";
-    let changed = meanwhile(&fixture, succeeded, cancel(&fixture, id)).await;
+    let changed = change_while_locked(&fixture, succeeded, cancel(&fixture, id)).await;
     assert_eq!(changed, ChangeOutcome::Refused(JobState::Succeeded));
 }
 
@@ -481,7 +481,7 @@ async fn retry_races_with_the_death_of_the_job() {
         .execute("update queue.parcels set state = 'r', token = 7, lease = 7, attempt = 3")
         .await;
     let died = "update queue.parcels set state = 'x', token = null, finished_at = now()";
-    let changed = meanwhile(&fixture, died, retry(&fixture, id)).await;
+    let changed = change_while_locked(&fixture, died, retry(&fixture, id)).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
     let ready = fixture.job(id).await;
     assert_eq!(

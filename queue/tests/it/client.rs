@@ -133,7 +133,8 @@ fn faults(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// The columns of a job's row that are equal for equal jobs.
-const ROW: &str = "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at' - 'body'
+const COMPARABLE_ROW: &str =
+    "select jsonb_agg(to_jsonb(p) - 'id' - 'run_at' - 'created_at' - 'body'
         || jsonb_build_object('body', convert_from(p.body[1], 'utf8')::jsonb,
             'due', extract(epoch from p.run_at - p.created_at)) order by p.id)
     from queue.parcels p";
@@ -161,7 +162,7 @@ async fn job_enqueued_by_sql_is_stored_like_one_enqueued_by_the_engine() {
     sql.fixture.enqueue(job_spec).await;
     let rows = async || -> Value {
         let pool = sql.fixture.pool();
-        query_scalar(ROW).fetch_one(&pool).await.unwrap()
+        query_scalar(COMPARABLE_ROW).fetch_one(&pool).await.unwrap()
     };
     let labels = "select string_agg(name || value, ',' order by name, value) from queue.labels";
     let count = "select count(*) from queue.deltas where enqueued = 1 and scheduled + ready = 1";

@@ -23,7 +23,7 @@ async fn counts_of(fixture: &Fixture, tenant: Option<TenantId>) -> QueueCounts {
 }
 
 /// Creates a queue, a kind and the tenant without enqueueing a job.
-async fn names(fixture: &Fixture) {
+async fn create_names(fixture: &Fixture) {
     fixture
         .execute("insert into queue.queues (name) values ('default')")
         .await;
@@ -40,7 +40,7 @@ async fn names(fixture: &Fixture) {
 const READY: &str = "insert into queue.deltas (tenant, queue, kind, ready, enqueued)
     values (1, 1, 1, 3, 3)";
 
-async fn series(fixture: &Fixture) -> Vec<StatsPoint> {
+async fn minute_series(fixture: &Fixture) -> Vec<StatsPoint> {
     let now = fixture.now().await;
     let minute = Duration::from_secs(60);
     let span = StatsRange::new(now - TimeDelta::minutes(5), now, minute, now).unwrap();
@@ -51,7 +51,7 @@ async fn series(fixture: &Fixture) -> Vec<StatsPoint> {
 }
 
 async fn enqueued(fixture: &Fixture) -> i64 {
-    series(fixture)
+    minute_series(fixture)
         .await
         .iter()
         .map(|point| point.enqueued)
@@ -61,7 +61,7 @@ async fn enqueued(fixture: &Fixture) -> i64 {
 #[tokio::test]
 async fn change_is_counted_once_before_and_after_its_rollup() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     for folds in 0..3 {
         fixture.execute(READY).await;
         let ready = 3 * (folds + 1);
@@ -80,7 +80,7 @@ async fn change_is_counted_once_before_and_after_its_rollup() {
 #[tokio::test]
 async fn long_transaction_is_counted_once_after_its_commit() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     let mut writer = PgConnection::connect(&fixture.database.url())
         .await
         .unwrap();
@@ -104,7 +104,7 @@ async fn long_transaction_is_counted_once_after_its_commit() {
 #[tokio::test]
 async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     let mut holder = PgConnection::connect(&fixture.database.url())
         .await
         .unwrap();
@@ -143,7 +143,7 @@ async fn dead_rows_pinned_by_a_snapshot_are_not_read() {
 #[tokio::test]
 async fn rollup_runs_in_one_process_at_a_time() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     fixture.execute(READY).await;
     let mut other = PgConnection::connect(&fixture.database.url())
         .await
@@ -167,7 +167,7 @@ async fn rollup_runs_in_one_process_at_a_time() {
 #[tokio::test]
 async fn many_changes_are_rolled_up_in_several_batches() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     fixture
         .execute(
             "insert into queue.deltas (tenant, queue, kind, ready, enqueued, waits)
@@ -181,7 +181,7 @@ async fn many_changes_are_rolled_up_in_several_batches() {
             left
         );
         assert_eq!(counts_of(&fixture, None).await.ready, 25);
-        let points = series(&fixture).await;
+        let points = minute_series(&fixture).await;
         let waits: i64 = points.iter().map(|point| point.waits.count()).sum();
         assert_eq!(waits, 25 * 19);
     }
@@ -226,7 +226,7 @@ async fn counters_restored_from_another_server_are_corrected() {
 #[tokio::test]
 async fn history_is_kept_by_minute_then_by_hour_then_deleted() {
     let fixture = Fixture::new().await;
-    names(&fixture).await;
+    create_names(&fixture).await;
     fixture
         .execute(
             "insert into queue.deltas (tenant, queue, kind, minute, started, succeeded, waits, runs)
@@ -402,7 +402,7 @@ async fn counters_agree_with_jobs_in_every_state() {
     fixture.assert_counts_agree().await;
     fixture.engine.roll_up().await.unwrap();
     fixture.assert_counts_agree().await;
-    let points = series(&fixture).await;
+    let points = minute_series(&fixture).await;
     let sum = |of: fn(&StatsPoint) -> i64| points.iter().map(of).sum::<i64>();
     assert_eq!(sum(|point| point.enqueued), 590);
     assert_eq!(

@@ -57,7 +57,7 @@ impl BlockingHandler {
 }
 
 /// Blocks every statement on jobs until the returned transaction ends.
-async fn silence(fixture: &Fixture) -> Transaction<'static, Postgres> {
+async fn block_job_statements(fixture: &Fixture) -> Transaction<'static, Postgres> {
     let mut tx = fixture.pool().begin().await.unwrap();
     query("lock table queue.parcels in access exclusive mode")
         .execute(&mut *tx)
@@ -250,11 +250,11 @@ async fn worker_stops_when_the_database_does_not_answer() {
     fixture.enqueue_all((0..4).map(numbered).collect()).await;
     let worker = fixture.start_worker_with(options_with_short_drain(3), blocking.handler());
     blocking.started.holds(3).await;
-    let silence = silence(&fixture).await;
+    let block_job_statements = block_job_statements(&fixture).await;
     blocking.permits.add_permits(1);
     blocking.ended.holds(1).await;
     worker.stop().await;
-    drop(silence);
+    drop(block_job_statements);
 }
 
 #[tokio::test]
@@ -332,11 +332,11 @@ async fn thousands_of_unwritable_outcomes_do_not_block_the_stop() {
         .await;
     let worker = fixture.start_worker_with(options_with_short_drain(3000), blocking.handler());
     blocking.started.holds(3000).await;
-    let silence = silence(&fixture).await;
+    let block_job_statements = block_job_statements(&fixture).await;
     blocking.permits.add_permits(3000);
     blocking.ended.holds(3000).await;
     worker.stop().await;
-    drop(silence);
+    drop(block_job_statements);
 
     // No job is lost: those with unwritten outcomes run again once the lease expires.
     fixture

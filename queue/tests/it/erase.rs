@@ -17,7 +17,7 @@ use crate::support::{
 
 /// The number of rows of a tenant in each of the engine's tables; tables without a row are
 /// omitted.
-const LEFT: &str = "select c.table_name || ': ' || n.rows
+const REMAINING_ROWS: &str = "select c.table_name || ': ' || n.rows
     from information_schema.columns c
     join pg_class t on t.oid = ('queue.' || c.table_name)::regclass and not t.relispartition
     cross join lateral (
@@ -37,8 +37,8 @@ async fn number_of(fixture: &Fixture, tenant: TenantId) -> i32 {
         .unwrap()
 }
 
-async fn left_of(fixture: &Fixture, number: i32) -> Vec<String> {
-    query_scalar(LEFT)
+async fn remaining_rows(fixture: &Fixture, number: i32) -> Vec<String> {
+    query_scalar(REMAINING_ROWS)
         .bind(number)
         .fetch_all(&fixture.pool())
         .await
@@ -138,8 +138,8 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
         number_of(&fixture, fixture.tenant).await,
         number_of(&fixture, other).await,
     );
-    let before = left_of(&fixture, kept).await;
-    let tables = left_of(&fixture, gone).await;
+    let before = remaining_rows(&fixture, kept).await;
+    let tables = remaining_rows(&fixture, gone).await;
     for table in [
         "attempts",
         "limiters",
@@ -161,8 +161,8 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
 
     let done = erase(&fixture, fixture.tenant).await;
     assert!(done.jobs > 640, "{done:?}");
-    assert_eq!(left_of(&fixture, gone).await, Vec::<String>::new());
-    assert_eq!(left_of(&fixture, kept).await, before);
+    assert_eq!(remaining_rows(&fixture, gone).await, Vec::<String>::new());
+    assert_eq!(remaining_rows(&fixture, kept).await, before);
     assert_at_rest(&fixture).await;
 
     let again = fixture.engine.erase_tenant(fixture.tenant).await.unwrap();
@@ -175,7 +175,7 @@ async fn erasure_removes_a_tenant_from_every_table_and_keeps_others() {
         fixture.engine.erase_tenant(TenantId::new()).await.unwrap(),
         nothing
     );
-    assert_eq!(left_of(&fixture, kept).await, before);
+    assert_eq!(remaining_rows(&fixture, kept).await, before);
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn erasure_cancels_running_jobs_and_waits_for_them() {
     let running = "select count(*) from queue.parcels where state = 'r'";
     until("the run ends", async || fixture.count(running).await == 0).await;
     erase(&fixture, fixture.tenant).await;
-    assert_eq!(left_of(&fixture, tenant).await, Vec::<String>::new());
+    assert_eq!(remaining_rows(&fixture, tenant).await, Vec::<String>::new());
     worker.stop().await;
     assert_at_rest(&fixture).await;
 }
@@ -335,7 +335,7 @@ async fn tenant_is_erased_while_other_tenants_work() {
             .await;
             erase(&fixture, tenant).await;
             // Workers can write its fair share once more: a number without personal data.
-            let mut left = left_of(&fixture, gone).await;
+            let mut left = remaining_rows(&fixture, gone).await;
             left.retain(|line| !line.starts_with("shares"));
             assert_eq!(left, Vec::<String>::new());
         }

@@ -57,7 +57,7 @@ impl Fixture {
     }
 
     /// Enqueues jobs, packed or one by one, and returns their ids.
-    pub(crate) async fn lay(&self, packed: bool, jobs: Vec<NewJob>) -> Vec<JobId> {
+    pub(crate) async fn enqueue_jobs(&self, packed: bool, jobs: Vec<NewJob>) -> Vec<JobId> {
         let mut ids = Vec::new();
         if packed {
             ids.extend(self.enqueue_all(jobs).await.iter().map(|job| job.id()));

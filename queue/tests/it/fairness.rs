@@ -16,13 +16,13 @@ use crate::support::{
 
 /// The duration of a run that is too long for prefetching. Keyed lanes then get no more than a quarter of the
 /// slots.
-async fn long_work() {
+async fn long_run() {
     tokio::time::sleep(Duration::from_millis(40)).await;
 }
 
 /// The duration of a run: long enough that a worker prefetches few jobs, because lanes within a prefetch take
 /// turns regardless of weight.
-async fn work() {
+async fn short_run() {
     tokio::time::sleep(Duration::from_millis(4)).await;
 }
 
@@ -32,7 +32,7 @@ fn logging(log: &Log<TenantId>) -> Arc<dyn Handler> {
     handler(move |run| {
         log.write(run.job.tenant);
         async {
-            work().await;
+            short_run().await;
             Verdict::done()
         }
     })
@@ -51,7 +51,7 @@ fn singles(jobs: u64) -> Vec<NewJob> {
 }
 
 /// A fixture with known lanes and tenants and an empty fair-share store.
-async fn fresh(tenants: usize) -> (Fixture, Vec<TenantId>) {
+async fn with_known_lanes(tenants: usize) -> (Fixture, Vec<TenantId>) {
     let fixture = Fixture::new().await;
     let tenants: Vec<_> = (0..tenants).map(|_| TenantId::new()).collect();
     for tenant in &tenants {
@@ -70,7 +70,7 @@ fn runs_of(tenant: TenantId, runs: &[TenantId]) -> usize {
 
 #[tokio::test]
 async fn tenants_share_starts_by_weight() {
-    let (fixture, tenants) = fresh(2).await;
+    let (fixture, tenants) = with_known_lanes(2).await;
     let heavy = TenantChange {
         weight: Change::Set(3),
         ..TenantChange::default()
@@ -96,7 +96,7 @@ async fn tenants_share_starts_by_weight() {
 
 #[tokio::test]
 async fn lanes_of_a_tenant_divide_its_share_by_weight() {
-    let (fixture, tenants) = fresh(3).await;
+    let (fixture, tenants) = with_known_lanes(3).await;
     let log: Log<(TenantId, u64)> = Log::new();
     let keys = ["heavy", "light", "light too"];
     for (lane, key) in (0..).zip(keys) {
@@ -125,7 +125,7 @@ async fn lanes_of_a_tenant_divide_its_share_by_weight() {
     let handler = handler(move |run| {
         log_copy.write((run.job.tenant, number(&run)));
         async {
-            long_work().await;
+            long_run().await;
             Verdict::done()
         }
     });
@@ -148,7 +148,7 @@ async fn lanes_of_a_tenant_divide_its_share_by_weight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quiet_tenant_starts_among_the_first_beside_a_backlog_of_200_000() {
-    let (fixture, tenants) = fresh(2).await;
+    let (fixture, tenants) = with_known_lanes(2).await;
     fixture
         .enqueue_for(tenants[0], (0..500).map(numbered).collect())
         .await;
@@ -199,7 +199,7 @@ async fn quiet_tenant_starts_among_the_first_beside_a_backlog_of_200_000() {
 
 #[tokio::test]
 async fn parcels_and_single_jobs_get_equal_shares() {
-    let (fixture, tenants) = fresh(2).await;
+    let (fixture, tenants) = with_known_lanes(2).await;
     for _ in 0..6 {
         fixture
             .enqueue_for(tenants[0], (0..500).map(numbered).collect())
@@ -222,7 +222,7 @@ async fn parcels_and_single_jobs_get_equal_shares() {
 
 #[tokio::test]
 async fn restarted_worker_remembers_previous_shares() {
-    let (fixture, tenants) = fresh(2).await;
+    let (fixture, tenants) = with_known_lanes(2).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(1000)).await;
     }
@@ -249,7 +249,7 @@ async fn restarted_worker_remembers_previous_shares() {
 
 #[tokio::test]
 async fn idle_tenant_gains_no_credit_across_a_worker_restart() {
-    let (fixture, tenants) = fresh(3).await;
+    let (fixture, tenants) = with_known_lanes(3).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(600)).await;
     }
@@ -275,7 +275,7 @@ async fn idle_tenant_gains_no_credit_across_a_worker_restart() {
 
 #[tokio::test]
 async fn restarting_workers_serve_two_tenants_equally() {
-    let (fixture, tenants) = fresh(2).await;
+    let (fixture, tenants) = with_known_lanes(2).await;
     for tenant in &tenants {
         fixture.enqueue_for(*tenant, singles(1500)).await;
     }
@@ -290,7 +290,7 @@ async fn restarting_workers_serve_two_tenants_equally() {
             let (log, permits) = (log.clone(), Arc::clone(&permits));
             async move {
                 permits.acquire().await.unwrap().forget();
-                work().await;
+                short_run().await;
                 log.write(run.job.tenant);
                 Verdict::done()
             }
@@ -316,7 +316,7 @@ async fn restarting_workers_serve_two_tenants_equally() {
 
 #[tokio::test]
 async fn single_busy_tenant_uses_every_slot_of_every_worker() {
-    let (fixture, tenants) = fresh(3).await;
+    let (fixture, tenants) = with_known_lanes(3).await;
     let together = Arc::new(Barrier::new(24));
     let handler = handler(move |_| {
         let together = Arc::clone(&together);

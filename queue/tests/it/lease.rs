@@ -23,7 +23,7 @@ fn endless() -> Arc<dyn Handler> {
 }
 
 /// Options of a worker with a very short lease.
-fn short(concurrency: u32) -> WorkerOptions {
+fn short_lease_options(concurrency: u32) -> WorkerOptions {
     WorkerOptions {
         lease: Duration::from_secs(3),
         ..options(&[(QUEUE, concurrency)])
@@ -70,7 +70,7 @@ pub(crate) async fn expire(fixture: &Fixture) {
 async fn dead_worker_leaves_its_lease_to_expire() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
-    let worker = fixture.start_worker_with(short(1), endless());
+    let worker = fixture.start_worker_with(short_lease_options(1), endless());
     running(&fixture, 1).await;
     kill(&fixture, worker).await;
     until("the lease has expired", async || {
@@ -186,7 +186,7 @@ async fn jobs_of_a_dead_worker_are_run_by_another() {
     let ids = fixture.enqueue_all((0..20).map(numbered).collect()).await;
     lose_workers(&fixture, 20).await;
     // The worker looks for dead workers by itself.
-    let worker = fixture.start_worker_with(short(8), succeeding_handler());
+    let worker = fixture.start_worker_with(short_lease_options(8), succeeding_handler());
     for id in ids {
         assert_eq!(
             fixture
@@ -231,7 +231,7 @@ async fn worker_that_loses_its_lease_drops_its_runs_and_continues_under_a_new_on
     let started = Log::new();
     let log_copy = started.clone();
     let worker = fixture.start_worker_with(
-        short(2),
+        short_lease_options(2),
         handler(move |run| {
             let guard = Guard(dropped.clone(), run.job.id);
             log_copy.write(());
@@ -292,7 +292,7 @@ async fn blocked_rescue_costs_no_worker_its_lease() {
     let permits = Arc::new(Semaphore::new(0));
     let handler_permits = permits.clone();
     let worker = fixture.start_worker_with(
-        short(1),
+        short_lease_options(1),
         handler(move |_| {
             let permits = handler_permits.clone();
             async move {

@@ -51,7 +51,7 @@ fn of_lane(limit: LimitChange) -> LaneChange {
 }
 
 /// A fixture whose queue and tenant exist, so that they can be limited before jobs are enqueued.
-async fn known() -> Fixture {
+async fn with_known_queue() -> Fixture {
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(job()).await.id();
     let worker = fixture.start_worker(succeeding_handler());
@@ -61,7 +61,7 @@ async fn known() -> Fixture {
 }
 
 /// Long enough for a worker to make a forbidden claim.
-async fn pause() {
+async fn allow_forbidden_claims() {
     tokio::time::sleep(Duration::from_millis(250)).await;
 }
 
@@ -90,7 +90,7 @@ fn max_within(starts: &[DateTime<Utc>], window: TimeDelta) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn rate_limit_is_exact_across_three_workers() {
     for packed_before in [true, false] {
-        let fixture = known().await;
+        let fixture = with_known_queue().await;
         let jobs: Vec<NewJob> = (0..150).map(numbered).collect();
         if packed_before {
             fixture.enqueue_all(jobs.clone()).await;
@@ -121,13 +121,17 @@ async fn rate_limit_is_exact_across_three_workers() {
     }
 }
 
-const FREE: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
+const FREE_TIER_LIMIT: (u32, Duration, u32) = (30, Duration::from_secs(60), 3);
 
 /// Calls the claim directly; time advances by moving the limiter's timestamps back.
 #[tokio::test]
 async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
-    let fixture = known().await;
-    let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
+    let fixture = with_known_queue().await;
+    let limit = of_tenant(rate(
+        FREE_TIER_LIMIT.0,
+        FREE_TIER_LIMIT.1,
+        FREE_TIER_LIMIT.2,
+    ));
     fixture
         .engine
         .set_tenant(fixture.tenant, &limit)
@@ -184,8 +188,12 @@ async fn free_tenant_starts_at_most_33_jobs_in_any_minute() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes two minutes: the rate is by the minute"]
 async fn free_tenant_with_three_workers_starts_at_most_33_jobs_in_any_minute() {
-    let fixture = known().await;
-    let limit = of_tenant(rate(FREE.0, FREE.1, FREE.2));
+    let fixture = with_known_queue().await;
+    let limit = of_tenant(rate(
+        FREE_TIER_LIMIT.0,
+        FREE_TIER_LIMIT.1,
+        FREE_TIER_LIMIT.2,
+    ));
     fixture
         .engine
         .set_tenant(fixture.tenant, &limit)
@@ -206,7 +214,7 @@ async fn free_tenant_with_three_workers_starts_at_most_33_jobs_in_any_minute() {
 }
 
 /// By how many starts, of six minutes each, the tenant and its limit were charged more than the queue.
-async fn charged_more(fixture: &Fixture) -> (i64, i64) {
+async fn excess_charges(fixture: &Fixture) -> (i64, i64) {
     query_as(
         "select ((extract(epoch from t.rate_tat - q.rate_tat)) / 360)::int8,
             ((extract(epoch from k.rate_tat - q.rate_tat)) / 360)::int8
@@ -222,7 +230,7 @@ async fn charged_more(fixture: &Fixture) -> (i64, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     let engine = &fixture.engine;
     let most = |change| LimitChange {
         max_running: Change::Set(1000),
@@ -243,22 +251,22 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
     let fleet = Fleet::start(&fixture, 3, 32, &logging_starts(&runs));
     // 32 / 3, although queue and tenant would allow more.
     runs.holds(10).await;
-    pause().await;
+    allow_forbidden_claims().await;
     assert_eq!(runs.len(), 10);
-    assert_eq!(charged_more(&fixture).await, (0, 20));
+    assert_eq!(excess_charges(&fixture).await, (0, 20));
     // The tenant's 50 slots are full with 40 more jobs that name no limit.
     fixture.enqueue_all((0..60).map(numbered).collect()).await;
     runs.holds(50).await;
-    pause().await;
+    allow_forbidden_claims().await;
     assert_eq!(runs.len(), 50);
-    assert_eq!(charged_more(&fixture).await, (0, -20));
+    assert_eq!(excess_charges(&fixture).await, (0, -20));
     engine
         .set_tenant(fixture.tenant, &of_tenant(LimitChange::removal()))
         .await
         .unwrap();
     // The 20 remaining jobs of those; none of the others, because their own limit is full.
     runs.holds(70).await;
-    pause().await;
+    allow_forbidden_claims().await;
     assert_eq!(runs.len(), 70);
     engine
         .set_tenant(fixture.tenant, &of_key("crm", LimitChange::removal()))
@@ -266,7 +274,7 @@ async fn stacked_limits_are_each_charged_and_the_tightest_governs() {
         .unwrap();
     // The queue's cap of 100.
     runs.holds(100).await;
-    pause().await;
+    allow_forbidden_claims().await;
     fleet.stop().await;
     assert_eq!(runs.len(), 100);
     assert_eq!(
@@ -321,7 +329,7 @@ fn names_of(run: &Run) -> [&'static str; 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_caps_of_lane_limit_tenant_and_queue_are_reached_and_never_exceeded() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     let engine = &fixture.engine;
     let other = harkara_shared::id::TenantId::new();
     engine.set_queue(QUEUE, &max_running(9)).await.unwrap();
@@ -364,7 +372,7 @@ async fn concurrency_caps_of_lane_limit_tenant_and_queue_are_reached_and_never_e
 
 #[tokio::test]
 async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     let limit = of_tenant(rate(1, HOUR, 1));
     fixture
         .engine
@@ -404,7 +412,7 @@ async fn limited_job_uses_no_attempt_and_writes_nothing_while_it_waits() {
 
 #[tokio::test]
 async fn job_that_costs_more_than_the_burst_starts_when_the_limiter_is_full() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     let key = of_key("crm", rate(100, Duration::from_secs(10), 2));
     fixture
         .engine
@@ -427,7 +435,7 @@ async fn job_that_costs_more_than_the_burst_starts_when_the_limiter_is_full() {
 
 #[tokio::test]
 async fn three_limits_of_one_job_are_all_charged() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     for (key, burst) in [("a", 7), ("b", 5), ("c", 12)] {
         let change = of_key(key, rate(1, HOUR, burst));
         fixture
@@ -453,14 +461,14 @@ async fn three_limits_of_one_job_are_all_charged() {
     let rest = (0..9).map(|n| limited(["a", "b", "c"][n % 3], 1, 0));
     fixture.enqueue_all(rest.collect()).await;
     starts.holds(8).await;
-    pause().await;
+    allow_forbidden_claims().await;
     fleet.stop().await;
     assert_eq!(starts.len(), 8);
 }
 
 #[tokio::test]
 async fn settlement_that_waits_for_a_key_holds_no_limiter() {
-    let fixture = known().await;
+    let fixture = with_known_queue().await;
     fixture
         .engine
         .set_tenant(fixture.tenant, &of_tenant(max_running(4)))

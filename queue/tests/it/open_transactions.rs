@@ -19,7 +19,7 @@ const SECOND: &str = "select queue.enqueue('test.job', '{\"n\":1}', ordering_key
     limits => '[{\"key\":\"x\",\"cost\":2}]')";
 
 /// Runs statements in a transaction of the application and leaves it open.
-async fn left_open(sql: &Sql, done: &'static str) -> PgConnection {
+async fn open_transaction_with(sql: &Sql, done: &'static str) -> PgConnection {
     let mut app = sql.connect().await;
     app.execute("begin").await.unwrap();
     app.execute(done).await.unwrap();
@@ -41,7 +41,7 @@ async fn claims_continue_while_an_open_transaction_has_enqueued_in_the_lane() {
     ] {
         sql.fixture.execute(old).await;
     }
-    let app = left_open(&sql, SECOND).await;
+    let app = open_transaction_with(&sql, SECOND).await;
     let removed = sql
         .fixture
         .engine
@@ -73,7 +73,7 @@ async fn outcomes_are_written_while_an_open_transaction_has_enqueued_in_the_lane
         }
     }));
     started.holds(1).await;
-    let app = left_open(&sql, SECOND).await;
+    let app = open_transaction_with(&sql, SECOND).await;
     leave.add_permits(9);
     succeeded(&sql.fixture, 1).await;
     worker.stop().await;
@@ -85,7 +85,7 @@ async fn uncommitted_queue_name_blocks_only_callers_that_use_it() {
     let sql = Sql::new().await;
     let coalescer = Coalescer::new(&sql.fixture.engine);
     coalescer.enqueue(sql.other, job()).await.unwrap();
-    let app = left_open(
+    let app = open_transaction_with(
         &sql,
         "select queue.enqueue('test.job', '{\"n\":1}', ordering_key => 'fresh')",
     )

@@ -33,7 +33,7 @@ fn retry_in_an_hour(key: &str, number: u64) -> NewJob {
 }
 
 /// Logs each run; job 0 returns the verdict `first`, all others succeed.
-fn first_ends<F, Fut>(log: &Log<u64>, first: F) -> Arc<dyn Handler>
+fn ending_first_with<F, Fut>(log: &Log<u64>, first: F) -> Arc<dyn Handler>
 where
     F: Fn(Run) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Verdict> + Send + 'static,
@@ -52,7 +52,7 @@ where
 }
 
 /// Three jobs of one lane; the second attempt of the first is an hour away.
-async fn three(fixture: &Fixture) -> Vec<JobId> {
+async fn enqueue_three(fixture: &Fixture) -> Vec<JobId> {
     let jobs = (0..3).map(|number| retry_in_an_hour("a", number)).collect();
     let answers = fixture.enqueue_all(jobs).await;
     answers.iter().map(|answer| answer.id()).collect()
@@ -111,7 +111,7 @@ async fn priority_and_due_time_precede_enqueue_order() {
     fixture
         .enqueue_all(vec![ordered("a", 3), early, urgent])
         .await;
-    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
+    let worker = fixture.start_worker(ending_first_with(&log, async |_| Verdict::done()));
     fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [2, 1, 3]);
@@ -133,7 +133,7 @@ async fn jobs_with_and_without_unique_keys_keep_their_enqueue_order() {
         _ => ordered("a", number),
     });
     fixture.enqueue_all(jobs.collect()).await;
-    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
+    let worker = fixture.start_worker(ending_first_with(&log, async |_| Verdict::done()));
     fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), (1..21).collect::<Vec<u64>>());
@@ -145,7 +145,7 @@ async fn head_in_backoff_is_not_overtaken() {
     let log = Log::new();
     let turns = AtomicU32::new(0);
     let wait = Duration::from_millis(60);
-    let handler = first_ends(&log, move |_| {
+    let handler = ending_first_with(&log, move |_| {
         let turn = turns.fetch_add(1, Ordering::Relaxed);
         async move {
             match turn {
@@ -185,10 +185,10 @@ async fn head_in_backoff_is_not_overtaken() {
 async fn dead_head_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::Dead {
+    let worker = fixture.start_worker(ending_first_with(&log, async |_| Verdict::Dead {
         error: error("never"),
     }));
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     fixture.wait_until_idle().await;
     worker.stop().await;
     assert_eq!(log.read(), [0, 1, 2]);
@@ -201,8 +201,8 @@ async fn head_cancelled_in_backoff_releases_the_others_in_order() {
     for notify in [true, false] {
         let fixture = Fixture::with_notify(notify).await;
         let log = Log::new();
-        let worker = fixture.start_worker(first_ends(&log, async |_| failed("again")));
-        let jobs = three(&fixture).await;
+        let worker = fixture.start_worker(ending_first_with(&log, async |_| failed("again")));
+        let jobs = enqueue_three(&fixture).await;
         fixture.wait_for_state(jobs[0], JobState::Scheduled).await;
         // By now the worker knows that the lane is parked for an hour.
         let other = fixture.enqueue(ordered("b", 9)).await.id();
@@ -220,7 +220,7 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
-    let worker = fixture.start_worker(first_ends(&log, move |_| {
+    let worker = fixture.start_worker(ending_first_with(&log, move |_| {
         let again = turns.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             if again {
@@ -230,7 +230,7 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
             }
         }
     }));
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     fixture.wait_for_state(jobs[0], JobState::Scheduled).await;
     let mut tx = fixture.tx().await;
     fixture.engine.run_now(&mut tx, &jobs[..1]).await.unwrap();
@@ -245,12 +245,12 @@ async fn head_that_is_run_now_runs_at_once_and_before_the_others() {
 async fn head_cancelled_while_running_releases_the_others_in_order() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let handler = first_ends(&log, async |run| {
+    let handler = ending_first_with(&log, async |run| {
         run_forever(&run).await;
         Verdict::done()
     });
     let fleet = Fleet::start(&fixture, 2, 4, &handler);
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     log.holds(1).await;
     cancel(&fixture, jobs[0]).await;
     fixture.wait_until_idle().await;
@@ -264,15 +264,15 @@ async fn head_cancelled_while_running_releases_the_others_in_order() {
 async fn head_of_a_dead_worker_runs_again_before_the_others() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let stuck = first_ends(&log, async |run| {
+    let stuck = ending_first_with(&log, async |run| {
         run_forever(&run).await;
         Verdict::done()
     });
     let worker = fixture.start_worker(stuck);
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     log.holds(1).await;
     kill_and_expire(&fixture, worker).await;
-    let healthy = first_ends(&log, async |_| Verdict::done());
+    let healthy = ending_first_with(&log, async |_| Verdict::done());
     let fleet = Fleet::start(&fixture, 3, 4, &healthy);
     fixture.wait_until_idle().await;
     fleet.stop().await;
@@ -288,7 +288,7 @@ async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_o
     for cancelled in [false, true] {
         let fixture = Fixture::new().await;
         let log = Log::new();
-        let worker = fixture.start_worker(first_ends(&log, async |_| {
+        let worker = fixture.start_worker(ending_first_with(&log, async |_| {
             std::future::pending::<()>().await;
             Verdict::done()
         }));
@@ -302,7 +302,7 @@ async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_o
         if cancelled {
             cancel(&fixture, head).await;
         }
-        let healthy = first_ends(&log, async |_| Verdict::done());
+        let healthy = ending_first_with(&log, async |_| Verdict::done());
         let fleet = Fleet::start(&fixture, 3, 4, &healthy);
         fixture.wait_until_idle().await;
         fleet.stop().await;
@@ -315,15 +315,15 @@ async fn head_that_exhausts_its_attempts_by_worker_loss_releases_the_others_in_o
 async fn stopped_worker_puts_its_head_back_in_front() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let stuck = first_ends(&log, async |_| {
+    let stuck = ending_first_with(&log, async |_| {
         std::future::pending::<()>().await;
         Verdict::done()
     });
     let worker = fixture.start_worker_with(crate::lost_workers::options_without_drain(4), stuck);
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     log.holds(1).await;
     worker.stop().await;
-    let healthy = first_ends(&log, async |_| Verdict::done());
+    let healthy = ending_first_with(&log, async |_| Verdict::done());
     let fleet = Fleet::start(&fixture, 3, 4, &healthy);
     fixture.wait_until_idle().await;
     fleet.stop().await;
@@ -355,10 +355,10 @@ async fn lanes_with_different_keys_run_concurrently() {
 async fn rolled_back_cancel_lets_no_job_overtake() {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     let mut tx = fixture.tx().await;
     fixture.engine.cancel(&mut tx, jobs[0]).await.unwrap();
-    let worker = fixture.start_worker(first_ends(&log, async |_| Verdict::done()));
+    let worker = fixture.start_worker(ending_first_with(&log, async |_| Verdict::done()));
     let other = fixture.enqueue(ordered("b", 9)).await.id();
     fixture.wait_for_state(other, JobState::Succeeded).await;
     drop(tx);
@@ -438,7 +438,7 @@ async fn retried_dead_head_goes_to_the_end_of_the_lane() {
     let fixture = Fixture::new().await;
     let log = Log::new();
     let turns = AtomicU32::new(0);
-    let handler = first_ends(&log, move |_| {
+    let handler = ending_first_with(&log, move |_| {
         let first = turns.fetch_add(1, Ordering::Relaxed) == 0;
         async move {
             match first {
@@ -450,7 +450,7 @@ async fn retried_dead_head_goes_to_the_end_of_the_lane() {
         }
     });
     let worker = fixture.start_worker(Arc::clone(&handler));
-    let jobs = three(&fixture).await;
+    let jobs = enqueue_three(&fixture).await;
     fixture.wait_until_idle().await;
     worker.stop().await;
     fixture.enqueue(ordered("a", 3)).await;

@@ -267,14 +267,14 @@ async fn outcome_waits_for_an_unavailable_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn worker_with_unwritten_outcomes_stops_claiming() {
-    const PLACES: usize = 4;
+    const SLOTS: usize = 4;
     const JOBS: usize = 30_000;
     let fixture = Fixture::new().await;
     let first = fixture.enqueue(numbered(0)).await.id();
     let (started, go) = (Log::new(), Arc::new(Semaphore::new(0)));
     let (log_copy, permits) = (started.clone(), Arc::clone(&go));
     let worker = fixture.start_worker_with(
-        options(&[(QUEUE, u32::try_from(PLACES).unwrap())]),
+        options(&[(QUEUE, u32::try_from(SLOTS).unwrap())]),
         handler(move |run| {
             log_copy.write(number(&run));
             let permits = Arc::clone(&permits);

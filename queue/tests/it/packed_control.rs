@@ -6,7 +6,7 @@ use harkara_shared::database::query;
 use serde_json::json;
 use sqlx::postgres::PgListener;
 
-use crate::cancel::{cancel, meanwhile, retry};
+use crate::cancel::{cancel, change_while_locked, retry};
 use crate::packed::{at, job_id, left, merged, moment, row};
 use crate::support::{Fixture, with_timeout};
 
@@ -193,7 +193,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
                 row(6, 0, 0, 1, "a", json!({})),
             ])
             .await;
-        let changed = meanwhile(&fixture, claimed, cancel(&fixture, job_id(job))).await;
+        let changed = change_while_locked(&fixture, claimed, cancel(&fixture, job_id(job))).await;
         assert_eq!(changed, ChangeOutcome::Applied(JobState::Running));
         let cancelling = if job == at(6, 0) { "{2}" } else { "{1}" };
         assert_eq!(fixture.column(5, 0, CANCELLING).await.unwrap(), cancelling);
@@ -210,7 +210,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
             from queue.parcels where id = 7
         )
         update queue.parcels set n = 2, body = body[:2], state = 'r', token = 7, lease = 1";
-    let changed = meanwhile(&fixture, cut, cancel(&fixture, job_id(at(7, 3)))).await;
+    let changed = change_while_locked(&fixture, cut, cancel(&fixture, job_id(at(7, 3)))).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 3, GONE).await.unwrap(), "{2}");
     let seen = fixture.job(job_id(at(7, 3))).await;
@@ -227,7 +227,7 @@ async fn cancel_finds_a_job_that_has_just_moved() {
             from queue.parcels where id = 7
         )
         update queue.parcels set gone = array[2]";
-    let changed = meanwhile(&fixture, put_off, cancel(&fixture, job_id(at(7, 1)))).await;
+    let changed = change_while_locked(&fixture, put_off, cancel(&fixture, job_id(at(7, 1)))).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "r");
     assert_eq!(fixture.column(7, 0, CANCELLING).await, None);
@@ -238,14 +238,15 @@ async fn cancel_finds_a_job_that_has_just_moved() {
         .put(&[row(7, 0, 0, 2, "r", json!({"gone": [1]}))])
         .await;
     let given_back = "update queue.parcels set state = 'a', token = null, lease = null";
-    let changed = meanwhile(&fixture, given_back, cancel(&fixture, job_id(at(7, 1)))).await;
+    let changed =
+        change_while_locked(&fixture, given_back, cancel(&fixture, job_id(at(7, 1)))).await;
     assert_eq!(changed, ChangeOutcome::Applied(JobState::Cancelled));
     assert_eq!(fixture.column(7, 0, STATE).await.unwrap(), "d");
 
     // Or retention deletes it.
     fixture.put(&[row(8, 0, 0, 2, "d", json!({}))]).await;
     let removed = "delete from queue.parcels";
-    let changed = meanwhile(&fixture, removed, cancel(&fixture, job_id(at(8, 0)))).await;
+    let changed = change_while_locked(&fixture, removed, cancel(&fixture, job_id(at(8, 0)))).await;
     assert_eq!(changed, ChangeOutcome::NotFound);
 }
 
@@ -356,7 +357,7 @@ async fn run_now_reaches_a_job_snoozed_at_the_same_moment() {
             run_now(&fixture, &[at(7, n - 1)]).await;
             ChangeOutcome::Applied(fixture.state(job_id(at(7, n - 1))).await)
         };
-        let changed = meanwhile(&fixture, put_off, hastening).await;
+        let changed = change_while_locked(&fixture, put_off, hastening).await;
         assert_eq!(changed, ChangeOutcome::Applied(JobState::Ready));
     }
 }

@@ -9,7 +9,12 @@ use crate::packed_read::{Made, filters};
 use crate::support::Fixture;
 
 /// All jobs that match a filter, read in pages of a few rows each.
-async fn creep(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, rows: i64) -> Vec<i64> {
+async fn read_in_small_pages(
+    fixture: &Fixture,
+    tenant: TenantId,
+    filter: &JobFilter,
+    rows: i64,
+) -> Vec<i64> {
     let limit = 4;
     let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
     let mut seen = Vec::new();
@@ -73,7 +78,7 @@ async fn short_pages_leave_no_job_out() {
                 .map(|(job, _)| *job)
                 .collect();
             for rows in [1, 3, 8] {
-                let seen = creep(&fixture, tenant, &filter, rows).await;
+                let seen = read_in_small_pages(&fixture, tenant, &filter, rows).await;
                 assert_eq!(seen, expected, "seed {seed}, {rows} rows, {filter:?}");
             }
         }

@@ -27,7 +27,7 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    fn seen(job: &Job) -> (i64, Self) {
+    fn from_job(job: &Job) -> (i64, Self) {
         let word = |text: &str, words: &[&'static str]| {
             words.iter().copied().find(|word| *word == text).unwrap()
         };
@@ -37,7 +37,7 @@ impl Expected {
             id.to_string(),
             "each job must have its own body"
         );
-        let seen = Self {
+        let from_job = Self {
             state: job.state,
             kind: word(&job.kind, &["test.job", "test.other"]),
             queue: word(&job.queue, &["default", "other"]),
@@ -46,7 +46,7 @@ impl Expected {
             finished_at: job.finished_at,
             error_code: job.last_error.as_ref().map(|e| word(&e.code, &["bad"])),
         };
-        (id, seen)
+        (id, from_job)
     }
 
     pub(crate) fn matches(&self, filter: &JobFilter) -> bool {
@@ -94,7 +94,7 @@ impl Made {
             let mut merging = Vec::new();
             for parcel in lone {
                 match made.rng.random_range(0..10) {
-                    0..3 => made.single(parcel),
+                    0..3 => made.add_single_parcel(parcel),
                     3..6 => made.packed(parcel),
                     _ => merging.push(parcel),
                 }
@@ -149,7 +149,7 @@ impl Made {
     }
 
     /// A row of one job, at `part`.
-    fn alone(&mut self, job: i64, part: i64, shared: Shared) {
+    fn add_single(&mut self, job: i64, part: i64, shared: Shared) {
         let state = self.state(&["s", "a", "r", "d", "x", "c"]);
         let ended = matches!(state, "d" | "x" | "c");
         let (run, finished) = (shared.created + 10, ended.then_some(shared.created + 20));
@@ -167,9 +167,9 @@ impl Made {
         }
     }
 
-    fn single(&mut self, parcel: i64) {
+    fn add_single_parcel(&mut self, parcel: i64) {
         let shared = self.shared(parcel);
-        self.alone(at(parcel, 0), 0, shared);
+        self.add_single(at(parcel, 0), 0, shared);
     }
 
     /// The members of 1 ..= n that have left, and those that are acknowledged.
@@ -214,7 +214,7 @@ impl Made {
             for i in 1..=n {
                 let job = at(parcel, lo + i - 1);
                 if gone.contains(&i) {
-                    self.alone(job, -(lo + i - 1) - 1, shared);
+                    self.add_single(job, -(lo + i - 1) - 1, shared);
                 } else if acked.contains(&i) {
                     self.request_stop(
                         job,
@@ -278,7 +278,7 @@ impl Made {
             };
             let run = due.unwrap_or(shared.created);
             if gone.contains(&i) {
-                self.alone(job, -1, shared);
+                self.add_single(job, -1, shared);
             } else if acked.contains(&i) {
                 self.request_stop(job, "d", shared, run, Some(started + 6 + i));
             } else {
@@ -290,16 +290,16 @@ impl Made {
 
 async fn scan(fixture: &Fixture, tenant: TenantId, filter: &JobFilter, size: u32) -> Vec<i64> {
     let mut tx = TenantTx::begin(&fixture.pool(), tenant).await.unwrap();
-    let mut seen = Vec::new();
+    let mut from_job = Vec::new();
     let mut before: Option<JobId> = None;
     loop {
         let page = read::list(&mut tx, tenant, filter, before, size)
             .await
             .unwrap();
-        seen.extend(page.jobs.iter().map(|job| job.id.as_i64()));
+        from_job.extend(page.jobs.iter().map(|job| job.id.as_i64()));
         before = page.next_before;
         if before.is_none() {
-            return seen;
+            return from_job;
         }
     }
 }
@@ -368,8 +368,11 @@ async fn pages_show_every_job_once_newest_first_in_every_row_layout() {
                 .map(|(job, _)| *job)
                 .collect();
             for size in [[1, 50], [2, 5], [3, 7]][(nth + usize::try_from(seed).unwrap()) % 3] {
-                let seen = scan(&fixture, tenant, &filter, size).await;
-                assert_eq!(seen, expected, "seed {seed}, pages of {size}, {filter:?}");
+                let from_job = scan(&fixture, tenant, &filter, size).await;
+                assert_eq!(
+                    from_job, expected,
+                    "seed {seed}, pages of {size}, {filter:?}"
+                );
             }
         }
     }
@@ -392,11 +395,11 @@ async fn jobs_read_the_same_in_every_storage_form() {
         let ids: Vec<JobId> = ids.into_iter().map(job_id).collect();
         let read = read::jobs(&mut tx, &ids).await.unwrap();
         assert_eq!(read.len(), made.jobs.len(), "seed {seed}");
-        let seen: BTreeMap<i64, Expected> = read.iter().map(Expected::seen).collect();
-        assert_eq!(seen, made.jobs, "seed {seed}");
+        let from_job: BTreeMap<i64, Expected> = read.iter().map(Expected::from_job).collect();
+        assert_eq!(from_job, made.jobs, "seed {seed}");
         for id in ids.iter().take(40) {
             let one = read::job(&mut tx, *id).await.unwrap();
-            let one = one.as_ref().map(Expected::seen).map(|(_, job)| job);
+            let one = one.as_ref().map(Expected::from_job).map(|(_, job)| job);
             assert_eq!(one.as_ref(), made.jobs.get(&id.as_i64()), "seed {seed}");
         }
         let runs = read::attempts(&mut tx, ids[1]).await.unwrap();
@@ -535,7 +538,7 @@ async fn successes_are_read_from_the_row_and_failures_from_the_attempt_log() {
 }
 
 /// Rows of queue.parcels that this transaction has fetched.
-async fn fetched(tx: &mut TenantTx) -> i64 {
+async fn rows_fetched(tx: &mut TenantTx) -> i64 {
     query_scalar("select pg_stat_get_xact_tuples_fetched('queue.parcels'::regclass)")
         .fetch_one(&mut **tx)
         .await
@@ -560,14 +563,14 @@ async fn single_read_costs_the_same_in_a_large_table() {
     for (around, most) in [(at(6500, 50), 3), (at(12000, 0), 3), (at(20001, 0), 1200)] {
         let mut tx = fixture.tx().await;
         assert!(read::job(&mut tx, job_id(around)).await.unwrap().is_some());
-        let cost = fetched(&mut tx).await;
+        let cost = rows_fetched(&mut tx).await;
         assert!(cost <= most, "job {around}: {cost} rows");
 
         let mut tx = fixture.tx().await;
         let filter = JobFilter::default();
         let page = read::list(&mut tx, fixture.tenant, &filter, Some(job_id(around)), 50).await;
         assert_eq!(page.unwrap().jobs.len(), 50);
-        let cost = fetched(&mut tx).await;
+        let cost = rows_fetched(&mut tx).await;
         assert!(cost <= 1024 + 4 * 51, "page before {around}: {cost} rows");
     }
 }

@@ -20,7 +20,7 @@ fn old(more: Value) -> Value {
 }
 
 /// Labels and keys, held until the job has finished.
-async fn marked(fixture: &Fixture, jobs: &[i64]) {
+async fn add_labels_and_keys(fixture: &Fixture, jobs: &[i64]) {
     for statement in [
         "insert into queue.labels (tenant, name, value, job_id)
          select number, 'tag', 'red', unnest($1::int8[]) from queue.tenants",
@@ -37,7 +37,7 @@ async fn marked(fixture: &Fixture, jobs: &[i64]) {
 
 /// Rows of several jobs that finished long ago: a parcel, a piece, a merged row. The second job of each has
 /// left its row and is still waiting.
-async fn finished(fixture: &Fixture) -> Vec<i64> {
+async fn with_finished_rows(fixture: &Fixture) -> Vec<i64> {
     let gone = || old(json!({"gone": [2]}));
     let jobs = [at(20, 0), at(21, 0), at(23, 0)];
     fixture
@@ -71,8 +71,8 @@ async fn finished(fixture: &Fixture) -> Vec<i64> {
 #[tokio::test]
 async fn packed_rows_are_deleted_whole_and_departed_members_keep_their_data() {
     let fixture = Fixture::new().await;
-    let jobs = finished(&fixture).await;
-    marked(&fixture, &jobs).await;
+    let jobs = with_finished_rows(&fixture).await;
+    add_labels_and_keys(&fixture, &jobs).await;
     fixture
         .execute("update queue.unique_keys set expires_at = now() - interval '1 s'")
         .await;
@@ -97,14 +97,14 @@ async fn packed_rows_are_deleted_whole_and_departed_members_keep_their_data() {
 #[tokio::test]
 async fn packed_row_is_kept_while_a_member_key_is_held() {
     let fixture = Fixture::new().await;
-    let jobs = finished(&fixture).await;
-    marked(&fixture, &[at(10, 0), at(10, 4), at(23, 0)]).await;
+    let jobs = with_finished_rows(&fixture).await;
+    add_labels_and_keys(&fixture, &[at(10, 0), at(10, 4), at(23, 0)]).await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 0);
     assert_eq!(fixture.all().await.len(), jobs.len());
     fixture.execute("delete from queue.unique_keys").await;
     // Held by jobs with rows of their own; the other rows do not matter.
-    marked(&fixture, &[at(10, 1), at(21, 0)]).await;
+    add_labels_and_keys(&fixture, &[at(10, 1), at(21, 0)]).await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 5);
     assert_eq!(fixture.count(KEYS).await, 2);
@@ -120,7 +120,7 @@ async fn empty_row_is_deleted_without_being_counted() {
             left(at(10, 0), "s", json!({})),
         ])
         .await;
-    marked(&fixture, &[at(10, 0)]).await;
+    add_labels_and_keys(&fixture, &[at(10, 0)]).await;
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(removed.jobs, 0);
     assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);

@@ -12,7 +12,7 @@ use harkara_shared::database::query_scalar;
 use crate::lost_workers::{Fleet, assert_at_rest, named};
 use crate::support::{Fixture, Log, error, handler, number, numbered, until};
 
-const REST: Duration = Duration::from_secs(2);
+const PARK_TIME: Duration = Duration::from_secs(2);
 
 /// Returns `RateLimited` in the first run of job 0; logs the numbers and claim times of the others.
 fn rate_limited_first(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
@@ -26,7 +26,7 @@ fn rate_limited_first(log: &Log<(u64, DateTime<Utc>)>) -> Arc<dyn Handler> {
         async move {
             if is_limited {
                 Verdict::RateLimited {
-                    wait: REST,
+                    wait: PARK_TIME,
                     reason: error("too_many"),
                 }
             } else {

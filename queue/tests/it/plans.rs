@@ -16,13 +16,13 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqlSafeStr};
 use crate::packed::row;
 use crate::support::Fixture;
 
-fn source() -> PathBuf {
+fn source_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 /// The names and texts of the statements.
 fn statements() -> Vec<(String, String)> {
-    let files = fs::read_dir(source().join("sql"))
+    let files = fs::read_dir(source_directory().join("sql"))
         .unwrap()
         .map(|file| file.unwrap().path());
     let mut statements: Vec<(String, String)> = files
@@ -55,7 +55,7 @@ async fn every_statement_matches_the_schema_and_is_used() {
     let mut connection = PgConnection::connect(&fixture.database.url())
         .await
         .unwrap();
-    let rust = rust(&source());
+    let rust = rust(&source_directory());
     let statements = statements();
     assert!(statements.len() > 20);
     for (name, sql) in statements {

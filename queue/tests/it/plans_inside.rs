@@ -19,10 +19,10 @@ use crate::plans::{LARGE, well_used};
 use crate::support::Fixture;
 
 /// The rows of a large table that one plan node may read in these tests: far fewer than the table has.
-const FEW: f64 = 1000.0;
+const MAX_ROWS_READ: f64 = 1000.0;
 
 /// Marks the statements of the test itself.
-const OURS: &str = "/* test */";
+const TEST_MARK: &str = "/* test */";
 
 /// Captures the notices that the server sends to connections of this thread.
 #[derive(Clone, Default)]
@@ -87,15 +87,17 @@ impl Notices {
                     plan: plan["Plan"].clone(),
                 }
             })
-            .filter(|statement| !statement.text.contains(OURS))
+            .filter(|statement| !statement.text.contains(TEST_MARK))
             .collect()
     }
 }
 
 /// Every plan node that scans a large table, or reads much of it through an index.
-fn excesses(node: &Value, found: &mut Vec<String>) {
+fn find_excessive_reads(node: &Value, found: &mut Vec<String>) {
     if let Value::Array(items) = node {
-        items.iter().for_each(|item| excesses(item, found));
+        items
+            .iter()
+            .for_each(|item| find_excessive_reads(item, found));
     }
     let Value::Object(members) = node else { return };
     let text = |name: &str| {
@@ -115,15 +117,17 @@ fn excesses(node: &Value, found: &mut Vec<String>) {
     if kind.ends_with("Scan") && large {
         let removed = number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         let read = (number("Actual Rows") + removed) * number("Actual Loops");
-        if kind == "Seq Scan" || read > FEW {
+        if kind == "Seq Scan" || read > MAX_ROWS_READ {
             found.push(format!("{kind} of {table}: {read} rows"));
         }
     }
-    members.values().for_each(|value| excesses(value, found));
+    members
+        .values()
+        .for_each(|value| find_excessive_reads(value, found));
 }
 
 /// Lanes with limits, in strict order, with rows too large for a claim.
-const SCENERY: &str = "/* test */ do $$
+const SETUP: &str = "/* test */ do $$
 declare
     gated bigint;
 begin
@@ -167,7 +171,7 @@ begin
 end $$";
 
 /// Claims whole rows and pieces from lanes of every kind.
-const TAKE: [&str; 5] = [
+const CLAIM: [&str; 5] = [
     "/* test */ select count(*) from (
         select array_agg(id order by id) as lanes, array_agg(60 order by id) as most
         from queue.lanes where queue = 1
@@ -264,7 +268,7 @@ const LIST: &str = "/* test */ select count(l.job)
         (select id from queue.tenants where number = 1), null, 50, s.state, null, null, null, null, null, 200
     ) l";
 
-const LET_GO: &str =
+const CLEAR_EMPTY: &str =
     "/* test */ select queue.clear_empty_parcels(array_agg(id), array_agg(part)) from (
         select id, part from queue.parcels where tenant = 1 order by id limit 20
     ) p";
@@ -357,7 +361,7 @@ const ERASE: [&str; 3] = [
 
 /// Runs the functions in a transaction that is rolled back, and returns the statements executed inside
 /// them.
-async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
+async fn statements_inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
     let notices = Notices::default();
     let _heard = tracing::subscriber::set_default(notices.clone());
     let mut superuser = PgConnection::connect(&fixture.database.superuser_url())
@@ -369,7 +373,7 @@ async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
         done.unwrap_or_else(|error| panic!("{error}: {sql}"));
     };
     run(&mut tx, before).await;
-    run(&mut tx, SCENERY).await;
+    run(&mut tx, SETUP).await;
     run(&mut tx, CLIENT).await;
     run(
         &mut tx,
@@ -379,7 +383,7 @@ async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
          set auto_explain.log_level = notice; set role harkara_engine",
     )
     .await;
-    for sql in TAKE
+    for sql in CLAIM
         .into_iter()
         .chain([LIMIT, SETTLE, RESCUE, EXPIRE, FIND])
         .chain(COUNT)
@@ -393,7 +397,7 @@ async fn inside(fixture: &Fixture, before: &str) -> Vec<Explained> {
     for sql in &CONTROL[..4] {
         run(&mut tx, sql).await;
     }
-    for sql in [&*tenant, FIND, LIST, EXPLAIN, LET_GO]
+    for sql in [&*tenant, FIND, LIST, EXPLAIN, CLEAR_EMPTY]
         .into_iter()
         .chain(CONTROL[4..].iter().copied())
         .chain(["/* test */ reset role", ENQUEUE, ENQUEUE])
@@ -539,7 +543,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 #[tokio::test]
 async fn statements_inside_functions_read_no_more_than_they_need() {
     let fixture = well_used().await;
-    let explained = inside(&fixture, "/* test */ select").await;
+    let explained = statements_inside(&fixture, "/* test */ select").await;
     for (function, part) in STATEMENTS {
         assert!(
             explained
@@ -550,7 +554,7 @@ async fn statements_inside_functions_read_no_more_than_they_need() {
     }
     for Explained { text, plan } in &explained {
         let mut found = Vec::new();
-        excesses(plan, &mut found);
+        find_excessive_reads(plan, &mut found);
         assert!(found.is_empty(), "{found:?}\n{text}\n{plan:#}");
     }
 }
@@ -563,10 +567,10 @@ async fn missing_index_is_detected_for_a_statement_inside_a_function() {
         ("parcels_running", "recursive holder"),
     ] {
         let drop = format!("/* test */ drop index queue.{index}");
-        let explained = inside(&fixture, &drop).await;
+        let explained = statements_inside(&fixture, &drop).await;
         let mut found = Vec::new();
         for statement in explained.iter().filter(|one| one.text.contains(part)) {
-            excesses(&statement.plan, &mut found);
+            find_excessive_reads(&statement.plan, &mut found);
         }
         assert!(
             !found.is_empty(),

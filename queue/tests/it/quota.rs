@@ -7,7 +7,7 @@ use harkara_shared::id::TenantId;
 
 use crate::support::{Fixture, job, succeeding_handler, until};
 
-async fn allow(fixture: &Fixture, tenant: TenantId, most: Change<u32>) {
+async fn set_quota(fixture: &Fixture, tenant: TenantId, most: Change<u32>) {
     let change = TenantChange {
         max_waiting: most,
         ..TenantChange::default()
@@ -28,7 +28,7 @@ async fn submit(
     Ok(answers)
 }
 
-fn refused(error: &Error) -> (u64, u64) {
+fn quota_error(error: &Error) -> (u64, u64) {
     match error {
         Error::DepthQuota { limit, waiting } => (*limit, *waiting),
         other => panic!("expected the quota error: {other}"),
@@ -48,7 +48,7 @@ fn keyed(key: &str) -> NewJob {
 #[tokio::test]
 async fn quota_is_exact_for_single_enqueues() {
     let fixture = Fixture::new().await;
-    allow(&fixture, fixture.tenant, Change::Set(25)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(25)).await;
     let coalescer = Coalescer::new(&fixture.engine);
     for n in 0..25 {
         if n % 2 == 0 {
@@ -60,15 +60,15 @@ async fn quota_is_exact_for_single_enqueues() {
         }
     }
     let error = coalescer.enqueue(fixture.tenant, job()).await.unwrap_err();
-    assert_eq!(refused(&error), (25, 25));
+    assert_eq!(quota_error(&error), (25, 25));
     let error = submit(&fixture.engine, &fixture, vec![job()])
         .await
         .unwrap_err();
-    assert_eq!(refused(&error), (25, 25));
+    assert_eq!(quota_error(&error), (25, 25));
     let elsewhere = Engine::new(fixture.pool(), true);
     let error = submit(&elsewhere, &fixture, vec![job()]).await.unwrap_err();
     assert_eq!(
-        refused(&error),
+        quota_error(&error),
         (25, 25),
         "every process must report the same count"
     );
@@ -79,10 +79,10 @@ async fn quota_is_exact_for_single_enqueues() {
     coalescer.enqueue(other, job()).await.unwrap();
     fixture.enqueue(job()).await;
     assert_eq!(fixture.jobs("sa").await, 27);
-    allow(&fixture, fixture.tenant, Change::Set(27)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(27)).await;
     let one = submit(&fixture.engine, &fixture, vec![job()]).await;
     assert_eq!(one.unwrap().len(), 1, "a raised quota applies immediately");
-    allow(&fixture, fixture.tenant, Change::Remove).await;
+    set_quota(&fixture, fixture.tenant, Change::Remove).await;
     submit(&fixture.engine, &fixture, vec![job(); 50])
         .await
         .unwrap();
@@ -91,14 +91,14 @@ async fn quota_is_exact_for_single_enqueues() {
 #[tokio::test]
 async fn batch_that_would_exceed_the_quota_is_refused_as_a_whole() {
     let fixture = Fixture::new().await;
-    allow(&fixture, fixture.tenant, Change::Set(10)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(10)).await;
     submit(&fixture.engine, &fixture, vec![job(); 8])
         .await
         .unwrap();
     let error = submit(&fixture.engine, &fixture, vec![job(); 3])
         .await
         .unwrap_err();
-    assert_eq!(refused(&error), (10, 8));
+    assert_eq!(quota_error(&error), (10, 8));
     assert_eq!(fixture.jobs("sa").await, 8);
     submit(&fixture.engine, &fixture, vec![job(); 2])
         .await
@@ -108,7 +108,7 @@ async fn batch_that_would_exceed_the_quota_is_refused_as_a_whole() {
 #[tokio::test]
 async fn existing_jobs_are_returned_at_the_quota() {
     let fixture = Fixture::new().await;
-    allow(&fixture, fixture.tenant, Change::Set(2)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(2)).await;
     let first = submit(&fixture.engine, &fixture, vec![keyed("a"), keyed("b")])
         .await
         .unwrap();
@@ -125,7 +125,7 @@ async fn existing_jobs_are_returned_at_the_quota() {
     let error = submit(&fixture.engine, &fixture, vec![keyed("a"), keyed("c")])
         .await
         .unwrap_err();
-    assert_eq!(refused(&error), (2, 2));
+    assert_eq!(quota_error(&error), (2, 2));
     let left = "select count(*) from queue.unique_keys";
     until("the key of the refused job is free", async || {
         fixture.count(left).await == 2
@@ -140,7 +140,7 @@ async fn existing_jobs_are_returned_at_the_quota() {
 async fn mixed_batch_answers_each_caller_separately() {
     let fixture = Fixture::new().await;
     let free = TenantId::new();
-    allow(&fixture, fixture.tenant, Change::Set(4)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(4)).await;
     let coalescer = Coalescer::new(&fixture.engine);
     let calls = (0..30).map(|n| {
         let coalescer = coalescer.clone();
@@ -154,7 +154,7 @@ async fn mixed_batch_answers_each_caller_separately() {
         match call.await.unwrap() {
             (tenant, Ok(_)) if tenant == free => taken += 1,
             (_, Ok(_)) => bounded += 1,
-            (_, Err(error)) => assert_eq!(refused(&error).0, 4),
+            (_, Err(error)) => assert_eq!(quota_error(&error).0, 4),
         }
     }
     assert_eq!(taken, 10, "all jobs of the other tenant must be accepted");
@@ -165,7 +165,7 @@ async fn mixed_batch_answers_each_caller_separately() {
 #[tokio::test]
 async fn quota_applies_to_enqueues_by_sql() {
     let sql = crate::client::Sql::new().await;
-    allow(&sql.fixture, sql.fixture.tenant, Change::Set(3)).await;
+    set_quota(&sql.fixture, sql.fixture.tenant, Change::Set(3)).await;
     let mut app = sql.connect().await;
     let call = |jobs: u32| {
         let job = r#"{"kind": "test.job", "payload": {"n": 1}}"#;
@@ -182,13 +182,13 @@ async fn quota_applies_to_enqueues_by_sql() {
     let error = submit(&sql.fixture.engine, &sql.fixture, vec![job()])
         .await
         .unwrap_err();
-    assert_eq!(refused(&error), (3, 3));
+    assert_eq!(quota_error(&error), (3, 3));
 }
 
 #[tokio::test]
 async fn quota_frees_up_after_jobs_have_run() {
     let fixture = Fixture::new().await;
-    allow(&fixture, fixture.tenant, Change::Set(3)).await;
+    set_quota(&fixture, fixture.tenant, Change::Set(3)).await;
     submit(&fixture.engine, &fixture, vec![job(); 3])
         .await
         .unwrap();

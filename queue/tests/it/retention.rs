@@ -13,7 +13,7 @@ use crate::support::{Fixture, error, handler, job, number, numbered, succeeding_
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// One tagged job in each final state, with a unique key held for ten days.
-async fn finished(fixture: &Fixture) -> [JobId; 3] {
+async fn finished_jobs(fixture: &Fixture) -> [JobId; 3] {
     let worker = fixture.start_worker(handler(async |run| match number(&run) {
         0 => Verdict::done(),
         1 => Verdict::Cancelled,
@@ -43,7 +43,7 @@ async fn finished(fixture: &Fixture) -> [JobId; 3] {
 #[tokio::test]
 async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() {
     let fixture = Fixture::new().await;
-    let old = finished(&fixture).await;
+    let old = finished_jobs(&fixture).await;
     fixture
         .execute(
             "update queue.parcels set finished_at = now() - case state
@@ -69,7 +69,7 @@ async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() 
             "update queue.parcels set created_at = now() - interval '400 days' where state = 's'",
         )
         .await;
-    let young = finished_again(&fixture).await;
+    let young = recently_dead(&fixture).await;
 
     let removed = fixture.engine.retain(Retention::default()).await.unwrap();
     assert_eq!(
@@ -107,7 +107,7 @@ async fn old_jobs_are_deleted_with_their_labels_and_keys_and_recent_ones_stay() 
 }
 
 /// A job that died eight days ago: past the retention of successes, within that of dead jobs.
-async fn finished_again(fixture: &Fixture) -> JobId {
+async fn recently_dead(fixture: &Fixture) -> JobId {
     let worker = fixture.start_worker(handler(async |_| Verdict::Dead {
         error: error("gone"),
     }));
@@ -134,7 +134,7 @@ async fn finished_again(fixture: &Fixture) -> JobId {
 #[tokio::test]
 async fn job_whose_key_is_still_held_is_kept() {
     let fixture = Fixture::new().await;
-    let old = finished(&fixture).await;
+    let old = finished_jobs(&fixture).await;
     fixture
         .execute("update queue.parcels set finished_at = now() - interval '31 days'")
         .await;

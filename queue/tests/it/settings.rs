@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A fixture with the queues `first` and `second`, and lanes of its tenant in the first: the default lane, an
 /// ordered one, and the default lane of jobs that name the limit `crm`.
-async fn settled() -> Fixture {
+async fn with_lanes() -> Fixture {
     let fixture = Fixture::new().await;
     query("insert into queue.tenants (id) values ($1)")
         .bind(fixture.tenant)
@@ -48,7 +48,8 @@ async fn settled() -> Fixture {
 }
 
 /// Seven jobs run in the lane: ten were claimed, of which two have left and one has finished.
-const RUN: &str = "insert into queue.parcels (lane, run_at, queue, tenant, kind, priority,
+const INSERT_RUNNING_JOBS: &str =
+    "insert into queue.parcels (lane, run_at, queue, tenant, kind, priority,
         max_attempts, state, token, lease, n, gone, acked, acked_at, body)
      select id, now(), queue, tenant, 1, 5, 3, 'r', 1, 1, 10, '{1,2}', '{3}', array[now()],
         array_fill(''::bytea, array[10])
@@ -56,7 +57,11 @@ const RUN: &str = "insert into queue.parcels (lane, run_at, queue, tenant, kind,
 
 async fn run_in(fixture: &Fixture, lane: i64) {
     let pool = fixture.pool();
-    query(RUN).bind(lane).execute(&pool).await.unwrap();
+    query(INSERT_RUNNING_JOBS)
+        .bind(lane)
+        .execute(&pool)
+        .await
+        .unwrap();
 }
 
 fn rate(count: u32, per: Duration) -> LimitChange {
@@ -85,7 +90,7 @@ async fn tenant(fixture: &Fixture) -> TenantSettings {
 
 #[tokio::test]
 async fn queue_is_paused_limited_and_unlimited() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let engine = &fixture.engine;
     assert_eq!(queue(&fixture, "first").await.limit, Limit::default());
     engine.pause_queue("first", true).await.unwrap();
@@ -146,7 +151,7 @@ async fn queue_is_paused_limited_and_unlimited() {
 
 #[tokio::test]
 async fn burst_defaults_to_a_tenth_of_the_rate() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let set = async |change: LimitChange| {
         fixture.engine.set_queue("first", &change).await.unwrap();
         queue(&fixture, "first")
@@ -208,15 +213,15 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
 }
 
 /// How far ahead of the current time the queue's limiter has granted starts.
-const AHEAD: &str =
+const RATE_DEBT: &str =
     "select extract(epoch from rate_tat - now())::float8 from queue.limiters where tenant is null";
 
 #[tokio::test]
 async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let set = async |change: LimitChange| fixture.engine.set_queue("first", &change).await.unwrap();
     let ahead = async || -> f64 {
-        query_scalar(AHEAD)
+        query_scalar(RATE_DEBT)
             .fetch_one(&fixture.pool())
             .await
             .unwrap()
@@ -245,7 +250,7 @@ async fn saving_an_unchanged_rate_keeps_its_debt_and_a_new_rate_clamps_it() {
 
 #[tokio::test]
 async fn running_jobs_are_counted_for_every_new_limit() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     for lane in [1, 2, 3] {
         run_in(&fixture, lane).await;
     }
@@ -302,7 +307,7 @@ async fn running_jobs_are_counted_for_every_new_limit() {
 
 #[tokio::test]
 async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     run_in(&fixture, 1).await;
     run_in(&fixture, 2).await;
     fixture
@@ -335,7 +340,7 @@ async fn jobs_locked_by_a_settlement_are_counted_after_its_commit() {
 
 #[tokio::test]
 async fn claim_that_predates_a_new_limiter_is_counted() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let mut claiming = fixture.pool().begin().await.unwrap();
     query("select limiter from queue.queues")
         .execute(&mut *claiming)
@@ -350,7 +355,7 @@ async fn claim_that_predates_a_new_limiter_is_counted() {
     })
     .await;
     assert!(!setting.is_finished());
-    query(RUN)
+    query(INSERT_RUNNING_JOBS)
         .bind(1_i64)
         .execute(&mut *claiming)
         .await
@@ -362,7 +367,7 @@ async fn claim_that_predates_a_new_limiter_is_counted() {
 
 #[tokio::test]
 async fn tenant_settings_change_together_or_not_at_all() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let engine = &fixture.engine;
     let unknown = engine.tenant(TenantId::new()).await.unwrap();
     assert_eq!((unknown.weight, unknown.paused), (1, false));

@@ -13,7 +13,7 @@ use url::Url;
 use crate::{migrate, options};
 
 /// The free memory, in bytes, above which clusters are placed in memory; containers often have only 64 MiB.
-const ROOMY: u64 = 2 << 30;
+const MIN_FREE_MEMORY: u64 = 2 << 30;
 
 /// A private server for a test that crashes PostgreSQL and starts it again.
 ///
@@ -105,8 +105,8 @@ pub(crate) async fn start_cluster(parent: &Path, settings: &[(&str, &str)]) -> C
 /// up to 400 ms on a disk.
 pub(crate) fn fast_directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let roomy =
-        rustix::fs::statvfs(memory).is_ok_and(|found| found.f_bavail * found.f_frsize >= ROOMY);
+    let roomy = rustix::fs::statvfs(memory)
+        .is_ok_and(|found| found.f_bavail * found.f_frsize >= MIN_FREE_MEMORY);
     if roomy && env::var_os("TMPDIR").is_none() {
         memory.to_path_buf()
     } else {

@@ -15,7 +15,7 @@ use url::Url;
 use crate::options;
 
 /// The first key of the advisory locks that mark live runs ("hark" in ASCII).
-const LOCKS: i32 = 0x6861_726b;
+const RUN_LOCK_CLASS: i32 = 0x6861_726b;
 
 /// One test process on a shared server.
 ///
@@ -101,7 +101,7 @@ fn run_of(name: &str, family: &str) -> Option<u32> {
 
 /// A call of an advisory-lock function for a run.
 fn locking(function: &str, id: u32) -> String {
-    format!("select {function}({LOCKS}, {})", id.cast_signed())
+    format!("select {function}({RUN_LOCK_CLASS}, {})", id.cast_signed())
 }
 
 async fn connect(url: &Url) -> PgConnection {

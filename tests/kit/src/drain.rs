@@ -14,7 +14,7 @@ use crate::handler::KitHandler;
 use crate::{Boxed, Kit};
 
 /// The lease of the worker in [`Kit::crash`].
-const LEASE: Duration = Duration::from_secs(30);
+const CRASH_LEASE: Duration = Duration::from_secs(30);
 
 /// Longer than any test advances its clock.
 const LONG_LEASE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -153,7 +153,7 @@ impl Kit {
     pub async fn crash(&self, queue: &str) -> Vec<JobId> {
         let handler = KitHandler::of(self, None);
         let engine = &self.services.engine;
-        let worker = TestWorker::start(engine, handler, queue, LEASE).await;
+        let worker = TestWorker::start(engine, handler, queue, CRASH_LEASE).await;
         let worker = worker.expect("a lease");
         worker.promote().await.expect("promoted due jobs");
         worker.claim_and_crash(1000).await.expect("a claim")

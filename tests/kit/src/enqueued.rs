@@ -14,7 +14,7 @@ use harkara_shared::id::JobId;
 use crate::Kit;
 
 /// The maximum number of jobs read per kind and state.
-const MAX_JOBS: u32 = 10_000;
+const MAX_LISTED_JOBS: u32 = 10_000;
 
 /// A waiting job.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Kit {
             let mut tx = self.tx().await;
             let mut below = None;
             loop {
-                let found = read::list(&mut tx, self.tenant, &filter, below, MAX_JOBS).await;
+                let found = read::list(&mut tx, self.tenant, &filter, below, MAX_LISTED_JOBS).await;
                 let page = found.expect("a list of jobs");
                 jobs.extend(page.jobs);
                 below = page.next_before;

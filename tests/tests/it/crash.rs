@@ -15,7 +15,7 @@ const EVENTS: usize = 1200;
 const REQUESTS: usize = 800;
 const ORDERED: usize = 80;
 const WORKERS: usize = 3;
-const PLACES: usize = 8;
+const SLOTS: usize = 8;
 
 /// Posts the events, 16 at a time, and returns the job of each.
 async fn post_events(client: &Client) -> HashMap<String, String> {
@@ -139,7 +139,7 @@ async fn every_webhook_arrives_although_workers_are_killed_every_second() {
         .await
         .ok();
 
-    let queues = format!("webhook={PLACES}");
+    let queues = format!("webhook={SLOTS}");
     let start = || platform.worker(&queues, 2, 5).0;
     let mut jobs = post_events(client).await;
     jobs.extend(post_requests(client, &receiver.url).await);
@@ -168,8 +168,8 @@ async fn every_webhook_arrives_although_workers_are_killed_every_second() {
         .await
         .unwrap();
         assert!(
-            dead.len() <= 2 * PLACES,
-            "a worker held {} jobs with {PLACES} slots",
+            dead.len() <= 2 * SLOTS,
+            "a worker held {} jobs with {SLOTS} slots",
             dead.len()
         );
         for job in dead {
@@ -224,7 +224,7 @@ async fn every_webhook_arrives_although_postgres_crashes() {
     let mut jobs = post_events(&client).await;
     jobs.extend(post_requests(&client, &receiver.url).await);
 
-    let queues = format!("webhook={PLACES}");
+    let queues = format!("webhook={SLOTS}");
     let _workers: Vec<Process> = (0..WORKERS)
         .map(|_| platform.worker(&queues, 5, 5).0)
         .collect();
@@ -256,7 +256,7 @@ async fn every_webhook_arrives_although_postgres_crashes() {
     // In flight at a stop: the claimed jobs of the workers, and the outcomes just handed over for
     // settlement, at most the same number.
     let duplicates: usize = receiver.deliveries().values().map(|times| times - 1).sum();
-    let bound = stops * WORKERS * PLACES * 2;
+    let bound = stops * WORKERS * SLOTS * 2;
     assert!(
         duplicates <= bound,
         "{duplicates} duplicates after {stops} stops, bound {bound}"

@@ -12,7 +12,7 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Payloads of the maximum size; together far more than the worker may hold.
 const JOBS: usize = 200;
 
-const BOUND_MIB: u64 = 32;
+const MAX_EXTRA_MIB: u64 = 32;
 
 /// The peak memory of a process, in MiB.
 fn peak_of(process: &Process) -> u64 {
@@ -49,7 +49,7 @@ async fn worker_memory_stays_bounded_for_large_payloads() {
             .await
             .ok();
     }
-    let memory = [("HARKARA_WORKER_MEMORY_MIB", BOUND_MIB.to_string())];
+    let memory = [("HARKARA_WORKER_MEMORY_MIB", MAX_EXTRA_MIB.to_string())];
     let idle = {
         let (worker, address) = platform.worker_with("report=1", &memory);
         ready(&worker, address).await;
@@ -63,7 +63,7 @@ async fn worker_memory_stays_bounded_for_large_payloads() {
     let taken = peak_of(&worker).saturating_sub(idle);
     eprintln!("idle {idle} MiB, at work {taken} MiB more");
     assert!(
-        taken <= BOUND_MIB,
+        taken <= MAX_EXTRA_MIB,
         "the worker used {taken} MiB more than the {idle} MiB of an idle one"
     );
 }

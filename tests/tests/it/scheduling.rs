@@ -10,7 +10,8 @@ use serde_json::json;
 const SCHEDULE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Counts the retention jobs that have succeeded.
-const RETAINED: &str = "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
+const RETENTION_RUNS: &str =
+    "select count(*) from queue.parcels p join queue.kinds k on k.id = p.kind
     where k.name = 'maintenance.retention' and p.state = 'd'";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +118,7 @@ async fn missed_slot_is_emitted_once_by_two_schedulers_and_runs() {
         .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
     until("the slot's job has succeeded", SCHEDULE_TIMEOUT, || async {
-        query_scalar::<i64>(RETAINED)
+        query_scalar::<i64>(RETENTION_RUNS)
             .fetch_one(&pool)
             .await
             .is_ok_and(|done| done == 1)
@@ -188,7 +189,7 @@ async fn retention_deletes_old_events_and_records_their_delivery_outcomes() {
     .unwrap();
     let (_worker, _) = platform.worker("maintenance=1", 30, 5);
     until("the retention has run", SCHEDULE_TIMEOUT, || async {
-        query_scalar::<i64>(RETAINED)
+        query_scalar::<i64>(RETENTION_RUNS)
             .fetch_one(&pool)
             .await
             .is_ok_and(|done| done == 1)

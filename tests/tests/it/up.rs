@@ -6,8 +6,8 @@ use std::time::Duration;
 use harkara_shared::egress::client_config;
 use harkara_tests::{Client, Process, free_address};
 
-const START: Duration = Duration::from_secs(90);
-const STOP: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn up(data_dir: &Path, port: u16, more: &[&str]) -> Process {
     let port = port.to_string();
@@ -68,7 +68,7 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &[]);
-    let output = first.wait_for_output("Running.", START).await;
+    let output = first.wait_for_output("Running.", START_TIMEOUT).await;
     assert!(
         output.contains("is delivered and verified: status 200"),
         "{output}"
@@ -99,16 +99,21 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
         &[&args[..], &[directory.path().to_str().unwrap()]].concat(),
         &[],
     );
-    assert_eq!(tool.ended(STOP).await, Some(0), "{}", tool.output());
+    assert_eq!(tool.ended(STOP_TIMEOUT).await, Some(0), "{}", tool.output());
     let tenant: serde_json::Value = serde_json::from_str(tool.output().trim()).unwrap();
     assert_eq!(tenant["slug"], "acme-trading");
     assert!(tenant["id"].as_str().unwrap().starts_with("ten_"));
 
     first.signal("INT");
-    assert_eq!(first.ended(STOP).await, Some(0), "{}", first.output());
+    assert_eq!(
+        first.ended(STOP_TIMEOUT).await,
+        Some(0),
+        "{}",
+        first.output()
+    );
 
     let mut second = up(directory.path(), address.port(), &["--no-demo"]);
-    let output = second.wait_for_output("Running.", START).await;
+    let output = second.wait_for_output("Running.", START_TIMEOUT).await;
     assert!(!output.contains("delivered"), "{output}");
     assert_eq!(key(&output), key_text, "the key must be kept");
     assert_ne!(
@@ -123,7 +128,12 @@ async fn up_delivers_and_verifies_stops_on_ctrl_c_and_keeps_its_data() {
         "the data of the first run must be kept"
     );
     second.signal("TERM");
-    assert_eq!(second.ended(STOP).await, Some(0), "{}", second.output());
+    assert_eq!(
+        second.ended(STOP_TIMEOUT).await,
+        Some(0),
+        "{}",
+        second.output()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,10 +141,10 @@ async fn up_restarts_on_its_data_after_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut first = up(directory.path(), address.port(), &["--no-demo"]);
-    let key_text = key(&first.wait_for_output("Running.", START).await);
+    let key_text = key(&first.wait_for_output("Running.", START_TIMEOUT).await);
     first.kill();
     let second = up(directory.path(), address.port(), &[]);
-    let output = second.wait_for_output("Running.", START).await;
+    let output = second.wait_for_output("Running.", START_TIMEOUT).await;
     assert_eq!(key(&output), key_text);
     assert!(output.contains("delivered and verified"), "{output}");
 }
@@ -147,7 +157,12 @@ async fn up_refuses_a_private_database_in_production_and_a_used_port() {
     let port = free_address().port().to_string();
     let args = ["up", "--port", &port, "--data-dir", data_dir];
     let mut process = Process::start("harkara", &args, &production);
-    assert_eq!(process.ended(STOP).await, Some(1), "{}", process.output());
+    assert_eq!(
+        process.ended(STOP_TIMEOUT).await,
+        Some(1),
+        "{}",
+        process.output()
+    );
     assert!(
         process.output().contains("DATABASE_URL"),
         "{}",
@@ -158,7 +173,12 @@ async fn up_refuses_a_private_database_in_production_and_a_used_port() {
     let port = taken.local_addr().unwrap().port().to_string();
     let args = ["up", "--port", &port, "--data-dir", data_dir];
     let mut process = Process::start("harkara", &args, &[]);
-    assert_eq!(process.ended(STOP).await, Some(1), "{}", process.output());
+    assert_eq!(
+        process.ended(STOP_TIMEOUT).await,
+        Some(1),
+        "{}",
+        process.output()
+    );
     assert!(
         process.output().contains("cannot listen on"),
         "{}",

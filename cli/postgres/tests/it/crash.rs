@@ -12,13 +12,13 @@ use sqlx::Executor;
 use crate::{cluster_of, directory, kill, leave_a_mark, lives, names_in, options, start, until};
 
 /// The variable that names the data directory to the helper process; see [`holder`].
-const HOLD: &str = "HARKARA_TEST_HOLD";
+const HOLD_DIRECTORY: &str = "HARKARA_TEST_HOLD";
 
 /// Not a test: a helper process that holds a cluster until it is killed.
 #[tokio::test]
 #[ignore = "helper process started by other tests"]
 async fn holder() {
-    let Some(data) = std::env::var_os(HOLD) else {
+    let Some(data) = std::env::var_os(HOLD_DIRECTORY) else {
         return;
     };
     let data = Path::new(&data);
@@ -40,7 +40,7 @@ fn hold(data: &Path) -> Child {
     fs::create_dir_all(data).unwrap();
     Command::new(std::env::current_exe().unwrap())
         .args(["crash::holder", "--exact", "--ignored", "--nocapture"])
-        .env(HOLD, data)
+        .env(HOLD_DIRECTORY, data)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -44,12 +44,12 @@ const JOB_FACTS: &str = "select
     join queue.lanes l on l.id = p.lane";
 
 /// Waits for a permit, then ends with a random verdict.
-fn failing_first_run(leave: &Arc<Semaphore>) -> Arc<dyn Handler> {
-    let leave = Arc::clone(leave);
+fn random_verdict_with_permit(permits: &Arc<Semaphore>) -> Arc<dyn Handler> {
+    let permits = Arc::clone(permits);
     handler(move |_| {
-        let leave = Arc::clone(&leave);
+        let permits = Arc::clone(&permits);
         async move {
-            leave.acquire().await.unwrap().forget();
+            permits.acquire().await.unwrap().forget();
             match rand::rng().random_range(0..12) {
                 0 => failed("down"),
                 1 => Verdict::Snooze {
@@ -71,8 +71,12 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
     let mut jobs: Vec<NewJob> = (0..300).map(numbered).collect();
     jobs.extend((300..340).map(|n| ordered("one", n)));
     jobs.extend((400..460).map(|n| named("two", n)));
-    let mut ids: Vec<JobId> = fixture.lay(true, jobs).await;
-    ids.extend(fixture.lay(false, (500..560).map(numbered).collect()).await);
+    let mut ids: Vec<JobId> = fixture.enqueue_jobs(true, jobs).await;
+    ids.extend(
+        fixture
+            .enqueue_jobs(false, (500..560).map(numbered).collect())
+            .await,
+    );
     let two = Lane::Named("two".to_owned());
     let change: LaneChange = of_lane(max_running(2));
     fixture
@@ -81,13 +85,13 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
         .await
         .unwrap();
     // Jobs finish no faster than they are explained.
-    let leave = Arc::new(Semaphore::new(0));
-    let fleet = Fleet::start(&fixture, 2, 4, &failing_first_run(&leave));
+    let permits = Arc::new(Semaphore::new(0));
+    let fleet = Fleet::start(&fixture, 2, 4, &random_verdict_with_permit(&permits));
     let mut seen: Vec<JobState> = Vec::new();
     let mut explained = 0;
     while fixture.jobs("sar").await > 0 {
         for _ in 0..20 {
-            leave.add_permits(rand::rng().random_range(0..4));
+            permits.add_permits(rand::rng().random_range(0..4));
             let id = *ids.choose(&mut rand::rng()).unwrap();
             let mut connection = fixture.pool().acquire().await.unwrap();
             for sql in [

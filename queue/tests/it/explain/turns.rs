@@ -25,14 +25,18 @@ async fn scheduled_job_reports_why_it_waits() {
             delay: HOUR,
             ..numbered(n)
         };
-        let future = fixture.lay(packed, (10..13).map(later).collect()).await;
+        let future = fixture
+            .enqueue_jobs(packed, (10..13).map(later).collect())
+            .await;
         let slow = |n| {
             let mut job = numbered(n);
             job.backoff.base = HOUR;
             job.backoff.max = HOUR;
             job
         };
-        let ids = fixture.lay(packed, (0..4).map(slow).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..4).map(slow).collect())
+            .await;
         let worker = fixture.start_worker(handler(async |run| match number(&run) {
             0 | 1 => failed("http_500"),
             _ => Verdict::Snooze {
@@ -70,7 +74,9 @@ async fn scheduled_job_reports_why_it_waits() {
 async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
-        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..3).map(numbered).collect())
+            .await;
         let reason = fixture.reason(ids[0], ReasonCode::NoWorker).await;
         assert_eq!(reason.since, None);
         assert!(reason.detail.contains("none is remembered that did"));
@@ -90,7 +96,9 @@ async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
         let worker = fixture.start_worker(succeeding_handler());
         fixture.wait_for_state(ids[2], JobState::Succeeded).await;
         worker.stop().await;
-        let more = fixture.lay(packed, (3..6).map(numbered).collect()).await;
+        let more = fixture
+            .enqueue_jobs(packed, (3..6).map(numbered).collect())
+            .await;
         let reason = fixture.reason(more[0], ReasonCode::NoWorker).await;
         let seen = "select max(last_seen_at) from queue.workers where queues ? 'default'";
         assert_eq!(reason.since, fixture.moment(seen).await);
@@ -113,10 +121,14 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let leave = Arc::new(Semaphore::new(0));
-        let held = fixture.lay(packed, (0..2).map(numbered).collect()).await;
+        let held = fixture
+            .enqueue_jobs(packed, (0..2).map(numbered).collect())
+            .await;
         let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), waiting_for_permit(&leave));
         fixture.wait_for_state(held[0], JobState::Running).await;
-        let ids = fixture.lay(packed, (2..8).map(numbered).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (2..8).map(numbered).collect())
+            .await;
         let urgent = fixture
             .enqueue(NewJob {
                 priority: 0,
@@ -159,7 +171,9 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
 #[tokio::test]
 async fn count_of_jobs_ahead_is_capped() {
     let fixture = Fixture::new().await;
-    let ids = fixture.lay(true, (0..10_600).map(numbered).collect()).await;
+    let ids = fixture
+        .enqueue_jobs(true, (0..10_600).map(numbered).collect())
+        .await;
     for (position, ahead, words) in [
         (9_999, 9_999, "9999 jobs of its lane go first"),
         (10_599, 10_000, "at least 10000 jobs of its lane go first"),
@@ -217,7 +231,9 @@ async fn jobs_ahead_are_counted_by_member_in_every_row() {
 async fn running_job_reports_its_worker_and_deadline() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
-        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..3).map(numbered).collect())
+            .await;
         let settings = options(&[(QUEUE, 8)]);
         let id = settings.info.id;
         let (leave, stays) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -274,7 +290,7 @@ async fn finished_job_reports_its_outcome() {
         let fixture = Fixture::new().await;
         let mut jobs: Vec<NewJob> = (0..4).map(numbered).collect();
         jobs[1].max_attempts = 1;
-        let ids = fixture.lay(packed, jobs).await;
+        let ids = fixture.enqueue_jobs(packed, jobs).await;
         cancel(&fixture, ids[3]).await;
         let worker = fixture.start_worker(handler(async |run| match number(&run) {
             1 => failed("http_500"),

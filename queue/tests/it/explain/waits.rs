@@ -33,7 +33,9 @@ fn pause(paused: bool) -> LaneChange {
 async fn paused_queue_is_reported_with_its_start_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
-        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..3).map(numbered).collect())
+            .await;
         let later = fixture
             .enqueue(NewJob {
                 delay: HOUR,
@@ -78,7 +80,9 @@ async fn paused_queue_is_reported_with_its_start_time() {
 async fn paused_tenant_is_reported_with_its_start_time() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
-        let ids = fixture.lay(packed, (0..3).map(numbered).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..3).map(numbered).collect())
+            .await;
         fixture
             .engine
             .pause_tenant(fixture.tenant, true)
@@ -126,7 +130,7 @@ async fn paused_lane_is_reported_for_its_existing_and_future_rows() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let jobs = (0..3).map(|n| named("a", n)).collect();
-        let mut ids = fixture.lay(packed, jobs).await;
+        let mut ids = fixture.enqueue_jobs(packed, jobs).await;
         let other = fixture.enqueue(named("b", 9)).await.id();
         let set = async |paused| {
             let change = pause(paused);
@@ -183,7 +187,7 @@ async fn rate_limit_is_reported_by_name_with_its_opening_time() {
                     ..limited("crm", 1, n)
                 })
                 .collect();
-            let ids = fixture.lay(packed, jobs).await;
+            let ids = fixture.enqueue_jobs(packed, jobs).await;
             let (engine, tenant) = (&fixture.engine, fixture.tenant);
             let words = match whose {
                 "queue" => {
@@ -238,7 +242,7 @@ async fn rate_limit_is_reported_by_name_with_its_opening_time() {
 async fn tightest_limit_is_reported_first_and_costs_count() {
     let fixture = Fixture::new().await;
     let ids = fixture
-        .lay(true, (0..3).map(|n| limited("crm", 3, n)).collect())
+        .enqueue_jobs(true, (0..3).map(|n| limited("crm", 3, n)).collect())
         .await;
     let change = of_tenant(rate(60, 1));
     fixture
@@ -290,7 +294,7 @@ async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
         let worker = fixture.start_worker(rate_limiting);
         fixture.wait_for_state(first, JobState::Scheduled).await;
         let ids = fixture
-            .lay(packed, (1..4).map(|n| named("a", n)).collect())
+            .enqueue_jobs(packed, (1..4).map(|n| named("a", n)).collect())
             .await;
         let reason = fixture.reason(ids[1], ReasonCode::RateLimited).await;
         let parked = "select parked_until from queue.lanes where key = 'a'";
@@ -324,7 +328,7 @@ async fn concurrency_limit_is_reported_with_its_numbers() {
                     ..limited("crm", 1, n)
                 })
                 .collect();
-            let ids = fixture.lay(packed, jobs).await;
+            let ids = fixture.enqueue_jobs(packed, jobs).await;
             let (engine, tenant) = (&fixture.engine, fixture.tenant);
             let words = match whose {
                 "queue" => {
@@ -370,7 +374,7 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
     for packed in [false, true] {
         let fixture = Fixture::new().await;
         let ids = fixture
-            .lay(packed, (0..4).map(|n| ordered("a", n)).collect())
+            .enqueue_jobs(packed, (0..4).map(|n| ordered("a", n)).collect())
             .await;
         let later = NewJob {
             delay: HOUR,
@@ -423,7 +427,9 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
             job.backoff.max = HOUR;
             job
         };
-        let ids = fixture.lay(packed, (0..3).map(patient).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..3).map(patient).collect())
+            .await;
         let worker = fixture.start_worker(handler(async |_| failed("down")));
         fixture.wait_for_state(ids[0], JobState::Scheduled).await;
         let reason = fixture.reason(ids[1], ReasonCode::OrderingHead).await;
@@ -443,7 +449,9 @@ async fn breaker_is_reported_while_open_and_during_its_trial() {
             max_attempts: 1,
             ..named("a", n)
         };
-        let ids = fixture.lay(packed, (0..30).map(once).collect()).await;
+        let ids = fixture
+            .enqueue_jobs(packed, (0..30).map(once).collect())
+            .await;
         let last = ids[29];
         let set = async |change: &LaneChange| {
             let engine = &fixture.engine;

@@ -8,13 +8,13 @@ use harkara_queue::settings::{Breaker, BreakerState, Change, LaneChange, QueueVi
 use harkara_shared::id::TenantId;
 use sqlx::postgres::PgListener;
 
-use super::{SECOND, max_running, rate, settled, tenant};
+use super::{SECOND, max_running, rate, tenant, with_lanes};
 use crate::lost_workers::limited;
 use crate::support::with_timeout;
 
 #[tokio::test]
 async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let engine = &fixture.engine;
     let set = async |lane: &Lane, change: LaneChange| {
         engine
@@ -129,7 +129,7 @@ async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
 
 #[tokio::test]
 async fn tenants_read_and_change_only_their_own_lanes() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let engine = &fixture.engine;
     let other = TenantId::new();
     let change = TenantChange {
@@ -182,7 +182,7 @@ async fn tenants_read_and_change_only_their_own_lanes() {
 
 #[tokio::test]
 async fn change_wakes_workers_unless_notifications_are_off() {
-    let fixture = settled().await;
+    let fixture = with_lanes().await;
     let mut listener = PgListener::connect_with(&fixture.pool()).await.unwrap();
     listener.listen("harkara").await.unwrap();
     let mute = harkara_queue::Engine::new(fixture.pool(), false);

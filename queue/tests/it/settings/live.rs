@@ -15,20 +15,24 @@ use crate::support::{Fixture, QUEUE, handler, job, until};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Longer than a worker needs to find a job, shorter than any backstop poll.
-const MOMENT: Duration = Duration::from_millis(300);
+const NOTIFIED_DELAY: Duration = Duration::from_millis(300);
 
 /// The maximum delay of a change when workers are notified.
-const SOON: Duration = Duration::from_secs(2);
+const MAX_CHANGE_DELAY: Duration = Duration::from_secs(2);
 
-async fn stays_ready(fixture: &Fixture, id: JobId) {
-    tokio::time::sleep(MOMENT).await;
+async fn assert_stays_ready(fixture: &Fixture, id: JobId) {
+    tokio::time::sleep(NOTIFIED_DELAY).await;
     assert_eq!(fixture.state(id).await, JobState::Ready);
 }
 
 async fn assert_continues(fixture: &Fixture, id: JobId, what: &str) {
     let opened = Instant::now();
     fixture.wait_for_state(id, JobState::Succeeded).await;
-    assert!(opened.elapsed() < SOON, "{what}: {:?}", opened.elapsed());
+    assert!(
+        opened.elapsed() < MAX_CHANGE_DELAY,
+        "{what}: {:?}",
+        opened.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -41,13 +45,13 @@ async fn paused_jobs_wait_and_resume_at_once() {
 
     engine.pause_queue(QUEUE, true).await.unwrap();
     let waiting = fixture.enqueue(job()).await.id();
-    stays_ready(&fixture, waiting).await;
+    assert_stays_ready(&fixture, waiting).await;
     engine.pause_queue(QUEUE, false).await.unwrap();
     assert_continues(&fixture, waiting, "queue").await;
 
     engine.pause_tenant(fixture.tenant, true).await.unwrap();
     let waiting = fixture.enqueue(job()).await.id();
-    stays_ready(&fixture, waiting).await;
+    assert_stays_ready(&fixture, waiting).await;
     engine.pause_tenant(fixture.tenant, false).await.unwrap();
     assert_continues(&fixture, waiting, "tenant").await;
 
@@ -69,7 +73,7 @@ async fn paused_jobs_wait_and_resume_at_once() {
         ..job()
     };
     let waiting = fixture.enqueue(in_lane.clone()).await.id();
-    stays_ready(&fixture, waiting).await;
+    assert_stays_ready(&fixture, waiting).await;
     set(paused(false)).await;
     assert_continues(&fixture, waiting, "lane").await;
 
@@ -77,7 +81,7 @@ async fn paused_jobs_wait_and_resume_at_once() {
         .execute("update queue.lanes set parked_until = now() + interval '1 hour' where key = 'a'")
         .await;
     let waiting = fixture.enqueue(in_lane).await.id();
-    stays_ready(&fixture, waiting).await;
+    assert_stays_ready(&fixture, waiting).await;
     set(LaneChange {
         unpark: true,
         ..LaneChange::default()
@@ -103,7 +107,7 @@ async fn raised_or_removed_limit_releases_waiting_jobs_at_once() {
         let granted = fixture.enqueue(job()).await.id();
         assert_continues(&fixture, granted, what).await;
         let waiting = fixture.enqueue(job()).await.id();
-        stays_ready(&fixture, waiting).await;
+        assert_stays_ready(&fixture, waiting).await;
         set(opening).await;
         assert_continues(&fixture, waiting, what).await;
     }
@@ -130,8 +134,8 @@ async fn lane_settings_apply_to_jobs_that_name_other_limits() {
     }];
     let limited = fixture.enqueue(NewJob { limits, ..job() }).await.id();
     let worker = fixture.start_worker(handler(async |_| Verdict::done()));
-    stays_ready(&fixture, first).await;
-    stays_ready(&fixture, limited).await;
+    assert_stays_ready(&fixture, first).await;
+    assert_stays_ready(&fixture, limited).await;
     let lanes = fixture
         .engine
         .lane(fixture.tenant, QUEUE, &Lane::Default)
@@ -167,12 +171,12 @@ async fn running_jobs_count_against_a_new_limit() {
         .await
         .unwrap();
     fixture.enqueue_all(vec![job(); 4]).await;
-    tokio::time::sleep(MOMENT).await;
+    tokio::time::sleep(NOTIFIED_DELAY).await;
     assert_eq!(running().await, 4);
     for left in [3, 2, 2, 2, 2, 2, 1, 0] {
         permits.add_permits(1);
         until("one job ends", async || running().await <= left).await;
-        tokio::time::sleep(MOMENT).await;
+        tokio::time::sleep(NOTIFIED_DELAY).await;
         assert_eq!(running().await, left);
     }
     assert_eq!(

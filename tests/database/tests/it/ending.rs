@@ -12,13 +12,13 @@ use crate::until;
 
 /// Makes another process of this program act as a test run; `end` or `stay` selects what it does after
 /// creating its databases.
-const PLAY: &str = "HARKARA_TEST_PLAY";
+const HELPER_MODE: &str = "HARKARA_TEST_PLAY";
 
 /// Not a test: a simulated test run in its own process.
 #[tokio::test]
 #[ignore = "helper process started by other tests"]
 async fn player() {
-    let Some(play) = std::env::var_os(PLAY) else {
+    let Some(play) = std::env::var_os(HELPER_MODE) else {
         return;
     };
     let database = TestDatabase::create().await;
@@ -53,7 +53,7 @@ fn play(how: &str, database_url: Option<&str>) -> Player {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["ending::player", "--exact", "--ignored", "--nocapture"])
-        .env(PLAY, how)
+        .env(HELPER_MODE, how)
         .env_remove("DATABASE_URL")
         .stdout(Stdio::piped());
     if let Some(url) = database_url {

@@ -20,7 +20,7 @@ use serde_json::value::to_raw_value;
 use utoipa::ToSchema;
 
 const LAST_ROUND: u8 = 3;
-const BETWEEN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const REMINDER_INTERVAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// - Changes: nothing here; the receiver sends the reminder.
 /// - Twice: the request names invoice and round, so that the receiver can detect a repetition.
@@ -92,14 +92,14 @@ fn reminded(args: Args) -> Verdict {
     let mut then = Vec::new();
     if args.round < LAST_ROUND {
         let next = Args {
-            from: clock::now() + BETWEEN,
+            from: clock::now() + REMINDER_INTERVAL,
             round: args.round + 1,
             ..args
         };
         match to_raw_value(&next) {
             Ok(payload) => {
                 let mut job = Kind::of::<InvoiceRemind>().job(payload);
-                job.delay = BETWEEN;
+                job.delay = REMINDER_INTERVAL;
                 then.push(job);
             }
             Err(error) => return retry("unwritable", error.to_string()),
