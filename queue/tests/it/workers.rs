@@ -17,7 +17,9 @@ async fn live_worker_is_listed_with_its_queues_and_running_jobs() {
     let leave = Arc::new(Semaphore::new(0));
     let settings = options(&[(QUEUE, 8), ("other", 3)]);
     let (id, before) = (settings.info.id, fixture.now().await);
-    let ids = fixture.enqueue_jobs(true, (0..3).map(numbered).collect()).await;
+    let ids = fixture
+        .enqueue_jobs(true, (0..3).map(numbered).collect())
+        .await;
     let worker = fixture.start_worker_with(settings, waiting_for_permit(&leave));
     fixture.wait_for_state(ids[2], JobState::Running).await;
     let single = fixture.enqueue(numbered(3)).await.id();
@@ -89,7 +91,9 @@ async fn tenant_sees_no_worker_hosts_and_only_its_own_queues_and_jobs() {
     let theirs = fixture.enqueue_for(stranger, vec![theirs]).await[0].id();
     let strangers: Vec<NewJob> = (0..3).map(numbered).collect();
     fixture.enqueue_for(stranger, strangers).await;
-    let own = fixture.enqueue_jobs(true, (0..2).map(numbered).collect()).await;
+    let own = fixture
+        .enqueue_jobs(true, (0..2).map(numbered).collect())
+        .await;
     let ids = (open.info.id, secret.info.id);
     let open = fixture.start_worker_with(open, waiting_for_permit(&leave));
     let secret = fixture.start_worker_with(secret, waiting_for_permit(&leave));

@@ -89,7 +89,7 @@ impl JobKind for InvoiceRemind {
 
 /// The follow-up of a reminder: the next one, enqueued in the transaction that settles this job.
 fn reminded(args: Args) -> Verdict {
-    let mut then = Vec::new();
+    let mut follow_ups = Vec::new();
     if args.round < LAST_ROUND {
         let next = Args {
             from: clock::now() + REMINDER_INTERVAL,
@@ -100,14 +100,14 @@ fn reminded(args: Args) -> Verdict {
             Ok(payload) => {
                 let mut job = Kind::of::<InvoiceRemind>().job(payload);
                 job.delay = REMINDER_INTERVAL;
-                then.push(job);
+                follow_ups.push(job);
             }
             Err(error) => return retry("unwritable", error.to_string()),
         }
     }
     Verdict::Done {
         result: None,
-        follow_ups: then,
+        follow_ups,
     }
 }
 
