@@ -151,8 +151,15 @@ fn architecture_document_names_every_kind() {
 
 #[test]
 fn document_links_resolve() {
-    let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
-    for directory in ["docs", "docs/adr"] {
+    let mut documents: Vec<String> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ]
+    .map(str::to_owned)
+    .into();
+    for directory in ["docs", "docs/adr", "docs/design"] {
         for entry in fs::read_dir(workspace().join(directory)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|ending| ending == "md") {
