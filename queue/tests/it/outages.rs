@@ -249,7 +249,7 @@ async fn outcome_waits_for_an_unavailable_database() {
         where datname = current_database() and application_name = 'worker under test'";
     let mut cuts = fixture.count(cut).await;
     permits.add_permits(1);
-    with_timeout("cutting", async {
+    with_timeout("the connections are cut", async {
         while cuts < 30 {
             cuts += fixture.count(cut).await;
         }

@@ -13,7 +13,7 @@ use crate::support::Fixture;
 /// The number of parcels in one block; merged rows are searched within a block.
 pub(crate) const BLOCK: i64 = 1024;
 
-/// The id of the job at `place` of `parcel`.
+/// The id of the job at `position` in `parcel`.
 pub(crate) fn at(parcel: i64, position: i64) -> i64 {
     parcel * 1024 + position
 }

@@ -233,7 +233,7 @@ select cardinality(queue.settle(
     '{1}', '{1}', '{1}', array_fill(1, array[19]), array_fill(2, array[19])
 )) from rows, ends";
 
-/// Puts up limiters at a lane, a tenant and a queue while jobs run that will pass them.
+/// Creates limiters for a lane, a tenant and a queue while jobs that count against them run.
 const LIMIT: &str = "/* test */ select sum(l.passed_over) from (
         select limiter from queue.limiter_of_lane(1, 1, 'ordered', true, true)
         union all

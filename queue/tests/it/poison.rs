@@ -84,7 +84,7 @@ async fn worker_of_two_queues_holds_one_suspect_job_at_a_time() {
         })
     };
     let worker = fixture.start_worker_with(options(&queues), endless());
-    crate::support::until("all run", async || fixture.jobs("r").await == 8).await;
+    crate::support::until("all jobs run", async || fixture.jobs("r").await == 8).await;
     kill(&fixture, worker).await;
     expire(&fixture).await;
     assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 8);

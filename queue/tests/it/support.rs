@@ -371,7 +371,7 @@ impl<T: Clone> Log<T> {
 
     /// Waits until the log has at least this many lines.
     pub(crate) async fn holds(&self, lines: usize) {
-        until(&format!("{lines} lines in the log"), async || {
+        until(&format!("the log has {lines} lines"), async || {
             self.len() >= lines
         })
         .await;

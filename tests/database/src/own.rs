@@ -28,7 +28,7 @@ impl OwnCluster {
     /// Creates, starts and migrates a server, which takes about a second.
     ///
     /// # Panics
-    /// When that cannot be done, with the reason.
+    /// When any step fails, with the reason.
     pub async fn start() -> Self {
         let cluster = start_cluster(&env::temp_dir(), &[]).await;
         migrate(&parsed(&cluster.url())).await;

@@ -198,7 +198,7 @@ async fn change_wakes_workers_unless_notifications_are_off() {
     }
     let mut received = Vec::new();
     for _ in 0..4 {
-        let notification = with_timeout("a notification", listener.recv())
+        let notification = with_timeout("a notification arrives", listener.recv())
             .await
             .unwrap();
         received.push(notification.payload().to_owned());
