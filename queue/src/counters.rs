@@ -41,7 +41,7 @@ impl Engine {
     /// # Errors
     /// When the statement fails.
     pub async fn recount(&self) -> Result<i64, Error> {
-        Ok(query_scalar(include_str!("sql/recount.sql"))
+        Ok(query_scalar(include_str!("counters/recount.sql"))
             .fetch_one(self.pool())
             .await?)
     }
@@ -52,7 +52,7 @@ impl Engine {
     /// # Errors
     /// When the statement fails.
     pub async fn drift(&self) -> Result<Vec<Drift>, Error> {
-        Ok(query_as(include_str!("sql/drift.sql"))
+        Ok(query_as(include_str!("counters/drift.sql"))
             .fetch_all(self.pool())
             .await?)
     }

@@ -1,6 +1,7 @@
-//! Room: a worker's right to its claims.
-//! Takes: who the worker is. Gives: a lease that is opened, renewed and closed.
-//! Never: revives an expired lease: its holder opens another, and what it held is rescued.
+//! Opens, renews and closes leases.
+//!
+//! A lease is a worker's right to its claims. An expired lease is never revived: its holder opens a new
+//! one, and jobs claimed under the old one are rescued.
 
 use std::time::Duration;
 
@@ -12,28 +13,29 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::error::Error;
 
-/// How a worker process introduces itself.
+/// How a worker process describes itself.
 #[derive(Debug, Clone)]
 pub struct WorkerInfo {
-    /// Id, new for every process start.
+    /// New for each start of a process.
     pub id: WorkerId,
-    /// Name of its machine.
+    /// Name of the machine.
     pub host: String,
-    /// Process id.
+    /// Process id on that machine.
     pub pid: u32,
-    /// Release.
+    /// Release of Harkara.
     pub version: String,
-    /// `{"queue": concurrency}`.
+    /// The served queues: `{"queue": concurrency}`.
     pub queues: Value,
 }
 
 impl Engine {
+    /// Opens a lease that ends after `length` and returns its id.
     pub(crate) async fn open_lease(
         &self,
         worker: &WorkerInfo,
         length: Duration,
     ) -> Result<i64, Error> {
-        Ok(query_scalar(include_str!("sql/open_lease.sql"))
+        Ok(query_scalar(include_str!("lease/open_lease.sql"))
             .bind(worker.id)
             .bind(&worker.host)
             .bind(i32::try_from(worker.pid).unwrap_or(i32::MAX))
@@ -44,9 +46,9 @@ impl Engine {
             .await?)
     }
 
-    /// Whether the lease was still alive and is now good for another `length`.
+    /// Extends a lease to `length` from now. Returns false if it has expired or is closed.
     pub(crate) async fn renew_lease(&self, lease: i64, length: Duration) -> Result<bool, Error> {
-        let renewed: Option<bool> = query_scalar(include_str!("sql/renew_lease.sql"))
+        let renewed: Option<bool> = query_scalar(include_str!("lease/renew_lease.sql"))
             .bind(lease)
             .bind(milliseconds(length))
             .fetch_optional(self.pool())
@@ -54,8 +56,9 @@ impl Engine {
         Ok(renewed.is_some())
     }
 
+    /// Closes a lease under which no job runs any more; otherwise leaves it to expire.
     pub(crate) async fn close_lease(&self, lease: i64) -> Result<(), Error> {
-        query(include_str!("sql/close_lease.sql"))
+        query(include_str!("lease/close_lease.sql"))
             .bind(lease)
             .execute(self.pool())
             .await?;

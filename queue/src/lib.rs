@@ -1,7 +1,7 @@
 //! The queue engine of Harkara: enqueue, claim, settle, leases, maintenance, the read side, and the
-//! apalis backend that runs it.
+//! apalis backend that runs jobs.
 //!
-//! This is the only crate that names apalis or the `queue` schema. Its line:
+//! The only crate that uses apalis or the `queue` schema. The way of a job:
 //!
 //! ```text
 //! NewJob ──▶ enqueue ──▶ Postgres ──▶ claim ──▶ run (handler) ──▶ verdict ──▶ settle ──▶ Postgres
@@ -9,6 +9,7 @@
 
 mod bulk_scan;
 mod claim;
+mod claimed;
 mod control;
 mod counters;
 mod engine;
@@ -16,9 +17,11 @@ mod enqueue;
 mod envelope;
 mod erase;
 mod error;
+mod fair_share_store;
 mod ids;
 mod interner;
 pub mod job;
+mod latency_histogram;
 mod lease;
 mod maintenance;
 mod progress;
@@ -28,18 +31,16 @@ mod rollup;
 mod run;
 pub mod settings;
 mod settle;
-mod shares;
 mod sql_client;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod times;
 mod verdict;
 mod workers;
 
 pub use bulk_scan::{BulkSelection, BulkStep};
-pub use claim::Claimed;
+pub use claimed::ClaimedJob;
 pub use control::{ChangeOutcome, MAX_JOBS_PER_CHANGE};
 pub use counters::Drift;
 pub use engine::Engine;

@@ -1,6 +1,6 @@
-//! Room: the engine's housekeeping.
-//! Takes: the clock of the database. Gives: due jobs made ready, dead workers' jobs taken back, old
-//! rows removed. Never: touches a job that a live worker holds.
+//! Maintains the queue: makes due jobs ready, rescues jobs of lost workers and removes old rows.
+//!
+//! All times are those of the database's clock. Never changes a job that a live worker holds.
 
 use std::time::Duration;
 
@@ -10,38 +10,43 @@ use harkara_shared::telemetry::metric;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::job::JobState;
 use crate::read::stats::{HOUR_STATS_RETENTION, MINUTE_STATS_RETENTION};
 
-/// Jobs promoted, rescued or removed by one statement.
-const BATCH: i32 = 1000;
+/// Rows promoted or removed by one statement.
+const BATCH_ROWS: i32 = 1000;
 
-/// Rows rescued by one statement; each may hold 500 jobs.
-const RESCUE: i32 = 100;
+/// Rows rescued by one statement; fewer, because each can hold 500 jobs.
+const RESCUE_BATCH_ROWS: i32 = 100;
 
-/// What a pulse found.
+/// Rows of history removed by one statement; more, because they are small and have no dependent rows.
+const HISTORY_BATCH_ROWS: i32 = 10 * BATCH_ROWS;
+
+/// What a heartbeat returned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Pulse {
-    /// Time to the next job that comes due, if there is one; nothing if more may be due already.
+pub(crate) struct Heartbeat {
+    /// Time until the next job is due. Zero if more jobs may be due already, `None` if no job is
+    /// scheduled.
     pub(crate) next_due: Option<Duration>,
-    /// Jobs under this lease whose run somebody cancelled.
+    /// Jobs running under this lease that have been cancelled.
     pub(crate) cancelling: Vec<JobId>,
 }
 
-/// What a rescue took back.
+/// The jobs taken back by a rescue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rescued {
-    /// Jobs taken from dead workers.
+    /// Number of jobs taken back.
     pub jobs: i64,
-    /// Of these, how many had no attempt left.
+    /// How many of them are dead because they had no attempt left.
     pub dead: i64,
 }
 
 /// How long finished jobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Succeeded and cancelled jobs.
+    /// For succeeded and cancelled jobs.
     pub succeeded: Duration,
-    /// Dead jobs, attempts and the records of workers.
+    /// For dead jobs, attempts and the records of stopped workers.
     pub dead: Duration,
 }
 
@@ -55,183 +60,204 @@ impl Default for Retention {
     }
 }
 
-/// What retention removed.
+/// Number of items that retention removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Finished jobs.
     pub jobs: i64,
-    /// Unique keys whose time was over.
+    /// Expired unique keys.
     pub unique_keys: i64,
-    /// Records of workers that stopped long ago.
+    /// Records of workers that stopped before the retention period.
     pub workers: i64,
-    /// Lanes that nothing had used for a day.
+    /// Lanes unused for a day.
     pub lanes: i64,
-    /// Limits that were named once, limited nothing and are named no more.
+    /// Limits without a setting that no job has named for a day.
     pub limits: i64,
-    /// Days of attempts.
+    /// Daily partitions of the attempt log.
     pub attempt_days: i64,
-    /// Minutes and hours of what happened to jobs, each of a kind of a tenant's jobs in a queue.
+    /// Rows of history, each for a minute or an hour of one kind and tenant in one queue.
     pub history: i64,
 }
 
 impl Engine {
-    pub(crate) async fn pulse(&self, lease: i64) -> Result<Pulse, Error> {
+    /// Makes due jobs ready, cancels expired ones, and returns when the next job is due and which jobs
+    /// running under `lease` have been cancelled.
+    pub(crate) async fn heartbeat(&self, lease: i64) -> Result<Heartbeat, Error> {
         let (promoted, next_due, cancelling): (i64, Option<i64>, Vec<i64>) =
-            query_as(include_str!("sql/pulse.sql"))
+            query_as(include_str!("maintenance/heartbeat.sql"))
                 .bind(lease)
-                .bind(BATCH)
+                .bind(BATCH_ROWS)
                 .bind(self.notify())
                 .fetch_one(self.pool())
                 .await?;
         if promoted > 0 {
             self.schedule_rollup();
         }
-        let next_due = if promoted < i64::from(BATCH) {
-            next_due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+        let next_due = if promoted < i64::from(BATCH_ROWS) {
+            // Rounding can make it a little less than zero.
+            next_due.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
         } else {
             Some(Duration::ZERO)
         };
-        Ok(Pulse {
+        Ok(Heartbeat {
             next_due,
             cancelling: cancelling.into_iter().map(JobId::from_i64).collect(),
         })
     }
 
-    /// Takes back the jobs of workers whose lease has expired. Any number of processes may do so at
-    /// once.
+    /// Takes back the jobs of workers whose lease has expired. Any number of processes can do so at the
+    /// same time.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn rescue(&self) -> Result<Rescued, Error> {
         let mut total = Rescued::default();
         loop {
-            let (rows, jobs, dead): (i64, i64, i64) = query_as(include_str!("sql/rescue.sql"))
-                .bind(RESCUE)
-                .fetch_one(self.pool())
-                .await?;
+            let (rows, jobs, dead): (i64, i64, i64) =
+                query_as(include_str!("maintenance/rescue.sql"))
+                    .bind(RESCUE_BATCH_ROWS)
+                    .fetch_one(self.pool())
+                    .await?;
             total.jobs += jobs;
             total.dead += dead;
-            if rows < i64::from(RESCUE) {
+            if rows < i64::from(RESCUE_BATCH_ROWS) {
                 break;
             }
         }
         if total.jobs > 0 {
             self.schedule_rollup();
-            metrics::counter!(metric::JOBS_RESCUED)
-                .increment(u64::try_from(total.jobs).unwrap_or(0));
+            metrics::counter!(metric::JOBS_RESCUED).increment(total.jobs.unsigned_abs());
             tracing::warn!(
                 jobs = total.jobs,
                 dead = total.dead,
-                "took back jobs of a dead worker"
+                "rescued jobs of a worker whose lease expired"
             );
         }
         Ok(total)
     }
 
-    /// Every tenant that has ever had a job: for work that goes from tenant to tenant.
+    /// Returns every tenant that has ever had a job, for work that is done tenant by tenant.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn tenants(&self) -> Result<Vec<TenantId>, Error> {
-        Ok(query_scalar(include_str!("sql/list_tenants.sql"))
+        Ok(query_scalar(include_str!("maintenance/list_tenants.sql"))
             .fetch_all(self.pool())
             .await?)
     }
 
-    /// Removes what is older than `keep` says and what has fallen out of use, a thousand rows at a
-    /// time, and makes the partitions of the coming days.
+    /// Removes finished jobs older than `keep` and rows that have fallen out of use, in batches, and
+    /// creates the partitions of the coming days.
     ///
     /// # Errors
-    /// When the database refuses; what was removed until then stays removed.
+    /// When a statement fails; earlier batches stay removed.
     pub async fn retain(&self, keep: Retention) -> Result<Removed, Error> {
         let mut removed = Removed::default();
         let ages = [
-            ("d", keep.succeeded),
-            ("c", keep.succeeded),
-            ("x", keep.dead),
+            (JobState::Succeeded, keep.succeeded),
+            (JobState::Cancelled, keep.succeeded),
+            (JobState::Dead, keep.dead),
         ];
         for (state, age) in ages {
-            loop {
-                let (rows, jobs): (i64, i64) = query_as(include_str!("sql/remove_finished.sql"))
-                    .bind(state)
-                    .bind(age.as_secs_f64())
-                    .bind(BATCH)
+            removed.jobs += self.remove_finished_jobs(state, age).await?;
+        }
+        loop {
+            let (keys, workers): (i64, i64) =
+                query_as(include_str!("maintenance/remove_stale.sql"))
+                    .bind(keep.dead.as_secs_f64())
+                    .bind(BATCH_ROWS)
                     .fetch_one(self.pool())
                     .await?;
-                removed.jobs += jobs;
-                if rows > 0 {
-                    self.schedule_rollup();
-                }
-                if rows < i64::from(BATCH) {
-                    break;
-                }
-            }
-        }
-        loop {
-            let (keys, workers): (i64, i64) = query_as(include_str!("sql/remove_stale.sql"))
-                .bind(keep.dead.as_secs_f64())
-                .bind(BATCH)
-                .fetch_one(self.pool())
-                .await?;
             removed.unique_keys += keys;
             removed.workers += workers;
-            if keys < i64::from(BATCH) {
+            if keys < i64::from(BATCH_ROWS) {
                 break;
             }
         }
-        self.remove_idle(&mut removed).await?;
-        let days: i32 =
-            query_scalar("select queue.rotate_partitions(7, $1::float8 * interval '1 second')")
-                .bind(keep.dead.as_secs_f64())
-                .fetch_one(self.pool())
-                .await?;
+        removed.lanes = self.remove_idle_lanes().await?;
+        removed.limits = self.remove_idle_limits().await?;
+        let days: i32 = query_scalar(include_str!("maintenance/rotate_partitions.sql"))
+            .bind(keep.dead.as_secs_f64())
+            .fetch_one(self.pool())
+            .await?;
         removed.attempt_days = i64::from(days);
-        loop {
-            let rows: i64 = query_scalar(include_str!("sql/remove_old_history.sql"))
-                .bind(MINUTE_STATS_RETENTION.as_secs_f64())
-                .bind(HOUR_STATS_RETENTION.as_secs_f64())
-                .bind(10 * BATCH)
-                .fetch_one(self.pool())
-                .await?;
-            removed.history += rows;
-            if rows < i64::from(10 * BATCH) {
-                break;
-            }
-        }
+        removed.history = self.remove_old_history().await?;
         Ok(removed)
     }
 
-    /// Removes lanes, and then limits, that came into being by being named and are not any more.
-    async fn remove_idle(&self, removed: &mut Removed) -> Result<(), Error> {
-        let mut after: i64 = 0;
+    async fn remove_finished_jobs(&self, state: JobState, age: Duration) -> Result<i64, Error> {
+        let mut removed = 0;
         loop {
-            let (lanes, last): (i64, i64) = query_as(include_str!("sql/remove_idle_lanes.sql"))
-                .bind(after)
-                .bind(BATCH)
-                .fetch_one(self.pool())
-                .await?;
-            removed.lanes += lanes;
-            after = last;
-            if lanes < i64::from(BATCH) {
-                break;
+            let (rows, jobs): (i64, i64) =
+                query_as(include_str!("maintenance/remove_finished.sql"))
+                    .bind(state.letter())
+                    .bind(age.as_secs_f64())
+                    .bind(BATCH_ROWS)
+                    .fetch_one(self.pool())
+                    .await?;
+            removed += jobs;
+            if rows > 0 {
+                self.schedule_rollup();
+            }
+            if rows < i64::from(BATCH_ROWS) {
+                return Ok(removed);
             }
         }
+    }
+
+    /// Removes lanes that were created by use and are unused.
+    async fn remove_idle_lanes(&self) -> Result<i64, Error> {
+        let mut removed = 0;
+        let mut after: i64 = 0;
+        loop {
+            let (lanes, last): (i64, i64) =
+                query_as(include_str!("maintenance/remove_idle_lanes.sql"))
+                    .bind(after)
+                    .bind(BATCH_ROWS)
+                    .fetch_one(self.pool())
+                    .await?;
+            removed += lanes;
+            after = last;
+            if lanes < i64::from(BATCH_ROWS) {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Removes limits that were created by use, limit nothing and are named by no lane.
+    async fn remove_idle_limits(&self) -> Result<i64, Error> {
+        let mut removed = 0;
         loop {
             let mut tx = self.pool().begin().await?;
-            let idle: Vec<i64> = query_scalar(include_str!("sql/lock_idle_limiters.sql"))
-                .bind(BATCH)
+            let idle: Vec<i64> = query_scalar(include_str!("maintenance/lock_idle_limiters.sql"))
+                .bind(BATCH_ROWS)
                 .fetch_all(&mut *tx)
                 .await?;
-            let limits: i64 = query_scalar(include_str!("sql/remove_idle_limiters.sql"))
+            let limits: i64 = query_scalar(include_str!("maintenance/remove_idle_limiters.sql"))
                 .bind(&idle)
                 .fetch_one(&mut *tx)
                 .await?;
             tx.commit().await?;
-            removed.limits += limits;
-            if limits < i64::from(BATCH) {
-                break;
+            removed += limits;
+            if limits < i64::from(BATCH_ROWS) {
+                return Ok(removed);
             }
         }
-        Ok(())
+    }
+
+    async fn remove_old_history(&self) -> Result<i64, Error> {
+        let mut removed = 0;
+        loop {
+            let rows: i64 = query_scalar(include_str!("maintenance/remove_old_history.sql"))
+                .bind(MINUTE_STATS_RETENTION.as_secs_f64())
+                .bind(HOUR_STATS_RETENTION.as_secs_f64())
+                .bind(HISTORY_BATCH_ROWS)
+                .fetch_one(self.pool())
+                .await?;
+            removed += rows;
+            if rows < i64::from(HISTORY_BATCH_ROWS) {
+                return Ok(removed);
+            }
+        }
     }
 }

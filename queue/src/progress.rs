@@ -8,7 +8,7 @@ use harkara_shared::id::JobId;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::claim::Claimed;
+use crate::claimed::ClaimedJob;
 use crate::engine::Engine;
 use crate::error::Error;
 
@@ -39,7 +39,7 @@ impl Engine {
     pub async fn claim_progress(
         &self,
         connection: &mut PgConnection,
-        run: &Claimed,
+        run: &ClaimedJob,
     ) -> Result<Option<Value>, Error> {
         let told: Value = query_scalar(include_str!("sql/claim_progress.sql"))
             .bind(run.id)
@@ -57,7 +57,7 @@ impl Engine {
     pub async fn lock_progress(
         &self,
         connection: &mut PgConnection,
-        run: &Claimed,
+        run: &ClaimedJob,
     ) -> Result<Option<Value>, Error> {
         let told = query_scalar(include_str!("sql/lock_progress.sql"))
             .bind(run.id)

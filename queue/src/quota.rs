@@ -87,7 +87,7 @@ impl Quotas {
         tenant: i32,
     ) -> Result<Depth, sqlx::Error> {
         let at = Instant::now();
-        let depth: Depth = query_as(include_str!("sql/depth.sql"))
+        let depth: Depth = query_as(include_str!("quota/depth.sql"))
             .bind(tenant)
             .fetch_optional(connection)
             .await?
@@ -130,7 +130,7 @@ impl Quotas {
         }
         // One after another, so far as each is a transaction: nobody counts while another one's jobs are
         // on their way.
-        query(include_str!("sql/lock_depth.sql"))
+        query(include_str!("quota/lock_depth.sql"))
             .bind(tenant)
             .execute(&mut *connection)
             .await?;

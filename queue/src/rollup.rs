@@ -60,7 +60,7 @@ async fn run_rollups(pool: PgPool, scheduled: Arc<Notify>) {
 /// Rolls up all deltas, of whichever process. Returns early while another process rolls up.
 pub(crate) async fn roll_up(pool: &PgPool) -> Result<(), sqlx::Error> {
     loop {
-        let rows: Option<i32> = query_scalar(include_str!("sql/fold.sql"))
+        let rows: Option<i32> = query_scalar(include_str!("rollup/roll_up.sql"))
             .bind(MAX_ROLLUP_ROWS)
             .fetch_one(pool)
             .await?;

@@ -1,6 +1,8 @@
-//! Room: settle, the only writer of how a run ended.
-//! Takes: [`Settlement`]s with the claims they belong to. Gives: one fenced write, follow-up jobs in
-//! the same transaction. Never: decides (that is `verdict`), calls a handler.
+//! Writes the outcomes of runs. No other module does.
+//!
+//! Takes claimed jobs with their [`Settlement`]s and writes them in one statement, fenced by lease and
+//! token, together with follow-up jobs in the same transaction. What a settlement contains is decided
+//! by [`crate::verdict`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,189 +12,216 @@ use harkara_shared::duration::milliseconds;
 use harkara_shared::id::TenantId;
 use serde_json::Value;
 
-use crate::claim::{Claimed, Parcel};
+use crate::claimed::{ClaimedJob, ClaimedParcel, ParcelKey};
 use crate::engine::Engine;
 use crate::enqueue::Quota;
 use crate::error::Error;
 use crate::job::{JobState, NewJob};
-use crate::times::Times;
+use crate::latency_histogram::LatencyHistograms;
 use crate::verdict::{RETRY_PRIORITY, Settlement};
 
-/// Longest error message kept, in bytes.
-const MAX_MESSAGE: usize = 2048;
+/// Longest stored error message, in bytes.
+const MAX_MESSAGE_BYTES: usize = 2048;
 
-/// How long a settlement waits for what it needs for the jobs that follow: less than Postgres takes to
-/// look for a deadlock.
-const GIVE_WAY: &str = "set local lock_timeout = '250ms'";
+/// How long a settlement waits for locks that its follow-up jobs need: less than the second after which
+/// Postgres looks for a deadlock.
+const FOLLOW_UP_LOCK_TIMEOUT: &str = "set local lock_timeout = '250ms'";
 
-/// What names a row and the claim of it.
-pub(crate) type Key = (i32, i64, i16, i64);
+/// All members of a row succeeded, and none is left in it.
+const FORM_WHOLE: &str = "w";
+/// A row with a single member that did not succeed.
+const FORM_SINGLE: &str = "s";
+/// A part of a row with several members.
+const FORM_PART: &str = "p";
 
-/// The rows whose settlement was written, by [`Parcel::key`].
-pub(crate) type Written = HashSet<Key>;
+/// The rows whose settlement was written.
+pub(crate) type WrittenParcels = HashSet<ParcelKey>;
 
 impl Engine {
-    /// Writes the settlements of claims whose fence still holds and answers the rows written. The
-    /// others were lost with their lease: nothing of them is written.
+    /// Writes the settlements of claims that still hold and returns the rows that were written. A row
+    /// that is not returned was lost with its lease; nothing of it is written.
     ///
     /// # Errors
-    /// When the database refuses; then nothing at all is written.
-    pub(crate) async fn settle(&self, endings: &[(Claimed, Settlement)]) -> Result<Written, Error> {
-        let rows = Row::all(endings);
-        let mut columns = Columns::default();
-        for (place, row) in (1..).zip(&rows) {
-            columns.put(place, row);
+    /// When a statement fails; then nothing is written.
+    pub(crate) async fn settle(
+        &self,
+        runs: &[(ClaimedJob, Settlement)],
+    ) -> Result<WrittenParcels, Error> {
+        let rows = ParcelOutcomes::group(runs);
+        let mut params = SettleParams::default();
+        for (number, row) in (1..).zip(&rows) {
+            params.push_row(number, row);
         }
-        let times = Times::of(endings);
-        let statement = query_scalar(include_str!("sql/settle.sql"))
-            .bind(columns.tenant)
-            .bind(columns.id)
-            .bind(columns.part)
-            .bind(columns.token)
-            .bind(columns.form)
-            .bind(columns.last)
-            .bind(columns.result)
-            .bind(columns.faults)
-            .bind(columns.park)
-            .bind(columns.a_row)
-            .bind(columns.a_member)
-            .bind(columns.a_result)
-            .bind(columns.e_row)
-            .bind(columns.e_member)
-            .bind(columns.e_job)
-            .bind(columns.e_state)
-            .bind(columns.e_wait)
-            .bind(columns.e_refund)
-            .bind(columns.e_deferral)
-            .bind(columns.e_priority)
-            .bind(columns.e_outcome)
-            .bind(columns.e_code)
-            .bind(columns.e_message)
-            .bind(times.tenants)
-            .bind(times.queues)
-            .bind(times.kinds)
-            .bind(times.waits)
-            .bind(times.runs);
-        // One statement is its own transaction, unless jobs follow. Their lanes are made sure of
-        // before: that is done on another connection, which must not wait for the locks of this one.
-        let mut follows = false;
-        for (job, end) in endings {
-            for next in &end.follow_ups {
+        let latencies = LatencyHistograms::of(runs);
+        let statement = query_scalar(include_str!("settle/settle.sql"))
+            .bind(params.tenant)
+            .bind(params.id)
+            .bind(params.part)
+            .bind(params.token)
+            .bind(params.form)
+            .bind(params.last)
+            .bind(params.result)
+            .bind(params.breaker_failures)
+            .bind(params.park)
+            .bind(params.done_row)
+            .bind(params.done_member)
+            .bind(params.done_result)
+            .bind(params.left_row)
+            .bind(params.left_member)
+            .bind(params.left_job)
+            .bind(params.left_state)
+            .bind(params.left_wait)
+            .bind(params.left_refund)
+            .bind(params.left_deferral)
+            .bind(params.left_priority)
+            .bind(params.left_outcome)
+            .bind(params.left_code)
+            .bind(params.left_message)
+            .bind(latencies.tenants)
+            .bind(latencies.queues)
+            .bind(latencies.kinds)
+            .bind(latencies.waits)
+            .bind(latencies.runs);
+        // Without follow-up jobs the statement is its own transaction. The lanes of follow-up jobs are
+        // interned before it: interning uses another connection, which must not wait for the locks of
+        // this one.
+        let mut has_follow_ups = false;
+        for (job, settlement) in runs {
+            for next in &settlement.follow_ups {
                 self.interner().prepare(job.tenant, next).await?;
-                follows = true;
+                has_follow_ups = true;
             }
         }
         let mut tx = None;
-        let places: Vec<i32> = if follows {
+        let written_numbers: Vec<i32> = if has_follow_ups {
             let tx = tx.insert(self.pool().begin().await?);
             statement.fetch_one(&mut **tx).await?
         } else {
             statement.fetch_one(self.pool()).await?
         };
         self.schedule_rollup();
-        let mut written = Written::with_capacity(places.len());
-        // One call a tenant, tenants in one order: two settlements must not wait for each other's
+        let mut written = WrittenParcels::with_capacity(written_numbers.len());
+        // One call per tenant, in the order of tenants: two settlements must not wait for each other's
         // unique keys.
-        let mut then: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
-        for place in places {
-            let index = usize::try_from(place.unsigned_abs()).unwrap_or_default();
-            let Some(row) = rows.get(index.wrapping_sub(1)) else {
-                continue;
+        let mut follow_ups: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
+        for number in written_numbers {
+            let Some(row) = row_by_number(&rows, number.unsigned_abs()) else {
+                return Err(Error::Database(sqlx::Error::Protocol(format!(
+                    "queue.settle returned row {number} of {}",
+                    rows.len()
+                ))));
             };
             written.insert(row.parcel.key());
-            if place < 0 {
-                // Written by an earlier call whose answer was lost, together with what follows.
+            if number < 0 {
+                // An earlier call whose answer was lost has written it, with its follow-up jobs.
                 continue;
             }
-            for (job, end) in &row.endings {
-                if !end.follow_ups.is_empty() {
-                    then.entry(job.tenant)
+            for (job, settlement) in &row.runs {
+                if !settlement.follow_ups.is_empty() {
+                    follow_ups
+                        .entry(job.tenant)
                         .or_default()
-                        .extend_from_slice(&end.follow_ups);
+                        .extend_from_slice(&settlement.follow_ups);
                 }
             }
         }
         if let Some(mut tx) = tx {
-            // Keys of new jobs come last in the order of locks, but keys of those that ended are held
-            // already, with lanes and limiters: whoever has one of the new keys may be waiting for them.
-            // This is the one to give way, and to come again, before a deadlock has to be broken.
-            query(GIVE_WAY).execute(&mut *tx).await?;
-            for (tenant, jobs) in then {
+            // Unique keys of new jobs are last in the lock order, but this transaction already holds
+            // the keys of finished jobs, with lanes and limiters: a transaction that holds one of the
+            // new keys may be waiting for those. The settlement gives up and is tried again, before
+            // Postgres has to break a deadlock.
+            query(FOLLOW_UP_LOCK_TIMEOUT).execute(&mut *tx).await?;
+            for (tenant, jobs) in follow_ups {
                 self.enqueue_all(&mut tx, tenant, jobs, Quota::Skip).await?;
             }
             tx.commit().await?;
         }
         for row in &rows {
             if written.contains(&row.parcel.key()) {
-                let members = u32::try_from(row.endings.len()).unwrap_or(u32::MAX);
-                row.parcel.wrote(members);
+                let members = u32::try_from(row.runs.len()).unwrap_or(u32::MAX);
+                row.parcel.mark_written(members);
             }
         }
         Ok(written)
     }
 }
 
-/// The endings that meet in one row.
-struct Row<'a> {
-    parcel: &'a Arc<Parcel>,
-    endings: Vec<(&'a Claimed, &'a Settlement)>,
+/// The row with this number, counted from 1.
+fn row_by_number<'r, 'a>(
+    rows: &'r [ParcelOutcomes<'a>],
+    number: u32,
+) -> Option<&'r ParcelOutcomes<'a>> {
+    let index = usize::try_from(number).ok()?.checked_sub(1)?;
+    rows.get(index)
 }
 
-impl<'a> Row<'a> {
-    /// The rows in the order of their keys, in which all settlements take their locks.
-    fn all(endings: &'a [(Claimed, Settlement)]) -> Vec<Self> {
+/// The runs of one row that are settled together.
+struct ParcelOutcomes<'a> {
+    parcel: &'a Arc<ClaimedParcel>,
+    runs: Vec<(&'a ClaimedJob, &'a Settlement)>,
+}
+
+impl<'a> ParcelOutcomes<'a> {
+    /// Groups runs by row, in the order of [`ParcelKey`], in which all settlements take their locks.
+    fn group(runs: &'a [(ClaimedJob, Settlement)]) -> Vec<Self> {
         let mut rows: Vec<Self> = Vec::new();
-        let mut places: HashMap<Key, usize> = HashMap::new();
-        for (job, end) in endings {
-            let place = *places.entry(job.parcel.key()).or_insert_with(|| {
+        let mut indexes: HashMap<ParcelKey, usize> = HashMap::new();
+        for (job, settlement) in runs {
+            let index = *indexes.entry(job.parcel.key()).or_insert_with(|| {
                 rows.push(Self {
                     parcel: &job.parcel,
-                    endings: Vec::new(),
+                    runs: Vec::new(),
                 });
                 rows.len() - 1
             });
-            if let Some(row) = rows.get_mut(place) {
-                row.endings.push((job, end));
+            if let Some(row) = rows.get_mut(index) {
+                row.runs.push((job, settlement));
             }
         }
         rows.sort_by_key(|row| row.parcel.key());
         rows
     }
 
-    /// Whether nothing is left of the row after these.
+    /// Whether no member of the row is unsettled after these.
     fn is_last(&self) -> bool {
-        usize::try_from(self.parcel.left()).is_ok_and(|left| left <= self.endings.len())
+        usize::try_from(self.parcel.unwritten()).is_ok_and(|unwritten| unwritten <= self.runs.len())
     }
 
-    fn all_well(&self) -> bool {
-        self.endings.iter().all(|(_, end)| is_well(end))
+    fn all_succeeded(&self) -> bool {
+        self.runs
+            .iter()
+            .all(|(_, settlement)| succeeded(settlement))
     }
 
-    /// The results of a row that ends well, one element a member, if any member has one.
+    /// The results of a row whose members all succeeded, one element for each member; `None` if no
+    /// member has a result.
     fn results(&self) -> Option<Value> {
-        if self.endings.iter().all(|(_, end)| end.result.is_none()) {
+        if self
+            .runs
+            .iter()
+            .all(|(_, settlement)| settlement.result.is_none())
+        {
             return None;
         }
-        let mut results = vec![Value::Null; usize::try_from(self.parcel.size).unwrap_or_default()];
-        for (job, end) in &self.endings {
-            let index = usize::try_from(job.member)
-                .unwrap_or_default()
-                .wrapping_sub(1);
-            if let (Some(slot), Some(result)) = (results.get_mut(index), &end.result) {
-                *slot = storable(result.clone());
+        let mut results = vec![Value::Null; usize::from(self.parcel.size.unsigned_abs())];
+        for (job, settlement) in &self.runs {
+            let index = usize::from(job.member.unsigned_abs()).wrapping_sub(1);
+            if let (Some(slot), Some(result)) = (results.get_mut(index), &settlement.result) {
+                *slot = without_nul(result.clone());
             }
         }
         Some(Value::Array(results))
     }
 }
 
-fn is_well(end: &Settlement) -> bool {
-    end.state == JobState::Succeeded
+fn succeeded(settlement: &Settlement) -> bool {
+    settlement.state == JobState::Succeeded
 }
 
-/// The parameters of the statement.
+/// The parameters of the statement, one vector each: first those of rows, then those of members that
+/// succeeded while their row goes on (`done_`), then those of members that leave their row (`left_`).
 #[derive(Default)]
-struct Columns {
+struct SettleParams {
     tenant: Vec<i32>,
     id: Vec<i64>,
     part: Vec<i16>,
@@ -200,32 +229,32 @@ struct Columns {
     form: Vec<&'static str>,
     last: Vec<bool>,
     result: Vec<Option<Value>>,
-    faults: Vec<i32>,
+    breaker_failures: Vec<i32>,
     park: Vec<Option<i64>>,
-    a_row: Vec<i32>,
-    a_member: Vec<i16>,
-    a_result: Vec<Option<Value>>,
-    e_row: Vec<i32>,
-    e_member: Vec<i16>,
-    e_job: Vec<i64>,
-    e_state: Vec<&'static str>,
-    e_wait: Vec<Option<i64>>,
-    e_refund: Vec<bool>,
-    e_deferral: Vec<bool>,
-    e_priority: Vec<i16>,
-    e_outcome: Vec<Option<&'static str>>,
-    e_code: Vec<Option<String>>,
-    e_message: Vec<Option<String>>,
+    done_row: Vec<i32>,
+    done_member: Vec<i16>,
+    done_result: Vec<Option<Value>>,
+    left_row: Vec<i32>,
+    left_member: Vec<i16>,
+    left_job: Vec<i64>,
+    left_state: Vec<&'static str>,
+    left_wait: Vec<Option<i64>>,
+    left_refund: Vec<bool>,
+    left_deferral: Vec<bool>,
+    left_priority: Vec<i16>,
+    left_outcome: Vec<Option<&'static str>>,
+    left_code: Vec<Option<String>>,
+    left_message: Vec<Option<String>>,
 }
 
-impl Columns {
-    fn put(&mut self, place: i32, row: &Row<'_>) {
-        let (form, result) = if row.is_last() && row.all_well() {
-            ("w", row.results())
+impl SettleParams {
+    fn push_row(&mut self, number: i32, row: &ParcelOutcomes<'_>) {
+        let (form, result) = if row.is_last() && row.all_succeeded() {
+            (FORM_WHOLE, row.results())
         } else if row.parcel.is_single() {
-            ("s", None)
+            (FORM_SINGLE, None)
         } else {
-            ("p", None)
+            (FORM_PART, None)
         };
         self.tenant.push(row.parcel.tenant);
         self.id.push(row.parcel.id);
@@ -234,51 +263,55 @@ impl Columns {
         self.form.push(form);
         self.last.push(row.is_last());
         self.result.push(result);
-        let faults = row.endings.iter().filter(|(_, end)| end.fault).count();
-        self.faults.push(i32::try_from(faults).unwrap_or(i32::MAX));
-        let park = row.endings.iter().filter_map(|(_, end)| end.park).max();
+        let settlements = || row.runs.iter().map(|(_, settlement)| settlement);
+        let failures = settlements().filter(|settlement| settlement.breaker_failure);
+        self.breaker_failures
+            .push(i32::try_from(failures.count()).unwrap_or(i32::MAX));
+        let park = settlements().filter_map(|settlement| settlement.park).max();
         self.park.push(park.map(milliseconds));
-        if form == "w" {
+        if form == FORM_WHOLE {
             return;
         }
-        for (job, end) in &row.endings {
-            if is_well(end) {
-                self.a_row.push(place);
-                self.a_member.push(job.member);
-                self.a_result
-                    .push(end.result.clone().filter(|r| !r.is_null()).map(storable));
+        for (job, settlement) in &row.runs {
+            if succeeded(settlement) {
+                self.done_row.push(number);
+                self.done_member.push(job.member);
+                let result = settlement.result.clone().filter(|result| !result.is_null());
+                self.done_result.push(result.map(without_nul));
             } else {
-                self.put_ending(place, job, end);
+                self.push_left(number, job, settlement);
             }
         }
     }
 
-    fn put_ending(&mut self, place: i32, job: &Claimed, end: &Settlement) {
-        self.e_row.push(place);
-        self.e_member.push(job.member);
-        self.e_job.push(job.id.as_i64());
-        self.e_state.push(end.written_state().letter());
-        self.e_wait.push(end.wait.map(milliseconds));
-        self.e_refund.push(end.refund);
-        self.e_deferral.push(end.deferral);
-        let least = if end.lower_priority {
+    fn push_left(&mut self, number: i32, job: &ClaimedJob, settlement: &Settlement) {
+        self.left_row.push(number);
+        self.left_member.push(job.member);
+        self.left_job.push(job.id.as_i64());
+        self.left_state.push(settlement.written_state().letter());
+        self.left_wait.push(settlement.wait.map(milliseconds));
+        self.left_refund.push(settlement.refund);
+        self.left_deferral.push(settlement.deferral);
+        let min_priority = if settlement.lower_priority {
             RETRY_PRIORITY
         } else {
             0
         };
-        self.e_priority.push(i16::from(least));
-        self.e_outcome
-            .push(end.outcome.map(|outcome| outcome.as_str()));
-        let error = end.error.as_ref();
-        self.e_code.push(error.map(|error| error.code.clone()));
-        self.e_message.push(error.map(|error| cut(&error.message)));
+        self.left_priority.push(i16::from(min_priority));
+        self.left_outcome
+            .push(settlement.outcome.map(|outcome| outcome.as_str()));
+        let error = settlement.error.as_ref();
+        self.left_code.push(error.map(|error| error.code.clone()));
+        self.left_message
+            .push(error.map(|error| storable_message(&error.message)));
     }
 }
 
-/// Text that Postgres takes: no NUL, at most [`MAX_MESSAGE`] bytes, cut between characters.
-fn cut(message: &str) -> String {
+/// Text that Postgres can store: without NUL, at most [`MAX_MESSAGE_BYTES`] long, cut between
+/// characters.
+fn storable_message(message: &str) -> String {
     let mut text = message.replace('\0', "\u{fffd}");
-    let mut end = text.len().min(MAX_MESSAGE);
+    let mut end = text.len().min(MAX_MESSAGE_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -286,15 +319,15 @@ fn cut(message: &str) -> String {
     text
 }
 
-/// JSON that Postgres takes: jsonb has no NUL character.
-fn storable(value: Value) -> Value {
+/// JSON that Postgres can store: `jsonb` does not allow the NUL character.
+fn without_nul(value: Value) -> Value {
     match value {
         Value::String(text) if text.contains('\0') => Value::String(text.replace('\0', "\u{fffd}")),
-        Value::Array(items) => Value::Array(items.into_iter().map(storable).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nul).collect()),
         Value::Object(members) => Value::Object(
             members
                 .into_iter()
-                .map(|(name, value)| (name.replace('\0', "\u{fffd}"), storable(value)))
+                .map(|(name, value)| (name.replace('\0', "\u{fffd}"), without_nul(value)))
                 .collect(),
         ),
         other => other,

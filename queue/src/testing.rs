@@ -1,4 +1,4 @@
-//! Room: what the tests inside this crate share.
+//! ClaimCapacity: what the tests inside this crate share.
 //! Takes: a database of its own. Gives: an engine on it, leases and claims made by hand.
 //! Never: is compiled into anything but tests.
 
@@ -11,25 +11,26 @@ use harkara_shared::id::{JobId, TenantId, WorkerId};
 use harkara_test_database::TestDatabase;
 use serde_json::value::RawValue;
 
-use crate::claim::{Begin, Claimed, Parcel, Portion, Room, Stretch};
+use crate::claim::{ClaimCapacity, LaneClaim, LaneRange, ScanStart};
+use crate::claimed::{ClaimedJob, ClaimedParcel};
 use crate::engine::Engine;
 use crate::enqueue::Quota;
 use crate::job::{Attempt, Job, JobError, JobState, Lane, NewJob, Trace};
 use crate::lease::WorkerInfo;
 use crate::read;
-use crate::verdict::{Ending, Settlement, Verdict, decide};
+use crate::verdict::{RunOutcome, Settlement, Verdict, decide};
 
-/// The queue of all jobs here.
+/// The queue of all jobs in these tests.
 pub(crate) const QUEUE: &str = "default";
 
-/// An engine on a database of its own.
-pub(crate) struct Stand {
+/// An engine on its own database, with one tenant.
+pub(crate) struct Fixture {
     pub(crate) engine: Engine,
     pub(crate) tenant: TenantId,
     _database: TestDatabase,
 }
 
-impl Stand {
+impl Fixture {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::create().await;
         let engine = Engine::new(database.pool(), true);
@@ -81,36 +82,45 @@ impl Stand {
             .unwrap()
     }
 
-    pub(crate) async fn claim(&self, lease: i64, free: u32) -> Vec<Claimed> {
-        self.claim_from(lease, free, Begin::First).await
+    pub(crate) async fn claim(&self, lease: i64, slots: u32) -> Vec<ClaimedJob> {
+        self.claim_from(lease, slots, ScanStart::First).await
     }
 
-    pub(crate) async fn claim_from(&self, lease: i64, free: u32, from: Begin) -> Vec<Claimed> {
+    pub(crate) async fn claim_from(
+        &self,
+        lease: i64,
+        slots: u32,
+        start: ScanStart,
+    ) -> Vec<ClaimedJob> {
         let queue = self.engine.interner().queue_number(QUEUE).await.unwrap();
-        let all = Stretch {
+        let all_lanes = LaneRange {
             queue,
             after: 0,
             before: i64::MAX,
         };
-        let seen = self.engine.look(&[all], 100).await.unwrap();
-        let share = i32::try_from(free).unwrap();
-        let portions: Vec<Portion> = seen
+        let ready = self
+            .engine
+            .find_ready_lanes(&[all_lanes], 100)
+            .await
+            .unwrap();
+        let share = i32::try_from(slots).unwrap();
+        let claims: Vec<LaneClaim> = ready
             .iter()
-            .map(|sight| Portion {
-                lane: sight.lane,
+            .map(|lane| LaneClaim {
+                lane: lane.lane,
                 share,
                 depth: share,
-                from,
+                start,
             })
             .collect();
-        let room = Room {
-            places: free,
-            ahead: 0,
+        let capacity = ClaimCapacity {
+            slots,
+            prefetch: 0,
             bytes: u32::MAX / 2,
             lost: true,
         };
-        let take = self.engine.take(queue, lease, &portions, room).await;
-        take.unwrap().jobs
+        let batch = self.engine.claim(queue, lease, &claims, capacity).await;
+        batch.unwrap().jobs
     }
 
     pub(crate) async fn expire(&self, lease: i64) {
@@ -121,7 +131,7 @@ impl Stand {
             .unwrap();
     }
 
-    /// The moment by the database's clock.
+    /// The time of the database's clock.
     pub(crate) async fn now(&self) -> DateTime<Utc> {
         query_scalar("select clock_timestamp()")
             .fetch_one(self.engine.pool())
@@ -139,7 +149,7 @@ impl Stand {
         read::job(&mut *self.tx().await, id).await.unwrap().unwrap()
     }
 
-    pub(crate) async fn is(&self, id: JobId) -> (JobState, u16) {
+    pub(crate) async fn state_and_attempt(&self, id: JobId) -> (JobState, u16) {
         let job = self.job(id).await;
         (job.state, job.attempt)
     }
@@ -163,17 +173,17 @@ impl Stand {
             .unwrap()
     }
 
-    /// Settles runs by these endings and says how many of them were written.
-    pub(crate) async fn settle(&self, endings: Vec<(Claimed, Ending)>) -> usize {
-        let endings: Vec<(Claimed, Settlement)> = endings
+    /// Settles runs with these outcomes and returns how many of them were written.
+    pub(crate) async fn settle(&self, outcomes: Vec<(ClaimedJob, RunOutcome)>) -> usize {
+        let outcomes: Vec<(ClaimedJob, Settlement)> = outcomes
             .into_iter()
-            .map(|(job, ending)| {
-                let settlement = decide(ending, &job, &mut rand::rng());
+            .map(|(job, outcome)| {
+                let settlement = decide(outcome, &job, &mut rand::rng());
                 (job, settlement)
             })
             .collect();
-        let written = self.engine.settle(&endings).await.unwrap();
-        let keys = endings.iter().map(|(job, _)| job.parcel.key());
+        let written = self.engine.settle(&outcomes).await.unwrap();
+        let keys = outcomes.iter().map(|(job, _)| job.parcel.key());
         keys.filter(|key| written.contains(key)).count()
     }
 }
@@ -211,15 +221,15 @@ pub(crate) fn job() -> NewJob {
     }
 }
 
-pub(crate) fn done() -> Ending {
-    Ending::Verdict(Verdict::done())
+pub(crate) fn done() -> RunOutcome {
+    RunOutcome::Verdict(Verdict::done())
 }
 
-pub(crate) fn failed() -> Ending {
-    Ending::Verdict(Verdict::retry(JobError::new("failed", "on purpose"), None))
+pub(crate) fn failed() -> RunOutcome {
+    RunOutcome::Verdict(Verdict::retry(JobError::new("failed", "on purpose"), None))
 }
 
-/// A row with one member.
-pub(crate) fn parcel() -> std::sync::Arc<Parcel> {
-    std::sync::Arc::new(Parcel::test())
+/// A parcel with one job that exists in no table.
+pub(crate) fn parcel() -> std::sync::Arc<ClaimedParcel> {
+    std::sync::Arc::new(ClaimedParcel::test())
 }

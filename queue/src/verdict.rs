@@ -1,82 +1,82 @@
-//! Room: between a handler and its job's next state.
-//! Takes: a [`Verdict`], what a handler says about its run. Gives: a [`Settlement`], what is
-//! written. This is the one place that decides whether a job is tried again, put off, buried or
-//! finished. Never: touches the database or the clock.
+//! Turns a handler's [`Verdict`] into the [`Settlement`] that is written.
+//!
+//! [`decide`] is the only place that decides whether a job is retried, deferred, dead or finished. It
+//! neither reads the clock nor touches the database.
 
 use std::time::Duration;
 
 use rand::Rng;
 use serde_json::Value;
 
-use crate::claim::Claimed;
+use crate::claimed::ClaimedJob;
 use crate::job::{AttemptOutcome, JobError, JobState, NewJob};
 
-/// How often a job may be put off without using up an attempt. Every further time counts as a
-/// failed run, so that nothing waits for ever on something that never comes.
+/// How often a job may be deferred without using an attempt. Each further deferral counts as a failed
+/// run, so that no job waits forever for a condition that never comes true.
 pub const MAX_DEFERRALS: u16 = 1000;
 
-/// The priority of a job that gives way: behind those of the usual priority.
+/// The priority of a job retried with `lower_priority`: below the default priority of 5.
 pub const RETRY_PRIORITY: u8 = 7;
 
-/// What a handler says about its run: what went wrong, never what happens next.
+/// How a handler reports the end of its run: what happened, not what the engine does next.
 ///
-/// Waits are lengths, not moments: they are added to the database's clock when they are written, so
-/// that a worker whose clock is off cannot call a job early.
+/// Waits are durations rather than points in time: the database adds them to its own clock, so a
+/// worker whose clock is wrong cannot start a job early.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// Done, with a small result to keep and jobs that follow from it, which are enqueued in the
-    /// transaction that finishes this one.
+    /// The job succeeded.
     Done {
-        /// Shown as the job's `result`.
+        /// A small value to keep, shown as the job's `result`.
         result: Option<Value>,
-        /// Follow-up jobs of the same tenant.
+        /// Jobs of the same tenant to enqueue in the transaction that finishes this one.
         follow_ups: Vec<NewJob>,
     },
-    /// A failure that may pass. Uses up an attempt, unless it was the trial of a breaker; `after`, when
-    /// given, replaces the backoff.
+    /// The run failed and may succeed later. Uses an attempt, unless the run was the trial of a circuit
+    /// breaker.
     Retry {
         /// What went wrong.
         error: JobError,
-        /// The wait to the next run.
+        /// Time until the next run; `None` uses the job's backoff.
         after: Option<Duration>,
-        /// From now on the job gives way to others of its lane: its priority becomes [`RETRY_PRIORITY`], unless
-        /// it is less urgent already. The first job of an ordered lane stays the first all the same.
+        /// From now on the job runs after others of its lane: its priority becomes [`RETRY_PRIORITY`],
+        /// unless it is lower already. Has no effect on the order of an ordered lane.
         lower_priority: bool,
     },
-    /// A failure that will not pass.
+    /// The run failed and would fail again.
     Dead {
         /// What went wrong.
         error: JobError,
     },
-    /// Not now, though nothing is wrong. No attempt used, at most [`MAX_DEFERRALS`] times.
+    /// The job cannot run yet, although nothing failed. Uses no attempt, at most [`MAX_DEFERRALS`]
+    /// times.
     Snooze {
-        /// The wait.
+        /// Time until the next run.
         wait: Duration,
         /// Why.
         reason: JobError,
     },
-    /// The other side asked to wait. No attempt used, at most [`MAX_DEFERRALS`] times. Closes the
-    /// job's lane for as long, for all workers; in the default lane, where jobs have no other side in
-    /// common, the job alone waits.
+    /// The called service asked to wait. Uses no attempt, at most [`MAX_DEFERRALS`] times. Closes the
+    /// job's lane for that time, on all workers. In the default lane, whose jobs share no service, only
+    /// the job itself waits.
     RateLimited {
-        /// The wait it asked for.
+        /// The wait that the service asked for.
         wait: Duration,
-        /// What it said.
+        /// How the service put it.
         reason: JobError,
     },
-    /// The run ended early because somebody cancelled the job.
+    /// The run ended early because the job was cancelled.
     Cancelled,
-    /// Not finished, and nothing is wrong: the rest comes in another run, after others that wait. No
-    /// attempt used, not counted as put off, and no word in the log of runs. For long work that keeps by
-    /// itself how far it came, and for jobs that find something used up that is soon free again.
+    /// The run made progress and continues in another run, after other waiting jobs. Uses no attempt,
+    /// does not count as a deferral and writes no attempt log. For long jobs that store their own
+    /// progress, and for jobs that wait for a resource that is free again soon.
     Yield {
-        /// The wait to the next run; none when it is zero.
+        /// Time until the next run; zero makes the job ready at once.
         wait: Duration,
     },
 }
 
 impl Verdict {
-    /// A failure that may pass, of a job that keeps its place; `after`, when given, replaces the backoff.
+    /// A failure that may pass, at unchanged priority. `after` replaces the backoff if it is set.
     #[must_use]
     pub fn retry(error: JobError, after: Option<Duration>) -> Self {
         Self::Retry {
@@ -86,14 +86,14 @@ impl Verdict {
         }
     }
 
-    /// The run took too long.
+    /// The run exceeded its timeout of `limit`.
     pub(crate) fn timeout(limit: Duration) -> Self {
         let limit = limit.as_millis();
         let message = format!("the handler did not finish within {limit} ms");
         Self::retry(JobError::new("timeout", message), None)
     }
 
-    /// Done, with nothing to tell.
+    /// Success without a result or follow-up jobs.
     #[must_use]
     pub fn done() -> Self {
         Self::Done {
@@ -103,41 +103,43 @@ impl Verdict {
     }
 }
 
-/// How a run ended, as the engine sees it: by a verdict, or put back untouched by a worker that
-/// stops.
+/// How a run ended.
 #[derive(Debug, Clone)]
-pub(crate) enum Ending {
+pub(crate) enum RunOutcome {
+    /// By a verdict: of the handler, or of the engine for a panic, a timeout or a cancellation.
     Verdict(Verdict),
+    /// The job goes back to the queue as if it had not been claimed, because the worker cannot run or
+    /// finish it.
     PutBack,
 }
 
-/// One row of the settling statement.
+/// What is written for one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Settlement {
     pub(crate) state: JobState,
-    /// Wait before the job is due again; `None` leaves the due time as it is.
+    /// Time until the job is due again. `None` leaves the due time as it is.
     pub(crate) wait: Option<Duration>,
-    /// Give the attempt of this run back.
+    /// The run uses no attempt.
     pub(crate) refund: bool,
-    /// Count this run as a deferral.
+    /// The run counts as a deferral.
     pub(crate) deferral: bool,
-    /// The job gives way from now on: its priority is [`RETRY_PRIORITY`] at most.
+    /// The job's priority is at most [`RETRY_PRIORITY`] from now on.
     pub(crate) lower_priority: bool,
-    /// Row of the attempt log; `None` writes none.
+    /// Outcome in the attempt log. `None` writes no log row.
     pub(crate) outcome: Option<AttemptOutcome>,
     pub(crate) error: Option<JobError>,
     pub(crate) result: Option<Value>,
     pub(crate) follow_ups: Vec<NewJob>,
-    /// A failure that may pass, as the breaker of the job's lane counts them.
-    pub(crate) fault: bool,
-    /// How long the job's lane is to be closed.
+    /// The circuit breaker of the job's lane counts this run as a failure.
+    pub(crate) breaker_failure: bool,
+    /// How long the job's lane is closed.
     pub(crate) park: Option<Duration>,
-    /// How long the run took, if it was begun.
-    pub(crate) took: Option<Duration>,
+    /// How long the run took. `None` if it never started.
+    pub(crate) run_time: Option<Duration>,
 }
 
 impl Settlement {
-    /// The state as it is written: a wait of nothing is no wait.
+    /// The state that is stored: a scheduled job without a wait is ready.
     pub(crate) fn written_state(&self) -> JobState {
         match self.state {
             JobState::Scheduled if self.wait.is_none_or(|wait| wait.is_zero()) => JobState::Ready,
@@ -156,33 +158,31 @@ impl Settlement {
             error,
             result: None,
             follow_ups: Vec::new(),
-            fault: false,
+            breaker_failure: false,
             park: None,
-            took: None,
+            run_time: None,
         }
     }
 
-    fn again(wait: Duration, outcome: AttemptOutcome, error: JobError) -> Self {
+    fn scheduled(wait: Duration, outcome: AttemptOutcome, error: JobError) -> Self {
         Self {
-            state: JobState::Scheduled,
             wait: Some(wait),
             ..Self::finished(JobState::Scheduled, outcome, Some(error))
         }
     }
 }
 
-/// Decides what is written for a run of `job` that ended so.
-pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settlement {
-    let verdict = match ending {
-        Ending::PutBack => {
+/// Decides what is written for a run of `job` that ended with `outcome`.
+pub(crate) fn decide(outcome: RunOutcome, job: &ClaimedJob, rng: &mut impl Rng) -> Settlement {
+    let verdict = match outcome {
+        RunOutcome::PutBack => {
             return Settlement {
-                state: JobState::Ready,
                 refund: true,
                 outcome: None,
                 ..Settlement::finished(JobState::Ready, AttemptOutcome::Snoozed, None)
             };
         }
-        Ending::Verdict(verdict) => verdict,
+        RunOutcome::Verdict(verdict) => verdict,
     };
     match verdict {
         Verdict::Done { result, follow_ups } => Settlement {
@@ -208,9 +208,9 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
             after,
             lower_priority,
         } => {
-            let settlement = failed(job, error, after, rng);
+            let settlement = decide_failure(job, error, after, rng);
             Settlement {
-                // Whoever retries it by hand wants it as it was.
+                // A dead job keeps its priority, for the case that it is retried manually.
                 lower_priority: lower_priority && !settlement.state.is_final(),
                 ..settlement
             }
@@ -218,22 +218,23 @@ pub(crate) fn decide(ending: Ending, job: &Claimed, rng: &mut impl Rng) -> Settl
         Verdict::Snooze { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,
             deferral: true,
-            ..Settlement::again(wait, AttemptOutcome::Snoozed, reason)
+            ..Settlement::scheduled(wait, AttemptOutcome::Snoozed, reason)
         },
         Verdict::RateLimited { wait, reason } if job.deferrals < MAX_DEFERRALS => Settlement {
             refund: true,
             deferral: true,
             park: Some(wait),
-            ..Settlement::again(wait, AttemptOutcome::RateLimited, reason)
+            ..Settlement::scheduled(wait, AttemptOutcome::RateLimited, reason)
         },
         Verdict::Snooze { wait, reason } | Verdict::RateLimited { wait, reason } => {
-            failed(job, reason, Some(wait), rng)
+            decide_failure(job, reason, Some(wait), rng)
         }
     }
 }
 
-fn failed(
-    job: &Claimed,
+/// Decides between another run and `dead` for a failed run.
+fn decide_failure(
+    job: &ClaimedJob,
     error: JobError,
     after: Option<Duration>,
     rng: &mut impl Rng,
@@ -243,13 +244,13 @@ fn failed(
     } else {
         let wait = after.unwrap_or_else(|| job.backoff().delay(u32::from(job.attempt), rng));
         Settlement {
-            // It was tried for the sake of its lane, and tells little of the job.
+            // A trial tests the lane; its failure is no evidence against the job.
             refund: job.is_trial(),
-            ..Settlement::again(wait, AttemptOutcome::Retry, error)
+            ..Settlement::scheduled(wait, AttemptOutcome::Retry, error)
         }
     };
     Settlement {
-        fault: true,
+        breaker_failure: true,
         ..settlement
     }
 }

@@ -1,6 +1,6 @@
-//! Room: who works.
-//! Takes: whose eyes look. Gives: the workers that live, which queues they serve and how many jobs they
-//! have in hand. Never: shows a tenant a host, or what is done for another.
+//! Lists live workers: the queues they serve and how many jobs they hold.
+//!
+//! A tenant sees neither host names nor what is run for other tenants.
 
 use std::collections::BTreeMap;
 
@@ -13,27 +13,27 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::settings::QueueView;
 
-/// A worker that lives: its lease has not ended.
+/// A worker whose lease has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveWorker {
-    /// Id, new for every process start.
+    /// New for each start of a process.
     pub id: WorkerId,
-    /// Name of its machine; told to whoever sees all queues.
+    /// Name of its machine. `None` for a view of one tenant.
     pub host: Option<String>,
-    /// Release.
+    /// Release of Harkara.
     pub version: String,
     /// When its process started.
     pub started_at: DateTime<Utc>,
-    /// When it was last heard of.
+    /// When it last renewed its lease.
     pub last_seen_at: DateTime<Utc>,
-    /// The queues it serves that are in view, with the number of places of each.
+    /// The served queues that are in view, each with its concurrency.
     pub queues: BTreeMap<String, u32>,
-    /// Jobs in its hands, those about to start included; a tenant is told of its own.
+    /// Jobs it holds, including those about to start; for a view of one tenant, only that tenant's.
     pub running: u64,
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct WorkerRow {
     id: WorkerId,
     host: String,
     version: String,
@@ -44,36 +44,38 @@ struct Row {
 }
 
 impl Engine {
-    /// At most `limit` workers that live and whose id is greater than `after`, by id: the oldest first.
+    /// Returns at most `limit` live workers with ids greater than `after`, in the order of their ids:
+    /// the oldest first.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn workers(
         &self,
         view: QueueView<'_>,
         after: Option<WorkerId>,
         limit: u32,
     ) -> Result<Vec<LiveWorker>, Error> {
-        let (tenant, known): (Option<TenantId>, &[&str]) = match view {
+        let (tenant, known_queues): (Option<TenantId>, &[&str]) = match view {
             QueueView::All => (None, &[]),
             QueueView::VisibleTo(tenant, known) => (Some(tenant), known),
         };
-        let rows: Vec<Row> = query_as(include_str!("sql/show_workers.sql"))
+        let rows: Vec<WorkerRow> = query_as(include_str!("workers/list_workers.sql"))
             .bind(tenant)
-            .bind(known)
+            .bind(known_queues)
             .bind(after)
             .bind(i64::from(limit))
             .fetch_all(self.pool())
             .await?;
-        let seen = |row: Row| LiveWorker {
+        let live_worker = |row: WorkerRow| LiveWorker {
             id: row.id,
             host: tenant.is_none().then_some(row.host),
             version: row.version,
             started_at: row.started_at,
             last_seen_at: row.last_seen_at,
             queues: row.queues.0,
-            running: u64::try_from(row.running).unwrap_or_default(),
+            // A count, never negative.
+            running: row.running.unsigned_abs(),
         };
-        Ok(rows.into_iter().map(seen).collect())
+        Ok(rows.into_iter().map(live_worker).collect())
     }
 }

@@ -1,6 +1,7 @@
-//! Room: the seam to apalis: a backend that hands over what the dispatcher claimed.
-//! Takes: tasks from a channel. Gives: tasks to an apalis worker. Never: fails (an error would end
-//! the worker for good), and never has an acknowledgement to wait for when it closes.
+//! Hands claimed jobs of one queue to apalis.
+//!
+//! An apalis backend that reads tasks from a channel. Never returns an error, which would end the apalis
+//! worker for good, and has no acknowledgement to wait for when it closes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,20 +13,20 @@ use apalis_core::task::Task;
 use apalis_core::worker::context::WorkerContext;
 use tokio::sync::mpsc;
 
-use super::Run;
-use super::desk::Desk;
-use super::layer::RunLayer;
-use crate::verdict::Ending;
+use super::handler::Run;
+use super::run_layer::RunLayer;
+use super::worker_state::WorkerState;
+use crate::verdict::RunOutcome;
 
-/// One queue's tasks.
+/// The claimed jobs of one queue.
 pub(super) struct QueueBackend {
     tasks: mpsc::UnboundedReceiver<Task<Run>>,
-    desk: Arc<Desk>,
+    state: Arc<WorkerState>,
 }
 
 impl QueueBackend {
-    pub(super) fn new(tasks: mpsc::UnboundedReceiver<Task<Run>>, desk: Arc<Desk>) -> Self {
-        Self { tasks, desk }
+    pub(super) fn new(tasks: mpsc::UnboundedReceiver<Task<Run>>, state: Arc<WorkerState>) -> Self {
+        Self { tasks, state }
     }
 }
 
@@ -48,13 +49,13 @@ impl Backend for QueueBackend {
     ) -> Poll<Option<Result<Task<Run>, Infallible>>> {
         match self.tasks.poll_recv(cx) {
             Poll::Ready(Some(task)) => Poll::Ready(Some(Ok(task))),
-            // The dispatcher has ended because the worker stops. Answering `None` would have apalis
-            // wait for a stop it has already been given; its own stop wakes it.
+            // The channel closes when the worker stops. On `None`, apalis would wait for a stop signal
+            // that it has already received; pending, it is woken by its own stop.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Puts back what was handed over but never begun.
+    /// Puts back jobs that apalis has not started.
     fn poll_close(
         &mut self,
         _: &mut Context<'_>,
@@ -63,7 +64,8 @@ impl Backend for QueueBackend {
         self.tasks.close();
         while let Ok(task) = self.tasks.try_recv() {
             let (run, _) = task.take();
-            self.desk.end(run.job, Some(Ending::PutBack), None);
+            self.state
+                .finish_run(run.job, Some(RunOutcome::PutBack), None);
         }
         Poll::Ready(Ok(()))
     }
@@ -81,6 +83,6 @@ impl BackendConfig for QueueBackend {
     }
 
     fn middleware(&mut self, _: &mut WorkerContext) -> RunLayer {
-        RunLayer::new(Arc::clone(&self.desk))
+        RunLayer::new(Arc::clone(&self.state))
     }
 }

@@ -1,6 +1,7 @@
-//! Room: the completer: has endings written, in the background and together.
-//! Takes: endings of runs. Gives: settlements, again and again until the database answers.
-//! Never: holds a handler's place while it waits.
+//! Writes the outcomes of runs in the background, many in one statement.
+//!
+//! Retries until the database accepts them; meanwhile slots stay free for other jobs. An outcome that
+//! the database refuses is replaced by a failure of that job.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,64 +12,85 @@ use harkara_shared::telemetry::metric;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::desk::{Desk, Ended};
-use crate::claim::Claimed;
+use super::worker_state::{FinishedRun, WorkerState};
+use crate::claimed::{ClaimedJob, ParcelKey};
 use crate::error::Error;
 use crate::job::{AttemptOutcome, JobError};
-use crate::settle::{Key, Written};
-use crate::verdict::{Ending, Settlement, Verdict, decide};
+use crate::settle::WrittenParcels;
+use crate::verdict::{RunOutcome, Settlement, Verdict, decide};
 
-/// Endings written by one statement.
-const BATCH: usize = 4096;
+/// Most outcomes written by one statement.
+const MAX_BATCH_OUTCOMES: usize = 4096;
 
-/// How long members of a parcel that have ended wait for the others, so that a row is written once.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long outcomes wait for those of the other members of their parcel, so that its row is written
+/// once.
+const PARCEL_LINGER: Duration = Duration::from_millis(5);
 
-type Settled = (Claimed, Settlement);
+/// Pause before the first retry of a failed write; doubled for each further one.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
 
-/// Writes endings until the desk closes them.
-pub(super) async fn run(desk: Arc<Desk>, mut endings: mpsc::UnboundedReceiver<Ended>) {
-    let mut arrived = Vec::with_capacity(BATCH);
-    let mut lingering = Lingering::default();
+/// Longest pause before a retry.
+const MAX_RETRY: Duration = Duration::from_secs(1);
+
+type SettledJob = (ClaimedJob, Settlement);
+
+/// Writes outcomes until their channel is closed.
+pub(super) async fn write_outcomes(
+    state: Arc<WorkerState>,
+    mut finished_runs: mpsc::UnboundedReceiver<FinishedRun>,
+) {
+    let mut received = Vec::with_capacity(MAX_BATCH_OUTCOMES);
+    let mut lingering = LingeringOutcomes::default();
     loop {
-        let more = match lingering.until() {
-            None => endings.recv_many(&mut arrived, BATCH).await > 0,
-            Some(until) => tokio::select! {
+        let is_open = match lingering.next_deadline() {
+            None => {
+                finished_runs
+                    .recv_many(&mut received, MAX_BATCH_OUTCOMES)
+                    .await
+                    > 0
+            }
+            Some(deadline) => tokio::select! {
                 biased;
-                count = endings.recv_many(&mut arrived, BATCH) => count > 0,
-                () = tokio::time::sleep_until(until) => true,
+                count = finished_runs.recv_many(&mut received, MAX_BATCH_OUTCOMES) => count > 0,
+                () = tokio::time::sleep_until(deadline) => true,
             },
         };
         let now = Instant::now();
-        for Ended { job, ending, took } in arrived.drain(..) {
+        for finished in received.drain(..) {
+            let FinishedRun {
+                job,
+                outcome,
+                run_time,
+            } = finished;
             let settlement = Settlement {
-                took,
-                ..decide(ending, &job, &mut rand::rng())
+                run_time,
+                ..decide(outcome, &job, &mut rand::rng())
             };
-            lingering.put((job, settlement), now);
+            lingering.add((job, settlement), now);
         }
-        let ripe = if more {
-            lingering.ripe(now)
+        let batch = if is_open {
+            lingering.take_complete(now)
         } else {
-            lingering.all()
+            lingering.take_all()
         };
-        if !ripe.is_empty() {
-            settle(&desk, ripe).await;
+        if !batch.is_empty() {
+            write_batch(&state, batch).await;
         }
-        if !more {
+        if !is_open {
             return;
         }
     }
 }
 
-/// Endings that wait for the other members of their parcels.
+/// Outcomes that wait for those of the other members of their parcels.
 #[derive(Default)]
-struct Lingering {
-    parcels: HashMap<Key, (Instant, Vec<Settled>)>,
+struct LingeringOutcomes {
+    /// By parcel: when the first outcome arrived, and the outcomes.
+    parcels: HashMap<ParcelKey, (Instant, Vec<SettledJob>)>,
 }
 
-impl Lingering {
-    fn put(&mut self, settled: Settled, now: Instant) {
+impl LingeringOutcomes {
+    fn add(&mut self, settled: SettledJob, now: Instant) {
         self.parcels
             .entry(settled.0.parcel.key())
             .or_insert_with(|| (now, Vec::new()))
@@ -76,108 +98,121 @@ impl Lingering {
             .push(settled);
     }
 
-    /// What has waited long enough, or has nothing left to wait for.
-    fn ripe(&mut self, now: Instant) -> Vec<Settled> {
-        let mut ripe = Vec::new();
-        self.parcels.retain(|_, (since, endings)| {
-            let left = endings
+    /// Removes the outcomes of parcels that are complete or have waited long enough.
+    fn take_complete(&mut self, now: Instant) -> Vec<SettledJob> {
+        let mut complete = Vec::new();
+        self.parcels.retain(|_, (since, outcomes)| {
+            let unwritten = outcomes
                 .first()
-                .and_then(|(job, _)| usize::try_from(job.parcel.left()).ok())
+                .and_then(|(job, _)| usize::try_from(job.parcel.unwritten()).ok())
                 .unwrap_or_default();
-            let is_ripe = endings.len() >= left || *since + LINGER <= now;
-            if is_ripe {
-                ripe.append(endings);
+            let is_complete = outcomes.len() >= unwritten || *since + PARCEL_LINGER <= now;
+            if is_complete {
+                complete.append(outcomes);
             }
-            !is_ripe
+            !is_complete
         });
-        ripe
+        complete
     }
 
-    fn all(&mut self) -> Vec<Settled> {
+    fn take_all(&mut self) -> Vec<SettledJob> {
         self.parcels
             .drain()
-            .flat_map(|(_, (_, endings))| endings)
+            .flat_map(|(_, (_, outcomes))| outcomes)
             .collect()
     }
 
-    fn until(&self) -> Option<Instant> {
+    /// When the first parcel has waited long enough.
+    fn next_deadline(&self) -> Option<Instant> {
         let oldest = self.parcels.values().map(|(since, _)| *since).min();
-        oldest.map(|since| since + LINGER)
+        oldest.map(|since| since + PARCEL_LINGER)
     }
 }
 
-/// Writes a batch; one that the database refuses for what is in it is written job by job, so that a
-/// single outcome that cannot be stored holds nobody back.
-async fn settle(desk: &Desk, batch: Vec<Settled>) {
-    if persist(desk, &batch).await.is_ok() {
-        desk.written(batch.iter().map(|(job, _)| job));
+/// Writes a batch. If the database refuses it for its content, writes each outcome by itself, so that
+/// one that cannot be stored does not hold up the others.
+async fn write_batch(state: &WorkerState, batch: Vec<SettledJob>) {
+    if write_until_available(state, &batch).await.is_ok() {
+        state.outcomes_written(batch.iter().map(|(job, _)| job));
         return;
     }
     for settled in batch {
-        let alone = [settled];
-        let refused = persist(desk, &alone).await;
-        let [(job, _)] = alone;
-        let Err(refusal) = refused else {
-            desk.written(std::iter::once(&job));
-            continue;
-        };
-        tracing::error!(job.id = %job.id, error = %refusal, "an outcome cannot be stored");
-        let error = JobError::new(
-            "outcome_refused",
-            "the database refused the outcome of this run",
-        );
-        let verdict = Verdict::retry(error, None);
-        let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
-        let alone = [(job, settlement)];
-        let refused = persist(desk, &alone).await;
-        let [(job, _)] = alone;
-        match refused {
-            Ok(()) => desk.written(std::iter::once(&job)),
-            Err(refusal) => {
-                tracing::error!(error = %refusal, "not even that: left until this worker's lease ends");
-                desk.give_up(&job);
-            }
+        write_single(state, settled).await;
+    }
+}
+
+/// Writes one outcome; if the database refuses it, writes a failure of the job in its place.
+async fn write_single(state: &WorkerState, settled: SettledJob) {
+    let single = [settled];
+    let result = write_until_available(state, &single).await;
+    let [(job, _)] = single;
+    let Err(error) = result else {
+        state.outcomes_written(std::iter::once(&job));
+        return;
+    };
+    tracing::error!(%error, job.id = %job.id, "database refused the outcome of a run; recording a failure");
+    let refused = JobError::new(
+        "outcome_refused",
+        "the database refused the outcome of this run",
+    );
+    let outcome = RunOutcome::Verdict(Verdict::retry(refused, None));
+    let settlement = decide(outcome, &job, &mut rand::rng());
+    let single = [(job, settlement)];
+    let result = write_until_available(state, &single).await;
+    let [(job, _)] = single;
+    match result {
+        Ok(()) => state.outcomes_written(std::iter::once(&job)),
+        Err(error) => {
+            tracing::error!(
+                %error, job.id = %job.id, lease.id = job.parcel.lease,
+                "could not record outcome; job will be retried when this worker's lease expires"
+            );
+            state.abandon_outcome(&job);
         }
     }
 }
 
-/// Writes until the database is there; an error is one that would come again.
-async fn persist(desk: &Desk, batch: &[Settled]) -> Result<(), Error> {
-    let mut wait = Duration::from_millis(20);
+/// Writes outcomes, retrying while the database is unavailable. Returns an error only if another try
+/// would fail the same way.
+async fn write_until_available(state: &WorkerState, batch: &[SettledJob]) -> Result<(), Error> {
+    let mut pause = FIRST_RETRY;
     loop {
-        match desk.engine.settle(batch).await {
+        match state.engine.settle(batch).await {
             Ok(written) => {
-                report(desk, batch, &written);
+                report_outcomes(state, batch, &written);
                 return Ok(());
             }
-            Err(error) if is_passing(&error) => {
+            Err(error) if is_retryable(&error) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "settle").increment(1);
-                tracing::warn!(%error, "cannot write outcomes: trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(1));
+                tracing::warn!(%error, "could not write outcomes; will try again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_RETRY);
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Whether the same write may succeed later.
-fn is_passing(error: &Error) -> bool {
+/// Whether the same write can succeed later.
+fn is_retryable(error: &Error) -> bool {
     match error {
         Error::Database(error) => is_unavailable(error) || is_conflict(error),
         Error::Contended(_) => true,
-        // What runs enqueue is not bounded.
+        // `DepthQuota` does not occur: follow-up jobs are enqueued without a quota.
         Error::Encode(_) | Error::Corrupt { .. } | Error::DepthQuota { .. } => false,
     }
 }
 
-/// The one log line of each run, and the counts of all; and a look for jobs that are due again soon.
-fn report(desk: &Desk, batch: &[Settled], written: &Written) {
+/// Logs and counts each run, and wakes the part of the worker that finds jobs that are due again soon.
+fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written: &WrittenParcels) {
     let mut counts: HashMap<(Arc<str>, &'static str), u64> = HashMap::new();
     for (job, settlement) in batch {
         if !written.contains(&job.parcel.key()) {
             metrics::counter!(metric::STALE_OUTCOMES).increment(1);
-            tracing::warn!(job.id = %job.id, "the lease of this run was lost: its outcome is not written");
+            tracing::warn!(
+                job.id = %job.id, lease.id = job.parcel.lease,
+                "discarded the outcome of a run whose lease was lost"
+            );
             continue;
         }
         let outcome = settlement
@@ -194,8 +229,8 @@ fn report(desk: &Desk, batch: &[Settled], written: &Written) {
             ),
         }
         match settlement.wait {
-            Some(wait) if wait.is_zero() => desk.tell_news(),
-            Some(wait) if wait < desk.poll => desk.due.notify_one(),
+            Some(wait) if wait.is_zero() => state.wake.signal_new_work(),
+            Some(wait) if wait < state.poll_interval => state.wake.signal_due_soon(),
             _ => {}
         }
     }

@@ -1,10 +1,11 @@
-//! Room: the dispatcher: finds work for free places.
-//! Takes: wake-ups and room. Gives: claimed jobs to their queues' backends.
-//! Never: claims more than there is room for, and never forgets a claim: one whose answer was lost
-//! is asked for again.
+//! Finds ready jobs for a worker's free slots and hands them to the backends of their queues.
 //!
-//! A *look* asks which lanes have work; a *take* claims from lanes that are known to have some. Looks
-//! cost a probe a lane, so they are made on news, and not more often than they are cheap.
+//! A *search* finds the lanes that have ready jobs; a *claim* takes jobs from lanes that are known to
+//! have some. A search probes every lane, so one is made only when there may be new work, and the next
+//! one waits the longer the more the last one cost.
+//!
+//! Never claims more than the worker has capacity for. A claim whose answer was lost is looked up in the
+//! database, and its jobs are put back.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,427 +18,484 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
-use super::desk::Desk;
-use super::lanes::{self, Given, LOOK, Lanes};
-use crate::claim::{Claimed, Room, Sight, Stretch};
+use super::handler::Run;
+use super::known_lanes::{AnsweredClaim, KnownLanes, LaneYield, MAX_LANES_PER_SEARCH};
+use super::worker_state::WorkerState;
+use crate::claim::{ClaimCapacity, LaneRange, ReadyLane, ScanPosition};
+use crate::claimed::ClaimedJob;
 use crate::error::Error;
-use crate::shares::Share;
-use crate::verdict::Ending;
+use crate::fair_share_store::ServedTotal;
+use crate::verdict::RunOutcome;
 
-/// How long a claim that is under way when the worker is told to stop may still take.
-const LAST_TURN: Duration = Duration::from_secs(1);
+/// How long a turn that is under way when the worker is stopped may still take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the database is asked, without a reason, for claims that this worker knows nothing of.
-const RECALL: Duration = Duration::from_secs(10);
+/// How often the database is searched for lost claims without a known reason.
+const LOST_CLAIMS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what tenants were served is written down.
-const SAVE: Duration = Duration::from_secs(1);
+/// How often the served totals are stored.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// No tenant's number: in its place stands what the least served tenant of a queue stood at.
-const FLOOR: i32 = 0;
+/// The tenant number under which the floor of a queue's served totals is stored. No tenant has it.
+const FLOOR_TENANT: i32 = 0;
 
-/// How much longer than a look takes the next one waits while there is work to do without it.
-const LOOK_GAP: u32 = 4;
+/// The pause after a search, as a multiple of its duration, while there is known work.
+const BUSY_SEARCH_PAUSE: u32 = 4;
 
-/// What a turn leaves to be done.
-enum Next {
-    /// There may be more to do at once.
-    Again,
-    /// Nothing before something happens, or before this moment.
+/// Pause after a failed turn; multiplied by the number of failures, up to [`MAX_RETRY_STEPS`].
+const RETRY_STEP: Duration = Duration::from_millis(100);
+
+const MAX_RETRY_STEPS: u32 = 20;
+
+/// When to take the next turn.
+enum NextTurn {
+    Now,
+    /// When the dispatcher is woken, or at this time.
     Wait(Option<Instant>),
 }
 
-/// Serves until `stop`.
-pub(super) async fn run(
-    desk: Arc<Desk>,
-    senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
+/// Dispatches jobs until `stop` is cancelled.
+pub(super) async fn dispatch_until_stop(
+    state: Arc<WorkerState>,
+    task_senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
     stop: CancellationToken,
 ) {
-    let mut round = Round::new(desk, senders);
-    let mut refusals: u32 = 0;
+    let mut dispatcher = Dispatcher::new(state, task_senders);
+    let mut failures: u32 = 0;
     while !stop.is_cancelled() {
-        let Some(next) = unless_stuck(round.turn(), &stop).await else {
+        let Some(next) = finish_unless_stopped(dispatcher.turn(), &stop).await else {
             break;
         };
         match next {
-            Ok(Next::Again) => refusals = 0,
-            Ok(Next::Wait(until)) => {
-                refusals = 0;
-                let moment = async {
+            Ok(NextTurn::Now) => failures = 0,
+            Ok(NextTurn::Wait(until)) => {
+                failures = 0;
+                let deadline = async {
                     match until {
                         Some(until) => tokio::time::sleep_until(until).await,
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
-                    () = round.desk.work.notified() => {}
-                    () = moment => {}
+                    () = dispatcher.state.wake.dispatcher_woken() => {}
+                    () = deadline => {}
                     () = stop.cancelled() => break,
                 }
             }
             Err(error) => {
-                // A failed statement never ends a worker: it waits, longer each time, and goes on.
-                refusals = refusals.saturating_add(1);
+                // A failed statement never ends a worker: it pauses, longer each time, and retries.
+                failures = failures.saturating_add(1);
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "claim").increment(1);
-                tracing::warn!(%error, refusals, "cannot claim: trying again");
-                let wait = Duration::from_millis(100) * refusals.min(20);
+                tracing::warn!(%error, failures, "could not claim jobs; will try again");
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep(RETRY_STEP * failures.min(MAX_RETRY_STEPS)) => {}
                     () = stop.cancelled() => break,
                 }
             }
         }
     }
-    let parting = async {
-        if let Some(lease) = round.desk.lease().filter(|_| round.in_doubt) {
-            round.recall(lease).await?;
-        }
-        round.save().await
-    };
-    if !matches!(
-        tokio::time::timeout(LAST_TURN / 2, parting).await,
-        Ok(Ok(()))
-    ) {
-        tracing::warn!("the last claim is left to be rescued when the lease ends");
-    }
+    dispatcher.shut_down().await;
 }
 
-/// What `turn` answers, unless it takes too long after the worker was told to stop: a claim that is
-/// dropped half-way may be made all the same.
-async fn unless_stuck<F: Future>(turn: F, stop: &CancellationToken) -> Option<F::Output> {
-    let too_long = async {
+/// Awaits `turn`, unless it takes too long after a stop: a claim whose future is dropped may take effect
+/// all the same.
+async fn finish_unless_stopped<F: Future>(turn: F, stop: &CancellationToken) -> Option<F::Output> {
+    let timeout = async {
         stop.cancelled().await;
-        tokio::time::sleep(LAST_TURN).await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
     };
     tokio::select! {
-        found = turn => Some(found),
-        () = too_long => None,
+        output = turn => Some(output),
+        () = timeout => None,
     }
 }
 
-struct Round {
-    desk: Arc<Desk>,
-    senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
-    /// Numbers of the served queues, in their order; empty until they are learnt.
-    numbers: Vec<i32>,
-    /// What is known of each queue's lanes, in the same order.
-    lanes: Vec<Lanes>,
-    looks: u64,
-    /// Turns taken.
+struct Dispatcher {
+    state: Arc<WorkerState>,
+    /// One for each served queue.
+    task_senders: Vec<mpsc::UnboundedSender<Task<Run>>>,
+    /// Internal numbers of the served queues, in their order; empty until they are looked up.
+    queue_numbers: Vec<i32>,
+    /// The known lanes of each queue, in the same order.
+    lanes: Vec<KnownLanes>,
+    /// Number of searches made.
+    searches: u64,
+    /// Number of turns taken.
     turns: usize,
-    /// When the latest look ended, and how long it took.
-    looked: Instant,
-    look_took: Duration,
-    /// There was news since.
-    look_wanted: bool,
-    /// A claim was begun whose answer has not come.
-    in_doubt: bool,
-    next_recall: Instant,
+    /// When the latest search ended, and how long it took.
+    searched_at: Instant,
+    search_duration: Duration,
+    /// There may be work that the latest search did not find.
+    is_search_needed: bool,
+    /// A claim was started and not answered.
+    is_claim_unanswered: bool,
+    next_lost_claims_check: Instant,
     next_save: Instant,
 }
 
-impl Round {
-    fn new(desk: Arc<Desk>, senders: Vec<mpsc::UnboundedSender<Task<Run>>>) -> Self {
+impl Dispatcher {
+    fn new(state: Arc<WorkerState>, task_senders: Vec<mpsc::UnboundedSender<Task<Run>>>) -> Self {
         Self {
-            lanes: desk.queues.iter().map(|_| Lanes::default()).collect(),
-            desk,
-            senders,
-            numbers: Vec::new(),
-            looks: 0,
+            lanes: state.queues.iter().map(|_| KnownLanes::default()).collect(),
+            state,
+            task_senders,
+            queue_numbers: Vec::new(),
+            searches: 0,
             turns: 0,
-            looked: Instant::now(),
-            look_took: Duration::ZERO,
-            look_wanted: true,
-            in_doubt: false,
-            next_recall: Instant::now() + RECALL,
-            next_save: Instant::now() + SAVE,
+            searched_at: Instant::now(),
+            search_duration: Duration::ZERO,
+            is_search_needed: true,
+            is_claim_unanswered: false,
+            next_lost_claims_check: Instant::now() + LOST_CLAIMS_INTERVAL,
+            next_save: Instant::now() + SAVE_INTERVAL,
         }
     }
 
-    /// One look for work, and one claim in each queue that has room and work.
-    async fn turn(&mut self) -> Result<Next, Error> {
-        let Some(lease) = self.desk.lease() else {
-            return Ok(Next::Wait(None));
+    /// Searches if necessary, then makes one claim in each queue that has capacity and work.
+    async fn turn(&mut self) -> Result<NextTurn, Error> {
+        let Some(lease) = self.state.lease.id() else {
+            return Ok(NextTurn::Wait(None));
         };
-        if self.numbers.is_empty() {
-            self.numbers = self.learn().await?;
+        if self.queue_numbers.is_empty() {
+            self.queue_numbers = self.look_up_queues().await?;
         }
-        if self.in_doubt || Instant::now() >= self.next_recall {
-            self.recall(lease).await?;
+        if self.is_claim_unanswered || Instant::now() >= self.next_lost_claims_check {
+            self.put_back_lost_claims(lease).await?;
         }
         if Instant::now() >= self.next_save {
-            self.next_save = Instant::now() + SAVE;
-            self.save().await?;
+            self.next_save = Instant::now() + SAVE_INTERVAL;
+            self.save_served_totals().await?;
         }
-        self.look_wanted |= self.desk.take_news();
-        if self.desk.take_opened() {
-            self.lanes.iter_mut().for_each(Lanes::open);
+        self.is_search_needed |= self.state.wake.take_new_work();
+        if self.state.wake.take_lanes_opened() {
+            self.lanes.iter_mut().for_each(KnownLanes::reopen_all);
         }
-        if self.desk.take_freed() {
-            self.lanes.iter_mut().for_each(Lanes::unblock);
+        if self.state.wake.take_outcomes_written() {
+            self.lanes.iter_mut().for_each(KnownLanes::unblock);
         }
-        let rooms = self.desk.room();
-        if rooms.iter().all(|room| room.places + room.ahead == 0) {
-            // The end of a run says when there is room again.
-            return Ok(Next::Wait(None));
+        let capacities = self.state.capacity();
+        if capacities.iter().all(|capacity| capacity.jobs() == 0) {
+            // The end of a run wakes the dispatcher when there is capacity again.
+            return Ok(NextTurn::Wait(None));
         }
-        let busy = self
+        let has_known_work = self
             .lanes
             .iter()
             .any(|lanes| lanes.waiting().next().is_some());
-        let gap = self.look_took * if busy { LOOK_GAP } else { 1 };
-        if self.look_wanted && self.looked + gap <= Instant::now() {
-            self.look().await?;
+        let search_pause =
+            self.search_duration * if has_known_work { BUSY_SEARCH_PAUSE } else { 1 };
+        if self.is_search_needed && self.searched_at + search_pause <= Instant::now() {
+            self.search().await?;
         }
-        let mut found = false;
-        let since = Instant::now();
-        // Memory is shared: no queue is always the first to be given of it.
-        self.turns = self.turns.wrapping_add(1);
-        let mut order: Vec<(usize, Room)> = rooms.into_iter().enumerate().collect();
-        let first = self.turns % order.len().max(1);
-        order.rotate_left(first);
-        for (index, mut room) in order {
-            if room.places + room.ahead > 0 {
-                // The queue before it may have given one, and much to hold.
-                room.lost &= self.desk.may_take_lost();
-                let Some(bytes) = self.desk.bytes_left() else {
-                    continue;
-                };
-                room.bytes = bytes;
-                found |= self.take(index, lease, room).await?;
-            }
+        let claims_began_at = Instant::now();
+        if self.claim_in_all_queues(lease, capacities).await? {
+            // Finds work that arrived meanwhile without waiting for a notification.
+            self.is_search_needed = true;
+            return Ok(NextTurn::Now);
         }
-        if found {
-            // What came meanwhile should not have to wait for a notification.
-            self.look_wanted = true;
-            return Ok(Next::Again);
-        }
-        let looking = self.look_wanted.then(|| self.looked + gap);
-        // A lane that was open before waits for room, and the end of a run tells of that. One that has
-        // opened since may not have been asked.
-        let opening = self.lanes.iter().filter_map(|lanes| lanes.opens(since));
-        Ok(Next::Wait(opening.chain(looking).min()))
+        let next_search = self
+            .is_search_needed
+            .then(|| self.searched_at + search_pause);
+        // A lane that was open before the claims waits for capacity, and the end of a run wakes the
+        // dispatcher. A lane that has opened since may not have been tried.
+        let openings = self
+            .lanes
+            .iter()
+            .filter_map(|lanes| lanes.next_opening(claims_began_at));
+        Ok(NextTurn::Wait(openings.chain(next_search).min()))
     }
 
-    async fn learn(&self) -> Result<Vec<i32>, Error> {
-        let mut numbers = Vec::with_capacity(self.desk.queues.len());
-        for queue in &self.desk.queues {
+    /// Claims in each queue that has capacity. Returns whether there may be more to claim at once.
+    async fn claim_in_all_queues(
+        &mut self,
+        lease: i64,
+        capacities: Vec<ClaimCapacity>,
+    ) -> Result<bool, Error> {
+        let mut may_have_more = false;
+        // The queues share memory; they take turns at being first.
+        self.turns = self.turns.wrapping_add(1);
+        let mut order: Vec<(usize, ClaimCapacity)> = capacities.into_iter().enumerate().collect();
+        let first = self.turns % order.len().max(1);
+        order.rotate_left(first);
+        for (index, mut capacity) in order {
+            if capacity.jobs() > 0 {
+                // The queues before it may have used memory, and claimed a lost job.
+                capacity.lost &= self.state.may_claim_lost();
+                let Some(bytes) = self.state.free_bytes() else {
+                    continue;
+                };
+                capacity.bytes = bytes;
+                may_have_more |= self.claim(index, lease, capacity).await?;
+            }
+        }
+        Ok(may_have_more)
+    }
+
+    async fn look_up_queues(&self) -> Result<Vec<i32>, Error> {
+        let mut numbers = Vec::with_capacity(self.state.queues.len());
+        for queue in &self.state.queues {
             numbers.push(
-                self.desk
+                self.state
                     .engine
                     .interner()
-                    .queue_number(&queue.name)
+                    .queue_number(&queue.queue)
                     .await?,
             );
         }
         Ok(numbers)
     }
 
-    /// Puts back what the database says this worker runs and the worker knows nothing of. Nothing
-    /// is claimed meanwhile: claims and recalls take turns.
-    async fn recall(&mut self, lease: i64) -> Result<(), Error> {
-        let forgotten = self.desk.engine.recall(lease, &self.desk.tokens()).await?;
-        self.in_doubt = false;
-        self.next_recall = Instant::now() + RECALL;
-        if !forgotten.is_empty() {
+    /// Puts back jobs that the database has as claimed under `lease` and this worker does not know. No
+    /// claim is under way meanwhile.
+    async fn put_back_lost_claims(&mut self, lease: i64) -> Result<(), Error> {
+        let known_tokens = self.state.known_tokens();
+        let lost = self
+            .state
+            .engine
+            .find_lost_claims(lease, &known_tokens)
+            .await?;
+        self.is_claim_unanswered = false;
+        self.next_lost_claims_check = Instant::now() + LOST_CLAIMS_INTERVAL;
+        if !lost.is_empty() {
             tracing::warn!(
-                jobs = forgotten.len(),
-                "putting back jobs of a claim whose answer was lost"
+                jobs = lost.len(),
+                lease.id = lease,
+                "put back jobs of a claim whose answer was lost"
             );
         }
-        for job in forgotten {
-            self.desk.put_back(job);
+        for job in lost {
+            self.state.put_back_lost_claim(job);
         }
         Ok(())
     }
 
-    /// Finds out which lanes have work.
-    async fn look(&mut self) -> Result<(), Error> {
-        let begun = Instant::now();
-        self.looks += 1;
-        let mut asked = Vec::with_capacity(self.numbers.len());
-        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
-            let stretches = lanes.stretches(self.looks, begun);
-            asked.extend(stretches.into_iter().map(|(after, before)| Stretch {
-                queue: *number,
+    /// Finds the lanes that have ready jobs.
+    async fn search(&mut self) -> Result<(), Error> {
+        let started_at = Instant::now();
+        self.searches += 1;
+        let mut ranges = Vec::with_capacity(self.queue_numbers.len());
+        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
+            let of_queue = lanes.search_ranges(self.searches, started_at);
+            ranges.extend(of_queue.into_iter().map(|(after, before)| LaneRange {
+                queue: *queue,
                 after,
                 before,
             }));
         }
-        let sights = self.desk.engine.look(&asked, LOOK).await?;
-        self.look_wanted = false;
+        let found = self
+            .state
+            .engine
+            .find_ready_lanes(&ranges, MAX_LANES_PER_SEARCH)
+            .await?;
+        self.is_search_needed = false;
         let now = Instant::now();
-        let mut of_queue: HashMap<i32, Vec<Sight>> = HashMap::new();
-        for sight in sights {
-            of_queue.entry(sight.queue).or_default().push(sight);
+        let mut by_queue: HashMap<i32, Vec<ReadyLane>> = HashMap::new();
+        for lane in found {
+            by_queue.entry(lane.queue).or_default().push(lane);
         }
-        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
-            let sights = of_queue.remove(number).unwrap_or_default();
-            lanes.see(&sights, self.looks, now);
-            // A round over very many lanes goes on in the next look.
-            self.look_wanted |= lanes.after != 0;
+        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
+            let found = by_queue.remove(queue).unwrap_or_default();
+            lanes.add_found(&found, self.searches, now);
+            // With very many lanes, the next search continues after those found.
+            self.is_search_needed |= lanes.search_after != 0;
         }
-        if self.looks == 1 {
-            self.remember().await?;
+        if self.searches == 1 {
+            self.load_served_totals().await?;
         }
-        self.looked = Instant::now();
-        self.look_took = self.looked - begun;
+        self.searched_at = Instant::now();
+        self.search_duration = self.searched_at - started_at;
         Ok(())
     }
 
-    /// Learns what the tenants were served before this worker began.
-    async fn remember(&mut self) -> Result<(), Error> {
-        let mut asked = Vec::new();
-        for (number, lanes) in self.numbers.iter().zip(&self.lanes) {
-            asked.push((*number, FLOOR));
-            asked.extend(lanes.waiting().map(|waiting| (*number, waiting.tenant)));
+    /// Loads what tenants were served before this worker started.
+    async fn load_served_totals(&mut self) -> Result<(), Error> {
+        let mut pairs = Vec::new();
+        for (queue, lanes) in self.queue_numbers.iter().zip(&self.lanes) {
+            pairs.push((*queue, FLOOR_TENANT));
+            pairs.extend(lanes.waiting().map(|waiting| (*queue, waiting.tenant)));
         }
-        let shares = self.desk.engine.load_shares(&asked).await?;
-        let served: HashMap<(i32, i32), f64> = shares
+        let totals = self.state.engine.load_served_totals(&pairs).await?;
+        let served: HashMap<(i32, i32), f64> = totals
             .into_iter()
-            .map(|share| ((share.queue, share.tenant), share.served))
+            .map(|total| ((total.queue, total.tenant), total.served))
             .collect();
-        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
-            let of = |tenant| served.get(&(*number, tenant)).copied().unwrap_or_default();
-            lanes.fair.raise_floor(of(FLOOR));
+        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
+            // A tenant without a stored total has been served nothing.
+            let served_to = |tenant| served.get(&(*queue, tenant)).copied().unwrap_or(0.0);
+            lanes.fair_share.raise_floor(served_to(FLOOR_TENANT));
             let waiting: Vec<_> = lanes.waiting().collect();
-            for one in waiting {
-                lanes.fair.remember(one, of(one.tenant));
+            for lane in waiting {
+                lanes.fair_share.restore(lane, served_to(lane.tenant));
             }
         }
         Ok(())
     }
 
-    /// Writes down what tenants were served, and learns what other workers gave them.
-    async fn save(&mut self) -> Result<(), Error> {
+    /// Stores what tenants were served, and takes over what other workers served them.
+    async fn save_served_totals(&mut self) -> Result<(), Error> {
         let mut added = Vec::new();
-        for (number, lanes) in self.numbers.iter().zip(&mut self.lanes) {
-            let savings = lanes.fair.unsaved();
-            let share = |tenant, served| Share {
-                queue: *number,
+        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
+            let total = |tenant, served| ServedTotal {
+                queue: *queue,
                 tenant,
                 served,
             };
-            if !savings.is_empty() {
-                added.push((share(FLOOR, lanes.fair.floor()), 0.0));
+            let unsaved = lanes.fair_share.unsaved();
+            if !unsaved.is_empty() {
+                added.push((total(FLOOR_TENANT, lanes.fair_share.floor()), 0.0));
             }
             added.extend(
-                savings
+                unsaved
                     .into_iter()
-                    .map(|saving| (share(saving.tenant, saving.base), saving.added)),
+                    .map(|share| (total(share.tenant, share.base), share.added)),
             );
         }
         if added.is_empty() {
             return Ok(());
         }
-        let shares = self.desk.engine.save_shares(&added).await?;
-        let of: HashMap<(i32, i32), f64> = added
+        let totals = self.state.engine.add_served_totals(&added).await?;
+        let added: HashMap<(i32, i32), f64> = added
             .iter()
-            .map(|(share, added)| ((share.queue, share.tenant), *added))
+            .map(|(total, added)| ((total.queue, total.tenant), *added))
             .collect();
-        for share in shares {
+        for total in totals {
             let index = self
-                .numbers
+                .queue_numbers
                 .iter()
-                .position(|number| *number == share.queue);
-            let added = of.get(&(share.queue, share.tenant));
-            if let (Some(lanes), Some(added)) =
-                (index.and_then(|index| self.lanes.get_mut(index)), added)
-            {
-                match share.tenant {
-                    FLOOR => lanes.fair.raise_floor(share.served),
-                    tenant => lanes.fair.saved(tenant, *added, share.served),
+                .position(|number| *number == total.queue);
+            let lanes = index.and_then(|index| self.lanes.get_mut(index));
+            let added = added.get(&(total.queue, total.tenant));
+            if let (Some(lanes), Some(added)) = (lanes, added) {
+                match total.tenant {
+                    FLOOR_TENANT => lanes.fair_share.raise_floor(total.served),
+                    tenant => lanes.fair_share.record_saved(tenant, *added, total.served),
                 }
             }
         }
         Ok(())
     }
 
-    /// Claims from the lanes of one queue that are known to have work; true when it found any or
-    /// there is more to ask.
-    async fn take(&mut self, index: usize, lease: i64, room: Room) -> Result<bool, Error> {
-        let (Some(lanes), Some(number)) = (self.lanes.get_mut(index), self.numbers.get(index))
-        else {
+    /// Claims from known lanes of one queue. Returns whether there may be more to claim at once.
+    async fn claim(
+        &mut self,
+        queue_index: usize,
+        lease: i64,
+        capacity: ClaimCapacity,
+    ) -> Result<bool, Error> {
+        let (Some(lanes), Some(queue)) = (
+            self.lanes.get_mut(queue_index),
+            self.queue_numbers.get(queue_index),
+        ) else {
             return Ok(false);
         };
-        let in_hand = self.desk.of_lanes(index);
-        let portions = lanes.portions(room, &in_hand, Instant::now());
-        if portions.is_empty() {
+        let load = self.state.lane_load(queue_index);
+        let claims = lanes.plan_claim(capacity, &load, Instant::now());
+        if claims.is_empty() {
             return Ok(false);
         }
-        self.in_doubt = true;
-        let begun = Instant::now();
-        let take = self
-            .desk
+        self.is_claim_unanswered = true;
+        let started_at = Instant::now();
+        let batch = self
+            .state
             .engine
-            .take(*number, lease, &portions, room)
+            .claim(*queue, lease, &claims, capacity)
             .await?;
-        self.in_doubt = false;
-        let at = Instant::now();
-        let claim = lanes::Claim {
-            at,
-            took: at - begun,
-            lost_sought: room.lost && !take.jobs.iter().any(|job| job.parcel.lost),
+        self.is_claim_unanswered = false;
+        let answered_at = Instant::now();
+        let answered = AnsweredClaim {
+            answered_at,
+            duration: answered_at - started_at,
+            found_no_lost: capacity.lost && !batch.jobs.iter().any(|job| job.parcel.lost),
         };
-        let mut given: HashMap<i64, Given> = HashMap::new();
-        for job in &take.jobs {
-            let given = given.entry(job.parcel.lane).or_default();
+        let mut yields: HashMap<i64, LaneYield> = HashMap::new();
+        for job in &batch.jobs {
+            let given = yields.entry(job.parcel.lane).or_default();
             given.jobs += 1;
             if !job.parcel.lost {
-                given.last = given.last.max(Some(job.mark()));
+                given.last = given.last.max(Some(ScanPosition::of(job)));
             }
         }
-        if take.reports.is_empty() {
-            // The queue is paused or the lease is gone: the next look finds what there is then.
-            lanes.forget();
+        if batch.lanes.is_empty() {
+            // The queue is paused or the lease has expired; the next search finds what is left.
+            lanes.clear();
         }
-        for report in take.reports {
-            let given = given.remove(&report.lane).unwrap_or_default();
-            lanes.report(report, given, claim);
+        for outcome in batch.lanes {
+            let given = yields.remove(&outcome.lane).unwrap_or_default();
+            lanes.record_outcome(outcome, given, answered);
         }
-        // When those that were asked had nothing, there may be others that had no share, or something
-        // before the place where a claim began.
-        let found = !take.jobs.is_empty() || lanes.has_open(room, &in_hand, at);
-        let order: Vec<i64> = portions.iter().map(|portion| portion.lane).collect();
-        self.hand_over(index, in_turns(take.jobs, &order));
-        Ok(found)
+        // Even if the lanes that were tried had nothing, others may not have had a share, or there may
+        // be jobs in front of the position where the claim started.
+        let may_have_more =
+            !batch.jobs.is_empty() || lanes.has_claimable(capacity, &load, answered_at);
+        let lane_order: Vec<i64> = claims.iter().map(|claim| claim.lane).collect();
+        self.hand_over(queue_index, interleave_lanes(batch.jobs, &lane_order));
+        Ok(may_have_more)
     }
 
-    fn hand_over(&self, index: usize, jobs: Vec<Claimed>) {
-        let (Some(sender), Some(queue)) = (self.senders.get(index), self.desk.queues.get(index))
-        else {
+    /// Holds claimed jobs and sends them to their queue's backend.
+    fn hand_over(&self, queue_index: usize, jobs: Vec<ClaimedJob>) {
+        let (Some(sender), Some(queue)) = (
+            self.task_senders.get(queue_index),
+            self.state.queues.get(queue_index),
+        ) else {
             return;
         };
         for job in &jobs {
-            let waited = (job.started_at - job.run_at).to_std().unwrap_or_default();
-            queue.waits.record(waited.as_secs_f64());
+            // Negative if the job was made ready before it was due.
+            let wait = (job.started_at - job.run_at).to_std().unwrap_or_default();
+            queue.wait_histogram.record(wait.as_secs_f64());
         }
-        for task in self.desk.hold(index, jobs) {
+        for task in self.state.hold(queue_index, jobs) {
             if let Err(mpsc::error::SendError(task)) = sender.send(task) {
-                // The queue's line has ended: the job goes back.
+                // The backend has closed because the worker stops.
                 let (run, _) = task.take();
-                self.desk.end(run.job, Some(Ending::PutBack), None);
+                self.state
+                    .finish_run(run.job, Some(RunOutcome::PutBack), None);
             }
+        }
+    }
+
+    /// Puts back a claim whose answer is outstanding and stores the served totals.
+    async fn shut_down(&mut self) {
+        let shutdown = async {
+            if let Some(lease) = self.state.lease.id()
+                && self.is_claim_unanswered
+            {
+                self.put_back_lost_claims(lease).await?;
+            }
+            self.save_served_totals().await
+        };
+        match tokio::time::timeout(STOP_TIMEOUT / 2, shutdown).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(
+                %error,
+                "could not look for a lost claim; its jobs will be rescued when the lease expires"
+            ),
+            Err(_) => tracing::warn!(
+                "no time to look for a lost claim; its jobs will be rescued when the lease expires"
+            ),
         }
     }
 }
 
-/// The jobs of several lanes in turns, one of each lane at a time, lanes in this order: whole parcels
-/// were taken, and whoever has one job should not wait for another's five hundred.
-fn in_turns(jobs: Vec<Claimed>, order: &[i64]) -> Vec<Claimed> {
-    let place: HashMap<i64, usize> = order.iter().copied().zip(0..).collect();
-    let mut seen: HashMap<i64, usize> = HashMap::new();
-    let mut keyed: Vec<((usize, usize), Claimed)> = jobs
+/// Orders jobs so that the lanes take turns, one job each, in the given order of lanes: a claim takes
+/// whole parcels, and a lane with one job should not wait for another's five hundred.
+fn interleave_lanes(jobs: Vec<ClaimedJob>, lane_order: &[i64]) -> Vec<ClaimedJob> {
+    let positions: HashMap<i64, usize> = lane_order.iter().copied().zip(0..).collect();
+    let mut jobs_by_lane: HashMap<i64, usize> = HashMap::new();
+    let mut keyed: Vec<((usize, usize), ClaimedJob)> = jobs
         .into_iter()
         .map(|job| {
-            let turn = seen.entry(job.parcel.lane).or_default();
+            let turn = jobs_by_lane.entry(job.parcel.lane).or_default();
             *turn += 1;
-            let lane = place.get(&job.parcel.lane).copied().unwrap_or(usize::MAX);
-            ((*turn, lane), job)
+            let position = positions
+                .get(&job.parcel.lane)
+                .copied()
+                .unwrap_or(usize::MAX);
+            ((*turn, position), job)
         })
         .collect();
-    if seen.len() > 1 {
+    if jobs_by_lane.len() > 1 {
         keyed.sort_by_key(|(key, _)| *key);
     }
     keyed.into_iter().map(|(_, job)| job).collect()

@@ -1,8 +1,9 @@
-//! Room: the worker's line, moved by hand: what test helpers need of the engine.
-//! Takes: a handler, and a job that was made up or a queue to claim from. Gives: how the run ended, by
-//! the same layer, claim and settlement that a worker uses.
-//! Never: is compiled into a binary (feature `testing`); decides anything that the line does not.
+//! Runs jobs step by step in tests: a single run of a job that is not stored, or one batch of a queue.
+//!
+//! Uses the same claim, run layer and settlement as a [`super::Worker`], without its background tasks.
+//! Compiled only with the feature `testing`, never into a binary.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,43 +16,45 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
-use super::desk::{self, Desk};
-use super::layer::{RunLayer, RunService};
-use super::{Handler, HandlerService, Run, WorkerOptions};
-use crate::claim::{Begin, Claimed, LaneState, Parcel, Portion, Room, Stretch};
+use super::handler::{Handler, HandlerService, Run};
+use super::options::WorkerOptions;
+use super::run_layer::{RunLayer, RunService};
+use super::worker_state::{FinishedRun, WorkerState};
+use crate::claim::{ClaimCapacity, LaneAvailability, LaneClaim, LaneRange, ScanStart};
+use crate::claimed::{ClaimedJob, ClaimedParcel};
 use crate::engine::Engine;
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::job::{AttemptOutcome, JobError, NewJob};
 use crate::lease::WorkerInfo;
-use crate::verdict::{Ending, Settlement, Verdict, decide};
+use crate::verdict::{RunOutcome, Settlement, Verdict, decide};
 
-/// Lanes that one turn looks at.
-const MOST_LANES: i32 = 10_000;
+/// Most lanes that one batch claims from.
+const MAX_LANES: i32 = 10_000;
 
-/// Bytes of bodies that one turn claims.
-const MOST_BYTES: u32 = 1 << 30;
+/// Memory for the bodies of one batch, in bytes.
+const MAX_BATCH_BYTES: u32 = 1 << 30;
 
-/// How often a turn asks whether somebody cancelled what it runs.
-const HEARING: Duration = Duration::from_millis(10);
+/// How often cancellations are looked for while a batch runs.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A run of a job that stands in no table.
+/// One run of a job that is stored in no table.
 #[derive(Debug, Clone)]
 pub struct DetachedJob {
-    /// Id.
+    /// The id that the handler sees.
     pub id: JobId,
-    /// Whose it is.
+    /// The tenant that the handler sees.
     pub tenant: TenantId,
-    /// The job.
+    /// The job, of which only the parts that a handler sees have an effect.
     pub job: NewJob,
-    /// Which run it is, from 1.
+    /// Number of the run, from 1.
     pub attempt: u16,
 }
 
 impl DetachedJob {
-    fn claimed(self) -> Claimed {
+    fn into_claimed(self) -> ClaimedJob {
         let now = harkara_shared::clock::now();
-        Claimed {
+        ClaimedJob {
             id: self.id,
             tenant: self.tenant,
             kind: self.job.kind.as_str().into(),
@@ -61,79 +64,80 @@ impl DetachedJob {
             started_at: now,
             deferrals: 0,
             body: Ok(Arc::new(Envelope::of(&self.job))),
-            parcel: Arc::new(Parcel::test()),
+            parcel: Arc::new(ClaimedParcel::test()),
             member: 1,
         }
     }
 }
 
-/// Runs a job that was made up, once, and writes nothing of it. Panic, timeout and cancel become the
-/// verdicts that they become in a worker; `None` for a run whose outcome would not count.
+/// Runs a job once and writes nothing. Panics, timeouts and cancellations become the same verdicts as in
+/// a worker. Returns `None` for a run whose outcome would not count.
 pub async fn perform_job(
     engine: &Engine,
     handler: Arc<dyn Handler>,
-    run: DetachedJob,
+    detached: DetachedJob,
     cancel: CancellationToken,
 ) -> Option<Verdict> {
-    let job = run.claimed();
-    let mut line = Line::new(engine, handler, &job.kind);
-    line.desk.take_lease(job.parcel.lease);
+    let job = detached.into_claimed();
+    let mut runner = Runner::new(engine, handler, &job.kind);
+    runner.state.set_lease(job.parcel.lease);
     let id = job.id;
-    let running = line.begin(vec![job]);
-    let desk = Arc::clone(&line.desk);
-    let cancelling = async {
+    let running = runner.run_all(vec![job]);
+    let state = Arc::clone(&runner.state);
+    let pass_on_cancel = async {
         cancel.cancelled().await;
-        desk.cancel(&[id]);
+        state.cancel_runs(&[id]);
         std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
-        () = cancelling => {}
+        () = pass_on_cancel => {}
         () = running => {}
     }
-    match line.endings.try_recv() {
-        Ok(desk::Ended {
-            ending: Ending::Verdict(verdict),
+    match runner.finished_runs.try_recv() {
+        Ok(FinishedRun {
+            outcome: RunOutcome::Verdict(verdict),
             ..
         }) => Some(verdict),
         Ok(_) | Err(_) => None,
     }
 }
 
-/// What became of one run of a [`TestWorker`].
+/// The settled outcome of one run of a [`TestWorker`].
 #[derive(Debug, Clone)]
 pub struct SettledRun {
-    /// The job.
+    /// The job that ran.
     pub id: JobId,
-    /// How its run ended; `None` when it was put back.
+    /// How the run ended. `None` if the job was put back.
     pub outcome: Option<AttemptOutcome>,
-    /// What went wrong.
+    /// Why the run did not succeed.
     pub error: Option<JobError>,
 }
 
-/// One claim with everything that came of it.
+/// The runs of one batch.
 #[derive(Debug, Default)]
 pub struct BatchReport {
-    /// The runs, in the order they were claimed.
+    /// In the order of the claim.
     pub runs: Vec<SettledRun>,
-    /// When nothing was claimed: the time until a lane opens by itself.
+    /// Time until the first closed lane opens by itself.
     pub opens_in: Option<Duration>,
 }
 
-/// A worker for one queue that claims, runs and settles when it is told to.
+/// A worker for one queue that claims, runs and settles one batch for each call.
 #[derive(Debug)]
 pub struct TestWorker {
     engine: Engine,
+    /// Internal number of the queue.
     queue: i32,
     lease: i64,
-    line: Line,
+    runner: Runner,
 }
 
 impl TestWorker {
-    /// Opens a lease for a worker of `queue`.
+    /// Opens a lease of this length for a worker of `queue`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn start(
         engine: &Engine,
         handler: Arc<dyn Handler>,
@@ -142,116 +146,129 @@ impl TestWorker {
     ) -> Result<Self, Error> {
         let info = WorkerInfo {
             id: WorkerId::new(),
-            host: "by hand".to_owned(),
+            host: "test worker".to_owned(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             queues: serde_json::json!({}),
         };
-        let line = Line::new(engine, handler, queue);
+        let runner = Runner::new(engine, handler, queue);
         let lease = engine.open_lease(&info, lease).await?;
-        line.desk.take_lease(lease);
+        runner.state.set_lease(lease);
         Ok(Self {
             engine: engine.clone(),
             queue: engine.interner().queue_number(queue).await?,
             lease,
-            line,
+            runner,
         })
     }
 
-    /// Takes back what dead workers held and makes ready what has come due. Answers the time until
-    /// the next job does.
+    /// Rescues jobs of lost workers and makes due jobs ready. Returns the time until the next job is
+    /// due.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn promote(&self) -> Result<Option<Duration>, Error> {
         self.engine.rescue().await?;
         loop {
-            let pulse = self.engine.pulse(self.lease).await?;
-            if pulse.next_due != Some(Duration::ZERO) || !self.is_due().await? {
-                return Ok(pulse.next_due);
+            let heartbeat = self.engine.heartbeat(self.lease).await?;
+            if heartbeat.next_due != Some(Duration::ZERO) || !self.has_due_jobs().await? {
+                return Ok(heartbeat.next_due);
             }
         }
     }
 
-    async fn is_due(&self) -> Result<bool, Error> {
+    async fn has_due_jobs(&self) -> Result<bool, Error> {
         let due = "select exists (select from queue.parcels where state = 's' and run_at <= now())";
         Ok(query_scalar(due).fetch_one(self.engine.pool()).await?)
     }
 
-    /// Claims at most `places` jobs without running them.
-    async fn take(&self, places: u32) -> Result<(Vec<Claimed>, Option<Duration>), Error> {
-        let all = Stretch {
+    /// Claims at most `slots` jobs without running them. Returns them with the time until the first
+    /// closed lane opens.
+    async fn claim(&self, slots: u32) -> Result<(Vec<ClaimedJob>, Option<Duration>), Error> {
+        let all_lanes = LaneRange {
             queue: self.queue,
             after: 0,
             before: i64::MAX,
         };
-        let seen = self.engine.look(&[all], MOST_LANES).await?;
-        let share = i32::try_from(places).unwrap_or(i32::MAX);
-        let portions: Vec<Portion> = seen
+        let ready = self
+            .engine
+            .find_ready_lanes(&[all_lanes], MAX_LANES)
+            .await?;
+        let share = i32::try_from(slots).unwrap_or(i32::MAX);
+        let claims: Vec<LaneClaim> = ready
             .iter()
-            .map(|sight| Portion {
-                lane: sight.lane,
+            .map(|lane| LaneClaim {
+                lane: lane.lane,
                 share,
                 depth: share,
-                from: Begin::First,
+                start: ScanStart::First,
             })
             .collect();
-        let room = Room {
-            places,
-            ahead: 0,
-            bytes: MOST_BYTES,
+        let capacity = ClaimCapacity {
+            slots,
+            prefetch: 0,
+            bytes: MAX_BATCH_BYTES,
             lost: true,
         };
-        let take = self
+        let batch = self
             .engine
-            .take(self.queue, self.lease, &portions, room)
+            .claim(self.queue, self.lease, &claims, capacity)
             .await?;
-        let opens_in = take
-            .reports
+        let opens_in = batch
+            .lanes
             .iter()
-            .filter_map(|report| match report.state {
-                LaneState::ClosedFor(wait) => Some(wait),
-                LaneState::More | LaneState::Spent | LaneState::Closed => None,
+            .filter_map(|lane| match lane.availability {
+                LaneAvailability::ClosedFor(wait) => Some(wait),
+                LaneAvailability::More | LaneAvailability::Exhausted | LaneAvailability::Closed => {
+                    None
+                }
             })
             .min();
-        Ok((take.jobs, opens_in))
+        Ok((batch.jobs, opens_in))
     }
 
-    /// Tells runs that somebody cancelled them, for as long as it is polled.
-    async fn hear_cancels(&self) {
+    /// Signals cancellations to running jobs for as long as it is polled.
+    async fn poll_cancellations(&self) {
         loop {
-            tokio::time::sleep(HEARING).await;
-            if let Ok(pulse) = self.engine.pulse(self.lease).await {
-                self.line.desk.cancel(&pulse.cancelling);
+            tokio::time::sleep(CANCEL_POLL_INTERVAL).await;
+            if let Ok(heartbeat) = self.engine.heartbeat(self.lease).await {
+                self.runner.state.cancel_runs(&heartbeat.cancelling);
             }
         }
     }
 
-    /// Claims at most `places` jobs, runs them side by side and settles them.
+    /// Claims at most `slots` jobs, runs them concurrently and settles them.
     ///
     /// # Errors
-    /// When the database refuses.
-    pub async fn run_batch(&mut self, places: u32) -> Result<BatchReport, Error> {
-        let (jobs, opens_in) = self.take(places).await?;
-        let order: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        let running = self.line.begin(jobs);
+    /// When a statement fails.
+    pub async fn run_batch(&mut self, slots: u32) -> Result<BatchReport, Error> {
+        let (jobs, opens_in) = self.claim(slots).await?;
+        let claim_order: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let running = self.runner.run_all(jobs);
         tokio::select! {
             biased;
             () = running => {}
-            () = self.hear_cancels() => {}
+            () = self.poll_cancellations() => {}
         }
-        let mut endings = Vec::new();
-        while let Ok(desk::Ended { job, ending, took }) = self.line.endings.try_recv() {
+        let mut settled = Vec::new();
+        while let Ok(finished) = self.runner.finished_runs.try_recv() {
+            let FinishedRun {
+                job,
+                outcome,
+                run_time,
+            } = finished;
             let settlement = Settlement {
-                took,
-                ..decide(ending, &job, &mut rand::rng())
+                run_time,
+                ..decide(outcome, &job, &mut rand::rng())
             };
-            endings.push((job, settlement));
+            settled.push((job, settlement));
         }
-        endings.sort_by_key(|(job, _)| order.iter().position(|id| *id == job.id));
-        let written = self.engine.settle(&endings).await?;
-        self.line.desk.written(endings.iter().map(|(job, _)| job));
-        let ended = endings
+        settled.sort_by_key(|(job, _)| claim_order.iter().position(|id| *id == job.id));
+        let written = self.engine.settle(&settled).await?;
+        self.runner
+            .state
+            .outcomes_written(settled.iter().map(|(job, _)| job));
+        let runs = settled
             .into_iter()
             .filter(|(job, _)| written.contains(&job.parcel.key()))
             .map(|(job, settlement)| SettledRun {
@@ -260,44 +277,42 @@ impl TestWorker {
                 error: settlement.error,
             })
             .collect();
-        Ok(BatchReport {
-            runs: ended,
-            opens_in,
-        })
+        Ok(BatchReport { runs, opens_in })
     }
 
-    /// Claims at most `places` jobs and dies under them: they are taken back when the lease is over.
+    /// Claims at most `slots` jobs and stops like a killed worker: they are rescued when the lease
+    /// expires.
     ///
     /// # Errors
-    /// When the database refuses.
-    pub async fn claim_and_crash(self, places: u32) -> Result<Vec<JobId>, Error> {
-        let (jobs, _) = self.take(places).await?;
+    /// When a statement fails.
+    pub async fn claim_and_crash(self, slots: u32) -> Result<Vec<JobId>, Error> {
+        let (jobs, _) = self.claim(slots).await?;
         Ok(jobs.into_iter().map(|job| job.id).collect())
     }
 
     /// Closes the lease.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn stop(self) -> Result<(), Error> {
         self.engine.close_lease(self.lease).await
     }
 }
 
-/// A desk and the layer around the handler, without what moves them by itself.
-struct Line {
-    desk: Arc<Desk>,
+/// A worker's state and run layer, without the background tasks that drive them.
+struct Runner {
+    state: Arc<WorkerState>,
     service: RunService<HandlerService>,
-    endings: mpsc::UnboundedReceiver<desk::Ended>,
+    finished_runs: mpsc::UnboundedReceiver<FinishedRun>,
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").finish_non_exhaustive()
+        f.debug_struct("Runner").finish_non_exhaustive()
     }
 }
 
-impl Line {
+impl Runner {
     fn new(engine: &Engine, handler: Arc<dyn Handler>, queue: &str) -> Self {
         let options = WorkerOptions {
             info: WorkerInfo {
@@ -316,18 +331,18 @@ impl Line {
             memory: u64::MAX,
             listen_url: None,
         };
-        let (desk, ends) = Desk::new(engine.clone(), &options, Duration::ZERO);
-        let desk = Arc::new(desk);
+        let (state, channels) = WorkerState::new(engine.clone(), &options, Duration::ZERO);
+        let state = Arc::new(state);
         Self {
-            service: RunLayer::new(Arc::clone(&desk)).layer(HandlerService(handler)),
-            endings: ends.endings,
-            desk,
+            service: RunLayer::new(Arc::clone(&state)).layer(HandlerService(handler)),
+            finished_runs: channels.finished_runs,
+            state,
         }
     }
 
-    /// Takes jobs in hand and runs them to their ends.
-    fn begin(&mut self, jobs: Vec<Claimed>) -> impl Future<Output = ()> + use<> {
-        let tasks: Vec<Task<Run>> = self.desk.hold(0, jobs);
+    /// Holds jobs and runs them concurrently.
+    fn run_all(&mut self, jobs: Vec<ClaimedJob>) -> impl Future<Output = ()> + use<> {
+        let tasks: Vec<Task<Run>> = self.state.hold(0, jobs);
         let runs: Vec<_> = tasks
             .into_iter()
             .map(|task| self.service.call(task))

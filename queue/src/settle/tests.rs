@@ -5,31 +5,31 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::job::{AttemptOutcome, JobState, NewJob, Unique};
-use crate::testing::{Stand, done, failed, job};
-use crate::verdict::{Ending, Verdict};
+use crate::testing::{Fixture, done, failed, job};
+use crate::verdict::{RunOutcome, Verdict};
 
 #[tokio::test]
 async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_job() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 1).await;
-    stand.expire(lease).await;
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 1).await;
+    fixture.expire(lease).await;
     let then = vec![job()];
-    for ending in [
-        Ending::Verdict(Verdict::Done {
+    for outcome in [
+        RunOutcome::Verdict(Verdict::Done {
             result: None,
             follow_ups: then,
         }),
         failed(),
-        Ending::PutBack,
+        RunOutcome::PutBack,
     ] {
-        assert_eq!(stand.settle(vec![(claimed[0].clone(), ending)]).await, 0);
+        assert_eq!(fixture.settle(vec![(claimed[0].clone(), outcome)]).await, 0);
     }
-    assert_eq!(stand.is(id).await, (JobState::Running, 1));
-    assert!(stand.attempts(id).await.is_empty());
+    assert_eq!(fixture.state_and_attempt(id).await, (JobState::Running, 1));
+    assert!(fixture.attempts(id).await.is_empty());
     assert_eq!(
-        stand.count("select count(*) from queue.parcels").await,
+        fixture.count("select count(*) from queue.parcels").await,
         1,
         "nothing followed"
     );
@@ -37,47 +37,57 @@ async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_j
 
 #[tokio::test]
 async fn a_stale_token_settles_nothing_after_the_job_was_rescued_and_claimed_again() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await;
-    let old_lease = stand.open_lease().await;
-    let old = stand.claim(old_lease, 1).await;
-    stand.expire(old_lease).await;
-    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 1);
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await;
+    let old_lease = fixture.open_lease().await;
+    let old = fixture.claim(old_lease, 1).await;
+    fixture.expire(old_lease).await;
+    assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 1);
     assert_eq!(
-        stand.settle(vec![(old[0].clone(), done())]).await,
+        fixture.settle(vec![(old[0].clone(), done())]).await,
         0,
         "it waits"
     );
-    let lease = stand.open_lease().await;
-    let new = stand.claim(lease, 1).await;
+    let lease = fixture.open_lease().await;
+    let new = fixture.claim(lease, 1).await;
     assert_eq!(
-        stand.settle(vec![(old[0].clone(), done())]).await,
+        fixture.settle(vec![(old[0].clone(), done())]).await,
         0,
         "another runs it"
     );
-    assert_eq!(stand.is(id).await, (JobState::Running, 2));
-    assert_eq!(stand.settle(vec![(new[0].clone(), done())]).await, 1);
+    assert_eq!(fixture.state_and_attempt(id).await, (JobState::Running, 2));
+    assert_eq!(fixture.settle(vec![(new[0].clone(), done())]).await, 1);
     assert_eq!(
-        stand.settle(vec![(old[0].clone(), failed())]).await,
+        fixture.settle(vec![(old[0].clone(), failed())]).await,
         0,
         "it has finished"
     );
-    assert_eq!(stand.is(id).await, (JobState::Succeeded, 2));
-    let outcomes: Vec<_> = stand.attempts(id).await.iter().map(|a| a.outcome).collect();
+    assert_eq!(
+        fixture.state_and_attempt(id).await,
+        (JobState::Succeeded, 2)
+    );
+    let outcomes: Vec<_> = fixture
+        .attempts(id)
+        .await
+        .iter()
+        .map(|a| a.outcome)
+        .collect();
     assert_eq!(outcomes, [AttemptOutcome::Lost, AttemptOutcome::Succeeded]);
 }
 
 #[tokio::test]
 async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
-    let old = stand.claim(lease, 1).await;
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
+    let old = fixture.claim(lease, 1).await;
     assert_eq!(
-        stand.settle(vec![(old[0].clone(), Ending::PutBack)]).await,
+        fixture
+            .settle(vec![(old[0].clone(), RunOutcome::PutBack)])
+            .await,
         1
     );
-    let new = stand.claim(lease, 1).await;
+    let new = fixture.claim(lease, 1).await;
     assert_ne!(old[0].parcel.token, new[0].parcel.token);
 
     // Both in one batch: only the one whose token holds is written, and what follows from the other
@@ -87,41 +97,50 @@ async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
         follow_ups: vec![job()],
     };
     let both = vec![
-        (old[0].clone(), Ending::Verdict(follows)),
+        (old[0].clone(), RunOutcome::Verdict(follows)),
         (new[0].clone(), done()),
     ];
-    assert_eq!(stand.settle(both).await, 1);
-    assert_eq!(stand.is(id).await, (JobState::Succeeded, 1));
-    assert_eq!(stand.count("select count(*) from queue.parcels").await, 1);
+    assert_eq!(fixture.settle(both).await, 1);
+    assert_eq!(
+        fixture.state_and_attempt(id).await,
+        (JobState::Succeeded, 1)
+    );
+    assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
 }
 
 #[tokio::test]
 async fn a_settled_run_cannot_be_settled_again() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 1).await;
-    assert_eq!(stand.settle(vec![(claimed[0].clone(), failed())]).await, 1);
-    assert_eq!(stand.settle(vec![(claimed[0].clone(), done())]).await, 0);
-    assert_eq!(stand.is(id).await, (JobState::Scheduled, 1));
-    assert_eq!(stand.attempts(id).await.len(), 1);
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 1).await;
+    assert_eq!(
+        fixture.settle(vec![(claimed[0].clone(), failed())]).await,
+        1
+    );
+    assert_eq!(fixture.settle(vec![(claimed[0].clone(), done())]).await, 0);
+    assert_eq!(
+        fixture.state_and_attempt(id).await,
+        (JobState::Scheduled, 1)
+    );
+    assert_eq!(fixture.attempts(id).await.len(), 1);
 }
 
 #[tokio::test]
 async fn one_lost_claim_among_many_loses_no_other() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for _ in 0..20 {
-        stand.enqueue(job()).await;
+        fixture.enqueue(job()).await;
     }
-    let (dead, live) = (stand.open_lease().await, stand.open_lease().await);
-    let mut claimed = stand.claim(dead, 5).await;
-    claimed.extend(stand.claim(live, 15).await);
+    let (dead, live) = (fixture.open_lease().await, fixture.open_lease().await);
+    let mut claimed = fixture.claim(dead, 5).await;
+    claimed.extend(fixture.claim(live, 15).await);
     assert_eq!(claimed.len(), 20);
-    stand.expire(dead).await;
-    let endings = claimed.into_iter().map(|job| (job, done())).collect();
-    assert_eq!(stand.settle(endings).await, 15);
+    fixture.expire(dead).await;
+    let outcomes = claimed.into_iter().map(|job| (job, done())).collect();
+    assert_eq!(fixture.settle(outcomes).await, 15);
     assert_eq!(
-        stand
+        fixture
             .count("select coalesce(sum(n), 0) from queue.parcels where state = 'd'")
             .await,
         15
@@ -130,56 +149,56 @@ async fn one_lost_claim_among_many_loses_no_other() {
 
 #[tokio::test]
 async fn a_lease_that_is_over_is_neither_renewed_nor_claimed_under() {
-    let stand = Stand::new().await;
-    let id = stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
+    let fixture = Fixture::new().await;
+    let id = fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
     let length = Duration::from_secs(60);
-    assert!(stand.engine.renew_lease(lease, length).await.unwrap());
-    stand.expire(lease).await;
-    assert!(!stand.engine.renew_lease(lease, length).await.unwrap());
-    assert!(stand.claim(lease, 1).await.is_empty());
+    assert!(fixture.engine.renew_lease(lease, length).await.unwrap());
+    fixture.expire(lease).await;
+    assert!(!fixture.engine.renew_lease(lease, length).await.unwrap());
+    assert!(fixture.claim(lease, 1).await.is_empty());
 
-    let closed = stand.open_lease().await;
-    stand.engine.close_lease(closed).await.unwrap();
-    assert!(!stand.engine.renew_lease(closed, length).await.unwrap());
-    assert!(stand.claim(closed, 1).await.is_empty());
-    assert_eq!(stand.is(id).await, (JobState::Ready, 0));
+    let closed = fixture.open_lease().await;
+    fixture.engine.close_lease(closed).await.unwrap();
+    assert!(!fixture.engine.renew_lease(closed, length).await.unwrap());
+    assert!(fixture.claim(closed, 1).await.is_empty());
+    assert_eq!(fixture.state_and_attempt(id).await, (JobState::Ready, 0));
 }
 
 #[tokio::test]
 async fn a_lease_with_a_running_job_is_not_closed() {
-    let stand = Stand::new().await;
-    stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 1).await;
+    let fixture = Fixture::new().await;
+    fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 1).await;
     let open = "select count(*) from queue.leases where closed_at is null";
-    stand.engine.close_lease(lease).await.unwrap();
-    assert_eq!(stand.count(open).await, 1);
-    stand.settle(vec![(claimed[0].clone(), done())]).await;
-    stand.engine.close_lease(lease).await.unwrap();
-    assert_eq!(stand.count(open).await, 0);
+    fixture.engine.close_lease(lease).await.unwrap();
+    assert_eq!(fixture.count(open).await, 1);
+    fixture.settle(vec![(claimed[0].clone(), done())]).await;
+    fixture.engine.close_lease(lease).await.unwrap();
+    assert_eq!(fixture.count(open).await, 0);
 }
 
 #[tokio::test]
 async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     for _ in 0..3 {
-        stand.enqueue(job()).await;
+        fixture.enqueue(job()).await;
     }
-    let lease = stand.open_lease().await;
-    let (known, unknown) = (stand.claim(lease, 1).await, stand.claim(lease, 2).await);
-    let neighbour = stand.open_lease().await;
+    let lease = fixture.open_lease().await;
+    let (known, unknown) = (fixture.claim(lease, 1).await, fixture.claim(lease, 2).await);
+    let neighbour = fixture.open_lease().await;
     assert!(
-        stand
+        fixture
             .engine
-            .recall(neighbour, &[])
+            .find_lost_claims(neighbour, &[])
             .await
             .unwrap()
             .is_empty()
     );
-    let recalled = stand
+    let recalled = fixture
         .engine
-        .recall(lease, &[known[0].parcel.token])
+        .find_lost_claims(lease, &[known[0].parcel.token])
         .await
         .unwrap();
     assert_eq!(recalled.len(), 2);
@@ -188,34 +207,34 @@ async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
             .iter()
             .all(|job| job.parcel.token == unknown[0].parcel.token)
     );
-    let endings = recalled
+    let outcomes = recalled
         .into_iter()
-        .map(|job| (job, Ending::PutBack))
+        .map(|job| (job, RunOutcome::PutBack))
         .collect();
-    assert_eq!(stand.settle(endings).await, 2);
+    assert_eq!(fixture.settle(outcomes).await, 2);
     assert!(
-        stand
+        fixture
             .engine
-            .recall(lease, &[known[0].parcel.token])
+            .find_lost_claims(lease, &[known[0].parcel.token])
             .await
             .unwrap()
             .is_empty()
     );
     let untouched = "select count(*) from queue.parcels where state = 'a' and attempt = 0";
-    assert_eq!(stand.count(untouched).await, 2);
+    assert_eq!(fixture.count(untouched).await, 2);
 }
 
 #[tokio::test]
 async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
-    let stand = Stand::new().await;
-    stand.enqueue(job()).await;
-    let mut tx = stand.engine.pool().begin().await.unwrap();
+    let fixture = Fixture::new().await;
+    fixture.enqueue(job()).await;
+    let mut tx = fixture.engine.pool().begin().await.unwrap();
     let setting = "select current_setting('synchronous_commit')";
     let setting = harkara_shared::database::query_scalar::<String>(setting);
-    let statement = include_str!("../sql/take.sql");
+    let statement = include_str!("../claim/claim_jobs.sql");
     harkara_shared::database::query(statement)
         .bind(1_i32)
-        .bind(stand.open_lease().await)
+        .bind(fixture.open_lease().await)
         .bind(1_i64)
         .bind(vec![1_i64])
         .bind(vec![1_i32])
@@ -232,7 +251,7 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
     assert_eq!(setting.fetch_one(&mut *tx).await.unwrap(), "off");
     tx.rollback().await.unwrap();
     assert_eq!(
-        stand
+        fixture
             .count("select (current_setting('synchronous_commit') = 'off')::int::int8")
             .await,
         0
@@ -241,11 +260,11 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
 
 #[tokio::test]
 async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
-    let stand = Stand::new().await;
-    stand.enqueue(job()).await;
-    stand.enqueue(job()).await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 2).await;
+    let fixture = Fixture::new().await;
+    fixture.enqueue(job()).await;
+    fixture.enqueue(job()).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 2).await;
     let keyed = || NewJob {
         unique: Some(Unique {
             key: "a".to_owned(),
@@ -254,43 +273,48 @@ async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
         ..job()
     };
     let follows = || {
-        Ending::Verdict(Verdict::Done {
+        RunOutcome::Verdict(Verdict::Done {
             result: None,
             follow_ups: vec![keyed(), job(), keyed()],
         })
     };
-    let endings = claimed.into_iter().map(|job| (job, follows())).collect();
-    assert_eq!(stand.settle(endings).await, 2);
+    let outcomes = claimed.into_iter().map(|job| (job, follows())).collect();
+    assert_eq!(fixture.settle(outcomes).await, 2);
     assert_eq!(
-        stand
+        fixture
             .count("select coalesce(sum(n), 0) from queue.parcels where state = 'a'")
             .await,
         3
     );
     assert_eq!(
-        stand.count("select count(*) from queue.unique_keys").await,
+        fixture
+            .count("select count(*) from queue.unique_keys")
+            .await,
         1
     );
 }
 
 #[tokio::test]
 async fn a_job_that_is_put_back_before_it_began_has_not_started() {
-    let stand = Stand::new().await;
-    let id = stand
+    let fixture = Fixture::new().await;
+    let id = fixture
         .enqueue(NewJob {
-            expires_at: Some(stand.now().await + chrono::TimeDelta::hours(1)),
+            expires_at: Some(fixture.now().await + chrono::TimeDelta::hours(1)),
             ..job()
         })
         .await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 1).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 1).await;
     let over = "update queue.parcels set expires_at = now()";
-    stand.execute(over).await;
+    fixture.execute(over).await;
     let expire = "select queue.cancel_expired_jobs(10)::int8";
-    assert_eq!(stand.count(expire).await, 0, "it runs");
-    let put_back = claimed.into_iter().map(|job| (job, Ending::PutBack));
-    assert_eq!(stand.settle(put_back.collect()).await, 1);
-    assert_eq!(stand.job(id).await.started_at, None);
-    assert_eq!(stand.count(expire).await, 1);
-    assert_eq!(stand.is(id).await, (JobState::Cancelled, 0));
+    assert_eq!(fixture.count(expire).await, 0, "it runs");
+    let put_back = claimed.into_iter().map(|job| (job, RunOutcome::PutBack));
+    assert_eq!(fixture.settle(put_back.collect()).await, 1);
+    assert_eq!(fixture.job(id).await.started_at, None);
+    assert_eq!(fixture.count(expire).await, 1);
+    assert_eq!(
+        fixture.state_and_attempt(id).await,
+        (JobState::Cancelled, 0)
+    );
 }

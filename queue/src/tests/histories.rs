@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
-use crate::claim::Claimed;
+use crate::claimed::ClaimedJob;
 use crate::job::{AttemptOutcome, JobError, JobState, LimitUse, NewJob, Unique};
-use crate::testing::{Stand, job};
-use crate::verdict::{Ending, Verdict};
+use crate::testing::{Fixture, job};
+use crate::verdict::{RunOutcome, Verdict};
 
 /// The code of all errors here.
 const SAID: &str = "said";
@@ -61,7 +61,7 @@ struct History {
     limited: bool,
     /// Jobs claimed at once.
     claim: u32,
-    /// How endings fall into batches: each key sorts one job, each length cuts one batch.
+    /// How outcomes fall into batches: each key sorts one job, each length cuts one batch.
     order: Vec<u8>,
     batches: Vec<usize>,
 }
@@ -160,7 +160,7 @@ struct Seen {
 type Picture = (Vec<Seen>, Vec<String>);
 
 struct Telling<'a> {
-    stand: &'a Stand,
+    fixture: &'a Fixture,
     history: &'a History,
     packed: bool,
     ids: Vec<JobId>,
@@ -197,21 +197,21 @@ impl Telling<'_> {
             .map(|(index, life)| self.new_job(index, life))
             .collect();
         if self.packed && self.history.in_bulk {
-            self.ids = self.stand.enqueue_all(jobs).await;
+            self.ids = self.fixture.enqueue_all(jobs).await;
         } else {
             for job in jobs {
-                self.ids.push(self.stand.enqueue(job).await);
+                self.ids.push(self.fixture.enqueue(job).await);
             }
         }
         self.runs = vec![0; self.ids.len()];
     }
 
     /// All that is ready: many at a time, or each alone.
-    async fn claim(&self, lease: i64) -> Vec<Claimed> {
+    async fn claim(&self, lease: i64) -> Vec<ClaimedJob> {
         let at_once = if self.packed { self.history.claim } else { 1 };
         let mut claimed = Vec::new();
         loop {
-            let jobs = self.stand.claim(lease, at_once).await;
+            let jobs = self.fixture.claim(lease, at_once).await;
             if jobs.is_empty() {
                 return claimed;
             }
@@ -220,7 +220,7 @@ impl Telling<'_> {
         }
     }
 
-    fn index(&self, job: &Claimed) -> usize {
+    fn index(&self, job: &ClaimedJob) -> usize {
         let index: usize = serde_json::from_str(job.payload().get()).unwrap();
         assert_eq!(self.ids[index], job.id, "a body belongs to its job");
         index
@@ -235,53 +235,53 @@ impl Telling<'_> {
 
     async fn round(&mut self, round: usize) {
         let lives = &self.history.lives;
-        self.stand
+        self.fixture
             .execute("update queue.parcels set state = 'a', run_at = now() where state = 's'")
             .await;
         for (id, life) in self.ids.iter().zip(lives) {
             if life.cancelled_waiting == Some(round) {
-                self.stand.cancel(*id).await;
+                self.fixture.cancel(*id).await;
             }
         }
-        self.stand
+        self.fixture
             .execute("update queue.lanes set parked_until = null")
             .await;
-        self.stand
+        self.fixture
             .execute("update queue.limiters set max_running = 100")
             .await;
-        let lease = self.stand.open_lease().await;
+        let lease = self.fixture.open_lease().await;
         let claimed = self.claim(lease).await;
         if self.history.limited {
             assert_eq!(self.running().await, i64::try_from(claimed.len()).unwrap());
         }
         let distinct: HashSet<JobId> = claimed.iter().map(|job| job.id).collect();
         assert_eq!(distinct.len(), claimed.len(), "nothing is claimed twice");
-        let mut endings: Vec<(u8, Claimed, Ending)> = Vec::new();
+        let mut outcomes: Vec<(u8, ClaimedJob, RunOutcome)> = Vec::new();
         for job in claimed {
             let index = self.index(&job);
             if lives[index].cancelled_running == Some(round) {
-                self.stand.cancel(job.id).await;
+                self.fixture.cancel(job.id).await;
             }
-            if let Some(ending) = ending(self.next_act(index)) {
-                endings.push((self.history.order[index], job, ending));
+            if let Some(outcome) = outcome(self.next_act(index)) {
+                outcomes.push((self.history.order[index], job, outcome));
             }
         }
-        endings.sort_by_key(|(order, job, _)| (*order, self.index(job)));
-        let mut endings = endings.into_iter().map(|(_, job, ending)| (job, ending));
+        outcomes.sort_by_key(|(order, job, _)| (*order, self.index(job)));
+        let mut outcomes = outcomes.into_iter().map(|(_, job, outcome)| (job, outcome));
         for length in self.history.batches.iter().cycle() {
-            let batch: Vec<_> = endings.by_ref().take(*length).collect();
+            let batch: Vec<_> = outcomes.by_ref().take(*length).collect();
             if batch.is_empty() {
                 break;
             }
             let length = batch.len();
-            assert_eq!(self.stand.settle(batch).await, length, "the fence holds");
+            assert_eq!(self.fixture.settle(batch).await, length, "the fence holds");
         }
-        self.stand.expire(lease).await;
-        self.stand.engine.rescue().await.unwrap();
+        self.fixture.expire(lease).await;
+        self.fixture.engine.rescue().await.unwrap();
         assert_eq!(self.running().await, 0, "every place is free again");
         for (id, life) in self.ids.iter().zip(lives) {
             if life.retried == Some(round) {
-                self.stand.retry(*id).await;
+                self.fixture.retry(*id).await;
             }
         }
     }
@@ -289,15 +289,15 @@ impl Telling<'_> {
     /// Places held at the limit.
     async fn running(&self) -> i64 {
         let held = "select coalesce(sum(running), 0)::int8 from queue.limiters";
-        self.stand.count(held).await
+        self.fixture.count(held).await
     }
 
     async fn picture(&self) -> Picture {
         let mut jobs = Vec::new();
         for id in &self.ids {
-            let job = self.stand.job(*id).await;
+            let job = self.fixture.job(*id).await;
             assert_eq!(job.id, *id);
-            let log = self.stand.attempts(*id).await;
+            let log = self.fixture.attempts(*id).await;
             jobs.push(Seen {
                 state: job.state,
                 attempt: job.attempt,
@@ -326,19 +326,19 @@ impl Telling<'_> {
             "select k.key from queue.unique_keys k join queue.tenants t on t.number = k.tenant
              where t.id = $1 order by 1",
         )
-        .bind(self.stand.tenant)
-        .fetch_all(self.stand.engine.pool())
+        .bind(self.fixture.tenant)
+        .fetch_all(self.fixture.engine.pool())
         .await
         .unwrap();
         (jobs, keys)
     }
 }
 
-fn ending(act: Act) -> Option<Ending> {
+fn outcome(act: Act) -> Option<RunOutcome> {
     let error = JobError::new(SAID, format!("{act:?}"));
     let verdict = match act {
         Act::Lost => return None,
-        Act::PutBack => return Some(Ending::PutBack),
+        Act::PutBack => return Some(RunOutcome::PutBack),
         Act::Done => Verdict::done(),
         Act::Result(which) => Verdict::Done {
             result: Some(match which {
@@ -362,15 +362,15 @@ fn ending(act: Act) -> Option<Ending> {
         },
         Act::Stopped => Verdict::Cancelled,
     };
-    Some(Ending::Verdict(verdict))
+    Some(RunOutcome::Verdict(verdict))
 }
 
 /// Lives the history and tells what was seen after each round.
-async fn tell(stand: &mut Stand, history: &History, packed: bool) -> Vec<Picture> {
-    stand.execute("truncate queue.parcels").await;
-    stand.tenant = TenantId::new();
+async fn tell(fixture: &mut Fixture, history: &History, packed: bool) -> Vec<Picture> {
+    fixture.execute("truncate queue.parcels").await;
+    fixture.tenant = TenantId::new();
     let mut telling = Telling {
-        stand,
+        fixture,
         history,
         packed,
         ids: Vec::new(),
@@ -391,8 +391,8 @@ fn jobs_that_share_rows_live_as_jobs_that_have_their_own() {
         .enable_all()
         .build()
         .unwrap();
-    let stand = runtime.block_on(Stand::new());
-    let stand = std::cell::RefCell::new(stand);
+    let fixture = runtime.block_on(Fixture::new());
+    let fixture = std::cell::RefCell::new(fixture);
     let config = Config {
         cases: 32,
         failure_persistence: None,
@@ -401,10 +401,10 @@ fn jobs_that_share_rows_live_as_jobs_that_have_their_own() {
     };
     let shown = std::cell::RefCell::new(HashMap::<JobState, u32>::new());
     let told = TestRunner::new(config).run(&history(), |history| {
-        let stand = &mut *stand.borrow_mut();
+        let fixture = &mut *fixture.borrow_mut();
         let (packed, alone) = runtime.block_on(async {
-            let packed = tell(stand, &history, true).await;
-            (packed, tell(stand, &history, false).await)
+            let packed = tell(fixture, &history, true).await;
+            (packed, tell(fixture, &history, false).await)
         });
         for seen in &packed[ROUNDS].0 {
             *shown.borrow_mut().entry(seen.state).or_default() += 1;

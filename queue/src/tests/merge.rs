@@ -6,10 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, TenantId};
 
-use crate::claim::{Begin, Claimed, Mark};
+use crate::claim::{ScanPosition, ScanStart};
+use crate::claimed::ClaimedJob;
 use crate::job::{JobState, Lane, NewJob, Unique};
-use crate::testing::{Stand, done, failed, job};
-use crate::verdict::Ending;
+use crate::testing::{Fixture, done, failed, job};
+use crate::verdict::RunOutcome;
 
 fn named(payload: usize) -> NewJob {
     NewJob {
@@ -19,7 +20,7 @@ fn named(payload: usize) -> NewJob {
 }
 
 /// Jobs by the row they were claimed in.
-fn rows(claimed: &[Claimed]) -> Vec<Vec<JobId>> {
+fn rows(claimed: &[ClaimedJob]) -> Vec<Vec<JobId>> {
     let mut rows: BTreeMap<_, Vec<JobId>> = BTreeMap::new();
     for job in claimed {
         rows.entry(job.parcel.key()).or_default().push(job.id);
@@ -27,7 +28,7 @@ fn rows(claimed: &[Claimed]) -> Vec<Vec<JobId>> {
     rows.into_values().collect()
 }
 
-impl Stand {
+impl Fixture {
     /// Each of these ids finds its own job, in one of these states.
     async fn resolves(&self, ids: &[JobId], state: impl Fn(usize) -> JobState) {
         for (index, id) in ids.iter().enumerate() {
@@ -40,7 +41,7 @@ impl Stand {
 
 #[tokio::test]
 async fn singles_that_differ_are_not_merged() {
-    let mut stand = Stand::new().await;
+    let mut fixture = Fixture::new().await;
     let different: Vec<NewJob> = vec![
         job(),
         NewJob {
@@ -74,7 +75,7 @@ async fn singles_that_differ_are_not_merged() {
                 key: format!("{} {}", unique.key, groups.len()),
                 hold: None,
             });
-            let id = stand
+            let id = fixture
                 .enqueue(NewJob {
                     unique,
                     ..one.clone()
@@ -83,14 +84,14 @@ async fn singles_that_differ_are_not_merged() {
             groups.insert(id, group);
         }
     }
-    let first = stand.tenant;
-    stand.tenant = TenantId::new();
+    let first = fixture.tenant;
+    fixture.tenant = TenantId::new();
     for _ in 0..2 {
-        groups.insert(stand.enqueue(job()).await, different.len());
+        groups.insert(fixture.enqueue(job()).await, different.len());
     }
-    stand.tenant = first;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 100).await;
+    fixture.tenant = first;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 100).await;
     assert_eq!(claimed.len(), groups.len());
     let rows = rows(&claimed);
     assert_eq!(rows.len(), different.len() + 1, "one row each");
@@ -102,16 +103,16 @@ async fn singles_that_differ_are_not_merged() {
 
 #[tokio::test]
 async fn singles_of_different_blocks_are_not_merged() {
-    let stand = Stand::new().await;
-    stand
+    let fixture = Fixture::new().await;
+    fixture
         .execute("alter sequence queue.parcel_id increment 600")
         .await;
     let mut ids = Vec::new();
     for n in 0..8 {
-        ids.push(stand.enqueue(named(n)).await);
+        ids.push(fixture.enqueue(named(n)).await);
     }
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 100).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 100).await;
     let rows = rows(&claimed);
     assert!(rows.len() >= 4);
     assert!(rows.iter().any(|row| row.len() > 1), "{rows:?}");
@@ -119,23 +120,23 @@ async fn singles_of_different_blocks_are_not_merged() {
         let blocks = row.iter().map(|id| id.as_i64() / 1024 / 1024);
         assert_eq!(blocks.clone().min(), blocks.max());
     }
-    stand.resolves(&ids, |_| JobState::Running).await;
+    fixture.resolves(&ids, |_| JobState::Running).await;
 }
 
 #[tokio::test]
 async fn jobs_of_an_ordered_lane_are_not_merged() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let ordered = || NewJob {
         lane: Lane::Ordered("a".to_owned()),
         ..job()
     };
     for _ in 0..3 {
-        stand.enqueue(ordered()).await;
+        fixture.enqueue(ordered()).await;
     }
-    let lease = stand.open_lease().await;
-    assert_eq!(stand.claim(lease, 10).await.len(), 1, "one after another");
+    let lease = fixture.open_lease().await;
+    assert_eq!(fixture.claim(lease, 10).await.len(), 1, "one after another");
     assert_eq!(
-        stand
+        fixture
             .count("select count(*) from queue.parcels where n > 1")
             .await,
         0
@@ -144,27 +145,27 @@ async fn jobs_of_an_ordered_lane_are_not_merged() {
 
 #[tokio::test]
 async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut ids = Vec::new();
     for n in 0..9 {
         // Some come due after they were enqueued.
         let delay = Duration::from_millis(if n % 4 == 3 { 1 } else { 0 });
-        ids.push(stand.enqueue(NewJob { delay, ..named(n) }).await);
+        ids.push(fixture.enqueue(NewJob { delay, ..named(n) }).await);
     }
-    stand
+    fixture
         .execute("update queue.parcels set state = 'a' where state = 's'")
         .await;
     let mut times: Vec<(DateTime<Utc>, DateTime<Utc>)> = Vec::new();
     for id in &ids {
-        let job = stand.job(*id).await;
+        let job = fixture.job(*id).await;
         times.push((job.created_at, job.run_at));
     }
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 100).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 100).await;
     assert_eq!(rows(&claimed).len(), 1, "merged");
-    stand.resolves(&ids, |_| JobState::Running).await;
+    fixture.resolves(&ids, |_| JobState::Running).await;
     let keeps = async |index: usize| {
-        let job = stand.job(ids[index]).await;
+        let job = fixture.job(ids[index]).await;
         assert_eq!((job.created_at, job.run_at), times[index], "job {index}");
     };
     for index in 0..ids.len() {
@@ -178,51 +179,57 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
             .unwrap()
             .clone()
     };
-    let endings = vec![
+    let outcomes = vec![
         (by_id(0), failed()),
-        (by_id(3), Ending::PutBack),
+        (by_id(3), RunOutcome::PutBack),
         (by_id(4), done()),
     ];
-    assert_eq!(stand.settle(endings).await, 3);
+    assert_eq!(fixture.settle(outcomes).await, 3);
     let state = |index| match index {
         0 => JobState::Scheduled,
         3 => JobState::Ready,
         4 => JobState::Succeeded,
         _ => JobState::Running,
     };
-    stand.resolves(&ids, state).await;
+    fixture.resolves(&ids, state).await;
     for index in 1..ids.len() {
         keeps(index).await;
     }
     // The worker dies; the others go back each by itself.
-    stand.expire(lease).await;
-    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 6);
+    fixture.expire(lease).await;
+    assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 6);
     let state = |index| match index {
         0 => JobState::Scheduled,
         4 => JobState::Succeeded,
         _ => JobState::Ready,
     };
-    stand.resolves(&ids, state).await;
+    fixture.resolves(&ids, state).await;
     for index in 1..ids.len() {
         keeps(index).await;
     }
-    assert_eq!(stand.is(ids[3]).await, (JobState::Ready, 0));
-    assert_eq!(stand.is(ids[5]).await, (JobState::Ready, 1));
+    assert_eq!(
+        fixture.state_and_attempt(ids[3]).await,
+        (JobState::Ready, 0)
+    );
+    assert_eq!(
+        fixture.state_and_attempt(ids[5]).await,
+        (JobState::Ready, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_row_cut_into_pieces_keeps_every_job() {
-    let stand = Stand::new().await;
-    let ids = stand.enqueue_all((0..100).map(named).collect()).await;
-    let before = stand.job(ids[0]).await;
+    let fixture = Fixture::new().await;
+    let ids = fixture.enqueue_all((0..100).map(named).collect()).await;
+    let before = fixture.job(ids[0]).await;
     // Some have left before it is cut, at its edges too.
     for gone in [0, 6, 7, 8, 50, 99] {
-        stand.cancel(ids[gone]).await;
+        fixture.cancel(ids[gone]).await;
     }
-    let lease = stand.open_lease().await;
+    let lease = fixture.open_lease().await;
     let mut claimed = Vec::new();
     for most in [7, 1, 1, 20, 30, 100] {
-        let piece = stand.claim(lease, most).await;
+        let piece = fixture.claim(lease, most).await;
         assert!(piece.len() <= usize::try_from(most).unwrap());
         claimed.push(piece);
     }
@@ -233,9 +240,9 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
         _ if is_gone(index) => JobState::Cancelled,
         _ => JobState::Running,
     };
-    stand.resolves(&ids, state).await;
+    fixture.resolves(&ids, state).await;
     for id in &ids {
-        let job = stand.job(*id).await;
+        let job = fixture.job(*id).await;
         assert_eq!(
             (job.created_at, job.run_at),
             (before.created_at, before.run_at)
@@ -244,7 +251,7 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
     // Each piece ends in its own way.
     let lost = claimed.pop().unwrap();
     for (nth, piece) in claimed.into_iter().enumerate() {
-        let endings: Vec<_> = piece
+        let outcomes: Vec<_> = piece
             .into_iter()
             .map(|job| {
                 (
@@ -252,18 +259,18 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
                     if nth % 2 == 0 {
                         done()
                     } else {
-                        Ending::PutBack
+                        RunOutcome::PutBack
                     },
                 )
             })
             .collect();
-        let count = endings.len();
-        assert_eq!(stand.settle(endings).await, count);
+        let count = outcomes.len();
+        assert_eq!(fixture.settle(outcomes).await, count);
     }
-    stand.expire(lease).await;
-    assert_eq!(stand.engine.rescue().await.unwrap().jobs, 35);
+    fixture.expire(lease).await;
+    assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 35);
     for (index, id) in ids.iter().enumerate() {
-        let (state, attempt) = stand.is(*id).await;
+        let (state, attempt) = fixture.state_and_attempt(*id).await;
         if is_gone(index) {
             assert_eq!((state, attempt), (JobState::Cancelled, 0));
         } else if lost.iter().any(|job| job.id == *id) {
@@ -275,7 +282,7 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
             ));
         }
     }
-    let ready = stand
+    let ready = fixture
         .count("select count(*) from queue.parcels where state = 'a' and n = 1")
         .await;
     assert_eq!(ready, 1 + 20 + 35);
@@ -283,14 +290,14 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
 
 #[tokio::test]
 async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let mut ids = Vec::new();
     for n in 0..60 {
-        ids.push(stand.enqueue(named(n)).await);
+        ids.push(fixture.enqueue(named(n)).await);
     }
-    let lease = stand.open_lease().await;
-    stand.claim(lease, 60).await;
-    stand
+    let lease = fixture.open_lease().await;
+    fixture.claim(lease, 60).await;
+    fixture
         .execute(
             "insert into queue.parcels (tenant, id, lane, run_at, queue, kind, priority,
                 max_attempts, state, body)
@@ -298,12 +305,12 @@ async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
              from queue.parcels p, generate_series(1, 20000) g",
         )
         .await;
-    stand.execute("analyze queue.parcels").await;
+    fixture.execute("analyze queue.parcels").await;
     let read = "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::int8
         from pg_stat_xact_user_tables where relname = 'parcels'";
-    let mut tx = stand.engine.pool().begin().await.unwrap();
+    let mut tx = fixture.engine.pool().begin().await.unwrap();
     harkara_shared::database::query("select set_config('app.tenant_id', $1, true)")
-        .bind(stand.tenant.as_uuid().to_string())
+        .bind(fixture.tenant.as_uuid().to_string())
         .execute(&mut *tx)
         .await
         .unwrap();
@@ -323,34 +330,34 @@ async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
 
 #[tokio::test]
 async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
-    let stand = Stand::new().await;
-    let id = stand
+    let fixture = Fixture::new().await;
+    let id = fixture
         .enqueue(NewJob {
             max_attempts: 1,
             ..job()
         })
         .await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 1).await;
-    stand.settle(vec![(claimed[0].clone(), failed())]).await;
-    stand.retry(id).await;
-    stand
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 1).await;
+    fixture.settle(vec![(claimed[0].clone(), failed())]).await;
+    fixture.retry(id).await;
+    fixture
         .enqueue(NewJob {
             max_attempts: 1,
             ..job()
         })
         .await;
-    let claimed = stand.claim(lease, 10).await;
+    let claimed = fixture.claim(lease, 10).await;
     assert_eq!(claimed.len(), 2);
-    let endings = claimed.into_iter().map(|job| (job, done())).collect();
-    assert_eq!(stand.settle(endings).await, 2);
-    assert_eq!(stand.job(id).await.last_error.unwrap().code, "failed");
+    let outcomes = claimed.into_iter().map(|job| (job, done())).collect();
+    assert_eq!(fixture.settle(outcomes).await, 2);
+    assert_eq!(fixture.job(id).await.last_error.unwrap().code, "failed");
 }
 
 #[tokio::test]
 async fn a_job_that_is_left_over_when_five_hundred_are_merged_says_when_it_is_due_again() {
-    let stand = Stand::new().await;
-    let early = stand.now().await - Duration::from_secs(3600);
+    let fixture = Fixture::new().await;
+    let early = fixture.now().await - Duration::from_secs(3600);
     // A key has each of them wait alone.
     let late = |number: usize| NewJob {
         run_at: Some(early),
@@ -360,42 +367,42 @@ async fn a_job_that_is_left_over_when_five_hundred_are_merged_says_when_it_is_du
         }),
         ..job()
     };
-    stand.enqueue_all((0..501).map(late).collect()).await;
-    let lease = stand.open_lease().await;
-    let claimed = stand.claim(lease, 600).await;
+    fixture.enqueue_all((0..501).map(late).collect()).await;
+    let lease = fixture.open_lease().await;
+    let claimed = fixture.claim(lease, 600).await;
     let alone = claimed.iter().find(|job| job.parcel.size == 1).unwrap();
     assert_eq!((rows(&claimed).len(), claimed.len()), (2, 501));
-    assert_eq!(stand.settle(vec![(alone.clone(), failed())]).await, 1);
-    let again = stand.job(alone.id).await;
+    assert_eq!(fixture.settle(vec![(alone.clone(), failed())]).await, 1);
+    let again = fixture.job(alone.id).await;
     assert_eq!(again.state, JobState::Scheduled);
-    assert!(again.run_at > stand.now().await - Duration::from_secs(60));
+    assert!(again.run_at > fixture.now().await - Duration::from_secs(60));
 }
 
 #[tokio::test]
 async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_next_one() {
-    let stand = Stand::new().await;
+    let fixture = Fixture::new().await;
     let early = harkara_shared::clock::now() - Duration::from_secs(3600);
     let at = |seconds, priority| NewJob {
         run_at: Some(early + Duration::from_secs(seconds)),
         priority,
         ..job()
     };
-    let ids = stand
+    let ids = fixture
         .enqueue_all(vec![at(1, 5), at(2, 5), at(3, 5), at(9, 4), at(1, 6)])
         .await;
-    let lease = stand.open_lease().await;
-    let mark = Mark {
+    let lease = fixture.open_lease().await;
+    let mark = ScanPosition {
         priority: 5,
-        run_at: stand.job(ids[1]).await.run_at,
+        run_at: fixture.job(ids[1]).await.run_at,
     };
-    let found: Vec<JobId> = stand
-        .claim_from(lease, 10, Begin::At(mark))
+    let found: Vec<JobId> = fixture
+        .claim_from(lease, 10, ScanStart::At(mark))
         .await
         .iter()
         .map(|job| job.id)
         .collect();
     assert_eq!(found, [ids[1], ids[2], ids[4]]);
-    let found: Vec<JobId> = stand
+    let found: Vec<JobId> = fixture
         .claim(lease, 10)
         .await
         .iter()

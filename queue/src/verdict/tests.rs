@@ -11,9 +11,9 @@ use crate::envelope::Envelope;
 use crate::testing;
 
 /// A run of a job that has been claimed so often and put off so often before.
-fn claimed(attempt: u16, max_attempts: u16, deferrals: u16, readable: bool) -> Claimed {
+fn claimed(attempt: u16, max_attempts: u16, deferrals: u16, readable: bool) -> ClaimedJob {
     let body = Envelope::of(&testing::job());
-    Claimed {
+    ClaimedJob {
         id: JobId::from_i64(1024),
         tenant: TenantId::new(),
         kind: "test.job".into(),
@@ -67,10 +67,10 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     ]
 }
 
-fn any_ending() -> impl Strategy<Value = Ending> {
+fn any_ending() -> impl Strategy<Value = RunOutcome> {
     prop_oneof![
-        1 => Just(Ending::PutBack),
-        9 => any_verdict().prop_map(Ending::Verdict),
+        1 => Just(RunOutcome::PutBack),
+        9 => any_verdict().prop_map(RunOutcome::Verdict),
     ]
 }
 
@@ -85,22 +85,22 @@ struct Counts {
 proptest! {
     #[test]
     fn a_life_uses_up_attempts_by_failures_alone_and_ends_in_time(
-        endings in proptest::collection::vec(any_ending(), 1..60),
+        outcomes in proptest::collection::vec(any_ending(), 1..60),
         max_attempts in 1..20_u16,
         deferrals in prop_oneof![Just(0), (MAX_DEFERRALS - 5)..=MAX_DEFERRALS],
     ) {
         let mut counts = Counts { attempt: 0, deferrals, charged: 0 };
-        for ending in endings {
+        for outcome in outcomes {
             counts.attempt += 1;
             let job = claimed(counts.attempt, max_attempts, counts.deferrals, true);
-            let fails = match &ending {
-                Ending::Verdict(Verdict::Retry { .. }) => true,
-                Ending::Verdict(Verdict::Snooze { .. } | Verdict::RateLimited { .. }) => {
+            let fails = match &outcome {
+                RunOutcome::Verdict(Verdict::Retry { .. }) => true,
+                RunOutcome::Verdict(Verdict::Snooze { .. } | Verdict::RateLimited { .. }) => {
                     counts.deferrals >= MAX_DEFERRALS
                 }
                 _ => false,
             };
-            let settlement = decide(ending, &job, &mut rand::rng());
+            let settlement = decide(outcome, &job, &mut rand::rng());
             counts.attempt -= u16::from(settlement.refund);
             counts.deferrals += u16::from(settlement.deferral);
             counts.charged += u16::from(fails);
@@ -124,15 +124,15 @@ proptest! {
 
     #[test]
     fn every_ending_says_what_happened_and_no_more(
-        ending in any_ending(),
+        outcome in any_ending(),
         max_attempts in 1..20_u16,
         deferrals in 0..=MAX_DEFERRALS,
         readable: bool,
     ) {
         let job = claimed(1, max_attempts, deferrals, readable);
         let tells_nothing =
-            matches!(ending, Ending::PutBack | Ending::Verdict(Verdict::Yield { .. }));
-        let settlement = decide(ending, &job, &mut rand::rng());
+            matches!(outcome, RunOutcome::PutBack | RunOutcome::Verdict(Verdict::Yield { .. }));
+        let settlement = decide(outcome, &job, &mut rand::rng());
         prop_assert_eq!(settlement.outcome.is_none(), tells_nothing);
         let unsuccessful = settlement.state != JobState::Succeeded && !tells_nothing;
         prop_assert_eq!(settlement.error.is_some(), unsuccessful);
@@ -159,7 +159,7 @@ proptest! {
             Verdict::Yield { wait },
             Verdict::RateLimited { wait, reason },
         ] {
-            let settlement = decide(Ending::Verdict(verdict), &job, &mut rand::rng());
+            let settlement = decide(RunOutcome::Verdict(verdict), &job, &mut rand::rng());
             prop_assert_eq!(settlement.wait, Some(wait));
         }
     }
@@ -169,8 +169,8 @@ proptest! {
 fn waits_grow_with_the_attempts() {
     let waits: Vec<u64> = (1..5)
         .map(|attempt| {
-            let ending = Ending::Verdict(Verdict::retry(JobError::new("code", "words"), None));
-            let settlement = decide(ending, &claimed(attempt, 9, 0, true), &mut rand::rng());
+            let outcome = RunOutcome::Verdict(Verdict::retry(JobError::new("code", "words"), None));
+            let settlement = decide(outcome, &claimed(attempt, 9, 0, true), &mut rand::rng());
             settlement.wait.unwrap().as_secs()
         })
         .collect();

@@ -1,4 +1,4 @@
-//! A dispatcher that cannot start anything waits: it neither asks the database nor turns in vain.
+//! Tests that a dispatcher which cannot start a job waits, without statements or idle turns.
 
 use harkara_shared::config::QueueConcurrency;
 use harkara_shared::database::query;
@@ -7,60 +7,60 @@ use super::*;
 use crate::job::{Lane, NewJob};
 use crate::run::WorkerOptions;
 use crate::settings::{Change, LimitChange};
-use crate::testing::{QUEUE, Stand, done, job, worker};
+use crate::testing::{Fixture, QUEUE, done, job, worker};
 
-/// Turns that a dispatcher may take until it has nothing to do: far more than it needs.
-const FEW: usize = 50;
+/// Most turns until a dispatcher has nothing to do: far more than it needs.
+const MAX_TURNS: usize = 50;
 
-struct Dispatching {
-    stand: Stand,
-    desk: Arc<Desk>,
-    round: Round,
+struct DispatcherFixture {
+    fixture: Fixture,
+    state: Arc<WorkerState>,
+    dispatcher: Dispatcher,
     tasks: Vec<mpsc::UnboundedReceiver<Task<Run>>>,
 }
 
-impl Dispatching {
-    /// With so many places in each queue.
-    async fn new(places: &[(&str, u32)]) -> Self {
-        let stand = Stand::new().await;
+impl DispatcherFixture {
+    /// With these queues and their numbers of slots.
+    async fn new(slots: &[(&str, u32)]) -> Self {
+        let fixture = Fixture::new().await;
         let queue = |(queue, concurrency): &(&str, u32)| QueueConcurrency {
             queue: (*queue).to_owned(),
             concurrency: *concurrency,
         };
         let options = WorkerOptions {
             info: worker(),
-            queues: places.iter().map(queue).collect(),
+            queues: slots.iter().map(queue).collect(),
             lease: Duration::from_secs(60),
             drain: Duration::from_secs(60),
             memory: 64 << 20,
             listen_url: None,
         };
         let hour = Duration::from_secs(3600);
-        let (desk, ends) = Desk::new(stand.engine.clone(), &options, hour);
-        let desk = Arc::new(desk);
-        desk.take_lease(stand.open_lease().await);
+        let (state, channels) = WorkerState::new(fixture.engine.clone(), &options, hour);
+        let state = Arc::new(state);
+        state.set_lease(fixture.open_lease().await);
         Self {
-            round: Round::new(Arc::clone(&desk), ends.senders),
-            stand,
-            desk,
-            tasks: ends.tasks,
+            dispatcher: Dispatcher::new(Arc::clone(&state), channels.task_senders),
+            fixture,
+            state,
+            tasks: channels.task_receivers,
         }
     }
 
-    /// Goes on until only the end of a run or news could have it do more.
-    async fn until_nothing_is_left(&mut self) {
-        for _ in 0..FEW {
-            match self.round.turn().await.unwrap() {
-                Next::Again => {}
-                Next::Wait(Some(until)) => tokio::time::sleep_until(until).await,
-                Next::Wait(None) => return,
+    /// Takes turns until only the end of a run or a signal could give it more to do.
+    async fn run_until_idle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            match self.dispatcher.turn().await.unwrap() {
+                NextTurn::Now => {}
+                NextTurn::Wait(Some(until)) => tokio::time::sleep_until(until).await,
+                NextTurn::Wait(None) => return,
             }
         }
-        panic!("it turns and turns");
+        panic!("the dispatcher does not become idle");
     }
 
-    /// The one job that was handed to the first queue's line since the last call.
-    fn begun(&mut self) -> Claimed {
+    /// The one job that was handed to the first queue's backend since the last call.
+    fn dispatched(&mut self) -> ClaimedJob {
         let (run, _) = self.tasks[0].try_recv().unwrap().take();
         assert!(self.tasks[0].try_recv().is_err());
         run.job
@@ -75,123 +75,136 @@ fn named(lane: &str) -> NewJob {
 }
 
 #[tokio::test]
-async fn a_lane_that_opens_while_all_places_are_taken_is_left_until_one_is_free() {
-    let mut one = Dispatching::new(&[(QUEUE, 1), ("other", 1)]).await;
-    one.stand.enqueue(named("free")).await;
-    let waiting = one.stand.enqueue(named("parked")).await;
-    one.stand
+async fn lane_that_opens_while_all_slots_are_taken_is_claimed_when_one_is_free() {
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1), ("other", 1)]).await;
+    dispatch.fixture.enqueue(named("free")).await;
+    let waiting = dispatch.fixture.enqueue(named("parked")).await;
+    dispatch
+        .fixture
         .execute(
             "update queue.lanes set parked_until = clock_timestamp() + interval '100 ms'
              where key = 'parked'",
         )
         .await;
-    one.until_nothing_is_left().await;
+    dispatch.run_until_idle().await;
     let open = "select count(*) from queue.lanes where parked_until <= clock_timestamp()";
-    assert_eq!(one.stand.count(open).await, 1);
-    let first = one.begun();
+    assert_eq!(dispatch.fixture.count(open).await, 1);
+    let first = dispatch.dispatched();
     assert_ne!(first.id, waiting);
-    one.desk.end(first, Some(done()), None);
-    one.until_nothing_is_left().await;
-    assert_eq!(one.begun().id, waiting);
+    dispatch.state.finish_run(first, Some(done()), None);
+    dispatch.run_until_idle().await;
+    assert_eq!(dispatch.dispatched().id, waiting);
 }
 
 #[tokio::test]
-async fn a_limiter_that_is_full_is_asked_once_and_then_left_alone_however_often_it_is_woken() {
-    let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
-    one.stand.enqueue_all(vec![job(); 3]).await;
+async fn full_limiter_is_tried_once_a_second_however_often_the_dispatcher_is_woken() {
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 8)]).await;
+    dispatch.fixture.enqueue_all(vec![job(); 3]).await;
     let limit = LimitChange {
         max_running: Change::Set(1),
         ..LimitChange::default()
     };
-    one.stand.engine.set_queue(QUEUE, &limit).await.unwrap();
-    assert!(matches!(one.round.turn().await, Ok(Next::Again)));
-    one.begun();
-    // Every claim locks the limiter, which its row tells.
+    dispatch
+        .fixture
+        .engine
+        .set_queue(QUEUE, &limit)
+        .await
+        .unwrap();
+    assert!(matches!(
+        dispatch.dispatcher.turn().await,
+        Ok(NextTurn::Now)
+    ));
+    dispatch.dispatched();
+    // Every claim locks the row of the limiter, which changes its xmax.
     let last_claim = "select max(greatest(xmin::text::int8, xmax::text::int8)) from queue.limiters";
-    let (mut claims, mut last) = (0, one.stand.count(last_claim).await);
+    let (mut claims, mut last) = (0, dispatch.fixture.count(last_claim).await);
     let since = Instant::now();
-    for _ in 0..FEW {
-        one.desk.tell_news();
-        assert!(matches!(one.round.turn().await, Ok(Next::Wait(Some(until))) if until > since));
-        let claim = one.stand.count(last_claim).await;
+    for _ in 0..MAX_TURNS {
+        dispatch.state.wake.signal_new_work();
+        assert!(
+            matches!(dispatch.dispatcher.turn().await, Ok(NextTurn::Wait(Some(until))) if until > since)
+        );
+        let claim = dispatch.fixture.count(last_claim).await;
         claims += u64::from(claim != last);
         last = claim;
     }
-    assert!(claims > 0, "it would not have been seen");
-    // It may have ended in another worker: that is asked each second.
+    assert!(claims > 0, "claims do not show in the row");
+    // The run may have ended in another worker, so one claim a second is right.
     assert!(claims <= 1 + since.elapsed().as_secs(), "{claims} claims");
 }
 
 #[tokio::test]
-async fn a_job_is_begun_at_once_in_a_lane_that_had_nothing_left_but_lost_ones() {
-    let mut one = Dispatching::new(&[(QUEUE, 8)]).await;
-    one.stand.enqueue(job()).await;
-    one.stand
+async fn new_job_is_dispatched_at_once_in_a_lane_that_had_only_lost_jobs() {
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 8)]).await;
+    dispatch.fixture.enqueue(job()).await;
+    dispatch
+        .fixture
         .execute("update queue.parcels set lost = true")
         .await;
-    one.stand.enqueue(job()).await;
-    one.until_nothing_is_left().await;
-    while let Ok(begun) = one.tasks[0].try_recv() {
-        drop(begun);
+    dispatch.fixture.enqueue(job()).await;
+    dispatch.run_until_idle().await;
+    while let Ok(job) = dispatch.tasks[0].try_recv() {
+        drop(job);
     }
-    let next = one.stand.enqueue(job()).await;
-    one.round.look_took = Duration::ZERO;
-    one.desk.tell_news();
-    one.until_nothing_is_left().await;
-    assert_eq!(one.begun().id, next);
+    let next = dispatch.fixture.enqueue(job()).await;
+    dispatch.dispatcher.search_duration = Duration::ZERO;
+    dispatch.state.wake.signal_new_work();
+    dispatch.run_until_idle().await;
+    assert_eq!(dispatch.dispatched().id, next);
 }
 
 #[tokio::test]
-async fn a_job_that_comes_to_stand_before_where_a_claim_would_go_on_is_begun_at_once() {
-    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
-    one.stand.enqueue(job()).await;
-    one.until_nothing_is_left().await;
-    let first = one.begun();
+async fn job_in_front_of_the_scan_position_is_dispatched_at_once() {
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1)]).await;
+    dispatch.fixture.enqueue(job()).await;
+    dispatch.run_until_idle().await;
+    let first = dispatch.dispatched();
     let urgent = NewJob {
         priority: 0,
         ..job()
     };
-    let urgent = one.stand.enqueue(urgent).await;
-    one.round.look_took = Duration::ZERO;
-    // All that would wake it has been said before it turns again.
-    one.desk.tell_news();
-    one.desk.end(first.clone(), Some(done()), None);
-    one.desk.written(std::iter::once(&first));
-    one.until_nothing_is_left().await;
-    assert_eq!(one.begun().id, urgent);
+    let urgent = dispatch.fixture.enqueue(urgent).await;
+    dispatch.dispatcher.search_duration = Duration::ZERO;
+    // All signals are sent before the next turn.
+    dispatch.state.wake.signal_new_work();
+    dispatch.state.finish_run(first.clone(), Some(done()), None);
+    dispatch.state.outcomes_written(std::iter::once(&first));
+    dispatch.run_until_idle().await;
+    assert_eq!(dispatch.dispatched().id, urgent);
 }
 
 #[tokio::test]
-async fn a_lane_without_a_share_is_asked_at_once_when_those_before_it_have_nothing() {
-    let mut one = Dispatching::new(&[(QUEUE, 1)]).await;
-    one.stand.enqueue(named("first")).await;
-    let mut other_worker = one.stand.engine.pool().begin().await.unwrap();
+async fn lane_without_a_share_is_claimed_at_once_when_the_lanes_before_it_have_nothing() {
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1)]).await;
+    dispatch.fixture.enqueue(named("first")).await;
+    let mut other_worker = dispatch.fixture.engine.pool().begin().await.unwrap();
     query("select from queue.parcels for update")
         .execute(&mut *other_worker)
         .await
         .unwrap();
-    let free = one.stand.enqueue(named("second")).await;
-    one.until_nothing_is_left().await;
-    assert_eq!(one.begun().id, free);
+    let free = dispatch.fixture.enqueue(named("second")).await;
+    dispatch.run_until_idle().await;
+    assert_eq!(dispatch.dispatched().id, free);
 }
 
 #[tokio::test]
 async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() {
-    let mut one = Dispatching::new(&[(QUEUE, 1), ("other", 1)]).await;
-    let parked = one.stand.enqueue(named("parked")).await;
+    let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1), ("other", 1)]).await;
+    let parked = dispatch.fixture.enqueue(named("parked")).await;
     let last = NewJob {
         queue: "other".to_owned(),
         lane: Lane::Ordered("line".to_owned()),
         ..job()
     };
-    one.stand.enqueue(last).await;
-    one.stand
+    dispatch.fixture.enqueue(last).await;
+    dispatch
+        .fixture
         .execute(
             "update queue.lanes set parked_until = clock_timestamp() + interval '100 ms'
              where key = 'parked'",
         )
         .await;
-    let mut slow = one.stand.engine.pool().begin().await.unwrap();
+    let mut slow = dispatch.fixture.engine.pool().begin().await.unwrap();
     query("select from queue.lanes where key = 'line' for update")
         .execute(&mut *slow)
         .await
@@ -204,6 +217,6 @@ async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() 
             .unwrap();
         slow.commit().await.unwrap();
     };
-    tokio::join!(one.until_nothing_is_left(), vanishes);
-    assert_eq!(one.begun().id, parked);
+    tokio::join!(dispatch.run_until_idle(), vanishes);
+    assert_eq!(dispatch.dispatched().id, parked);
 }

@@ -1,7 +1,8 @@
-//! Room: around a handler.
-//! Takes: a run and the handler's future. Gives: exactly one ending of the run: the handler's
-//! verdict, or what became of it: panic, timeout, cancel, stop, lost lease.
-//! Never: writes (that is the completer's), and never lets a panic or an error reach apalis.
+//! Wraps a handler, so that each run ends with exactly one outcome.
+//!
+//! A tower layer. The outcome is the handler's verdict, or follows from what ended the run: a panic, a
+//! timeout, a cancellation, a stopping worker or a lost lease. Outcomes go to the worker's state; neither
+//! a panic nor an error reaches apalis.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,21 +20,21 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::Run;
-use super::desk::Desk;
-use crate::claim::Claimed;
+use super::handler::Run;
+use super::worker_state::WorkerState;
+use crate::claimed::ClaimedJob;
 use crate::job::JobError;
-use crate::verdict::{Ending, Verdict};
+use crate::verdict::{RunOutcome, Verdict};
 
-/// Puts [`RunService`] around a queue's handler.
+/// Wraps a queue's handler in a [`RunService`].
 #[derive(Clone)]
 pub(super) struct RunLayer {
-    desk: Arc<Desk>,
+    state: Arc<WorkerState>,
 }
 
 impl RunLayer {
-    pub(super) fn new(desk: Arc<Desk>) -> Self {
-        Self { desk }
+    pub(super) fn new(state: Arc<WorkerState>) -> Self {
+        Self { state }
     }
 }
 
@@ -42,19 +43,19 @@ impl<S> Layer<S> for RunLayer {
 
     fn layer(&self, handler: S) -> RunService<S> {
         RunService {
-            desk: Arc::clone(&self.desk),
+            state: Arc::clone(&self.state),
             handler,
-            times: HashMap::new(),
+            run_histograms: HashMap::new(),
         }
     }
 }
 
-/// Ends every run it is given.
+/// Runs each job it is called with to its outcome.
 pub(super) struct RunService<S> {
-    desk: Arc<Desk>,
+    state: Arc<WorkerState>,
     handler: S,
-    /// How long runs take, by kind.
-    times: HashMap<Arc<str>, metrics::Histogram>,
+    /// Run times in seconds, by kind.
+    run_histograms: HashMap<Arc<str>, metrics::Histogram>,
 }
 
 impl<S> Service<Task<Run>> for RunService<S>
@@ -68,17 +69,16 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A handler's service has no way to be broken for good: an error is the same as ready, and
-        // the run will tell.
+        // An error counts as ready: the run then fails with the same error.
         self.handler.poll_ready(cx).map(|_| Ok(()))
     }
 
     fn call(&mut self, task: Task<Run>) -> Self::Future {
-        let desk = Arc::clone(&self.desk);
+        let state = Arc::clone(&self.state);
         let (run, context) = task.take();
         let job = run.job.clone();
-        let times = self
-            .times
+        let run_histogram = self
+            .run_histograms
             .entry(Arc::clone(&job.kind))
             .or_insert_with_key(
                 |kind| metrics::histogram!(metric::RUN_SECONDS, "kind" => Arc::clone(kind)),
@@ -96,10 +96,10 @@ where
         Box::pin(
             async move {
                 let started = Instant::now();
-                let ending = end_of(&desk, &job, handling).await;
-                let took = started.elapsed();
-                times.record(took.as_secs_f64());
-                desk.end(job, ending, Some(took));
+                let outcome = run_to_outcome(&state, &job, handling).await;
+                let run_time = started.elapsed();
+                run_histogram.record(run_time.as_secs_f64());
+                state.finish_run(job, outcome, Some(run_time));
                 Ok(())
             }
             .instrument(span),
@@ -107,59 +107,68 @@ where
     }
 }
 
-/// Waits for the first thing that ends the run; `None` when its outcome no longer counts.
-async fn end_of<F, E>(desk: &Desk, job: &Claimed, handling: F) -> Option<Ending>
+/// Runs a job until the first event that ends its run. Returns `None` if the outcome does not count,
+/// because the job is no longer held or its lease is lost.
+async fn run_to_outcome<F, E>(
+    state: &WorkerState,
+    job: &ClaimedJob,
+    handling: F,
+) -> Option<RunOutcome>
 where
     F: Future<Output = Result<Verdict, E>>,
     E: Into<BoxDynError>,
 {
-    let signals = desk.signals(job)?;
-    if signals.lost.is_cancelled() {
+    let signals = state.start_run(job)?;
+    if signals.lease_lost.is_cancelled() {
         return None;
     }
-    if signals.parked && !signals.cancel.is_cancelled() {
-        return Some(Ending::PutBack);
+    if signals.is_parked && !signals.cancel.is_cancelled() {
+        return Some(RunOutcome::PutBack);
     }
     if let Err(reason) = &job.body {
         let error = JobError::new(
             "undecodable",
             format!("the stored job cannot be read: {reason}"),
         );
-        return Some(Ending::Verdict(Verdict::Dead { error }));
+        return Some(RunOutcome::Verdict(Verdict::Dead { error }));
     }
     let timeout = job.timeout();
     let handling = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind();
     let mut handling = Box::pin(handling);
     if signals.cancel.is_cancelled() {
-        return Some(Ending::Verdict(Verdict::Cancelled));
+        return Some(RunOutcome::Verdict(Verdict::Cancelled));
     }
-    let ending = tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        // First, so that a run that is done at once costs no more than that.
+        // Polled first, so that a run that ends at once polls nothing else.
         ended = &mut handling => {
             let verdict = match ended {
                 Ok(Ok(Ok(verdict))) => verdict,
-                Ok(Ok(Err(error))) => failed("handler_failed", error.into().to_string()),
+                Ok(Ok(Err(error))) => failure("handler_failed", error.into().to_string()),
                 Ok(Err(_)) => Verdict::timeout(timeout),
                 Err(panic) => {
-                    failed("panic", format!("the handler panicked: {}", words_of(&*panic)))
+                    failure("panic", format!("the handler panicked: {}", panic_message(&*panic)))
                 }
             };
-            Some(Ending::Verdict(heeding(verdict, signals.cancel.is_cancelled())))
+            let verdict = apply_cancellation(verdict, signals.cancel.is_cancelled());
+            Some(RunOutcome::Verdict(verdict))
         }
-        () = signals.lost.cancelled() => None,
-        () = desk.grace_over.cancelled() => Some(Ending::PutBack),
+        () = signals.lease_lost.cancelled() => None,
+        () = state.drain_expired.cancelled() => Some(RunOutcome::PutBack),
     };
-    // What an abandoned handler leaves behind may panic too.
+    // Dropping an unfinished handler can panic too.
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handling))) {
-        tracing::error!(panic = words_of(&*panic), "an abandoned handler panicked");
+        tracing::error!(
+            panic = panic_message(&*panic),
+            "handler panicked while it was dropped"
+        );
     }
-    ending
+    outcome
 }
 
-/// What a verdict comes to when the job was cancelled while it ran: what is done is done, and what is dead
-/// is dead, but it does not run again.
-fn heeding(verdict: Verdict, is_cancelled: bool) -> Verdict {
+/// The verdict on a run whose job may have been cancelled: a job that is done or dead stays so, any other
+/// does not run again.
+fn apply_cancellation(verdict: Verdict, is_cancelled: bool) -> Verdict {
     match verdict {
         Verdict::Done { .. } | Verdict::Dead { .. } => verdict,
         _ if is_cancelled => Verdict::Cancelled,
@@ -167,11 +176,11 @@ fn heeding(verdict: Verdict, is_cancelled: bool) -> Verdict {
     }
 }
 
-fn failed(code: &str, message: String) -> Verdict {
+fn failure(code: &str, message: String) -> Verdict {
     Verdict::retry(JobError::new(code, message), None)
 }
 
-fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -1,0 +1,64 @@
+//! Polls the database for due and cancelled jobs.
+//!
+//! Each poll makes due jobs ready, wakes the dispatcher, and cancels running jobs whose cancellation no
+//! notification reported. It also gives up runs and prefetched jobs that have waited too long. It
+//! continues until the last run has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harkara_shared::telemetry::metric;
+use rand::RngExt;
+use tokio_util::sync::CancellationToken;
+
+use super::worker_state::WorkerState;
+
+/// Longest time between two polls: how late a worker finds work when no notification arrives.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Shortest time between two polls, so that many jobs scheduled closely together cost few polls.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Polls until `stop` is cancelled.
+pub(super) async fn poll_periodically(state: Arc<WorkerState>, stop: CancellationToken) {
+    loop {
+        state.put_back_stuck_jobs();
+        state.give_up_overdue_runs();
+        let pause = poll(&state).await;
+        let woken = async {
+            state.wake.due_poller_woken().await;
+            tokio::time::sleep(MIN_POLL_INTERVAL).await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = woken => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Polls once and returns how long to wait before the next poll.
+async fn poll(state: &WorkerState) -> Duration {
+    // Jitter, so that workers started together do not poll together.
+    let interval = state
+        .poll_interval
+        .mul_f64(rand::rng().random_range(0.75..1.0));
+    let Some(lease) = state.lease.id() else {
+        return interval;
+    };
+    match state.engine.heartbeat(lease).await {
+        Ok(heartbeat) => {
+            state.cancel_runs(&heartbeat.cancelling);
+            state.wake.signal_new_work();
+            heartbeat
+                .next_due
+                .unwrap_or(interval)
+                .clamp(Duration::from_millis(1), interval)
+        }
+        Err(error) => {
+            metrics::counter!(metric::ENGINE_RETRIES, "statement" => "pulse").increment(1);
+            tracing::warn!(%error, "could not poll for due jobs; will try again");
+            interval
+        }
+    }
+}
