@@ -2,7 +2,7 @@
 //! Takes: faults, one by one. Gives: all of them at once, or leave to go on.
 //! Never: keeps two faults of one member, or more faults than anybody reads.
 
-use harkara_jobs::fault::Fault;
+use harkara_kind::FieldError;
 
 use crate::problem::{Code, Problem};
 
@@ -11,11 +11,11 @@ const MOST: usize = 100;
 
 /// The faults of one request.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Fault>);
+pub(crate) struct Faults(Vec<FieldError>);
 
 impl Faults {
     /// Adds a fault, unless its member has one already: what follows from a mistake is no second.
-    pub(crate) fn push(&mut self, fault: Fault) {
+    pub(crate) fn push(&mut self, fault: FieldError) {
         if !self.is_full() && !self.0.iter().any(|known| known.pointer == fault.pointer) {
             self.0.push(fault);
         }
@@ -29,17 +29,17 @@ impl Faults {
         code: &'static str,
         detail: impl Into<String>,
     ) {
-        self.push(Fault::new(format!("{prefix}{pointer}"), code, detail));
+        self.push(FieldError::new(format!("{prefix}{pointer}"), code, detail));
     }
 
     /// Adds faults of the part of the request that stands at `prefix`.
-    pub(crate) fn extend(&mut self, prefix: &str, faults: Vec<Fault>) {
+    pub(crate) fn extend(&mut self, prefix: &str, faults: Vec<FieldError>) {
         for fault in faults {
             self.push(fault.under(prefix));
         }
     }
 
-    pub(crate) fn into_vec(self) -> Vec<Fault> {
+    pub(crate) fn into_vec(self) -> Vec<FieldError> {
         self.0
     }
 

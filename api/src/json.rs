@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(crate) use harkara_jobs::fault::token;
-use harkara_jobs::fault::{self, Fault};
+pub(crate) use harkara_kind::field_error::token;
+use harkara_kind::field_error::{self, FieldError};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -45,10 +45,10 @@ pub(crate) fn decode<T: DeserializeOwned>(
             Ok(value) => return Some(value),
             Err(error) => error,
         };
-        let fault = precise(Fault::new(
-            fault::pointer(error.path()),
+        let fault = precise(FieldError::new(
+            field_error::pointer(error.path()),
             "invalid",
-            fault::words(error.inner()),
+            field_error::words(error.inner()),
         ));
         let without = without_member(&rest, &fault.pointer);
         faults.push(fault.under(prefix));
@@ -66,7 +66,7 @@ pub(crate) fn is_object(text: &str) -> bool {
 
 /// A decoder points at the object where a member is missing, unknown or repeated; this points at
 /// the member.
-pub(crate) fn precise(mut fault: Fault) -> Fault {
+pub(crate) fn precise(mut fault: FieldError) -> FieldError {
     let kinds = [
         ("unknown field `", "unknown_field"),
         ("missing field `", "missing"),
@@ -114,7 +114,11 @@ pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut Faults) {
     let mut decoder = serde_json::Deserializer::from_str(text);
     if let Err(error) = Step(&mut walk).deserialize(&mut decoder) {
         let pointer = walk.pointer;
-        faults.push(Fault::new(pointer, "invalid", fault::words(&error)));
+        faults.push(FieldError::new(
+            pointer,
+            "invalid",
+            field_error::words(&error),
+        ));
     }
 }
 
@@ -128,8 +132,11 @@ impl Walk<'_> {
     fn check(&mut self, text: &str) {
         if text.contains('\0') {
             let detail = "holds a NUL character (\\u0000), which cannot be stored";
-            self.faults
-                .push(Fault::new(self.pointer.clone(), "nul_character", detail));
+            self.faults.push(FieldError::new(
+                self.pointer.clone(),
+                "nul_character",
+                detail,
+            ));
         }
     }
 }

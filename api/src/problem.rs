@@ -10,7 +10,7 @@ use std::any::Any;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use harkara_jobs::fault::Fault;
+use harkara_kind::FieldError;
 use harkara_shared::database::{is_conflict, is_unavailable};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -246,7 +246,7 @@ pub(crate) struct Problem(Box<Inner>);
 struct Inner {
     code: Code,
     detail: String,
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
     header: Option<(HeaderName, HeaderValue)>,
     limit: Option<LimitBody>,
     violated: Vec<String>,
@@ -281,7 +281,7 @@ pub(crate) struct ProblemBody<'a> {
     request_id: &'a str,
     /// What is wrong where; empty when the problem is not about single members. At most 100.
     #[schema(value_type = Vec<FaultBody>)]
-    errors: &'a [Fault],
+    errors: &'a [FieldError],
     /// The limit that was met, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitBody>,
@@ -312,7 +312,7 @@ pub(crate) struct LimitBody {
 #[schema(as = Fault)]
 #[expect(
     dead_code,
-    reason = "describes harkara_jobs::fault::Fault, which knows no HTTP"
+    reason = "describes harkara_kind::FieldError, which knows no HTTP"
 )]
 pub(crate) struct FaultBody {
     /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter when the query
@@ -362,8 +362,8 @@ impl Problem {
 
     /// Users of several tenants are the same person, and the request does not say which is meant.
     pub(crate) fn choose_tenant<'a>(slugs: impl Iterator<Item = &'a str>) -> Self {
-        let faults: Vec<Fault> = slugs
-            .map(|slug| Fault::new("/tenant", "choose", slug))
+        let faults: Vec<FieldError> = slugs
+            .map(|slug| FieldError::new("/tenant", "choose", slug))
             .collect();
         let names: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
         let detail = format!("say by `tenant` which is meant: {}", names.join(", "));
@@ -376,7 +376,7 @@ impl Problem {
     }
 
     /// What is wrong where.
-    pub(crate) fn faults(&self) -> &[Fault] {
+    pub(crate) fn faults(&self) -> &[FieldError] {
         &self.0.errors
     }
 
@@ -456,7 +456,7 @@ impl Problem {
         Some(problem)
     }
 
-    pub(crate) fn with_faults(mut self, faults: Vec<Fault>) -> Self {
+    pub(crate) fn with_faults(mut self, faults: Vec<FieldError>) -> Self {
         self.0.errors = faults;
         self
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use harkara_jobs::fault::Fault;
+use harkara_kind::FieldError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
@@ -47,7 +47,7 @@ fn members(query: &str, faults: &mut Faults) -> Map<String, Value> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if members.contains_key(name.as_ref()) {
             let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-            faults.push(Fault::new(pointer, "duplicate", "is given twice"));
+            faults.push(FieldError::new(pointer, "duplicate", "is given twice"));
         }
         members.insert(name.into_owned(), Value::String(value.into_owned()));
     }

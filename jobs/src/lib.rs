@@ -1,15 +1,11 @@
-//! The kinds of job Harkara runs, the resources that cause them, and the catalogue that names them.
+//! The catalogue of all kinds of job, and what their handlers work with.
 //!
-//! Handlers say what went wrong; what happens next is decided in the queue. They write their own
-//! resources, never a job's state, and reach the database through `TenantTx` only.
+//! Handlers report what went wrong; the queue decides what happens next. They write their own resources, never
+//! a job's state, and reach the database through `TenantTx` only.
 
 pub mod catalogue;
-pub mod fault;
-pub mod kinds;
+mod kind;
 pub mod publish;
-pub mod redrive;
 mod services;
-pub mod tenancy;
-pub mod webhook;
 
 pub use services::Services;

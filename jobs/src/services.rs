@@ -1,27 +1,58 @@
-//! Room: what handlers work with.
-//! Takes: pools, keys and clients made at start-up. Gives: them. Never: makes one itself.
+//! What the handlers of all domains work with, made once a process.
 
-use harkara_queue::Engine;
-use harkara_shared::blob::BlobStore;
-use harkara_shared::egress::Egress;
-use harkara_shared::vault::MasterKeys;
-use sqlx::PgPool;
+use std::sync::Arc;
 
-use crate::webhook::Clerk;
+use harkara_platform as platform;
+use harkara_webhooks::{self as webhooks, DeliveryBatcher};
 
-/// Shared by all handlers of a process.
+/// One part a domain. A kind names the part it needs (`JobKind::Services`) and is given that part alone.
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// Database, reached through `TenantTx` only.
-    pub pool: PgPool,
-    /// The queue.
-    pub engine: Engine,
-    /// Opens sealed secrets.
-    pub keys: MasterKeys,
-    /// Calls addresses that tenants name.
-    pub egress: Egress,
-    /// What deliveries of this process share.
-    pub webhooks: Clerk,
-    /// Files that outlive the database, if there is a place for them.
-    pub blobs: Option<BlobStore>,
+    common: harkara_kind::Services,
+    platform: platform::Services,
+    webhooks: webhooks::Services,
+}
+
+impl Services {
+    /// The parts of all domains.
+    #[must_use]
+    pub fn new(common: harkara_kind::Services, deliveries: DeliveryBatcher) -> Self {
+        let webhooks = webhooks::Services {
+            common: common.clone(),
+            deliveries,
+        };
+        let platform = platform::Services {
+            common: common.clone(),
+            cleanups: vec![Arc::new(webhooks::Cleanup::new(&common))],
+        };
+        Self {
+            common,
+            platform,
+            webhooks,
+        }
+    }
+
+    /// What all domains share.
+    #[must_use]
+    pub fn common(&self) -> &harkara_kind::Services {
+        &self.common
+    }
+}
+
+impl AsRef<harkara_kind::Services> for Services {
+    fn as_ref(&self) -> &harkara_kind::Services {
+        &self.common
+    }
+}
+
+impl AsRef<platform::Services> for Services {
+    fn as_ref(&self) -> &platform::Services {
+        &self.platform
+    }
+}
+
+impl AsRef<webhooks::Services> for Services {
+    fn as_ref(&self) -> &webhooks::Services {
+        &self.webhooks
+    }
 }

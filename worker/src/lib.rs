@@ -9,7 +9,6 @@ use anyhow::Context;
 use harkara_jobs::Services;
 use harkara_jobs::catalogue::Catalogue;
 use harkara_jobs::publish::publish;
-use harkara_jobs::webhook::Clerk;
 use harkara_queue::{Engine, Worker, WorkerInfo, WorkerOptions, WorkerStopped};
 use harkara_shared::config::{Needed, QueueConcurrency, Settings};
 use harkara_shared::database::{self, DatabaseSettings};
@@ -17,6 +16,7 @@ use harkara_shared::egress::Egress;
 use harkara_shared::id::WorkerId;
 use harkara_shared::process::{self, DATABASE_START_TIMEOUT, Readiness};
 use harkara_shared::telemetry::Metrics;
+use harkara_webhooks::DeliveryBatcher;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -49,13 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         () = stop.cancelled() => return Ok(()),
     }
     let engine = engine(&settings, &database)?;
-    let services = Services {
-        webhooks: Clerk::of_worker(
-            pool.clone(),
-            engine.clone(),
-            keys.clone(),
-            &settings.worker_queues,
-        ),
+    let services = harkara_kind::Services {
         engine,
         pool: pool.clone(),
         keys,
@@ -97,7 +91,7 @@ pub fn engine(settings: &Settings, database: &DatabaseSettings) -> anyhow::Resul
 /// When a part of the worker ended by itself, which is a bug.
 pub async fn work(
     settings: &Settings,
-    services: Services,
+    services: harkara_kind::Services,
     stop: CancellationToken,
 ) -> Result<(), WorkerStopped> {
     let options = WorkerOptions {
@@ -109,13 +103,24 @@ pub async fn work(
         listen_url: settings.listen_url.clone(),
     };
     let engine = services.engine.clone();
+    let deliveries = DeliveryBatcher::of_worker(
+        services.pool.clone(),
+        engine.clone(),
+        services.keys.clone(),
+        &settings.worker_queues,
+    );
+    let services = Services::new(services, deliveries);
     // Whoever can run a kind says so to those who enqueue by SQL. Jobs run whether that worked or not.
     if let Err(error) = publish(&engine).await {
         tracing::warn!(%error, "the catalogue of kinds could not be published");
     }
-    Worker::new(engine, options, Arc::new(Catalogue::new(services)))
-        .run(stop)
-        .await
+    Worker::new(
+        engine,
+        options,
+        Arc::new(Catalogue::new(Arc::new(services))),
+    )
+    .run(stop)
+    .await
 }
 
 fn introduction(queues: &[QueueConcurrency]) -> WorkerInfo {

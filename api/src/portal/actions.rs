@@ -13,12 +13,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use harkara_jobs::catalogue;
-use harkara_jobs::kinds::webhook_recover::{Args, WebhookRecover, missed};
-use harkara_jobs::webhook::{
-    self, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, Unsent, change_endpoint,
-    redeliver, rotate_key, test_endpoint,
-};
+use harkara_kind::JobKind as _;
 use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
@@ -26,6 +21,11 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::{DeliveryId, EndpointId};
 use harkara_shared::signature::{SigningKey, WebhookSecret};
+use harkara_webhooks::kinds::webhook_recover::{Args, WebhookRecover, missed};
+use harkara_webhooks::{
+    self as webhooks, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, RedeliverError,
+    change_endpoint, redeliver, rotate_key, test_endpoint,
+};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -176,7 +176,7 @@ async fn set_status(
     id: EndpointId,
     status: EndpointStatus,
 ) -> Result<EndpointStatus, Problem> {
-    let before = webhook::endpoint(tx, id)
+    let before = webhooks::endpoint(tx, id)
         .await?
         .ok_or_else(endpoint_not_found)?;
     let change = EndpointChange {
@@ -203,14 +203,14 @@ pub(super) async fn recover_endpoint(
         states: missed(),
     };
     let mut tx = session.begin(&state).await?;
-    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::endpoint(&mut tx, id).await?;
     if endpoint.ok_or_else(endpoint_not_found)?.status == EndpointStatus::Disabled {
         return Err(endpoint_disabled());
     }
     let payload = to_raw_value(&args).map_err(Problem::internal)?;
     let job = NewJob {
         trace,
-        ..catalogue::of::<WebhookRecover>().job(payload)
+        ..WebhookRecover::job(payload)
     };
     state
         .engine()
@@ -250,10 +250,10 @@ pub(super) async fn resend_delivery(
     let mut tx = session.begin(&state).await?;
     let job_id = redeliver(&mut tx, state.engine(), id).await?;
     let job_id = job_id.map_err(|error| match error {
-        Unsent::NotFound => delivery_not_found(),
-        Unsent::EndpointDisabled => endpoint_disabled(),
-        Unsent::PayloadGone => conflict("payload of the event is no longer stored"),
-        Unsent::EndpointGone => conflict("endpoint was deleted"),
+        RedeliverError::NotFound => delivery_not_found(),
+        RedeliverError::EndpointDisabled => endpoint_disabled(),
+        RedeliverError::PayloadGone => conflict("payload of the event is no longer stored"),
+        RedeliverError::EndpointGone => conflict("endpoint was deleted"),
     })?;
     let entry = Entry::new("delivery.redeliver", id).after(json!({"job_id": job_id}));
     session.record(&mut tx, &entry).await?;

@@ -5,10 +5,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use harkara_jobs::webhook::{self, Endpoint, EndpointChange, NewEndpoint, lane};
 use harkara_queue::settings::Change;
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
+use harkara_webhooks::{self as webhooks, Endpoint, EndpointChange, NewEndpoint, lane};
 use serde_json::{Value, json};
 
 use super::actions::{redirect_to_endpoint, secret_page};
@@ -60,7 +60,7 @@ pub(super) async fn add_endpoint(
     faults.none_in_body()?;
     let mut tx = session.begin(&state).await?;
     check_endpoints(&mut tx).await?;
-    let (endpoint, secret) = webhook::create_endpoint(&mut tx, state.keys(), new).await?;
+    let (endpoint, secret) = webhooks::create_endpoint(&mut tx, state.keys(), new).await?;
     let entry = Entry::new("endpoint.create", endpoint.id).after(audit_value(&endpoint));
     session.record(&mut tx, &entry).await?;
     tx.commit().await?;
@@ -83,9 +83,10 @@ pub(super) async fn change_endpoint(
     faults.extend("", change.check(state.egress()));
     faults.none_in_body()?;
     let mut tx = session.begin(&state).await?;
-    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
-    let after = webhook::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
+    let after =
+        webhooks::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
     let after = after.ok_or_else(endpoint_not_found)?;
     let entry = Entry::new("endpoint.change", id)
         .before(audit_value(&before))

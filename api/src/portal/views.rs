@@ -9,12 +9,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::TimeDelta;
-use harkara_jobs::webhook::{
-    self, Delivery, DeliveryAttempt, DeliveryFilter, Endpoint, EndpointStats, EndpointStatus,
-    delivery_attempts, endpoint_stats, list_deliveries,
-};
 use harkara_shared::clock;
 use harkara_shared::id::{DeliveryId, EndpointId};
+use harkara_webhooks::{
+    self as webhooks, Delivery, DeliveryAttempt, DeliveryFilter, Endpoint, EndpointStats,
+    EndpointStatus, delivery_attempts, endpoint_stats, list_deliveries,
+};
 use serde::{Deserialize, Serialize};
 
 use super::auth::PortalSession;
@@ -122,7 +122,7 @@ pub(super) async fn list_endpoints(
     let limit = Limit::default();
     let mut tx = session.begin(&state).await?;
     let before = before.map(EndpointId::from_uuid);
-    let found = webhook::list_endpoints(&mut tx, before, to_read(limit)).await?;
+    let found = webhooks::list_endpoints(&mut tx, before, to_read(limit)).await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
     let found = Page::of(found, limit, state.cursors(), list, place, |found| found);
     let since = clock::now() - STATS_PERIOD;
@@ -154,7 +154,7 @@ pub(super) async fn show_endpoint(
         ..DeliveryFilter::default()
     };
     let mut tx = session.begin(&state).await?;
-    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let stats = endpoint_stats(&mut tx, id, clock::now() - STATS_PERIOD).await?;
     let before = before.map(DeliveryId::from_uuid);
@@ -188,7 +188,7 @@ pub(super) async fn show_delivery(
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
     let mut tx = session.begin(&state).await?;
-    let delivery = webhook::delivery(&mut tx, id).await?;
+    let delivery = webhooks::delivery(&mut tx, id).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let (Some(delivery), Some(attempts)) = (delivery, attempts) else {

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use harkara_jobs::fault::Fault;
-use harkara_jobs::webhook;
+use harkara_kind::FieldError;
 use harkara_queue::settings::{InvalidLimit, SettingsError};
 use harkara_shared::process::in_one_line;
+use harkara_webhooks as webhooks;
 
 use super::{Code, Problem};
 use crate::access;
@@ -61,7 +61,7 @@ impl From<SettingsError> for Problem {
             }
         };
         let problem = Self::new(Code::Invalid, format!("{pointer}: {detail}"));
-        problem.with_faults(vec![Fault::new(pointer, code, detail)])
+        problem.with_faults(vec![FieldError::new(pointer, code, detail)])
     }
 }
 
@@ -79,17 +79,17 @@ impl From<access::Error> for Problem {
     }
 }
 
-impl From<webhook::Error> for Problem {
-    fn from(error: webhook::Error) -> Self {
+impl From<webhooks::Error> for Problem {
+    fn from(error: webhooks::Error) -> Self {
         match error {
-            webhook::Error::Database(error) => Self::of_database(&error),
-            webhook::Error::Queue(error) => error.into(),
-            webhook::Error::Invalid(wrong) => {
+            webhooks::Error::Database(error) => Self::of_database(&error),
+            webhooks::Error::Queue(error) => error.into(),
+            webhooks::Error::Invalid(wrong) => {
                 let mut faults = Faults::default();
                 faults.extend("", wrong);
                 faults.problem(Code::Invalid)
             }
-            webhook::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
+            webhooks::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
             other => Self::internal(in_one_line(&other)),
         }
     }
@@ -99,7 +99,7 @@ impl From<people::Error> for Problem {
     fn from(error: people::Error) -> Self {
         use people::Error as E;
         let at = |pointer: &str, code: &'static str| {
-            let fault = Fault::new(pointer, code, error.to_string());
+            let fault = FieldError::new(pointer, code, error.to_string());
             Self::new(Code::Invalid, format!("{pointer}: {error}")).with_faults(vec![fault])
         };
         match error {

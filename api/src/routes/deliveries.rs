@@ -9,12 +9,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use harkara_jobs::webhook::{
-    self, Cause, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, SentRequest, Unsent,
-    delivery_attempts,
-};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use harkara_webhooks::{
+    self as webhooks, Cause, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState,
+    RedeliverError, SentRequest, delivery_attempts,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -259,7 +259,7 @@ pub(super) async fn list_deliveries(
         created_before: query.created_before.map(DateTime::from),
     };
     let mut tx = state.begin(&caller).await?;
-    let page = webhook::list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
+    let page = webhooks::list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |id: DeliveryId| id.as_uuid().into_bytes();
     Ok(Json(Page::up_to(
@@ -292,7 +292,7 @@ pub(super) async fn get_delivery(
 ) -> Result<Json<DeliveryResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
-    let delivery = webhook::delivery(&mut tx, id).await?;
+    let delivery = webhooks::delivery(&mut tx, id).await?;
     tx.commit().await?;
     delivery
         .map(|delivery| Json(delivery.into()))
@@ -352,14 +352,14 @@ pub(super) async fn redeliver(
 ) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
-    let job_id = match webhook::redeliver(&mut tx, state.engine(), id).await? {
+    let job_id = match webhooks::redeliver(&mut tx, state.engine(), id).await? {
         Ok(job_id) => job_id,
-        Err(Unsent::NotFound) => return Err(delivery_not_found()),
+        Err(RedeliverError::NotFound) => return Err(delivery_not_found()),
         Err(error) => {
             let detail = match error {
-                Unsent::EndpointDisabled => "endpoint is disabled; enable it first",
-                Unsent::PayloadGone => "payload of the event is no longer stored",
-                Unsent::EndpointGone | Unsent::NotFound => "endpoint was deleted",
+                RedeliverError::EndpointDisabled => "endpoint is disabled; enable it first",
+                RedeliverError::PayloadGone => "payload of the event is no longer stored",
+                RedeliverError::EndpointGone | RedeliverError::NotFound => "endpoint was deleted",
             };
             return Err(Problem::new(Code::Conflict, detail));
         }

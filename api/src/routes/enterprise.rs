@@ -8,13 +8,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use harkara_jobs::webhook::{
-    self, EndpointChange, NewEndpoint, change_endpoint, create_endpoint, lane,
-};
 use harkara_queue::settings::QueueView;
 use harkara_shared::audit::Entry;
 use harkara_shared::database::{TenantTx, query, query_scalar};
 use harkara_shared::id::{EndpointId, TenantId};
+use harkara_webhooks::{
+    self as webhooks, EndpointChange, NewEndpoint, change_endpoint, create_endpoint, lane,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -138,7 +138,7 @@ pub(super) async fn set_up_contract(
     let sla_tier = request.sla_tier.unwrap_or(SlaTier::Free);
     if let Some(url) = &request.webhook_url {
         let check = new_endpoint(url).check(state.egress());
-        let named = |mut fault: harkara_jobs::fault::Fault| {
+        let named = |mut fault: harkara_kind::FieldError| {
             fault.pointer = fault.pointer.replace("/url", "/webhook_url");
             fault
         };
@@ -275,7 +275,7 @@ async fn contract_status(state: &ApiState, slug: &str) -> Result<ContractStatusR
     let mut webhook_url = None;
     if let Some(id) = tenant.contract_endpoint_id {
         let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
-        webhook_url = webhook::endpoint(&mut tx, id)
+        webhook_url = webhooks::endpoint(&mut tx, id)
             .await?
             .map(|endpoint| endpoint.url);
         tx.commit().await?;

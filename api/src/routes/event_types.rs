@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use harkara_jobs::webhook::{
-    self, EventType, NewEventType, event_type, register, registered, versions_of,
-};
 use harkara_shared::audit::Entry;
+use harkara_webhooks::{
+    self as webhooks, EventType, NewEventType, event_type, register, registered, versions_of,
+};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -188,7 +188,7 @@ pub(super) async fn list_event_types(
     let after = after.map(|cursor| state.cursors().read_name(list, cursor));
     let after = after.transpose()?;
     let mut tx = state.begin(&caller).await?;
-    let types = webhook::list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
+    let types = webhooks::list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
     tx.commit().await?;
     Ok(Json(Page::of(
         types,

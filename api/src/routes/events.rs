@@ -6,9 +6,9 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use harkara_jobs::webhook::{self, NewEvent, Posted, PostedDelivery};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use harkara_webhooks::{self as webhooks, NewEvent, Posted, PostedDelivery};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -153,7 +153,7 @@ pub(super) async fn post_event(
     let event = event
         .ok_or_else(|| Problem::internal("validation returned neither an event nor an error"))?;
     let mut tx = state.begin(&caller).await?;
-    let posted = webhook::post_event(&mut tx, state.engine(), event, trace).await?;
+    let posted = webhooks::post_event(&mut tx, state.engine(), event, trace).await?;
     if caller.is_person() {
         let after = json!({"deliveries": posted.deliveries.len()});
         let entry = Entry::new("event.post", &posted.id).after(after);

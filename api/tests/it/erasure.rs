@@ -21,7 +21,7 @@ async fn furnish(platform: &Platform, tenant: &Tenant) {
         .execute(&mut superuser)
         .await
         .unwrap();
-    let furnishing = include_str!("../../../jobs/tests/it/furnish.sql");
+    let furnishing = include_str!("../../../jobs/platform/tests/it/furnish.sql");
     superuser.execute(furnishing).await.unwrap();
 }
 

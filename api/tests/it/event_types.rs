@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-use harkara_jobs::webhook::check_data;
 use harkara_shared::database::{TenantTx, query, query_scalar};
+use harkara_webhooks::check_data;
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use harkara_api::access::{self, NewTenant, SlaTier};
-use harkara_jobs::webhook::{
-    EndpointChange, NewEndpoint, NewEvent, create_endpoint, lane, post_event,
-};
 use harkara_queue::job::Trace;
 use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::audit::Actor;
 use harkara_shared::database::{self, DatabaseSettings, TenantTx, query_scalar};
 use harkara_shared::id::TenantId;
 use harkara_shared::vault::MasterKeys;
+use harkara_webhooks::{EndpointChange, NewEndpoint, NewEvent, create_endpoint, lane, post_event};
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 

@@ -4,7 +4,8 @@
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use harkara_jobs::redrive::{Action, DEFAULT_RATE, MAX_RATE, Redrive, Requested};
+use harkara_platform::kinds::retry_redrive::Requested;
+use harkara_platform::redrive::{Action, DEFAULT_RATE, MAX_RATE, Redrive};
 use harkara_queue::job::Trace;
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::config::Settings;

@@ -12,10 +12,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use harkara_api::access;
-use harkara_jobs::webhook::{self, lane};
 use harkara_queue::Engine;
 use harkara_shared::database::TenantTx;
 use harkara_shared::signature::{TOLERANCE, WebhookSecret, verify};
+use harkara_webhooks::{self as webhooks, lane};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::{Notify, OnceCell};
@@ -141,9 +141,9 @@ pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
     let engine = Engine::new(pool.clone(), true);
     let mut removed = Vec::new();
     let mut tx = TenantTx::begin(pool, tenant.id).await?;
-    for endpoint in webhook::list_endpoints(&mut tx, None, 200).await? {
+    for endpoint in webhooks::list_endpoints(&mut tx, None, 200).await? {
         if endpoint.url.starts_with("http://127.0.0.1:") && endpoint.url.ends_with(PATH) {
-            webhook::delete_endpoint(&mut tx, &engine, endpoint.id).await?;
+            webhooks::delete_endpoint(&mut tx, &engine, endpoint.id).await?;
             removed.push(endpoint);
         }
     }

@@ -14,8 +14,7 @@ pub(crate) use home::Home;
 
 use anyhow::Context;
 use harkara_api::ApiState;
-use harkara_jobs::Services;
-use harkara_jobs::webhook::Clerk;
+use harkara_kind::Services;
 use harkara_queue::Engine;
 use harkara_shared::config::Settings;
 use harkara_shared::egress::Egress;
@@ -133,12 +132,6 @@ impl Platform {
         let handlers = harkara_shared::database::pool(&database.settings, "harkara-worker")?;
         let engine = harkara_worker::engine(settings, &database.settings)?;
         let services = Services {
-            webhooks: Clerk::of_worker(
-                handlers.clone(),
-                engine.clone(),
-                master.clone(),
-                &settings.worker_queues,
-            ),
             engine,
             pool: handlers.clone(),
             keys: master.clone(),

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use harkara_jobs::kinds::http_request::HttpRequest;
-use harkara_jobs::kinds::maintenance_retention::Retention;
-use harkara_jobs::webhook::{self, NewEndpoint, NewEvent};
 use harkara_kit::{Kit, Receiver, Reply};
+use harkara_platform::kinds::http_request::HttpRequest;
+use harkara_platform::kinds::maintenance_retention::Retention;
 use harkara_queue::job::Trace;
 use harkara_queue::read;
 use harkara_shared::database::query_scalar;
 use harkara_shared::id::JobId;
+use harkara_webhooks::{self as webhooks, NewEndpoint, NewEvent};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -70,11 +70,11 @@ async fn events_are_forgotten_with_their_deliveries_after_a_month() {
         url: receiver.url.clone(),
         ..NewEndpoint::default()
     };
-    webhook::create_endpoint(&mut tx, &kit.services.keys, new)
+    webhooks::create_endpoint(&mut tx, &kit.services.keys, new)
         .await
         .unwrap();
     let event = NewEvent::new("a.b", RawValue::NULL.to_owned());
-    webhook::post_event(&mut tx, &kit.services.engine, event, Trace::default())
+    webhooks::post_event(&mut tx, &kit.services.engine, event, Trace::default())
         .await
         .unwrap();
     tx.commit().await.unwrap();

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::panic::Location;
 
 use chrono::{DateTime, Utc};
-use harkara_jobs::catalogue::JobKind;
+use harkara_kind::JobKind;
 use harkara_queue::job::{Job, JobState};
 use harkara_queue::read::{self, JobFilter};
 use harkara_shared::id::JobId;

@@ -23,10 +23,11 @@ pub(crate) struct KitHandler {
 
 impl KitHandler {
     pub(crate) fn of(kit: &Kit, more: Option<Kind>) -> Arc<dyn Handler> {
+        let services = Arc::new(Services::new(kit.services.clone(), kit.deliveries.clone()));
         Arc::new(Self {
             kinds: kit.kinds.iter().copied().chain(more).collect(),
-            services: Arc::new(kit.services.clone()),
-            catalogue: Catalogue::new(kit.services.clone()),
+            services: services.clone(),
+            catalogue: Catalogue::new(services),
             clock: kit.clock.clone(),
         })
     }

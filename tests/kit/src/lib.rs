@@ -3,7 +3,7 @@
 //! `docs/KINDS.md` describes how to write a kind and test it with these helpers.
 //!
 //! ```
-//! use harkara_jobs::kinds::http_request::HttpRequest;
+//! use harkara_platform::kinds::http_request::HttpRequest;
 //! use harkara_kit::{Kit, Receiver, Reply};
 //! use serde_json::json;
 //!
@@ -45,9 +45,8 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::time::Duration;
 
-use harkara_jobs::Services;
-use harkara_jobs::catalogue::{JobKind, Kind};
-use harkara_jobs::webhook::Clerk;
+use harkara_jobs::catalogue::Kind;
+use harkara_kind::{JobKind, Services};
 use harkara_queue::job::{Attempt, Job, NewJob};
 use harkara_queue::{ChangeOutcome, Engine, Quota, read};
 use harkara_shared::clock::testing::TestClock;
@@ -56,6 +55,7 @@ use harkara_shared::egress::Egress;
 use harkara_shared::id::{JobId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use harkara_test_database::TestDatabase;
+use harkara_webhooks::DeliveryBatcher;
 use serde::Serialize;
 
 pub use drain::{Drain, Drained};
@@ -76,6 +76,8 @@ pub struct Kit {
     pub tenant: TenantId,
     /// The services passed to handlers. Requests to loopback addresses (127.0.0.0/8) are allowed.
     pub services: Services,
+    /// The delivery batcher passed to webhook handlers.
+    pub deliveries: DeliveryBatcher,
     kinds: Vec<Kind>,
     clock: TestClock,
     database: TestDatabase,
@@ -104,8 +106,8 @@ impl Kit {
         let engine = Engine::new(pool.clone(), false);
         // Slots for deliveries; late retries can use half of them.
         let slots = 2;
+        let deliveries = DeliveryBatcher::new(pool.clone(), engine.clone(), keys.clone(), slots);
         let services = Services {
-            webhooks: Clerk::new(pool.clone(), engine.clone(), keys.clone(), slots),
             engine,
             egress: Egress::new(vec![loopback]).expect("an HTTP client"),
             pool,
@@ -115,6 +117,7 @@ impl Kit {
         let mut kit = Self {
             tenant: TenantId::new(),
             services,
+            deliveries,
             kinds: kinds.to_vec(),
             clock,
             database,
@@ -159,7 +162,7 @@ impl Kit {
     /// not stored, and nothing is written except by the handler itself.
     ///
     /// ```
-    /// # use harkara_jobs::kinds::http_request::HttpRequest;
+    /// # use harkara_platform::kinds::http_request::HttpRequest;
     /// # use harkara_kit::Kit;
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// # let kit = Kit::start().await;
@@ -169,7 +172,10 @@ impl Kit {
     /// # });
     /// ```
     #[must_use = "nothing runs until it is awaited"]
-    pub fn perform<K: JobKind>(&self, args: impl Serialize) -> Perform<'_> {
+    pub fn perform<K: JobKind>(&self, args: impl Serialize) -> Perform<'_>
+    where
+        harkara_jobs::Services: AsRef<K::Services>,
+    {
         Perform::new(self, Kind::of::<K>(), self.draft::<K>(args))
     }
 
@@ -182,7 +188,7 @@ impl Kit {
     #[track_caller]
     pub fn enqueue<K: JobKind>(&self, args: impl Serialize) -> Enqueue<'_> {
         let job = self.draft::<K>(args);
-        let faults = Kind::of::<K>().check(&job.payload);
+        let faults = harkara_kind::check::<K>(&job.payload);
         assert!(
             faults.is_empty(),
             "{}: the API would refuse {}: {faults:#?}",
@@ -238,7 +244,7 @@ impl Kit {
 
     fn draft<K: JobKind>(&self, args: impl Serialize) -> NewJob {
         let payload = serde_json::value::to_raw_value(&args).expect("a payload");
-        Kind::of::<K>().job(payload)
+        K::job(payload)
     }
 }
 

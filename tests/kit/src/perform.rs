@@ -5,7 +5,8 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use harkara_jobs::catalogue::{JobKind, Kind};
+use harkara_jobs::catalogue::Kind;
+use harkara_kind::JobKind;
 use harkara_queue::Verdict;
 use harkara_queue::job::{JobError, NewJob};
 use harkara_queue::test_worker::{self, DetachedJob};

@@ -83,7 +83,14 @@ fn readme_commands_exist() {
 #[test]
 fn job_error_codes_are_documented() {
     let documented = read("docs/ERRORS.md");
-    for source in ["queue/src", "jobs/src", "shared/src/egress"] {
+    for source in [
+        "queue/src",
+        "jobs/kind/src",
+        "jobs/platform/src",
+        "jobs/src",
+        "jobs/webhooks/src",
+        "shared/src/egress",
+    ] {
         for path in rust_files(&workspace().join(source)) {
             let text = fs::read_to_string(&path).unwrap();
             for part in text.split("JobError::new(").skip(1) {

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use harkara_jobs::fault::words;
+use harkara_kind::field_error::words;
 use harkara_queue::job::{Enqueued, NewJob};
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;

@@ -168,7 +168,7 @@ pub(crate) async fn set_password(
             return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if old.is_some() && !is_recovery {
-        let fault = harkara_jobs::fault::Fault::new("/current", "missing", "is required");
+        let fault = harkara_kind::FieldError::new("/current", "missing", "is required");
         let detail = "/current: is required";
         return Err(Problem::new(Code::Invalid, detail).with_faults(vec![fault]));
     } else {

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use harkara_jobs::catalogue::Kind;
-use harkara_jobs::kinds::tenant_erase::{Args, TenantErase};
+use harkara_platform::kinds::tenant_erase::{Args, TenantErase};
 use harkara_queue::Quota;
 use harkara_queue::job::Unique;
 use harkara_shared::audit::{self, Entry};

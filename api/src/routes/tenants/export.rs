@@ -11,7 +11,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use harkara_jobs::tenancy::TABLES;
+use harkara_platform::tenancy::TABLES;
 use harkara_queue::read::{self, JobFilter};
 use harkara_shared::audit::{self, Entry};
 use harkara_shared::database::{TenantTx, query, query_scalar};

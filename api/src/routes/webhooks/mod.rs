@@ -14,9 +14,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use harkara_jobs::webhook::{self, Endpoint, lane};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
+use harkara_webhooks::{self as webhooks, Endpoint, lane};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -58,7 +58,7 @@ pub(super) async fn create_endpoint(
     if !caller.administers() {
         check_endpoints(&mut tx).await?;
     }
-    let (endpoint, secret) = webhook::create_endpoint(&mut tx, state.keys(), new).await?;
+    let (endpoint, secret) = webhooks::create_endpoint(&mut tx, state.keys(), new).await?;
     let mut response = EndpointResponse::from(endpoint.clone());
     let entry = Entry::new("endpoint.create", response.id).after(response.audit_value());
     caller.record(&mut tx, &entry).await?;
@@ -110,7 +110,7 @@ pub(super) async fn list_endpoints(
         .before(list, query.cursor.as_deref())?
         .map(EndpointId::from_uuid);
     let mut tx = state.begin(&caller).await?;
-    let endpoints = webhook::list_endpoints(&mut tx, before, to_read(query.limit)).await?;
+    let endpoints = webhooks::list_endpoints(&mut tx, before, to_read(query.limit)).await?;
     tx.commit().await?;
     let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
     Ok(Json(Page::of(
@@ -142,7 +142,7 @@ pub(super) async fn get_endpoint(
 ) -> Result<Json<EndpointResponse>, Problem> {
     caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
-    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::endpoint(&mut tx, id).await?;
     tx.commit().await?;
     endpoint
         .map(|endpoint| Json(endpoint.into()))
@@ -174,9 +174,10 @@ pub(super) async fn change_endpoint(
     let change = request.read(state.egress(), &mut faults);
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
-    let after = webhook::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
+    let after =
+        webhooks::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
     let after = after.ok_or_else(endpoint_not_found)?;
     let response = EndpointResponse::from(after.clone());
     let old_order = before.ordering;
@@ -212,10 +213,10 @@ pub(super) async fn delete_endpoint(
 ) -> Result<StatusCode, Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
-    let before = webhook::endpoint(&mut tx, id).await?;
+    let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
     let ordering = before.ordering;
-    if !webhook::delete_endpoint(&mut tx, state.engine(), id).await? {
+    if !webhooks::delete_endpoint(&mut tx, state.engine(), id).await? {
         return Err(endpoint_not_found());
     }
     let entry =

@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use harkara_jobs::catalogue::{self, JobKind};
-use harkara_jobs::kinds::webhook_recover::{Args, MissedState, WebhookRecover, missed};
-use harkara_jobs::webhook::{self, EndpointChange, EndpointStatus, change_endpoint};
+use harkara_kind::JobKind;
 use harkara_queue::Quota;
 use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::id::{EndpointId, JobId};
+use harkara_webhooks::kinds::webhook_recover::{Args, RecoverableState, WebhookRecover, missed};
+use harkara_webhooks::{self as webhooks, EndpointChange, EndpointStatus, change_endpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
@@ -85,11 +85,11 @@ pub(in crate::routes) async fn test_endpoint(
     if !data.get().starts_with('{') {
         faults.add("", "/data", "invalid", "must be a JSON object");
     }
-    let event = webhook::NewEvent::new(&event_type, data.clone());
+    let event = webhooks::NewEvent::new(&event_type, data.clone());
     faults.extend("", event.check());
     faults.none_in_body()?;
     let mut tx = state.begin(&caller).await?;
-    let posted = webhook::test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
+    let posted = webhooks::test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
     let posted = posted.ok_or_else(endpoint_not_found)?;
     let entry = Entry::new("endpoint.test", id).after(json!({"type": event_type}));
     caller.record(&mut tx, &entry).await?;
@@ -146,7 +146,7 @@ pub(in crate::routes) struct RecoveryRequest {
     until: Option<Moment>,
     /// Only deliveries in these states. Default: `failed` and `skipped`.
     #[schema(min_items = 1, max_items = 3)]
-    states: Option<Vec<MissedState>>,
+    states: Option<Vec<RecoverableState>>,
 }
 
 /// A job that was started.
@@ -185,7 +185,7 @@ pub(in crate::routes) async fn recover_endpoint(
 ) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
     caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
-    let endpoint = webhook::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let mut faults = Faults::default();
     let request: RecoveryRequest = body.members(&mut faults).unwrap_or_default();
@@ -215,7 +215,7 @@ pub(in crate::routes) async fn recover_endpoint(
     let payload = to_raw_value(&args).map_err(Problem::internal)?;
     let job = NewJob {
         trace,
-        ..catalogue::of::<WebhookRecover>().job(payload)
+        ..WebhookRecover::job(payload)
     };
     let enqueued = state
         .engine()

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harkara_jobs::webhook::{
-    ClientCertificate, EndpointChange, EndpointStatus, NewEndpoint, NewOAuth2, Ordering,
-    RetrySchedule,
-};
 use harkara_queue::settings::Change;
 use harkara_shared::duration::{self, HumanDuration};
 use harkara_shared::egress::Egress;
 use harkara_shared::signature::WebhookSecret;
+use harkara_webhooks::{
+    ClientCertificate, EndpointChange, EndpointStatus, NewEndpoint, NewOAuth2, Ordering,
+    RetrySchedule,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;

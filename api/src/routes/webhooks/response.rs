@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use harkara_jobs::webhook::{Endpoint, OAuth2};
 use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::EndpointId;
+use harkara_webhooks::{Endpoint, OAuth2};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use harkara_jobs::webhook::{payload_retention, set_payload_retention};
 use harkara_queue::settings::Change;
 use harkara_shared::audit::Entry;
 use harkara_shared::duration::HumanDuration;
+use harkara_webhooks::{payload_retention, set_payload_retention};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;

@@ -5,9 +5,9 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use harkara_jobs::webhook::{self, EndpointHour, EndpointStats, endpoint_stats};
 use harkara_shared::clock;
 use harkara_shared::id::EndpointId;
+use harkara_webhooks::{self as webhooks, EndpointHour, EndpointStats, endpoint_stats};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -113,7 +113,7 @@ pub(in crate::routes) async fn get_endpoint_stats(
     let day_ago = clock::now() - TimeDelta::hours(24);
     let since = query.since.map_or(day_ago, DateTime::from);
     let mut tx = state.begin(&caller).await?;
-    if webhook::endpoint(&mut tx, id).await?.is_none() {
+    if webhooks::endpoint(&mut tx, id).await?.is_none() {
         return Err(endpoint_not_found());
     }
     let stats = endpoint_stats(&mut tx, id, since).await?;

@@ -207,7 +207,10 @@ fn no_statement_uses_a_clock_that_cannot_be_set() {
     for room in [
         "migrations",
         "queue/src",
+        "jobs/kind/src",
+        "jobs/platform/src",
         "jobs/src",
+        "jobs/webhooks/src",
         "api/src",
         "scheduler/src",
         "worker/src",

@@ -1,12 +1,10 @@
 //! A kind whose payload selects the behavior of its handler.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use harkara_jobs::Services;
-use harkara_jobs::catalogue::{JobKind, Kind};
-use harkara_jobs::fault::Fault;
+use harkara_jobs::catalogue::Kind;
+use harkara_kind::{FieldError, JobKind, Services};
 use harkara_kit::Kit;
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
@@ -45,6 +43,7 @@ impl JobKind for Odd {
     const QUEUE: &'static str = "odd";
     const MAX_ATTEMPTS: u16 = 3;
     const TIMEOUT: Duration = Duration::from_secs(60);
+    type Services = Services;
     type Args = Args;
 
     fn backoff() -> Backoff {
@@ -54,14 +53,14 @@ impl JobKind for Odd {
         }
     }
 
-    fn check(args: &Args) -> Vec<Fault> {
+    fn check(args: &Args) -> Vec<FieldError> {
         match args {
-            Args::Wrong => vec![Fault::new("", "wrong", "must be another")],
+            Args::Wrong => vec![FieldError::new("", "wrong", "must be another")],
             _ => Vec::new(),
         }
     }
 
-    async fn run(args: Args, run: Run, _: Arc<Services>) -> Verdict {
+    async fn run(args: Args, run: Run, _: &Services) -> Verdict {
         let error = |code: &str| JobError::new(code, "on purpose");
         let done = |result| Verdict::Done {
             result: Some(result),

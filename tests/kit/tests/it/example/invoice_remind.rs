@@ -2,14 +2,11 @@
 //! Takes the invoice, the receiver's URL and the earliest time; makes a POST and enqueues the next
 //! reminder. It never checks the payment itself: the receiver answers 410 when the invoice is paid.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use harkara_jobs::Services;
-use harkara_jobs::catalogue::{JobKind, Kind};
-use harkara_jobs::fault::Fault;
+use harkara_kind::{FieldError, JobKind, Services};
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
 use harkara_shared::clock;
@@ -48,16 +45,17 @@ impl JobKind for InvoiceRemind {
     const QUEUE: &'static str = "invoice";
     const MAX_ATTEMPTS: u16 = 5;
     const TIMEOUT: Duration = Duration::from_secs(20);
+    type Services = Services;
     type Args = Args;
 
-    fn check(args: &Args) -> Vec<Fault> {
+    fn check(args: &Args) -> Vec<FieldError> {
         if (1..=LAST_ROUND).contains(&args.round) {
             return Vec::new();
         }
-        vec![Fault::new("/round", "invalid", "must be 1, 2 or 3")]
+        vec![FieldError::new("/round", "invalid", "must be 1, 2 or 3")]
     }
 
-    async fn run(args: Args, _: Run, services: Arc<Services>) -> Verdict {
+    async fn run(args: Args, _: Run, services: &Services) -> Verdict {
         if let Ok(wait) = (args.from - clock::now()).to_std()
             && !wait.is_zero()
         {
@@ -98,7 +96,7 @@ fn reminded(args: Args) -> Verdict {
         };
         match to_raw_value(&next) {
             Ok(payload) => {
-                let mut job = Kind::of::<InvoiceRemind>().job(payload);
+                let mut job = InvoiceRemind::job(payload);
                 job.delay = REMINDER_INTERVAL;
                 follow_ups.push(job);
             }

@@ -1,0 +1,85 @@
+//! Room: the kind `maintenance.usage_reset`: closes the months of usage that are over.
+//! Takes: nothing. Gives: how much was closed and removed. Never: touches the month that goes on.
+
+use std::time::Duration;
+
+use harkara_kind::JobKind;
+use harkara_kind::Services;
+use harkara_kind::database_verdict;
+use harkara_queue::{Run, Verdict};
+use harkara_shared::database::query;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+/// - Changes: notes of past months of usage when they were closed; removes usage of single keys after 24
+///   months, and counters of request limits that are whole again. Quotas of the new month need nothing: a
+///   counter of another month begins anew by itself.
+/// - Twice: the second finds nothing left to close or remove.
+/// - Calls: nobody.
+/// - Dead: past months look open, and the tables grow until the next month's run; look at its error.
+#[derive(Debug)]
+pub struct MaintenanceUsageReset;
+
+/// Payload of `maintenance.usage_reset`: none.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Args {}
+
+impl JobKind for MaintenanceUsageReset {
+    const KIND: &'static str = "maintenance.usage_reset";
+    const QUEUE: &'static str = "maintenance";
+    const MAX_ATTEMPTS: u16 = 5;
+    const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+    const PLATFORM_ONLY: bool = true;
+    type Services = Services;
+    type Args = Args;
+
+    async fn run(_: Args, _: Run, services: &Services) -> Verdict {
+        match reset(&services.pool).await {
+            Ok(result) => Verdict::Done {
+                result: Some(result),
+                follow_ups: Vec::new(),
+            },
+            Err(error) => database_verdict(&error),
+        }
+    }
+}
+
+/// Usage of all tenants is the platform's to close: no tenant may change its own.
+async fn reset(pool: &PgPool) -> Result<Value, sqlx::Error> {
+    let closed = query(include_str!(
+        "../sql/maintenance_usage_reset/close_usage.sql"
+    ))
+    .execute(pool)
+    .await?;
+    let removed = query(include_str!(
+        "../sql/maintenance_usage_reset/remove_old_usage.sql"
+    ))
+    .execute(pool)
+    .await?;
+    let counters = remove_idle_counters(pool).await?;
+    Ok(json!({
+        "closed": closed.rows_affected(),
+        "removed": removed.rows_affected(),
+        "counters": counters,
+    }))
+}
+
+/// Forgets counters of request limits that say nothing any more, and answers how many.
+pub(super) async fn remove_idle_counters(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut counters = 0;
+    loop {
+        let removed = query(include_str!(
+            "../sql/maintenance_usage_reset/remove_idle_counters.sql"
+        ))
+        .execute(pool)
+        .await?
+        .rows_affected();
+        counters += removed;
+        if removed == 0 {
+            return Ok(counters);
+        }
+    }
+}

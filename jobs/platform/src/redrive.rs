@@ -1,0 +1,111 @@
+//! Room: actions on all jobs that match: retry, cancel, delete.
+//! Takes: an action and a filter. Gives: how many jobs match, and the job of kind `retry.redrive` that
+//! does it. Never: changes a job itself: that is the kind's work.
+
+use std::time::Duration;
+
+use harkara_kind::FieldError;
+use harkara_queue::BulkSelection;
+use harkara_queue::job::JobState;
+use harkara_queue::read::JobFilter;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Jobs a second, unless somebody says otherwise.
+pub const DEFAULT_RATE: u32 = 1000;
+
+/// Most jobs a second that may be asked for.
+pub const MAX_RATE: u32 = 100_000;
+
+/// How long jobs are counted before whoever asked is told to ask for less.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is done to the jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Dead and cancelled ones become ready again.
+    Retry,
+    /// Scheduled, ready and running ones are cancelled.
+    Cancel,
+    /// Succeeded, dead and cancelled ones are removed.
+    Delete,
+}
+
+impl Action {
+    /// The states of jobs that it can be done to.
+    #[must_use]
+    pub fn states(self) -> &'static [JobState] {
+        match self {
+            Self::Retry => &[JobState::Dead, JobState::Cancelled],
+            Self::Cancel => &[JobState::Scheduled, JobState::Ready, JobState::Running],
+            Self::Delete => &[JobState::Succeeded, JobState::Dead, JobState::Cancelled],
+        }
+    }
+}
+
+/// An action on all jobs that match, all those that it can be done to if the filter is empty. The
+/// payload of `retry.redrive`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redrive {
+    #[expect(
+        missing_docs,
+        reason = "on an inlined member they make the shape say two types at once"
+    )]
+    #[schema(inline)]
+    pub action: Action,
+    #[expect(missing_docs, reason = "as above")]
+    #[serde(default)]
+    #[schema(inline)]
+    pub filter: JobFilter,
+    /// How many a second, 1 to [`MAX_RATE`].
+    #[serde(default = "default_rate")]
+    #[schema(minimum = 1, maximum = 100000)]
+    pub rate_per_second: i64,
+}
+
+fn default_rate() -> i64 {
+    DEFAULT_RATE.into()
+}
+
+impl Redrive {
+    /// All that is wrong with it; pointers are relative to it.
+    #[must_use]
+    pub fn check(&self) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        if !(1..=i64::from(MAX_RATE)).contains(&self.rate_per_second) {
+            let found = self.rate_per_second;
+            let detail = format!("must be from 1 to {MAX_RATE}, not {found}");
+            faults.push(FieldError::new("/rate_per_second", "out_of_range", detail));
+        }
+        if let Some(state) = self.filter.state
+            && !self.action.states().contains(&state)
+        {
+            let detail = match self.action {
+                Action::Retry => "only jobs that are dead or cancelled can be retried",
+                Action::Cancel => "only jobs that are scheduled, ready or running can be cancelled",
+                Action::Delete => "only jobs that are succeeded, dead or cancelled can be deleted",
+            };
+            faults.push(FieldError::new("/filter/state", "not_for_action", detail));
+        }
+        faults
+    }
+
+    /// The jobs it concerns.
+    #[must_use]
+    pub fn selection(&self) -> BulkSelection {
+        let filter = self.filter.clone();
+        let states = match filter.state {
+            Some(state) => vec![state],
+            None => self.action.states().to_vec(),
+        };
+        BulkSelection { filter, states }
+    }
+
+    /// The rate as a number of jobs; see [`Redrive::check`].
+    #[must_use]
+    pub(crate) fn rate(&self) -> u32 {
+        u32::try_from(self.rate_per_second).map_or(1, |rate| rate.clamp(1, MAX_RATE))
+    }
+}

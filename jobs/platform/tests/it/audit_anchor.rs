@@ -1,0 +1,152 @@
+//! `audit.anchor`: chains that have moved are written down where the database cannot reach.
+
+use std::time::Duration;
+
+use harkara_kit::Kit;
+use harkara_platform::kinds::audit_anchor::AuditAnchor;
+use harkara_shared::anchors;
+use harkara_shared::audit::{self, Actor, ChainReport, Entry};
+use harkara_shared::blob::BlobStore;
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::TenantId;
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A platform with a blob store.
+async fn scene() -> (Kit, tempfile::TempDir) {
+    let mut kit = Kit::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = url::Url::from_file_path(directory.path()).unwrap();
+    kit.services.blobs = Some(BlobStore::open(&url).unwrap());
+    (kit, directory)
+}
+
+async fn act(kit: &Kit, tenant: TenantId, thing: &str) {
+    let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
+    let entry = Entry::new("thing.do", thing);
+    audit::record(&mut tx, tenant, &Actor::system("test"), &entry)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn anchor(kit: &Kit) -> Value {
+    let done = kit.perform::<AuditAnchor>(json!({})).await.done();
+    done.result.unwrap()
+}
+
+async fn check(kit: &Kit, tenant: TenantId) -> ChainReport {
+    let blobs = kit.services.blobs.as_ref().unwrap();
+    let anchors = anchors::tenant_anchors(blobs, &kit.services.keys, tenant)
+        .await
+        .unwrap();
+    let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
+    audit::verify(&mut tx, tenant, &anchors).await.unwrap()
+}
+
+/// Somebody who may do anything changes the log.
+async fn tamper(kit: &Kit, sql: &'static str) {
+    let mut superuser = PgConnection::connect(&kit.database().superuser_url())
+        .await
+        .unwrap();
+    superuser
+        .execute("set session_replication_role = replica")
+        .await
+        .unwrap();
+    superuser.execute(sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_chain_is_anchored_when_it_has_moved_and_only_then() {
+    let (kit, _directory) = scene().await;
+    let other = kit.new_tenant("other").await;
+    assert_eq!(anchor(&kit).await["anchored"], 0);
+    act(&kit, kit.tenant, "it").await;
+    act(&kit, other, "it").await;
+    let first = anchor(&kit).await;
+    assert_eq!(first["anchored"], 2);
+    assert_eq!(first["objects"].as_array().unwrap().len(), 1);
+    assert_eq!(anchor(&kit).await["anchored"], 0);
+    kit.advance(HOUR).await;
+    act(&kit, other, "it").await;
+    assert_eq!(anchor(&kit).await["anchored"], 1);
+
+    let blobs = kit.services.blobs.as_ref().unwrap();
+    let anchors = anchors::tenant_anchors(blobs, &kit.services.keys, other)
+        .await
+        .unwrap();
+    let seqs: Vec<i64> = anchors.iter().map(|anchor| anchor.seq).collect();
+    assert_eq!(seqs, [1, 2]);
+    assert_eq!(anchors[1].at, kit.now());
+    for tenant in [kit.tenant, other] {
+        let checked = check(&kit, tenant).await;
+        assert_eq!(checked.faults, []);
+        assert!(checked.anchored_at.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_was_cut_off_or_written_anew_is_found() {
+    let (kit, _directory) = scene().await;
+    let other = kit.new_tenant("other").await;
+    for tenant in [kit.tenant, other] {
+        for _ in 0..3 {
+            act(&kit, tenant, "it").await;
+        }
+    }
+    anchor(&kit).await;
+    tamper(
+        &kit,
+        "delete from app.audit_log where seq > 1;
+         update app.audit_heads h set seq = 1, hash = l.hash from app.audit_log l
+         where l.tenant_id = h.tenant_id and l.seq = 1",
+    )
+    .await;
+    let checked = check(&kit, kit.tenant).await;
+    let faults: Vec<(i64, &str)> = checked
+        .faults
+        .iter()
+        .map(|link| (link.seq, link.fault.as_str()))
+        .collect();
+    assert_eq!(faults, [(2, "truncated")]);
+    // One goes on as if nothing had been: without anchors its chain is whole.
+    for _ in 0..4 {
+        act(&kit, other, "something else").await;
+    }
+    let told = anchor(&kit).await;
+    let mut broken: Vec<TenantId> = serde_json::from_value(told["broken"].clone()).unwrap();
+    broken.sort();
+    let mut both = vec![kit.tenant, other];
+    both.sort();
+    assert_eq!(broken, both);
+    let checked = check(&kit, other).await;
+    let faults: Vec<(i64, &str)> = checked
+        .faults
+        .iter()
+        .map(|link| (link.seq, link.fault.as_str()))
+        .collect();
+    assert_eq!(faults, [(3, "rewritten")]);
+}
+
+#[tokio::test]
+async fn without_a_store_it_says_so_and_with_one_that_fails_it_is_tried_again() {
+    let mut kit = Kit::start().await;
+    act(&kit, kit.tenant, "it").await;
+    let told = anchor(&kit).await;
+    assert_eq!(told["anchored"], 0);
+    assert!(
+        told["reason"]
+            .as_str()
+            .unwrap()
+            .contains("HARKARA_BLOB_URL")
+    );
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let url = url::Url::from_file_path(file.path()).unwrap();
+    kit.services.blobs = Some(BlobStore::open(&url).unwrap());
+    kit.perform::<AuditAnchor>(json!({}))
+        .await
+        .retried("blob_store");
+}

@@ -1,0 +1,9 @@
+//! The platform's kinds, run by the kit against real receivers and a real database.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod audit_anchor;
+mod http_request;
+mod maintenance_access_expiry;
+mod maintenance_usage_reset;
+mod tenant_erase;

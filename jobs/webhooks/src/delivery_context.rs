@@ -1,0 +1,199 @@
+//! Room: what runs of `webhook.deliver` need.
+//! Takes: deliveries of one tenant. Gives: for each, its event and where it goes, in four statements for
+//! all of them. Never: changes anything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use harkara_shared::database::{TenantTx, query_as};
+use harkara_shared::egress::ClientIdentity;
+use harkara_shared::id::{DeliveryId, EndpointId, JobId};
+use harkara_shared::signature::SigningKey;
+use harkara_shared::vault::MasterKeys;
+use serde_json::value::RawValue;
+
+use crate::credentials::OAuth2;
+use crate::delivery::DeliveryState;
+use crate::endpoint::EndpointStatus;
+use crate::endpoint::{key_context, oauth2_context};
+use crate::error::Error;
+use crate::schedule::RetrySchedule;
+use crate::secret;
+
+/// What a run of `webhook.deliver` needs.
+#[derive(Debug)]
+pub struct DeliveryContext {
+    /// The event's id, sent as `webhook-id`.
+    pub event_id: String,
+    /// The event's type.
+    pub event_type: String,
+    /// When the event was posted.
+    pub event_at: DateTime<Utc>,
+    /// What happened; `None` when it is not kept any more.
+    pub data: Option<Box<RawValue>>,
+    /// Where to post; `None` when the endpoint is gone.
+    pub target: Option<Arc<Target>>,
+    /// What has become of the delivery so far.
+    pub state: DeliveryState,
+    /// The job that makes it. Another one was replaced by it.
+    pub job_id: Option<JobId>,
+}
+
+/// An endpoint, as who calls it sees it.
+#[derive(Debug)]
+pub struct Target {
+    /// Id.
+    pub id: EndpointId,
+    /// Where to post.
+    pub url: String,
+    /// Headers to send along.
+    pub headers: BTreeMap<String, String>,
+    /// Whether it is delivered to.
+    pub status: EndpointStatus,
+    /// When what fails is tried again.
+    pub schedule: RetrySchedule,
+    /// Keys to sign with, the current ones first.
+    pub keys: Vec<SigningKey>,
+    /// The certificate to show.
+    pub identity: Option<ClientIdentity>,
+    /// How to ask for a token first.
+    pub oauth2: Option<Credentials>,
+    /// When its people last changed it.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// How to ask for a token, with the secret.
+#[derive(Clone)]
+pub struct Credentials {
+    /// All but the secret.
+    pub oauth2: OAuth2,
+    /// The secret.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("oauth2", &self.oauth2)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ContextRow {
+    id: DeliveryId,
+    event_id: String,
+    event_type: String,
+    event_at: DateTime<Utc>,
+    data: Option<String>,
+    endpoint_id: EndpointId,
+    state: DeliveryState,
+    job_id: Option<JobId>,
+}
+
+#[derive(sqlx::FromRow)]
+struct TargetRow {
+    id: EndpointId,
+    url: String,
+    #[sqlx(json)]
+    headers: BTreeMap<String, String>,
+    status: EndpointStatus,
+    retry_delays: Vec<i32>,
+    client_certificate: Option<String>,
+    client_key: Option<Vec<u8>>,
+    #[sqlx(json(nullable))]
+    oauth2: Option<OAuth2>,
+    oauth2_secret: Option<Vec<u8>>,
+    updated_at: DateTime<Utc>,
+}
+
+/// All that is needed for each of the deliveries, in their order; `None` where there is none.
+pub(super) async fn load_contexts(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    ids: &[DeliveryId],
+) -> Result<Vec<Option<DeliveryContext>>, Error> {
+    let rows: Vec<ContextRow> = query_as(include_str!(
+        "sql/delivery_context/get_delivery_contexts.sql"
+    ))
+    .bind(tx.tenant())
+    .bind(ids)
+    .fetch_all(&mut **tx)
+    .await?;
+    let mut endpoints: Vec<EndpointId> = rows.iter().map(|row| row.endpoint_id).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    let targets = targets(tx, keys, &endpoints).await?;
+    let mut found: HashMap<DeliveryId, DeliveryContext> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = row.id;
+        let data = row.data.map(RawValue::from_string).transpose();
+        let context = DeliveryContext {
+            event_id: row.event_id,
+            event_type: row.event_type,
+            event_at: row.event_at,
+            data: data.map_err(|_| Error::Corrupt(format!("the event of {id}")))?,
+            target: targets.get(&row.endpoint_id).cloned(),
+            state: row.state,
+            job_id: row.job_id,
+        };
+        found.insert(id, context);
+    }
+    Ok(ids.iter().map(|id| found.remove(id)).collect())
+}
+
+async fn targets(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    ids: &[EndpointId],
+) -> Result<HashMap<EndpointId, Arc<Target>>, Error> {
+    let rows: Vec<TargetRow> = query_as(include_str!("sql/delivery_context/get_targets.sql"))
+        .bind(tx.tenant())
+        .bind(ids)
+        .fetch_all(&mut **tx)
+        .await?;
+    let mut signing = secret::signing_keys(tx, keys, ids).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = row.id;
+        let identity = match (row.client_certificate, row.client_key) {
+            (Some(certificate), Some(sealed)) => {
+                let key = opened(keys, &sealed, &key_context(id), id)?;
+                let identity = ClientIdentity::parse(&certificate, &key);
+                Some(identity.map_err(|_| Error::Corrupt(format!("the certificate of {id}")))?)
+            }
+            _ => None,
+        };
+        let oauth2 = match (row.oauth2, row.oauth2_secret) {
+            (Some(oauth2), Some(sealed)) => Some(Credentials {
+                oauth2,
+                secret: opened(keys, &sealed, &oauth2_context(id), id)?,
+            }),
+            _ => None,
+        };
+        let target = Target {
+            id,
+            url: row.url,
+            headers: row.headers,
+            status: row.status,
+            schedule: RetrySchedule::from_seconds(&row.retry_delays),
+            keys: signing.remove(&id).unwrap_or_default(),
+            identity,
+            oauth2,
+            updated_at: row.updated_at,
+        };
+        found.insert(id, Arc::new(target));
+    }
+    Ok(found)
+}
+
+fn opened(
+    keys: &MasterKeys,
+    sealed: &[u8],
+    context: &str,
+    id: EndpointId,
+) -> Result<String, Error> {
+    String::from_utf8(keys.open(sealed, context)?)
+        .map_err(|_| Error::Corrupt(format!("a secret of {id}")))
+}

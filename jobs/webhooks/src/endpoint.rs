@@ -1,0 +1,398 @@
+//! Room: webhook endpoints.
+//! Takes: a tenant's transaction. Gives: endpoints made, found, listed, changed and deleted.
+//! Never: stores a secret unsealed, or tells one.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use harkara_kind::FieldError;
+use harkara_queue::Engine;
+use harkara_queue::settings::Change;
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::egress::Egress;
+use harkara_shared::id::{EndpointId, JobId};
+use harkara_shared::signature::WebhookSecret;
+use harkara_shared::vault::MasterKeys;
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+
+use crate::credentials::{ClientCertificate, NewOAuth2, OAuth2};
+use crate::error::Error;
+use crate::schedule::RetrySchedule;
+use crate::{rules, secret};
+
+/// Whether an endpoint is delivered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum EndpointStatus {
+    /// Delivered to.
+    Active,
+    /// Deliveries wait.
+    Paused,
+    /// Deliveries are skipped.
+    Disabled,
+}
+
+/// In which order an endpoint gets its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Ordering {
+    /// As they come, many at once.
+    #[default]
+    None,
+    /// One after another, as they were posted, for each ordering key; one that fails holds up those of its
+    /// key.
+    Fifo,
+}
+
+/// An address that events are delivered to.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Endpoint {
+    /// Id.
+    pub id: EndpointId,
+    /// Where events are posted.
+    pub url: String,
+    /// What its people call it.
+    pub description: Option<String>,
+    /// Patterns of the event types it takes; empty for all.
+    pub event_types: Vec<String>,
+    /// Channels, one of which an event must name; empty for all events.
+    pub channels: Vec<String>,
+    /// Headers sent along.
+    #[sqlx(json)]
+    pub headers: BTreeMap<String, String>,
+    /// Whether it is delivered to.
+    pub status: EndpointStatus,
+    /// Why it is not, if the platform disabled it.
+    pub disabled_reason: Option<String>,
+    /// In which order.
+    pub ordering: Ordering,
+    retry_delays: Vec<i32>,
+    rate_per_second: Option<i32>,
+    max_in_flight: Option<i32>,
+    slowed_to: Option<i32>,
+    /// Since when no attempt has succeeded, if one has failed since.
+    pub failing_since: Option<DateTime<Utc>>,
+    failures: i32,
+    /// What `v1a` signatures are verified with, if it has such a key.
+    pub public_key: Option<String>,
+    /// The certificates it is shown, as PEM.
+    pub client_certificate: Option<String>,
+    /// How it is asked for a token first.
+    #[sqlx(json(nullable))]
+    pub oauth2: Option<OAuth2>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Endpoint {
+    /// When deliveries that fail are tried again.
+    #[must_use]
+    pub fn retry_schedule(&self) -> RetrySchedule {
+        RetrySchedule::from_seconds(&self.retry_delays)
+    }
+
+    /// Most requests started in a second.
+    #[must_use]
+    pub fn rate_per_second(&self) -> Option<u32> {
+        natural(self.rate_per_second)
+    }
+
+    /// Most requests at once.
+    #[must_use]
+    pub fn max_in_flight(&self) -> Option<u32> {
+        natural(self.max_in_flight)
+    }
+
+    /// Most requests started in a second for now, because the receiver asked for less.
+    #[must_use]
+    pub fn slowed_to(&self) -> Option<u32> {
+        natural(self.slowed_to)
+    }
+
+    /// Attempts that failed since the last success.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        u32::try_from(self.failures).unwrap_or_default()
+    }
+}
+
+pub(super) fn natural(number: Option<i32>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}
+
+/// An endpoint that is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct NewEndpoint {
+    /// Where events are posted.
+    pub url: String,
+    /// The rest; what is `None` is as usual.
+    pub rest: EndpointChange,
+    /// The secret it has already, from wherever its people come.
+    pub secret: Option<WebhookSecret>,
+}
+
+impl NewEndpoint {
+    /// Everything wrong with it.
+    #[must_use]
+    pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
+        let mut faults = rules::url_faults("/url", &self.url, egress);
+        faults.extend(self.rest.check(egress));
+        faults
+    }
+}
+
+/// A change of an endpoint; what is not given stays.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointChange {
+    /// New address.
+    pub url: Option<String>,
+    /// New name.
+    pub description: Change<String>,
+    /// New patterns.
+    pub event_types: Option<Vec<String>>,
+    /// New channels.
+    pub channels: Option<Vec<String>>,
+    /// New headers, in place of all old ones.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// New status.
+    pub status: Option<EndpointStatus>,
+    /// New order; of events that are posted from now on.
+    pub ordering: Option<Ordering>,
+    /// New schedule.
+    pub retry_schedule: Option<RetrySchedule>,
+    /// New rate.
+    pub rate_per_second: Change<u32>,
+    /// New number of requests at once.
+    pub max_in_flight: Change<u32>,
+    /// New certificate.
+    pub client_certificate: Change<ClientCertificate>,
+    /// New way to a token.
+    pub oauth2: Change<NewOAuth2>,
+}
+
+impl EndpointChange {
+    /// Everything wrong with it.
+    #[must_use]
+    pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        if let Some(url) = &self.url {
+            faults.extend(rules::url_faults("/url", url, egress));
+        }
+        if let Change::Set(description) = &self.description {
+            faults.extend(rules::description_faults(description));
+        }
+        if let Some(types) = &self.event_types {
+            faults.extend(rules::type_faults(types));
+        }
+        if let Some(channels) = &self.channels {
+            faults.extend(rules::channel_faults(channels));
+        }
+        if let Some(headers) = &self.headers {
+            faults.extend(rules::endpoint_header_faults(headers));
+        }
+        for (name, limit) in [
+            ("rate_per_second", self.rate_per_second),
+            ("max_in_flight", self.max_in_flight),
+        ] {
+            if let Change::Set(limit) = limit {
+                faults.extend(rules::limit_faults(name, limit));
+            }
+        }
+        if let Change::Set(certificate) = &self.client_certificate {
+            faults.extend(rules::certificate_faults(certificate));
+        }
+        if let Change::Set(oauth2) = &self.oauth2 {
+            faults.extend(rules::oauth2_faults(oauth2, egress));
+        }
+        faults
+    }
+}
+
+/// What sealed parts of an endpoint are bound to.
+pub(super) fn key_context(id: EndpointId) -> String {
+    format!("app.webhook_endpoints/{id}/key")
+}
+
+pub(super) fn oauth2_context(id: EndpointId) -> String {
+    format!("app.webhook_endpoints/{id}/oauth2")
+}
+
+/// Makes an endpoint with a secret of its own.
+///
+/// # Errors
+/// When the database refuses or the secret cannot be sealed.
+pub async fn create_endpoint(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    new: NewEndpoint,
+) -> Result<(Endpoint, WebhookSecret), Error> {
+    let id = EndpointId::new();
+    query(include_str!("sql/endpoint/create_endpoint.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(&new.url)
+        .execute(&mut **tx)
+        .await?;
+    let key = new.secret.unwrap_or_else(WebhookSecret::generate);
+    secret::add(tx, keys, id, &key.clone().into()).await?;
+    let endpoint = write(tx, keys, id, new.rest).await?;
+    let endpoint = endpoint.ok_or_else(|| Error::Corrupt(format!("the row of {id}")))?;
+    Ok((endpoint, key))
+}
+
+/// One endpoint.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<Option<Endpoint>, Error> {
+    Ok(query_as(include_str!("sql/endpoint/get_endpoint.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_optional(&mut **tx)
+        .await?)
+}
+
+/// At most `limit` endpoints, newest first, older than `before`.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn list_endpoints(
+    tx: &mut TenantTx,
+    before: Option<EndpointId>,
+    limit: u32,
+) -> Result<Vec<Endpoint>, Error> {
+    Ok(query_as(include_str!("sql/endpoint/list_endpoints.sql"))
+        .bind(tx.tenant())
+        .bind(before)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await?)
+}
+
+/// Changes an endpoint and answers it as it is now. One that is made active again has its waiting
+/// deliveries made at once, and its failures so far are forgotten; those of one that is disabled are
+/// skipped.
+///
+/// # Errors
+/// When the database refuses or a secret cannot be sealed.
+pub async fn change_endpoint(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    keys: &MasterKeys,
+    id: EndpointId,
+    change: EndpointChange,
+) -> Result<Option<Endpoint>, Error> {
+    let before: Option<EndpointStatus> = query_scalar(
+        "select status from app.webhook_endpoints where tenant_id = $1 and id = $2 for update",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await?;
+    let changed = write(tx, keys, id, change).await?;
+    if let (Some(before), Some(changed)) = (before, &changed)
+        && before != changed.status
+        && changed.status != EndpointStatus::Paused
+    {
+        run_now(tx, engine, id).await?;
+    }
+    Ok(changed)
+}
+
+/// Has the waiting deliveries of an endpoint made now, or skipped, as its status has it.
+pub(super) async fn run_now(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    id: EndpointId,
+) -> Result<(), Error> {
+    let waiting: Vec<JobId> = query_scalar(include_str!("sql/endpoint/list_waiting_jobs.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .fetch_all(&mut **tx)
+        .await?;
+    engine.run_now(tx, &waiting).await?;
+    Ok(())
+}
+
+async fn write(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: EndpointId,
+    change: EndpointChange,
+) -> Result<Option<Endpoint>, Error> {
+    let is_new = (
+        !change.description.is_keep(),
+        !change.client_certificate.is_keep(),
+        !change.oauth2.is_keep(),
+    );
+    let certificate = change.client_certificate.value();
+    let key = certificate
+        .as_ref()
+        .map(|given| keys.seal(given.private_key.as_bytes(), &key_context(id)))
+        .transpose()?;
+    let oauth2 = change.oauth2.value();
+    let secret = oauth2
+        .as_ref()
+        .map(|given| keys.seal(given.client_secret.as_bytes(), &oauth2_context(id)))
+        .transpose()?;
+    let oauth2 = oauth2.map(|given| {
+        Json(OAuth2 {
+            token_url: given.token_url,
+            client_id: given.client_id,
+            scope: given.scope,
+            audience: given.audience,
+        })
+    });
+    let limit = |change: Change<u32>| change.value().and_then(|most| i32::try_from(most).ok());
+    Ok(query_as(include_str!("sql/endpoint/change_endpoint.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(change.url)
+        .bind(change.event_types)
+        .bind(change.headers.map(Json))
+        .bind(change.status)
+        .bind(change.channels)
+        .bind(change.ordering)
+        .bind(change.retry_schedule.map(|schedule| schedule.seconds()))
+        .bind(is_new.0)
+        .bind(change.description.value())
+        .bind(!change.rate_per_second.is_keep())
+        .bind(limit(change.rate_per_second))
+        .bind(!change.max_in_flight.is_keep())
+        .bind(limit(change.max_in_flight))
+        .bind(is_new.1)
+        .bind(certificate.map(|given| given.certificate))
+        .bind(key)
+        .bind(is_new.2)
+        .bind(oauth2)
+        .bind(secret)
+        .fetch_optional(&mut **tx)
+        .await?)
+}
+
+/// Deletes an endpoint and its secrets; its deliveries stay, and those still waiting are skipped.
+/// Answers whether there was one.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn delete_endpoint(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    id: EndpointId,
+) -> Result<bool, Error> {
+    let deleted = query("delete from app.webhook_endpoints where tenant_id = $1 and id = $2")
+        .bind(tx.tenant())
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    if deleted.rows_affected() == 0 {
+        return Ok(false);
+    }
+    run_now(tx, engine, id).await?;
+    Ok(true)
+}

@@ -1,0 +1,352 @@
+//! Room: events and their fan-out.
+//! Takes: an event in a tenant's transaction. Gives: its row, one delivery and one job an endpoint
+//! that takes it, all or none. Never: posts the same event id twice.
+
+use harkara_kind::FieldError;
+use harkara_queue::job::{NewJob, Trace};
+use harkara_queue::{Engine, Quota};
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
+use serde_json::value::RawValue;
+
+use crate::attempt::Cause;
+use crate::delivery_job::delivery_job;
+use crate::endpoint::{EndpointStatus, Ordering};
+use crate::error::Error;
+use crate::event_type::check_data;
+use crate::subscription::{is_event_type, is_operational, takes_channels, takes_type};
+use crate::{lane, rules};
+
+/// An event that happened.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The application's own id of it, or `None` for a new one.
+    pub id: Option<String>,
+    /// Type, such as `invoice.paid`.
+    pub event_type: String,
+    /// Version of the type that the data is of; `None` for the current one.
+    pub version: Option<u32>,
+    /// What happened, as JSON.
+    pub data: Box<RawValue>,
+    /// Channels it belongs to: endpoints that name channels take it if they name one of these.
+    pub channels: Vec<String>,
+    /// Endpoints that want order get the events of one such key one after another.
+    pub ordering_key: Option<String>,
+}
+
+impl NewEvent {
+    /// An event of this type, with the rest as usual.
+    #[must_use]
+    pub fn new(event_type: &str, data: Box<RawValue>) -> Self {
+        Self {
+            id: None,
+            event_type: event_type.to_owned(),
+            version: None,
+            data,
+            channels: Vec::new(),
+            ordering_key: None,
+        }
+    }
+
+    /// Everything wrong with it.
+    #[must_use]
+    pub fn check(&self) -> Vec<FieldError> {
+        let mut faults = rules::channel_faults(&self.channels);
+        if !is_event_type(&self.event_type) {
+            faults.push(FieldError::new(
+                "/type",
+                "invalid",
+                "must be segments of letters, digits and `_` joined by dots, at most 128 long",
+            ));
+        } else if is_operational(&self.event_type) {
+            faults.push(FieldError::new(
+                "/type",
+                "reserved",
+                "is posted by Harkara itself, when it happens",
+            ));
+        }
+        if let Some(id) = &self.id {
+            let fits = (1..=64).contains(&id.len())
+                && id
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+            if !fits {
+                // No dot: the signature joins id, timestamp and body with dots.
+                faults.push(FieldError::new(
+                    "/id",
+                    "invalid",
+                    "must be 1 to 64 letters, digits, `_` and `-`",
+                ));
+            }
+        }
+        if let Some(key) = &self.ordering_key {
+            let fits =
+                harkara_queue::settings::is_key(key) && key.chars().count() <= lane::LONGEST_KEY;
+            if !fits {
+                faults.push(FieldError::new(
+                    "/ordering_key",
+                    "invalid",
+                    format!(
+                        "must be 1 to {} characters, none of them a control character",
+                        lane::LONGEST_KEY
+                    ),
+                ));
+            }
+        }
+        if self.data.get().len() > harkara_queue::job::MAX_PAYLOAD_BYTES {
+            faults.push(FieldError::new(
+                "/data",
+                "too_large",
+                "must be at most 256 KiB of JSON",
+            ));
+        }
+        faults
+    }
+}
+
+/// The answer to a posted event.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    /// The event's id.
+    pub id: String,
+    /// One delivery for each endpoint that takes it.
+    pub deliveries: Vec<PostedDelivery>,
+}
+
+/// A delivery made by an event.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct PostedDelivery {
+    /// Id.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub endpoint_id: EndpointId,
+    /// The job that delivers it; `None` when it was skipped.
+    pub job_id: Option<JobId>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Subscriber {
+    id: EndpointId,
+    event_types: Vec<String>,
+    channels: Vec<String>,
+    status: EndpointStatus,
+    ordering: Ordering,
+    attempts: i32,
+}
+
+/// Stores an event and enqueues its deliveries. An event id that was posted before answers what was
+/// made then.
+///
+/// # Errors
+/// [`Error::Conflict`] when the id stands for another event; [`Error::Invalid`] when the data does not
+/// satisfy the event's type; [`Error::Queue`] when as many jobs of the tenant wait as may; others when the
+/// database refuses. The transaction must then be rolled back.
+pub async fn post_event(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    event: NewEvent,
+    trace: Trace,
+) -> Result<Posted, Error> {
+    let id = event
+        .id
+        .clone()
+        .unwrap_or_else(|| EventId::new().to_string());
+    if !store(tx, &id, &event).await? {
+        return posted_before(tx, id, &event).await;
+    }
+    let faults = check_data(tx, &event.event_type, event.version, &event.data).await?;
+    if !faults.is_empty() {
+        return Err(Error::Invalid(faults));
+    }
+    let subscribers: Vec<Subscriber> = query_as(include_str!("sql/event/list_subscribers.sql"))
+        .bind(tx.tenant())
+        .fetch_all(&mut **tx)
+        .await?;
+    let subscribers = subscribers
+        .iter()
+        .filter(|subscriber| takes(subscriber, &event));
+    let planned = planned(subscribers, &event, &trace)?;
+    let (tenant, jobs) = (tx.tenant(), jobs(&planned));
+    let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
+    let ids = ids.iter().map(|answer| answer.id());
+    deliver(tx, id, planned, ids).await
+}
+
+/// Stores events that the platform itself has to tell, each of an endpoint, and enqueues their deliveries to
+/// whoever else wants to hear them: no bound of waiting jobs holds them back.
+pub(super) async fn post_operational(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    news: Vec<(EndpointId, NewEvent)>,
+) -> Result<(), Error> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    let everybody: Vec<Subscriber> = query_as(include_str!("sql/event/list_subscribers.sql"))
+        .bind(tx.tenant())
+        .fetch_all(&mut **tx)
+        .await?;
+    for (about, event) in news {
+        let subscribers = everybody
+            .iter()
+            .filter(|subscriber| subscriber.id != about && takes(subscriber, &event));
+        let planned = planned(subscribers, &event, &Trace::default())?;
+        if planned.is_empty() {
+            continue;
+        }
+        let id = EventId::new().to_string();
+        store(tx, &id, &event).await?;
+        let (tenant, jobs) = (tx.tenant(), jobs(&planned));
+        let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Skip).await?;
+        let ids = ids.iter().map(|answer| answer.id());
+        deliver(tx, id, planned, ids).await?;
+    }
+    Ok(())
+}
+
+/// Stores an event that only one endpoint is to get, whatever it takes, in a single attempt: to see
+/// whether it works.
+pub(super) async fn post_test(
+    tx: &mut TenantTx,
+    engine: &Engine,
+    endpoint: EndpointId,
+    ordering: Ordering,
+    event: &NewEvent,
+) -> Result<Posted, Error> {
+    let id = EventId::new().to_string();
+    store(tx, &id, event).await?;
+    let delivery = DeliveryId::new();
+    let mut job = delivery_job(delivery, Cause::Test)?;
+    job.max_attempts = 1;
+    lane::put_aside(&mut job, endpoint, ordering);
+    let plan = PlannedDelivery {
+        delivery,
+        endpoint,
+        job: Some(job),
+    };
+    let (tenant, jobs) = (tx.tenant(), jobs(std::slice::from_ref(&plan)));
+    let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
+    let ids = ids.iter().map(|answer| answer.id());
+    deliver(tx, id, vec![plan], ids).await
+}
+
+fn takes(subscriber: &Subscriber, event: &NewEvent) -> bool {
+    takes_type(&subscriber.event_types, &event.event_type)
+        && takes_channels(&subscriber.channels, &event.channels)
+}
+
+/// Answers whether the event is new.
+async fn store(tx: &mut TenantTx, id: &str, event: &NewEvent) -> Result<bool, Error> {
+    let is_new: Option<bool> = query_scalar(include_str!("sql/event/create_event.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(&event.event_type)
+        .bind(event.data.get())
+        .bind(&event.channels)
+        .bind(&event.ordering_key)
+        .bind(
+            event
+                .version
+                .and_then(|version| i32::try_from(version).ok()),
+        )
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(is_new.is_some())
+}
+
+/// A delivery to be made, and the job that makes it; none where it is skipped.
+struct PlannedDelivery {
+    delivery: DeliveryId,
+    endpoint: EndpointId,
+    job: Option<NewJob>,
+}
+
+fn planned<'a>(
+    subscribers: impl Iterator<Item = &'a Subscriber>,
+    event: &NewEvent,
+    trace: &Trace,
+) -> Result<Vec<PlannedDelivery>, Error> {
+    let plan = |subscriber: &Subscriber| {
+        let delivery = DeliveryId::new();
+        let job = match subscriber.status {
+            EndpointStatus::Disabled => None,
+            EndpointStatus::Active | EndpointStatus::Paused => {
+                let mut job = delivery_job(delivery, Cause::Event)?;
+                job.trace = trace.clone();
+                job.max_attempts = u16::try_from(subscriber.attempts).unwrap_or(job.max_attempts);
+                let key = event.ordering_key.as_deref();
+                lane::put(&mut job, subscriber.id, subscriber.ordering, key);
+                Some(job)
+            }
+        };
+        Ok(PlannedDelivery {
+            delivery,
+            endpoint: subscriber.id,
+            job,
+        })
+    };
+    subscribers.map(plan).collect()
+}
+
+fn jobs(planned: &[PlannedDelivery]) -> Vec<NewJob> {
+    planned.iter().filter_map(|plan| plan.job.clone()).collect()
+}
+
+/// Writes the deliveries of an event whose jobs have these ids.
+async fn deliver(
+    tx: &mut TenantTx,
+    id: String,
+    planned: Vec<PlannedDelivery>,
+    mut jobs: impl Iterator<Item = JobId>,
+) -> Result<Posted, Error> {
+    let deliveries: Vec<PostedDelivery> = planned
+        .into_iter()
+        .map(|plan| PostedDelivery {
+            id: plan.delivery,
+            endpoint_id: plan.endpoint,
+            job_id: plan.job.and_then(|_| jobs.next()),
+        })
+        .collect();
+    if !deliveries.is_empty() {
+        let ids: Vec<DeliveryId> = deliveries.iter().map(|made| made.id).collect();
+        let endpoints: Vec<EndpointId> = deliveries.iter().map(|made| made.endpoint_id).collect();
+        let jobs: Vec<Option<JobId>> = deliveries.iter().map(|made| made.job_id).collect();
+        query(include_str!("sql/event/create_deliveries.sql"))
+            .bind(tx.tenant())
+            .bind(&id)
+            .bind(ids)
+            .bind(endpoints)
+            .bind(jobs)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(Posted { id, deliveries })
+}
+
+async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Result<Posted, Error> {
+    let same: bool = query_scalar(include_str!("sql/event/is_same_event.sql"))
+        .bind(tx.tenant())
+        .bind(&id)
+        .bind(&event.event_type)
+        .bind(event.data.get())
+        .bind(&event.channels)
+        .bind(&event.ordering_key)
+        .bind(
+            event
+                .version
+                .and_then(|version| i32::try_from(version).ok()),
+        )
+        .fetch_one(&mut **tx)
+        .await?;
+    if !same {
+        return Err(Error::Conflict(format!(
+            "the id `{id}` stands for another event"
+        )));
+    }
+    let deliveries = query_as(include_str!("sql/event/list_event_deliveries.sql"))
+        .bind(tx.tenant())
+        .bind(&id)
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(Posted { id, deliveries })
+}

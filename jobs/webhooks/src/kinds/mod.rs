@@ -1,0 +1,4 @@
+//! One module a kind.
+
+pub mod webhook_deliver;
+pub mod webhook_recover;

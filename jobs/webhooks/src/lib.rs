@@ -1,0 +1,64 @@
+//! Webhooks: endpoints, events and their types, deliveries, and the kinds that deliver.
+//!
+//! Functions take a tenant's transaction. They read and write the domain's own rows and enqueue jobs; they
+//! never decide about a job. Only the kind `webhook.deliver` calls an endpoint.
+
+mod attempt;
+mod batcher;
+mod cleanup;
+mod credentials;
+mod delivery;
+mod delivery_batcher;
+mod delivery_context;
+mod delivery_job;
+mod endpoint;
+mod error;
+mod event;
+mod event_type;
+mod health;
+pub mod kinds;
+pub mod lane;
+pub mod message;
+mod redelivery;
+pub mod response_policy;
+mod retry_slots;
+mod rules;
+mod schedule;
+mod schema;
+mod secret;
+mod services;
+mod settings;
+mod stats;
+mod subscription;
+mod token;
+
+pub use attempt::{
+    AttemptedEvent, Cause, DeliveryAttempt, EndpointAction, FinishedAttempt, KEPT_BODY, KeptAnswer,
+    SentRequest, delivery_attempts,
+};
+pub use cleanup::Cleanup;
+pub use credentials::{ClientCertificate, NewOAuth2, OAuth2};
+pub use delivery::{
+    Delivery, DeliveryFilter, DeliveryPage, DeliveryState, catch_up, delivery, forget,
+    forget_hours, list_deliveries, skip,
+};
+pub use delivery_batcher::DeliveryBatcher;
+pub use delivery_context::{Credentials, DeliveryContext, Target};
+pub use endpoint::{
+    Endpoint, EndpointChange, EndpointStatus, NewEndpoint, Ordering, change_endpoint,
+    create_endpoint, delete_endpoint, endpoint, list_endpoints,
+};
+pub use error::Error;
+pub use event::{NewEvent, Posted, PostedDelivery, post_event};
+pub use event_type::{
+    EventType, NewEventType, check_data, event_type, list_event_types, register, registered,
+    versions_of,
+};
+pub use redelivery::{RecoveryFilter, RedeliverError, recover, redeliver, test_endpoint};
+pub use retry_slots::RetrySlot;
+pub use schedule::RetrySchedule;
+pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
+pub use services::Services;
+pub use settings::{forget_payloads, payload_retention, set_payload_retention};
+pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
+pub use token::NoToken;

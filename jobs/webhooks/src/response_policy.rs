@@ -1,0 +1,237 @@
+//! Room: what an endpoint's answer means.
+//! Takes: an answer, or why there is none. Gives: the verdict on the run, and what the endpoint asks for.
+//! Never: touches the database, or counts attempts.
+
+use std::time::Duration;
+
+use harkara_kind::http_call::{failed_call, judge_failure};
+use harkara_queue::Verdict;
+use harkara_queue::job::JobError;
+use harkara_shared::egress::{self, Egress, EgressError, EgressResponse};
+use http::StatusCode;
+use http::header::LOCATION;
+use rand::{Rng, RngExt as _};
+use url::Url;
+
+use crate::attempt::EndpointAction;
+use crate::schedule::RetrySchedule;
+
+/// How long a receiver is left alone at least that cannot cope: one that answers 502, 503, 504 or not in time.
+const BREATH: Duration = Duration::from_secs(60);
+
+/// From this run on that failed a delivery gives way to those that are made for the first time.
+const LATE: u16 = 2;
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Decision {
+    /// About the run.
+    pub verdict: Verdict,
+    /// About the endpoint.
+    pub action: EndpointAction,
+}
+
+/// Where a redirect leads that must never be followed, nor waited for: an address that may not be called.
+/// `base` is the URL that was called.
+pub fn refused_redirect(
+    egress: &Egress,
+    base: &str,
+    answer: &EgressResponse,
+) -> Option<EgressError> {
+    let location = answer.headers.get(LOCATION)?.to_str().ok()?;
+    let target = Url::parse(base).ok()?.join(location).ok()?;
+    let is_redirect = answer.status.is_redirection();
+    let refused = egress.check(target.as_str()).err()?;
+    (is_redirect && refused.is_terminal()).then_some(refused)
+}
+
+/// Judges what came of the attempt of this number, 1 for the first.
+///
+/// Only 2xx is success. Receivers under repair answer 401, 404 and the like for a while: every other status
+/// is tried again on schedule, but 410, which says that nobody will ever be there again. An answer may ask, by
+/// the header `webhook-delivery`, to `disable` the endpoint or to `abort-message`.
+pub fn decide(
+    answer: Result<&EgressResponse, &EgressError>,
+    schedule: &RetrySchedule,
+    attempt: u16,
+    rng: &mut impl Rng,
+) -> Decision {
+    let mut action = EndpointAction::default();
+    let asked = answer.ok().and_then(|answer| {
+        let value = answer.headers.get("webhook-delivery")?.to_str().ok()?;
+        Some(value.trim().to_ascii_lowercase())
+    });
+    if asked.as_deref() == Some("disable") {
+        action.disable = Some("asked");
+    }
+    let verdict = match answer {
+        Ok(answer) if answer.status.is_success() => Verdict::done(),
+        Ok(answer) => {
+            let status = answer.status;
+            action.slow = matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            );
+            match judge_failure(answer, true) {
+                Verdict::Retry { error, .. } if status == StatusCode::GONE => {
+                    action.disable = Some("gone");
+                    Verdict::Dead { error }
+                }
+                Verdict::Retry { error, .. } if action.disable.is_some() => Verdict::Dead { error },
+                Verdict::Retry { error, .. } | Verdict::RateLimited { reason: error, .. }
+                    if asked.as_deref() == Some("abort-message") =>
+                {
+                    Verdict::Dead { error }
+                }
+                Verdict::Retry { error, .. } => {
+                    let least = match status {
+                        StatusCode::BAD_GATEWAY
+                        | StatusCode::SERVICE_UNAVAILABLE
+                        | StatusCode::GATEWAY_TIMEOUT => BREATH,
+                        _ => Duration::ZERO,
+                    };
+                    let asked = egress::retry_after(&answer.headers, harkara_shared::clock::now());
+                    let least = least.max(asked.unwrap_or_default());
+                    retry_on_schedule(error, schedule, attempt, least, rng)
+                }
+                other => other,
+            }
+        }
+        Err(error) => match failed_call(error) {
+            Verdict::Retry { error: told, .. } => {
+                let least = match error {
+                    EgressError::Timeout { .. } => BREATH,
+                    _ => Duration::ZERO,
+                };
+                retry_on_schedule(told, schedule, attempt, least, rng)
+            }
+            other => other,
+        },
+    };
+    Decision { verdict, action }
+}
+
+/// The next attempt as the schedule has it, but not within `least`, and up to a tenth later, so that what
+/// failed together does not come back together.
+pub fn retry_on_schedule(
+    error: JobError,
+    schedule: &RetrySchedule,
+    attempt: u16,
+    least: Duration,
+    rng: &mut impl Rng,
+) -> Verdict {
+    let wait = schedule.after(attempt).max(least);
+    Verdict::Retry {
+        error,
+        after: Some(wait.mul_f64(rng.random_range(1.0..1.1))),
+        lower_priority: attempt >= LATE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn judged(status: u16, header: Option<(&str, &str)>, attempt: u16) -> Decision {
+        let header = header.map(|(name, value)| {
+            let name = HeaderName::try_from(name).unwrap();
+            (name, HeaderValue::from_str(value).unwrap())
+        });
+        let answer = EgressResponse {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::from_iter(header),
+            body: Vec::new(),
+            truncated: false,
+            duration: Duration::ZERO,
+            address: None,
+        };
+        let schedule = RetrySchedule::default();
+        decide(Ok(&answer), &schedule, attempt, &mut rand::rng())
+    }
+
+    fn wait(decision: &Decision) -> (Duration, bool) {
+        match &decision.verdict {
+            Verdict::Retry {
+                after: Some(after),
+                lower_priority,
+                ..
+            } => (*after, *lower_priority),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_on_schedule_and_up_to_a_tenth_later() {
+        for (attempt, seconds) in [(1, 5), (2, 300), (9, 86_400)] {
+            let (after, _) = wait(&judged(500, None, attempt));
+            let due = Duration::from_secs(seconds);
+            assert!(after >= due && after < due.mul_f64(1.1), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn a_late_attempt_gives_way_to_first_ones() {
+        assert!(!wait(&judged(500, None, 1)).1);
+        assert!(wait(&judged(500, None, 2)).1);
+    }
+
+    #[test]
+    fn a_receiver_that_cannot_cope_has_a_minute_and_longer_if_it_asks() {
+        for status in [502, 503, 504] {
+            assert!(wait(&judged(status, None, 1)).0 >= BREATH, "{status}");
+        }
+        let asked = judged(500, Some(("retry-after", "7200")), 1);
+        assert!(wait(&asked).0 >= Duration::from_secs(7200));
+        let less = judged(500, Some(("retry-after", "1")), 2);
+        assert!(wait(&less).0 >= Duration::from_secs(300));
+        let timeout = EgressError::Timeout { limit: BREATH };
+        let schedule = RetrySchedule::default();
+        let decision = decide(Err(&timeout), &schedule, 1, &mut rand::rng());
+        assert!(wait(&decision).0 >= BREATH);
+    }
+
+    #[test]
+    fn one_that_asks_for_less_is_slowed_down_at_no_attempt() {
+        for (status, header) in [(429, None), (429, Some("30")), (503, Some("30"))] {
+            let decision = judged(status, header.map(|wait| ("retry-after", wait)), 1);
+            assert!(decision.action.slow);
+            assert!(matches!(decision.verdict, Verdict::RateLimited { .. }));
+        }
+        assert!(judged(503, None, 1).action.slow);
+        assert!(!judged(500, None, 1).action.slow);
+    }
+
+    #[test]
+    fn one_that_is_gone_or_asks_for_it_is_disabled() {
+        let gone = judged(410, None, 1);
+        assert_eq!(gone.action.disable, Some("gone"));
+        assert!(matches!(gone.verdict, Verdict::Dead { .. }));
+        let failed = judged(500, Some(("webhook-delivery", "disable")), 1);
+        assert_eq!(failed.action.disable, Some("asked"));
+        assert!(matches!(failed.verdict, Verdict::Dead { .. }));
+        let taken = judged(200, Some(("webhook-delivery", " Disable")), 1);
+        assert_eq!(taken.action.disable, Some("asked"));
+        assert!(matches!(taken.verdict, Verdict::Done { .. }));
+    }
+
+    #[test]
+    fn a_message_that_nobody_wants_is_given_up_and_the_endpoint_is_not() {
+        for status in [400, 429, 500] {
+            let decision = judged(status, Some(("webhook-delivery", "abort-message")), 1);
+            assert!(matches!(decision.verdict, Verdict::Dead { .. }), "{status}");
+            assert_eq!(decision.action.disable, None);
+        }
+        let taken = judged(204, Some(("webhook-delivery", "abort-message")), 1);
+        assert!(matches!(taken.verdict, Verdict::Done { .. }));
+    }
+
+    #[test]
+    fn what_may_never_be_called_is_not_tried_again() {
+        let refused = EgressError::Refused(egress::Refusal::Address);
+        let schedule = RetrySchedule::default();
+        let decision = decide(Err(&refused), &schedule, 1, &mut rand::rng());
+        assert!(matches!(decision.verdict, Verdict::Dead { .. }));
+    }
+}

@@ -1,0 +1,132 @@
+//! Room: what an endpoint may be.
+//! Takes: members of an endpoint as somebody gives them. Gives: everything wrong with them.
+//! Never: touches the database.
+
+use std::collections::{BTreeMap, HashSet};
+
+use harkara_kind::FieldError;
+use harkara_kind::http_call::header_faults;
+use harkara_shared::egress::{ClientIdentity, Egress};
+
+use crate::credentials::{ClientCertificate, NewOAuth2};
+use crate::subscription::is_event_type;
+
+/// Most event-type patterns of one endpoint.
+const MAX_PATTERNS: usize = 100;
+/// Most channels of one endpoint, or of one event.
+const MAX_CHANNELS: usize = 10;
+/// Most headers of one endpoint.
+const MAX_HEADERS: usize = 20;
+/// Most requests a second, and at once, that an endpoint may be limited to.
+const MAX_RATE: u32 = 1_000_000;
+
+pub(super) fn url_faults(pointer: &str, url: &str, egress: &Egress) -> Vec<FieldError> {
+    if url.len() > 2048 {
+        let detail = "must be at most 2048 bytes long";
+        return vec![FieldError::new(pointer, "too_long", detail)];
+    }
+    match egress.check(url) {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![FieldError::new(pointer, error.code(), error.to_string())],
+    }
+}
+
+pub(super) fn type_faults(patterns: &[String]) -> Vec<FieldError> {
+    let mut faults = at_most("/event_types", patterns.len(), MAX_PATTERNS);
+    for (index, pattern) in patterns.iter().enumerate() {
+        let name = pattern.strip_suffix(".*").unwrap_or(pattern);
+        if pattern != "*" && !is_event_type(name) {
+            faults.push(FieldError::new(
+                format!("/event_types/{index}"),
+                "invalid",
+                "must be an event type such as `invoice.paid`, a pattern such as `invoice.*`, or `*`",
+            ));
+        }
+    }
+    faults
+}
+
+pub(super) fn channel_faults(channels: &[String]) -> Vec<FieldError> {
+    let mut faults = at_most("/channels", channels.len(), MAX_CHANNELS);
+    let mut seen = HashSet::new();
+    for (index, channel) in channels.iter().enumerate() {
+        let pointer = format!("/channels/{index}");
+        let fits = (1..=128).contains(&channel.len())
+            && channel
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-.:/".contains(c));
+        if !fits {
+            let detail = "must be 1 to 128 letters, digits and `_-.:/`";
+            faults.push(FieldError::new(pointer, "invalid", detail));
+        } else if !seen.insert(channel) {
+            faults.push(FieldError::new(pointer, "repeated", "stands there twice"));
+        }
+    }
+    faults
+}
+
+pub(super) fn endpoint_header_faults(headers: &BTreeMap<String, String>) -> Vec<FieldError> {
+    let mut faults = header_faults(headers, &["webhook-", "content-type"]);
+    faults.extend(at_most("/headers", headers.len(), MAX_HEADERS));
+    faults
+}
+
+pub(super) fn description_faults(description: &str) -> Vec<FieldError> {
+    if description.chars().count() > 500 || description.contains('\0') {
+        let detail = "must be at most 500 characters, none of them NUL";
+        return vec![FieldError::new("/description", "too_long", detail)];
+    }
+    Vec::new()
+}
+
+/// A rate or a number of requests at once.
+pub(super) fn limit_faults(name: &str, limit: u32) -> Vec<FieldError> {
+    if (1..=MAX_RATE).contains(&limit) {
+        return Vec::new();
+    }
+    let detail = format!("must be 1 to {MAX_RATE}");
+    vec![FieldError::new(format!("/{name}"), "out_of_range", detail)]
+}
+
+pub(super) fn certificate_faults(given: &ClientCertificate) -> Vec<FieldError> {
+    match ClientIdentity::parse(&given.certificate, &given.private_key) {
+        Ok(_) => Vec::new(),
+        Err(error) => vec![FieldError::new(
+            "/client_certificate",
+            "invalid",
+            error.to_string(),
+        )],
+    }
+}
+
+pub(super) fn oauth2_faults(given: &NewOAuth2, egress: &Egress) -> Vec<FieldError> {
+    let mut faults = url_faults("/oauth2/token_url", &given.token_url, egress);
+    let words = [
+        ("client_id", Some(&given.client_id), true),
+        ("client_secret", Some(&given.client_secret), true),
+        ("scope", given.scope.as_ref(), false),
+        ("audience", given.audience.as_ref(), false),
+    ];
+    for (name, word, needed) in words {
+        let Some(word) = word else { continue };
+        if word.len() > 2048 || word.contains(char::is_control) || needed && word.is_empty() {
+            faults.push(FieldError::new(
+                format!("/oauth2/{name}"),
+                "invalid",
+                "must be 1 to 2048 bytes of text without control characters",
+            ));
+        }
+    }
+    faults
+}
+
+fn at_most(pointer: &str, there: usize, most: usize) -> Vec<FieldError> {
+    if there <= most {
+        return Vec::new();
+    }
+    vec![FieldError::new(
+        pointer,
+        "too_many",
+        format!("at most {most}"),
+    )]
+}

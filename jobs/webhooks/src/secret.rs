@@ -1,0 +1,136 @@
+//! Room: the keys an endpoint's messages are signed with.
+//! Takes: a tenant's transaction. Gives: keys made, rotated and, to who may see them, in the clear.
+//! Never: stores one unsealed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
+use harkara_shared::id::EndpointId;
+use harkara_shared::signature::SigningKey;
+use harkara_shared::vault::MasterKeys;
+use sqlx::types::Uuid;
+
+use crate::error::Error;
+
+/// How long a replaced key signs along unless somebody says otherwise, and how long it may at most.
+pub const USUAL_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// See [`USUAL_GRACE`].
+pub const LONGEST_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Most replaced keys that sign along.
+const MOST_OLD: i64 = 10;
+
+fn context(id: EndpointId) -> String {
+    format!("app.endpoint_secrets/{id}")
+}
+
+/// Adds a key to those that sign. The latest of each algorithm is the current one.
+pub(super) async fn add(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: EndpointId,
+    key: &SigningKey,
+) -> Result<(), Error> {
+    let sealed = keys.seal(key.expose().as_bytes(), &context(id))?;
+    query(include_str!("sql/secret/create_endpoint_secret.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(Uuid::now_v7())
+        .bind(&sealed)
+        .bind(key.algorithm())
+        .bind(key.public())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Replaces the current key of `new`'s algorithm, or adds `new` if there is none; the one before signs along
+/// for `grace`. Answers whether there is such an endpoint.
+///
+/// # Errors
+/// [`Error::Conflict`] when as many replaced keys sign along as may; others when the database refuses or the
+/// key cannot be sealed.
+pub async fn rotate_key(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: EndpointId,
+    new: &SigningKey,
+    grace: Duration,
+) -> Result<bool, Error> {
+    // Two at once would leave two current keys.
+    let there: Option<bool> = query_scalar(
+        "select true from app.webhook_endpoints where tenant_id = $1 and id = $2 for update",
+    )
+    .bind(tx.tenant())
+    .bind(id)
+    .fetch_optional(&mut **tx)
+    .await?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    let old: i64 = query_scalar(include_str!("sql/secret/end_endpoint_secret.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(new.algorithm())
+        .bind(grace.as_secs_f64())
+        .fetch_one(&mut **tx)
+        .await?;
+    if old > MOST_OLD {
+        return Err(Error::Conflict(format!(
+            "{MOST_OLD} replaced keys sign along already: wait until one has ended, or end them with a grace of 0s"
+        )));
+    }
+    add(tx, keys, id, new).await?;
+    Ok(true)
+}
+
+/// An endpoint's current keys: the secret, and the key pair if it has one.
+///
+/// # Errors
+/// When the database refuses or the master key that sealed a key is missing.
+pub async fn current_keys(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    id: EndpointId,
+) -> Result<Vec<SigningKey>, Error> {
+    let mut found = signing_keys(tx, keys, &[id]).await?;
+    let mut found = found.remove(&id).unwrap_or_default();
+    let mut seen = Vec::new();
+    found.retain(|key| {
+        let is_first = !seen.contains(&key.algorithm());
+        seen.push(key.algorithm());
+        is_first
+    });
+    Ok(found)
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    endpoint_id: EndpointId,
+    sealed: Vec<u8>,
+}
+
+/// The keys that sign now for each of the endpoints, the current ones first.
+pub(super) async fn signing_keys(
+    tx: &mut TenantTx,
+    keys: &MasterKeys,
+    ids: &[EndpointId],
+) -> Result<HashMap<EndpointId, Vec<SigningKey>>, Error> {
+    let rows: Vec<Row> = query_as(include_str!("sql/secret/list_endpoint_secrets.sql"))
+        .bind(tx.tenant())
+        .bind(ids)
+        .fetch_all(&mut **tx)
+        .await?;
+    let mut found: HashMap<EndpointId, Vec<SigningKey>> = HashMap::new();
+    for row in rows {
+        let id = row.endpoint_id;
+        let text = keys.open(&row.sealed, &context(id))?;
+        let key = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| SigningKey::parse(text).ok())
+            .ok_or_else(|| Error::Corrupt(format!("a key of {id}")))?;
+        found.entry(id).or_default().push(key);
+    }
+    Ok(found)
+}

@@ -1,0 +1,190 @@
+//! Room: numbers of endpoints, by the hour.
+//! Takes: attempts that were recorded. Gives: how many succeeded and failed, and how long answers took.
+//! Never: counts deliveries: the numbers are added up as attempts are written.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use harkara_shared::database::{TenantTx, query, query_as};
+use harkara_shared::id::EndpointId;
+
+use crate::attempt::FinishedAttempt;
+use crate::error::Error;
+
+/// Upper bounds, in milliseconds, of the classes that answered attempts are counted in by how long they
+/// took; those of the last class took longer.
+const BOUNDS: [u64; 13] = [
+    5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 7_500, 10_000, 15_000,
+];
+
+/// Classes.
+const CLASSES: usize = BOUNDS.len() + 1;
+
+/// What became of an endpoint's attempts in one hour.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct EndpointHour {
+    /// When it began.
+    pub hour: DateTime<Utc>,
+    /// Attempts that succeeded.
+    pub succeeded: i64,
+    /// Attempts that failed.
+    pub failed: i64,
+    /// The latest of each.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// See [`Self::last_success_at`].
+    pub last_failure_at: Option<DateTime<Utc>>,
+    durations: Vec<i64>,
+}
+
+/// What became of an endpoint's attempts in some hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointStats {
+    /// Hours with attempts, oldest first.
+    pub hours: Vec<EndpointHour>,
+    /// Their sums.
+    pub succeeded: i64,
+    /// See [`Self::succeeded`].
+    pub failed: i64,
+    /// The latest of each within them.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// See [`Self::last_success_at`].
+    pub last_failure_at: Option<DateTime<Utc>>,
+    durations: Vec<i64>,
+}
+
+impl EndpointStats {
+    fn of(hours: Vec<EndpointHour>) -> Self {
+        let mut stats = Self::default();
+        for hour in &hours {
+            stats.succeeded += hour.succeeded;
+            stats.failed += hour.failed;
+            stats.last_success_at = stats.last_success_at.max(hour.last_success_at);
+            stats.last_failure_at = stats.last_failure_at.max(hour.last_failure_at);
+            stats.durations.resize(CLASSES, 0);
+            for (sum, count) in stats.durations.iter_mut().zip(&hour.durations) {
+                *sum += count;
+            }
+        }
+        stats.hours = hours;
+        stats
+    }
+
+    /// How many milliseconds so many percent of the answered attempts took at most: the upper bound of their
+    /// class. `None` without any.
+    #[must_use]
+    pub fn percentile(&self, percent: u8) -> Option<u64> {
+        let all: i64 = self.durations.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let wanted = (all * i64::from(percent.min(100)) + 99) / 100;
+        let mut seen = 0;
+        for (place, count) in self.durations.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                // Of the last class it is known that they took longer than the one before.
+                return BOUNDS.get(place).or(BOUNDS.last()).copied();
+            }
+        }
+        None
+    }
+}
+
+/// Numbers of one endpoint and hour, to be added.
+struct Sum {
+    succeeded: i64,
+    failed: i64,
+    last_success_at: Option<DateTime<Utc>>,
+    last_failure_at: Option<DateTime<Utc>>,
+    durations: [i64; CLASSES],
+}
+
+/// Adds attempts to the numbers of their endpoints.
+pub(super) async fn add(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
+    // In the order of their keys, in which everybody locks them.
+    let mut sums: BTreeMap<(EndpointId, DateTime<Utc>), Sum> = BTreeMap::new();
+    for attempt in attempts {
+        let hour = attempt.started_at.duration_trunc(TimeDelta::hours(1));
+        let hour = hour.unwrap_or(attempt.started_at);
+        let sum = sums.entry((attempt.endpoint, hour)).or_insert(Sum {
+            succeeded: 0,
+            failed: 0,
+            last_success_at: None,
+            last_failure_at: None,
+            durations: [0; CLASSES],
+        });
+        let (count, last) = match attempt.is_success() {
+            true => (&mut sum.succeeded, &mut sum.last_success_at),
+            false => (&mut sum.failed, &mut sum.last_failure_at),
+        };
+        *count += 1;
+        *last = (*last).max(Some(attempt.started_at));
+        if attempt.answer.is_some() {
+            let took = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
+            let class = BOUNDS.iter().position(|bound| took <= *bound);
+            if let Some(count) = sum.durations.get_mut(class.unwrap_or(BOUNDS.len())) {
+                *count += 1;
+            }
+        }
+    }
+    let ids: Vec<EndpointId> = sums.keys().map(|(id, _)| *id).collect();
+    let hours: Vec<DateTime<Utc>> = sums.keys().map(|(_, hour)| *hour).collect();
+    let numbers = |of: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(of).collect() };
+    let moments = |of: fn(&Sum) -> Option<DateTime<Utc>>| -> Vec<Option<DateTime<Utc>>> {
+        sums.values().map(of).collect()
+    };
+    let durations: Vec<i64> = sums.values().flat_map(|sum| sum.durations).collect();
+    query(include_str!("sql/stats/add_endpoint_hours.sql"))
+        .bind(tx.tenant())
+        .bind(ids)
+        .bind(hours)
+        .bind(numbers(|sum| sum.succeeded))
+        .bind(numbers(|sum| sum.failed))
+        .bind(moments(|sum| sum.last_success_at))
+        .bind(moments(|sum| sum.last_failure_at))
+        .bind(durations)
+        .bind(i32::try_from(CLASSES).unwrap_or_default())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// What became of an endpoint's attempts since a moment, by the hour; at most 30 days.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn endpoint_stats(
+    tx: &mut TenantTx,
+    id: EndpointId,
+    since: DateTime<Utc>,
+) -> Result<EndpointStats, Error> {
+    let mut hours: Vec<EndpointHour> = query_as(include_str!("sql/stats/get_endpoint_hours.sql"))
+        .bind(tx.tenant())
+        .bind(id)
+        .bind(since)
+        .fetch_all(&mut **tx)
+        .await?;
+    hours.reverse();
+    Ok(EndpointStats::of(hours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_the_bound_of_its_class() {
+        let mut stats = EndpointStats {
+            durations: vec![0; CLASSES],
+            ..EndpointStats::default()
+        };
+        assert_eq!(stats.percentile(50), None);
+        stats.durations[2] = 98;
+        stats.durations[7] = 1;
+        stats.durations[CLASSES - 1] = 1;
+        assert_eq!(stats.percentile(50), Some(25));
+        assert_eq!(stats.percentile(98), Some(25));
+        assert_eq!(stats.percentile(99), Some(1_000));
+        assert_eq!(stats.percentile(100), Some(15_000));
+    }
+}

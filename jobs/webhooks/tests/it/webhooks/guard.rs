@@ -1,0 +1,89 @@
+//! Where a delivery may not go it does not go, and is not tried again.
+
+use harkara_kit::{Receiver, Reply};
+use harkara_shared::id::EndpointId;
+use harkara_webhooks::{self as webhooks, DeliveryState, NewEndpoint};
+use serde_json::json;
+
+use super::House;
+
+impl House {
+    /// An endpoint at an address that no route would take.
+    async fn endpoint_at(&self, url: &str) -> EndpointId {
+        let new = NewEndpoint {
+            url: url.to_owned(),
+            ..NewEndpoint::default()
+        };
+        let mut tx = self.kit.tx().await;
+        let made = webhooks::create_endpoint(&mut tx, &self.kit.services.keys, new).await;
+        tx.commit().await.unwrap();
+        made.unwrap().0.id
+    }
+
+    /// What became of one event to an endpoint: the code of its only attempt.
+    async fn only_attempt(&self, endpoint: EndpointId) -> String {
+        self.post("a", json!({})).await;
+        let drained = self.kit.drain("webhook").await;
+        assert_eq!((drained.dead.len(), drained.retried.len()), (1, 0));
+        let delivery = self.deliveries(endpoint).await.remove(0);
+        assert_eq!(delivery.state, DeliveryState::Failed);
+        let mut tx = self.kit.tx().await;
+        let attempts = webhooks::delivery_attempts(&mut tx, delivery.id).await;
+        let mut attempts = attempts.unwrap().unwrap();
+        assert_eq!(attempts.len(), 1);
+        attempts.remove(0).error.unwrap().code
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_may_not_be_called_ends_the_delivery_at_once() {
+    for url in [
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://[64:ff9b::a00:1]/",
+        "https://user:password@example.com/",
+        "https://8.8.8.8:22/",
+        "http://8.8.8.8/",
+        "ftp://example.com/",
+    ] {
+        let house = House::new().await;
+        let endpoint = house.endpoint_at(url).await;
+        let code = house.only_attempt(endpoint).await;
+        assert!(
+            code == "egress_refused" || code == "egress_invalid_url",
+            "{url}: {code}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_such_an_address_is_not_followed_and_ends_the_delivery() {
+    for target in [
+        "https://169.254.169.254/latest",
+        "//10.0.0.1/",
+        "http://[::1]:22/",
+    ] {
+        let house = House::new().await;
+        let receiver =
+            Receiver::start(move |_| Reply::status(302).header("location", target)).await;
+        let endpoint = house.endpoint(&receiver, &[]).await;
+        assert_eq!(
+            house.only_attempt(endpoint).await,
+            "egress_refused",
+            "{target}"
+        );
+        assert_eq!(receiver.hits().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn any_other_redirect_is_a_failure_that_may_pass() {
+    let house = House::new().await;
+    let receiver = Receiver::start(|_| Reply::status(301).header("location", "/elsewhere")).await;
+    house.endpoint(&receiver, &[]).await;
+    house.post("a", json!({})).await;
+    assert_eq!(house.kit.drain("webhook").await.retried.len(), 1);
+    assert!(receiver.hits().iter().all(|hit| hit.path != "/elsewhere"));
+}
