@@ -2,6 +2,7 @@
 //! Takes a database's address, and provides processes, tenants and clients.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
@@ -24,6 +25,8 @@ pub struct Platform {
     database_url: String,
     master_key: String,
     pool: PgPool,
+    /// Where the processes' programs are; those of this build when not set.
+    binaries: Option<PathBuf>,
 }
 
 /// Every scope except the platform's own.
@@ -44,7 +47,23 @@ impl Platform {
             database_url,
             master_key: MasterKeys::generate(),
             pool,
+            binaries: None,
         }
+    }
+
+    /// Starts programs from this directory, such as those of an earlier release.
+    #[must_use]
+    pub fn with_binaries(mut self, directory: PathBuf) -> Self {
+        self.binaries = Some(directory);
+        self
+    }
+
+    fn start(&self, name: &str, environment: &[(&'static str, String)]) -> Process {
+        let program = match &self.binaries {
+            Some(directory) => directory.join(name).to_string_lossy().into_owned(),
+            None => name.to_owned(),
+        };
+        Process::start(&program, &[], environment)
     }
 
     /// Creates a tenant without limits, and a client whose key has all tenant scopes.
@@ -100,7 +119,7 @@ impl Platform {
     pub async fn api(&self) -> (Process, SocketAddr) {
         let address = free_address();
         let environment = self.environment(&[("HARKARA_API_ADDR", address.to_string())]);
-        let process = Process::start("harkara-api", &[], &environment);
+        let process = self.start("harkara-api", &environment);
         ready(&process, address).await;
         (process, address)
     }
@@ -129,7 +148,7 @@ impl Platform {
         ];
         own.extend_from_slice(settings);
         let environment = self.environment(&own);
-        (Process::start("harkara-worker", &[], &environment), address)
+        (self.start("harkara-worker", &environment), address)
     }
 
     /// Starts a scheduler process without waiting for its readiness.
@@ -137,10 +156,7 @@ impl Platform {
     pub fn scheduler(&self) -> (Process, SocketAddr) {
         let address = free_address();
         let environment = self.environment(&[("HARKARA_SCHEDULER_ADDR", address.to_string())]);
-        (
-            Process::start("harkara-scheduler", &[], &environment),
-            address,
-        )
+        (self.start("harkara-scheduler", &environment), address)
     }
 }
 

@@ -27,6 +27,11 @@ struct PrivateDatabase {
 }
 
 impl Database {
+    /// Whether it is a cluster in the data directory.
+    pub(super) fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
     pub(super) async fn start(settings: &Settings, home: &Home) -> anyhow::Result<Self> {
         if let Some(given) = &settings.database {
             say("  database   as configured in DATABASE_URL");

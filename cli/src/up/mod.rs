@@ -108,7 +108,17 @@ impl Platform {
         let settings = &self.settings;
         let pool = harkara_shared::database::pool(&database.settings, "harkara-up")?;
         harkara_shared::database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
-        harkara_shared::database::migrate(&pool).await?;
+        let migrated = harkara_shared::database::migrate(&pool).await;
+        if database.is_private() {
+            migrated.with_context(|| {
+                format!(
+                    "the database in {} cannot be migrated (another --data-dir begins with a new one)",
+                    self.args.data_dir.display()
+                )
+            })?;
+        } else {
+            migrated?;
+        }
         let master = match settings.master_keys.clone() {
             Some(keys) => keys,
             None => self.home.master_keys()?,

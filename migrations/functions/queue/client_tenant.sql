@@ -1,3 +1,5 @@
+-- The tenant that the caller of queue.enqueue can enqueue for: the named one, or the only one it has. Refuses a
+-- tenant whose status forbids new jobs, as the HTTP API does.
 create or replace function queue.client_tenant(p_tenant text) returns app.tenants
 language plpgsql stable as $$
 declare

@@ -9,7 +9,7 @@
 --
 -- Served by what serves queue.find_jobs, by primary keys, parcels_ready and, of jobs that lost their worker,
 -- parcels_lost, attempts_job, leases_open, lanes' unique index. Of jobs ahead it counts at most 10 000, of
--- the tenant's other lanes 100. Plans are pinned as in 0006.
+-- the tenant's other lanes 100. Plans are pinned: see migrations/README.md.
 create or replace function queue.explain(p_job bigint) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set jit = off

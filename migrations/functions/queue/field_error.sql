@@ -1,3 +1,4 @@
+-- One validation error as the HTTP API reports it: a JSON pointer, a code and a detail.
 create or replace function queue.field_error(p_pointer text, p_code text, p_detail text) returns jsonb
 language sql immutable as $$
     select jsonb_build_array(

@@ -4,8 +4,8 @@
 -- A job stands in the row of its parcel's id, as a member or having left by itself: two probes of the
 -- primary key. Or it was merged: into a row of the same 1024 parcel ids, not above its own. For all
 -- jobs together each such block is walked once, from id to id, with two probes for each.
--- A function, because everything that is done to a single job begins with it. Plans are pinned as in
--- 0006, and many jobs are matched by hashing: no statistics tell how many were asked for.
+-- A function, because everything that is done to a single job begins with it. Plans are pinned (see
+-- migrations/README.md), and many jobs are matched by hashing: no statistics tell how many were asked for.
 create or replace function queue.find_jobs(p_jobs bigint[])
 returns table (job bigint, tenant int4, id bigint, part int2, member int2)
 language plpgsql stable rows 10

@@ -1,3 +1,4 @@
+-- The public word of a stored state.
 create or replace function queue.state_word(p_state "char") returns text
 language sql immutable strict as $$
     select case p_state

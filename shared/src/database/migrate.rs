@@ -273,7 +273,7 @@ async fn apply(
 
 /// The index that a migration outside of a transaction creates.
 fn concurrently_created_index(sql: &str) -> Option<&str> {
-    let (_, rest) = sql.split_once("create index concurrently if not exists ")?;
+    let (_, rest) = sql.split_once(" index concurrently if not exists ")?;
     rest.split_whitespace().next()
 }
 

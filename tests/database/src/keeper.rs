@@ -25,9 +25,18 @@ use crate::own::{fast_directory, parsed, start_cluster};
 use crate::shared_server::Run;
 use crate::{migrate, options};
 
+/// What a new database is a copy of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Template {
+    /// The schema of this release.
+    Migrated,
+    /// No schema.
+    Empty,
+}
+
 /// A request of a test.
 enum Request {
-    Create(String, oneshot::Sender<Result<(), sqlx::Error>>),
+    Create(String, Template, oneshot::Sender<Result<(), sqlx::Error>>),
     Drop(String),
 }
 
@@ -94,12 +103,14 @@ impl Keeper {
     }
 
     /// Creates a database and returns its name.
-    pub(crate) async fn create(&self) -> String {
+    pub(crate) async fn create(&self, template: Template) -> String {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}{number}", self.server.prefix);
         let (reply, done) = oneshot::channel();
         // An unreceived request results in a missing reply.
-        let _ = self.requests.send(Request::Create(name.clone(), reply));
+        let _ = self
+            .requests
+            .send(Request::Create(name.clone(), template, reply));
         done.await
             .expect("the keeper of the test databases is running")
             .expect("a copy of the template");
@@ -145,8 +156,12 @@ async fn keep(ready: &sync::mpsc::Sender<Server>, mut inbox: mpsc::UnboundedRece
     while let Some(request) = inbox.recv().await {
         let admin = admin.clone();
         match request {
-            Request::Create(name, reply) => {
-                let sql = format!("create database {name} template {template}{owner}");
+            Request::Create(name, source, reply) => {
+                let source = match source {
+                    Template::Migrated => &*template,
+                    Template::Empty => "template0",
+                };
+                let sql = format!("create database {name} template {source}{owner}");
                 tokio::spawn(async move { reply.send(run(&admin, sql).await) });
             }
             Request::Drop(name) => {

@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use url::Url;
 
-use keeper::Keeper;
+use keeper::{Keeper, Template};
 pub use own::OwnCluster;
 
 /// A private database for one test: migrated, empty, dropped after the test.
@@ -41,8 +41,20 @@ impl TestDatabase {
     /// # Panics
     /// When the server or the database cannot be created, with the reason.
     pub async fn create() -> Self {
+        Self::copy_of(Template::Migrated).await
+    }
+
+    /// Creates a database without a schema, for tests of migrations.
+    ///
+    /// # Panics
+    /// As [`TestDatabase::create`].
+    pub async fn create_empty() -> Self {
+        Self::copy_of(Template::Empty).await
+    }
+
+    async fn copy_of(template: Template) -> Self {
         let keeper = Keeper::of_this_process().await;
-        let name = keeper.create().await;
+        let name = keeper.create(template).await;
         let pool = PgPoolOptions::new()
             .max_connections(20)
             .connect_lazy_with(options(&keeper.owner_url(&name)));

@@ -21,6 +21,7 @@ mod redrive;
 mod roles;
 mod rooms;
 mod scheduling;
+mod schema;
 mod startup;
 mod transactions;
 mod up;

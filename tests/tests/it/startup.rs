@@ -140,28 +140,6 @@ async fn process_stops_despite_idle_and_half_sent_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schema_of_another_release_is_reported_in_one_line() {
-    let database = harkara_test_database::TestDatabase::create().await;
-    harkara_shared::database::query("delete from _sqlx_migrations where version > 1")
-        .execute(&database.pool())
-        .await
-        .unwrap();
-    let environment = [("DATABASE_URL", database.url())];
-    let mut process = Process::start("harkara-scheduler", &[], &environment);
-    assert_eq!(
-        process.ended(EXIT_TIMEOUT).await,
-        Some(1),
-        "{}",
-        process.output()
-    );
-    assert!(
-        process.output().contains("run `harkara migrate`"),
-        "{}",
-        process.output()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn process_works_on_the_schema_of_the_next_release() {
     let database = harkara_test_database::TestDatabase::create().await;
     harkara_shared::database::query(

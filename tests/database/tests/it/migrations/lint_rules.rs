@@ -1,0 +1,531 @@
+//! Finds statements in versioned migrations that would stop others, or that an older release would not survive.
+//!
+//! A tokenizer rather than a parser: each rule looks for a few words in their order, and prefers to refuse a statement
+//! that it does not understand. Bodies of `do` blocks are read like other statements. `migrations/README.md` explains
+//! what to write instead.
+
+use std::collections::{HashMap, HashSet};
+
+/// Tables of a few rows, which can be written in a migration.
+const SMALL_TABLES: [&str; 14] = [
+    "app.leaders",
+    "app.permissions",
+    "app.role_parents",
+    "app.role_permissions",
+    "app.roles",
+    "app.schedules",
+    "app.schema_functions",
+    "app.schema_state",
+    "app.seeded_event_types",
+    "queue.catalogue",
+    "queue.kinds",
+    "queue.published",
+    "queue.queues",
+    "queue.rollup_state",
+];
+
+/// Functions whose value is the same for all rows of a statement, so that a default of a new column needs no rewrite.
+const STABLE_DEFAULTS: [&str; 4] = [
+    "now",
+    "current_timestamp",
+    "transaction_timestamp",
+    "date_trunc",
+];
+
+/// A versioned migration: its file's name and text.
+pub(crate) struct File {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Words of a statement in lower case; strings as `''`, punctuation as single characters.
+type Words = Vec<String>;
+
+/// Every violation in `files`, which are in the order of their versions, after the baseline.
+pub(crate) fn violations(files: &[File], functions: &HashSet<String>) -> Vec<String> {
+    let mut known = Known::default();
+    files
+        .iter()
+        .flat_map(|file| {
+            let faults = lint(file, functions, &mut known);
+            faults
+                .into_iter()
+                .map(|fault| format!("{}: {fault}", file.name))
+        })
+        .collect()
+}
+
+/// What earlier migrations established.
+#[derive(Default)]
+struct Known {
+    /// Columns that a validated constraint keeps from being null, by table.
+    not_null: HashSet<(String, String)>,
+    /// Columns of `check (column is not null)` constraints that are not validated yet, by table and constraint.
+    unvalidated: HashMap<(String, String), Option<String>>,
+}
+
+fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<String> {
+    let mut faults = Vec::new();
+    let is_marked = file.text.lines().any(|line| {
+        line.strip_prefix("-- contract: ")
+            .is_some_and(|why| !why.is_empty())
+    });
+    let statements = statements(&file.text);
+    let no_transaction = file.text.starts_with("-- no-transaction");
+    let created: HashSet<String> = statements
+        .iter()
+        .filter_map(|words| created_table(words))
+        .collect();
+    if !file
+        .text
+        .lines()
+        .any(|line| line.starts_with("-- oldest-release: "))
+    {
+        faults.push("declares no `-- oldest-release:`".to_owned());
+    }
+    if no_transaction {
+        let is_index = |words: &Words| {
+            let text = words.join(" ");
+            text.starts_with("create index concurrently if not exists ")
+                || text.starts_with("create unique index concurrently if not exists ")
+                || text.starts_with("drop index concurrently if exists ")
+        };
+        if statements.len() != 1 || !statements.iter().all(is_index) {
+            faults.push(
+                "outside of a transaction only one `create [unique] index concurrently if not exists` or \
+                 `drop index concurrently if exists` can be repeated after an interruption"
+                    .to_owned(),
+            );
+        }
+    }
+    let mut added_here = HashSet::new();
+    for words in &statements {
+        let mut scan = Scan {
+            words,
+            created: &created,
+            no_transaction,
+            is_marked,
+            faults: Vec::new(),
+        };
+        scan.indexes();
+        scan.whole_tables();
+        scan.functions(functions);
+        scan.alterations(known, &mut added_here);
+        let statement: String = words.join(" ").chars().take(80).collect();
+        faults.extend(
+            scan.faults
+                .into_iter()
+                .map(|fault| format!("{fault} ({statement})")),
+        );
+    }
+    faults
+}
+
+/// One statement under the rules.
+struct Scan<'a> {
+    words: &'a Words,
+    created: &'a HashSet<String>,
+    no_transaction: bool,
+    is_marked: bool,
+    faults: Vec<String>,
+}
+
+impl Scan<'_> {
+    fn refuse(&mut self, why: &str) {
+        self.faults.push(why.to_owned());
+    }
+
+    fn is_existing(&self, table: &str) -> bool {
+        !self.created.contains(table)
+    }
+
+    fn indexes(&mut self) {
+        let words = self.words;
+        for start in ["create", "drop", "reindex"]
+            .into_iter()
+            .flat_map(|word| places(words, &[word]))
+        {
+            let rest = &words[start..];
+            let text = rest.iter().take(6).cloned().collect::<Vec<_>>().join(" ");
+            let is_concurrent = rest.iter().take(5).any(|word| word == "concurrently");
+            if text.starts_with("create index") || text.starts_with("create unique index") {
+                let table = after(rest, "on").filter(|word| word != "only");
+                // Of a partitioned table: builds nothing.
+                let is_parent_only = !places(rest, &["on", "only", "queue.attempts"]).is_empty();
+                let on_new_table = table.is_some_and(|table| !self.is_existing(&table));
+                if is_concurrent && !self.no_transaction {
+                    self.refuse("`concurrently` needs `-- no-transaction` as the first line");
+                } else if !is_concurrent && !on_new_table && !is_parent_only {
+                    self.refuse("building an index stops writers: create it concurrently");
+                }
+            } else if (text.starts_with("drop index") || text.starts_with("reindex"))
+                && !is_concurrent
+            {
+                self.refuse("stops readers and writers of the table: use `concurrently`");
+            }
+        }
+    }
+
+    fn whole_tables(&mut self) {
+        let words = self.words;
+        for (pattern, why) in [
+            (&["vacuum"][..], "cannot run in a migration"),
+            (&["cluster"], "rewrites the table under an exclusive lock"),
+            (
+                &["lock", "table"],
+                "stops others until the end of the migration",
+            ),
+            (&["truncate"], "stops readers and writers"),
+            (&["refresh", "materialized", "view"], "stops readers"),
+        ] {
+            let at_start = words.len() >= pattern.len()
+                && pattern
+                    .iter()
+                    .zip(words.iter())
+                    .all(|(one, other)| one == other);
+            let in_block = words
+                .first()
+                .is_some_and(|word| word == "do" || word == "begin")
+                && !places(words, pattern).is_empty();
+            if at_start || in_block {
+                self.refuse(why);
+            }
+        }
+        for (start, skip) in places(words, &["update"])
+            .into_iter()
+            .map(|place| (place, 1))
+            .chain(
+                places(words, &["delete", "from"])
+                    .into_iter()
+                    .map(|place| (place, 2)),
+            )
+        {
+            let is_statement = start == 0
+                || !matches!(
+                    &*words[start - 1],
+                    "for" | "on" | "do" | "key" | "," | "grant" | "before" | "after" | "or"
+                );
+            let table = words[start + skip..].iter().find(|word| *word != "only");
+            if let Some(table) = table.filter(|table| is_statement && table.contains('.')) {
+                if self.is_existing(table) && !SMALL_TABLES.contains(&&**table) {
+                    self.refuse("rows of a big table are backfilled in batches by a job, not in a migration");
+                }
+            }
+        }
+        for kind in [
+            "table",
+            "function",
+            "procedure",
+            "type",
+            "schema",
+            "policy",
+            "trigger",
+            "view",
+            "sequence",
+        ] {
+            if !places(words, &["drop", kind]).is_empty()
+                && !matches!(kind, "policy" | "trigger")
+                && !self.is_marked
+            {
+                self.refuse("an older release may use it: needs `-- contract: <which release stopped using it>`");
+            }
+        }
+    }
+
+    fn functions(&mut self, functions: &HashSet<String>) {
+        let words = self.words;
+        for place in places(words, &["create", "function"])
+            .into_iter()
+            .chain(places(words, &["create", "or", "replace", "function"]))
+            .chain(places(words, &["create", "procedure"]))
+        {
+            let _ = place;
+            self.refuse("functions have their file in functions/");
+        }
+        let names_functions = places(words, &["on", "function"])
+            .into_iter()
+            .chain(places(words, &["drop", "function"]))
+            .next()
+            .is_some();
+        let calls = words
+            .windows(2)
+            .find(|pair| pair[1] == "(" && functions.contains(&pair[0]));
+        if let Some(pair) = calls.filter(|_| !names_functions) {
+            let why = format!("calls {}, which is installed after the migrations", pair[0]);
+            self.refuse(&why);
+        }
+    }
+
+    fn alterations(&mut self, known: &mut Known, added_here: &mut HashSet<(String, String)>) {
+        let words = self.words;
+        for kind in ["table", "type", "schema", "sequence", "view", "function"] {
+            for start in places(words, &["alter", kind]) {
+                let mut rest: Vec<&str> = words[start + 2..].iter().map(String::as_str).collect();
+                while matches!(rest.first(), Some(&("if" | "exists" | "only"))) {
+                    rest.remove(0);
+                }
+                let Some((table, actions)) = rest.split_first() else {
+                    continue;
+                };
+                if actions.contains(&"rename") {
+                    self.refuse("a renamed object breaks the release that runs beside this one: expand, then contract");
+                }
+                if kind != "table" || !self.is_existing(table) {
+                    continue;
+                }
+                for action in split_actions(actions) {
+                    self.alter_table(table, &action, known, added_here);
+                }
+            }
+        }
+    }
+
+    fn alter_table(
+        &mut self,
+        table: &str,
+        action: &[&str],
+        known: &mut Known,
+        added_here: &mut HashSet<(String, String)>,
+    ) {
+        match action {
+            ["alter", rest @ ..] => {
+                let (column, rest) = match rest {
+                    ["column", column, rest @ ..] | [column, rest @ ..] => (*column, rest),
+                    [] => return,
+                };
+                match rest {
+                    ["type", ..] | ["set", "data", "type", ..] => {
+                        self.refuse("rewrites the table under an exclusive lock: add a column and backfill it");
+                    }
+                    ["set", "not", "null", ..]
+                        if !known
+                            .not_null
+                            .contains(&(table.to_owned(), column.to_owned())) =>
+                    {
+                        self.refuse(
+                            "reads the whole table under an exclusive lock: validate a `check (column is not null)` in an \
+                             earlier migration",
+                        );
+                    }
+                    ["add", "generated", ..]
+                    | ["set", "storage", ..]
+                    | ["set", "compression", ..] => {}
+                    _ => {}
+                }
+            }
+            ["add", "column", rest @ ..] => self.add_column(rest),
+            ["add", rest @ ..] => {
+                let (name, rest) = match rest {
+                    ["constraint", name, rest @ ..] => (Some(*name), rest),
+                    _ => (None, rest),
+                };
+                match rest {
+                    ["check", ..] | ["foreign", "key", ..] if rest.ends_with(&["not", "valid"]) => {
+                        if let Some(name) = name {
+                            let key = (table.to_owned(), name.to_owned());
+                            let column = match rest {
+                                ["check", "(", column, "is", "not", "null", ")", ..] => {
+                                    Some((*column).to_owned())
+                                }
+                                _ => None,
+                            };
+                            added_here.insert(key.clone());
+                            known.unvalidated.insert(key, column);
+                        } else {
+                            self.refuse("needs a name, so that a later migration can validate it");
+                        }
+                    }
+                    ["check", ..] | ["foreign", "key", ..] => {
+                        self.refuse("reads the whole table under a lock: add it `not valid`, validate it in a later migration");
+                    }
+                    ["unique" | "primary", ..]
+                        if rest.windows(2).any(|pair| pair == ["using", "index"]) => {}
+                    ["unique" | "primary" | "exclude", ..] => {
+                        self.refuse("builds an index under a lock: create it concurrently, then `using index`");
+                    }
+                    // `add <column>` without the word.
+                    _ => self.add_column(rest),
+                }
+            }
+            ["validate", "constraint", name, ..] => {
+                let key = (table.to_owned(), (*name).to_owned());
+                if added_here.contains(&key) {
+                    self.refuse("validates under the lock of the statement that added it: use a later migration");
+                } else if let Some(Some(column)) = known.unvalidated.remove(&key) {
+                    known.not_null.insert((table.to_owned(), column));
+                }
+            }
+            ["drop", "constraint", ..] => {}
+            ["drop", ..] if !self.is_marked => {
+                self.refuse("an older release may use it: needs `-- contract: <which release stopped using it>`");
+            }
+            [
+                "set",
+                "logged" | "unlogged" | "tablespace" | "access" | "without",
+                ..,
+            ]
+            | ["cluster", ..] => {
+                self.refuse("rewrites the table under an exclusive lock");
+            }
+            ["attach" | "detach", ..] => {
+                self.refuse("partitions are made and dropped by queue.rotate_partitions");
+            }
+            _ => {}
+        }
+    }
+
+    fn add_column(&mut self, definition: &[&str]) {
+        let has = |pattern: &[&str]| {
+            definition
+                .windows(pattern.len())
+                .any(|part| part == pattern)
+        };
+        if has(&["generated"]) || definition.iter().any(|word| word.ends_with("serial")) {
+            self.refuse("a generated column rewrites the table: add it plain and backfill it");
+        }
+        if has(&["not", "null"]) && !has(&["default"]) {
+            self.refuse("fails on a table that has rows: needs a constant default");
+        }
+        for word in ["references", "check", "unique", "primary"] {
+            if definition.contains(&word) {
+                self.refuse(
+                    "a constraint of a new column is added apart, as `not valid` or `using index`",
+                );
+            }
+        }
+        let default = definition.iter().position(|word| *word == "default");
+        let calls = default
+            .into_iter()
+            .flat_map(|place| definition[place..].windows(2))
+            .any(|pair| {
+                pair[1] == "("
+                    && pair[0]
+                        .chars()
+                        .all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+                    && !STABLE_DEFAULTS.contains(&pair[0])
+            });
+        if calls {
+            self.refuse(
+                "a default that differs by row rewrites the table: use a constant and backfill",
+            );
+        }
+    }
+}
+
+/// Where these words follow each other.
+fn places(words: &[String], pattern: &[&str]) -> Vec<usize> {
+    words
+        .windows(pattern.len())
+        .enumerate()
+        .filter(|(_, part)| part.iter().zip(pattern).all(|(one, other)| one == other))
+        .map(|(place, _)| place)
+        .collect()
+}
+
+fn after(words: &[String], word: &str) -> Option<String> {
+    let place = words.iter().position(|other| other == word)?;
+    words[place + 1..]
+        .iter()
+        .find(|word| *word != "only")
+        .cloned()
+}
+
+fn created_table(words: &Words) -> Option<String> {
+    let place = words.iter().position(|word| word == "table")?;
+    let is_create = words.first().is_some_and(|word| word == "create")
+        && words[1..place].iter().all(|word| word == "unlogged");
+    let name = words[place + 1..]
+        .iter()
+        .find(|word| !matches!(&***word, "if" | "not" | "exists"))?;
+    is_create.then(|| name.clone())
+}
+
+/// The actions of one `alter table`, which commas outside of parentheses separate.
+fn split_actions<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let mut actions = vec![Vec::new()];
+    let mut depth = 0_i32;
+    for word in words {
+        match *word {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        if *word == "," && depth == 0 {
+            actions.push(Vec::new());
+        } else if let Some(action) = actions.last_mut() {
+            action.push(*word);
+        }
+    }
+    actions
+}
+
+/// The statements of a file, those in bodies of `do` blocks among them.
+fn statements(text: &str) -> Vec<Words> {
+    let mut found = vec![Words::new()];
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if first.is_whitespace() {
+            rest = rest.trim_start();
+        } else if rest.starts_with("--") {
+            rest = rest.split_once('\n').map_or("", |(_, after)| after);
+        } else if rest.starts_with("/*") {
+            rest = rest.split_once("*/").map_or("", |(_, after)| after);
+        } else if first == '\'' {
+            push(&mut found, "''");
+            rest = end_of_string(&rest[1..]);
+        } else if let Some((body, after)) = dollar_quoted(rest) {
+            let inner = statements(body);
+            let is_block = found
+                .last()
+                .is_some_and(|words| words.first().is_some_and(|word| word == "do"));
+            if is_block {
+                found.extend(inner);
+                found.push(Words::new());
+            } else {
+                push(&mut found, "''");
+            }
+            rest = after;
+        } else if first == ';' {
+            found.push(Words::new());
+            rest = &rest[1..];
+        } else if first.is_alphanumeric() || matches!(first, '_' | '"' | '.') {
+            let length = rest
+                .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '"' | '.')))
+                .unwrap_or(rest.len());
+            push(&mut found, &rest[..length].to_lowercase().replace('"', ""));
+            rest = &rest[length..];
+        } else {
+            push(&mut found, &first.to_string());
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    found.retain(|words| !words.is_empty());
+    found
+}
+
+fn push(statements: &mut [Words], word: &str) {
+    if let Some(words) = statements.last_mut() {
+        words.push(word.to_owned());
+    }
+}
+
+/// What follows a string whose opening quote has been read.
+fn end_of_string(mut rest: &str) -> &str {
+    while let Some((_, after)) = rest.split_once('\'') {
+        match after.strip_prefix('\'') {
+            Some(after) => rest = after,
+            None => return after,
+        }
+    }
+    ""
+}
+
+/// The body of a dollar-quoted string at the start of `text`, and what follows it.
+fn dollar_quoted(text: &str) -> Option<(&str, &str)> {
+    let (tag, after) = text.strip_prefix('$')?.split_once('$')?;
+    if !tag.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        return None;
+    }
+    let end = format!("${tag}$");
+    Some(after.split_once(&*end).unwrap_or((after, "")))
+}
