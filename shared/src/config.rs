@@ -110,6 +110,9 @@ pub struct Settings {
     pub log_format: LogFormat,
 }
 
+/// The variable that names the configuration file.
+const CONFIG_FILE: &str = "HARKARA_CONFIG";
+
 /// The keys that a configuration file can hold. Any other key, such as a misspelt one, is an error.
 const KNOWN: &[&str] = &[
     "DATABASE_URL",
@@ -163,10 +166,32 @@ impl Settings {
     /// # Errors
     /// Every invalid and every missing setting.
     pub fn from_environment(needed: &[Needed]) -> Result<Self, ConfigErrors> {
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self::read(environment, needed)
+        let mut environment = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            // No setting has a name that is not UTF-8.
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => {
+                    environment.insert(name, value);
+                }
+                Err(_) if is_known(&name) || name == CONFIG_FILE => errors.push(ConfigError {
+                    variable: name,
+                    reason: "must be valid UTF-8".to_owned(),
+                }),
+                Err(_) => {}
+            }
+        }
+        match Self::read(environment, needed) {
+            settings if errors.is_empty() => settings,
+            Ok(_) => Err(ConfigErrors(errors)),
+            Err(ConfigErrors(others)) => {
+                errors.extend(others);
+                Err(ConfigErrors(errors))
+            }
+        }
     }
 
     /// Reads the given variables, and the file that `HARKARA_CONFIG` among them names.
@@ -300,10 +325,10 @@ impl Reader {
             file: BTreeMap::new(),
             errors: Vec::new(),
         };
-        if let Some(path) = reader.environment.get("HARKARA_CONFIG").cloned() {
+        if let Some(path) = reader.environment.get(CONFIG_FILE).cloned() {
             match read_file(&path) {
                 Ok(file) => reader.take_file(file),
-                Err(reason) => reader.report("HARKARA_CONFIG", reason),
+                Err(reason) => reader.report(CONFIG_FILE, reason),
             }
         }
         reader
