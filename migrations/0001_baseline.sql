@@ -1355,25 +1355,25 @@ insert into app.schedules (tenant_id, id, name, cron, timezone, kind) values
 insert into app.permissions (name, area, description)
 select area || ':' || verb, area, case verb when 'read' then 'See ' else 'Change ' end || words
 from (values
-    ('messages', 'messages, and who agreed to get them'),
+    ('messages', 'messages and consents'),
     ('leads', 'leads'),
     ('sales', 'sales'),
     ('templates', 'templates of messages'),
-    ('accounts', 'the people of the tenant'),
+    ('accounts', 'the users of the tenant'),
     ('jobs', 'jobs, queues, schedules and webhooks'),
     ('backups', 'backups'),
     ('reports', 'reports'),
     ('trunks', 'telephone trunks'),
-    ('billing', 'what is paid'),
+    ('billing', 'bills and payments'),
     ('admin', 'the tenant itself: its keys, limits and audit log')
 ) areas (area, words)
 cross join (values ('read'), ('manage')) verbs (verb);
 
 insert into app.roles (name, description) values
-    ('viewer', 'Sees all but bills and administration'),
-    ('sales_rep', 'Writes to leads and sells'),
-    ('team_lead', 'Also keeps templates and reports'),
-    ('manager', 'Also looks after people; sees bills and administration'),
+    ('viewer', 'Sees everything except billing and administration'),
+    ('sales_rep', 'Messages leads and sells'),
+    ('team_lead', 'Also manages templates and reports'),
+    ('manager', 'Also manages users; sees billing and administration'),
     ('operator', 'Runs jobs, backups, trunks and reports; sees administration'),
     ('admin', 'Does everything');
 
@@ -1394,8 +1394,8 @@ select * from (values
     ('admin', 'billing:manage'), ('admin', 'admin:manage')
 ) own (role, permission);
 
--- The schemas name members and say what they mean. They ask for none and refuse none: applications post
--- what they have.
+-- Types of events that every tenant has. The schemas name and describe members; none is required and none refused:
+-- applications post the members they have.
 insert into app.seeded_event_types (name, description, schema, example, operational)
 select
     seed.name,
@@ -1408,124 +1408,124 @@ select
     seed.operational
 from (values
 (
-    'user.created', 'Somebody signed up', false,
+    'user.created', 'A user signed up', false,
     '{"id": "Id of the user", "email": "Address of the user", "name": "Name of the user",
       "created_at": "When they signed up, RFC 3339"}',
     '{"id": "usr_1042", "email": "ada@example.com", "name": "Ada", "created_at": "2026-03-01T09:30:00Z"}'
 ),
 (
-    'user.updated', 'What is known of a user changed', false,
+    'user.updated', 'The data of a user changed', false,
     '{"id": "Id of the user", "changes": "The members that changed, as they are now",
-      "updated_at": "When, RFC 3339"}',
+      "updated_at": "Time of the event, RFC 3339"}',
     '{"id": "usr_1042", "changes": {"name": "Ada L."}, "updated_at": "2026-03-02T08:00:00Z"}'
 ),
 (
-    'user.deleted', 'A user is gone', false,
-    '{"id": "Id the user had", "deleted_at": "When, RFC 3339"}',
+    'user.deleted', 'A user was deleted', false,
+    '{"id": "Id the user had", "deleted_at": "Time of the event, RFC 3339"}',
     '{"id": "usr_1042", "deleted_at": "2026-06-30T17:45:00Z"}'
 ),
 (
-    'goal.created', 'A user set out for a goal', false,
-    '{"id": "Id of the goal", "user_id": "Whose it is", "title": "What is to be reached",
-      "target": "How much of it", "unit": "What target counts", "due_on": "Until which day"}',
+    'goal.created', 'A user set a goal', false,
+    '{"id": "Id of the goal", "user_id": "Id of the user", "title": "Title of the goal",
+      "target": "Target amount", "unit": "Unit of target and progress", "due_on": "Due date"}',
     '{"id": "goal_77", "user_id": "usr_1042", "title": "Read more", "target": 12, "unit": "books",
       "due_on": "2026-12-31"}'
 ),
 (
-    'goal.updated', 'A goal, or how far it is reached, changed', false,
-    '{"id": "Id of the goal", "user_id": "Whose it is", "changes": "The members that changed, as they are now",
-      "progress": "How much is reached"}',
+    'goal.updated', 'A goal or its progress changed', false,
+    '{"id": "Id of the goal", "user_id": "Id of the user", "changes": "The members that changed, as they are now",
+      "progress": "Amount reached so far"}',
     '{"id": "goal_77", "user_id": "usr_1042", "changes": {"target": 15}, "progress": 4}'
 ),
 (
-    'goal.completed', 'A goal is reached', false,
-    '{"id": "Id of the goal", "user_id": "Whose it is", "title": "What was reached",
-      "completed_at": "When, RFC 3339"}',
+    'goal.completed', 'A goal was reached', false,
+    '{"id": "Id of the goal", "user_id": "Id of the user", "title": "Title of the goal",
+      "completed_at": "Time of the event, RFC 3339"}',
     '{"id": "goal_77", "user_id": "usr_1042", "title": "Read more", "completed_at": "2026-11-20T20:15:00Z"}'
 ),
 (
-    'goal.deleted', 'A goal is given up', false,
-    '{"id": "Id the goal had", "user_id": "Whose it was", "deleted_at": "When, RFC 3339"}',
+    'goal.deleted', 'A goal was deleted', false,
+    '{"id": "Id the goal had", "user_id": "Id of the user", "deleted_at": "Time of the event, RFC 3339"}',
     '{"id": "goal_77", "user_id": "usr_1042", "deleted_at": "2026-05-01T07:00:00Z"}'
 ),
 (
-    'habit.created', 'A user took up a habit', false,
-    '{"id": "Id of the habit", "user_id": "Whose it is", "title": "What is done", "frequency": "How often"}',
+    'habit.created', 'A user started a habit', false,
+    '{"id": "Id of the habit", "user_id": "Id of the user", "title": "Title of the habit", "frequency": "How often it is to be done"}',
     '{"id": "habit_9", "user_id": "usr_1042", "title": "Run", "frequency": "daily"}'
 ),
 (
-    'habit.logged', 'A habit was kept', false,
-    '{"id": "Id of the habit", "user_id": "Whose it is", "logged_on": "On which day", "streak": "How many times in a row",
-      "note": "What the user says of it"}',
+    'habit.logged', 'A habit was logged', false,
+    '{"id": "Id of the habit", "user_id": "Id of the user", "logged_on": "Date", "streak": "Length of the current streak",
+      "note": "Note of the user"}',
     '{"id": "habit_9", "user_id": "usr_1042", "logged_on": "2026-03-07", "streak": 6, "note": "in the rain"}'
 ),
 (
-    'habit.streak_milestone', 'A habit was kept so many times in a row that it is worth a word', false,
-    '{"id": "Id of the habit", "user_id": "Whose it is", "streak": "How many times in a row",
-      "reached_on": "On which day"}',
+    'habit.streak_milestone', 'A habit reached a streak worth celebrating', false,
+    '{"id": "Id of the habit", "user_id": "Id of the user", "streak": "Length of the current streak",
+      "reached_on": "Date"}',
     '{"id": "habit_9", "user_id": "usr_1042", "streak": 30, "reached_on": "2026-03-31"}'
 ),
 (
-    'habit.deleted', 'A habit is given up', false,
-    '{"id": "Id the habit had", "user_id": "Whose it was", "longest_streak": "How many times in a row at best",
-      "deleted_at": "When, RFC 3339"}',
+    'habit.deleted', 'A habit was deleted', false,
+    '{"id": "Id the habit had", "user_id": "Id of the user", "longest_streak": "Length of the longest streak",
+      "deleted_at": "Time of the event, RFC 3339"}',
     '{"id": "habit_9", "user_id": "usr_1042", "longest_streak": 41, "deleted_at": "2026-08-01T10:00:00Z"}'
 ),
 (
     'subscription.created', 'A customer subscribed', false,
-    '{"id": "Id of the subscription", "customer_id": "Who pays", "plan": "What for", "status": "How it stands",
-      "current_period_end": "Until when it is paid, RFC 3339"}',
+    '{"id": "Id of the subscription", "customer_id": "Id of the customer", "plan": "Plan", "status": "Status of the subscription",
+      "current_period_end": "End of the paid period, RFC 3339"}',
     '{"id": "sub_310", "customer_id": "cus_88", "plan": "pro-monthly", "status": "active",
       "current_period_end": "2026-04-01T00:00:00Z"}'
 ),
 (
     'subscription.updated', 'A subscription changed', false,
-    '{"id": "Id of the subscription", "customer_id": "Who pays", "plan": "What for now", "previous_plan": "What for before",
-      "status": "How it stands"}',
+    '{"id": "Id of the subscription", "customer_id": "Id of the customer", "plan": "New plan", "previous_plan": "Previous plan",
+      "status": "Status of the subscription"}',
     '{"id": "sub_310", "customer_id": "cus_88", "plan": "pro-yearly", "previous_plan": "pro-monthly",
       "status": "active"}'
 ),
 (
-    'subscription.cancelled', 'A subscription ends', false,
-    '{"id": "Id of the subscription", "customer_id": "Who paid", "reason": "Why", "ends_at": "When it ends, RFC 3339"}',
+    'subscription.cancelled', 'A subscription was cancelled', false,
+    '{"id": "Id of the subscription", "customer_id": "Id of the customer", "reason": "Reason", "ends_at": "When it ends, RFC 3339"}',
     '{"id": "sub_310", "customer_id": "cus_88", "reason": "too_expensive", "ends_at": "2027-04-01T00:00:00Z"}'
 ),
 (
-    'payment.succeeded', 'A payment came in', false,
-    '{"id": "Id of the payment", "customer_id": "Who paid", "amount": "How much, in the smallest unit of the currency",
-      "currency": "ISO 4217", "paid_at": "When, RFC 3339"}',
+    'payment.succeeded', 'A payment succeeded', false,
+    '{"id": "Id of the payment", "customer_id": "Id of the customer", "amount": "Amount in the smallest unit of the currency",
+      "currency": "ISO 4217", "paid_at": "Time of the event, RFC 3339"}',
     '{"id": "pay_5512", "customer_id": "cus_88", "amount": 1900, "currency": "EUR",
       "paid_at": "2026-03-01T00:00:12Z"}'
 ),
 (
-    'payment.failed', 'A payment was refused', false,
-    '{"id": "Id of the payment", "customer_id": "Who was to pay",
-      "amount": "How much, in the smallest unit of the currency", "currency": "ISO 4217",
-      "reason": "Why, as the bank says", "retry_at": "When it is tried again, RFC 3339"}',
+    'payment.failed', 'A payment failed', false,
+    '{"id": "Id of the payment", "customer_id": "Id of the customer",
+      "amount": "Amount in the smallest unit of the currency", "currency": "ISO 4217",
+      "reason": "Reason given by the bank", "retry_at": "Time of the next try, RFC 3339"}',
     '{"id": "pay_5513", "customer_id": "cus_88", "amount": 1900, "currency": "EUR",
       "reason": "insufficient_funds", "retry_at": "2026-03-04T00:00:00Z"}'
 ),
 (
-    'ai.insight_generated', 'A model found something worth telling', false,
-    '{"id": "Id of the insight", "user_id": "Whom it concerns", "topic": "What about", "text": "The insight",
-      "model": "Which model found it", "confidence": "How sure it is, 0 to 1"}',
+    'ai.insight_generated', 'A model generated an insight', false,
+    '{"id": "Id of the insight", "user_id": "Id of the user", "topic": "Topic", "text": "The insight",
+      "model": "Model that generated it", "confidence": "Confidence, 0 to 1"}',
     '{"id": "ins_204", "user_id": "usr_1042", "topic": "sleep", "text": "You run more after eight hours of sleep.",
       "model": "insights-2", "confidence": 0.82}'
 ),
 (
-    'team.member_added', 'Somebody joined a team', false,
-    '{"team_id": "Id of the team", "user_id": "Who joined", "role": "As what", "added_by": "Who added them"}',
+    'team.member_added', 'A user joined a team', false,
+    '{"team_id": "Id of the team", "user_id": "Id of the user who joined", "role": "Role in the team", "added_by": "Id of the user who added them"}',
     '{"team_id": "team_3", "user_id": "usr_1042", "role": "editor", "added_by": "usr_1"}'
 ),
 (
-    'team.member_removed', 'Somebody left a team', false,
-    '{"team_id": "Id of the team", "user_id": "Who left", "removed_by": "Who removed them"}',
+    'team.member_removed', 'A user left a team', false,
+    '{"team_id": "Id of the team", "user_id": "Id of the user who left", "removed_by": "Id of the user who removed them"}',
     '{"team_id": "team_3", "user_id": "usr_1042", "removed_by": "usr_1"}'
 ),
 (
-    'endpoint.failing', 'Deliveries to an endpoint have failed for long, and none has succeeded since', true,
-    '{"endpoint_id": "Id of the endpoint", "url": "Where it is", "failing_since": "When the first of them failed, RFC 3339",
-      "failures": "How many failed", "percent": "How far it is on its way to be disabled: 50, 70, 90 or 100",
+    'endpoint.failing', 'Deliveries to an endpoint have been failing, and none has succeeded since', true,
+    '{"endpoint_id": "Id of the endpoint", "url": "URL of the endpoint", "failing_since": "Time of the first failure, RFC 3339",
+      "failures": "Number of failed attempts", "percent": "Share of the time until it is disabled, in percent: 50, 70, 90 or 100",
       "last_error": "Code and message of the last failure", "event": "Id and type of the event that failed last",
       "delivery_id": "The delivery that failed last"}',
     '{"endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "url": "https://example.com/webhooks",
@@ -1535,24 +1535,24 @@ from (values
       "delivery_id": "dlv_01h455vb4pex5vsknk084sn02q"}'
 ),
 (
-    'endpoint.disabled', 'An endpoint is delivered to no more', true,
-    '{"endpoint_id": "Id of the endpoint", "url": "Where it is", "reason": "Why",
-      "failing_since": "When deliveries began to fail, RFC 3339", "failures": "How many failed"}',
+    'endpoint.disabled', 'An endpoint was disabled', true,
+    '{"endpoint_id": "Id of the endpoint", "url": "URL of the endpoint", "reason": "Reason",
+      "failing_since": "Time of the first failure, RFC 3339", "failures": "Number of failed attempts"}',
     '{"endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "url": "https://example.com/webhooks",
       "reason": "failing", "failing_since": "2026-03-01T09:30:00Z", "failures": 31}'
 ),
 (
-    'endpoint.recovered', 'A delivery to an endpoint that failed has succeeded', true,
-    '{"endpoint_id": "Id of the endpoint", "url": "Where it is",
-      "failing_since": "When deliveries had begun to fail, RFC 3339", "failures": "How many had failed"}',
+    'endpoint.recovered', 'A failing endpoint received a delivery again', true,
+    '{"endpoint_id": "Id of the endpoint", "url": "URL of the endpoint",
+      "failing_since": "Time of the first failure, RFC 3339", "failures": "Number of failed attempts"}',
     '{"endpoint_id": "ep_01h455vb4pex5vsknk084sn02q", "url": "https://example.com/webhooks",
       "failing_since": "2026-03-01T09:30:00Z", "failures": 14}'
 ),
 (
-    'delivery.exhausted', 'A delivery has failed for good', true,
-    '{"delivery_id": "Id of the delivery", "endpoint_id": "Id of the endpoint", "url": "Where it is",
-      "event": "Id and type of the event, and its data where that is small", "attempts": "How often it was tried",
-      "last_error": "Code and message of the last failure", "status_code": "What the receiver answered last, if it did"}',
+    'delivery.exhausted', 'A delivery failed and will not be retried', true,
+    '{"delivery_id": "Id of the delivery", "endpoint_id": "Id of the endpoint", "url": "URL of the endpoint",
+      "event": "Id and type of the event, and its data if it is small", "attempts": "Number of attempts",
+      "last_error": "Code and message of the last failure", "status_code": "Status code of the last response, if any"}',
     '{"delivery_id": "dlv_01h455vb4pex5vsknk084sn02q", "endpoint_id": "ep_01h455vb4pex5vsknk084sn02q",
       "url": "https://example.com/webhooks",
       "event": {"id": "evt_01h455vb4pex5vsknk084sn02q", "type": "user.created", "data": {"id": "usr_1042"}},

@@ -1,5 +1,5 @@
--- Adds requests to the months of keys that are still there. In the order of keys, so that replicas that
--- write at the same time do not wait for each other in a circle. Served by api_keys_id_key and usage_pkey.
+-- Adds requests to the months of keys that still exist. In the order of keys, so that replicas that write
+-- at the same time do not deadlock. Served by api_keys_id_key and usage_pkey.
 insert into app.usage (tenant_id, key_id, month, requests)
 select k.tenant_id, k.id, c.month, c.requests
 from unnest($1::uuid[], $2::date[], $3::int8[]) as c (key, month, requests)

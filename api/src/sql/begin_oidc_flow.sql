@@ -1,4 +1,4 @@
--- Notes a sign-in that begins, and forgets those that were given up. Served by oidc_flows_expiry.
+-- Records a sign-in that begins, and removes abandoned ones. Served by oidc_flows_expiry.
 with old as (
     delete from app.oidc_flows
     where state_hash in (

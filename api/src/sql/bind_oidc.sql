@@ -1,4 +1,4 @@
--- Binds a person to a provider's subject; nothing when another got there first. Served by the primary
+-- Binds a user to a provider's subject; no row when another sign-in did so first. Served by the primary
 -- key.
 update app.users set oidc_issuer = $3::text, oidc_subject = $4::text, updated_at = now()
 where tenant_id = $1 and id = $2 and disabled_at is null

@@ -1,5 +1,5 @@
--- Changes what is given of a person; another email is no longer the one that a provider vouched for.
--- Served by the primary key.
+-- Changes the given members of a user; a changed email is no longer vouched for by the provider. Served by
+-- the primary key.
 update app.users
 set email = coalesce($3::text, email),
     name = coalesce($4::text, name),

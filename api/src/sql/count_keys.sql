@@ -1,5 +1,5 @@
--- How many keys of the tenant count against its quota: those that work, and for a day those that have
--- ended, so that a new key is no new budget; of those that took each other's place, the last. Served by the
+-- Keys of the tenant that count against its quota: working ones, and those that ended within the last day,
+-- so that a new key is no new budget; of keys that replaced each other, only the last. Served by the
 -- primary key.
 select count(*)
 from app.api_keys k

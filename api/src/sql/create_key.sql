@@ -1,5 +1,5 @@
--- Makes a key, or answers nothing when its tenant is not there. One that takes another's place has its
--- limits and its budget. Served by the primary keys of tenants and api_keys.
+-- Creates a key; no row when its tenant does not exist. A key that replaces another takes over its limits
+-- and budget. Served by the primary keys of tenants and api_keys.
 insert into app.api_keys (
     tenant_id, id, public_id, hash, last4, name, tier, scopes, expires_at, addresses, created_by,
     rotated_from, limits, family

@@ -1,4 +1,4 @@
--- Allows or denies a permission to one person. Served by the primary keys of users and permissions.
+-- Allows or denies a permission to one user. Served by the primary keys of users and permissions.
 insert into app.user_permissions
     (tenant_id, id, user_id, permission, effect, not_before, expires_at, granted_by, reason)
 select u.tenant_id, $3::uuid, u.id, p.name, $5::text, coalesce($6::timestamptz, now()),

@@ -1,5 +1,5 @@
--- A new session of a person who is not disabled; nothing otherwise. A link alone does not stand for the
--- authenticator that somebody has set up. Served by the primary key of users.
+-- Creates a session for a user who is not disabled; no row otherwise. A link alone does not replace a
+-- confirmed authenticator. Served by the primary key of users.
 insert into app.sessions
     (tenant_id, id, user_id, token_hash, method, expires_at, address, user_agent, confirmed_at)
 select tenant_id, $3::uuid, id, $4::bytea, $5::text, now() + make_interval(secs => $6::float8),

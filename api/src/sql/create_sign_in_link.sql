@@ -1,4 +1,4 @@
--- A link for a person, in place of those that were not used. Served by the primary key of users and
+-- Creates a link for a user in place of the unused ones. Served by the primary key of users and
 -- sign_in_links_user.
 with others as (
     delete from app.sign_in_links

@@ -1,4 +1,4 @@
--- Makes a tenant, or answers nothing when its slug is taken. Served by tenants_slug_key.
+-- Creates a tenant; no row when its slug is taken. Served by tenants_slug_key.
 insert into app.tenants (id, slug, name, sla_tier)
 values ($1::uuid, $2::text, $3::text, $4::text)
 on conflict (slug) do nothing

@@ -1,2 +1,2 @@
--- A person goes, and with them their grants, sessions and links. Served by the primary key.
+-- Deletes a user with their grants, sessions and links. Served by the primary key.
 delete from app.users where tenant_id = $1 and id = $2 returning id

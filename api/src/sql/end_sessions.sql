@@ -1,4 +1,4 @@
--- Ends a person's open sessions: one, all, or all but one. Served by sessions_user.
+-- Ends a user's open sessions: one, all, or all but one. Served by sessions_user.
 update app.sessions
 set ended_at = now()
 where tenant_id = $1 and user_id = $2 and ended_at is null

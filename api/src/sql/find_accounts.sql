@@ -1,4 +1,4 @@
--- Those who have this email, in one tenant or in all, the oldest first. Served by users_email.
+-- Users with this email, in one tenant or in all, oldest first. Served by users_email.
 select u.tenant_id, t.slug as tenant_slug, u.id, u.email, u.password_hash, u.totp_sealed,
     u.totp_confirmed_at is not null as has_totp, u.disabled_at is not null as is_disabled
 from app.users u

@@ -1,4 +1,4 @@
--- What a person proves with who they are. Served by the primary key of users.
+-- What a user can prove their identity with. Served by the primary key of users.
 select u.tenant_id, t.slug as tenant_slug, u.id, u.email, u.password_hash, u.totp_sealed,
     u.totp_confirmed_at is not null as has_totp, u.disabled_at is not null as is_disabled
 from app.users u

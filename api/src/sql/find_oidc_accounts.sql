@@ -1,5 +1,6 @@
--- Those whom a provider's subject is, and those it may become: with the email it vouches for and without
--- a subject. In one tenant or in all. Served by users_subject and users_email.
+-- Users bound to a provider's subject, and users it can be bound to: those with the email that the
+-- provider vouches for and without a subject. In one tenant or in all. Served by users_subject and
+-- users_email.
 select u.tenant_id, t.slug as tenant_slug, u.id, u.email,
     u.oidc_subject is not null as is_bound
 from app.users u

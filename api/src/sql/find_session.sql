@@ -1,6 +1,6 @@
--- The session of a token, if it is good now, with its person, their tenant and what they may do at this
--- moment; notes once a minute that it was seen. Served by sessions_token_hash_key, and the primary keys of
--- users and tenants.
+-- The session of a token, if it is valid now, with its user, their tenant and their permissions at this
+-- moment; records once a minute that it was seen. Served by sessions_token_hash_key, and the primary keys
+-- of users and tenants.
 with found as (
     select s.tenant_id, s.id, s.user_id, s.method, s.expires_at, s.last_seen_at, s.confirmed_at,
         u.email, u.name

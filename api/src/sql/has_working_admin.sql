@@ -1,4 +1,4 @@
--- Whether a person, or anybody of the tenant, is an admin who can sign in and act as one now. Served by
+-- Whether a user, or any user of the tenant, is an admin who can sign in and act as one now. Served by
 -- role_grants_user and the primary key of users.
 select exists (
     select from app.role_grants g

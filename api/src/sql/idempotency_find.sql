@@ -1,4 +1,4 @@
--- What became of the request with a key. Served by the primary key.
+-- The outcome of the request with a key. Served by the primary key.
 select token, fingerprint, state, status, headers, body, rights, expires_at <= now() as expired,
     locked_until <= now() as abandoned
 from app.idempotency

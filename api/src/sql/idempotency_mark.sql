@@ -1,5 +1,5 @@
--- Says, in the transaction that carries the request out, that it was, unless somebody else has taken the
--- key over. Served by the primary key.
+-- Marks the request as committed, in the transaction that carries it out; no row when another request has
+-- taken over the key. Served by the primary key.
 update app.idempotency
 set state = 'committed'
 where tenant_id = $1::uuid and subject = $2::text and method = $3::text and route = $4::text

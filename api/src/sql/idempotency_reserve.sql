@@ -1,5 +1,5 @@
--- Reserves a key for a request, unless it has been used. Looks first: an insert would wait for a transaction
--- that marks the row. Served by the primary key.
+-- Reserves an idempotency key for a request, unless it has been used. Reads first: an insert would wait
+-- for a transaction that marks the row. Served by the primary key.
 insert into app.idempotency (
     tenant_id, subject, method, route, key, token, fingerprint, state, locked_until, expires_at, rights
 )

@@ -1,5 +1,5 @@
--- Reserves a key whose row has expired, or whose request was abandoned, under a new token; nothing while
--- a transaction that marks the row is open. Served by the primary key.
+-- Reserves a key whose row has expired or whose request was abandoned, under a new token; no row while a
+-- transaction that marks the row is open. Served by the primary key.
 with free as (
     select tenant_id, subject, method, route, key
     from app.idempotency

@@ -1,4 +1,4 @@
--- All that a person was allowed or denied, newest first (ids are UUIDv7). Served by
+-- All permissions that a user was allowed or denied, newest first (ids are UUIDv7). Served by
 -- user_permissions_user.
 select id, permission, effect, not_before, expires_at, granted_by, reason, created_at, revoked_at
 from app.user_permissions

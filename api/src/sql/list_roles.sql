@@ -1,5 +1,5 @@
--- All roles, with what they have of their own and what they inherit. Served by the primary keys; there
--- are a handful.
+-- All roles, with their own permissions and those that they inherit. Served by the primary keys; there are
+-- a handful of roles.
 with recursive held (role, ancestor) as (
     select name, name from app.roles
     union

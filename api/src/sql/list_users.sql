@@ -1,4 +1,4 @@
--- A page of people, newest first (ids are UUIDv7), or one by id or email, with what they may do now.
+-- A page of users, newest first (ids are UUIDv7), or one by id or email, with their permissions now.
 -- Served by the primary key or users_tenant_id_email_key.
 select u.id, u.email, u.name, u.password_hash is not null as has_password,
     u.totp_confirmed_at is not null as has_totp, u.oidc_subject is not null as has_oidc,

@@ -1,4 +1,4 @@
--- Notes a sign-in and forgets the person's sessions that ended long ago. Served by the primary key of
+-- Records a sign-in and removes the user's sessions that ended long ago. Served by the primary key of
 -- users and by sessions_user.
 with old as (
     delete from app.sessions

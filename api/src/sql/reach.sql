@@ -1,5 +1,5 @@
--- All permissions a person has or may come to have without another grant: denials and days to come are
--- left out of account. Served by role_grants_user and user_permissions_user.
+-- All permissions that a user has or can come to have without another grant: denials and start times are
+-- ignored. Served by role_grants_user and user_permissions_user.
 with recursive held (role) as (
     select g.role from app.role_grants g
     where g.tenant_id = $1 and g.user_id = $2 and g.revoked_at is null

@@ -1,5 +1,5 @@
--- Gives one of the tenant's keys limits of its own, or none, and answers what it had and has. Served by the
--- primary key.
+-- Sets or removes the own limits of one of the tenant's keys, and returns the limits before and after.
+-- Served by the primary key.
 with old as (
     select id, limits from app.api_keys
     where tenant_id = app.current_tenant() and id = $1::uuid and revoked_at is null

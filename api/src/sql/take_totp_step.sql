@@ -1,4 +1,4 @@
--- Takes a code's step, once; with $4, the authenticator counts from now on. Served by the primary key.
+-- Uses up a code's time step, once; with $4, the authenticator is confirmed. Served by the primary key.
 update app.users
 set totp_last_step = $3::int8, totp_confirmed_at = coalesce(totp_confirmed_at, now())
 where tenant_id = $1 and id = $2 and (totp_last_step is null or totp_last_step < $3::int8)

@@ -1,5 +1,5 @@
--- Notes when keys were last used, to the minute: one that was noted within the last minute is left alone.
--- Locked in the order of keys, so that replicas do not wait in a circle. Served by api_keys_id_key.
+-- Records when keys were last used, to the minute; a key that was recorded within the last minute is
+-- skipped. Locked in the order of keys, so that replicas do not deadlock. Served by api_keys_id_key.
 with due as (
     select k.tenant_id, k.id, c.used_at
     from unnest($1::uuid[], $2::timestamptz[]) as c (key, used_at)

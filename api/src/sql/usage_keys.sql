@@ -1,5 +1,5 @@
--- Requests of each of a tenant's keys by months from one on; keys that work and those that were used, the
--- busiest first, at most a thousand. Served by usage_month and the primary key of api_keys.
+-- Requests of each of a tenant's keys by month, from a given month; working keys and those that were used,
+-- the busiest first, at most a thousand. Served by usage_month and the primary key of api_keys.
 select k.id, k.name, k.tier, k.limits, k.last_used_at, u.months, u.requests
 from app.api_keys k
 left join (

@@ -1,5 +1,5 @@
--- Adds an entry and answers its number. Runs with the rights of whoever migrated: nobody else may write.
--- In a tenant's transaction it adds to that tenant's chain only.
+-- Appends an entry to a tenant's audit chain and returns its number. Runs with the rights of the owner: no other role
+-- can write the log. In a tenant's transaction it appends to that tenant's chain only.
 create or replace function app.append_audit_entry(
     p_tenant uuid, p_actor_kind text, p_actor_id text, p_actor_name text, p_action text,
     p_resource text, p_address text, p_user_agent text, p_request_id text, p_before jsonb,
@@ -11,16 +11,16 @@ declare
     entry app.audit_log;
 begin
     if coalesce(app.current_tenant() <> p_tenant, current_setting('role') = 'harkara_app') then
-        raise insufficient_privilege using message = 'an entry for another tenant';
+        raise insufficient_privilege using message = 'audit entry for another tenant';
     end if;
     select * into head from app.audit_heads h where h.tenant_id = p_tenant for no key update;
     if not found then
-        -- It is not begun anew: that would hide that it was taken away.
-        raise data_corrupted using message = 'the tenant has no audit log, or no longer';
+        -- The chain is not begun again: that would hide that it was removed.
+        raise data_corrupted using message = 'the tenant has no audit log';
     end if;
     entry.tenant_id := p_tenant;
     entry.seq := head.seq + 1;
-    -- Not the transaction's time: under the lock, entries are in the order of their times.
+    -- Not the transaction's start: under the lock, entries are in the order of their times.
     entry.at := clock_timestamp();
     entry.actor_kind := p_actor_kind;
     entry.actor_id := p_actor_id;

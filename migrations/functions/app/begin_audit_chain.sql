@@ -1,4 +1,4 @@
--- Every tenant has a chain from the start: one without is a chain that was taken away.
+-- Begins the audit chain of every new tenant: a tenant without one had its chain removed.
 create or replace function app.begin_audit_chain() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin

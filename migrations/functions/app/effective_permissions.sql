@@ -1,5 +1,5 @@
--- What a person may do at this moment: the roles granted to them, and the permissions of those roles and
--- of all that these inherit, with what is allowed to the person and without what is denied: deny wins.
+-- What a user can do at this moment: the granted roles, and the permissions of those roles and all that they inherit,
+-- with the permissions allowed to the user and without those denied: deny wins.
 create or replace function app.effective_permissions(p_tenant uuid, p_user uuid)
 returns table (roles text[], permissions text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -13,7 +13,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         union
         select p.parent from held h join app.role_parents p on p.role = h.role
     ),
-    said as (
+    overrides as (
         select o.permission, o.effect from app.user_permissions o
         where o.tenant_id = p_tenant and o.user_id = p_user and o.revoked_at is null
             and o.not_before <= now() and (o.expires_at is null or o.expires_at > now())
@@ -22,10 +22,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         (
             select p.permission from held h join app.role_permissions p on p.role = h.role
             union
-            select permission from said where effect = 'allow'
+            select permission from overrides where effect = 'allow'
         )
         except
-        select permission from said where effect = 'deny'
+        select permission from overrides where effect = 'deny'
     )
     select array(select role from granted order by role), array(select name from resolved order by name)
 $$;

@@ -1,6 +1,6 @@
--- Removes at most p_limit of a tenant's rows from a table, and answers how many. Runs with the rights of
--- whoever migrated, since nobody else may remove keys and audit entries; only of a tenant whose contract is
--- over. Served by the primary key of each, which begins with the tenant.
+-- Removes at most p_limit of a tenant's rows from a table, and returns their number. Runs with the rights of the owner,
+-- since no other role can remove keys and audit entries; only for a canceled tenant whose erasure was requested.
+-- Served by the primary key of each table, which begins with the tenant.
 create or replace function app.erase_rows(p_tenant uuid, p_table text, p_limit int4) returns int8
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off as $$
@@ -11,10 +11,10 @@ begin
         select from app.tenants t
         where t.id = p_tenant and t.status = 'canceled' and t.erasure_asked_at is not null
     ) then
-        raise insufficient_privilege using message = 'only a canceled tenant is erased, when asked for';
+        raise insufficient_privilege using message = 'only a canceled tenant whose erasure was requested can be erased';
     end if;
     if p_table = 'audit_heads' then
-        raise insufficient_privilege using message = 'the end of the chain goes with the tenant';
+        raise insufficient_privilege using message = 'the end of the chain is removed with the tenant';
     end if;
     perform set_config('app.erasing', p_tenant::text, true),
         set_config('app.tenant_id', p_tenant::text, true);

@@ -1,6 +1,6 @@
--- The last step: the end of the audit chain, and the tenant itself. Answers what it was called and where the
--- chain ended; nothing if entries were added meanwhile, or there is no such canceled tenant. Whatever else is
--- left refuses to be without its tenant.
+-- The last step of an erasure: removes the end of the audit chain, and the tenant itself. Returns the tenant's names and
+-- where the chain ended; no row if entries were added meanwhile, or no such canceled tenant exists. Rows that are left in
+-- other tables make it fail by their foreign keys.
 create or replace function app.erase_tenant(p_tenant uuid)
 returns table (slug text, name text, seq int8, hash bytea)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

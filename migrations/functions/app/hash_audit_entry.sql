@@ -1,5 +1,5 @@
--- The hash of an entry that follows p_before. What is hashed is the text of a JSON array: no entry can
--- be read as another one.
+-- The hash of an entry that follows the hash p_before. The hashed text is a JSON array, so that no entry can be read as
+-- a different one.
 create or replace function app.hash_audit_entry(p_before bytea, p_entry app.audit_log) returns bytea
 language sql stable set search_path = pg_catalog, pg_temp
 return sha256(p_before || convert_to(jsonb_build_array(

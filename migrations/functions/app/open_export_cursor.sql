@@ -1,5 +1,5 @@
--- Opens the cursor harkara_export over the rows that the running transaction's tenant has in a table, as
--- JSON without the columns p_left_out. Runs with the rights of that transaction.
+-- Opens the cursor harkara_export over the rows of the running transaction's tenant in a table, as JSON without the
+-- columns p_left_out. Runs with the rights of that transaction.
 create or replace function app.open_export_cursor(p_table text, p_left_out text[]) returns void
 language plpgsql volatile as $$
 declare

@@ -1,5 +1,5 @@
--- Entries are never changed. They are removed only with their tenant, by a transaction that says so, once
--- somebody has asked for its erasure (0023).
+-- Refuses every change of the audit log. Entries are removed only with their tenant, by a transaction that names it in
+-- app.erasing, after its erasure was requested (app.erase_rows).
 create or replace function app.refuse_audit_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -8,7 +8,7 @@ begin
     ) then
         return old;
     end if;
-    raise insufficient_privilege using message = 'the audit log is only added to';
+    raise insufficient_privilege using message = 'the audit log is append-only';
 end
 $$;
 

@@ -1,5 +1,5 @@
--- Checks up to p_limit entries after number p_after, whose hash is p_hash, and answers how far it came
--- and what is wrong. Served by the primary key.
+-- Verifies up to p_limit entries after number p_after, whose hash is p_hash, and returns how far it came and which
+-- entries are missing or changed. Served by the primary key.
 create or replace function app.verify_audit_chain(p_tenant uuid, p_after int8, p_hash bytea, p_limit int4)
 returns table (checked int8, seq int8, hash bytea, faults jsonb)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -1,5 +1,5 @@
--- Claims jobs of one queue from the lanes a worker chose: see queue.claim in the migrations. Which of them
--- are trials is asked once for all, for the first that was taken, and so after all were.
+-- Claims jobs of one queue from the lanes that a worker chose: see queue.claim. Which of them are trials
+-- is read once, with the first row, and so after all were claimed.
 select
     t.lane, t.closed, t.wait_ms, t.spent, t.drawn, $3::bigint as token, t.id, t.part, t.tenant, t.kind,
     t.priority, t.attempt, t.max_attempts, t.deferrals, t.lo, t.n, t.ids, t.gone, t.run_at, t.started_at,

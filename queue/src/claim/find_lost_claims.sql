@@ -1,5 +1,5 @@
--- What runs under lease $1 by none of the tokens $2. Served by parcels_running and the primary key of
--- lanes.
+-- Rows that run under lease $1 with none of the tokens $2: claims that their worker does not know of.
+-- Served by parcels_running and the primary key of lanes.
 select
     p.lane, p.token, p.id, p.part, p.tenant, p.kind, p.priority, p.attempt, p.max_attempts,
     p.deferrals, p.lo, p.n, p.ids, coalesce(p.gone, '{}') || coalesce(p.acked, '{}') as gone,

@@ -1,7 +1,7 @@
--- Which lanes have ready jobs. $1 queues, $2 and $3 the lanes between which to look in each, $4 lanes at
--- most in each. A queue may be asked for several times. Served by parcels_ready and parcels_lost: one
--- probe a lane, however much waits in it. A lane that is paused or parked is answered with what keeps it;
--- `named` says that its jobs name a key, and run side by side.
+-- Lanes that have ready jobs. $1 queues, $2 and $3 the lanes between which to read in each, $4 the most
+-- lanes in each. A queue can occur several times. Served by parcels_ready and parcels_lost: one probe a
+-- lane, however much waits in it. A paused or parked lane is returned with the reason; `named` is true
+-- when its jobs name a key and run side by side.
 with recursive want as (
     select w.queue, w.after, w.before
     from unnest($1::int4[], $2::bigint[], $3::bigint[]) as w(queue, after, before)

@@ -1,2 +1,2 @@
--- Sets the counters right by counting all jobs; answers how many were wrong.
+-- Corrects the counters by counting all jobs; returns how many were wrong.
 select queue.recount()

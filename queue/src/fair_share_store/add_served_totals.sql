@@ -1,5 +1,5 @@
--- Adds what tenants were served since it was last written, each at least to where it stood in its worker,
--- and answers the sums over all workers. In one order, like all who do so. Served by the primary key.
+-- Adds what tenants were served since the last write, each raised at least to its value in the worker, and
+-- returns the sums over all workers. In one order, like every writer. Served by the primary key.
 with s as materialized (
     select * from unnest($1::int4[], $2::int4[], $3::float8[], $4::float8[])
         as s(queue, tenant, base, added)

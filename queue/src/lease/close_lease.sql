@@ -1,4 +1,4 @@
--- The worker has stopped and holds nothing any more.
+-- Closes the lease of a worker that has stopped and holds nothing any more.
 with closed as (
     update queue.leases set closed_at = now()
     where id = $1::bigint and closed_at is null

@@ -1,4 +1,4 @@
--- A new lease for a worker process, which introduces itself on the way.
+-- Opens a lease for a worker process, and registers the process.
 with introduced as (
     insert into queue.workers (id, host, pid, version, queues)
     values ($1::uuid, $2::text, $3::int4, $4::text, $5::jsonb)

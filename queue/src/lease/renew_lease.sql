@@ -1,4 +1,4 @@
--- Renews a lease that is still alive; answers nothing when it is lost.
+-- Renews a lease that has not expired; no row when it is lost.
 with renewed as (
     update queue.leases
     set expires_at = now() + $2::int8 * interval '1 millisecond'

@@ -1,6 +1,6 @@
--- What a worker asks from time to time: promotes parcels that have come due, at most $2, wakes the workers
--- of their queues if $3, cancels jobs that have expired, and answers how long until the next one is due and
--- which of the worker's own runs somebody has cancelled. Served by parcels_due, parcels_expiring and
+-- A worker's periodic query: promotes at most $2 parcels that have come due, wakes the workers of their
+-- queues if $3, cancels jobs that have expired, and returns how long until the next parcel is due and
+-- which of the worker's own runs are to be cancelled. Served by parcels_due, parcels_expiring and
 -- parcels_cancelling.
 with due as materialized (
     select ctid as t from queue.parcels
@@ -19,7 +19,7 @@ counted as (
     from promoted
     group by tenant, queue, kind
 ),
-told as materialized (
+notified as materialized (
     select pg_notify('harkara', 'q:' || left(string_agg(distinct queue::text, ','), 4000))::text
     from promoted
     where $3::bool
@@ -38,7 +38,7 @@ select
         where p.state = 'r' and p.cancelling is not null and p.lease = $1::bigint
           and m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'))
     ) as cancelling,
-    (select count(*) from told) as told,
+    (select count(*) from notified) as notified,
     case when exists (
         select from queue.parcels
         where state in ('s', 'a') and expires_at is not null and started_at is null

@@ -1,5 +1,5 @@
--- Locks limiters of limits that limit nothing and that no lane names, at most $1, and answers their ids.
--- There are few limiters, and the lanes are read once.
+-- Locks limiters that have no limit and that no lane names, at most $1, and returns their ids. There are
+-- few limiters, and the lanes are read once.
 with named as materialized (
     select distinct g.id from queue.lanes l cross join lateral unnest(l.named) as g(id)
 )

@@ -1,7 +1,7 @@
--- Removes rows of jobs that finished in state $1 more than $2 seconds ago, the oldest first, at most $3,
--- with the labels, progress and keys of the jobs that are still in them; answers how many rows and how many jobs.
--- A row one of whose keys is held for a while yet stays: whoever repeats the key is answered with the
--- job. Served by parcels_finished, labels_job (one look a row, or one a job where rows were merged) and
+-- Removes rows of jobs that finished in state $1 more than $2 seconds ago, oldest first, at most $3, with
+-- the labels, progress and keys of the jobs that are still in them; returns the numbers of rows and jobs.
+-- A row that still holds a timed unique key stays: a duplicate of the key is answered with the job. Served
+-- by parcels_finished, labels_job (one probe a row, or one a job where rows were merged) and
 -- unique_keys_job.
 with old as materialized (
     select
@@ -12,7 +12,7 @@ with old as materialized (
     where p.state = $1::text::"char"
       and p.finished_at is not null
       and p.finished_at < now() - $2::float8 * interval '1 second'
-      -- No `exists`: that may be answered by reading all keys.
+      -- No `exists`: its plan could read all keys.
       and not (
           p.keyed
           and (
@@ -33,7 +33,7 @@ removed as (
     delete from queue.parcels p where p.ctid = any (array(select t from old))
     returning 1
 ),
--- Of finished jobs, the dead ones are counted while they are there.
+-- Of finished jobs, only dead ones are counted while their rows exist.
 counted as (
     insert into queue.deltas (tenant, queue, kind, dead)
     select o.tenant, o.queue, o.kind, -sum(o.dead)
@@ -41,7 +41,7 @@ counted as (
     where $1::text = 'x'
     group by o.tenant, o.queue, o.kind
 ),
--- Where the jobs of the rows lie: all together, or each by itself.
+-- The range of each row's jobs, or each job of a merged row by itself.
 spans as materialized (
     select o.first, o.first + o.n - 1 as last, o.gone, o.keyed from old o where o.ids is null
     union all
@@ -71,7 +71,7 @@ reported as materialized (
 untold as (
     delete from queue.progress g where g.ctid = any (array(select t from reported))
 ),
--- Whoever holds one of these is taking it, and will have it.
+-- A locked key is being taken by another transaction and stays.
 outlived as materialized (
     select k.tenant, k.kind, k.key
     from queue.unique_keys k

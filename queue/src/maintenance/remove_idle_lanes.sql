@@ -1,7 +1,7 @@
--- Removes lanes that came into being by themselves and have not been used for a day, at most $2 of those
--- after lane $1; answers how many, and the last of them. One that has jobs to come or to be retried by
--- hand, or that somebody has set up or stopped, stays. Lanes are read by primary key; their jobs are asked
--- for by parcels_ready, parcels_coming, parcels_lost and parcels_running.
+-- Removes lanes that were created implicitly and have not been used for a day, at most $2 of those after
+-- lane $1; returns their number and the last of them. A lane stays that has jobs to come or that can be
+-- retried, or that was configured or paused. Lanes are read by primary key; their jobs are probed by
+-- parcels_ready, parcels_coming, parcels_lost and parcels_running.
 with busy as materialized (
     select p.lane from queue.parcels p where p.state = 'r'
     union
@@ -17,7 +17,7 @@ idle as materialized (
       and l.head is null
       and (l.parked_until is null or l.parked_until <= now())
       and l.id not in (select b.lane from busy b)
-      -- Ordered, and no `exists`: else either may be answered by reading all jobs.
+      -- Ordered, and no `exists`: otherwise the plan could read all jobs.
       and (
           select count(*) from (
               select from queue.parcels p

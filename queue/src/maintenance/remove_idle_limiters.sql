@@ -1,5 +1,5 @@
--- Removes those of the locked limiters $1 that still are not named by any lane: one that was being made when
--- they were chosen is seen now.
+-- Removes those of the locked limiters $1 that no lane names: a lane that was being created when they were
+-- chosen is visible now.
 with named as materialized (
     select distinct g.id from queue.lanes l cross join lateral unnest(l.named) as g(id)
 ),

@@ -1,5 +1,5 @@
--- Removes at most $3 rows of the past: minutes older than $1 seconds and hours older than $2; answers how
--- many. Served by history_moments.
+-- Removes at most $3 rows of activity: minutes older than $1 seconds and hours older than $2; returns
+-- their number. Served by history_moments.
 with old as materialized (
     (
         select h.ctid as t from queue.history h

@@ -1,11 +1,11 @@
--- Removes at most $2 unique keys whose time is over, and the records of workers that stopped $1 seconds
+-- Removes at most $2 unique keys that have expired, and the records of workers that stopped $1 seconds
 -- ago. Served by unique_keys_expiry; there are few workers.
 with stale as materialized (
     select tenant, kind, key from queue.unique_keys
     where expires_at <= now() and expires_at < 'infinity'
     order by expires_at
     limit $2::int4
-    -- Whoever holds one of these is taking it, and will have it.
+    -- A locked key is being taken by another transaction and stays.
     for update skip locked
 ),
 keys as (

@@ -1,5 +1,5 @@
--- Writes how runs ended, under their fence, and answers the places of the rows that were written: see
--- queue.settle in the migrations.
+-- Writes how runs ended, under their fence, and returns the positions of the rows that were written: see
+-- queue.settle.
 select queue.settle(
     $1::int4[], $2::bigint[], $3::int2[], $4::bigint[], $5::text[], $6::bool[], $7::jsonb[],
     $8::int4[], $9::bigint[],

@@ -1,10 +1,11 @@
--- How many jobs there are in the queues $1, what happened to them in the last whole minute, and since when
--- the oldest that could start now has been due, looking at $3 lanes of each queue at most: of tenant $2,
--- or (null) of all. Counters and what is not folded yet are read in one statement: see queue.pending_deltas.
--- Served by the primary keys of tallies and history, history_moments, and queue.oldest_ready.
+-- For each of the queues $1: jobs by state, activity of the last whole minute, and since when the oldest
+-- job that could start now has been due, reading $3 lanes of each queue at most; of tenant $2, or (null)
+-- of all. Counters and the deltas that are not rolled up yet are read in one statement: see
+-- queue.pending_deltas. Served by the primary keys of tallies and history, history_moments, and
+-- queue.oldest_ready.
 with asked as materialized (
     select
-        -- A tenant that never had a job has no number: 0 is nobody's.
+        -- A tenant that never had a job has no number: no tenant has number 0.
         case when $2::uuid is not null then coalesce(
             (select t.number from queue.tenants t where t.id = $2::uuid), 0
         ) end as tenant,
@@ -13,7 +14,7 @@ with asked as materialized (
 unfolded as materialized (
     select d.* from queue.pending_deltas((select tenant from asked)) d
 ),
-told as (
+counts as (
     select a.queue, a.scheduled, a.ready, a.running, a.dead, 0 as enqueued, 0 as succeeded, 0 as failed
     from queue.tallies a
     where $2::uuid is not null and a.tenant = (select tenant from asked)
@@ -43,7 +44,7 @@ counted as (
         t.queue, sum(t.scheduled) as scheduled, sum(t.ready) as ready, sum(t.running) as running,
         sum(t.dead) as dead, sum(t.enqueued) as enqueued, sum(t.succeeded) as succeeded,
         sum(t.failed) as failed
-    from told t
+    from counts t
     where t.queue = any ($1::int4[])
     group by t.queue
 )

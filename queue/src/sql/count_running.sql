@@ -1,2 +1,3 @@
--- Counts running jobs that a limiter does not know of. See migration 0009. Served by parcels_running.
+-- Counts running jobs that are not counted by a limiter yet. See queue.count_running. Served by
+-- parcels_running.
 select queue.count_running($1::bigint)

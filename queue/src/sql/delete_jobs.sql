@@ -1,2 +1,2 @@
--- Deletes finished ones of the jobs $1.
+-- Deletes those of the jobs $1 that have finished.
 select job, state, changed, holder from queue.delete_jobs($1::bigint[])

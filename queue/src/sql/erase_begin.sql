@@ -1,2 +1,2 @@
--- Stops a tenant for good, and answers its number. See migration 0027. Served by the unique index on id.
+-- Stops a tenant for good and returns its number. See queue.erase_begin. Served by the unique index on id.
 select queue.erase_begin($1::uuid)

@@ -1,3 +1,3 @@
--- Removes a tenant's counters and number when nothing else is left. See migration 0027. Served by primary
+-- Removes a tenant's counters and number when nothing else is left. See queue.erase_end. Served by primary
 -- keys.
 select queue.erase_end($1::int4)

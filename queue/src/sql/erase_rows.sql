@@ -1,3 +1,2 @@
--- Removes what else there is of a tenant, table by table. See migration 0027. Served by the indexes named
--- there.
+-- Removes a tenant's other rows, table by table. See queue.erase_rows, which names the indexes.
 select queue.erase_rows($1::int4, $2::text, $3::int4)

@@ -1,4 +1,4 @@
--- Which jobs hold these keys. Served by the primary key.
+-- The jobs that hold these keys. Served by the primary key.
 select held.tenant, held.kind, held.key, held.job_id
 from unnest($1::int4[], $2::int4[], $3::text[]) as k(tenant, kind, key)
 join queue.unique_keys held

@@ -1,5 +1,5 @@
--- Those of the jobs $1 that the tenant has and that match, in no order. Found by `queue.find_jobs`, then by
--- primary key: each row once, so that its bodies are unpacked once however many members are asked for.
+-- Those of the jobs $1 that the tenant has and that match, in no order. Served by queue.find_jobs, then by
+-- the primary key: each row once, so that its bodies are unpacked once however many members are read.
 with asked as materialized (
     select f.tenant, f.id, f.part, array_agg(f.member) as members
     from queue.find_jobs($1::bigint[]) f

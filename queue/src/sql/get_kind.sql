@@ -1,2 +1,2 @@
--- The name of a kind. Found by primary key.
+-- The name of a kind. Served by the primary key.
 select name from queue.kinds where id = $1::int4

@@ -1,20 +1,20 @@
--- What happened to a tenant's jobs from $2 until before $3, of queue $6 and kind $7 if they are given: one
--- row for each step of $4 seconds in which something did, counted from midnight UTC. From the minutes
--- or the hours, $5 being m or h, and from what is not folded yet. Served by the primary key of history.
--- waits and runs: see queue.deltas; added up as float8, exact to 2^53 and a third quicker than int8, whose sum
--- is numeric.
+-- Activity of a tenant's jobs from $2 until before $3, of queue $6 and kind $7 where they are given: one
+-- row for each step of $4 seconds that has any, counted from midnight UTC. From the minutes or the hours
+-- ($5 is m or h) and from the deltas that are not rolled up yet. Served by the primary key of history.
+-- waits and runs: see queue.deltas; summed as float8, which is exact to 2^53 and a third faster than int8,
+-- whose sum is numeric.
 with own as materialized (
     select
         (select t.number from queue.tenants t where t.id = $1::uuid) as tenant,
         (select q.id from queue.queues q where q.name = $6::text) as queue,
-        -- All queues and kinds together stand in the place of queue 0.
+        -- Queue 0 is the sum of all queues and kinds together.
         case when $6::text is not null then (select q.id from queue.queues q where q.name = $6::text)
             when $7::text is not null then 1 else 0 end as first_queue,
         case when $6::text is not null then (select q.id from queue.queues q where q.name = $6::text)
             when $7::text is not null then 2147483647 else 0 end as last_queue,
         (select k.id from queue.kinds k where k.name = $7::text) as kind
 ),
-told as (
+activity as (
     select h.at, h.enqueued, h.started, h.succeeded, h.retried, h.died, h.cancelled, h.waits, h.runs
     from queue.history h
     where h.tenant = (select tenant from own)
@@ -50,6 +50,6 @@ select
         sum(t.runs[13]::float8), sum(t.runs[14]::float8), sum(t.runs[15]::float8),
         sum(t.runs[16]::float8), sum(t.runs[17]::float8), sum(t.runs[18]::float8),
         sum(t.runs[19]::float8)]::int8[] as runs
-from told t
+from activity t
 group by 1
 order by 1

@@ -1,5 +1,5 @@
--- What a job's row tells of its runs: since when there can be any, and of the successful one the rest.
--- Found by `queue.find_jobs`, then by primary key.
+-- What a job's row records of its runs: the earliest possible start, and the details of the successful
+-- run. Served by queue.find_jobs, then by the primary key.
 select
     coalesce(p.created[f.member], p.created_at),
     case when acked.place is null then p.state else 'd' end::text,

@@ -1,7 +1,6 @@
--- Enqueues one parcel of many members, whose bodies weigh $11 (null up to 1024 bytes), counts them and
--- wakes the workers of its queue.
--- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
--- next one is.
+-- Enqueues one parcel of many members, whose bodies take $11 bytes (null up to 1024), counts them and
+-- wakes the workers of its queue. A job that is due soon would start late if a poll had to find it: an `s`
+-- notification makes workers ask for the next due time.
 with inserted as (
     insert into queue.parcels
         (id, tenant, lane, run_at, queue, kind, priority, max_attempts, n, state, bytes, body)

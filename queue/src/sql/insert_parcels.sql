@@ -1,7 +1,7 @@
--- Enqueues parcels of few members and wakes the workers of their queues once each. Ids are taken here,
--- or were taken by the caller where a unique key needed them first. $12 says how many of the bodies $13
--- each parcel has, one parcel's after the other's; $15 until when a job must have started, $16 what the
--- bodies of a parcel weigh (null up to 1024 bytes).
+-- Enqueues parcels of few members and wakes the workers of their queues once each. Ids are assigned here,
+-- or were assigned by the caller where a unique key needed them first. $12 is how many of the bodies $13
+-- each parcel has, one parcel's after the other's; $15 the time by which a job must have started, $16 the
+-- size of a parcel's bodies (null up to 1024 bytes).
 with j as materialized (
     select
         coalesce(u.id, nextval('queue.parcel_id')) as id, u.tenant,
@@ -39,8 +39,8 @@ counted as (
     from inserted
     group by tenant, queue, kind
 ),
--- A job that is due soon would miss its moment if a poll had to find it: `s` has workers ask when the
--- next one is. A notification holds less than 8000 bytes.
+-- A job that is due soon would start late if a poll had to find it: `s` makes workers ask for the next due
+-- time. A notification holds less than 8000 bytes.
 woken as (
     select case when run_at > now() then 's:' else 'q:' end
         || left(string_agg(distinct queue::text, ','), 4000) as said

@@ -1,8 +1,8 @@
--- The number of a kind, made if it is new. Served by the unique index on name.
--- The first branch answers without a write; a neighbour making the same row at the same time is
--- waited for, for a second, and its row answered, because the update returns it.
+-- The number of a kind, created if it is new. Served by the unique index on name. The first branch answers
+-- without a write. A concurrent insert of the same row is waited for, for a second, and its row returned,
+-- because the update returns it.
 with guard as materialized (
-    -- Somebody may be making the same row in a transaction that lasts.
+    -- A long transaction can be inserting the same row.
     select set_config('lock_timeout', '1s', true)
 ),
 known as (

@@ -1,9 +1,9 @@
--- A lane of a tenant in a queue, made if it is new, and how many of its jobs may share a parcel. $1 queue,
--- $2 tenant, $3 key, $4 whether it is strict, $5 the limits that tell it from others with its key; $6 and
--- $7 the limiters and costs of the limits its jobs name: in a strict lane those named last hold.
--- Served by the unique index of lanes and the primary key of limiters.
+-- A lane of a tenant in a queue, created if it is new, and how many of its jobs can share a parcel. $1
+-- queue, $2 tenant, $3 key, $4 whether it is strict, $5 the limits that distinguish it from other lanes
+-- with its key; $6 and $7 the limiters and costs of the limits that its jobs name: in a strict lane the
+-- last named ones apply. Served by the unique index of lanes and the primary key of limiters.
 with guard as materialized (
-    -- Somebody may be making the same row in a transaction that lasts.
+    -- A long transaction can be inserting the same row.
     select set_config('lock_timeout', '1s', true)
 ),
 named as materialized (
@@ -18,7 +18,7 @@ known as materialized (
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool
         and l.limits = $5::text
 ),
--- What is set for a lane holds for all its rows, also for those to come.
+-- The settings of a lane apply to all its rows, later ones included.
 sibling as materialized (
     select l.weight, l.paused, l.paused_at, l.limiter, l.breaker_after, l.breaker_share, l.breaker_window,
         l.breaker_rest
@@ -41,8 +41,8 @@ made as (
     on conflict (queue, tenant, key, strict, limits) do update set used_at = now()
     returning id, limiter
 ),
--- A lane that nobody has used for a day goes: whoever remembers it says so in time. One that goes at this
--- moment is not answered, and is made by whoever asks again.
+-- A lane that has not been used for a day is removed, so its use is recorded in time. One that is being removed
+-- at this moment is not returned, and the next call creates it again.
 used as (
     update queue.lanes l
     set used_at = now(),

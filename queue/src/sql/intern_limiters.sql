@@ -1,8 +1,8 @@
--- The limiters of a tenant's limits, made if they are new, in the order in which the keys $2 are given. One that
--- nobody has named for a day goes: whoever names it says so in time. Locked in the order of their ids,
+-- The limiters of a tenant's limits, created if they are new, in the order of the keys $2. A limiter that
+-- no job has named for a day is removed, so its use is recorded in time. Locked in the order of their ids,
 -- like everywhere. Served by the unique index of limiters.
 with guard as materialized (
-    -- Somebody may be making the same row in a transaction that lasts.
+    -- A long transaction can be inserting the same row.
     select set_config('lock_timeout', '1s', true)
 ),
 wanted as materialized (

@@ -1,4 +1,5 @@
--- The limiters of a tenant's limits, made where $3 says so. Served by the unique index on (tenant, key).
+-- The limiters of a tenant's limits, created where $3 is true. Served by the unique index on (tenant,
+-- key).
 with made as (
     insert into queue.limiters (tenant, key)
     select $1::int4, u.key
@@ -7,7 +8,7 @@ with made as (
         select from queue.limiters g where g.tenant = $1::int4 and g.key = u.key
     )
     order by u.key
-    -- A neighbour's row is waited for, and answered because it is written.
+    -- A concurrent insert is waited for, and its row returned because it is updated.
     on conflict (tenant, key) do update set key = excluded.key
     returning key, id
 )

@@ -1,4 +1,4 @@
--- Makes a lane of a tenant, if there is none of its key yet. Served by lanes' unique index.
+-- Creates a lane of a tenant, if none has its key. Served by lanes' unique index.
 insert into queue.lanes (queue, tenant, key, strict)
 select $1::int4, $2::int4, $3::text, $4::bool
 where not exists (

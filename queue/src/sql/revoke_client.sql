@@ -1,3 +1,3 @@
--- Lets the login role $1 enqueue by SQL no more: for the tenant $2, or for none if it is null. See
--- migration 0016. Served by the unique indexes of clients.
+-- Revokes the right of login role $1 to enqueue by SQL for tenant $2, or for all if it is null. See
+-- queue.revoke_client. Served by the unique indexes of clients.
 select queue.revoke_client($1::text, $2::uuid)

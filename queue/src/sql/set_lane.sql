@@ -1,6 +1,6 @@
--- Changes a lane in all its rows: jobs that name other limits have rows of their own.
--- $5 weight and $6 paused: null leaves things as they are. $7: let it go on at once, though parked.
--- $8: give it the breaker of $9 to $12, or none. Served by lanes' unique index.
+-- Changes a lane in all its rows: jobs that name other limits have rows of their own. $5 weight and $6
+-- paused: null leaves them unchanged. $7: resume at once, although parked. $8: set the breaker of $9 to
+-- $12, or remove it. Served by lanes' unique index.
 with locked as materialized (
     select l.id from queue.lanes l
     where l.queue = $1::int4 and l.tenant = $2::int4 and l.key = $3::text and l.strict = $4::bool

@@ -1,5 +1,5 @@
--- Pauses a tenant or lets it go on, and says how much it gets beside others; null leaves things as they
--- are. $5 is how many of its jobs may wait, null for any number, if $4 says so. Served by the primary key.
+-- Pauses or resumes a tenant and sets its weight; null leaves them unchanged. If $4, sets the highest
+-- number of its waiting jobs to $5, null for no bound. Served by the primary key.
 update queue.tenants
 set paused = coalesce($2::bool, paused),
     paused_at = case when coalesce($2::bool, paused) then coalesce(paused_at, now()) end,

@@ -1,5 +1,5 @@
--- A page of queues by number: all of them, or, for a tenant, those it has lanes in and those named in
--- $2. Served by the primary key of queues or the unique index on name, and by lanes' unique index.
+-- A page of queues by number: all of them, or, for a tenant, those it has lanes in and those named in $2.
+-- Served by the primary key of queues or the unique index on name, and by lanes' unique index.
 select
     q.id, q.name, q.paused, g.max_running, g.running, g.rate_count,
     (extract(epoch from g.rate_period) * 1000000)::int8 as rate_period, g.rate_burst

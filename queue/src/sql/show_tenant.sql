@@ -1,4 +1,4 @@
--- What holds for a tenant as a whole. Served by the unique index on id and the primary key of limiters.
+-- The settings of a tenant as a whole. Served by the unique index on id and the primary key of limiters.
 select
     t.weight, t.paused, t.max_waiting,
     case when t.max_waiting is null then 0 else queue.count_waiting(t.number) end as waiting, g.max_running, g.running, g.rate_count,

@@ -1,9 +1,9 @@
--- Takes the keys that are free or expired, and answers for each key whose it is: ours if it was taken,
--- or the job's that was seen to hold it. A key that a neighbour took meanwhile is not answered; its
--- row is then locked and can be found. Served by the primary key.
--- Keys are visited in one order by everybody, so that two batches cannot wait for each other. Those
--- seen to be held are left alone: a conflict locks its row even if it then changes nothing, and the
--- settling of the job that holds the key would have to wait for this transaction.
+-- Takes the keys that are free or expired, and returns for each key its holder: our job if it was taken,
+-- or the job that was seen to hold it. A key that a concurrent transaction took meanwhile is not returned;
+-- its row is then locked and can be found. Served by the primary key. Keys are visited in one order
+-- everywhere, so that two batches cannot deadlock. Those seen to be held are left alone: a conflict locks
+-- its row even if it changes nothing, and the settlement of the job that holds the key would have to wait
+-- for this transaction.
 with wanted as materialized (
     select * from unnest($1::int4[], $2::int4[], $3::text[], $4::bigint[], $5::bigint[])
         as k(tenant, kind, key, job_id, hold_ms)

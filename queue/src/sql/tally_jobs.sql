@@ -1,5 +1,5 @@
--- How many jobs tenant $1 has of kind $2 in queue $3 in the states $4, of those that are counted:
--- scheduled, ready, running and dead. What queue.tallies holds, and what is not rollup into it yet. Served by
+-- How many jobs of kind $2 tenant $1 has in queue $3 in the states $4, of the counted ones: scheduled,
+-- ready, running and dead. The sum of queue.tallies and the deltas that are not rolled up yet. Served by
 -- the primary key of tallies and deltas_new.
 with rollup as materialized (
     select f.last_snapshot from queue.rollup_state f

@@ -1,5 +1,5 @@
--- Has the workers of a queue, or of all queues in which a tenant has lanes, look at once, and forget
--- what they were told of closed lanes. Served by the primary key of queues and lanes' unique index.
+-- Makes the workers of a queue, or of all queues in which a tenant has lanes, read again at once and
+-- forget which lanes were closed. Served by the primary key of queues and lanes' unique index.
 select pg_notify('harkara', 'o:' || left(string_agg(q.id::text, ','), 4000))::text
 from queue.queues q
 where ($1::int4 is null or q.id = $1::int4)

@@ -1,7 +1,8 @@
 -- The next jobs of tenant $1, at most $4, oldest first, after job $2 and before job $3, that are in one of
--- the states $5 and match; and up to which job all were looked at. Of each state at most $11 rows are, so
--- that a filter that few match takes many short steps. For the states scheduled, dead and cancelled alone,
--- whose rows parcels_aside serves; no such row was merged. As in list_jobs.sql, backwards.
+-- the states $5 and match; and the job up to which all were read. Of each state at most $11 rows are read,
+-- so that a filter that few match takes many short steps. Only for the states scheduled, dead and
+-- cancelled, whose rows parcels_aside serves; no such row was merged. As list_jobs.sql, in the other
+-- direction.
 with own as materialized (
     select
         (select t.number from queue.tenants t where t.id = $1::uuid) as tenant,
@@ -28,7 +29,7 @@ head as materialized (
         fetch first ($11::int8) rows with ties
     ) p
 ),
--- Beyond the first of these there may be rows that were not looked at.
+-- Rows beyond the first of these were possibly not read.
 edge as materialized (
     select min(e.id) as id
     from (

@@ -1,6 +1,5 @@
--- As walk_aside.sql, for all states: rows are read by the primary key, at most $11 of them.
--- Merged rows hold jobs up to the end of their block of 1024 parcel ids: those of the block that the walk
--- stands in are looked at besides.
+-- As walk_aside.sql, for all states: rows are read by the primary key, at most $11 of them. Merged rows
+-- hold jobs up to the end of their block of 1024 parcel ids: those of the current block are read as well.
 with own as materialized (
     select
         (select t.number from queue.tenants t where t.id = $1::uuid) as tenant,

@@ -1,5 +1,5 @@
--- Tenants that may have a job: those with rows among the parcels $1 to $2, where it stands however it was
--- merged. For tools worked by hand, which are given an id alone. Served by the primary key of parcels: one
+-- Tenants that can have a job: those with rows among the parcels $1 to $2, where it is however it was
+-- merged. For command-line tools that are given an id alone. Served by the primary key of parcels: one
 -- probe a tenant.
 select t.id
 from queue.tenants t

@@ -1,6 +1,6 @@
--- A page of the workers that live, by id, and how many jobs each has in hand. $1 a tenant, or null for
--- whoever sees everything: a tenant sees workers of queues it has lanes in or that $2 names, these queues,
--- and its own jobs. $3 the worker after which the page begins. Served by leases_open and the primary key of
+-- A page of live workers, by id, and how many jobs each holds. $1 a tenant, or null for operators, who see
+-- everything: a tenant sees workers of queues that it has lanes in or that $2 names, these queues, and its
+-- own jobs. $3 the worker after which the page begins. Served by leases_open and the primary key of
 -- workers, lanes' unique index, parcels_running; of each worker at most 10 000 rows are counted.
 with live as materialized (
     select l.worker_id, array_agg(l.id) as leases

@@ -1,5 +1,5 @@
--- Schedules that are due or have never been looked at, of tenants that may write. Served by schedules_next
--- and the primary key of tenants.
+-- Schedules that are due or have no slot yet, of tenants whose status permits jobs. Served by
+-- schedules_next and the primary key of tenants.
 select s.id
 from app.schedules s join app.tenants t on t.id = s.tenant_id
 where not s.paused and (s.next_slot is null or s.next_slot <= now())

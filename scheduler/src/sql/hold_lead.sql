@@ -1,4 +1,4 @@
--- The lock lets no successor take over before this transaction ends.
+-- Confirms the lead. The lock keeps a successor from taking over before this transaction ends.
 select true from app.leaders
 where role = 'scheduler' and holder = $1::uuid and term = $2::int8 and expires_at > now()
 for share

@@ -1,4 +1,4 @@
--- Takes or keeps the lead. A new holder, or one whose lease had run out, begins a new term.
+-- Takes or keeps the lead. A new holder, or one whose lease had expired, begins a new term.
 insert into app.leaders as l (role, holder, term, expires_at)
 values ('scheduler', $1::uuid, 1, now() + $2::float8 * interval '1 second')
 on conflict (role) do update

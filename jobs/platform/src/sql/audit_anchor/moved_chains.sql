@@ -1,5 +1,5 @@
--- The ends of audit chains that have moved since they were anchored, of tenants after $1, at most $2; and
--- whether the entry that was anchored is still there as it was. Served by primary keys: one row a tenant.
+-- Ends of audit chains that have grown since they were anchored, of tenants after $1, at most $2; and
+-- whether the anchored entry is unchanged. Served by primary keys: one row a tenant.
 select
     h.tenant_id, h.seq, h.hash,
     a.seq is null or a.seq < h.seq and exists (

@@ -1,5 +1,5 @@
--- Writes down up to where chains were anchored at $4. A tenant may have gone meanwhile. Served by the primary
--- key.
+-- Records how far chains were anchored at $4. A tenant can have been erased meanwhile. Served by the
+-- primary key.
 insert into app.audit_anchors (tenant_id, seq, hash, anchored_at)
 select t.id, u.seq, u.hash, $4::timestamptz
 from unnest($1::uuid[], $2::int8[], $3::bytea[]) as u(tenant_id, seq, hash)

@@ -1,4 +1,5 @@
--- Removes sessions that ended more than a day ago, at most $1. Served by sessions_over, one probe a tenant.
+-- Removes sessions that ended more than a day ago, at most $1. Served by sessions_over, one probe a
+-- tenant.
 delete from app.sessions s
 where s.ctid = any (array(
     select o.ctid

@@ -1,4 +1,4 @@
--- Removes what became of requests whose idempotency keys hold no longer, at most $1. Served by
+-- Removes outcomes of requests whose idempotency keys have expired, at most $1. Served by
 -- idempotency_expiry, one probe a tenant.
 delete from app.idempotency i
 where i.ctid = any (array(

@@ -1,4 +1,4 @@
--- Removes sign-in links that were used, or could have been, more than a day ago, at most $1. Served by
+-- Removes sign-in links that were used or expired more than a day ago, at most $1. Served by
 -- sign_in_links_over, one probe a tenant.
 delete from app.sign_in_links l
 where l.ctid = any (array(

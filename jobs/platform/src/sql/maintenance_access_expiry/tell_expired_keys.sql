@@ -1,5 +1,5 @@
--- Marks API keys that have expired as told of, at most $1, and answers them in the order of their tenants.
--- Served by api_keys_expiry, one probe a tenant, and the primary key.
+-- Marks expired API keys as recorded in the audit log, at most $1, and returns them in the order of their
+-- tenants. Served by api_keys_expiry, one probe a tenant, and the primary key.
 with due as materialized (
     select k.tenant_id, k.id
     from app.tenants t cross join lateral (
@@ -12,12 +12,12 @@ with due as materialized (
     ) k
     limit $1::int8
 ),
-told as (
+marked as (
     update app.api_keys a set expiry_told = true
     from due d
     where a.tenant_id = d.tenant_id and a.id = d.id
     returning a.tenant_id, a.id, a.name, a.expires_at
 )
 select tenant_id, id, jsonb_build_object('name', name, 'expires_at', expires_at) as before
-from told
+from marked
 order by tenant_id, expires_at, id

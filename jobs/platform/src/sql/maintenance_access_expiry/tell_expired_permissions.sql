@@ -1,5 +1,6 @@
--- Marks what people were allowed or denied for a time that is over as told of, at most $1, and answers it in
--- the order of their tenants. Served by user_permissions_expiry, one probe a tenant, and the primary key.
+-- Marks permissions that were allowed or denied until a time that has passed as recorded in the audit log,
+-- at most $1, and returns them in the order of their tenants. Served by user_permissions_expiry, one probe
+-- a tenant, and the primary key.
 with due as materialized (
     select p.tenant_id, p.id
     from app.tenants t cross join lateral (
@@ -12,7 +13,7 @@ with due as materialized (
     ) p
     limit $1::int8
 ),
-told as (
+marked as (
     update app.user_permissions a set expiry_told = true
     from due d
     where a.tenant_id = d.tenant_id and a.id = d.id
@@ -21,5 +22,5 @@ told as (
 select
     tenant_id, id, user_id,
     jsonb_build_object('permission', permission, 'effect', effect, 'expires_at', expires_at) as before
-from told
+from marked
 order by tenant_id, expires_at, id

@@ -1,4 +1,4 @@
--- Removes counters of request limits whose quota is whole again, so that they say nothing; at most ten
+-- Removes counters of request limits whose quota is whole again, so that they have no effect; at most ten
 -- thousand, and none that is being charged. Served by request_counters_pkey, after a read of the table.
 with idle as (
     select subject, policy, version from app.request_counters

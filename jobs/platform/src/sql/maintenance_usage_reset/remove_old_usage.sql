@@ -1,3 +1,4 @@
--- Removes what single keys used in months that were over 24 months ago. Served by no index, as close_usage.
+-- Removes the usage of single keys in months that ended more than 24 months ago. Served by no index, like
+-- close_usage.
 delete from app.usage
 where month < date_trunc('month', now() at time zone 'utc') - interval '24 months'

@@ -1,5 +1,5 @@
--- A delivery's latest hundred requests, latest first, each with the event that was sent. Served by the primary
--- keys.
+-- A delivery's latest hundred requests, latest first, each with the event that was sent. Served by the
+-- primary keys.
 select
     a.number, a.cause, a.started_at, a.duration_ms, a.url, a.header_names, host(a.address) as address,
     a.status_code, a.response_headers, a.response_body, a.response_cut, a.error_code, a.error_message,

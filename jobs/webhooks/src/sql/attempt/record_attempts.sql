@@ -1,7 +1,7 @@
--- Records requests, each of another delivery, and what the deliveries have become: what has arrived once has
--- arrived, and of a job that was replaced nothing else counts. An attempt's number is counted in its delivery's row: two runs of one job wait there for each
--- other. Found by primary key.
-with told as materialized (
+-- Records requests, each of another delivery, and the new states of the deliveries: a delivery that has
+-- succeeded once stays so, and outcomes of a replaced job are ignored. An attempt's number is counted in
+-- its delivery's row, where two runs of one job wait for each other. Served by the primary key.
+with outcomes as materialized (
     select *
     from unnest(
         $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::int8[], $7::text[], $8::jsonb[],
@@ -31,7 +31,7 @@ delivery as (
             when t.fate = 'succeeded' or t.fate is not null and d.job_id = t.job_id then now()
             else d.finished_at
         end
-    from told t
+    from outcomes t
     where d.tenant_id = $1 and d.id = t.id
     returning d.tenant_id, d.id, d.attempts
 )
@@ -45,5 +45,5 @@ select
     t.address::inet, t.status_code, t.response_headers, t.response_body, t.response_cut, t.error_code,
     t.error_message
 from delivery d
-join told t on t.id = d.id
+join outcomes t on t.id = d.id
 returning delivery_id, number

@@ -1,4 +1,4 @@
--- Found by primary key.
+-- One delivery. Served by the primary key.
 select
     d.id, d.event_id, d.endpoint_id, d.job_id, d.state,
     d.attempts, d.last_status,

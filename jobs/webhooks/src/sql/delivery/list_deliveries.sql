@@ -1,12 +1,13 @@
--- A page, newest first (ids are UUIDv7): of the $7 that are looked at, those of endpoint $4 in one of the
--- states $6 that were answered $8 last and made from $9 to $10, at most $3. Where there may be more to look at, the last that was looked at is answered too
--- and marked, whatever it is. Served by deliveries_event where an event is given, else by
--- deliveries_endpoint where an endpoint is, else by the primary key; each is read downwards from the
--- cursor, which is worked out aside: row-level security keeps expressions out of an index lookup.
+-- A page of deliveries, newest first (ids are UUIDv7). Reads at most $7 rows and returns at most $3 of
+-- them: those of endpoint $4 in one of the states $6, last answered with $8, created from $9 to $10. Where
+-- more rows can follow, the last one that was read is returned as well and marked, whether it matches or
+-- not. Served by deliveries_event where an event is given, else by deliveries_endpoint where an endpoint
+-- is given, else by the primary key; each is read downwards from the cursor, which is computed apart:
+-- row-level security keeps expressions out of an index lookup.
 with cursor as materialized (
     select coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid) as id
 ),
-looked as materialized (
+examined as materialized (
     (
         select d.id, d.event_id, d.endpoint_id, d.job_id, d.state, d.attempts, d.last_status, d.created_at,
             d.finished_at
@@ -37,15 +38,15 @@ looked as materialized (
         limit $7::int8
     )
 ),
--- There is no least of UUIDs: the last of the rows in their order.
+-- PostgreSQL has no min(uuid): the last of the ordered rows.
 edge as materialized (
-    select l.id from looked l order by l.id desc offset $7::int8 - 1 limit 1
+    select l.id from examined l order by l.id desc offset $7::int8 - 1 limit 1
 )
 select
     l.id, l.event_id, l.endpoint_id, l.job_id, l.state, l.attempts, l.last_status, l.created_at,
     l.finished_at,
     coalesce(l.id = (select e.id from edge e), false) as is_edge
-from looked l
+from examined l
 where ($4::uuid is null or l.endpoint_id = $4::uuid)
   and ($6::text[] is null or l.state = any ($6::text[]))
   and ($8::int4 is null or l.last_status = $8::int4)

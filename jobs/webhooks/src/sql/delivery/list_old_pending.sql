@@ -1,4 +1,4 @@
--- Deliveries that are said to be on their way since a day, after $2. Served by the primary key.
+-- Deliveries after $2 that have been pending for more than a day. Served by the primary key.
 select id, event_id, endpoint_id, job_id, state, attempts, last_status, created_at, finished_at
 from app.deliveries
 where tenant_id = $1 and state = 'pending' and id > $2::uuid

@@ -1,5 +1,5 @@
--- Removes events older than $2 seconds none of whose deliveries is on its way, with their deliveries
--- and attempts; at most a thousand. Served by events_age and deliveries_event.
+-- Removes events older than $2 seconds without a pending delivery, with their deliveries and attempts; at
+-- most a thousand. Served by events_age and deliveries_event.
 with old as materialized (
     select e.id from app.events e
     where e.tenant_id = $1

@@ -1,5 +1,5 @@
--- Notes what jobs tell of their deliveries, unless a run has written another state meanwhile.
--- Found by primary key.
+-- Records the outcome of jobs in their deliveries, unless a run has written another state meanwhile.
+-- Served by the primary key.
 update app.deliveries d
 set state = t.state, finished_at = t.finished_at
 from unnest($2::uuid[], $3::text[], $4::text[], $5::timestamptz[]) as t(id, was, state, finished_at)

@@ -1,4 +1,4 @@
--- The deliveries $2, with their events. Found by primary keys.
+-- The deliveries $2, with their events. Served by primary keys.
 select
     d.id, e.id as event_id, e.type as event_type, e.created_at as event_at, e.data,
     d.endpoint_id, d.state, d.job_id

@@ -1,4 +1,4 @@
--- The endpoints $2, as who calls them needs them. Found by primary key.
+-- The endpoints $2 with what a request to them needs. Served by the primary key.
 select
     e.id, e.url, e.headers, e.status, e.retry_delays, e.client_certificate, e.client_key, e.oauth2,
     e.oauth2_secret, e.updated_at

@@ -1,4 +1,5 @@
--- Changes what is given; flags tell whether what may be null is. Found by primary key.
+-- Changes the given members; flags distinguish null from a member that is not given. Served by the primary
+-- key.
 update app.webhook_endpoints e
 set url = coalesce($3::text, url),
     event_types = coalesce($4::text[], event_types),
@@ -9,14 +10,14 @@ set url = coalesce($3::text, url),
     retry_delays = coalesce($9::int4[], retry_delays),
     description = case when $10::bool then $11::text else description end,
     rate_per_second = case when $12::bool then $13::int4 else rate_per_second end,
-    -- Whoever sets a rate has it hold from now on.
+    -- A rate that is set applies from now on.
     slowed_to = case when $12::bool then null else slowed_to end,
     max_in_flight = case when $14::bool then $15::int4 else max_in_flight end,
     client_certificate = case when $16::bool then $17::text else client_certificate end,
     client_key = case when $16::bool then $18::bytea else client_key end,
     oauth2 = case when $19::bool then $20::jsonb else oauth2 end,
     oauth2_secret = case when $19::bool then $21::bytea else oauth2_secret end,
-    -- One that is enabled begins anew; its people are still to hear that it has recovered.
+    -- Enabling clears the failures; the recovery is still to be reported.
     disabled_reason = case when $6::text <> status then null else disabled_reason end,
     disabled_at = case
         when $6::text = 'disabled' and status <> 'disabled' then now()

@@ -1,2 +1,2 @@
--- A new endpoint, with all but its address as usual.
+-- Creates an endpoint with defaults for all but its address.
 insert into app.webhook_endpoints (tenant_id, id, url) values ($1, $2, $3)

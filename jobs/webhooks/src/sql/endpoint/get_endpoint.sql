@@ -1,4 +1,4 @@
--- One endpoint. Found by primary key.
+-- One endpoint. Served by the primary key.
 select
     e.id, e.url, e.description, e.event_types, e.channels, e.headers, e.status, e.disabled_reason, e.ordering,
     e.retry_delays, e.rate_per_second, e.max_in_flight, e.slowed_to, e.failing_since, e.failures,

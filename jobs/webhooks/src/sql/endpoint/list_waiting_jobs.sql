@@ -1,4 +1,4 @@
--- Jobs of an endpoint's deliveries that are on their way, among its latest fifty thousand: the others find out
+-- Jobs of an endpoint's pending deliveries, among its latest fifty thousand; the others see the change
 -- when they are due. Served by deliveries_endpoint.
 select l.job_id
 from (

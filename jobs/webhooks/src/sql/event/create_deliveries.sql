@@ -1,4 +1,4 @@
--- The deliveries of one event; one without a job is skipped.
+-- Creates the deliveries of one event; one without a job is skipped.
 insert into app.deliveries (tenant_id, event_id, id, endpoint_id, job_id, state, finished_at)
 select
     $1, $2, d.id, d.endpoint_id, d.job_id,

@@ -1,5 +1,5 @@
--- All endpoints, of which an event is delivered to those that take it: to a paused one when it goes on, and
--- to a disabled one when somebody has it replayed.
+-- All endpoints that an event can be delivered to: a paused one receives it when it is resumed, a disabled
+-- one when the event is replayed.
 select id, event_types, channels, status, ordering, cardinality(retry_delays) + 1 as attempts
 from app.webhook_endpoints
 where tenant_id = $1

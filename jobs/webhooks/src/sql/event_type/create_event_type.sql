@@ -1,5 +1,5 @@
--- The next version of a type; answers nothing when somebody else makes it at this moment.
--- Served by the primary keys.
+-- Creates the next version of a type; no row when another transaction creates it at this moment. Served by
+-- the primary keys.
 insert into app.event_types (tenant_id, name, version, description, schema, example)
 select
     $1, $2,

@@ -1,4 +1,4 @@
--- Disables an endpoint that is delivered to. Found by primary key.
+-- Disables an active endpoint. Served by the primary key.
 update app.webhook_endpoints
 set status = 'disabled', disabled_reason = $3, disabled_at = now()
 where tenant_id = $1 and id = $2 and status <> 'disabled'

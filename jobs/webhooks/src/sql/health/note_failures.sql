@@ -1,4 +1,4 @@
--- The endpoints $2 have had $3 failures more. Answers how they stand. Found by primary key.
+-- Adds $3 failures to the endpoints $2 and returns their health. Served by the primary key.
 update app.webhook_endpoints e
 set failing_since = coalesce(e.failing_since, now()), failures = e.failures + t.failures
 from unnest($2::uuid[], $3::int4[]) as t(id, failures)

@@ -1,7 +1,7 @@
--- The endpoints $2 have had a success: those that were failing are well, and of those that were slowed down
--- and have been content with it for a minute the pace is doubled, until it is what it was. A disabled one is
--- not well because a test arrived. Answers those that
--- change, as they stood before. Found by primary key; the others are not written.
+-- Records a success of the endpoints $2: failing ones become healthy, and the rate of slowed ones is
+-- doubled, after a minute without another 429, until it is the original one. A disabled endpoint stays so
+-- when a test succeeds. Returns the endpoints that change, with their values before. Served by the primary
+-- key; the others are not written.
 with changed as materialized (
     select
         e.id, e.url, e.failing_since, e.failures, e.alerted,

@@ -1,12 +1,12 @@
--- Halves the pace of the endpoints $2, unless that was done within ten seconds: what was under way then says
--- nothing new. Without a rate the pace is what has arrived in this hour. Answers those that change. Found by
--- primary key.
+-- Halves the rate of the endpoints $2, unless that was done within ten seconds: requests that were in
+-- flight then add no information. Without a rate, the current one is what has arrived in this hour.
+-- Returns the endpoints that change. Served by the primary key.
 update app.webhook_endpoints e
 set slowed_at = now(),
     slowed_to = greatest(1, coalesce(
         e.slowed_to,
         e.rate_per_second,
-        -- Twenty at least: an hour that has just begun tells little.
+        -- At least twenty: an hour that has just begun has few requests.
         (
             select greatest(20, h.succeeded / greatest(60, extract(epoch from now() - h.hour)))::int4
             from app.endpoint_hours h

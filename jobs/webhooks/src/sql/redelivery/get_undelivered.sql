@@ -1,4 +1,4 @@
--- A delivery that is to be made again, locked, with what that takes. Found by primary keys.
+-- A delivery that is to be made again, locked, with its event and endpoint. Served by primary keys.
 select
     d.id, d.endpoint_id, d.state, d.job_id, e.data is not null as has_payload, e.ordering_key,
     p.status, p.ordering, cardinality(p.retry_delays) + 1 as attempts

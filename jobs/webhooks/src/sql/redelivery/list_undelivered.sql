@@ -1,5 +1,5 @@
--- Deliveries of endpoint $2 after $3 up to $4 whose event was posted from $5 to $6 and that are in one of the
--- states $7, oldest first, locked, with what it takes to make them again. Served by deliveries_endpoint.
+-- Deliveries of endpoint $2 after $3 up to $4 whose event was posted from $5 to $6 and that are in one of
+-- the states $7, oldest first, locked, with the data for making them again. Served by deliveries_endpoint.
 select
     d.id, d.endpoint_id, d.state, d.job_id, e.data is not null as has_payload, e.ordering_key,
     p.status, p.ordering, cardinality(p.retry_delays) + 1 as attempts

@@ -1,5 +1,5 @@
--- The last of the next $5 deliveries of endpoint $2 after $3, up to $4; nothing when there are none. Served by
--- deliveries_endpoint.
+-- The last of the next $5 deliveries of endpoint $2 after $3, up to $4; no row when there are none. Served
+-- by deliveries_endpoint.
 select l.id
 from (
     select d.id from app.deliveries d

@@ -1,5 +1,6 @@
--- Has the current key of algorithm $3 sign along for $4 seconds more, or end at once, and no other one for
--- longer than that. Answers how many replaced keys sign along then. Served by the primary key.
+-- Keeps the current key of algorithm $3 signing for $4 more seconds, or ends it at once, and shortens the
+-- other replaced keys to the same time. Returns how many replaced keys still sign. Served by the primary
+-- key.
 with ended as (
     update app.endpoint_secrets
     set expires_at = least(expires_at, now() + $4::float8 * interval '1 second')

@@ -1,5 +1,5 @@
--- Removes the payloads of events that are older than their tenant keeps them and none of whose deliveries is on
--- its way, and the answers to them; at most a thousand. Served by events_payloads, deliveries_event and the
+-- Removes the payloads of events, and the responses to them, that are older than their tenant's retention
+-- and have no pending delivery; at most a thousand. Served by events_payloads, deliveries_event and the
 -- primary key of attempts.
 with old as materialized (
     select e.id

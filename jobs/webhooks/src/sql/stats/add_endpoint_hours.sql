@@ -1,4 +1,4 @@
--- Adds numbers to endpoints' hours; $8 holds $9 counts for each of them. Found by primary key.
+-- Adds counts to endpoints' hours; $8 holds $9 counts for each of them. Served by the primary key.
 insert into app.endpoint_hours as h (
     tenant_id, endpoint_id, hour, succeeded, failed, last_success_at, last_failure_at, durations
 )
