@@ -36,25 +36,13 @@ pub(crate) enum JobCommand {
         common: CommonArgs,
     },
     /// Show a job with its finished runs
-    Show {
-        #[command(flatten)]
-        which: JobArgs,
-    },
+    Show(JobArgs),
     /// Explain why a job is not running
-    Explain {
-        #[command(flatten)]
-        which: JobArgs,
-    },
+    Explain(JobArgs),
     /// Make a dead or cancelled job ready again
-    Retry {
-        #[command(flatten)]
-        which: JobArgs,
-    },
+    Retry(JobArgs),
     /// Cancel a job that is scheduled, ready or running
-    Cancel {
-        #[command(flatten)]
-        which: JobArgs,
-    },
+    Cancel(JobArgs),
     /// Retry, cancel or delete all jobs of a tenant that match a filter
     #[command(subcommand)]
     Bulk(BulkCommand),
@@ -89,91 +77,95 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
                 Some(tenant) => vec![require_tenant(engine.pool(), &tenant).await?.id],
                 None => engine.tenants().await?,
             };
-            let jobs = newest(&engine, &tenants, &(*filter).into(), limit).await?;
-            list(jobs, common.json);
+            let jobs = newest_jobs(&engine, &tenants, &(*filter).into(), limit).await?;
+            print_jobs(jobs, common.json);
             Ok(())
         }
-        JobCommand::Show { which } => {
-            let (_, mut tx) = begin(&which, settings).await?;
-            let job = read::job(&mut tx, which.id).await?;
-            let runs = read::attempts(&mut tx, which.id).await?;
-            let Some((job, runs)) = job.zip(runs) else {
-                bail!("job {} not found", which.id);
-            };
-            let line = line(&job);
-            let mut shown = representation::job(job);
-            if which.common.json {
-                say(&shown.to_string());
-                return Ok(());
-            }
-            say(&line);
-            if let Value::Object(members) = &mut shown {
-                members.retain(|_, value| !value.is_null() && *value != json!([]));
-                for name in ["id", "kind", "queue", "state"] {
-                    members.remove(name);
-                }
-                for (name, value) in members {
-                    let text = value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned);
-                    say(&format!("  {name:<13} {text}"));
-                }
-            }
-            for run in runs {
-                let error = run.error.map_or_else(String::new, |error| {
-                    format!(": {} ({})", error.message, error.code)
-                });
-                let outcome = run.outcome.as_str();
-                say(&format!(
-                    "  run {:<9} {} {outcome}{error}",
-                    run.number,
-                    format_second(run.finished_at)
-                ));
-            }
-            Ok(())
+        JobCommand::Show(args) => show_job(&args, settings).await,
+        JobCommand::Explain(args) => explain_job(&args, settings).await,
+        JobCommand::Retry(args) => {
+            let (engine, mut tx) = begin(&args, settings).await?;
+            let changed = engine.retry(&mut tx, args.id).await?;
+            finish(tx, &args, "job.retry", changed, "dead or cancelled").await
         }
-        JobCommand::Explain { which } => {
-            let (_, mut tx) = begin(&which, settings).await?;
-            let Some(explanation) = read::explain(&mut tx, which.id).await? else {
-                bail!("job {} not found", which.id);
-            };
-            if which.common.json {
-                say(&representation::explanation(explanation).to_string());
-            } else {
-                print_explanation(&which, &explanation);
-            }
-            Ok(())
-        }
-        JobCommand::Retry { which } => {
-            let (engine, mut tx) = begin(&which, settings).await?;
-            let changed = engine.retry(&mut tx, which.id).await?;
-            finish(tx, &which, "job.retry", changed, "dead or cancelled").await
-        }
-        JobCommand::Cancel { which } => {
-            let (engine, mut tx) = begin(&which, settings).await?;
-            let changed = engine.cancel(&mut tx, which.id).await?;
+        JobCommand::Cancel(args) => {
+            let (engine, mut tx) = begin(&args, settings).await?;
+            let changed = engine.cancel(&mut tx, args.id).await?;
             let from = "scheduled, ready or running";
-            finish(tx, &which, "job.cancel", changed, from).await
+            finish(tx, &args, "job.cancel", changed, from).await
         }
     }
 }
 
+async fn show_job(args: &JobArgs, settings: &Settings) -> anyhow::Result<()> {
+    let (_, mut tx) = begin(args, settings).await?;
+    let job = read::job(&mut tx, args.id).await?;
+    let runs = read::attempts(&mut tx, args.id).await?;
+    let Some((job, runs)) = job.zip(runs) else {
+        bail!("job {} not found", args.id);
+    };
+    let line = job_line(&job);
+    let mut document = representation::job(job);
+    if args.common.json {
+        say(&document.to_string());
+        return Ok(());
+    }
+    say(&line);
+    if let Value::Object(members) = &mut document {
+        members.retain(|_, value| !value.is_null() && *value != json!([]));
+        for name in ["id", "kind", "queue", "state"] {
+            members.remove(name);
+        }
+        for (name, value) in members {
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            say(&format!("  {name:<13} {text}"));
+        }
+    }
+    for run in runs {
+        let error = run.error.map_or_else(String::new, |error| {
+            format!(": {} ({})", error.message, error.code)
+        });
+        let outcome = run.outcome.as_str();
+        say(&format!(
+            "  run {:<9} {} {outcome}{error}",
+            run.number,
+            format_second(run.finished_at)
+        ));
+    }
+    Ok(())
+}
+
+async fn explain_job(args: &JobArgs, settings: &Settings) -> anyhow::Result<()> {
+    let (_, mut tx) = begin(args, settings).await?;
+    let Some(explanation) = read::explain(&mut tx, args.id).await? else {
+        bail!("job {} not found", args.id);
+    };
+    if args.common.json {
+        say(&representation::explanation(explanation).to_string());
+    } else {
+        print_explanation(args, &explanation);
+    }
+    Ok(())
+}
+
 /// Opens a transaction of the job's tenant.
-async fn begin(which: &JobArgs, settings: &Settings) -> anyhow::Result<(Engine, TenantTx)> {
-    let engine = open_engine(&which.common, settings)?;
-    let tenant = match &which.tenant {
+async fn begin(args: &JobArgs, settings: &Settings) -> anyhow::Result<(Engine, TenantTx)> {
+    let engine = open_engine(&args.common, settings)?;
+    let tenant = match &args.tenant {
         Some(tenant) => Some(require_tenant(engine.pool(), tenant).await?.id),
-        None => engine.tenant_of(which.id).await?,
+        None => engine.tenant_of(args.id).await?,
     };
     let Some(tenant) = tenant else {
-        bail!("job {} not found", which.id);
+        bail!("job {} not found", args.id);
     };
     let tx = TenantTx::begin(engine.pool(), tenant).await?;
     Ok((engine, tx))
 }
 
 /// The newest jobs across these tenants. Job ids are assigned in order across tenants.
-async fn newest(
+async fn newest_jobs(
     engine: &Engine,
     tenants: &[TenantId],
     filter: &JobFilter,
@@ -201,13 +193,13 @@ async fn newest(
     Ok(newest)
 }
 
-fn list(jobs: Vec<Job>, as_json: bool) {
+fn print_jobs(jobs: Vec<Job>, as_json: bool) {
     if as_json {
         let data: Vec<Value> = jobs.into_iter().map(representation::job).collect();
         say(&json!({ "data": data }).to_string());
     } else {
         for job in &jobs {
-            say(&line(job));
+            say(&job_line(job));
         }
     }
 }
@@ -215,12 +207,12 @@ fn list(jobs: Vec<Job>, as_json: bool) {
 /// Records and commits the change, then prints the job's new state.
 async fn finish(
     mut tx: TenantTx,
-    which: &JobArgs,
+    args: &JobArgs,
     action: &'static str,
     changed: ChangeOutcome,
     from: &str,
 ) -> anyhow::Result<()> {
-    let id = which.id;
+    let id = args.id;
     let verb = if action == "job.retry" {
         "retried"
     } else {
@@ -244,15 +236,15 @@ async fn finish(
     let Some(job) = job else {
         bail!("job {id} not found");
     };
-    if which.common.json {
+    if args.common.json {
         say(&representation::job(job).to_string());
     } else {
-        say(&line(&job));
+        say(&job_line(&job));
     }
     Ok(())
 }
 
-fn print_explanation(which: &JobArgs, explanation: &Explanation) {
+fn print_explanation(args: &JobArgs, explanation: &Explanation) {
     let runnable = if explanation.runnable {
         " and will start in its turn"
     } else {
@@ -260,7 +252,7 @@ fn print_explanation(which: &JobArgs, explanation: &Explanation) {
     };
     say(&format!(
         "{} is {}{runnable}",
-        which.id,
+        args.id,
         state_name(explanation.state)
     ));
     for reason in &explanation.reasons {
@@ -281,7 +273,7 @@ fn print_explanation(which: &JobArgs, explanation: &Explanation) {
 }
 
 /// `job_… ready http.request in http, attempt 0 of 10, due 2030-01-31T12:00:00Z`.
-fn line(job: &Job) -> String {
+fn job_line(job: &Job) -> String {
     let error = job
         .last_error
         .as_ref()
