@@ -78,6 +78,28 @@ macro_rules! typed_id {
         }
 
         $crate::id_as_text!($name);
+        $crate::text_schema!($name, $crate::schema::type_id(Self::PREFIX));
+    };
+}
+
+/// Implements `ToSchema` for a type by a function that returns its schema.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! text_schema {
+    ($name:ident, $schema:expr) => {
+        #[cfg(feature = "openapi")]
+        impl ::utoipa::PartialSchema for $name {
+            fn schema() -> ::utoipa::openapi::RefOr<::utoipa::openapi::schema::Schema> {
+                $schema
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl ::utoipa::ToSchema for $name {
+            fn name() -> ::std::borrow::Cow<'static, str> {
+                ::std::borrow::Cow::Borrowed(stringify!($name))
+            }
+        }
     };
 }
 
@@ -221,6 +243,7 @@ impl FromStr for JobId {
 }
 
 id_as_text!(JobId);
+text_schema!(JobId, crate::schema::job_id());
 
 /// Writes `prefix_` and the UUID's 26 digits (`TypeID` specification 0.3).
 ///

@@ -14,7 +14,10 @@ pub mod database;
 pub mod duration;
 pub mod egress;
 pub mod id;
+pub mod json;
 pub mod process;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod signature;
 pub mod telemetry;
 pub mod vault;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use harkara_queue::job::{JobError, Lane, NewJob, Trace};
 use harkara_queue::{Run, Verdict};
 use harkara_shared::backoff::Backoff;
+use harkara_shared::json;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::field_error::{self, FieldError};
+use crate::field_error::FieldError;
 
 /// Priority of a job that names none: in the middle of 0 to 9.
 pub const DEFAULT_PRIORITY: u8 = 5;
@@ -111,14 +112,9 @@ pub fn new_job(
 /// Everything wrong with a payload of kind `K`; pointers are relative to the payload.
 #[must_use]
 pub fn check<K: JobKind>(payload: &RawValue) -> Vec<FieldError> {
-    let mut decoder = serde_json::Deserializer::from_str(payload.get());
-    match serde_path_to_error::deserialize::<_, K::Args>(&mut decoder) {
+    match json::decode::<K::Args>(payload.get()) {
         Ok(args) => K::check(&args),
-        Err(error) => vec![FieldError::new(
-            field_error::pointer(error.path()),
-            "invalid",
-            field_error::words(error.inner()),
-        )],
+        Err(error) => vec![error.into()],
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_kind::FieldError;
-use harkara_kind::field_error::words;
+use harkara_shared::json::message;
 use harkara_shared::database::{TenantTx, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 use moka::future::Cache;
@@ -278,7 +278,7 @@ pub async fn check_data(
             .faults_aside(data)
             .await
             .map_err(|error| Error::Corrupt(format!("the schema of {event_type}: {error}")))?,
-        Err(error) => vec![FieldError::new("", "invalid", words(&error))],
+        Err(error) => vec![FieldError::new("", "invalid", message(&error))],
     };
     Ok(faults
         .into_iter()

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use harkara_kind::FieldError;
-use harkara_kind::field_error::token;
+use harkara_shared::json::pointer_token;
 use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
@@ -137,7 +137,7 @@ fn values(data: &Value) -> usize {
 fn faults_of(error: ValidationError<'_>) -> Vec<FieldError> {
     let at = error.instance_path().as_str();
     let of = |name: &str, detail: &str| {
-        FieldError::new(format!("{at}{}", token(name)), "schema", detail)
+        FieldError::new(format!("{at}{}", pointer_token(name)), "schema", detail)
     };
     match error.kind() {
         Kind::Required { property } => {
@@ -230,7 +230,7 @@ impl<'s> Measure<'s> {
                         )),
                         _ => self.of(member, depth + 1),
                     };
-                    let mut part = part.map_err(|fault| fault.under(&token(name)))?;
+                    let mut part = part.map_err(|fault| fault.under(&pointer_token(name)))?;
                     part.weight += match (name.as_str(), member) {
                         ("pattern", Value::String(_)) => PATTERN_WEIGHT,
                         ("patternProperties", Value::Object(patterns)) => {
