@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
 use crate::problem::{Code, Problem};
 
@@ -161,7 +161,7 @@ impl JsonBody {
     }
 
     /// Reads the members as [`json::decode`] does, having checked that they can be stored.
-    pub(crate) fn members<T: DeserializeOwned>(&self, faults: &mut Faults) -> Option<T> {
+    pub(crate) fn members<T: DeserializeOwned>(&self, faults: &mut FieldErrors) -> Option<T> {
         json::check_storable(&self.0, "", faults);
         json::decode(&self.0, "", faults)
     }

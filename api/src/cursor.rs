@@ -1,13 +1,14 @@
-//! Room: where a page ended.
-//! Takes: a list (route, tenant, filters) and the last item's id or name. Gives: an opaque cursor, and the
-//! id or name back. Never: accepts a cursor that this platform did not make for this very list.
+//! Opaque cursors: where a page of a list ended.
+//!
+//! A cursor holds the sort key of a page's last item and a hash of the list (path, tenant, filters), and is
+//! signed. A cursor that this platform did not make for this very list is refused.
 
 use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use harkara_shared::id::TenantId;
+use harkara_shared::id::{ApiKeyId, DeliveryId, EndpointId, JobId, TenantId, UserId, WorkerId};
 use harkara_shared::vault::MasterKeys;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
@@ -19,31 +20,94 @@ use crate::problem::{Code, Problem};
 /// The first byte of a cursor.
 const VERSION: u8 = 1;
 
-/// An item's id in sixteen bytes.
-pub(crate) type Place = [u8; 16];
+/// A sort key that a cursor can carry.
+pub(crate) trait CursorKey: Sized + Send + Sync + 'static {
+    /// The key as the cursor holds it.
+    fn to_bytes(&self) -> Vec<u8>;
 
-/// The place of an item that is known by a number.
-pub(crate) fn place_of(number: i64) -> Place {
-    i128::from(number).to_be_bytes()
+    /// The key of a cursor; `None` when these bytes are none.
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
-/// The number of an item by its place.
-pub(crate) fn number_at(place: Place) -> i64 {
-    // Only places that `place_of` made come back: cursors are signed.
-    i64::try_from(i128::from_be_bytes(place)).unwrap_or_default()
+impl CursorKey for i64 {
+    fn to_bytes(&self) -> Vec<u8> {
+        i128::from(*self).to_be_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        i128::from_be_bytes(bytes.try_into().ok()?).try_into().ok()
+    }
 }
 
-/// A list, as far as a cursor must stay within it.
+impl CursorKey for i32 {
+    fn to_bytes(&self) -> Vec<u8> {
+        i64::from(*self).to_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        i64::from_bytes(bytes)?.try_into().ok()
+    }
+}
+
+impl CursorKey for u32 {
+    fn to_bytes(&self) -> Vec<u8> {
+        i64::from(*self).to_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        i64::from_bytes(bytes)?.try_into().ok()
+    }
+}
+
+impl CursorKey for String {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::from_utf8(bytes.to_vec()).ok()
+    }
+}
+
+impl CursorKey for JobId {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.as_i64().to_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        i64::from_bytes(bytes).map(Self::from_i64)
+    }
+}
+
+macro_rules! uuid_keys {
+    ($($id:ty),*) => {
+        $(
+            impl CursorKey for $id {
+                fn to_bytes(&self) -> Vec<u8> {
+                    self.as_uuid().as_bytes().to_vec()
+                }
+
+                fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                    Uuid::from_slice(bytes).ok().map(Self::from_uuid)
+                }
+            }
+        )*
+    };
+}
+
+uuid_keys!(ApiKeyId, DeliveryId, EndpointId, TenantId, UserId, WorkerId);
+
+/// The list that a cursor belongs to, as a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct List([u8; 16]);
+pub(crate) struct ListScope([u8; 16]);
 
-impl List {
-    /// The list that `route` answers to `tenant` for `filters`.
-    pub(crate) fn of(route: &str, tenant: TenantId, filters: &impl Serialize) -> Self {
-        // Filters are structs of strings, which can always be written.
+impl ListScope {
+    /// The list at `path`, read by `tenant` with `filters`.
+    pub(crate) fn new(path: &str, tenant: TenantId, filters: &impl Serialize) -> Self {
+        // Filters are structs of strings, which always serialize.
         let filters = serde_json::to_vec(filters).unwrap_or_default();
         let hash = Sha256::new()
-            .chain_update(route)
+            .chain_update(path)
             .chain_update([0])
             .chain_update(tenant.as_uuid())
             .chain_update(filters)
@@ -71,77 +135,51 @@ impl Cursors {
         }
     }
 
-    /// The cursor of the page that follows the item at `place`.
-    pub(crate) fn write(&self, list: List, place: impl AsRef<[u8]>) -> Option<String> {
-        let key = self.keys.first()?;
-        let body = [&[VERSION], place.as_ref(), list.0.as_slice()].concat();
-        let tag = first_half(mac(key, &body).finalize().into_bytes().into());
+    /// The cursor of the page that follows the item with this key.
+    pub(crate) fn write(&self, list: ListScope, key: &impl CursorKey) -> Option<String> {
+        let signing_key = self.keys.first()?;
+        let body = [&[VERSION], key.to_bytes().as_slice(), list.0.as_slice()].concat();
+        let tag = first_half(mac(signing_key, &body).finalize().into_bytes().into());
         Some(BASE64.encode([body.as_slice(), tag.as_slice()].concat()))
     }
 
-    /// The place a cursor stands for.
+    /// The key that a cursor of this list holds.
     ///
     /// # Errors
-    /// A problem of status 400 when it is none of ours, or one of another list.
-    pub(crate) fn read(&self, list: List, cursor: &str) -> Result<Place, Problem> {
-        let place = self.read_bytes(list, cursor)?;
-        place.try_into().map_err(|_| not_ours())
-    }
-
-    /// The place a cursor stands for in a list whose items are known by their names.
-    ///
-    /// # Errors
-    /// As [`Cursors::read`].
-    pub(crate) fn read_name(&self, list: List, cursor: &str) -> Result<String, Problem> {
-        let place = self.read_bytes(list, cursor)?;
-        String::from_utf8(place).map_err(|_| not_ours())
-    }
-
-    fn read_bytes(&self, list: List, cursor: &str) -> Result<Vec<u8>, Problem> {
-        let (place, of) = self.open(cursor).ok_or_else(not_ours)?;
-        if of == list {
-            Ok(place)
-        } else {
-            Err(Problem::new(
+    /// A problem of status 400 when the platform did not make the cursor, or made it for another list.
+    pub(crate) fn read<K: CursorKey>(&self, list: ListScope, cursor: &str) -> Result<K, Problem> {
+        let (key, of) = self.open(cursor).ok_or_else(invalid)?;
+        if of != list {
+            return Err(Problem::new(
                 Code::InvalidCursor,
                 "the cursor belongs to a list with other filters",
-            ))
+            ));
         }
+        K::from_bytes(&key).ok_or_else(invalid)
     }
 
-    /// The id before which a page begins, when items are named by UUIDs; `None` for the first page.
-    ///
-    /// # Errors
-    /// As [`Cursors::read`].
-    pub(crate) fn before(&self, list: List, cursor: Option<&str>) -> Result<Option<Uuid>, Problem> {
-        cursor
-            .map(|cursor| self.read(list, cursor).map(Uuid::from_bytes))
-            .transpose()
-    }
-
-    fn open(&self, cursor: &str) -> Option<(Vec<u8>, List)> {
+    fn open(&self, cursor: &str) -> Option<(Vec<u8>, ListScope)> {
         let bytes = BASE64.decode(cursor).ok()?;
         let (body, tag) = bytes.split_last_chunk::<16>()?;
-        let (place, list) = body.strip_prefix(&[VERSION])?.split_last_chunk::<16>()?;
-        let genuine = |key| mac(key, body).verify_truncated_left(tag).is_ok();
+        let (key, list) = body.strip_prefix(&[VERSION])?.split_last_chunk::<16>()?;
+        let is_genuine = |key| mac(key, body).verify_truncated_left(tag).is_ok();
         self.keys
             .iter()
-            .any(genuine)
-            .then(|| (place.to_vec(), List(*list)))
+            .any(is_genuine)
+            .then(|| (key.to_vec(), ListScope(*list)))
     }
 }
 
-fn not_ours() -> Problem {
+fn invalid() -> Problem {
     Problem::new(
         Code::InvalidCursor,
-        "the cursor is not one that this list answered",
+        "the cursor was not issued by this list",
     )
 }
 
 /// HMAC-SHA256 of `body`.
 pub(crate) fn mac(key: &[u8; 32], body: &[u8]) -> Hmac<Sha256> {
-    // A key is padded with zeros to a block (RFC 2104 §2); giving the block spares an error that
-    // cannot come.
+    // RFC 2104 §2 pads a key with zeros to a block; passing the block avoids an error that cannot occur.
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
     Hmac::new(&block.into()).chain_update(body)
@@ -160,21 +198,25 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_leads_back_to_its_place_in_its_list_only() {
+    fn cursor_is_valid_for_its_own_list_only() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let (tenant, other) = (TenantId::new(), TenantId::new());
-        let list = List::of("/v1/jobs", tenant, &["a"]);
-        let place = [7; 16];
-        let cursor = keys(&[&old]).write(list, place).unwrap();
-        assert_eq!(keys(&[&new, &old]).read(list, &cursor).unwrap(), place);
+        let list = ListScope::new("/v1/jobs", tenant, &["a"]);
+        let key = 7_i64;
+        let cursor = keys(&[&old]).write(list, &key).unwrap();
+        assert_eq!(keys(&[&new, &old]).read::<i64>(list, &cursor).unwrap(), key);
 
         let refused = |cursors: Cursors, list, cursor: &str| {
-            cursors.read(list, cursor).unwrap_err().status().as_u16()
+            cursors
+                .read::<i64>(list, cursor)
+                .unwrap_err()
+                .status()
+                .as_u16()
         };
         for foreign in [
-            List::of("/v1/jobs", tenant, &["b"]),
-            List::of("/v1/jobs", other, &["a"]),
-            List::of("/v1/deliveries", tenant, &["a"]),
+            ListScope::new("/v1/jobs", tenant, &["b"]),
+            ListScope::new("/v1/jobs", other, &["a"]),
+            ListScope::new("/v1/deliveries", tenant, &["a"]),
         ] {
             assert_eq!(refused(keys(&[&old]), foreign, &cursor), 400);
         }

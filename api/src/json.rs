@@ -1,19 +1,17 @@
-//! Room: JSON that callers send, read so that a mistake can be pointed at.
-//! Takes: text. Gives: values, and a fault for each member that is not as it should be.
-//! Never: knows what a member means.
+//! Decodes JSON that callers send, and reports each wrong member.
+//!
+//! Built on [`harkara_shared::json`]. Nothing here knows what a member means.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-pub(crate) use harkara_kind::field_error::token;
-use harkara_kind::field_error::{self, FieldError};
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use harkara_kind::field_error::FieldError;
+use harkara_shared::json;
+pub(crate) use harkara_shared::json::pointer_token;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::faults::Faults;
-
-/// Texts longer than this are read once: after their first mistake nothing more is looked for.
-const LONGEST_REREAD: usize = 1 << 20;
+use crate::field_errors::{FieldErrors, MAX_FIELD_ERRORS};
 
 /// Checks that `text` is JSON.
 ///
@@ -23,40 +21,26 @@ pub(crate) fn check_syntax(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<&RawValue>(text).map(drop)
 }
 
-/// Reads the members of the object `text`, which stands at `prefix` of the request.
+/// Decodes the members of the object `text`, which is at `prefix` of the request.
 ///
-/// A member that cannot be read is a fault and then left out, so that the next one is found, too.
-/// All members of `T` should therefore be optional, and those that must be there be asked for
-/// afterwards. `None` when `text` is not an object at all, or nothing can be made of it.
-pub(crate) fn decode<T: DeserializeOwned>(
-    text: &str,
+/// A member that cannot be decoded is reported and left out, so that the next wrong one is found, too.
+/// Members of `T` should therefore be optional, and the caller reports those that are required. `None` when
+/// `text` is not an object, or no value can be made of the rest.
+pub(crate) fn decode<'de, T: Deserialize<'de>>(
+    text: &'de str,
     prefix: &str,
-    faults: &mut Faults,
+    errors: &mut FieldErrors,
 ) -> Option<T> {
-    // Derived readers would take an array for an object, member by member.
+    // Derived visitors accept an array as an object, member by member.
     if !is_object(text) {
-        faults.add(prefix, "", "invalid", "must be an object");
+        errors.add(prefix, "", "invalid", "must be an object");
         return None;
     }
-    let mut rest = std::borrow::Cow::Borrowed(text);
-    loop {
-        let mut decoder = serde_json::Deserializer::from_str(&rest);
-        let error = match serde_path_to_error::deserialize::<_, T>(&mut decoder) {
-            Ok(value) => return Some(value),
-            Err(error) => error,
-        };
-        let fault = precise(FieldError::new(
-            field_error::pointer(error.path()),
-            "invalid",
-            field_error::words(error.inner()),
-        ));
-        let without = without_member(&rest, &fault.pointer);
-        faults.push(fault.under(prefix));
-        match without {
-            Some(shorter) if !faults.is_full() => rest = shorter.into(),
-            _ => return None,
-        }
+    let (value, found) = json::decode_object(text, MAX_FIELD_ERRORS);
+    for error in found {
+        errors.push(FieldError::from(error).under(prefix));
     }
+    value
 }
 
 /// Whether the JSON `text` is an object.
@@ -64,49 +48,11 @@ pub(crate) fn is_object(text: &str) -> bool {
     text.trim_start().starts_with('{')
 }
 
-/// A decoder points at the object where a member is missing, unknown or repeated; this points at
-/// the member.
-pub(crate) fn precise(mut fault: FieldError) -> FieldError {
-    let kinds = [
-        ("unknown field `", "unknown_field"),
-        ("missing field `", "missing"),
-        ("duplicate field `", "duplicate"),
-    ];
-    for (words, code) in kinds {
-        let Some(rest) = fault.detail.strip_prefix(words) else {
-            continue;
-        };
-        // A name may itself hold a backtick; what follows it never does more than list names.
-        let end = rest.find("`, expected ").or_else(|| rest.rfind('`'));
-        let name = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-        let token = token(name);
-        if !fault.pointer.ends_with(&token) {
-            fault.pointer.push_str(&token);
-        }
-        fault.code = code;
-        break;
-    }
-    fault
-}
-
-/// The object without the member that `pointer` leads to or through; `None` if there is none, or
-/// the text is too long to be read again.
-fn without_member(text: &str, pointer: &str) -> Option<String> {
-    if text.len() > LONGEST_REREAD {
-        return None;
-    }
-    let first = pointer.strip_prefix('/')?.split('/').next()?;
-    let name = first.replace("~1", "/").replace("~0", "~");
-    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
-    members.remove(&name)?;
-    serde_json::to_string(&members).ok()
-}
-
 /// Finds what is JSON but cannot be kept: NUL characters, which Postgres has no room for, halves of
 /// surrogate pairs, numbers beyond all ranges and nesting deeper than 128.
 ///
 /// `text` must be JSON and stands at `prefix` of the request.
-pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut Faults) {
+pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut FieldErrors) {
     let mut walk = Walk {
         pointer: prefix.to_owned(),
         faults,
@@ -114,18 +60,14 @@ pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut Faults) {
     let mut decoder = serde_json::Deserializer::from_str(text);
     if let Err(error) = Step(&mut walk).deserialize(&mut decoder) {
         let pointer = walk.pointer;
-        faults.push(FieldError::new(
-            pointer,
-            "invalid",
-            field_error::words(&error),
-        ));
+        faults.push(FieldError::new(pointer, "invalid", json::message(&error)));
     }
 }
 
 struct Walk<'a> {
     /// Where the walk is. An error leaves it there.
     pointer: String,
-    faults: &'a mut Faults,
+    faults: &'a mut FieldErrors,
 }
 
 impl Walk<'_> {
@@ -200,7 +142,7 @@ impl<'de> Visitor<'de> for Step<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let length = self.0.pointer.len();
         while let Some(name) = members.next_key::<std::borrow::Cow<'de, str>>()? {
-            self.0.pointer.push_str(&token(&name));
+            self.0.pointer.push_str(&pointer_token(&name));
             self.0.check(&name);
             members.next_value_seed(Step(&mut *self.0))?;
             self.0.pointer.truncate(length);
@@ -230,12 +172,12 @@ mod tests {
     }
 
     fn decoded(text: &str) -> (Option<Sample>, Vec<(String, String)>) {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         let sample = decode(text, "/at", &mut faults);
         (sample, told(faults))
     }
 
-    fn told(faults: Faults) -> Vec<(String, String)> {
+    fn told(faults: FieldErrors) -> Vec<(String, String)> {
         faults
             .into_vec()
             .into_iter()
@@ -303,7 +245,7 @@ mod tests {
     #[test]
     fn what_cannot_be_stored_is_pointed_at() {
         let unstorable = |text: &str| {
-            let mut faults = Faults::default();
+            let mut faults = FieldErrors::default();
             check_syntax(text).map_err(|error| error.to_string())?;
             check_storable(text, "/at", &mut faults);
             Ok::<_, String>(told(faults))

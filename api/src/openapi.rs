@@ -6,6 +6,7 @@
 mod example;
 mod finish;
 mod headers;
+mod signature;
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,10 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 
 pub(crate) use finish::finished;
+pub(crate) use signature::described;
+use signature::operations;
 
-use crate::problem::{Code, FaultBody, ProblemBody};
+use crate::problem::{Code, FieldErrorBody, ProblemBody};
 
 /// Name of the security scheme of programs.
 const API_KEY: &str = "api_key";
@@ -159,16 +162,8 @@ pub(crate) fn base() -> OpenApi {
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     let mut shared = BTreeMap::new();
     for item in document.paths.paths.values_mut() {
-        for (operation, method) in [
-            (&mut item.get, HttpMethod::Get),
-            (&mut item.put, HttpMethod::Put),
-            (&mut item.post, HttpMethod::Post),
-            (&mut item.patch, HttpMethod::Patch),
-            (&mut item.delete, HttpMethod::Delete),
-        ] {
-            if let Some(operation) = operation {
-                complete_operation(operation, &method, &mut shared);
-            }
+        for (method, operation) in operations(item) {
+            complete_operation(operation, &method, &mut shared);
         }
     }
     for (path, summary, media_type, may_fail) in HEALTH {
@@ -181,9 +176,12 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     components.responses.extend(shared);
     let mut schemas = Vec::new();
     ProblemBody::schemas(&mut schemas);
-    FaultBody::schemas(&mut schemas);
+    FieldErrorBody::schemas(&mut schemas);
     schemas.push((ProblemBody::name().into_owned(), ProblemBody::schema()));
-    schemas.push((FaultBody::name().into_owned(), FaultBody::schema()));
+    schemas.push((
+        FieldErrorBody::name().into_owned(),
+        FieldErrorBody::schema(),
+    ));
     components.schemas.extend(schemas);
     for parameter in headers::of_requests() {
         components
@@ -224,23 +222,16 @@ fn complete_operation(
     method: &HttpMethod,
     shared: &mut BTreeMap<String, RefOr<Response>>,
 ) {
-    let no_scopes: [&str; 0] = [];
-    // A route for everybody says so itself. It knows no caller whose keys, or other tenants, there could be.
-    let is_open = operation.security.is_some();
-    let is_post = *method == HttpMethod::Post && !is_open;
-    let by_person = SecurityRequirement::new(SESSION, no_scopes);
-    let by_person = match method {
-        HttpMethod::Get => by_person,
-        _ => by_person.add(CSRF_TOKEN, no_scopes),
-    };
-    operation
+    // A route without authentication has an empty requirement. It has no caller, whose keys or tenants could
+    // be named.
+    let is_open = operation
         .security
-        .get_or_insert_with(|| vec![SecurityRequirement::new(API_KEY, no_scopes), by_person]);
+        .as_ref()
+        .is_some_and(|security| security.contains(&SecurityRequirement::default()));
+    let is_post = *method == HttpMethod::Post && !is_open;
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
     let in_query = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query);
     let has_query = parameters.iter().any(in_query);
-    // Routes that make jobs tell of it themselves.
-    parameters.retain(|parameter| !matches!(parameter, RefOr::T(own) if own.name == "traceparent"));
     for name in headers::names(is_post, is_open) {
         let location = format!("#/components/parameters/{name}");
         parameters.push(RefOr::Ref(Ref::new(location)));

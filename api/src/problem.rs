@@ -1,5 +1,5 @@
 //! Room: errors as the API answers them (RFC 9457).
-//! Takes: what went wrong. Gives: a [`Problem`], which a handler returns and [`crate::observe`]
+//! Takes: what went wrong. Gives: a [`Problem`], which a handler returns and [`crate::request_layer`]
 //! turns into `application/problem+json` once it knows the request's id and path.
 //! Never: shows a caller the text of an internal error.
 
@@ -280,7 +280,7 @@ pub(crate) struct ProblemBody<'a> {
     #[schema(example = "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11")]
     request_id: &'a str,
     /// What is wrong where; empty when the problem is not about single members. At most 100.
-    #[schema(value_type = Vec<FaultBody>)]
+    #[schema(value_type = Vec<FieldErrorBody>)]
     errors: &'a [FieldError],
     /// The limit that was met, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -309,12 +309,12 @@ pub(crate) struct LimitBody {
 
 /// One mistake in a request.
 #[derive(Debug, ToSchema)]
-#[schema(as = Fault)]
+#[schema(as = FieldError)]
 #[expect(
     dead_code,
     reason = "describes harkara_kind::FieldError, which knows no HTTP"
 )]
-pub(crate) struct FaultBody {
+pub(crate) struct FieldErrorBody {
     /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter when the query
     /// string is taken as an object. Members that are missing or unknown are pointed at, too. A
     /// body of lines is taken as `{"jobs": […]}`.
@@ -367,7 +367,7 @@ impl Problem {
             .collect();
         let names: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
         let detail = format!("say by `tenant` which is meant: {}", names.join(", "));
-        Self::new(Code::ChooseTenant, detail).with_faults(faults)
+        Self::new(Code::ChooseTenant, detail).with_field_errors(faults)
     }
 
     /// The kind of problem.
@@ -456,7 +456,7 @@ impl Problem {
         Some(problem)
     }
 
-    pub(crate) fn with_faults(mut self, faults: Vec<FieldError>) -> Self {
+    pub(crate) fn with_field_errors(mut self, faults: Vec<FieldError>) -> Self {
         self.0.errors = faults;
         self
     }

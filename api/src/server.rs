@@ -168,12 +168,12 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::observe::{Around, observe};
+    use crate::request_layer;
 
     /// A connection to a server that is patient for a twentieth of a second.
     async fn connection() -> (TcpStream, CancellationToken) {
         let patience = Duration::from_millis(50);
-        let around = Around {
+        let around = request_layer::Settings {
             in_flight: TaskTracker::new(),
             limit: patience,
             proxies: Arc::from([]),
@@ -181,7 +181,7 @@ mod tests {
         };
         let router = Router::new()
             .route("/", post(async |body: String| body))
-            .layer(middleware::from_fn_with_state(around, observe));
+            .layer(middleware::from_fn_with_state(around, request_layer::apply));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 /// A moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Moment(pub(crate) DateTime<Utc>);
+pub(crate) struct Timestamp(pub(crate) DateTime<Utc>);
 
-impl From<Moment> for DateTime<Utc> {
-    fn from(moment: Moment) -> Self {
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(moment: Timestamp) -> Self {
         moment.0
     }
 }
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         DateTime::parse_from_rfc3339(&text)
@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn only_rfc_3339_is_a_time() {
-        let read = |text: &str| serde_json::from_str::<Moment>(&format!("\"{text}\""));
+        let read = |text: &str| serde_json::from_str::<Timestamp>(&format!("\"{text}\""));
         let noon = "2030-01-31T12:00:00Z";
         for same in [
             noon,

@@ -1,5 +1,5 @@
 //! Room: the caller.
-//! Takes: what [`super::admit()`] found out. Gives: for whom somebody calls, who that is, and whether they
+//! Takes: what [`super::authenticate()`] found out. Gives: for whom somebody calls, who that is, and whether they
 //! may do a thing, or a problem of status 403.
 //! Never: looks at a header.
 
@@ -244,7 +244,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // A route outside of `admit` has no caller.
+        // A route outside of `authenticate` has no caller.
         parts
             .extensions
             .get::<Self>()

@@ -3,12 +3,16 @@
 //! whether the caller may do a thing.
 //! Never: runs a handler for somebody who is not known, or keeps the text of a key.
 
-mod admit;
+mod authenticate;
 mod caller;
 mod keyring;
 mod person;
+mod requirement;
 
-pub(crate) use admit::admit;
+pub(crate) use authenticate::authenticate;
 pub(crate) use caller::{Caller, Who};
 pub(crate) use keyring::Keyring;
-pub(crate) use person::{Person, Visitor};
+pub(crate) use person::{AnonymousActor, Person};
+pub(crate) use requirement::{
+    Authorized, Confirmed, OrPlatformAdmin, PlatformOnly, Requirement, scope,
+};

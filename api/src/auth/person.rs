@@ -12,7 +12,7 @@ use axum::http::request::Parts;
 use harkara_shared::audit::{Actor, ActorKind};
 use harkara_shared::database::TenantTx;
 
-use super::admit::told_by;
+use super::authenticate::request_actor;
 use super::caller::{Caller, Who};
 use crate::ApiState;
 use crate::limits::Policies;
@@ -73,7 +73,7 @@ pub(super) async fn found(
             kind: ActorKind::Person,
             id: found.user_id.to_string(),
             name: Some(found.email.clone()),
-            ..told_by(parts)
+            ..request_actor(parts)
         }),
         reservation: None,
     };
@@ -109,12 +109,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Person {
 
 /// The extractor for what a request says of somebody who is not known yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Visitor(pub(crate) Actor);
+pub(crate) struct AnonymousActor(pub(crate) Actor);
 
-impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+impl<S: Send + Sync> FromRequestParts<S> for AnonymousActor {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(told_by(parts)))
+        Ok(Self(request_actor(parts)))
     }
 }

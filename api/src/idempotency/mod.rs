@@ -29,9 +29,9 @@ use tracing::Instrument;
 use crate::ApiState;
 use crate::auth::Caller;
 use crate::body::{Chunks, limit_of};
-use crate::observe::written_out;
-use crate::origin::RequestId;
 use crate::problem::{Code, Problem};
+use crate::request_context::RequestId;
+use crate::request_layer::written_out;
 pub(crate) use store::Reservation;
 use store::{Answer, Found};
 

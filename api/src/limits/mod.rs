@@ -14,9 +14,9 @@
 //! replicas are asked or have given back what they held.
 
 mod charge;
-mod line;
-mod pace;
+mod local_bucket;
 mod policy;
+mod rate_estimator;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ use sqlx::PgPool;
 
 pub use charge::{Charge, Standing};
 pub(crate) use charge::{RATELIMIT, RATELIMIT_POLICY};
-use line::{Answer, Call, Granted, Line, Step};
+use local_bucket::{Answer, Call, Granted, LocalBucket, Step};
 pub use policy::{InvalidPolicy, Policies, Policy, Strategy};
 
 /// Longest that tokens taken ahead may be spent.
@@ -45,7 +45,7 @@ pub struct RequestLimits(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pool: PgPool,
-    lines: Mutex<HashMap<String, Arc<Line>>>,
+    buckets: Mutex<HashMap<String, Arc<LocalBucket>>>,
 }
 
 impl RequestLimits {
@@ -54,7 +54,7 @@ impl RequestLimits {
     pub fn new(pool: PgPool) -> Self {
         Self(Arc::new(Inner {
             pool,
-            lines: Mutex::default(),
+            buckets: Mutex::default(),
         }))
     }
 
@@ -72,13 +72,13 @@ impl RequestLimits {
                 standings: Vec::new(),
             });
         }
-        let line = self.line(subject, policies);
-        match line.ask(policies, Instant::now()) {
+        let bucket = self.bucket(subject, policies);
+        match bucket.ask(policies, Instant::now()) {
             Step::Known(charge) => Ok(charge),
             Step::Wait(answer, calls) => {
                 if calls {
                     // A task of its own: others wait for it when this request is given up.
-                    tokio::spawn(make_calls(self.0.pool.clone(), line));
+                    tokio::spawn(make_calls(self.0.pool.clone(), bucket));
                 }
                 let lost = |_| Err(Arc::new(sqlx::Error::WorkerCrashed));
                 answer.await.unwrap_or_else(lost)
@@ -90,53 +90,56 @@ impl RequestLimits {
     /// called about once a second.
     pub(crate) fn settle(&self) {
         let now = Instant::now();
-        let lines = {
-            let mut lines = self.lines();
+        let buckets = {
+            let mut buckets = self.buckets();
             if let Some(since) = now.checked_sub(FORGOTTEN) {
                 // One that somebody holds is about to be used.
-                lines.retain(|_, line| Arc::strong_count(line) > 1 || !line.is_idle(since));
+                buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_idle(since));
             }
-            lines.values().cloned().collect::<Vec<_>>()
+            buckets.values().cloned().collect::<Vec<_>>()
         };
-        for line in lines {
-            if line.settle(false, now) {
-                tokio::spawn(make_calls(self.0.pool.clone(), line));
+        for bucket in buckets {
+            if bucket.settle(false, now) {
+                tokio::spawn(make_calls(self.0.pool.clone(), bucket));
             }
         }
     }
 
     /// Gives everything back that was taken ahead.
     pub(crate) async fn finish(&self) {
-        let lines: Vec<_> = self.lines().values().cloned().collect();
-        for line in lines {
-            if line.settle(true, Instant::now()) {
-                make_calls(self.0.pool.clone(), line).await;
+        let buckets: Vec<_> = self.buckets().values().cloned().collect();
+        for bucket in buckets {
+            if bucket.settle(true, Instant::now()) {
+                make_calls(self.0.pool.clone(), bucket).await;
             }
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<String, Arc<Line>>> {
-        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn buckets(&self) -> MutexGuard<'_, HashMap<String, Arc<LocalBucket>>> {
+        self.0
+            .buckets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self, subject: &str, policies: &Policies) -> Arc<Line> {
-        let mut lines = self.lines();
-        if let Some(line) = lines.get(subject) {
-            return Arc::clone(line);
+    fn bucket(&self, subject: &str, policies: &Policies) -> Arc<LocalBucket> {
+        let mut buckets = self.buckets();
+        if let Some(bucket) = buckets.get(subject) {
+            return Arc::clone(bucket);
         }
-        let line = Arc::new(Line::new(subject, policies));
-        lines.insert(subject.to_owned(), Arc::clone(&line));
-        line
+        let bucket = Arc::new(LocalBucket::new(subject, policies));
+        buckets.insert(subject.to_owned(), Arc::clone(&bucket));
+        bucket
     }
 }
 
-/// Asks the database until nobody of the line waits.
-async fn make_calls(pool: PgPool, line: Arc<Line>) {
-    while let Some(call) = line.begin(Instant::now()) {
+/// Asks the database until nobody of the bucket waits.
+async fn make_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
+    while let Some(call) = bucket.begin(Instant::now()) {
         let started = Instant::now();
-        match ask(&pool, &line.subject, &call).await {
-            Ok(granted) => line.end(call, granted, started, Instant::now()),
-            Err(error) => line.fail(call, error),
+        match ask(&pool, &bucket.subject, &call).await {
+            Ok(granted) => bucket.end(call, granted, started, Instant::now()),
+            Err(error) => bucket.fail(call, error),
         }
     }
 }

@@ -69,7 +69,6 @@ pub struct Policy {
     pub burst: u32,
     /// How long a window is, 1 s to 31 days; none for `calendar_month`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "1h")]
     pub window: Option<HumanDuration>,
 }
 

@@ -1,7 +1,4 @@
-//! Room: the OpenAPI document as it is served.
-//! Takes: the document of routes. Gives: it with patterns of ids and durations, the payloads of kinds,
-//! and an example of every answer.
-//! Never: says of a text more than every route holds of it.
+//! The OpenAPI document as it is served: adds the payloads of kinds and an example of every answer.
 
 use harkara_jobs::catalogue::KINDS;
 use serde_json::{Map, Value, json};
@@ -9,25 +6,11 @@ use utoipa::openapi::OpenApi;
 
 use super::example;
 
-/// A tenant's slug or id.
-const TENANT: &str = "^([a-z0-9][a-z0-9-]{0,62}|ten_[0-7][0-9a-hjkmnp-tv-z]{25})$";
-
-/// An event's id, which applications may make up.
-const EVENT: &str = "^[A-Za-z0-9_-]{1,64}$";
-
-/// A job's id as it is answered.
-const JOB: &str = "^job_[0-9a-f][0-9a-hjkmnp-tv-z]{12}$";
-
-/// A duration, whose parts are all optional but may not all be missing.
-const DURATION: &str = "^([0-9]{1,19}d)?([0-9]{1,19}h)?([0-9]{1,19}m)?([0-9]{1,19}s)?\
-    ([0-9]{1,19}ms)?([0-9]{1,19}us)?([0-9]{1,19}ns)?$";
-
 /// The document as it is served.
 pub(crate) fn finished(document: &OpenApi) -> Value {
     // A document that was made of types can always be written.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     add_payloads(&mut document);
-    sharpen(&mut document, "");
     example::add(&mut document);
     document
 }
@@ -58,97 +41,6 @@ fn add_payloads(document: &mut Value) {
         .and_then(Value::as_object_mut);
     if let Some(payload) = of_job {
         payload.insert("anyOf".to_owned(), names.into());
-    }
-}
-
-/// Adds the pattern of every text whose example shows what it is. `called` is the member's or parameter's
-/// name.
-fn sharpen(node: &mut Value, called: &str) {
-    match node {
-        Value::Array(items) => items.iter_mut().for_each(|item| sharpen(item, "")),
-        Value::Object(members) => {
-            sharpen_parameter(members);
-            for (name, value) in rule(members, called) {
-                members.insert(name.to_owned(), value);
-            }
-            for (name, member) in members {
-                match (name.as_str(), member) {
-                    ("example" | "examples" | "default" | "enum", _) => {}
-                    ("properties", Value::Object(properties)) => {
-                        for (name, property) in properties {
-                            sharpen(property, name);
-                        }
-                    }
-                    (_, member) => sharpen(member, ""),
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A parameter's name, example and words stand beside its schema.
-fn sharpen_parameter(members: &mut Map<String, Value>) {
-    if !members.contains_key("in") {
-        return;
-    }
-    let name = members.get("name").and_then(Value::as_str);
-    let name = name.unwrap_or_default().to_owned();
-    let told =
-        ["example", "description"].map(|name| Some((name.to_owned(), members.get(name)?.clone())));
-    if let Some(schema) = members.get_mut("schema").and_then(Value::as_object_mut) {
-        let mut known = schema.clone();
-        known.extend(told.into_iter().flatten());
-        for (rule, value) in rule(&known, &name) {
-            // A list may be asked for an event by a text that no event can have.
-            if value != EVENT {
-                schema.insert(rule.to_owned(), value);
-            }
-        }
-    }
-}
-
-/// What holds for the texts of a schema, by its example.
-fn rule(schema: &Map<String, Value>, called: &str) -> Vec<(&'static str, Value)> {
-    let is_text = match schema.get("type") {
-        Some(Value::String(one)) => one == "string",
-        Some(Value::Array(some)) => some.iter().any(|one| one == "string"),
-        _ => false,
-    };
-    let is_told = ["pattern", "format", "enum"]
-        .iter()
-        .any(|name| schema.contains_key(*name));
-    let example = schema.get("example").and_then(Value::as_str);
-    let (Some(example), true, false) = (example, is_text, is_told) else {
-        return Vec::new();
-    };
-    if harkara_shared::duration::parse(example).is_ok() {
-        return vec![("pattern", DURATION.into()), ("minLength", 2.into())];
-    }
-    let words = schema.get("description").and_then(Value::as_str);
-    let pattern = pattern(example, words.unwrap_or_default(), called);
-    pattern
-        .map(|pattern| ("pattern", pattern.into()))
-        .into_iter()
-        .collect()
-}
-
-/// The pattern of an id.
-fn pattern(example: &str, words: &str, called: &str) -> Option<String> {
-    let is_id = called == "id" || called.ends_with("_id");
-    // Of whoever did something the log keeps what they are called by.
-    if !is_id || words.contains("name of") {
-        return None;
-    }
-    let (prefix, digits) = example.split_once('_')?;
-    match (prefix, digits.len()) {
-        ("ten", _) if words.contains("slug") => Some(TENANT.to_owned()),
-        ("job", 13) => Some(JOB.to_owned()),
-        ("evt", 26) => Some(EVENT.to_owned()),
-        (_, 26) if prefix.bytes().all(|byte| byte.is_ascii_lowercase()) => {
-            Some(format!("^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"))
-        }
-        _ => None,
     }
 }
 
@@ -259,22 +151,44 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_durations_have_patterns() {
+    fn ids_and_durations_have_the_patterns_of_their_types() {
         let document = document();
-        let of = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
-        assert_eq!(
-            of("/components/schemas/Job/properties/id/pattern"),
-            Some(JOB)
-        );
-        assert_eq!(
-            of("/components/schemas/NewJob/properties/timeout/pattern"),
-            Some(DURATION)
-        );
-        assert_eq!(
-            of("/components/schemas/Endpoint/properties/id/pattern"),
-            Some("^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")
-        );
-        let limits = &document["paths"]["/v1/tenants/{id}/limits"]["get"]["parameters"][0];
-        assert_eq!(limits["schema"]["pattern"], TENANT);
+        let schemas = &document["components"]["schemas"];
+        for (schema, member, name) in [
+            ("Job", "id", "JobId"),
+            ("Endpoint", "id", "EndpointId"),
+            ("Delivery", "event_id", "EventId"),
+        ] {
+            let reference = format!("#/components/schemas/{name}");
+            assert_eq!(schemas[schema]["properties"][member]["$ref"], reference);
+            assert!(schemas[name]["pattern"].is_string(), "{name}");
+        }
+        let timeout = &schemas["NewJob"]["properties"]["timeout"];
+        assert!(timeout.to_string().contains("/HumanDuration"), "{timeout}");
+        assert!(schemas["HumanDuration"]["pattern"].is_string());
+        let path = &document["paths"]["/v1/tenants/{id}/limits"]["get"]["parameters"][0];
+        assert_eq!(path["name"], "id");
+        assert!(path["schema"]["pattern"].is_string());
+    }
+
+    #[test]
+    fn every_operation_states_what_it_requires() {
+        for (id, operation) in operations(&document()) {
+            let security = operation["security"].as_array().unwrap();
+            let description = operation["description"].as_str().unwrap_or_default();
+            for requirement in security {
+                let scopes = requirement["api_key"].as_array().into_iter().flatten();
+                for scope in scopes {
+                    let scope = scope.as_str().unwrap();
+                    assert!(description.contains(&format!("`{scope}`")), "{id}: {scope}");
+                }
+            }
+            let is_open = security.iter().any(|one| *one == json!({}));
+            let is_for_users = security.iter().all(|one| one.get("api_key").is_none());
+            assert!(
+                is_open || is_for_users || description.contains("Requires the scope"),
+                "{id}"
+            );
+        }
     }
 }

@@ -20,7 +20,7 @@ use harkara_shared::audit::{Actor, ActorKind};
 use harkara_shared::database::TenantTx;
 
 use crate::ApiState;
-use crate::auth::Visitor;
+use crate::auth::AnonymousActor;
 use crate::people::cookie::{Cookie, own_site};
 use crate::people::session::{self, OpenSession, SessionFound};
 use crate::people::sign_in::{self, Attempt};
@@ -181,7 +181,7 @@ async fn sign_in_page(
 
 async fn sign_in_submit(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Problem> {
@@ -192,7 +192,7 @@ async fn sign_in_submit(
         code: form.given("code"),
         tenant: form.given("tenant"),
     };
-    let problem = match sign_in::with_password(&state, &visitor, attempt).await {
+    let problem = match sign_in::with_password(&state, &actor, attempt).await {
         Ok(session) => return Ok(redirect_signed_in(&state, &session)),
         Err(problem) => problem,
     };
@@ -241,7 +241,7 @@ async fn link_page(
 
 async fn use_link(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     headers: HeaderMap,
     Path(token): Path<String>,
 ) -> Result<Response, Problem> {
@@ -249,7 +249,7 @@ async fn use_link(
     let Some(token) = Token::parse(&token) else {
         return link_expired();
     };
-    match sign_in::with_link(&state, &visitor, &token).await? {
+    match sign_in::with_link(&state, &actor, &token).await? {
         Some(session) => Ok(redirect_signed_in(&state, &session)),
         None => link_expired(),
     }
@@ -276,7 +276,7 @@ async fn account_page(
 
 async fn sign_out(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Problem> {
@@ -292,7 +292,7 @@ async fn sign_out(
             kind: ActorKind::Person,
             id: me.user_id.to_string(),
             name: Some(me.email.clone()),
-            ..visitor
+            ..actor
         };
         let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
         session::sign_out(&mut tx, &actor, &me, form.given("everywhere").is_some()).await?;

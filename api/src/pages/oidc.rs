@@ -11,7 +11,7 @@ use url::form_urlencoded;
 
 use super::{message, redirect_signed_in, sign_in_button};
 use crate::ApiState;
-use crate::auth::Visitor;
+use crate::auth::AnonymousActor;
 use crate::people::Token;
 use crate::people::cookie::Cookie;
 use crate::people::oidc::{self, Back, FLOW};
@@ -27,11 +27,11 @@ fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 
 pub(super) async fn begin_sign_in(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let tenant = parameter(query.as_deref(), "tenant");
-    let begun = oidc::begin(&state, &visitor, tenant).await?;
+    let begun = oidc::begin(&state, &actor, tenant).await?;
     let to = HeaderValue::try_from(begun.url.as_str()).map_err(Problem::internal)?;
     let cookie = Cookie::Flow.set(&begun.browser, FLOW, state.is_secure());
     Ok((
@@ -43,7 +43,7 @@ pub(super) async fn begin_sign_in(
 
 pub(super) async fn complete_sign_in(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -51,7 +51,7 @@ pub(super) async fn complete_sign_in(
     let browser = Cookie::Flow.read(&headers, state.is_secure());
     let known = parameter(query, "state").and_then(|text| Token::parse(&text));
     let code = parameter(query, "code");
-    let back = oidc::end(&state, &visitor, browser.as_ref(), known.as_ref(), code).await?;
+    let back = oidc::end(&state, &actor, browser.as_ref(), known.as_ref(), code).await?;
     let mut response = match back {
         Back::SignedIn(session) => redirect_signed_in(&state, &session),
         Back::Refused => message(

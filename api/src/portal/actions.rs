@@ -32,13 +32,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::auth::PortalSession;
 use super::views::{CompletedAction, api_name, delivery_not_found, endpoint_not_found};
 use crate::ApiState;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
-use crate::origin::Origin;
 use crate::pages::form::Form;
 use crate::pages::page;
 use crate::problem::{Code, Problem};
 use crate::query::PathPair;
+use crate::request_context::TraceContext;
 
 /// How far back a recovery can reach.
 const MAX_RECOVERY_AGE: Duration = Duration::from_hours(30 * 24);
@@ -103,7 +103,7 @@ fn form_duration(form: &Form, name: &str, max: Duration) -> Result<Duration, Pro
 }
 
 fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     faults.add("", &format!("/{name}"), code, detail);
     faults.problem(Code::Invalid)
 }
@@ -113,12 +113,12 @@ fn test_data(form: &Form) -> Result<Box<RawValue>, Problem> {
     let text = form.given("data").unwrap_or_else(|| "{}".to_owned());
     json::check_syntax(&text)
         .map_err(|error| invalid_field("data", "invalid", format!("is not valid JSON: {error}")))?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     json::check_storable(&text, "/data", &mut faults);
     if !json::is_object(&text) {
         faults.add("", "/data", "invalid", "must be a JSON object");
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     RawValue::from_string(text).map_err(Problem::internal)
 }
 
@@ -129,9 +129,9 @@ pub(super) async fn send_test_event(
     form: Form,
 ) -> Result<Response, Problem> {
     let (event_type, data) = (form.text("type"), test_data(&form)?);
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     faults.extend("", NewEvent::new(&event_type, data.clone()).check());
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = session.begin(&state).await?;
     let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
     posted.ok_or_else(endpoint_not_found)?;
@@ -192,7 +192,7 @@ pub(super) async fn recover_endpoint(
     State(state): State<ApiState>,
     session: PortalSession,
     PathPair(_, id): PathPair<String, EndpointId>,
-    Origin(trace): Origin,
+    TraceContext(trace): TraceContext,
     form: Form,
 ) -> Result<Response, Problem> {
     let until = clock::now();

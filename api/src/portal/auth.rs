@@ -21,7 +21,7 @@ use harkara_shared::id::TenantId;
 use super::PortalLink;
 use crate::ApiState;
 use crate::access;
-use crate::auth::Visitor;
+use crate::auth::AnonymousActor;
 use crate::limits::Policies;
 use crate::pages::message;
 use crate::problem::Problem;
@@ -69,7 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PortalSession {
 pub(super) async fn authenticate(
     State(state): State<ApiState>,
     params: Result<RawPathParams, RawPathParamsRejection>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -85,7 +85,7 @@ pub(super) async fn authenticate(
                 actor: Arc::new(Actor {
                     kind: ActorKind::Link,
                     id: link.id.to_string(),
-                    ..visitor
+                    ..actor
                 }),
             };
             request.extensions_mut().insert(session.clone());

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cursor::mac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, SubsecRound as _, Utc};
@@ -15,8 +16,6 @@ use harkara_shared::id::{PortalLinkId, TenantId};
 use harkara_shared::vault::MasterKeys;
 use hmac::Mac as _;
 use uuid::Uuid;
-
-use crate::cursor::mac;
 
 /// Format version: the first byte of a link.
 const VERSION: u8 = 1;

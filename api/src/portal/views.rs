@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use askama::Template;
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -19,11 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::PortalSession;
 use crate::ApiState;
-use crate::cursor::List;
+use crate::cursor::ListScope;
 use crate::pages::page;
+use crate::paging::Paging;
 use crate::problem::Problem;
-use crate::query::{Limit, PathPair, Query};
-use crate::routes::page::{Page, to_read};
+use crate::query::{PathPair, Query};
 
 /// Query parameters of a page.
 #[derive(Debug, Deserialize)]
@@ -117,14 +118,11 @@ pub(super) async fn list_endpoints(
     session: PortalSession,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = List::of("/portal", session.tenant, &());
-    let before = state.cursors().before(list, query.cursor.as_deref())?;
-    let limit = Limit::default();
+    let list = ListScope::new("/portal", session.tenant, &());
+    let paging = Paging::new(list, query.cursor.as_deref(), state.cursors())?;
     let mut tx = session.begin(&state).await?;
-    let before = before.map(EndpointId::from_uuid);
-    let found = webhooks::list_endpoints(&mut tx, before, to_read(limit)).await?;
-    let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
-    let found = Page::of(found, limit, state.cursors(), list, place, |found| found);
+    let found = webhooks::list_endpoints(&mut tx, paging.after, paging.fetch_limit()).await?;
+    let Json(found) = paging.page(found, |endpoint: &Endpoint| endpoint.id, |found| found);
     let since = clock::now() - STATS_PERIOD;
     let mut rows = Vec::with_capacity(found.data.len());
     for endpoint in found.data {
@@ -146,9 +144,8 @@ pub(super) async fn show_endpoint(
     PathPair(_, id): PathPair<String, EndpointId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = List::of("/portal/endpoint", session.tenant, &id);
-    let before = state.cursors().before(list, query.cursor.as_deref())?;
-    let limit = Limit::default();
+    let list = ListScope::new("/portal/endpoint", session.tenant, &id);
+    let paging = Paging::new(list, query.cursor.as_deref(), state.cursors())?;
     let filter = DeliveryFilter {
         endpoint_id: Some(id),
         ..DeliveryFilter::default()
@@ -157,17 +154,12 @@ pub(super) async fn show_endpoint(
     let endpoint = webhooks::endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let stats = endpoint_stats(&mut tx, id, clock::now() - STATS_PERIOD).await?;
-    let before = before.map(DeliveryId::from_uuid);
-    let found = list_deliveries(&mut tx, &filter, before, to_read(limit)).await?;
+    let found = list_deliveries(&mut tx, &filter, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
-    let place = |id: DeliveryId| id.as_uuid().into_bytes();
-    let found = Page::up_to(
+    let Json(found) = paging.page_down_to(
         found.deliveries,
-        found.below.map(place),
-        limit,
-        state.cursors(),
-        list,
-        |delivery| place(delivery.id),
+        found.below,
+        |delivery| delivery.id,
         |delivery| delivery,
     );
     let shown = EndpointPage {

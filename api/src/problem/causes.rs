@@ -11,7 +11,7 @@ use harkara_webhooks as webhooks;
 
 use super::{Code, Problem};
 use crate::access;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
 use crate::people;
 use crate::people::oidc::OidcError;
@@ -51,7 +51,7 @@ impl From<SettingsError> for Problem {
             SettingsError::Engine(error) => return error.into(),
             SettingsError::TooManyLimits => ("/limits".to_owned(), "too_many", error.to_string()),
             SettingsError::InvalidLimit { key, member } => {
-                let limit = key.map(|key| format!("/limits{}", json::token(&key)));
+                let limit = key.map(|key| format!("/limits{}", json::pointer_token(&key)));
                 let pointer = format!("{}/{}", limit.unwrap_or_default(), member.word());
                 let code = match member {
                     InvalidLimit::PerMissing => "missing",
@@ -61,7 +61,7 @@ impl From<SettingsError> for Problem {
             }
         };
         let problem = Self::new(Code::Invalid, format!("{pointer}: {detail}"));
-        problem.with_faults(vec![FieldError::new(pointer, code, detail)])
+        problem.with_field_errors(vec![FieldError::new(pointer, code, detail)])
     }
 }
 
@@ -85,7 +85,7 @@ impl From<webhooks::Error> for Problem {
             webhooks::Error::Database(error) => Self::of_database(&error),
             webhooks::Error::Queue(error) => error.into(),
             webhooks::Error::Invalid(wrong) => {
-                let mut faults = Faults::default();
+                let mut faults = FieldErrors::default();
                 faults.extend("", wrong);
                 faults.problem(Code::Invalid)
             }
@@ -100,7 +100,7 @@ impl From<people::Error> for Problem {
         use people::Error as E;
         let at = |pointer: &str, code: &'static str| {
             let fault = FieldError::new(pointer, code, error.to_string());
-            Self::new(Code::Invalid, format!("{pointer}: {error}")).with_faults(vec![fault])
+            Self::new(Code::Invalid, format!("{pointer}: {error}")).with_field_errors(vec![fault])
         };
         match error {
             E::Database(error) => Self::of_database(&error),

@@ -14,14 +14,11 @@ use serde_json::Value;
 use sqlx::types::Json as Jsonb;
 use utoipa::{IntoParams, ToSchema};
 
-use super::page::{Page, to_read};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
-use crate::cursor::{List, number_at, place_of};
+use crate::auth::{Authorized, scope};
+use crate::paging::{Page, Paged};
 use crate::problem::Problem;
-use crate::query::{Limit, Query, is_of_page};
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// Filters of the audit log. All filters that are given must match.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
@@ -40,17 +37,10 @@ pub(super) struct AuditQuery {
     resource: Option<String>,
     /// Only entries recorded at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Only entries recorded before this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<Moment>,
-    /// Maximum number of entries per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
+    until: Option<Timestamp>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -151,47 +141,31 @@ impl From<EntryRow> for AuditEntryResponse {
 }
 
 /// List the audit log, newest first
-///
-/// Needs the scope `audit:read`.
 #[utoipa::path(
     get,
     path = "/v1/audit-logs",
     operation_id = "list_audit_log",
     tag = "audit",
-    params(AuditQuery),
     responses((status = 200, description = "A page of entries", body = Page<AuditEntryResponse>))
 )]
 pub(super) async fn list_audit_log(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<AuditQuery>,
+    caller: Authorized<scope::AuditRead>,
+    Paged { filters, paging }: Paged<AuditQuery, i64>,
 ) -> Result<Json<Page<AuditEntryResponse>>, Problem> {
-    caller.require(Scope::AuditRead)?;
-    let list = List::of("/v1/audit-logs", caller.tenant, &query);
-    let before = match &query.cursor {
-        Some(cursor) => Some(number_at(state.cursors().read(list, cursor)?)),
-        None => None,
-    };
     let mut tx = state.begin(&caller).await?;
     let rows: Vec<EntryRow> = query_as(include_str!("../sql/list_audit.sql"))
-        .bind(before)
-        .bind(&query.actor)
-        .bind(&query.action)
-        .bind(&query.resource)
-        .bind(query.since.map(|moment| moment.0))
-        .bind(query.until.map(|moment| moment.0))
-        .bind(i64::from(to_read(query.limit)))
+        .bind(paging.after)
+        .bind(&filters.actor)
+        .bind(&filters.action)
+        .bind(&filters.resource)
+        .bind(filters.since.map(|moment| moment.0))
+        .bind(filters.until.map(|moment| moment.0))
+        .bind(i64::from(paging.fetch_limit()))
         .fetch_all(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(Json(Page::of(
-        rows,
-        query.limit,
-        state.cursors(),
-        list,
-        |row| place_of(row.seq),
-        AuditEntryResponse::from,
-    )))
+    Ok(paging.page(rows, |row| row.seq, AuditEntryResponse::from))
 }
 
 /// Reads the newest entries of the transaction's tenant, at most `limit`, that match these filters.
@@ -230,7 +204,7 @@ pub(super) struct ChainCheckResponse {
     /// Time of the newest anchor that was compared; null if there is none.
     #[schema(required)]
     anchored_at: Option<DateTime<Utc>>,
-    /// Faults found, at most 100.
+    /// FieldErrors found, at most 100.
     #[schema(value_type = Vec<BrokenLinkBody>)]
     faults: Vec<ChainFault>,
 }
@@ -270,7 +244,7 @@ pub(super) struct BrokenLinkBody {
 /// Verify the audit log
 ///
 /// Reads the tenant's whole chain and compares it with its head and with the anchors stored outside the
-/// database. Needs the scope `audit:read`.
+/// database.
 #[utoipa::path(
     get,
     path = "/v1/audit-logs/verify",
@@ -280,9 +254,8 @@ pub(super) struct BrokenLinkBody {
 )]
 pub(super) async fn verify_audit_log(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::AuditRead>,
 ) -> Result<Json<ChainCheckResponse>, Problem> {
-    caller.require(Scope::AuditRead)?;
     let mut tx = state.begin(&caller).await?;
     let checked = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
         .await

@@ -20,15 +20,14 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::ErrorResponse;
-use super::page::{Page, Whole, to_read};
 use super::webhooks::redelivery::StartedJobResponse;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
-use crate::cursor::List;
+use crate::auth::{Authorized, scope};
+use crate::paging::{List, Page, Paged};
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query, Status, is_of_page};
-use crate::time::Moment;
+use crate::query::{PathId, Status};
+use crate::schema::EventId;
+use crate::time::Timestamp;
 
 /// State of a delivery. `failed`: all attempts were used up. `skipped`: not sent, because the endpoint was
 /// disabled or deleted.
@@ -72,16 +71,14 @@ impl From<DeliveryStateName> for DeliveryState {
 #[schema(as = Delivery)]
 pub(super) struct DeliveryResponse {
     /// Id of the delivery.
-    #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
     /// Id of the event.
-    #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    #[schema(value_type = EventId)]
     event_id: String,
     /// Id of the endpoint.
-    #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     endpoint_id: EndpointId,
     /// The job that makes the delivery; null if it was skipped.
-    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    #[schema(required)]
     job_id: Option<JobId>,
     /// State of the delivery.
     state: DeliveryStateName,
@@ -201,7 +198,7 @@ impl From<DeliveryAttempt> for DeliveryAttemptResponse {
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveryQuery {
     /// Only deliveries to this endpoint.
-    #[param(value_type = Option<String>, example = "ep_01h455vb4pex5vsknk084sn02q")]
+    #[param(example = "ep_01h455vb4pex5vsknk084sn02q", inline)]
     endpoint_id: Option<EndpointId>,
     /// Only deliveries of this event.
     #[param(example = "evt_01h455vb4pex5vsknk084sn02q")]
@@ -213,84 +210,61 @@ pub(super) struct DeliveryQuery {
     status_code: Option<Status>,
     /// Only deliveries created at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    created_after: Option<Moment>,
+    created_after: Option<Timestamp>,
     /// Only deliveries created at or before this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    created_before: Option<Moment>,
-    /// Maximum number of deliveries per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
+    created_before: Option<Timestamp>,
 }
 
 /// List deliveries, newest first
 ///
-/// Each page reads at most 5,000 deliveries. If few of them match, a page may hold fewer than `limit`
-/// items, or none, and still have a `next_cursor`: continue until `next_cursor` is null. Needs the scope
-/// `webhooks:read`.
+/// Each page reads at most 5,000 deliveries. If few of them match, a page may hold fewer than `limit` items,
+/// or none, and still have a `next_cursor`: continue until `next_cursor` is null.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",
     operation_id = "list_deliveries",
     tag = "webhooks",
-    params(DeliveryQuery),
     responses((status = 200, description = "A page of deliveries", body = Page<DeliveryResponse>))
 )]
 pub(super) async fn list_deliveries(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<DeliveryQuery>,
+    caller: Authorized<scope::WebhooksRead>,
+    Paged { filters, paging }: Paged<DeliveryQuery, DeliveryId>,
 ) -> Result<Json<Page<DeliveryResponse>>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
-    let list = List::of("/v1/deliveries", caller.tenant, &query);
-    let before = state
-        .cursors()
-        .before(list, query.cursor.as_deref())?
-        .map(DeliveryId::from_uuid);
     let filter = DeliveryFilter {
-        endpoint_id: query.endpoint_id,
-        event_id: query.event_id,
-        state: query.state.map(DeliveryState::from),
-        status_code: query.status_code.map(|status| status.0),
-        created_after: query.created_after.map(DateTime::from),
-        created_before: query.created_before.map(DateTime::from),
+        endpoint_id: filters.endpoint_id,
+        event_id: filters.event_id,
+        state: filters.state.map(DeliveryState::from),
+        status_code: filters.status_code.map(|status| status.0),
+        created_after: filters.created_after.map(DateTime::from),
+        created_before: filters.created_before.map(DateTime::from),
     };
     let mut tx = state.begin(&caller).await?;
-    let page = webhooks::list_deliveries(&mut tx, &filter, before, to_read(query.limit)).await?;
+    let page =
+        webhooks::list_deliveries(&mut tx, &filter, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
-    let place = |id: DeliveryId| id.as_uuid().into_bytes();
-    Ok(Json(Page::up_to(
+    Ok(paging.page_down_to(
         page.deliveries,
-        page.below.map(place),
-        query.limit,
-        state.cursors(),
-        list,
-        |delivery| place(delivery.id),
+        page.below,
+        |delivery| delivery.id,
         DeliveryResponse::from,
-    )))
+    ))
 }
 
 /// Get a delivery
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{id}",
     operation_id = "get_delivery",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The delivery's id",
-        example = "dlv_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The delivery", body = DeliveryResponse))
 )]
 pub(super) async fn get_delivery(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksRead>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryResponse>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let delivery = webhooks::delivery(&mut tx, id).await?;
     tx.commit().await?;
@@ -301,27 +275,24 @@ pub(super) async fn get_delivery(
 
 /// List the attempts of a delivery
 ///
-/// Oldest first. Needs the scope `webhooks:read`.
+/// Oldest first.
 #[utoipa::path(
     get,
     path = "/v1/deliveries/{id}/attempts",
     operation_id = "list_delivery_attempts",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The delivery's id",
-        example = "dlv_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The attempts", body = Whole<DeliveryAttemptResponse>))
+    responses((status = 200, description = "The attempts", body = List<DeliveryAttemptResponse>))
 )]
 pub(super) async fn list_delivery_attempts(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksRead>,
     PathId(id): PathId<DeliveryId>,
-) -> Result<Json<Whole<DeliveryAttemptResponse>>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
+) -> Result<Json<List<DeliveryAttemptResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(delivery_not_found)?;
-    Ok(Json(Whole {
+    Ok(Json(List {
         data: attempts
             .into_iter()
             .map(DeliveryAttemptResponse::from)
@@ -332,14 +303,11 @@ pub(super) async fn list_delivery_attempts(
 /// Redeliver
 ///
 /// Sends the delivery once more, whatever its state. If an attempt is already pending, it is made now.
-/// Needs the scope `webhooks:manage`.
 #[utoipa::path(
     post,
     path = "/v1/deliveries/{id}/redeliver",
     operation_id = "redeliver",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The delivery's id",
-        example = "dlv_01h455vb4pex5vsknk084sn02q")),
     responses(
         (status = 202, description = "The job that makes the delivery", body = StartedJobResponse),
         (status = 409, description = "The endpoint is disabled or deleted, or the payload is no longer stored"),
@@ -347,10 +315,9 @@ pub(super) async fn list_delivery_attempts(
 )]
 pub(super) async fn redeliver(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<DeliveryId>,
 ) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
-    caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let job_id = match webhooks::redeliver(&mut tx, state.engine(), id).await? {
         Ok(job_id) => job_id,

@@ -22,14 +22,12 @@ use utoipa::ToSchema;
 use super::queues::public_queues;
 use super::tenants::{apply_change, find_tenant};
 use crate::ApiState;
-use crate::access::{
-    self, NewTenant, PLATFORM_SLUG, Scope, SlaTier, Tenant, TenantChange, is_slug,
-};
-use crate::auth::Caller;
+use crate::access::{self, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, is_slug};
+use crate::auth::{Authorized, Caller, OrPlatformAdmin, PlatformOnly, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::problem::{Code, Problem};
-use crate::query::PathId;
+use crate::query::{BusinessRef, PathId};
 
 /// Period of the job rates of contracts.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -65,7 +63,6 @@ pub(super) struct ContractStatusResponse {
     #[schema(example = "acme-trading")]
     business_id: String,
     /// Id of the tenant.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
     /// SLA tier.
     sla_tier: SlaTier,
@@ -104,7 +101,7 @@ pub(super) struct ContractUsageResponse {
 /// Set up a contract
 ///
 /// Creates the tenant or changes its SLA tier, and creates its endpoint or changes the endpoint's URL.
-/// Idempotent. Needs the scope `platform:admin`.
+/// Idempotent.
 #[utoipa::path(
     post,
     path = "/v1/enterprise/setup",
@@ -119,12 +116,10 @@ pub(super) struct ContractUsageResponse {
 )]
 pub(super) async fn set_up_contract(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<PlatformOnly<scope::PlatformAdmin>>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<ContractStatusResponse>), Problem> {
-    caller.require(Scope::PlatformAdmin)?;
-    caller.require_platform()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: ContractRequest = body.members(&mut faults).unwrap_or_default();
     let slug = request.business_id.unwrap_or_default();
     if !is_slug(&slug) {
@@ -144,7 +139,7 @@ pub(super) async fn set_up_contract(
         };
         faults.extend("", check.into_iter().map(named).collect());
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     if slug == PLATFORM_SLUG {
         let detail = "tenant `platform` has no contract";
         return Err(Problem::new(Code::Conflict, detail));
@@ -229,24 +224,19 @@ async fn set_contract_endpoint(
 
 /// Get the status of a contract
 ///
-/// Needs the scope `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
+/// For a tenant other than the caller's own, `platform:admin` is required.
 #[utoipa::path(
     get,
     path = "/v1/enterprise/status/{business_id}",
     operation_id = "get_contract_status",
     tag = "tenants",
-    params(("business_id" = String, Path, description = "The business: its tenant's slug or id",
-        example = "acme-trading")),
     responses((status = 200, description = "The contract and its usage", body = ContractStatusResponse))
 )]
 pub(super) async fn get_contract_status(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(business_id): PathId<String>,
+    caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
+    PathId(business_id): PathId<BusinessRef>,
 ) -> Result<Json<ContractStatusResponse>, Problem> {
-    if !caller.administers() {
-        caller.require(Scope::TenantAdmin)?;
-    }
     let tenant = find_tenant(&state, &caller, &business_id).await?;
     Ok(Json(contract_status(&state, &tenant.slug).await?))
 }

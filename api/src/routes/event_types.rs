@@ -17,15 +17,13 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::page::{Page, to_read};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::cursor::{List, number_at, place_of};
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{Page, Paging};
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query, is_of_page};
+use crate::query::{EventTypeName, PathId, Query};
 
 /// A new version of an event type.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -101,9 +99,9 @@ impl From<EventType> for EventTypeResponse {
 
 /// Register an event type
 ///
-/// Creates the next version of the name and makes it the current one: events without a `version` must
-/// satisfy its schema, within five seconds in other processes. A version never changes and can be
-/// referenced as long as the tenant exists. Needs the scope `webhooks:manage`.
+/// Creates the next version of the name and makes it the current one: events without a `version` must satisfy
+/// its schema, within five seconds in other processes. A version never changes and can be referenced as long
+/// as the tenant exists.
 #[utoipa::path(
     post,
     path = "/v1/event-types",
@@ -118,11 +116,10 @@ impl From<EventType> for EventTypeResponse {
 )]
 pub(super) async fn register_event_type(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewEventTypeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.is_none() {
         faults.add("", "/name", "missing", "is required");
@@ -137,7 +134,7 @@ pub(super) async fn register_event_type(
     let checked = tokio::task::spawn_blocking(move || (new.check(), new)).await;
     let (wrong, new) = checked.map_err(Problem::internal)?;
     faults.extend("", wrong);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let response = EventTypeResponse::from(register(&mut tx, new).await?);
     let entry = Entry::new("event_type.register", &response.name).after(json!({
@@ -151,53 +148,30 @@ pub(super) async fn register_event_type(
     Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
-/// Page of a list of event types or versions.
-#[derive(Debug, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// Maximum number of items per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
-}
-
 /// List event types by name, each in its current version
 ///
-/// Includes the tenant's own event types and those provided by the platform. Needs the scope
-/// `webhooks:read`.
+/// Includes the tenant's own event types and those provided by the platform.
 #[utoipa::path(
     get,
     path = "/v1/event-types",
     operation_id = "list_event_types",
     tag = "webhooks",
-    params(PageQuery),
     responses((status = 200, description = "A page of types", body = Page<EventTypeResponse>))
 )]
 pub(super) async fn list_event_types(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::WebhooksRead>,
+    paging: Paging<String>,
 ) -> Result<Json<Page<EventTypeResponse>>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
-    let list = List::of("/v1/event-types", caller.tenant, &query);
-    let after = query.cursor.as_deref();
-    let after = after.map(|cursor| state.cursors().read_name(list, cursor));
-    let after = after.transpose()?;
     let mut tx = state.begin(&caller).await?;
-    let types = webhooks::list_event_types(&mut tx, after.as_deref(), to_read(query.limit)).await?;
+    let types =
+        webhooks::list_event_types(&mut tx, paging.after.as_deref(), paging.fetch_limit()).await?;
     tx.commit().await?;
-    Ok(Json(Page::of(
+    Ok(paging.page(
         types,
-        query.limit,
-        state.cursors(),
-        list,
         |shown: &EventType| shown.name.clone(),
         EventTypeResponse::from,
-    )))
+    ))
 }
 
 /// Version of an event type.
@@ -226,24 +200,19 @@ impl<'de> Deserialize<'de> for Version {
 }
 
 /// Get an event type
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/event-types/{name}",
     operation_id = "get_event_type",
     tag = "webhooks",
-    params(("name" = String, Path, description = "The type's name", example = "user.created"),
-        VersionQuery),
     responses((status = 200, description = "The version", body = EventTypeResponse))
 )]
 pub(super) async fn get_event_type(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
+    caller: Authorized<scope::WebhooksRead>,
+    PathId(name): PathId<EventTypeName>,
     Query(query): Query<VersionQuery>,
 ) -> Result<Json<EventTypeResponse>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
     let version = query.version.map(|version| version.0);
     let mut tx = state.begin(&caller).await?;
     let found = event_type(&mut tx, &name, version).await?;
@@ -257,43 +226,30 @@ pub(super) async fn get_event_type(
 }
 
 /// List the versions of an event type, newest first
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/event-types/{name}/versions",
     operation_id = "list_event_type_versions",
     tag = "webhooks",
-    params(("name" = String, Path, description = "The type's name", example = "user.created"),
-        PageQuery),
     responses((status = 200, description = "A page of versions", body = Page<EventTypeResponse>))
 )]
 pub(super) async fn list_event_type_versions(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::WebhooksRead>,
+    PathId(name): PathId<EventTypeName>,
+    paging: Paging<u32>,
 ) -> Result<Json<Page<EventTypeResponse>>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
-    let list = List::of("/v1/event-types/{name}/versions", caller.tenant, &name);
-    let before = match &query.cursor {
-        Some(cursor) => u32::try_from(number_at(state.cursors().read(list, cursor)?)).ok(),
-        None => None,
-    };
     let mut tx = state.begin(&caller).await?;
-    let versions = versions_of(&mut tx, &name, before, to_read(query.limit)).await?;
+    let versions = versions_of(&mut tx, &name, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
     if versions.is_empty() {
         return Err(event_type_not_found());
     }
-    Ok(Json(Page::of(
+    Ok(paging.page(
         versions,
-        query.limit,
-        state.cursors(),
-        list,
-        |shown: &EventType| place_of(shown.version.into()),
+        |shown: &EventType| shown.version,
         EventTypeResponse::from,
-    )))
+    ))
 }
 
 fn event_type_not_found() -> Problem {

@@ -16,12 +16,12 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
-use crate::origin::Origin;
+use crate::field_errors::FieldErrors;
 use crate::problem::Problem;
+use crate::request_context::TraceContext;
+use crate::schema::EventId;
 
 /// An event to post.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -78,7 +78,7 @@ fn non_null_schema() -> Object {
 #[schema(as = PostedEvent)]
 pub(super) struct PostedEventResponse {
     /// Id of the event, sent as `webhook-id`.
-    #[schema(example = "evt_01h455vb4pex5vsknk084sn02q")]
+    #[schema(value_type = EventId)]
     id: String,
     /// One delivery for each endpoint that subscribes to the event.
     deliveries: Vec<PostedDeliveryResponse>,
@@ -99,13 +99,11 @@ impl From<Posted> for PostedEventResponse {
 #[schema(as = PostedDelivery)]
 pub(super) struct PostedDeliveryResponse {
     /// Id of the delivery.
-    #[schema(value_type = String, example = "dlv_01h455vb4pex5vsknk084sn02q")]
     id: DeliveryId,
     /// Id of the endpoint.
-    #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     endpoint_id: EndpointId,
     /// The job that makes the delivery; null if it was skipped.
-    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    #[schema(required)]
     job_id: Option<JobId>,
 }
 
@@ -123,14 +121,12 @@ impl From<PostedDelivery> for PostedDeliveryResponse {
 ///
 /// Creates a delivery for each endpoint that subscribes to the event type. Data that does not satisfy the
 /// type's schema is rejected. The type does not have to be registered. Types that the platform emits cannot
-/// be posted. Needs the scope `jobs:write`.
+/// be posted.
 #[utoipa::path(
     post,
     path = "/v1/events",
     operation_id = "post_event",
     tag = "webhooks",
-    params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body = NewEventRequest,
     responses(
         (status = 202, description = "The event and its deliveries", body = PostedEventResponse),
@@ -140,15 +136,14 @@ impl From<PostedDelivery> for PostedDeliveryResponse {
 )]
 pub(super) async fn post_event(
     State(state): State<ApiState>,
-    caller: Caller,
-    Origin(trace): Origin,
+    caller: Authorized<scope::JobsWrite>,
+    TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
-    caller.require(Scope::JobsWrite)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewEventRequest = body.members(&mut faults).unwrap_or_default();
     let event = validate_event(request, &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     // Validation returns an event unless it added an error.
     let event = event
         .ok_or_else(|| Problem::internal("validation returned neither an event nor an error"))?;
@@ -166,7 +161,7 @@ pub(super) async fn post_event(
     ))
 }
 
-fn validate_event(request: NewEventRequest, faults: &mut Faults) -> Option<NewEvent> {
+fn validate_event(request: NewEventRequest, faults: &mut FieldErrors) -> Option<NewEvent> {
     for (pointer, is_missing) in [
         ("/type", request.event_type.is_none()),
         ("/data", request.data.is_none()),

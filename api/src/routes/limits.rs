@@ -10,7 +10,7 @@ use harkara_shared::duration::HumanDuration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 
 /// Maximum weight.
 const MAX_WEIGHT: u16 = 1000;
@@ -19,7 +19,7 @@ const MAX_WEIGHT: u16 = 1000;
 pub(super) struct NumberReader<'a> {
     /// JSON pointer of the object that contains the numbers.
     pub(super) prefix: &'a str,
-    pub(super) faults: &'a mut Faults,
+    pub(super) faults: &'a mut FieldErrors,
 }
 
 impl NumberReader<'_> {
@@ -73,7 +73,6 @@ pub(super) struct LimitRequest {
     #[serde(default)]
     rate: Change<i64>,
     /// Period of the rate, `1s` to `31d`. Required if the limit has no rate yet.
-    #[schema(value_type = Option<String>, example = "1m")]
     per: Option<HumanDuration>,
     /// Maximum number of starts at once after idle time. Default: a tenth of the rate, at least 1. Null
     /// restores the default.
@@ -87,7 +86,7 @@ pub(super) struct LimitRequest {
 }
 
 impl LimitRequest {
-    pub(super) fn read(self, prefix: &str, faults: &mut Faults) -> LimitChange {
+    pub(super) fn read(self, prefix: &str, faults: &mut FieldErrors) -> LimitChange {
         let per = self.per.map(Duration::from);
         if per.is_some_and(|per| !RATE_PERIODS.contains(&per)) {
             faults.add(
@@ -115,7 +114,7 @@ pub(super) struct LimitResponse {
     #[schema(required, example = 100)]
     rate: Option<u32>,
     /// Period of the rate.
-    #[schema(required, value_type = Option<String>, example = "1m")]
+    #[schema(required)]
     per: Option<HumanDuration>,
     /// Maximum number of starts at once after idle time. At most `rate` + `burst` jobs start in any window
     /// of `per`.

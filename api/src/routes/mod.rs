@@ -10,7 +10,6 @@ mod events;
 mod jobs;
 mod keys;
 mod limits;
-pub(crate) mod page;
 mod portal_links;
 mod queues;
 pub mod representation;
@@ -38,7 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::Problem;
-use crate::{ApiState, auth, docs, observe, openapi, pages, portal, shield};
+use crate::{ApiState, auth, docs, openapi, pages, portal, request_layer, security_headers};
 
 const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -53,8 +52,8 @@ pub fn router(state: ApiState) -> Router {
     let http = state.http();
     let public = http.public_url.as_ref();
     let is_https = public.is_some_and(|url| url.scheme() == "https");
-    let cors = shield::cross_origin(&http.cors_origins);
-    let around = observe::Around {
+    let cors = security_headers::cors_layer(&http.cors_origins);
+    let around = request_layer::Settings {
         in_flight: state.in_flight().clone(),
         limit: REQUEST_TIMEOUT,
         proxies: http.trusted_proxies.clone().into(),
@@ -66,7 +65,10 @@ pub fn router(state: ApiState) -> Router {
     routes
         .authenticated
         // `route_layer`: an unknown path is 404 for every caller, authenticated or not.
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::admit))
+        .route_layer(middleware::from_fn_with_state(
+            state.clone(),
+            auth::authenticate,
+        ))
         .merge(routes.public)
         .merge(pages::routes())
         .merge(portal::routes(&state))
@@ -78,10 +80,10 @@ pub fn router(state: ApiState) -> Router {
         .merge(docs::routes())
         .merge(health)
         .fallback(async || Problem::not_found("route"))
-        .layer(CatchPanicLayer::custom(observe::caught))
+        .layer(CatchPanicLayer::custom(request_layer::panic_response))
         .layer(option_layer(cors))
-        .layer(middleware::from_fn_with_state(around, observe::observe))
-        .layer(shield::compression())
+        .layer(middleware::from_fn_with_state(around, request_layer::apply))
+        .layer(security_headers::compression_layer())
 }
 
 /// Routes of resources.
@@ -92,115 +94,108 @@ pub(crate) struct Routes {
     public: Router<ApiState>,
 }
 
+/// Adds handlers to a router, each described by its attribute and by the types of its signature.
+macro_rules! described_routes {
+    ($router:expr; $($handler:path),+ $(,)?) => {
+        $router$(.routes(openapi::described(routes!($handler), $handler)))+
+    };
+}
+
 /// Returns the routes of resources and the OpenAPI document of all routes.
 pub(crate) fn describe() -> (Routes, OpenApi) {
-    let (public, public_document) = OpenApiRouter::new()
-        .routes(routes!(session::sign_in))
-        .split_for_parts();
-    let (authenticated, mut document) = OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(jobs::list_jobs, jobs::create_job))
-        .routes(routes!(jobs::batch::create_jobs))
-        .routes(routes!(jobs::bulk::change_jobs))
-        .routes(routes!(jobs::get_job))
-        .routes(routes!(jobs::list_job_attempts))
-        .routes(routes!(jobs::explain::explain_job))
-        .routes(routes!(jobs::cancel_job))
-        .routes(routes!(jobs::retry_job))
-        .routes(routes!(jobs::reschedule_job))
-        .routes(routes!(queues::list_queues))
-        .routes(routes!(queues::limit_queue))
-        .routes(routes!(queues::pause_queue))
-        .routes(routes!(queues::resume_queue))
-        .routes(routes!(
-            queues::lanes::list_lanes,
-            queues::lanes::change_default_lane
-        ))
-        .routes(routes!(queues::lanes::change_lane))
-        .routes(routes!(workers::list_workers))
-        .routes(routes!(stats::get_stats))
-        .routes(routes!(tenants::list_tenants, tenants::create_tenant))
-        .routes(routes!(tenants::get_tenant, tenants::change_tenant))
-        .routes(routes!(
-            tenants::limits::get_tenant_limits,
-            tenants::limits::change_tenant_limits
-        ))
-        .routes(routes!(tenants::export::export_tenant))
-        .routes(routes!(tenants::erase::erase_tenant))
-        .routes(routes!(tenants::pause_tenant))
-        .routes(routes!(tenants::resume_tenant))
-        .routes(routes!(keys::list_api_keys, keys::create_api_key))
-        .routes(routes!(
-            keys::get_api_key,
-            keys::change_api_key,
-            keys::revoke_api_key
-        ))
-        .routes(routes!(keys::rotate_api_key))
-        .routes(routes!(keys::limits::set_api_key_limits))
-        .routes(routes!(enterprise::set_up_contract))
-        .routes(routes!(enterprise::get_contract_status))
-        .routes(routes!(audit::list_audit_log))
-        .routes(routes!(audit::verify_audit_log))
-        .routes(routes!(usage::get_usage))
-        .routes(routes!(events::post_event))
-        .routes(routes!(
-            event_types::list_event_types,
-            event_types::register_event_type
-        ))
-        .routes(routes!(event_types::get_event_type))
-        .routes(routes!(event_types::list_event_type_versions))
-        .routes(routes!(webhooks::list_endpoints, webhooks::create_endpoint))
-        .routes(routes!(
-            webhooks::get_endpoint,
-            webhooks::change_endpoint,
-            webhooks::delete_endpoint
-        ))
-        .routes(routes!(webhooks::keys::get_endpoint_secret))
-        .routes(routes!(webhooks::keys::rotate_endpoint_secret))
-        .routes(routes!(webhooks::redelivery::test_endpoint))
-        .routes(routes!(webhooks::redelivery::enable_endpoint))
-        .routes(routes!(webhooks::redelivery::recover_endpoint))
-        .routes(routes!(webhooks::stats::get_endpoint_stats))
-        .routes(routes!(
-            webhooks::settings::get_webhook_settings,
-            webhooks::settings::change_webhook_settings
-        ))
-        .routes(routes!(deliveries::list_deliveries))
-        .routes(routes!(deliveries::get_delivery))
-        .routes(routes!(deliveries::list_delivery_attempts))
-        .routes(routes!(deliveries::redeliver))
-        .routes(routes!(portal_links::create_portal_link))
-        .routes(routes!(users::list_users, users::create_user))
-        .routes(routes!(
-            users::get_user,
-            users::change_user,
-            users::delete_user
-        ))
-        .routes(routes!(users::create_sign_in_link))
-        .routes(routes!(users::sign_user_out))
-        .routes(routes!(
-            users::grants::list_grants,
-            users::grants::create_grant
-        ))
-        .routes(routes!(users::grants::revoke_grant))
-        .routes(routes!(
-            users::overrides::list_user_permissions,
-            users::overrides::create_user_permission
-        ))
-        .routes(routes!(users::overrides::revoke_user_permission))
-        .routes(routes!(users::list_roles))
-        .routes(routes!(session::get_session, session::sign_out))
-        .routes(routes!(
-            session::list_sessions,
-            session::sign_out_everywhere
-        ))
-        .routes(routes!(session::proof::confirm_session))
-        .routes(routes!(session::proof::set_password))
-        .routes(routes!(
-            session::proof::create_totp,
-            session::proof::delete_totp
-        ))
-        .routes(routes!(session::proof::confirm_totp))
-        .split_for_parts();
+    let (public, public_document) =
+        described_routes!(OpenApiRouter::new(); session::sign_in).split_for_parts();
+    let (authenticated, mut document) = described_routes!(
+        OpenApiRouter::with_openapi(openapi::base());
+        jobs::list_jobs,
+        jobs::create_job,
+        jobs::batch::create_jobs,
+        jobs::bulk::change_jobs,
+        jobs::get_job,
+        jobs::list_job_attempts,
+        jobs::explain::explain_job,
+        jobs::cancel_job,
+        jobs::retry_job,
+        jobs::reschedule_job,
+        queues::list_queues,
+        queues::limit_queue,
+        queues::pause_queue,
+        queues::resume_queue,
+        queues::lanes::list_lanes,
+        queues::lanes::change_default_lane,
+        queues::lanes::change_lane,
+        workers::list_workers,
+        stats::get_stats,
+        tenants::list_tenants,
+        tenants::create_tenant,
+        tenants::get_tenant,
+        tenants::change_tenant,
+        tenants::limits::get_tenant_limits,
+        tenants::limits::change_tenant_limits,
+        tenants::export::export_tenant,
+        tenants::erase::erase_tenant,
+        tenants::pause_tenant,
+        tenants::resume_tenant,
+        keys::list_api_keys,
+        keys::create_api_key,
+        keys::get_api_key,
+        keys::change_api_key,
+        keys::revoke_api_key,
+        keys::rotate_api_key,
+        keys::limits::set_api_key_limits,
+        enterprise::set_up_contract,
+        enterprise::get_contract_status,
+        audit::list_audit_log,
+        audit::verify_audit_log,
+        usage::get_usage,
+        events::post_event,
+        event_types::list_event_types,
+        event_types::register_event_type,
+        event_types::get_event_type,
+        event_types::list_event_type_versions,
+        webhooks::list_endpoints,
+        webhooks::create_endpoint,
+        webhooks::get_endpoint,
+        webhooks::change_endpoint,
+        webhooks::delete_endpoint,
+        webhooks::keys::get_endpoint_secret,
+        webhooks::keys::rotate_endpoint_secret,
+        webhooks::redelivery::test_endpoint,
+        webhooks::redelivery::enable_endpoint,
+        webhooks::redelivery::recover_endpoint,
+        webhooks::stats::get_endpoint_stats,
+        webhooks::settings::get_webhook_settings,
+        webhooks::settings::change_webhook_settings,
+        deliveries::list_deliveries,
+        deliveries::get_delivery,
+        deliveries::list_delivery_attempts,
+        deliveries::redeliver,
+        portal_links::create_portal_link,
+        users::list_users,
+        users::create_user,
+        users::get_user,
+        users::change_user,
+        users::delete_user,
+        users::create_sign_in_link,
+        users::sign_user_out,
+        users::grants::list_grants,
+        users::grants::create_grant,
+        users::grants::revoke_grant,
+        users::overrides::list_user_permissions,
+        users::overrides::create_user_permission,
+        users::overrides::revoke_user_permission,
+        users::list_roles,
+        session::get_session,
+        session::sign_out,
+        session::list_sessions,
+        session::sign_out_everywhere,
+        session::proof::confirm_session,
+        session::proof::set_password,
+        session::proof::create_totp,
+        session::proof::delete_totp,
+        session::proof::confirm_totp,
+    )
+    .split_for_parts();
     document.merge(public_document);
     (
         Routes {

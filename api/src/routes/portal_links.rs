@@ -17,10 +17,9 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::portal::PortalLink;
 use crate::problem::Problem;
 
@@ -34,7 +33,6 @@ const LIFETIME_RANGE: RangeInclusive<Duration> = Duration::from_mins(1)..=Durati
 #[schema(as = NewPortalLink, example = json!({"expires_in": "1h"}))]
 pub(super) struct NewPortalLinkRequest {
     /// How long the link is valid, `1m` to `24h` in whole seconds. Default `1h`.
-    #[schema(value_type = Option<String>, example = "1h")]
     expires_in: Option<HumanDuration>,
 }
 
@@ -43,7 +41,6 @@ pub(super) struct NewPortalLinkRequest {
 #[schema(as = PortalLink)]
 pub(super) struct PortalLinkResponse {
     /// Id of the link. Identifies its users in the audit log.
-    #[schema(value_type = String, example = "lnk_01h455vb4pex5vsknk084sn02q")]
     id: PortalLinkId,
     /// URL of the portal. Everyone who knows it can use it.
     #[schema(example = "https://harkara.example.com/portal/AZEr…")]
@@ -54,10 +51,9 @@ pub(super) struct PortalLinkResponse {
 
 /// Create a link to the webhook portal
 ///
-/// The link gives access to the tenant's endpoints and deliveries in a browser, without an account: to
-/// view, add, change, test, pause, enable and recover endpoints, to rotate their secrets and to redeliver.
-/// A link cannot be revoked, so keep its lifetime short. Users must have confirmed their session. Needs the
-/// scope `webhooks:manage`.
+/// The link gives access to the tenant's endpoints and deliveries in a browser, without an account: to view,
+/// add, change, test, pause, enable and recover endpoints, to rotate their secrets and to redeliver. A link
+/// cannot be revoked, so keep its lifetime short.
 #[utoipa::path(
     post,
     path = "/v1/portal-links",
@@ -68,19 +64,17 @@ pub(super) struct PortalLinkResponse {
 )]
 pub(super) async fn create_portal_link(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::WebhooksManage>>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PortalLinkResponse>), Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewPortalLinkRequest = body.members(&mut faults).unwrap_or_default();
     let lifetime = request.expires_in.map_or(DEFAULT_LIFETIME, Duration::from);
     if !LIFETIME_RANGE.contains(&lifetime) || lifetime.subsec_nanos() != 0 {
         let detail = "must be between `1m` and `24h`, in whole seconds";
         faults.add("", "/expires_in", "out_of_range", detail);
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let link = PortalLink::new(caller.tenant, lifetime);
     let text = state.portal_links().write(&link);
     let text =

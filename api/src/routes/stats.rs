@@ -18,12 +18,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
-use crate::faults::Faults;
+use crate::auth::{Authorized, scope};
+use crate::field_errors::FieldErrors;
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// Period shown by default.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
@@ -36,13 +35,13 @@ pub(super) struct StatsQuery {
     /// Start of the period. Default: one hour before `until`. Minutes are stored for 48 hours, hours for 90
     /// days.
     #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// End of the period. Default: now.
     #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<Moment>,
+    until: Option<Timestamp>,
     /// Length of a step: whole minutes that divide an hour, or whole hours that divide a day. Default: a
     /// step that yields about 100 points. At most 1,500 points are returned.
-    #[param(value_type = Option<String>, example = "5m")]
+    #[param(example = "5m", inline)]
     step: Option<HumanDuration>,
     /// Only jobs in this queue.
     #[param(example = "http")]
@@ -61,7 +60,6 @@ pub(super) struct StatsResponse {
     /// End of the last step.
     until: DateTime<Utc>,
     /// Length of a step. Steps are aligned to midnight UTC.
-    #[schema(value_type = String, example = "1m")]
     step: HumanDuration,
     /// Upper bounds of the buckets in milliseconds. The last bucket has no bound.
     bounds_ms: [u32; BUCKETS - 1],
@@ -150,21 +148,19 @@ impl From<StatsPoint> for StatsPointResponse {
 
 /// Get statistics
 ///
-/// What happened to the tenant's jobs, per step. Exact and up to date. Needs the scope `jobs:read`.
+/// What happened to the tenant's jobs, per step. Exact and up to date.
 #[utoipa::path(
     get,
     path = "/v1/stats",
     operation_id = "get_stats",
     tag = "queues",
-    params(StatsQuery),
     responses((status = 200, description = "The statistics", body = StatsResponse))
 )]
 pub(super) async fn get_stats(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsRead>,
     Query(query): Query<StatsQuery>,
 ) -> Result<Json<StatsResponse>, Problem> {
-    caller.require(Scope::JobsRead)?;
     let span = read_span(&query)?;
     let filter = StatsFilter {
         queue: query.queue,
@@ -199,10 +195,10 @@ fn read_span(query: &StatsQuery) -> Result<StatsRange, Problem> {
             StatsRangeError::Many(_) => ("/step", "out_of_range"),
             StatsRangeError::Empty | StatsRangeError::Forgotten(_) => ("/since", "out_of_range"),
         };
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         faults.add("", pointer, code, error.to_string());
-        faults.none_in_query()?;
-        // `none_in_query` returned the error above.
+        faults.into_query_result()?;
+        // `into_query_result` returned the error above.
         Err(Problem::internal(error))
     })
 }

@@ -16,8 +16,8 @@ use sqlx::types::Json as Stored;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ApiState;
-use crate::access::{self, KeyTier, Scope};
-use crate::auth::Caller;
+use crate::access::{self, KeyTier};
+use crate::auth::{Authorized, scope};
 use crate::limits::Policy;
 use crate::problem::Problem;
 use crate::query::Query;
@@ -91,7 +91,6 @@ pub(super) struct MonthUsageResponse {
 #[schema(as = UsageKey)]
 pub(super) struct KeyUsageResponse {
     /// Id of the API key.
-    #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
     /// Display name of the key.
     #[schema(example = "shop")]
@@ -159,24 +158,19 @@ impl From<KeyRow> for KeyUsageResponse {
 
 /// Get usage
 ///
-/// Number of requests of the tenant's keys per month (UTC), and the policies that limit each key. Needs the
-/// scope `jobs:read` or `tenant:admin`.
+/// Number of requests of the tenant's keys per month (UTC), and the policies that limit each key.
 #[utoipa::path(
     get,
     path = "/v1/usage",
     operation_id = "get_usage",
     tag = "tenants",
-    params(UsageQuery),
     responses((status = 200, description = "Requests per month", body = UsageResponse))
 )]
 pub(super) async fn get_usage(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsReadOrTenantAdmin>,
     Query(query): Query<UsageQuery>,
 ) -> Result<Json<UsageResponse>, Problem> {
-    if !caller.has(Scope::TenantAdmin) {
-        caller.require(Scope::JobsRead)?;
-    }
     let this_month = usage::month(clock::now());
     let since = this_month - Months::new(query.months.0 - 1);
     let mut tx = state.begin(&caller).await?;

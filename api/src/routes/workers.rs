@@ -13,21 +13,17 @@ use harkara_shared::id::WorkerId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::page::{Page, to_read};
-use super::queues::{PageQuery, public_queues, visible_queues};
+use super::queues::{public_queues, visible_queues};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
-use crate::cursor::List;
+use crate::auth::{Authorized, scope};
+use crate::paging::{Page, Paging};
 use crate::problem::Problem;
-use crate::query::Query;
 
 /// A live worker. Workers serve all tenants.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Worker)]
 pub(crate) struct WorkerResponse {
     /// Id of the worker, new for every start of its process.
-    #[schema(value_type = String, example = "wrk_01h455vb4pex5vsknk084sn02q")]
     id: WorkerId,
     /// Host of the worker; null unless the caller is the platform.
     #[schema(required, example = "worker-7")]
@@ -65,39 +61,27 @@ impl From<LiveWorker> for WorkerResponse {
 /// List workers, oldest first
 ///
 /// Only live workers: a worker that has stopped or whose lease has expired is not listed. A tenant sees the
-/// workers of queues it can see, without host names and with counts of its own jobs. Needs the scope
-/// `jobs:read`.
+/// workers of queues it can see, without host names and with counts of its own jobs.
 #[utoipa::path(
     get,
     path = "/v1/workers",
     operation_id = "list_workers",
     tag = "queues",
-    params(PageQuery),
     responses((status = 200, description = "A page of workers", body = Page<WorkerResponse>))
 )]
 pub(super) async fn list_workers(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::JobsRead>,
+    paging: Paging<WorkerId>,
 ) -> Result<Json<Page<WorkerResponse>>, Problem> {
-    caller.require(Scope::JobsRead)?;
-    let list = List::of("/v1/workers", caller.tenant, &query);
-    let after = state.cursors().before(list, query.cursor.as_deref())?;
     let public = public_queues();
     let workers = state
         .engine()
         .workers(
             visible_queues(&caller, &public),
-            after.map(WorkerId::from_uuid),
-            to_read(query.limit),
+            paging.after,
+            paging.fetch_limit(),
         )
         .await?;
-    Ok(Json(Page::of(
-        workers,
-        query.limit,
-        state.cursors(),
-        list,
-        |worker| worker.id.as_uuid().into_bytes(),
-        WorkerResponse::from,
-    )))
+    Ok(paging.page(workers, |worker| worker.id, WorkerResponse::from))
 }

@@ -20,7 +20,13 @@ async fn openapi_document_is_3_1_with_keys_and_problems() {
         "bearer"
     );
     for name in [
-        "Problem", "Fault", "Job", "NewJob", "Attempt", "Endpoint", "Delivery",
+        "Problem",
+        "FieldError",
+        "Job",
+        "NewJob",
+        "Attempt",
+        "Endpoint",
+        "Delivery",
     ] {
         assert!(
             document["components"]["schemas"][name].is_object(),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use harkara_kind::FieldError;
-use harkara_shared::json::message;
 use harkara_shared::database::{TenantTx, query_as, query_scalar};
 use harkara_shared::id::TenantId;
+use harkara_shared::json::message;
 use moka::future::Cache;
 use serde_json::Value;
 use serde_json::value::RawValue;

@@ -1,6 +1,6 @@
 //! Request limits against a real database.
 
 mod histories;
-mod lines;
+mod local_buckets;
 mod model;
 mod replicas;

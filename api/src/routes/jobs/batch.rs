@@ -11,11 +11,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use harkara_kind::field_error::words;
 use harkara_queue::job::{Enqueued, NewJob};
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::id::JobId;
+use harkara_shared::json::message;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,13 +23,12 @@ use utoipa::ToSchema;
 
 use super::request::{EnqueueContext, JobRequest, read_job};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::{BATCH_LIMIT, Chunks, is_json, json_text, media_type, unsupported};
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
-use crate::origin::Origin;
 use crate::problem::{Code, Problem};
+use crate::request_context::TraceContext;
 
 /// Maximum number of jobs in a batch.
 const MAX_BATCH_JOBS: usize = 10_000;
@@ -69,15 +68,12 @@ pub(crate) struct BatchResponse {
 /// Enqueue a batch of jobs
 ///
 /// Enqueues all jobs, or none if any of them is invalid; errors point to a job by its index, for example
-/// `/jobs/17/priority`. Up to 10,000 jobs and 64 MiB, as `{"jobs": […]}` or as one job per line. Needs the
-/// scope `jobs:write`.
+/// `/jobs/17/priority`. Up to 10,000 jobs and 64 MiB, as `{"jobs": […]}` or as one job per line.
 #[utoipa::path(
     post,
     path = "/v1/jobs/batch",
     operation_id = "create_jobs",
     tag = "jobs",
-    params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body(content(
         (BatchRequest = "application/json", example = json!({"jobs": [
             {"kind": "http.request", "payload": {"url": "https://example.com/a"}},
@@ -94,11 +90,10 @@ pub(crate) struct BatchResponse {
 )]
 pub(crate) async fn create_jobs(
     State(state): State<ApiState>,
-    caller: Caller,
-    Origin(trace): Origin,
+    caller: Authorized<scope::JobsWrite>,
+    TraceContext(trace): TraceContext,
     request: Request,
 ) -> Result<(StatusCode, Json<BatchResponse>), Problem> {
-    caller.require(Scope::JobsWrite)?;
     let context = EnqueueContext {
         is_platform: caller.is_platform && caller.administers(),
         trace,
@@ -151,20 +146,24 @@ async fn read_batch(
     } else {
         read_lines(chunks, &context).await?
     };
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     Ok(jobs)
 }
 
-type ReadJobs = (Vec<NewJob>, Faults);
+type ReadJobs = (Vec<NewJob>, FieldErrors);
 
 fn read_object(bytes: Vec<u8>, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
     let text = json_text(bytes)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let jobs = read_jobs(split_jobs(&text, &mut faults), context, &mut faults);
     Ok((jobs, faults))
 }
 
-fn read_jobs(texts: Vec<&RawValue>, context: &EnqueueContext, faults: &mut Faults) -> Vec<NewJob> {
+fn read_jobs(
+    texts: Vec<&RawValue>,
+    context: &EnqueueContext,
+    faults: &mut FieldErrors,
+) -> Vec<NewJob> {
     let mut jobs = Vec::with_capacity(texts.len());
     for (index, text) in texts.into_iter().enumerate() {
         if faults.is_full() {
@@ -182,7 +181,7 @@ fn read_jobs(texts: Vec<&RawValue>, context: &EnqueueContext, faults: &mut Fault
 
 /// Splits `{"jobs": […]}` into the texts of its jobs. Returns none beyond [`MAX_BATCH_JOBS`], so that a
 /// body with millions of empty jobs costs no memory.
-fn split_jobs<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
+fn split_jobs<'a>(text: &'a str, faults: &mut FieldErrors) -> Vec<&'a RawValue> {
     if !json::is_object(text) {
         faults.add(
             "",
@@ -203,13 +202,13 @@ fn split_jobs<'a>(text: &'a str, faults: &mut Faults) -> Vec<&'a RawValue> {
         ),
         Ok(None) => faults.add("", "/jobs", "missing", "is required"),
         // The syntax has been checked; the remaining error is a member name with an unpaired surrogate.
-        Err(error) => faults.add("", "", "invalid", words(&error)),
+        Err(error) => faults.add("", "", "invalid", message(&error)),
     }
     Vec::new()
 }
 
 /// Visits the members of the object around the jobs.
-struct Envelope<'f>(&'f mut Faults);
+struct Envelope<'f>(&'f mut FieldErrors);
 
 impl<'de> Visitor<'de> for Envelope<'_> {
     type Value = Option<Vec<&'de RawValue>>;
@@ -223,7 +222,7 @@ impl<'de> Visitor<'de> for Envelope<'_> {
         while let Some(name) = members.next_key::<String>()? {
             if name != "jobs" {
                 members.next_value::<IgnoredAny>()?;
-                let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+                let pointer = json::pointer_token(&name);
                 self.0.add(
                     "",
                     &pointer,
@@ -250,7 +249,7 @@ impl<'de> Visitor<'de> for Envelope<'_> {
 }
 
 /// Visits an array of jobs, up to [`MAX_BATCH_JOBS`].
-struct BoundedJobs<'f>(&'f mut Faults);
+struct BoundedJobs<'f>(&'f mut FieldErrors);
 
 impl<'de> Visitor<'de> for BoundedJobs<'_> {
     type Value = Vec<&'de RawValue>;
@@ -278,7 +277,7 @@ impl<'de> Visitor<'de> for BoundedJobs<'_> {
     }
 }
 
-fn add_too_many(faults: &mut Faults) {
+fn add_too_many(faults: &mut FieldErrors) {
     faults.add(
         "",
         "/jobs",
@@ -294,7 +293,7 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
         jobs: Vec::new(),
         count: 0,
         number: 0,
-        faults: Faults::default(),
+        faults: FieldErrors::default(),
     };
     let mut partial_line: Vec<u8> = Vec::new();
     while let Some(chunk) = chunks.next().await? {
@@ -324,7 +323,7 @@ struct Lines<'r> {
     count: usize,
     /// Lines read, including empty ones.
     number: usize,
-    faults: Faults,
+    faults: FieldErrors,
 }
 
 impl Lines<'_> {
@@ -362,9 +361,9 @@ impl Lines<'_> {
         }
         let malformed = |reason: String| {
             let detail = format!("line {} is not valid JSON: {reason}", self.number);
-            let mut faults = Faults::default();
+            let mut faults = FieldErrors::default();
             faults.add(&prefix, "", "malformed", reason);
-            Problem::new(Code::MalformedBody, detail).with_faults(faults.into_vec())
+            Problem::new(Code::MalformedBody, detail).with_field_errors(faults.into_vec())
         };
         let text = std::str::from_utf8(line).map_err(|error| malformed(error.to_string()))?;
         json::check_syntax(text).map_err(|error| malformed(error.to_string()))?;

@@ -21,14 +21,13 @@ use utoipa::ToSchema;
 
 use super::response::JobStateName;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
-use crate::origin::Origin;
 use crate::problem::{Code, Problem};
-use crate::time::Moment;
+use crate::request_context::TraceContext;
+use crate::time::Timestamp;
 
 /// A change of all jobs that match a filter.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -86,10 +85,10 @@ struct JobFilterRequest {
     ordering_key: Option<String>,
     /// Only jobs enqueued at or after this time.
     #[schema(value_type = Option<String>, format = DateTime)]
-    created_after: Option<Moment>,
+    created_after: Option<Timestamp>,
     /// Only jobs enqueued before this time.
     #[schema(value_type = Option<String>, format = DateTime)]
-    created_before: Option<Moment>,
+    created_before: Option<Timestamp>,
     /// Only jobs whose last error has this code.
     #[schema(example = "http_503")]
     error_code: Option<String>,
@@ -116,7 +115,7 @@ impl From<JobFilterRequest> for JobFilter {
 #[schema(as = BulkAnswer)]
 pub(in crate::routes) struct BulkResponse {
     /// The job of kind `retry.redrive` that makes the change and reports its progress; null for a dry run.
-    #[schema(required, value_type = Option<String>, example = "job_0000000000500")]
+    #[schema(required)]
     job_id: Option<JobId>,
     /// Number of jobs that match now.
     #[schema(example = 200_000)]
@@ -127,8 +126,7 @@ pub(in crate::routes) struct BulkResponse {
 ///
 /// Enqueues a job of kind `retry.redrive` that changes the matching jobs, oldest first, at most
 /// `rate_per_second`. Its `progress` reports how many jobs were changed and why others could not be.
-/// Cancelling it stops the change. Jobs enqueued later are not affected, and no job is changed twice. Needs
-/// the scope `jobs:write`.
+/// Cancelling it stops the change. Jobs enqueued later are not affected, and no job is changed twice.
 #[utoipa::path(
     post,
     path = "/v1/jobs/bulk",
@@ -143,16 +141,15 @@ pub(in crate::routes) struct BulkResponse {
 )]
 pub(in crate::routes) async fn change_jobs(
     State(state): State<ApiState>,
-    caller: Caller,
-    Origin(trace): Origin,
+    caller: Authorized<scope::JobsWrite>,
+    TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::JobsWrite)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: Option<BulkRequest> = body.members(&mut faults);
     let request = request.unwrap_or_default();
     let redrive = read_request(&request, &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     // Validation returns a redrive unless it added an error.
     let redrive = redrive
         .ok_or_else(|| Problem::internal("validation returned neither an action nor an error"))?;
@@ -173,11 +170,11 @@ pub(in crate::routes) async fn change_jobs(
     tx.commit().await?;
     match requested {
         Requested::TooMany => {
-            let mut faults = Faults::default();
+            let mut faults = FieldErrors::default();
             let detail = "counting the matches would read too many jobs: add filters, state and times first, or \
                 enqueue a job of kind `retry.redrive`, which counts while it runs";
             faults.add("", "/filter", "too_many", detail);
-            faults.none_in_body()?;
+            faults.into_body_result()?;
             Err(Problem::new(Code::Invalid, detail))
         }
         Requested::Counted { job, matched } => {
@@ -194,7 +191,7 @@ pub(in crate::routes) async fn change_jobs(
     }
 }
 
-fn read_request(request: &BulkRequest, faults: &mut Faults) -> Option<Redrive> {
+fn read_request(request: &BulkRequest, faults: &mut FieldErrors) -> Option<Redrive> {
     if request.action.is_none() {
         faults.add("", "/action", "missing", "must be retry, cancel or delete");
     }

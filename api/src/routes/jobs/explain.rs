@@ -14,8 +14,7 @@ use utoipa::ToSchema;
 use super::job_not_found;
 use super::response::JobStateName;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::problem::Problem;
 use crate::query::PathId;
 
@@ -134,21 +133,19 @@ impl From<Explanation> for ExplanationResponse {
 /// Explain why a job is not running
 ///
 /// Returns every reason that applies at this moment, most decisive first. For a job that is not due yet,
-/// includes the reasons that will apply when it is. Needs the scope `jobs:read`.
+/// includes the reasons that will apply when it is.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/explain",
     operation_id = "explain_job",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses((status = 200, description = "The explanation", body = ExplanationResponse))
 )]
 pub(crate) async fn explain_job(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsRead>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<ExplanationResponse>, Problem> {
-    caller.require(Scope::JobsRead)?;
     let mut tx = state.begin(&caller).await?;
     let explanation = read::explain(&mut tx, id).await?;
     tx.commit().await?;

@@ -25,17 +25,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::page::{Page, Whole, to_read};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Caller, scope};
 use crate::body::JsonBody;
-use crate::cursor::{List, Place, number_at, place_of};
-use crate::faults::Faults;
-use crate::origin::Origin;
+use crate::field_errors::FieldErrors;
+use crate::paging::{List, Page, Paged};
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query, is_of_page};
-use crate::time::Moment;
+use crate::query::PathId;
+use crate::request_context::TraceContext;
+use crate::time::Timestamp;
 pub(super) use request::KEY_RULE;
 use request::{EnqueueContext, read_job, read_run_at};
 pub(super) use response::ErrorResponse;
@@ -43,15 +41,12 @@ use response::{AttemptResponse, JobResponse, JobStateName};
 
 /// Enqueue a job
 ///
-/// If another job of the same kind holds the `unique_key`, returns that job instead. Needs the scope
-/// `jobs:write`.
+/// If another job of the same kind holds the `unique_key`, returns that job instead.
 #[utoipa::path(
     post,
     path = "/v1/jobs",
     operation_id = "create_job",
     tag = "jobs",
-    params(("traceparent" = Option<String>, Header,
-        description = "W3C trace context, passed on to the job and its outgoing requests")),
     request_body = request::JobRequest,
     responses(
         (status = 201, description = "The enqueued job", body = JobResponse,
@@ -64,19 +59,18 @@ use response::{AttemptResponse, JobResponse, JobStateName};
 )]
 pub(super) async fn create_job(
     State(state): State<ApiState>,
-    caller: Caller,
-    Origin(trace): Origin,
+    caller: Authorized<scope::JobsWrite>,
+    TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::JobsWrite)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let context = EnqueueContext {
         is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };
     let job = read_job(body.text(), "", &context, &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     // Validation returns a job unless it added an error.
     let job =
         job.ok_or_else(|| Problem::internal("validation returned neither a job nor an error"))?;
@@ -149,127 +143,92 @@ pub(super) struct JobQuery {
     ordering_key: Option<String>,
     /// Only jobs enqueued at or after this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    created_after: Option<Moment>,
+    created_after: Option<Timestamp>,
     /// Only jobs enqueued before this time.
     #[param(value_type = Option<String>, format = DateTime)]
-    created_before: Option<Moment>,
+    created_before: Option<Timestamp>,
     /// Only jobs whose last error has this code.
     #[param(example = "http_500")]
     error_code: Option<String>,
-    /// Maximum number of jobs per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page, with the same filters.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
 }
 
 /// List jobs, newest first
 ///
-/// Each page reads at most 5,000 stored rows. If few jobs match, a page may hold fewer than `limit` items,
-/// or none, and still have a `next_cursor`: continue until `next_cursor` is null. Needs the scope
-/// `jobs:read`.
+/// Each page reads at most 5,000 stored rows. If few jobs match, a page may hold fewer than `limit` items, or
+/// none, and still have a `next_cursor`: continue until `next_cursor` is null.
 #[utoipa::path(
     get,
     path = "/v1/jobs",
     operation_id = "list_jobs",
     tag = "jobs",
-    params(JobQuery),
     responses((status = 200, description = "A page of jobs", body = Page<JobResponse>))
 )]
 pub(super) async fn list_jobs(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<JobQuery>,
+    caller: Authorized<scope::JobsRead>,
+    Paged { filters, paging }: Paged<JobQuery, JobId>,
 ) -> Result<Json<Page<JobResponse>>, Problem> {
-    caller.require(Scope::JobsRead)?;
-    let list = List::of("/v1/jobs", caller.tenant, &query);
-    let before = match &query.cursor {
-        Some(cursor) => Some(JobId::from_i64(number_at(
-            state.cursors().read(list, cursor)?,
-        ))),
-        None => None,
-    };
     let filter = JobFilter {
-        state: query.state.map(JobState::from),
-        kind: query.kind,
-        queue: query.queue,
-        tag: query.tag,
-        unique_key: query.unique_key,
-        ordering_key: query.ordering_key,
-        created_after: query.created_after.map(|moment| moment.0),
-        created_before: query.created_before.map(|moment| moment.0),
-        error_code: query.error_code,
+        state: filters.state.map(JobState::from),
+        kind: filters.kind,
+        queue: filters.queue,
+        tag: filters.tag,
+        unique_key: filters.unique_key,
+        ordering_key: filters.ordering_key,
+        created_after: filters.created_after.map(|moment| moment.0),
+        created_before: filters.created_before.map(|moment| moment.0),
+        error_code: filters.error_code,
     };
     let mut tx = state.begin(&caller).await?;
     let page = read::list(
         &mut tx,
         caller.tenant,
         &filter,
-        before,
-        to_read(query.limit),
+        paging.after,
+        paging.fetch_limit(),
     )
     .await?;
     tx.commit().await?;
-    Ok(Json(Page::up_to(
-        page.jobs,
-        page.next_before.map(job_cursor_key),
-        query.limit,
-        state.cursors(),
-        list,
-        |job| job_cursor_key(job.id),
-        JobResponse::from,
-    )))
-}
-
-fn job_cursor_key(job: JobId) -> Place {
-    place_of(job.as_i64())
+    Ok(paging.page_down_to(page.jobs, page.next_before, |job| job.id, JobResponse::from))
 }
 
 /// Get a job
-///
-/// Needs the scope `jobs:read`.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}",
     operation_id = "get_job",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses((status = 200, description = "The job", body = JobResponse))
 )]
 pub(super) async fn get_job(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsRead>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobResponse>, Problem> {
-    caller.require(Scope::JobsRead)?;
     let tx = state.begin(&caller).await?;
     commit_and_get_job(tx, id).await
 }
 
 /// List the attempts of a job
 ///
-/// Finished runs, oldest first. Needs the scope `jobs:read`.
+/// Finished runs, oldest first.
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/attempts",
     operation_id = "list_job_attempts",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
-    responses((status = 200, description = "The attempts", body = Whole<AttemptResponse>))
+    responses((status = 200, description = "The attempts", body = List<AttemptResponse>))
 )]
 pub(super) async fn list_job_attempts(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsRead>,
     PathId(id): PathId<JobId>,
-) -> Result<Json<Whole<AttemptResponse>>, Problem> {
-    caller.require(Scope::JobsRead)?;
+) -> Result<Json<List<AttemptResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     let attempts = read::attempts(&mut tx, id).await?;
     tx.commit().await?;
     let attempts = attempts.ok_or_else(job_not_found)?;
-    Ok(Json(Whole {
+    Ok(Json(List {
         data: attempts.into_iter().map(AttemptResponse::from).collect(),
     }))
 }
@@ -277,13 +236,12 @@ pub(super) async fn list_job_attempts(
 /// Cancel a job
 ///
 /// A waiting job is cancelled at once. A running job receives a cancellation request and stays `running`
-/// until it has stopped. Needs the scope `jobs:write`.
+/// until it has stopped.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/cancel",
     operation_id = "cancel_job",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
         (status = 200, description = "The changed job", body = JobResponse),
         (status = 409, description = "The job has finished"),
@@ -291,10 +249,9 @@ pub(super) async fn list_job_attempts(
 )]
 pub(super) async fn cancel_job(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsWrite>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobResponse>, Problem> {
-    caller.require(Scope::JobsWrite)?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().cancel(&mut tx, id).await?;
     require_changed(changed, "cancelled", "scheduled, ready or running")?;
@@ -306,14 +263,12 @@ pub(super) async fn cancel_job(
 
 /// Retry a job
 ///
-/// Makes a dead or cancelled job ready again, with all its attempts available. Needs the scope
-/// `jobs:write`.
+/// Makes a dead or cancelled job ready again, with all its attempts available.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/retry",
     operation_id = "retry_job",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     responses(
         (status = 200, description = "The changed job", body = JobResponse),
         (status = 409, description = "The job is neither dead nor cancelled, or another job holds \
@@ -322,10 +277,9 @@ pub(super) async fn cancel_job(
 )]
 pub(super) async fn retry_job(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsWrite>,
     PathId(id): PathId<JobId>,
 ) -> Result<Json<JobResponse>, Problem> {
-    caller.require(Scope::JobsWrite)?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().retry(&mut tx, id).await?;
     require_changed(changed, "retried", "dead or cancelled")?;
@@ -340,19 +294,17 @@ pub(super) async fn retry_job(
 pub(super) struct RescheduleRequest {
     /// Earliest time to run, at most ten years ahead. A time within the last 24 hours means now.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
-    run_at: Option<Moment>,
+    run_at: Option<Timestamp>,
 }
 
 /// Reschedule a job
 ///
-/// Only for scheduled and ready jobs. In an ordered lane, a job that has already run stays first. Needs the
-/// scope `jobs:write`.
+/// Only for scheduled and ready jobs. In an ordered lane, a job that has already run stays first.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{id}/reschedule",
     operation_id = "reschedule_job",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's id", example = "job_0000000000500")),
     request_body = RescheduleRequest,
     responses(
         (status = 200, description = "The changed job", body = JobResponse),
@@ -361,19 +313,18 @@ pub(super) struct RescheduleRequest {
 )]
 pub(super) async fn reschedule_job(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::JobsWrite>,
     PathId(id): PathId<JobId>,
     body: JsonBody,
 ) -> Result<Json<JobResponse>, Problem> {
-    caller.require(Scope::JobsWrite)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: Option<RescheduleRequest> = body.members(&mut faults);
     let moment = request.and_then(|request| request.run_at);
     if moment.is_none() {
         faults.add("", "/run_at", "missing", "is required");
     }
     let run_at = read_run_at(moment, clock::now(), "", &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
     require_changed(changed, "rescheduled", "scheduled or ready")?;

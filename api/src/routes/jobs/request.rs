@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
-use crate::time::Moment;
+use crate::time::Timestamp;
 pub(crate) use lane::{KEY_RULE, LimitUseRequest};
 
 /// Maximum difference between the clocks of this machine and of the database.
@@ -63,19 +63,17 @@ pub(crate) struct JobRequest {
     priority: Option<i64>,
     /// Earliest time to run, at most ten years ahead. A time within the last 24 hours means now.
     #[schema(value_type = Option<String>, format = DateTime)]
-    run_at: Option<Moment>,
+    run_at: Option<Timestamp>,
     /// Minimum time from now until the job runs, at most ten years. Cannot be combined with `run_at`.
-    #[schema(value_type = Option<String>, example = "5m")]
     delay: Option<HumanDuration>,
     /// If the job has not started by this time, it is cancelled with the error `expired`. Must be in the
     /// future and later than the job's due time.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
     /// Key that at most one job of the same kind can hold at a time.
     #[schema(min_length = 1, max_length = 256)]
     unique_key: Option<String>,
     /// How long the key is held, `1s` to `366d`. Default: until the job has finished.
-    #[schema(value_type = Option<String>, example = "24h")]
     unique_for: Option<HumanDuration>,
     /// Jobs of a queue with the same key run strictly one after another, by priority, due time and time of
     /// enqueue. A failed job blocks the ones after it until it has finished. Must not contain control
@@ -86,7 +84,6 @@ pub(crate) struct JobRequest {
     #[schema(minimum = 1, maximum = 100)]
     max_attempts: Option<i64>,
     /// Maximum duration of a run, `100ms` to `24h`. Default: the kind's.
-    #[schema(value_type = Option<String>, example = "30s")]
     timeout: Option<HumanDuration>,
     /// Delays between failed attempts. Members that are omitted default to the kind's.
     #[schema(value_type = Option<BackoffRequest>)]
@@ -115,13 +112,11 @@ pub(crate) struct Tag(String);
 #[schema(as = Backoff)]
 pub(crate) struct BackoffRequest {
     /// Delay after the first failure, from `1ms` to `max`.
-    #[schema(value_type = Option<String>, example = "1s")]
     base: Option<HumanDuration>,
     /// Factor by which each further failure multiplies the delay.
     #[schema(minimum = 1, maximum = 10, example = 2)]
     factor: Option<f64>,
     /// Maximum delay, at most `7d`.
-    #[schema(value_type = Option<String>, example = "1h")]
     max: Option<HumanDuration>,
     /// `full`: a random delay up to the computed one. `equal`: half of the computed delay plus a random
     /// part of the other half. `none`: exactly the computed delay.
@@ -154,7 +149,7 @@ pub(crate) fn read_job(
     text: &str,
     prefix: &str,
     context: &EnqueueContext,
-    faults: &mut Faults,
+    faults: &mut FieldErrors,
 ) -> Option<NewJob> {
     if text.len() > MAX_JOB_BYTES {
         faults.add(prefix, "", "too_large", "must be at most 1 MiB of JSON");
@@ -212,10 +207,10 @@ pub(crate) fn read_job(
 /// Validates the `run_at` member of the object at `prefix` and returns when the job is due; `None` means
 /// now.
 pub(crate) fn read_run_at(
-    given: Option<Moment>,
+    given: Option<Timestamp>,
     now: DateTime<Utc>,
     prefix: &str,
-    faults: &mut Faults,
+    faults: &mut FieldErrors,
 ) -> Option<DateTime<Utc>> {
     let moment = given?.0;
     if moment < now - MAX_RUN_AT_AGE {
@@ -238,7 +233,7 @@ pub(crate) fn read_run_at(
 struct Reader<'a> {
     prefix: &'a str,
     context: &'a EnqueueContext,
-    faults: &'a mut Faults,
+    faults: &'a mut FieldErrors,
 }
 
 impl Reader<'_> {
@@ -277,13 +272,8 @@ impl Reader<'_> {
             let detail = format!("must be at most 256 KiB of JSON, got {found} bytes");
             self.fault("/payload", "too_large", detail);
         } else if let Some(kind) = kind {
-            let faults = kind
-                .check(&payload)
-                .into_iter()
-                .map(json::precise)
-                .collect();
             self.faults
-                .extend(&format!("{}/payload", self.prefix), faults);
+                .extend(&format!("{}/payload", self.prefix), kind.check(&payload));
         }
         Some(payload)
     }
@@ -291,7 +281,7 @@ impl Reader<'_> {
     /// Returns when the job is due, and its delay after the enqueue, which the database's clock adds.
     fn due(
         &mut self,
-        run_at: Option<Moment>,
+        run_at: Option<Timestamp>,
         delay: Option<HumanDuration>,
     ) -> (Option<DateTime<Utc>>, Duration) {
         let now = self.context.now;
@@ -310,11 +300,11 @@ impl Reader<'_> {
     /// Returns the time by which the job must have started.
     fn expiry(
         &mut self,
-        given: Option<Moment>,
+        given: Option<Timestamp>,
         run_at: Option<DateTime<Utc>>,
         delay: Duration,
     ) -> Option<DateTime<Utc>> {
-        let Moment(moment) = given?;
+        let Timestamp(moment) = given?;
         let now = self.context.now;
         let due = run_at
             .unwrap_or(now)

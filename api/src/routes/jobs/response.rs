@@ -8,17 +8,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::origin::trace_id;
+use crate::request_context::trace_id;
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub(crate) struct JobResponse {
     /// Id of the job.
-    #[schema(value_type = String, example = "job_0000000000500")]
     id: JobId,
     /// Id of the tenant that owns the job.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
     /// Kind of the job, which selects its handler.
     #[schema(example = "http.request")]
@@ -194,7 +192,7 @@ pub(crate) struct AttemptResponse {
     #[schema(example = 1)]
     number: u32,
     /// Id of the worker that ran the job, while the worker's record is stored.
-    #[schema(required, value_type = Option<String>, example = "wrk_01h455vb4pex5vsknk084sn02q")]
+    #[schema(required)]
     worker_id: Option<WorkerId>,
     /// When the run was claimed.
     started_at: DateTime<Utc>,

@@ -14,10 +14,10 @@ use sqlx::types::Json as Stored;
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::access::{self, KeyTier, Scope};
-use crate::auth::Caller;
+use crate::access::{self, KeyTier};
+use crate::auth::{Authorized, PlatformOnly, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::limits::{Policies, Policy};
 use crate::problem::Problem;
 use crate::query::PathId;
@@ -57,32 +57,28 @@ struct ChangedKey {
 ///
 /// The policies replace those of the key's tier, everywhere within a second. Counters continue for policies
 /// whose name, strategy and window are unchanged. A key created by rotation keeps the limits. Only for
-/// callers of the tenant `platform`, acting for the key's tenant. Needs the scope `platform:admin`.
+/// callers of the tenant `platform`, acting for the key's tenant.
 #[utoipa::path(
     put,
     path = "/v1/api-keys/{id}/limits",
     operation_id = "set_api_key_limits",
     tag = "keys",
-    params(("id" = String, Path, description = "The key's id",
-        example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = KeyLimitsRequest,
     responses((status = 200, description = "The request limits of the key", body = KeyLimitsResponse))
 )]
 pub(in crate::routes) async fn set_api_key_limits(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<PlatformOnly<scope::PlatformAdmin>>,
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
 ) -> Result<Json<KeyLimitsResponse>, Problem> {
-    caller.require(Scope::PlatformAdmin)?;
-    caller.require_platform()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: KeyLimitsRequest = body.members(&mut faults).unwrap_or_default();
     if let Some(Err(wrong)) = request.policies.clone().map(Policies::new) {
         let pointer = format!("/policies/{}/{}", wrong.index, wrong.member);
         faults.add("", &pointer, "invalid", wrong.reason);
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let limits = request.policies.as_ref().map(|policies| json!(policies));
     let mut tx = state.begin(&caller).await?;
     let changed: Option<ChangedKey> = query_as(include_str!("../../sql/set_key_limits.sql"))

@@ -22,19 +22,17 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::page::{Page, to_read};
-use super::queues::PageQuery;
 use crate::ApiState;
 use crate::access::{
     self, ApiKey, KeyChange, KeyTier, NewKey, PLATFORM_SLUG, Scope, add_key, change_key, is_name,
 };
-use crate::auth::Caller;
+use crate::auth::{Authorized, Caller, Confirmed, scope};
 use crate::body::JsonBody;
-use crate::cursor::List;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{Page, Paging};
 use crate::problem::{Code, Problem};
-use crate::query::{PathId, Query};
-use crate::time::Moment;
+use crate::query::PathId;
+use crate::time::Timestamp;
 
 /// How long a rotated key stays valid by default, and the maximum.
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -60,7 +58,7 @@ pub(in crate::routes) struct NewApiKeyRequest {
     tier: Option<KeyTier>,
     /// When the key expires.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
     /// IP addresses or networks that may use the key. Default: all.
     #[schema(max_items = 100)]
     addresses: Option<Vec<String>>,
@@ -79,7 +77,7 @@ pub(in crate::routes) struct ApiKeyChangeRequest {
     addresses: Option<Vec<String>>,
     /// When the key expires. Can only be brought forward.
     #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
 }
 
 /// Options of a rotation.
@@ -88,7 +86,6 @@ pub(in crate::routes) struct ApiKeyChangeRequest {
 #[schema(as = Rotation, example = json!({"grace": "24h"}))]
 pub(in crate::routes) struct RotateApiKeyRequest {
     /// How long the old key stays valid, `0s` to `7d`. Default `24h`.
-    #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
 }
 
@@ -97,10 +94,8 @@ pub(in crate::routes) struct RotateApiKeyRequest {
 #[schema(as = ApiKey)]
 pub(in crate::routes) struct ApiKeyResponse {
     /// Id of the API key.
-    #[schema(value_type = String, example = "key_01h455vb4pex5vsknk084sn02q")]
     id: ApiKeyId,
     /// Id of the tenant that owns the key.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
     /// Display name of the key.
     #[schema(example = "billing service")]
@@ -131,7 +126,7 @@ pub(in crate::routes) struct ApiKeyResponse {
     #[schema(required)]
     last_used_at: Option<DateTime<Utc>>,
     /// Id of the key that this key replaced by rotation.
-    #[schema(required, value_type = Option<String>)]
+    #[schema(required)]
     rotated_from: Option<ApiKeyId>,
     /// The key itself. Only present in the response that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,9 +159,8 @@ impl From<ApiKey> for ApiKeyResponse {
 ///
 /// The response contains the key, which is never shown again. The caller must have all of its scopes. Its
 /// tier is at most the tenant's: `free` for FREE, `business` for PRO, `enterprise` for ENTERPRISE, or the
-/// tier of the tenant's best key if that is higher. A tenant whose tier is `free`, `developer` or
-/// `business` can have 2, 10 or 50 valid keys. Users must have confirmed their session. Needs the scope
-/// `keys:manage`.
+/// tier of the tenant's best key if that is higher. A tenant whose tier is `free`, `developer` or `business`
+/// can have 2, 10 or 50 valid keys.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",
@@ -178,16 +172,14 @@ impl From<ApiKey> for ApiKeyResponse {
 )]
 pub(in crate::routes) async fn create_api_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::KeysManage>>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::KeysManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewApiKeyRequest = body.members(&mut faults).unwrap_or_default();
     let tier = request.tier.unwrap_or(KeyTier::Free);
     let new = validate_new_key(request, &caller, &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
         require_tier_allowed(&mut tx, tier).await?;
@@ -198,7 +190,11 @@ pub(in crate::routes) async fn create_api_key(
     Ok(created_response(key, text.expose()))
 }
 
-fn validate_new_key(request: NewApiKeyRequest, caller: &Caller, faults: &mut Faults) -> NewKey {
+fn validate_new_key(
+    request: NewApiKeyRequest,
+    caller: &Caller,
+    faults: &mut FieldErrors,
+) -> NewKey {
     if request.name.is_none() {
         faults.add("", "/name", "missing", "is required");
     } else if !request.name.as_deref().is_some_and(is_name) {
@@ -234,14 +230,14 @@ fn validate_new_key(request: NewApiKeyRequest, caller: &Caller, faults: &mut Fau
     }
 }
 
-fn validate_expiry(expires_at: Option<DateTime<Utc>>, faults: &mut Faults) {
+fn validate_expiry(expires_at: Option<DateTime<Utc>>, faults: &mut FieldErrors) {
     if expires_at.is_some_and(|moment| moment <= clock::now()) {
         faults.add("", "/expires_at", "in_the_past", "must be in the future");
     }
 }
 
 /// Parses IP networks; a single address is a network of its own.
-fn parse_networks(texts: Vec<String>, faults: &mut Faults) -> Vec<IpNet> {
+fn parse_networks(texts: Vec<String>, faults: &mut FieldErrors) -> Vec<IpNet> {
     if texts.len() > MAX_ADDRESSES {
         let detail = format!("must have at most {MAX_ADDRESSES} items");
         faults.add("", "/addresses", "too_many", detail);
@@ -269,10 +265,10 @@ async fn require_tier_allowed(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Pr
     if tier <= max {
         return Ok(());
     }
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let detail = format!("must be at most `{max}`, the highest tier of the tenant");
     faults.add("", "/tier", "above_contract", detail);
-    faults.none_in_body()
+    faults.into_body_result()
 }
 
 fn created_response(key: ApiKey, text: &str) -> Response {
@@ -286,55 +282,38 @@ fn created_response(key: ApiKey, text: &str) -> Response {
 
 /// List API keys, newest first
 ///
-/// Includes revoked and expired keys. Needs the scope `keys:manage`.
+/// Includes revoked and expired keys.
 #[utoipa::path(
     get,
     path = "/v1/api-keys",
     operation_id = "list_api_keys",
     tag = "keys",
-    params(PageQuery),
     responses((status = 200, description = "A page of keys", body = Page<ApiKeyResponse>))
 )]
 pub(in crate::routes) async fn list_api_keys(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::KeysManage>,
+    paging: Paging<ApiKeyId>,
 ) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
-    caller.require(Scope::KeysManage)?;
-    let list = List::of("/v1/api-keys", caller.tenant, &query);
-    let before = state.cursors().before(list, query.cursor.as_deref())?;
     let mut tx = state.begin(&caller).await?;
-    let before = before.map(ApiKeyId::from_uuid);
-    let keys = access::list_keys(&mut tx, before, to_read(query.limit)).await?;
+    let keys = access::list_keys(&mut tx, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
-    Ok(Json(Page::of(
-        keys,
-        query.limit,
-        state.cursors(),
-        list,
-        |key| key.id.as_uuid().into_bytes(),
-        ApiKeyResponse::from,
-    )))
+    Ok(paging.page(keys, |key| key.id, ApiKeyResponse::from))
 }
 
 /// Get an API key
-///
-/// Needs the scope `keys:manage`.
 #[utoipa::path(
     get,
     path = "/v1/api-keys/{id}",
     operation_id = "get_api_key",
     tag = "keys",
-    params(("id" = String, Path, description = "The key's id",
-        example = "key_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The key", body = ApiKeyResponse))
 )]
 pub(in crate::routes) async fn get_api_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::KeysManage>,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<Json<ApiKeyResponse>, Problem> {
-    caller.require(Scope::KeysManage)?;
     let mut tx = state.begin(&caller).await?;
     let key = find_key(&mut tx, id).await?;
     tx.commit().await?;
@@ -342,15 +321,11 @@ pub(in crate::routes) async fn get_api_key(
 }
 
 /// Change an API key
-///
-/// Users must have confirmed their session. Needs the scope `keys:manage`.
 #[utoipa::path(
     patch,
     path = "/v1/api-keys/{id}",
     operation_id = "change_api_key",
     tag = "keys",
-    params(("id" = String, Path, description = "The key's id",
-        example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = ApiKeyChangeRequest,
     responses(
         (status = 200, description = "The changed key", body = ApiKeyResponse),
@@ -359,13 +334,11 @@ pub(in crate::routes) async fn get_api_key(
 )]
 pub(in crate::routes) async fn change_api_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::KeysManage>>,
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
 ) -> Result<Json<ApiKeyResponse>, Problem> {
-    caller.require(Scope::KeysManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: ApiKeyChangeRequest = body.members(&mut faults).unwrap_or_default();
     if request.name.as_deref().is_some_and(|name| !is_name(name)) {
         faults.add("", "/name", "invalid", "must have 1 to 200 characters");
@@ -376,7 +349,7 @@ pub(in crate::routes) async fn change_api_key(
         .addresses
         .map(|addresses| parse_networks(addresses, &mut faults))
         .map(|networks| networks.iter().map(ToString::to_string).collect());
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let before = find_working_key(&mut tx, &caller, id).await?;
     let change = KeyChange {
@@ -393,23 +366,19 @@ pub(in crate::routes) async fn change_api_key(
 
 /// Revoke an API key
 ///
-/// The key stops working immediately in this process and everywhere within a second. Needs the scope
-/// `keys:manage`.
+/// The key stops working immediately in this process and everywhere within a second.
 #[utoipa::path(
     delete,
     path = "/v1/api-keys/{id}",
     operation_id = "revoke_api_key",
     tag = "keys",
-    params(("id" = String, Path, description = "The key's id",
-        example = "key_01h455vb4pex5vsknk084sn02q")),
     responses((status = 204, description = "The key was revoked"))
 )]
 pub(in crate::routes) async fn revoke_api_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::KeysManage>,
     PathId(id): PathId<ApiKeyId>,
 ) -> Result<StatusCode, Problem> {
-    caller.require(Scope::KeysManage)?;
     let mut tx = state.begin(&caller).await?;
     let before = find_key(&mut tx, id).await?;
     if before.revoked_at.is_none() {
@@ -426,16 +395,13 @@ pub(in crate::routes) async fn revoke_api_key(
 
 /// Rotate an API key
 ///
-/// Creates a new key with the same scopes and the same request budget. The old key stays valid for the
-/// grace period; the key before it is revoked. Users must have confirmed their session. Needs the scope
-/// `keys:manage`.
+/// Creates a new key with the same scopes and the same request budget. The old key stays valid for the grace
+/// period; the key before it is revoked.
 #[utoipa::path(
     post,
     path = "/v1/api-keys/{id}/rotate",
     operation_id = "rotate_api_key",
     tag = "keys",
-    params(("id" = String, Path, description = "The key's id",
-        example = "key_01h455vb4pex5vsknk084sn02q")),
     request_body = RotateApiKeyRequest,
     responses(
         (status = 201, description = "The new key, including its text", body = ApiKeyResponse,
@@ -445,13 +411,11 @@ pub(in crate::routes) async fn revoke_api_key(
 )]
 pub(in crate::routes) async fn rotate_api_key(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::KeysManage>>,
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::KeysManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: RotateApiKeyRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from);
     if grace > MAX_GRACE {
@@ -462,7 +426,7 @@ pub(in crate::routes) async fn rotate_api_key(
             "must be between `0s` and `7d`",
         );
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let old = find_working_key(&mut tx, &caller, id).await?;
     if access::has_successor(&mut tx, id).await? {

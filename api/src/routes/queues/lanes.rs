@@ -20,17 +20,15 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::limits::NumberReader;
-use super::super::page::{Page, to_read};
-use super::{PageQuery, SECOND, require_visible};
+use super::{SECOND, require_visible};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Caller, scope};
 use crate::body::JsonBody;
-use crate::cursor::{List, number_at, place_of};
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
+use crate::paging::{Page, Paging};
 use crate::problem::Problem;
-use crate::query::{Flag, PathId, PathKey, Query};
+use crate::query::{Flag, LaneKey, PathId, PathPair, Query, QueueName};
 
 /// A lane: jobs of one tenant and queue that share limits, order and breaker. Jobs with the same key but
 /// different `limits` form separate lanes.
@@ -87,10 +85,8 @@ pub(crate) struct BreakerResponse {
     #[schema(example = 70)]
     share: u8,
     /// Length of a window. A window begins with a failure.
-    #[schema(value_type = String, example = "5m")]
     window: HumanDuration,
     /// How long the lane is parked before one job is tried.
-    #[schema(value_type = String, example = "30s")]
     rest: HumanDuration,
 }
 
@@ -207,15 +203,14 @@ pub(crate) struct BreakerRequest {
     #[serde(default)]
     share: Change<i64>,
     /// Length of a window, `1s` to `24h`. Default `5m`. A window begins with a failure.
-    #[schema(value_type = Option<String>, example = "5m")]
     window: Option<HumanDuration>,
     /// How long the lane is parked before one job is tried, `1s` to `24h`.
-    #[schema(value_type = String, required, example = "30s")]
+    #[schema(required)]
     rest: Option<HumanDuration>,
 }
 
 impl LaneChangeRequest {
-    fn read(self, faults: &mut Faults) -> LaneChange {
+    fn read(self, faults: &mut FieldErrors) -> LaneChange {
         if matches!(self.parked_until, Change::Set(_)) {
             faults.add("", "/parked_until", "invalid", "must be null");
         }
@@ -244,7 +239,7 @@ impl LaneChangeRequest {
 const BREAKER_DURATIONS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
-fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
+fn read_breaker(text: &str, faults: &mut FieldErrors) -> Option<Breaker> {
     let prefix = "/breaker";
     let request: BreakerRequest = json::decode(text, prefix, faults)?;
     let mut numbers = NumberReader { prefix, faults };
@@ -278,61 +273,48 @@ fn read_breaker(text: &str, faults: &mut Faults) -> Option<Breaker> {
 
 /// List the lanes of a queue, oldest first
 ///
-/// Only lanes of the caller's tenant. Needs the scope `jobs:read`.
+/// Only lanes of the caller's tenant.
 #[utoipa::path(
     get,
     path = "/v1/queues/{name}/lanes",
     operation_id = "list_lanes",
     tag = "queues",
-    params(
-        ("name" = String, Path, description = "The queue's name", example = "http"),
-        PageQuery
-    ),
     responses((status = 200, description = "A page of lanes", body = Page<LaneResponse>))
 )]
 pub(crate) async fn list_lanes(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::JobsRead>,
+    PathId(name): PathId<QueueName>,
+    paging: Paging<i64>,
 ) -> Result<Json<Page<LaneResponse>>, Problem> {
-    caller.require(Scope::JobsRead)?;
     require_visible(&state, &caller, &name).await?;
-    let list = List::of("/v1/queues/lanes", caller.tenant, &name);
-    let after = match &query.cursor {
-        Some(cursor) => number_at(state.cursors().read(list, cursor)?),
-        None => 0,
-    };
     let lanes = state
         .engine()
-        .lanes(caller.tenant, &name, after, to_read(query.limit))
+        .lanes(
+            caller.tenant,
+            &name,
+            paging.after.unwrap_or_default(),
+            paging.fetch_limit(),
+        )
         .await?;
-    Ok(Json(Page::of(
-        lanes,
-        query.limit,
-        state.cursors(),
-        list,
-        |lane| place_of(lane.id),
-        LaneResponse::from,
-    )))
+    Ok(paging.page(lanes, |lane| lane.id, LaneResponse::from))
 }
 
 /// Change the lane of jobs without a key
 ///
-/// As for a lane with a key. Needs the scope `queues:manage`.
+/// As for a lane with a key.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}/lanes",
     operation_id = "change_default_lane",
     tag = "queues",
-    params(("name" = String, Path, description = "The queue's name", example = "http")),
     request_body = LaneChangeRequest,
     responses((status = 200, description = "The changed lane", body = LaneResponse))
 )]
 pub(crate) async fn change_default_lane(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
+    caller: Authorized<scope::QueuesManage>,
+    PathId(name): PathId<QueueName>,
     body: JsonBody,
 ) -> Result<Json<LaneResponse>, Problem> {
     apply_lane_change(&state, &caller, &name, &Lane::Default, &body).await
@@ -351,32 +333,26 @@ pub(crate) struct LaneQuery {
 
 /// Change a lane
 ///
-/// Takes effect with the next claim. A lane that does not exist is created. Needs the scope
-/// `queues:manage`.
+/// Takes effect with the next claim. A lane that does not exist is created.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}/lanes/{key}",
     operation_id = "change_lane",
     tag = "queues",
-    params(
-        ("name" = String, Path, description = "The queue's name", example = "http"),
-        ("key" = String, Path, description = "The lane's key", example = "customer-42"),
-        LaneQuery
-    ),
     request_body = LaneChangeRequest,
     responses((status = 200, description = "The changed lane", body = LaneResponse))
 )]
 pub(crate) async fn change_lane(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathKey(name, key): PathKey,
+    caller: Authorized<scope::QueuesManage>,
+    PathPair(name, key): PathPair<QueueName, LaneKey>,
     Query(query): Query<LaneQuery>,
     body: JsonBody,
 ) -> Result<Json<LaneResponse>, Problem> {
-    caller.require(Scope::QueuesManage)?;
     if !is_key(&key) {
         return Err(Problem::not_found("lane"));
     }
+    let LaneKey(key) = key;
     let lane = match query.ordered {
         Flag(true) => Lane::Ordered(key),
         Flag(false) => Lane::Named(key),
@@ -391,12 +367,11 @@ async fn apply_lane_change(
     lane: &Lane,
     body: &JsonBody,
 ) -> Result<Json<LaneResponse>, Problem> {
-    caller.require(Scope::QueuesManage)?;
     require_visible(state, caller, queue).await?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: LaneChangeRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.read(&mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let resource = format!("{queue}/{}", lane.key());
     let entry = Entry::new("lane.change", resource).after(body.value());
     let engine = state.engine().with_audit(caller.note(entry));

@@ -17,18 +17,16 @@ use harkara_queue::settings::{Change, QueueSettings, QueueView};
 use harkara_shared::audit::Entry;
 use harkara_shared::config::is_queue_name;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::limits::NumberReader;
-use super::page::{Page, to_read};
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Caller, scope};
 use crate::body::JsonBody;
-use crate::cursor::{List, number_at, place_of};
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{Page, Paging};
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query, is_of_page};
+use crate::query::{PathId, QueueName};
 
 /// Period of the rates of queues and lanes.
 const SECOND: Duration = Duration::from_secs(1);
@@ -119,86 +117,62 @@ pub(super) struct QueueLimitsRequest {
     burst: Change<i64>,
 }
 
-#[derive(Debug, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// Maximum number of items per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    pub(super) limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page.
-    #[serde(skip_serializing_if = "is_of_page")]
-    pub(super) cursor: Option<String>,
-}
-
 /// List queues
 ///
-/// A tenant sees the queues it has used and the queues of the public kinds, with counts of its own jobs,
-/// all taken at one moment. Needs the scope `jobs:read`.
+/// A tenant sees the queues it has used and the queues of the public kinds, with counts of its own jobs, all
+/// taken at one moment.
 #[utoipa::path(
     get,
     path = "/v1/queues",
     operation_id = "list_queues",
     tag = "queues",
-    params(PageQuery),
     responses((status = 200, description = "A page of queues", body = Page<QueueResponse>))
 )]
 pub(super) async fn list_queues(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<scope::JobsRead>,
+    paging: Paging<i32>,
 ) -> Result<Json<Page<QueueResponse>>, Problem> {
-    caller.require(Scope::JobsRead)?;
-    let list = List::of("/v1/queues", caller.tenant, &query);
-    let after = match &query.cursor {
-        Some(cursor) => i32::try_from(number_at(state.cursors().read(list, cursor)?)).ok(),
-        None => None,
-    };
     let public = public_queues();
     let queues = state
         .engine()
         .queues(
             visible_queues(&caller, &public),
-            after.unwrap_or_default(),
-            to_read(query.limit),
+            paging.after.unwrap_or_default(),
+            paging.fetch_limit(),
         )
         .await?;
     let counts = load_counts(&state, &caller, &queues).await?;
-    Ok(Json(Page::of(
+    Ok(paging.page(
         queues,
-        query.limit,
-        state.cursors(),
-        list,
-        |queue| place_of(queue.id.into()),
+        |queue| queue.id,
         |queue| {
             let counts = counts.get(&queue.id).copied().unwrap_or_default();
             QueueResponse::new(queue, counts)
         },
-    )))
+    ))
 }
 
 /// Limit a queue
 ///
-/// Applies to the jobs of all tenants together, from the next claim. Needs the scope `queues:manage` and a
-/// key of the tenant `platform`.
+/// Applies to the jobs of all tenants together, from the next claim. Only for keys and users of the tenant
+/// `platform`.
 #[utoipa::path(
     put,
     path = "/v1/queues/{name}",
     operation_id = "limit_queue",
     tag = "queues",
-    params(("name" = String, Path, description = "The queue's name", example = "http")),
     request_body = QueueLimitsRequest,
     responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn limit_queue(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
+    caller: Authorized<scope::QueuesManage>,
+    PathId(name): PathId<QueueName>,
     body: JsonBody,
 ) -> Result<Json<QueueResponse>, Problem> {
     require_queue_management(&state, &caller, &name).await?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: QueueLimitsRequest = body.members(&mut faults).unwrap_or_default();
     let mut numbers = NumberReader {
         prefix: "",
@@ -210,7 +184,7 @@ pub(super) async fn limit_queue(
         request.burst,
         request.max_running,
     );
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let entry = Entry::new("queue.limit", &name).after(body.value());
     let engine = engine_with_audit(&state, &caller, entry);
     engine.set_queue(&name, &change).await?;
@@ -219,20 +193,19 @@ pub(super) async fn limit_queue(
 
 /// Pause a queue
 ///
-/// No further jobs start, of any tenant. Running jobs continue. Needs the scope `queues:manage` and a key
-/// of the tenant `platform`.
+/// No further jobs start, of any tenant. Running jobs continue. Only for keys and users of the tenant
+/// `platform`.
 #[utoipa::path(
     post,
     path = "/v1/queues/{name}/pause",
     operation_id = "pause_queue",
     tag = "queues",
-    params(("name" = String, Path, description = "The queue's name", example = "http")),
     responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn pause_queue(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
+    caller: Authorized<scope::QueuesManage>,
+    PathId(name): PathId<QueueName>,
 ) -> Result<Json<QueueResponse>, Problem> {
     require_queue_management(&state, &caller, &name).await?;
     let engine = engine_with_audit(&state, &caller, Entry::new("queue.pause", &name));
@@ -242,19 +215,18 @@ pub(super) async fn pause_queue(
 
 /// Resume a queue
 ///
-/// Needs the scope `queues:manage` and a key of the tenant `platform`.
+/// Only for keys and users of the tenant `platform`.
 #[utoipa::path(
     post,
     path = "/v1/queues/{name}/resume",
     operation_id = "resume_queue",
     tag = "queues",
-    params(("name" = String, Path, description = "The queue's name", example = "http")),
     responses((status = 200, description = "The changed queue", body = QueueResponse))
 )]
 pub(super) async fn resume_queue(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(name): PathId<String>,
+    caller: Authorized<scope::QueuesManage>,
+    PathId(name): PathId<QueueName>,
 ) -> Result<Json<QueueResponse>, Problem> {
     require_queue_management(&state, &caller, &name).await?;
     let engine = engine_with_audit(&state, &caller, Entry::new("queue.resume", &name));
@@ -277,7 +249,6 @@ async fn require_queue_management(
     caller: &Caller,
     name: &str,
 ) -> Result<(), Problem> {
-    caller.require(Scope::QueuesManage)?;
     require_visible(state, caller, name).await?;
     caller.require_platform()
 }

@@ -15,13 +15,13 @@ use harkara_shared::id::{SessionId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::page::Whole;
 use super::users::SignedOutResponse;
 use crate::ApiState;
 use crate::access::{Scope, TenantStatus};
-use crate::auth::{Caller, Person, Visitor};
+use crate::auth::{AnonymousActor, Caller, Person};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::List;
 use crate::people::cookie::{Cookie, own_site};
 use crate::people::session::{self, Method, OpenSession, SessionFound};
 use crate::people::sign_in::{self, Attempt};
@@ -53,7 +53,6 @@ pub(super) struct SignInRequest {
 #[schema(as = SessionUser)]
 pub(super) struct SessionUserResponse {
     /// Id of the user.
-    #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
     /// Email of the user.
     #[schema(example = "ada@example.com")]
@@ -68,7 +67,6 @@ pub(super) struct SessionUserResponse {
 #[schema(as = SessionTenant)]
 pub(super) struct SessionTenantResponse {
     /// Id of the user.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
     /// Slug of the tenant, as used in headers.
     #[schema(example = "acme")]
@@ -85,7 +83,6 @@ pub(super) struct SessionTenantResponse {
 #[schema(as = Session)]
 pub(super) struct SessionResponse {
     /// Id of the session.
-    #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
     /// The actor.
     user: SessionUserResponse,
@@ -161,12 +158,12 @@ impl SessionResponse {
 )]
 pub(super) async fn sign_in(
     State(state): State<ApiState>,
-    Visitor(visitor): Visitor,
+    AnonymousActor(actor): AnonymousActor,
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     own_site(&headers, state.http().public_url.as_ref())?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: SignInRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/email", request.email.is_none()),
@@ -176,14 +173,14 @@ pub(super) async fn sign_in(
             faults.add("", pointer, "missing", "is required");
         }
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let attempt = Attempt {
         email: request.email.unwrap_or_default(),
         password: request.password.unwrap_or_default(),
         code: request.code,
         tenant: request.tenant,
     };
-    let signed_in = sign_in::with_password(&state, &visitor, attempt).await?;
+    let signed_in = sign_in::with_password(&state, &actor, attempt).await?;
     let found = session::find(state.pool(), &signed_in).await?;
     let found = found.ok_or_else(sign_in::failed)?;
     let cookie = Cookie::Session.set(&signed_in, session::LIFE, state.is_secure());
@@ -193,7 +190,7 @@ pub(super) async fn sign_in(
 
 /// Get the current session
 ///
-/// Includes the permissions in effect now. Only for users.
+/// Includes the permissions in effect now.
 #[utoipa::path(
     get,
     path = "/v1/session",
@@ -209,8 +206,6 @@ pub(super) async fn get_session(
 }
 
 /// Sign out
-///
-/// Only for users.
 #[utoipa::path(
     delete,
     path = "/v1/session",
@@ -237,7 +232,6 @@ pub(super) async fn sign_out(
 #[schema(as = OpenSession)]
 pub(super) struct OpenSessionResponse {
     /// Id of the session.
-    #[schema(value_type = String, example = "ses_01h455vb4pex5vsknk084sn02q")]
     id: SessionId,
     /// Whether it is the session of this request.
     current: bool,
@@ -273,30 +267,28 @@ impl OpenSessionResponse {
 }
 
 /// List the user's open sessions, newest first
-///
-/// Only for users.
 #[utoipa::path(
     get,
     path = "/v1/sessions",
     operation_id = "list_sessions",
     tag = "people",
-    responses((status = 200, description = "The sessions", body = Whole<OpenSessionResponse>))
+    responses((status = 200, description = "The sessions", body = List<OpenSessionResponse>))
 )]
 pub(super) async fn list_sessions(
     State(state): State<ApiState>,
     person: Person,
-) -> Result<Json<Whole<OpenSessionResponse>>, Problem> {
+) -> Result<Json<List<OpenSessionResponse>>, Problem> {
     let mut tx = person.begin(&state).await?;
     let open = session::list(&mut tx, person.0.user_id).await?;
     tx.commit().await?;
     let shown = |one| OpenSessionResponse::of(one, person.0.id);
     let data = open.into_iter().map(shown).collect();
-    Ok(Json(Whole { data }))
+    Ok(Json(List { data }))
 }
 
 /// Sign out everywhere
 ///
-/// Ends all sessions of the user, including the current one. Only for users.
+/// Ends all sessions of the user, including the current one.
 #[utoipa::path(
     delete,
     path = "/v1/sessions",

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::ApiState;
 use crate::auth::{Caller, Person};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::people::password::{Verdict, check};
 use crate::people::session::{self, Method};
 use crate::people::sign_in::{self, Account, account, take_code};
@@ -46,7 +46,7 @@ pub(crate) struct ConfirmedResponse {
 /// Confirm the session
 ///
 /// Allows this session to reveal secrets and make irreversible changes for ten minutes. A new session is
-/// confirmed as well. Only for users.
+/// confirmed as well.
 #[utoipa::path(
     post,
     path = "/v1/session/confirm",
@@ -66,7 +66,7 @@ pub(crate) async fn confirm_session(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<ConfirmedResponse>, Problem> {
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: ConfirmationRequest = body.members(&mut faults).unwrap_or_default();
     if request.password.is_none() && request.code.is_none() {
         faults.add(
@@ -76,7 +76,7 @@ pub(crate) async fn confirm_session(
             "is required unless `code` is given",
         );
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let user = person.0.user_id;
     throttle::charge_person(&state, user).await?;
     let account = own_account(&state, &person).await?;
@@ -127,8 +127,7 @@ pub(crate) struct PasswordRequest {
 /// Set the password
 ///
 /// Ends all other sessions of the user. The current password is required, unless the user signed in with a
-/// link within the last ten minutes. A user without a password must have confirmed the session. Only for
-/// users.
+/// link within the last ten minutes. A user without a password must have confirmed the session.
 #[utoipa::path(
     put,
     path = "/v1/session/password",
@@ -147,7 +146,7 @@ pub(crate) async fn set_password(
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: PasswordRequest = body.members(&mut faults).unwrap_or_default();
     match &request.password {
         None => faults.add("", "/password", "missing", "is required"),
@@ -157,7 +156,7 @@ pub(crate) async fn set_password(
             }
         }
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let account = own_account(&state, &person).await?;
     let old = account.password_hash;
     let is_recovery = person.0.method == Method::Link && person.0.confirmed_until.is_some();
@@ -170,7 +169,7 @@ pub(crate) async fn set_password(
     } else if old.is_some() && !is_recovery {
         let fault = harkara_kind::FieldError::new("/current", "missing", "is required");
         let detail = "/current: is required";
-        return Err(Problem::new(Code::Invalid, detail).with_faults(vec![fault]));
+        return Err(Problem::new(Code::Invalid, detail).with_field_errors(vec![fault]));
     } else {
         caller.require_confirmed()?;
     }
@@ -206,7 +205,7 @@ pub(crate) struct AuthenticatorResponse {
 
 /// Create an authenticator
 ///
-/// It takes effect once its first code is confirmed. Needs a confirmed session. Only for users.
+/// It takes effect once its first code is confirmed. The session must be confirmed.
 #[utoipa::path(
     post,
     path = "/v1/session/totp",
@@ -258,7 +257,7 @@ pub(crate) struct FirstCodeRequest {
 
 /// Confirm the authenticator
 ///
-/// From now on, signing in with a password also requires a code. Only for users.
+/// From now on, signing in with a password also requires a code.
 #[utoipa::path(
     post,
     path = "/v1/session/totp/confirm",
@@ -278,12 +277,12 @@ pub(crate) async fn confirm_totp(
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: FirstCodeRequest = body.members(&mut faults).unwrap_or_default();
     if request.code.is_none() {
         faults.add("", "/code", "missing", "is required");
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     throttle::charge_person(&state, person.0.user_id).await?;
     let account = own_account(&state, &person).await?;
     if account.has_totp || account.totp_sealed.is_none() {
@@ -303,7 +302,7 @@ pub(crate) async fn confirm_totp(
 
 /// Delete the authenticator
 ///
-/// Needs a confirmed session. Only for users.
+/// The session must be confirmed.
 #[utoipa::path(
     delete,
     path = "/v1/session/totp",

@@ -22,13 +22,13 @@ use utoipa::ToSchema;
 
 use super::find_tenant;
 use crate::ApiState;
-use crate::access::{PLATFORM_SLUG, Scope, TenantStatus};
-use crate::auth::Caller;
+use crate::access::{PLATFORM_SLUG, TenantStatus};
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
-use crate::origin::Origin;
+use crate::field_errors::FieldErrors;
 use crate::problem::{Code, Problem};
-use crate::query::PathId;
+use crate::query::{PathId, TenantRef};
+use crate::request_context::TraceContext;
 
 /// Confirmation of an erasure.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -45,23 +45,20 @@ pub(in crate::routes) struct TenantErasureRequest {
 #[schema(as = TenantErasureJob)]
 pub(in crate::routes) struct TenantErasureResponse {
     /// Id of the job, of kind `tenant.erase` in the tenant `platform`.
-    #[schema(value_type = String, example = "job_0000000000500")]
     job_id: JobId,
 }
 
 /// Erase a tenant
 ///
-/// Permanently removes everything that belongs to the tenant, including its jobs, keys, users and audit
-/// log. The audit log of the tenant `platform` records the erasure. The tenant must be `canceled` and
-/// cannot be changed afterwards. While the job is unfinished, a repeated request returns the same job.
-/// Users must have confirmed their session. Needs the scope `platform:admin`.
+/// Permanently removes everything that belongs to the tenant, including its jobs, keys, users and audit log.
+/// The audit log of the tenant `platform` records the erasure. The tenant must be `canceled` and cannot be
+/// changed afterwards. While the job is unfinished, a repeated request returns the same job. Users must have
+/// confirmed their session.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/erase",
     operation_id = "erase_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantErasureRequest,
     responses(
         (status = 202, description = "The job that was enqueued", body = TenantErasureResponse,
@@ -71,16 +68,15 @@ pub(in crate::routes) struct TenantErasureResponse {
 )]
 pub(in crate::routes) async fn erase_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
-    Origin(trace): Origin,
+    caller: Authorized<scope::PlatformAdmin>,
+    PathId(id): PathId<TenantRef>,
+    TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::PlatformAdmin)?;
     let tenant = find_tenant(&state, &caller, &id).await?;
     caller.require_platform()?;
     caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: Option<TenantErasureRequest> = body.members(&mut faults);
     if let Some(request) = request {
         match request.confirm {
@@ -91,7 +87,7 @@ pub(in crate::routes) async fn erase_tenant(
             Some(_) => {}
         }
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     if tenant.slug == PLATFORM_SLUG {
         let detail = "tenant `platform` cannot be erased";
         return Err(Problem::new(Code::Conflict, detail));

@@ -23,10 +23,9 @@ use tokio::time::timeout;
 use super::super::jobs::response::{AttemptResponse, JobResponse};
 use super::find_tenant;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, OrPlatformAdmin, scope};
 use crate::problem::Problem;
-use crate::query::PathId;
+use crate::query::{PathId, TenantRef};
 
 /// Limits the exports of one process: each holds a connection and a snapshot of the database.
 static EXPORT_SLOTS: Semaphore = Semaphore::const_new(2);
@@ -67,18 +66,16 @@ struct ExportEnd {
 
 /// Export all data of a tenant
 ///
-/// Returns one JSON object per line. `{"table":"events","row":{…}}` is a row as stored in the database.
-/// Rows of `jobs` look like the response of `GET /v1/jobs/{id}`, rows of `attempts` like those of
-/// `GET /v1/jobs/{id}/attempts` with the job's id. Secrets are omitted. All rows are from one snapshot. The
-/// last line is `{"end":true,"rows":n}`; without it the export is incomplete. Needs the scope
-/// `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
+/// Returns one JSON object per line. `{"table":"events","row":{…}}` is a row as stored in the database. Rows
+/// of `jobs` look like the response of `GET /v1/jobs/{id}`, rows of `attempts` like those of `GET
+/// /v1/jobs/{id}/attempts` with the job's id. Secrets are omitted. All rows are from one snapshot. The last
+/// line is `{"end":true,"rows":n}`; without it the export is incomplete. For a tenant other than the caller's
+/// own, `platform:admin` is required.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/export",
     operation_id = "export_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "All data, one JSON object per line", body = String,
         content_type = "application/x-ndjson",
         headers(("Content-Disposition" = String, description = "File name of the export")),
@@ -86,12 +83,9 @@ struct ExportEnd {
 )]
 pub(in crate::routes) async fn export_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
+    PathId(id): PathId<TenantRef>,
 ) -> Result<Response, Problem> {
-    if !caller.administers() {
-        caller.require(Scope::TenantAdmin)?;
-    }
     let tenant = find_tenant(&state, &caller, &id).await?;
     // The request timeout bounds this wait.
     let slot = EXPORT_SLOTS.acquire().await.map_err(Problem::internal)?;

@@ -17,13 +17,13 @@ use utoipa::ToSchema;
 
 use super::find_tenant;
 use crate::ApiState;
-use crate::access::{PLATFORM_SLUG, Scope, SlaTier, Tenant};
-use crate::auth::Caller;
+use crate::access::{PLATFORM_SLUG, SlaTier, Tenant};
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::json;
 use crate::problem::Problem;
-use crate::query::PathId;
+use crate::query::{PathId, TenantRef};
 use crate::routes::jobs::KEY_RULE;
 use crate::routes::limits::{LimitRequest, LimitResponse, NumberReader};
 
@@ -35,7 +35,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[schema(as = TenantLimits)]
 pub(in crate::routes) struct TenantLimitsResponse {
     /// Id of the tenant.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     tenant_id: TenantId,
     /// SLA tier.
     #[schema(value_type = String, example = "PRO")]
@@ -135,10 +134,10 @@ impl TenantLimitsRequest {
         .any(|change| *change != Change::Keep)
     }
 
-    fn read(self, faults: &mut Faults) -> TenantChange {
+    fn read(self, faults: &mut FieldErrors) -> TenantChange {
         let mut limits = BTreeMap::new();
         for (key, text) in self.limits.unwrap_or_default() {
-            let pointer = format!("/limits{}", json::token(&key));
+            let pointer = format!("/limits{}", json::pointer_token(&key));
             if !is_key(&key) {
                 faults.add("", &pointer, "invalid_key", KEY_RULE);
                 continue;
@@ -169,55 +168,49 @@ impl TenantLimitsRequest {
 
 /// Get the limits of a tenant
 ///
-/// Needs the scope `jobs:read`; for a tenant other than the caller's own, also `platform:admin`.
+/// For a tenant other than the caller's own, `platform:admin` is required.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/limits",
     operation_id = "get_tenant_limits",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The limits", body = TenantLimitsResponse))
 )]
 pub(in crate::routes) async fn get_tenant_limits(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<scope::JobsRead>,
+    PathId(id): PathId<TenantRef>,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
-    caller.require(Scope::JobsRead)?;
     let tenant = find_tenant(&state, &caller, &id).await?;
     limits_response(&state, tenant).await
 }
 
 /// Change the limits of a tenant
 ///
-/// Takes effect with the next claim. Needs the scope `limits:manage`; for a tenant other than the caller's
-/// own and for members that belong to the contract, also `platform:admin`.
+/// Takes effect with the next claim. For a tenant other than the caller's own and for members that belong to
+/// the contract, `platform:admin` is required.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{id}/limits",
     operation_id = "change_tenant_limits",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantLimitsRequest,
     responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(in crate::routes) async fn change_tenant_limits(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<scope::LimitsManage>,
+    PathId(id): PathId<TenantRef>,
     body: JsonBody,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
-    caller.require(Scope::LimitsManage)?;
     let tenant = find_tenant(&state, &caller, &id).await?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: TenantLimitsRequest = body.members(&mut faults).unwrap_or_default();
     if request.touches_contract() {
         caller.require_admin()?;
     }
     let change = request.read(&mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let entry = Entry::new("tenant.limits", tenant.id)
         .before(&load_limits(&state, &tenant).await?)
         .after(body.value());

@@ -18,19 +18,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::limits::TenantLimitsResponse;
-use super::page::{Page, to_read};
-use super::queues::PageQuery;
 use crate::ApiState;
 use crate::access::{
-    self, NewTenant, PLATFORM_SLUG, Scope, SlaTier, Tenant, TenantChange, TenantStatus, is_name,
-    is_slug,
+    self, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, TenantStatus, is_name, is_slug,
 };
-use crate::auth::Caller;
+use crate::auth::{Authorized, Caller, OrPlatformAdmin, PlatformOnly, scope};
 use crate::body::JsonBody;
-use crate::cursor::List;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{Page, Paging};
 use crate::problem::{Code, Problem};
-use crate::query::{PathId, Query};
+use crate::query::{PathId, TenantRef};
 
 /// A tenant to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -71,7 +68,6 @@ pub(super) struct TenantChangeRequest {
 #[schema(as = Tenant)]
 pub(super) struct TenantResponse {
     /// Id of the tenant.
-    #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     id: TenantId,
     /// Slug of the tenant, as used in commands and headers.
     #[schema(example = "acme-trading")]
@@ -104,8 +100,6 @@ impl From<Tenant> for TenantResponse {
 }
 
 /// Create a tenant
-///
-/// Needs the scope `platform:admin`.
 #[utoipa::path(
     post,
     path = "/v1/tenants",
@@ -120,12 +114,10 @@ impl From<Tenant> for TenantResponse {
 )]
 pub(super) async fn create_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<PlatformOnly<scope::PlatformAdmin>>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::PlatformAdmin)?;
-    caller.require_platform()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewTenantRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/name", request.name.is_none()),
@@ -141,7 +133,7 @@ pub(super) async fn create_tenant(
             "must have 1 to 63 characters of a-z, 0-9 and `-`, and start with a letter or digit";
         faults.add("", "/slug", "invalid", detail);
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let new = NewTenant {
         slug: request.slug.unwrap_or_default(),
         name: request.name.unwrap_or_default(),
@@ -159,7 +151,7 @@ pub(super) async fn create_tenant(
         .into_response())
 }
 
-fn validate_name(name: Option<&str>, faults: &mut Faults) {
+fn validate_name(name: Option<&str>, faults: &mut FieldErrors) {
     if name.is_some_and(|name| !is_name(name)) {
         faults.add("", "/name", "invalid", "must have 1 to 200 characters");
     }
@@ -167,75 +159,55 @@ fn validate_name(name: Option<&str>, faults: &mut Faults) {
 
 /// List tenants, newest first
 ///
-/// Callers without `platform:admin` see only their own tenant. Needs the scope `tenant:admin`; to see all
-/// tenants, `platform:admin`.
+/// Callers without `platform:admin` see only their own tenant. To see all tenants, `platform:admin` is
+/// required.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
     operation_id = "list_tenants",
     tag = "tenants",
-    params(PageQuery),
     responses((status = 200, description = "A page of tenants", body = Page<TenantResponse>))
 )]
 pub(super) async fn list_tenants(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
+    caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
+    paging: Paging<TenantId>,
 ) -> Result<Json<Page<TenantResponse>>, Problem> {
-    let list = List::of("/v1/tenants", caller.tenant, &query);
-    let before = state.cursors().before(list, query.cursor.as_deref())?;
     let tenants = if caller.administers() {
-        let before = before.map(TenantId::from_uuid);
-        access::list_tenants(state.pool(), before, to_read(query.limit)).await?
+        access::list_tenants(state.pool(), paging.after, paging.fetch_limit()).await?
     } else {
-        caller.require(Scope::TenantAdmin)?;
         let own = access::find_tenant(state.pool(), &caller.tenant.to_string()).await?;
-        own.into_iter().filter(|_| before.is_none()).collect()
+        own.into_iter().filter(|_| paging.after.is_none()).collect()
     };
-    Ok(Json(Page::of(
-        tenants,
-        query.limit,
-        state.cursors(),
-        list,
-        |tenant| tenant.id.as_uuid().into_bytes(),
-        TenantResponse::from,
-    )))
+    Ok(paging.page(tenants, |tenant| tenant.id, TenantResponse::from))
 }
 
 /// Get a tenant
 ///
-/// Needs the scope `tenant:admin`; for a tenant other than the caller's own, `platform:admin`.
+/// For a tenant other than the caller's own, `platform:admin` is required.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}",
     operation_id = "get_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The tenant", body = TenantResponse))
 )]
 pub(super) async fn get_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
+    PathId(id): PathId<TenantRef>,
 ) -> Result<Json<TenantResponse>, Problem> {
-    if !caller.administers() {
-        caller.require(Scope::TenantAdmin)?;
-    }
     Ok(Json(find_tenant(&state, &caller, &id).await?.into()))
 }
 
 /// Change a tenant
 ///
-/// Needs the scope `tenant:admin`; for a tenant other than the caller's own and for `sla_tier` and
-/// `status`, `platform:admin`.
+/// For a tenant other than the caller's own and for `sla_tier` and `status`, `platform:admin` is required.
 #[utoipa::path(
     patch,
     path = "/v1/tenants/{id}",
     operation_id = "change_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     request_body = TenantChangeRequest,
     responses(
         (status = 200, description = "The changed tenant", body = TenantResponse),
@@ -244,15 +216,12 @@ pub(super) async fn get_tenant(
 )]
 pub(super) async fn change_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
+    PathId(id): PathId<TenantRef>,
     body: JsonBody,
 ) -> Result<Json<TenantResponse>, Problem> {
-    if !caller.administers() {
-        caller.require(Scope::TenantAdmin)?;
-    }
     let tenant = find_tenant(&state, &caller, &id).await?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: TenantChangeRequest = body.members(&mut faults).unwrap_or_default();
     if request.sla_tier.is_some() || request.status.is_some() {
         caller.require_admin()?;
@@ -262,7 +231,7 @@ pub(super) async fn change_tenant(
         }
     }
     validate_name(request.name.as_deref(), &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let change = TenantChange {
         name: request.name,
         sla_tier: request.sla_tier,
@@ -275,40 +244,36 @@ pub(super) async fn change_tenant(
 
 /// Pause a tenant
 ///
-/// No further jobs of the tenant start. Running jobs continue. Needs the scope `platform:admin`.
+/// No further jobs of the tenant start. Running jobs continue.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/pause",
     operation_id = "pause_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(super) async fn pause_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<scope::PlatformAdmin>,
+    PathId(id): PathId<TenantRef>,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
     set_paused(&state, &caller, &id, true).await
 }
 
 /// Resume a tenant
 ///
-/// The tenant's jobs start again if its status allows it. Needs the scope `platform:admin`.
+/// The tenant's jobs start again if its status allows it.
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/resume",
     operation_id = "resume_tenant",
     tag = "tenants",
-    params(("id" = String, Path, description = "The tenant's id or slug",
-        example = "ten_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The changed limits", body = TenantLimitsResponse))
 )]
 pub(super) async fn resume_tenant(
     State(state): State<ApiState>,
-    caller: Caller,
-    PathId(id): PathId<String>,
+    caller: Authorized<scope::PlatformAdmin>,
+    PathId(id): PathId<TenantRef>,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
     set_paused(&state, &caller, &id, false).await
 }
@@ -319,9 +284,8 @@ async fn set_paused(
     id: &str,
     paused: bool,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
-    caller.require(Scope::PlatformAdmin)?;
     let tenant = find_tenant(state, caller, id).await?;
-    caller.require_admin()?;
+    caller.require_platform()?;
     let change = TenantChange {
         paused: Some(paused),
         ..TenantChange::default()

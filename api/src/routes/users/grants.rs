@@ -15,15 +15,14 @@ use super::{
     require_other_user, require_permissions_of, require_scopes, user_not_found, with_reason,
 };
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::List;
 use crate::people::{self, Grant, GrantId, NewGrant, find_user, grant_role, reach};
 use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
-use crate::routes::page::Whole;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// A grant to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -37,10 +36,10 @@ pub(crate) struct GrantRequest {
     role: Option<String>,
     /// When it takes effect. Default: immediately.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    not_before: Option<Moment>,
+    not_before: Option<Timestamp>,
     /// When it expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
     /// Reason for the audit log.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
     reason: Option<String>,
@@ -51,7 +50,6 @@ pub(crate) struct GrantRequest {
 #[schema(as = Grant)]
 pub(crate) struct GrantResponse {
     /// Id of the grant.
-    #[schema(value_type = String, example = "grt_01h455vb4pex5vsknk084sn02q")]
     id: GrantId,
     /// Name of the role.
     #[schema(example = "operator")]
@@ -91,53 +89,46 @@ impl From<Grant> for GrantResponse {
 
 /// List the roles granted to a user, newest first
 ///
-/// Includes future, expired and revoked grants. Returns the latest 1,000. Needs the scope `users:manage`.
+/// Includes future, expired and revoked grants. Returns the latest 1,000.
 #[utoipa::path(
     get,
     path = "/v1/users/{id}/grants",
     operation_id = "list_grants",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The grants", body = Whole<GrantResponse>))
+    responses((status = 200, description = "The grants", body = List<GrantResponse>))
 )]
 pub(crate) async fn list_grants(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathId(id): PathId<UserId>,
-) -> Result<Json<Whole<GrantResponse>>, Problem> {
-    caller.require(Scope::UsersManage)?;
+) -> Result<Json<List<GrantResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     let grants = people::list_grants(&mut tx, id).await?;
     tx.commit().await?;
     let data = grants.into_iter().map(GrantResponse::from).collect();
-    Ok(Json(Whole { data }))
+    Ok(Json(List { data }))
 }
 
 /// Grant a role to a user
 ///
 /// Takes effect with the user's next request, or at `not_before`. Callers cannot grant roles to themselves.
-/// Needs the scope `users:manage` and all scopes that come with the role.
+/// The caller must also hold all scopes that come with the role.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/grants",
     operation_id = "create_grant",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = GrantRequest,
     responses((status = 201, description = "The grant", body = GrantResponse))
 )]
 pub(crate) async fn create_grant(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<GrantResponse>), Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: GrantRequest = body.members(&mut faults).unwrap_or_default();
     if request.role.is_none() {
         faults.add("", "/role", "missing", "is required");
@@ -145,7 +136,7 @@ pub(crate) async fn create_grant(
     if request.reason.is_none() {
         faults.add("", "/reason", "missing", "is required");
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewGrant {
         role: request.role.unwrap_or_default(),
@@ -165,18 +156,12 @@ pub(crate) async fn create_grant(
 
 /// Revoke a granted role
 ///
-/// Takes effect with the user's next request. Needs the scope `users:manage` and all scopes of the user.
+/// Takes effect with the user's next request. The caller must also hold all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/grants/{grant_id}",
     operation_id = "revoke_grant",
     tag = "people",
-    params(
-        ("id" = String, Path, description = "The user's id",
-            example = "usr_01h455vb4pex5vsknk084sn02q"),
-        ("grant_id" = String, Path, description = "The grant's id",
-            example = "grt_01h455vb4pex5vsknk084sn02q")
-    ),
     responses(
         (status = 204, description = "The grant was revoked"),
         (status = 409, description = "The tenant would have no administrator left")
@@ -184,10 +169,9 @@ pub(crate) async fn create_grant(
 )]
 pub(crate) async fn revoke_grant(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathPair(id, grant): PathPair<UserId, GrantId>,
 ) -> Result<StatusCode, Problem> {
-    caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     require_permissions_of(&mut tx, &caller, id).await?;
     let revoked = people::revoke_grant(&mut tx, caller.actor(), id, grant).await?;

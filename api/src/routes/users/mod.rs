@@ -16,22 +16,21 @@ use harkara_shared::audit::{Actor, Entry};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::UserId;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-use super::page::{Page, to_read};
 use crate::ApiState;
 use crate::access::Scope;
-use crate::auth::{Caller, Who};
+use crate::auth::{Authorized, Caller, Confirmed, Who, scope};
 use crate::body::JsonBody;
-use crate::cursor::List;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{List, Page, Paging};
 use crate::people::{
     self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, create_link, find_user, reach,
     session,
 };
 use crate::problem::{Code, Problem};
-use crate::query::{Limit, PathId, Query, is_of_page};
-use crate::time::Moment;
+use crate::query::PathId;
+use crate::time::Timestamp;
 
 /// A user to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -52,7 +51,7 @@ pub(super) struct NewUserRequest {
     role: Option<String>,
     /// When the role expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>, example = "2030-01-31T12:00:00Z")]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
     /// Reason for the role, for the audit log.
     #[schema(min_length = 1, max_length = 500)]
     reason: Option<String>,
@@ -78,7 +77,6 @@ pub(super) struct UserChangeRequest {
 #[schema(as = User)]
 pub(super) struct UserResponse {
     /// Id of the user.
-    #[schema(value_type = String, example = "usr_01h455vb4pex5vsknk084sn02q")]
     id: UserId,
     /// Email to sign in with, in lower case.
     #[schema(example = "ada@example.com")]
@@ -209,8 +207,8 @@ pub(super) fn user_not_found() -> Problem {
 
 /// Create a user
 ///
-/// The response contains a link for the user to sign in with, once. Needs the scope `users:manage` and all
-/// scopes that come with the role.
+/// The response contains a link for the user to sign in with, once. The caller must also hold all scopes that
+/// come with the role.
 #[utoipa::path(
     post,
     path = "/v1/users",
@@ -225,12 +223,10 @@ pub(super) fn user_not_found() -> Problem {
 )]
 pub(super) async fn create_user(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewUserRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/email", request.email.is_none()),
@@ -241,7 +237,7 @@ pub(super) async fn create_user(
             faults.add("", pointer, "missing", "is required");
         }
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewUser {
         email: request.email.unwrap_or_default(),
@@ -264,74 +260,38 @@ pub(super) async fn create_user(
     Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
-/// Page of a list of users.
-#[derive(Debug, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct UserQuery {
-    /// Maximum number of users per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
-}
-
 /// List users, newest first
-///
-/// Needs the scope `users:manage`.
 #[utoipa::path(
     get,
     path = "/v1/users",
     operation_id = "list_users",
     tag = "people",
-    params(UserQuery),
     responses((status = 200, description = "A page of users", body = Page<UserResponse>))
 )]
 pub(super) async fn list_users(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<UserQuery>,
+    caller: Authorized<scope::UsersManage>,
+    paging: Paging<UserId>,
 ) -> Result<Json<Page<UserResponse>>, Problem> {
-    caller.require(Scope::UsersManage)?;
-    let list = List::of("/v1/users", caller.tenant, &query);
-    let before = state
-        .cursors()
-        .before(list, query.cursor.as_deref())?
-        .map(UserId::from_uuid);
     let mut tx = state.begin(&caller).await?;
-    let users = people::list_users(&mut tx, before, to_read(query.limit)).await?;
+    let users = people::list_users(&mut tx, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
-    let place = |user: &User| user.id.as_uuid().into_bytes();
-    Ok(Json(Page::of(
-        users,
-        query.limit,
-        state.cursors(),
-        list,
-        place,
-        UserResponse::from,
-    )))
+    Ok(paging.page(users, |user: &User| user.id, UserResponse::from))
 }
 
 /// Get a user
-///
-/// Needs the scope `users:manage`.
 #[utoipa::path(
     get,
     path = "/v1/users/{id}",
     operation_id = "get_user",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The user", body = UserResponse))
 )]
 pub(super) async fn get_user(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathId(id): PathId<UserId>,
 ) -> Result<Json<UserResponse>, Problem> {
-    caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     let user = find_user(&mut tx, id).await?;
     tx.commit().await?;
@@ -341,15 +301,12 @@ pub(super) async fn get_user(
 
 /// Change a user
 ///
-/// Disabling a user ends their sessions immediately. Needs the scope `users:manage` and all scopes of the
-/// user.
+/// Disabling a user ends their sessions immediately. The caller must also hold all scopes of the user.
 #[utoipa::path(
     patch,
     path = "/v1/users/{id}",
     operation_id = "change_user",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = UserChangeRequest,
     responses(
         (status = 200, description = "The changed user", body = UserResponse),
@@ -358,15 +315,13 @@ pub(super) async fn get_user(
 )]
 pub(super) async fn change_user(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<Json<UserResponse>, Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: UserChangeRequest = body.members(&mut faults).unwrap_or_default();
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let change = UserChange {
         email: request.email,
         name: request.name,
@@ -381,15 +336,13 @@ pub(super) async fn change_user(
 
 /// Delete a user
 ///
-/// Ends the user's sessions immediately. Their entries in the audit log are kept. Needs the scope
-/// `users:manage` and all scopes of the user.
+/// Ends the user's sessions immediately. Their entries in the audit log are kept. The caller must also hold
+/// all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}",
     operation_id = "delete_user",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses(
         (status = 204, description = "The user was deleted"),
         (status = 409, description = "The tenant would have no administrator left")
@@ -397,11 +350,9 @@ pub(super) async fn change_user(
 )]
 pub(super) async fn delete_user(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     PathId(id): PathId<UserId>,
 ) -> Result<StatusCode, Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     require_permissions_of(&mut tx, &caller, id).await?;
     people::delete_user(&mut tx, caller.actor(), id).await?;
@@ -412,15 +363,12 @@ pub(super) async fn delete_user(
 /// Create a sign-in link for a user
 ///
 /// The link works once, within 15 minutes, and replaces unused links. Callers cannot create links for
-/// themselves. Users must have confirmed their session. Needs the scope `users:manage` and all scopes of
-/// the user.
+/// themselves. The caller must also hold all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-in-link",
     operation_id = "create_sign_in_link",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses(
         (status = 201, description = "The link", body = SignInLinkResponse),
         (status = 409, description = "The user is disabled")
@@ -428,11 +376,9 @@ pub(super) async fn delete_user(
 )]
 pub(super) async fn create_sign_in_link(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     PathId(id): PathId<UserId>,
 ) -> Result<(StatusCode, Json<SignInLinkResponse>), Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let user = find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     if user.disabled_at.is_some() {
@@ -451,22 +397,19 @@ pub(super) async fn create_sign_in_link(
 
 /// Sign a user out everywhere
 ///
-/// Needs the scope `users:manage` and all scopes of the user.
+/// The caller must also hold all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-out",
     operation_id = "sign_user_out",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "Number of sessions that were ended", body = SignedOutResponse))
 )]
 pub(super) async fn sign_user_out(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathId(id): PathId<UserId>,
 ) -> Result<Json<SignedOutResponse>, Problem> {
-    caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     require_permissions_of(&mut tx, &caller, id).await?;
@@ -500,19 +443,18 @@ pub(super) struct RoleResponse {
 
 /// List roles
 ///
-/// Roles are the same for all tenants. Needs the scope `users:manage`.
+/// Roles are the same for all tenants.
 #[utoipa::path(
     get,
     path = "/v1/roles",
     operation_id = "list_roles",
     tag = "people",
-    responses((status = 200, description = "All roles, ordered by name", body = super::page::Whole<RoleResponse>))
+    responses((status = 200, description = "All roles, ordered by name", body = List<RoleResponse>))
 )]
 pub(super) async fn list_roles(
     State(state): State<ApiState>,
-    caller: Caller,
-) -> Result<Json<super::page::Whole<RoleResponse>>, Problem> {
-    caller.require(Scope::UsersManage)?;
+    caller: Authorized<scope::UsersManage>,
+) -> Result<Json<List<RoleResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     let roles = people::list_roles(&mut tx).await?;
     tx.commit().await?;
@@ -526,5 +468,5 @@ pub(super) async fn list_roles(
             permissions: role.permissions,
         })
         .collect();
-    Ok(Json(super::page::Whole { data }))
+    Ok(Json(List { data }))
 }

@@ -15,10 +15,10 @@ use super::{
     require_other_user, require_permissions_of, require_scopes, user_not_found, with_reason,
 };
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::List;
 use crate::people::permission::scopes;
 use crate::people::{
     Effect, NewOverride, Override, OverrideId, add_override, find_user, list_overrides,
@@ -26,8 +26,7 @@ use crate::people::{
 };
 use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
-use crate::routes::page::Whole;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// An override to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -44,10 +43,10 @@ pub(crate) struct OverrideRequest {
     effect: Option<Effect>,
     /// When it takes effect. Default: immediately.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    not_before: Option<Moment>,
+    not_before: Option<Timestamp>,
     /// When it expires. Default: never.
     #[schema(value_type = Option<DateTime<Utc>>)]
-    expires_at: Option<Moment>,
+    expires_at: Option<Timestamp>,
     /// Reason for the audit log.
     #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 500)]
     reason: Option<String>,
@@ -58,7 +57,6 @@ pub(crate) struct OverrideRequest {
 #[schema(as = UserPermission)]
 pub(crate) struct OverrideResponse {
     /// Id of the override.
-    #[schema(value_type = String, example = "prm_01h455vb4pex5vsknk084sn02q")]
     id: OverrideId,
     /// Name of the permission.
     #[schema(example = "reports:manage")]
@@ -101,42 +99,37 @@ impl From<Override> for OverrideResponse {
 
 /// List the permissions allowed and denied to a user, newest first
 ///
-/// Includes future, expired and revoked ones. Returns the latest 1,000. Needs the scope `users:manage`.
+/// Includes future, expired and revoked ones. Returns the latest 1,000.
 #[utoipa::path(
     get,
     path = "/v1/users/{id}/permissions",
     operation_id = "list_user_permissions",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
-    responses((status = 200, description = "The allowed and denied permissions", body = Whole<OverrideResponse>))
+    responses((status = 200, description = "The allowed and denied permissions", body = List<OverrideResponse>))
 )]
 pub(crate) async fn list_user_permissions(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathId(id): PathId<UserId>,
-) -> Result<Json<Whole<OverrideResponse>>, Problem> {
-    caller.require(Scope::UsersManage)?;
+) -> Result<Json<List<OverrideResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     let overrides = list_overrides(&mut tx, id).await?;
     tx.commit().await?;
     let data = overrides.into_iter().map(OverrideResponse::from).collect();
-    Ok(Json(Whole { data }))
+    Ok(Json(List { data }))
 }
 
 /// Allow or deny a permission to a user
 ///
 /// Takes effect with the user's next request, or at `not_before`. Callers cannot allow permissions to
-/// themselves. Needs the scope `users:manage`; to allow, all scopes that come with the permission; to deny,
-/// all scopes of the user.
+/// themselves. To allow, the caller must hold all scopes that come with the permission; to deny, all scopes
+/// of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/permissions",
     operation_id = "create_user_permission",
     tag = "people",
-    params(("id" = String, Path, description = "The user's id",
-        example = "usr_01h455vb4pex5vsknk084sn02q")),
     request_body = OverrideRequest,
     responses(
         (status = 201, description = "The allowed or denied permission", body = OverrideResponse),
@@ -145,13 +138,11 @@ pub(crate) async fn list_user_permissions(
 )]
 pub(crate) async fn create_user_permission(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::UsersManage>>,
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<OverrideResponse>), Problem> {
-    caller.require(Scope::UsersManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: OverrideRequest = body.members(&mut faults).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/permission", request.permission.is_none()),
@@ -162,7 +153,7 @@ pub(crate) async fn create_user_permission(
             faults.add("", pointer, "missing", "is required");
         }
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewOverride {
         permission: request.permission.unwrap_or_default(),
@@ -187,19 +178,13 @@ pub(crate) async fn create_user_permission(
 
 /// Revoke an allowed or denied permission
 ///
-/// Takes effect with the user's next request. Callers cannot revoke denials of their own. Needs the scope
-/// `users:manage`, all scopes that come with the permission, and all scopes of the user.
+/// Takes effect with the user's next request. Callers cannot revoke denials of their own. The caller must
+/// also hold all scopes that come with the permission and all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/permissions/{permission_id}",
     operation_id = "revoke_user_permission",
     tag = "people",
-    params(
-        ("id" = String, Path, description = "The user's id",
-            example = "usr_01h455vb4pex5vsknk084sn02q"),
-        ("permission_id" = String, Path, description = "The id of the allowed or denied permission",
-            example = "prm_01h455vb4pex5vsknk084sn02q")
-    ),
     responses(
         (status = 204, description = "The permission was revoked"),
         (status = 409, description = "The tenant would have no administrator left")
@@ -207,10 +192,9 @@ pub(crate) async fn create_user_permission(
 )]
 pub(crate) async fn revoke_user_permission(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::UsersManage>,
     PathPair(id, one): PathPair<UserId, OverrideId>,
 ) -> Result<StatusCode, Problem> {
-    caller.require(Scope::UsersManage)?;
     let mut tx = state.begin(&caller).await?;
     let revoked = revoke_override(&mut tx, caller.actor(), id, one).await?;
     let revoked = revoked.ok_or_else(|| Problem::not_found("permission of the user"))?;

@@ -20,10 +20,9 @@ use utoipa::ToSchema;
 
 use super::endpoint_not_found;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::problem::Problem;
 use crate::query::PathId;
 
@@ -44,23 +43,19 @@ pub(in crate::routes) struct EndpointSecretResponse {
 
 /// Get the secret of a webhook endpoint
 ///
-/// Users must have confirmed their session (`POST /v1/session/confirm`). Needs the scope `webhooks:manage`.
+/// Users must have confirmed their session (`POST /v1/session/confirm`).
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
     operation_id = "get_endpoint_secret",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The secret", body = EndpointSecretResponse))
 )]
 pub(in crate::routes) async fn get_endpoint_secret(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::WebhooksManage>>,
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointSecretResponse>, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    caller.require_confirmed()?;
     let mut tx = state.begin(&caller).await?;
     let keys = current_keys(&mut tx, state.keys(), id).await?;
     let response = secret_response(&keys).ok_or_else(endpoint_not_found)?;
@@ -85,7 +80,6 @@ fn secret_response(keys: &[SigningKey]) -> Option<EndpointSecretResponse> {
 #[schema(as = EndpointRotation, example = json!({"grace": "24h"}))]
 pub(in crate::routes) struct RotateSecretRequest {
     /// How long messages are also signed with the old key, `0s` to `7d` in whole seconds. Default `24h`.
-    #[schema(value_type = Option<String>, example = "24h")]
     grace: Option<HumanDuration>,
     /// Signature scheme of the key to rotate. `v1`: the secret. `v1a`: the key pair, which is created if
     /// the endpoint has none. Default `v1`.
@@ -127,16 +121,13 @@ pub(in crate::routes) struct RotatedSecretResponse {
 
 /// Rotate the secret of a webhook endpoint
 ///
-/// Messages carry the signatures of the new and the old key, the new one's first, until the old key
-/// expires. At most ten old keys sign messages. Users must have confirmed their session. Needs the scope
-/// `webhooks:manage`.
+/// Messages carry the signatures of the new and the old key, the new one's first, until the old key expires.
+/// At most ten old keys sign messages.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/rotate-secret",
     operation_id = "rotate_endpoint_secret",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = RotateSecretRequest,
     responses(
         (status = 200, description = "The new key", body = RotatedSecretResponse),
@@ -145,13 +136,11 @@ pub(in crate::routes) struct RotatedSecretResponse {
 )]
 pub(in crate::routes) async fn rotate_endpoint_secret(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<Confirmed<scope::WebhooksManage>>,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<Json<RotatedSecretResponse>, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    caller.require_confirmed()?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: RotateSecretRequest = body.members(&mut faults).unwrap_or_default();
     let grace = request.grace.map_or(USUAL_GRACE, Duration::from);
     if grace > LONGEST_GRACE || grace.subsec_nanos() != 0 {
@@ -173,7 +162,7 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
             }
         },
     };
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let new =
         new.ok_or_else(|| Problem::internal("validation returned neither a key nor an error"))?;
     let mut tx = state.begin(&caller).await?;

@@ -16,25 +16,23 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
-use harkara_webhooks::{self as webhooks, Endpoint, lane};
-use serde::{Deserialize, Serialize};
-use utoipa::IntoParams;
 
 use self::request::{EndpointChangeRequest, NewEndpointRequest};
 use self::response::EndpointResponse;
-use super::page::{Page, to_read};
+use harkara_webhooks::{self as webhooks, Endpoint, lane};
+
 use crate::ApiState;
-use crate::access::{Scope, check_endpoints};
-use crate::auth::Caller;
+use crate::access::check_endpoints;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::cursor::List;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
+use crate::paging::{Page, Paging};
 use crate::problem::Problem;
-use crate::query::{Limit, PathId, Query, is_of_page};
+use crate::query::PathId;
 
 /// Create a webhook endpoint
 ///
-/// The response contains the secret that signs the endpoint's messages. Needs the scope `webhooks:manage`.
+/// The response contains the secret that signs the endpoint's messages.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints",
@@ -46,14 +44,13 @@ use crate::query::{Limit, PathId, Query, is_of_page};
 )]
 pub(super) async fn create_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: NewEndpointRequest = body.members(&mut faults).unwrap_or_default();
     let new = request.read(state.egress(), &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
         check_endpoints(&mut tx).await?;
@@ -73,74 +70,42 @@ pub(super) async fn create_endpoint(
     Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
 
-/// Page of a list of endpoints.
-#[derive(Debug, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct EndpointQuery {
-    /// Maximum number of endpoints per page. Default 50.
-    #[serde(default, skip_serializing_if = "is_of_page")]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// Cursor of the page: `next_cursor` of the previous page.
-    #[serde(skip_serializing_if = "is_of_page")]
-    cursor: Option<String>,
-}
-
 /// List webhook endpoints, newest first
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints",
     operation_id = "list_endpoints",
     tag = "webhooks",
-    params(EndpointQuery),
     responses((status = 200, description = "A page of endpoints", body = Page<EndpointResponse>))
 )]
 pub(super) async fn list_endpoints(
     State(state): State<ApiState>,
-    caller: Caller,
-    Query(query): Query<EndpointQuery>,
+    caller: Authorized<scope::WebhooksRead>,
+    paging: Paging<EndpointId>,
 ) -> Result<Json<Page<EndpointResponse>>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
-    let list = List::of("/v1/webhook-endpoints", caller.tenant, &query);
-    let before = state
-        .cursors()
-        .before(list, query.cursor.as_deref())?
-        .map(EndpointId::from_uuid);
     let mut tx = state.begin(&caller).await?;
-    let endpoints = webhooks::list_endpoints(&mut tx, before, to_read(query.limit)).await?;
+    let endpoints = webhooks::list_endpoints(&mut tx, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
-    let place = |endpoint: &Endpoint| endpoint.id.as_uuid().into_bytes();
-    Ok(Json(Page::of(
+    Ok(paging.page(
         endpoints,
-        query.limit,
-        state.cursors(),
-        list,
-        place,
+        |endpoint: &Endpoint| endpoint.id,
         EndpointResponse::from,
-    )))
+    ))
 }
 
 /// Get a webhook endpoint
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}",
     operation_id = "get_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The endpoint", body = EndpointResponse))
 )]
 pub(super) async fn get_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksRead>,
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointResponse>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let endpoint = webhooks::endpoint(&mut tx, id).await?;
     tx.commit().await?;
@@ -150,29 +115,24 @@ pub(super) async fn get_endpoint(
 }
 
 /// Change a webhook endpoint
-///
-/// Needs the scope `webhooks:manage`.
 #[utoipa::path(
     patch,
     path = "/v1/webhook-endpoints/{id}",
     operation_id = "change_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = EndpointChangeRequest,
     responses((status = 200, description = "The changed endpoint", body = EndpointResponse))
 )]
 pub(super) async fn change_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<Json<EndpointResponse>, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: EndpointChangeRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.read(state.egress(), &mut faults);
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
@@ -196,22 +156,19 @@ pub(super) async fn change_endpoint(
 
 /// Delete a webhook endpoint
 ///
-/// Its deliveries can still be read; pending deliveries are skipped. Needs the scope `webhooks:manage`.
+/// Its deliveries can still be read; pending deliveries are skipped.
 #[utoipa::path(
     delete,
     path = "/v1/webhook-endpoints/{id}",
     operation_id = "delete_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     responses((status = 204, description = "The endpoint was deleted"))
 )]
 pub(super) async fn delete_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<EndpointId>,
 ) -> Result<StatusCode, Problem> {
-    caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;

@@ -22,15 +22,14 @@ use utoipa::ToSchema;
 use super::endpoint_not_found;
 use super::response::EndpointResponse;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
-use crate::origin::Origin;
+use crate::field_errors::FieldErrors;
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
+use crate::request_context::TraceContext;
 use crate::routes::events::PostedEventResponse;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// Default event type of a test.
 const DEFAULT_TEST_EVENT_TYPE: &str = "webhook.test";
@@ -51,15 +50,12 @@ pub(in crate::routes) struct EndpointTestRequest {
 
 /// Test a webhook endpoint
 ///
-/// Posts an event to this endpoint only, with a single attempt, even if the endpoint is disabled. Needs the
-/// scope `webhooks:manage`.
+/// Posts an event to this endpoint only, with a single attempt, even if the endpoint is disabled.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/test",
     operation_id = "test_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = EndpointTestRequest,
     responses(
         (status = 202, description = "The event and its delivery", body = PostedEventResponse),
@@ -68,12 +64,11 @@ pub(in crate::routes) struct EndpointTestRequest {
 )]
 pub(in crate::routes) async fn test_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: EndpointTestRequest = body.members(&mut faults).unwrap_or_default();
     let event_type = request
         .event_type
@@ -87,7 +82,7 @@ pub(in crate::routes) async fn test_endpoint(
     }
     let event = webhooks::NewEvent::new(&event_type, data.clone());
     faults.extend("", event.check());
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let posted = webhooks::test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
     let posted = posted.ok_or_else(endpoint_not_found)?;
@@ -102,23 +97,19 @@ pub(in crate::routes) async fn test_endpoint(
 
 /// Enable a webhook endpoint
 ///
-/// Deliveries resume. To send deliveries that were skipped meanwhile, use `POST …/recover`. Needs the scope
-/// `webhooks:manage`.
+/// Deliveries resume. To send deliveries that were skipped meanwhile, use `POST …/recover`.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/enable",
     operation_id = "enable_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     responses((status = 200, description = "The changed endpoint", body = EndpointResponse))
 )]
 pub(in crate::routes) async fn enable_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointResponse>, Problem> {
-    caller.require(Scope::WebhooksManage)?;
     let change = EndpointChange {
         status: Some(EndpointStatus::Active),
         ..EndpointChange::default()
@@ -140,10 +131,10 @@ pub(in crate::routes) async fn enable_endpoint(
 pub(in crate::routes) struct RecoveryRequest {
     /// Only deliveries of events posted at or after this time, at most 30 days ago.
     #[schema(value_type = String, format = DateTime, required, nullable = false)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
     /// Only deliveries of events posted until this time. Default: now.
     #[schema(value_type = Option<String>, format = DateTime)]
-    until: Option<Moment>,
+    until: Option<Timestamp>,
     /// Only deliveries in these states. Default: `failed` and `skipped`.
     #[schema(min_items = 1, max_items = 3)]
     states: Option<Vec<RecoverableState>>,
@@ -154,21 +145,18 @@ pub(in crate::routes) struct RecoveryRequest {
 #[schema(as = StartedJob)]
 pub(in crate::routes) struct StartedJobResponse {
     /// Id of the job. Its result reports the number of deliveries.
-    #[schema(value_type = String, example = "job_0000000000500")]
     pub(in crate::routes) job_id: JobId,
 }
 
 /// Recover the deliveries of a webhook endpoint
 ///
 /// Delivers again what failed, or was skipped while the endpoint was disabled, oldest first, on the
-/// endpoint's retry schedule. Needs the scope `webhooks:manage`.
+/// endpoint's retry schedule.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/recover",
     operation_id = "recover_endpoint",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q")),
     request_body = RecoveryRequest,
     responses(
         (status = 202, description = "The job that was enqueued", body = StartedJobResponse),
@@ -178,22 +166,21 @@ pub(in crate::routes) struct StartedJobResponse {
 )]
 pub(in crate::routes) async fn recover_endpoint(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     PathId(id): PathId<EndpointId>,
-    Origin(trace): Origin,
+    TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
-    caller.require(Scope::WebhooksManage)?;
     let mut tx = state.begin(&caller).await?;
     let endpoint = webhooks::endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: RecoveryRequest = body.members(&mut faults).unwrap_or_default();
     let now = clock::now();
     let Some(since) = request.since.map(DateTime::<Utc>::from) else {
         faults.add("", "/since", "missing", "is required");
         return Err(faults
-            .none_in_body()
+            .into_body_result()
             .err()
             .unwrap_or_else(|| Problem::internal("missing member without an error")));
     };
@@ -207,7 +194,7 @@ pub(in crate::routes) async fn recover_endpoint(
         faults.add("", "/since", "out_of_range", "must be at most 30 days ago");
     }
     faults.extend("", WebhookRecover::check(&args));
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     if endpoint.status == EndpointStatus::Disabled {
         let detail = "endpoint is disabled; enable it first";
         return Err(Problem::new(Code::Conflict, detail));

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 
 /// A webhook endpoint to create.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -262,7 +262,7 @@ impl From<OAuth2Request> for NewOAuth2 {
 
 impl NewEndpointRequest {
     /// Validates the request and returns the endpoint; what is wrong is added to `faults`.
-    pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> NewEndpoint {
+    pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut FieldErrors) -> NewEndpoint {
         if self.url.is_none() {
             faults.add("", "/url", "missing", "is required");
         }
@@ -299,7 +299,11 @@ impl NewEndpointRequest {
 
 impl EndpointChangeRequest {
     /// Validates the request and returns the change; what is wrong is added to `faults`.
-    pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut Faults) -> EndpointChange {
+    pub(in crate::routes) fn read(
+        self,
+        egress: &Egress,
+        faults: &mut FieldErrors,
+    ) -> EndpointChange {
         let change = EndpointChange {
             url: self.url,
             description: self.description,
@@ -319,7 +323,7 @@ impl EndpointChangeRequest {
     }
 }
 
-fn read_schedule(given: Option<Value>, faults: &mut Faults) -> Option<RetrySchedule> {
+fn read_schedule(given: Option<Value>, faults: &mut FieldErrors) -> Option<RetrySchedule> {
     let pointer = "/retry_schedule";
     let texts = match given? {
         Value::String(name) => {

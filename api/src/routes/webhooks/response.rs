@@ -21,7 +21,6 @@ use super::request::{
 #[schema(as = Endpoint)]
 pub(in crate::routes) struct EndpointResponse {
     /// Id of the endpoint.
-    #[schema(value_type = String, example = "ep_01h455vb4pex5vsknk084sn02q")]
     pub(super) id: EndpointId,
     /// URL that events are posted to.
     #[schema(example = "https://example.com/webhooks")]
@@ -48,7 +47,6 @@ pub(in crate::routes) struct EndpointResponse {
     #[schema(schema_with = schedule_schema)]
     retry_schedule: Value,
     /// Time from the first to the last attempt if every attempt fails immediately.
-    #[schema(value_type = String, example = "1260s")]
     retry_window: HumanDuration,
     /// Maximum number of requests started per second.
     #[schema(required)]

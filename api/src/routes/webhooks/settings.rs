@@ -15,10 +15,9 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
-use crate::faults::Faults;
+use crate::field_errors::FieldErrors;
 use crate::problem::Problem;
 
 /// Range of the payload retention. Events themselves are stored for 30 days.
@@ -31,7 +30,7 @@ const PAYLOAD_RETENTION_RANGE: std::ops::RangeInclusive<Duration> =
 pub(in crate::routes) struct WebhookSettingsResponse {
     /// How long payloads of events and responses to them are stored; null for as long as the events
     /// themselves, which is 30 days.
-    #[schema(required, value_type = Option<String>, example = "7d")]
+    #[schema(required)]
     payload_retention: Option<HumanDuration>,
 }
 
@@ -48,8 +47,6 @@ pub(in crate::routes) struct WebhookSettingsRequest {
 }
 
 /// Get the webhook settings
-///
-/// Needs the scope `webhooks:read`.
 #[utoipa::path(
     get,
     path = "/v1/webhook-settings",
@@ -59,9 +56,8 @@ pub(in crate::routes) struct WebhookSettingsRequest {
 )]
 pub(in crate::routes) async fn get_webhook_settings(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksRead>,
 ) -> Result<Json<WebhookSettingsResponse>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
     let mut tx = state.begin(&caller).await?;
     let retention = payload_retention(&mut tx).await?;
     tx.commit().await?;
@@ -77,7 +73,7 @@ fn settings_response(retention: Option<Duration>) -> WebhookSettingsResponse {
 /// Change the webhook settings
 ///
 /// Older payloads are deleted by the nightly run of `maintenance.retention`, except those of events with a
-/// pending delivery. Needs the scope `webhooks:manage`.
+/// pending delivery.
 #[utoipa::path(
     put,
     path = "/v1/webhook-settings",
@@ -88,11 +84,10 @@ fn settings_response(retention: Option<Duration>) -> WebhookSettingsResponse {
 )]
 pub(in crate::routes) async fn change_webhook_settings(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Json<WebhookSettingsResponse>, Problem> {
-    caller.require(Scope::WebhooksManage)?;
-    let mut faults = Faults::default();
+    let mut faults = FieldErrors::default();
     let request: WebhookSettingsRequest = body.members(&mut faults).unwrap_or_default();
     let change = request.payload_retention.map(Duration::from);
     if let Change::Set(retention) = change
@@ -101,7 +96,7 @@ pub(in crate::routes) async fn change_webhook_settings(
         let detail = "must be between `1h` and `30d`, in whole seconds";
         faults.add("", "/payload_retention", "out_of_range", detail);
     }
-    faults.none_in_body()?;
+    faults.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let before = payload_retention(&mut tx).await?;
     let after = match change {

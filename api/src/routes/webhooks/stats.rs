@@ -13,11 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::endpoint_not_found;
 use crate::ApiState;
-use crate::access::Scope;
-use crate::auth::Caller;
+use crate::auth::{Authorized, scope};
 use crate::problem::Problem;
 use crate::query::{PathId, Query};
-use crate::time::Moment;
+use crate::time::Timestamp;
 
 /// Start of the period.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,7 +25,7 @@ use crate::time::Moment;
 pub(in crate::routes) struct EndpointStatsQuery {
     /// Start of the period, rounded down to the hour. Default: 24 hours ago.
     #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<Moment>,
+    since: Option<Timestamp>,
 }
 
 /// Statistics of an endpoint's attempts.
@@ -93,23 +92,20 @@ impl From<EndpointStats> for EndpointStatsResponse {
 
 /// Get the statistics of an endpoint's attempts
 ///
-/// Available for 30 days. Needs the scope `webhooks:read`.
+/// Available for 30 days.
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/stats",
     operation_id = "get_endpoint_stats",
     tag = "webhooks",
-    params(("id" = String, Path, description = "The endpoint's id",
-        example = "ep_01h455vb4pex5vsknk084sn02q"), EndpointStatsQuery),
     responses((status = 200, description = "The statistics", body = EndpointStatsResponse))
 )]
 pub(in crate::routes) async fn get_endpoint_stats(
     State(state): State<ApiState>,
-    caller: Caller,
+    caller: Authorized<scope::WebhooksRead>,
     PathId(id): PathId<EndpointId>,
     Query(query): Query<EndpointStatsQuery>,
 ) -> Result<Json<EndpointStatsResponse>, Problem> {
-    caller.require(Scope::WebhooksRead)?;
     let day_ago = clock::now() - TimeDelta::hours(24);
     let since = query.since.map_or(day_ago, DateTime::from);
     let mut tx = state.begin(&caller).await?;

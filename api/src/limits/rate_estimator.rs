@@ -14,13 +14,13 @@ const MOST: i32 = 64;
 
 /// Counts requests in spans as long as [`AHEAD`], this one and the one before.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateEstimator {
     since: Instant,
     before: u32,
     count: u32,
 }
 
-impl Pace {
+impl RateEstimator {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             since: now,
@@ -65,15 +65,15 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// What is taken ahead after a second of requests at an even pace.
+    /// What is taken ahead after a second of requests at an even rate.
     fn ahead(rate: u32) -> i32 {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut estimator = RateEstimator::new(start);
         let moment = |n| start + Duration::from_secs(1) * n / rate;
         for n in 0..rate {
-            pace.note(moment(n));
+            estimator.note(moment(n));
         }
-        pace.ahead(moment(rate))
+        estimator.ahead(moment(rate))
     }
 
     #[test]
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn a_subject_that_rests_is_cold() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut rate = RateEstimator::new(start);
         for _ in 0..1000 {
-            pace.note(start);
+            rate.note(start);
         }
-        assert_eq!(pace.ahead(start), 64);
-        assert_eq!(pace.ahead(start + Duration::from_millis(200)), 0);
+        assert_eq!(rate.ahead(start), 64);
+        assert_eq!(rate.ahead(start + Duration::from_millis(200)), 0);
     }
 }

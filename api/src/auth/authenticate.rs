@@ -21,8 +21,8 @@ use super::person;
 use crate::ApiState;
 use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use crate::idempotency;
-use crate::origin::{ClientAddress, RequestId};
 use crate::problem::{Code, Problem};
+use crate::request_context::{ClientAddress, RequestId};
 use crate::usage;
 
 /// `X-Tenant-Id`: for which tenant somebody of the platform acts.
@@ -35,7 +35,11 @@ const REASON: HeaderName = HeaderName::from_static("x-reason");
 const KEPT: usize = 500;
 
 /// Lets in who is known, or answers why not.
-pub(crate) async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(
+    State(state): State<ApiState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (mut parts, body) = request.into_parts();
     let caller = match caller(&state, &mut parts).await {
         Ok(caller) => caller,
@@ -107,14 +111,14 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
             kind: ActorKind::Key,
             id: row.id.to_string(),
             name: Some(row.name.clone()),
-            ..told_by(parts)
+            ..request_actor(parts)
         }),
         reservation: None,
     })
 }
 
 /// What the request itself says of its actor.
-pub(crate) fn told_by(parts: &Parts) -> Actor {
+pub(crate) fn request_actor(parts: &Parts) -> Actor {
     let headers = &parts.headers;
     Actor {
         kind: ActorKind::Anonymous,

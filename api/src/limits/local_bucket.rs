@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Policies;
 use super::charge::{Charge, Standing};
-use super::pace::Pace;
+use super::rate_estimator::RateEstimator;
 
 /// How long a refusal is repeated without asking again: whoever hammers is refused here.
 const REFUSED: Duration = Duration::from_millis(50);
@@ -20,7 +20,7 @@ pub(super) type Answer = Result<Charge, Arc<sqlx::Error>>;
 
 /// One subject's requests.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct LocalBucket {
     pub(super) subject: String,
     state: Mutex<State>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 struct State {
     policies: Policies,
-    pace: Pace,
+    rate: RateEstimator,
     lease: Option<Lease>,
     owed: Owed,
     refusal: Option<(Instant, Told)>,
@@ -93,14 +93,14 @@ impl Call {
     }
 }
 
-impl Line {
+impl LocalBucket {
     pub(super) fn new(subject: &str, policies: &Policies) -> Self {
         let now = Instant::now();
         Self {
             subject: subject.to_owned(),
             state: Mutex::new(State {
                 policies: policies.clone(),
-                pace: Pace::new(now),
+                rate: RateEstimator::new(now),
                 lease: None,
                 owed: Owed::default(),
                 refusal: None,
@@ -119,7 +119,7 @@ impl Line {
     pub(super) fn ask(&self, policies: &Policies, now: Instant) -> Step {
         let mut state = self.state();
         state.used = now;
-        state.pace.note(now);
+        state.rate.note(now);
         if state.policies != *policies {
             state.policies = policies.clone();
             state.refusal = None;
@@ -158,7 +158,7 @@ impl Line {
         calls
     }
 
-    /// Whether nothing would be lost if the line were forgotten.
+    /// Whether nothing would be lost if the bucket were forgotten.
     pub(super) fn is_idle(&self, since: Instant) -> bool {
         let state = self.state();
         !state.calling && state.lease.is_none() && state.owed.count == 0 && state.used < since
@@ -177,7 +177,7 @@ impl Line {
         // Who only gives back takes nothing.
         let ahead = match state.waiting.is_empty() {
             true => 0,
-            false => state.pace.ahead(now),
+            false => state.rate.ahead(now),
         };
         Some(Call {
             policies: state.policies.clone(),

@@ -18,13 +18,13 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::origin::{ClientAddress, REQUEST_ID, RequestId};
 use crate::problem::{Code, Problem};
-use crate::shield;
+use crate::request_context::{ClientAddress, REQUEST_ID, RequestId};
+use crate::security_headers;
 
 /// What the outermost layer works with.
 #[derive(Debug, Clone)]
-pub(crate) struct Around {
+pub(crate) struct Settings {
     /// Counts the requests that are being answered.
     pub(crate) in_flight: TaskTracker,
     /// The longest a request may take, the reading of its body included.
@@ -36,8 +36,8 @@ pub(crate) struct Around {
 }
 
 /// The outermost layer.
-pub(crate) async fn observe(
-    State(around): State<Around>,
+pub(crate) async fn apply(
+    State(around): State<Settings>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -88,7 +88,7 @@ pub(crate) async fn observe(
 }
 
 /// The answer to a handler that panicked.
-pub(crate) fn caught(panic: Box<dyn Any + Send>) -> Response {
+pub(crate) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     Problem::of_panic(panic.as_ref()).into_response()
 }
 
@@ -96,7 +96,7 @@ fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Respo
     let mut answer = written_out(answer, id.as_str(), path);
     let headers = answer.headers_mut();
     headers.extend(id.header().map(|value| (REQUEST_ID, value)));
-    shield::protect(headers, is_https);
+    security_headers::add(headers, is_https);
     answer
 }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     async fn answer(path: &str) -> (Response, String) {
-        let around = Around {
+        let around = Settings {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
             is_https: false,
@@ -169,8 +169,8 @@ mod tests {
         let router = Router::new()
             .route("/clumsy", get(clumsy))
             .route("/stuck", get(std::future::pending::<()>))
-            .layer(CatchPanicLayer::custom(caught))
-            .layer(middleware::from_fn_with_state(around, observe));
+            .layer(CatchPanicLayer::custom(panic_response))
+            .layer(middleware::from_fn_with_state(around, apply));
         let request = Request::get(path)
             .header(REQUEST_ID, "mine")
             .body(Body::empty())

@@ -91,9 +91,9 @@ fn forwarded(text: &str) -> Option<IpAddr> {
 
 /// The extractor for what ties a job to its request.
 #[derive(Debug)]
-pub(crate) struct Origin(pub(crate) Trace);
+pub(crate) struct TraceContext(pub(crate) Trace);
 
-impl<S: Send + Sync> FromRequestParts<S> for Origin {
+impl<S: Send + Sync> FromRequestParts<S> for TraceContext {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {

@@ -2,18 +2,18 @@
 //! Takes: faults, one by one. Gives: all of them at once, or leave to go on.
 //! Never: keeps two faults of one member, or more faults than anybody reads.
 
-use harkara_kind::FieldError;
+use harkara_kind::field_error::FieldError;
 
 use crate::problem::{Code, Problem};
 
-/// Faults told of one request.
-const MOST: usize = 100;
+/// Errors reported for one request.
+pub(crate) const MAX_FIELD_ERRORS: usize = 100;
 
 /// The faults of one request.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<FieldError>);
+pub(crate) struct FieldErrors(Vec<FieldError>);
 
-impl Faults {
+impl FieldErrors {
     /// Adds a fault, unless its member has one already: what follows from a mistake is no second.
     pub(crate) fn push(&mut self, fault: FieldError) {
         if !self.is_full() && !self.0.iter().any(|known| known.pointer == fault.pointer) {
@@ -45,16 +45,16 @@ impl Faults {
 
     /// Whether there is no point in looking further.
     pub(crate) fn is_full(&self) -> bool {
-        self.0.len() >= MOST
+        self.0.len() >= MAX_FIELD_ERRORS
     }
 
     /// Goes on if nothing is wrong with the body.
-    pub(crate) fn none_in_body(self) -> Result<(), Problem> {
+    pub(crate) fn into_body_result(self) -> Result<(), Problem> {
         self.none(Code::Invalid)
     }
 
     /// Goes on if nothing is wrong with the query string.
-    pub(crate) fn none_in_query(self) -> Result<(), Problem> {
+    pub(crate) fn into_query_result(self) -> Result<(), Problem> {
         self.none(Code::InvalidQuery)
     }
 
@@ -72,10 +72,12 @@ impl Faults {
         let first = first.unwrap_or_default();
         let detail = match self.0.len() {
             0 | 1 => first,
-            MOST => format!("{MOST} mistakes or more; the first is {first}"),
+            MAX_FIELD_ERRORS => {
+                format!("{MAX_FIELD_ERRORS} mistakes or more; the first is {first}")
+            }
             many => format!("{many} mistakes; the first is {first}"),
         };
-        Problem::new(code, detail).with_faults(self.0)
+        Problem::new(code, detail).with_field_errors(self.0)
     }
 }
 
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_member_has_one_fault_and_a_request_at_most_a_hundred() {
-        let mut faults = Faults::default();
+        let mut faults = FieldErrors::default();
         faults.add("", "/a", "first", "x");
         faults.add("", "/a", "second", "x");
         assert_eq!(faults.0.len(), 1);

@@ -17,7 +17,7 @@ use tower_http::compression::predicate::{And, NotForContentType, Predicate, Size
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
-use crate::origin::REQUEST_ID;
+use crate::request_context::REQUEST_ID;
 
 /// What an answer that is no page may load: nothing.
 const OF_DATA: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -31,7 +31,7 @@ const OF_PAGES: HeaderValue = HeaderValue::from_static(
 
 /// Adds what every answer bears. What a route says itself stands: a page whose forms are posted must let
 /// its origin be told, for one.
-pub(crate) fn protect(headers: &mut HeaderMap, is_https: bool) {
+pub(crate) fn add(headers: &mut HeaderMap, is_https: bool) {
     let is_page = headers
         .get(CONTENT_TYPE)
         .is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
@@ -65,7 +65,7 @@ pub(crate) fn protect(headers: &mut HeaderMap, is_https: bool) {
 }
 
 /// Lets scripts of these origins ask, with a key but never with cookies. `None` when there are none.
-pub(crate) fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
+pub(crate) fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins
         .iter()
         .filter_map(|origin| HeaderValue::from_str(origin).ok())
@@ -109,7 +109,7 @@ pub(crate) fn cross_origin(origins: &[String]) -> Option<CorsLayer> {
 
 /// Packs answers above a KiB for callers who take it. Pages are left alone: they hold tokens beside what
 /// the address says, and the length of what is packed would tell one by the other.
-pub(crate) fn compression() -> CompressionLayer<Packed> {
+pub(crate) fn compression_layer() -> CompressionLayer<Packed> {
     const PAGES: NotForContentType = NotForContentType::const_new("text/html");
     const STREAMS: NotForContentType = NotForContentType::const_new("text/event-stream");
     const IMAGES: NotForContentType = NotForContentType::const_new("image/");
