@@ -1,6 +1,6 @@
-//! Room: who leads.
-//! Takes: a candidate. Gives: a term of leadership, held by a lease. Never: trusts a local clock:
-//! the database's says when a lease is over.
+//! Leadership of schedulers: a lease row with a term.
+//!
+//! The database's clock decides when the lease ends; local clocks are not trusted.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::WorkerId;
 use sqlx::{PgConnection, PgPool};
 
-/// How long a leader that has died is waited for.
-const LEASE: Duration = Duration::from_secs(15);
+/// How long the lead of a dead scheduler lasts.
+const LEADER_LEASE: Duration = Duration::from_secs(15);
 
-/// A scheduler process that wants to lead.
+/// A scheduler process that can become the leader.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pool: PgPool,
@@ -26,17 +26,17 @@ impl Candidate {
         }
     }
 
-    /// Takes or keeps the lead: the term if this candidate leads now, `None` if another does.
-    pub(crate) async fn lead(&self) -> Result<Option<i64>, sqlx::Error> {
+    /// Acquires or renews the lead. Returns the term, or `None` while another scheduler leads.
+    pub(crate) async fn acquire_lead(&self) -> Result<Option<i64>, sqlx::Error> {
         query_scalar(include_str!("sql/lead.sql"))
             .bind(self.id)
-            .bind(LEASE.as_secs_f64())
+            .bind(LEADER_LEASE.as_secs_f64())
             .fetch_optional(&self.pool)
             .await
     }
 
-    /// Whether the term still holds, and keeps it from ending before the caller's transaction does.
-    pub(crate) async fn holds(
+    /// Whether the term is still valid. If so, it cannot end before the caller's transaction does.
+    pub(crate) async fn lock_term(
         &self,
         connection: &mut PgConnection,
         term: i64,
@@ -49,7 +49,7 @@ impl Candidate {
         Ok(held.is_some())
     }
 
-    /// Gives the lead up.
+    /// Releases the lead.
     pub(crate) async fn resign(&self) -> Result<(), sqlx::Error> {
         query("update app.leaders set expires_at = now() where role = 'scheduler' and holder = $1")
             .bind(self.id)

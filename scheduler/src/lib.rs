@@ -1,7 +1,7 @@
-//! The scheduler process: emits periodic jobs. Any number may run; one leads.
+//! The scheduler process: enqueues the jobs of schedules. Any number of schedulers run; one leads.
 //!
-//! Takes: schedules. Gives: one job a slot. Never: runs a job, and never emits on a leadership it
-//! cannot prove inside the transaction of the emission.
+//! Each slot of a schedule becomes one job. A scheduler never runs jobs, and never enqueues without proving
+//! its leadership in the same transaction.
 
 mod leader;
 mod schedule;
@@ -19,24 +19,27 @@ use tokio_util::sync::CancellationToken;
 
 use leader::Candidate;
 
-/// How often a leader looks for due schedules when it knows of none sooner.
-const LOOK: Duration = Duration::from_secs(5);
+/// The longest time between two searches for due schedules.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What [`run`] cannot do without.
+/// The shortest time between two searches for due schedules.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Settings that [`run`] requires.
 pub const NEEDED: &[Needed] = &[Needed::Database];
 
-/// What the binary does, from settings to its end.
+/// Runs the process until it is stopped.
 ///
 /// # Errors
-/// For missing settings, a database that does not come within its time or has another release's
-/// schema, an address that is taken.
+/// For missing settings, a database that is not reachable in time or has an incompatible schema, or an
+/// address in use.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let stop = process::stop_on_signal()?;
     let _metrics = Metrics::global();
     let pool = database::pool(&database, "harkara-scheduler")?;
     let listener = process::bind(settings.scheduler_addr).await?;
-    tracing::info!(addr = %settings.scheduler_addr, "harkara-scheduler starts");
+    tracing::info!(addr = %settings.scheduler_addr, "harkara-scheduler started");
     let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let serving = tokio::spawn(process::serve_health(listener, readiness, stop.clone()));
     let ready = async {
@@ -50,24 +53,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     schedule(Engine::new(pool.clone(), settings.notify), stop).await;
     serving.await??;
     database::close(&pool).await;
-    tracing::info!("harkara-scheduler has stopped");
+    tracing::info!("harkara-scheduler stopped");
     Ok(())
 }
 
-/// Schedules until `stop`, then gives the leadership up. A database that goes away is waited for.
+/// Schedules until `stop`, then releases the lead. While the database is unavailable, it retries.
 pub async fn schedule(engine: Engine, stop: CancellationToken) {
     let candidate = Candidate::new(engine.pool().clone());
     while !stop.is_cancelled() {
-        let turned = tokio::select! {
-            turned = turn(&engine, &candidate) => turned,
-            // An emission is one transaction: dropped, it has not happened.
+        let result = tokio::select! {
+            result = run_once(&engine, &candidate) => result,
+            // Enqueueing a slot is one transaction: dropping it rolls it back.
             () = stop.cancelled() => break,
         };
-        let wait = match turned {
+        let wait = match result {
             Ok(wait) => wait,
             Err(error) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "schedule").increment(1);
-                tracing::warn!(%error, "cannot schedule: trying again");
+                tracing::warn!(%error, "could not schedule; retrying");
                 Duration::from_secs(1)
             }
         };
@@ -76,22 +79,24 @@ pub async fn schedule(engine: Engine, stop: CancellationToken) {
             () = stop.cancelled() => {}
         }
     }
-    // A successor need not wait for the lease to run out.
+    // The next leader need not wait for the lease to expire.
     tokio::time::timeout(Duration::from_secs(2), candidate.resign())
         .await
         .ok();
 }
 
-/// One turn of a scheduler: leads if it can, emits what is due, and answers how long to rest.
-async fn turn(engine: &Engine, candidate: &Candidate) -> Result<Duration, schedule::Error> {
-    let Some(term) = candidate.lead().await? else {
+/// Acquires the lead if possible, enqueues due slots, and returns how long to wait.
+async fn run_once(engine: &Engine, candidate: &Candidate) -> Result<Duration, schedule::Error> {
+    let Some(term) = candidate.acquire_lead().await? else {
         metrics::gauge!(metric::SCHEDULER_LEADS).set(0.0);
-        return Ok(LOOK);
+        return Ok(MAX_POLL_INTERVAL);
     };
     metrics::gauge!(metric::SCHEDULER_LEADS).set(1.0);
-    for id in schedule::due(engine.pool()).await? {
-        schedule::emit(engine, candidate, term, id).await?;
+    for id in schedule::due_schedules(engine.pool()).await? {
+        schedule::emit_slot(engine, candidate, term, id).await?;
     }
-    let next = schedule::next_due(engine.pool()).await?;
-    Ok(next.unwrap_or(LOOK).clamp(Duration::from_millis(10), LOOK))
+    let next = schedule::time_to_next_slot(engine.pool()).await?;
+    Ok(next
+        .unwrap_or(MAX_POLL_INTERVAL)
+        .clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL))
 }

@@ -1,4 +1,4 @@
-//! `harkara-scheduler`: see the library of this crate.
+//! `harkara-scheduler`: the binary of this crate's library.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
             telemetry::start_log(&settings);
             harkara_scheduler::run(settings).await
         }
-        Err(mistakes) => Err(mistakes.into()),
+        Err(errors) => Err(errors.into()),
     };
     process::exit(result)
 }

@@ -1,7 +1,7 @@
-//! Room: schedules and their emission.
-//! Takes: a due schedule and a term of leadership. Gives: the slot's job and the moved-on row, in
-//! one transaction. Never: emits a slot twice: the row is locked, the term is checked in the same
-//! transaction, and the slot is the job's unique key.
+//! Schedules: enqueues the job of a due slot and advances the schedule, in one transaction.
+//!
+//! No slot is enqueued twice: the row is locked, the leader's term is checked in the same transaction, and the
+//! slot is the job's unique key.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use sqlx::types::Json;
 use crate::leader::Candidate;
 use crate::tick::tick;
 
-/// How long a slot's key is held: longer than any outage after which somebody would look.
-const SLOT_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a slot's unique key is held: longer than outages that operators would not notice.
+const SLOT_KEY_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -31,7 +31,7 @@ pub(crate) enum Error {
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct ScheduleRow {
     tenant_id: TenantId,
     name: String,
     cron: String,
@@ -42,41 +42,42 @@ struct Row {
     now: DateTime<Utc>,
 }
 
-/// The built-in tenant, as migration 4 makes it.
+/// The built-in tenant, as the baseline migration creates it.
 fn platform_tenant() -> TenantId {
     TenantId::from_uuid(sqlx::types::Uuid::from_u128(
         0x01900000_0000_7000_8000_000000000001,
     ))
 }
 
-/// Schedules that want a look now. Those of a tenant that may not write wait until it may: what they missed
-/// meanwhile is then treated as after an outage.
-pub(crate) async fn due(pool: &PgPool) -> Result<Vec<ScheduleId>, Error> {
+/// Due schedules. Schedules of a tenant whose status does not permit writes are excluded; slots they miss
+/// are later treated as after an outage.
+pub(crate) async fn due_schedules(pool: &PgPool) -> Result<Vec<ScheduleId>, Error> {
     Ok(query_scalar(include_str!("sql/due_schedules.sql"))
         .fetch_all(pool)
         .await?)
 }
 
-/// Time to the next slot of any schedule.
-pub(crate) async fn next_due(pool: &PgPool) -> Result<Option<Duration>, Error> {
+/// Time until the next slot of any schedule; zero if one is overdue.
+pub(crate) async fn time_to_next_slot(pool: &PgPool) -> Result<Option<Duration>, Error> {
     let seconds: Option<f64> = query_scalar(include_str!("sql/next_due.sql"))
         .fetch_optional(pool)
         .await?;
+    // A negative time does not convert: the slot is overdue.
     Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
 }
 
-/// Emits the slot that is due, if it still is and `term` still holds.
-pub(crate) async fn emit(
+/// Enqueues the due slot, if it is still due and `term` is still valid.
+pub(crate) async fn emit_slot(
     engine: &Engine,
     candidate: &Candidate,
     term: i64,
     id: ScheduleId,
 ) -> Result<(), Error> {
     let mut tx = engine.pool().begin().await?;
-    if !candidate.holds(&mut tx, term).await? {
+    if !candidate.lock_term(&mut tx, term).await? {
         return Ok(());
     }
-    let row: Option<Row> = query_as(include_str!("sql/lock_schedule.sql"))
+    let row: Option<ScheduleRow> = query_as(include_str!("sql/lock_schedule.sql"))
         .bind(id)
         .fetch_optional(&mut *tx)
         .await?;
@@ -84,7 +85,7 @@ pub(crate) async fn emit(
     let tick = match tick(&row.cron, &row.timezone, row.next_slot, row.now) {
         Ok(tick) => tick,
         Err(error) => {
-            tracing::error!(schedule.id = %id, schedule.name = row.name, %error, "the schedule is paused");
+            tracing::error!(schedule.id = %id, schedule.name = row.name, %error, "invalid schedule; pausing it");
             query("update app.schedules set paused = true where id = $1")
                 .bind(id)
                 .execute(&mut *tx)
@@ -102,7 +103,7 @@ pub(crate) async fn emit(
                 let key = format!("schedule:{id}:{}", slot.format("%Y-%m-%dT%H:%M:%SZ"));
                 job.unique = Some(Unique {
                     key,
-                    hold: Some(SLOT_HOLD),
+                    hold: Some(SLOT_KEY_HOLD),
                 });
                 engine
                     .enqueue(&mut tx, row.tenant_id, job, Quota::Skip)
@@ -110,7 +111,7 @@ pub(crate) async fn emit(
             }
             None => tracing::error!(
                 schedule.id = %id, schedule.name = row.name, row.kind,
-                "there is no such kind for this tenant: the slot is skipped"
+                "unknown kind for this tenant; skipping the slot"
             ),
         }
     }
@@ -123,7 +124,7 @@ pub(crate) async fn emit(
     tx.commit().await?;
     if let Some(slot) = tick.emit {
         metrics::counter!(metric::TICKS_EMITTED, "schedule" => row.name.clone()).increment(1);
-        tracing::info!(schedule.id = %id, schedule.name = row.name, %slot, "slot emitted");
+        tracing::info!(schedule.id = %id, schedule.name = row.name, %slot, "enqueued scheduled job");
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! Room: when a schedule is due.
-//! Takes: a cron expression, its zone, the slot that was next, the time. Gives: the slot to emit and
-//! the one after. Never: reads a clock or the database.
+//! When a schedule is due.
+//!
+//! From a cron expression, its time zone, the planned slot and the time, computes the slot to enqueue and the
+//! one after. Reads neither a clock nor the database.
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 
-/// A schedule's rule cannot be read.
+/// A schedule's rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidRule {
     #[error("`{0}` is not a cron expression")]
@@ -15,16 +16,16 @@ pub(crate) enum InvalidRule {
     Zone(String),
 }
 
-/// What to do about a schedule now.
+/// What to do with a schedule now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick {
-    /// The slot to emit. After an outage only the latest one missed.
+    /// The slot to enqueue. After an outage only the latest missed one.
     pub(crate) emit: Option<DateTime<Utc>>,
-    /// The next slot, later than now; `None` when the rule never comes true again.
+    /// The next slot, later than now; `None` when the rule never matches again.
     pub(crate) next: Option<DateTime<Utc>>,
 }
 
-/// Decides about a schedule whose next slot was `planned` (`None` when it is new).
+/// Evaluates a schedule whose next slot was `planned` (`None` for a new schedule).
 pub(crate) fn tick(
     cron: &str,
     zone: &str,
@@ -38,7 +39,7 @@ pub(crate) fn tick(
         .parse()
         .map_err(|_| InvalidRule::Zone(zone.to_owned()))?;
     let local = now.with_timezone(&zone);
-    // An error here is a search that found nothing: the rule never comes true.
+    // An error means that no slot was found: the rule never matches again.
     let next = rule
         .find_next_occurrence(&local, false)
         .ok()
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_schedule_emits_nothing_and_learns_its_next_slot() {
+    fn new_schedule_emits_nothing_and_gets_its_next_slot() {
         let tick = tick("15 3 * * *", "UTC", None, at("2026-11-20T12:00:00Z")).unwrap();
         assert_eq!(
             tick,
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_outage_only_the_latest_missed_slot_is_emitted() {
+    fn latest_missed_slot_is_emitted_after_an_outage() {
         let planned = Some(at("2026-11-17T03:15:00Z"));
         let tick = tick("15 3 * * *", "UTC", planned, at("2026-11-20T12:00:00Z")).unwrap();
         assert_eq!(tick.emit, Some(at("2026-11-20T03:15:00Z")));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_the_clock_skips_fires_at_the_gap_and_one_it_repeats_fires_once() {
+    fn skipped_local_time_fires_at_the_gap_and_repeated_one_fires_once() {
         let gap = tick(
             "30 2 * * *",
             "Europe/Berlin",
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_cannot_come_true_or_be_read_is_told() {
+    fn impossible_and_invalid_rules_are_reported() {
         let now = at("2026-11-20T12:00:00Z");
         assert_eq!(tick("0 0 30 2 *", "UTC", None, now).unwrap().next, None);
         assert_eq!(
@@ -131,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_slot_is_always_in_the_future_and_an_emitted_one_never_is(
+        fn next_slot_is_in_the_future_and_emitted_one_is_not(
             minute in 0..60u32, hour in 0..24u32, ago in 0..10_000_000i64, since in 0..5_000_000i64,
         ) {
             let now = at("2027-06-01T00:00:00Z") - TimeDelta::seconds(ago);

@@ -1,6 +1,6 @@
-//! The worker process: runs the catalogue of kinds on jobs it claims.
+//! The worker process: claims jobs and runs them with the catalogue of kinds.
 //!
-//! Takes: settings. Gives: finished jobs. Never: serves anything but its own health.
+//! The process serves only its own health and metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use harkara_webhooks::DeliveryBatcher;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-/// What [`run`] cannot do without.
+/// Settings that [`run`] requires.
 pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
 
-/// What the binary does, from settings to the end of the drain.
+/// Runs the process until it is stopped and drained.
 ///
 /// # Errors
-/// For missing settings, a database that does not come within its time or has another release's
-/// schema, an address that is taken.
+/// For missing settings, a database that is not reachable in time or has an incompatible schema, or an
+/// address in use.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
@@ -35,8 +35,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let _metrics = Metrics::global();
     let pool = database::pool(&database, "harkara-worker")?;
     let listener = process::bind(settings.worker_addr).await?;
-    tracing::info!(addr = %settings.worker_addr, "harkara-worker starts");
-    // Health is served from the start: a process that waits for its database lives, but is not ready.
+    tracing::info!(addr = %settings.worker_addr, "harkara-worker started");
+    // Health is served from the start: a process that waits for its database is alive but not ready.
     let health = CancellationToken::new();
     let readiness = Readiness::for_database(pool.clone(), stop.clone());
     let serving = tokio::spawn(process::serve_health(listener, readiness, health.clone()));
@@ -63,13 +63,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     database::close(&engine_pool).await;
     database::close(&pool).await;
     worked?;
-    tracing::info!("harkara-worker has stopped");
+    tracing::info!("harkara-worker stopped");
     Ok(())
 }
 
-/// Connections of a worker's engine: lease, claims, settlements, clock, rescue, notifications, and
-/// one or two to spare. They are its own, so that no crowd of handlers can keep the lease from being
-/// renewed.
+/// Connections of a worker's engine: lease, claims, settlements, due jobs, rescue, notifications, and one
+/// or two spare ones. The engine has its own pool, so that handlers cannot block the renewal of the lease.
 const ENGINE_CONNECTIONS: u32 = 8;
 
 /// The engine of a worker.
@@ -85,17 +84,17 @@ pub fn engine(settings: &Settings, database: &DatabaseSettings) -> anyhow::Resul
     Ok(Engine::new(pool, settings.notify))
 }
 
-/// Works until `stop` and the drain after it. A database that goes away is waited for.
+/// Runs the worker until `stop` and the drain after it. While the database is unavailable, it retries.
 ///
 /// # Errors
-/// When a part of the worker ended by itself, which is a bug.
+/// When a part of the worker ended unexpectedly, which is a bug.
 pub async fn work(
     settings: &Settings,
     services: harkara_kind::Services,
     stop: CancellationToken,
 ) -> Result<(), WorkerStopped> {
     let options = WorkerOptions {
-        info: introduction(&settings.worker_queues),
+        info: worker_info(&settings.worker_queues),
         queues: settings.worker_queues.clone(),
         lease: settings.lease,
         drain: settings.drain,
@@ -110,9 +109,9 @@ pub async fn work(
         &settings.worker_queues,
     );
     let services = Services::new(services, deliveries);
-    // Whoever can run a kind says so to those who enqueue by SQL. Jobs run whether that worked or not.
+    // Clients that enqueue by SQL need the published kinds. Jobs run even if this fails.
     if let Err(error) = publish(&engine).await {
-        tracing::warn!(%error, "the catalogue of kinds could not be published");
+        tracing::warn!(%error, "could not publish the catalogue of kinds");
     }
     Worker::new(
         engine,
@@ -123,7 +122,7 @@ pub async fn work(
     .await
 }
 
-fn introduction(queues: &[QueueConcurrency]) -> WorkerInfo {
+fn worker_info(queues: &[QueueConcurrency]) -> WorkerInfo {
     let queues: Map<String, Value> = queues
         .iter()
         .map(|queue| (queue.queue.clone(), Value::from(queue.concurrency)))
@@ -137,5 +136,5 @@ fn introduction(queues: &[QueueConcurrency]) -> WorkerInfo {
     }
 }
 
-/// Longest time `work` takes to end after `stop`, beyond the drain.
+/// The longest time [`work`] takes to end after `stop`, in addition to the drain.
 pub const STOP_MARGIN: Duration = Duration::from_secs(8);

@@ -1,4 +1,4 @@
-//! `harkara-worker`: see the library of this crate.
+//! `harkara-worker`: the binary of this crate's library.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
             telemetry::start_log(&settings);
             harkara_worker::run(settings).await
         }
-        Err(mistakes) => Err(mistakes.into()),
+        Err(errors) => Err(errors.into()),
     };
     process::exit(result)
 }
