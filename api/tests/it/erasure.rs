@@ -12,7 +12,7 @@ use crate::jobs::a_job;
 use crate::support::{Answer, Client, Platform};
 
 /// Gives a tenant rows in every table.
-async fn furnish(platform: &Platform, tenant: &Tenant) {
+async fn seed_all_tables(platform: &Platform, tenant: &Tenant) {
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
         .await
         .unwrap();
@@ -21,8 +21,8 @@ async fn furnish(platform: &Platform, tenant: &Tenant) {
         .execute(&mut superuser)
         .await
         .unwrap();
-    let furnishing = include_str!("../../../jobs/platform/tests/it/furnish.sql");
-    superuser.execute(furnishing).await.unwrap();
+    let seed = include_str!("../../../jobs/platform/tests/it/seed_all_tables.sql");
+    superuser.execute(seed).await.unwrap();
 }
 
 async fn admin(platform: &Platform) -> Client {
@@ -88,7 +88,7 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
         posted.extend(batch.expect(201)["ids"].as_array().unwrap().clone());
     }
     for tenant in [&other, &platform.acme] {
-        furnish(&platform, tenant).await;
+        seed_all_tables(&platform, tenant).await;
     }
     query(
         "insert into queue.attempts
@@ -132,7 +132,10 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
         }
     }
     for (table, count) in there(&platform, &platform.acme).await {
-        assert!(count > 0, "furnish.sql gives nothing to app.{table}");
+        assert!(
+            count > 0,
+            "seed_all_tables.sql writes no row of app.{table}"
+        );
         let shown = rows.get(&table).map_or(0, Vec::len);
         assert_eq!(i64::try_from(shown).unwrap(), count, "{table}");
     }
@@ -190,7 +193,7 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
 #[tokio::test]
 async fn export_shows_one_snapshot_however_long_it_takes() {
     let platform = Platform::start().await;
-    furnish(&platform, &platform.acme).await;
+    seed_all_tables(&platform, &platform.acme).await;
     let mut superuser = PgConnection::connect(&platform.database.superuser_url())
         .await
         .unwrap();

@@ -1,5 +1,5 @@
-//! Kinds that need other domains, run by the kit against real receivers and a real database.
+//! Kinds that need other domains, run by the kit with real receivers and a real database.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![expect(clippy::unwrap_used, reason = "a test should stop at the first error")]
 
 mod maintenance_retention;

@@ -1,4 +1,4 @@
-//! `maintenance.retention`: what is old is forgotten, and nothing else.
+//! `maintenance.retention`: old data is deleted, and nothing else.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn is_there(kit: &Kit, id: JobId) -> bool {
     read::job(&mut tx, id).await.unwrap().is_some()
 }
 
-/// A job whose receiver answers so.
+/// Enqueues a job whose receiver responds with this status.
 async fn call(kit: &Kit, status: u16) -> JobId {
     let receiver = Receiver::start(move |_| Reply::status(status)).await;
     kit.enqueue::<HttpRequest>(json!({"url": receiver.url}))
@@ -36,33 +36,39 @@ async fn call(kit: &Kit, status: u16) -> JobId {
 }
 
 #[tokio::test]
-async fn jobs_that_went_well_are_forgotten_after_a_week_and_dead_ones_after_a_month() {
+async fn succeeded_jobs_are_deleted_after_a_week_and_dead_jobs_after_a_month() {
     let kit = Kit::start().await;
-    let well = call(&kit, 200).await;
+    let succeeding = call(&kit, 200).await;
     let dead = call(&kit, 404).await;
     let later = kit
         .enqueue::<HttpRequest>(json!({"url": "http://127.0.0.1:1/"}))
         .delay(DAY * 400)
         .await;
     let drained = kit.drain("http").await;
-    assert_eq!((drained.succeeded, drained.dead), (vec![well], vec![dead]));
+    assert_eq!(
+        (drained.succeeded, drained.dead),
+        (vec![succeeding], vec![dead])
+    );
 
     kit.advance(DAY * 7 - Duration::from_secs(1)).await;
     assert_eq!(retain(&kit).await["jobs"], 0);
     kit.advance(Duration::from_secs(2)).await;
     assert_eq!(retain(&kit).await["jobs"], 1);
-    assert!(!is_there(&kit, well).await);
+    assert!(!is_there(&kit, succeeding).await);
 
     kit.advance(DAY * 23).await;
     assert_eq!(retain(&kit).await["jobs"], 1);
     assert!(!is_there(&kit, dead).await);
     kit.advance(DAY * 360).await;
     assert_eq!(retain(&kit).await["jobs"], 0);
-    assert!(is_there(&kit, later).await, "it has not run yet");
+    assert!(
+        is_there(&kit, later).await,
+        "a job that has not run must stay"
+    );
 }
 
 #[tokio::test]
-async fn events_are_forgotten_with_their_deliveries_after_a_month() {
+async fn events_are_deleted_with_their_deliveries_after_a_month() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let mut tx = kit.tx().await;
@@ -100,7 +106,7 @@ async fn events_are_forgotten_with_their_deliveries_after_a_month() {
 }
 
 #[tokio::test]
-async fn the_log_of_runs_is_kept_for_a_month_in_days_made_ahead() {
+async fn attempt_log_is_kept_for_a_month_in_daily_partitions_created_ahead() {
     let kit = Kit::start().await;
     let failing = call(&kit, 500).await;
     assert_eq!(kit.drain("http").await.retried, [failing]);
@@ -109,8 +115,8 @@ async fn the_log_of_runs_is_kept_for_a_month_in_days_made_ahead() {
         kit.advance(DAY * 6).await;
         days += retain(&kit).await["attempt_days"].as_u64().unwrap();
     }
-    assert!(days > 0, "old days went");
-    // What was written since stands in days that were made for it.
+    assert!(days > 0, "old partitions must be dropped");
+    // Later attempts are stored in partitions created for them.
     let other: i64 = query_scalar("select count(*) from queue.attempts_other")
         .fetch_one(&kit.services.pool)
         .await
@@ -120,7 +126,7 @@ async fn the_log_of_runs_is_kept_for_a_month_in_days_made_ahead() {
 }
 
 #[tokio::test]
-async fn running_it_twice_finds_nothing_more_and_a_payload_is_refused() {
+async fn second_retention_run_finds_nothing_and_a_payload_is_refused() {
     let kit = Kit::start().await;
     let id = call(&kit, 200).await;
     assert_eq!(kit.drain("http").await.succeeded, [id]);

@@ -1,4 +1,4 @@
-//! `audit.anchor`: chains that have moved are written down where the database cannot reach.
+//! `audit.anchor`: heads of grown audit chains are stored outside the database.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use sqlx::{Connection, Executor, PgConnection};
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A platform with a blob store.
-async fn scene() -> (Kit, tempfile::TempDir) {
+async fn fixture() -> (Kit, tempfile::TempDir) {
     let mut kit = Kit::start().await;
     let directory = tempfile::tempdir().unwrap();
     let url = url::Url::from_file_path(directory.path()).unwrap();
@@ -46,7 +46,7 @@ async fn check(kit: &Kit, tenant: TenantId) -> ChainReport {
     audit::verify(&mut tx, tenant, &anchors).await.unwrap()
 }
 
-/// Somebody who may do anything changes the log.
+/// Changes the log as a superuser.
 async fn tamper(kit: &Kit, sql: &'static str) {
     let mut superuser = PgConnection::connect(&kit.database().superuser_url())
         .await
@@ -59,8 +59,8 @@ async fn tamper(kit: &Kit, sql: &'static str) {
 }
 
 #[tokio::test]
-async fn a_chain_is_anchored_when_it_has_moved_and_only_then() {
-    let (kit, _directory) = scene().await;
+async fn audit_chain_is_anchored_only_when_it_has_grown() {
+    let (kit, _directory) = fixture().await;
     let other = kit.new_tenant("other").await;
     assert_eq!(anchor(&kit).await["anchored"], 0);
     act(&kit, kit.tenant, "it").await;
@@ -88,8 +88,8 @@ async fn a_chain_is_anchored_when_it_has_moved_and_only_then() {
 }
 
 #[tokio::test]
-async fn a_chain_that_was_cut_off_or_written_anew_is_found() {
-    let (kit, _directory) = scene().await;
+async fn truncated_or_rewritten_audit_chain_is_detected() {
+    let (kit, _directory) = fixture().await;
     let other = kit.new_tenant("other").await;
     for tenant in [kit.tenant, other] {
         for _ in 0..3 {
@@ -111,12 +111,12 @@ async fn a_chain_that_was_cut_off_or_written_anew_is_found() {
         .map(|link| (link.seq, link.fault.as_str()))
         .collect();
     assert_eq!(faults, [(2, "truncated")]);
-    // One goes on as if nothing had been: without anchors its chain is whole.
+    // One chain continues after the change; without anchors it looks intact.
     for _ in 0..4 {
         act(&kit, other, "something else").await;
     }
-    let told = anchor(&kit).await;
-    let mut broken: Vec<TenantId> = serde_json::from_value(told["broken"].clone()).unwrap();
+    let result = anchor(&kit).await;
+    let mut broken: Vec<TenantId> = serde_json::from_value(result["broken"].clone()).unwrap();
     broken.sort();
     let mut both = vec![kit.tenant, other];
     both.sort();
@@ -131,13 +131,13 @@ async fn a_chain_that_was_cut_off_or_written_anew_is_found() {
 }
 
 #[tokio::test]
-async fn without_a_store_it_says_so_and_with_one_that_fails_it_is_tried_again() {
+async fn anchor_without_a_store_reports_the_reason_and_a_failing_store_is_retried() {
     let mut kit = Kit::start().await;
     act(&kit, kit.tenant, "it").await;
-    let told = anchor(&kit).await;
-    assert_eq!(told["anchored"], 0);
+    let result = anchor(&kit).await;
+    assert_eq!(result["anchored"], 0);
     assert!(
-        told["reason"]
+        result["reason"]
             .as_str()
             .unwrap()
             .contains("HARKARA_BLOB_URL")

@@ -1,4 +1,4 @@
-//! `http.request`: the verdict on everything a receiver can do.
+//! `http.request`: the verdict for every behavior of a receiver.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn every_status_has_its_verdict() {
+async fn every_status_maps_to_its_verdict() {
     let kit = Kit::start().await;
     for (status, verdict) in [
         (200, "done"),
@@ -51,14 +51,14 @@ async fn every_status_has_its_verdict() {
             "dead" => performed.dead(&code).wait,
             _ => performed.rate_limited(&code).wait,
         };
-        // A 429 that does not say how long is given half a minute.
+        // A 429 without Retry-After waits half a minute.
         assert_eq!(wait, (status == 429).then_some(SECOND * 30), "{status}");
-        assert_eq!(receiver.hits().len(), 1, "one request a run: {status}");
+        assert_eq!(receiver.hits().len(), 1, "one request per run: {status}");
     }
 }
 
 #[tokio::test]
-async fn what_counts_as_success_is_the_jobs_to_say() {
+async fn job_defines_which_statuses_are_successes() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let args = json!({"url": receiver.url, "success_status": ["204", "3xx"]});
@@ -69,9 +69,9 @@ async fn what_counts_as_success_is_the_jobs_to_say() {
 }
 
 #[tokio::test]
-async fn retry_after_is_kept_in_seconds_and_as_a_date_for_429_and_503_alone() {
+async fn retry_after_is_honored_in_seconds_and_as_a_date_only_for_429_and_503() {
     let kit = Kit::start().await;
-    // A date has no fractions of a second.
+    // An HTTP date has no fractions of a second.
     let whole = kit.now().timestamp();
     kit.set_clock(chrono::DateTime::from_timestamp(whole, 0).unwrap())
         .await;
@@ -96,7 +96,7 @@ async fn retry_after_is_kept_in_seconds_and_as_a_date_for_429_and_503_alone() {
             let run = kit
                 .perform::<HttpRequest>(json!({"url": receiver.url}))
                 .await;
-            let told = match (status, wait) {
+            let failure = match (status, wait) {
                 (429, _) | (503, Some(_)) => run.rate_limited(&format!("http_{status}")),
                 _ => run.retried(&format!("http_{status}")),
             };
@@ -105,13 +105,13 @@ async fn retry_after_is_kept_in_seconds_and_as_a_date_for_429_and_503_alone() {
                 (429 | 503, wait) => wait.map(Duration::from_secs),
                 _ => None,
             };
-            assert_eq!(told.wait, wanted, "{status} with {asked}");
+            assert_eq!(failure.wait, wanted, "{status} with {asked}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_date_to_come_back_at_is_counted_from_the_clock() {
+async fn retry_after_date_is_counted_from_the_clock() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply::status(429).header("retry-after", "Fri, 01 Jan 2100 00:00:00 GMT"),
@@ -132,7 +132,7 @@ async fn a_date_to_come_back_at_is_counted_from_the_clock() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_is_not_followed() {
     let kit = Kit::start().await;
     let target = Receiver::start(|_| Reply::status(200)).await;
     for status in [301, 302, 303, 307, 308] {
@@ -148,7 +148,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn addresses_that_may_not_be_called_are_refused_for_good() {
+async fn forbidden_addresses_are_refused_permanently() {
     let kit = Kit::start().await;
     for url in [
         "http://169.254.169.254/latest/meta-data",
@@ -157,16 +157,16 @@ async fn addresses_that_may_not_be_called_are_refused_for_good() {
         "http://192.168.1.1:8080/",
         "https://user:secret@example.com/",
     ] {
-        let told = kit
+        let failure = kit
             .perform::<HttpRequest>(json!({"url": url}))
             .await
             .dead("egress_refused");
-        assert!(!told.message.contains("secret"), "{}", told.message);
+        assert!(!failure.message.contains("secret"), "{}", failure.message);
     }
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_a_failure_that_may_pass() {
+async fn refused_connection_is_a_retryable_failure() {
     let kit = Kit::start().await;
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -176,7 +176,7 @@ async fn nobody_at_the_address_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_breaks_off_is_a_failure_that_may_pass() {
+async fn broken_response_is_a_retryable_failure() {
     let kit = Kit::start().await;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
         .await
@@ -188,7 +188,7 @@ async fn a_receiver_that_breaks_off_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn a_slow_receiver_is_given_up_before_the_job_is() {
+async fn slow_receiver_times_out_before_the_job() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|_| Reply {
         after: SECOND * 600,
@@ -199,7 +199,7 @@ async fn a_slow_receiver_is_given_up_before_the_job_is() {
         .perform::<HttpRequest>(json!({"url": receiver.url}))
         .timeout(Duration::from_millis(200))
         .await;
-    // Three quarters of a time as short as that.
+    // The request timeout is three quarters of such a short job timeout.
     assert_eq!(
         run.retried("egress_timeout").message,
         "timed out after 150ms"
@@ -207,7 +207,7 @@ async fn a_slow_receiver_is_given_up_before_the_job_is() {
 }
 
 #[tokio::test]
-async fn the_beginning_of_an_answer_is_kept() {
+async fn beginning_of_a_response_is_kept() {
     let kit = Kit::start().await;
     let answered = async |body: String| {
         let receiver = Receiver::start(move |_| Reply::status(200).body(body.clone())).await;
@@ -219,14 +219,14 @@ async fn the_beginning_of_an_answer_is_kept() {
     assert_eq!(answered(String::new()).await, "");
     assert_eq!(answered("x".repeat(4096)).await.len(), 4096);
     assert_eq!(answered("x".repeat(1 << 20)).await.len(), 4096);
-    // Cut between characters, and without what Postgres refuses.
+    // Truncated at a character boundary, and without characters that PostgreSQL rejects.
     assert_eq!(answered("ü".repeat(3000)).await.chars().count(), 2048);
     assert_eq!(answered(format!("x{}", "ü".repeat(3000))).await.len(), 4095);
     assert_eq!(answered("a\0b".to_owned()).await, "ab");
 }
 
 #[tokio::test]
-async fn the_request_is_the_one_that_the_payload_describes() {
+async fn request_matches_its_payload() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let send = async |mut args: serde_json::Value| {
@@ -266,7 +266,7 @@ async fn the_request_is_the_one_that_the_payload_describes() {
 }
 
 #[tokio::test]
-async fn a_failing_receiver_uses_up_the_attempts_within_growing_waits() {
+async fn failing_receiver_exhausts_the_attempts_with_growing_waits() {
     let kit = Kit::start().await;
     let start = kit.now();
     let receiver = Receiver::start(|_| Reply::status(500)).await;
@@ -279,7 +279,7 @@ async fn a_failing_receiver_uses_up_the_attempts_within_growing_waits() {
     for (failures, pair) in (0..).zip(attempts.windows(2)) {
         let wait = (pair[1].started_at - pair[0].started_at).to_std().unwrap();
         let longest = (SECOND * 5 * 2u32.pow(failures)).min(SECOND * 3600);
-        // Half of it is chance.
+        // Half of the wait is jitter.
         assert!(
             wait >= longest / 2 && wait <= longest + Duration::from_millis(2),
             "{wait:?} after failure {failures}"
@@ -290,11 +290,15 @@ async fn a_failing_receiver_uses_up_the_attempts_within_growing_waits() {
         .iter()
         .map(|hit| hit.headers["idempotency-key"].to_str().unwrap().to_owned())
         .collect();
-    assert_eq!(keys, [id.to_string()].into(), "the same in every attempt");
+    assert_eq!(
+        keys,
+        [id.to_string()].into(),
+        "the key must be the same in every attempt"
+    );
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_rest_closes_the_lane_of_its_jobs_and_no_other() {
+async fn rate_limiting_receiver_parks_only_its_own_lane() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|nth| match nth {
         0 => Reply::status(429).header("retry-after", "60"),

@@ -1,4 +1,4 @@
-//! `maintenance.access_expiry`: what has run out is told once, and what is over is forgotten.
+//! `maintenance.access_expiry`: expired access is reported once, and old sessions and links are deleted.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn execute(tx: &mut TenantTx, sql: &'static str, ids: [sqlx::types::Uuid; 
         .unwrap();
 }
 
-/// Access of every sort that runs out in an hour, and its ids.
+/// Creates access of every kind that expires in an hour, and returns its ids.
 async fn for_an_hour(kit: &Kit, tenant: TenantId) -> (ApiKeyId, UserId, GrantId, OverrideId) {
     let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
     let (key, user, grant, permission) = (
@@ -47,7 +47,7 @@ async fn for_an_hour(kit: &Kit, tenant: TenantId) -> (ApiKeyId, UserId, GrantId,
     execute(
         &mut tx,
         "insert into app.users (tenant_id, id, email, name)
-         values ($1, $2, $3::uuid::text || '@example.com', 'Somebody')",
+         values ($1, $2, $3::uuid::text || '@example.com', 'Ada')",
         [own, user.as_uuid(), user.as_uuid()],
     )
     .await;
@@ -70,7 +70,7 @@ async fn for_an_hour(kit: &Kit, tenant: TenantId) -> (ApiKeyId, UserId, GrantId,
     (key, user, grant, permission)
 }
 
-async fn told(kit: &Kit, tenant: TenantId) -> Vec<(String, String, String, Value)> {
+async fn audit_entries(kit: &Kit, tenant: TenantId) -> Vec<(String, String, String, Value)> {
     let mut tx = TenantTx::begin(&kit.services.pool, tenant).await.unwrap();
     query_as("select action, actor_id, resource, before from app.audit_log order by seq")
         .fetch_all(&mut *tx)
@@ -79,12 +79,12 @@ async fn told(kit: &Kit, tenant: TenantId) -> Vec<(String, String, String, Value
 }
 
 #[tokio::test]
-async fn what_has_expired_is_told_once_to_whom_it_belongs() {
+async fn expiry_is_reported_once_to_the_owner() {
     let kit = Kit::start().await;
     let other = kit.new_tenant("other").await;
     let (key, user, grant, permission) = for_an_hour(&kit, kit.tenant).await;
     for_an_hour(&kit, other).await;
-    // Whoever took it back has told so already.
+    // The revocation has its own audit entry already.
     let mut tx = TenantTx::begin(&kit.services.pool, other).await.unwrap();
     for revoke in [
         "update app.api_keys set revoked_at = now()",
@@ -96,9 +96,12 @@ async fn what_has_expired_is_told_once_to_whom_it_belongs() {
     tx.commit().await.unwrap();
     let nothing =
         json!({"keys": 0, "grants": 0, "permissions": 0, "sessions": 0, "sign_in_links": 0});
-    let names = |told: &Value| -> Vec<(String, Value)> {
-        let told = told.as_object().unwrap().clone();
-        told.into_iter().filter(|(_, count)| *count != 0).collect()
+    let names = |result: &Value| -> Vec<(String, Value)> {
+        let counts = result.as_object().unwrap().clone();
+        counts
+            .into_iter()
+            .filter(|(_, count)| *count != 0)
+            .collect()
     };
     assert_eq!(names(&expire(&kit).await), names(&nothing));
     kit.advance(HOUR).await;
@@ -109,7 +112,7 @@ async fn what_has_expired_is_told_once_to_whom_it_belongs() {
     assert_eq!(names(&expire(&kit).await), names(&nothing));
 
     let at = (kit.now()).format("%Y-%m-%dT%H:%M:%S").to_string();
-    let mut entries = told(&kit, kit.tenant).await;
+    let mut entries = audit_entries(&kit, kit.tenant).await;
     for entry in &mut entries {
         assert_eq!(entry.1, "maintenance.access_expiry");
         let expired = entry
@@ -147,11 +150,11 @@ async fn what_has_expired_is_told_once_to_whom_it_belongs() {
             ),
         ]
     );
-    assert_eq!(told(&kit, other).await, []);
+    assert_eq!(audit_entries(&kit, other).await, []);
 }
 
 #[tokio::test]
-async fn more_than_a_batch_is_told() {
+async fn more_than_one_batch_of_expiries_is_reported() {
     let kit = Kit::start().await;
     let mut tx = kit.tx().await;
     query(
@@ -166,11 +169,11 @@ async fn more_than_a_batch_is_told() {
     .unwrap();
     tx.commit().await.unwrap();
     assert_eq!(expire(&kit).await["keys"], 450);
-    assert_eq!(told(&kit, kit.tenant).await.len(), 450);
+    assert_eq!(audit_entries(&kit, kit.tenant).await.len(), 450);
 }
 
 #[tokio::test]
-async fn sessions_and_links_are_forgotten_a_day_after_their_end() {
+async fn sessions_and_links_are_deleted_a_day_after_their_end() {
     let kit = Kit::start().await;
     let (_, user, ..) = for_an_hour(&kit, kit.tenant).await;
     let mut tx = kit.tx().await;
@@ -216,9 +219,9 @@ async fn sessions_and_links_are_forgotten_a_day_after_their_end() {
     expire(&kit).await;
     assert_eq!(left().await, (3, 3));
     kit.advance(HOUR * 24 + Duration::from_secs(1)).await;
-    let told = expire(&kit).await;
+    let result = expire(&kit).await;
     assert_eq!(
-        (&told["sessions"], &told["sign_in_links"]),
+        (&result["sessions"], &result["sign_in_links"]),
         (&json!(1), &json!(1))
     );
     assert_eq!(left().await, (2, 2));
@@ -228,7 +231,7 @@ async fn sessions_and_links_are_forgotten_a_day_after_their_end() {
 }
 
 #[tokio::test]
-async fn an_answer_is_forgotten_when_its_idempotency_key_holds_no_longer() {
+async fn stored_response_is_deleted_when_its_idempotency_key_expires() {
     let kit = Kit::start().await;
     let mut tx = kit.tx().await;
     query(

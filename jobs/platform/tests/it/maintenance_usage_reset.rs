@@ -1,4 +1,4 @@
-//! `maintenance.usage_reset`: months that are over are closed, and what is old is forgotten.
+//! `maintenance.usage_reset`: past months are closed, and old counters are deleted.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn used(kit: &Kit, month: &str) {
     .unwrap();
 }
 
-/// The months and when they were closed.
+/// The months and the times of their closing.
 async fn months(kit: &Kit) -> Vec<(NaiveDate, Option<DateTime<Utc>>)> {
     query_as("select month, closed_at from app.usage order by month")
         .fetch_all(&kit.services.pool)
@@ -39,7 +39,7 @@ async fn months(kit: &Kit) -> Vec<(NaiveDate, Option<DateTime<Utc>>)> {
 }
 
 #[tokio::test]
-async fn a_month_is_closed_once_it_is_over_and_kept_for_two_years() {
+async fn usage_month_is_closed_after_its_end_and_kept_for_two_years() {
     let kit = Kit::start().await;
     kit.set_clock("2031-05-31T23:59:59Z".parse().unwrap()).await;
     for month in ["2029-04-01", "2029-05-01", "2031-04-01", "2031-05-01"] {
@@ -64,11 +64,11 @@ async fn a_month_is_closed_once_it_is_over_and_kept_for_two_years() {
         ]
     );
     let nothing = json!({"closed": 0, "removed": 0, "counters": 0});
-    assert_eq!(reset(&kit).await, nothing, "a second run finds nothing");
+    assert_eq!(reset(&kit).await, nothing, "a second run must find nothing");
 }
 
 #[tokio::test]
-async fn a_counter_is_forgotten_when_it_says_nothing_any_more() {
+async fn counter_without_information_is_deleted() {
     let kit = Kit::start().await;
     let charge = async |subject: &str, strategy: &str, window: Duration| -> i64 {
         query_scalar(
@@ -99,7 +99,7 @@ async fn a_counter_is_forgotten_when_it_says_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn a_payload_is_refused() {
+async fn payload_is_refused() {
     let kit = Kit::start().await;
     kit.perform::<MaintenanceUsageReset>(json!({"months": 3}))
         .unchecked()

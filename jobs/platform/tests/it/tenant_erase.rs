@@ -1,4 +1,4 @@
-//! `tenant.erase`: a canceled tenant goes, all of it, and nobody else notices.
+//! `tenant.erase`: a canceled tenant is erased completely, without effect on other tenants.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
-/// Rows of a tenant in the schema `app`, by table, as the catalogue has them.
+/// The number of rows of a tenant in each table of the schema `app`.
 const ROWS: &str = "select c.table_name::text, (xpath('/row/rows/text()', query_to_xml(format(
         'select count(*) as rows from app.%I where %I = %L', c.table_name, c.column_name, $1
     ), false, true, '')))[1]::text::int8
@@ -26,7 +26,7 @@ const ROWS: &str = "select c.table_name::text, (xpath('/row/rows/text()', query_
       and (c.column_name = 'tenant_id' or c.table_name = 'tenants' and c.column_name = 'id')
     order by 1";
 
-/// From whom nothing is hidden.
+/// A superuser connection, which bypasses row-level security.
 async fn superuser(kit: &Kit) -> PgConnection {
     PgConnection::connect(&kit.database().superuser_url())
         .await
@@ -41,8 +41,8 @@ async fn rows_of(kit: &Kit, tenant: TenantId) -> Vec<(String, i64)> {
         .unwrap()
 }
 
-/// Gives a tenant something in every table.
-async fn furnish(kit: &Kit, tenant: TenantId) {
+/// Gives a tenant rows in every table.
+async fn seed_all_tables(kit: &Kit, tenant: TenantId) {
     let mut superuser = superuser(kit).await;
     query("select set_config('test.tenant', $1, false)")
         .bind(tenant.as_uuid().to_string())
@@ -50,7 +50,7 @@ async fn furnish(kit: &Kit, tenant: TenantId) {
         .await
         .unwrap();
     superuser
-        .execute(include_str!("furnish.sql"))
+        .execute(include_str!("seed_all_tables.sql"))
         .await
         .unwrap();
 }
@@ -81,7 +81,7 @@ fn args(tenant_id: TenantId) -> Args {
 }
 
 #[tokio::test]
-async fn every_table_of_tenants_is_in_the_list_and_no_other() {
+async fn erasure_list_names_exactly_the_tenant_tables() {
     let kit = Kit::start().await;
     let there = rows_of(&kit, kit.tenant).await;
     let there: BTreeSet<&str> = there
@@ -91,11 +91,11 @@ async fn every_table_of_tenants_is_in_the_list_and_no_other() {
         .collect();
     let listed: BTreeSet<&str> = TABLES.iter().map(|table| table.name).collect();
     assert_eq!(listed, there, "jobs/platform/src/tenancy.rs");
-    assert_eq!(listed.len(), TABLES.len(), "one is listed twice");
+    assert_eq!(listed.len(), TABLES.len(), "a table is listed twice");
 }
 
 #[tokio::test]
-async fn columns_that_hold_secrets_are_left_out_and_are_there() {
+async fn secret_columns_are_excluded_and_exist() {
     let kit = Kit::start().await;
     let columns: Vec<(String, String, String)> = query_as(
         "select table_name::text, column_name::text, data_type::text
@@ -125,16 +125,16 @@ async fn columns_that_hold_secrets_are_left_out_and_are_there() {
 }
 
 #[tokio::test]
-async fn all_of_a_canceled_tenant_goes_and_the_platform_remembers_that_it_did() {
+async fn canceled_tenant_is_erased_completely_and_the_erasure_is_recorded() {
     let kit = Kit::start().await;
     let (gone, other) = (kit.new_tenant("gone").await, kit.new_tenant("other").await);
     for tenant in [gone, other] {
-        furnish(&kit, tenant).await;
+        seed_all_tables(&kit, tenant).await;
         call(&kit, tenant, "http://127.0.0.1:1/").await;
     }
     let kept = rows_of(&kit, other).await;
     for (table, rows) in rows_of(&kit, gone).await {
-        assert!(rows > 0, "furnish.sql gives nothing to app.{table}");
+        assert!(rows > 0, "seed_all_tables.sql writes no row of app.{table}");
     }
     let head: Vec<u8> = query_scalar("select hash from app.audit_heads where tenant_id = $1")
         .bind(gone)
@@ -189,7 +189,7 @@ async fn all_of_a_canceled_tenant_goes_and_the_platform_remembers_that_it_did() 
 }
 
 #[tokio::test]
-async fn what_runs_is_cancelled_and_the_erasure_comes_again_when_it_has_ended() {
+async fn erasure_cancels_running_jobs_and_returns_after_they_end() {
     let kit = Kit::start().await;
     let gone = kit.new_tenant("gone").await;
     let running = call(&kit, gone, "http://127.0.0.1:1/").await;
@@ -201,10 +201,10 @@ async fn what_runs_is_cancelled_and_the_erasure_comes_again_when_it_has_ended() 
     assert_eq!(reason.code, "still_running");
     assert!(reason.message.starts_with("1 of its jobs"), "{reason:?}");
     let mut tx = TenantTx::begin(&kit.services.pool, gone).await.unwrap();
-    // Its own role finds nothing any more.
+    // The tenant's own role finds no row.
     assert!(read::job(&mut tx, running).await.unwrap().is_none());
     drop(tx);
-    // The worker is dead: its job is taken back, cancelled, and goes.
+    // The worker is dead: its job is rescued, cancelled and deleted.
     kit.advance(std::time::Duration::from_secs(31)).await;
     assert_eq!(kit.drain("http").await.ran, []);
     assert_eq!(kit.drain("maintenance").await.succeeded, [id]);
@@ -219,12 +219,12 @@ async fn what_runs_is_cancelled_and_the_erasure_comes_again_when_it_has_ended() 
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_not_canceled_is_left_alone() {
+async fn only_a_canceled_tenant_is_erased() {
     let kit = Kit::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let other = kit.new_tenant("other").await;
     let job = call(&kit, other, &receiver.url).await;
-    furnish(&kit, other).await;
+    seed_all_tables(&kit, other).await;
     let before = rows_of(&kit, other).await;
     for status in ["active", "suspended", "past_due"] {
         query("update app.tenants set status = $2 where id = $1")
@@ -237,7 +237,7 @@ async fn a_tenant_that_is_not_canceled_is_left_alone() {
             .await
             .dead("not_canceled");
     }
-    // A canceled one whose erasure nobody asked for, neither.
+    // A canceled tenant without a requested erasure is not erased either.
     query("update app.tenants set status = 'canceled' where id = $1")
         .bind(other)
         .execute(&kit.services.pool)
@@ -253,7 +253,7 @@ async fn a_tenant_that_is_not_canceled_is_left_alone() {
         .unwrap();
     assert_eq!(rows_of(&kit, other).await, before);
     assert_eq!(kit.drain("http").await.succeeded, [job]);
-    // Nor is the platform, whatever its status says.
+    // Nor is the platform, whatever its status.
     cancel(&kit, kit.tenant).await;
     kit.perform::<TenantErase>(args(kit.tenant))
         .await
@@ -261,7 +261,7 @@ async fn a_tenant_that_is_not_canceled_is_left_alone() {
     let mut tx = TenantTx::begin(&kit.services.pool, other).await.unwrap();
     let state = read::job(&mut tx, job).await.unwrap().unwrap().state;
     assert_eq!(state, JobState::Succeeded);
-    // The database says so as well.
+    // The database enforces it too.
     let refused = query_scalar::<i64>("select app.erase_rows($1, 'events', 10)")
         .bind(other)
         .fetch_one(&kit.services.pool)

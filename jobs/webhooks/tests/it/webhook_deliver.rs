@@ -1,4 +1,4 @@
-//! `webhook.deliver`: what the receiver gets, and what becomes of the delivery.
+//! `webhook.deliver`: the request to the receiver, and the outcome of the delivery.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// One event on its way to one receiver.
-struct Scene {
+/// One event with a pending delivery to one receiver.
+struct Fixture {
     kit: Kit,
     receiver: Receiver,
     endpoint: EndpointId,
@@ -28,7 +28,7 @@ struct Scene {
     job: JobId,
 }
 
-impl Scene {
+impl Fixture {
     async fn new(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         let kit = Kit::start().await;
         let receiver = Receiver::start(script).await;
@@ -108,22 +108,22 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_delivery_is_signed_with_the_moment_of_its_attempt() {
-    let scene = Scene::answering(204).await;
-    scene.kit.advance(DAY).await;
-    let _ = scene.perform().await.done();
-    let hit = scene.receiver.hits().pop().unwrap();
+async fn delivery_is_signed_with_the_time_of_its_attempt() {
+    let fixture = Fixture::answering(204).await;
+    fixture.kit.advance(DAY).await;
+    let _ = fixture.perform().await.done();
+    let hit = fixture.receiver.hits().pop().unwrap();
     let header = |name: &str| hit.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("webhook-id"), "evt-1");
     assert_eq!(header("content-type"), "application/json");
     assert_eq!(header("x-team"), "billing");
-    let now = scene.kit.now().timestamp();
+    let now = fixture.kit.now().timestamp();
     let timestamp: i64 = header("webhook-timestamp").parse().unwrap();
     assert_eq!(timestamp, now);
     let signature = header("webhook-signature");
     let verified = |at| {
         verify(
-            &scene.secret,
+            &fixture.secret,
             "evt-1",
             timestamp,
             &signature,
@@ -133,17 +133,17 @@ async fn a_delivery_is_signed_with_the_moment_of_its_attempt() {
         )
     };
     verified(now).unwrap();
-    assert!(verified(now + 3600).is_err(), "it is not good for ever");
+    assert!(verified(now + 3600).is_err(), "a signature must expire");
     let body = String::from_utf8(hit.body.to_vec()).unwrap();
     assert!(body.contains(r#""data":{"b": 1.10,"a":2}"#), "{body}");
     assert!(body.contains(r#""type":"invoice.paid""#), "{body}");
 }
 
 #[tokio::test]
-async fn every_status_but_success_is_tried_again_and_recorded() {
+async fn every_unsuccessful_status_is_retried_and_recorded() {
     for status in [200, 202, 204, 301, 302, 400, 401, 404, 422, 429, 500, 503] {
-        let scene = Scene::answering(status).await;
-        let performed = scene.perform().await;
+        let fixture = Fixture::answering(status).await;
+        let performed = fixture.perform().await;
         let code = format!("http_{status}");
         let (state, error) = match status {
             200..300 => {
@@ -151,8 +151,8 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
                 (DeliveryState::Succeeded, None)
             }
             429 => {
-                let told = performed.rate_limited(&code);
-                assert_eq!(told.wait, Some(SECOND * 30));
+                let failure = performed.rate_limited(&code);
+                assert_eq!(failure.wait, Some(SECOND * 30));
                 (DeliveryState::Pending, Some(code))
             }
             _ => {
@@ -169,10 +169,10 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
                 (DeliveryState::Pending, Some(code))
             }
         };
-        let delivery = scene.delivery().await;
+        let delivery = fixture.delivery().await;
         assert_eq!((delivery.state, delivery.attempts), (state, 1), "{status}");
-        let request = scene.requests().await.pop().unwrap();
-        assert_eq!(request.started_at, scene.kit.now());
+        let request = fixture.requests().await.pop().unwrap();
+        assert_eq!(request.started_at, fixture.kit.now());
         assert_eq!(request.status_code, Some(status));
         assert!(request.response_body.is_some());
         assert_eq!(request.error.map(|error| error.code), error, "{status}");
@@ -180,28 +180,41 @@ async fn every_status_but_success_is_tried_again_and_recorded() {
 }
 
 #[tokio::test]
-async fn the_last_attempt_that_fails_ends_the_delivery() {
-    let scene = Scene::answering(500).await;
-    scene.perform().attempt(9).of(10).await.retried("http_500");
-    assert!(scene.delivery().await.finished_at.is_none());
-    // The row says so by itself: its job, which still waits, is not asked.
-    scene.perform().attempt(10).of(10).await.retried("http_500");
+async fn delivery_fails_with_its_last_failed_attempt() {
+    let fixture = Fixture::answering(500).await;
+    fixture
+        .perform()
+        .attempt(9)
+        .of(10)
+        .await
+        .retried("http_500");
+    assert!(fixture.delivery().await.finished_at.is_none());
+    // The delivery's own row has the state; its job, which is still waiting, is not read.
+    fixture
+        .perform()
+        .attempt(10)
+        .of(10)
+        .await
+        .retried("http_500");
     let stored: String = harkara_shared::database::query_scalar(
         "select state from app.deliveries where finished_at is not null",
     )
-    .fetch_one(&mut *scene.kit.tx().await)
+    .fetch_one(&mut *fixture.kit.tx().await)
     .await
     .unwrap();
     assert_eq!(stored, "failed");
 }
 
 #[tokio::test]
-async fn deliveries_are_tried_for_seventy_five_hours_and_then_failed() {
-    let scene = Scene::answering(500).await;
-    let start = scene.kit.now();
-    let drained = scene.kit.drain("webhook").until(start + DAY * 5).await;
-    assert_eq!((drained.retried.len(), drained.dead), (9, vec![scene.job]));
-    let delivery = scene.delivery().await;
+async fn delivery_is_tried_for_75_hours_and_then_fails() {
+    let fixture = Fixture::answering(500).await;
+    let start = fixture.kit.now();
+    let drained = fixture.kit.drain("webhook").until(start + DAY * 5).await;
+    assert_eq!(
+        (drained.retried.len(), drained.dead),
+        (9, vec![fixture.job])
+    );
+    let delivery = fixture.delivery().await;
     assert_eq!(
         (delivery.state, delivery.attempts),
         (DeliveryState::Failed, 10)
@@ -210,66 +223,69 @@ async fn deliveries_are_tried_for_seventy_five_hours_and_then_failed() {
     let window = RetrySchedule::default().window();
     let took = took.to_std().unwrap();
     assert!(took >= window && took < window.mul_f64(1.1), "{took:?}");
-    assert_eq!(scene.receiver.hits().len(), 10);
+    assert_eq!(fixture.receiver.hits().len(), 10);
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_time_is_given_it_and_no_attempt_is_used() {
-    let scene = Scene::new(|nth| match nth {
+async fn retry_after_is_honored_without_using_an_attempt() {
+    let fixture = Fixture::new(|nth| match nth {
         0 => Reply::status(503).header("retry-after", "3600"),
         _ => Reply::status(200),
     })
     .await;
-    assert_eq!(scene.kit.drain("webhook").await.rate_limited, [scene.job]);
-    let job = scene.kit.job(scene.job).await;
+    assert_eq!(
+        fixture.kit.drain("webhook").await.rate_limited,
+        [fixture.job]
+    );
+    let job = fixture.kit.job(fixture.job).await;
     assert_eq!(
         (job.attempt, job.run_at),
-        (0, scene.kit.now() + SECOND * 3600)
+        (0, fixture.kit.now() + SECOND * 3600)
     );
-    scene.kit.advance(SECOND * 3600).await;
-    assert_eq!(scene.kit.drain("webhook").await.succeeded, [scene.job]);
-    assert_eq!(scene.delivery().await.attempts, 2);
+    fixture.kit.advance(SECOND * 3600).await;
+    assert_eq!(fixture.kit.drain("webhook").await.succeeded, [fixture.job]);
+    assert_eq!(fixture.delivery().await.attempts, 2);
 }
 
 #[tokio::test]
-async fn a_delivery_that_was_made_is_not_made_again() {
-    let scene = Scene::answering(200).await;
-    let _ = scene.perform().await.done();
-    let _ = scene.perform().attempt(2).await.done();
-    assert_eq!(scene.receiver.hits().len(), 1);
+async fn completed_delivery_is_not_repeated() {
+    let fixture = Fixture::answering(200).await;
+    let _ = fixture.perform().await.done();
+    let _ = fixture.perform().attempt(2).await.done();
+    assert_eq!(fixture.receiver.hits().len(), 1);
 }
 
 #[tokio::test]
-async fn a_paused_endpoint_is_waited_for_and_a_disabled_or_deleted_one_is_skipped() {
-    let scene = Scene::answering(200).await;
-    scene.set(EndpointStatus::Paused).await;
-    let told = scene.perform().await.snoozed("endpoint_paused");
-    assert_eq!(told.wait, Some(SECOND * 3600));
-    assert_eq!(scene.kit.drain("webhook").await.snoozed, [scene.job]);
-    scene.set(EndpointStatus::Active).await;
-    assert_eq!(scene.kit.job(scene.job).await.state, JobState::Ready);
+async fn delivery_waits_for_a_paused_endpoint_and_skips_a_disabled_or_deleted_one() {
+    let fixture = Fixture::answering(200).await;
+    fixture.set(EndpointStatus::Paused).await;
+    let failure = fixture.perform().await.snoozed("endpoint_paused");
+    assert_eq!(failure.wait, Some(SECOND * 3600));
+    assert_eq!(fixture.kit.drain("webhook").await.snoozed, [fixture.job]);
+    fixture.set(EndpointStatus::Active).await;
+    assert_eq!(fixture.kit.job(fixture.job).await.state, JobState::Ready);
 
-    scene.set(EndpointStatus::Disabled).await;
-    let result = scene.perform().await.done().result.unwrap();
+    fixture.set(EndpointStatus::Disabled).await;
+    let result = fixture.perform().await.done().result.unwrap();
     assert!(result["skipped"].is_string());
-    assert_eq!(scene.delivery().await.state, DeliveryState::Skipped);
-    assert!(scene.receiver.hits().is_empty());
+    assert_eq!(fixture.delivery().await.state, DeliveryState::Skipped);
+    assert!(fixture.receiver.hits().is_empty());
 
-    let scene = Scene::answering(200).await;
-    let mut tx = scene.kit.tx().await;
+    let fixture = Fixture::answering(200).await;
+    let mut tx = fixture.kit.tx().await;
     assert!(
-        webhooks::delete_endpoint(&mut tx, &scene.kit.services.engine, scene.endpoint)
+        webhooks::delete_endpoint(&mut tx, &fixture.kit.services.engine, fixture.endpoint)
             .await
             .unwrap()
     );
     tx.commit().await.unwrap();
-    assert_eq!(scene.kit.drain("webhook").await.succeeded, [scene.job]);
-    assert_eq!(scene.delivery().await.state, DeliveryState::Skipped);
-    assert!(scene.receiver.hits().is_empty());
+    assert_eq!(fixture.kit.drain("webhook").await.succeeded, [fixture.job]);
+    assert_eq!(fixture.delivery().await.state, DeliveryState::Skipped);
+    assert!(fixture.receiver.hits().is_empty());
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_not_there_is_dead() {
+async fn job_of_a_missing_delivery_is_dead() {
     let kit = Kit::start().await;
     let args = json!({"delivery_id": DeliveryId::new()});
     kit.perform::<WebhookDeliver>(args)
@@ -278,31 +294,31 @@ async fn a_delivery_that_is_not_there_is_dead() {
 }
 
 #[tokio::test]
-async fn a_slow_receiver_is_given_up_and_recorded_before_the_job_is_over() {
-    let scene = Scene::new(|_| Reply {
+async fn slow_receiver_times_out_and_is_recorded_before_the_job_timeout() {
+    let fixture = Fixture::new(|_| Reply {
         after: SECOND * 600,
         ..Reply::status(200)
     })
     .await;
-    let run = scene.perform().timeout(Duration::from_millis(400)).await;
+    let run = fixture.perform().timeout(Duration::from_millis(400)).await;
     run.retried("egress_timeout");
-    let request = scene.requests().await.pop().unwrap();
+    let request = fixture.requests().await.pop().unwrap();
     assert_eq!((request.status_code, request.response_body), (None, None));
     assert_eq!(request.error.unwrap().code, "egress_timeout");
 }
 
 #[tokio::test]
-async fn the_first_sixteen_kibibytes_of_an_answer_are_kept() {
-    let scene = Scene::new(|_| Reply::status(500).body("x".repeat(1 << 20))).await;
-    scene.perform().await.retried("http_500");
-    let request = scene.requests().await.pop().unwrap();
+async fn first_16_kib_of_a_response_are_kept() {
+    let fixture = Fixture::new(|_| Reply::status(500).body("x".repeat(1 << 20))).await;
+    fixture.perform().await.retried("http_500");
+    let request = fixture.requests().await.pop().unwrap();
     assert_eq!(request.response_body.unwrap().len(), 16 * 1024);
 }
 
 #[tokio::test]
-async fn another_tenants_delivery_is_not_found() {
-    let mut scene = Scene::answering(200).await;
-    scene.kit.tenant = scene.kit.new_tenant("other").await;
-    scene.perform().await.dead("delivery_not_found");
-    assert!(scene.receiver.hits().is_empty());
+async fn foreign_delivery_is_not_found() {
+    let mut fixture = Fixture::answering(200).await;
+    fixture.kit.tenant = fixture.kit.new_tenant("other").await;
+    fixture.perform().await.dead("delivery_not_found");
+    assert!(fixture.receiver.hits().is_empty());
 }

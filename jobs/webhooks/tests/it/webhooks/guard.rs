@@ -1,14 +1,14 @@
-//! Where a delivery may not go it does not go, and is not tried again.
+//! Forbidden addresses: the delivery is not sent and not retried.
 
 use harkara_kit::{Receiver, Reply};
 use harkara_shared::id::EndpointId;
 use harkara_webhooks::{self as webhooks, DeliveryState, NewEndpoint};
 use serde_json::json;
 
-use super::House;
+use super::Fixture;
 
-impl House {
-    /// An endpoint at an address that no route would take.
+impl Fixture {
+    /// Creates an endpoint at a URL that the API would refuse.
     async fn endpoint_at(&self, url: &str) -> EndpointId {
         let new = NewEndpoint {
             url: url.to_owned(),
@@ -20,7 +20,7 @@ impl House {
         made.unwrap().0.id
     }
 
-    /// What became of one event to an endpoint: the code of its only attempt.
+    /// Posts an event to an endpoint and returns the error code of its only attempt.
     async fn only_attempt(&self, endpoint: EndpointId) -> String {
         self.post("a", json!({})).await;
         let drained = self.kit.drain("webhook").await;
@@ -36,7 +36,7 @@ impl House {
 }
 
 #[tokio::test]
-async fn an_address_that_may_not_be_called_ends_the_delivery_at_once() {
+async fn forbidden_address_ends_the_delivery_at_once() {
     for url in [
         "https://10.0.0.1/",
         "https://169.254.169.254/latest/meta-data",
@@ -48,9 +48,9 @@ async fn an_address_that_may_not_be_called_ends_the_delivery_at_once() {
         "http://8.8.8.8/",
         "ftp://example.com/",
     ] {
-        let house = House::new().await;
-        let endpoint = house.endpoint_at(url).await;
-        let code = house.only_attempt(endpoint).await;
+        let fixture = Fixture::new().await;
+        let endpoint = fixture.endpoint_at(url).await;
+        let code = fixture.only_attempt(endpoint).await;
         assert!(
             code == "egress_refused" || code == "egress_invalid_url",
             "{url}: {code}"
@@ -59,18 +59,18 @@ async fn an_address_that_may_not_be_called_ends_the_delivery_at_once() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_such_an_address_is_not_followed_and_ends_the_delivery() {
+async fn redirect_to_a_forbidden_address_is_not_followed_and_ends_the_delivery() {
     for target in [
         "https://169.254.169.254/latest",
         "//10.0.0.1/",
         "http://[::1]:22/",
     ] {
-        let house = House::new().await;
+        let fixture = Fixture::new().await;
         let receiver =
             Receiver::start(move |_| Reply::status(302).header("location", target)).await;
-        let endpoint = house.endpoint(&receiver, &[]).await;
+        let endpoint = fixture.endpoint(&receiver, &[]).await;
         assert_eq!(
-            house.only_attempt(endpoint).await,
+            fixture.only_attempt(endpoint).await,
             "egress_refused",
             "{target}"
         );
@@ -79,11 +79,11 @@ async fn a_redirect_to_such_an_address_is_not_followed_and_ends_the_delivery() {
 }
 
 #[tokio::test]
-async fn any_other_redirect_is_a_failure_that_may_pass() {
-    let house = House::new().await;
+async fn other_redirects_are_retryable_failures() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|_| Reply::status(301).header("location", "/elsewhere")).await;
-    house.endpoint(&receiver, &[]).await;
-    house.post("a", json!({})).await;
-    assert_eq!(house.kit.drain("webhook").await.retried.len(), 1);
+    fixture.endpoint(&receiver, &[]).await;
+    fixture.post("a", json!({})).await;
+    assert_eq!(fixture.kit.drain("webhook").await.retried.len(), 1);
     assert!(receiver.hits().iter().all(|hit| hit.path != "/elsewhere"));
 }

@@ -1,4 +1,4 @@
-//! An endpoint that fails is told of, slowed down, disabled, and well again.
+//! Endpoint health: failing endpoints are reported, throttled, disabled, and recover.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,50 +9,50 @@ use harkara_queue::job::Lane;
 use harkara_webhooks::{DeliveryState, EndpointChange, EndpointStatus, RetrySchedule};
 use serde_json::json;
 
-use super::{House, ailing, told};
+use super::{Fixture, events_received, failing_until_healthy};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[tokio::test]
-async fn an_endpoint_without_a_success_for_five_days_is_told_of_and_disabled_and_later_recovers() {
-    let house = House::new().await;
-    let well = Arc::new(AtomicBool::new(false));
+async fn endpoint_failing_for_five_days_is_reported_disabled_and_can_recover() {
+    let fixture = Fixture::new().await;
+    let healthy = Arc::new(AtomicBool::new(false));
     let (ill, observer) = (
-        ailing(500, &well).await,
+        failing_until_healthy(500, &healthy).await,
         Receiver::start(|_| Reply::status(200)).await,
     );
-    let endpoint = house.endpoint(&ill, &["order.*"]).await;
-    house
+    let endpoint = fixture.endpoint(&ill, &["order.*"]).await;
+    fixture
         .endpoint(&observer, &["endpoint.*", "delivery.exhausted"])
         .await;
 
-    let start = house.kit.now();
+    let start = fixture.kit.now();
     // Four events a day, of ten attempts each.
     for quarter in 0..22 {
-        if house.found(endpoint).await.status == EndpointStatus::Disabled {
+        if fixture.found(endpoint).await.status == EndpointStatus::Disabled {
             break;
         }
-        house.post("order.paid", json!({"nth": quarter})).await;
+        fixture.post("order.paid", json!({"nth": quarter})).await;
         let until = start + DAY / 4 * (quarter + 1);
-        let _ = house.kit.drain("webhook").until(until).await;
+        let _ = fixture.kit.drain("webhook").until(until).await;
     }
-    let percents: Vec<i64> = told(&observer, "endpoint.failing")
+    let percents: Vec<i64> = events_received(&observer, "endpoint.failing")
         .iter()
         .map(|data| data["percent"].as_i64().unwrap())
         .collect();
     assert_eq!(percents, [50, 70, 90, 100]);
-    let alert = told(&observer, "endpoint.failing").remove(0);
+    let alert = events_received(&observer, "endpoint.failing").remove(0);
     assert_eq!(alert["endpoint_id"], json!(endpoint));
     assert_eq!(alert["event"]["type"], "order.paid");
     assert_eq!(alert["last_error"]["code"], "http_500");
 
-    let disabled = told(&observer, "endpoint.disabled");
+    let disabled = events_received(&observer, "endpoint.disabled");
     assert_eq!(disabled.len(), 1);
     assert_eq!(disabled[0]["reason"], "failing");
-    let now = house.found(endpoint).await;
+    let now = fixture.found(endpoint).await;
     assert_eq!(now.status, EndpointStatus::Disabled);
     assert_eq!(now.disabled_reason.as_deref(), Some("failing"));
-    let states: Vec<DeliveryState> = house
+    let states: Vec<DeliveryState> = fixture
         .deliveries(endpoint)
         .await
         .iter()
@@ -61,8 +61,8 @@ async fn an_endpoint_without_a_success_for_five_days_is_told_of_and_disabled_and
     assert!(!states.contains(&DeliveryState::Pending), "{states:?}");
     assert!(states.contains(&DeliveryState::Skipped), "{states:?}");
 
-    // What was given up was told, with its event.
-    let exhausted = told(&observer, "delivery.exhausted");
+    // Exhausted deliveries were reported with their events.
+    let exhausted = events_received(&observer, "delivery.exhausted");
     let failed = states
         .iter()
         .filter(|state| **state == DeliveryState::Failed);
@@ -70,40 +70,48 @@ async fn an_endpoint_without_a_success_for_five_days_is_told_of_and_disabled_and
     assert_eq!(exhausted[0]["event"]["data"], json!({"nth": 0}));
     assert_eq!(exhausted[0]["attempts"], 10);
 
-    well.store(true, Ordering::SeqCst);
+    healthy.store(true, Ordering::SeqCst);
     let active = EndpointChange {
         status: Some(EndpointStatus::Active),
         ..EndpointChange::default()
     };
-    house.change(endpoint, active).await;
-    assert_eq!(told(&observer, "endpoint.recovered").len(), 0, "not yet");
-    house.post("order.paid", json!({})).await;
-    house.post("order.paid", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    assert_eq!(told(&observer, "endpoint.recovered").len(), 1, "once");
-    assert_eq!(house.found(endpoint).await.failing_since, None);
+    fixture.change(endpoint, active).await;
+    assert_eq!(
+        events_received(&observer, "endpoint.recovered").len(),
+        0,
+        "recovery must not be reported yet"
+    );
+    fixture.post("order.paid", json!({})).await;
+    fixture.post("order.paid", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    assert_eq!(
+        events_received(&observer, "endpoint.recovered").len(),
+        1,
+        "recovery must be reported once"
+    );
+    assert_eq!(fixture.found(endpoint).await.failing_since, None);
 }
 
 #[tokio::test]
-async fn a_few_failures_in_five_days_disable_nobody() {
-    let house = House::new().await;
+async fn few_failures_in_five_days_do_not_disable_an_endpoint() {
+    let fixture = Fixture::new().await;
     let ill = Receiver::start(|_| Reply::status(500)).await;
     let rest = EndpointChange {
         retry_schedule: Some(RetrySchedule::of(&[]).unwrap()),
         ..EndpointChange::default()
     };
-    let endpoint = house.endpoint_with(&ill, rest).await;
+    let endpoint = fixture.endpoint_with(&ill, rest).await;
     for _ in 0..19 {
-        house.post("order.paid", json!({})).await;
-        let _ = house.kit.drain("webhook").await;
-        house.kit.advance(DAY).await;
+        fixture.post("order.paid", json!({})).await;
+        let _ = fixture.kit.drain("webhook").await;
+        fixture.kit.advance(DAY).await;
     }
-    let now = house.found(endpoint).await;
+    let now = fixture.found(endpoint).await;
     assert_eq!((now.status, now.failures()), (EndpointStatus::Active, 19));
 }
 
 #[tokio::test]
-async fn one_that_is_gone_is_disabled_at_once_and_what_waits_is_skipped() {
+async fn gone_endpoint_is_disabled_at_once_and_waiting_deliveries_are_skipped() {
     for (reply, reason) in [
         (Reply::status(410), "gone"),
         (
@@ -111,95 +119,108 @@ async fn one_that_is_gone_is_disabled_at_once_and_what_waits_is_skipped() {
             "asked",
         ),
     ] {
-        let house = House::new().await;
+        let fixture = Fixture::new().await;
         let observer = Receiver::start(|_| Reply::status(200)).await;
         let gone = Receiver::start(move |_| reply.clone()).await;
-        let endpoint = house.endpoint(&gone, &["a"]).await;
-        house.endpoint(&observer, &["endpoint.disabled"]).await;
-        house.post("a", json!({})).await;
-        house.post("a", json!({})).await;
-        let _ = house.kit.drain("webhook").await;
+        let endpoint = fixture.endpoint(&gone, &["a"]).await;
+        fixture.endpoint(&observer, &["endpoint.disabled"]).await;
+        fixture.post("a", json!({})).await;
+        fixture.post("a", json!({})).await;
+        let _ = fixture.kit.drain("webhook").await;
         assert_eq!(gone.hits().len(), 1, "{reason}");
-        let now = house.found(endpoint).await;
+        let now = fixture.found(endpoint).await;
         assert_eq!(now.disabled_reason.as_deref(), Some(reason));
-        let states: Vec<DeliveryState> = house
+        let states: Vec<DeliveryState> = fixture
             .deliveries(endpoint)
             .await
             .iter()
             .map(|delivery| delivery.state)
             .collect();
         assert_eq!(states, [DeliveryState::Failed, DeliveryState::Skipped]);
-        assert_eq!(told(&observer, "endpoint.disabled")[0]["reason"], reason);
+        assert_eq!(
+            events_received(&observer, "endpoint.disabled")[0]["reason"],
+            reason
+        );
     }
 }
 
 #[tokio::test]
-async fn a_receiver_that_takes_the_last_one_may_ask_to_be_disabled_with_it() {
-    let house = House::new().await;
+async fn receiver_can_accept_a_delivery_and_request_disabling() {
+    let fixture = Fixture::new().await;
     let last = Receiver::start(|_| Reply::status(200).header("webhook-delivery", "disable")).await;
-    let endpoint = house.endpoint(&last, &[]).await;
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    assert_eq!(house.found(endpoint).await.status, EndpointStatus::Disabled);
+    let endpoint = fixture.endpoint(&last, &[]).await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
     assert_eq!(
-        house.deliveries(endpoint).await[0].state,
+        fixture.found(endpoint).await.status,
+        EndpointStatus::Disabled
+    );
+    assert_eq!(
+        fixture.deliveries(endpoint).await[0].state,
         DeliveryState::Succeeded
     );
 }
 
 #[tokio::test]
-async fn a_message_that_is_refused_by_name_is_given_up_and_the_next_one_is_tried() {
-    let house = House::new().await;
+async fn explicitly_rejected_message_fails_and_the_next_is_tried() {
+    let fixture = Fixture::new().await;
     let picky = Receiver::start(|nth| match nth {
         0 => Reply::status(422).header("webhook-delivery", "abort-message"),
         _ => Reply::status(200),
     })
     .await;
-    let endpoint = house.endpoint(&picky, &[]).await;
-    house.post("a", json!({})).await;
-    let drained = house.kit.drain("webhook").await;
+    let endpoint = fixture.endpoint(&picky, &[]).await;
+    fixture.post("a", json!({})).await;
+    let drained = fixture.kit.drain("webhook").await;
     assert_eq!(drained.dead.len(), 1);
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    assert_eq!(house.found(endpoint).await.status, EndpointStatus::Active);
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    assert_eq!(fixture.found(endpoint).await.status, EndpointStatus::Active);
     assert_eq!(
-        house.deliveries(endpoint).await[1].state,
+        fixture.deliveries(endpoint).await[1].state,
         DeliveryState::Succeeded
     );
 }
 
 #[tokio::test]
-async fn what_the_platform_tells_goes_to_nobody_who_did_not_ask_and_not_to_whom_it_is_about() {
-    let house = House::new().await;
+async fn platform_events_go_only_to_subscribers_and_not_to_the_affected_endpoint() {
+    let fixture = Fixture::new().await;
     let (ill, everything) = (
         Receiver::start(|_| Reply::status(410)).await,
         Receiver::start(|_| Reply::status(200)).await,
     );
-    // It would like to hear of endpoints, but not of itself.
-    let endpoint = house.endpoint(&ill, &["a", "endpoint.*"]).await;
-    house.endpoint(&everything, &[]).await;
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    assert_eq!(house.found(endpoint).await.status, EndpointStatus::Disabled);
-    assert_eq!(everything.hits().len(), 1, "the event alone");
+    // It subscribes to endpoint events, but receives none about itself.
+    let endpoint = fixture.endpoint(&ill, &["a", "endpoint.*"]).await;
+    fixture.endpoint(&everything, &[]).await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    assert_eq!(
+        fixture.found(endpoint).await.status,
+        EndpointStatus::Disabled
+    );
+    assert_eq!(
+        everything.hits().len(),
+        1,
+        "only the posted event must arrive"
+    );
     assert_eq!(ill.hits().len(), 1);
 }
 
 #[tokio::test]
-async fn an_endpoint_that_asks_for_less_is_called_half_as_often_and_by_and_by_as_before() {
-    let house = House::new().await;
-    let well = Arc::new(AtomicBool::new(false));
-    let busy = ailing(429, &well).await;
+async fn throttled_endpoint_is_called_at_half_rate_and_recovers_gradually() {
+    let fixture = Fixture::new().await;
+    let healthy = Arc::new(AtomicBool::new(false));
+    let busy = failing_until_healthy(429, &healthy).await;
     let rest = EndpointChange {
         rate_per_second: harkara_queue::settings::Change::Set(8),
         ..EndpointChange::default()
     };
-    let endpoint = house.endpoint_with(&busy, rest).await;
-    let engine = &house.kit.services.engine;
+    let endpoint = fixture.endpoint_with(&busy, rest).await;
+    let engine = &fixture.kit.services.engine;
     let rate = async || {
         let lane = Lane::Named(endpoint.to_string());
         let lanes = engine
-            .lane(house.kit.tenant, "webhook", &lane)
+            .lane(fixture.kit.tenant, "webhook", &lane)
             .await
             .unwrap();
         lanes
@@ -207,63 +228,71 @@ async fn an_endpoint_that_asks_for_less_is_called_half_as_often_and_by_and_by_as
             .and_then(|lane| lane.limit.rate)
             .map(|rate| rate.count)
     };
-    house.post("a", json!({})).await;
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    assert_eq!(house.found(endpoint).await.slowed_to(), Some(4));
-    assert_eq!(rate().await, Some(4), "once, though both were refused");
+    fixture.post("a", json!({})).await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    assert_eq!(fixture.found(endpoint).await.slowed_to(), Some(4));
+    assert_eq!(
+        rate().await,
+        Some(4),
+        "the rate must be lowered once, although both were refused"
+    );
 
-    well.store(true, Ordering::SeqCst);
-    // Within a minute nothing changes.
+    healthy.store(true, Ordering::SeqCst);
+    // Nothing changes within a minute.
     for (wait, pace, held) in [(40, Some(4), 4), (40, None, 8)] {
-        house.kit.advance(Duration::from_secs(wait)).await;
-        house.post("a", json!({})).await;
-        let _ = house.kit.drain("webhook").await;
-        assert_eq!(house.found(endpoint).await.slowed_to(), pace);
+        fixture.kit.advance(Duration::from_secs(wait)).await;
+        fixture.post("a", json!({})).await;
+        let _ = fixture.kit.drain("webhook").await;
+        assert_eq!(fixture.found(endpoint).await.slowed_to(), pace);
         assert_eq!(rate().await, Some(held));
     }
 }
 
 #[tokio::test]
-async fn a_late_delivery_without_a_place_waits_at_no_attempt_and_a_first_one_goes() {
-    let house = House::new().await;
-    let well = Arc::new(AtomicBool::new(false));
-    let receiver = ailing(500, &well).await;
+async fn late_retry_without_a_slot_waits_without_an_attempt_and_a_first_delivery_proceeds() {
+    let fixture = Fixture::new().await;
+    let healthy = Arc::new(AtomicBool::new(false));
+    let receiver = failing_until_healthy(500, &healthy).await;
     let second = Duration::from_secs(1);
     let rest = EndpointChange {
         retry_schedule: Some(RetrySchedule::of(&[second; 3]).unwrap()),
         ..EndpointChange::default()
     };
-    let endpoint = house.endpoint_with(&receiver, rest).await;
-    house.post("late", json!({})).await;
+    let endpoint = fixture.endpoint_with(&receiver, rest).await;
+    fixture.post("late", json!({})).await;
     for _ in 0..2 {
-        assert_eq!(house.kit.drain("webhook").await.retried.len(), 1);
-        house.kit.advance(second * 2).await;
+        assert_eq!(fixture.kit.drain("webhook").await.retried.len(), 1);
+        fixture.kit.advance(second * 2).await;
     }
-    well.store(true, Ordering::SeqCst);
-    let place = house.kit.deliveries.take_retry_slot(house.kit.tenant);
-    assert!(place.is_some());
-    house.post("first", json!({})).await;
-    assert_eq!(house.kit.drain("webhook").await.succeeded.len(), 1);
-    assert_eq!(told(&receiver, "first").len(), 1);
-    assert_eq!(told(&receiver, "late").len(), 2, "it has no place");
-    assert_eq!(house.deliveries(endpoint).await[0].attempts, 2);
-    drop(place);
-    house.kit.advance(Duration::from_secs(60)).await;
-    assert_eq!(house.kit.drain("webhook").await.succeeded.len(), 1);
-    assert_eq!(told(&receiver, "late").len(), 3);
+    healthy.store(true, Ordering::SeqCst);
+    let slot = fixture.kit.deliveries.take_retry_slot(fixture.kit.tenant);
+    assert!(slot.is_some());
+    fixture.post("first", json!({})).await;
+    assert_eq!(fixture.kit.drain("webhook").await.succeeded.len(), 1);
+    assert_eq!(events_received(&receiver, "first").len(), 1);
+    assert_eq!(
+        events_received(&receiver, "late").len(),
+        2,
+        "no slot was free"
+    );
+    assert_eq!(fixture.deliveries(endpoint).await[0].attempts, 2);
+    drop(slot);
+    fixture.kit.advance(Duration::from_secs(60)).await;
+    assert_eq!(fixture.kit.drain("webhook").await.succeeded.len(), 1);
+    assert_eq!(events_received(&receiver, "late").len(), 3);
 }
 
 #[tokio::test]
-async fn an_endpoints_hours_tell_what_became_of_its_attempts() {
-    let house = House::new().await;
+async fn endpoint_hours_count_its_attempts_by_outcome() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|nth| Reply::status(if nth == 0 { 500 } else { 200 })).await;
-    let endpoint = house.endpoint(&receiver, &[]).await;
-    let start = house.kit.now();
-    house.post("a", json!({})).await;
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").until(start + DAY).await;
-    let mut tx = house.kit.tx().await;
+    let endpoint = fixture.endpoint(&receiver, &[]).await;
+    let start = fixture.kit.now();
+    fixture.post("a", json!({})).await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").until(start + DAY).await;
+    let mut tx = fixture.kit.tx().await;
     let stats = harkara_webhooks::endpoint_stats(&mut tx, endpoint, start)
         .await
         .unwrap();
@@ -273,11 +302,11 @@ async fn an_endpoints_hours_tell_what_became_of_its_attempts() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_enabled_by_way_of_a_pause_begins_anew_too() {
-    let house = House::new().await;
+async fn endpoint_enabled_by_way_of_a_pause_starts_with_clean_health() {
+    let fixture = Fixture::new().await;
     let ill = Receiver::start(|_| Reply::status(500)).await;
-    let endpoint = house.endpoint(&ill, &[]).await;
-    let mut tx = house.kit.tx().await;
+    let endpoint = fixture.endpoint(&ill, &[]).await;
+    let mut tx = fixture.kit.tx().await;
     harkara_shared::database::query(
         "update app.webhook_endpoints
          set status = 'disabled', failing_since = now() - interval '6 days', failures = 30,
@@ -292,10 +321,10 @@ async fn an_endpoint_that_is_enabled_by_way_of_a_pause_begins_anew_too() {
             status: Some(status),
             ..EndpointChange::default()
         };
-        house.change(endpoint, change).await;
+        fixture.change(endpoint, change).await;
     }
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
-    let now = house.found(endpoint).await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    let now = fixture.found(endpoint).await;
     assert_eq!((now.status, now.failures()), (EndpointStatus::Active, 1));
 }

@@ -1,4 +1,4 @@
-//! Keys that replace each other, tokens, and what of a request is shown.
+//! Key rotation, tokens, and the recorded requests.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use harkara_webhooks::{
 };
 use serde_json::json;
 
-use super::{House, headers};
+use super::{Fixture, headers};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-impl House {
+impl Fixture {
     async fn rotate(&self, id: EndpointId, key: &SigningKey, grace: Duration) -> Result<(), Error> {
         let mut tx = self.kit.tx().await;
         let done = rotate_key(&mut tx, &self.kit.services.keys, id, key, grace).await?;
@@ -27,15 +27,15 @@ impl House {
     }
 }
 
-/// Who of them verifies the latest delivery.
-fn verifiers(house: &House, receiver: &Receiver, secrets: &[&WebhookSecret]) -> Vec<bool> {
+/// Which of these secrets verify the latest delivery.
+fn verifiers(fixture: &Fixture, receiver: &Receiver, secrets: &[&WebhookSecret]) -> Vec<bool> {
     let hit = receiver.hits().pop().unwrap();
     let header = |name: &str| hit.headers[name].to_str().unwrap().to_owned();
     let at = header("webhook-timestamp").parse().unwrap();
     let (id, signature, now) = (
         header("webhook-id"),
         header("webhook-signature"),
-        house.kit.now().timestamp(),
+        fixture.kit.now().timestamp(),
     );
     secrets
         .iter()
@@ -44,36 +44,36 @@ fn verifiers(house: &House, receiver: &Receiver, secrets: &[&WebhookSecret]) -> 
 }
 
 #[tokio::test]
-async fn a_replaced_secret_signs_along_for_its_grace_and_no_longer() {
-    let house = House::new().await;
+async fn replaced_secret_also_signs_until_its_grace_ends() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let endpoint = house.endpoint(&receiver, &[]).await;
+    let endpoint = fixture.endpoint(&receiver, &[]).await;
     let [first, second, third] = std::array::from_fn(|_| WebhookSecret::generate());
     let deliver = async || {
-        house.post("a", json!({})).await;
-        let _ = house.kit.drain("webhook").await;
-        verifiers(&house, &receiver, &[&first, &second, &third])
+        fixture.post("a", json!({})).await;
+        let _ = fixture.kit.drain("webhook").await;
+        verifiers(&fixture, &receiver, &[&first, &second, &third])
     };
-    house
+    fixture
         .rotate(endpoint, &first.clone().into(), Duration::ZERO)
         .await
         .unwrap();
     assert_eq!(deliver().await, [true, false, false]);
-    house
+    fixture
         .rotate(endpoint, &second.clone().into(), HOUR)
         .await
         .unwrap();
     assert_eq!(deliver().await, [true, true, false]);
     let signatures = receiver.hits().pop().unwrap().headers["webhook-signature"].clone();
     assert_eq!(signatures.to_str().unwrap().split(' ').count(), 2);
-    house.kit.advance(HOUR).await;
+    fixture.kit.advance(HOUR).await;
     assert_eq!(deliver().await, [false, true, false]);
-    // Without a grace nobody signs along, not even who still might.
-    house
+    // Without a grace period no earlier secret signs, even one whose grace has not ended.
+    fixture
         .rotate(endpoint, &first.clone().into(), HOUR * 24)
         .await
         .unwrap();
-    house
+    fixture
         .rotate(endpoint, &third.clone().into(), Duration::ZERO)
         .await
         .unwrap();
@@ -81,43 +81,43 @@ async fn a_replaced_secret_signs_along_for_its_grace_and_no_longer() {
 }
 
 #[tokio::test]
-async fn ten_replaced_secrets_sign_along_and_no_more() {
-    let house = House::new().await;
+async fn at_most_ten_replaced_secrets_also_sign() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let endpoint = house.endpoint(&receiver, &[]).await;
+    let endpoint = fixture.endpoint(&receiver, &[]).await;
     for _ in 0..10 {
-        house
+        fixture
             .rotate(endpoint, &WebhookSecret::generate().into(), HOUR)
             .await
             .unwrap();
     }
-    let one_more = house
+    let one_more = fixture
         .rotate(endpoint, &WebhookSecret::generate().into(), HOUR)
         .await;
     assert!(matches!(one_more, Err(Error::Conflict(_))));
-    house
+    fixture
         .rotate(endpoint, &WebhookSecret::generate().into(), Duration::ZERO)
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn an_endpoint_with_a_key_pair_gets_both_signatures() {
-    let house = House::new().await;
+async fn endpoint_with_a_key_pair_gets_both_signatures() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
-    let endpoint = house.endpoint(&receiver, &[]).await;
+    let endpoint = fixture.endpoint(&receiver, &[]).await;
     let pair = SigningKey::from(Ed25519Key::generate());
-    house.rotate(endpoint, &pair, HOUR).await.unwrap();
-    let shown = house.found(endpoint).await.public_key;
+    fixture.rotate(endpoint, &pair, HOUR).await.unwrap();
+    let shown = fixture.found(endpoint).await.public_key;
     assert_eq!(shown, pair.public());
 
-    house.post("a", json!({})).await;
-    let _ = house.kit.drain("webhook").await;
+    fixture.post("a", json!({})).await;
+    let _ = fixture.kit.drain("webhook").await;
     let hit = receiver.hits().pop().unwrap();
     let header = |name: &str| hit.headers[name].to_str().unwrap().to_owned();
     let (at, now) = (
         header("webhook-timestamp").parse().unwrap(),
-        house.kit.now().timestamp(),
+        fixture.kit.now().timestamp(),
     );
     let signature = header("webhook-signature");
     let public = Ed25519PublicKey::parse(&shown.unwrap()).unwrap();
@@ -131,17 +131,17 @@ async fn an_endpoint_with_a_key_pair_gets_both_signatures() {
         TOLERANCE,
     )
     .unwrap();
-    let mut tx = house.kit.tx().await;
-    let keys = current_keys(&mut tx, &house.kit.services.keys, endpoint)
+    let mut tx = fixture.kit.tx().await;
+    let keys = current_keys(&mut tx, &fixture.kit.services.keys, endpoint)
         .await
         .unwrap();
     let secret = WebhookSecret::parse(&keys[0].expose()).unwrap();
-    assert_eq!(verifiers(&house, &receiver, &[&secret]), [true]);
+    assert_eq!(verifiers(&fixture, &receiver, &[&secret]), [true]);
 }
 
 #[tokio::test]
-async fn an_endpoint_that_wants_a_token_gets_one_that_is_asked_for_once() {
-    let house = House::new().await;
+async fn endpoint_token_is_requested_once_and_reused() {
+    let fixture = Fixture::new().await;
     let tokens = Receiver::start(|nth| {
         let token =
             json!({"access_token": format!("t{nth}"), "token_type": "bearer", "expires_in": 600});
@@ -161,11 +161,11 @@ async fn an_endpoint_that_wants_a_token_gets_one_that_is_asked_for_once() {
         }),
         ..EndpointChange::default()
     };
-    house.endpoint_with(&receiver, rest).await;
+    fixture.endpoint_with(&receiver, rest).await;
     for _ in 0..3 {
-        house.post("a", json!({})).await;
+        fixture.post("a", json!({})).await;
     }
-    let _ = house.kit.drain("webhook").await;
+    let _ = fixture.kit.drain("webhook").await;
     let used = |receiver: &Receiver| -> Vec<String> {
         let header =
             |hit: harkara_kit::Hit| hit.headers["authorization"].to_str().unwrap().to_owned();
@@ -180,16 +180,16 @@ async fn an_endpoint_that_wants_a_token_gets_one_that_is_asked_for_once() {
         "Basic aGFyJTNBa2FyYTpzK2VjcmV0"
     );
 
-    // One that is not taken any more is asked for anew.
-    house.post("a", json!({})).await;
-    let start = house.kit.now();
-    let _ = house.kit.drain("webhook").until(start + HOUR).await;
+    // A rejected token is requested again.
+    fixture.post("a", json!({})).await;
+    let start = fixture.kit.now();
+    let _ = fixture.kit.drain("webhook").until(start + HOUR).await;
     assert_eq!(used(&receiver)[3..], ["Bearer t0", "Bearer t1"]);
 }
 
 #[tokio::test]
-async fn without_a_token_nothing_is_sent_and_it_is_tried_again() {
-    let house = House::new().await;
+async fn delivery_without_its_token_sends_nothing_and_is_retried() {
+    let fixture = Fixture::new().await;
     let tokens = Receiver::start(|_| Reply::status(500)).await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let rest = EndpointChange {
@@ -202,22 +202,22 @@ async fn without_a_token_nothing_is_sent_and_it_is_tried_again() {
         }),
         ..EndpointChange::default()
     };
-    let endpoint = house.endpoint_with(&receiver, rest).await;
-    let delivery = house.post("a", json!({})).await.deliveries[0];
-    assert_eq!(house.kit.drain("webhook").await.retried.len(), 1);
+    let endpoint = fixture.endpoint_with(&receiver, rest).await;
+    let delivery = fixture.post("a", json!({})).await.deliveries[0];
+    assert_eq!(fixture.kit.drain("webhook").await.retried.len(), 1);
     assert!(receiver.hits().is_empty());
-    let mut tx = house.kit.tx().await;
+    let mut tx = fixture.kit.tx().await;
     let attempts = webhooks::delivery_attempts(&mut tx, delivery.id)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(attempts[0].error.as_ref().unwrap().code, "oauth2_token");
-    assert_eq!(house.found(endpoint).await.failures(), 1);
+    assert_eq!(fixture.found(endpoint).await.failures(), 1);
 }
 
 #[tokio::test]
-async fn a_request_is_shown_with_its_body_and_without_secrets() {
-    let house = House::new().await;
+async fn recorded_request_shows_its_body_and_no_secrets() {
+    let fixture = Fixture::new().await;
     let receiver = Receiver::start(|_| {
         Reply::status(200)
             .header("set-cookie", "session=secret")
@@ -228,10 +228,10 @@ async fn a_request_is_shown_with_its_body_and_without_secrets() {
         headers: Some(headers(&[("x-api-key", "hidden")])),
         ..EndpointChange::default()
     };
-    house.endpoint_with(&receiver, rest).await;
-    let posted = house.post("invoice.paid", json!({"amount": 12})).await;
-    let _ = house.kit.drain("webhook").await;
-    let mut tx = house.kit.tx().await;
+    fixture.endpoint_with(&receiver, rest).await;
+    let posted = fixture.post("invoice.paid", json!({"amount": 12})).await;
+    let _ = fixture.kit.drain("webhook").await;
+    let mut tx = fixture.kit.tx().await;
     let attempts = webhooks::delivery_attempts(&mut tx, posted.deliveries[0].id).await;
     let attempt = attempts.unwrap().unwrap().remove(0);
     let request = attempt.request.clone().unwrap();

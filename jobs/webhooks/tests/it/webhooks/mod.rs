@@ -1,9 +1,9 @@
-//! Endpoints, through the kind that delivers to them: health, recoveries, keys, tokens.
+//! Webhook endpoints, tested through deliveries: health, recovery, keys, tokens.
 
-mod again;
 mod guard;
 mod health;
 mod keys;
+mod redelivery;
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ use harkara_webhooks::{
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 
-/// A tenant whose endpoints are tried.
-struct House {
+/// A tenant with endpoints under test.
+struct Fixture {
     kit: Kit,
 }
 
-impl House {
+impl Fixture {
     async fn new() -> Self {
         Self {
             kit: Kit::start().await,
         }
     }
 
-    /// An endpoint at `receiver` that takes these types.
+    /// Creates an endpoint at `receiver` that subscribes to these event types.
     async fn endpoint(&self, receiver: &Receiver, types: &[&str]) -> EndpointId {
         let rest = EndpointChange {
             event_types: Some(types.iter().map(|name| (*name).to_owned()).collect()),
@@ -88,8 +88,8 @@ impl House {
     }
 }
 
-/// What a receiver got of this type, oldest first.
-fn told(receiver: &Receiver, event_type: &str) -> Vec<Value> {
+/// The events of this type that a receiver got, oldest first.
+fn events_received(receiver: &Receiver, event_type: &str) -> Vec<Value> {
     let bodies = receiver.hits();
     let events = bodies
         .iter()
@@ -100,12 +100,15 @@ fn told(receiver: &Receiver, event_type: &str) -> Vec<Value> {
         .collect()
 }
 
-/// A receiver that answers so at first, and 200 once `well` says so.
-async fn ailing(status: u16, well: &std::sync::Arc<std::sync::atomic::AtomicBool>) -> Receiver {
-    let well = std::sync::Arc::clone(well);
+/// A receiver that responds with `status` until `healthy` is set, then with 200.
+async fn failing_until_healthy(
+    status: u16,
+    healthy: &std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> Receiver {
+    let healthy = std::sync::Arc::clone(healthy);
     Receiver::start(move |_| {
-        let is_well = well.load(std::sync::atomic::Ordering::SeqCst);
-        Reply::status(if is_well { 200 } else { status })
+        let is_healthy = healthy.load(std::sync::atomic::Ordering::SeqCst);
+        Reply::status(if is_healthy { 200 } else { status })
     })
     .await
 }

@@ -1,5 +1,5 @@
--- Gives the tenant test.tenant something in every table of the schema app. Run by the superuser, whom no
--- policy holds back. What is secret says so: `secret` stands in every column that no export may show.
+-- Gives the tenant test.tenant a row in every table of the schema app. Run by a superuser, who bypasses
+-- row-level security. Every column that no export may show contains `secret`.
 do $$
 declare
     own uuid := current_setting('test.tenant')::uuid;
@@ -10,14 +10,14 @@ declare
     secret bytea := convert_to('secret-secret-secret-secret-secr', 'UTF8');
 begin
     insert into app.api_keys (tenant_id, id, public_id, hash, last4, name, tier, scopes)
-    values (own, key, key::text, secret, 'last', 'furnished', 'free', '{jobs:read}');
+    values (own, key, key::text, secret, 'last', 'seeded', 'free', '{jobs:read}');
     insert into app.webhook_endpoints (tenant_id, id, url) values (own, endpoint, 'https://example.com/');
     insert into app.endpoint_secrets (tenant_id, endpoint_id, id, sealed)
     values (own, endpoint, gen_random_uuid(), secret);
     insert into app.events (tenant_id, id, type, data)
     select own, 'e' || g, 'invoice.paid', '{"n": ' || g || '}' from generate_series(1, 1500) g;
     insert into app.event_types (tenant_id, name, version, description, schema, example)
-    values (own, 'invoice.paid', 1, 'furnished', '{"type": "object"}', '{"n": 1}');
+    values (own, 'invoice.paid', 1, 'seeded', '{"type": "object"}', '{"n": 1}');
     insert into app.deliveries (tenant_id, id, event_id, endpoint_id) values (own, delivery, 'e1', endpoint);
     insert into app.delivery_attempts (tenant_id, delivery_id, number, started_at, duration_ms)
     values (own, delivery, 1, '2026-01-01 00:00+00', 5);
@@ -25,19 +25,19 @@ begin
     values (own, endpoint, '2026-01-01 00:00+00', 1, '{1}');
     insert into app.webhook_settings (tenant_id, payload_seconds) values (own, 86400);
     insert into app.schedules (tenant_id, id, name, cron, kind)
-    values (own, gen_random_uuid(), 'furnished', '0 0 1 1 *', 'http.request');
+    values (own, gen_random_uuid(), 'seeded', '0 0 1 1 *', 'http.request');
     insert into app.audit_anchors (tenant_id, seq, hash, anchored_at)
     values (own, 1, secret, '2026-01-01 00:00+00');
     insert into app.idempotency (
         tenant_id, subject, method, route, key, token, fingerprint, state, status, headers, body,
         locked_until, expires_at
     ) values (
-        own, 'test', 'POST', '/v1/jobs', 'furnished', gen_random_uuid(), secret, 'done', 201, '{}', secret,
+        own, 'test', 'POST', '/v1/jobs', 'seeded', gen_random_uuid(), secret, 'done', 201, '{}', secret,
         '2026-01-01 00:00+00', '2027-01-01 00:00+00'
     );
     insert into app.usage (tenant_id, key_id, month, requests) values (own, key, '2026-01-01', 5);
     insert into app.users (tenant_id, id, email, name, password_hash, totp_sealed)
-    values (own, person, 'furnished@example.com', 'Furnished', 'secret', secret);
+    values (own, person, 'seeded@example.com', 'Seeded', 'secret', secret);
     insert into app.role_grants (tenant_id, id, user_id, role, granted_by)
     values (own, gen_random_uuid(), person, 'viewer', 'test');
     insert into app.user_permissions (tenant_id, id, user_id, permission, effect, granted_by)
