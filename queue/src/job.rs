@@ -1,5 +1,6 @@
-//! Room: the engine's plain words: what a job is, before, while and after it runs.
-//! Takes and gives: data. Never: touches the database.
+//! The data types of jobs: a job to enqueue, a stored job, its state and its attempts.
+//!
+//! Plain data; nothing here touches the database.
 
 use std::time::Duration;
 
@@ -14,56 +15,55 @@ use utoipa::ToSchema;
 /// Largest payload of one job, in bytes of JSON.
 pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
-/// A job that is wanted. Its rules (known kind, sizes, ranges) were checked by whoever made it.
+/// A job to enqueue. The caller has validated it: the kind is known, sizes and ranges are allowed.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// Kind, as the catalogue names it.
+    /// Name of the kind, which selects the handler.
     pub kind: String,
-    /// Queue it waits in.
+    /// Name of the queue; a new name creates the queue.
     pub queue: String,
-    /// What the handler is given: JSON, at most [`MAX_PAYLOAD_BYTES`].
+    /// The handler's arguments: JSON, at most [`MAX_PAYLOAD_BYTES`] long.
     pub payload: Box<RawValue>,
-    /// 0 (first) to 9.
+    /// 0 runs first, 9 last.
     pub priority: u8,
-    /// Not before this moment; `None` means now by the database's clock.
+    /// Earliest start. `None` is the time of the enqueue, by the database's clock.
     pub run_at: Option<DateTime<Utc>>,
-    /// Not before this long after the enqueue, by the database's clock.
+    /// Earliest start as a time after the enqueue, by the database's clock.
     pub delay: Duration,
-    /// A job that has not started by this moment is cancelled. It has started when a worker claimed it,
-    /// also if that run failed and another one is to come.
+    /// The job is cancelled if no run has started by then. A failed run counts as started.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Runs that may fail before the job is dead, at least 1.
+    /// How many runs may fail before the job is dead; at least 1.
     pub max_attempts: u16,
-    /// Longest run; after it the handler is abandoned and the run counts as failed.
+    /// Longest run. A longer one is dropped and counts as failed.
     pub timeout: Duration,
-    /// Waits between failed runs.
+    /// Delays between failed runs.
     pub backoff: Backoff,
-    /// At most one such job of its tenant and kind at a time.
+    /// Allows only one job with this key for each tenant and kind at a time.
     pub unique: Option<Unique>,
-    /// Which of its tenant's lanes in the queue it waits in.
+    /// The lane within the tenant's share of the queue.
     pub lane: Lane,
-    /// Limits of its tenant that it passes besides those of tenant and queue; at most
-    /// [`MAX_LIMITS`]. In a lane by [`Lane::Ordered`] those named last hold for the whole lane.
+    /// Limits of the tenant that apply in addition to those of tenant, lane and queue; at most
+    /// [`MAX_LIMITS`]. The jobs of an ordered lane share the limits named by the latest one.
     pub limits: Vec<LimitUse>,
-    /// Words to search by.
+    /// Labels to search by.
     pub tags: Vec<String>,
-    /// Where it came from.
+    /// The request that caused the job.
     pub trace: Trace,
 }
 
-/// Most limits a job may name.
+/// Most limits that a job can name.
 pub const MAX_LIMITS: usize = 3;
 
-/// A line of jobs that share a fate within one queue of one tenant.
+/// A lane: jobs of one tenant in one queue that are limited, paused and parked together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// The lane of all jobs that name none.
+    /// The lane of all jobs without a key.
     #[default]
     Default,
-    /// Jobs that are limited, parked and broken together: those to one endpoint, from one number.
+    /// Jobs with this key run concurrently, for example those that call the same endpoint.
     Named(String),
-    /// One job after another, in the order of priority, due time and enqueue. A job that failed
-    /// stays the first until it has finished.
+    /// Jobs with this key run one after another, by priority, due time and enqueue. A failed job
+    /// blocks the lane until it has finished.
     Ordered(String),
 }
 
@@ -78,47 +78,46 @@ impl Lane {
     }
 }
 
-/// A limit that a job passes, and how many starts its one start counts for there.
+/// A limit that applies to a job, and what a start of the job costs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitUse {
     /// The limit's key within the tenant, 1 to 256 characters.
     pub key: String,
-    /// Its cost, at least 1.
+    /// How many starts one start of the job counts as; at least 1.
     pub cost: u16,
 }
 
-/// A key that names one job of its tenant and kind.
+/// A key that only one job of a tenant and kind can hold at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unique {
     /// The key, 1 to 256 characters.
     pub key: String,
-    /// How long the key stays taken: a time counted from the enqueue, or, when `None`, until the
-    /// job has finished.
+    /// How long the job holds the key, from its enqueue. `None` is until the job has finished.
     pub hold: Option<Duration>,
 }
 
-/// What ties a job to the request that caused it.
+/// Identifies the request that caused a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// W3C `traceparent` of the request.
+    /// `traceparent` header of the request (W3C Trace Context).
     #[serde(default, rename = "p", skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// `X-Request-Id` of the request.
+    /// `X-Request-Id` header of the request.
     #[serde(default, rename = "r", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
 
-/// The answer to one enqueued job.
+/// The result of enqueuing one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// A new job.
+    /// The job was created.
     New(JobId),
-    /// The job that holds the unique key already.
+    /// An earlier job holds the unique key; nothing was created.
     Existing(JobId),
 }
 
 impl Enqueued {
-    /// The job's id, new or not.
+    /// Id of the new or the earlier job.
     #[must_use]
     pub fn id(self) -> JobId {
         match self {
@@ -127,21 +126,22 @@ impl Enqueued {
     }
 }
 
-/// Where a job is in its life. See `docs/STATE_MACHINE.md`.
+/// State of a job. `scheduled` and `ready` jobs wait, a `running` job is held by a worker;
+/// `succeeded`, `dead` and `cancelled` are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Due in the future, or waiting out a backoff.
+    /// Due in the future, or waiting for its next attempt.
     Scheduled,
-    /// Due, waiting for a worker.
+    /// Due and waiting for a worker.
     Ready,
     /// Claimed by a worker.
     Running,
-    /// Finished well.
+    /// Finished successfully.
     Succeeded,
-    /// Attempts used up, or a permanent error.
+    /// Failed permanently, or without attempts left.
     Dead,
-    /// Cancelled by somebody.
+    /// Cancelled by a user or because it expired.
     Cancelled,
 }
 
@@ -180,7 +180,7 @@ impl JobState {
             .ok_or_else(|| UnknownState(letter.to_owned()))
     }
 
-    /// Whether nothing more happens to the job by itself.
+    /// Whether the job stays in this state unless it is retried manually.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
@@ -197,7 +197,7 @@ pub struct UnknownState(String);
 #[error("unknown attempt outcome `{0}`")]
 pub struct UnknownOutcome(String);
 
-/// What went wrong: a stable code for machines, words for people. Never holds a secret.
+/// What went wrong: a stable code for programs and a message for people. Must not contain secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
     /// Stable snake_case code, listed in `docs/ERRORS.md`.
@@ -207,7 +207,7 @@ pub struct JobError {
 }
 
 impl JobError {
-    /// An error from its two parts.
+    /// Creates an error with a code and a message.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self {
@@ -217,51 +217,51 @@ impl JobError {
     }
 }
 
-/// A job as it stands.
+/// A stored job.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Id.
+    /// The job's public id.
     pub id: JobId,
-    /// Whose it is.
+    /// The tenant the job belongs to.
     pub tenant_id: TenantId,
-    /// Kind.
+    /// Name of the kind.
     pub kind: String,
-    /// Queue.
+    /// Name of the queue.
     pub queue: String,
-    /// State.
+    /// Where the job is in its life cycle.
     pub state: JobState,
-    /// 0 (first) to 9.
+    /// 0 runs first, 9 last.
     pub priority: u8,
-    /// Runs charged against `max_attempts` since the job was enqueued or last retried by hand, the
-    /// running one included.
+    /// Runs counted against `max_attempts` since the job was enqueued or last retried manually,
+    /// including a running one.
     pub attempt: u16,
-    /// Runs that may fail before it is dead.
+    /// How many runs may fail before the job is dead.
     pub max_attempts: u16,
-    /// When it is, or was last, due.
+    /// When the job is due, or was last due.
     pub run_at: DateTime<Utc>,
-    /// When it is cancelled unless it has started.
+    /// When the job is cancelled unless a run has started.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was enqueued.
+    /// When the job was enqueued.
     pub created_at: DateTime<Utc>,
-    /// Start of the latest run.
+    /// When the latest run started.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it reached a final state.
+    /// When the job reached a final state.
     pub finished_at: Option<DateTime<Utc>>,
-    /// Its unique key, if it was enqueued with one.
+    /// The unique key it was enqueued with.
     pub unique_key: Option<String>,
-    /// The key of its ordered lane, if it waits in one.
+    /// Key of its lane, if the lane is ordered.
     pub ordering_key: Option<String>,
-    /// Words to search by.
+    /// Labels to search by.
     pub tags: Vec<String>,
-    /// What the handler is given.
+    /// The handler's arguments.
     pub payload: Box<RawValue>,
-    /// What the handler answered.
+    /// What the handler returned.
     pub result: Option<Value>,
-    /// How far it has come, of a kind that tells it.
+    /// The progress last reported by a handler whose kind reports it.
     pub progress: Option<Value>,
-    /// Why the latest unsuccessful run ended as it did.
+    /// Error of the latest run that did not succeed.
     pub last_error: Option<JobError>,
-    /// Where it came from.
+    /// The request that caused the job.
     pub trace: Trace,
 }
 
@@ -269,19 +269,19 @@ pub struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptOutcome {
-    /// It did what it should.
+    /// The job succeeded.
     Succeeded,
-    /// It failed and will be tried again.
+    /// The run failed; the job runs again.
     Retry,
-    /// It asked to be run later; no attempt used.
+    /// The handler deferred the job; no attempt used.
     Snoozed,
-    /// The other side asked to wait; no attempt used.
+    /// The called service asked to wait; no attempt used.
     RateLimited,
-    /// It failed for good.
+    /// The job failed permanently, or without attempts left.
     Dead,
-    /// It was cancelled while it ran.
+    /// The job was cancelled while it ran.
     Cancelled,
-    /// Its worker died or lost its lease.
+    /// The worker died or lost its lease.
     Lost,
 }
 
@@ -323,12 +323,12 @@ impl AttemptOutcome {
     }
 }
 
-/// One run of a job that has ended.
+/// A run of a job that has ended.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// 1 for the job's first run; counts every run, also those that used no attempt.
+    /// 1 for the first run; counts every run, including those that used no attempt.
     pub number: u32,
-    /// Which worker ran it, while its record is kept.
+    /// The worker that ran it, as long as the worker's record is kept.
     pub worker_id: Option<WorkerId>,
     /// When the run was claimed.
     pub started_at: DateTime<Utc>,
@@ -336,8 +336,8 @@ pub struct Attempt {
     pub finished_at: DateTime<Utc>,
     /// How it ended.
     pub outcome: AttemptOutcome,
-    /// What went wrong, if anything did.
+    /// Why it did not succeed.
     pub error: Option<JobError>,
-    /// When the job is due again, if it is.
+    /// When the job was to run again, if it was.
     pub next_run_at: Option<DateTime<Utc>>,
 }

@@ -1,14 +1,14 @@
-//! Room: how many jobs of a tenant may wait.
-//! Takes: a tenant and how many jobs somebody wants to add. Gives: how many of them there is room for.
-//! Never: says no without having counted at that moment; counts for tenants without a bound.
+//! Enforces the limit on the waiting jobs of a tenant (`max_waiting`).
 //!
-//! Counting is exact and costs a statement, so most additions are allowed by what was counted less than a
-//! second ago and what this process has added since. Close to the bound every one is counted, one
-//! transaction of the tenant after another. What goes over it all the same: single jobs of several API
-//! processes at the same moment, and what was added by SQL and is not committed yet.
+//! An exact count costs a statement, so most enqueues are allowed on the basis of a count less than a
+//! second old and of what this process has added since. Close to the limit every enqueue counts, one
+//! transaction of the tenant after another. The limit can still be exceeded by single jobs enqueued by
+//! several API processes at the same moment, and by jobs that SQL clients have added and not committed.
+//!
+//! Never refuses without an exact count, and never counts for tenants without a limit.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use harkara_shared::database::{query, query_as};
@@ -16,127 +16,134 @@ use sqlx::PgConnection;
 
 use crate::error::Error;
 
-/// How long a reading counts: other processes add, too, and the bound may be changed.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long a count is used: other processes add jobs too, and the limit may be changed.
+const MAX_COUNT_AGE: Duration = Duration::from_secs(1);
 
-/// Bound of the memory: past it all is forgotten, and read anew.
-const MOST_KNOWN: usize = 100_000;
+/// Most tenants whose counts are kept; when there are more, all are forgotten.
+const MAX_KNOWN_TENANTS: usize = 100_000;
 
-/// What is known of each tenant.
+/// The latest counts by tenant number.
 #[derive(Debug, Default)]
-pub(crate) struct Quotas(Mutex<HashMap<i32, Seen>>);
+pub(crate) struct Quotas(Mutex<HashMap<i32, KnownDepth>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    at: Instant,
-    most: Option<i64>,
-    /// What was read, and what was added since.
+struct KnownDepth {
+    counted_at: Instant,
+    limit: Option<i64>,
+    /// The counted jobs and those added since.
     waiting: i64,
 }
 
-/// A bound and how much of it is taken.
+/// A tenant's limit and how many of its jobs are waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Depth {
+    /// `None` if the tenant has no limit.
     #[sqlx(rename = "max_waiting")]
-    pub(crate) most: Option<i64>,
+    pub(crate) limit: Option<i64>,
     pub(crate) waiting: i64,
 }
 
 impl Depth {
-    /// How many of `wanted` there is room for.
+    /// How many of `wanted` jobs the limit allows.
     pub(crate) fn room(self, wanted: i64) -> i64 {
-        self.most
-            .map_or(wanted, |most| (most - self.waiting).clamp(0, wanted))
+        self.limit
+            .map_or(wanted, |limit| (limit - self.waiting).clamp(0, wanted))
     }
 
+    /// The error for jobs that the limit does not allow.
     pub(crate) fn refusal(self) -> Error {
-        let number = |count: i64| u64::try_from(count).unwrap_or_default();
+        // A refusal implies a limit, and counts are never negative.
         Error::DepthQuota {
-            limit: number(self.most.unwrap_or_default()),
-            waiting: number(self.waiting),
+            limit: self.limit.unwrap_or(0).unsigned_abs(),
+            waiting: self.waiting.unsigned_abs(),
         }
     }
 }
 
 impl Quotas {
-    /// Whether what is known allows `wanted` more; they are noted if so.
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, KnownDepth>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the known count allows `wanted` more jobs; adds them to it if so.
     pub(crate) fn allows(&self, tenant: i32, wanted: i64) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(seen) = known.get_mut(&tenant) else {
+        let mut depths = self.lock();
+        let Some(known) = depths.get_mut(&tenant) else {
             return false;
         };
-        if seen.at.elapsed() >= FRESH {
+        if known.counted_at.elapsed() >= MAX_COUNT_AGE {
             return false;
         }
-        let Some(most) = seen.most else {
+        let Some(limit) = known.limit else {
             return true;
         };
-        let then = seen.waiting.saturating_add(wanted);
-        // Within a tenth of the bound nothing is taken for granted.
-        if then > most - most / 10 - 1 {
+        let waiting = known.waiting.saturating_add(wanted);
+        // Within a tenth of the limit only an exact count will do.
+        if waiting > limit - limit / 10 - 1 {
             return false;
         }
-        seen.waiting = then;
+        known.waiting = waiting;
         true
     }
 
-    /// Counts.
-    pub(crate) async fn read(
+    /// Counts the waiting jobs of a tenant.
+    pub(crate) async fn count(
         &self,
         connection: &mut PgConnection,
         tenant: i32,
     ) -> Result<Depth, sqlx::Error> {
-        let at = Instant::now();
+        let counted_at = Instant::now();
+        // A tenant without a row has no limit.
         let depth: Depth = query_as(include_str!("quota/depth.sql"))
             .bind(tenant)
             .fetch_optional(connection)
             .await?
             .unwrap_or_default();
-        self.note(tenant, depth, at);
+        self.remember(tenant, depth, counted_at);
         Ok(depth)
     }
 
-    fn note(&self, tenant: i32, depth: Depth, at: Instant) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_KNOWN {
-            known.clear();
+    fn remember(&self, tenant: i32, depth: Depth, counted_at: Instant) {
+        let mut depths = self.lock();
+        if depths.len() >= MAX_KNOWN_TENANTS {
+            depths.clear();
         }
-        let seen = Seen {
-            at,
-            most: depth.most,
+        let known = KnownDepth {
+            counted_at,
+            limit: depth.limit,
             waiting: depth.waiting,
         };
-        known.insert(tenant, seen);
+        depths.insert(tenant, known);
     }
 
-    /// Notes that `count` were allowed after a reading.
+    /// Adds jobs that were allowed after a count.
     pub(crate) fn add(&self, tenant: i32, count: i64) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = known.get_mut(&tenant) {
-            seen.waiting = seen.waiting.saturating_add(count);
+        if let Some(known) = self.lock().get_mut(&tenant) {
+            known.waiting = known.waiting.saturating_add(count);
         }
     }
 
-    /// Goes on if there is room for all of `wanted` beside others that are allowed and not there yet.
+    /// Fails unless the limit allows all of `wanted` jobs in addition to `pending` ones, which are
+    /// allowed and not inserted yet.
     pub(crate) async fn require(
         &self,
         connection: &mut PgConnection,
         tenant: i32,
         wanted: i64,
-        beside: i64,
+        pending: i64,
     ) -> Result<(), Error> {
         if wanted == 0 || self.allows(tenant, wanted) {
             return Ok(());
         }
-        // One after another, so far as each is a transaction: nobody counts while another one's jobs are
-        // on their way.
+        // Serializes the tenant's transactions, so that none counts while another is about to commit
+        // jobs.
         query(include_str!("quota/lock_depth.sql"))
             .bind(tenant)
             .execute(&mut *connection)
             .await?;
-        let mut depth = self.read(connection, tenant).await?;
-        self.add(tenant, beside);
-        depth.waiting += beside;
+        let mut depth = self.count(connection, tenant).await?;
+        self.add(tenant, pending);
+        depth.waiting += pending;
         if depth.room(wanted) < wanted {
             return Err(depth.refusal());
         }
@@ -149,39 +156,39 @@ impl Quotas {
 mod tests {
     use super::*;
 
-    fn known(most: Option<i64>, waiting: i64, age: Duration) -> Quotas {
+    fn known(limit: Option<i64>, waiting: i64, age: Duration) -> Quotas {
         let quotas = Quotas::default();
         let at = Instant::now().checked_sub(age).unwrap();
-        quotas.note(1, Depth { most, waiting }, at);
+        quotas.remember(1, Depth { limit, waiting }, at);
         quotas
     }
 
     #[test]
-    fn what_is_known_allows_only_what_stays_well_below_the_bound() {
+    fn known_count_allows_only_jobs_well_below_the_limit() {
         let quotas = known(Some(100), 0, Duration::ZERO);
         assert!(quotas.allows(1, 80));
-        assert!(quotas.allows(1, 9), "89 are below nine tenths");
-        assert!(!quotas.allows(1, 1), "90 are not");
-        assert!(!quotas.allows(2, 1), "nothing is known of another tenant");
+        assert!(quotas.allows(1, 9), "89 is below nine tenths");
+        assert!(!quotas.allows(1, 1), "90 is not");
+        assert!(!quotas.allows(2, 1), "another tenant has not been counted");
         assert!(!known(Some(1), 0, Duration::ZERO).allows(1, 1));
     }
 
     #[test]
-    fn a_reading_is_good_for_a_second_and_its_bound_as_well() {
+    fn known_count_and_limit_expire_after_a_second() {
         assert!(known(None, 0, Duration::ZERO).allows(1, 1 << 40));
-        assert!(!known(None, 0, FRESH).allows(1, 1));
-        assert!(!known(Some(100), 0, FRESH).allows(1, 1));
+        assert!(!known(None, 0, MAX_COUNT_AGE).allows(1, 1));
+        assert!(!known(Some(100), 0, MAX_COUNT_AGE).allows(1, 1));
     }
 
     #[test]
-    fn there_is_room_up_to_the_bound_and_none_beyond_it() {
+    fn room_ends_at_the_limit() {
         let depth = |waiting| Depth {
-            most: Some(10),
+            limit: Some(10),
             waiting,
         };
         assert_eq!(depth(4).room(3), 3);
         assert_eq!(depth(8).room(3), 2);
-        assert_eq!(depth(12).room(3), 0, "it may have been lowered");
+        assert_eq!(depth(12).room(3), 0, "the limit may have been lowered");
         assert_eq!(Depth::default().room(3), 3);
     }
 }

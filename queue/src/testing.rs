@@ -1,6 +1,5 @@
-//! ClaimCapacity: what the tests inside this crate share.
-//! Takes: a database of its own. Gives: an engine on it, leases and claims made by hand.
-//! Never: is compiled into anything but tests.
+//! Fixtures for the unit tests of this crate: an engine on its own database, and shorthands for leases,
+//! claims and settlements.
 
 use std::time::Duration;
 

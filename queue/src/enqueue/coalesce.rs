@@ -207,7 +207,7 @@ async fn room(
         return Ok(None);
     }
     let mut connection = engine.pool().acquire().await?;
-    let depth = engine.quotas().read(&mut connection, number).await?;
+    let depth = engine.quotas().count(&mut connection, number).await?;
     let room = depth.room(wanted);
     engine.quotas().add(number, room);
     Ok((room < wanted).then_some((room, depth)))

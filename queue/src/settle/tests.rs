@@ -1,4 +1,4 @@
-//! The fence: what lost its lease or its token writes nothing.
+//! Tests of the fence: a claim whose lease or token no longer holds writes nothing.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::testing::{Fixture, done, failed, job};
 use crate::verdict::{RunOutcome, Verdict};
 
 #[tokio::test]
-async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_job() {
+async fn expired_lease_cannot_settle_even_a_job_not_claimed_again() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await;
     let lease = fixture.open_lease().await;
@@ -31,12 +31,12 @@ async fn a_claim_under_an_expired_lease_settles_nothing_though_nobody_took_the_j
     assert_eq!(
         fixture.count("select count(*) from queue.parcels").await,
         1,
-        "nothing followed"
+        "no follow-up job"
     );
 }
 
 #[tokio::test]
-async fn a_stale_token_settles_nothing_after_the_job_was_rescued_and_claimed_again() {
+async fn stale_token_cannot_settle_a_rescued_and_reclaimed_job() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await;
     let old_lease = fixture.open_lease().await;
@@ -46,21 +46,21 @@ async fn a_stale_token_settles_nothing_after_the_job_was_rescued_and_claimed_aga
     assert_eq!(
         fixture.settle(vec![(old[0].clone(), done())]).await,
         0,
-        "it waits"
+        "the job waits"
     );
     let lease = fixture.open_lease().await;
     let new = fixture.claim(lease, 1).await;
     assert_eq!(
         fixture.settle(vec![(old[0].clone(), done())]).await,
         0,
-        "another runs it"
+        "another claim runs it"
     );
     assert_eq!(fixture.state_and_attempt(id).await, (JobState::Running, 2));
     assert_eq!(fixture.settle(vec![(new[0].clone(), done())]).await, 1);
     assert_eq!(
         fixture.settle(vec![(old[0].clone(), failed())]).await,
         0,
-        "it has finished"
+        "the job has finished"
     );
     assert_eq!(
         fixture.state_and_attempt(id).await,
@@ -76,7 +76,7 @@ async fn a_stale_token_settles_nothing_after_the_job_was_rescued_and_claimed_aga
 }
 
 #[tokio::test]
-async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
+async fn stale_token_cannot_settle_a_job_reclaimed_under_the_same_lease() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await;
     let lease = fixture.open_lease().await;
@@ -90,8 +90,8 @@ async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
     let new = fixture.claim(lease, 1).await;
     assert_ne!(old[0].parcel.token, new[0].parcel.token);
 
-    // Both in one batch: only the one whose token holds is written, and what follows from the other
-    // does not come to be.
+    // Both in one batch: only the outcome with the valid token is written, and the follow-up jobs of the
+    // other are not created.
     let follows = Verdict::Done {
         result: None,
         follow_ups: vec![job()],
@@ -109,7 +109,7 @@ async fn a_stale_token_settles_nothing_though_the_same_lease_claimed_again() {
 }
 
 #[tokio::test]
-async fn a_settled_run_cannot_be_settled_again() {
+async fn settled_run_cannot_be_settled_again() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await;
     let lease = fixture.open_lease().await;
@@ -127,7 +127,7 @@ async fn a_settled_run_cannot_be_settled_again() {
 }
 
 #[tokio::test]
-async fn one_lost_claim_among_many_loses_no_other() {
+async fn stale_claim_in_a_batch_does_not_affect_the_others() {
     let fixture = Fixture::new().await;
     for _ in 0..20 {
         fixture.enqueue(job()).await;
@@ -148,7 +148,7 @@ async fn one_lost_claim_among_many_loses_no_other() {
 }
 
 #[tokio::test]
-async fn a_lease_that_is_over_is_neither_renewed_nor_claimed_under() {
+async fn expired_or_closed_lease_can_neither_be_renewed_nor_claimed_under() {
     let fixture = Fixture::new().await;
     let id = fixture.enqueue(job()).await;
     let lease = fixture.open_lease().await;
@@ -166,7 +166,7 @@ async fn a_lease_that_is_over_is_neither_renewed_nor_claimed_under() {
 }
 
 #[tokio::test]
-async fn a_lease_with_a_running_job_is_not_closed() {
+async fn lease_with_a_running_job_is_not_closed() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     let lease = fixture.open_lease().await;
@@ -180,7 +180,7 @@ async fn a_lease_with_a_running_job_is_not_closed() {
 }
 
 #[tokio::test]
-async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
+async fn lost_claim_is_found_by_its_unknown_token() {
     let fixture = Fixture::new().await;
     for _ in 0..3 {
         fixture.enqueue(job()).await;
@@ -196,18 +196,17 @@ async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
             .unwrap()
             .is_empty()
     );
-    let recalled = fixture
+    let lost = fixture
         .engine
         .find_lost_claims(lease, &[known[0].parcel.token])
         .await
         .unwrap();
-    assert_eq!(recalled.len(), 2);
+    assert_eq!(lost.len(), 2);
     assert!(
-        recalled
-            .iter()
+        lost.iter()
             .all(|job| job.parcel.token == unknown[0].parcel.token)
     );
-    let outcomes = recalled
+    let outcomes = lost
         .into_iter()
         .map(|job| (job, RunOutcome::PutBack))
         .collect();
@@ -225,7 +224,7 @@ async fn a_claim_is_recalled_by_whoever_does_not_know_its_token() {
 }
 
 #[tokio::test]
-async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
+async fn claim_commits_asynchronously_and_everything_else_synchronously() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     let mut tx = fixture.engine.pool().begin().await.unwrap();
@@ -259,7 +258,7 @@ async fn a_claim_does_not_wait_for_the_disk_and_everything_else_does() {
 }
 
 #[tokio::test]
-async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
+async fn follow_up_jobs_of_one_batch_share_its_transaction_and_unique_keys() {
     let fixture = Fixture::new().await;
     fixture.enqueue(job()).await;
     fixture.enqueue(job()).await;
@@ -295,7 +294,7 @@ async fn jobs_that_follow_from_one_batch_share_its_fate_and_its_keys() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_put_back_before_it_began_has_not_started() {
+async fn job_put_back_before_it_ran_has_not_started() {
     let fixture = Fixture::new().await;
     let id = fixture
         .enqueue(NewJob {
@@ -308,7 +307,7 @@ async fn a_job_that_is_put_back_before_it_began_has_not_started() {
     let over = "update queue.parcels set expires_at = now()";
     fixture.execute(over).await;
     let expire = "select queue.cancel_expired_jobs(10)::int8";
-    assert_eq!(fixture.count(expire).await, 0, "it runs");
+    assert_eq!(fixture.count(expire).await, 0, "the job runs");
     let put_back = claimed.into_iter().map(|job| (job, RunOutcome::PutBack));
     assert_eq!(fixture.settle(put_back.collect()).await, 1);
     assert_eq!(fixture.job(id).await.started_at, None);

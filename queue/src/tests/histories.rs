@@ -1,4 +1,4 @@
-//! Random histories, lived once by jobs that share rows and once by jobs that each have their own.
+//! Property test: a random history has the same effect on jobs that share rows as on jobs with a row each.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::job::{AttemptOutcome, JobError, JobState, LimitUse, NewJob, Unique};
 use crate::testing::{Fixture, job};
 use crate::verdict::{RunOutcome, Verdict};
 
-/// The code of all errors here.
-const SAID: &str = "said";
+/// The code of all errors in this test.
+const ERROR_CODE: &str = "on_purpose";
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -35,7 +35,7 @@ enum Act {
     Lost,
 }
 
-/// One job's life: what it is, and what its runs come to.
+/// A job and what happens to its runs.
 #[derive(Debug, Clone)]
 struct Life {
     priority: u8,
@@ -48,16 +48,16 @@ struct Life {
     cancelled_waiting: Option<usize>,
     /// Cancelled in this round, while it runs.
     cancelled_running: Option<usize>,
-    /// Retried by hand after this round, if it is over then.
+    /// Retried manually after this round, if it has finished by then.
     retried: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
 struct History {
     lives: Vec<Life>,
-    /// The packed jobs come in one call, or one by one and are merged by the claim.
+    /// Whether packed jobs are enqueued in one call, or one by one and merged by the claim.
     in_bulk: bool,
-    /// They pass a limit that counts who runs.
+    /// Whether the jobs name a limit of running jobs.
     limited: bool,
     /// Jobs claimed at once.
     claim: u32,
@@ -140,9 +140,9 @@ fn history() -> impl Strategy<Value = History> {
         })
 }
 
-/// What can be seen of a job.
+/// The visible parts of a job.
 #[derive(Debug, Clone, PartialEq)]
-struct Seen {
+struct VisibleJob {
     state: JobState,
     attempt: u16,
     max_attempts: u16,
@@ -156,10 +156,10 @@ struct Seen {
     log: Vec<(u32, AttemptOutcome, Option<JobError>, bool)>,
 }
 
-/// All that can be seen of the jobs, and which unique keys are taken.
-type Picture = (Vec<Seen>, Vec<String>);
+/// The visible parts of all jobs, and the held unique keys.
+type Snapshot = (Vec<VisibleJob>, Vec<String>);
 
-struct Telling<'a> {
+struct HistoryRunner<'a> {
     fixture: &'a Fixture,
     history: &'a History,
     packed: bool,
@@ -167,7 +167,7 @@ struct Telling<'a> {
     runs: Vec<usize>,
 }
 
-impl Telling<'_> {
+impl HistoryRunner<'_> {
     fn new_job(&self, index: usize, life: &Life) -> NewJob {
         NewJob {
             payload: serde_json::value::to_raw_value(&index).unwrap(),
@@ -206,7 +206,7 @@ impl Telling<'_> {
         self.runs = vec![0; self.ids.len()];
     }
 
-    /// All that is ready: many at a time, or each alone.
+    /// Claims all ready jobs: many at a time, or each by itself.
     async fn claim(&self, lease: i64) -> Vec<ClaimedJob> {
         let at_once = if self.packed { self.history.claim } else { 1 };
         let mut claimed = Vec::new();
@@ -222,7 +222,7 @@ impl Telling<'_> {
 
     fn index(&self, job: &ClaimedJob) -> usize {
         let index: usize = serde_json::from_str(job.payload().get()).unwrap();
-        assert_eq!(self.ids[index], job.id, "a body belongs to its job");
+        assert_eq!(self.ids[index], job.id, "the body belongs to the job");
         index
     }
 
@@ -255,7 +255,7 @@ impl Telling<'_> {
             assert_eq!(self.running().await, i64::try_from(claimed.len()).unwrap());
         }
         let distinct: HashSet<JobId> = claimed.iter().map(|job| job.id).collect();
-        assert_eq!(distinct.len(), claimed.len(), "nothing is claimed twice");
+        assert_eq!(distinct.len(), claimed.len(), "no job is claimed twice");
         let mut outcomes: Vec<(u8, ClaimedJob, RunOutcome)> = Vec::new();
         for job in claimed {
             let index = self.index(&job);
@@ -274,11 +274,15 @@ impl Telling<'_> {
                 break;
             }
             let length = batch.len();
-            assert_eq!(self.fixture.settle(batch).await, length, "the fence holds");
+            assert_eq!(
+                self.fixture.settle(batch).await,
+                length,
+                "all claims are valid"
+            );
         }
         self.fixture.expire(lease).await;
         self.fixture.engine.rescue().await.unwrap();
-        assert_eq!(self.running().await, 0, "every place is free again");
+        assert_eq!(self.running().await, 0, "no run counts against the limit");
         for (id, life) in self.ids.iter().zip(lives) {
             if life.retried == Some(round) {
                 self.fixture.retry(*id).await;
@@ -286,19 +290,19 @@ impl Telling<'_> {
         }
     }
 
-    /// Places held at the limit.
+    /// Running jobs, as the limit counts them.
     async fn running(&self) -> i64 {
         let held = "select coalesce(sum(running), 0)::int8 from queue.limiters";
         self.fixture.count(held).await
     }
 
-    async fn picture(&self) -> Picture {
+    async fn snapshot(&self) -> Snapshot {
         let mut jobs = Vec::new();
         for id in &self.ids {
             let job = self.fixture.job(*id).await;
             assert_eq!(job.id, *id);
             let log = self.fixture.attempts(*id).await;
-            jobs.push(Seen {
+            jobs.push(VisibleJob {
                 state: job.state,
                 attempt: job.attempt,
                 max_attempts: job.max_attempts,
@@ -335,7 +339,7 @@ impl Telling<'_> {
 }
 
 fn outcome(act: Act) -> Option<RunOutcome> {
-    let error = JobError::new(SAID, format!("{act:?}"));
+    let error = JobError::new(ERROR_CODE, format!("{act:?}"));
     let verdict = match act {
         Act::Lost => return None,
         Act::PutBack => return Some(RunOutcome::PutBack),
@@ -365,28 +369,28 @@ fn outcome(act: Act) -> Option<RunOutcome> {
     Some(RunOutcome::Verdict(verdict))
 }
 
-/// Lives the history and tells what was seen after each round.
-async fn tell(fixture: &mut Fixture, history: &History, packed: bool) -> Vec<Picture> {
+/// Runs the history and returns a snapshot after each round.
+async fn run_history(fixture: &mut Fixture, history: &History, packed: bool) -> Vec<Snapshot> {
     fixture.execute("truncate queue.parcels").await;
     fixture.tenant = TenantId::new();
-    let mut telling = Telling {
+    let mut runner = HistoryRunner {
         fixture,
         history,
         packed,
         ids: Vec::new(),
         runs: Vec::new(),
     };
-    telling.enqueue().await;
-    let mut pictures = vec![telling.picture().await];
+    runner.enqueue().await;
+    let mut snapshots = vec![runner.snapshot().await];
     for round in 0..ROUNDS {
-        telling.round(round).await;
-        pictures.push(telling.picture().await);
+        runner.round(round).await;
+        snapshots.push(runner.snapshot().await);
     }
-    pictures
+    snapshots
 }
 
 #[test]
-fn jobs_that_share_rows_live_as_jobs_that_have_their_own() {
+fn packed_jobs_behave_like_single_jobs() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -399,25 +403,25 @@ fn jobs_that_share_rows_live_as_jobs_that_have_their_own() {
         max_shrink_iters: 60,
         ..Config::default()
     };
-    let shown = std::cell::RefCell::new(HashMap::<JobState, u32>::new());
-    let told = TestRunner::new(config).run(&history(), |history| {
+    let final_states = std::cell::RefCell::new(HashMap::<JobState, u32>::new());
+    let result = TestRunner::new(config).run(&history(), |history| {
         let fixture = &mut *fixture.borrow_mut();
         let (packed, alone) = runtime.block_on(async {
-            let packed = tell(fixture, &history, true).await;
-            (packed, tell(fixture, &history, false).await)
+            let packed = run_history(fixture, &history, true).await;
+            (packed, run_history(fixture, &history, false).await)
         });
         for seen in &packed[ROUNDS].0 {
-            *shown.borrow_mut().entry(seen.state).or_default() += 1;
+            *final_states.borrow_mut().entry(seen.state).or_default() += 1;
         }
         for (round, (packed, alone)) in packed.iter().zip(&alone).enumerate() {
             prop_assert_eq!(packed, alone, "after round {}", round);
         }
         Ok(())
     });
-    told.unwrap_or_else(|error| panic!("{error}"));
+    result.unwrap_or_else(|error| panic!("{error}"));
     for state in [JobState::Succeeded, JobState::Dead, JobState::Cancelled] {
         assert!(
-            shown.borrow().contains_key(&state),
+            final_states.borrow().contains_key(&state),
             "no job ended {state:?}"
         );
     }

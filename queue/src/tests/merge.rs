@@ -1,4 +1,4 @@
-//! Singles are merged into one row, rows are cut into pieces, and every job keeps its id.
+//! Tests that single jobs are merged into rows and rows are split, while every job keeps its id.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn named(payload: usize) -> NewJob {
     }
 }
 
-/// Jobs by the row they were claimed in.
+/// The ids of jobs, grouped by the row they were claimed in.
 fn rows(claimed: &[ClaimedJob]) -> Vec<Vec<JobId>> {
     let mut rows: BTreeMap<_, Vec<JobId>> = BTreeMap::new();
     for job in claimed {
@@ -29,8 +29,8 @@ fn rows(claimed: &[ClaimedJob]) -> Vec<Vec<JobId>> {
 }
 
 impl Fixture {
-    /// Each of these ids finds its own job, in one of these states.
-    async fn resolves(&self, ids: &[JobId], state: impl Fn(usize) -> JobState) {
+    /// Asserts that each id finds its own job, in the state that `state` returns for its index.
+    async fn assert_resolve(&self, ids: &[JobId], state: impl Fn(usize) -> JobState) {
         for (index, id) in ids.iter().enumerate() {
             let job = self.job(*id).await;
             assert_eq!((job.id, job.state), (*id, state(index)), "job {index}");
@@ -40,7 +40,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn singles_that_differ_are_not_merged() {
+async fn different_single_jobs_are_not_merged() {
     let mut fixture = Fixture::new().await;
     let different: Vec<NewJob> = vec![
         job(),
@@ -102,7 +102,7 @@ async fn singles_that_differ_are_not_merged() {
 }
 
 #[tokio::test]
-async fn singles_of_different_blocks_are_not_merged() {
+async fn single_jobs_of_different_id_blocks_are_not_merged() {
     let fixture = Fixture::new().await;
     fixture
         .execute("alter sequence queue.parcel_id increment 600")
@@ -120,7 +120,7 @@ async fn singles_of_different_blocks_are_not_merged() {
         let blocks = row.iter().map(|id| id.as_i64() / 1024 / 1024);
         assert_eq!(blocks.clone().min(), blocks.max());
     }
-    fixture.resolves(&ids, |_| JobState::Running).await;
+    fixture.assert_resolve(&ids, |_| JobState::Running).await;
 }
 
 #[tokio::test]
@@ -134,7 +134,11 @@ async fn jobs_of_an_ordered_lane_are_not_merged() {
         fixture.enqueue(ordered()).await;
     }
     let lease = fixture.open_lease().await;
-    assert_eq!(fixture.claim(lease, 10).await.len(), 1, "one after another");
+    assert_eq!(
+        fixture.claim(lease, 10).await.len(),
+        1,
+        "jobs of an ordered lane run one after another"
+    );
     assert_eq!(
         fixture
             .count("select count(*) from queue.parcels where n > 1")
@@ -144,11 +148,11 @@ async fn jobs_of_an_ordered_lane_are_not_merged() {
 }
 
 #[tokio::test]
-async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
+async fn merged_jobs_keep_their_ids_and_times() {
     let fixture = Fixture::new().await;
     let mut ids = Vec::new();
     for n in 0..9 {
-        // Some come due after they were enqueued.
+        // Some are due after they were enqueued.
         let delay = Duration::from_millis(if n % 4 == 3 { 1 } else { 0 });
         ids.push(fixture.enqueue(NewJob { delay, ..named(n) }).await);
     }
@@ -163,7 +167,7 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
     let lease = fixture.open_lease().await;
     let claimed = fixture.claim(lease, 100).await;
     assert_eq!(rows(&claimed).len(), 1, "merged");
-    fixture.resolves(&ids, |_| JobState::Running).await;
+    fixture.assert_resolve(&ids, |_| JobState::Running).await;
     let keeps = async |index: usize| {
         let job = fixture.job(ids[index]).await;
         assert_eq!((job.created_at, job.run_at), times[index], "job {index}");
@@ -171,7 +175,7 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
     for index in 0..ids.len() {
         keeps(index).await;
     }
-    // Three go: one fails, one is put back, one is done before the others.
+    // Three leave the row: one fails, one is put back, one succeeds before the others.
     let by_id = |index: usize| {
         claimed
             .iter()
@@ -191,11 +195,11 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
         4 => JobState::Succeeded,
         _ => JobState::Running,
     };
-    fixture.resolves(&ids, state).await;
+    fixture.assert_resolve(&ids, state).await;
     for index in 1..ids.len() {
         keeps(index).await;
     }
-    // The worker dies; the others go back each by itself.
+    // The worker dies; the others are rescued as single jobs.
     fixture.expire(lease).await;
     assert_eq!(fixture.engine.rescue().await.unwrap().jobs, 6);
     let state = |index| match index {
@@ -203,7 +207,7 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
         4 => JobState::Succeeded,
         _ => JobState::Ready,
     };
-    fixture.resolves(&ids, state).await;
+    fixture.assert_resolve(&ids, state).await;
     for index in 1..ids.len() {
         keeps(index).await;
     }
@@ -218,11 +222,11 @@ async fn merged_jobs_keep_their_ids_and_times_whatever_becomes_of_their_row() {
 }
 
 #[tokio::test]
-async fn a_row_cut_into_pieces_keeps_every_job() {
+async fn split_row_keeps_every_job() {
     let fixture = Fixture::new().await;
     let ids = fixture.enqueue_all((0..100).map(named).collect()).await;
     let before = fixture.job(ids[0]).await;
-    // Some have left before it is cut, at its edges too.
+    // Some have left the row before it is split, including the first and the last.
     for gone in [0, 6, 7, 8, 50, 99] {
         fixture.cancel(ids[gone]).await;
     }
@@ -240,7 +244,7 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
         _ if is_gone(index) => JobState::Cancelled,
         _ => JobState::Running,
     };
-    fixture.resolves(&ids, state).await;
+    fixture.assert_resolve(&ids, state).await;
     for id in &ids {
         let job = fixture.job(*id).await;
         assert_eq!(
@@ -248,7 +252,7 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
             (before.created_at, before.run_at)
         );
     }
-    // Each piece ends in its own way.
+    // The parts end in different ways.
     let lost = claimed.pop().unwrap();
     for (nth, piece) in claimed.into_iter().enumerate() {
         let outcomes: Vec<_> = piece
@@ -289,7 +293,7 @@ async fn a_row_cut_into_pieces_keeps_every_job() {
 }
 
 #[tokio::test]
-async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
+async fn job_is_found_by_reading_few_rows_of_a_large_tenant() {
     let fixture = Fixture::new().await;
     let mut ids = Vec::new();
     for n in 0..60 {
@@ -329,7 +333,7 @@ async fn an_id_is_found_by_a_few_rows_however_many_its_tenant_has() {
 }
 
 #[tokio::test]
-async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
+async fn manually_retried_job_keeps_its_last_error() {
     let fixture = Fixture::new().await;
     let id = fixture
         .enqueue(NewJob {
@@ -355,10 +359,10 @@ async fn a_job_that_failed_once_keeps_its_error_when_it_is_retried_by_hand() {
 }
 
 #[tokio::test]
-async fn a_job_that_is_left_over_when_five_hundred_are_merged_says_when_it_is_due_again() {
+async fn job_left_over_from_a_merge_of_five_hundred_has_its_own_due_time() {
     let fixture = Fixture::new().await;
     let early = fixture.now().await - Duration::from_secs(3600);
-    // A key has each of them wait alone.
+    // A unique key keeps each job in a row of its own.
     let late = |number: usize| NewJob {
         run_at: Some(early),
         unique: Some(Unique {
@@ -379,7 +383,7 @@ async fn a_job_that_is_left_over_when_five_hundred_are_merged_says_when_it_is_du
 }
 
 #[tokio::test]
-async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_next_one() {
+async fn continued_claim_leaves_rows_before_its_position_to_the_next_claim() {
     let fixture = Fixture::new().await;
     let early = harkara_shared::clock::now() - Duration::from_secs(3600);
     let at = |seconds, priority| NewJob {
@@ -391,12 +395,12 @@ async fn a_claim_that_goes_on_behind_a_mark_leaves_what_stands_before_it_to_the_
         .enqueue_all(vec![at(1, 5), at(2, 5), at(3, 5), at(9, 4), at(1, 6)])
         .await;
     let lease = fixture.open_lease().await;
-    let mark = ScanPosition {
+    let position = ScanPosition {
         priority: 5,
         run_at: fixture.job(ids[1]).await.run_at,
     };
     let found: Vec<JobId> = fixture
-        .claim_from(lease, 10, ScanStart::At(mark))
+        .claim_from(lease, 10, ScanStart::At(position))
         .await
         .iter()
         .map(|job| job.id)

@@ -1,5 +1,4 @@
-//! Packing never shows: what is claimed and settled together fares as what is claimed and settled
-//! alone.
+//! Tests that packing jobs into rows does not change what happens to each job.
 
 mod histories;
 mod merge;

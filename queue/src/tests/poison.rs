@@ -1,20 +1,20 @@
-//! A job that kills its worker takes nobody with it.
+//! Tests that a job which kills its worker does not take other jobs with it.
 
 use crate::claimed::ClaimedJob;
 use crate::job::{AttemptOutcome, JobState, NewJob};
 use crate::testing::{Fixture, done, failed, job};
 use crate::verdict::RunOutcome;
 
-/// Works as a worker does that takes what it can get, at most `most` at once, and dies of the job
-/// with the payload 250: whatever it holds then is lost.
-async fn work_and_die(fixture: &Fixture, most: u32) -> u32 {
+/// Runs workers that claim up to `max_jobs` at once and die whenever they hold the job with the payload
+/// 250, together with all jobs they hold. Returns the number of deaths when no job is left.
+async fn run_dying_workers(fixture: &Fixture, max_jobs: u32) -> u32 {
     let is_poison = |job: &ClaimedJob| job.payload().get() == "250";
     let mut deaths = 0;
     loop {
         let lease = fixture.open_lease().await;
         let mut died = false;
         loop {
-            let claimed = fixture.claim(lease, most).await;
+            let claimed = fixture.claim(lease, max_jobs).await;
             if claimed.is_empty() {
                 break;
             }
@@ -24,7 +24,7 @@ async fn work_and_die(fixture: &Fixture, most: u32) -> u32 {
             }
             assert!(
                 claimed.iter().filter(|job| job.parcel.lost).count() <= 1,
-                "one at a time of those under which a worker died"
+                "lost jobs are claimed one at a time"
             );
             let outcomes: Vec<_> = claimed.into_iter().map(|job| (job, done())).collect();
             let count = outcomes.len();
@@ -40,7 +40,7 @@ async fn work_and_die(fixture: &Fixture, most: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn a_poisonous_job_is_dead_after_its_attempts_and_the_rest_of_its_parcel_succeeds() {
+async fn poisonous_job_is_dead_after_its_attempts_and_the_rest_of_its_parcel_succeeds() {
     for max_attempts in [2, 3] {
         let fixture = Fixture::new().await;
         let jobs = (0..500).map(|n: u32| NewJob {
@@ -50,7 +50,7 @@ async fn a_poisonous_job_is_dead_after_its_attempts_and_the_rest_of_its_parcel_s
         });
         let ids = fixture.enqueue_all(jobs.collect()).await;
         assert_eq!(fixture.count("select count(*) from queue.parcels").await, 1);
-        let deaths = work_and_die(&fixture, 500).await;
+        let deaths = run_dying_workers(&fixture, 500).await;
         assert_eq!(deaths, u32::from(max_attempts));
         let dead = fixture.job(ids[250]).await;
         assert_eq!((dead.state, dead.attempt), (JobState::Dead, max_attempts));
@@ -72,7 +72,7 @@ async fn a_poisonous_job_is_dead_after_its_attempts_and_the_rest_of_its_parcel_s
 }
 
 #[tokio::test]
-async fn what_is_enqueued_later_does_not_wait_for_lost_jobs() {
+async fn later_jobs_do_not_wait_for_lost_jobs() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all(vec![job(); 5]).await;
     let lease = fixture.open_lease().await;
@@ -92,7 +92,7 @@ async fn what_is_enqueued_later_does_not_wait_for_lost_jobs() {
 }
 
 #[tokio::test]
-async fn a_lost_job_that_is_put_back_is_still_taken_up_alone() {
+async fn lost_job_that_is_put_back_is_still_claimed_alone() {
     let fixture = Fixture::new().await;
     fixture.enqueue_all(vec![job(); 3]).await;
     let lease = fixture.open_lease().await;
@@ -106,7 +106,7 @@ async fn a_lost_job_that_is_put_back_is_still_taken_up_alone() {
         assert!(claimed[0].parcel.lost);
         assert_eq!(fixture.settle(vec![(claimed[0].clone(), outcome)]).await, 1);
     }
-    // One has let its worker live.
+    // One was settled by a live worker, which clears the mark.
     let lost = "select count(*) from queue.parcels where lost and state in ('s', 'a')";
     assert_eq!(fixture.count(lost).await, 2);
 }

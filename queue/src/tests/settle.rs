@@ -1,4 +1,4 @@
-//! Rows whose members end one after another.
+//! Tests of rows whose members end at different times.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn keyed(key: &str) -> NewJob {
 }
 
 #[tokio::test]
-async fn a_member_that_will_be_tried_again_keeps_its_key_when_the_others_are_done() {
+async fn retried_member_keeps_its_unique_key_when_the_others_succeed() {
     let fixture = Fixture::new().await;
     let ids = fixture
         .enqueue_all((0..4).map(|n| keyed(&n.to_string())).collect())
@@ -56,7 +56,7 @@ async fn a_member_that_will_be_tried_again_keeps_its_key_when_the_others_are_don
 }
 
 #[tokio::test]
-async fn endings_whose_first_answer_was_lost_are_written_once() {
+async fn outcomes_whose_answer_was_lost_are_written_once() {
     let fixture = Fixture::new().await;
     fixture
         .execute("insert into queue.queues (name) values ('default')")
@@ -64,7 +64,7 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
     let ids = fixture.enqueue_all(vec![job(); 5]).await;
     let lease = fixture.open_lease().await;
     let claimed = fixture.claim(lease, 10).await;
-    // Its places are counted at a limiter.
+    // A limiter counts its running jobs.
     fixture
         .execute("insert into queue.limiters (max_running, running) values (9, 5)")
         .await;
@@ -86,10 +86,14 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
     assert_eq!(fixture.settle(batch.clone()).await, 3);
     let left = claimed[0].parcel.unwritten();
     assert_eq!(left, 2);
-    // As if the caller had not heard of it.
+    // As if the answer had not reached the caller.
     claimed[0].parcel.mark_written(u32::MAX - 2);
     assert_eq!(claimed[0].parcel.unwritten(), 5);
-    assert_eq!(fixture.settle(batch).await, 3, "they count as written");
+    assert_eq!(
+        fixture.settle(batch).await,
+        3,
+        "they are reported as written"
+    );
     assert_eq!(claimed[0].parcel.unwritten(), 2);
     assert_eq!(
         fixture
@@ -98,7 +102,11 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
         2
     );
     let follows = "select count(*) from queue.parcels where priority = 9";
-    assert_eq!(fixture.count(follows).await, 1, "what follows came once");
+    assert_eq!(
+        fixture.count(follows).await,
+        1,
+        "follow-up jobs were created once"
+    );
     let rest = vec![(claimed[3].clone(), done()), (claimed[4].clone(), done())];
     assert_eq!(fixture.settle(rest).await, 2);
     assert_eq!(
@@ -130,12 +138,12 @@ async fn endings_whose_first_answer_was_lost_are_written_once() {
 }
 
 #[tokio::test]
-async fn a_job_held_by_two_claims_of_one_worker_is_settled_by_the_second_once() {
+async fn job_held_by_two_claims_of_one_worker_is_settled_once() {
     let fixture = Fixture::new().await;
     let ids = fixture.enqueue_all(vec![job(); 3]).await;
     let lease = fixture.open_lease().await;
     let old = fixture.claim(lease, 10).await;
-    // As a crash of the database leaves a claim that had not reached the disk.
+    // As after a crash of the database that lost an asynchronously committed claim.
     fixture
         .execute("update queue.parcels set state = 'a', token = null, lease = null, attempt = 0")
         .await;
@@ -169,7 +177,7 @@ async fn a_job_held_by_two_claims_of_one_worker_is_settled_by_the_second_once() 
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_before_its_worker_died_stays_done() {
+async fn settled_members_stay_succeeded_when_their_worker_dies() {
     let fixture = Fixture::new().await;
     let ids = fixture.enqueue_all(vec![job(); 500]).await;
     let lease = fixture.open_lease().await;

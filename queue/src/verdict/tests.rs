@@ -1,4 +1,4 @@
-//! What `decide` must hold to, whatever a handler says and however often.
+//! Property tests of `decide`, for any sequence of outcomes.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::envelope::Envelope;
 use crate::testing;
 
-/// A run of a job that has been claimed so often and put off so often before.
+/// A run of a job with this number of attempts and deferrals.
 fn claimed(attempt: u16, max_attempts: u16, deferrals: u16, readable: bool) -> ClaimedJob {
     let body = Envelope::of(&testing::job());
     ClaimedJob {
@@ -67,14 +67,14 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     ]
 }
 
-fn any_ending() -> impl Strategy<Value = RunOutcome> {
+fn any_outcome() -> impl Strategy<Value = RunOutcome> {
     prop_oneof![
         1 => Just(RunOutcome::PutBack),
         9 => any_verdict().prop_map(RunOutcome::Verdict),
     ]
 }
 
-/// What the statements make of a job: claims count, settlements give back.
+/// The counters of a job: a claim adds an attempt, a settlement can give it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     attempt: u16,
@@ -84,8 +84,8 @@ struct Counts {
 
 proptest! {
     #[test]
-    fn a_life_uses_up_attempts_by_failures_alone_and_ends_in_time(
-        outcomes in proptest::collection::vec(any_ending(), 1..60),
+    fn only_failures_use_attempts_and_every_job_ends(
+        outcomes in proptest::collection::vec(any_outcome(), 1..60),
         max_attempts in 1..20_u16,
         deferrals in prop_oneof![Just(0), (MAX_DEFERRALS - 5)..=MAX_DEFERRALS],
     ) {
@@ -107,36 +107,36 @@ proptest! {
 
             prop_assert!(counts.attempt <= max_attempts);
             prop_assert!(counts.deferrals <= MAX_DEFERRALS);
-            prop_assert!(!settlement.deferral || settlement.refund, "a deferral costs no attempt");
+            prop_assert!(!settlement.deferral || settlement.refund, "a deferral uses no attempt");
             if settlement.state.is_final() {
                 prop_assert!(!settlement.refund);
                 prop_assert!(settlement.wait.is_none());
                 if fails {
                     prop_assert_eq!(settlement.state, JobState::Dead);
-                    prop_assert_eq!(counts.attempt, max_attempts, "dead iff attempts used up");
+                    prop_assert_eq!(counts.attempt, max_attempts, "dead if and only if no attempt is left");
                 }
                 break;
             }
-            prop_assert_eq!(counts.attempt, counts.charged, "no attempt lost, none given away");
+            prop_assert_eq!(counts.attempt, counts.charged, "every failure uses one attempt, and nothing else does");
             prop_assert!(!fails || counts.attempt < max_attempts);
         }
     }
 
     #[test]
-    fn every_ending_says_what_happened_and_no_more(
-        outcome in any_ending(),
+    fn log_and_error_are_written_for_unsuccessful_runs_only(
+        outcome in any_outcome(),
         max_attempts in 1..20_u16,
         deferrals in 0..=MAX_DEFERRALS,
         readable: bool,
     ) {
         let job = claimed(1, max_attempts, deferrals, readable);
-        let tells_nothing =
+        let writes_no_log =
             matches!(outcome, RunOutcome::PutBack | RunOutcome::Verdict(Verdict::Yield { .. }));
         let settlement = decide(outcome, &job, &mut rand::rng());
-        prop_assert_eq!(settlement.outcome.is_none(), tells_nothing);
-        let unsuccessful = settlement.state != JobState::Succeeded && !tells_nothing;
+        prop_assert_eq!(settlement.outcome.is_none(), writes_no_log);
+        let unsuccessful = settlement.state != JobState::Succeeded && !writes_no_log;
         prop_assert_eq!(settlement.error.is_some(), unsuccessful);
-        prop_assert!(unsuccessful || settlement.state.is_final() || tells_nothing);
+        prop_assert!(unsuccessful || settlement.state.is_final() || writes_no_log);
         prop_assert_eq!(settlement.state == JobState::Scheduled, settlement.wait.is_some());
         let written = settlement.written_state();
         prop_assert_eq!(written.is_final(), settlement.state.is_final());
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn a_wait_that_was_asked_for_is_kept_to_the_letter(
+    fn requested_wait_is_kept_exactly(
         wait in any_wait(),
         deferrals in 0..=MAX_DEFERRALS,
     ) {
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn waits_grow_with_the_attempts() {
+fn backoff_grows_with_the_attempts() {
     let waits: Vec<u64> = (1..5)
         .map(|attempt| {
             let outcome = RunOutcome::Verdict(Verdict::retry(JobError::new("code", "words"), None));
