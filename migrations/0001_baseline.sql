@@ -94,7 +94,10 @@ create table app.schema_state (
     oldest_release text not null,
     -- The release whose functions are installed, and the digest of them all. Null until they are.
     functions_release text,
-    functions_digest text
+    functions_digest text,
+    -- Digests of all functions that were ever installed: a process whose functions were replaced by later ones runs
+    -- on, one whose functions are still to be installed does not.
+    functions_history text[] not null default '{}'
 );
 
 -- The functions that `harkara migrate` has installed, with the checksum of each file.

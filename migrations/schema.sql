@@ -445,6 +445,7 @@ create table app.schema_state (
     oldest_release text not null,
     functions_release text,
     functions_digest text,
+    functions_history text[] not null default '{}'::text[],
     constraint schema_state_pkey PRIMARY KEY (one),
     constraint schema_state_one_check CHECK (one)
 );

@@ -71,7 +71,7 @@ begin
             returning id, limiter into lane, own;
         elsif stale then
             -- As with limiters. In an ordered lane that is there the limits named before go on to hold.
-            select l.id, l.limiter into lane, own from queue.lanes l where l.id = lane_of.lane for key share;
+            select l.id, l.limiter into lane, own from queue.lanes l where l.id = intern_lane.lane for key share;
         end if;
         exit when lane is not null;
     end loop;

@@ -108,7 +108,7 @@ impl Schema {
         let state = read_state(&mut *connection)
             .await?
             .ok_or(sqlx::Error::RowNotFound)?;
-        if self.has_functions(&state)? && !self.is_newer_than_functions(&state)? {
+        if !self.replaces_functions(&state)? {
             return Ok(());
         }
         let mut tx = connection.begin().await?;
@@ -156,11 +156,14 @@ impl Schema {
             .bind(&names)
             .execute(&mut *tx)
             .await?;
-        query("update app.schema_state set functions_release = $1, functions_digest = $2")
-            .bind(self.release.to_string())
-            .bind(&self.digest)
-            .execute(&mut *tx)
-            .await?;
+        query(
+            "update app.schema_state set functions_release = $1, functions_digest = $2,
+                 functions_history = array_append(array_remove(functions_history, $2), $2)",
+        )
+        .bind(self.release.to_string())
+        .bind(&self.digest)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         let retired = installed
             .into_iter()

@@ -1,7 +1,7 @@
-//! Room: the door to Postgres.
-//! Takes: connection settings. Gives: pools, migrations, the schema's version, tenant transactions.
-//! Never: knows a table of jobs or resources; never lets a tenant's statement run outside a
-//! [`TenantTx`].
+//! Connects to PostgreSQL.
+//!
+//! Takes connection settings and returns pools, tenant transactions and the state of the schema. Knows no table of
+//! jobs or resources, and lets no statement of a tenant run outside of a [`TenantTx`].
 
 mod migrate;
 pub mod schema;
@@ -20,31 +20,31 @@ use crate::id::TenantId;
 pub use migrate::migrate;
 pub use schema::{Schema, SchemaError};
 
-/// How long a connection may have been idle and still be taken for granted.
-const TRUSTED: Duration = Duration::from_millis(500);
+/// A connection that was used more recently than this is not pinged before its next use.
+const PING_AFTER_IDLE: Duration = Duration::from_millis(500);
 
-/// What can go wrong at this door.
+/// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database URL cannot be parsed.
     #[error("DATABASE_URL is not a PostgreSQL address: {0}")]
     Url(sqlx::Error),
     /// The database was not reachable for the whole waiting time.
-    #[error("the database at {place} was not reachable for {} s: {source}", waited.as_secs())]
+    #[error("the database at {address} was not reachable for {} s: {source}", waited.as_secs())]
     Unreachable {
         /// Host and port.
-        place: String,
-        /// How long it was tried.
+        address: String,
+        /// Time spent trying.
         waited: Duration,
-        /// The last refusal.
+        /// The last failure.
         source: sqlx::Error,
     },
-    /// The database is there and lets us not in.
-    #[error("the database at {place} refuses: {source}")]
+    /// The database answers and refuses the connection.
+    #[error("the database at {address} refuses the connection: {source}")]
     Refused {
         /// Host and port.
-        place: String,
-        /// What it says.
+        address: String,
+        /// The database's answer.
         source: sqlx::Error,
     },
     /// A migration failed; the database is as it was before it.
@@ -66,12 +66,12 @@ pub enum Error {
     Sqlx(#[from] sqlx::Error),
 }
 
-/// A `postgres://…` address, which may hold a password: it has no `Display`, and `Debug` hides it.
+/// A `postgres://…` address, which can hold a password: it has no `Display`, and `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The address as it was given.
+    /// The address as it was configured.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -90,16 +90,16 @@ impl std::fmt::Debug for DatabaseUrl {
     }
 }
 
-/// How a process talks to its database.
+/// How a process connects to its database.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
-    /// Where it is.
+    /// Address of the database.
     pub url: DatabaseUrl,
-    /// Most connections this process opens.
+    /// Maximum number of connections of this process.
     pub max_connections: u32,
-    /// How long a caller waits for a free connection before it is told that there is none.
+    /// How long a caller waits for a free connection before it gets an error.
     pub acquire_timeout: Duration,
-    /// Keep prepared statements on their connection. Off behind PgBouncer in transaction mode.
+    /// Whether prepared statements are kept on their connection. Off behind PgBouncer in transaction mode.
     pub statement_cache: bool,
 }
 
@@ -116,12 +116,11 @@ impl DatabaseSettings {
     }
 }
 
-/// Whether statements made by this module are named and kept. One switch a process, because a
-/// process talks to one database.
+/// Whether statements are named and kept. One switch a process, because a process uses one database.
 static KEEP_STATEMENTS: AtomicBool = AtomicBool::new(true);
 
-/// A statement, kept prepared unless the process runs without a statement cache. All SQL of Harkara
-/// is made by this and its two sisters.
+/// A statement, kept prepared unless the process runs without a statement cache. All SQL of Harkara is created by this
+/// function, [`query_as`] and [`query_scalar`].
 pub fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
     #[expect(
         clippy::disallowed_methods,
@@ -154,7 +153,7 @@ where
     sqlx::query_scalar(sql).persistent(KEEP_STATEMENTS.load(Ordering::Relaxed))
 }
 
-/// A pool that connects when it is first used. `application` names the process to the server.
+/// A pool that connects when it is first used. `application` is the name that the server shows for the process.
 ///
 /// # Errors
 /// [`Error::Url`] when the address cannot be parsed.
@@ -169,12 +168,11 @@ pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Er
     Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
-        // A connection that was at work a moment ago is not asked whether it is still there: that
-        // would double the round trips of a busy process.
+        // A connection that was used a moment ago is not pinged: that would double the round trips of a busy process.
         .test_before_acquire(false)
         .before_acquire(|connection, usage| {
             Box::pin(async move {
-                if usage.idle_for > TRUSTED {
+                if usage.idle_for > PING_AFTER_IDLE {
                     connection.ping().await?;
                 }
                 Ok(true)
@@ -183,55 +181,56 @@ pub fn pool(settings: &DatabaseSettings, application: &str) -> Result<PgPool, Er
         .connect_lazy_with(options))
 }
 
-/// Waits until the database answers, at most `patience`, saying once that it waits.
+/// Waits until the database answers, at most `timeout`, and logs once that it waits.
 ///
 /// # Errors
-/// [`Error::Unreachable`] with the last refusal when the time is over, [`Error::Refused`] at once when
-/// waiting is in vain: a wrong password, say.
-pub async fn wait_until_reachable(pool: &PgPool, patience: Duration) -> Result<(), Error> {
+/// [`Error::Unreachable`] with the last failure when the time is over, [`Error::Refused`] at once when waiting cannot
+/// help, such as for a wrong password.
+pub async fn wait_until_reachable(pool: &PgPool, timeout: Duration) -> Result<(), Error> {
     let started = tokio::time::Instant::now();
     let options = pool.connect_options();
-    let place = format!("{}:{}", options.get_host(), options.get_port());
-    let mut said = false;
+    let address = format!("{}:{}", options.get_host(), options.get_port());
+    let mut is_logged = false;
     loop {
-        // Not through the pool, which says of a refused connection only that it waited for one.
+        // Not through the pool, which reports a refused connection only as a timeout.
         let attempt = async {
             let mut connection = options.connect().await?;
             connection.ping().await?;
             connection.close().await
         };
-        let refusal = match tokio::time::timeout(ATTEMPT, attempt).await {
+        let failure = match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(refusal)) => refusal,
+            Ok(Err(failure)) => failure,
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
         };
-        if !is_unavailable(&refusal) {
+        if !is_unavailable(&failure) {
             return Err(Error::Refused {
-                place,
-                source: refusal,
+                address,
+                source: failure,
             });
         }
-        if started.elapsed() >= patience {
+        if started.elapsed() >= timeout {
             return Err(Error::Unreachable {
-                place,
+                address,
                 waited: started.elapsed(),
-                source: refusal,
+                source: failure,
             });
         }
-        if !said {
-            said = true;
+        if !is_logged {
+            is_logged = true;
             tracing::warn!(
-                error = %refusal,
-                "the database at {place} is not reachable: waiting up to {} s",
-                patience.as_secs()
+                error = %failure,
+                address,
+                timeout_secs = timeout.as_secs(),
+                "the database is not reachable; waiting for it"
             );
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
-/// Longest that one attempt to connect may take.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// Maximum duration of one attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks that the schema is at least the one this release was built with and permits this release.
 ///
@@ -241,16 +240,21 @@ pub async fn check_schema(pool: &PgPool) -> Result<(), Error> {
     Schema::embedded().check(pool).await
 }
 
-/// Closes a pool for good, without waiting for a connection that does not come back.
+/// How long [`close`] waits for connections that are in use.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Closes a pool, without waiting for a connection that is not returned.
 pub async fn close(pool: &PgPool) {
-    let patience = Duration::from_secs(2);
-    if tokio::time::timeout(patience, pool.close()).await.is_err() {
-        tracing::warn!("a connection is left to the server to close");
+    if tokio::time::timeout(CLOSE_TIMEOUT, pool.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("a connection was not returned in time; the server will close it");
     }
 }
 
-/// Whether the error says that the database cannot be had now (down, starting, out of connections,
-/// connection lost) rather than that the statement is wrong. Such work is worth trying again.
+/// Whether the database is unavailable now (down, starting, out of connections, connection lost) rather than the
+/// statement wrong. Such work can be tried again.
 #[must_use]
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     match error {
@@ -261,9 +265,8 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions; out of connections, disk or memory; all that an operator or a
-            // time limit of the server cuts off (shutdown, start-up, statement, lock and idle
-            // timeouts); a server that is a read-only standby.
+            // Connection exceptions; out of connections, disk or memory; interventions of an operator and timeouts of the
+            // server (shutdown, start-up, statement, lock and idle); a read-only standby.
             code.starts_with("08")
                 || code.starts_with("53")
                 || code.starts_with("57")
@@ -273,21 +276,21 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether Postgres undid the transaction only because of its neighbours (deadlock, serialization),
-/// so that the same work may succeed at once.
+/// Whether PostgreSQL rolled the transaction back only because of concurrent ones (deadlock, serialization), so that the
+/// same work can succeed at once.
 #[must_use]
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error)
         if matches!(error.code().as_deref(), Some("40001" | "40P01")))
 }
 
-/// Longest statement of a tenant's transaction, in milliseconds: less than the API gives a request, so
-/// that no statement goes on for a caller who has been answered already.
+/// Maximum duration of a statement in a tenant's transaction, in milliseconds: less than the timeout of an API request, so
+/// that no statement continues for a caller that has its answer already.
 const TENANT_STATEMENT_MS: &str = "25000";
 
-/// A transaction that sees and touches one tenant's rows only: it runs as the role `harkara_app`
-/// with `app.tenant_id` set, both until its end, so that row-level security holds it whoever the
-/// connection logged in as. Dropped without [`TenantTx::commit`], it is rolled back.
+/// A transaction that reads and writes one tenant's rows only: it runs as the role `harkara_app` with `app.tenant_id` set,
+/// both until its end, so that row-level security applies whatever role the connection logged in as. Dropped without
+/// [`TenantTx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct TenantTx {
     tx: Transaction<'static, Postgres>,
@@ -298,16 +301,15 @@ impl TenantTx {
     /// Begins a transaction for `tenant`.
     ///
     /// # Errors
-    /// When no connection can be had or the database refuses.
+    /// When no connection is available or the database refuses.
     pub async fn begin(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
         Self::narrow(pool.begin().await?, tenant).await
     }
 
-    /// Begins a transaction for `tenant` that only reads, and sees everything as it is at this moment until
-    /// its end.
+    /// Begins a read-only transaction for `tenant` that sees one snapshot until its end.
     ///
     /// # Errors
-    /// When no connection can be had or the database refuses.
+    /// When no connection is available or the database refuses.
     pub async fn snapshot(pool: &PgPool, tenant: TenantId) -> Result<Self, sqlx::Error> {
         let tx = pool
             .begin_with("begin isolation level repeatable read, read only")
@@ -336,10 +338,10 @@ impl TenantTx {
         self.tenant
     }
 
-    /// Makes the transaction's writes durable.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// When the database cannot confirm it; whether it happened is then unknown.
+    /// When the database cannot confirm the commit; whether it happened is then unknown.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.tx.commit().await
     }
@@ -366,14 +368,14 @@ mod tests {
     fn unreachable() -> PgPool {
         let settings = DatabaseSettings {
             acquire_timeout: Duration::from_millis(50),
-            // Port 1 of this machine: nobody listens there.
+            // Nothing listens on port 1.
             ..DatabaseSettings::new("postgres://someone:secret@127.0.0.1:1/nowhere")
         };
         pool(&settings, "test").unwrap()
     }
 
     #[tokio::test]
-    async fn a_database_that_does_not_come_is_told_in_one_clear_line() {
+    async fn unreachable_database_is_reported_in_one_line() {
         let error = wait_until_reachable(&unreachable(), Duration::from_millis(120))
             .await
             .unwrap_err();
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_away_is_told_from_a_statement_that_is_wrong() {
+    async fn unavailable_database_is_distinguished_from_an_invalid_statement() {
         let error = query("select 1").execute(&unreachable()).await.unwrap_err();
         assert!(is_unavailable(&error), "{error}");
         assert!(!is_unavailable(&sqlx::Error::RowNotFound));

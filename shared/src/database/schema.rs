@@ -20,11 +20,15 @@ static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 static FUNCTIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../migrations/functions");
 
+#[expect(
+    clippy::expect_used,
+    reason = "a constant that Cargo has checked already"
+)]
 static EMBEDDED: LazyLock<Schema> = LazyLock::new(|| {
     Schema::new(
         MIGRATOR.iter().cloned().collect(),
         embedded_functions(&FUNCTIONS),
-        release(env!("CARGO_PKG_VERSION")).unwrap_or(Version::new(0, 0, 0)),
+        Version::parse(env!("CARGO_PKG_VERSION")).expect("Cargo accepts only semantic versions"),
     )
 });
 
@@ -72,7 +76,9 @@ pub enum SchemaError {
         needed: i64,
     },
     /// All migrations have been applied, and the functions of this release are not installed yet.
-    #[error("the functions in the database are not those of this release: run `harkara migrate`")]
+    #[error(
+        "the functions of this release are not installed in the database: run `harkara migrate`"
+    )]
     FunctionsOutdated,
     /// The schema was made before the first release, by migrations that no longer exist.
     #[error(
@@ -91,8 +97,8 @@ pub enum SchemaError {
         /// The oldest release that can run on the schema.
         oldest: Version,
     },
-    /// The database holds a value that is no release.
-    #[error("the database names {0:?} as a release, which is not a version such as 1.2.3")]
+    /// A release that the database or a migration names cannot be read.
+    #[error("the schema names {0:?} as a release, which is not a version such as 1.2.3")]
     NotARelease(String),
 }
 
@@ -189,20 +195,23 @@ impl Schema {
         Ok(())
     }
 
-    /// Whether the installed functions are those of this release or of a newer one. A newer release keeps the
-    /// functions that an older one calls.
+    /// Whether the functions of this build have been installed, or those of a newer release. Functions that replace them
+    /// keep what an older build relies on.
     pub(super) fn has_functions(&self, state: &State) -> Result<bool, SchemaError> {
-        let (Some(installed), Some(digest)) = (&state.functions_release, &state.functions_digest)
-        else {
+        let Some(installed) = &state.functions_release else {
             return Ok(false);
         };
-        Ok(*digest == self.digest || release(installed)? > self.release)
+        Ok(state.functions_history.contains(&self.digest) || release(installed)? > self.release)
     }
 
-    /// Whether the recorded release of the functions is older than this one.
-    pub(super) fn is_newer_than_functions(&self, state: &State) -> Result<bool, SchemaError> {
+    /// Whether the functions of this build are to be installed: others are, and not of a newer release.
+    pub(super) fn replaces_functions(&self, state: &State) -> Result<bool, SchemaError> {
         match &state.functions_release {
-            Some(installed) => Ok(release(installed)? < self.release),
+            Some(installed) => {
+                let installed = release(installed)?;
+                let is_current = state.functions_digest.as_ref() == Some(&self.digest);
+                Ok(installed < self.release || installed == self.release && !is_current)
+            }
             None => Ok(true),
         }
     }
@@ -257,6 +266,7 @@ pub(super) struct State {
     pub(super) oldest_release: String,
     pub(super) functions_release: Option<String>,
     pub(super) functions_digest: Option<String>,
+    pub(super) functions_history: Vec<String>,
 }
 
 /// The schema's state; an error of an undefined table when the database has no schema.
@@ -265,7 +275,7 @@ pub(super) async fn read_state<'c>(
 ) -> Result<Option<State>, sqlx::Error> {
     query_as::<State>(
         "select coalesce((select max(version) from _sqlx_migrations where success), 0) as version,
-             oldest_release, functions_release, functions_digest
+             oldest_release, functions_release, functions_digest, functions_history
          from app.schema_state",
     )
     .fetch_optional(executor)

@@ -40,7 +40,7 @@ async fn processes_refuse_a_schema_without_their_functions() {
     let database = TestDatabase::create().await;
     execute(
         &database,
-        "update app.schema_state set functions_digest = ''",
+        "update app.schema_state set functions_history = '{}'",
     )
     .await;
     for name in ["harkara-api", "harkara-worker", "harkara-scheduler"] {

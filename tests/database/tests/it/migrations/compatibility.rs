@@ -80,11 +80,15 @@ async fn a_running_process_stops_being_ready_when_the_schema_requires_a_newer_re
 }
 
 #[tokio::test]
-async fn a_running_process_stops_being_ready_when_functions_of_its_release_are_replaced() {
+async fn a_process_whose_functions_were_never_installed_is_not_ready() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let readiness = Readiness::for_database(pool.clone(), CancellationToken::new());
-    execute(&pool, "update app.schema_state set functions_digest = ''").await;
+    execute(
+        &pool,
+        "update app.schema_state set functions_history = '{}'",
+    )
+    .await;
     let reason = readiness.check().await.unwrap_err();
     assert!(reason.contains("run `harkara migrate`"), "{reason}");
 }

@@ -71,7 +71,8 @@ async fn missing_functions_are_reported_until_migrate_installs_them() {
     versions_only.migrate(&pool).await.unwrap();
     for state in [
         "select 1",
-        "update app.schema_state set functions_release = null, functions_digest = null",
+        "update app.schema_state
+         set functions_release = null, functions_digest = null, functions_history = '{}'",
     ] {
         execute(&pool, state).await;
         let error = database::check_schema(&pool).await.unwrap_err();
@@ -107,8 +108,8 @@ async fn only_functions_whose_text_changed_are_replaced() {
     let result =
         "select count(*) from (select queue.state_word('a') as word) w where word = 'changed'";
     assert_eq!(number(&pool, result).await, 1);
-    // Another build of the same release puts its own text back.
-    assert!(database::check_schema(&pool).await.is_err());
+    // A process of the replaced build runs on, and its `migrate` puts its own text back.
+    database::check_schema(&pool).await.unwrap();
     database::migrate(&pool).await.unwrap();
     assert_eq!(number(&pool, result).await, 0);
 }
