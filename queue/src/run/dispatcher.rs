@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler::Run;
 use super::known_lanes::{AnsweredClaim, KnownLanes, LaneYield, MAX_LANES_PER_SEARCH};
+use super::served_totals;
 use super::worker_state::WorkerState;
 use crate::claim::{ClaimCapacity, LaneRange, ReadyLane, ScanPosition};
 use crate::claimed::ClaimedJob;
 use crate::error::Error;
-use crate::fair_share_store::ServedTotal;
 use crate::verdict::RunOutcome;
 
 /// How long a turn that is under way when the worker is stopped may still take.
@@ -35,9 +35,6 @@ const LOST_CLAIMS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the served totals are stored.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The tenant number under which the floor of a queue's served totals is stored. No tenant has it.
-const FLOOR_TENANT: i32 = 0;
 
 /// The pause after a search, as a multiple of its duration, while there is known work.
 const BUSY_SEARCH_PAUSE: u32 = 4;
@@ -164,7 +161,7 @@ impl Dispatcher {
         }
         if Instant::now() >= self.next_save {
             self.next_save = Instant::now() + SAVE_INTERVAL;
-            self.save_served_totals().await?;
+            served_totals::save(&self.state.engine, &self.queue_numbers, &mut self.lanes).await?;
         }
         self.is_search_needed |= self.state.wake.take_new_work();
         if self.state.wake.take_lanes_opened() {
@@ -300,78 +297,10 @@ impl Dispatcher {
             self.is_search_needed |= lanes.search_after != 0;
         }
         if self.searches == 1 {
-            self.load_served_totals().await?;
+            served_totals::load(&self.state.engine, &self.queue_numbers, &mut self.lanes).await?;
         }
         self.searched_at = Instant::now();
         self.search_duration = self.searched_at - started_at;
-        Ok(())
-    }
-
-    /// Loads what tenants were served before this worker started.
-    async fn load_served_totals(&mut self) -> Result<(), Error> {
-        let mut pairs = Vec::new();
-        for (queue, lanes) in self.queue_numbers.iter().zip(&self.lanes) {
-            pairs.push((*queue, FLOOR_TENANT));
-            pairs.extend(lanes.waiting().map(|waiting| (*queue, waiting.tenant)));
-        }
-        let totals = self.state.engine.load_served_totals(&pairs).await?;
-        let served: HashMap<(i32, i32), f64> = totals
-            .into_iter()
-            .map(|total| ((total.queue, total.tenant), total.served))
-            .collect();
-        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
-            // A tenant without a stored total has been served nothing.
-            let served_to = |tenant| served.get(&(*queue, tenant)).copied().unwrap_or(0.0);
-            lanes.fair_share.raise_floor(served_to(FLOOR_TENANT));
-            let waiting: Vec<_> = lanes.waiting().collect();
-            for lane in waiting {
-                lanes.fair_share.restore(lane, served_to(lane.tenant));
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores what tenants were served, and takes over what other workers served them.
-    async fn save_served_totals(&mut self) -> Result<(), Error> {
-        let mut added = Vec::new();
-        for (queue, lanes) in self.queue_numbers.iter().zip(&mut self.lanes) {
-            let total = |tenant, served| ServedTotal {
-                queue: *queue,
-                tenant,
-                served,
-            };
-            let unsaved = lanes.fair_share.unsaved();
-            if !unsaved.is_empty() {
-                added.push((total(FLOOR_TENANT, lanes.fair_share.floor()), 0.0));
-            }
-            added.extend(
-                unsaved
-                    .into_iter()
-                    .map(|share| (total(share.tenant, share.base), share.added)),
-            );
-        }
-        if added.is_empty() {
-            return Ok(());
-        }
-        let totals = self.state.engine.add_served_totals(&added).await?;
-        let added: HashMap<(i32, i32), f64> = added
-            .iter()
-            .map(|(total, added)| ((total.queue, total.tenant), *added))
-            .collect();
-        for total in totals {
-            let index = self
-                .queue_numbers
-                .iter()
-                .position(|number| *number == total.queue);
-            let lanes = index.and_then(|index| self.lanes.get_mut(index));
-            let added = added.get(&(total.queue, total.tenant));
-            if let (Some(lanes), Some(added)) = (lanes, added) {
-                match total.tenant {
-                    FLOOR_TENANT => lanes.fair_share.raise_floor(total.served),
-                    tenant => lanes.fair_share.record_saved(tenant, *added, total.served),
-                }
-            }
-        }
         Ok(())
     }
 
@@ -463,7 +392,7 @@ impl Dispatcher {
             {
                 self.put_back_lost_claims(lease).await?;
             }
-            self.save_served_totals().await
+            served_totals::save(&self.state.engine, &self.queue_numbers, &mut self.lanes).await
         };
         match tokio::time::timeout(STOP_TIMEOUT / 2, shutdown).await {
             Ok(Ok(())) => {}

@@ -214,7 +214,8 @@ impl KnownLanes {
             }
             lane.found_by_search = search;
             if let Some(wait_ms) = ready.wait_ms {
-                let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
+                // Never negative: the search returns no time in the past.
+                let wait = Duration::from_millis(wait_ms.unsigned_abs());
                 lane.opens_at = Some(now + wait.min(MAX_CLOSED));
                 lane.blocked_since = None;
             }

@@ -83,7 +83,7 @@ async fn renew_until_stop(
             Ok(Err(error)) => {
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "renew_lease")
                     .increment(1);
-                tracing::warn!(%error, lease, "could not renew the lease; will try again");
+                tracing::warn!(%error, lease.id = lease, "could not renew the lease; will try again");
                 retry_in = Some((renew_interval / 10).max(MIN_RENEW_RETRY));
             }
         }

@@ -24,6 +24,7 @@ mod options;
 mod queue_slots;
 mod rescuer;
 mod run_layer;
+mod served_totals;
 #[cfg(feature = "testing")]
 pub mod test_worker;
 mod wake_signals;

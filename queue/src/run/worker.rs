@@ -126,6 +126,7 @@ impl Worker {
             stop.cancel();
         }
         if ended_part != Some(DISPATCHER) {
+            // It stops claiming within a second or two.
             dispatcher.await.ok();
         }
         self.drain(&state, &mut queue_workers).await;
@@ -147,8 +148,9 @@ impl Worker {
         let close_lease = async {
             if ended_part != Some(LEASE_KEEPER)
                 && let Ok(Some(lease)) = lease_keeper.await
+                && let Err(error) = self.engine.close_lease(lease).await
             {
-                self.engine.close_lease(lease).await.ok();
+                tracing::warn!(%error, lease.id = lease, "could not close the lease; it will expire");
             }
         };
         tokio::time::timeout(CLOSE_LEASE_TIMEOUT, close_lease)
