@@ -1,4 +1,4 @@
-//! Versioned migrations stop nobody: the rules, tried on examples and applied to the files.
+//! Versioned migrations must not lock big tables: the lint rules, tested on examples and applied to the files.
 
 use std::collections::HashSet;
 use std::fs;
