@@ -1,4 +1,4 @@
--- Two rows of classes added up.
+-- Adds two arrays of class counts element by element.
 create or replace function queue.add_class_counts(p_one int8[], p_other int8[]) returns int8[]
 language sql immutable as $$
     select case

@@ -1,4 +1,4 @@
--- What bodies weigh in queue.parcels.bytes: null up to 1024 bytes.
+-- Value of queue.parcels.bytes for these bodies: null up to 1024 bytes.
 create or replace function queue.body_bytes(p_body bytea[]) returns int4
 language sql immutable as $$
     select case when sum(octet_length(b)) > 1024 then sum(octet_length(b))::int4 end

@@ -1,5 +1,5 @@
--- Cancels jobs that were to have started by now and have not, at most p_limit of them, and answers how
--- many. Served by parcels_expiring.
+-- Cancels at most p_limit jobs that have not started by their expires_at, and returns their number. Served by
+-- parcels_expiring.
 create or replace function queue.cancel_expired_jobs(p_limit int4) returns int4
 language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
@@ -10,7 +10,7 @@ declare
     expired int4;
 begin
     with old as materialized (
-        select p.ctid as t, p.state as stood
+        select p.ctid as t, p.state as state_before
         from queue.parcels p
         where p.state in ('s', 'a') and p.expires_at is not null and p.started_at is null
             and p.expires_at <= now()
@@ -24,13 +24,13 @@ begin
             error_message = 'the job had not started when its time was over'
         from old o
         where p.ctid = o.t
-        returning p.id, p.lo, p.tenant, p.queue, p.kind, p.lane, p.strict, p.keyed, o.stood
+        returning p.id, p.lo, p.tenant, p.queue, p.kind, p.lane, p.strict, p.keyed, o.state_before
     ),
     counted as (
         insert into queue.deltas (tenant, queue, kind, scheduled, ready, cancelled)
         select
-            e.tenant, e.queue, e.kind, -count(*) filter (where e.stood = 's'),
-            -count(*) filter (where e.stood = 'a'), count(*)
+            e.tenant, e.queue, e.kind, -count(*) filter (where e.state_before = 's'),
+            -count(*) filter (where e.state_before = 'a'), count(*)
         from ended e
         group by e.tenant, e.queue, e.kind
     )

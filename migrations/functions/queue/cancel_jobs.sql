@@ -1,5 +1,5 @@
--- Cancels jobs: at once those that wait; of those that run the workers are told. Answers the state that
--- each is in now, and whether that is a change. Jobs among others that are not meant leave their row.
+-- Cancels jobs: waiting ones at once; for running ones, the workers are notified. Returns the state of each job
+-- now, and whether that is a change. Jobs that share a row with others leave it.
 create or replace function queue.cancel_jobs(p_jobs bigint[], p_notify boolean)
 returns table (job bigint, state text, changed boolean, holder bigint)
 language plpgsql volatile
@@ -15,7 +15,7 @@ declare
     heads bigint[];
     head_lanes bigint[];
     keyed bigint[];
-    told bigint[];
+    running_jobs bigint[];
     emptied bigint[];
     emptied_parts int2[];
     opened int4[];
@@ -103,13 +103,13 @@ begin
         (select array_agg(s.lane) from seen s where s.strict and s.act = 'end'),
         (select array_agg(s.id) from seen s where s.act = 'leave' and s.last),
         (select array_agg(s.part) from seen s where s.act = 'leave' and s.last)
-    into jobs, states, changes, keyed, told, heads, head_lanes, emptied, emptied_parts
+    into jobs, states, changes, keyed, running_jobs, heads, head_lanes, emptied, emptied_parts
     from one o
     where (select count(*) from counted) >= 0;
 
     if heads is not null then
-        -- The next job of a strict lane need not wait for one that will not go on.
-        -- Whoever claims waits for a strict lane that is locked: only those where it matters are.
+        -- The next job of a strict lane does not wait for one that will not continue.
+        -- A claim waits for a locked strict lane: only lanes whose head changes are locked.
         perform from queue.lanes l
         where l.id = any (head_lanes) and l.head = any (heads)
         order by l.id
@@ -133,8 +133,8 @@ begin
     if emptied is not null then
         perform queue.clear_empty_parcels(emptied, emptied_parts);
     end if;
-    if p_notify and told is not null then
-        perform pg_notify('harkara', 'c:' || t) from unnest(told) t;
+    if p_notify and running_jobs is not null then
+        perform pg_notify('harkara', 'c:' || t) from unnest(running_jobs) t;
     end if;
     if p_notify and opened is not null then
         perform pg_notify('harkara', 'o:' || left(array_to_string(opened, ','), 4000));

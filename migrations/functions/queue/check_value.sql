@@ -1,7 +1,7 @@
--- What is wrong with a value that stands at p_pointer, by a JSON Schema of which this much is read: type,
--- enum, const, minLength, maxLength, pattern, minimum, maximum, items, minItems, maxItems, uniqueItems,
--- properties, required, additionalProperties, propertyNames, allOf, anyOf, oneOf; and x-code and x-detail,
--- which say how a breach of the rules beside them is told. Patterns are Postgres's.
+-- Validates a value at p_pointer against a JSON Schema, and returns the faults. Supported are type, enum, const,
+-- minLength, maxLength, pattern, minimum, maximum, items, minItems, maxItems, uniqueItems, properties, required,
+-- additionalProperties, propertyNames, allOf, anyOf, oneOf; and x-code and x-detail, which replace the code and
+-- the detail of faults found by the rules beside them. Patterns are PostgreSQL's.
 create or replace function queue.check_value(p_value jsonb, p_schema jsonb, p_pointer text) returns jsonb
 language plpgsql immutable as $$
 declare
@@ -27,7 +27,7 @@ begin
                 select string_agg(t, ' or ') from jsonb_array_elements_text(p_schema -> 'type') t
             ) else p_schema ->> 'type' end));
     end if;
-    -- Whatever may be null and is, is right.
+    -- A null where null is allowed is valid.
     if kind = 'null' and p_schema ? 'type' then
         return found;
     end if;
@@ -103,7 +103,7 @@ begin
     for part in select value from jsonb_array_elements(p_schema -> 'allOf') loop
         found := found || queue.check_value(p_value, part.value, p_pointer);
     end loop;
-    -- One of several must be right; if none is, what is told is wrong by the one that is least wrong.
+    -- One alternative must match; if none does, the faults are those of the one with the fewest.
     for part in
         select value from jsonb_array_elements(coalesce(p_schema -> 'anyOf', p_schema -> 'oneOf'))
         where not (value ->> 'type' = 'null' and kind <> 'null')

@@ -1,20 +1,19 @@
--- Claims jobs of one queue. The worker chose the lanes and how much each should have (fairness);
--- whether and how much each may have is decided here (limits), exactly, for the whole fleet.
+-- Claims jobs of one queue. The worker chose the lanes and how many jobs each should give (fairness); whether
+-- and how many each can give is decided here (limits), exactly, for the whole fleet.
 --
--- p_lanes in the order in which they are served, p_shares jobs for each, p_depths rows to look at in
--- each, from the row of p_priorities and p_run_ats (run_at) on, or from the first where these are null:
--- whoever drains a lane need not pass again and again by all that it has taken, which lies there until it
--- can be removed. A lane with limits is looked at from the first. Where the priority is -1, the lane is
--- looked at from the priority whose first job has waited longest: asked so every now and then, no lane
--- lets a priority wait for ever. An ordered lane keeps its order all the same.
--- p_slots jobs may start at once; p_prefetch more may wait in the worker's hand, if nothing limits their
--- lane. The bodies that are taken make p_bytes at most, which must have room for the largest row. p_lost:
--- one job whose worker died under it may be among them. Jobs that have expired are passed over.
+-- p_lanes in the order in which they are served, p_shares jobs for each, p_depths rows to read in each, starting
+-- at the row of p_priorities and p_run_ats, or at the first where these are null: a worker that drains a lane
+-- need not pass again by all it has taken, which stays in the index until it is vacuumed. A lane with limits is
+-- read from the first row. Where the priority is -1, the lane is read from the priority whose first job has
+-- waited longest: with that every now and then, no priority waits for ever. A strict lane keeps its order all
+-- the same.
+-- p_slots jobs can start at once; p_prefetch more can wait in the worker, if nothing limits their lane. The
+-- bodies taken are p_bytes at most, which must have room for the largest row. p_lost: one job whose worker died
+-- can be among them. Expired jobs are passed over.
 --
--- Answers the leased rows, and a line without an id for each lane that was asked: `closed`, with the
--- time until it opens by itself if that is known; or `spent`, when nothing more is ready in it; or
--- neither, when it had its share and may have more. `drawn` is the number of rows it gave, before any
--- were merged.
+-- Returns the leased rows, and a row without an id for each lane: `closed`, with the time until it opens by
+-- itself if that is known; or `spent`, when nothing more is ready in it; or neither, when it gave its share and
+-- can have more. `drawn` is the number of rows it gave, before any were merged.
 create or replace function queue.claim(
     p_queue int4, p_lease bigint, p_token bigint, p_lanes bigint[], p_shares int4[],
     p_depths int4[], p_priorities int2[], p_run_ats timestamptz[], p_slots int4, p_prefetch int4,
@@ -39,8 +38,8 @@ declare
     parking bigint[] := '{}';
     l record;
     r record;
-    -- Limiters in the order of their ids: limit and number of running jobs; microseconds of one start,
-    -- of a burst, and of starts granted ahead of time.
+    -- Limiters in the order of their ids: limit and number of running jobs; microseconds of one start, of a burst,
+    -- and of starts granted ahead of time.
     g_id bigint[];
     g_max int4[];
     g_running int4[];
@@ -61,7 +60,7 @@ declare
     begun bigint;
     locked bigint[];
 begin
-    -- A claim need not wait for the disk: one that a crash forgets is made again.
+    -- A claim need not wait for the disk: one that a crash loses is made again.
     perform set_config('synchronous_commit', 'off', true);
     if not exists (
         select from queue.leases e
@@ -77,7 +76,7 @@ begin
         select from queue.parcels p where p.queue = p_queue and p.state = 'a' and p.lost
     );
 
-    -- Lanes whose own row says who may go, then limiters, each in one order.
+    -- Locks lanes whose own row decides which job goes, then limiters, each in one order.
     select array_agg(own.id) into locked from (
         select a.id from queue.lanes a
         where a.id = any (p_lanes)
@@ -95,7 +94,7 @@ begin
     end if;
     moment := clock_timestamp();
     if g_id is not null then
-        -- Those that limit nothing at present are left out.
+        -- Limiters without a limit at present are left out.
         select
             array_agg(g.id), array_agg(g.max_running), array_agg(g.running),
             array_agg((extract(epoch from g.rate_every) * 1000000)::int8),
@@ -149,13 +148,12 @@ begin
         if (l.ordered or l.breaker <> 'c' or l.parked_until <= moment)
             and l.lane <> all (coalesce(locked, '{}'))
         then
-            -- It became so just now, or somebody else has it: its row is not ours to change in this turn.
+            -- It became so just now, or another claim holds it: its row is not changed in this turn.
             wait_ms := 10;
             return next;
             continue;
         end if;
-        -- How many may start now: what every limiter lets through. A limiter whose places are taken says
-        -- nothing of a time.
+        -- How many can start now: what every limiter permits. A limiter whose slots are all in use gives no time.
         allowed := least(l.share, starts, room);
         held := '{}';
         wait := 0;
@@ -176,7 +174,7 @@ begin
                 held := held || g_id[limiter];
             end if;
             if g_every[limiter] is not null then
-                -- A start that costs more than a burst goes when the limiter has been idle.
+                -- A start that costs more than a burst is permitted when the limiter has been idle.
                 cost := g_every[limiter] * costs[nth];
                 allowed := least(allowed, (greatest(g_burst[limiter], cost) - g_ahead[limiter]) / cost);
                 wait := greatest(
@@ -244,7 +242,7 @@ begin
             loop
                 seen := seen + 1;
                 if taken > 0 and r.jobs > allowed - taken or r.bytes > memory then
-                    -- Left for the next turn, rather than cut.
+                    -- Left for the next turn rather than split.
                     seen := l.depth;
                     exit;
                 end if;
@@ -276,7 +274,7 @@ begin
                 where a.id = l.lane;
             end if;
         end if;
-        -- An ordered lane has nothing more until this one has ended.
+        -- A strict lane has nothing more until this job has ended.
         closed := l.ordered and taken > 0;
         wait_ms := null;
         drawn := cardinality(rows);

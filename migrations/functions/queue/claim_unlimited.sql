@@ -1,7 +1,7 @@
--- Claims from those of the lanes that nothing limits, p_unlimited, all at once, and answers as queue.claim
--- does. Parcels are taken whole; only the very first may be cut, if it holds more than the p_capacity jobs
--- there is room for. No more than p_bytes of bodies are taken. Of p_parking it is told that they close when the other side asks for rest.
--- Called by queue.claim alone, whose settings pin its plans too.
+-- Claims from those of the lanes that nothing limits, p_unlimited, all at once, and returns the same as
+-- queue.claim. Parcels are taken whole; only the very first can be split, if it holds more than p_capacity jobs.
+-- At most p_bytes of bodies are taken. Lanes in p_parking close when a receiver asks for a pause. Called by
+-- queue.claim only, whose settings pin its plans too.
 create or replace function queue.claim_unlimited(
     p_queue int4, p_lease bigint, p_token bigint, p_lanes bigint[], p_shares int4[],
     p_depths int4[], p_priorities int2[], p_run_ats timestamptz[], p_unlimited bigint[],

@@ -1,5 +1,5 @@
--- Lets go of the bodies of a row whose members have all left it. The tenant's own role may not write
--- them, and this writes nothing that could be seen.
+-- Removes the bodies of a row that all members have left. The tenant's own role has no right to write them, and
+-- nothing visible changes.
 create or replace function queue.clear_empty_parcels(p_ids bigint[], p_parts int2[]) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
     update queue.parcels p set body = '{}', n = 1

@@ -1,5 +1,5 @@
--- How many jobs there are in each state that has a count, by counting them: of a row, its members that
--- have neither left nor finished. Finished rows are not read.
+-- Counts the jobs in each state that has a counter: of a row, the members that have neither left nor finished.
+-- Finished rows are not read.
 create or replace function queue.count_jobs()
 returns table (
     tenant int4, queue int4, kind int4, scheduled int8, ready int8, running int8, dead int8

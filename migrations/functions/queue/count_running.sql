@@ -1,7 +1,7 @@
--- Counts the running jobs that pass a limiter and hold no place in it yet, and answers how many rows were
--- in other hands and are to be looked at again. Served by parcels_running and the primary keys of
--- lanes, queues and tenants; the plan is pinned to them, since there may be far more lanes than running
--- rows, and claims wait for the limiter all the while.
+-- Counts the running jobs that pass a limiter and hold no slot in it yet, and returns how many rows were locked
+-- by others and must be read again. Served by parcels_running and the primary keys of lanes, queues and tenants;
+-- the plan is pinned to them, since there can be far more lanes than running rows, and claims wait for the
+-- limiter meanwhile.
 create or replace function queue.count_running(p_limiter bigint) returns int4
 language plpgsql volatile
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off

@@ -1,6 +1,6 @@
--- How many jobs of a tenant wait: scheduled and ready, as this snapshot sees it. Everybody's rows are
--- read with the rights of the owner, because row-level security would keep the comparison of
--- transactions out of the index. Served by the primary key of tallies, by deltas_new.
+-- How many jobs of a tenant wait: scheduled and ready, in this snapshot. The rows are read with the rights of
+-- the owner, because row-level security would keep the comparison of transactions out of the index. Served by
+-- the primary key of tallies, by deltas_new.
 create or replace function queue.count_waiting(p_tenant int4) returns int8
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
@@ -10,7 +10,7 @@ begin
             select pg_snapshot_xmax(f.last_snapshot) as xmax, array(select pg_snapshot_xip(f.last_snapshot)) as xip
             from queue.rollup_state f where f.one
         ),
-        -- Apart, so that each is asked of the index.
+        -- Separate, so that each is an index condition.
         new as (
             select d.scheduled + d.ready as jobs from queue.deltas d
             where d.xid >= (select xmax from fold) and d.tenant = p_tenant

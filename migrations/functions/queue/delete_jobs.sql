@@ -1,6 +1,6 @@
--- Deletes finished jobs, with their labels, their progress and keys that have expired. Answers the state
--- that each was in and whether it was deleted; `holder` is the job itself where it still holds its unique
--- key for a time: whoever repeats the key is answered with the job. The log of its runs goes with its day.
+-- Deletes finished jobs, with their labels, progress and expired keys. Returns the state of each job and whether
+-- it was deleted; `holder` is the job itself while it still holds a timed unique key, since a duplicate of the
+-- key is answered with the job. The log of its runs is removed with its daily partition.
 create or replace function queue.delete_jobs(p_jobs bigint[])
 returns table (job bigint, state text, changed boolean, holder bigint)
 language plpgsql volatile
@@ -18,7 +18,7 @@ declare
 begin
     select
         array_agg(h.job), array_agg(h.place), array_agg(h.member),
-        -- Who has succeeded while others of its row still run cannot be taken out of it yet.
+        -- A member that succeeded while others of its row still run cannot leave the row yet.
         array_agg(case when h.runs then 'r' else h.state::text end),
         array_agg(h.job) filter (where h.keyed and h.state in ('d', 'x', 'c'))
     into jobs, places, members, states, keyed

@@ -1,4 +1,4 @@
--- Removes rows of finished jobs of the running transaction's tenant. The tenant's own role may not.
+-- Removes rows of finished jobs of the running transaction's tenant, whose own role has no right to.
 create or replace function queue.delete_parcels(p_places tid[]) returns int8
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 set enable_seqscan = off as $$

@@ -1,6 +1,6 @@
--- Enqueues one job in the caller's transaction: POST /v1/jobs in SQL. See docs/TRANSACTIONS.md.
--- app.tenant_id is what queue.find_jobs goes by; it is put back at the end, or by the rollback. A login that is
--- no superuser cannot have the function do that by itself.
+-- Enqueues one job in the caller's transaction: POST /v1/jobs in SQL. See docs/TRANSACTIONS.md. queue.find_jobs
+-- reads app.tenant_id, which is restored at the end, or by the rollback: a login that is not a superuser cannot
+-- declare that for the function.
 create or replace function queue.enqueue(
     kind text,
     payload jsonb,
@@ -43,7 +43,7 @@ begin
     select e.* into strict made
     from queue.enqueue_jobs(tenant, jsonb_build_array(coalesce(wanted, '{}')), '') e;
     if made.state is null then
-        -- A key may be held for longer than its job is kept.
+        -- A key can be held for longer than its job is kept.
         raise exception 'the unique key is held by %, which is no longer kept', queue.format_job_id(made.job)
         using errcode = 'HK409',
             detail = queue.field_error('/unique_key', 'conflict', 'is held by a job that is no longer kept')::text;

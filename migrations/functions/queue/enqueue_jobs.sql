@@ -1,5 +1,5 @@
--- Enqueues jobs, which stand at p_prefix of what was given, for a tenant: all or none. Answers a row each,
--- in their order.
+-- Enqueues the jobs at pointer p_prefix of the request for a tenant: all or none. Returns one row a job, in
+-- their order.
 create or replace function queue.enqueue_jobs(p_tenant text, p_jobs jsonb, p_prefix text)
 returns table (place int4, job int8, existing boolean, state "char", run_at timestamptz)
 language plpgsql volatile set enable_seqscan = off set enable_nestloop = off set jit = off
@@ -25,7 +25,7 @@ begin
         from jsonb_array_elements(p_jobs) with ordinality j(job, nth)
         order by j.nth
     );
-    -- A member has one fault, the first that was found; and nobody reads more than a hundred.
+    -- One fault a member, the first that was found, and at most a hundred faults.
     select jsonb_agg(f.fault order by f.job, f.nth) into wrong
     from (
         select o.* from (
@@ -47,7 +47,7 @@ begin
         using errcode = 'HK422', detail = wrong::text;
     end if;
 
-    -- Names. Most calls find them all and write nothing.
+    -- Interns names. Most calls find them all and write nothing.
     select t.number, t.max_waiting into number, most_waiting from queue.tenants t where t.id = own.id;
     if number is null then
         insert into queue.tenants (id) values (own.id) on conflict do nothing;
@@ -85,8 +85,7 @@ begin
         order by d.place
     );
 
-    -- Rows: a job with a unique key, in an ordered lane or that expires has one to itself, and so has one
-    -- that is large.
+    -- Assigns rows: a job with a unique key, in a strict lane, with an expiry, or a large one has a row to itself.
     placings := array(
         with d as materialized (
             select u.*, u.key is null and u.ordering_key is null and u.expires_at is null
@@ -127,7 +126,7 @@ begin
         order by h.place
     );
 
-    -- Unique keys: as queue/src/sql/take_unique_keys.sql, which says why.
+    -- Takes unique keys, as take_unique_keys.sql of the queue crate, which gives the reasons.
     if exists (select from unnest(drafts) d where d.key is not null) then
         with wanted as materialized (
             select p.place, d.kind_id as kind, d.key, p.parcel * 1024 as job, d.hold_ms
@@ -163,7 +162,7 @@ begin
         left join (
             select * from known union all select * from taken
         ) o on o.kind = d.kind_id and o.key = d.key;
-        -- What a neighbour took between the first look and our turn.
+        -- Keys that a concurrent transaction took since they were read.
         placings := array(
             select (p.place, p.head, p.member, p.parcel, p.first, coalesce(p.holder, h.job_id))::queue.placing
             from unnest(placings) p
@@ -182,7 +181,7 @@ begin
         end if;
     end if;
 
-    -- The quota of jobs that wait.
+    -- Checks the quota of waiting jobs.
     if most_waiting is not null then
         select count(*) into fresh from unnest(placings) p
         where p.first is null or p.first = p.place and p.holder = p.parcel * 1024;
@@ -241,7 +240,7 @@ begin
         from inserted i
         group by i.queue, i.kind
     ),
-    -- What the new jobs may be searched by.
+    -- The labels by which the new jobs can be searched.
     labelled as (
         insert into queue.labels (tenant, name, value, job_id)
         select number, w.name, w.value, p.parcel * 1024 + p.member
@@ -257,7 +256,7 @@ begin
         where p.is_new
         on conflict do nothing
     ),
-    -- As queue/src/sql/insert_parcels.sql.
+    -- As insert_parcels.sql of the queue crate.
     woken as (
         select case when i.state = 's' then 's:' else 'q:' end
             || left(string_agg(distinct i.queue::text, ','), 4000) as said
@@ -265,10 +264,10 @@ begin
         where says and i.run_at < now() + interval '2 seconds'
         group by i.state
     ),
-    told as materialized (
+    notified as materialized (
         select count(pg_notify('harkara', said)::text) from woken
     ),
-    -- Where the jobs of keys that were taken stand.
+    -- Where the holders of taken keys are.
     asked as materialized (
         select f.job, f.tenant, f.id, f.part, f.member
         from queue.find_jobs(array(
@@ -292,9 +291,9 @@ begin
         p.place, case when p.is_new then p.parcel * 1024 + p.member else p.holder end, not p.is_new,
         coalesce(i.state, h.state, j.state), coalesce(i.run_at, h.run_at, j.run_at)
     from p
-    cross join told
+    cross join notified
     left join inserted i on p.is_new and i.id = p.parcel
-    -- A key of an earlier job of this call, which no snapshot sees yet.
+    -- A key of an earlier job of this call, which no snapshot shows yet.
     left join inserted j on not p.is_new and j.id * 1024 = p.holder
     left join holders h on not p.is_new and h.job = p.holder
     order by p.place;

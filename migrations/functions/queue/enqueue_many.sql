@@ -1,6 +1,6 @@
--- Enqueues many: an array of what POST /v1/jobs takes, up to 10 000. All or none; mistakes are pointed at
--- as in /jobs/17/priority. Answers a row each, in their order; state and run_at are null for a job that is
--- no longer kept.
+-- Enqueues up to 10 000 jobs: an array of bodies of POST /v1/jobs. All or none; errors have pointers such as
+-- /jobs/17/priority. Returns one row a job, in their order; state and run_at are null for a job that is no
+-- longer kept.
 create or replace function queue.enqueue_many(jobs jsonb, tenant text default null)
 returns setof queue.enqueued
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
--- Stops a tenant for good: nothing of it is claimed from here on, and no application's login may enqueue
--- for it. To be called twice, in two transactions: the second knows that whoever comes later sees the
--- first. Answers the tenant's number, nothing for one that is not here.
+-- Stops a tenant for good: from now on none of its jobs is claimed, and no application's login can enqueue for
+-- it. To be called in two transactions: the second knows that every later transaction sees the first. Returns
+-- the tenant's number, null for a tenant that does not exist.
 create or replace function queue.erase_begin(p_tenant uuid) returns int4
 language plpgsql volatile as $$
 declare
@@ -12,7 +12,7 @@ begin
     set paused = true, paused_at = coalesce(t.paused_at, now()), limiter = null,
         erasing = case
             when t.erasing is null then '0'::xid8
-            -- A database that was restored from another server's begins again with small numbers.
+            -- A database restored on another server restarts with small transaction ids.
             when t.erasing = '0'::xid8 or t.erasing > edge then edge
             else t.erasing
         end

@@ -1,6 +1,6 @@
--- The last step: the counters, and the tenant's number. Does nothing, and says so, while anything is left
--- or something may still come: a transaction is open that began before the tenant was stopped.
--- Counters go while nobody folds, so that what is not folded yet goes with them.
+-- The last step: removes the counters and the tenant's number. Returns false and does nothing while rows are
+-- left or can still be added: a transaction is open that began before the tenant was stopped. No rollup runs
+-- meanwhile, so that deltas that are not rolled up are removed as well.
 create or replace function queue.erase_end(p_tenant int4) returns boolean
 language plpgsql volatile
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$

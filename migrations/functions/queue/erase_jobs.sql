@@ -1,5 +1,5 @@
--- Removes at most p_limit rows of a tenant's jobs that do not run, from the row p_after on; answers how many
--- rows and jobs these were and where to go on. Served by the primary key.
+-- Removes at most p_limit rows of a tenant's jobs that do not run, from row p_after on; returns the numbers of
+-- rows and jobs and where to continue. Served by the primary key.
 create or replace function queue.erase_jobs(p_tenant int4, p_after bigint, p_limit int4)
 returns table (seen int8, jobs int8, last bigint)
 language plpgsql volatile

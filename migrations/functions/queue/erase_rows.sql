@@ -1,6 +1,6 @@
--- Removes at most p_limit rows (of attempts, also those of the same moment) that a tenant has in one of the
--- engine's other tables, and answers how many. Served by the primary keys, attempts_tenant,
--- progress_tenant, and of lanes and limiters by their unique indexes.
+-- Removes at most p_limit rows (of attempts, also those of the same moment) of a tenant from one of the engine's
+-- other tables, and returns their number. Served by the primary keys, attempts_tenant, progress_tenant, and for
+-- lanes and limiters by their unique indexes.
 create or replace function queue.erase_rows(p_tenant int4, p_table text, p_limit int4) returns int8
 language plpgsql volatile
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$

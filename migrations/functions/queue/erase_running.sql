@@ -1,10 +1,10 @@
--- Has the workers told of all runs of a tenant that they are cancelled, and answers how many there are.
--- Served by parcels_running: there are no more running rows than workers have places.
+-- Requests the cancellation of all running jobs of a tenant, and returns their number. Served by
+-- parcels_running: there are no more running rows than workers have slots.
 create or replace function queue.erase_running(p_tenant int4, p_notify boolean) returns int8
 language plpgsql volatile
 set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 declare
-    told bigint[];
+    running_jobs bigint[];
     running int8;
 begin
     with held as materialized (
@@ -26,10 +26,10 @@ begin
         where p.ctid = any (array(select t from held))
         returning p.id, p.lo, p.ids, p.cancelling
     )
-    select array_agg(queue.job_id(c.id, c.lo, c.ids, m)) into told
+    select array_agg(queue.job_id(c.id, c.lo, c.ids, m)) into running_jobs
     from cancelled c cross join unnest(c.cancelling) m;
-    if p_notify and told is not null then
-        perform pg_notify('harkara', 'c:' || t) from unnest(told) t;
+    if p_notify and running_jobs is not null then
+        perform pg_notify('harkara', 'c:' || t) from unnest(running_jobs) t;
     end if;
     select coalesce(sum(
         greatest(0, p.n - coalesce(cardinality(p.gone), 0) - coalesce(cardinality(p.acked), 0))

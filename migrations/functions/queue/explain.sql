@@ -1,15 +1,15 @@
--- All that bears on whether a job of the running transaction's tenant runs now, in the caller's one
--- snapshot: a job that is being claimed meanwhile is told as it was before, or as it is after, with
--- everything else as it was at that moment. Null for a job that the tenant does not have. What the facts
--- mean is decided in queue/src/read/explain/.
+-- Everything that decides whether a job of the running transaction's tenant runs now, in the caller's one
+-- snapshot: a job that is being claimed meanwhile is returned as it was before or as it is after, with
+-- everything else as it was at that moment. Null for a job that the tenant does not have.
+-- queue/src/read/explain/ interprets the facts.
 --
--- The tenant's own role may not see workers, leases and the limiters of queues: this function looks with
--- the eyes of its owner, and from a job of the tenant alone. Of a queue's limiter it tells limits and whether
--- they are used up, of workers the one that holds the job, and whether there is one for the queue.
+-- The tenant's role cannot read workers, leases and the limiters of queues: this function reads them with the
+-- rights of its owner, and only for a job of the tenant. Of a queue's limiter it returns limits and whether they
+-- are used up; of workers, the one that holds the job, and whether the queue has any.
 --
--- Served by what serves queue.find_jobs, by primary keys, parcels_ready and, of jobs that lost their worker,
--- parcels_lost, attempts_job, leases_open, lanes' unique index. Of jobs ahead it counts at most 10 000, of
--- the tenant's other lanes 100. Plans are pinned: see migrations/README.md.
+-- Served by the indexes of queue.find_jobs, by primary keys, parcels_ready and, for jobs that lost their worker,
+-- parcels_lost, attempts_job, leases_open, lanes' unique index. Of jobs ahead it counts at most 10 000, of the
+-- tenant's other lanes 100. Plans are pinned: see migrations/README.md.
 create or replace function queue.explain(p_job bigint) returns jsonb
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set jit = off
@@ -17,7 +17,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set plan_cache_mode = force_generic_plan as $$
 declare
     moment timestamptz := clock_timestamp();
-    -- Where counting stops.
+    -- Upper bound of the counts.
     most int4 := 10000;
     own int4 := (select t.number from queue.tenants t where t.id = app.current_tenant());
     place record;
@@ -55,7 +55,7 @@ begin
         'lost', p.lost, 'cancelling', p.cancelling, 'queue', q.name
     );
     if p.state not in ('s', 'a') then
-        -- It waits for nothing: only who has it, or had it, is of interest.
+        -- It waits for nothing: only its worker is of interest.
         return facts || jsonb_build_object('lease', (
             select jsonb_build_object('worker', e.worker_id, 'expires_at', e.expires_at)
             from queue.leases e where e.id = p.lease
@@ -81,7 +81,7 @@ begin
             select jsonb_agg(jsonb_build_object(
                 'of', u.of, 'key', g.key, 'cost', u.cost, 'max_running', g.max_running,
                 'full', coalesce(g.running >= g.max_running, false),
-                -- How many of a queue's jobs run is the sum of all tenants' doings.
+                -- The number of a queue's running jobs would reveal the activity of other tenants.
                 'running', case when u.of <> 'queue' then g.running end,
                 'rate_count', g.rate_count,
                 'period_us', (extract(epoch from g.rate_period) * 1000000)::int8,
@@ -107,7 +107,7 @@ begin
         select from queue.leases e join queue.workers w on w.id = e.worker_id
         where e.closed_at is null and e.expires_at > moment and w.queues ? q.name
     ) then
-        -- How many of its jobs run at once at most, if no more of them can start now.
+        -- Its concurrency limit, if no more of its jobs can start now.
         facts := facts || jsonb_build_object('served', true, 'full', (
             select room.places
             from (
@@ -136,7 +136,7 @@ begin
     end if;
 
     if p.state = 's' then
-        -- Whether it waits out what its last run asked for.
+        -- Whether it waits for the delay that its last run requested.
         facts := facts || jsonb_build_object('last_run', (
             select jsonb_build_object(
                 'outcome', a.outcome, 'finished_at', a.finished_at, 'next_run_at', a.next_run_at,
@@ -150,7 +150,7 @@ begin
     end if;
 
     if l.ordered then
-        -- The job that has begun, or else the first: as queue.next_in_strict_lane has it.
+        -- The job that has begun, otherwise the first, as in queue.next_in_strict_lane.
         select c.id, queue.job_id(c.id, c.lo, c.ids, 1) as job, c.state, c.run_at, c.started_at into h
         from queue.parcels c
         where c.tenant = own and c.id = l.head and c.part = 0 and c.state in ('s', 'a', 'r')
@@ -173,7 +173,7 @@ begin
         return facts;
     end if;
 
-    -- Members before it in its row; the head, if it has begun and is another; rows before its own.
+    -- Members before it in its row; the head, if it has begun and is another job; rows before its own.
     select count(*) into ahead
     from generate_series(1, place.member - 1) m
     where m <> all (coalesce(p.gone, '{}')) and m <> all (coalesce(p.acked, '{}'));
@@ -201,8 +201,8 @@ begin
             exit when ahead >= most;
         end loop;
     else
-        -- In three parts, each of which ends where the index does: a comparison of rows would read on
-        -- until the priority changes.
+        -- In three parts, each of which ends where its index range does: a row comparison would read on until the
+        -- priority changes.
         for r in
             select f.jobs from (
                 select c.id, c.n - coalesce(cardinality(c.gone), 0) as jobs
@@ -219,7 +219,7 @@ begin
                 from queue.parcels c
                 where c.queue = p.queue and c.lane = p.lane and c.state = 'a' and not c.lost
                     and c.priority = p.priority and c.run_at = p.run_at and c.id <= p.id
-                    -- Pieces of one parcel stand behind one another.
+                    -- Pieces of one parcel follow each other.
                     and (c.id < p.id or c.lo < p.lo)
             ) f
             where f.id is distinct from l.head

@@ -1,4 +1,4 @@
--- Whose jobs the caller may enqueue: the tenant it names, or the only one there is for it.
+-- The tenant that the caller can enqueue for: the named one, or the only one it has.
 create or replace function queue.find_client_tenant(p_tenant text) returns app.tenants
 language plpgsql stable as $$
 declare

@@ -1,4 +1,4 @@
--- What the counters say and what is there, where the two differ, at one moment.
+-- Where the counters and the jobs differ, at one moment.
 create or replace function queue.find_counter_drift()
 returns table (tenant int4, queue int4, kind int4, state text, recorded int8, counted int8)
 language sql stable as $$

@@ -1,11 +1,11 @@
--- Where jobs of the running transaction's tenant are: the row's id and part, and the member (1 .. n) in
--- it. A job that is not kept any more is not answered.
+-- Locates jobs of the running transaction's tenant: the row's id and part, and the member (1 .. n) in it. A job
+-- that is no longer kept is not returned.
 --
--- A job stands in the row of its parcel's id, as a member or having left by itself: two probes of the
--- primary key. Or it was merged: into a row of the same 1024 parcel ids, not above its own. For all
--- jobs together each such block is walked once, from id to id, with two probes for each.
--- A function, because everything that is done to a single job begins with it. Plans are pinned (see
--- migrations/README.md), and many jobs are matched by hashing: no statistics tell how many were asked for.
+-- A job is in the row of its parcel's id, as a member or having left by itself: two probes of the primary key.
+-- Or it was merged: into a row of the same 1024 parcel ids, not above its own. Each such block is scanned once
+-- for all jobs together, from id to id, with two probes for each. Every operation on single jobs begins with
+-- this function. Plans are pinned (see migrations/README.md), and many jobs are joined by hashing: no statistics
+-- show how many are passed.
 create or replace function queue.find_jobs(p_jobs bigint[])
 returns table (job bigint, tenant int4, id bigint, part int2, member int2)
 language plpgsql stable rows 10
@@ -16,7 +16,7 @@ declare
     own int4 := (select t.number from queue.tenants t where t.id = app.current_tenant());
 begin
     return query
-    -- Arithmetic is done here: row-level security keeps it out of an index lookup.
+    -- Computed here: row-level security keeps expressions out of an index lookup.
     with recursive wanted as materialized (
         select distinct
             j as job, j / 1024 as parcel, (j % 1024)::int2 as place,
@@ -34,7 +34,7 @@ begin
                 limit 1
             )
             union all
-            -- Pieces do not overlap: the last one that does not begin behind the place.
+            -- Pieces do not overlap: the last one that does not begin after the position.
             (
                 select b.id, b.part, b.lo, b.n, b.gone, b.ids
                 from queue.parcels b

@@ -1,5 +1,5 @@
--- Where JSON cannot be kept as it is: a number beyond all floating ones, nesting deeper than 128.
--- Numbers of the text itself are exact in SQL, and a worker could not read them.
+-- Finds JSON that cannot be stored unchanged: a number outside of double precision, nesting deeper than 128. SQL
+-- keeps the text of numbers exactly, and a worker could not read them.
 create or replace function queue.find_unstorable_value(p_value jsonb, p_pointer text, p_depth int4) returns jsonb
 language plpgsql immutable as $$
 declare

@@ -1,5 +1,5 @@
--- An interval as such text, from the transaction's beginning on: a month is as long as that month.
--- 'infinity' and what lies outside of the calendar become text that is no duration.
+-- An interval as text such as 1h30m, measured from the start of the transaction: a month is as long as that
+-- month. 'infinity' and values outside of the calendar become text that is not a duration.
 create or replace function queue.format_duration(p_interval interval) returns text
 language plpgsql stable strict as $$
 begin

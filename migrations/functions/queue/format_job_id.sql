@@ -1,4 +1,4 @@
--- A job's id as people write it: job_ and 13 digits of Crockford's base 32.
+-- A job's public id: job_ and 13 digits of Crockford's base 32.
 create or replace function queue.format_job_id(p_job bigint) returns text
 language sql immutable strict as $$
     select 'job_' || string_agg(

@@ -1,5 +1,5 @@
--- Lets a login role enqueue for a tenant, or for all if it is null. Answers whether it could not before.
--- Not for tenants' transactions: whoever calls must be allowed to hand harkara_client on.
+-- Lets a login role enqueue for a tenant, or for all if it is null. Returns whether it could not before. Not for
+-- tenants' transactions: the caller needs the right to grant harkara_client.
 create or replace function queue.grant_client(p_role text, p_tenant uuid) returns boolean
 language plpgsql volatile as $$
 declare

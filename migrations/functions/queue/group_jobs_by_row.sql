@@ -1,6 +1,6 @@
--- Of the rows that hold these members: which members are meant, and how many it holds. `whole` says that
--- the row itself is to change, since all who are still in it are meant; `last` that nobody stays. A row
--- that most have left is let go instead: their bodies still lie in it.
+-- Groups jobs by the rows that hold them: which members are meant, and how many the row holds. `whole` is true
+-- when the row itself changes, since all members still in it are meant; `last` when no member stays. A row that
+-- most members have left is emptied instead: their bodies are still in it.
 create or replace function queue.group_jobs_by_row(p_jobs bigint[], p_rows tid[], p_members int2[])
 returns table (
     place tid, jobs bigint[], members int2[], whole boolean, last boolean, tenant int4, id bigint,

@@ -1,5 +1,5 @@
--- Which of these lanes are half open: what the running statement has just claimed of them is their trial.
--- Served by the primary key of lanes.
+-- Which of these lanes are half open: the rows that the running statement has just claimed of them are their
+-- trial. Served by the primary key of lanes.
 create or replace function queue.half_open_lanes(p_lanes bigint[]) returns bigint[]
 language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$

@@ -1,7 +1,7 @@
--- The lane of a tenant in a queue that jobs with this ordering key and these limits wait in, and how many
--- of them may share a row: as queue/src/sql/intern_lane.sql and intern_limiters.sql.
--- Other transactions wait for what is written here until this one has ended: so everything is looked up
--- first, and that a lane or a limiter is in use is said after half a day, not after an hour.
+-- The lane of a tenant in a queue for jobs with this ordering key and these limits, and how many of them can
+-- share a row: like intern_lane.sql and intern_limiters.sql of the queue crate. Other transactions wait for rows
+-- written here until this one has ended: so everything is looked up first, and the use of a lane or limiter is
+-- recorded after half a day, not after an hour.
 create or replace function queue.intern_lane(
     p_queue int4, p_tenant int4, p_ordering_key text, p_limits text[], p_costs int4[],
     out lane int8, out most int4
@@ -19,7 +19,7 @@ declare
     own int8;
     stale boolean;
 begin
-    -- In the order of their keys, as Rust sorts them.
+    -- In the order of their keys, as the queue crate sorts them.
     select coalesce(array_agg(u.key order by u.key collate "C"), '{}'),
         coalesce(array_agg(u.cost order by u.key collate "C"), '{}')
     into names, prices
@@ -30,7 +30,7 @@ begin
         where not exists (select from queue.limiters g where g.tenant = p_tenant and g.key = w.key)
         order by w.key
         on conflict do nothing;
-        -- Kept from being removed for want of use, and else left alone: the caller's transaction may last.
+        -- Locked against removal, and otherwise not written: the caller's transaction can be long.
         perform from queue.limiters s
         where s.tenant = p_tenant and s.key = any (names) and s.used_at < now() - interval '12 hours'
         order by s.id
@@ -70,7 +70,7 @@ begin
             on conflict (queue, tenant, key, strict, limits) do nothing
             returning id, limiter into lane, own;
         elsif stale then
-            -- As with limiters. In an ordered lane that is there the limits named before go on to hold.
+            -- As with limiters. In an existing strict lane the limits named before continue to apply.
             select l.id, l.limiter into lane, own from queue.lanes l where l.id = intern_lane.lane for key share;
         end if;
         exit when lane is not null;

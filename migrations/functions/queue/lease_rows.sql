@@ -1,6 +1,6 @@
--- Leases locked rows. Fresh jobs that wait alone are merged, as far as they share lane, kind, priority
--- and attempts and lie within 1024 parcel ids of each other, so that their ids are found again. The
--- merged row stands where its first member stood.
+-- Leases locked rows. Waiting jobs without an attempt that are single in their rows are merged if they share
+-- lane, kind, priority and attempts and lie within 1024 parcel ids of each other, so that their ids can be found
+-- again. The merged row takes the place of its first member.
 create or replace function queue.lease_rows(
     p_rows tid[], p_limiters bigint[], p_lease bigint, p_token bigint, p_probe boolean,
     p_at timestamptz
@@ -9,8 +9,8 @@ language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 begin
     return query
-    -- What may be merged is said twice, here and negated below: found out before, once for both, it made
-    -- claims of whole parcels slower.
+    -- The condition for merging occurs twice, here and negated below: computed once for both, it made claims of
+    -- whole parcels slower.
     with taken as (
         delete from queue.parcels p
         where p.ctid = any (p_rows) and p.n = 1 and p.part = 0 and p.attempt = 0
@@ -19,7 +19,7 @@ begin
         returning p.tenant, p.id, p.lo, p.lane, p.run_at, p.created_at, p.queue, p.kind,
             p.priority, p.max_attempts, p.keyed, p.body[1] as body
     ),
-    -- The arrays below are filled in this order.
+    -- The arrays below are built in this order.
     sorted as (
         select *, (row_number() over alike - 1) / 500 as bunch
         from taken

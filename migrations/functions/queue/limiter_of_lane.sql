@@ -1,5 +1,5 @@
--- The same for a lane that is there. Jobs of one key that name other limits stand in lanes of their own:
--- these share the limiter.
+-- A lane's limiter, created if it has none and p_make is true, and whether it was created. Jobs of one key that
+-- name other limits wait in lanes of their own: these share the limiter.
 create or replace function queue.limiter_of_lane(
     p_queue int4, p_tenant int4, p_key text, p_strict boolean, p_make boolean
 ) returns table (limiter bigint, made boolean)

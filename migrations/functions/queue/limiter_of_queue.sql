@@ -1,5 +1,5 @@
--- The limiter of a queue, made if there is none and p_make says so, and whether it was. Every limiter is one
--- more lock of every claim, so none is made for nothing. No row for a queue that is not there.
+-- The limiter of a queue, created if it has none and p_make is true, and whether it was created. Every limiter
+-- is one more lock of every claim, so none is created needlessly. No row for a queue that does not exist.
 create or replace function queue.limiter_of_queue(p_queue text, p_make boolean)
 returns table (number int4, limiter bigint, made boolean)
 language plpgsql volatile as $$

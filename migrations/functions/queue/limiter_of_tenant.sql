@@ -1,4 +1,4 @@
--- The same for a tenant.
+-- A tenant's limiter, created if it has none and p_make is true, and whether it was created.
 create or replace function queue.limiter_of_tenant(p_tenant int4, p_make boolean) returns table (limiter bigint, made boolean)
 language plpgsql volatile as $$
 #variable_conflict use_column

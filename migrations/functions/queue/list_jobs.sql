@@ -1,14 +1,13 @@
--- The ids of at most p_limit of a tenant's jobs that match, newest first, older than job p_before, and
--- beside them, if the looking ended before the jobs did, the id below which to go on: at most p_rows rows
--- are looked at. At least one line is answered, without a job if there is none. Scheduled, dead and
--- cancelled jobs are found by parcels_aside, running ones by parcels_running, others by the primary
--- key, read downwards from the cursor; other filters drop rows on the way.
+-- The ids of at most p_limit matching jobs of a tenant, newest first, older than job p_before; and, if the read
+-- ended before the jobs did, the id below which to continue: at most p_rows rows are read. At least one row is
+-- returned, without a job if there is none. Scheduled, dead and cancelled jobs are found by parcels_aside,
+-- running ones by parcels_running, others by the primary key, read downwards from the cursor; other filters drop
+-- rows on the way.
 --
--- The jobs of a row lie between its own id and the end of its block of 1024 parcel ids: right there,
--- but for merged rows. So rows are taken until they hold a page; what is newer than the last of them
--- is complete, but for merged rows further down in its block, and these are looked at besides. Only
--- the rows of a page are unpacked, and no body is.
--- A function, to pin the plan: no row may be read that is not looked at.
+-- The jobs of a row lie between its own id and the end of its block of 1024 parcel ids; close to its id, except
+-- for merged rows. So rows are read until they fill a page; everything newer than the last of them is complete,
+-- except for merged rows further down in its block, which are read as well. Only the rows of a page are
+-- unpacked, and no body is. A function, to pin the plan: no row is read needlessly.
 create or replace function queue.list_jobs(
     p_tenant uuid, p_before int8, p_limit int8, p_state text, p_kind text, p_queue text,
     p_after timestamptz, p_until timestamptz, p_error text, p_rows int8
@@ -28,7 +27,7 @@ begin
             (select q.id from queue.queues q where q.name = p_queue) as queue
         from (select coalesce(p_before, 9223372036854775807) as job) c
     ),
-    -- So many that they are no short way are looked for like others.
+    -- Running jobs that are too many for a short read are searched like others.
     running as materialized (
         select
             p.id, p.part, p.lo, p.n, p.gone, p.acked, p.ids, p.created, p.created_at, p.state, p.kind,
@@ -71,9 +70,8 @@ begin
         select r.* from running r
         where (select count(*) from running) < p_rows and r.id <= (select parcel from cursor)
     ),
-    -- Where the looking ended. Nothing below was enqueued later than what was looked at last, but for a
-    -- transaction that began long before it wrote: where that is an hour before the time asked for, all
-    -- that follows is.
+    -- Where the read ended. No job below was enqueued later than the last one read, except by a transaction that
+    -- began long before it wrote: an hour before the requested time, the read can end.
     ended as materialized (
         select
             case
@@ -90,7 +88,7 @@ begin
         select h.id, h.part, h.jobs
         from (
             select p.id, p.part, case
-                -- Members count one by one where the cursor or the filter goes through the row.
+                -- Members are counted one by one where the cursor or the filter divides the row.
                 when p.id = (select parcel from cursor)
                     or p.ids is not null and p.id >= (select block from cursor)
                     or p.created is not null and coalesce(p_after, p_until) is not null
@@ -134,7 +132,7 @@ begin
         ) a
         where coalesce(a.newer, 0) < p_limit
     ),
-    -- What is newer than this is complete: all of the page, if it is full, or all that was looked at.
+    -- Everything newer than this is complete: the page, if it is full, or all that was read.
     edge as materialized (
         select e.id, e.id / 1024 * 1024 as block
         from (

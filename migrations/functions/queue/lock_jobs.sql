@@ -1,6 +1,6 @@
 -- Finds and locks jobs of the running transaction's tenant: the row of each and its member there, the job's
--- state, and whether others of its row run. A job that moves while its row is waited for is looked for
--- again; one that is not kept any more is not answered.
+-- state, and whether others of its row run. A job that moves while its row is waited for is searched again; one
+-- that is no longer kept is not returned.
 create or replace function queue.lock_jobs(p_jobs bigint[])
 returns table (job bigint, place tid, member int2, state "char", runs boolean, keyed boolean)
 language plpgsql volatile rows 10
@@ -55,8 +55,7 @@ begin
         return query
             select * from unnest(jobs, places, members, states, running, keys);
         exit when pending is null;
-        -- Each move is a step of a job's life, made between a look and the lock that follows: two in a
-        -- row are rare.
+        -- A job moves when its state changes between the read and the lock that follows: twice in a row is rare.
         looks := looks + 1;
         if looks = 10 then
             raise exception 'job % moves from row to row', pending[1]

@@ -1,5 +1,5 @@
--- The priority whose first ready job has waited longest in a lane, 0 if there is none. Served by
--- parcels_ready: one probe a priority.
+-- The priority whose first ready job has waited longest in a lane, 0 if there is none. Served by parcels_ready:
+-- one probe a priority.
 create or replace function queue.longest_waiting_priority(p_queue int4, p_lane bigint, p_now timestamptz)
 returns int2
 language sql stable

@@ -1,5 +1,5 @@
--- Moves waiting jobs that are in one of these states to another time; null means now. Answers the state
--- that each is in now, and whether it was moved.
+-- Moves waiting jobs that are in one of the given states to another time; null means now. Returns the state of
+-- each job now, and whether it was moved.
 create or replace function queue.move_jobs(
     p_jobs bigint[], p_from text[], p_run_at timestamptz, p_notify boolean
 ) returns table (job bigint, state text, changed boolean, holder bigint)
@@ -32,7 +32,7 @@ begin
     changed as (
         update queue.parcels p
         set state = case when s.whole then becomes when s.last then 'd' else p.state::text end::"char",
-            -- Whoever moves it wants it to run: an expiry that would come before goes.
+            -- A job that is moved is meant to run: an expiry before the new time is removed.
             expires_at = case when p.expires_at > moment then p.expires_at end,
             run_at = case when s.whole then moment else p.run_at end,
             finished_at = case when s.last and not s.whole then now() else p.finished_at end,
@@ -87,7 +87,7 @@ begin
         perform queue.clear_empty_parcels(emptied, emptied_parts);
     end if;
     if p_notify and woken is not null then
-        -- An ordered lane may have been told to wait for this very job.
+        -- A strict lane can be waiting for this very job.
         perform pg_notify('harkara', 'o:' || left(array_to_string(woken, ','), 4000));
         if becomes = 's' and moment < now() + interval '2 seconds' then
             perform pg_notify('harkara', 's:' || left(array_to_string(woken, ','), 4000));

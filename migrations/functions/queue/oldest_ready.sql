@@ -1,8 +1,8 @@
--- Since when the oldest job that could start now has been due, for each of the queues that has one; of a
--- tenant, or (null) of all. Jobs of queues, tenants and lanes that are paused, and of lanes that are
--- parked, could not. In each lane the first job of each priority is looked at, by parcels_ready; of a
--- queue at most p_lanes lanes: the tenant's first by key, or the first of all that have ready jobs. Of
--- jobs that lost their worker, by parcels_lost, the hundred that have been due for longest.
+-- Since when the oldest job that could start now has been due, for each of the queues that has one; of a tenant,
+-- or (null) of all. Jobs of paused queues, tenants and lanes, and of parked lanes, could not start. In each lane
+-- the first job of each priority is read, by parcels_ready; of a queue at most p_lanes lanes: the tenant's first
+-- by key, or the first of all that have ready jobs. Of jobs that lost their worker, by parcels_lost, the hundred
+-- that have been due for longest.
 create or replace function queue.oldest_ready(p_queues int4[], p_tenant int4, p_lanes int4)
 returns table (queue int4, run_at timestamptz)
 language plpgsql stable rows 10
@@ -46,7 +46,7 @@ begin
     open_lane as materialized (
         select c.queue, c.lane
         from (select o.queue, o.lane from own o union all select y.queue, y.lane from any_lane y) c
-        -- Limited, so that each is found by itself, and lanes are not read from end to end.
+        -- Limited, so that each is found by a probe, and lanes are not read from end to end.
         cross join lateral (
             select k.tenant, k.paused, k.parked_until from queue.lanes k where k.id = c.lane limit 1
         ) l

@@ -1,4 +1,4 @@
--- Nanoseconds of text such as 90s, 250ms or 1h30m; null for text that is no duration.
+-- Nanoseconds of text such as 90s, 250ms or 1h30m; null for other text.
 create or replace function queue.parse_duration(p_text text) returns numeric
 language plpgsql immutable strict as $$
 declare

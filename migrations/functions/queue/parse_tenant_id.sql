@@ -1,4 +1,4 @@
--- The UUID of a tenant's id as people write it: ten_ and 26 digits of the same; null for other text.
+-- The UUID of a tenant's public id: ten_ and 26 digits of Crockford's base 32; null for other text.
 create or replace function queue.parse_tenant_id(p_text text) returns uuid
 language sql immutable strict as $$
     select case when p_text ~ '^ten_[0-7][0-9a-hjkmnp-tv-z]{25}$' then (

@@ -1,11 +1,11 @@
--- The moment of RFC 3339 text; null for other text.
+-- The time of RFC 3339 text; null for other text.
 create or replace function queue.parse_timestamp(p_text text) returns timestamptz
 language plpgsql immutable strict set timezone = 'UTC' set datestyle = 'ISO' as $$
 begin
     if p_text !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then
         return null;
     end if;
-    -- What is finer than a microsecond is left out, not rounded: as over HTTP.
+    -- Digits beyond microseconds are cut off, not rounded, as over HTTP.
     return regexp_replace(p_text, '(\.[0-9]{6})[0-9]+', '\1')::timestamptz;
 exception when data_exception then
     return null;

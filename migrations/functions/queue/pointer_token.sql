@@ -1,4 +1,4 @@
--- A member's name as a part of a JSON pointer.
+-- A member name as a part of a JSON pointer.
 create or replace function queue.pointer_token(p_name text) returns text
 language sql immutable strict as $$
     select '/' || replace(replace(p_name, '~', '~0'), '/', '~1')

@@ -1,4 +1,4 @@
--- Makes what a tenant's usual jobs need, so that no application's transaction has to: a lane for each kind.
+-- Creates what a tenant's usual jobs need, so that no application's transaction has to: a lane for each kind.
 create or replace function queue.prepare_lanes(p_tenant uuid) returns void
 language plpgsql volatile as $$
 declare

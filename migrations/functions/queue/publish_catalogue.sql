@@ -1,6 +1,6 @@
--- Says what kinds there are, unless a newer release has: p_kinds is an array of rows of queue.catalogue.
--- Answers whether anything was written. Names are made along with it, so that no application's
--- transaction has to.
+-- Publishes the kinds, unless a newer release has: p_kinds is an array of rows of queue.catalogue. Returns
+-- whether anything was written. Kinds and queues are interned with it, so that no application's transaction has
+-- to.
 create or replace function queue.publish_catalogue(p_version int4, p_notify boolean, p_kinds jsonb) returns boolean
 language plpgsql volatile as $$
 declare

@@ -1,5 +1,5 @@
--- Reads one job, which stands at p_prefix of what was given: as read_job in api/src/routes/jobs/request.rs
--- does, with the same pointers and codes.
+-- Reads and validates the job at pointer p_prefix of the request, with the same pointers and codes as the HTTP
+-- API (api/src/routes/jobs/request.rs).
 create or replace function queue.read_job(p_job jsonb, p_place int4, p_prefix text, p_platform boolean)
 returns queue.draft
 language plpgsql stable set jit = off as $$
@@ -40,12 +40,12 @@ begin
         d.faults := queue.field_error(p_prefix, 'too_large', 'a job has at most 1 MiB of JSON');
         return d;
     end if;
-    -- Both are rare, and finding out where costs.
+    -- Both are rare, and locating them is expensive.
     if whole ~ '[0-9]{250}' or p_job @? '$.**{128}' then
         f := queue.find_unstorable_value(p_job, p_prefix, 0);
     end if;
 
-    -- Members by themselves; what is no member, or not of its type, is left out.
+    -- Members one by one; unknown members and those of a wrong type are left out.
     for m in select * from jsonb_each(p_job) loop
         text_of := p_job ->> m.key;
         continue when jsonb_typeof(m.value) = 'null' and m.key in (
@@ -95,7 +95,7 @@ begin
                 format('unknown field `%s`', m.key));
         end case;
     end loop;
-    -- A member with a fault is told of once: see the end.
+    -- Each member is reported once: see the end.
 
     d.kind := p_job ->> 'kind';
     if d.kind is null then
@@ -319,7 +319,7 @@ begin
     d.faults := f;
     if f = '[]' then
         d.line := jsonb_build_array(d.queue, d.ordering_key, d.limits, d.costs)::text;
-        -- As queue/src/envelope.rs writes it.
+        -- As the queue crate writes it (envelope.rs).
         d.body := convert_to(
             '{"p":' || payload::text || ',"t":' || coalesce(timeout_ms, usual.timeout_ms)
             || coalesce(',"b":' || waits::text, '')

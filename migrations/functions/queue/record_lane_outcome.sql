@@ -1,8 +1,8 @@
--- Tells a lane, whose row is locked, what came of runs in it: how many failed in a way that may pass and how
--- many did well, trials left aside; what came of a trial (`failed`, `well` or `silent`, which tells nothing,
--- so that another one may go at once), if one ended; and how long (ms) the other side asked for rest.
--- While the breaker is not closed the trial alone decides: what had begun before it opened tells nothing.
--- Served by the primary key of lanes.
+-- Records the outcome of runs in a lane, whose row is locked, for its breaker: how many failed in a way that can
+-- pass and how many succeeded, trials excluded; the outcome of a trial (`failed`, `well` or `silent`, which
+-- decides nothing, so that another can start at once), if one ended; and for how long (ms) the receiver asked
+-- the lane to pause. While the breaker is not closed only the trial counts: runs that began before it opened do
+-- not. Served by the primary key of lanes.
 create or replace function queue.record_lane_outcome(
     p_lane bigint, p_failures int4, p_successes int4, p_trial text, p_park bigint
 ) returns void
@@ -19,7 +19,7 @@ declare
 begin
     select * into strict k from queue.lanes l where l.id = p_lane;
     if k.breaker_after is null then
-        -- Nothing is counted.
+        -- No breaker, or nothing to count.
     elsif k.breaker = 'c' then
         if k.window_from + k.breaker_window > now() then
             failed := k.failures;
@@ -48,11 +48,11 @@ begin
         end if;
     end if;
     until := greatest(
-        -- Jobs of the default lane have no other side in common.
+        -- Jobs of the default lane have no receiver in common.
         case when k.key <> '' or k.limits <> '' then now() + p_park * interval '1 millisecond' end,
         case when state = 'o' and (k.breaker = 'c' or trial = 'failed')
             then now() + k.breaker_rest end,
-        -- A trial was let through, so that what kept it before is over, unless it failed.
+        -- A trial was permitted, so the pause before it is over, unless it failed.
         case when trial is null or trial = 'failed' then k.parked_until end
     );
     update queue.lanes l

@@ -1,4 +1,4 @@
--- Writes down that so many jobs of each queue and kind are no longer in these states, and now in those.
+-- Writes the deltas of jobs of each queue and kind that left the states p_from for the states p_to.
 create or replace function queue.record_state_changes(
     p_tenants int4[], p_queues int4[], p_kinds int4[], p_from text[], p_to text[], p_jobs int4[]
 ) returns void

@@ -1,7 +1,6 @@
--- Sets the counters right by counting, at one moment, while others go on; answers how many counters
--- were wrong. Changes that are not folded stay where they are: the counters are what was counted, less
--- these. `last_snapshot` goes back to the beginning, so that the next fold takes whatever is there.
--- Called by a fold, too, whose settings are not made for it.
+-- Corrects the counters by counting, at one moment, while jobs go on; returns how many counters were wrong.
+-- Deltas that are not rolled up stay: each counter becomes the counted number minus these. The recorded snapshot
+-- is reset, so that the next rollup takes every delta. Called by a rollup as well, whose settings do not fit.
 create or replace function queue.recount() returns int8 language plpgsql
 set enable_seqscan = on set enable_bitmapscan = on set jit = off as $$
 declare

@@ -1,5 +1,5 @@
--- What follows when jobs have ended or left their lease: places at limiters and heads of strict lanes
--- become free, breakers hear of it, and unique keys held until the end are released.
+-- Releases what jobs held that have ended or left their lease: slots of limiters, heads of strict lanes, and
+-- unique keys held until the end; lets breakers know.
 create or replace function queue.release_holds(
     p_limiters bigint[], p_slots int4[], p_heads bigint[], p_head_lanes bigint[], p_keyed bigint[]
 ) returns void

@@ -1,11 +1,10 @@
--- Takes back what dead workers held: running rows whose lease has expired, is closed or is gone, at most
--- p_limit of them. A run that was lost counts as an attempt; a job that was alone in its row and has none
--- left is dead, one that was being cancelled is cancelled. Every member goes back by itself, and is taken
--- up again with no other such job beside it in the same worker: whichever of them kills its worker does
--- so alone.
+-- Takes back what dead workers held: running rows whose lease has expired, is closed or does not exist, at most
+-- p_limit of them. A lost run counts as an attempt; a job that was alone in its row and has none left is dead,
+-- one that was being cancelled is cancelled. Every member returns by itself, and is claimed again with no other
+-- such job beside it in the same worker: a job that kills its worker does so alone.
 --
--- The rows are asked, not the leases: a claim may be written after somebody found nothing under its
--- lease and closed that. Served by parcels_running, one probe a lease, then the lease's rows.
+-- The rows are read, not the leases: a claim can be written after a rescue found nothing under its lease and
+-- closed it. Served by parcels_running, one probe a lease, then the lease's rows.
 create or replace function queue.rescue_lost_parcels(p_limit int4)
 returns table (seen bigint, rescued bigint, dead bigint)
 language plpgsql volatile
@@ -88,7 +87,7 @@ begin
             coalesce(m.created[b.member], m.created_at), m.started_at,
             case when j.cancelled then now() end,
             m.lease, m.queue, m.kind, m.priority,
-            -- Most of them were never begun, and nobody knows which: among others no run is the last.
+            -- Most members had not begun, and which ones is unknown: a run among others never is the last attempt.
             least(m.attempt, m.max_attempts - 1), m.max_attempts, m.deferrals,
             j.job_id % 1024,
             case when j.cancelled then 'c' else 'a' end::"char",
@@ -136,7 +135,7 @@ begin
         union all
         select m.limiters, cardinality(m.missing) from many m where m.limiters is not null
     ),
-    -- For the people who look after workers: nothing depends on it.
+    -- For operators only: nothing depends on it.
     closed as (
         update queue.leases l set closed_at = now()
         where l.closed_at is null and l.expires_at <= now()
@@ -161,11 +160,11 @@ begin
     if probes is not null or heads is not null then
         perform from queue.lanes l
         where l.id = any (probes || head_lanes) order by l.id for no key update;
-        -- Another probe, then.
+        -- The breaker needs another trial.
         update queue.lanes l set breaker = 'o' where l.id = any (probes) and l.breaker = 'h';
     end if;
     perform queue.release_holds(limiters, places, heads, head_lanes, keyed);
-    -- Nothing of a row is kept when all of it has left.
+    -- A row that all members have left keeps no bodies.
     if emptied is not null then
         update queue.parcels p set body = '{}', n = 1 where p.ctid = any (emptied);
     end if;

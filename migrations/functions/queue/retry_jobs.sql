@@ -1,5 +1,5 @@
--- Makes dead and cancelled jobs ready again with a full set of attempts, unless another live job holds the
--- job's unique key. Answers the state that each is in now, whether that is a change, and who holds the key.
+-- Makes dead and cancelled jobs ready again with a full set of attempts, unless another live job holds the job's
+-- unique key. Returns the state of each job now, whether that is a change, and the holder of the key.
 create or replace function queue.retry_jobs(p_jobs bigint[], p_notify boolean)
 returns table (job bigint, state text, changed boolean, holder bigint)
 language plpgsql volatile
@@ -33,9 +33,8 @@ begin
         return;
     end if;
     if keyed is not null then
-        -- Takes keys back for as long as their jobs live, unless the job itself still holds its key for a
-        -- time of its own. Those that others are seen to hold are left alone, as in take_unique_keys.sql;
-        -- of two jobs that want one key the elder has it.
+        -- Takes keys until their jobs finish, unless the job still holds its timed key. Keys that others hold are left
+        -- alone, as in take_unique_keys.sql; of two jobs with one key the older gets it.
         with named as materialized (
             select l.tenant, p.kind, l.value as key, l.job_id
             from unnest(jobs, places) as u(job, place)

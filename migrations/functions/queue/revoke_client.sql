@@ -1,5 +1,5 @@
--- Lets it no more: for one tenant, or, if it is null, for none at all. It stays a member of
--- harkara_client, which allows nothing by itself and may be needed in another database of the cluster.
+-- Revokes the right of a login role to enqueue: for one tenant, or, if it is null, for all. It stays a member of
+-- harkara_client, which permits nothing by itself and can be needed in another database of the cluster.
 create or replace function queue.revoke_client(p_role text, p_tenant uuid) returns int8
 language sql volatile as $$
     with gone as (

@@ -1,9 +1,8 @@
--- Adds what is not folded yet to the counters and to the past, at most p_limit rows, and removes it;
--- answers how many rows that were, null while somebody else folds. One statement reads, adds and
--- removes, and says up to where: at what its own snapshot saw. A transaction that was open then is
--- named in it and taken when it has committed, however late. Where more than p_limit rows are there,
--- `last_snapshot` stays, and the next fold goes on.
--- Not waited for by its commit: what a crash undoes is folded again.
+-- Adds at most p_limit deltas to the counters and the history, and removes them; returns their number, null
+-- while another process does so. One statement reads, adds and removes, and records its own snapshot. A
+-- transaction that was open then is listed in that snapshot and its deltas are taken when it has committed,
+-- however late. Where more than p_limit rows exist, the snapshot stays, and the next rollup continues. Commits
+-- asynchronously: after a crash the work is done again.
 create or replace function queue.roll_up_counters(p_limit int4) returns int4 language plpgsql
 set enable_seqscan = off set enable_bitmapscan = off set jit = off
 set plan_cache_mode = force_generic_plan as $$
@@ -18,7 +17,7 @@ begin
         return null;
     end if;
     perform set_config('synchronous_commit', 'off', true);
-    -- A database that was restored from another server's begins again with its transactions' numbers.
+    -- A database restored on another server restarts its transaction ids.
     if pg_snapshot_xmax(seen) > pg_snapshot_xmax(pg_current_snapshot()) then
         perform queue.recount();
         select f.last_snapshot into seen from queue.rollup_state f;
@@ -74,8 +73,7 @@ begin
         cross join lateral (
             values ('m'::"char", n.minute), ('h'::"char", date_trunc('hour', n.minute, 'UTC'))
         ) s(span, at)
-        -- What happened in all queues together stands in the place of queue 0 and kind 0: whoever asks
-        -- for that reads one row a step.
+        -- Queue 0 and kind 0 hold the sum of all queues, so that a query of the total reads one row a step.
         cross join lateral (values (n.queue, n.kind), (0, 0)) o(queue, kind)
         group by n.tenant, s.span, s.at, o.queue, o.kind
         having sum(n.enqueued) <> 0 or sum(n.started) <> 0 or sum(n.succeeded) <> 0

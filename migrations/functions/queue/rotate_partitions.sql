@@ -1,6 +1,6 @@
--- Makes the daily partitions of today and the next `ahead` days, drops those that ended before
--- `keep` ago, and answers how many it dropped. Short lock timeout: it would rather come back later
--- than queue behind a long reader with the parent locked.
+-- Creates the daily partitions of today and the next `ahead` days, drops those that ended before `keep` ago, and
+-- returns how many it dropped. The lock timeout is short: it runs again later rather than queue behind a long
+-- reader with the parent locked.
 create or replace function queue.rotate_partitions(ahead int4, keep interval) returns int4
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
@@ -8,7 +8,7 @@ declare
     part record;
     dropped int4 := 0;
 begin
-    -- One at a time; readers and writers go on.
+    -- One rotation at a time; readers and writers are not blocked.
     lock table queue.attempts in share update exclusive mode;
     for day in select (now() at time zone 'utc')::date + g from generate_series(0, ahead) g loop
         if to_regclass(format('queue.attempts_%s', to_char(day, 'YYYYMMDD'))) is null then
@@ -29,7 +29,7 @@ begin
                     to_char(day, 'YYYYMMDD')
                 );
             exception when check_violation then
-                null; -- rows of that day are in the default partition already: they stay there
+                null; -- rows of that day are in the default partition already and stay there
             end;
         end if;
     end loop;

@@ -1,10 +1,9 @@
--- Changes what a limiter lets through, by the members of p_change: `count` starts every `period` (in
--- microseconds), `burst` of them at once, and `max_running`. A member that is not there stays, one
--- that is null is taken away; with the count goes the whole rate, and a burst that is taken away or
--- was never given is a tenth of the count, at least 1.
+-- Changes a limiter by the members of p_change: `count` starts every `period` (in microseconds), `burst` of them
+-- at once, and `max_running`. A missing member stays unchanged, null removes it; without a count there is no
+-- rate, and a burst that is removed or was never set is a tenth of the count, at least 1.
 --
--- Answers the member that makes no sense, having changed nothing: `period` or `burst` where there is
--- no rate, or a rate without a period; and how many rows count_running passed over.
+-- Returns the first contradictory member, having changed nothing: `period` or `burst` without a rate, or a rate
+-- without a period; and how many rows count_running passed over.
 create or replace function queue.set_limit(p_limiter bigint, p_change jsonb)
 returns table (fault text, passed_over int4)
 language plpgsql volatile as $$
@@ -48,8 +47,8 @@ begin
     update queue.limiters
     set max_running = most, rate_count = starts, rate_period = period, rate_burst = burst
     where id = p_limiter;
-    -- What was started still counts, but for no more than a whole burst of the new rate; a rate that
-    -- is only saved again grants nothing.
+    -- Earlier starts still count, but for at most a whole burst of the new rate; saving an unchanged rate
+    -- permits no extra start.
     if (starts, period, burst) is distinct from (g.rate_count, g.rate_period, g.rate_burst) then
         update queue.limiters
         set rate_tat = least(rate_tat, clock_timestamp() + rate_every * rate_burst)

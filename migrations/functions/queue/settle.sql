@@ -1,21 +1,21 @@
--- Writes how runs ended, under their fence: a row whose token is no longer the claim's, or whose lease
--- has expired, is left as it is and not answered. Answers the places (1, 2, ...) of the rows written.
--- A place is negative (-1, -2, ...) when the row's endings were written by an earlier call whose answer
--- was lost: then nothing was done about it now.
+-- Writes how runs ended, under their fence: a row whose token is no longer the claim's, or whose lease has
+-- expired, is left unchanged and not returned. Returns the positions (1, 2, ...) of the rows written. A position
+-- is negative (-1, -2, ...) when the row's outcomes were written by an earlier call whose answer was lost:
+-- nothing was done about it now.
 --
 -- Rows, by p_tenant, p_id, p_part and p_token, end in one of three forms (p_form):
---   w  all members that were still here have finished well; p_result a JSON array with one element a
+--   w  all members that were still here succeeded; p_result is a JSON array with one element a
 --      member, or null when none has a result
---   s  the row's only member did not: its ending stands under the row's place in e_*
---   p  some members have ended: those that finished well stand in a_*, the others in e_* and leave
---      the row; p_last says that no member is left
--- p_failures counts failures and p_park tells how long (ms) the other side asked the whole lane to wait. A job
--- that gives way is no more urgent than e_priority from then on.
+--   s  the row's only member did not succeed: its outcome is under the row's position in e_*
+--   p  some members have ended: those that succeeded are in a_*, the others in e_* and leave
+--      the row; p_last is true when no member is left
+-- p_failures counts failures, and p_park is for how long (ms) the receiver asked the whole lane to pause. A job
+-- with e_priority is no more urgent than that from then on.
 --
--- A job that somebody cancelled meanwhile does not run again, whatever its run says.
+-- A job whose cancellation was requested meanwhile does not run again, whatever its outcome.
 --
--- h_waits and h_runs hold, for each of h_tenant, h_queue and h_kind, how many of the runs waited and took
--- how long, by the 19 classes of queue.deltas.
+-- h_waits and h_runs hold, for each of h_tenant, h_queue and h_kind, how many of the runs waited and took how
+-- long, by the 19 classes of queue.deltas.
 create or replace function queue.settle(
     p_tenant int4[], p_id bigint[], p_part int2[], p_token bigint[], p_form text[], p_last boolean[],
     p_result jsonb[], p_failures int4[], p_park bigint[],
@@ -41,8 +41,7 @@ declare
     wells int4[];
     noted bigint[];
 begin
-    -- The forms are written one after another: where they differ, rows are locked in their one order
-    -- first.
+    -- The forms are written one after another: where they differ, all rows are locked in order first.
     if cardinality(p_id) > 1 and (e_row <> '{}' or a_row <> '{}') then
         perform from unnest(p_tenant, p_id, p_part) as r(tenant, id, part)
         join queue.parcels p on p.tenant = r.tenant and p.id = r.id and p.part = r.part
@@ -84,7 +83,7 @@ begin
           )
         returning r.nth, p.lane, p.id, p.limiters, p.strict, p.probe, p.tenant, p.queue, p.kind,
             p.n - coalesce(cardinality(p.gone), 0) - coalesce(cardinality(p.acked), 0) as jobs,
-            -- Those that have left may live on, and keep their keys.
+            -- Members that have left can live on, and keep their keys.
             case when p.keyed then array(
                 select queue.job_id(p.id, p.lo, p.ids, i)
                 from generate_series(1, p.n) i
@@ -96,9 +95,9 @@ begin
         set state = case when p.cancelling is not null and e.again then 'c' else e.state end::"char",
             token = null,
             cancelling = null,
-            -- One that is put back has not shown yet that it lets its worker live.
+            -- A job that is put back has not shown yet that its worker survives it.
             lost = p.lost and e.outcome is null,
-            -- Nor has one that was never begun started.
+            -- One that was never begun has not started either.
             started_at = case
                 when e.outcome is not null or p.cancelling is not null or p.attempt > 1
                     or p.deferrals > 0 or p.error_code is not null then p.started_at
@@ -133,8 +132,8 @@ begin
             p.run_at, p.keyed, p.error_code, p.error_message, e.job_id, e.again,
             case when e.again and p.state = 'c' then 'cancelled' else e.outcome end as outcome
     ),
-    -- The row goes on after some of its members have ended, and so does its token: endings whose first
-    -- answer was lost come again, and must not be written twice.
+    -- The row and its token stay after some of its members have ended: outcomes whose first answer was lost are
+    -- sent again, and must not be written twice.
     held as materialized (
         select r.nth, coalesce(p.acked, '{}') || coalesce(p.gone, '{}') as ended
         from r join queue.parcels p
@@ -183,7 +182,7 @@ begin
         where p.tenant = r.tenant and p.id = r.id and p.part = r.part and p.token = r.token
         returning r.nth, p.*, x.acked as newly_acked, x.gone as newly_gone
     ),
-    -- A member that leaves takes along what is its own.
+    -- A member that leaves takes its own columns with it.
     leaving as (
         insert into queue.parcels (
             tenant, id, part, lane, run_at, created_at, started_at, finished_at, lease, queue, kind,
@@ -228,7 +227,7 @@ begin
                 as outcome
         from leaving l
         join e on e.job_id = l.job_id
-        -- The same job may stand under a claim that was lost too.
+        -- The same job can also be in a claim that was lost.
         join part q on q.nth = e.nth
     ),
     logged as (
@@ -317,7 +316,7 @@ begin
     )
     select
         array_agg(nth::int4), array_agg(lane), array_agg(probe), array_agg(well),
-        -- Lanes to be told: the others are as they were, and are not written.
+        -- Lanes whose breaker changes: the others are not written.
         array_agg(lane) filter (where exists (
             select from queue.lanes l where l.id = lane and (
                 l.failures > 0 or l.breaker <> 'c'
@@ -343,7 +342,7 @@ begin
                 coalesce(sum(u.well) filter (where not u.probe), 0)::int4 as well,
                 max(case
                     when not u.probe then null
-                    -- Also when its job is dead of something that would not pass.
+                    -- Also when its job is dead of a permanent failure.
                     when p_failures[u.nth] > 0 or exists (
                         select from unnest(e_row, e_state) as e(nth, state)
                         where e.nth = u.nth and e.state = 'x'
@@ -359,7 +358,7 @@ begin
     if heads is not null or limiters is not null or keyed is not null then
         perform queue.release_holds(limiters, places, heads, head_lanes, keyed);
     end if;
-    -- Nothing of a row is kept when all of it has left.
+    -- A row that all members have left keeps no bodies.
     if cardinality(e_row) > 0 then
         update queue.parcels p set body = '{}', n = 1
         from unnest(p_tenant, p_id, p_part, p_form, p_last) as r(tenant, id, part, form, last)

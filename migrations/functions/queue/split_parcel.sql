@@ -1,5 +1,5 @@
--- Keeps the first members of a waiting parcel in its row, as many as make `jobs` jobs, and puts the rest
--- into a row behind it. Answers where the kept row now stands.
+-- Keeps the first p_jobs jobs of a waiting parcel in its row, and moves the rest into a row behind it. Returns
+-- the new address of the kept row.
 create or replace function queue.split_parcel(p_row tid, p_jobs int4) returns tid
 language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$

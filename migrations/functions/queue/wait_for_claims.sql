@@ -1,5 +1,5 @@
--- Waits until every transaction has ended that is under way in this database, for a second at most.
--- A claim that began before a limiter was put up does not know it: what it takes is counted when it ends.
+-- Waits until every running transaction of this database has ended, for a second at most. A claim that began
+-- before a limiter was created does not know it: its jobs are counted when it ends.
 create or replace function queue.wait_for_claims() returns void
 language plpgsql volatile as $$
 declare
