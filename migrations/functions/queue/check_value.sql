@@ -53,12 +53,12 @@ begin
         end if;
     elsif kind = 'array' then
         if jsonb_array_length(p_value) < (p_schema ->> 'minItems')::int8 then
-            wrong := format('must hold at least %s', p_schema ->> 'minItems');
+            wrong := format('must have at least %s items', p_schema ->> 'minItems');
         elsif jsonb_array_length(p_value) > (p_schema ->> 'maxItems')::int8 then
-            wrong := format('must hold at most %s', p_schema ->> 'maxItems');
+            wrong := format('must have at most %s items', p_schema ->> 'maxItems');
         elsif (p_schema -> 'uniqueItems') = 'true' and jsonb_array_length(p_value)
             > (select count(distinct e) from jsonb_array_elements(p_value) e) then
-            wrong := 'must hold nothing twice';
+            wrong := 'duplicate value';
         end if;
     end if;
     if wrong is not null then

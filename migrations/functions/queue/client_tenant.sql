@@ -6,9 +6,9 @@ declare
     own app.tenants := queue.find_client_tenant(p_tenant);
 begin
     if own.status in ('suspended', 'pending_payment', 'canceled') then
-        raise exception 'the tenant is %: nothing is enqueued for it', own.status using
+        raise exception 'tenant is %; jobs cannot be enqueued', own.status using
             errcode = 'HK403',
-            detail = queue.field_error('/tenant', 'tenant_' || own.status, 'the tenant is ' || own.status)::text;
+            detail = queue.field_error('/tenant', 'tenant_' || own.status, 'tenant is ' || own.status)::text;
     end if;
     return own;
 end

@@ -44,7 +44,7 @@ begin
     from queue.enqueue_jobs(tenant, jsonb_build_array(coalesce(wanted, '{}')), '') e;
     if made.state is null then
         -- A key can be held for longer than its job is kept.
-        raise exception 'the unique key is held by %, which is no longer kept', queue.format_job_id(made.job)
+        raise exception 'unique key is held by %, which is no longer kept', queue.format_job_id(made.job)
         using errcode = 'HK409',
             detail = queue.field_error('/unique_key', 'conflict', 'is held by a job that is no longer kept')::text;
     end if;

@@ -177,7 +177,7 @@ begin
             order by p.place
         );
         if exists (select from unnest(placings) p where p.first is not null and p.holder is null) then
-            raise exception 'a unique key is contended: try again' using errcode = '40001';
+            raise exception 'unique key is contended; retry the transaction' using errcode = '40001';
         end if;
     end if;
 
@@ -188,8 +188,7 @@ begin
         if fresh > 0 then
             waiting := queue.count_waiting(number);
             if waiting + fresh > most_waiting then
-                words := format('%s of at most %s jobs wait already (max_waiting): try again when some '
-                    'have run', waiting, most_waiting);
+                words := format('%s of at most %s jobs are waiting (max_waiting); retry when some have run', waiting, most_waiting);
                 raise exception '%', words using
                     errcode = 'HK429',
                     detail = queue.field_error('', 'depth_quota', words)::text,

@@ -5,9 +5,9 @@ declare
     own app.tenants;
 begin
     if not exists (select from queue.clients c where c.role = session_user) then
-        raise exception 'the role % may not enqueue', quote_ident(session_user) using
+        raise exception 'role % is not allowed to enqueue', quote_ident(session_user) using
             errcode = 'HK403',
-            detail = queue.field_error('', 'forbidden', 'the database role may not enqueue')::text,
+            detail = queue.field_error('', 'forbidden', 'database role is not allowed to enqueue')::text,
             hint = format('harkara client grant %I --tenant …', session_user);
     end if;
     if p_tenant is null then
@@ -18,9 +18,9 @@ begin
                 where o.role = session_user and o.tenant_id is distinct from c.tenant_id
             );
         if not found then
-            raise exception '/tenant: must be there, because the role may enqueue for more than one' using
+            raise exception '/tenant: is required, because the role can enqueue for several tenants' using
                 errcode = 'HK422',
-                detail = queue.field_error('/tenant', 'missing', 'must be there')::text;
+                detail = queue.field_error('/tenant', 'missing', 'is required')::text;
         end if;
         return own;
     end if;
@@ -31,9 +31,9 @@ begin
             where c.role = session_user and (c.tenant_id is null or c.tenant_id = t.id)
         );
     if not found then
-        raise exception 'there is no such tenant' using
+        raise exception 'tenant not found' using
             errcode = 'HK404',
-            detail = queue.field_error('/tenant', 'not_found', 'there is no such tenant')::text;
+            detail = queue.field_error('/tenant', 'not_found', 'tenant not found')::text;
     end if;
     return own;
 end

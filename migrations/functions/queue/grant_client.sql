@@ -6,7 +6,7 @@ declare
     fresh int8;
 begin
     if not exists (select from pg_roles r where r.rolname = p_role) then
-        raise exception 'there is no database role %', quote_ident(p_role) using errcode = 'HK404';
+        raise exception 'database role % does not exist', quote_ident(p_role) using errcode = 'HK404';
     end if;
     if not pg_has_role(p_role, 'harkara_client', 'member') then
         execute format('grant harkara_client to %I', p_role);

@@ -26,7 +26,7 @@ declare
     part jsonb;
     whole text;
     is_key constant text := '^[^\u0001-\u001f\u007f-\u009f]+$';
-    key_rule constant text := 'must have 1 to 256 characters, none of them a control character';
+    key_rule constant text := 'must have 1 to 256 characters and no control characters';
 begin
     d.place := p_place;
     d.priority := 5;
@@ -37,7 +37,7 @@ begin
     end if;
     whole := p_job::text;
     if octet_length(whole) > 1048576 then
-        d.faults := queue.field_error(p_prefix, 'too_large', 'a job has at most 1 MiB of JSON');
+        d.faults := queue.field_error(p_prefix, 'too_large', 'must be at most 1 MiB of JSON');
         return d;
     end if;
     -- Both are rare, and locating them is expensive.
@@ -99,12 +99,12 @@ begin
 
     d.kind := p_job ->> 'kind';
     if d.kind is null then
-        f := f || queue.field_error(p_prefix || '/kind', 'missing', 'must be there');
+        f := f || queue.field_error(p_prefix || '/kind', 'missing', 'is required');
     else
         select c.* into usual from queue.catalogue c
         where c.kind = d.kind and (p_platform or not c.platform_only);
         if not found then
-            f := f || queue.field_error(p_prefix || '/kind', 'unknown_kind', 'is not a kind; kinds are ' || (
+            f := f || queue.field_error(p_prefix || '/kind', 'unknown_kind', 'must be the name of a kind: ' || (
                 select coalesce(string_agg(c.kind, ', ' order by c.kind), 'none: no release has said so')
                 from queue.catalogue c where p_platform or not c.platform_only
             ));
@@ -114,12 +114,12 @@ begin
 
     payload := p_job -> 'payload';
     if payload is null or payload = 'null' then
-        f := f || queue.field_error(p_prefix || '/payload', 'missing', 'must be there, and be an object');
+        f := f || queue.field_error(p_prefix || '/payload', 'missing', 'is required');
     elsif jsonb_typeof(payload) <> 'object' then
         f := f || queue.field_error(p_prefix || '/payload', 'invalid', 'must be an object');
     elsif octet_length(payload::text) > 262144 then
         f := f || queue.field_error(p_prefix || '/payload', 'too_large', format(
-            'must be at most 256 KiB of JSON, not %s bytes', octet_length(payload::text)));
+            'must be at most 256 KiB of JSON, got %s bytes', octet_length(payload::text)));
     elsif is_known then
         part := queue.check_value(payload, usual.shape, p_prefix || '/payload');
         if part = '[]' then
@@ -134,7 +134,7 @@ begin
     end if;
 
     if jsonb_array_length(nullif(p_job -> 'limits', 'null')) > 3 then
-        f := f || queue.field_error(p_prefix || '/limits', 'too_many', 'must be at most 3');
+        f := f || queue.field_error(p_prefix || '/limits', 'too_many', 'must have at most 3 items');
     else
         for m in
             select value, p_prefix || '/limits/' || (nth - 1) as at
@@ -151,13 +151,13 @@ begin
             ), '[]');
             named := m.value ->> 'key';
             if named is null then
-                f := f || queue.field_error(m.at || '/key', 'missing', 'must be there');
+                f := f || queue.field_error(m.at || '/key', 'missing', 'is required');
             elsif jsonb_typeof(m.value -> 'key') <> 'string' then
                 f := f || queue.field_error(m.at || '/key', 'invalid', 'invalid type, expected a string');
             elsif named !~ is_key or length(named) > 256 then
                 f := f || queue.field_error(m.at || '/key', 'invalid_key', key_rule);
             elsif named = any (d.limits) then
-                f := f || queue.field_error(m.at || '/key', 'duplicate', 'stands here twice');
+                f := f || queue.field_error(m.at || '/key', 'duplicate', 'duplicate value');
             end if;
             cost := 1;
             if coalesce(m.value -> 'cost', 'null') <> 'null' then
@@ -169,7 +169,7 @@ begin
             end if;
             if cost not between 1 and 1000 then
                 f := f || queue.field_error(m.at || '/cost', 'out_of_range',
-                    format('must be from 1 to 1000, not %s', cost));
+                    format('must be between 1 and 1000, got %s', cost));
                 cost := 1;
             end if;
             d.limits := d.limits || named;
@@ -180,11 +180,11 @@ begin
     d.run_at := queue.parse_timestamp(p_job ->> 'run_at');
     delay := queue.parse_duration(p_job ->> 'delay');
     if d.run_at is not null and delay is not null then
-        f := f || queue.field_error(p_prefix || '/delay', 'exclusive', 'cannot stand beside run_at');
+        f := f || queue.field_error(p_prefix || '/delay', 'exclusive', 'cannot be combined with `run_at`');
     end if;
     if d.run_at < now() - interval '24 hours' then
         f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range',
-            'is in the far past: it may be at most 24 hours ago');
+            'must be at most 24 hours ago');
     elsif d.run_at > now() + interval '120 months' then
         f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
     end if;
@@ -199,28 +199,28 @@ begin
 
     d.queue := coalesce(p_job ->> 'queue', usual.queue);
     if p_job ->> 'queue' !~ '^[a-z0-9][a-z0-9_.-]{0,63}$' then
-        f := f || queue.field_error(p_prefix || '/queue', 'invalid', 'is not a queue''s name: expected 1 to 64 '
+        f := f || queue.field_error(p_prefix || '/queue', 'invalid', 'is not a queue name: expected 1 to 64 '
             'of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit');
     end if;
 
     number := (p_job ->> 'priority')::numeric;
     if number not between 0 and 9 then
         f := f || queue.field_error(p_prefix || '/priority', 'out_of_range',
-            format('must be from 0 to 9, not %s', number));
+            format('must be between 0 and 9, got %s', number));
     elsif number is not null then
         d.priority := number;
     end if;
     number := (p_job ->> 'max_attempts')::numeric;
     if number not between 1 and 100 then
         f := f || queue.field_error(p_prefix || '/max_attempts', 'out_of_range',
-            format('must be from 1 to 100, not %s', number));
+            format('must be between 1 and 100, got %s', number));
     else
         d.max_attempts := coalesce(number::int2, usual.max_attempts);
     end if;
 
     timeout_ms := trunc(queue.parse_duration(p_job ->> 'timeout') / 1000000);
     if queue.parse_duration(p_job ->> 'timeout') not between 100000000 and 86400000000000 then
-        f := f || queue.field_error(p_prefix || '/timeout', 'out_of_range', 'must be from 100ms to 24h');
+        f := f || queue.field_error(p_prefix || '/timeout', 'out_of_range', 'must be between `100ms` and `24h`');
     end if;
 
     waits := p_job -> 'backoff';
@@ -262,15 +262,15 @@ begin
         factor := coalesce(waits ->> 'factor', part ->> 'factor', '2')::numeric;
         jitter := coalesce(waits ->> 'jitter', part ->> 'jitter', 'equal');
         if base < 1000000 then
-            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must be at least 1ms');
+            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must be at least `1ms`');
         elsif base > longest then
-            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must not be longer than max');
+            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must not be longer than `max`');
         end if;
         if factor not between 1 and 10 then
-            f := f || queue.field_error(whole || '/factor', 'out_of_range', 'must be from 1 to 10');
+            f := f || queue.field_error(whole || '/factor', 'out_of_range', 'must be between 1 and 10');
         end if;
         if longest > 604800000000000 then
-            f := f || queue.field_error(whole || '/max', 'out_of_range', 'must be at most 7d');
+            f := f || queue.field_error(whole || '/max', 'out_of_range', 'must be at most `7d`');
         end if;
         waits := jsonb_build_object('base', base::int8::text || 'ns', 'factor', factor,
             'max', longest || 'ns', 'jitter', jitter);
@@ -279,11 +279,11 @@ begin
     d.key := p_job ->> 'unique_key';
     hold := queue.parse_duration(p_job ->> 'unique_for');
     if hold not between 1000000000 and 31622400000000000 then
-        f := f || queue.field_error(p_prefix || '/unique_for', 'out_of_range', 'must be from 1s to 366d');
+        f := f || queue.field_error(p_prefix || '/unique_for', 'out_of_range', 'must be between `1s` and `366d`');
     end if;
     if d.key is null and hold is not null then
         f := f || queue.field_error(p_prefix || '/unique_for', 'needs_unique_key',
-            'makes sense with unique_key only');
+            'requires `unique_key`');
     elsif length(d.key) not between 1 and 256 then
         f := f || queue.field_error(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
     end if;
@@ -292,7 +292,7 @@ begin
     d.tags := array(
         select tag from jsonb_array_elements_text(nullif(p_job -> 'tags', 'null')) tag);
     if cardinality(d.tags) > 20 then
-        f := f || queue.field_error(p_prefix || '/tags', 'too_many', 'must be at most 20');
+        f := f || queue.field_error(p_prefix || '/tags', 'too_many', 'must have at most 20 items');
     else
         for place in 1 .. cardinality(d.tags) loop
             if length(d.tags[place]) not between 1 and 64 then
@@ -300,7 +300,7 @@ begin
                     'must have 1 to 64 characters');
             elsif d.tags[place] = any (seen) then
                 f := f || queue.field_error(p_prefix || '/tags/' || (place - 1), 'duplicate',
-                    'stands here twice');
+                    'duplicate value');
             end if;
             seen := seen || d.tags[place];
         end loop;
@@ -308,12 +308,12 @@ begin
 
     d.expires_at := queue.parse_timestamp(p_job ->> 'expires_at');
     if d.expires_at <= clock_timestamp() then
-        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range', 'is past');
+        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range', 'must be in the future');
     elsif d.expires_at <= coalesce(d.run_at, clock_timestamp())
         + coalesce(d.delay_ms, 0) * interval '1 millisecond'
     then
         f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range',
-            'must be later than the time the job is due');
+            'must be later than the job''s due time');
     end if;
 
     d.faults := f;

@@ -45,7 +45,7 @@ begin
         set scheduled = t.scheduled + excluded.scheduled, ready = t.ready + excluded.ready,
             running = t.running + excluded.running, dead = t.dead + excluded.dead
     ),
-    told as (
+    recorded as (
         insert into queue.history as h (
             tenant, span, at, queue, kind, enqueued, started, succeeded, retried, died, cancelled,
             waits, runs

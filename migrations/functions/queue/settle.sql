@@ -145,7 +145,7 @@ begin
           )
         for update of p
     ),
-    told as materialized (
+    submitted as materialized (
         select h.nth, h.ended && (coalesce(m.acked, '{}') || coalesce(m.gone, '{}')) as before,
             m.acked, m.gone
         from held h cross join lateral (
@@ -155,7 +155,7 @@ begin
         ) m
     ),
     ended as materialized (
-        select nth, acked, gone from told where not before
+        select nth, acked, gone from submitted where not before
     ),
     part as (
         update queue.parcels p
@@ -328,7 +328,7 @@ begin
         (select array_agg(g) from ending x cross join unnest(x.limiters) g),
         (select array_agg(x.jobs) from ending x cross join unnest(x.limiters) g),
         (select array_agg(k) from ending x cross join unnest(x.keyed) k),
-        (select array_agg(-t.nth::int4) from told t where t.before)
+        (select array_agg(-t.nth::int4) from submitted t where t.before)
     into written, lanes, probes, wells, noted, heads, head_lanes, limiters, places, keyed, repeated
     from ending;
 
