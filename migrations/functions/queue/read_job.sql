@@ -4,9 +4,9 @@ create or replace function queue.read_job(p_job jsonb, p_place int4, p_prefix te
 returns queue.draft
 language plpgsql stable set jit = off as $$
 declare
-    d queue.draft;
-    f jsonb := '[]';
-    m record;
+    draft queue.draft;
+    faults jsonb := '[]';
+    member record;
     usual queue.catalogue;
     text_of text;
     is_known boolean;
@@ -28,83 +28,83 @@ declare
     is_key constant text := '^[^\u0001-\u001f\u007f-\u009f]+$';
     key_rule constant text := 'must have 1 to 256 characters and no control characters';
 begin
-    d.place := p_place;
-    d.priority := 5;
-    d.delay_ms := 0;
+    draft.place := p_place;
+    draft.priority := 5;
+    draft.delay_ms := 0;
     if jsonb_typeof(p_job) is distinct from 'object' then
-        d.faults := queue.field_error(p_prefix, 'invalid', 'must be an object');
-        return d;
+        draft.faults := queue.field_error(p_prefix, 'invalid', 'must be an object');
+        return draft;
     end if;
     whole := p_job::text;
     if octet_length(whole) > 1048576 then
-        d.faults := queue.field_error(p_prefix, 'too_large', 'must be at most 1 MiB of JSON');
-        return d;
+        draft.faults := queue.field_error(p_prefix, 'too_large', 'must be at most 1 MiB of JSON');
+        return draft;
     end if;
     -- Both are rare, and locating them is expensive.
     if whole ~ '[0-9]{250}' or p_job @? '$.**{128}' then
-        f := queue.find_unstorable_value(p_job, p_prefix, 0);
+        faults := queue.find_unstorable_value(p_job, p_prefix, 0);
     end if;
 
     -- Members one by one; unknown members and those of a wrong type are left out.
-    for m in select * from jsonb_each(p_job) loop
-        text_of := p_job ->> m.key;
-        continue when jsonb_typeof(m.value) = 'null' and m.key in (
+    for member in select * from jsonb_each(p_job) loop
+        text_of := p_job ->> member.key;
+        continue when jsonb_typeof(member.value) = 'null' and member.key in (
             'kind', 'payload', 'queue', 'priority', 'run_at', 'delay', 'unique_key', 'unique_for',
             'ordering_key', 'max_attempts', 'timeout', 'backoff', 'tags', 'limits', 'expires_at');
         case
-        when m.key in ('kind', 'queue', 'unique_key', 'ordering_key') then
-            if jsonb_typeof(m.value) <> 'string' then
-                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
-                    format('invalid type: %s, expected a string', jsonb_typeof(m.value)));
-                p_job := p_job - m.key;
+        when member.key in ('kind', 'queue', 'unique_key', 'ordering_key') then
+            if jsonb_typeof(member.value) <> 'string' then
+                faults := faults || queue.field_error(p_prefix || '/' || member.key, 'invalid',
+                    format('invalid type: %s, expected a string', jsonb_typeof(member.value)));
+                p_job := p_job - member.key;
             end if;
-        when m.key in ('priority', 'max_attempts') then
-            if jsonb_typeof(m.value) <> 'number' or text_of !~ '^-?[0-9]{1,18}$' then
-                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
-                    format('invalid type: %s, expected an integer', jsonb_typeof(m.value)));
-                p_job := p_job - m.key;
+        when member.key in ('priority', 'max_attempts') then
+            if jsonb_typeof(member.value) <> 'number' or text_of !~ '^-?[0-9]{1,18}$' then
+                faults := faults || queue.field_error(p_prefix || '/' || member.key, 'invalid',
+                    format('invalid type: %s, expected an integer', jsonb_typeof(member.value)));
+                p_job := p_job - member.key;
             end if;
-        when m.key in ('run_at', 'expires_at') then
-            if jsonb_typeof(m.value) <> 'string' or queue.parse_timestamp(text_of) is null then
-                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
+        when member.key in ('run_at', 'expires_at') then
+            if jsonb_typeof(member.value) <> 'string' or queue.parse_timestamp(text_of) is null then
+                faults := faults || queue.field_error(p_prefix || '/' || member.key, 'invalid',
                     'not a time: expected RFC 3339, as in 2030-01-31T12:00:00Z');
-                p_job := p_job - m.key;
+                p_job := p_job - member.key;
             end if;
-        when m.key in ('delay', 'unique_for', 'timeout') then
-            if jsonb_typeof(m.value) <> 'string' or queue.parse_duration(text_of) is null then
-                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid', 'not a duration: expected '
+        when member.key in ('delay', 'unique_for', 'timeout') then
+            if jsonb_typeof(member.value) <> 'string' or queue.parse_duration(text_of) is null then
+                faults := faults || queue.field_error(p_prefix || '/' || member.key, 'invalid', 'not a duration: expected '
                     'integers with a unit of d, h, m, s, ms, us or ns, as in "90s" or "1h30m"');
-                p_job := p_job - m.key;
+                p_job := p_job - member.key;
             end if;
-        when m.key in ('tags', 'limits') then
-            if jsonb_typeof(m.value) <> 'array' then
-                f := f || queue.field_error(p_prefix || '/' || m.key, 'invalid',
-                    format('invalid type: %s, expected a sequence', jsonb_typeof(m.value)));
-                p_job := p_job - m.key;
-            elsif m.key = 'tags' and p_job @? 'strict $.tags[*] ? (@.type() != "string")' then
-                f := f || queue.field_error(p_prefix || '/tags/' || (
-                    select min(nth) - 1 from jsonb_array_elements(m.value) with ordinality e(tag, nth)
+        when member.key in ('tags', 'limits') then
+            if jsonb_typeof(member.value) <> 'array' then
+                faults := faults || queue.field_error(p_prefix || '/' || member.key, 'invalid',
+                    format('invalid type: %s, expected a sequence', jsonb_typeof(member.value)));
+                p_job := p_job - member.key;
+            elsif member.key = 'tags' and p_job @? 'strict $.tags[*] ? (@.type() != "string")' then
+                faults := faults || queue.field_error(p_prefix || '/tags/' || (
+                    select min(nth) - 1 from jsonb_array_elements(member.value) with ordinality e(tag, nth)
                     where jsonb_typeof(tag) <> 'string'
                 ), 'invalid', 'invalid type, expected a string');
-                p_job := p_job - m.key;
+                p_job := p_job - member.key;
             end if;
-        when m.key in ('payload', 'backoff') then
+        when member.key in ('payload', 'backoff') then
             null;
         else
-            f := f || queue.field_error(p_prefix || queue.pointer_token(m.key), 'unknown_field',
-                format('unknown field `%s`', m.key));
+            faults := faults || queue.field_error(p_prefix || queue.pointer_token(member.key), 'unknown_field',
+                format('unknown field `%s`', member.key));
         end case;
     end loop;
     -- Each member is reported once: see the end.
 
-    d.kind := p_job ->> 'kind';
-    if d.kind is null then
-        f := f || queue.field_error(p_prefix || '/kind', 'missing', 'is required');
+    draft.kind := p_job ->> 'kind';
+    if draft.kind is null then
+        faults := faults || queue.field_error(p_prefix || '/kind', 'missing', 'is required');
     else
         select c.* into usual from queue.catalogue c
-        where c.kind = d.kind and (p_platform or not c.platform_only);
+        where c.kind = draft.kind and (p_platform or not c.platform_only);
         if not found then
-            f := f || queue.field_error(p_prefix || '/kind', 'unknown_kind', 'must be the name of a kind: ' || (
+            faults := faults || queue.field_error(p_prefix || '/kind', 'unknown_kind', 'must be the name of a kind: ' || (
                 select coalesce(string_agg(c.kind, ', ' order by c.kind), 'none: no release has said so')
                 from queue.catalogue c where p_platform or not c.platform_only
             ));
@@ -114,146 +114,146 @@ begin
 
     payload := p_job -> 'payload';
     if payload is null or payload = 'null' then
-        f := f || queue.field_error(p_prefix || '/payload', 'missing', 'is required');
+        faults := faults || queue.field_error(p_prefix || '/payload', 'missing', 'is required');
     elsif jsonb_typeof(payload) <> 'object' then
-        f := f || queue.field_error(p_prefix || '/payload', 'invalid', 'must be an object');
+        faults := faults || queue.field_error(p_prefix || '/payload', 'invalid', 'must be an object');
     elsif octet_length(payload::text) > 262144 then
-        f := f || queue.field_error(p_prefix || '/payload', 'too_large', format(
+        faults := faults || queue.field_error(p_prefix || '/payload', 'too_large', format(
             'must be at most 256 KiB of JSON, got %s bytes', octet_length(payload::text)));
     elsif is_known then
         part := queue.check_value(payload, usual.shape, p_prefix || '/payload');
         if part = '[]' then
             part := queue.check_value(payload, usual.rules, p_prefix || '/payload');
         end if;
-        f := f || part;
+        faults := faults || part;
     end if;
 
-    d.ordering_key := p_job ->> 'ordering_key';
-    if d.ordering_key !~ is_key or length(d.ordering_key) > 256 then
-        f := f || queue.field_error(p_prefix || '/ordering_key', 'invalid_key', key_rule);
+    draft.ordering_key := p_job ->> 'ordering_key';
+    if draft.ordering_key !~ is_key or length(draft.ordering_key) > 256 then
+        faults := faults || queue.field_error(p_prefix || '/ordering_key', 'invalid_key', key_rule);
     end if;
 
     if jsonb_array_length(nullif(p_job -> 'limits', 'null')) > 3 then
-        f := f || queue.field_error(p_prefix || '/limits', 'too_many', 'must have at most 3 items');
+        faults := faults || queue.field_error(p_prefix || '/limits', 'too_many', 'must have at most 3 items');
     else
-        for m in
+        for member in
             select value, p_prefix || '/limits/' || (nth - 1) as at
             from jsonb_array_elements(nullif(p_job -> 'limits', 'null')) with ordinality e(value, nth)
         loop
-            if jsonb_typeof(m.value) <> 'object' then
-                f := f || queue.field_error(m.at, 'invalid', 'must be an object');
+            if jsonb_typeof(member.value) <> 'object' then
+                faults := faults || queue.field_error(member.at, 'invalid', 'must be an object');
                 continue;
             end if;
-            f := f || coalesce((
-                select jsonb_agg(queue.field_error(m.at || queue.pointer_token(k), 'unknown_field',
+            faults := faults || coalesce((
+                select jsonb_agg(queue.field_error(member.at || queue.pointer_token(k), 'unknown_field',
                     format('unknown field `%s`, expected `key` or `cost`', k)) -> 0)
-                from jsonb_object_keys(m.value) k where k not in ('key', 'cost')
+                from jsonb_object_keys(member.value) k where k not in ('key', 'cost')
             ), '[]');
-            named := m.value ->> 'key';
+            named := member.value ->> 'key';
             if named is null then
-                f := f || queue.field_error(m.at || '/key', 'missing', 'is required');
-            elsif jsonb_typeof(m.value -> 'key') <> 'string' then
-                f := f || queue.field_error(m.at || '/key', 'invalid', 'invalid type, expected a string');
+                faults := faults || queue.field_error(member.at || '/key', 'missing', 'is required');
+            elsif jsonb_typeof(member.value -> 'key') <> 'string' then
+                faults := faults || queue.field_error(member.at || '/key', 'invalid', 'invalid type, expected a string');
             elsif named !~ is_key or length(named) > 256 then
-                f := f || queue.field_error(m.at || '/key', 'invalid_key', key_rule);
-            elsif named = any (d.limits) then
-                f := f || queue.field_error(m.at || '/key', 'duplicate', 'duplicate value');
+                faults := faults || queue.field_error(member.at || '/key', 'invalid_key', key_rule);
+            elsif named = any (draft.limits) then
+                faults := faults || queue.field_error(member.at || '/key', 'duplicate', 'duplicate value');
             end if;
             cost := 1;
-            if coalesce(m.value -> 'cost', 'null') <> 'null' then
-                if jsonb_typeof(m.value -> 'cost') <> 'number' or m.value ->> 'cost' !~ '^-?[0-9]{1,18}$' then
-                    f := f || queue.field_error(m.at || '/cost', 'invalid', 'invalid type, expected an integer');
+            if coalesce(member.value -> 'cost', 'null') <> 'null' then
+                if jsonb_typeof(member.value -> 'cost') <> 'number' or member.value ->> 'cost' !~ '^-?[0-9]{1,18}$' then
+                    faults := faults || queue.field_error(member.at || '/cost', 'invalid', 'invalid type, expected an integer');
                 else
-                    cost := (m.value ->> 'cost')::numeric;
+                    cost := (member.value ->> 'cost')::numeric;
                 end if;
             end if;
             if cost not between 1 and 1000 then
-                f := f || queue.field_error(m.at || '/cost', 'out_of_range',
+                faults := faults || queue.field_error(member.at || '/cost', 'out_of_range',
                     format('must be between 1 and 1000, got %s', cost));
                 cost := 1;
             end if;
-            d.limits := d.limits || named;
-            d.costs := d.costs || cost::int4;
+            draft.limits := draft.limits || named;
+            draft.costs := draft.costs || cost::int4;
         end loop;
     end if;
 
-    d.run_at := queue.parse_timestamp(p_job ->> 'run_at');
+    draft.run_at := queue.parse_timestamp(p_job ->> 'run_at');
     delay := queue.parse_duration(p_job ->> 'delay');
-    if d.run_at is not null and delay is not null then
-        f := f || queue.field_error(p_prefix || '/delay', 'exclusive', 'cannot be combined with `run_at`');
+    if draft.run_at is not null and delay is not null then
+        faults := faults || queue.field_error(p_prefix || '/delay', 'exclusive', 'cannot be combined with `run_at`');
     end if;
-    if d.run_at < now() - interval '24 hours' then
-        f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range',
+    if draft.run_at < now() - interval '24 hours' then
+        faults := faults || queue.field_error(p_prefix || '/run_at', 'out_of_range',
             'must be at most 24 hours ago');
-    elsif d.run_at > now() + interval '120 months' then
-        f := f || queue.field_error(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
+    elsif draft.run_at > now() + interval '120 months' then
+        faults := faults || queue.field_error(p_prefix || '/run_at', 'out_of_range', 'must be at most ten years ahead');
     end if;
     if delay / 1000000000 > extract(epoch from now() + interval '120 months' - now()) then
-        f := f || queue.field_error(p_prefix || '/delay', 'out_of_range', 'must be at most ten years');
+        faults := faults || queue.field_error(p_prefix || '/delay', 'out_of_range', 'must be at most ten years');
     else
-        d.delay_ms := trunc(coalesce(delay, 0) / 1000000)::int8;
+        draft.delay_ms := trunc(coalesce(delay, 0) / 1000000)::int8;
     end if;
-    if d.run_at <= now() - interval '1 minute' then
-        d.run_at := null;
+    if draft.run_at <= now() - interval '1 minute' then
+        draft.run_at := null;
     end if;
 
-    d.queue := coalesce(p_job ->> 'queue', usual.queue);
+    draft.queue := coalesce(p_job ->> 'queue', usual.queue);
     if p_job ->> 'queue' !~ '^[a-z0-9][a-z0-9_.-]{0,63}$' then
-        f := f || queue.field_error(p_prefix || '/queue', 'invalid', 'is not a queue name: expected 1 to 64 '
+        faults := faults || queue.field_error(p_prefix || '/queue', 'invalid', 'is not a queue name: expected 1 to 64 '
             'of a-z, 0-9, `_`, `.` and `-`, the first a letter or digit');
     end if;
 
     number := (p_job ->> 'priority')::numeric;
     if number not between 0 and 9 then
-        f := f || queue.field_error(p_prefix || '/priority', 'out_of_range',
+        faults := faults || queue.field_error(p_prefix || '/priority', 'out_of_range',
             format('must be between 0 and 9, got %s', number));
     elsif number is not null then
-        d.priority := number;
+        draft.priority := number;
     end if;
     number := (p_job ->> 'max_attempts')::numeric;
     if number not between 1 and 100 then
-        f := f || queue.field_error(p_prefix || '/max_attempts', 'out_of_range',
+        faults := faults || queue.field_error(p_prefix || '/max_attempts', 'out_of_range',
             format('must be between 1 and 100, got %s', number));
     else
-        d.max_attempts := coalesce(number::int2, usual.max_attempts);
+        draft.max_attempts := coalesce(number::int2, usual.max_attempts);
     end if;
 
     timeout_ms := trunc(queue.parse_duration(p_job ->> 'timeout') / 1000000);
     if queue.parse_duration(p_job ->> 'timeout') not between 100000000 and 86400000000000 then
-        f := f || queue.field_error(p_prefix || '/timeout', 'out_of_range', 'must be between `100ms` and `24h`');
+        faults := faults || queue.field_error(p_prefix || '/timeout', 'out_of_range', 'must be between `100ms` and `24h`');
     end if;
 
     waits := p_job -> 'backoff';
     if waits is null or waits = 'null' then
         waits := usual.backoff;
     elsif jsonb_typeof(waits) <> 'object' then
-        f := f || queue.field_error(p_prefix || '/backoff', 'invalid', 'must be an object');
+        faults := faults || queue.field_error(p_prefix || '/backoff', 'invalid', 'must be an object');
         waits := null;
     else
         whole := p_prefix || '/backoff';
-        for m in
+        for member in
             select * from jsonb_each(waits) w
             where jsonb_typeof(w.value) <> 'null' or w.key not in ('base', 'factor', 'max', 'jitter')
         loop
             case
-            when m.key in ('base', 'max') then
-                if jsonb_typeof(m.value) <> 'string' or queue.parse_duration(m.value #>> '{}') is null then
-                    f := f || queue.field_error(whole || '/' || m.key, 'invalid', 'not a duration');
-                    waits := waits - m.key;
+            when member.key in ('base', 'max') then
+                if jsonb_typeof(member.value) <> 'string' or queue.parse_duration(member.value #>> '{}') is null then
+                    faults := faults || queue.field_error(whole || '/' || member.key, 'invalid', 'not a duration');
+                    waits := waits - member.key;
                 end if;
-            when m.key = 'factor' then
-                if jsonb_typeof(m.value) <> 'number' then
-                    f := f || queue.field_error(whole || '/factor', 'invalid', 'invalid type, expected a number');
-                    waits := waits - m.key;
+            when member.key = 'factor' then
+                if jsonb_typeof(member.value) <> 'number' then
+                    faults := faults || queue.field_error(whole || '/factor', 'invalid', 'invalid type, expected a number');
+                    waits := waits - member.key;
                 end if;
-            when m.key = 'jitter' then
-                if m.value not in ('"full"', '"equal"', '"none"') then
-                    f := f || queue.field_error(whole || '/jitter', 'invalid', 'expected one of `full`, `equal`, `none`');
-                    waits := waits - m.key;
+            when member.key = 'jitter' then
+                if member.value not in ('"full"', '"equal"', '"none"') then
+                    faults := faults || queue.field_error(whole || '/jitter', 'invalid', 'expected one of `full`, `equal`, `none`');
+                    waits := waits - member.key;
                 end if;
             else
-                f := f || queue.field_error(whole || queue.pointer_token(m.key), 'unknown_field',
-                    format('unknown field `%s`, expected one of `base`, `factor`, `max`, `jitter`', m.key));
+                faults := faults || queue.field_error(whole || queue.pointer_token(member.key), 'unknown_field',
+                    format('unknown field `%s`, expected one of `base`, `factor`, `max`, `jitter`', member.key));
             end case;
         end loop;
         part := coalesce(usual.backoff, '{}');
@@ -262,73 +262,73 @@ begin
         factor := coalesce(waits ->> 'factor', part ->> 'factor', '2')::numeric;
         jitter := coalesce(waits ->> 'jitter', part ->> 'jitter', 'equal');
         if base < 1000000 then
-            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must be at least `1ms`');
+            faults := faults || queue.field_error(whole || '/base', 'out_of_range', 'must be at least `1ms`');
         elsif base > longest then
-            f := f || queue.field_error(whole || '/base', 'out_of_range', 'must not be longer than `max`');
+            faults := faults || queue.field_error(whole || '/base', 'out_of_range', 'must not be longer than `max`');
         end if;
         if factor not between 1 and 10 then
-            f := f || queue.field_error(whole || '/factor', 'out_of_range', 'must be between 1 and 10');
+            faults := faults || queue.field_error(whole || '/factor', 'out_of_range', 'must be between 1 and 10');
         end if;
         if longest > 604800000000000 then
-            f := f || queue.field_error(whole || '/max', 'out_of_range', 'must be at most `7d`');
+            faults := faults || queue.field_error(whole || '/max', 'out_of_range', 'must be at most `7d`');
         end if;
         waits := jsonb_build_object('base', base::int8::text || 'ns', 'factor', factor,
             'max', longest || 'ns', 'jitter', jitter);
     end if;
 
-    d.key := p_job ->> 'unique_key';
+    draft.key := p_job ->> 'unique_key';
     hold := queue.parse_duration(p_job ->> 'unique_for');
     if hold not between 1000000000 and 31622400000000000 then
-        f := f || queue.field_error(p_prefix || '/unique_for', 'out_of_range', 'must be between `1s` and `366d`');
+        faults := faults || queue.field_error(p_prefix || '/unique_for', 'out_of_range', 'must be between `1s` and `366d`');
     end if;
-    if d.key is null and hold is not null then
-        f := f || queue.field_error(p_prefix || '/unique_for', 'needs_unique_key',
+    if draft.key is null and hold is not null then
+        faults := faults || queue.field_error(p_prefix || '/unique_for', 'needs_unique_key',
             'requires `unique_key`');
-    elsif length(d.key) not between 1 and 256 then
-        f := f || queue.field_error(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
+    elsif length(draft.key) not between 1 and 256 then
+        faults := faults || queue.field_error(p_prefix || '/unique_key', 'length', 'must have 1 to 256 characters');
     end if;
-    d.hold_ms := trunc(hold / 1000000);
+    draft.hold_ms := trunc(hold / 1000000);
 
-    d.tags := array(
+    draft.tags := array(
         select tag from jsonb_array_elements_text(nullif(p_job -> 'tags', 'null')) tag);
-    if cardinality(d.tags) > 20 then
-        f := f || queue.field_error(p_prefix || '/tags', 'too_many', 'must have at most 20 items');
+    if cardinality(draft.tags) > 20 then
+        faults := faults || queue.field_error(p_prefix || '/tags', 'too_many', 'must have at most 20 items');
     else
-        for place in 1 .. cardinality(d.tags) loop
-            if length(d.tags[place]) not between 1 and 64 then
-                f := f || queue.field_error(p_prefix || '/tags/' || (place - 1), 'length',
+        for place in 1 .. cardinality(draft.tags) loop
+            if length(draft.tags[place]) not between 1 and 64 then
+                faults := faults || queue.field_error(p_prefix || '/tags/' || (place - 1), 'length',
                     'must have 1 to 64 characters');
-            elsif d.tags[place] = any (seen) then
-                f := f || queue.field_error(p_prefix || '/tags/' || (place - 1), 'duplicate',
+            elsif draft.tags[place] = any (seen) then
+                faults := faults || queue.field_error(p_prefix || '/tags/' || (place - 1), 'duplicate',
                     'duplicate value');
             end if;
-            seen := seen || d.tags[place];
+            seen := seen || draft.tags[place];
         end loop;
     end if;
 
-    d.expires_at := queue.parse_timestamp(p_job ->> 'expires_at');
-    if d.expires_at <= clock_timestamp() then
-        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range', 'must be in the future');
-    elsif d.expires_at <= coalesce(d.run_at, clock_timestamp())
-        + coalesce(d.delay_ms, 0) * interval '1 millisecond'
+    draft.expires_at := queue.parse_timestamp(p_job ->> 'expires_at');
+    if draft.expires_at <= clock_timestamp() then
+        faults := faults || queue.field_error(p_prefix || '/expires_at', 'out_of_range', 'must be in the future');
+    elsif draft.expires_at <= coalesce(draft.run_at, clock_timestamp())
+        + coalesce(draft.delay_ms, 0) * interval '1 millisecond'
     then
-        f := f || queue.field_error(p_prefix || '/expires_at', 'out_of_range',
+        faults := faults || queue.field_error(p_prefix || '/expires_at', 'out_of_range',
             'must be later than the job''s due time');
     end if;
 
-    d.faults := f;
-    if f = '[]' then
-        d.line := jsonb_build_array(d.queue, d.ordering_key, d.limits, d.costs)::text;
+    draft.faults := faults;
+    if faults = '[]' then
+        draft.line := jsonb_build_array(draft.queue, draft.ordering_key, draft.limits, draft.costs)::text;
         -- As the queue crate writes it (envelope.rs).
-        d.body := convert_to(
+        draft.body := convert_to(
             '{"p":' || payload::text || ',"t":' || coalesce(timeout_ms, usual.timeout_ms)
             || coalesce(',"b":' || waits::text, '')
-            || coalesce(',"u":' || to_jsonb(d.key)::text, '')
-            || coalesce(',"o":' || to_jsonb(d.ordering_key)::text, '')
-            || case when d.tags <> '{}' then ',"g":' || to_jsonb(d.tags)::text else '' end
+            || coalesce(',"u":' || to_jsonb(draft.key)::text, '')
+            || coalesce(',"o":' || to_jsonb(draft.ordering_key)::text, '')
+            || case when draft.tags <> '{}' then ',"g":' || to_jsonb(draft.tags)::text else '' end
             || '}', 'UTF8');
     end if;
-    return d;
+    return draft;
 end
 $$;
 

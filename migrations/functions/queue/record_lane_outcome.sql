@@ -9,7 +9,7 @@ create or replace function queue.record_lane_outcome(
 language plpgsql volatile
 set enable_seqscan = off set plan_cache_mode = force_generic_plan as $$
 declare
-    k queue.lanes;
+    lane queue.lanes;
     state "char" := 'c';
     failed int4 := 0;
     tried int4 := 0;
@@ -17,49 +17,49 @@ declare
     trial text;
     until timestamptz;
 begin
-    select * into strict k from queue.lanes l where l.id = p_lane;
-    if k.breaker_after is null then
+    select * into strict lane from queue.lanes l where l.id = p_lane;
+    if lane.breaker_after is null then
         -- No breaker, or nothing to count.
-    elsif k.breaker = 'c' then
-        if k.window_from + k.breaker_window > now() then
-            failed := k.failures;
-            tried := k.tries;
-            since := k.window_from;
+    elsif lane.breaker = 'c' then
+        if lane.window_from + lane.breaker_window > now() then
+            failed := lane.failures;
+            tried := lane.tries;
+            since := lane.window_from;
         end if;
         failed := failed + p_failures;
         tried := tried + p_failures + p_successes;
-        if failed = 0 or k.breaker_share = 100 and p_successes > 0 then
+        if failed = 0 or lane.breaker_share = 100 and p_successes > 0 then
             failed := 0;
             tried := 0;
             since := null;
         else
             since := coalesce(since, now());
         end if;
-        if p_failures > 0 and tried >= k.breaker_after and failed * 100.0 >= tried * k.breaker_share then
+        if p_failures > 0 and tried >= lane.breaker_after and failed * 100.0 >= tried * lane.breaker_share then
             state := 'o';
         end if;
     else
         trial := p_trial;
         if trial is distinct from 'well' then
-            state := case when trial is null then k.breaker else 'o' end;
-            failed := k.failures + (trial is not distinct from 'failed')::int;
-            tried := k.tries + (trial is not distinct from 'failed')::int;
-            since := k.window_from;
+            state := case when trial is null then lane.breaker else 'o' end;
+            failed := lane.failures + (trial is not distinct from 'failed')::int;
+            tried := lane.tries + (trial is not distinct from 'failed')::int;
+            since := lane.window_from;
         end if;
     end if;
     until := greatest(
         -- Jobs of the default lane have no receiver in common.
-        case when k.key <> '' or k.limits <> '' then now() + p_park * interval '1 millisecond' end,
-        case when state = 'o' and (k.breaker = 'c' or trial = 'failed')
-            then now() + k.breaker_rest end,
+        case when lane.key <> '' or lane.limits <> '' then now() + p_park * interval '1 millisecond' end,
+        case when state = 'o' and (lane.breaker = 'c' or trial = 'failed')
+            then now() + lane.breaker_rest end,
         -- A trial was permitted, so the pause before it is over, unless it failed.
-        case when trial is null or trial = 'failed' then k.parked_until end
+        case when trial is null or trial = 'failed' then lane.parked_until end
     );
     update queue.lanes l
     set failures = failed, tries = tried, window_from = since, breaker = state, parked_until = until,
         parked_at = case
             when until is null then null
-            when k.parked_until > now() then coalesce(k.parked_at, now())
+            when lane.parked_until > now() then coalesce(lane.parked_at, now())
             else now()
         end
     where l.id = p_lane;

@@ -8,17 +8,17 @@ create or replace function queue.set_limit(p_limiter bigint, p_change jsonb)
 returns table (fault text, passed_over int4)
 language plpgsql volatile as $$
 declare
-    g queue.limiters;
+    limiter queue.limiters;
     starts int4;
     period interval;
     burst int4;
     most int4;
 begin
     passed_over := 0;
-    select * into strict g from queue.limiters where id = p_limiter for update;
-    starts := case when p_change ? 'count' then (p_change ->> 'count')::int4 else g.rate_count end;
+    select * into strict limiter from queue.limiters where id = p_limiter for update;
+    starts := case when p_change ? 'count' then (p_change ->> 'count')::int4 else limiter.rate_count end;
     most := case
-        when p_change ? 'max_running' then (p_change ->> 'max_running')::int4 else g.max_running
+        when p_change ? 'max_running' then (p_change ->> 'max_running')::int4 else limiter.max_running
     end;
     if starts is null then
         fault := case
@@ -27,7 +27,7 @@ begin
         end;
     else
         period := case
-            when p_change ->> 'period' is null then g.rate_period
+            when p_change ->> 'period' is null then limiter.rate_period
             else (p_change ->> 'period')::int8 * interval '1 microsecond'
         end;
         if period is null then
@@ -35,8 +35,8 @@ begin
         end if;
         burst := case
             when p_change ->> 'burst' is not null then (p_change ->> 'burst')::int4
-            when not p_change ? 'burst' and g.rate_burst <> greatest(1, g.rate_count / 10)
-                then g.rate_burst
+            when not p_change ? 'burst' and limiter.rate_burst <> greatest(1, limiter.rate_count / 10)
+                then limiter.rate_burst
             else greatest(1, starts / 10)
         end;
     end if;
@@ -49,12 +49,12 @@ begin
     where id = p_limiter;
     -- Earlier starts still count, but for at most a whole burst of the new rate; saving an unchanged rate
     -- permits no extra start.
-    if (starts, period, burst) is distinct from (g.rate_count, g.rate_period, g.rate_burst) then
+    if (starts, period, burst) is distinct from (limiter.rate_count, limiter.rate_period, limiter.rate_burst) then
         update queue.limiters
         set rate_tat = least(rate_tat, clock_timestamp() + rate_every * rate_burst)
         where id = p_limiter and rate_every is not null;
     end if;
-    if most is not null and g.max_running is null then
+    if most is not null and limiter.max_running is null then
         passed_over := queue.count_running(p_limiter);
     end if;
     return next;
