@@ -1,6 +1,6 @@
 //! Room: applications that enqueue by SQL, in their own transactions.
 //! Takes: what the database must know for that: kinds, and which roles may. Gives: it known.
-//! Never: enqueues: that is done by migration 0021.
+//! Never: enqueues: that is done by `queue.enqueue`.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::{query_as, query_scalar};

@@ -3,7 +3,7 @@
 //! Gives: whether the request may go on, and how the policies stand: exact over all replicas.
 //! Never: knows what is asked, or who may ask it.
 //!
-//! The counters stand in the database (`app.charge_requests`, migration 0024), in a table that is not
+//! The counters stand in the database (`app.charge_requests`), in a table that is not
 //! logged: one statement a charge, and no wait for the disk. Requests of one subject that come to a
 //! process while its statement is under way share the next one. A subject that comes more than 50 times
 //! a second is *hot*: the process takes tokens ahead with each call, up to 64 and at most an eighth of

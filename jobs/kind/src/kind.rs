@@ -53,7 +53,7 @@ pub trait JobKind: Send + Sync + 'static {
     }
 
     /// The same rules, as far as the database can keep them, for applications that enqueue by SQL: a
-    /// JSON Schema as `queue.check_value` (migration 0016) reads it.
+    /// JSON Schema as `queue.check_value` reads it.
     fn rules() -> Value {
         Value::Bool(true)
     }
