@@ -7,6 +7,7 @@ pub mod anchors;
 pub mod api_key;
 pub mod audit;
 pub mod backoff;
+pub mod batcher;
 pub mod blob;
 pub mod clock;
 pub mod config;
