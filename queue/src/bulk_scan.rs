@@ -1,7 +1,8 @@
-//! Room: all jobs of a tenant that match, in short steps.
-//! Takes: a tenant's transaction, what the jobs must be like, and where the step before ended. Gives:
-//! ids, oldest first, and how many there are in all.
-//! Never: looks at the same job twice in one walk, whatever becomes of it meanwhile: ids only grow.
+//! Scans all matching jobs of a tenant in short steps, for bulk changes and counts.
+//!
+//! Takes a tenant's transaction, the conditions, and the job at which the previous step ended. Returns
+//! job ids, oldest first. Never visits a job twice in one scan, whatever happens to it meanwhile: the
+//! scan follows ids, and ids only grow.
 
 use std::time::Duration;
 
@@ -14,106 +15,110 @@ use crate::error::Error;
 use crate::job::JobState;
 use crate::read::JobFilter;
 
-/// Most rows looked at in one step.
-const STEP: usize = 10_000;
+/// Most rows that one step examines.
+const MAX_ROWS_PER_STEP: usize = 10_000;
 
-/// Fewest rows looked at in one statement.
-const LOOK: usize = 50;
+/// Fewest rows that one statement examines.
+const MIN_ROWS_PER_STATEMENT: usize = 50;
 
-/// Jobs counted in one step.
-const COUNTED: usize = 50_000;
+/// Most jobs that one step of a count returns.
+const MAX_JOBS_PER_COUNT_STEP: usize = 50_000;
 
-/// States whose jobs an index of their own serves.
-const ASIDE: [JobState; 3] = [JobState::Scheduled, JobState::Dead, JobState::Cancelled];
+/// States that a partial index covers: few jobs are in them, and their rows are never merged.
+const INDEXED_STATES: [JobState; 3] = [JobState::Scheduled, JobState::Dead, JobState::Cancelled];
 
-/// States whose jobs are counted as they change.
-const TALLIED: [JobState; 4] = [
+/// States for which counters are kept.
+const COUNTED_STATES: [JobState; 4] = [
     JobState::Scheduled,
     JobState::Ready,
     JobState::Running,
     JobState::Dead,
 ];
 
-/// Which jobs are walked: those of a filter, in one of these states.
+/// The jobs that a scan returns: those that match a filter and are in one of several states.
 #[derive(Debug, Clone)]
 pub struct BulkSelection {
-    /// What must hold besides; its own `state` is not asked.
+    /// Conditions on the jobs. Its `state` is ignored in favour of `states`.
     pub filter: JobFilter,
-    /// States.
+    /// The states of the jobs.
     pub states: Vec<JobState>,
 }
 
-/// One step of a walk.
+/// One step of a scan.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BulkStep {
-    /// Jobs that match, oldest first.
+    /// Matching jobs, oldest first.
     pub jobs: Vec<JobId>,
-    /// No job up to this one is left to look at.
+    /// All jobs up to this id have been examined.
     pub upto: JobId,
 }
 
 impl BulkSelection {
-    /// The next jobs of `tenant`, at most `most`, enqueued after the job `after` and before the job
-    /// `before`. May give fewer, or none, long before the end: the walk ends when `upto` is one less than
-    /// `before`.
+    /// Returns the next jobs of `tenant`, at most `limit`, enqueued after the job `after` and before the
+    /// job `before`. May return fewer, or none, long before the end: the scan has ended when `upto` is
+    /// one less than `before`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn next_step(
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
         after: JobId,
         before: JobId,
-        most: usize,
+        limit: usize,
     ) -> Result<BulkStep, Error> {
         let mut step = BulkStep {
             jobs: Vec::new(),
             upto: after,
         };
-        // Rows that others wait beside may hold many jobs each, and those of a rare sort lie far apart:
-        // few rows are looked at first, and more as long as they are not enough.
-        let first = if self.is_aside() { most } else { most / 4 };
-        let mut look = first.clamp(LOOK, STEP);
-        let mut looked = 0;
-        while step.jobs.len() < most
-            && looked < STEP
+        // A row may hold many jobs, and jobs that match may be far apart: the first statement examines
+        // few rows, and each one after it four times as many.
+        let first = if self.has_only_indexed_states() {
+            limit
+        } else {
+            limit / 4
+        };
+        let mut rows = first.clamp(MIN_ROWS_PER_STATEMENT, MAX_ROWS_PER_STEP);
+        let mut examined = 0;
+        while step.jobs.len() < limit
+            && examined < MAX_ROWS_PER_STEP
             && step.upto.as_i64() < before.as_i64().saturating_sub(1)
         {
-            let wanted = most - step.jobs.len();
+            let wanted = limit - step.jobs.len();
             let mut next = self
-                .look(connection, tenant, step.upto, before, wanted, look)
+                .scan_rows(connection, tenant, step.upto, before, wanted, rows)
                 .await?;
             step.jobs.append(&mut next.jobs);
             step.upto = next.upto;
-            looked += look;
-            look = (look * 4).min(STEP);
+            examined += rows;
+            rows = (rows * 4).min(MAX_ROWS_PER_STEP);
         }
         Ok(step)
     }
 
-    async fn look(
+    /// Examines at most `rows` rows and returns at most `limit` jobs.
+    async fn scan_rows(
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
         after: JobId,
         before: JobId,
-        most: usize,
+        limit: usize,
         rows: usize,
     ) -> Result<BulkStep, Error> {
         let (names, values) = self.filter.labels();
-        let states: Vec<&str> = self.states.iter().map(|state| state.letter()).collect();
-        let statement = match (names.is_empty(), self.is_aside()) {
-            (false, _) => query_as(include_str!("sql/walk_labelled.sql")),
-            (true, true) => query_as(include_str!("sql/walk_aside.sql")),
-            (true, false) => query_as(include_str!("sql/walk_jobs.sql")),
+        let statement = match (names.is_empty(), self.has_only_indexed_states()) {
+            (false, _) => query_as(include_str!("bulk_scan/scan_labelled_jobs.sql")),
+            (true, true) => query_as(include_str!("bulk_scan/scan_by_state.sql")),
+            (true, false) => query_as(include_str!("bulk_scan/scan_jobs.sql")),
         };
         let statement = statement
             .bind(tenant)
             .bind(after)
             .bind(before)
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .bind(states)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(self.state_letters())
             .bind(&self.filter.kind)
             .bind(&self.filter.queue)
             .bind(self.filter.created_after)
@@ -128,52 +133,58 @@ impl BulkSelection {
         Ok(statement.fetch_one(connection).await?)
     }
 
-    /// Whether an index of their own serves all of its states.
-    fn is_aside(&self) -> bool {
-        self.states.iter().all(|state| ASIDE.contains(state))
+    fn state_letters(&self) -> Vec<&'static str> {
+        self.states.iter().map(|state| state.letter()).collect()
     }
 
-    /// How many jobs of `tenant` match now: exact when nothing changes meanwhile. Read off the counters
-    /// where these tell it, else found by walking, which is given up after `patience`: then `None`.
+    fn has_only_indexed_states(&self) -> bool {
+        self.states
+            .iter()
+            .all(|state| INDEXED_STATES.contains(state))
+    }
+
+    /// Counts the jobs of `tenant` before the job `before` that match now; exact if none changes
+    /// meanwhile. Reads counters where they answer the question. Otherwise scans the jobs, and returns
+    /// `None` if that takes longer than `time_limit`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn count(
         &self,
         connection: &mut PgConnection,
         tenant: TenantId,
         before: JobId,
-        patience: Duration,
+        time_limit: Duration,
     ) -> Result<Option<u64>, Error> {
-        if self.is_tallied() {
-            let states: Vec<&str> = self.states.iter().map(|state| state.letter()).collect();
-            let count: i64 = query_scalar(include_str!("sql/tally_jobs.sql"))
+        if self.is_counted() {
+            let count: i64 = query_scalar(include_str!("bulk_scan/count_by_state.sql"))
                 .bind(tenant)
                 .bind(&self.filter.kind)
                 .bind(&self.filter.queue)
-                .bind(states)
+                .bind(self.state_letters())
                 .fetch_one(connection)
                 .await?;
+            // Counters that are being repaired can be below zero for a moment.
             return Ok(Some(u64::try_from(count).unwrap_or_default()));
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut count = 0;
         let mut after = JobId::from_i64(-1);
         while after.as_i64() < before.as_i64() - 1 {
-            if begun.elapsed() > patience {
+            if started.elapsed() > time_limit {
                 return Ok(None);
             }
             let step = self
-                .next_step(connection, tenant, after, before, COUNTED)
+                .next_step(connection, tenant, after, before, MAX_JOBS_PER_COUNT_STEP)
                 .await?;
-            count += u64::try_from(step.jobs.len()).unwrap_or_default();
+            count += u64::try_from(step.jobs.len()).unwrap_or(u64::MAX);
             after = step.upto;
         }
         Ok(Some(count))
     }
 
-    /// Whether nothing but kind, queue and states that are counted is asked.
-    fn is_tallied(&self) -> bool {
+    /// Whether counters answer [`Self::count`]: only kind, queue and counted states are conditions.
+    fn is_counted(&self) -> bool {
         let JobFilter {
             state: _,
             kind: _,
@@ -185,7 +196,9 @@ impl BulkSelection {
             created_before,
             error_code,
         } = &self.filter;
-        self.states.iter().all(|state| TALLIED.contains(state))
+        self.states
+            .iter()
+            .all(|state| COUNTED_STATES.contains(state))
             && tag.is_none()
             && unique_key.is_none()
             && ordering_key.is_none()

@@ -1,6 +1,7 @@
-//! Room: the body of a parcel's member: all of a job that nothing searches by.
-//! Takes: a [`NewJob`]. Gives: JSON bytes, and back. Never: changes the meaning of a member name:
-//! bodies written by older releases are still in the table.
+//! Encodes a job's body: everything about a job that no statement searches by, as JSON bytes in its
+//! parcel.
+//!
+//! The meaning of a member name never changes: the table still holds bodies of older releases.
 
 use std::time::Duration;
 
@@ -10,28 +11,22 @@ use serde_json::value::RawValue;
 
 use crate::job::{Lane, NewJob, Trace};
 
-/// One-letter names, because there is one of these for every job.
+/// A job's body. Its members have one-letter names because every stored job has one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Envelope {
-    /// Payload.
     #[serde(rename = "p")]
     pub(crate) payload: Box<RawValue>,
-    /// Timeout in milliseconds.
     #[serde(rename = "t")]
     timeout_ms: u64,
-    /// Backoff.
     #[serde(default, rename = "b", skip_serializing_if = "is_default")]
     pub(crate) backoff: Backoff,
-    /// Unique key.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
     pub(crate) unique_key: Option<String>,
-    /// Key of the ordered lane.
+    /// Key of the job's ordered lane.
     #[serde(default, rename = "o", skip_serializing_if = "Option::is_none")]
     pub(crate) ordering_key: Option<String>,
-    /// Tags.
     #[serde(default, rename = "g", skip_serializing_if = "Vec::is_empty")]
     pub(crate) tags: Vec<String>,
-    /// Trace.
     #[serde(default, rename = "c", skip_serializing_if = "is_default")]
     pub(crate) trace: Trace,
 }

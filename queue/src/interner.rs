@@ -1,7 +1,8 @@
-//! Room: names to numbers, and back.
-//! Takes: names of queues, kinds, tenants and lanes. Gives: the numbers parcels carry, made on
-//! first use. Never: hands out a number whose row might be rolled back: rows are made on a
-//! connection of their own, committed at once.
+//! Interns the names of queues, kinds, tenants and lanes: maps them to the internal numbers that
+//! parcels store, and back.
+//!
+//! A name is given a number when it is first used. Never returns a number whose row could be rolled
+//! back: rows are inserted on connections outside the callers' transactions and committed at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,14 +14,18 @@ use sqlx::PgPool;
 
 use crate::job::{Lane, LimitUse, NewJob};
 
-/// How long a lane is remembered: far less than an idle lane is kept, and no longer than its limits
-/// may be out of date where jobs are packed.
-const LANE_KNOWN: Duration = Duration::from_secs(60);
+/// How long a lane stays cached: far shorter than idle lanes are kept, and short enough that a change
+/// of its limits soon applies to the packing of its jobs.
+const LANE_CACHE_TTL: Duration = Duration::from_secs(60);
 
-/// Bound of each cache: past it the cache is emptied, because names are few and lanes can be many.
-const MOST_CACHED: usize = 100_000;
+/// Entries at which a cache is emptied. Names are few, but lanes can be many.
+const MAX_CACHED: usize = 100_000;
 
-/// A cache of numbers that never change once they exist.
+/// How often interning a lane is tried: it yields nothing while another transaction inserts or removes
+/// the same lane.
+const MAX_LANE_TRIES: u32 = 10;
+
+/// A cache of ids that never change once assigned.
 #[derive(Debug)]
 struct IdCache<K, V>(RwLock<HashMap<K, V>>);
 
@@ -43,43 +48,43 @@ impl<K: std::hash::Hash + Eq, V: Clone> IdCache<K, V> {
 
     fn put(&self, key: K, value: V) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= MOST_CACHED {
+        if map.len() >= MAX_CACHED {
             map.clear();
         }
         map.insert(key, value);
     }
 }
 
-/// The numbers this process has met.
+/// Interns names on connections of `pool`, and caches what this process has interned.
 #[derive(Debug)]
 pub(crate) struct Interner {
     pool: PgPool,
     queues: IdCache<String, i32>,
     kinds: IdCache<String, i32>,
     tenants: IdCache<TenantId, i32>,
-    lanes: IdCache<LaneName, (LaneRef, Instant)>,
+    lanes: IdCache<LaneIdentity, (LaneRef, Instant)>,
     kind_names: IdCache<i32, Arc<str>>,
     tenant_ids: IdCache<i32, TenantId>,
 }
 
-/// What tells one lane from another.
+/// What distinguishes one lane from another. Queue and tenant are internal numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct LaneName {
+struct LaneIdentity {
     queue: i32,
     tenant: i32,
     lane: Lane,
     limits: Vec<LimitUse>,
 }
 
-/// A lane as enqueues know it.
+/// What an enqueue needs to know of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneRef {
     pub(crate) id: i64,
-    /// One job after another.
+    /// Whether its jobs run one after another.
     pub(crate) strict: bool,
-    /// Most of its jobs in one parcel: what limits it lets start at once. Those of a lane that names a key
-    /// lie alone, so that a worker can take as few of them as it may hold; claims merge them again.
-    pub(crate) pack: usize,
+    /// Most of its jobs in one parcel: as many as its limits let start at once. Jobs of a named lane get
+    /// a parcel each, so that a worker can claim as few of them as it has slots for; claims merge them.
+    pub(crate) max_parcel_jobs: usize,
 }
 
 impl Interner {
@@ -95,11 +100,12 @@ impl Interner {
         }
     }
 
+    /// The internal number of a queue.
     pub(crate) async fn queue_number(&self, name: &str) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.queues.get(name) {
             return Ok(number);
         }
-        let number = query_scalar(include_str!("sql/intern_queue.sql"))
+        let number = query_scalar(include_str!("interner/intern_queue.sql"))
             .bind(name)
             .fetch_one(&self.pool)
             .await?;
@@ -107,11 +113,12 @@ impl Interner {
         Ok(number)
     }
 
+    /// The internal number of a kind.
     pub(crate) async fn kind_number(&self, name: &str) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.kinds.get(name) {
             return Ok(number);
         }
-        let number = query_scalar(include_str!("sql/intern_kind.sql"))
+        let number = query_scalar(include_str!("interner/intern_kind.sql"))
             .bind(name)
             .fetch_one(&self.pool)
             .await?;
@@ -119,11 +126,12 @@ impl Interner {
         Ok(number)
     }
 
+    /// The internal number of a tenant.
     pub(crate) async fn tenant_number(&self, id: TenantId) -> Result<i32, sqlx::Error> {
         if let Some(number) = self.tenants.get(&id) {
             return Ok(number);
         }
-        let number = query_scalar(include_str!("sql/intern_tenant.sql"))
+        let number = query_scalar(include_str!("interner/intern_tenant.sql"))
             .bind(id)
             .fetch_one(&self.pool)
             .await?;
@@ -131,12 +139,13 @@ impl Interner {
         Ok(number)
     }
 
-    /// Makes sure that what `job` names will be known without asking for a while.
+    /// Interns all names of `job`, so that an enqueue soon after finds them in the cache.
     pub(crate) async fn prepare(&self, tenant: TenantId, job: &NewJob) -> Result<(), sqlx::Error> {
         let tenant = self.tenant_number(tenant).await?;
         let queue = self.queue_number(&job.queue).await?;
         self.kind_number(&job.kind).await?;
-        self.lane_within(queue, tenant, job, LANE_KNOWN / 2).await?;
+        self.lane_cached_within(queue, tenant, job, LANE_CACHE_TTL / 2)
+            .await?;
         Ok(())
     }
 
@@ -147,42 +156,43 @@ impl Interner {
         tenant: i32,
         job: &NewJob,
     ) -> Result<LaneRef, sqlx::Error> {
-        self.lane_within(queue, tenant, job, LANE_KNOWN).await
+        self.lane_cached_within(queue, tenant, job, LANE_CACHE_TTL)
+            .await
     }
 
-    /// The same, learnt no longer ago than `age`.
-    async fn lane_within(
+    /// As [`Self::lane`], using a cache entry only if it is younger than `max_age`.
+    async fn lane_cached_within(
         &self,
         queue: i32,
         tenant: i32,
         job: &NewJob,
-        age: Duration,
+        max_age: Duration,
     ) -> Result<LaneRef, sqlx::Error> {
         let mut limits = job.limits.clone();
         limits.sort();
-        let name = LaneName {
+        let identity = LaneIdentity {
             queue,
             tenant,
             lane: job.lane.clone(),
             limits,
         };
-        if let Some((lane, since)) = self.lanes.get(&name)
-            && since.elapsed() < age
+        if let Some((lane, since)) = self.lanes.get(&identity)
+            && since.elapsed() < max_age
         {
             return Ok(lane);
         }
-        let strict = matches!(name.lane, Lane::Ordered(_));
-        // Jobs of one ordered lane stay in line whatever limits they name.
-        let identity = if strict {
+        let strict = matches!(identity.lane, Lane::Ordered(_));
+        // Jobs of one ordered lane share it whatever limits they name; other lanes differ by limits.
+        let limits_text = if strict {
             String::new()
         } else {
-            let words = name.limits.iter();
-            let lines: Vec<String> = words
+            let limits = identity.limits.iter();
+            let lines: Vec<String> = limits
                 .map(|limit| format!("{}\u{1f}{}", limit.key, limit.cost))
                 .collect();
             lines.join("\n")
         };
-        let (keys, costs): (Vec<&str>, Vec<i32>) = name
+        let (keys, costs): (Vec<&str>, Vec<i32>) = identity
             .limits
             .iter()
             .map(|limit| (limit.key.as_str(), i32::from(limit.cost)))
@@ -190,20 +200,20 @@ impl Interner {
         let limiters: Vec<i64> = if keys.is_empty() {
             Vec::new()
         } else {
-            query_scalar(include_str!("sql/intern_limiters.sql"))
+            query_scalar(include_str!("interner/intern_limiters.sql"))
                 .bind(tenant)
                 .bind(keys)
                 .fetch_all(&self.pool)
                 .await?
         };
         let mut tries = 0;
-        let (id, pack): (i64, i32) = loop {
-            let lane = query_as(include_str!("sql/intern_lane.sql"))
+        let (id, max_parcel_jobs): (i64, i32) = loop {
+            let lane = query_as(include_str!("interner/intern_lane.sql"))
                 .bind(queue)
                 .bind(tenant)
-                .bind(name.lane.key())
+                .bind(identity.lane.key())
                 .bind(strict)
-                .bind(&identity)
+                .bind(&limits_text)
                 .bind(&limiters)
                 .bind(&costs)
                 .fetch_optional(&self.pool)
@@ -211,28 +221,33 @@ impl Interner {
             tries += 1;
             match lane {
                 Some(lane) => break lane,
-                None if tries < 10 => {}
+                None if tries < MAX_LANE_TRIES => {}
                 None => return Err(sqlx::Error::RowNotFound),
             }
         };
         let lane = LaneRef {
             id,
             strict,
-            pack: match name.lane {
+            max_parcel_jobs: match identity.lane {
                 Lane::Named(_) => 1,
-                Lane::Default | Lane::Ordered(_) => usize::try_from(pack).unwrap_or(1).max(1),
+                Lane::Default | Lane::Ordered(_) => usize::try_from(max_parcel_jobs)
+                    .map_err(|_| {
+                        let reason = format!("lane {id}: parcel size {max_parcel_jobs}");
+                        sqlx::Error::Decode(reason.into())
+                    })?
+                    .max(1),
             },
         };
-        self.lanes.put(name, (lane, Instant::now()));
+        self.lanes.put(identity, (lane, Instant::now()));
         Ok(lane)
     }
 
-    /// The name of a kind by its number.
+    /// The name of the kind with this internal number.
     pub(crate) async fn kind_name(&self, number: i32) -> Result<Arc<str>, sqlx::Error> {
         if let Some(name) = self.kind_names.get(&number) {
             return Ok(name);
         }
-        let name: String = query_scalar(include_str!("sql/get_kind.sql"))
+        let name: String = query_scalar(include_str!("interner/get_kind.sql"))
             .bind(number)
             .fetch_one(&self.pool)
             .await?;
@@ -241,12 +256,12 @@ impl Interner {
         Ok(name)
     }
 
-    /// Whose number this is.
+    /// The id of the tenant with this internal number.
     pub(crate) async fn tenant_id(&self, number: i32) -> Result<TenantId, sqlx::Error> {
         if let Some(id) = self.tenant_ids.get(&number) {
             return Ok(id);
         }
-        let id = query_scalar(include_str!("sql/get_tenant.sql"))
+        let id = query_scalar(include_str!("interner/get_tenant.sql"))
             .bind(number)
             .fetch_one(&self.pool)
             .await?;

@@ -1,7 +1,9 @@
-//! Room: how far a job has come that tells it while it runs.
-//! Takes: a tenant's transaction, a job or a run of it, and what is told: a small JSON value, shown as
-//! the job's `progress` and kept as long as the job. Gives: what was told last.
-//! Never: lets a run tell that was taken for dead and followed by another, where it matters.
+//! Progress of running jobs: a small JSON value that a run reports, shown as the job's `progress` and
+//! kept as long as the job.
+//!
+//! Works in the caller's transaction, which must be the tenant's. A run that resumes the work of an
+//! earlier run uses [`Engine::claim_progress`] and [`Engine::lock_progress`], so that a run whose worker
+//! was presumed dead cannot continue beside its successor.
 
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::JobId;
@@ -13,17 +15,17 @@ use crate::engine::Engine;
 use crate::error::Error;
 
 impl Engine {
-    /// Tells how far a job has come, in the transaction that brought it there.
+    /// Stores the progress of a job, in the transaction that achieved it.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn report_progress(
         &self,
         connection: &mut PgConnection,
         job: JobId,
         progress: &Value,
     ) -> Result<(), Error> {
-        query(include_str!("sql/tell_progress.sql"))
+        query(include_str!("progress/report_progress.sql"))
             .bind(job)
             .bind(progress)
             .execute(connection)
@@ -31,39 +33,40 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes this run the one that tells, and answers what was told last: a run that begins where the one
-    /// before it ended calls this first, and [`Engine::lock_progress`] in every transaction.
+    /// Makes this run the only one that can [lock](Engine::lock_progress) the job's progress, and returns
+    /// the progress last stored, if any. A run that continues where an earlier run ended calls this
+    /// first, and [`Engine::lock_progress`] in every transaction.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn claim_progress(
         &self,
         connection: &mut PgConnection,
         run: &ClaimedJob,
     ) -> Result<Option<Value>, Error> {
-        let told: Value = query_scalar(include_str!("sql/claim_progress.sql"))
+        let progress: Value = query_scalar(include_str!("progress/claim_progress.sql"))
             .bind(run.id)
             .bind(run.parcel.token)
             .fetch_one(connection)
             .await?;
-        Ok(Some(told).filter(|told| !told.is_null()))
+        Ok(Some(progress).filter(|progress| !progress.is_null()))
     }
 
-    /// What was told last, locked until the transaction ends: nobody else goes on with the job's work
-    /// meanwhile. `None` when another run tells now, and this one should end.
+    /// Locks the job's progress until the transaction ends and returns it, so that no other run works on
+    /// the job meanwhile. `None` when another run has claimed the progress: this one should end.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn lock_progress(
         &self,
         connection: &mut PgConnection,
         run: &ClaimedJob,
     ) -> Result<Option<Value>, Error> {
-        let told = query_scalar(include_str!("sql/lock_progress.sql"))
+        let progress = query_scalar(include_str!("progress/lock_progress.sql"))
             .bind(run.id)
             .bind(run.parcel.token)
             .fetch_optional(connection)
             .await?;
-        Ok(told)
+        Ok(progress)
     }
 }

@@ -1,6 +1,7 @@
-//! Room: applications that enqueue by SQL, in their own transactions.
-//! Takes: what the database must know for that: kinds, and which roles may. Gives: it known.
-//! Never: enqueues: that is done by `queue.enqueue`.
+//! Applications that enqueue by SQL in their own transactions.
+//!
+//! Publishes the kinds to the database and manages which login roles may enqueue. Enqueues nothing
+//! itself: that is the SQL function `queue.enqueue`.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::{query_as, query_scalar};
@@ -11,74 +12,77 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::error::Error;
 
-/// A login role of the database that may enqueue.
+/// A login role of the database that may enqueue by SQL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct SqlClient {
-    /// The role's name.
+    /// Name of the login role.
     pub role: String,
-    /// The tenant whose jobs they are; `None` for all.
+    /// The tenant it may enqueue for; `None` for every tenant.
     pub tenant_id: Option<TenantId>,
-    /// That tenant's slug.
+    /// Slug of that tenant.
     #[serde(rename = "tenant")]
     pub slug: Option<String>,
-    /// Since when.
+    /// When the grant was made.
     pub created_at: DateTime<Utc>,
 }
 
 impl Engine {
-    /// Says what kinds there are, as an array of rows of `queue.catalogue`, and whether workers are
-    /// woken by notifications; unless a catalogue of a higher version stands there. Answers whether
-    /// anything was written.
+    /// Publishes the kinds, as an array of rows of `queue.catalogue`, and whether notifications wake the
+    /// workers, unless a catalogue of a higher version has been published. Returns whether anything was
+    /// written.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn publish_catalogue(&self, version: i32, kinds: &Value) -> Result<bool, Error> {
-        Ok(query_scalar(include_str!("sql/publish.sql"))
-            .bind(version)
-            .bind(self.notify())
-            .bind(kinds)
-            .fetch_one(self.pool())
-            .await?)
+        Ok(
+            query_scalar(include_str!("sql_client/publish_catalogue.sql"))
+                .bind(version)
+                .bind(self.notify())
+                .bind(kinds)
+                .fetch_one(self.pool())
+                .await?,
+        )
     }
 
-    /// Lets a login role enqueue for a tenant, or for all. Answers whether it could not before.
+    /// Allows a login role to enqueue for a tenant, or for every tenant. Returns whether the grant is
+    /// new.
     ///
     /// # Errors
-    /// When there is no such role, or the database refuses.
+    /// When the role does not exist or the statement fails.
     pub async fn grant_client(&self, role: &str, tenant: Option<TenantId>) -> Result<bool, Error> {
         let mut tx = self.pool().begin().await?;
-        let done = query_scalar(include_str!("sql/grant_client.sql"))
+        let is_new = query_scalar(include_str!("sql_client/grant_client.sql"))
             .bind(role)
             .bind(tenant)
             .fetch_one(&mut *tx)
             .await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        Ok(done)
+        Ok(is_new)
     }
 
-    /// Lets a login role enqueue no more: for a tenant, or at all. Answers how many grants ended.
+    /// Revokes a login role's grant for a tenant, or all its grants. Returns how many were revoked.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn revoke_client(&self, role: &str, tenant: Option<TenantId>) -> Result<i64, Error> {
         let mut tx = self.pool().begin().await?;
-        let done = query_scalar(include_str!("sql/revoke_client.sql"))
+        let revoked = query_scalar(include_str!("sql_client/revoke_client.sql"))
             .bind(role)
             .bind(tenant)
             .fetch_one(&mut *tx)
             .await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        Ok(done)
+        Ok(revoked)
     }
 
-    /// Which login roles may enqueue, and for whom.
+    /// The login roles that may enqueue by SQL, one entry per grant.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn sql_clients(&self) -> Result<Vec<SqlClient>, Error> {
-        Ok(query_as(include_str!("sql/show_clients.sql"))
+        Ok(query_as(include_str!("sql_client/list_sql_clients.sql"))
             .fetch_all(self.pool())
             .await?)
     }

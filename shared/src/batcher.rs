@@ -268,7 +268,15 @@ mod tests {
             };
             batcher.call(1, item, flush)
         };
-        tokio::join!(call(1), call(1), call(1), call(9), call(2), call(50), call(1));
+        tokio::join!(
+            call(1),
+            call(1),
+            call(1),
+            call(9),
+            call(2),
+            call(50),
+            call(1)
+        );
         assert_eq!(
             *lock(&sizes),
             [vec![1, 1, 1], vec![9], vec![2], vec![50], vec![1]]

@@ -1,21 +1,22 @@
-//! Room: packing.
-//! Takes: what new jobs are stored by. Gives: parcels of jobs that share all of it.
-//! Never: reorders jobs of one parcel, and never makes one larger than it may be.
+//! Packs jobs into parcels: rows of jobs that share every stored column.
+//!
+//! Never reorders the jobs of one parcel, and never exceeds the bounds of a parcel.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-/// Bytes of bodies after which a parcel is full: more would make one row slow to move.
-const FULL: usize = 64 * 1024;
+/// Bytes of bodies in one parcel: a larger row would be slow to move.
+const MAX_PARCEL_BYTES: usize = 64 * 1024;
 
-/// What all members of a parcel share.
+/// The columns that all jobs of a parcel share. Tenant, queue, kind and lane are internal numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Shared {
+pub(super) struct ParcelKey {
     pub(super) tenant: i32,
     pub(super) queue: i32,
     pub(super) kind: i32,
     pub(super) lane: i64,
+    /// Whether the lane runs its jobs one after another.
     pub(super) strict: bool,
     pub(super) priority: i16,
     pub(super) max_attempts: i16,
@@ -24,51 +25,65 @@ pub(super) struct Shared {
     pub(super) expires_at: Option<DateTime<Utc>>,
 }
 
-/// Jobs on their way into one row, by their places among the packed.
+/// A job that can share a parcel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packable {
+    /// Position of the job in the call.
+    pub(super) index: usize,
+    pub(super) parcel_key: ParcelKey,
+    /// Size of its body.
+    pub(super) bytes: usize,
+    /// Most jobs of a parcel that holds it.
+    pub(super) max_parcel_jobs: usize,
+}
+
+/// A parcel to be inserted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bundle {
-    pub(super) shared: Shared,
+pub(super) struct NewParcel {
+    pub(super) key: ParcelKey,
+    /// Positions of its jobs in the call.
     pub(super) members: Vec<usize>,
     bytes: usize,
 }
 
-impl Bundle {
-    pub(super) fn of_one(shared: Shared, member: usize) -> Self {
+impl NewParcel {
+    /// A parcel of one job that shares it with no other.
+    pub(super) fn single(key: ParcelKey, member: usize) -> Self {
         Self {
-            shared,
+            key,
             members: vec![member],
             bytes: 0,
         }
     }
 }
 
-/// Packs jobs, each given by what it shares, the size of its body and how many such jobs one parcel
-/// may hold.
-pub(super) fn pack(jobs: impl Iterator<Item = (usize, Shared, usize, usize)>) -> Vec<Bundle> {
-    let mut bundles: Vec<Bundle> = Vec::new();
-    let mut open: HashMap<Shared, usize> = HashMap::new();
-    for (member, shared, bytes, most) in jobs {
-        let room = open.get(&shared).copied().filter(|index| {
-            bundles
-                .get(*index)
-                .is_some_and(|bundle| bundle.members.len() < most && bundle.bytes + bytes <= FULL)
+/// Packs jobs into as few parcels as their order allows.
+pub(super) fn pack(jobs: impl Iterator<Item = Packable>) -> Vec<NewParcel> {
+    let mut parcels: Vec<NewParcel> = Vec::new();
+    let mut open: HashMap<ParcelKey, usize> = HashMap::new();
+    for job in jobs {
+        let fitting = open.get(&job.parcel_key).copied().filter(|index| {
+            parcels.get(*index).is_some_and(|parcel| {
+                parcel.members.len() < job.max_parcel_jobs
+                    && parcel.bytes + job.bytes <= MAX_PARCEL_BYTES
+            })
         });
-        match room.and_then(|index| bundles.get_mut(index)) {
-            Some(bundle) => {
-                bundle.members.push(member);
-                bundle.bytes += bytes;
+        match fitting.and_then(|index| parcels.get_mut(index)) {
+            Some(parcel) => {
+                parcel.members.push(job.index);
+                parcel.bytes += job.bytes;
             }
             None => {
-                open.insert(shared, bundles.len());
-                bundles.push(Bundle {
-                    shared,
-                    members: vec![member],
-                    bytes,
+                open.insert(job.parcel_key, parcels.len());
+                parcels.push(NewParcel {
+                    key: job.parcel_key,
+                    members: vec![job.index],
+                    bytes: job.bytes,
                 });
             }
         }
     }
-    bundles
+    parcels
 }
 
 #[cfg(test)]
@@ -77,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    fn shared(lane: i64) -> Shared {
-        Shared {
+    fn parcel_key(lane: i64) -> ParcelKey {
+        ParcelKey {
             tenant: 1,
             queue: 1,
             kind: 1,
@@ -92,23 +107,35 @@ mod tests {
         }
     }
 
+    /// Packs jobs given by lane and size.
+    fn packed(jobs: &[(i64, usize)], max_parcel_jobs: usize) -> Vec<NewParcel> {
+        pack(
+            jobs.iter()
+                .enumerate()
+                .map(|(index, (lane, bytes))| Packable {
+                    index,
+                    parcel_key: parcel_key(*lane),
+                    bytes: *bytes,
+                    max_parcel_jobs,
+                }),
+        )
+    }
+
     proptest! {
         #[test]
-        fn every_job_is_in_one_parcel_of_its_like_in_order_and_within_its_bounds(
+        fn every_job_is_in_one_parcel_with_its_key_in_order_and_within_bounds(
             jobs in prop::collection::vec((0i64..4, 0usize..40_000), 0..300),
-            most in 1usize..20,
+            max_parcel_jobs in 1usize..20,
         ) {
-            let bundles = pack(
-                jobs.iter().enumerate().map(|(n, (lane, bytes))| (n, shared(*lane), *bytes, most)),
-            );
+            let parcels = packed(&jobs, max_parcel_jobs);
             let mut all: Vec<usize> = Vec::new();
-            for bundle in &bundles {
-                prop_assert!(bundle.members.len() <= most);
-                prop_assert!(bundle.members.is_sorted());
-                let bytes: usize = bundle.members.iter().map(|n| jobs[*n].1).sum();
-                prop_assert!(bytes <= FULL || bundle.members.len() == 1);
-                prop_assert!(bundle.members.iter().all(|n| jobs[*n].0 == bundle.shared.lane));
-                all.extend(&bundle.members);
+            for parcel in &parcels {
+                prop_assert!(parcel.members.len() <= max_parcel_jobs);
+                prop_assert!(parcel.members.is_sorted());
+                let bytes: usize = parcel.members.iter().map(|n| jobs[*n].1).sum();
+                prop_assert!(bytes <= MAX_PARCEL_BYTES || parcel.members.len() == 1);
+                prop_assert!(parcel.members.iter().all(|n| jobs[*n].0 == parcel.key.lane));
+                all.extend(&parcel.members);
             }
             all.sort_unstable();
             prop_assert_eq!(all, (0..jobs.len()).collect::<Vec<_>>());
@@ -118,14 +145,12 @@ mod tests {
         fn jobs_of_one_lane_keep_their_order_from_parcel_to_parcel(
             jobs in prop::collection::vec((0i64..3, 0usize..30_000), 0..200),
         ) {
-            let bundles = pack(
-                jobs.iter().enumerate().map(|(n, (lane, bytes))| (n, shared(*lane), *bytes, 500)),
-            );
+            let parcels = packed(&jobs, 500);
             for lane in 0..3 {
-                let order: Vec<usize> = bundles
+                let order: Vec<usize> = parcels
                     .iter()
-                    .filter(|bundle| bundle.shared.lane == lane)
-                    .flat_map(|bundle| bundle.members.clone())
+                    .filter(|parcel| parcel.key.lane == lane)
+                    .flat_map(|parcel| parcel.members.clone())
                     .collect();
                 prop_assert!(order.is_sorted());
             }
