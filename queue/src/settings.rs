@@ -1,9 +1,11 @@
-//! Room: how limits, lanes and queues are steered while jobs run.
-//! Takes: a queue, a tenant, a limit or a lane, and what is to change. Gives: it changed, for the next
-//! claim of every worker, and what holds now. Never: decides who may; runs in a tenant's transaction.
+//! Settings of queues, tenants and lanes, which can change while jobs run: pauses, limits, weights,
+//! breakers.
+//!
+//! A change applies to the next claim of every worker. Takes no part in authorization, and works on the
+//! engine's connections, not in a tenant's transaction.
 
-mod change;
 mod lanes;
+mod limits;
 mod queues;
 mod tenants;
 
@@ -15,63 +17,63 @@ use chrono::{DateTime, Utc};
 use harkara_shared::id::TenantId;
 use serde::Serialize;
 
-pub use change::{Change, LimitChange};
+pub use limits::{Change, LimitChange};
 pub use tenants::set_tier_limits;
 
 use crate::error;
 use crate::job::LimitUse;
 
-/// Most limits that a tenant may have set for its keys.
+/// Most keys for which a tenant can set limits.
 pub const MAX_TENANT_LIMITS: usize = 1000;
 
-/// The largest rate, burst and number of running jobs.
+/// The largest value of a rate, a burst and a number of running jobs.
 pub const MAX_LIMIT_VALUE: u32 = 1_000_000;
 
-/// The largest number of jobs that may wait.
+/// The largest value of a tenant's bound of waiting jobs.
 pub const MAX_WAITING_JOBS: u32 = 1_000_000_000;
 
-/// The shortest and the longest time in which starts are counted: a second, 31 days.
+/// The shortest and the longest period of a rate: 1 second and 31 days.
 pub const RATE_PERIODS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 60 * 60);
 
-/// Whether `text` may be the key of a lane or a limit: 1 to 256 characters, none of them a control
+/// Whether `text` can be the key of a lane or a limit: 1 to 256 characters, none of them a control
 /// character.
 #[must_use]
 pub fn is_key(text: &str) -> bool {
     (1..=256).contains(&text.chars().count()) && !text.contains(char::is_control)
 }
 
-/// What passes a limiter: starts in a time, jobs running at once.
+/// A limit on starts per time and on jobs running at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// How many jobs may start in a time.
+    /// How many jobs may start per time.
     pub rate: Option<Rate>,
     /// How many jobs may run at once.
     pub max_running: Option<u32>,
-    /// How many run. Counted while `max_running` is set.
+    /// Jobs running now. Counted only while `max_running` is set.
     pub running: u32,
 }
 
-/// In any window of `per` at most `count + burst` jobs start.
+/// A rate of starts: in any window of `per`, at most `count + burst` jobs start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Starts in `per`.
+    /// Starts per period.
     pub count: u32,
-    /// The time.
+    /// The period.
     pub per: Duration,
-    /// Starts at once, after a rest.
+    /// Starts at the same moment after a pause.
     pub burst: u32,
 }
 
 impl Rate {
-    /// The burst of a rate that was given none: a tenth of the count, at least 1.
+    /// The burst of a rate for which none was set: a tenth of the count, at least 1.
     #[must_use]
     pub const fn default_burst(count: u32) -> u32 {
         let tenth = count / 10;
         if tenth == 0 { 1 } else { tenth }
     }
 
-    /// How many jobs start in a time other than `per`, rounded down.
+    /// How many jobs start in a period other than `per`, rounded down.
     #[must_use]
     pub fn count_in(self, time: Duration) -> u64 {
         let per = self.per.as_micros().max(1);
@@ -79,166 +81,171 @@ impl Rate {
     }
 }
 
-/// A queue, which all tenants share.
+/// The settings of a queue, which all tenants share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Number.
+    /// Internal number, by which queues are listed.
     pub id: i32,
-    /// Name.
+    /// The name that jobs refer to.
     pub name: String,
-    /// Whether nobody's jobs start.
+    /// Whether none of its jobs start.
     pub paused: bool,
-    /// What holds for the jobs of all tenants together.
+    /// The limit on the jobs of all tenants together.
     pub limit: Limit,
 }
 
-/// Whose queues are looked at.
+/// Which queues a reader can see.
 #[derive(Debug, Clone, Copy)]
 pub enum QueueView<'a> {
-    /// All there are.
+    /// Every queue.
     All,
-    /// Those that a tenant may know of: it has lanes in them, or everybody knows their names.
+    /// The queues visible to a tenant: those in which it has lanes, and these public ones.
     VisibleTo(TenantId, &'a [&'a str]),
 }
 
-/// What holds for a tenant.
+/// The settings of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantSettings {
-    /// Its share beside other tenants, 1 to 1000.
+    /// Its share of starts relative to other tenants, 1 to 1000.
     pub weight: u16,
     /// Whether none of its jobs start.
     pub paused: bool,
-    /// Most jobs that may wait, scheduled and ready together: more are not enqueued.
+    /// Most jobs that can wait, scheduled and ready together: further ones are refused.
     pub max_waiting: Option<u32>,
-    /// How many wait. Counted while `max_waiting` is set.
+    /// Jobs waiting now. Counted only while `max_waiting` is set.
     pub waiting: u64,
-    /// What holds for all its jobs together.
+    /// The limit on all its jobs together.
     pub limit: Limit,
-    /// What holds for jobs that name a key.
+    /// The limits on jobs that name a key, by key.
     pub limits: BTreeMap<String, Limit>,
 }
 
-/// What is to change for a tenant.
+/// A change of a tenant's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TenantChange {
-    /// Its share beside other tenants; 1 when removed.
+    /// Its share of starts relative to other tenants; 1 when removed.
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub weight: Change<u16>,
-    /// Whether its jobs wait.
+    /// Whether none of its jobs start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// Most jobs that may wait, 1 to [`MAX_WAITING_JOBS`].
+    /// Most jobs that can wait, 1 to [`MAX_WAITING_JOBS`].
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_waiting: Change<u32>,
-    /// What holds for all its jobs together.
+    /// The limit on all its jobs together.
     pub limit: LimitChange,
-    /// What holds for jobs that name a key; removed as a whole by [`LimitChange::removal`].
+    /// The limits on jobs that name a key, by key; [`LimitChange::removal`] removes one.
     pub limits: BTreeMap<String, LimitChange>,
 }
 
-/// A lane of a tenant in a queue.
+/// The settings and state of a tenant's lane in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneSettings {
-    /// Number.
+    /// Internal number, by which lanes are listed.
     pub id: i64,
-    /// Key; empty for the default lane.
+    /// Its key; empty for the default lane.
     pub key: String,
     /// Whether its jobs run strictly one after another.
     pub ordered: bool,
-    /// Its share beside the tenant's other lanes, 1 to 1000.
+    /// Its share of starts relative to the tenant's other lanes, 1 to 1000.
     pub weight: u16,
-    /// Whether none of its jobs start, for somebody wants it so.
+    /// Whether it is paused manually: none of its jobs start.
     pub paused: bool,
-    /// Until when none of its jobs start, for the other side wants it so or the breaker is open.
+    /// Until when none of its jobs start because the receiving side asked for a pause or the breaker is
+    /// open.
     pub parked_until: Option<DateTime<Utc>>,
-    /// When it stops by itself.
+    /// When failures stop the lane.
     pub breaker: Option<Breaker>,
-    /// Whether it has.
+    /// Whether failures have stopped it.
     pub breaker_state: BreakerState,
-    /// Failures within the breaker's window, and until it closes those that opened it and those of trials.
-    /// Counted while there is a breaker.
+    /// Failures within the breaker's window; while the breaker is not closed, those that opened it and
+    /// those of trial runs. Counted only while `breaker` is set.
     pub failures: u32,
-    /// What holds for this lane.
+    /// The limit on this lane's jobs.
     pub limit: Limit,
-    /// The limits its jobs name.
-    pub named: Vec<LimitUse>,
+    /// The tenant's limits that its jobs name.
+    pub named_limits: Vec<LimitUse>,
 }
 
-/// Stops a lane of whose runs too many fail. A window begins with a failure; it counts runs that fail in a
-/// way that may pass, and those that succeed. A failure opens the breaker when enough runs are counted and
-/// enough of them failed. Then one job is tried after each rest, until one succeeds and closes it.
+/// Stops a lane when too many of its runs fail.
+///
+/// A window begins with a failure and counts runs that succeed and runs with transient failures. A
+/// failure opens the breaker when the window holds enough runs and enough of them failed. Then one job
+/// is tried after each rest until one succeeds, which closes the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {
-    /// Fewest runs of a window that open it, at least 1. With a share of 100: failures in a row.
+    /// Fewest runs in a window that can open it, at least 1. With a share of 100, this is the number of
+    /// consecutive failures.
     pub failures: u32,
-    /// How many percent of them must have failed, 1 to 100. With 100 each success ends the window.
+    /// The percentage of these runs that must have failed, 1 to 100. With 100, each success ends the
+    /// window.
     pub share: u8,
-    /// How long a window lasts.
+    /// Length of a window.
     pub window: Duration,
-    /// How long it stays open until one job is tried.
+    /// How long it stays open before one job is tried.
     pub rest: Duration,
 }
 
 impl Breaker {
-    /// How long a window lasts unless somebody says otherwise.
-    pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+    /// The default length of a window.
+    pub const DEFAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
 
-    /// One that so many failures in a row open.
+    /// A breaker that opens after this many consecutive failures.
     #[must_use]
     pub fn consecutive(failures: u32, rest: Duration) -> Self {
         Self {
             failures,
             share: 100,
-            window: Self::WINDOW,
+            window: Self::DEFAULT_WINDOW,
             rest,
         }
     }
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Jobs run.
+    /// Jobs run normally.
     Closed,
-    /// None runs.
+    /// No job starts.
     Open,
-    /// One runs, to see.
+    /// One job runs as a trial.
     HalfOpen,
 }
 
-/// What is to change for a lane.
+/// A change of a lane's settings.
 #[derive(Debug, Clone, Default)]
 pub struct LaneChange {
-    /// Its share beside the tenant's other lanes; 1 when removed.
+    /// Its share of starts relative to the tenant's other lanes; 1 when removed.
     pub weight: Change<u16>,
-    /// Whether its jobs wait.
+    /// Whether none of its jobs start.
     pub paused: Option<bool>,
-    /// Whether it goes on at once although it is parked.
+    /// Whether to end its parking now.
     pub unpark: bool,
-    /// When it stops by itself.
+    /// When failures stop the lane.
     pub breaker: Change<Breaker>,
-    /// What holds for this lane.
+    /// The limit on this lane's jobs.
     pub limit: LimitChange,
 }
 
-/// Why settings stay as they were.
+/// Why settings were not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// There is no such queue.
-    #[error("there is no such queue")]
+    /// The queue does not exist.
+    #[error("queue not found")]
     QueueNotFound,
-    /// A limit makes no sense: a burst or a period without a rate, or a rate without a period.
-    #[error("{}: {}", member.word(), member.reason())]
+    /// A limit is incomplete: a burst or a period without a rate, or a rate without a period.
+    #[error("`{}` {}", problem.field(), problem.reason())]
     InvalidLimit {
-        /// The limit's key; `None` for that of a queue, a tenant or a lane.
+        /// The limit's key; `None` for the limit of a queue, a tenant or a lane.
         key: Option<String>,
-        /// What is missing or too much.
-        member: InvalidLimit,
+        /// What is wrong.
+        problem: InvalidLimit,
     },
-    /// The tenant would have more than [`MAX_TENANT_LIMITS`].
-    #[error("a tenant may set at most {MAX_TENANT_LIMITS} limits")]
+    /// The tenant would have limits for more than [`MAX_TENANT_LIMITS`] keys.
+    #[error("a tenant can have at most {MAX_TENANT_LIMITS} limits")]
     TooManyLimits,
-    /// The database refused or is not there, or a row holds what no release writes.
+    /// A statement failed, or a stored row holds an impossible value.
     #[error(transparent)]
     Engine(#[from] error::Error),
 }
@@ -249,7 +256,7 @@ impl From<sqlx::Error> for SettingsError {
     }
 }
 
-/// What makes a limit senseless.
+/// What is wrong with an incomplete limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidLimit {
     /// A rate without a period.
@@ -261,21 +268,21 @@ pub enum InvalidLimit {
 }
 
 impl InvalidLimit {
-    /// The member: `per` or `burst`.
+    /// The field at fault: `per` or `burst`.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn field(self) -> &'static str {
         match self {
             Self::PerMissing | Self::PerWithoutRate => "per",
             Self::BurstWithoutRate => "burst",
         }
     }
 
-    /// What is wrong with it.
+    /// What is wrong with the field.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::PerMissing => "must be there beside a rate",
-            Self::PerWithoutRate | Self::BurstWithoutRate => "makes sense with a rate only",
+            Self::PerMissing => "is required with a rate",
+            Self::PerWithoutRate | Self::BurstWithoutRate => "requires a rate",
         }
     }
 }

@@ -268,7 +268,7 @@ mod tests {
             };
             batcher.call(1, item, flush)
         };
-        tokio::join!(
+        let answers = tokio::join!(
             call(1),
             call(1),
             call(1),
@@ -277,6 +277,7 @@ mod tests {
             call(50),
             call(1)
         );
+        assert_eq!(answers.5, Ok(100));
         assert_eq!(
             *lock(&sizes),
             [vec![1, 1, 1], vec![9], vec![2], vec![50], vec![1]]

@@ -50,14 +50,14 @@ impl From<SettingsError> for Problem {
             SettingsError::QueueNotFound => return Self::not_found("queue"),
             SettingsError::Engine(error) => return error.into(),
             SettingsError::TooManyLimits => ("/limits".to_owned(), "too_many", error.to_string()),
-            SettingsError::InvalidLimit { key, member } => {
+            SettingsError::InvalidLimit { key, problem } => {
                 let limit = key.map(|key| format!("/limits{}", json::pointer_token(&key)));
-                let pointer = format!("{}/{}", limit.unwrap_or_default(), member.word());
-                let code = match member {
+                let pointer = format!("{}/{}", limit.unwrap_or_default(), problem.field());
+                let code = match problem {
                     InvalidLimit::PerMissing => "missing",
                     InvalidLimit::PerWithoutRate | InvalidLimit::BurstWithoutRate => "needs_rate",
                 };
-                (pointer, code, member.reason().to_owned())
+                (pointer, code, problem.reason().to_owned())
             }
         };
         let problem = Self::new(Code::Invalid, format!("{pointer}: {detail}"));

@@ -1,21 +1,23 @@
-//! Room: settings of lanes.
-//! Takes: a tenant, a queue, a lane and what is to change. Gives: it changed; a tenant's lanes and how
-//! they stand. Never: makes a queue, or reaches a lane of another tenant.
-
-use std::time::Duration;
+//! Settings of lanes.
+//!
+//! Lists a tenant's lanes with their state, and changes one. Creates a lane that does not exist, but
+//! never a queue. Never reaches a lane of another tenant.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::change::{Change, LimitRow, LimiterChange, change_limiters, microseconds, natural};
+use super::limits::{
+    Change, LimitRow, LimiterChange, change_limiters, corrupt_row, decode_duration, decode_number,
+    microseconds, weight_column,
+};
 use super::{Breaker, BreakerState, LaneChange, LaneSettings, SettingsError};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::job::{Lane, LimitUse};
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct LaneRow {
     id: i64,
     key: String,
     strict: bool,
@@ -34,47 +36,58 @@ struct Row {
     costs: Vec<i32>,
 }
 
-impl From<Row> for LaneSettings {
-    fn from(row: Row) -> Self {
-        let breaker = row.breaker_after.zip(row.breaker_rest);
-        Self {
+impl TryFrom<LaneRow> for LaneSettings {
+    type Error = sqlx::Error;
+
+    fn try_from(row: LaneRow) -> Result<Self, sqlx::Error> {
+        let name = format!("lane {}", row.id);
+        let breaker = match row.breaker_after.zip(row.breaker_rest) {
+            None => None,
+            Some((failures, rest)) => Some(Breaker {
+                failures: decode_number(&name, "breaker_after", failures)?,
+                share: decode_number(&name, "breaker_share", row.breaker_share)?,
+                window: decode_duration(&name, "breaker_window", row.breaker_window)?,
+                rest: decode_duration(&name, "breaker_rest", rest)?,
+            }),
+        };
+        let limit_use = |(key, cost)| {
+            Ok(LimitUse {
+                key,
+                cost: decode_number(&name, "costs", cost)?,
+            })
+        };
+        Ok(Self {
             id: row.id,
             key: row.key,
             ordered: row.strict,
-            weight: u16::try_from(row.weight).unwrap_or(1),
+            weight: decode_number(&name, "weight", row.weight)?,
             paused: row.paused,
             parked_until: row.parked_until,
-            breaker: breaker.map(|(failures, rest)| Breaker {
-                failures: natural(failures),
-                share: u8::try_from(row.breaker_share).unwrap_or(100),
-                window: span(row.breaker_window),
-                rest: span(rest),
-            }),
+            breaker,
             breaker_state: match row.breaker.as_str() {
+                "c" => BreakerState::Closed,
                 "o" => BreakerState::Open,
                 "h" => BreakerState::HalfOpen,
-                _ => BreakerState::Closed,
+                unknown => return Err(corrupt_row(&name, "breaker", unknown)),
             },
-            failures: natural(row.failures),
-            limit: row.limit.into(),
-            named: row
+            failures: decode_number(&name, "failures", row.failures)?,
+            limit: row.limit.decode(&name)?,
+            named_limits: row
                 .named
                 .into_iter()
                 .zip(row.costs)
-                .map(|(key, cost)| LimitUse {
-                    key,
-                    cost: u16::try_from(cost).unwrap_or(u16::MAX),
-                })
-                .collect(),
-        }
+                .map(limit_use)
+                .collect::<Result<_, sqlx::Error>>()?,
+        })
     }
 }
 
 impl Engine {
-    /// At most `limit` lanes of a tenant in a queue whose number is greater than `after`, by number.
+    /// A tenant's lanes in a queue, at most `limit`, by internal number, starting after the number
+    /// `after`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn lanes(
         &self,
         tenant: TenantId,
@@ -85,10 +98,10 @@ impl Engine {
         self.read_lanes(tenant, queue, None, after, limit).await
     }
 
-    /// The rows of one lane, which are as many as its jobs name different limits.
+    /// The lanes with one key: one for each set of limits that their jobs name.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn lane(
         &self,
         tenant: TenantId,
@@ -107,7 +120,7 @@ impl Engine {
         after: i64,
         limit: u32,
     ) -> Result<Vec<LaneSettings>, Error> {
-        let rows: Vec<Row> = query_as(include_str!("../sql/show_lanes.sql"))
+        let rows: Vec<LaneRow> = query_as(include_str!("list_lanes.sql"))
             .bind(tenant)
             .bind(queue)
             .bind(lane.map(Lane::key))
@@ -116,13 +129,15 @@ impl Engine {
             .bind(i64::from(limit))
             .fetch_all(self.pool())
             .await?;
-        Ok(rows.into_iter().map(LaneSettings::from).collect())
+        let lanes = rows.into_iter().map(LaneSettings::try_from);
+        Ok(lanes.collect::<Result<_, _>>()?)
     }
 
-    /// Changes a lane of a tenant, all of it or nothing, and makes it if it is not there.
+    /// Applies the whole change to a lane of a tenant, or none of it. Creates the lane if it does not
+    /// exist.
     ///
     /// # Errors
-    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when a statement fails.
     pub async fn set_lane(
         &self,
         tenant: TenantId,
@@ -130,15 +145,15 @@ impl Engine {
         lane: &Lane,
         change: &LaneChange,
     ) -> Result<(), SettingsError> {
-        let queue: Option<i32> = query_scalar(include_str!("../sql/find_queue.sql"))
+        let queue: Option<i32> = query_scalar(include_str!("find_queue.sql"))
             .bind(queue)
             .fetch_optional(self.pool())
             .await?;
         let queue = queue.ok_or(SettingsError::QueueNotFound)?;
         let number = self.interner().tenant_number(tenant).await?;
         let (key, strict) = (lane.key(), is_strict(lane));
-        // In a transaction of its own: a lane that is made and then not changed does no harm.
-        query(include_str!("../sql/open_lane.sql"))
+        // Outside the transaction below: a lane that is created and then not changed does no harm.
+        query(include_str!("open_lane.sql"))
             .bind(queue)
             .bind(number)
             .bind(key)
@@ -146,16 +161,15 @@ impl Engine {
             .execute(self.pool())
             .await?;
         let mut limiters = Vec::new();
-        let (limiter, made): (Option<i64>, bool) =
-            query_as(include_str!("../sql/limiter_of_lane.sql"))
-                .bind(queue)
-                .bind(number)
-                .bind(key)
-                .bind(strict)
-                .bind(change.limit.sets_something())
-                .fetch_one(self.pool())
-                .await?;
-        let made = limiter.filter(|_| made && change.limit.counts());
+        let (limiter, is_new): (Option<i64>, bool) = query_as(include_str!("limiter_of_lane.sql"))
+            .bind(queue)
+            .bind(number)
+            .bind(key)
+            .bind(strict)
+            .bind(change.limit.needs_limiter())
+            .fetch_one(self.pool())
+            .await?;
+        let created = limiter.filter(|_| is_new && change.limit.needs_running_count());
         if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
             limiters.push(LimiterChange {
                 limiter,
@@ -163,19 +177,14 @@ impl Engine {
                 change: change.limit,
             });
         }
-        let weight = match change.weight {
-            Change::Keep => None,
-            Change::Remove => Some(1),
-            Change::Set(weight) => i16::try_from(weight).ok(),
-        };
         let breaker = change.breaker.value();
         let mut tx = self.pool().begin().await?;
-        query(include_str!("../sql/set_lane.sql"))
+        query(include_str!("set_lane.sql"))
             .bind(queue)
             .bind(number)
             .bind(key)
             .bind(strict)
-            .bind(weight)
+            .bind(weight_column(change.weight))
             .bind(change.paused)
             .bind(change.unpark)
             .bind(change.breaker != Change::Keep)
@@ -185,19 +194,15 @@ impl Engine {
             .bind(breaker.map(|breaker| microseconds(breaker.window)))
             .execute(&mut *tx)
             .await?;
-        // Such limiters are not removed.
-        let unfinished = change_limiters(&mut tx, &limiters)
+        // Never `None`: only limiters of keys are removed when unused.
+        let uncounted = change_limiters(&mut tx, &limiters)
             .await?
             .unwrap_or_default();
-        self.wake(&mut tx, Some(queue), None).await?;
+        self.wake_workers(&mut tx, Some(queue), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        self.after_change(unfinished, made).await
+        self.count_running_jobs(uncounted, created).await
     }
-}
-
-fn span(microseconds: i64) -> Duration {
-    Duration::from_micros(u64::try_from(microseconds).unwrap_or_default())
 }
 
 fn is_strict(lane: &Lane) -> bool {

@@ -1,17 +1,17 @@
-//! Room: settings of queues.
-//! Takes: a queue's name and what is to change. Gives: it changed; queues and what holds for them.
-//! Never: makes a queue.
+//! Settings of queues.
+//!
+//! Lists queues, pauses and limits them. A change never creates a queue; [`Engine::make_queue`] does.
 
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::change::{LimitChange, LimitRow, LimiterChange, change_limiters};
+use super::limits::{LimitChange, LimitRow, LimiterChange, change_limiters};
 use super::{QueueSettings, QueueView, SettingsError};
 use crate::engine::Engine;
 use crate::error::Error;
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct QueueRow {
     id: i32,
     name: String,
     paused: bool,
@@ -19,22 +19,25 @@ struct Row {
     limit: LimitRow,
 }
 
-impl From<Row> for QueueSettings {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<QueueRow> for QueueSettings {
+    type Error = sqlx::Error;
+
+    fn try_from(row: QueueRow) -> Result<Self, sqlx::Error> {
+        let limit = row.limit.decode(&format!("queue `{}`", row.name))?;
+        Ok(Self {
             id: row.id,
             name: row.name,
             paused: row.paused,
-            limit: row.limit.into(),
-        }
+            limit,
+        })
     }
 }
 
 impl Engine {
-    /// At most `limit` queues whose number is greater than `after`, by number.
+    /// The queues in view, at most `limit`, by internal number, starting after the number `after`.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn queues(
         &self,
         view: QueueView<'_>,
@@ -44,10 +47,10 @@ impl Engine {
         self.read_queues(view, None, after, limit).await
     }
 
-    /// One queue, if it is there and in view.
+    /// One queue; `None` if it does not exist or is not in view.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn queue(
         &self,
         view: QueueView<'_>,
@@ -63,61 +66,63 @@ impl Engine {
         after: i32,
         limit: u32,
     ) -> Result<Vec<QueueSettings>, Error> {
-        let (tenant, known): (Option<TenantId>, &[&str]) = match view {
+        let (tenant, public): (Option<TenantId>, &[&str]) = match view {
             QueueView::All => (None, &[]),
-            QueueView::VisibleTo(tenant, known) => (Some(tenant), known),
+            QueueView::VisibleTo(tenant, public) => (Some(tenant), public),
         };
-        let rows: Vec<Row> = query_as(include_str!("../sql/show_queues.sql"))
+        let rows: Vec<QueueRow> = query_as(include_str!("list_queues.sql"))
             .bind(tenant)
-            .bind(known)
+            .bind(public)
             .bind(name)
             .bind(after)
             .bind(i64::from(limit))
             .fetch_all(self.pool())
             .await?;
-        Ok(rows.into_iter().map(QueueSettings::from).collect())
+        let queues = rows.into_iter().map(QueueSettings::try_from);
+        Ok(queues.collect::<Result<_, _>>()?)
     }
 
-    /// Makes a queue unless it is there: before the first job, or the first worker, comes to it.
+    /// Creates a queue unless it exists, ahead of its first job or worker.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the statement fails.
     pub async fn make_queue(&self, name: &str) -> Result<(), Error> {
         self.interner().queue_number(name).await?;
         Ok(())
     }
 
-    /// Has no more jobs of a queue start, or lets them go on. Jobs that run are left alone.
+    /// Pauses or resumes a queue: while it is paused, none of its jobs start. Running jobs are not
+    /// affected.
     ///
     /// # Errors
-    /// [`SettingsError::QueueNotFound`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], or when a statement fails.
     pub async fn pause_queue(&self, name: &str, paused: bool) -> Result<(), SettingsError> {
         let mut tx = self.pool().begin().await?;
-        let number: Option<i32> = query_scalar(include_str!("../sql/pause_queue.sql"))
+        let number: Option<i32> = query_scalar(include_str!("pause_queue.sql"))
             .bind(name)
             .bind(paused)
             .fetch_optional(&mut *tx)
             .await?;
         let number = number.ok_or(SettingsError::QueueNotFound)?;
-        self.wake(&mut tx, Some(number), None).await?;
+        self.wake_workers(&mut tx, Some(number), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    /// Limits a queue, for the jobs of all tenants together.
+    /// Changes the limit on a queue's jobs, those of all tenants together.
     ///
     /// # Errors
-    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when the database refuses.
+    /// [`SettingsError::QueueNotFound`], [`SettingsError::InvalidLimit`], or when a statement fails.
     pub async fn set_queue(&self, name: &str, change: &LimitChange) -> Result<(), SettingsError> {
         let limiter: Option<(i32, Option<i64>, bool)> =
-            query_as(include_str!("../sql/limiter_of_queue.sql"))
+            query_as(include_str!("limiter_of_queue.sql"))
                 .bind(name)
-                .bind(change.sets_something())
+                .bind(change.needs_limiter())
                 .fetch_optional(self.pool())
                 .await?;
-        let (number, limiter, made) = limiter.ok_or(SettingsError::QueueNotFound)?;
-        let made = limiter.filter(|_| made && change.counts());
+        let (number, limiter, is_new) = limiter.ok_or(SettingsError::QueueNotFound)?;
+        let created = limiter.filter(|_| is_new && change.needs_running_count());
         let mut tx = self.pool().begin().await?;
         let changes: Vec<LimiterChange> = limiter
             .map(|limiter| LimiterChange {
@@ -127,13 +132,13 @@ impl Engine {
             })
             .into_iter()
             .collect();
-        // Such limiters are not removed.
-        let unfinished = change_limiters(&mut tx, &changes)
+        // Never `None`: only limiters of keys are removed when unused.
+        let uncounted = change_limiters(&mut tx, &changes)
             .await?
             .unwrap_or_default();
-        self.wake(&mut tx, Some(number), None).await?;
+        self.wake_workers(&mut tx, Some(number), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        self.after_change(unfinished, made).await
+        self.count_running_jobs(uncounted, created).await
     }
 }

@@ -1,6 +1,6 @@
-//! Room: settings of tenants.
-//! Takes: a tenant and what is to change. Gives: it changed; what holds for the tenant and for the keys
-//! its jobs name. Never: makes a limiter for a limit that is not wanted.
+//! Settings of tenants: weight, pause, the bound of waiting jobs, and limits.
+//!
+//! Never creates a limiter for a limit that is not set.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,20 @@ use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 use sqlx::PgConnection;
 
-use super::change::{Change, LimitChange, LimitRow, LimiterChange, change_limiters};
+use super::limits::{
+    Change, LimitChange, LimitRow, LimiterChange, change_limiters, decode_number, weight_column,
+};
 use super::{Limit, MAX_TENANT_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
 use crate::engine::Engine;
 use crate::error::Error;
 
+/// How many limits to read: one more than allowed, so that an excess shows.
+fn limits_to_read() -> i64 {
+    i64::try_from(MAX_TENANT_LIMITS + 1).unwrap_or(i64::MAX)
+}
+
 #[derive(sqlx::FromRow)]
-struct Row {
+struct TenantRow {
     weight: i16,
     paused: bool,
     max_waiting: Option<i64>,
@@ -24,23 +31,23 @@ struct Row {
 }
 
 #[derive(sqlx::FromRow)]
-struct NamedRow {
+struct KeyLimitRow {
     key: String,
     #[sqlx(flatten)]
     limit: LimitRow,
 }
 
 impl Engine {
-    /// What holds for a tenant.
+    /// The settings of a tenant.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantSettings, Error> {
-        let row: Option<Row> = query_as(include_str!("../sql/show_tenant.sql"))
+        let row: Option<TenantRow> = query_as(include_str!("get_tenant_settings.sql"))
             .bind(tenant)
             .fetch_optional(self.pool())
             .await?;
-        // The engine meets a tenant with its first job or its first setting.
+        // The engine stores a tenant from its first job or its first setting on.
         let Some(row) = row else {
             return Ok(TenantSettings {
                 weight: 1,
@@ -51,33 +58,39 @@ impl Engine {
                 limits: BTreeMap::new(),
             });
         };
+        let name = format!("tenant {tenant}");
         Ok(TenantSettings {
-            weight: u16::try_from(row.weight).unwrap_or(1),
+            weight: decode_number(&name, "weight", row.weight)?,
             paused: row.paused,
-            max_waiting: row.max_waiting.and_then(|most| u32::try_from(most).ok()),
+            max_waiting: row
+                .max_waiting
+                .map(|most| decode_number(&name, "max_waiting", most))
+                .transpose()?,
+            // Counters that are being repaired can be below zero for a moment.
             waiting: u64::try_from(row.waiting).unwrap_or_default(),
-            limit: row.limit.into(),
-            limits: self.limits(tenant).await?,
+            limit: row.limit.decode(&name)?,
+            limits: self.tenant_limits(tenant).await?,
         })
     }
 
-    async fn limits(&self, tenant: TenantId) -> Result<BTreeMap<String, Limit>, Error> {
-        let most = i64::try_from(MAX_TENANT_LIMITS + 1).unwrap_or(i64::MAX);
-        let rows: Vec<NamedRow> = query_as(include_str!("../sql/show_limits.sql"))
+    async fn tenant_limits(&self, tenant: TenantId) -> Result<BTreeMap<String, Limit>, Error> {
+        let rows: Vec<KeyLimitRow> = query_as(include_str!("list_tenant_limits.sql"))
             .bind(tenant)
-            .bind(most)
+            .bind(limits_to_read())
             .fetch_all(self.pool())
             .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row.key, row.limit.into()))
-            .collect())
+        let limits = rows.into_iter().map(|row| {
+            let limit = row.limit.decode(&format!("limit `{}`", row.key))?;
+            Ok((row.key, limit))
+        });
+        limits.collect()
     }
 
-    /// Has no more jobs of a tenant start, or lets them go on. Jobs that run are left alone.
+    /// Pauses or resumes a tenant: while it is paused, none of its jobs start. Running jobs are not
+    /// affected.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When a statement fails.
     pub async fn pause_tenant(&self, tenant: TenantId, paused: bool) -> Result<(), SettingsError> {
         let change = TenantChange {
             paused: Some(paused),
@@ -86,10 +99,10 @@ impl Engine {
         self.set_tenant(tenant, &change).await
     }
 
-    /// Changes what holds for a tenant, all of it or nothing.
+    /// Applies the whole change to a tenant, or none of it.
     ///
     /// # Errors
-    /// [`SettingsError::InvalidLimit`], [`SettingsError::TooManyLimits`], or when the database refuses.
+    /// [`SettingsError::InvalidLimit`], [`SettingsError::TooManyLimits`], or when a statement fails.
     pub async fn set_tenant(
         &self,
         tenant: TenantId,
@@ -97,13 +110,13 @@ impl Engine {
     ) -> Result<(), SettingsError> {
         let number = self.interner().tenant_number(tenant).await?;
         let mut limiters = Vec::new();
-        let (limiter, made): (Option<i64>, bool) =
-            query_as(include_str!("../sql/limiter_of_tenant.sql"))
+        let (limiter, is_new): (Option<i64>, bool) =
+            query_as(include_str!("limiter_of_tenant.sql"))
                 .bind(number)
-                .bind(change.limit.sets_something())
+                .bind(change.limit.needs_limiter())
                 .fetch_one(self.pool())
                 .await?;
-        let made = limiter.filter(|_| made && change.limit.counts());
+        let created = limiter.filter(|_| is_new && change.limit.needs_running_count());
         if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
             limiters.push(LimiterChange {
                 limiter,
@@ -111,67 +124,64 @@ impl Engine {
                 change: change.limit,
             });
         }
-        let unfinished = loop {
-            if let Some(unfinished) = self
+        let uncounted = loop {
+            if let Some(uncounted) = self
                 .change_tenant(tenant, number, change, &limiters)
                 .await?
             {
-                break unfinished;
+                break uncounted;
             }
         };
-        self.after_change(unfinished, made).await
+        self.count_running_jobs(uncounted, created).await
     }
 
-    /// Makes the change in one transaction; `None`, with nothing changed, when it is to be made again.
+    /// Makes the change in one transaction and returns the limiters whose running jobs could not all be
+    /// counted. Returns `None`, with nothing changed, when it must be tried again because an unused
+    /// limiter was removed in the meantime.
     async fn change_tenant(
         &self,
         tenant: TenantId,
         number: i32,
         change: &TenantChange,
-        own: &[LimiterChange],
+        tenant_limiter: &[LimiterChange],
     ) -> Result<Option<Vec<i64>>, SettingsError> {
         let mut tx = self.pool().begin().await?;
-        let weight = match change.weight {
-            Change::Keep => None,
-            Change::Remove => Some(1),
-            Change::Set(weight) => i16::try_from(weight).ok(),
-        };
-        query(include_str!("../sql/set_tenant.sql"))
+        query(include_str!("set_tenant.sql"))
             .bind(number)
             .bind(change.paused)
-            .bind(weight)
+            .bind(weight_column(change.weight))
             .bind(change.max_waiting != Change::Keep)
             .bind(change.max_waiting.value().map(i64::from))
             .execute(&mut *tx)
             .await?;
-        let mut limiters = own.to_vec();
+        let mut limiters = tenant_limiter.to_vec();
         if !change.limits.is_empty() {
             limiters.extend(limiters_of_keys(&mut tx, number, &change.limits).await?);
         }
-        let Some(unfinished) = change_limiters(&mut tx, &limiters).await? else {
+        let Some(uncounted) = change_limiters(&mut tx, &limiters).await? else {
             return Ok(None);
         };
-        if change.limits.values().any(LimitChange::sets_something)
-            && too_many(&mut tx, tenant).await?
+        if change.limits.values().any(LimitChange::needs_limiter)
+            && has_too_many_limits(&mut tx, tenant).await?
         {
             return Err(SettingsError::TooManyLimits);
         }
-        self.wake(&mut tx, None, Some(number)).await?;
+        self.wake_workers(&mut tx, None, Some(number)).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        Ok(Some(unfinished))
+        Ok(Some(uncounted))
     }
 }
 
-/// The limiters of keys, made for those that are to limit something.
+/// The changes of the limiters of keys, which are created where a value is set.
 async fn limiters_of_keys(
     connection: &mut PgConnection,
     tenant: i32,
     limits: &BTreeMap<String, LimitChange>,
 ) -> Result<Vec<LimiterChange>, sqlx::Error> {
     let keys: Vec<&str> = limits.keys().map(String::as_str).collect();
-    let make: Vec<bool> = limits.values().map(LimitChange::sets_something).collect();
-    let limiters: Vec<(String, i64)> = query_as(include_str!("../sql/limiters_of_keys.sql"))
+    let make: Vec<bool> = limits.values().map(LimitChange::needs_limiter).collect();
+    let limiters: Vec<(String, i64)> = query_as(include_str!("limiters_of_keys.sql"))
         .bind(tenant)
         .bind(&keys)
         .bind(&make)
@@ -190,31 +200,34 @@ async fn limiters_of_keys(
         .collect())
 }
 
-async fn too_many(connection: &mut PgConnection, tenant: TenantId) -> Result<bool, sqlx::Error> {
-    let rows = query(include_str!("../sql/show_limits.sql"))
+async fn has_too_many_limits(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+) -> Result<bool, sqlx::Error> {
+    let rows = query(include_str!("list_tenant_limits.sql"))
         .bind(tenant)
-        .bind(i64::try_from(MAX_TENANT_LIMITS + 1).unwrap_or(i64::MAX))
+        .bind(limits_to_read())
         .fetch_all(connection)
         .await?;
     Ok(rows.len() > MAX_TENANT_LIMITS)
 }
 
-/// Gives a tenant that is being made the rate of its contract and the bound of its waiting jobs, in the
-/// transaction that makes it.
+/// Sets the rate and the bound of waiting jobs that a new tenant's contract states, in the transaction
+/// that creates the tenant.
 ///
 /// # Errors
-/// When the database refuses.
+/// When a statement fails.
 pub async fn set_tier_limits(
     connection: &mut PgConnection,
     tenant: TenantId,
     rate: Rate,
     max_waiting: u32,
 ) -> Result<(), SettingsError> {
-    let number: i32 = query_scalar(include_str!("../sql/intern_tenant.sql"))
+    let number: i32 = query_scalar(include_str!("../interner/intern_tenant.sql"))
         .bind(tenant)
         .fetch_one(&mut *connection)
         .await?;
-    let (limiter, _): (i64, bool) = query_as(include_str!("../sql/limiter_of_tenant.sql"))
+    let (limiter, _): (i64, bool) = query_as(include_str!("limiter_of_tenant.sql"))
         .bind(number)
         .bind(true)
         .fetch_one(&mut *connection)
@@ -225,7 +238,7 @@ pub async fn set_tier_limits(
         change: LimitChange::rate(rate),
     };
     change_limiters(&mut *connection, &[change]).await?;
-    query(include_str!("../sql/set_tenant.sql"))
+    query(include_str!("set_tenant.sql"))
         .bind(number)
         .bind(None::<bool>)
         .bind(None::<i16>)

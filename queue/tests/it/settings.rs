@@ -203,10 +203,10 @@ async fn burst_defaults_to_a_tenth_of_the_rate() {
             .set_queue("first", &change)
             .await
             .unwrap_err();
-        let SettingsError::InvalidLimit { key: None, member } = error else {
+        let SettingsError::InvalidLimit { key: None, problem } = error else {
             panic!("{error}")
         };
-        assert_eq!(member, expected);
+        assert_eq!(problem, expected);
     }
     assert_eq!(Rate::default_burst(30), 3);
     assert_eq!(Rate::default_burst(9), 1);

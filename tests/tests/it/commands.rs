@@ -97,7 +97,7 @@ async fn queues_are_listed_paused_and_limited() {
     assert_eq!(idle(run_json(&database, &none).await), free);
 
     for (args, code, words) in [
-        (&["queue", "pause", "none"][..], 1, "no such queue"),
+        (&["queue", "pause", "none"][..], 1, "queue not found"),
         (
             &["queue", "set", "http", "--max-running", "0"],
             2,
@@ -106,7 +106,7 @@ async fn queues_are_listed_paused_and_limited() {
         (
             &["queue", "set", "http", "--burst", "5"],
             1,
-            "makes sense with a rate only",
+            "requires a rate",
         ),
     ] {
         let (ended, output) = run(&database, args).await;

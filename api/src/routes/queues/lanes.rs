@@ -146,7 +146,11 @@ impl From<LaneSettings> for LaneResponse {
             running: lane.limit.max_running.map(|_| lane.limit.running),
             rate_per_second: lane.limit.rate.map(|rate| rate.count_in(SECOND)),
             burst: lane.limit.rate.map(|rate| rate.burst),
-            limits: lane.named.into_iter().map(LimitUseResponse::from).collect(),
+            limits: lane
+                .named_limits
+                .into_iter()
+                .map(LimitUseResponse::from)
+                .collect(),
         }
     }
 }

@@ -44,9 +44,12 @@ async fn lane_settings_apply_to_all_its_rows_and_create_a_missing_lane() {
         assert_eq!(lane.breaker_state, BreakerState::Closed);
         assert_eq!(lane.limit.rate.map(|rate| rate.burst), Some(2));
     }
-    assert_eq!(both[0].named, []);
+    assert_eq!(both[0].named_limits, []);
     assert_eq!(
-        (both[1].named[0].key.as_str(), both[1].named[0].cost),
+        (
+            both[1].named_limits[0].key.as_str(),
+            both[1].named_limits[0].cost
+        ),
         ("crm", 2)
     );
     let other = NewJob {
