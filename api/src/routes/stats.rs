@@ -192,8 +192,8 @@ fn read_span(query: &StatsQuery) -> Result<StatsRange, Problem> {
     StatsRange::new(since, until, step, now).or_else(|error| {
         let (pointer, code) = match error {
             StatsRangeError::Step => ("/step", "invalid"),
-            StatsRangeError::Many(_) => ("/step", "out_of_range"),
-            StatsRangeError::Empty | StatsRangeError::Forgotten(_) => ("/since", "out_of_range"),
+            StatsRangeError::TooManyPoints(_) => ("/step", "out_of_range"),
+            StatsRangeError::Empty | StatsRangeError::NotRetained(_) => ("/since", "out_of_range"),
         };
         let mut faults = FieldErrors::default();
         faults.add("", pointer, code, error.to_string());

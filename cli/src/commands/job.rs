@@ -264,7 +264,7 @@ fn print_explanation(args: &JobArgs, explanation: &Explanation) {
             .map(|until| format!(", until {}", format_second(until)));
         say(&format!(
             "  {:<18} {}{}{}",
-            reason.code.word(),
+            reason.code.as_str(),
             reason.detail,
             since.unwrap_or_default(),
             until.unwrap_or_default()

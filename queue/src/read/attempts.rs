@@ -1,6 +1,7 @@
-//! Room: the log of a job's runs.
-//! Takes: a job's id. Gives: every run that has ended, the oldest first.
-//! Never: tells which other jobs ran beside it.
+//! The log of a job's runs.
+//!
+//! Failed runs are rows of their own; the successful one is read from the job's parcel. Never reveals
+//! which other jobs shared the parcel.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::query_as;
@@ -21,7 +22,7 @@ struct AttemptRow {
     error_message: Option<String>,
 }
 
-/// Every run of a job that has ended, oldest first; `None` when the tenant has no such job.
+/// The finished runs of a job, oldest first; `None` when the tenant has no such job.
 ///
 /// # Errors
 /// As [`super::job`].
@@ -29,21 +30,21 @@ pub async fn attempts(
     connection: &mut PgConnection,
     id: JobId,
 ) -> Result<Option<Vec<Attempt>>, Error> {
-    type Success = (
+    type SuccessfulRun = (
         DateTime<Utc>,
         String,
         Option<DateTime<Utc>>,
         Option<DateTime<Utc>>,
         Option<WorkerId>,
     );
-    let success: Option<Success> = query_as(include_str!("../sql/get_success.sql"))
+    let job: Option<SuccessfulRun> = query_as(include_str!("get_successful_run.sql"))
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?;
-    let Some((created_at, state, started_at, finished_at, worker_id)) = success else {
+    let Some((created_at, state, started_at, finished_at, worker_id)) = job else {
         return Ok(None);
     };
-    let rows: Vec<AttemptRow> = query_as(include_str!("../sql/list_attempts.sql"))
+    let rows: Vec<AttemptRow> = query_as(include_str!("list_attempts.sql"))
         .bind(id)
         .bind(created_at)
         .fetch_all(connection)

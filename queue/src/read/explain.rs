@@ -1,7 +1,7 @@
-//! Room: why a job does not run.
-//! Takes: a job's id. Gives: its state and every reason that keeps it, the most decisive first, all of
-//! one moment.
-//! Never: tells a tenant another's ids or counts, or guesses what the database does not say.
+//! Explains why a job does not run.
+//!
+//! Returns the job's state and every reason that holds it back, the most decisive first, all as of one
+//! moment. Never reveals ids or counts of another tenant, and never guesses.
 
 mod facts;
 mod reasons;
@@ -21,61 +21,61 @@ use facts::Facts;
 /// Why a job does not run, or that it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// Where the job is in its life.
+    /// The state of the job.
     pub state: JobState,
-    /// Whether it is ready, and nothing but other jobs of its lane stands in its way.
+    /// Whether it is ready and held back by nothing but earlier jobs of its lane.
     pub runnable: bool,
-    /// What keeps it, the most decisive first; never empty.
+    /// What holds it back, the most decisive first; never empty.
     pub reasons: Vec<Reason>,
 }
 
-/// One thing that keeps a job from running.
+/// One reason why a job does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// What sort of thing.
+    /// Stable code.
     pub code: ReasonCode,
     /// One sentence for people.
     pub detail: String,
-    /// Since when it holds, where that is known.
+    /// Since when the reason holds, if known.
     pub since: Option<DateTime<Utc>>,
-    /// When it ends by itself, where that is known.
+    /// When it ends by itself, if known.
     pub until: Option<DateTime<Utc>>,
-    /// How many jobs go first, where that is what keeps it.
+    /// How many jobs go first, if that is the reason.
     pub ahead: Option<u32>,
 }
 
-/// What sort of thing keeps a job from running.
+/// The kinds of reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReasonCode {
-    /// Somebody has stopped the queue.
+    /// The queue is paused.
     QueuePaused,
-    /// Somebody has stopped the tenant.
+    /// The tenant is paused.
     TenantPaused,
-    /// Somebody has stopped the lane.
+    /// The lane is paused.
     LanePaused,
-    /// It is due in the future, or waits out a backoff.
+    /// The job is due in the future, or waits for its backoff to end.
     Scheduled,
-    /// No worker that lives serves the queue.
+    /// No live worker serves the queue.
     NoWorker,
-    /// Jobs of its lane failed one after another, and it rests.
+    /// The breaker of its lane is open because jobs failed.
     BreakerOpen,
     /// Another job of its ordered lane goes first.
     OrderingHead,
-    /// A limit on starts is used up, or the other side asked the lane to rest.
+    /// A limit on starts is used up, or the receiving side asked for a pause.
     RateLimited,
-    /// As many jobs run as may run at once.
+    /// A limit on running jobs is used up, or all slots of the workers are taken.
     ConcurrencyLimit,
-    /// It waits for its turn, and nothing else.
+    /// Other jobs of its lane go first, or nothing holds it back.
     Behind,
-    /// It runs.
+    /// The job is running.
     Running,
-    /// It has ended.
+    /// The job has finished.
     Finished,
 }
 
 impl ReasonCode {
-    /// All codes, the most decisive first: what only a person ends, then the job's own time, then that
-    /// nobody could take it, then its lane and its limits, and its place in the line last.
+    /// All codes, the most decisive first: what only a person can end, the job's own time, missing
+    /// workers, its lane and its limits, and its position in the lane last.
     pub const ALL: [Self; 12] = [
         Self::QueuePaused,
         Self::TenantPaused,
@@ -91,9 +91,9 @@ impl ReasonCode {
         Self::Finished,
     ];
 
-    /// The code as people and programs read it.
+    /// The code as the API returns it.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::QueuePaused => "queue_paused",
             Self::TenantPaused => "tenant_paused",
@@ -111,7 +111,7 @@ impl ReasonCode {
     }
 }
 
-/// Why a job of the tenant whose transaction this is does not run; `None` when it has no such job.
+/// Explains a job of the tenant whose transaction this is; `None` if it does not exist.
 ///
 /// # Errors
 /// As [`super::job`].
@@ -119,7 +119,7 @@ pub async fn explain(
     connection: &mut PgConnection,
     id: JobId,
 ) -> Result<Option<Explanation>, Error> {
-    let facts: Option<Value> = query_scalar(include_str!("../sql/explain_job.sql"))
+    let facts: Option<Value> = query_scalar(include_str!("explain/explain_job.sql"))
         .bind(id)
         .fetch_one(connection)
         .await?;
@@ -127,7 +127,7 @@ pub async fn explain(
         .map(|facts| {
             let facts: Facts = serde_json::from_value(facts).map_err(|error| Error::Corrupt {
                 job: id.as_i64(),
-                reason: format!("what is known of it: {error}"),
+                reason: format!("facts about it: {error}"),
             })?;
             Ok(facts.explain())
         })

@@ -1,6 +1,6 @@
-//! Room: jobs by their ids.
-//! Takes: ids, and what the jobs must be like. Gives: those that are there and are so.
-//! Never: tells where a job is stored.
+//! Jobs by their ids.
+//!
+//! Never reveals where a job is stored.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::database::query_as;
@@ -11,10 +11,10 @@ use sqlx::PgConnection;
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::job::{Job, JobError, JobState};
-use crate::read::list::JobFilter;
+use crate::read::filter::JobFilter;
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct JobRow {
     job: JobId,
     tenant_id: TenantId,
     kind: String,
@@ -35,13 +35,14 @@ struct Row {
     body: Option<Vec<u8>>,
 }
 
-impl TryFrom<Row> for Job {
+impl TryFrom<JobRow> for Job {
     type Error = Error;
 
-    fn try_from(row: Row) -> Result<Self, Error> {
+    fn try_from(row: JobRow) -> Result<Self, Error> {
         let state = JobState::from_letter(&row.state)
             .map_err(|unknown| Error::corrupt(row.job, unknown))?;
-        let body = Envelope::decode(&row.body.unwrap_or_default())
+        let body = row.body.ok_or_else(|| Error::corrupt(row.job, "no body"))?;
+        let body = Envelope::decode(&body)
             .map_err(|error| Error::corrupt(row.job, format!("body: {error}")))?;
         Ok(Self {
             id: row.job,
@@ -49,9 +50,9 @@ impl TryFrom<Row> for Job {
             kind: row.kind,
             queue: row.queue,
             state,
-            priority: u8::try_from(row.priority).unwrap_or_default(),
-            attempt: u16::try_from(row.attempt).unwrap_or_default(),
-            max_attempts: u16::try_from(row.max_attempts).unwrap_or_default(),
+            priority: column(row.job, "priority", row.priority)?,
+            attempt: column(row.job, "attempt", row.attempt)?,
+            max_attempts: column(row.job, "max_attempts", row.max_attempts)?,
             run_at: row.run_at,
             expires_at: row.expires_at,
             created_at: row.created_at,
@@ -72,30 +73,35 @@ impl TryFrom<Row> for Job {
     }
 }
 
-/// One job of the tenant whose transaction this is.
+/// Converts a stored number.
+fn column<T: TryFrom<i16>>(job: JobId, name: &str, value: i16) -> Result<T, Error> {
+    T::try_from(value).map_err(|_| Error::corrupt(job, format!("{name} is {value}")))
+}
+
+/// One job of the tenant whose transaction this is; `None` if it does not exist.
 ///
 /// # Errors
-/// When the database refuses or the row holds what no release writes.
+/// When the statement fails, or [`Error::Corrupt`] when the row holds an impossible value.
 pub async fn job(connection: &mut PgConnection, id: JobId) -> Result<Option<Job>, Error> {
     Ok(jobs(connection, &[id]).await?.pop())
 }
 
-/// Those of the given jobs that exist for the tenant, in no particular order.
+/// The jobs with these ids that exist for the tenant, in no particular order.
 ///
 /// # Errors
 /// As [`job`].
 pub async fn jobs(connection: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Job>, Error> {
-    matching(connection, ids, &JobFilter::default()).await
+    matching_jobs(connection, ids, &JobFilter::default()).await
 }
 
-/// As [`jobs`], but those that `filter` lets through; what only labels tell is not asked again.
-pub(super) async fn matching(
+/// As [`jobs`], but only those that match `filter`. Its conditions on labels are not checked again.
+pub(super) async fn matching_jobs(
     connection: &mut PgConnection,
     ids: &[JobId],
     filter: &JobFilter,
 ) -> Result<Vec<Job>, Error> {
     let ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
-    let rows: Vec<Row> = query_as(include_str!("../sql/get_jobs.sql"))
+    let rows: Vec<JobRow> = query_as(include_str!("get_jobs.sql"))
         .bind(ids)
         .bind(filter.state.map(JobState::letter))
         .bind(&filter.kind)

@@ -1,6 +1,7 @@
-//! Room: the past in numbers.
-//! Takes: a tenant's transaction, a time, a step. Gives: what happened in each step, and how long jobs
-//! waited and ran. Never: reads jobs, or answers more points than anybody draws.
+//! Statistics of the past: what happened to a tenant's jobs in each step of a time range, and how long
+//! jobs waited and ran.
+//!
+//! Reads counters, never jobs. The number of points is bounded.
 
 use std::time::Duration;
 
@@ -11,67 +12,68 @@ use sqlx::PgConnection;
 
 use crate::error::Error;
 
-/// Upper bounds of the classes by which waits and runs are counted, in milliseconds; a last class holds
-/// what took longer.
+/// Upper bounds of the histogram buckets of waits and runs, in milliseconds; one more bucket holds what
+/// took longer.
 pub const BUCKET_BOUNDS_MS: [u32; 18] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000,
     900_000, 3_600_000,
 ];
 
-/// How many classes there are.
+/// Number of histogram buckets.
 pub const BUCKETS: usize = BUCKET_BOUNDS_MS.len() + 1;
 
-/// How long what happened in each minute is known, and in each hour.
+/// How long statistics of single minutes are kept.
 pub const MINUTE_STATS_RETENTION: Duration = Duration::from_secs(48 * 60 * 60);
-/// See [`MINUTE_STATS_RETENTION`].
+/// How long statistics of whole hours are kept.
 pub const HOUR_STATS_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Most points of a series.
+/// Most points of one answer.
 pub const MAX_POINTS: i64 = 1500;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// Which numbers to read.
+/// Which statistics to read.
 #[derive(Debug, Clone, Default)]
 pub struct StatsFilter {
-    /// Of this queue.
+    /// Only those of this queue.
     pub queue: Option<String>,
-    /// Of this kind.
+    /// Only those of this kind.
     pub kind: Option<String>,
 }
 
-/// The time a series covers: whole steps, counted from midnight UTC.
+/// A time range in whole steps, aligned to midnight UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatsRange {
     from: DateTime<Utc>,
     until: DateTime<Utc>,
+    /// Length of a step in seconds.
     step: i64,
 }
 
-/// Why there is no series of a time.
+/// Why statistics of a time range cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StatsRangeError {
-    /// The step cannot be counted.
+    /// The length of a step is not supported.
     #[error("must be whole minutes that divide an hour, or whole hours that divide a day")]
     Step,
-    /// It ends before it begins.
+    /// The range ends before it begins.
     #[error("must be before `until`")]
     Empty,
-    /// What happened then is not known in that detail.
+    /// Statistics are not kept that long in that detail.
     #[error("must not be longer ago than {0}")]
-    Forgotten(&'static str),
-    /// There would be too many points.
-    #[error("would make {0} points: at most {MAX_POINTS} are answered")]
-    Many(i64),
+    NotRetained(&'static str),
+    /// The range has too many steps.
+    #[error("would make {0} points; at most {MAX_POINTS} are returned")]
+    TooManyPoints(i64),
 }
 
 impl StatsRange {
-    /// The steps that hold the time from `since` to `until`, as far as it is not in the future.
+    /// The steps that cover the time from `since` to `until`, as far as it is not in the future.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// [`StatsRangeError`]: `Step` and `TooManyPoints` concern `step`, the others `since`.
     pub fn new(
         since: DateTime<Utc>,
         until: DateTime<Utc>,
@@ -97,9 +99,8 @@ impl StatsRange {
         } else {
             (HOUR_STATS_RETENTION, "90 days")
         };
-        // What is kept is removed once a day.
         if now - since > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX) {
-            return Err(StatsRangeError::Forgotten(words));
+            return Err(StatsRangeError::NotRetained(words));
         }
         let width = TimeDelta::seconds(seconds);
         let from = since
@@ -108,41 +109,41 @@ impl StatsRange {
         let last = (until - TimeDelta::nanoseconds(1))
             .duration_trunc(width)
             .map_err(|_| StatsRangeError::Empty)?;
-        let span = Self {
+        let range = Self {
             from,
             until: last + width,
             step: seconds,
         };
-        let points = span.points();
+        let points = range.points();
         if points > MAX_POINTS {
-            return Err(StatsRangeError::Many(points));
+            return Err(StatsRangeError::TooManyPoints(points));
         }
-        Ok(span)
+        Ok(range)
     }
 
-    /// The step that shows a time in a hundred points or somewhat more.
+    /// The step that divides a range of this length into about a hundred points.
     #[must_use]
-    pub fn default_step(time: Duration) -> Duration {
+    pub fn default_step(length: Duration) -> Duration {
         let steps =
             [1, 5, 15, 60, 6 * 60, 24 * 60].map(|minutes| Duration::from_secs(60 * minutes));
-        let fits = |step: &&Duration| time <= **step * 120;
+        let fits = |step: &&Duration| length <= **step * 120;
         let longest = Duration::from_secs(24 * 60 * 60);
         steps.iter().find(fits).copied().unwrap_or(longest)
     }
 
-    /// Where it begins.
+    /// Start of the first step.
     #[must_use]
     pub fn from(&self) -> DateTime<Utc> {
         self.from
     }
 
-    /// Where it ends.
+    /// End of the last step.
     #[must_use]
     pub fn until(&self) -> DateTime<Utc> {
         self.until
     }
 
-    /// How long a step is.
+    /// Length of a step.
     #[must_use]
     pub fn step(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.step).unwrap_or_default())
@@ -153,56 +154,57 @@ impl StatsRange {
     }
 }
 
-/// What happened in one step.
+/// What happened to jobs in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatsPoint {
-    /// When the step begins.
+    /// Start of the step.
     pub at: DateTime<Utc>,
     /// Jobs enqueued.
     pub enqueued: i64,
-    /// Runs begun.
+    /// Runs started.
     pub started: i64,
     /// Jobs that succeeded.
     pub succeeded: i64,
-    /// Runs that failed, and will be made again.
+    /// Runs that failed and are retried.
     pub retried: i64,
-    /// Jobs that were given up.
+    /// Jobs that failed for good.
     pub died: i64,
     /// Jobs that were cancelled.
     pub cancelled: i64,
-    /// How long those that started had been due.
+    /// How long the jobs of the started runs had been due.
     pub waits: DurationHistogram,
-    /// How long those that ended had run.
+    /// How long the finished runs took.
     pub runs: DurationHistogram,
 }
 
-/// How many took how long, by classes: see [`BUCKET_BOUNDS_MS`].
+/// A histogram of durations: how many fell into each bucket. See [`BUCKET_BOUNDS_MS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DurationHistogram(pub [i64; BUCKETS]);
 
 impl DurationHistogram {
-    fn of(classes: Option<Vec<Option<i64>>>) -> Self {
+    /// The histogram of an array column: null without durations, and shorter than [`BUCKETS`] or with
+    /// nulls where buckets are empty.
+    fn from_column(buckets: Option<Vec<Option<i64>>>) -> Self {
         let mut counts = [0; BUCKETS];
-        let classes = classes.unwrap_or_default();
-        for (count, class) in counts.iter_mut().zip(classes) {
-            *count = class.unwrap_or_default();
+        for (count, bucket) in counts.iter_mut().zip(buckets.unwrap_or_default()) {
+            *count = bucket.unwrap_or_default();
         }
         Self(counts)
     }
 
-    /// How many were measured.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> i64 {
         self.0.iter().sum()
     }
 
-    /// The milliseconds within which the part `quantile` of them ended, taking those of a class to be
-    /// spread evenly over it; nothing when there are none. What took longer than an hour counts as an
-    /// hour.
+    /// The duration in milliseconds that the fraction `quantile` does not exceed, assuming that the
+    /// durations of a bucket are spread evenly over it; `None` without durations. Durations above an hour
+    /// count as an hour.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
-        reason = "numbers of jobs and classes are far below 2^52"
+        reason = "counts of jobs and buckets are far below 2^52"
     )]
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
         let count = self.count();
@@ -211,8 +213,8 @@ impl DurationHistogram {
         }
         let wanted = quantile * count as f64;
         let (mut below, mut lower) = (0.0, 0.0);
-        for (class, bound) in self.0.iter().zip(BUCKET_BOUNDS_MS) {
-            let (inside, upper) = (*class as f64, f64::from(bound));
+        for (bucket, bound) in self.0.iter().zip(BUCKET_BOUNDS_MS) {
+            let (inside, upper) = (*bucket as f64, f64::from(bound));
             if inside > 0.0 && below + inside >= wanted {
                 return Some(lower + (upper - lower) * ((wanted - below) / inside));
             }
@@ -224,7 +226,7 @@ impl DurationHistogram {
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+struct StatsRow {
     at: DateTime<Utc>,
     enqueued: i64,
     started: i64,
@@ -236,39 +238,39 @@ struct Row {
     runs: Option<Vec<Option<i64>>>,
 }
 
-/// What happened to the jobs of `tenant`, step by step, without gaps.
+/// What happened to the jobs of `tenant` in each step of `range`, without gaps.
 ///
 /// # Errors
-/// When the database refuses.
+/// When the statement fails.
 pub async fn stats(
     connection: &mut PgConnection,
     tenant: TenantId,
-    span: StatsRange,
+    range: StatsRange,
     filter: &StatsFilter,
 ) -> Result<Vec<StatsPoint>, Error> {
-    let rows: Vec<Row> = query_as(include_str!("../sql/get_stats.sql"))
+    let rows: Vec<StatsRow> = query_as(include_str!("get_stats.sql"))
         .bind(tenant)
-        .bind(span.from)
-        .bind(span.until)
-        .bind(span.step().as_secs_f64())
-        .bind(if span.step < HOUR { "m" } else { "h" })
+        .bind(range.from)
+        .bind(range.until)
+        .bind(range.step().as_secs_f64())
+        .bind(if range.step < HOUR { "m" } else { "h" })
         .bind(&filter.queue)
         .bind(&filter.kind)
         .fetch_all(connection)
         .await?;
     let mut rows = rows.into_iter().peekable();
     let mut points = Vec::new();
-    let mut at = span.from;
-    while at < span.until {
+    let mut at = range.from;
+    while at < range.until {
         let row = rows.next_if(|row| row.at <= at);
-        points.push(row.map_or_else(|| StatsPoint::nothing(at), StatsPoint::from));
-        at += TimeDelta::seconds(span.step);
+        points.push(row.map_or_else(|| StatsPoint::empty(at), StatsPoint::from));
+        at += TimeDelta::seconds(range.step);
     }
     Ok(points)
 }
 
 impl StatsPoint {
-    fn nothing(at: DateTime<Utc>) -> Self {
+    fn empty(at: DateTime<Utc>) -> Self {
         Self {
             at,
             enqueued: 0,
@@ -283,8 +285,8 @@ impl StatsPoint {
     }
 }
 
-impl From<Row> for StatsPoint {
-    fn from(row: Row) -> Self {
+impl From<StatsRow> for StatsPoint {
+    fn from(row: StatsRow) -> Self {
         Self {
             at: row.at,
             enqueued: row.enqueued,
@@ -293,8 +295,8 @@ impl From<Row> for StatsPoint {
             retried: row.retried,
             died: row.died,
             cancelled: row.cancelled,
-            waits: DurationHistogram::of(row.waits),
-            runs: DurationHistogram::of(row.runs),
+            waits: DurationHistogram::from_column(row.waits),
+            runs: DurationHistogram::from_column(row.runs),
         }
     }
 }
@@ -307,24 +309,24 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn span(since: &str, until: &str, minutes: u64) -> Result<StatsRange, StatsRangeError> {
+    fn range(since: &str, until: &str, minutes: u64) -> Result<StatsRange, StatsRangeError> {
         let now = at("2026-01-10T12:34:56Z");
         StatsRange::new(at(since), at(until), Duration::from_secs(minutes * 60), now)
     }
 
     #[test]
-    fn a_series_covers_whole_steps_up_to_now() {
-        let hours = span("2026-01-09T10:15:00Z", "2027-01-01T00:00:00Z", 360).unwrap();
+    fn range_covers_whole_steps_up_to_now() {
+        let hours = range("2026-01-09T10:15:00Z", "2027-01-01T00:00:00Z", 360).unwrap();
         assert_eq!(hours.from(), at("2026-01-09T06:00:00Z"));
         assert_eq!(hours.until(), at("2026-01-10T18:00:00Z"));
         assert_eq!(hours.points(), 6);
-        let minutes = span("2026-01-10T12:00:00Z", "2026-01-10T12:10:00Z", 5).unwrap();
+        let minutes = range("2026-01-10T12:00:00Z", "2026-01-10T12:10:00Z", 5).unwrap();
         assert_eq!(minutes.points(), 2);
         assert_eq!(minutes.until(), at("2026-01-10T12:10:00Z"));
     }
 
     #[test]
-    fn a_time_that_has_no_series_is_refused() {
+    fn unsupported_ranges_are_refused() {
         let noon = "2026-01-10T12:00:00Z";
         for (since, until, minutes, error) in [
             (noon, "2026-01-10T12:30:00Z", 7, StatsRangeError::Step),
@@ -346,25 +348,30 @@ mod tests {
                 "2026-01-08T12:00:00Z",
                 noon,
                 30,
-                StatsRangeError::Forgotten("48 hours in steps of less than an hour"),
+                StatsRangeError::NotRetained("48 hours in steps of less than an hour"),
             ),
             (
                 "2025-10-01T00:00:00Z",
                 noon,
                 60,
-                StatsRangeError::Forgotten("90 days"),
+                StatsRangeError::NotRetained("90 days"),
             ),
-            ("2026-01-09T10:00:00Z", noon, 1, StatsRangeError::Many(1560)),
+            (
+                "2026-01-09T10:00:00Z",
+                noon,
+                1,
+                StatsRangeError::TooManyPoints(1560),
+            ),
         ] {
-            assert_eq!(span(since, until, minutes), Err(error), "{since}");
+            assert_eq!(range(since, until, minutes), Err(error), "{since}");
         }
     }
 
     #[test]
-    fn quantiles_lie_within_their_class() {
+    fn quantiles_lie_within_their_bucket() {
         let mut durations = DurationHistogram::default();
         assert_eq!(durations.quantile(0.5), None);
-        // A hundred between 10 and 20 ms, a hundred of more than an hour.
+        // A hundred from 10 to 20 ms, and a hundred above an hour.
         durations.0[4] = 100;
         durations.0[BUCKETS - 1] = 100;
         assert_eq!(durations.quantile(0.25), Some(15.0));

@@ -46,9 +46,7 @@ pub(crate) struct ReasonResponse {
     /// Type of reason.
     code: ReasonCodeName,
     /// Explanation for people, in one sentence. The wording may change.
-    #[schema(
-        example = "the queue `http` is paused: none of its jobs start until somebody resumes it"
-    )]
+    #[schema(example = "the queue `http` is paused: none of its jobs start until it is resumed")]
     detail: String,
     /// When the reason began to apply, if known.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,5 @@
-//! Room: all that bears on whether a job runs now.
-//! Takes: the object that `queue.explain` answers. Gives: the same, typed.
-//! Never: decides what it means.
+//! Everything that decides whether a job runs now: the object that the SQL function `queue.explain`
+//! returns, typed. Its interpretation is in `reasons.rs`.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::id::{JobId, WorkerId};
@@ -9,14 +8,14 @@ use serde::{Deserialize, Deserializer};
 
 use crate::job::JobState;
 
-/// A job and what stands around it, at one moment.
+/// A job and everything that can hold it back, at one moment.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Facts {
     #[serde(rename = "at")]
     pub(super) now: DateTime<Utc>,
     #[serde(deserialize_with = "job_id")]
     pub(super) job: JobId,
-    #[serde(deserialize_with = "letter")]
+    #[serde(deserialize_with = "state_letter")]
     pub(super) state: JobState,
     pub(super) attempt: u32,
     pub(super) max_attempts: u32,
@@ -25,15 +24,16 @@ pub(super) struct Facts {
     pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) finished_at: Option<DateTime<Utc>>,
     pub(super) error_code: Option<String>,
-    /// Its worker died under it.
-    pub(super) lost: bool,
-    /// Somebody cancelled it while it ran.
+    /// Whether the worker of its last run died, so that the job is retried alone.
+    #[serde(rename = "lost")]
+    pub(super) worker_lost: bool,
+    /// Whether it has been cancelled while it runs.
     pub(super) cancelling: bool,
     pub(super) queue: String,
-    /// Of a job that runs or has run.
+    /// Set for a job that runs or has run.
     #[serde(default)]
     pub(super) lease: Option<Lease>,
-    // What follows is told of jobs that wait.
+    // The fields below are set for jobs that wait.
     #[serde(default)]
     pub(super) queue_pause: Option<Pause>,
     #[serde(default)]
@@ -44,34 +44,36 @@ pub(super) struct Facts {
     pub(super) lane: LaneFacts,
     #[serde(default)]
     pub(super) limiters: Option<Vec<Limiter>>,
-    /// Whether a worker that lives serves the queue.
-    #[serde(default)]
-    pub(super) served: bool,
-    /// How many of its jobs those workers run at once, if all these places are taken.
-    #[serde(default)]
-    pub(super) full: Option<u64>,
-    /// When the last one did, if none does.
-    #[serde(default)]
-    pub(super) served_last: Option<DateTime<Utc>>,
-    /// The last run that did not succeed, of a scheduled job.
+    /// Whether a live worker serves the queue.
+    #[serde(default, rename = "served")]
+    pub(super) has_live_worker: bool,
+    /// Slots of these workers for the queue, if all of them are taken.
+    #[serde(default, rename = "full")]
+    pub(super) slots_all_taken: Option<u64>,
+    /// When a worker last served the queue, if no live one does.
+    #[serde(default, rename = "served_last")]
+    pub(super) last_served_at: Option<DateTime<Utc>>,
+    /// The last unsuccessful run of a scheduled job.
     #[serde(default)]
     pub(super) last_run: Option<LastRun>,
-    /// Of an ordered lane: the job that has begun, or else the first one that is ready.
+    /// In an ordered lane: the job that has run before, or else the first ready one.
     #[serde(default)]
     pub(super) head: Option<Head>,
-    /// Jobs that go first in its lane, of a job that is ready; `more` when there may be more.
+    /// For a ready job: how many jobs of its lane go first.
     #[serde(default)]
     pub(super) ahead: u32,
-    #[serde(default)]
-    pub(super) more: bool,
+    /// Whether counting stopped at `ahead`, so that there can be more.
+    #[serde(default, rename = "more")]
+    pub(super) ahead_is_minimum: bool,
     /// Other lanes of the tenant in the queue that have ready jobs.
-    #[serde(default)]
-    pub(super) rivals: u32,
-    #[serde(default)]
-    pub(super) more_rivals: bool,
+    #[serde(default, rename = "rivals")]
+    pub(super) other_ready_lanes: u32,
+    /// Whether counting stopped at `other_ready_lanes`, so that there can be more.
+    #[serde(default, rename = "more_rivals")]
+    pub(super) other_ready_lanes_is_minimum: bool,
 }
 
-/// Who has it.
+/// The lease under which a worker holds the job.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Lease {
     #[serde(deserialize_with = "worker_id")]
@@ -79,20 +81,20 @@ pub(super) struct Lease {
     pub(super) expires_at: DateTime<Utc>,
 }
 
-/// Somebody has stopped something.
+/// A manual pause.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Pause {
     pub(super) since: Option<DateTime<Utc>>,
 }
 
-/// The lane it waits in.
+/// The job's lane.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct LaneFacts {
     pub(super) key: String,
     pub(super) breaker: Breaker,
     pub(super) failures: u32,
     pub(super) parked_at: Option<DateTime<Utc>>,
-    /// In the future, if it is there.
+    /// In the future, if set.
     pub(super) parked_until: Option<DateTime<Utc>>,
 }
 
@@ -108,7 +110,7 @@ impl Default for LaneFacts {
     }
 }
 
-/// Where the lane's breaker stands.
+/// The state of the lane's breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum Breaker {
     #[serde(rename = "c")]
@@ -119,38 +121,39 @@ pub(super) enum Breaker {
     HalfOpen,
 }
 
-/// Whose limit it is.
+/// What a limit applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum LimiterOf {
+pub(super) enum LimitScope {
     Queue,
     Tenant,
     Lane,
     Key,
 }
 
-/// A limit in its way.
+/// A limit that the job must pass, and its current use.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Limiter {
-    pub(super) of: LimiterOf,
+    #[serde(rename = "of")]
+    pub(super) scope: LimitScope,
     pub(super) key: Option<String>,
-    /// How many starts its start counts for.
+    /// As how many starts the job's start counts.
     pub(super) cost: u32,
     pub(super) max_running: Option<u32>,
-    /// Whether so many run.
+    /// Whether `max_running` jobs run.
     pub(super) full: bool,
-    /// How many do; not told of queues, which all tenants share.
+    /// How many run; unset for a queue, whose jobs belong to all tenants.
     pub(super) running: Option<u32>,
     pub(super) rate_count: Option<u32>,
-    pub(super) period_us: Option<i64>,
+    pub(super) period_us: Option<u64>,
     pub(super) burst: Option<u32>,
-    /// Microseconds of one start.
+    /// Microseconds between two starts at the full rate.
     pub(super) every_us: Option<i64>,
-    /// Microseconds of starts granted ahead of time.
+    /// Microseconds worth of starts that were granted ahead of the rate.
     pub(super) ahead_us: i64,
 }
 
-/// How its last run ended.
+/// The end of the job's last run.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct LastRun {
     pub(super) outcome: String,
@@ -159,14 +162,14 @@ pub(super) struct LastRun {
     pub(super) error_code: Option<String>,
 }
 
-/// Who goes first in an ordered lane.
+/// The first job of an ordered lane.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Head {
     #[serde(deserialize_with = "job_id")]
     pub(super) job: JobId,
-    #[serde(deserialize_with = "letter")]
+    #[serde(deserialize_with = "state_letter")]
     pub(super) state: JobState,
-    /// Whether it has run before, and is not to be overtaken.
+    /// Whether it has run before, so that no other job may overtake it.
     pub(super) begun: bool,
 }
 
@@ -179,7 +182,7 @@ fn worker_id<'de, D: Deserializer<'de>>(from: D) -> Result<WorkerId, D::Error> {
     Ok(WorkerId::from_uuid(uuid))
 }
 
-fn letter<'de, D: Deserializer<'de>>(from: D) -> Result<JobState, D::Error> {
+fn state_letter<'de, D: Deserializer<'de>>(from: D) -> Result<JobState, D::Error> {
     let letter = String::deserialize(from)?;
     JobState::from_letter(&letter).map_err(D::Error::custom)
 }

@@ -1,14 +1,12 @@
-//! Room: what the facts about a job mean.
-//! Takes: facts of one moment. Gives: what keeps the job, the most decisive first, in words for whoever
-//! is woken at night.
-//! Never: looks anything up.
+//! Derives from the facts about a job what holds it back, the most decisive reason first, in sentences
+//! for the person on call. Looks nothing up.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use harkara_shared::duration::HumanDuration;
 
-use super::facts::{Breaker, Facts, Limiter, LimiterOf};
+use super::facts::{Breaker, Facts, LimitScope, Limiter};
 use super::{Explanation, Reason, ReasonCode};
 use crate::job::JobState;
 
@@ -33,80 +31,82 @@ impl Reason {
 }
 
 impl Facts {
-    /// What keeps the job.
+    /// Explains the job.
     pub(super) fn explain(&self) -> Explanation {
         let reasons = match self.state {
-            JobState::Running => vec![self.running()],
-            JobState::Succeeded | JobState::Dead | JobState::Cancelled => vec![self.finished()],
-            JobState::Scheduled | JobState::Ready => self.waiting(),
+            JobState::Running => vec![self.running_reason()],
+            JobState::Succeeded | JobState::Dead | JobState::Cancelled => {
+                vec![self.finished_reason()]
+            }
+            JobState::Scheduled | JobState::Ready => self.waiting_reasons(),
         };
-        let is_in_line = |reason: &Reason| reason.code == ReasonCode::Behind;
+        let is_only_behind = |reason: &Reason| reason.code == ReasonCode::Behind;
         Explanation {
             state: self.state,
-            runnable: self.state == JobState::Ready && reasons.iter().all(is_in_line),
+            runnable: self.state == JobState::Ready && reasons.iter().all(is_only_behind),
             reasons,
         }
     }
 
-    fn running(&self) -> Reason {
-        let run = self.attempt_of();
+    fn running_reason(&self) -> Reason {
+        let attempt = self.attempt_text();
         let detail = match &self.lease {
             Some(lease) if lease.expires_at <= self.now => format!(
-                "it was claimed by worker {}, whose lease ended at {}: another worker takes it back",
+                "it was claimed by worker {}, whose lease ended at {}: another worker will reclaim it",
                 lease.worker,
-                second(lease.expires_at)
+                to_the_second(lease.expires_at)
             ),
             Some(lease) if self.cancelling => format!(
-                "it was cancelled, and worker {} is about to drop it, in {run}",
+                "it was cancelled, and worker {} is stopping it, in {attempt}",
                 lease.worker
             ),
-            Some(lease) => format!("worker {} runs it, in {run}", lease.worker),
-            None => format!("a worker runs it, in {run}"),
+            Some(lease) => format!("worker {} runs it, in {attempt}", lease.worker),
+            None => format!("a worker runs it, in {attempt}"),
         };
         Reason::new(ReasonCode::Running, detail).since(self.started_at)
     }
 
-    fn finished(&self) -> Reason {
-        let run = self.attempt_of();
+    fn finished_reason(&self) -> Reason {
+        let attempt = self.attempt_text();
         let detail = match self.state {
-            JobState::Succeeded => format!("it succeeded in {run}"),
+            JobState::Succeeded => format!("it succeeded in {attempt}"),
             JobState::Cancelled if self.error_code.as_deref() == Some("expired") => {
-                "it expired: it had not started when its time was over".to_owned()
+                "it expired: it had not started by its `expires_at`".to_owned()
             }
             JobState::Cancelled if self.attempt == 0 => "it was cancelled before it ran".to_owned(),
-            JobState::Cancelled => format!("it was cancelled after {run}"),
+            JobState::Cancelled => format!("it was cancelled after {attempt}"),
             _ => match &self.error_code {
-                Some(code) => format!("it is dead: {run} ended with `{code}`"),
-                None => format!("it is dead after {run}"),
+                Some(code) => format!("it is dead: {attempt} ended with `{code}`"),
+                None => format!("it is dead after {attempt}"),
             },
         };
         Reason::new(ReasonCode::Finished, detail).since(self.finished_at)
     }
 
-    /// Every reason that holds. Of a job whose time has not come those are told that will hold by then,
-    /// as far as anybody knows: a limit that opens before is none.
-    fn waiting(&self) -> Vec<Reason> {
+    /// Every reason that holds. For a job that is not due yet, only reasons that will still hold then, as
+    /// far as can be known: not a limit that opens before.
+    fn waiting_reasons(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.paused(&mut reasons);
+        self.add_pauses(&mut reasons);
         if self.state == JobState::Scheduled {
-            reasons.push(self.scheduled());
+            reasons.push(self.scheduled_reason());
         }
-        if !self.served {
-            reasons.push(self.no_worker());
+        if !self.has_live_worker {
+            reasons.push(self.no_worker_reason());
         }
-        self.breaker(&mut reasons);
-        self.order(&mut reasons);
-        self.rates(&mut reasons);
-        self.places(&mut reasons);
+        self.add_breaker(&mut reasons);
+        self.add_ordering_head(&mut reasons);
+        self.add_rate_limits(&mut reasons);
+        self.add_concurrency_limits(&mut reasons);
         if self.state == JobState::Ready {
-            self.line(&mut reasons);
+            self.add_behind(&mut reasons);
         }
         reasons
     }
 
-    fn paused(&self, reasons: &mut Vec<Reason>) {
+    fn add_pauses(&self, reasons: &mut Vec<Reason>) {
         let queue = format!("the queue `{}`", self.queue);
-        for (code, whose, pause) in [
+        for (code, subject, pause) in [
             (ReasonCode::QueuePaused, queue, &self.queue_pause),
             (
                 ReasonCode::TenantPaused,
@@ -117,21 +117,21 @@ impl Facts {
         ] {
             if let Some(pause) = pause {
                 let detail =
-                    format!("{whose} is paused: none of its jobs start until somebody resumes it");
+                    format!("{subject} is paused: none of its jobs start until it is resumed");
                 reasons.push(Reason::new(code, detail).since(pause.since));
             }
         }
     }
 
-    fn scheduled(&self) -> Reason {
-        // Somebody may have given it another time since its last run.
+    fn scheduled_reason(&self) -> Reason {
+        // If it was rescheduled after its last run, that run does not explain the time.
         let last = self
             .last_run
             .as_ref()
             .filter(|run| run.next_run_at == Some(self.run_at));
         let detail = match last {
             _ if self.run_at <= self.now => {
-                "it has just come due, and becomes ready when a worker next looks".to_owned()
+                "it has just come due, and becomes ready when a worker next polls".to_owned()
             }
             None => "it is not due yet".to_owned(),
             Some(run) => {
@@ -140,13 +140,13 @@ impl Facts {
                     .as_ref()
                     .map_or(String::new(), |code| format!(" (`{code}`)"));
                 match run.outcome.as_str() {
-                    "snoozed" => format!("its last run put it off{with}, which cost no attempt"),
+                    "snoozed" => format!("its last run snoozed it{with}, which used no attempt"),
                     "rate_limited" => {
-                        format!("the other side asked it to wait{with}, which cost no attempt")
+                        format!("the receiver asked it to wait{with}, which used no attempt")
                     }
                     _ => format!(
-                        "it waits out the backoff after a run that failed{with}, {} of {} attempts \
-                         being used up",
+                        "it waits for its backoff after a failed run{with}; {} of {} attempts are \
+                         used",
                         self.attempt, self.max_attempts
                     ),
                 }
@@ -162,37 +162,37 @@ impl Facts {
             .until(Some(self.run_at))
     }
 
-    fn no_worker(&self) -> Reason {
-        let detail = match self.served_last {
+    fn no_worker_reason(&self) -> Reason {
+        let detail = match self.last_served_at {
             Some(_) => format!(
-                "no worker that lives serves the queue `{}`; the last one has gone",
+                "no live worker serves the queue `{}`; the last one stopped",
                 self.queue
             ),
             None => format!(
-                "no worker that lives serves the queue `{}`, and none is remembered that did",
+                "no live worker serves the queue `{}`, and none is on record",
                 self.queue
             ),
         };
-        Reason::new(ReasonCode::NoWorker, detail).since(self.served_last)
+        Reason::new(ReasonCode::NoWorker, detail).since(self.last_served_at)
     }
 
-    fn breaker(&self, reasons: &mut Vec<Reason>) {
+    fn add_breaker(&self, reasons: &mut Vec<Reason>) {
         let lane = self.lane_name();
         let until = self.lane.parked_until;
         let waits = self.state == JobState::Scheduled;
         let detail = match self.lane.breaker {
             Breaker::Open if until.is_some_and(|until| !waits || until > self.run_at) => format!(
                 "the breaker of {lane} is open after {}: one job is tried when its rest is over",
-                many(self.lane.failures, "failure")
+                counted(self.lane.failures, "failure")
             ),
-            // Whoever goes first is the one that is tried.
+            // The first job is the trial itself.
             Breaker::Open if until.is_none() && !waits && self.ahead > 0 => format!(
                 "the breaker of {lane} has rested: the first job in line is tried next, and the \
-                 others wait for what comes of it"
+                 others wait for its outcome"
             ),
             Breaker::HalfOpen if !waits => format!(
                 "the breaker of {lane} is half open: one job is being tried, and the others wait for \
-                 what comes of it"
+                 its outcome"
             ),
             _ => return,
         };
@@ -200,15 +200,15 @@ impl Facts {
         reasons.push(reason.until(until));
     }
 
-    fn order(&self, reasons: &mut Vec<Reason>) {
+    fn add_ordering_head(&self, reasons: &mut Vec<Reason>) {
         let Some(head) = &self.head else { return };
         if head.job == self.job || self.state == JobState::Scheduled && !head.begun {
             return;
         }
         let how = match (head.state, head.begun) {
             (JobState::Running, _) => "runs",
-            (JobState::Scheduled, _) => "has begun and waits for its next attempt",
-            (_, true) => "has begun and is ready to go on",
+            (JobState::Scheduled, _) => "has started and waits for its next attempt",
+            (_, true) => "has started and is ready to continue",
             _ => "is ready, and first in line",
         };
         let detail = format!(
@@ -218,14 +218,14 @@ impl Facts {
         );
         let ahead = Some(self.ahead).filter(|_| self.state == JobState::Ready);
         reasons.push(Reason {
-            // The head itself is one, whatever the order of the others says.
+            // The head goes first even where priority and due time would put it after this job.
             ahead: ahead.map(|ahead| ahead.max(1)),
             ..Reason::new(ReasonCode::OrderingHead, detail)
         });
     }
 
-    /// Limits on starts that are used up, what opens last first.
-    fn rates(&self, reasons: &mut Vec<Reason>) {
+    /// Adds limits on starts that are used up, the one that opens last first.
+    fn add_rate_limits(&self, reasons: &mut Vec<Reason>) {
         let mut closed: Vec<Reason> = self
             .limiters()
             .filter_map(|limiter| {
@@ -233,15 +233,15 @@ impl Facts {
                 let detail = format!(
                     "{} is used up: {}{}",
                     self.limit_name(limiter),
-                    limiter.rate_words(),
-                    limiter.cost_words()
+                    limiter.rate_text(),
+                    limiter.cost_text()
                 );
                 let until = self.now.checked_add_signed(wait);
                 Some(Reason::new(ReasonCode::RateLimited, detail).until(until))
             })
             .collect();
         if let (Breaker::Closed, Some(until)) = (self.lane.breaker, self.lane.parked_until) {
-            let detail = format!("the other side asked {} to rest", self.lane_name());
+            let detail = format!("the receiver asked {} to pause", self.lane_name());
             let reason = Reason::new(ReasonCode::RateLimited, detail).since(self.lane.parked_at);
             closed.push(reason.until(Some(until)));
         }
@@ -252,14 +252,15 @@ impl Facts {
         reasons.extend(closed);
     }
 
-    /// Limits on running jobs. Of a job whose time has not come they tell nothing: a place may be free by
-    /// then.
-    fn places(&self, reasons: &mut Vec<Reason>) {
+    /// Adds limits on running jobs. Not for a job that is not due yet: a slot can be free by then.
+    fn add_concurrency_limits(&self, reasons: &mut Vec<Reason>) {
         if self.state == JobState::Scheduled {
             return;
         }
         for limiter in self.limiters().filter(|limiter| limiter.full) {
-            let most = limiter.max_running.unwrap_or_default();
+            let Some(most) = limiter.max_running else {
+                continue;
+            };
             let now = match limiter.running {
                 Some(running) => format!("{running} of {most} run now"),
                 None => format!("all {most} of all tenants run now"),
@@ -270,47 +271,51 @@ impl Facts {
             );
             reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
         }
-        if let Some(places) = self.full {
-            let taken = match places {
-                1 => "the only place of the workers that live is taken".to_owned(),
-                _ => format!("all {places} places of the workers that live are taken"),
+        if let Some(slots) = self.slots_all_taken {
+            let taken = match slots {
+                1 => "the only slot of the live workers is taken".to_owned(),
+                _ => format!("all {slots} slots of the live workers are taken"),
             };
             let detail = format!("{taken} in the queue `{}`", self.queue);
             reasons.push(Reason::new(ReasonCode::ConcurrencyLimit, detail));
         }
     }
 
-    /// Its turn: told when others go first, or when nothing else keeps it.
-    fn line(&self, reasons: &mut Vec<Reason>) {
-        let in_order = |reason: &Reason| reason.code == ReasonCode::OrderingHead;
-        if self.ahead == 0 && !reasons.is_empty() || reasons.iter().any(in_order) {
+    /// Adds the job's turn, if other jobs go first or there is no other reason.
+    fn add_behind(&self, reasons: &mut Vec<Reason>) {
+        let is_ordering_head = |reason: &Reason| reason.code == ReasonCode::OrderingHead;
+        if self.ahead == 0 && !reasons.is_empty() || reasons.iter().any(is_ordering_head) {
             return;
         }
-        let first = if self.lost {
-            "its worker died, and workers take up such jobs one at a time: "
+        let prefix = if self.worker_lost {
+            "its worker died, and workers retry such jobs one at a time: "
         } else {
             ""
         };
         let turn = match self.ahead {
-            0 => "it is the first in its lane, and starts when a worker next looks".to_owned(),
+            0 => "it is the first in its lane, and starts when a worker next polls".to_owned(),
             1 => "1 job of its lane goes first".to_owned(),
             ahead => {
-                let least = if self.more { "at least " } else { "" };
+                let least = if self.ahead_is_minimum {
+                    "at least "
+                } else {
+                    ""
+                };
                 format!("{least}{ahead} jobs of its lane go first")
             }
         };
-        let rivals = match (self.rivals, self.more_rivals) {
+        let others = match (self.other_ready_lanes, self.other_ready_lanes_is_minimum) {
             (0, _) => String::new(),
             (1, false) => "; 1 other lane of the tenant in this queue has ready jobs".to_owned(),
-            (rivals, more) => {
-                let least = if more { "at least " } else { "" };
-                format!("; {least}{rivals} other lanes of the tenant in this queue have ready jobs")
+            (lanes, is_minimum) => {
+                let least = if is_minimum { "at least " } else { "" };
+                format!("; {least}{lanes} other lanes of the tenant in this queue have ready jobs")
             }
         };
-        let detail = format!("{first}{turn}{rivals}");
+        let detail = format!("{prefix}{turn}{others}");
         reasons.push(Reason {
             ahead: Some(self.ahead),
-            // Put back or not: it has been due since then.
+            // A job that was put back after its worker died has been due since its first time.
             since: Some(self.run_at.max(self.created_at)),
             ..Reason::new(ReasonCode::Behind, detail)
         });
@@ -321,7 +326,7 @@ impl Facts {
     }
 
     /// `attempt 2 of 5`.
-    fn attempt_of(&self) -> String {
+    fn attempt_text(&self) -> String {
         format!("attempt {} of {}", self.attempt, self.max_attempts)
     }
 
@@ -336,25 +341,22 @@ impl Facts {
     }
 
     fn limit_name(&self, limiter: &Limiter) -> String {
-        match (limiter.of, &limiter.key) {
-            (LimiterOf::Queue, _) => format!("the limit of the queue `{}`", self.queue),
-            (LimiterOf::Tenant, _) => "the tenant's own limit".to_owned(),
-            (LimiterOf::Lane, _) => format!("the limit of {}", self.lane_name()),
-            (LimiterOf::Key, key) => {
-                format!(
-                    "the tenant's limit `{}`",
-                    key.as_deref().unwrap_or_default()
-                )
-            }
+        match (limiter.scope, &limiter.key) {
+            (LimitScope::Queue, _) => format!("the limit of the queue `{}`", self.queue),
+            (LimitScope::Tenant, _) => "the tenant's own limit".to_owned(),
+            (LimitScope::Lane, _) => format!("the limit of {}", self.lane_name()),
+            (LimitScope::Key, Some(key)) => format!("the tenant's limit `{key}`"),
+            (LimitScope::Key, None) => "a limit of the tenant".to_owned(),
         }
     }
 }
 
 impl Limiter {
-    /// How long until it lets one such job through by itself; `None` when it does now.
+    /// How long until the limit on starts admits the job; `None` if it does now.
     pub(super) fn wait(&self) -> Option<TimeDelta> {
         let every = self.every_us?;
-        // As queue.claim has it: a start that costs more than a burst goes when the limiter has been idle.
+        // As in the SQL function queue.claim: a start that costs more than the burst is granted once the
+        // limiter has been idle.
         let cost = every.saturating_mul(i64::from(self.cost));
         let burst = every.saturating_mul(self.burst.unwrap_or(1).into());
         let wait = self.ahead_us.saturating_add(cost) - burst.max(cost);
@@ -362,17 +364,16 @@ impl Limiter {
     }
 
     /// `30 starts in 1m, 3 at once`.
-    fn rate_words(&self) -> String {
-        let micros = u64::try_from(self.period_us.unwrap_or_default()).unwrap_or_default();
+    fn rate_text(&self) -> String {
         format!(
             "{} in {}, {} at once",
-            many(self.rate_count.unwrap_or_default(), "start"),
-            HumanDuration(Duration::from_micros(micros)),
+            counted(self.rate_count.unwrap_or_default(), "start"),
+            HumanDuration(Duration::from_micros(self.period_us.unwrap_or_default())),
             self.burst.unwrap_or(1)
         )
     }
 
-    fn cost_words(&self) -> String {
+    fn cost_text(&self) -> String {
         match self.cost {
             0 | 1 => String::new(),
             cost => format!(", and this one counts for {cost}"),
@@ -380,11 +381,11 @@ impl Limiter {
     }
 }
 
-fn many(count: u32, thing: &str) -> String {
+fn counted(count: u32, noun: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{s}")
+    format!("{count} {noun}{s}")
 }
 
-fn second(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+fn to_the_second(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

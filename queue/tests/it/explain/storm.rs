@@ -138,7 +138,7 @@ async fn explanations_agree_with_the_rows_of_their_snapshot_under_load() {
             let busy = explanation
                 .reasons
                 .iter()
-                .any(|one| one.detail.contains("of the workers that live"));
+                .any(|one| one.detail.contains("of the live workers"));
             assert_eq!(has(ReasonCode::ConcurrencyLimit), full || busy, "{whole}");
             assert!(!full || running == 2, "{whole}");
         }

@@ -51,11 +51,11 @@ async fn scheduled_job_reports_why_it_waits() {
             (future[1], "it is not due yet"),
             (
                 ids[1],
-                "it waits out the backoff after a run that failed (`http_500`), 1 of 3 attempts being used up",
+                "it waits for its backoff after a failed run (`http_500`); 1 of 3 attempts are used",
             ),
             (
                 ids[2],
-                "its last run put it off (`early`), which cost no attempt",
+                "its last run snoozed it (`early`), which used no attempt",
             ),
         ] {
             assert_eq!(fixture.codes(id).await, [ReasonCode::Scheduled]);
@@ -79,7 +79,7 @@ async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
             .await;
         let reason = fixture.reason(ids[0], ReasonCode::NoWorker).await;
         assert_eq!(reason.since, None);
-        assert!(reason.detail.contains("none is remembered that did"));
+        assert!(reason.detail.contains("none is on record"));
         assert_eq!(
             fixture.codes(ids[2]).await,
             [ReasonCode::NoWorker, ReasonCode::Behind]
@@ -102,7 +102,7 @@ async fn queue_without_workers_is_reported_with_the_time_of_the_last_one() {
         let reason = fixture.reason(more[0], ReasonCode::NoWorker).await;
         let seen = "select max(last_seen_at) from queue.workers where queues ? 'default'";
         assert_eq!(reason.since, fixture.moment(seen).await);
-        assert!(reason.since.is_some() && reason.detail.contains("the last one has gone"));
+        assert!(reason.since.is_some() && reason.detail.contains("the last one stopped"));
         // Neither does a worker with an expired lease.
         let leave = Arc::new(Semaphore::new(0));
         let worker = fixture.start_worker(waiting_for_permit(&leave));
@@ -142,7 +142,7 @@ async fn ready_job_reports_how_many_jobs_are_ahead() {
         let reason = fixture.reason(ids[3], ReasonCode::ConcurrencyLimit).await;
         assert_eq!(
             reason.detail,
-            "the only place of the workers that live is taken in the queue `default`"
+            "the only slot of the live workers is taken in the queue `default`"
         );
         let reason = fixture.reason(ids[3], ReasonCode::Behind).await;
         // The jobs ahead that the worker has not claimed, plus the urgent one.

@@ -302,7 +302,7 @@ async fn lane_parked_by_a_receiver_is_reported_with_its_opening_time() {
         assert!(
             reason
                 .detail
-                .contains("the other side asked the lane `a` to rest")
+                .contains("the receiver asked the lane `a` to pause")
         );
         let since = "select parked_at from queue.lanes where key = 'a'";
         assert_eq!(reason.since, fixture.moment(since).await);
@@ -433,7 +433,7 @@ async fn job_ahead_in_an_ordered_lane_is_named() {
         let worker = fixture.start_worker(handler(async |_| failed("down")));
         fixture.wait_for_state(ids[0], JobState::Scheduled).await;
         let reason = fixture.reason(ids[1], ReasonCode::OrderingHead).await;
-        let words = format!("{} has begun and waits for its next attempt", ids[0]);
+        let words = format!("{} has started and waits for its next attempt", ids[0]);
         assert!(reason.detail.contains(&words), "{reason:?}");
         assert_eq!(reason.ahead, Some(1));
         assert_eq!(fixture.codes(ids[0]).await, [ReasonCode::Scheduled]);
