@@ -46,12 +46,11 @@ impl Engine {
     pub async fn tenant_of(&self, job: JobId) -> Result<Option<TenantId>, Error> {
         let parcel = parcel_of(job);
         let block = parcel / MERGE_BLOCK_PARCELS * MERGE_BLOCK_PARCELS;
-        let tenants: Vec<TenantId> =
-            query_scalar(include_str!("control/find_tenants_of_parcel.sql"))
-                .bind(block)
-                .bind(parcel)
-                .fetch_all(self.pool())
-                .await?;
+        let tenants: Vec<TenantId> = query_scalar(include_str!("control/tenants_of_parcel.sql"))
+            .bind(block)
+            .bind(parcel)
+            .fetch_all(self.pool())
+            .await?;
         for tenant in tenants {
             let mut tx = TenantTx::begin(self.pool(), tenant).await?;
             if read::job(&mut tx, job).await?.is_some() {

@@ -82,7 +82,7 @@ impl Engine {
     /// # Errors
     /// When the statement fails.
     pub async fn sql_clients(&self) -> Result<Vec<SqlClient>, Error> {
-        Ok(query_as(include_str!("sql_client/list_sql_clients.sql"))
+        Ok(query_as(include_str!("sql_client/read_sql_clients.sql"))
             .fetch_all(self.pool())
             .await?)
     }

@@ -120,7 +120,7 @@ impl Engine {
         after: i64,
         limit: u32,
     ) -> Result<Vec<LaneSettings>, Error> {
-        let rows: Vec<LaneRow> = query_as(include_str!("list_lanes.sql"))
+        let rows: Vec<LaneRow> = query_as(include_str!("read_lanes.sql"))
             .bind(tenant)
             .bind(queue)
             .bind(lane.map(Lane::key))

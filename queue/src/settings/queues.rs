@@ -70,7 +70,7 @@ impl Engine {
             QueueView::All => (None, &[]),
             QueueView::VisibleTo(tenant, public) => (Some(tenant), public),
         };
-        let rows: Vec<QueueRow> = query_as(include_str!("list_queues.sql"))
+        let rows: Vec<QueueRow> = query_as(include_str!("read_queues.sql"))
             .bind(tenant)
             .bind(public)
             .bind(name)

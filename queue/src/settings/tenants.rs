@@ -43,7 +43,7 @@ impl Engine {
     /// # Errors
     /// When a statement fails.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantSettings, Error> {
-        let row: Option<TenantRow> = query_as(include_str!("get_tenant_settings.sql"))
+        let row: Option<TenantRow> = query_as(include_str!("read_tenant_settings.sql"))
             .bind(tenant)
             .fetch_optional(self.pool())
             .await?;
@@ -74,7 +74,7 @@ impl Engine {
     }
 
     async fn tenant_limits(&self, tenant: TenantId) -> Result<BTreeMap<String, Limit>, Error> {
-        let rows: Vec<KeyLimitRow> = query_as(include_str!("list_tenant_limits.sql"))
+        let rows: Vec<KeyLimitRow> = query_as(include_str!("read_tenant_limits.sql"))
             .bind(tenant)
             .bind(limits_to_read())
             .fetch_all(self.pool())
@@ -204,7 +204,7 @@ async fn has_too_many_limits(
     connection: &mut PgConnection,
     tenant: TenantId,
 ) -> Result<bool, sqlx::Error> {
-    let rows = query(include_str!("list_tenant_limits.sql"))
+    let rows = query(include_str!("read_tenant_limits.sql"))
         .bind(tenant)
         .bind(limits_to_read())
         .fetch_all(connection)

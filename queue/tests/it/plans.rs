@@ -219,8 +219,21 @@ async fn no_statement_scans_a_large_table() {
         connection.execute(AssertSqlSafe(settings)).await.unwrap();
         for (name, sql) in statements() {
             let tenants = [
-                "get_", "list_", "explain_", "cancel_", "retry_", "move_", "delete_", "insert_",
-                "take_", "find_", "scan_", "count_by_", "report_", "claim_progress", "lock_progress",
+                "get_",
+                "list_",
+                "explain_",
+                "cancel_",
+                "retry_",
+                "move_",
+                "delete_",
+                "insert_",
+                "take_",
+                "find_",
+                "scan_",
+                "count_by_",
+                "report_",
+                "claim_progress",
+                "lock_progress",
             ];
             let (module, file) = module_and_file(&name);
             let is_for_tenants = !ENGINE_MODULES.contains(&module)
