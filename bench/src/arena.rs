@@ -1,6 +1,7 @@
-//! Room: the private database server that all contenders share, one after another.
-//! Takes: a directory. Gives: a fresh database for every measurement, made from a template, and what
-//! a measurement cost the server. Never: gives one contender other settings than another.
+//! The private PostgreSQL server that all contenders share, one after another.
+//!
+//! Provides a fresh database for every measurement, copied from a template, and what a measurement cost
+//! the server. Every contender gets the same settings.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use harkara_postgres::{Cluster, Options, Shutdown, discover};
 use harkara_shared::database::{self, DatabaseSettings, query, query_as, query_scalar};
 use sqlx::PgPool;
 
-/// The server's settings, the same for everybody. Durability is on throughout; the rest is what a
-/// machine with a few gigabytes to spare is usually given.
+/// The server's settings, the same for every contender. Durability is on throughout; the rest is usual for
+/// a machine with a few gigabytes to spare.
 pub(crate) const SETTINGS: [(&str, &str); 17] = [
     ("fsync", "on"),
     ("synchronous_commit", "on"),
@@ -31,16 +32,16 @@ pub(crate) const SETTINGS: [(&str, &str); 17] = [
     ("max_connections", "300"),
 ];
 
-/// The database that Harkara's schema is made in, and copied from.
+/// The template database that holds Harkara's schema.
 pub(crate) const OURS: &str = "harkara";
 
-/// The server.
+/// The running server.
 pub(crate) struct Arena {
     cluster: Cluster,
     admin: PgPool,
 }
 
-/// What the server had written and committed at a moment.
+/// What the server had written and committed at some point.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meter {
     wal: f64,
@@ -52,12 +53,12 @@ pub(crate) struct Meter {
 pub(crate) struct Cost {
     /// Bytes of write-ahead log.
     pub(crate) wal: f64,
-    /// Transactions, those that only read included.
+    /// Transactions, including those that only read.
     pub(crate) transactions: f64,
 }
 
 impl Arena {
-    /// Starts the server in `directory` and makes Harkara's schema in it.
+    /// Starts the server in `directory` and creates Harkara's schema in it.
     pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
         let settings = SETTINGS
             .iter()
@@ -75,7 +76,7 @@ impl Arena {
         let pool = database::pool(&DatabaseSettings::new(arena.cluster.url()), "bench")?;
         database::migrate(&pool).await?;
         pool.close().await;
-        arena.alone(OURS).await?;
+        arena.wait_until_unused(OURS).await?;
         Ok(arena)
     }
 
@@ -89,12 +90,12 @@ impl Arena {
         in_database(&self.cluster.url(), name)
     }
 
-    /// The address of a database, for a peer, who owns all of it.
+    /// The address of a database, for a peer, as its superuser.
     pub(crate) fn peer_url(&self, name: &str) -> String {
         in_database(&self.cluster.superuser_url(), name)
     }
 
-    /// Makes `name` anew as a copy of `template`, and has everything before it written out.
+    /// Recreates the database `name` as a copy of `template`, then runs a checkpoint.
     pub(crate) async fn fresh(&self, template: &str, name: &str) -> anyhow::Result<()> {
         self.drop(name).await?;
         let owner = if template == OURS {
@@ -102,23 +103,23 @@ impl Arena {
         } else {
             "postgres"
         };
-        self.say(format!(
+        self.execute(format!(
             "create database {name} template {template} owner {owner}"
         ))
         .await?;
-        self.say("checkpoint".to_owned()).await
+        self.execute("checkpoint".to_owned()).await
     }
 
-    /// Drops a database, whoever is still connected to it.
+    /// Drops a database, together with its connections.
     pub(crate) async fn drop(&self, name: &str) -> anyhow::Result<()> {
-        self.say(format!("drop database if exists {name} with (force)"))
+        self.execute(format!("drop database if exists {name} with (force)"))
             .await
     }
 
-    /// What has been written and committed so far. Sessions of the database must have ended, as
-    /// running ones tell their counts late.
+    /// What has been written and committed so far. Waits for the sessions of the database to end, because
+    /// running ones report their counts late.
     pub(crate) async fn meter(&self, name: &str) -> anyhow::Result<Meter> {
-        self.alone(name).await?;
+        self.wait_until_unused(name).await?;
         let (wal, transactions): (f64, f64) = query_as(
             "select (pg_current_wal_insert_lsn() - '0/0')::float8,
                     coalesce(sum(xact_commit + xact_rollback), 0)::float8
@@ -130,7 +131,7 @@ impl Arena {
         Ok(Meter { wal, transactions })
     }
 
-    /// What has been written and committed since.
+    /// What has been written and committed since `since`.
     pub(crate) async fn cost(&self, name: &str, since: Meter) -> anyhow::Result<Cost> {
         let now = self.meter(name).await?;
         Ok(Cost {
@@ -139,7 +140,7 @@ impl Arena {
         })
     }
 
-    /// Transactions of a database so far, also while sessions run.
+    /// Transactions of a database so far, reported while sessions run.
     pub(crate) async fn transactions(&self, name: &str) -> anyhow::Result<f64> {
         let count: i64 = query_scalar(
             "select (xact_commit + xact_rollback)::bigint from pg_stat_database where datname = $1",
@@ -151,17 +152,17 @@ impl Arena {
         Ok(count as f64)
     }
 
-    /// Waits until nobody is connected to a database, ten seconds at the most.
-    async fn alone(&self, name: &str) -> anyhow::Result<()> {
+    /// Waits until a database has no connections, for at most ten seconds.
+    async fn wait_until_unused(&self, name: &str) -> anyhow::Result<()> {
         for _ in 0..500 {
-            let there: bool = query_scalar(
+            let is_used: bool = query_scalar(
                 "select exists (select from pg_stat_activity
                                 where datname = $1 and backend_type = 'client backend')",
             )
             .bind(name)
             .fetch_one(&self.admin)
             .await?;
-            if !there {
+            if !is_used {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -169,9 +170,9 @@ impl Arena {
         Ok(())
     }
 
-    /// Runs a statement whose names cannot be parameters.
-    async fn say(&self, sql: String) -> anyhow::Result<()> {
-        // A few hundred short texts a run; statements are made from texts that live for ever.
+    /// Runs a statement with names, which cannot be parameters.
+    async fn execute(&self, sql: String) -> anyhow::Result<()> {
+        // Statements must be static texts; a run leaks a few hundred short ones.
         query(Box::leak(sql.into_boxed_str()))
             .execute(&self.admin)
             .await?;
@@ -186,21 +187,21 @@ impl Arena {
     }
 }
 
-/// The same address with another database.
+/// The address of another database on the same server.
 fn in_database(url: &str, name: &str) -> String {
     let (head, query) = url.split_once('?').unwrap_or((url, ""));
     let server = head.rsplit_once('/').map_or(head, |(server, _)| server);
     format!("{server}/{name}?{query}")
 }
 
-/// A transaction that holds a snapshot: nothing that dies from now on can be removed.
+/// A transaction that holds a snapshot: no row version that dies from now on can be removed.
 pub(crate) struct Snapshot {
     pool: PgPool,
     _held: sqlx::Transaction<'static, sqlx::Postgres>,
 }
 
 impl Snapshot {
-    /// Takes it.
+    /// Opens the transaction and takes its snapshot.
     pub(crate) async fn take(url: &str) -> anyhow::Result<Self> {
         let pool = database::pool(&DatabaseSettings::new(url), "bench-snapshot")?;
         let mut held = pool.begin().await?;
@@ -213,14 +214,14 @@ impl Snapshot {
         Ok(Self { pool, _held: held })
     }
 
-    /// Lets it go.
+    /// Ends the transaction.
     pub(crate) async fn release(self) {
         drop(self._held);
         self.pool.close().await;
     }
 }
 
-/// Vacuums a database and tells the planner about it, as autovacuum would have in time.
+/// Vacuums and analyzes a database, as autovacuum would in time.
 pub(crate) async fn vacuum(url: &str) -> anyhow::Result<()> {
     let pool = database::pool(&DatabaseSettings::new(url), "bench-vacuum")?;
     query("vacuum analyze").execute(&pool).await?;

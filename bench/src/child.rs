@@ -1,6 +1,6 @@
-//! Room: this program as one of Harkara's processes.
-//! Takes: which process, and its settings. Gives: the process, which dies with us.
-//! Never: runs other code than the process' own library does.
+//! Runs this program as one of Harkara's processes, on a database of the benchmark.
+//!
+//! A process runs the code of its own library and nothing else, and ends with the benchmark.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use harkara_shared::telemetry;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::ours::{Stand, Tally};
+use crate::ours::{CountingHandler, Harkara};
 use crate::wire::{Connection, get};
 
 /// Harkara's processes, and one of the benchmark.
@@ -25,15 +25,15 @@ pub(crate) enum Part {
     Worker,
     /// `harkara-scheduler`
     Scheduler,
-    /// A worker with 1000 places whose handlers sleep
+    /// A worker with 1000 slots whose handlers sleep
     Sleeper,
 }
 
-/// What [`Part::Sleeper`] says once all its places are taken.
-const FULL: &str = "full";
+/// What [`Part::Sleeper`] prints once all its slots are taken.
+const ALL_SLOTS_TAKEN: &str = "full";
 
-/// Is the process, until it is told to stop.
-#[expect(clippy::print_stdout, reason = "this is how the parent is told")]
+/// Runs the process until it is stopped.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 pub(crate) async fn run(part: Part) -> anyhow::Result<()> {
     let needed = match part {
         Part::Api => harkara_api::NEEDED,
@@ -48,11 +48,11 @@ pub(crate) async fn run(part: Part) -> anyhow::Result<()> {
         Part::Scheduler => harkara_scheduler::run(settings).await,
         Part::Sleeper => {
             let url = settings.database.context("DATABASE_URL")?.url;
-            let stand = Stand::open(url.as_str(), 1000)?;
-            let tally = Tally::sleeping(Duration::from_secs(20));
-            let working = stand.start(&tally)?;
+            let harkara = Harkara::open(url.as_str(), 1000)?;
+            let tally = CountingHandler::sleeping(Duration::from_secs(20));
+            let working = harkara.start(&tally)?;
             tally.reaches(1000).await;
-            println!("{FULL}");
+            println!("{ALL_SLOTS_TAKEN}");
             std::future::pending::<()>().await;
             working.end().await
         }
@@ -72,20 +72,20 @@ impl Process {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         drop(listener);
-        let word = part.to_possible_value().context("a part has a word")?;
-        let listens = match part {
+        let name = part.to_possible_value().context("a part without a name")?;
+        let address_variable = match part {
             Part::Api => "HARKARA_API_ADDR",
             Part::Worker | Part::Sleeper => "HARKARA_WORKER_ADDR",
             Part::Scheduler => "HARKARA_SCHEDULER_ADDR",
         };
         let child = Command::new(std::env::current_exe()?)
-            .args(["process", word.get_name()])
+            .args(["process", name.get_name()])
             .env_clear()
             .env("DATABASE_URL", url)
             .env("HARKARA_MASTER_KEY", master_key)
             .env("HARKARA_EGRESS_ALLOW", "127.0.0.0/8")
             .env("HARKARA_LOG", "warn")
-            .env(listens, address.to_string())
+            .env(address_variable, address.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -98,7 +98,7 @@ impl Process {
         self.child.id().context("the process has ended")
     }
 
-    /// Waits until it answers that it is ready.
+    /// Waits until it reports that it is ready.
     pub(crate) async fn ready(&mut self) -> anyhow::Result<()> {
         for _ in 0..600 {
             if let Some(status) = self.child.try_wait()? {
@@ -114,24 +114,28 @@ impl Process {
         anyhow::bail!("a process of the platform was not ready in time")
     }
 
-    /// Waits until all places of a [`Part::Sleeper`] are taken.
+    /// Waits until all slots of a [`Part::Sleeper`] are taken.
     pub(crate) async fn full(&mut self) -> anyhow::Result<()> {
-        let output = self.child.stdout.take().context("it has an output")?;
+        let output = self
+            .child
+            .stdout
+            .take()
+            .context("its output was taken already")?;
         let mut lines = BufReader::new(output).lines();
         let wait = async {
             while let Some(line) = lines.next_line().await? {
-                if line == FULL {
+                if line == ALL_SLOTS_TAKEN {
                     return Ok(());
                 }
             }
-            anyhow::bail!("the worker ended before its places were taken")
+            anyhow::bail!("the worker ended before its slots were taken")
         };
         tokio::time::timeout(Duration::from_secs(30), wait)
             .await
-            .context("the worker's places were not taken in time")?
+            .context("the worker's slots were not taken in time")?
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it and waits for its end.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         self.child.kill().await?;
         Ok(())

@@ -1,8 +1,8 @@
 //! Measures Harkara beside other job queues on this machine.
 //!
-//! Takes: PostgreSQL's programs, and the peers as `bench/run` installs them. Gives: tables of medians
-//! with their spread, and every target beside its figure. Never: measures with `fsync` off, or
-//! anything but what a user's call would do.
+//! Needs PostgreSQL's programs, and the peers as `bench/run` installs them. Prints tables of medians with
+//! their spread, and every target beside its figure. Never measures with `fsync` off, and measures only
+//! what a user's call would do.
 
 mod arena;
 mod child;
@@ -23,16 +23,16 @@ use harkara_shared::process;
 
 use child::Part;
 use measures::{Bench, MEASURES};
-use peers::{PEERS, Peer, Places};
+use peers::{PEERS, Peer, PeerPaths};
 use plan::Plan;
 
 /// Measures Harkara beside other job queues.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Measure in small, within five minutes
+    /// Measure with small sizes, within five minutes
     #[arg(long)]
     quick: bool,
-    /// Rounds; 3, or 1 with --quick
+    /// Number of rounds (default: 3, or 1 with --quick)
     #[arg(long)]
     rounds: Option<usize>,
     /// Only these measures
@@ -41,24 +41,24 @@ struct Args {
     /// Only these peers, or `none`
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
-    /// Write RESULTS.md and results.json into this directory, rather than showing the former
+    /// Write RESULTS.md and results.json into this directory instead of printing the former
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Jobs that Harkara's worker runs at once
+    /// Concurrency of Harkara's worker
     #[arg(long, default_value_t = 1000)]
     places: u32,
     #[command(flatten)]
-    installed: Places,
+    installed: PeerPaths,
     #[command(subcommand)]
     part: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Be one of the platform's processes
+    /// Run one of the platform's processes
     #[command(hide = true)]
     Process {
-        /// Which
+        /// Which process
         part: Part,
     },
 }
@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(Command::Process { part }) = args.part {
         return child::run(part).await;
     }
-    // Stopped in the middle, everything that was started ends as well.
+    // When this program is stopped early, everything it started ends as well.
     let stop = process::stop_on_signal()?;
     tokio::select! {
         ended = run(args) => ended,
@@ -82,7 +82,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let known: Vec<&str> = PEERS.iter().map(|peer| peer.id).collect();
         anyhow::ensure!(
             known.contains(&id.as_str()),
-            "`{id}` is none of {}",
+            "unknown peer `{id}`; known peers: {}",
             known.join(", ")
         );
     }
@@ -100,26 +100,26 @@ async fn run(args: Args) -> anyhow::Result<()> {
         .collect();
     for round in 0..plan.rounds {
         for measure in &measures {
-            say(&format!(
+            print_line(&format!(
                 "round {} of {}: {measure}",
                 round + 1,
                 plan.rounds
             ));
             bench.measure(measure, round == 0).await?;
         }
-        // A long run that is stopped keeps the rounds it has made.
+        // A long run that is stopped keeps the rounds completed so far.
         if let Some(out) = &args.out {
             report::write(&bench, out)?;
         }
     }
     if args.out.is_none() {
-        say(&report::markdown(&bench));
+        print_line(&report::markdown(&bench));
     }
     bench.arena.stop().await
 }
 
-/// A line for the person who waits.
+/// Prints a line of progress.
 #[expect(clippy::print_stdout, reason = "this is the program's output")]
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     println!("{line}");
 }

@@ -1,6 +1,6 @@
-//! Room: who is measured how, and in which order.
-//! Takes: the arena, the plan, the peers. Gives: samples. Never: stops because one contender failed:
-//! that is noted, and the others go on.
+//! Which contenders are measured, how, and in which order.
+//!
+//! A contender that fails is noted, and the run continues with the others.
 
 mod lasting;
 mod platform;
@@ -14,45 +14,45 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::arena::{Arena, Cost, OURS};
-use crate::ours::enqueue::Way;
+use crate::ours::enqueue::EnqueueMode;
 use crate::ours::limits::Limit;
-use crate::ours::{Rows, Stand};
-use crate::peers::{PEERS, Peer, Places, Redis};
+use crate::ours::{Harkara, Rows};
+use crate::peers::{PEERS, Peer, PeerPaths, Redis};
 use crate::plan::Plan;
-use crate::say;
+use crate::print_line;
 use crate::table::{Results, count, number, percentiles, rate};
 
-/// Harkara's database, made anew for every measure.
+/// Harkara's database, recreated for every measure.
 const DATABASE: &str = "bench_harkara";
 
-/// The name of a contender that is Harkara in its only form.
-const ONE: &str = "Harkara";
+/// The contender's name where Harkara takes part in one form only.
+const HARKARA: &str = "Harkara";
 
-/// What can be asked for with `--only`.
+/// The names that `--only` accepts.
 pub(crate) const MEASURES: &[&str] = &[
     "drain", "defaults", "bulk-200", "single", "latency", "held", "backlog", "history", "fairness",
     "limits", "http", "requests", "webhooks", "memory", "idle", "steering",
 ];
 
-/// A run.
+/// A run of the benchmark.
 pub(crate) struct Bench {
     pub(crate) arena: Arena,
     pub(crate) plan: Plan,
     pub(crate) results: Results,
     peers: Vec<&'static Peer>,
-    places: Places,
-    worker_places: u32,
+    peer_paths: PeerPaths,
+    worker_slots: u32,
     redis: Option<Redis>,
     _directory: TempDir,
 }
 
 impl Bench {
-    /// Starts the server, and Redis where a peer wants it, and makes every peer's schema.
+    /// Starts the server, and Redis where a peer needs it, and creates every peer's schema.
     pub(crate) async fn start(
         plan: Plan,
         wanted: impl Fn(&Peer) -> bool,
-        places: Places,
-        worker_places: u32,
+        peer_paths: PeerPaths,
+        worker_slots: u32,
     ) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let arena = Arena::start(&directory.path().join("postgres")).await?;
@@ -61,13 +61,13 @@ impl Bench {
             plan,
             results: Results::default(),
             peers: Vec::new(),
-            places,
-            worker_places,
+            peer_paths,
+            worker_slots,
             redis: None,
             _directory: directory,
         };
         for peer in PEERS.iter().filter(|peer| wanted(peer)) {
-            match bench.welcome(peer).await {
+            match bench.set_up_peer(peer).await {
                 Ok(()) => bench.peers.push(peer),
                 Err(error) => bench.failed(peer.name, "setup", &error),
             }
@@ -75,9 +75,9 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Makes a peer's schema, in a database that is the template of all its others.
-    async fn welcome(&mut self, peer: &Peer) -> anyhow::Result<()> {
-        anyhow::ensure!(peer.is_installed(&self.places), "not installed");
+    /// Creates a peer's schema in the database that is the template of its others.
+    async fn set_up_peer(&mut self, peer: &Peer) -> anyhow::Result<()> {
+        anyhow::ensure!(peer.is_installed(&self.peer_paths), "not installed");
         if peer.redis && self.redis.is_none() {
             self.redis = Some(Redis::start(self._directory.path()).await?);
         }
@@ -89,12 +89,12 @@ impl Bench {
     }
 
     fn failed(&mut self, contender: &str, measure: &str, error: &anyhow::Error) {
-        say(&format!("  {contender}: {measure} failed: {error:#}"));
+        print_line(&format!("  {contender}: {measure} failed: {error:#}"));
         self.results
-            .note(format!("{contender}: no {measure}: {error:#}."));
+            .add_note(format!("{contender}: no {measure}: {error:#}."));
     }
 
-    /// Keeps what was measured, or the reason why nothing was.
+    /// Adds what was measured, or the reason why nothing was.
     fn keep<const N: usize>(
         &mut self,
         section: &'static str,
@@ -104,7 +104,7 @@ impl Bench {
         match measured {
             Ok(columns) => {
                 let shown = columns.map(number).join("  ");
-                say(&format!("  {section:<13} {contender:<24} {shown}"));
+                print_line(&format!("  {section:<13} {contender:<24} {shown}"));
                 self.results.put(section, contender, &columns);
             }
             Err(error) => self.failed(contender, section, &error),
@@ -112,14 +112,24 @@ impl Bench {
     }
 
     /// Runs a peer's program on one of its databases.
-    async fn program(&self, peer: &Peer, database: &str, words: &[&str]) -> anyhow::Result<Value> {
+    async fn program(
+        &self,
+        peer: &Peer,
+        database: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Value> {
         let url = self.arena.peer_url(database);
         let redis = self.redis.as_ref().map(|redis| redis.socket.clone());
-        peer.run(&self.places, &url, &redis.unwrap_or_default(), words)
-            .await
+        peer.run(
+            &self.peer_paths,
+            &url,
+            &redis.unwrap_or_default(),
+            arguments,
+        )
+        .await
     }
 
-    /// A peer's database, empty.
+    /// Recreates a peer's database, empty.
     async fn peer_fresh(&self, peer: &Peer) -> anyhow::Result<()> {
         self.arena.fresh(&template(peer), peer.database).await?;
         if peer.redis {
@@ -128,10 +138,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Jobs a second of a peer's program, and what they cost.
-    async fn peer_rate(&self, peer: &Peer, words: &[&str]) -> anyhow::Result<[f64; 3]> {
+    /// Jobs per second of a peer's program, and their cost.
+    async fn peer_rate(&self, peer: &Peer, arguments: &[&str]) -> anyhow::Result<[f64; 3]> {
         let meter = self.arena.meter(peer.database).await?;
-        let answer = self.program(peer, peer.database, words).await?;
+        let answer = self.program(peer, peer.database, arguments).await?;
         let cost = self.arena.cost(peer.database, meter).await?;
         let jobs = member(&answer, "jobs")?;
         let per_second = jobs / member(&answer, "seconds")?;
@@ -141,37 +151,37 @@ impl Bench {
         Ok(with_cost(per_second, cost, jobs))
     }
 
-    /// Harkara's database, empty.
+    /// Recreates Harkara's database, empty.
     pub(crate) async fn fresh(&self) -> anyhow::Result<()> {
         self.arena.fresh(OURS, DATABASE).await
     }
 
-    /// Does something with Harkara on its database, and tells what it cost.
+    /// Runs `work` with Harkara on its database, and returns its result and cost.
     async fn ours<T>(
         &self,
-        work: impl AsyncFnOnce(&Stand) -> anyhow::Result<T>,
+        work: impl AsyncFnOnce(&Harkara) -> anyhow::Result<T>,
     ) -> anyhow::Result<(T, Cost)> {
         let meter = self.arena.meter(DATABASE).await?;
-        let stand = Stand::open(&self.arena.url(DATABASE), self.worker_places)?;
-        let done = work(&stand).await;
-        stand.close().await;
+        let harkara = Harkara::open(&self.arena.url(DATABASE), self.worker_slots)?;
+        let done = work(&harkara).await;
+        harkara.close().await;
         let cost = self.arena.cost(DATABASE, meter).await?;
         Ok((done?, cost))
     }
 
-    /// The same on an empty database, the cost left aside.
+    /// As [`Self::ours`], on an empty database and without the cost.
     async fn ours_fresh<T>(
         &self,
-        work: impl AsyncFnOnce(&Stand) -> anyhow::Result<T>,
+        work: impl AsyncFnOnce(&Harkara) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         self.fresh().await?;
         Ok(self.ours(work).await?.0)
     }
 
-    /// One measure, everybody after everybody.
+    /// Runs one measure with every contender in turn.
     pub(crate) async fn measure(&mut self, measure: &str, first_round: bool) -> anyhow::Result<()> {
         let peers = self.peers.clone();
-        // What takes a peer minutes is measured once.
+        // Measures that take a peer minutes are made once.
         let big: Vec<&Peer> = peers
             .iter()
             .copied()
@@ -207,7 +217,7 @@ impl Bench {
                 continue;
             }
             let jobs = self.plan.drain;
-            let drained = self.ours(async |stand| stand.drain(jobs).await).await;
+            let drained = self.ours(async |harkara| harkara.drain(jobs).await).await;
             let drained = drained.map(|(rate, cost)| with_cost(rate, cost, count(jobs)));
             if let Ok([rate, ..]) = drained {
                 self.results.put("defaults", rows.contender(), &[rate]);
@@ -231,13 +241,13 @@ impl Bench {
 
     async fn bulk(&self, jobs: usize, rows: Rows) -> anyhow::Result<[f64; 3]> {
         self.fresh().await?;
-        let work = async |stand: &Stand| {
+        let work = async |harkara: &Harkara| {
             let from = Instant::now();
-            stand.fill(stand.tenant, jobs, rows).await?;
+            harkara.fill(harkara.tenant, jobs, rows).await?;
             anyhow::Ok(rate(jobs, from.elapsed()))
         };
         let (rate, cost) = self.ours(work).await?;
-        self.ours(async |stand| stand.check(jobs, rows).await)
+        self.ours(async |harkara| harkara.check(jobs, rows).await)
             .await?;
         Ok(with_cost(rate, cost, count(jobs)))
     }
@@ -245,7 +255,9 @@ impl Bench {
     async fn bulk_200(&self) -> anyhow::Result<[f64; 3]> {
         self.fresh().await?;
         let jobs = self.plan.drain;
-        let (rate, cost) = self.ours(async |stand| stand.bulk_200(jobs).await).await?;
+        let (rate, cost) = self
+            .ours(async |harkara| harkara.bulk_200(jobs).await)
+            .await?;
         Ok(with_cost(rate, cost, count(jobs)))
     }
 
@@ -266,18 +278,18 @@ impl Bench {
 
     async fn single(&mut self, peers: &[&Peer]) {
         let jobs = self.plan.single;
-        for way in Way::ALL {
-            // What is coalesced is over in a blink.
-            let jobs = jobs * way.speed();
+        for mode in EnqueueMode::ALL {
+            // Coalesced enqueues are so fast that more of them are needed.
+            let jobs = jobs * mode.speed();
             let run = async {
                 self.fresh().await?;
                 let (rate, cost) = self
-                    .ours(async |stand| stand.singles(way, 16, jobs).await)
+                    .ours(async |harkara| harkara.singles(mode, 16, jobs).await)
                     .await?;
                 anyhow::Ok(with_cost(rate, cost, count(jobs)))
             };
             let measured = run.await;
-            self.keep("single", way.contender(), measured);
+            self.keep("single", mode.contender(), measured);
         }
         for peer in peers {
             let words = ["single", "16", &jobs.to_string()];
@@ -292,11 +304,11 @@ impl Bench {
     async fn latency(&mut self, peers: &[&Peer]) {
         let paces = [("latency-50", 50), ("latency-1000", 1000)];
         for ((section, pace), jobs) in paces.into_iter().zip(self.plan.latency) {
-            for way in Way::ALL {
+            for mode in EnqueueMode::ALL {
                 let waits = self
-                    .ours_fresh(async |stand| stand.latency(way, jobs, pace).await)
+                    .ours_fresh(async |harkara| harkara.latency(mode, jobs, pace).await)
                     .await;
-                self.keep(section, way.contender(), waits.map(percentiles));
+                self.keep(section, mode.contender(), waits.map(percentiles));
             }
             for peer in peers {
                 let words = ["latency", &jobs.to_string(), &pace.to_string()];
@@ -319,7 +331,7 @@ impl Bench {
     }
 }
 
-/// The limits that are watched.
+/// The limits that are observed.
 const LIMITS: [(&str, Limit); 2] = [
     (
         "Harkara, 30/min, burst 3",
@@ -339,12 +351,12 @@ const LIMITS: [(&str, Limit); 2] = [
     ),
 ];
 
-/// The database that a peer's others are copied from.
+/// The template of a peer's databases.
 fn template(peer: &Peer) -> String {
     format!("{}_template", peer.database)
 }
 
-/// A peer's part of a number of jobs, as a word.
+/// A peer's share of a number of jobs, as an argument.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

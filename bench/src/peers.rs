@@ -1,6 +1,6 @@
-//! Room: the other job queues in the run.
-//! Takes: where their programs are. Gives: one JSON line of a peer's program, as numbers.
-//! Never: tunes a peer: each program does that, and says on whose advice.
+//! The other job queues of the run, each behind a small program that prints one JSON line.
+//!
+//! Tunes no peer: its program does, and names the source of the advice.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-/// What a peer's program is run by.
+/// What runs a peer's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runtime {
     Rust,
@@ -18,7 +18,7 @@ enum Runtime {
     Python,
 }
 
-/// A peer.
+/// Another job queue.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// Its name on the command line.
@@ -29,17 +29,17 @@ pub(crate) struct Peer {
     pub(crate) version: &'static str,
     /// How it is tuned.
     pub(crate) tuned: &'static str,
-    /// Its database.
+    /// Name of its database.
     pub(crate) database: &'static str,
     runtime: Runtime,
     program: &'static str,
-    /// Its share of the common number of jobs in a drain: the slow ones run fewer.
+    /// Fraction of the common number of jobs that it runs in a drain: slow peers run fewer.
     pub(crate) share: f64,
-    /// Jobs of a drain with its author's defaults; none when that is not measured.
+    /// Jobs of a drain with its author's defaults; `None` if that is not measured.
     pub(crate) defaults: Option<usize>,
-    /// Takes part in the measures that need hundreds of thousands of jobs first.
+    /// Whether it takes part in the measures that need hundreds of thousands of jobs first.
     pub(crate) enduring: bool,
-    /// Stands on Redis instead of Postgres.
+    /// Whether it runs on Redis instead of PostgreSQL.
     pub(crate) redis: bool,
 }
 
@@ -96,7 +96,7 @@ pub(crate) const PEERS: &[Peer] = &[
         runtime: Runtime::Rust,
         program: "graphile_worker_rs",
         share: 1.0,
-        // Without a local queue each place polls once a second: 24 jobs/s.
+        // Without a local queue each slot polls once a second: 24 jobs/s.
         defaults: Some(240),
         enduring: false,
         redis: false,
@@ -157,57 +157,57 @@ pub(crate) const PEERS: &[Peer] = &[
     },
 ];
 
-/// Where the peers' programs are, as `bench/run` installed them.
+/// The paths of the peers' programs, as `bench/run` installed them.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Places {
-    /// The directory of the peers' sources
+pub(crate) struct PeerPaths {
+    /// Directory of the peers' sources
     #[arg(long, default_value = "bench/peers")]
     peers_dir: PathBuf,
-    /// The directory of the peers' Rust programs
+    /// Directory of the peers' Rust programs
     #[arg(long, default_value = "target/bench-peers/release")]
     peers_bin: PathBuf,
-    /// The Python that has the peers' packages
+    /// Python with the peers' packages
     #[arg(long, default_value = "target/bench-python/bin/python")]
     python: PathBuf,
 }
 
-/// Longest run of a peer's program.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a peer's program can run.
+const PEER_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Peer {
-    /// Whether its program is there.
-    pub(crate) fn is_installed(&self, places: &Places) -> bool {
-        let (program, script) = self.command(places);
+    /// Whether its program is installed.
+    pub(crate) fn is_installed(&self, paths: &PeerPaths) -> bool {
+        let (program, script) = self.command(paths);
         program.exists() && script.is_none_or(|script| script.exists())
     }
 
-    fn command(&self, places: &Places) -> (PathBuf, Option<PathBuf>) {
-        let node = places.peers_dir.join("node");
+    fn command(&self, paths: &PeerPaths) -> (PathBuf, Option<PathBuf>) {
+        let node = paths.peers_dir.join("node");
         match self.runtime {
-            Runtime::Rust => (places.peers_bin.join(self.program), None),
+            Runtime::Rust => (paths.peers_bin.join(self.program), None),
             Runtime::Node => (
                 node.join("node_modules/.bin/node"),
                 Some(node.join(self.program)),
             ),
             Runtime::Python => (
-                places.python.clone(),
-                Some(places.peers_dir.join("python").join(self.program)),
+                paths.python.clone(),
+                Some(paths.peers_dir.join("python").join(self.program)),
             ),
         }
     }
 
-    /// Runs its program with some words and answers the numbers of the line it prints.
+    /// Runs its program with these arguments and returns the JSON object that it prints.
     pub(crate) async fn run(
         &self,
-        places: &Places,
+        paths: &PeerPaths,
         url: &str,
         redis: &Path,
-        words: &[&str],
+        arguments: &[&str],
     ) -> anyhow::Result<Value> {
-        let (program, script) = self.command(places);
+        let (program, script) = self.command(paths);
         let child = Command::new(program)
             .args(script)
-            .args(words)
+            .args(arguments)
             .env("DATABASE_URL", url)
             .env("REDIS_SOCKET", redis)
             .stdin(Stdio::null())
@@ -215,15 +215,15 @@ impl Peer {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
+        let output = tokio::time::timeout(PEER_TIMEOUT, child.wait_with_output())
             .await
-            .with_context(|| format!("`{}` took too long", words.join(" ")))??;
+            .with_context(|| format!("`{}` took too long", arguments.join(" ")))??;
         let errors = String::from_utf8_lossy(&output.stderr);
         let last = errors.lines().last().unwrap_or_default();
         ensure!(
             output.status.success(),
             "`{}` failed: {last}",
-            words.join(" ")
+            arguments.join(" ")
         );
         let printed = String::from_utf8_lossy(&output.stdout);
         let line = printed.lines().last().context("it printed nothing")?;
@@ -231,14 +231,14 @@ impl Peer {
     }
 }
 
-/// A Redis of our own, for the peer that needs one; killed when dropped.
+/// A private Redis server; killed when dropped.
 pub(crate) struct Redis {
     _child: Child,
     pub(crate) socket: PathBuf,
 }
 
 impl Redis {
-    /// Starts it in `directory`, if it is installed.
+    /// Starts it in `directory`; fails if it is not installed.
     pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
         let socket = directory.join("redis.sock");
         let child = Command::new("redis-server")

@@ -1,5 +1,4 @@
-//! Room: how much of everything is measured.
-//! Takes: whether it should be quick. Gives: sizes. Never: changes what is measured.
+//! The sizes of all measures, for a full and for a quick run. What is measured is the same in both.
 
 use std::time::Duration;
 
@@ -8,44 +7,44 @@ use std::time::Duration;
 pub(crate) struct Plan {
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
-    /// Jobs of Harkara's drains.
+    /// Jobs of one of Harkara's drains.
     pub(crate) drain: usize,
-    /// Jobs of a peer's drain, times its share.
+    /// Jobs of a peer's drain, before its share is applied.
     pub(crate) peer_drain: usize,
-    /// Jobs of 16 callers.
+    /// Jobs that 16 callers enqueue.
     pub(crate) single: usize,
-    /// Jobs of a latency measure at 50/s and at 1000/s.
+    /// Jobs of the latency measures at 50/s and at 1000/s.
     pub(crate) latency: [usize; 2],
-    /// Jobs run before the snapshot's measure, and in it.
+    /// Jobs run before the timed part of the snapshot measure, and in it.
     pub(crate) dead: usize,
     pub(crate) held: usize,
-    /// Jobs waiting behind those that are run.
+    /// Jobs waiting behind the timed ones, for Harkara and for a peer.
     pub(crate) backlog: usize,
     pub(crate) peer_backlog: usize,
-    /// Jobs finished before those that are run.
+    /// Jobs finished before the timed ones.
     pub(crate) history: usize,
-    /// Backlog of the noisy tenant, and jobs of the quiet ones.
+    /// Backlog of the noisy tenant, and jobs of the quiet tenants.
     pub(crate) noisy: usize,
     pub(crate) quiet: usize,
     /// The smallest of the Zipf backlogs.
     pub(crate) zipf: usize,
-    /// How long the limits are watched: 30/min, 100/s.
+    /// How long the limits of 30/min and 100/s are observed.
     pub(crate) limits: [Duration; 2],
     pub(crate) http: usize,
-    /// Events that are delivered from a backlog, and at an even pace.
+    /// Events delivered from a backlog, and at an even pace.
     pub(crate) webhooks: usize,
     pub(crate) paced_events: usize,
     /// Requests at an even pace, and charges of a hot key.
     pub(crate) paced: usize,
     pub(crate) hot: usize,
     pub(crate) idle: Duration,
-    /// Finished and ready jobs beside which lists are asked for, and how often each is.
+    /// Finished and ready jobs in the tables of the list measures, and how often each request is sent.
     pub(crate) steering: [i64; 2],
     pub(crate) asked: usize,
 }
 
 impl Plan {
-    /// What the results are made with.
+    /// The sizes of the published results.
     pub(crate) fn full(rounds: usize) -> Self {
         Self {
             quick: false,
@@ -74,8 +73,8 @@ impl Plan {
         }
     }
 
-    /// Everything in small, within five minutes. The peers are left out where hundreds of thousands
-    /// of jobs come first, and the limit that needs minutes is not watched.
+    /// Small sizes, within five minutes. Peers are left out of measures that need hundreds of thousands of
+    /// jobs first, and the limit that takes minutes is not observed.
     pub(crate) fn quick(rounds: usize) -> Self {
         Self {
             quick: true,

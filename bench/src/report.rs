@@ -1,5 +1,4 @@
-//! Room: the results as people and programs read them.
-//! Takes: a run. Gives: `RESULTS.md` and `results.json`. Never: holds a figure that was not measured.
+//! The results for people and programs: `RESULTS.md` and `results.json`. Contains only measured figures.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,7 +13,7 @@ use crate::sections::SECTIONS;
 use crate::table::number;
 use crate::targets::judge;
 
-/// Writes both files.
+/// Writes `RESULTS.md` and `results.json` into a directory.
 pub(crate) fn write(bench: &Bench, out: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(out)?;
     fs::write(out.join("RESULTS.md"), markdown(bench))?;
@@ -24,7 +23,7 @@ pub(crate) fn write(bench: &Bench, out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the run ran on.
+/// The machine of the run.
 struct Machine {
     cores: usize,
     processor: String,
@@ -52,7 +51,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             processor: field(&read("/proc/cpuinfo"), "model name"),
             memory_gib: kib / f64::from(1 << 20),
-            // What follows the number is the distribution's own.
+            // The version number is followed by the distribution's own suffix.
             kernel: read("/proc/sys/kernel/osrelease")
                 .trim()
                 .split('-')
@@ -77,9 +76,9 @@ pub(crate) fn markdown(bench: &Bench) -> String {
          Harkara {}.\n\n\
          **Server and contenders share the cores**, so figures of one run compare with each other and \
          with nothing else. In each round every contender is measured after every other; a figure is \
-         the median of the rounds, with `[least - most]` where there was more than one. What takes minutes, \
-         the peers beside backlogs, histories and snapshots and the limit of 30 a minute, is \
-         measured in the first round only.\n",
+         the median of the rounds, with `[least - most]` where there was more than one. Measures that take \
+         minutes (peers beside backlogs, histories and snapshots, and the limit of 30 per minute) are \
+         made in the first round only.\n",
         harkara_shared::clock::now().format("%Y-%m-%d"),
         plan.rounds,
         machine.cores,
@@ -93,9 +92,9 @@ pub(crate) fn markdown(bench: &Bench) -> String {
     .ok();
     if plan.quick {
         text.push_str(
-            "A quick run measures in small: short drains favour nobody in particular but scatter, the \
-             peers are left out beside backlogs, histories and snapshots, and the limit of 30 a \
-             minute is not watched.\n\n",
+            "A quick run uses small sizes: short drains favour no contender but vary more, the \
+             peers are left out beside backlogs, histories and snapshots, and the limit of 30 per \
+             minute is not observed.\n\n",
         );
     }
     text.push_str("## Targets\n\n| | target | measured | |\n|---|---|---|---|\n");
@@ -174,7 +173,7 @@ fn sizes(text: &mut String, bench: &Bench) {
     .ok();
 }
 
-/// The same as data, with every sample.
+/// The content of `results.json`, with every sample.
 fn data(bench: &Bench) -> Value {
     let machine = Machine::look();
     let sections: Vec<Value> = SECTIONS

@@ -1,27 +1,25 @@
-//! Room: the numbers.
-//! Takes: samples, round by round. Gives: medians with their spread, ratios, tables.
-//! Never: drops a sample.
+//! Samples of all rounds, their medians with spread, ratios and tables. Never drops a sample.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// One table: a measure, its columns, and who was measured.
+/// One table of the results: a measure and its columns.
 #[derive(Debug)]
 pub(crate) struct Section {
     /// Its name on the command line and in the JSON.
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
-    /// What a row means.
-    pub(crate) says: &'static str,
+    /// Explanation of the table.
+    pub(crate) description: &'static str,
     /// Names of the columns; contenders are compared by the first.
     pub(crate) columns: &'static [&'static str],
     /// Whether more is better in the first column.
     pub(crate) more_is_better: bool,
 }
 
-/// The samples of one contender in one section: a line of columns a round.
+/// The samples of one contender in one section: one list of columns per round.
 #[derive(Debug)]
 struct Series {
     section: &'static str,
@@ -38,7 +36,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Keeps a sample.
+    /// Adds a sample.
     pub(crate) fn put(&mut self, section: &'static str, contender: &str, columns: &[f64]) {
         let known = self
             .series
@@ -54,8 +52,8 @@ impl Results {
         }
     }
 
-    /// Keeps a sentence about what could not be measured, once.
-    pub(crate) fn note(&mut self, note: String) {
+    /// Adds a sentence about what could not be measured, unless it is known.
+    pub(crate) fn add_note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
@@ -94,7 +92,7 @@ impl Results {
             .max_by(f64::total_cmp)
     }
 
-    /// The section as a Markdown table; nothing when nobody was measured.
+    /// The section as a Markdown table; empty when it has no samples.
     pub(crate) fn markdown(&self, section: &Section) -> String {
         let ours: Vec<&Series> = self
             .of(section.id)
@@ -105,7 +103,7 @@ impl Results {
             return String::new();
         }
         let compared: &[&Series] = if peers { &ours } else { &[] };
-        let mut text = format!("### {}\n\n{}\n\n| |", section.title, section.says);
+        let mut text = format!("### {}\n\n{}\n\n| |", section.title, section.description);
         for column in section.columns {
             write!(text, " {column} |").ok();
         }
@@ -139,7 +137,7 @@ impl Results {
         text
     }
 
-    /// The section as data, every sample in it.
+    /// The section as JSON, with every sample.
     pub(crate) fn json(&self, section: &Section) -> Value {
         let contenders: Vec<Value> = self
             .of(section.id)
@@ -159,7 +157,7 @@ impl Series {
         self.contender.starts_with("Harkara")
     }
 
-    /// The samples of a column, in order of size.
+    /// The samples of a column, in ascending order.
     fn column(&self, at: usize) -> Vec<f64> {
         let mut column: Vec<f64> = self
             .samples
@@ -172,7 +170,7 @@ impl Series {
     }
 }
 
-/// `median [least - most]` of values in order.
+/// `median [least - most]` of sorted values.
 fn spread(sorted: &[f64]) -> String {
     match (sorted.first(), sorted.last()) {
         (Some(least), Some(most)) if sorted.len() > 1 => format!(
@@ -186,7 +184,7 @@ fn spread(sorted: &[f64]) -> String {
     }
 }
 
-/// A number with as many digits as are worth reading.
+/// A number with the digits that are significant.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         small if small < 1.0 => 3,
@@ -206,7 +204,8 @@ pub(crate) fn number(value: f64) -> String {
     grouped
 }
 
-/// The value at a share of a list in order; the median of an even count is the lower one.
+/// The value at a fraction of a sorted list; of an even number of values, the median is the lower middle
+/// one.
 pub(crate) fn at(sorted: &[f64], share: f64) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -217,18 +216,18 @@ pub(crate) fn at(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-/// Sorts waits and answers p50, p95, p99 and the longest.
+/// Sorts waits and returns p50, p95, p99 and the maximum.
 pub(crate) fn percentiles(mut waits: Vec<f64>) -> [f64; 4] {
     waits.sort_by(f64::total_cmp);
     [0.5, 0.95, 0.99, 1.0].map(|share| at(&waits, share))
 }
 
-/// Jobs a second.
+/// Jobs per second.
 pub(crate) fn rate(jobs: usize, took: Duration) -> f64 {
     count(jobs) / took.as_secs_f64()
 }
 
-/// A count as a number to calculate with.
+/// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub(crate) fn count(count: usize) -> f64 {
     count as f64
@@ -241,13 +240,13 @@ mod tests {
     const SECTION: Section = Section {
         id: "drain",
         title: "Drain",
-        says: "Jobs run.",
+        description: "Jobs run.",
         columns: &["jobs/s"],
         more_is_better: true,
     };
 
     #[test]
-    fn numbers_are_grouped_and_cut() {
+    fn numbers_are_grouped_and_rounded() {
         let shown = [0.12345, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0].map(number);
         assert_eq!(
             shown,
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_tells_median_spread_and_ratio() {
+    fn table_shows_median_spread_and_ratio() {
         let mut results = Results::default();
         for (ours, theirs) in [(100.0, 10.0), (300.0, 30.0), (200.0, 20.0)] {
             results.put("drain", "Harkara", &[ours]);
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_without_samples_is_left_out() {
+    fn section_without_samples_is_left_out() {
         assert_eq!(Results::default().markdown(&SECTION), "");
     }
 }

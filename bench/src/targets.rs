@@ -1,11 +1,10 @@
-//! Room: what the design promises, beside what was measured.
-//! Takes: results. Gives: one line a target. Never: measures.
+//! The targets of the design beside the measured figures.
 
 use crate::measures::{ALL_WELL, CHARGES, GET_JOB, HOT_CHARGES, TWO_ILL};
 use crate::ours::Rows;
 use crate::table::{Results, number};
 
-/// One promise.
+/// A target of the design.
 pub(crate) struct Target {
     says: &'static str,
     bound: Bound,
@@ -19,8 +18,8 @@ enum Bound {
     AtMost(f64),
 }
 
-/// A target and its figure.
-pub(crate) struct Judged {
+/// A target with its measured figure.
+pub(crate) struct JudgedTarget {
     pub(crate) says: &'static str,
     pub(crate) wanted: String,
     pub(crate) measured: Option<f64>,
@@ -28,7 +27,7 @@ pub(crate) struct Judged {
     pub(crate) met: Option<bool>,
 }
 
-const ONE: &str = "Harkara";
+const HARKARA: &str = "Harkara";
 
 fn packed() -> &'static str {
     Rows::Packed.contender()
@@ -38,19 +37,19 @@ fn single() -> &'static str {
     Rows::Single.contender()
 }
 
-/// The best of our ways in a column, where more is better.
+/// The best of Harkara's enqueue modes in a column where more is better.
 fn best(results: &Results, section: &str, column: usize) -> Option<f64> {
-    crate::ours::enqueue::Way::ALL
+    crate::ours::enqueue::EnqueueMode::ALL
         .iter()
-        .filter_map(|way| results.median(section, way.contender(), column))
+        .filter_map(|mode| results.median(section, mode.contender(), column))
         .max_by(f64::total_cmp)
 }
 
-/// The best of our ways in a column, where less is better.
+/// The best of Harkara's enqueue modes in a column where less is better.
 fn least(results: &Results, section: &str, column: usize) -> Option<f64> {
-    crate::ours::enqueue::Way::ALL
+    crate::ours::enqueue::EnqueueMode::ALL
         .iter()
-        .filter_map(|way| results.median(section, way.contender(), column))
+        .filter_map(|mode| results.median(section, mode.contender(), column))
         .min_by(f64::total_cmp)
 }
 
@@ -108,13 +107,13 @@ const TARGETS: &[Target] = &[
         says: "`POST /v1/jobs` from 64 connections",
         bound: Bound::AtLeast(15_000.0),
         unit: "requests/s",
-        measured: |results| results.median("http", ONE, 0),
+        measured: |results| results.median("http", HARKARA, 0),
     },
     Target {
         says: "one batch request of 10 000 jobs",
         bound: Bound::AtMost(50.0),
         unit: "ms",
-        measured: |results| results.median("http", ONE, 1),
+        measured: |results| results.median("http", HARKARA, 1),
     },
     Target {
         says: "authenticated `GET /v1/jobs/{id}` at 200/s, p99",
@@ -174,7 +173,7 @@ const TARGETS: &[Target] = &[
         says: "quiet tenant beside a backlog that drains, p99",
         bound: Bound::AtMost(50.0),
         unit: "ms",
-        measured: |results| results.median("quiet", ONE, 2),
+        measured: |results| results.median("quiet", HARKARA, 2),
     },
     Target {
         says: "a limit of 30/min, burst 3: most starts in any minute",
@@ -201,7 +200,7 @@ const TARGETS: &[Target] = &[
         says: "webhook deliveries to a local sink",
         bound: Bound::AtLeast(5_000.0),
         unit: "deliveries/s",
-        measured: |results| results.median("webhooks", ONE, 0),
+        measured: |results| results.median("webhooks", HARKARA, 0),
     },
     Target {
         says: "p99 of deliveries to 98 endpoints beside one that hangs and one that fails, against without",
@@ -222,24 +221,24 @@ const TARGETS: &[Target] = &[
         says: "memory of a worker with 1000 jobs in flight",
         bound: Bound::AtMost(150.0),
         unit: "MiB",
-        measured: |results| results.median("memory", ONE, 0),
+        measured: |results| results.median("memory", HARKARA, 0),
     },
     Target {
         says: "idle platform, processor",
         bound: Bound::AtMost(1.0),
         unit: "% of a core",
-        measured: |results| results.median("idle", ONE, 0),
+        measured: |results| results.median("idle", HARKARA, 0),
     },
     Target {
         says: "idle platform, database",
         bound: Bound::AtMost(5.0),
         unit: "transactions/s",
-        measured: |results| results.median("idle", ONE, 1),
+        measured: |results| results.median("idle", HARKARA, 1),
     },
 ];
 
-/// Every target beside its figure.
-pub(crate) fn judge(results: &Results) -> impl Iterator<Item = Judged> {
+/// Every target with its measured figure.
+pub(crate) fn judge(results: &Results) -> impl Iterator<Item = JudgedTarget> {
     TARGETS.iter().map(|target| {
         let measured = (target.measured)(results);
         let (sign, bound) = match target.bound {
@@ -247,7 +246,7 @@ pub(crate) fn judge(results: &Results) -> impl Iterator<Item = Judged> {
             Bound::AtMost(bound) => ("≤", bound),
         };
         let unit = target.unit;
-        Judged {
+        JudgedTarget {
             says: target.says,
             wanted: format!("{sign} {} {unit}", number(bound)),
             measured,

@@ -1,6 +1,7 @@
-//! Room: HTTP/1.1 with as little work as possible, so that the measuring side costs next to nothing.
-//! Takes: bytes of requests that are written once. Gives: statuses; a sink that says 200.
-//! Never: understands more of HTTP than kept-alive connections with `content-length`.
+//! A minimal HTTP/1.1 client and receiver, so that the measuring side costs next to nothing.
+//!
+//! Requests are bytes that are composed once. Supports only kept-alive connections with
+//! `content-length`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,20 +61,23 @@ impl Connection {
         }
     }
 
-    /// Sends a request and answers the status and the body of its answer.
+    /// Sends a request and returns the status and body of its response.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<(u16, String)> {
         self.stream.write_all(request).await?;
-        let answer = self.message().await?.context("the server hung up")?;
+        let answer = self
+            .message()
+            .await?
+            .context("the server closed the connection")?;
         let status = answer
             .head
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok())
-            .context("an answer without a status")?;
+            .context("a response without a status")?;
         Ok((status, String::from_utf8_lossy(&answer.body).into_owned()))
     }
 
-    /// The next message; none when the other side has closed the connection.
+    /// The next message; `None` when the peer has closed the connection.
     async fn message(&mut self) -> anyhow::Result<Option<Message>> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -92,7 +96,7 @@ impl Connection {
         while self.read.len() < end + length {
             anyhow::ensure!(
                 self.stream.read_buf(&mut self.read).await? > 0,
-                "a message broke off"
+                "a message was cut off"
             );
         }
         let rest = self.read.split_off(end + length);
@@ -102,7 +106,7 @@ impl Connection {
     }
 }
 
-/// A receiver that takes everything and counts.
+/// A receiver that accepts every request and counts.
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
     counts: Arc<Counts>,
@@ -112,13 +116,13 @@ struct Counts {
     hits: AtomicUsize,
     goal: usize,
     ends: Mutex<(Option<Instant>, Option<Instant>)>,
-    /// The `webhook-id` of each request to an endpoint that is well, and when it came.
+    /// The `webhook-id` of each counted request, and when it arrived.
     arrivals: Mutex<Vec<(String, Instant)>>,
     reached: Notify,
 }
 
 impl Sink {
-    /// Listens; `goal` is how many requests are awaited.
+    /// Starts listening; [`Sink::all`] waits for `goal` requests.
     pub(crate) async fn start(goal: usize) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -143,7 +147,7 @@ impl Sink {
         self.counts.hits.load(Ordering::SeqCst)
     }
 
-    /// The `webhook-id` of each request that was counted, and when it came.
+    /// The `webhook-id` of each counted request, and when it arrived.
     pub(crate) fn arrivals(&self) -> Vec<(String, Instant)> {
         let arrivals = &self.counts.arrivals;
         arrivals
@@ -152,7 +156,7 @@ impl Sink {
             .clone()
     }
 
-    /// Waits for the last request and answers the time from the first to it, in seconds.
+    /// Waits for the last request and returns the seconds from the first to the last.
     pub(crate) async fn all(&self) -> f64 {
         self.counts.reached.notified().await;
         let ends = self
@@ -167,7 +171,7 @@ impl Sink {
     }
 }
 
-/// Answers requests: to `/hang` never, to `/500` with that, to `/spare-…` uncounted.
+/// Responds to requests: never to `/hang`, with 500 to `/500`, uncounted to `/spare-…`.
 async fn serve(mut connection: Connection, counts: Arc<Counts>) {
     while let Ok(Some(message)) = connection.message().await {
         let path = message.head.split(' ').nth(1).unwrap_or_default();
@@ -177,7 +181,7 @@ async fn serve(mut connection: Connection, counts: Arc<Counts>) {
             _ => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         };
         if !matches!(path, "/500") && !path.starts_with("/spare-") {
-            counts.note(&message.head, Instant::now());
+            counts.record(&message.head, Instant::now());
         }
         if connection.stream.write_all(answer).await.is_err() {
             break;
@@ -186,7 +190,7 @@ async fn serve(mut connection: Connection, counts: Arc<Counts>) {
 }
 
 impl Counts {
-    fn note(&self, head: &str, now: Instant) {
+    fn record(&self, head: &str, now: Instant) {
         let id = head
             .lines()
             .find_map(|line| line.strip_prefix("webhook-id: "));

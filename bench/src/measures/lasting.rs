@@ -1,15 +1,16 @@
-//! Room: the measures in which many jobs came before, wait behind, or belong to others.
-//! Takes: the run. Gives: samples. Never: compares two figures of different rounds.
+//! Measures with many earlier, waiting or foreign jobs: snapshots, backlogs, history, fairness, limits.
+//!
+//! Never compares figures of different rounds.
 
-use super::{Bench, LIMITS, ONE, share};
+use super::{Bench, HARKARA, LIMITS, share};
 use crate::arena::{Snapshot, vacuum};
-use crate::ours::{Rows, Stand};
+use crate::ours::{Harkara, Rows};
 use crate::peers::Peer;
 use crate::table::percentiles;
 
-/// Jobs run from a backlog, and from a table without one, which holds a third more: a contender's
-/// last batches are not the ones that are timed.
-const FIRST: usize = 3;
+/// The table without a backlog holds this fraction (one third) more jobs than are timed, because a
+/// contender's last batches differ from the others.
+const SPARE_JOBS_DIVISOR: usize = 3;
 
 impl Bench {
     pub(super) async fn held(&mut self, peers: &[&Peer]) {
@@ -19,7 +20,9 @@ impl Bench {
                 let mut rates = [0.0; 2];
                 for (rate, held) in rates.iter_mut().zip([false, true]) {
                     *rate = self
-                        .ours_fresh(async |stand| stand.drain_after(dead, jobs, rows, held).await)
+                        .ours_fresh(async |harkara| {
+                            harkara.drain_after(dead, jobs, rows, held).await
+                        })
                         .await?;
                 }
                 anyhow::Ok(against(rates))
@@ -65,12 +68,15 @@ impl Bench {
         for rows in [Rows::Packed, Rows::Single] {
             let run = async {
                 let mut rates = [0.0; 2];
-                for (rate, size) in rates.iter_mut().zip([jobs + jobs / FIRST, backlog]) {
+                for (rate, size) in rates
+                    .iter_mut()
+                    .zip([jobs + jobs / SPARE_JOBS_DIVISOR, backlog])
+                {
                     *rate = self
-                        .ours_fresh(async |stand: &Stand| {
-                            stand.fill(stand.tenant, size, rows).await?;
+                        .ours_fresh(async |harkara: &Harkara| {
+                            harkara.fill(harkara.tenant, size, rows).await?;
                             vacuum(&self.arena.peer_url(super::DATABASE)).await?;
-                            stand.drain_first(jobs).await
+                            harkara.drain_first(jobs).await
                         })
                         .await?;
                 }
@@ -80,10 +86,12 @@ impl Bench {
             self.keep("backlog", rows.contender(), measured);
         }
         let jobs = self.plan.peer_drain;
-        // awa takes minutes to be filled.
+        // Filling awa takes minutes.
         for peer in peers.iter().filter(|peer| peer.id != "awa") {
             let run = async {
-                let free = self.peer_first(peer, jobs + jobs / FIRST).await?;
+                let free = self
+                    .peer_first(peer, jobs + jobs / SPARE_JOBS_DIVISOR)
+                    .await?;
                 let with = self.peer_first(peer, self.plan.peer_backlog).await?;
                 anyhow::Ok(against([free, with]))
             };
@@ -107,14 +115,14 @@ impl Bench {
                 let mut rates = [0.0; 2];
                 for (rate, before) in rates.iter_mut().zip([0, history]) {
                     *rate = self
-                        .ours_fresh(async |stand: &Stand| {
+                        .ours_fresh(async |harkara: &Harkara| {
                             if before > 0 {
-                                stand.fill(stand.tenant, before, rows).await?;
-                                stand.drain(before).await?;
+                                harkara.fill(harkara.tenant, before, rows).await?;
+                                harkara.drain(before).await?;
                                 vacuum(&self.arena.peer_url(super::DATABASE)).await?;
                             }
-                            stand.fill(stand.tenant, jobs, rows).await?;
-                            stand.drain(jobs).await
+                            harkara.fill(harkara.tenant, jobs, rows).await?;
+                            harkara.drain(jobs).await
                         })
                         .await?;
                 }
@@ -153,16 +161,16 @@ impl Bench {
     pub(super) async fn fairness(&mut self) {
         let (noisy, quiet, smallest) = (self.plan.noisy, self.plan.quiet, self.plan.zipf);
         let measured = self
-            .ours_fresh(async |stand| stand.quiet(noisy, quiet).await)
+            .ours_fresh(async |harkara| harkara.quiet(noisy, quiet).await)
             .await
             .map(|(waits, drained)| {
                 let [p50, p95, p99, max] = percentiles(waits);
                 [p50, p95, p99, max, drained]
             });
-        self.keep("quiet", ONE, measured);
+        self.keep("quiet", HARKARA, measured);
         for rows in [Rows::Packed, Rows::Single] {
             let measured = self
-                .ours_fresh(async |stand| stand.jain(smallest, rows).await)
+                .ours_fresh(async |harkara| harkara.jain(smallest, rows).await)
                 .await;
             self.keep("shares", rows.contender(), measured.map(|index| [index]));
         }
@@ -170,13 +178,13 @@ impl Bench {
 
     pub(super) async fn limits(&mut self, first_round: bool) {
         for ((contender, limit), during) in LIMITS.into_iter().zip(self.plan.limits) {
-            // What takes minutes is watched once.
+            // Measures that take minutes are made once.
             if during.is_zero() || (!first_round && limit.per > during / 100) {
                 continue;
             }
             let jobs = 500.max(usize::try_from(during.as_secs() * 200).unwrap_or(500));
             let measured = self
-                .ours_fresh(async |stand| stand.limited(limit, jobs, during).await)
+                .ours_fresh(async |harkara| harkara.limited(limit, jobs, during).await)
                 .await;
             let measured = measured.map(|kept| [kept.most, kept.average, kept.most_begun]);
             self.keep("limits", contender, measured);
@@ -184,7 +192,7 @@ impl Bench {
     }
 }
 
-/// `[free, burdened]` as the columns of a section.
+/// The columns of a section, from the rates without and with the burden.
 fn against([free, burdened]: [f64; 2]) -> [f64; 3] {
     [burdened, free, free / burdened]
 }

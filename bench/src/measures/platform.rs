@@ -1,7 +1,8 @@
-//! Room: the measures of the platform's processes, which the peers have nothing to set against.
-//! Takes: the run. Gives: samples. Never: measures the engine alone.
+//! Measures of the platform's processes, for which the peers have no counterpart.
+//!
+//! Never measures the engine alone.
 
-use super::{Bench, DATABASE, ONE};
+use super::{Bench, DATABASE, HARKARA};
 
 /// Contenders of the section `webhook-latency`.
 pub(crate) const ALL_WELL: &str = "all endpoints well";
@@ -17,20 +18,20 @@ impl Bench {
     pub(super) async fn requests(&mut self) {
         let paced = self.plan.paced;
         let measured = self
-            .ours_fresh(async |stand| stand.paced_requests(paced).await)
+            .ours_fresh(async |harkara| harkara.paced_requests(paced).await)
             .await;
         self.keep("requests", GET_JOB, measured);
         for (name, keys) in [(CHARGES, 100), (CHARGES_OF_ONE, 1)] {
             let measured = self
-                .ours_fresh(async |stand| stand.paced_charges(keys, paced).await)
+                .ours_fresh(async |harkara| harkara.paced_charges(keys, paced).await)
                 .await;
             self.keep("requests", name, measured);
         }
         let measured = self
-            .ours_fresh(async |stand| stand.hot_charges(self.plan.hot).await)
+            .ours_fresh(async |harkara| harkara.hot_charges(self.plan.hot).await)
             .await;
         if let Ok((_, rate)) = &measured {
-            crate::say(&format!("  {HOT_CHARGES}: {rate:.0}/s"));
+            crate::print_line(&format!("  {HOT_CHARGES}: {rate:.0}/s"));
         }
         self.keep("requests", HOT_CHARGES, measured.map(|(took, _)| took));
     }
@@ -40,21 +41,21 @@ impl Bench {
             "http" => {
                 let jobs = self.plan.http;
                 let measured = self
-                    .ours_fresh(async |stand| stand.http(64, jobs).await)
+                    .ours_fresh(async |harkara| harkara.http(64, jobs).await)
                     .await;
                 let measured = measured.map(|http| [http.requests, http.batch]);
-                self.keep("http", ONE, measured);
+                self.keep("http", HARKARA, measured);
             }
             "webhooks" => {
                 let (events, superuser) = (self.plan.webhooks, self.arena.peer_url(DATABASE));
                 let measured = self
-                    .ours_fresh(async |stand| stand.webhooks(events, &superuser).await)
+                    .ours_fresh(async |harkara| harkara.webhooks(events, &superuser).await)
                     .await;
-                self.keep("webhooks", ONE, measured.map(|rate| [rate]));
+                self.keep("webhooks", HARKARA, measured.map(|rate| [rate]));
                 let paced = self.plan.paced_events;
                 for (name, ill) in [(ALL_WELL, false), (TWO_ILL, true)] {
                     let measured = self
-                        .ours_fresh(async |stand| stand.webhook_latency(paced, ill).await)
+                        .ours_fresh(async |harkara| harkara.webhook_latency(paced, ill).await)
                         .await;
                     self.keep("webhook-latency", name, measured);
                 }
@@ -63,8 +64,8 @@ impl Bench {
                 let ([finished, ready], times) = (self.plan.steering, self.plan.asked);
                 let superuser = self.arena.peer_url(DATABASE);
                 let measured = self
-                    .ours_fresh(async |stand| {
-                        stand.steering(finished, ready, times, &superuser).await
+                    .ours_fresh(async |harkara| {
+                        harkara.steering(finished, ready, times, &superuser).await
                     })
                     .await;
                 match measured {
@@ -73,21 +74,23 @@ impl Bench {
                             self.keep("steering", &one.name, Ok(one.took));
                         }
                     }
-                    Err(error) => self.failed(ONE, "steering", &error),
+                    Err(error) => self.failed(HARKARA, "steering", &error),
                 }
             }
             "memory" => {
-                let measured = self.ours_fresh(async |stand| stand.memory().await).await;
-                self.keep("memory", ONE, measured.map(|memory| [memory]));
+                let measured = self
+                    .ours_fresh(async |harkara| harkara.memory().await)
+                    .await;
+                self.keep("memory", HARKARA, measured.map(|memory| [memory]));
             }
             _ => {
                 let (arena, during) = (&self.arena, self.plan.idle);
                 let measured = self
-                    .ours_fresh(async |stand| stand.idle(arena, DATABASE, during).await)
+                    .ours_fresh(async |harkara| harkara.idle(arena, DATABASE, during).await)
                     .await;
                 let measured =
                     measured.map(|idle| [idle.processor, idle.transactions, idle.memory]);
-                self.keep("idle", ONE, measured);
+                self.keep("idle", HARKARA, measured);
             }
         }
     }

@@ -1,20 +1,21 @@
-//! Room: Harkara's drains: of an empty table, beside a backlog, a history, a held snapshot.
-//! Takes: sizes. Gives: jobs a second. Never: stops the clock before the last outcome is durable,
-//! where all jobs are run.
+//! Harkara's drains: of an empty table, beside a backlog, a history, a held snapshot.
+//!
+//! Returns jobs per second. Where all jobs are run, the clock stops only when the last outcome is
+//! durable.
 
 use std::time::Instant;
 
 use anyhow::ensure;
 use harkara_shared::database::query_scalar;
 
-use super::{Rows, Stand, Tally};
+use super::{CountingHandler, Harkara, Rows};
 use crate::arena::{Snapshot, vacuum};
 use crate::table::rate;
 
-impl Stand {
-    /// Runs so many jobs, all there are; jobs a second, from the worker's start to its end.
+impl Harkara {
+    /// Runs all `jobs` jobs of the table; jobs per second from the worker's start to its end.
     pub(crate) async fn drain(&self, jobs: usize) -> anyhow::Result<f64> {
-        let tally = Tally::new();
+        let tally = CountingHandler::new();
         let from = Instant::now();
         let working = self.start(&tally)?;
         tally.reaches(jobs).await;
@@ -22,9 +23,9 @@ impl Stand {
         Ok(rate(jobs, from.elapsed()))
     }
 
-    /// Runs the first so many of more jobs; jobs a second, until the last of them has run.
+    /// Runs the first `jobs` of more jobs; jobs per second until the last of them has run.
     pub(crate) async fn drain_first(&self, jobs: usize) -> anyhow::Result<f64> {
-        let tally = Tally::new();
+        let tally = CountingHandler::new();
         let from = Instant::now();
         let working = self.start(&tally)?;
         tally.reaches(jobs).await;
@@ -33,7 +34,7 @@ impl Stand {
         Ok(rate(jobs, took))
     }
 
-    /// Makes sure that waiting jobs lie in the table as wanted.
+    /// Checks that waiting jobs have the expected layout.
     pub(crate) async fn check(&self, jobs: usize, rows: Rows) -> anyhow::Result<()> {
         if rows == Rows::Single {
             let found: i64 = query_scalar("select count(*) from queue.parcels where state = 'a'")
@@ -47,8 +48,8 @@ impl Stand {
         Ok(())
     }
 
-    /// The drain of new jobs after `dead` jobs were run, whose traces could be removed, or could not
-    /// because a snapshot was held.
+    /// Drains new jobs after `dead` jobs were run. With `held`, a snapshot prevents that their dead row
+    /// versions are removed.
     pub(crate) async fn drain_after(
         &self,
         dead: usize,

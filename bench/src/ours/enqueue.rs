@@ -1,25 +1,24 @@
-//! Room: Harkara's enqueues from within a process.
-//! Takes: callers and counts. Gives: jobs a second, each durable when its call returns.
-//! Never: counts a call that was not answered.
+//! Harkara's enqueues from within a process, in jobs per second; each job is durable when its call
+//! returns.
 
 use std::time::Instant;
 
 use harkara_queue::job::NewJob;
 use tokio::task::JoinSet;
 
-use super::{PAYLOAD, Stand, job};
+use super::{Harkara, PAYLOAD, job};
 use crate::table::rate;
 
 /// How single jobs are enqueued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum EnqueueMode {
     /// Together with those of other callers in the process, as the API does.
     Coalesced,
     /// Each in a transaction of its own, as with an application's own writes.
     Plain,
 }
 
-impl Way {
+impl EnqueueMode {
     pub(crate) const ALL: [Self; 2] = [Self::Coalesced, Self::Plain];
 
     /// The contender's name in the tables.
@@ -30,7 +29,7 @@ impl Way {
         }
     }
 
-    /// How many times the common number of jobs it takes for a time worth measuring.
+    /// Factor on the common number of jobs, so that the measure takes long enough.
     pub(crate) fn speed(self) -> usize {
         match self {
             Self::Coalesced => 20,
@@ -39,34 +38,34 @@ impl Way {
     }
 }
 
-impl Stand {
+impl Harkara {
     /// Enqueues one job; durable on return.
-    pub(crate) async fn enqueue_one(&self, way: Way, payload: &str) -> anyhow::Result<()> {
-        match way {
-            Way::Coalesced => {
+    pub(crate) async fn enqueue_one(&self, mode: EnqueueMode, payload: &str) -> anyhow::Result<()> {
+        match mode {
+            EnqueueMode::Coalesced => {
                 self.coalescer.enqueue(self.tenant, job(payload)?).await?;
                 Ok(())
             }
-            Way::Plain => self.enqueue(self.tenant, vec![job(payload)?]).await,
+            EnqueueMode::Plain => self.enqueue(self.tenant, vec![job(payload)?]).await,
         }
     }
 
-    /// Callers that each wait for the answer before their next job.
+    /// Jobs per second of concurrent callers that each wait for one job before the next.
     pub(crate) async fn singles(
         &self,
-        way: Way,
+        mode: EnqueueMode,
         callers: usize,
         jobs: usize,
     ) -> anyhow::Result<f64> {
-        self.enqueue_one(way, PAYLOAD).await?;
+        self.enqueue_one(mode, PAYLOAD).await?;
         let each = jobs / callers;
         let from = Instant::now();
         let mut calling = JoinSet::new();
         for _ in 0..callers {
-            let stand = self.clone();
+            let harkara = self.clone();
             calling.spawn(async move {
                 for _ in 0..each {
-                    stand.enqueue_one(way, PAYLOAD).await?;
+                    harkara.enqueue_one(mode, PAYLOAD).await?;
                 }
                 anyhow::Ok(())
             });
@@ -77,11 +76,11 @@ impl Stand {
         Ok(rate(each * callers, from.elapsed()))
     }
 
-    /// One caller, 1000 jobs a call, payloads of 200 bytes that do not compress.
+    /// Jobs per second of one caller: 1000 jobs per call, payloads of 200 incompressible bytes.
     pub(crate) async fn bulk_200(&self, jobs: usize) -> anyhow::Result<f64> {
-        let mut noise = Noise(1);
+        let mut payloads = RandomPayloads(1);
         let calls: Vec<Vec<NewJob>> = (0..jobs / 1000)
-            .map(|_| (0..1000).map(|_| job(&noise.payload())).collect())
+            .map(|_| (0..1000).map(|_| job(&payloads.payload())).collect())
             .collect::<anyhow::Result<_>>()?;
         let from = Instant::now();
         for call in calls {
@@ -91,17 +90,17 @@ impl Stand {
     }
 }
 
-/// Bytes without a pattern, the same in every run.
-struct Noise(u64);
+/// Generates payloads without a pattern, the same in every run.
+struct RandomPayloads(u64);
 
-impl Noise {
+impl RandomPayloads {
     /// A payload of 200 bytes.
     fn payload(&mut self) -> String {
         const LETTERS: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let noise: String = (0..192)
             .filter_map(|_| {
-                // Knuth's linear congruential generator; its upper bits are the good ones.
+                // Knuth's linear congruential generator; its upper bits are the most random.
                 self.0 = self
                     .0
                     .wrapping_mul(6_364_136_223_846_793_005)
@@ -119,8 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_noisy_payload_has_two_hundred_bytes_of_json() {
-        let payload = Noise(1).payload();
+    fn random_payload_is_two_hundred_bytes_of_json() {
+        let payload = RandomPayloads(1).payload();
         assert_eq!(payload.len(), 200);
         assert!(job(&payload).is_ok());
     }

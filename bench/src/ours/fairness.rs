@@ -1,6 +1,7 @@
-//! Room: what one tenant's backlog does to the others.
-//! Takes: tenants and backlogs. Gives: the quiet ones' waits; how even the shares are.
-//! Never: gives a tenant a weight or a limit.
+//! The effect of one tenant's backlog on other tenants: the waits of quiet tenants, and how even the
+//! shares are.
+//!
+//! No tenant has a weight or a limit.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,37 +13,37 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 use super::latency::number;
-use super::{PAYLOAD, Rows, Stand, Tally, job};
+use super::{CountingHandler, Harkara, PAYLOAD, Rows, job};
 use crate::table::count;
 
-/// Quiet tenants.
-const QUIET: usize = 500;
+/// Number of quiet tenants.
+const QUIET_TENANTS: usize = 500;
 
-/// Jobs a second of all quiet tenants together.
-const PACE: u32 = 50;
+/// Jobs per second of all quiet tenants together.
+const QUIET_RATE: u32 = 50;
 
 /// Tenants whose shares are compared.
-const SHARERS: usize = 100;
+const SHARING_TENANTS: usize = 100;
 
-impl Stand {
-    /// The waits of 500 quiet tenants beside one whose backlog drains at full speed, in
-    /// milliseconds, and how fast that one drained.
+impl Harkara {
+    /// The waits of 500 quiet tenants in milliseconds, beside a tenant whose backlog drains at full speed,
+    /// and the jobs per second of that drain.
     pub(crate) async fn quiet(
         &self,
         backlog: usize,
         jobs: usize,
     ) -> anyhow::Result<(Vec<f64>, f64)> {
-        let tenants: Vec<TenantId> = (0..QUIET).map(|_| TenantId::new()).collect();
+        let tenants: Vec<TenantId> = (0..QUIET_TENANTS).map(|_| TenantId::new()).collect();
         // Tenants exist before their first job of the measure.
         for tenant in &tenants {
             self.enqueue(*tenant, vec![job(PAYLOAD)?]).await?;
         }
-        self.drain(QUIET).await?;
+        self.drain(QUIET_TENANTS).await?;
         self.fill(self.tenant, backlog, Rows::Single).await?;
 
         let starts = Arc::new(Mutex::new(Vec::with_capacity(jobs)));
         let (kept, noisy) = (Arc::clone(&starts), self.tenant);
-        let tally = Tally::seeing(move |run| {
+        let tally = CountingHandler::seeing(move |run| {
             if run.job.tenant != noisy {
                 let start = (number(run), Instant::now());
                 kept.lock()
@@ -57,19 +58,19 @@ impl Stand {
         let mut called = Vec::with_capacity(jobs);
         let mut calling = JoinSet::new();
         for (n, tenant) in tenants.iter().cycle().take(jobs).enumerate() {
-            sleep_until(from + Duration::from_secs(1) * u32::try_from(n)? / PACE).await;
+            sleep_until(from + Duration::from_secs(1) * u32::try_from(n)? / QUIET_RATE).await;
             called.push(Instant::now());
-            let (stand, tenant) = (self.clone(), *tenant);
+            let (harkara, tenant) = (self.clone(), *tenant);
             let wanted = job(&format!(r#"{{"n":{n}}}"#))?;
-            calling.spawn(async move { stand.enqueue(tenant, vec![wanted]).await });
+            calling.spawn(async move { harkara.enqueue(tenant, vec![wanted]).await });
         }
         for called in calling.join_all().await {
             called?;
         }
         let drained = count(tally.ran() - before) / from.elapsed().as_secs_f64();
-        let patience = Instant::now();
+        let waiting_since = Instant::now();
         while starts.lock().unwrap_or_else(PoisonError::into_inner).len() < jobs
-            && patience.elapsed() < Duration::from_secs(30)
+            && waiting_since.elapsed() < Duration::from_secs(30)
         {
             sleep(Duration::from_millis(20)).await;
         }
@@ -85,8 +86,8 @@ impl Stand {
         Ok((waits, drained))
     }
 
-    /// Keeps the noisy tenant's backlog from running out, with as little work as that takes.
-    async fn feed(self, tally: Arc<Tally>, backlog: usize) -> anyhow::Result<()> {
+    /// Keeps the noisy tenant's backlog from running out, at little cost.
+    async fn feed(self, tally: Arc<CountingHandler>, backlog: usize) -> anyhow::Result<()> {
         let mut given = backlog;
         loop {
             if given < tally.ran() + backlog / 4 {
@@ -97,16 +98,16 @@ impl Stand {
         }
     }
 
-    /// Jain's index of the starts of 100 tenants while all have a backlog, the nth of them an nth of
-    /// the first one's: 1 when all started as many, 0.01 when one started all.
+    /// Jain's index of the starts of 100 tenants while all have a backlog, the nth tenant's being an nth of
+    /// the first one's: 1 if all tenants started equally many, 0.01 if one tenant started all.
     pub(crate) async fn jain(&self, smallest: usize, rows: Rows) -> anyhow::Result<f64> {
-        let tenants: Vec<TenantId> = (0..SHARERS).map(|_| TenantId::new()).collect();
+        let tenants: Vec<TenantId> = (0..SHARING_TENANTS).map(|_| TenantId::new()).collect();
         for (rank, tenant) in tenants.iter().enumerate() {
-            self.fill(*tenant, smallest * SHARERS / (rank + 1), rows)
+            self.fill(*tenant, smallest * SHARING_TENANTS / (rank + 1), rows)
                 .await?;
         }
         // Even shares leave every tenant with half of the smallest backlog.
-        let window = SHARERS * smallest / 2;
+        let window = SHARING_TENANTS * smallest / 2;
         let shares: Arc<HashMap<TenantId, AtomicUsize>> = Arc::new(
             tenants
                 .iter()
@@ -114,7 +115,7 @@ impl Stand {
                 .collect(),
         );
         let (counting, seen) = (Arc::clone(&shares), AtomicUsize::new(0));
-        let tally = Tally::seeing(move |run| {
+        let tally = CountingHandler::seeing(move |run| {
             if seen.fetch_add(1, Ordering::Relaxed) < window
                 && let Some(share) = counting.get(&run.job.tenant)
             {
@@ -131,6 +132,6 @@ impl Stand {
         let (sum, squares) = shares.iter().fold((0.0, 0.0), |(sum, squares), share| {
             (sum + share, squares + share * share)
         });
-        Ok(sum * sum / (count(SHARERS) * squares))
+        Ok(sum * sum / (count(SHARING_TENANTS) * squares))
     }
 }

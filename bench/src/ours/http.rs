@@ -1,6 +1,5 @@
-//! Room: Harkara's enqueues over HTTP, through a real API process.
-//! Takes: connections and counts. Gives: requests a second, milliseconds of a batch.
-//! Never: counts an answer that is not 201.
+//! Harkara's enqueues over HTTP, through a real API process: requests per second, and milliseconds of a
+//! batch. Fails on any answer but 201.
 
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
-use super::Stand;
+use super::Harkara;
 use crate::child::{Part, Process};
 use crate::table::rate;
 use crate::wire::{Connection, post};
@@ -19,7 +18,7 @@ use crate::wire::{Connection, post};
 /// A job as an application posts it.
 pub(crate) const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/a"}}"#;
 
-/// Makes a tenant and answers a key that may do everything in it.
+/// Creates a tenant and returns an API key for its jobs.
 pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Result<String> {
     let tenant = NewTenant {
         slug: "bench".to_owned(),
@@ -47,21 +46,21 @@ pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Resul
 
 /// What was measured over HTTP.
 pub(crate) struct Http {
-    /// Single requests a second.
+    /// Single requests per second.
     pub(crate) requests: f64,
     /// Milliseconds of a batch of 10 000 jobs.
     pub(crate) batch: f64,
 }
 
-impl Stand {
-    /// Posts single jobs over so many kept-alive connections, then batches of 10 000.
+impl Harkara {
+    /// Posts single jobs over several kept-alive connections, then batches of 10 000.
     pub(crate) async fn http(&self, connections: usize, jobs: usize) -> anyhow::Result<Http> {
         let master_key = MasterKeys::generate();
         let key = tenant_key(self.engine.pool(), &master_key).await?;
         let mut api = Process::start(Part::Api, &self.url, &master_key)?;
         api.ready().await?;
         let single = post("/v1/jobs", &key, JOB);
-        // Names and plans are made, connections opened.
+        // Interns names, plans statements and opens connections before the timed part.
         send(&api, connections, connections * 4, &single).await?;
         let from = Instant::now();
         let sent = send(&api, connections, jobs, &single).await?;
@@ -73,7 +72,7 @@ impl Stand {
         for _ in 0..5 {
             let from = Instant::now();
             let (status, body) = connection.ask(&batch).await?;
-            ensure!(status == 201, "the batch was answered {status}: {body}");
+            ensure!(status == 201, "response to the batch: {status}: {body}");
             took.push(from.elapsed().as_secs_f64() * 1000.0);
         }
         api.end().await?;
@@ -89,7 +88,7 @@ fn batch_of(jobs: usize) -> String {
     format!(r#"{{"jobs":[{}]}}"#, vec![JOB; jobs].join(","))
 }
 
-/// Each connection sends its next request when it has its answer.
+/// Sends requests over several connections; each sends its next request after the response.
 async fn send(
     api: &Process,
     connections: usize,
@@ -104,7 +103,7 @@ async fn send(
             let mut connection = Connection::open(address).await?;
             for _ in 0..each {
                 let (status, body) = connection.ask(&request).await?;
-                ensure!(status == 201, "a job was answered {status}: {body}");
+                ensure!(status == 201, "response to a job: {status}: {body}");
             }
             anyhow::Ok(())
         });

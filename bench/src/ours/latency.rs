@@ -1,5 +1,6 @@
-//! Room: Harkara's time from the enqueue call to the start of the handler.
-//! Takes: a pace. Gives: milliseconds. Never: waits for one job before it sends the next.
+//! Harkara's time from the enqueue call to the start of the handler, in milliseconds.
+//!
+//! A job is sent when it is due, whether or not earlier ones have started.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,13 +11,13 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::enqueue::Way;
-use super::{Stand, Tally};
+use super::enqueue::EnqueueMode;
+use super::{CountingHandler, Harkara};
 
-/// The first jobs meet cold caches and connections and are not counted.
+/// Jobs at the start that are not counted, because caches and connections are cold.
 const WARM: usize = 20;
 
-/// What a job of this measure carries.
+/// The payload of this measure.
 #[derive(Deserialize)]
 struct Numbered {
     n: usize,
@@ -29,17 +30,17 @@ pub(crate) fn number(run: &Run) -> Option<usize> {
         .map(|Numbered { n }| n)
 }
 
-impl Stand {
-    /// Sends jobs at an even pace and answers the wait of each, in milliseconds.
+impl Harkara {
+    /// Sends jobs at an even pace and returns the wait of each in milliseconds.
     pub(crate) async fn latency(
         &self,
-        way: Way,
+        mode: EnqueueMode,
         jobs: usize,
         per_second: u32,
     ) -> anyhow::Result<Vec<f64>> {
         let starts = Arc::new(Mutex::new(Vec::with_capacity(jobs + WARM)));
         let kept = Arc::clone(&starts);
-        let tally = Tally::seeing(move |run| {
+        let tally = CountingHandler::seeing(move |run| {
             let start = (number(run), Instant::now());
             kept.lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -53,9 +54,9 @@ impl Stand {
         for n in 0..jobs + WARM {
             sleep_until(from + Duration::from_secs(1) * u32::try_from(n)? / per_second).await;
             called.push(Instant::now());
-            let stand = self.clone();
+            let harkara = self.clone();
             let payload = format!(r#"{{"n":{n}}}"#);
-            calling.spawn(async move { stand.enqueue_one(way, &payload).await });
+            calling.spawn(async move { harkara.enqueue_one(mode, &payload).await });
         }
         for called in calling.join_all().await {
             called?;

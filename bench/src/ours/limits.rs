@@ -1,7 +1,8 @@
-//! Room: whether a tenant's limit holds exactly over two workers.
-//! Takes: a limit. Gives: the most starts in any window, and the average rate.
-//! Never: counts by the engine's own books: each handler says when its job was started, by the
-//! database's clock as anybody is shown it, and when the handler itself began.
+//! Whether a tenant's limit holds exactly over two workers: the most starts in any window, and the average
+//! rate.
+//!
+//! Never relies on the engine's own counters: each handler records when its job was started by the
+//! database's clock, as any user can read it, and when the handler itself began.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,44 +11,44 @@ use chrono::{DateTime, TimeDelta, Utc};
 use harkara_queue::settings::{LimitChange, Rate, TenantChange};
 use harkara_shared::clock;
 
-use super::{Rows, Stand, Tally};
+use super::{CountingHandler, Harkara, Rows};
 use crate::table::count;
 
 /// A limit on the starts of a tenant's jobs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
-    /// Starts...
+    /// Starts per period.
     pub(crate) starts: u32,
-    /// ...in so long a time.
+    /// The period.
     pub(crate) per: Duration,
-    /// Starts that an idle tenant may make at once.
+    /// Starts at the same moment after a pause.
     pub(crate) burst: u32,
 }
 
-/// What was seen of a limit.
+/// How a limit was kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Kept {
+pub(crate) struct ObservedLimit {
     /// The most starts in any window as long as the limit's.
     pub(crate) most: f64,
-    /// The same by the moments at which the handlers began, some time after their jobs were started.
+    /// The same by the times at which the handlers began, shortly after their jobs were started.
     pub(crate) most_begun: f64,
-    /// Starts a window on average, the burst not counted.
+    /// Average starts per window, without the burst.
     pub(crate) average: f64,
 }
 
-impl Stand {
-    /// Has two workers run a limited tenant's jobs for a time.
+impl Harkara {
+    /// Runs a limited tenant's jobs on two workers for a time.
     pub(crate) async fn limited(
         &self,
         limit: Limit,
         jobs: usize,
         during: Duration,
-    ) -> anyhow::Result<Kept> {
+    ) -> anyhow::Result<ObservedLimit> {
         self.set_limit(limit).await?;
         self.fill(self.tenant, jobs, Rows::Packed).await?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&seen);
-        let tally = Tally::seeing(move |run| {
+        let tally = CountingHandler::seeing(move |run| {
             kept.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((run.job.started_at, clock::now()));
@@ -66,14 +67,14 @@ impl Stand {
             _ => anyhow::bail!("no job of the limited tenant ran"),
         };
         let beyond = count(starts.len()) - f64::from(limit.burst);
-        Ok(Kept {
+        Ok(ObservedLimit {
             most: count(most_within(&starts, limit.per)),
             most_begun: count(most_within(&begun, limit.per)),
             average: beyond * limit.per.as_secs_f64() / took.as_secs_f64(),
         })
     }
 
-    /// Sets the limit of the stand's tenant.
+    /// Sets the limit of the benchmark's tenant.
     async fn set_limit(&self, limit: Limit) -> anyhow::Result<()> {
         let change = TenantChange {
             limit: LimitChange::rate(Rate {
@@ -88,7 +89,7 @@ impl Stand {
     }
 }
 
-/// The most of the moments, which are in order, that lie within any window of that length.
+/// The most of these sorted times that lie within any window of that length.
 fn most_within(moments: &[DateTime<Utc>], window: Duration) -> usize {
     let window = TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX);
     let mut first = 0;

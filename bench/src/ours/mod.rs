@@ -1,6 +1,7 @@
-//! Room: Harkara as a contender: its engine, its real worker, its real processes.
-//! Takes: a database with Harkara's schema. Gives: one function a measure. Never: runs a job by
-//! another path than a user's, or without its history.
+//! Harkara as a contender: its engine, its real worker, its real processes.
+//!
+//! One function per measure, on a database with Harkara's schema. Jobs run on the path that a user's jobs
+//! take, with history.
 
 pub(crate) mod drain;
 pub(crate) mod enqueue;
@@ -40,12 +41,12 @@ const PAYLOAD: &str = r#"{"nothing":"to do, in forty-eight bytes or so"}"#;
 /// The queue of the benchmark.
 const QUEUE: &str = "bench";
 
-/// How bulk enqueues lie in the table.
+/// How bulk enqueues are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rows {
-    /// As an ordinary bulk call leaves them: jobs of one kind, due now, packed together.
+    /// As an ordinary bulk call stores them: jobs of one kind, due now, packed into parcels.
     Packed,
-    /// A row for every job: the jobs of a call are each due at a moment of their own.
+    /// One row per job: every job of a call has a due time of its own.
     Single,
 }
 
@@ -61,16 +62,16 @@ impl Rows {
 
 /// Harkara on one database.
 #[derive(Clone)]
-pub(crate) struct Stand {
+pub(crate) struct Harkara {
     pub(crate) url: String,
     /// The producers' engine.
     pub(crate) engine: Engine,
-    /// The producers' way for single jobs, the one the API takes.
+    /// Enqueues single jobs as the API does.
     coalescer: Coalescer,
     /// A tenant without limits.
     pub(crate) tenant: TenantId,
-    /// Jobs that a worker runs at once.
-    pub(crate) places: u32,
+    /// Concurrency of a worker.
+    pub(crate) slots: u32,
 }
 
 /// A job with nothing to do.
@@ -94,8 +95,8 @@ pub(crate) fn job(payload: &str) -> anyhow::Result<NewJob> {
     })
 }
 
-impl Stand {
-    pub(crate) fn open(url: &str, places: u32) -> anyhow::Result<Self> {
+impl Harkara {
+    pub(crate) fn open(url: &str, slots: u32) -> anyhow::Result<Self> {
         let settings = DatabaseSettings {
             max_connections: 32,
             acquire_timeout: Duration::from_secs(30),
@@ -108,7 +109,7 @@ impl Stand {
             coalescer: Coalescer::new(&engine),
             engine,
             tenant: TenantId::new(),
-            places,
+            slots,
         })
     }
 
@@ -122,7 +123,7 @@ impl Stand {
         Ok(())
     }
 
-    /// Enqueues many jobs of a tenant, 1000 a call.
+    /// Enqueues many jobs of a tenant, 1000 per call.
     pub(crate) async fn fill(
         &self,
         tenant: TenantId,
@@ -135,7 +136,7 @@ impl Stand {
             let mut call = vec![blank.clone(); (jobs - done).min(1000)];
             if rows == Rows::Single {
                 for (nth, job) in call.iter_mut().enumerate() {
-                    job.run_at = Some(moment(long_ago, done + nth));
+                    job.run_at = Some(due_time(long_ago, done + nth));
                 }
             }
             self.enqueue(tenant, call).await?;
@@ -144,12 +145,16 @@ impl Stand {
     }
 
     /// Starts a worker, as a worker process does, on connections of its own.
-    pub(crate) fn start(&self, tally: &Arc<Tally>) -> anyhow::Result<Working> {
-        self.start_with(tally, self.places)
+    pub(crate) fn start(&self, tally: &Arc<CountingHandler>) -> anyhow::Result<RunningWorker> {
+        self.start_with(tally, self.slots)
     }
 
-    /// Starts a worker with so many places.
-    pub(crate) fn start_with(&self, tally: &Arc<Tally>, places: u32) -> anyhow::Result<Working> {
+    /// As [`Self::start`], with a concurrency of `slots`.
+    pub(crate) fn start_with(
+        &self,
+        tally: &Arc<CountingHandler>,
+        slots: u32,
+    ) -> anyhow::Result<RunningWorker> {
         let settings = DatabaseSettings {
             max_connections: 8,
             ..DatabaseSettings::new(self.url.clone())
@@ -161,11 +166,11 @@ impl Stand {
                 host: "bench".to_owned(),
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                queues: serde_json::json!({QUEUE: places}),
+                queues: serde_json::json!({QUEUE: slots}),
             },
             queues: vec![QueueConcurrency {
                 queue: QUEUE.to_owned(),
-                concurrency: places,
+                concurrency: slots,
             }],
             lease: Duration::from_secs(30),
             drain: Duration::from_secs(30),
@@ -173,8 +178,12 @@ impl Stand {
             listen_url: None,
         };
         let stop = CancellationToken::new();
-        let worker = Worker::new(engine.clone(), options, Arc::<Tally>::clone(tally));
-        Ok(Working {
+        let worker = Worker::new(
+            engine.clone(),
+            options,
+            Arc::<CountingHandler>::clone(tally),
+        );
+        Ok(RunningWorker {
             task: tokio::spawn(worker.run(stop.clone())),
             stop,
             engine,
@@ -186,20 +195,20 @@ impl Stand {
     }
 }
 
-/// A moment of its own for the nth job.
-fn moment(start: DateTime<Utc>, nth: usize) -> DateTime<Utc> {
+/// A due time of its own for the nth job.
+fn due_time(start: DateTime<Utc>, nth: usize) -> DateTime<Utc> {
     start + Duration::from_micros(u64::try_from(nth).unwrap_or(u64::MAX))
 }
 
-/// A worker at work.
-pub(crate) struct Working {
+/// A running worker.
+pub(crate) struct RunningWorker {
     stop: CancellationToken,
     task: JoinHandle<Result<(), WorkerStopped>>,
     engine: Engine,
 }
 
-impl Working {
-    /// Stops it; on return every outcome is durable.
+impl RunningWorker {
+    /// Stops it; every outcome is durable when this returns.
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.task.await??;
@@ -208,31 +217,31 @@ impl Working {
     }
 }
 
-/// What is done with each run.
-type Seen = dyn Fn(&Run) + Send + Sync;
+/// Called with each run.
+type OnRun = dyn Fn(&Run) + Send + Sync;
 
 /// A handler that counts its runs.
-pub(crate) struct Tally {
+pub(crate) struct CountingHandler {
     ran: AtomicUsize,
     goal: AtomicUsize,
     reached: Notify,
-    seen: Box<Seen>,
+    seen: Box<OnRun>,
     /// How long a run takes.
     takes: Duration,
 }
 
-impl Tally {
-    /// Counts only.
+impl CountingHandler {
+    /// A handler that only counts.
     pub(crate) fn new() -> Arc<Self> {
         Self::seeing(|_| ())
     }
 
-    /// Counts and shows each run to `seen`.
+    /// A handler that counts and passes each run to `seen`.
     pub(crate) fn seeing(seen: impl Fn(&Run) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self::of(Box::new(seen), Duration::ZERO))
     }
 
-    fn of(seen: Box<Seen>, takes: Duration) -> Self {
+    fn of(seen: Box<OnRun>, takes: Duration) -> Self {
         Self {
             ran: AtomicUsize::new(0),
             goal: AtomicUsize::new(usize::MAX),
@@ -242,7 +251,7 @@ impl Tally {
         }
     }
 
-    /// Counts runs that take their time.
+    /// A handler that counts and sleeps for `takes`.
     pub(crate) fn sleeping(takes: Duration) -> Arc<Self> {
         Arc::new(Self::of(Box::new(|_| ()), takes))
     }
@@ -252,7 +261,7 @@ impl Tally {
         self.ran.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many have run.
+    /// Waits until `goal` jobs have run.
     pub(crate) async fn reaches(&self, goal: usize) {
         self.goal.store(goal, Ordering::SeqCst);
         if self.ran.load(Ordering::SeqCst) < goal {
@@ -261,7 +270,7 @@ impl Tally {
     }
 }
 
-impl Handler for Tally {
+impl Handler for CountingHandler {
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
         (self.seen)(&run);
         if self.ran.fetch_add(1, Ordering::SeqCst) + 1 == self.goal.load(Ordering::SeqCst) {

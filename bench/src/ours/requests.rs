@@ -1,6 +1,7 @@
-//! Room: what one request costs, and its limits.
-//! Takes: counts. Gives: milliseconds of requests that come at an even pace, and of charges alone.
-//! Never: waits for one answer before the next request is due.
+//! The cost of a single request and of its rate limits.
+//!
+//! Returns milliseconds of requests at an even pace, and of charges alone. A request is sent when it is
+//! due, whether or not earlier ones have been answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,25 +15,25 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use super::Stand;
+use super::Harkara;
 use super::http::{JOB, tenant_key};
 use crate::child::{Part, Process};
 use crate::table::percentiles;
 use crate::wire::{Connection, get_as, post};
 
-/// Requests a second.
-const PACE: u32 = 200;
+/// Requests per second.
+const REQUEST_RATE: u32 = 200;
 
-/// The first ones meet cold caches and connections and are not counted.
-const WARM: usize = 50;
+/// Requests at the start that are not counted, because caches and connections are cold.
+const WARM_UP_REQUESTS: usize = 50;
 
-/// Connections that the requests are spread over.
+/// Connections over which the requests are spread.
 const CONNECTIONS: usize = 16;
 
 /// Callers of a hot key, at each of two replicas.
 const HOT_CALLERS: usize = 4;
 
-impl Stand {
+impl Harkara {
     /// Milliseconds of `GET /v1/jobs/{id}` at a real API process.
     pub(crate) async fn paced_requests(&self, requests: usize) -> anyhow::Result<[f64; 4]> {
         let master_key = MasterKeys::generate();
@@ -41,7 +42,7 @@ impl Stand {
         api.ready().await?;
         let mut connection = Connection::open(api.address).await?;
         let (status, body) = connection.ask(&post("/v1/jobs", &key, JOB)).await?;
-        ensure!(status == 201, "the job was answered {status}: {body}");
+        ensure!(status == 201, "response to the job: {status}: {body}");
         let job: serde_json::Value = serde_json::from_str(&body)?;
         let id = job["id"].as_str().context("a job has an id")?;
         let request = Arc::new(get_as(&format!("/v1/jobs/{id}"), &key));
@@ -52,10 +53,13 @@ impl Stand {
         }
         let took = paced(requests, async |n| {
             let connection = connections.get(n % CONNECTIONS).cloned();
-            let (connection, request) = (connection.context("it is open")?, Arc::clone(&request));
+            let (connection, request) = (
+                connection.context("no open connection")?,
+                Arc::clone(&request),
+            );
             Ok(async move {
                 let (status, body) = connection.lock().await.ask(&request).await?;
-                ensure!(status == 200, "a job was answered {status}: {body}");
+                ensure!(status == 200, "response to a job: {status}: {body}");
                 anyhow::Ok(())
             })
         })
@@ -64,7 +68,7 @@ impl Stand {
         Ok(percentiles(took))
     }
 
-    /// Milliseconds of charges alone at the same pace, of so many keys in turn, over two replicas.
+    /// Milliseconds of charges alone at the same pace, of `keys` keys in turn, over two replicas.
     pub(crate) async fn paced_charges(
         &self,
         keys: usize,
@@ -85,8 +89,8 @@ impl Stand {
         Ok(percentiles(took))
     }
 
-    /// Milliseconds of charges of one key by callers who call again at once, over two replicas, and
-    /// charges a second.
+    /// Milliseconds of charges of one key, over two replicas, by callers that repeat without a pause; and
+    /// charges per second.
     pub(crate) async fn hot_charges(&self, charges: usize) -> anyhow::Result<([f64; 4], f64)> {
         let replicas = self.replicas()?;
         let hour = Duration::from_secs(3600);
@@ -107,7 +111,7 @@ impl Stand {
                     let charge = limits.charge("bench:hot", &policies).await?;
                     ensure!(charge.allowed(), "a charge was refused");
                     took.push(from.elapsed().as_secs_f64() * 1000.0);
-                    // A handler comes between two charges.
+                    // In the API, a handler runs between two charges.
                     tokio::task::yield_now().await;
                 }
                 anyhow::Ok(took)
@@ -131,16 +135,16 @@ impl Stand {
     }
 }
 
-/// Does something so many times at [`PACE`] and answers how many milliseconds each took, whether or not
-/// earlier ones were over.
+/// Runs `work` at [`REQUEST_RATE`], whether or not earlier runs have ended, and returns the milliseconds of
+/// each run.
 async fn paced<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
     times: usize,
     work: impl AsyncFn(usize) -> anyhow::Result<F>,
 ) -> anyhow::Result<Vec<f64>> {
     let from = tokio::time::Instant::now();
     let mut working = JoinSet::new();
-    for n in 0..times + WARM {
-        let due = from + Duration::from_secs(1) * u32::try_from(n)? / PACE;
+    for n in 0..times + WARM_UP_REQUESTS {
+        let due = from + Duration::from_secs(1) * u32::try_from(n)? / REQUEST_RATE;
         sleep_until(due).await;
         let work = work(n).await?;
         // Not from `due`: a timer wakes up to a millisecond late.
@@ -153,7 +157,7 @@ async fn paced<F: Future<Output = anyhow::Result<()>> + Send + 'static>(
     let mut took = Vec::with_capacity(times);
     for one in working.join_all().await {
         let (n, millis) = one?;
-        if n >= WARM {
+        if n >= WARM_UP_REQUESTS {
             took.push(millis);
         }
     }

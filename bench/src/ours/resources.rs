@@ -1,30 +1,30 @@
-//! Room: what Harkara's processes take of the machine.
-//! Takes: real processes. Gives: memory in flight, and the cost of having nothing to do.
-//! Never: looks at another process than its own children.
+//! What Harkara's processes use of the machine: memory with jobs in flight, and the cost of being idle.
+//!
+//! Reads only the figures of its own child processes.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use harkara_shared::vault::MasterKeys;
 
-use super::{Rows, Stand};
+use super::{Harkara, Rows};
 use crate::arena::Arena;
 use crate::child::{Part, Process};
 
-/// Processor time is told in these parts of a second (`USER_HZ`), on every Linux.
-const TICKS: f64 = 100.0;
+/// Processor time is reported in this fraction of a second (`USER_HZ`), on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The cost of having nothing to do.
+/// The cost of an idle platform.
 pub(crate) struct Idle {
-    /// Percent of one core, of API, worker and scheduler together.
+    /// Percent of one core, for API, worker and scheduler together.
     pub(crate) processor: f64,
-    /// Transactions a second.
+    /// Transactions per second.
     pub(crate) transactions: f64,
-    /// Resident memory of the three, MiB.
+    /// Resident memory of the three processes in MiB.
     pub(crate) memory: f64,
 }
 
-impl Stand {
+impl Harkara {
     /// Resident memory of a worker process that runs 1000 jobs at once, in MiB.
     pub(crate) async fn memory(&self) -> anyhow::Result<f64> {
         self.fill(self.tenant, 1000, Rows::Packed).await?;
@@ -36,7 +36,7 @@ impl Stand {
         Ok(memory)
     }
 
-    /// What an idle platform costs, over a time.
+    /// The cost of an idle platform over a time.
     pub(crate) async fn idle(
         &self,
         arena: &Arena,
@@ -50,20 +50,20 @@ impl Stand {
             process.ready().await?;
             processes.push(process);
         }
-        // What comes with a start is over.
+        // Wait for the work of the start to end.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let look = || -> anyhow::Result<f64> {
+        let processor_time = || -> anyhow::Result<f64> {
             processes
                 .iter()
                 .map(|process| processor(process.pid()?))
                 .sum()
         };
-        let (from, busy) = (Instant::now(), look()?);
+        let (from, busy) = (Instant::now(), processor_time()?);
         let transactions = arena.transactions(name).await?;
         tokio::time::sleep(during).await;
         let seconds = from.elapsed().as_secs_f64();
         let idle = Idle {
-            processor: (look()? - busy) / seconds * 100.0,
+            processor: (processor_time()? - busy) / seconds * 100.0,
             transactions: (arena.transactions(name).await? - transactions) / seconds,
             memory: processes
                 .iter()
@@ -93,9 +93,9 @@ fn resident(pid: u32) -> anyhow::Result<f64> {
 /// Processor time a process has used, in seconds.
 fn processor(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field, the program's name, may hold anything, but ends with the last bracket.
+    // The second field, the program's name, can contain any character, but ends at the last bracket.
     let (_, fields) = stat.rsplit_once(')').context("stat")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks = |at: usize| -> anyhow::Result<f64> { Ok(fields.get(at).context("stat")?.parse()?) };
-    Ok((ticks(11)? + ticks(12)?) / TICKS)
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }

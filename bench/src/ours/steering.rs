@@ -1,6 +1,6 @@
-//! Room: what people ask of a platform that has worked for years.
-//! Takes: how many jobs have finished and how many wait. Gives: milliseconds of every request that lists,
-//! shows or counts. Never: counts an answer that is not 200, or asks from more than one connection.
+//! Requests that list, show and count, on tables filled like those of a platform after years of use.
+//!
+//! Returns milliseconds by request. Uses one connection, and fails on an unexpected status.
 
 use std::time::Instant;
 
@@ -12,19 +12,20 @@ use harkara_shared::id::JobId;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 
-use super::Stand;
+use super::Harkara;
 use crate::child::{Part, Process};
 use crate::table::percentiles;
 use crate::wire::{Connection, get_as};
 
-/// What was measured of one request: its name, and milliseconds.
-pub(crate) struct Asked {
+/// The measured milliseconds of one request.
+pub(crate) struct TimedRequest {
     pub(crate) name: String,
-    /// p50, p95, p99 and the most.
+    /// p50, p95, p99 and the maximum.
     pub(crate) took: [f64; 4],
 }
 
-/// The requests, by names that stay: `{…}` stands for what the tables hold.
+/// The requests. Placeholders like `{hour}` are replaced by values from the tables, so that names stay the
+/// same in every run.
 const REQUESTS: &[&str] = &[
     "/v1/jobs",
     "/v1/jobs?limit=200",
@@ -57,17 +58,17 @@ const REQUESTS: &[&str] = &[
     "/v1/stats?since={season}&step=2h",
 ];
 
-impl Stand {
-    /// Fills the tables and asks every request so many times.
+impl Harkara {
+    /// Fills the tables and sends every request `times` times.
     pub(crate) async fn steering(
         &self,
         finished: i64,
         ready: i64,
         times: usize,
         superuser: &str,
-    ) -> anyhow::Result<Vec<Asked>> {
+    ) -> anyhow::Result<Vec<TimedRequest>> {
         let master_key = MasterKeys::generate();
-        let (key, tenants) = self.settle_in(&master_key).await?;
+        let (key, tenants) = self.create_tenants(&master_key).await?;
         fill(self.engine.pool(), finished, ready, &tenants).await?;
         crate::arena::vacuum(superuser).await?;
         self.engine.recount().await?;
@@ -79,18 +80,18 @@ impl Stand {
         for name in REQUESTS {
             let path = self.path(name, tenants.first().copied()).await?;
             let request = get_as(&path, &key);
-            let wanted = if name.contains("{missing}") { 404 } else { 200 };
+            let expected = if name.contains("{missing}") { 404 } else { 200 };
             let mut took = Vec::with_capacity(times);
-            // The first ones load what a platform in use has loaded.
+            // The first 20 warm the caches, as on a platform in use.
             for nth in 0..times + 20 {
                 let from = Instant::now();
                 let (status, body) = connection.ask(&request).await?;
-                ensure!(status == wanted, "{path} was answered {status}: {body}");
+                ensure!(status == expected, "response to {path}: {status}: {body}");
                 if nth >= 20 {
                     took.push(from.elapsed().as_secs_f64() * 1000.0);
                 }
             }
-            asked.push(Asked {
+            asked.push(TimedRequest {
                 name: format!("`GET {name}`"),
                 took: percentiles(took),
             });
@@ -99,8 +100,8 @@ impl Stand {
         Ok(asked)
     }
 
-    /// Makes the tenants, and a key of the first; answers their numbers, too.
-    async fn settle_in(&self, master_key: &str) -> anyhow::Result<(String, Vec<i32>)> {
+    /// Creates the tenants, and returns a key of the first one and their internal numbers.
+    async fn create_tenants(&self, master_key: &str) -> anyhow::Result<(String, Vec<i32>)> {
         let pool = self.engine.pool();
         let keys = MasterKeys::parse(master_key)?;
         let (mut first, mut numbers) = (None, Vec::new());
@@ -120,7 +121,7 @@ impl Stand {
             first = first.or(Some(tenant.id));
         }
         let key = NewKey {
-            tenant: first.context("there are tenants")?,
+            tenant: first.context("no tenant was created")?,
             name: "bench".to_owned(),
             tier: KeyTier::Enterprise,
             scopes: vec![Scope::JobsRead],
@@ -131,7 +132,7 @@ impl Stand {
         Ok((key.expose().to_owned(), numbers))
     }
 
-    /// A request's path, with what the tables hold put in.
+    /// The path of a request, with placeholders replaced by values from the tables.
     async fn path(&self, name: &str, tenant: Option<i32>) -> anyhow::Result<String> {
         let mut path = (*name).to_owned();
         for (word, hours) in [

@@ -1,6 +1,7 @@
-//! Room: Harkara's webhook deliveries, through a real worker process to sinks on this machine.
-//! Takes: events. Gives: deliveries a second, signed and logged, and how long each took from its event on.
-//! Never: counts a delivery whose attempt is not in the log.
+//! Harkara's webhook deliveries, through a real worker process to receivers on this machine.
+//!
+//! Returns deliveries per second, signed and logged, and the time of each from its event on. Never counts
+//! a delivery whose attempt is not in the log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,26 +18,26 @@ use harkara_webhooks::{EndpointChange, NewEndpoint, NewEvent, create_endpoint, l
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 
-use super::Stand;
+use super::Harkara;
 use crate::child::{Part, Process};
 use crate::table::{count, percentiles};
 use crate::wire::Sink;
 
-/// Endpoints, all of which take every event.
+/// Endpoints, which all receive every event.
 const ENDPOINTS: usize = 5;
 
 /// Callers that post events.
 const POSTERS: usize = 16;
 
-/// Endpoints of the paced measure; two of them may be ill.
+/// Endpoints of the paced measure; two of them can be failing ones.
 const MANY: usize = 100;
 
-/// How long the paced measure waits between two events.
+/// Time between two events of the paced measure.
 const PACE: Duration = Duration::from_millis(200);
 
-impl Stand {
-    /// Posts events, then starts a worker; deliveries a second between the first and the last that
-    /// the sink saw. `superuser` reads the log over all tenants.
+impl Harkara {
+    /// Posts events, then starts a worker; deliveries per second between the first and the last one that
+    /// the receiver got. `superuser` reads the log of all tenants.
     pub(crate) async fn webhooks(&self, events: usize, superuser: &str) -> anyhow::Result<f64> {
         let deliveries = events * ENDPOINTS;
         let master_key = MasterKeys::generate();
@@ -45,10 +46,10 @@ impl Stand {
         let tenant = self.subscribe(&master_key, &sink, &paths).await?;
         let mut posting = JoinSet::new();
         for poster in 0..POSTERS {
-            let stand = self.clone();
+            let harkara = self.clone();
             posting.spawn(async move {
                 for nth in (poster..events).step_by(POSTERS) {
-                    stand.post(tenant, format!("e{nth}")).await?;
+                    harkara.post(tenant, format!("e{nth}")).await?;
                 }
                 anyhow::Ok(())
             });
@@ -66,8 +67,8 @@ impl Stand {
     }
 
     /// Posts events at an even pace to a hundred endpoints; milliseconds from each event's commit to its
-    /// arrival at the endpoints that are well. With `ill`, one of the others never answers and one answers
-    /// 500.
+    /// arrival at the healthy endpoints. With `ill`, one of the others never responds and one responds
+    /// with 500.
     pub(crate) async fn webhook_latency(
         &self,
         events: usize,
@@ -86,7 +87,7 @@ impl Stand {
             .collect();
         let tenant = self.subscribe(&master_key, &sink, &paths).await?;
         let worker = Process::start(Part::Worker, &self.url, &master_key)?;
-        // What the worker does at its start is no part of the measure.
+        // The work of the worker's start is not part of the measure.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let mut posted: HashMap<String, Instant> = HashMap::new();
         let mut ticks = tokio::time::interval(PACE);
@@ -102,7 +103,7 @@ impl Stand {
         worker.end().await?;
         let mut took = Vec::with_capacity(events * well);
         for (id, arrived) in sink.arrivals() {
-            let since = posted.get(&id).context("a delivery of no event")?;
+            let since = posted.get(&id).context("a delivery of an unknown event")?;
             let wait = arrived.saturating_duration_since(*since);
             took.push(wait.as_secs_f64() * 1000.0);
         }
@@ -124,7 +125,7 @@ impl Stand {
         let tenant = access::create_tenant(self.engine.pool(), tenant, &Actor::system("bench"))
             .await?
             .id;
-        // Its tier would let it deliver fifty a second.
+        // Its tier would limit it to fifty deliveries per second.
         let unlimited = TenantChange {
             limit: LimitChange::removal(),
             ..TenantChange::default()
