@@ -11,7 +11,7 @@ use crate::measures::Bench;
 use crate::peers::PEERS;
 use crate::sections::SECTIONS;
 use crate::table::number;
-use crate::targets::judge;
+use crate::targets::evaluate_targets;
 
 /// Writes `RESULTS.md` and `results.json` into a directory.
 pub(crate) fn write(bench: &Bench, out: &Path) -> anyhow::Result<()> {
@@ -98,7 +98,7 @@ pub(crate) fn markdown(bench: &Bench) -> String {
         );
     }
     text.push_str("## Targets\n\n| | target | measured | |\n|---|---|---|---|\n");
-    for target in judge(&bench.results) {
+    for target in evaluate_targets(&bench.results) {
         let met = match target.met {
             Some(true) => "met",
             Some(false) => "**missed**",
@@ -107,7 +107,7 @@ pub(crate) fn markdown(bench: &Bench) -> String {
         writeln!(
             text,
             "| {} | {} | {} | {met} |",
-            target.says, target.wanted, target.shown
+            target.name, target.wanted, target.shown
         )
         .ok();
     }
@@ -180,10 +180,10 @@ fn data(bench: &Bench) -> Value {
         .iter()
         .map(|section| bench.results.json(section))
         .collect();
-    let targets: Vec<Value> = judge(&bench.results)
+    let targets: Vec<Value> = evaluate_targets(&bench.results)
         .map(|target| {
             json!({
-                "target": target.says,
+                "target": target.name,
                 "wanted": target.wanted,
                 "measured": target.measured,
                 "met": target.met,

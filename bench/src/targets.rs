@@ -6,7 +6,7 @@ use crate::table::{Results, number};
 
 /// A target of the design.
 pub(crate) struct Target {
-    says: &'static str,
+    name: &'static str,
     bound: Bound,
     unit: &'static str,
     measured: fn(&Results) -> Option<f64>,
@@ -20,7 +20,7 @@ enum Bound {
 
 /// A target with its measured figure.
 pub(crate) struct JudgedTarget {
-    pub(crate) says: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) wanted: String,
     pub(crate) measured: Option<f64>,
     pub(crate) shown: String,
@@ -59,31 +59,31 @@ fn over_best_peer(results: &Results, contender: &str) -> Option<f64> {
 
 const TARGETS: &[Target] = &[
     Target {
-        says: "drain, packed",
+        name: "drain, packed",
         bound: Bound::AtLeast(300_000.0),
         unit: "jobs/s",
         measured: |results| results.median("drain", packed(), 0),
     },
     Target {
-        says: "drain, one row a job",
+        name: "drain, one row a job",
         bound: Bound::AtLeast(80_000.0),
         unit: "jobs/s",
         measured: |results| results.median("drain", single(), 0),
     },
     Target {
-        says: "drain, packed, over the best Postgres peer as tuned",
+        name: "drain, packed, over the best Postgres peer as tuned",
         bound: Bound::AtLeast(10.0),
         unit: "×",
         measured: |results| over_best_peer(results, packed()),
     },
     Target {
-        says: "drain, one row a job, over the best Postgres peer as tuned",
+        name: "drain, one row a job, over the best Postgres peer as tuned",
         bound: Bound::AtLeast(3.0),
         unit: "×",
         measured: |results| over_best_peer(results, single()),
     },
     Target {
-        says: "drain, one row a job, over apalis-postgres",
+        name: "drain, one row a job, over apalis-postgres",
         bound: Bound::AtLeast(8.0),
         unit: "×",
         measured: |results| {
@@ -92,103 +92,103 @@ const TARGETS: &[Target] = &[
         },
     },
     Target {
-        says: "16 concurrent durable pushes",
+        name: "16 concurrent durable pushes",
         bound: Bound::AtLeast(40_000.0),
         unit: "jobs/s",
         measured: |results| best(results, "single", 0),
     },
     Target {
-        says: "bulk enqueue, 200 random bytes",
+        name: "bulk enqueue, 200 random bytes",
         bound: Bound::AtLeast(500_000.0),
         unit: "jobs/s",
         measured: |results| results.median("bulk-200", packed(), 0),
     },
     Target {
-        says: "`POST /v1/jobs` from 64 connections",
+        name: "`POST /v1/jobs` from 64 connections",
         bound: Bound::AtLeast(15_000.0),
         unit: "requests/s",
         measured: |results| results.median("http", HARKARA, 0),
     },
     Target {
-        says: "one batch request of 10 000 jobs",
+        name: "one batch request of 10 000 jobs",
         bound: Bound::AtMost(50.0),
         unit: "ms",
         measured: |results| results.median("http", HARKARA, 1),
     },
     Target {
-        says: "authenticated `GET /v1/jobs/{id}` at 200/s, p99",
+        name: "authenticated `GET /v1/jobs/{id}` at 200/s, p99",
         bound: Bound::AtMost(20.0),
         unit: "ms",
         measured: |results| results.median("requests", GET_JOB, 2),
     },
     Target {
-        says: "a charge of request limits at 200/s, p99",
+        name: "a charge of request limits at 200/s, p99",
         bound: Bound::AtMost(1.0),
         unit: "ms",
         measured: |results| results.median("requests", CHARGES, 2),
     },
     Target {
-        says: "a charge of a hot key's limits at full speed, p99",
+        name: "a charge of a hot key's limits at full speed, p99",
         bound: Bound::AtMost(1.0),
         unit: "ms",
         measured: |results| results.median("requests", HOT_CHARGES, 2),
     },
     Target {
-        says: "enqueue to start at 50/s, p50",
+        name: "enqueue to start at 50/s, p50",
         bound: Bound::AtMost(2.5),
         unit: "ms",
         measured: |results| least(results, "latency-50", 0),
     },
     Target {
-        says: "enqueue to start at 50/s, p99",
+        name: "enqueue to start at 50/s, p99",
         bound: Bound::AtMost(7.0),
         unit: "ms",
         measured: |results| least(results, "latency-50", 2),
     },
     Target {
-        says: "snapshot held over dead entries, packed",
+        name: "snapshot held over dead entries, packed",
         bound: Bound::AtMost(1.5),
         unit: "times slower",
         measured: |results| results.median("held", packed(), 2),
     },
     Target {
-        says: "snapshot held over dead entries, one row a job",
+        name: "snapshot held over dead entries, one row a job",
         bound: Bound::AtMost(1.5),
         unit: "times slower",
         measured: |results| results.median("held", single(), 2),
     },
     Target {
-        says: "beside a backlog, packed",
+        name: "beside a backlog, packed",
         bound: Bound::AtMost(1.2),
         unit: "times slower",
         measured: |results| results.median("backlog", packed(), 2),
     },
     Target {
-        says: "beside a backlog, one row a job",
+        name: "beside a backlog, one row a job",
         bound: Bound::AtMost(1.2),
         unit: "times slower",
         measured: |results| results.median("backlog", single(), 2),
     },
     Target {
-        says: "quiet tenant beside a backlog that drains, p99",
+        name: "quiet tenant beside a backlog that drains, p99",
         bound: Bound::AtMost(50.0),
         unit: "ms",
         measured: |results| results.median("quiet", HARKARA, 2),
     },
     Target {
-        says: "a limit of 30/min, burst 3: most starts in any minute",
+        name: "a limit of 30/min, burst 3: most starts in any minute",
         bound: Bound::AtMost(33.0),
         unit: "starts",
         measured: |results| results.median("limits", "Harkara, 30/min, burst 3", 0),
     },
     Target {
-        says: "a limit of 100/s, burst 10: most starts in any second",
+        name: "a limit of 100/s, burst 10: most starts in any second",
         bound: Bound::AtMost(110.0),
         unit: "starts",
         measured: |results| results.median("limits", "Harkara, 100/s, burst 10", 0),
     },
     Target {
-        says: "write-ahead log a job, one row a job, enqueue and drain",
+        name: "write-ahead log a job, one row a job, enqueue and drain",
         bound: Bound::AtMost(500.0),
         unit: "bytes",
         measured: |results| {
@@ -197,13 +197,13 @@ const TARGETS: &[Target] = &[
         },
     },
     Target {
-        says: "webhook deliveries to a local sink",
+        name: "webhook deliveries to a local sink",
         bound: Bound::AtLeast(5_000.0),
         unit: "deliveries/s",
         measured: |results| results.median("webhooks", HARKARA, 0),
     },
     Target {
-        says: "p99 of deliveries to 98 endpoints beside one that hangs and one that fails, against without",
+        name: "p99 of deliveries to 98 endpoints beside one that hangs and one that fails, against without",
         bound: Bound::AtMost(2.0),
         unit: "times",
         measured: |results| {
@@ -212,25 +212,25 @@ const TARGETS: &[Target] = &[
         },
     },
     Target {
-        says: "the slowest list, look or count beside 20 million jobs, p99",
+        name: "the slowest list, look or count beside 20 million jobs, p99",
         bound: Bound::AtMost(50.0),
         unit: "ms",
         measured: |results| results.most("steering", 2),
     },
     Target {
-        says: "memory of a worker with 1000 jobs in flight",
+        name: "memory of a worker with 1000 jobs in flight",
         bound: Bound::AtMost(150.0),
         unit: "MiB",
         measured: |results| results.median("memory", HARKARA, 0),
     },
     Target {
-        says: "idle platform, processor",
+        name: "idle platform, processor",
         bound: Bound::AtMost(1.0),
         unit: "% of a core",
         measured: |results| results.median("idle", HARKARA, 0),
     },
     Target {
-        says: "idle platform, database",
+        name: "idle platform, database",
         bound: Bound::AtMost(5.0),
         unit: "transactions/s",
         measured: |results| results.median("idle", HARKARA, 1),
@@ -238,7 +238,7 @@ const TARGETS: &[Target] = &[
 ];
 
 /// Every target with its measured figure.
-pub(crate) fn judge(results: &Results) -> impl Iterator<Item = JudgedTarget> {
+pub(crate) fn evaluate_targets(results: &Results) -> impl Iterator<Item = JudgedTarget> {
     TARGETS.iter().map(|target| {
         let measured = (target.measured)(results);
         let (sign, bound) = match target.bound {
@@ -247,7 +247,7 @@ pub(crate) fn judge(results: &Results) -> impl Iterator<Item = JudgedTarget> {
         };
         let unit = target.unit;
         JudgedTarget {
-            says: target.says,
+            name: target.name,
             wanted: format!("{sign} {} {unit}", number(bound)),
             measured,
             shown: measured.map_or_else(

@@ -1,5 +1,5 @@
-// What all peers on Node.js share: the words of the command line, the clocks, and the one line of
-// JSON that is the answer.
+// What all peers on Node.js share: the commands, the clocks, and the one line of
+// JSON that is the result.
 //
 //   setup                     make the schema (once a database)
 //   bulk N                    enqueue N jobs, 1000 a call
@@ -7,8 +7,8 @@
 //   drain N [default]         run N jobs; tuned for throughput, or with the author's defaults
 //   latency N RATE            enqueue N jobs at RATE a second and run them as they come
 //
-// A peer gives: setup(), open(), enqueue(data), enqueueMany(list of data), work(handle, mode),
-// which answers a function that stops the worker, and close(). Its mode is `drain`, `default` or
+// A peer exports: setup(), open(), enqueue(data), enqueueMany(list of data), work(handle, mode),
+// which returns a function that stops the worker, and close(). Its mode is `drain`, `default` or
 // `latency`.
 
 /** The same 48 bytes of JSON for every contender. */

@@ -1,4 +1,4 @@
-"""procrastinate. The same words as ../node/common.mjs.
+"""procrastinate. The same commands as ../node/common.mjs.
 
 Tuned as its documentation advises for I/O-bound tasks: one process, 20 tasks at once, successful
 jobs deleted, LISTEN/NOTIFY on. Its worker fetches and finishes jobs one by one.

@@ -1,5 +1,5 @@
-//! What all peers in Rust share: the words of the command line, the clocks, and the one line of
-//! JSON that is the answer. The same words as `../node/common.mjs`:
+//! What all peers in Rust share: the commands, the clocks, and the one line of
+//! JSON that is the result. The same commands as `../node/common.mjs`:
 //!
 //! ```text
 //! setup                     make the schema (once a database)
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// What a worker is set up for.
+/// What a worker is optimised for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Throughput, as the author advises.
