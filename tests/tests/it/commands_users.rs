@@ -74,7 +74,7 @@ async fn users_are_created_listed_and_given_links() {
             &[
                 "user", "create", "x@y", "--role", "viewer", "--tenant", "none",
             ],
-            "there is no tenant `none`",
+            "tenant `none` not found",
         ),
         (
             &[
@@ -90,7 +90,7 @@ async fn users_are_created_listed_and_given_links() {
         ),
         (
             &["user", "link", "ada@example.com"],
-            "has no user `ada@example.com`",
+            "user `ada@example.com` of tenant",
         ),
     ] {
         let (ended, output) = run(&database, args).await;
