@@ -186,7 +186,7 @@ async fn tenants_are_paused_and_limited() {
                 "limit", "set", "--tenant", "acme", "--key", "a", "--rate", "5",
             ],
             1,
-            "beside a rate",
+            "is required with a rate",
         ),
         (
             &[

@@ -108,8 +108,8 @@ async fn jobs_are_listed_shown_explained_cancelled_and_retried() {
     assert_eq!(codes, ["queue_paused", "no_worker"]);
     let (_, lines) = run(&database, &["job", "explain", &first]).await;
     assert!(lines.contains(&format!("{first} is ready\n")), "{lines}");
-    let line = "queue_paused       the queue `http` is paused: none of its jobs start until somebody \
-        resumes it, since 20";
+    let line = "queue_paused       the queue `http` is paused: none of its jobs start until it is \
+        resumed, since 20";
     assert!(lines.contains(line), "{lines}");
 
     let cancelled = run_json(&database, &["job", "cancel", &third, "--tenant", "other"]).await;

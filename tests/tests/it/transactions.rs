@@ -171,7 +171,10 @@ async fn python_examples_run_unchanged() {
         .replace("http.request", "no.such.kind");
     let failed = run(&failing);
     let errors = String::from_utf8_lossy(&failed.stderr);
-    assert!(errors.contains("/kind: must be the name of a kind"), "{errors}");
+    assert!(
+        errors.contains("/kind: must be the name of a kind"),
+        "{errors}"
+    );
     assert_eq!(shop.orders().await, 1, "no order without its job");
     let jobs = shop.fixture.client.get("/v1/jobs").await.ok();
     assert_eq!(
