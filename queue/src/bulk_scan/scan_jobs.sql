@@ -1,4 +1,4 @@
--- As walk_aside.sql, for all states: rows are read by the primary key, at most $11 of them. Merged rows
+-- As scan_by_state.sql, for all states: rows are read by the primary key, at most $11 of them. Merged rows
 -- hold jobs up to the end of their block of 1024 parcel ids: those of the current block are read as well.
 with own as materialized (
     select

@@ -1,4 +1,4 @@
--- As walk_aside.sql, for jobs that have all labels of names $11 and values $12: at most $13 of these are
+-- As scan_by_state.sql, for jobs that have all labels of names $11 and values $12: at most $13 of these are
 -- read. Served by the primary key of labels, as in list_labelled_jobs.sql, then by queue.find_jobs.
 with marked as materialized (
     select l.job_id
