@@ -30,7 +30,7 @@ impl Form {
     }
 
     /// Returns a field if it is not blank.
-    pub(crate) fn given(&self, name: &str) -> Option<String> {
+    pub(crate) fn optional(&self, name: &str) -> Option<String> {
         let text = self.0.get(name)?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     }

@@ -189,8 +189,8 @@ async fn sign_in_submit(
     let attempt = Attempt {
         email: form.text("email"),
         password: form.text("password"),
-        code: form.given("code"),
-        tenant: form.given("tenant"),
+        code: form.optional("code"),
+        tenant: form.optional("tenant"),
     };
     let problem = match sign_in::with_password(&state, &actor, attempt).await {
         Ok(session) => return Ok(redirect_signed_in(&state, &session)),
@@ -295,7 +295,7 @@ async fn sign_out(
             ..actor
         };
         let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
-        session::sign_out(&mut tx, &actor, &me, form.given("everywhere").is_some()).await?;
+        session::sign_out(&mut tx, &actor, &me, form.optional("everywhere").is_some()).await?;
         tx.commit().await?;
     }
     let mut response = redirect("/sign-in");

@@ -20,7 +20,7 @@ use crate::problem::Problem;
 /// Reads a parameter of the query string; providers add parameters of their own.
 fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(known, _)| known == name)
+        .find(|(csrf_state, _)| csrf_state == name)
         .map(|(_, value)| value.into_owned())
         .filter(|value| !value.is_empty() && !value.contains('\0'))
 }
@@ -31,9 +31,9 @@ pub(super) async fn begin_sign_in(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let tenant = parameter(query.as_deref(), "tenant");
-    let begun = oidc::begin(&state, &actor, tenant).await?;
-    let to = HeaderValue::try_from(begun.url.as_str()).map_err(Problem::internal)?;
-    let cookie = Cookie::Flow.set(&begun.browser, FLOW, state.is_secure());
+    let flow = oidc::begin(&state, &actor, tenant).await?;
+    let to = HeaderValue::try_from(flow.url.as_str()).map_err(Problem::internal)?;
+    let cookie = Cookie::Flow.set(&flow.browser, FLOW, state.is_secure());
     Ok((
         StatusCode::SEE_OTHER,
         [(LOCATION, to), (SET_COOKIE, cookie)],
@@ -49,10 +49,10 @@ pub(super) async fn complete_sign_in(
 ) -> Result<Response, Problem> {
     let query = query.as_deref();
     let browser = Cookie::Flow.read(&headers, state.is_secure());
-    let known = parameter(query, "state").and_then(|text| Token::parse(&text));
+    let csrf_state = parameter(query, "state").and_then(|text| Token::parse(&text));
     let code = parameter(query, "code");
-    let back = oidc::end(&state, &actor, browser.as_ref(), known.as_ref(), code).await?;
-    let mut response = match back {
+    let outcome = oidc::end(&state, &actor, browser.as_ref(), csrf_state.as_ref(), code).await?;
+    let mut response = match outcome {
         Back::SignedIn(session) => redirect_signed_in(&state, &session),
         Back::Refused => message(
             StatusCode::UNAUTHORIZED,

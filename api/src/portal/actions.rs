@@ -1,6 +1,6 @@
 //! Forms of the portal that act on endpoints and deliveries.
 //!
-//! Each makes one change, records it in the audit log and redirects back to the page. A new secret is shown
+//! Each makes one change, records it in the audit log and redirects back to the page. A new secret is template
 //! on a page of its own, once. Never does what the API would refuse a caller with the scope
 //! `webhooks:manage`.
 
@@ -60,13 +60,13 @@ pub(super) fn secret_page(
     secret: &str,
     old_until: Option<DateTime<Utc>>,
 ) -> Result<Response, Problem> {
-    let shown = SecretPage {
+    let template = SecretPage {
         base: &session.base,
         id,
         secret,
         old_until,
     };
-    page(StatusCode::OK, &shown)
+    page(StatusCode::OK, &template)
 }
 
 /// Redirects to the page of the changed resource.
@@ -110,7 +110,7 @@ fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
 
 /// Reads the data of a test event: a JSON object that can be stored.
 fn test_data(form: &Form) -> Result<Box<RawValue>, Problem> {
-    let text = form.given("data").unwrap_or_else(|| "{}".to_owned());
+    let text = form.optional("data").unwrap_or_else(|| "{}".to_owned());
     json::check_syntax(&text)
         .map_err(|error| invalid_field("data", "invalid", format!("is not valid JSON: {error}")))?;
     let mut faults = FieldErrors::default();

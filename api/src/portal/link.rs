@@ -32,13 +32,13 @@ pub struct PortalLink {
 }
 
 impl PortalLink {
-    /// Returns a new link that expires after `life`.
+    /// Returns a new link that expires after `lifetime`.
     #[must_use]
-    pub fn new(tenant: TenantId, life: Duration) -> Self {
+    pub fn new(tenant: TenantId, lifetime: Duration) -> Self {
         Self {
             id: PortalLinkId::new(),
             tenant,
-            expires_at: (clock::now() + life).trunc_subsecs(0),
+            expires_at: (clock::now() + lifetime).trunc_subsecs(0),
         }
     }
 
@@ -101,8 +101,8 @@ impl PortalLinks {
     pub fn read(&self, text: &str) -> Option<PortalLink> {
         let bytes = BASE64.decode(text).ok()?;
         let (bytes, tag) = bytes.split_last_chunk::<32>()?;
-        let is_ours = |key| mac(key, bytes).verify_slice(tag).is_ok();
-        if !self.keys.iter().any(is_ours) {
+        let is_valid = |key| mac(key, bytes).verify_slice(tag).is_ok();
+        if !self.keys.iter().any(is_valid) {
             return None;
         }
         PortalLink::of(bytes).filter(|link| link.expires_at > clock::now())
@@ -122,19 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_good_until_its_time_and_no_longer() {
+    fn link_is_valid_until_it_expires() {
         let links = links(&[&MasterKeys::generate()]);
-        let good = link();
-        assert_eq!(links.read(&links.write(&good).unwrap()), Some(good));
-        let ended = PortalLink {
+        let valid = link();
+        assert_eq!(links.read(&links.write(&valid).unwrap()), Some(valid));
+        let expired = PortalLink {
             expires_at: clock::now().trunc_subsecs(0),
             ..link()
         };
-        assert_eq!(links.read(&links.write(&ended).unwrap()), None);
+        assert_eq!(links.read(&links.write(&expired).unwrap()), None);
     }
 
     #[test]
-    fn a_link_is_good_while_the_key_that_signed_it_is_listed() {
+    fn link_is_valid_while_its_signing_key_is_listed() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let link = link();
         let text = links(&[&old]).write(&link).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_was_altered_anywhere_is_none_of_ours() {
+    fn altered_link_is_rejected() {
         let links = links(&[&MasterKeys::generate()]);
         let text = links.write(&link()).unwrap();
         for at in 0..text.len() {

@@ -28,7 +28,7 @@ fn read_endpoint(form: &Form) -> (String, EndpointChange) {
     let types = types.filter(|pattern| !pattern.is_empty());
     let rest = EndpointChange {
         description: form
-            .given("description")
+            .optional("description")
             .map_or(Change::Remove, Change::Set),
         event_types: Some(types.map(str::to_owned).collect()),
         ..EndpointChange::default()

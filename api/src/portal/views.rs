@@ -36,7 +36,7 @@ pub(super) struct PageQuery {
     done: Option<CompletedAction>,
 }
 
-/// A completed action, shown as a notice on the page that follows.
+/// A completed action, template as a notice on the page that follows.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CompletedAction {
@@ -110,7 +110,7 @@ struct DeliveryPage<'a> {
     attempts: &'a [DeliveryAttempt],
 }
 
-/// Period of the statistics shown.
+/// Period of the statistics template.
 const STATS_PERIOD: TimeDelta = TimeDelta::hours(24);
 
 pub(super) async fn list_endpoints(
@@ -130,12 +130,12 @@ pub(super) async fn list_endpoints(
         rows.push((endpoint, stats));
     }
     tx.commit().await?;
-    let shown = EndpointsPage {
+    let template = EndpointsPage {
         base: &session.base,
         rows: &rows,
         older: found.next_cursor.as_deref(),
     };
-    page(StatusCode::OK, &shown)
+    page(StatusCode::OK, &template)
 }
 
 pub(super) async fn show_endpoint(
@@ -162,7 +162,7 @@ pub(super) async fn show_endpoint(
         |delivery| delivery.id,
         |delivery| delivery,
     );
-    let shown = EndpointPage {
+    let template = EndpointPage {
         base: &session.base,
         notice: query.done.map(CompletedAction::notice),
         endpoint: &endpoint,
@@ -170,7 +170,7 @@ pub(super) async fn show_endpoint(
         deliveries: &found.data,
         older: found.next_cursor.as_deref(),
     };
-    page(StatusCode::OK, &shown)
+    page(StatusCode::OK, &template)
 }
 
 pub(super) async fn show_delivery(
@@ -186,13 +186,13 @@ pub(super) async fn show_delivery(
     let (Some(delivery), Some(attempts)) = (delivery, attempts) else {
         return Err(delivery_not_found());
     };
-    let shown = DeliveryPage {
+    let template = DeliveryPage {
         base: &session.base,
         notice: query.done.map(CompletedAction::notice),
         delivery: &delivery,
         attempts: &attempts,
     };
-    page(StatusCode::OK, &shown)
+    page(StatusCode::OK, &template)
 }
 
 pub(super) fn endpoint_not_found() -> Problem {

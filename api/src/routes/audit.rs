@@ -204,20 +204,20 @@ pub(super) struct ChainCheckResponse {
     /// Time of the newest anchor that was compared; null if there is none.
     #[schema(required)]
     anchored_at: Option<DateTime<Utc>>,
-    /// FieldErrors found, at most 100.
-    #[schema(value_type = Vec<BrokenLinkBody>)]
+    /// Faults found, at most 100.
+    #[schema(value_type = Vec<ChainFaultBody>)]
     faults: Vec<ChainFault>,
 }
 
 impl From<ChainReport> for ChainCheckResponse {
-    fn from(checked: ChainReport) -> Self {
+    fn from(report: ChainReport) -> Self {
         Self {
-            intact: checked.faults.is_empty(),
-            entries: checked.entries,
-            head_seq: checked.head.seq,
-            head_hash: hex(&checked.head.hash),
-            anchored_at: checked.anchored_at,
-            faults: checked.faults,
+            intact: report.faults.is_empty(),
+            entries: report.entries,
+            head_seq: report.head.seq,
+            head_hash: hex(&report.head.hash),
+            anchored_at: report.anchored_at,
+            faults: report.faults,
         }
     }
 }
@@ -229,7 +229,7 @@ impl From<ChainReport> for ChainCheckResponse {
     dead_code,
     reason = "describes harkara_shared::audit::ChainFault, which does not depend on HTTP"
 )]
-pub(super) struct BrokenLinkBody {
+pub(super) struct ChainFaultBody {
     /// Sequence number of the entry.
     #[schema(example = 7)]
     seq: i64,
@@ -257,12 +257,12 @@ pub(super) async fn verify_audit_log(
     caller: Authorized<scope::AuditRead>,
 ) -> Result<Json<ChainCheckResponse>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let checked = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
+    let report = anchors::verify_chain(&mut tx, state.blobs(), state.keys(), caller.tenant)
         .await
         .map_err(|error| match error {
             VerifyError::Database(error) => error.into(),
             VerifyError::Anchor(error) => Problem::internal(error),
         })?;
     tx.commit().await?;
-    Ok(Json(checked.into()))
+    Ok(Json(report.into()))
 }

@@ -218,8 +218,8 @@ pub(super) struct DeliveryQuery {
 
 /// List deliveries, newest first
 ///
-/// Each page reads at most 5,000 deliveries. If few of them match, a page may hold fewer than `limit` items,
-/// or none, and still have a `next_cursor`: continue until `next_cursor` is null.
+/// Each page reads at most 5,000 deliveries. If few of them match, a page may hold fewer than `limit`
+/// items, or none, and still have a `next_cursor`: continue until `next_cursor` is null.
 #[utoipa::path(
     get,
     path = "/v1/deliveries",

@@ -224,7 +224,7 @@ async fn set_contract_endpoint(
 
 /// Get the status of a contract
 ///
-/// For a tenant other than the caller's own, `platform:admin` is required.
+/// Only platform administrators can access tenants other than their own.
 #[utoipa::path(
     get,
     path = "/v1/enterprise/status/{business_id}",

@@ -99,9 +99,9 @@ impl From<EventType> for EventTypeResponse {
 
 /// Register an event type
 ///
-/// Creates the next version of the name and makes it the current one: events without a `version` must satisfy
-/// its schema, within five seconds in other processes. A version never changes and can be referenced as long
-/// as the tenant exists.
+/// Creates the next version of the name and makes it the current one: events without a `version` must
+/// satisfy its schema, within five seconds in other processes. A version never changes and can be
+/// referenced as long as the tenant exists.
 #[utoipa::path(
     post,
     path = "/v1/event-types",

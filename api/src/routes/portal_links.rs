@@ -51,9 +51,9 @@ pub(super) struct PortalLinkResponse {
 
 /// Create a link to the webhook portal
 ///
-/// The link gives access to the tenant's endpoints and deliveries in a browser, without an account: to view,
-/// add, change, test, pause, enable and recover endpoints, to rotate their secrets and to redeliver. A link
-/// cannot be revoked, so keep its lifetime short.
+/// The link gives access to the tenant's endpoints and deliveries in a browser, without an account: to
+/// view, add, change, test, pause, enable and recover endpoints, to rotate their secrets and to redeliver.
+/// A link cannot be revoked, so keep its lifetime short.
 #[utoipa::path(
     post,
     path = "/v1/portal-links",

@@ -48,8 +48,8 @@ pub async fn audit_log(
 
 /// The result of verifying an audit log as `GET /v1/audit-logs/verify` returns it.
 #[must_use]
-pub fn audit_check(checked: ChainReport) -> Value {
-    to_json(&ChainCheckResponse::from(checked))
+pub fn audit_check(report: ChainReport) -> Value {
+    to_json(&ChainCheckResponse::from(report))
 }
 
 fn to_json(response: &impl Serialize) -> Value {

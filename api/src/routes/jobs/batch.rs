@@ -288,7 +288,7 @@ fn add_too_many(faults: &mut FieldErrors) {
 
 /// Reads one job per line while the body arrives. Empty lines are ignored.
 async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
-    let mut lines = Lines {
+    let mut lines = LineReader {
         context,
         jobs: Vec::new(),
         count: 0,
@@ -316,17 +316,17 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
     Ok((lines.jobs, lines.faults))
 }
 
-struct Lines<'r> {
+struct LineReader<'r> {
     context: &'r EnqueueContext,
     jobs: Vec<NewJob>,
     /// Jobs read, valid or not.
     count: usize,
-    /// Lines read, including empty ones.
+    /// LineReader read, including empty ones.
     number: usize,
     faults: FieldErrors,
 }
 
-impl Lines<'_> {
+impl LineReader<'_> {
     /// Reads the next part of the body. `partial_line` holds the start of an unfinished line.
     fn push_chunk(&mut self, partial_line: &mut Vec<u8>, chunk: &Bytes) -> Result<(), Problem> {
         let mut pieces = chunk.split(|byte| *byte == b'\n');

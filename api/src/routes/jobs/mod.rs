@@ -154,8 +154,8 @@ pub(super) struct JobQuery {
 
 /// List jobs, newest first
 ///
-/// Each page reads at most 5,000 stored rows. If few jobs match, a page may hold fewer than `limit` items, or
-/// none, and still have a `next_cursor`: continue until `next_cursor` is null.
+/// Each page reads at most 5,000 stored rows. If few jobs match, a page may hold fewer than `limit` items,
+/// or none, and still have a `next_cursor`: continue until `next_cursor` is null.
 #[utoipa::path(
     get,
     path = "/v1/jobs",

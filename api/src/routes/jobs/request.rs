@@ -118,11 +118,12 @@ pub(crate) struct BackoffRequest {
     factor: Option<f64>,
     /// Maximum delay, at most `7d`.
     max: Option<HumanDuration>,
-    /// `full`: a random delay up to the computed one. `equal`: half of the computed delay plus a random
-    /// part of the other half. `none`: exactly the computed delay.
+    /// How delays are spread.
     jitter: Option<JitterName>,
 }
 
+/// How delays are spread. `full`: a random delay up to the computed one. `equal`: half of the computed delay
+/// plus a random part of the other half. `none`: exactly the computed delay.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Jitter)]
@@ -157,7 +158,7 @@ pub(crate) fn read_job(
     }
     json::check_storable(text, prefix, faults);
     let request: JobRequest = json::decode(text, prefix, faults)?;
-    let mut reader = Reader {
+    let mut reader = JobReader {
         prefix,
         context,
         faults,
@@ -230,13 +231,13 @@ pub(crate) fn read_run_at(
 }
 
 /// Validates the members of a job. The value returned for an invalid member is unspecified.
-struct Reader<'a> {
+struct JobReader<'a> {
     prefix: &'a str,
     context: &'a EnqueueContext,
     faults: &'a mut FieldErrors,
 }
 
-impl Reader<'_> {
+impl JobReader<'_> {
     fn fault(&mut self, pointer: &str, code: &'static str, detail: impl Into<String>) {
         self.faults.add(self.prefix, pointer, code, detail);
     }
@@ -332,14 +333,14 @@ impl Reader<'_> {
 
     fn number(&mut self, pointer: &str, given: Option<i64>, min: u8, max: u8) -> Option<u8> {
         let given = given?;
-        let fits = u8::try_from(given)
+        let valid = u8::try_from(given)
             .ok()
             .filter(|number| (min..=max).contains(number));
-        if fits.is_none() {
+        if valid.is_none() {
             let detail = format!("must be between {min} and {max}, got {given}");
             self.fault(pointer, "out_of_range", detail);
         }
-        fits
+        valid
     }
 
     fn timeout(&mut self, given: Option<HumanDuration>) -> Option<Duration> {

@@ -159,8 +159,8 @@ impl From<ApiKey> for ApiKeyResponse {
 ///
 /// The response contains the key, which is never shown again. The caller must have all of its scopes. Its
 /// tier is at most the tenant's: `free` for FREE, `business` for PRO, `enterprise` for ENTERPRISE, or the
-/// tier of the tenant's best key if that is higher. A tenant whose tier is `free`, `developer` or `business`
-/// can have 2, 10 or 50 valid keys.
+/// tier of the tenant's best key if that is higher. A tenant whose tier is `free`, `developer` or
+/// `business` can have 2, 10 or 50 valid keys.
 #[utoipa::path(
     post,
     path = "/v1/api-keys",
@@ -395,8 +395,8 @@ pub(in crate::routes) async fn revoke_api_key(
 
 /// Rotate an API key
 ///
-/// Creates a new key with the same scopes and the same request budget. The old key stays valid for the grace
-/// period; the key before it is revoked.
+/// Creates a new key with the same scopes and the same request budget. The old key stays valid for the
+/// grace period; the key before it is revoked.
 #[utoipa::path(
     post,
     path = "/v1/api-keys/{id}/rotate",

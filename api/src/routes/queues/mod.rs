@@ -119,8 +119,8 @@ pub(super) struct QueueLimitsRequest {
 
 /// List queues
 ///
-/// A tenant sees the queues it has used and the queues of the public kinds, with counts of its own jobs, all
-/// taken at one moment.
+/// A tenant sees the queues it has used and the queues of the public kinds, with counts of its own jobs,
+/// all taken at one moment.
 #[utoipa::path(
     get,
     path = "/v1/queues",

@@ -127,7 +127,7 @@ pub(crate) struct PasswordRequest {
 /// Set the password
 ///
 /// Ends all other sessions of the user. The current password is required, unless the user signed in with a
-/// link within the last ten minutes. A user without a password must have confirmed the session.
+/// link within the last ten minutes. A user without a password must have confirmed their identity recently.
 #[utoipa::path(
     put,
     path = "/v1/session/password",
@@ -205,7 +205,7 @@ pub(crate) struct AuthenticatorResponse {
 
 /// Create an authenticator
 ///
-/// It takes effect once its first code is confirmed. The session must be confirmed.
+/// It takes effect once its first code is confirmed. The user must have confirmed their identity recently.
 #[utoipa::path(
     post,
     path = "/v1/session/totp",
@@ -302,7 +302,7 @@ pub(crate) async fn confirm_totp(
 
 /// Delete the authenticator
 ///
-/// The session must be confirmed.
+/// The user must have confirmed their identity recently.
 #[utoipa::path(
     delete,
     path = "/v1/session/totp",

@@ -50,10 +50,11 @@ pub(in crate::routes) struct TenantErasureResponse {
 
 /// Erase a tenant
 ///
-/// Permanently removes everything that belongs to the tenant, including its jobs, keys, users and audit log.
-/// The audit log of the tenant `platform` records the erasure. The tenant must be `canceled` and cannot be
-/// changed afterwards. While the job is unfinished, a repeated request returns the same job. Users must have
-/// confirmed their session.
+/// Permanently removes everything that belongs to the tenant, including its jobs, keys, users and audit
+/// log. The audit log of the tenant `platform` records the erasure. The tenant must be `canceled` and
+/// cannot be changed afterwards. While the job is unfinished, a repeated request returns the same job. Only
+/// for keys and users of the tenant `platform`; users must have confirmed their identity recently
+/// (`POST /v1/session/confirm`).
 #[utoipa::path(
     post,
     path = "/v1/tenants/{id}/erase",

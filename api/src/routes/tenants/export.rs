@@ -66,11 +66,11 @@ struct ExportEnd {
 
 /// Export all data of a tenant
 ///
-/// Returns one JSON object per line. `{"table":"events","row":{…}}` is a row as stored in the database. Rows
-/// of `jobs` look like the response of `GET /v1/jobs/{id}`, rows of `attempts` like those of `GET
-/// /v1/jobs/{id}/attempts` with the job's id. Secrets are omitted. All rows are from one snapshot. The last
-/// line is `{"end":true,"rows":n}`; without it the export is incomplete. For a tenant other than the caller's
-/// own, `platform:admin` is required.
+/// Returns one JSON object per line. `{"table":"events","row":{…}}` is a row as stored in the database.
+/// Rows of `jobs` look like the response of `GET /v1/jobs/{id}`, rows of `attempts` like those of
+/// `GET /v1/jobs/{id}/attempts` with the job's id. Secrets are omitted. All rows are from one snapshot. The
+/// last line is `{"end":true,"rows":n}`; without it the export is incomplete. Only platform administrators
+/// can access tenants other than their own.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/export",

@@ -168,7 +168,7 @@ impl TenantLimitsRequest {
 
 /// Get the limits of a tenant
 ///
-/// For a tenant other than the caller's own, `platform:admin` is required.
+/// Only platform administrators can access tenants other than their own.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}/limits",
@@ -187,8 +187,8 @@ pub(in crate::routes) async fn get_tenant_limits(
 
 /// Change the limits of a tenant
 ///
-/// Takes effect with the next claim. For a tenant other than the caller's own and for members that belong to
-/// the contract, `platform:admin` is required.
+/// Takes effect with the next claim. Only platform administrators can change tenants other than their own,
+/// or change members that belong to the contract.
 #[utoipa::path(
     put,
     path = "/v1/tenants/{id}/limits",

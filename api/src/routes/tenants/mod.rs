@@ -159,8 +159,7 @@ fn validate_name(name: Option<&str>, faults: &mut FieldErrors) {
 
 /// List tenants, newest first
 ///
-/// Callers without `platform:admin` see only their own tenant. To see all tenants, `platform:admin` is
-/// required.
+/// Callers without `platform:admin` see only their own tenant.
 #[utoipa::path(
     get,
     path = "/v1/tenants",
@@ -184,7 +183,7 @@ pub(super) async fn list_tenants(
 
 /// Get a tenant
 ///
-/// For a tenant other than the caller's own, `platform:admin` is required.
+/// Only platform administrators can access tenants other than their own.
 #[utoipa::path(
     get,
     path = "/v1/tenants/{id}",
@@ -202,7 +201,7 @@ pub(super) async fn get_tenant(
 
 /// Change a tenant
 ///
-/// For a tenant other than the caller's own and for `sla_tier` and `status`, `platform:admin` is required.
+/// Only platform administrators can change tenants other than their own, or change `sla_tier` and `status`.
 #[utoipa::path(
     patch,
     path = "/v1/tenants/{id}",

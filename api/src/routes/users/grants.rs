@@ -113,7 +113,7 @@ pub(crate) async fn list_grants(
 /// Grant a role to a user
 ///
 /// Takes effect with the user's next request, or at `not_before`. Callers cannot grant roles to themselves.
-/// The caller must also hold all scopes that come with the role.
+/// The caller must have all scopes that come with the role.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/grants",
@@ -156,7 +156,7 @@ pub(crate) async fn create_grant(
 
 /// Revoke a granted role
 ///
-/// Takes effect with the user's next request. The caller must also hold all scopes of the user.
+/// Takes effect with the user's next request. The caller must have all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/grants/{grant_id}",

@@ -207,7 +207,7 @@ pub(super) fn user_not_found() -> Problem {
 
 /// Create a user
 ///
-/// The response contains a link for the user to sign in with, once. The caller must also hold all scopes that
+/// The response contains a link for the user to sign in with, once. The caller must have all scopes that
 /// come with the role.
 #[utoipa::path(
     post,
@@ -301,7 +301,7 @@ pub(super) async fn get_user(
 
 /// Change a user
 ///
-/// Disabling a user ends their sessions immediately. The caller must also hold all scopes of the user.
+/// Disabling a user ends their sessions immediately. The caller must have all scopes of the user.
 #[utoipa::path(
     patch,
     path = "/v1/users/{id}",
@@ -336,8 +336,8 @@ pub(super) async fn change_user(
 
 /// Delete a user
 ///
-/// Ends the user's sessions immediately. Their entries in the audit log are kept. The caller must also hold
-/// all scopes of the user.
+/// Ends the user's sessions immediately. Their entries in the audit log are kept. The caller must have all
+/// scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}",
@@ -363,7 +363,7 @@ pub(super) async fn delete_user(
 /// Create a sign-in link for a user
 ///
 /// The link works once, within 15 minutes, and replaces unused links. Callers cannot create links for
-/// themselves. The caller must also hold all scopes of the user.
+/// themselves. The caller must have all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-in-link",
@@ -397,7 +397,7 @@ pub(super) async fn create_sign_in_link(
 
 /// Sign a user out everywhere
 ///
-/// The caller must also hold all scopes of the user.
+/// The caller must have all scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/sign-out",

@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
 use crate::time::Timestamp;
 
-/// An override to create.
+/// A permission to allow or deny to a user.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUserPermission, example = json!({
@@ -123,8 +123,8 @@ pub(crate) async fn list_user_permissions(
 /// Allow or deny a permission to a user
 ///
 /// Takes effect with the user's next request, or at `not_before`. Callers cannot allow permissions to
-/// themselves. To allow, the caller must hold all scopes that come with the permission; to deny, all scopes
-/// of the user.
+/// themselves. To allow a permission, the caller must have all scopes that come with it; to deny one, all
+/// scopes of the user.
 #[utoipa::path(
     post,
     path = "/v1/users/{id}/permissions",
@@ -179,7 +179,7 @@ pub(crate) async fn create_user_permission(
 /// Revoke an allowed or denied permission
 ///
 /// Takes effect with the user's next request. Callers cannot revoke denials of their own. The caller must
-/// also hold all scopes that come with the permission and all scopes of the user.
+/// have all scopes that come with the permission and all scopes of the user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}/permissions/{permission_id}",

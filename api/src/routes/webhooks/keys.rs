@@ -42,8 +42,6 @@ pub(in crate::routes) struct EndpointSecretResponse {
 }
 
 /// Get the secret of a webhook endpoint
-///
-/// Users must have confirmed their session (`POST /v1/session/confirm`).
 #[utoipa::path(
     get,
     path = "/v1/webhook-endpoints/{id}/secret",
@@ -121,8 +119,8 @@ pub(in crate::routes) struct RotatedSecretResponse {
 
 /// Rotate the secret of a webhook endpoint
 ///
-/// Messages carry the signatures of the new and the old key, the new one's first, until the old key expires.
-/// At most ten old keys sign messages.
+/// Messages carry the signatures of the new and the old key, the new one's first, until the old key
+/// expires. At most ten old keys sign messages.
 #[utoipa::path(
     post,
     path = "/v1/webhook-endpoints/{id}/rotate-secret",

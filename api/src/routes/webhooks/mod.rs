@@ -140,15 +140,15 @@ pub(super) async fn change_endpoint(
         webhooks::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
     let after = after.ok_or_else(endpoint_not_found)?;
     let response = EndpointResponse::from(after.clone());
-    let old_order = before.ordering;
+    let old_ordering = before.ordering;
     let entry = Entry::new("endpoint.change", id)
         .before(EndpointResponse::from(before).audit_value())
         .after(response.audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     // The engine is configured after the commit. If that fails, repeating the request configures it again.
-    if old_order != after.ordering {
-        lane::forget(state.engine(), caller.tenant, id, old_order).await?;
+    if old_ordering != after.ordering {
+        lane::forget(state.engine(), caller.tenant, id, old_ordering).await?;
     }
     lane::apply(state.engine(), caller.tenant, &after).await?;
     Ok(Json(response))

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Reader;
+use super::JobReader;
 use crate::json;
 
 /// Maximum cost of a start.
@@ -31,7 +31,7 @@ pub(crate) struct LimitUseRequest {
     cost: Option<i64>,
 }
 
-impl Reader<'_> {
+impl JobReader<'_> {
     pub(super) fn ordering_key(&mut self, key: Option<String>) -> Option<Lane> {
         let key = key?;
         if !is_key(&key) {
@@ -72,16 +72,16 @@ impl Reader<'_> {
                 self.fault(&key_pointer, "duplicate", "duplicate value");
             }
             let cost = request.cost.unwrap_or(1);
-            let fits = u16::try_from(cost)
+            let valid = u16::try_from(cost)
                 .ok()
                 .filter(|cost| (1..=MAX_LIMIT_COST).contains(cost));
-            if fits.is_none() {
+            if valid.is_none() {
                 let detail = format!("must be between 1 and {MAX_LIMIT_COST}, got {cost}");
                 self.fault(&format!("{pointer}/cost"), "out_of_range", detail);
             }
             limits.push(LimitUse {
                 key,
-                cost: fits.unwrap_or(1),
+                cost: valid.unwrap_or(1),
             });
         }
         limits
