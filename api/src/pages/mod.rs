@@ -205,8 +205,8 @@ async fn sign_in_submit(
         }
         _ => return Err(problem),
     };
-    let faults = problem.faults().iter();
-    let tenants: Vec<&str> = faults.map(|fault| fault.detail.as_str()).collect();
+    let errors = problem.faults().iter();
+    let tenants: Vec<&str> = errors.map(|error| error.detail.as_str()).collect();
     let email = form.text("email");
     sign_in_response(&state, problem.status(), &email, Some(text), &tenants)
 }

@@ -103,9 +103,9 @@ fn form_duration(form: &Form, name: &str, max: Duration) -> Result<Duration, Pro
 }
 
 fn invalid_field(name: &str, code: &'static str, detail: String) -> Problem {
-    let mut faults = FieldErrors::default();
-    faults.add("", &format!("/{name}"), code, detail);
-    faults.problem(Code::Invalid)
+    let mut errors = FieldErrors::default();
+    errors.add("", &format!("/{name}"), code, detail);
+    errors.problem(Code::Invalid)
 }
 
 /// Reads the data of a test event: a JSON object that can be stored.
@@ -113,12 +113,12 @@ fn test_data(form: &Form) -> Result<Box<RawValue>, Problem> {
     let text = form.optional("data").unwrap_or_else(|| "{}".to_owned());
     json::check_syntax(&text)
         .map_err(|error| invalid_field("data", "invalid", format!("is not valid JSON: {error}")))?;
-    let mut faults = FieldErrors::default();
-    json::check_storable(&text, "/data", &mut faults);
+    let mut errors = FieldErrors::default();
+    json::check_storable(&text, "/data", &mut errors);
     if !json::is_object(&text) {
-        faults.add("", "/data", "invalid", "must be a JSON object");
+        errors.add("", "/data", "invalid", "must be a JSON object");
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     RawValue::from_string(text).map_err(Problem::internal)
 }
 
@@ -129,9 +129,9 @@ pub(super) async fn send_test_event(
     form: Form,
 ) -> Result<Response, Problem> {
     let (event_type, data) = (form.text("type"), test_data(&form)?);
-    let mut faults = FieldErrors::default();
-    faults.extend("", NewEvent::new(&event_type, data.clone()).check());
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    errors.extend("", NewEvent::new(&event_type, data.clone()).check());
+    errors.into_body_result()?;
     let mut tx = session.begin(&state).await?;
     let posted = test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
     posted.ok_or_else(endpoint_not_found)?;

@@ -55,9 +55,9 @@ pub(super) async fn add_endpoint(
         rest,
         secret: None,
     };
-    let mut faults = FieldErrors::default();
-    faults.extend("", new.check(state.egress()));
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    errors.extend("", new.check(state.egress()));
+    errors.into_body_result()?;
     let mut tx = session.begin(&state).await?;
     check_endpoints(&mut tx).await?;
     let (endpoint, secret) = webhooks::create_endpoint(&mut tx, state.keys(), new).await?;
@@ -79,9 +79,9 @@ pub(super) async fn change_endpoint(
         url: Some(url),
         ..rest
     };
-    let mut faults = FieldErrors::default();
-    faults.extend("", change.check(state.egress()));
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    errors.extend("", change.check(state.egress()));
+    errors.into_body_result()?;
     let mut tx = session.begin(&state).await?;
     let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;

@@ -119,27 +119,27 @@ pub(super) async fn set_up_contract(
     caller: Authorized<PlatformOnly<scope::PlatformAdmin>>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<ContractStatusResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: ContractRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: ContractRequest = body.members(&mut errors).unwrap_or_default();
     let slug = request.business_id.unwrap_or_default();
     if !is_slug(&slug) {
         let detail =
             "must have 1 to 63 characters of a-z, 0-9 and `-`, and start with a letter or digit";
-        faults.add("", "/business_id", "invalid", detail);
+        errors.add("", "/business_id", "invalid", detail);
     }
     if request.sla_tier.is_none() {
-        faults.add("", "/sla_tier", "missing", "is required");
+        errors.add("", "/sla_tier", "missing", "is required");
     }
     let sla_tier = request.sla_tier.unwrap_or(SlaTier::Free);
     if let Some(url) = &request.webhook_url {
         let check = new_endpoint(url).check(state.egress());
-        let named = |mut fault: harkara_kind::FieldError| {
-            fault.pointer = fault.pointer.replace("/url", "/webhook_url");
-            fault
+        let named = |mut error: harkara_kind::FieldError| {
+            error.pointer = error.pointer.replace("/url", "/webhook_url");
+            error
         };
-        faults.extend("", check.into_iter().map(named).collect());
+        errors.extend("", check.into_iter().map(named).collect());
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     if slug == PLATFORM_SLUG {
         let detail = "tenant `platform` has no contract";
         return Err(Problem::new(Code::Conflict, detail));

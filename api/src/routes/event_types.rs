@@ -119,10 +119,10 @@ pub(super) async fn register_event_type(
     caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewEventTypeRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: NewEventTypeRequest = body.members(&mut errors).unwrap_or_default();
     if request.name.is_none() {
-        faults.add("", "/name", "missing", "is required");
+        errors.add("", "/name", "missing", "is required");
     }
     let new = NewEventType {
         name: request.name.unwrap_or_default(),
@@ -133,8 +133,8 @@ pub(super) async fn register_event_type(
     // Compiling a large schema would block this thread's other requests.
     let checked = tokio::task::spawn_blocking(move || (new.check(), new)).await;
     let (wrong, new) = checked.map_err(Problem::internal)?;
-    faults.extend("", wrong);
-    faults.into_body_result()?;
+    errors.extend("", wrong);
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let response = EventTypeResponse::from(register(&mut tx, new).await?);
     let entry = Entry::new("event_type.register", &response.name).after(json!({

@@ -140,10 +140,10 @@ pub(super) async fn post_event(
     TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewEventRequest = body.members(&mut faults).unwrap_or_default();
-    let event = validate_event(request, &mut faults);
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    let request: NewEventRequest = body.members(&mut errors).unwrap_or_default();
+    let event = validate_event(request, &mut errors);
+    errors.into_body_result()?;
     // Validation returns an event unless it added an error.
     let event = event
         .ok_or_else(|| Problem::internal("validation returned neither an event nor an error"))?;
@@ -161,13 +161,13 @@ pub(super) async fn post_event(
     ))
 }
 
-fn validate_event(request: NewEventRequest, faults: &mut FieldErrors) -> Option<NewEvent> {
+fn validate_event(request: NewEventRequest, errors: &mut FieldErrors) -> Option<NewEvent> {
     for (pointer, is_missing) in [
         ("/type", request.event_type.is_none()),
         ("/data", request.data.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "is required");
+            errors.add("", pointer, "missing", "is required");
         }
     }
     // Validate the other members even if the data is missing.
@@ -182,6 +182,6 @@ fn validate_event(request: NewEventRequest, faults: &mut FieldErrors) -> Option<
         channels: request.channels.unwrap_or_default(),
         ordering_key: request.ordering_key,
     };
-    faults.extend("", event.check());
+    errors.extend("", event.check());
     has_data.then_some(event)
 }

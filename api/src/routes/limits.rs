@@ -19,7 +19,7 @@ const MAX_WEIGHT: u16 = 1000;
 pub(super) struct NumberReader<'a> {
     /// JSON pointer of the object that contains the numbers.
     pub(super) prefix: &'a str,
-    pub(super) faults: &'a mut FieldErrors,
+    pub(super) errors: &'a mut FieldErrors,
 }
 
 impl NumberReader<'_> {
@@ -33,7 +33,7 @@ impl NumberReader<'_> {
             _ => {
                 let detail = format!("must be between 1 and {max}, got {number}");
                 let pointer = format!("/{name}");
-                self.faults
+                self.errors
                     .add(self.prefix, &pointer, "out_of_range", detail);
                 Change::Keep
             }
@@ -86,17 +86,17 @@ pub(super) struct LimitRequest {
 }
 
 impl LimitRequest {
-    pub(super) fn read(self, prefix: &str, faults: &mut FieldErrors) -> LimitChange {
+    pub(super) fn read(self, prefix: &str, errors: &mut FieldErrors) -> LimitChange {
         let per = self.per.map(Duration::from);
         if per.is_some_and(|per| !RATE_PERIODS.contains(&per)) {
-            faults.add(
+            errors.add(
                 prefix,
                 "/per",
                 "out_of_range",
                 "must be between `1s` and `31d`",
             );
         }
-        let mut numbers = NumberReader { prefix, faults };
+        let mut numbers = NumberReader { prefix, errors };
         LimitChange {
             rate: numbers.read("rate", self.rate, MAX_LIMIT_VALUE),
             per,

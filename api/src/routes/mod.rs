@@ -184,7 +184,7 @@ pub(crate) fn describe() -> (Routes, OpenApi) {
         users::overrides::list_user_permissions,
         users::overrides::create_user_permission,
         users::overrides::revoke_user_permission,
-        users::list_roles,
+        users::roles::list_roles,
         session::get_session,
         session::sign_out,
         session::list_sessions,

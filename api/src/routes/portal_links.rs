@@ -67,14 +67,14 @@ pub(super) async fn create_portal_link(
     caller: Authorized<Confirmed<scope::WebhooksManage>>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PortalLinkResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewPortalLinkRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: NewPortalLinkRequest = body.members(&mut errors).unwrap_or_default();
     let lifetime = request.expires_in.map_or(DEFAULT_LIFETIME, Duration::from);
     if !LIFETIME_RANGE.contains(&lifetime) || lifetime.subsec_nanos() != 0 {
         let detail = "must be between `1m` and `24h`, in whole seconds";
-        faults.add("", "/expires_in", "out_of_range", detail);
+        errors.add("", "/expires_in", "out_of_range", detail);
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let link = PortalLink::new(caller.tenant, lifetime);
     let text = state.portal_links().write(&link);
     let text =

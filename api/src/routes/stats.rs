@@ -195,9 +195,9 @@ fn read_span(query: &StatsQuery) -> Result<StatsRange, Problem> {
             StatsRangeError::TooManyPoints(_) => ("/step", "out_of_range"),
             StatsRangeError::Empty | StatsRangeError::NotRetained(_) => ("/since", "out_of_range"),
         };
-        let mut faults = FieldErrors::default();
-        faults.add("", pointer, code, error.to_string());
-        faults.into_query_result()?;
+        let mut errors = FieldErrors::default();
+        errors.add("", pointer, code, error.to_string());
+        errors.into_query_result()?;
         // `into_query_result` returned the error above.
         Err(Problem::internal(error))
     })

@@ -137,7 +137,7 @@ async fn read_batch(
             "application/json or application/x-ndjson",
         ));
     };
-    let (jobs, faults) = if is_json(&media_type) {
+    let (jobs, errors) = if is_json(&media_type) {
         let bytes = chunks.rest().await?;
         // Parsing up to 64 MiB would block this thread's other requests.
         tokio::task::spawn_blocking(move || read_object(bytes, &context))
@@ -146,7 +146,7 @@ async fn read_batch(
     } else {
         read_lines(chunks, &context).await?
     };
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     Ok(jobs)
 }
 
@@ -154,26 +154,26 @@ type ReadJobs = (Vec<NewJob>, FieldErrors);
 
 fn read_object(bytes: Vec<u8>, context: &EnqueueContext) -> Result<ReadJobs, Problem> {
     let text = json_text(bytes)?;
-    let mut faults = FieldErrors::default();
-    let jobs = read_jobs(split_jobs(&text, &mut faults), context, &mut faults);
-    Ok((jobs, faults))
+    let mut errors = FieldErrors::default();
+    let jobs = read_jobs(split_jobs(&text, &mut errors), context, &mut errors);
+    Ok((jobs, errors))
 }
 
 fn read_jobs(
     texts: Vec<&RawValue>,
     context: &EnqueueContext,
-    faults: &mut FieldErrors,
+    errors: &mut FieldErrors,
 ) -> Vec<NewJob> {
     let mut jobs = Vec::with_capacity(texts.len());
     for (index, text) in texts.into_iter().enumerate() {
-        if faults.is_full() {
+        if errors.is_full() {
             break;
         }
         jobs.extend(read_job(
             text.get(),
             &format!("/jobs/{index}"),
             context,
-            faults,
+            errors,
         ));
     }
     jobs
@@ -181,9 +181,9 @@ fn read_jobs(
 
 /// Splits `{"jobs": […]}` into the texts of its jobs. Returns none beyond [`MAX_BATCH_JOBS`], so that a
 /// body with millions of empty jobs costs no memory.
-fn split_jobs<'a>(text: &'a str, faults: &mut FieldErrors) -> Vec<&'a RawValue> {
+fn split_jobs<'a>(text: &'a str, errors: &mut FieldErrors) -> Vec<&'a RawValue> {
     if !json::is_object(text) {
-        faults.add(
+        errors.add(
             "",
             "",
             "invalid",
@@ -192,17 +192,17 @@ fn split_jobs<'a>(text: &'a str, faults: &mut FieldErrors) -> Vec<&'a RawValue> 
         return Vec::new();
     }
     let mut decoder = serde_json::Deserializer::from_str(text);
-    match decoder.deserialize_map(Envelope(faults)) {
+    match decoder.deserialize_map(Envelope(errors)) {
         Ok(Some(jobs)) if !jobs.is_empty() => return jobs,
-        Ok(Some(_)) => faults.add(
+        Ok(Some(_)) => errors.add(
             "",
             "/jobs",
             "empty",
             format!("must have 1 to {MAX_BATCH_JOBS} items"),
         ),
-        Ok(None) => faults.add("", "/jobs", "missing", "is required"),
+        Ok(None) => errors.add("", "/jobs", "missing", "is required"),
         // The syntax has been checked; the remaining error is a member name with an unpaired surrogate.
-        Err(error) => faults.add("", "", "invalid", message(&error)),
+        Err(error) => errors.add("", "", "invalid", message(&error)),
     }
     Vec::new()
 }
@@ -277,8 +277,8 @@ impl<'de> Visitor<'de> for BoundedJobs<'_> {
     }
 }
 
-fn add_too_many(faults: &mut FieldErrors) {
-    faults.add(
+fn add_too_many(errors: &mut FieldErrors) {
+    errors.add(
         "",
         "/jobs",
         "too_many",
@@ -293,27 +293,27 @@ async fn read_lines(mut chunks: Chunks, context: &EnqueueContext) -> Result<Read
         jobs: Vec::new(),
         count: 0,
         number: 0,
-        faults: FieldErrors::default(),
+        errors: FieldErrors::default(),
     };
     let mut partial_line: Vec<u8> = Vec::new();
     while let Some(chunk) = chunks.next().await? {
         lines.push_chunk(&mut partial_line, &chunk)?;
-        if lines.faults.is_full() || lines.count > MAX_BATCH_JOBS {
+        if lines.errors.is_full() || lines.count > MAX_BATCH_JOBS {
             // The batch will be rejected, so the rest of the body does not matter.
             chunks.discard().await?;
-            return Ok((Vec::new(), lines.faults));
+            return Ok((Vec::new(), lines.errors));
         }
     }
     lines.line(&partial_line)?;
     if lines.count == 0 {
-        lines.faults.add(
+        lines.errors.add(
             "",
             "/jobs",
             "empty",
             format!("must have 1 to {MAX_BATCH_JOBS} lines"),
         );
     }
-    Ok((lines.jobs, lines.faults))
+    Ok((lines.jobs, lines.errors))
 }
 
 struct LineReader<'r> {
@@ -323,7 +323,7 @@ struct LineReader<'r> {
     count: usize,
     /// LineReader read, including empty ones.
     number: usize,
-    faults: FieldErrors,
+    errors: FieldErrors,
 }
 
 impl LineReader<'_> {
@@ -350,25 +350,25 @@ impl LineReader<'_> {
 
     fn line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.number += 1;
-        if line.trim_ascii().is_empty() || self.faults.is_full() {
+        if line.trim_ascii().is_empty() || self.errors.is_full() {
             return Ok(());
         }
         let prefix = format!("/jobs/{}", self.count);
         self.count += 1;
         if self.count > MAX_BATCH_JOBS {
-            add_too_many(&mut self.faults);
+            add_too_many(&mut self.errors);
             return Ok(());
         }
         let malformed = |reason: String| {
             let detail = format!("line {} is not valid JSON: {reason}", self.number);
-            let mut faults = FieldErrors::default();
-            faults.add(&prefix, "", "malformed", reason);
-            Problem::new(Code::MalformedBody, detail).with_field_errors(faults.into_vec())
+            let mut errors = FieldErrors::default();
+            errors.add(&prefix, "", "malformed", reason);
+            Problem::new(Code::MalformedBody, detail).with_field_errors(errors.into_vec())
         };
         let text = std::str::from_utf8(line).map_err(|error| malformed(error.to_string()))?;
         json::check_syntax(text).map_err(|error| malformed(error.to_string()))?;
         self.jobs
-            .extend(read_job(text, &prefix, self.context, &mut self.faults));
+            .extend(read_job(text, &prefix, self.context, &mut self.errors));
         Ok(())
     }
 }

@@ -145,11 +145,11 @@ pub(in crate::routes) async fn change_jobs(
     TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: Option<BulkRequest> = body.members(&mut faults);
+    let mut errors = FieldErrors::default();
+    let request: Option<BulkRequest> = body.members(&mut errors);
     let request = request.unwrap_or_default();
-    let redrive = read_request(&request, &mut faults);
-    faults.into_body_result()?;
+    let redrive = read_request(&request, &mut errors);
+    errors.into_body_result()?;
     // Validation returns a redrive unless it added an error.
     let redrive = redrive
         .ok_or_else(|| Problem::internal("validation returned neither an action nor an error"))?;
@@ -170,11 +170,11 @@ pub(in crate::routes) async fn change_jobs(
     tx.commit().await?;
     match requested {
         Requested::TooMany => {
-            let mut faults = FieldErrors::default();
+            let mut errors = FieldErrors::default();
             let detail = "counting the matches would read too many jobs: add filters, state and times first, or \
                 enqueue a job of kind `retry.redrive`, which counts while it runs";
-            faults.add("", "/filter", "too_many", detail);
-            faults.into_body_result()?;
+            errors.add("", "/filter", "too_many", detail);
+            errors.into_body_result()?;
             Err(Problem::new(Code::Invalid, detail))
         }
         Requested::Counted { job, matched } => {
@@ -191,15 +191,15 @@ pub(in crate::routes) async fn change_jobs(
     }
 }
 
-fn read_request(request: &BulkRequest, faults: &mut FieldErrors) -> Option<Redrive> {
+fn read_request(request: &BulkRequest, errors: &mut FieldErrors) -> Option<Redrive> {
     if request.action.is_none() {
-        faults.add("", "/action", "missing", "must be retry, cancel or delete");
+        errors.add("", "/action", "missing", "must be retry, cancel or delete");
     }
     let filter: JobFilterRequest = match &request.filter {
-        Some(text) => json::decode(text.get(), "/filter", faults).unwrap_or_default(),
+        Some(text) => json::decode(text.get(), "/filter", errors).unwrap_or_default(),
         None => {
             let detail = "is required; `{}` matches all jobs that the action applies to";
-            faults.add("", "/filter", "missing", detail);
+            errors.add("", "/filter", "missing", detail);
             JobFilterRequest::default()
         }
     };
@@ -210,7 +210,7 @@ fn read_request(request: &BulkRequest, faults: &mut FieldErrors) -> Option<Redri
         .and_then(|text| serde_json::from_str(text.get()).ok())
         .unwrap_or_default();
     for (name, _) in members.iter().filter(|(_, value)| value.is_none()) {
-        faults.add(
+        errors.add(
             "/filter",
             &format!("/{name}"),
             "invalid",
@@ -230,9 +230,9 @@ fn read_request(request: &BulkRequest, faults: &mut FieldErrors) -> Option<Redri
         filter: filter.into(),
         rate_per_second,
     };
-    let errors = redrive.check().into_iter();
+    let found = redrive.check().into_iter();
     let relevant =
-        errors.filter(|fault| request.action.is_some() || !fault.pointer.starts_with("/filter"));
-    faults.extend("", relevant.collect());
+        found.filter(|error| request.action.is_some() || !error.pointer.starts_with("/filter"));
+    errors.extend("", relevant.collect());
     request.action.map(|_| redrive)
 }

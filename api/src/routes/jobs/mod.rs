@@ -63,14 +63,14 @@ pub(super) async fn create_job(
     TraceContext(trace): TraceContext,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
+    let mut errors = FieldErrors::default();
     let context = EnqueueContext {
         is_platform: caller.is_platform && caller.administers(),
         trace,
         now: clock::now(),
     };
-    let job = read_job(body.text(), "", &context, &mut faults);
-    faults.into_body_result()?;
+    let job = read_job(body.text(), "", &context, &mut errors);
+    errors.into_body_result()?;
     // Validation returns a job unless it added an error.
     let job =
         job.ok_or_else(|| Problem::internal("validation returned neither a job nor an error"))?;
@@ -317,14 +317,14 @@ pub(super) async fn reschedule_job(
     PathId(id): PathId<JobId>,
     body: JsonBody,
 ) -> Result<Json<JobResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: Option<RescheduleRequest> = body.members(&mut faults);
+    let mut errors = FieldErrors::default();
+    let request: Option<RescheduleRequest> = body.members(&mut errors);
     let moment = request.and_then(|request| request.run_at);
     if moment.is_none() {
-        faults.add("", "/run_at", "missing", "is required");
+        errors.add("", "/run_at", "missing", "is required");
     }
-    let run_at = read_run_at(moment, clock::now(), "", &mut faults);
-    faults.into_body_result()?;
+    let run_at = read_run_at(moment, clock::now(), "", &mut errors);
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let changed = state.engine().reschedule(&mut tx, id, run_at).await?;
     require_changed(changed, "rescheduled", "scheduled or ready")?;

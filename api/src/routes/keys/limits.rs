@@ -72,13 +72,13 @@ pub(in crate::routes) async fn set_api_key_limits(
     PathId(id): PathId<ApiKeyId>,
     body: JsonBody,
 ) -> Result<Json<KeyLimitsResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: KeyLimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: KeyLimitsRequest = body.members(&mut errors).unwrap_or_default();
     if let Some(Err(wrong)) = request.policies.clone().map(Policies::new) {
         let pointer = format!("/policies/{}/{}", wrong.index, wrong.member);
-        faults.add("", &pointer, "invalid", wrong.reason);
+        errors.add("", &pointer, "invalid", wrong.reason);
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let limits = request.policies.as_ref().map(|policies| json!(policies));
     let mut tx = state.begin(&caller).await?;
     let changed: Option<ChangedKey> = query_as(include_str!("../../sql/set_key_limits.sql"))

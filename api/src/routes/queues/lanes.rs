@@ -214,16 +214,16 @@ pub(crate) struct BreakerRequest {
 }
 
 impl LaneChangeRequest {
-    fn read(self, faults: &mut FieldErrors) -> LaneChange {
+    fn read(self, errors: &mut FieldErrors) -> LaneChange {
         if matches!(self.parked_until, Change::Set(_)) {
-            faults.add("", "/parked_until", "invalid", "must be null");
+            errors.add("", "/parked_until", "invalid", "must be null");
         }
         let breaker = match self.breaker {
             Change::Keep => Change::Keep,
             Change::Remove => Change::Remove,
-            Change::Set(text) => read_breaker(text.get(), faults).map_or(Change::Keep, Change::Set),
+            Change::Set(text) => read_breaker(text.get(), errors).map_or(Change::Keep, Change::Set),
         };
-        let mut numbers = NumberReader { prefix: "", faults };
+        let mut numbers = NumberReader { prefix: "", errors };
         LaneChange {
             weight: numbers.weight(self.weight),
             paused: self.paused,
@@ -243,21 +243,21 @@ impl LaneChangeRequest {
 const BREAKER_DURATIONS: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
-fn read_breaker(text: &str, faults: &mut FieldErrors) -> Option<Breaker> {
+fn read_breaker(text: &str, errors: &mut FieldErrors) -> Option<Breaker> {
     let prefix = "/breaker";
-    let request: BreakerRequest = json::decode(text, prefix, faults)?;
-    let mut numbers = NumberReader { prefix, faults };
+    let request: BreakerRequest = json::decode(text, prefix, errors)?;
+    let mut numbers = NumberReader { prefix, errors };
     let failures = numbers.read("failures", request.failures, MAX_LIMIT_VALUE);
     let share = numbers.read("share", request.share, 100).value();
     if !matches!(request.failures, Change::Set(_)) {
-        faults.add(prefix, "/failures", "missing", "is required");
+        errors.add(prefix, "/failures", "missing", "is required");
     }
     if request.rest.is_none() {
-        faults.add(prefix, "/rest", "missing", "is required");
+        errors.add(prefix, "/rest", "missing", "is required");
     }
     for (name, span) in [("/window", request.window), ("/rest", request.rest)] {
         if span.is_some_and(|HumanDuration(span)| !BREAKER_DURATIONS.contains(&span)) {
-            faults.add(
+            errors.add(
                 prefix,
                 name,
                 "out_of_range",
@@ -372,10 +372,10 @@ async fn apply_lane_change(
     body: &JsonBody,
 ) -> Result<Json<LaneResponse>, Problem> {
     require_visible(state, caller, queue).await?;
-    let mut faults = FieldErrors::default();
-    let request: LaneChangeRequest = body.members(&mut faults).unwrap_or_default();
-    let change = request.read(&mut faults);
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    let request: LaneChangeRequest = body.members(&mut errors).unwrap_or_default();
+    let change = request.read(&mut errors);
+    errors.into_body_result()?;
     let resource = format!("{queue}/{}", lane.key());
     let entry = Entry::new("lane.change", resource).after(body.value());
     let engine = state.engine().with_audit(caller.note(entry));

@@ -172,11 +172,11 @@ pub(super) async fn limit_queue(
     body: JsonBody,
 ) -> Result<Json<QueueResponse>, Problem> {
     require_queue_management(&state, &caller, &name).await?;
-    let mut faults = FieldErrors::default();
-    let request: QueueLimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: QueueLimitsRequest = body.members(&mut errors).unwrap_or_default();
     let mut numbers = NumberReader {
         prefix: "",
-        faults: &mut faults,
+        errors: &mut errors,
     };
     let change = numbers.limit(
         ("rate_per_second", request.rate_per_second),
@@ -184,7 +184,7 @@ pub(super) async fn limit_queue(
         request.burst,
         request.max_running,
     );
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let entry = Entry::new("queue.limit", &name).after(body.value());
     let engine = engine_with_audit(&state, &caller, entry);
     engine.set_queue(&name, &change).await?;

@@ -163,17 +163,17 @@ pub(super) async fn sign_in(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     own_site(&headers, state.http().public_url.as_ref())?;
-    let mut faults = FieldErrors::default();
-    let request: SignInRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: SignInRequest = body.members(&mut errors).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/email", request.email.is_none()),
         ("/password", request.password.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "is required");
+            errors.add("", pointer, "missing", "is required");
         }
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let attempt = Attempt {
         email: request.email.unwrap_or_default(),
         password: request.password.unwrap_or_default(),

@@ -66,17 +66,17 @@ pub(crate) async fn confirm_session(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<ConfirmedResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: ConfirmationRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: ConfirmationRequest = body.members(&mut errors).unwrap_or_default();
     if request.password.is_none() && request.code.is_none() {
-        faults.add(
+        errors.add(
             "",
             "/password",
             "missing",
             "is required unless `code` is given",
         );
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let user = person.0.user_id;
     throttle::charge_person(&state, user).await?;
     let account = own_account(&state, &person).await?;
@@ -146,17 +146,17 @@ pub(crate) async fn set_password(
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: PasswordRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: PasswordRequest = body.members(&mut errors).unwrap_or_default();
     match &request.password {
-        None => faults.add("", "/password", "missing", "is required"),
+        None => errors.add("", "/password", "missing", "is required"),
         Some(password) => {
             if let Err(error) = check(password) {
-                faults.add("", "/password", "invalid", error.to_string());
+                errors.add("", "/password", "invalid", error.to_string());
             }
         }
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let account = own_account(&state, &person).await?;
     let old = account.password_hash;
     let is_recovery = person.0.method == Method::Link && person.0.confirmed_until.is_some();
@@ -167,9 +167,9 @@ pub(crate) async fn set_password(
             return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
     } else if old.is_some() && !is_recovery {
-        let fault = harkara_kind::FieldError::new("/current", "missing", "is required");
+        let error = harkara_kind::FieldError::new("/current", "missing", "is required");
         let detail = "/current: is required";
-        return Err(Problem::new(Code::Invalid, detail).with_field_errors(vec![fault]));
+        return Err(Problem::new(Code::Invalid, detail).with_field_errors(vec![error]));
     } else {
         caller.require_confirmed()?;
     }
@@ -277,12 +277,12 @@ pub(crate) async fn confirm_totp(
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: FirstCodeRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: FirstCodeRequest = body.members(&mut errors).unwrap_or_default();
     if request.code.is_none() {
-        faults.add("", "/code", "missing", "is required");
+        errors.add("", "/code", "missing", "is required");
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     throttle::charge_person(&state, person.0.user_id).await?;
     let account = own_account(&state, &person).await?;
     if account.has_totp || account.totp_sealed.is_none() {

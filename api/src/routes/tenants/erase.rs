@@ -77,18 +77,18 @@ pub(in crate::routes) async fn erase_tenant(
     let tenant = find_tenant(&state, &caller, &id).await?;
     caller.require_platform()?;
     caller.require_confirmed()?;
-    let mut faults = FieldErrors::default();
-    let request: Option<TenantErasureRequest> = body.members(&mut faults);
+    let mut errors = FieldErrors::default();
+    let request: Option<TenantErasureRequest> = body.members(&mut errors);
     if let Some(request) = request {
         match request.confirm {
-            None => faults.add("", "/confirm", "missing", "is required: the tenant's slug"),
+            None => errors.add("", "/confirm", "missing", "is required: the tenant's slug"),
             Some(confirm) if confirm != tenant.slug => {
-                faults.add("", "/confirm", "invalid", "is required: the tenant's slug");
+                errors.add("", "/confirm", "invalid", "is required: the tenant's slug");
             }
             Some(_) => {}
         }
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     if tenant.slug == PLATFORM_SLUG {
         let detail = "tenant `platform` cannot be erased";
         return Err(Problem::new(Code::Conflict, detail));

@@ -134,23 +134,23 @@ impl TenantLimitsRequest {
         .any(|change| *change != Change::Keep)
     }
 
-    fn read(self, faults: &mut FieldErrors) -> TenantChange {
+    fn read(self, errors: &mut FieldErrors) -> TenantChange {
         let mut limits = BTreeMap::new();
         for (key, text) in self.limits.unwrap_or_default() {
             let pointer = format!("/limits{}", json::pointer_token(&key));
             if !is_key(&key) {
-                faults.add("", &pointer, "invalid_key", KEY_RULE);
+                errors.add("", &pointer, "invalid_key", KEY_RULE);
                 continue;
             }
             let change = match text {
                 None => LimitChange::removal(),
-                Some(text) => json::decode::<LimitRequest>(text.get(), &pointer, faults)
+                Some(text) => json::decode::<LimitRequest>(text.get(), &pointer, errors)
                     .unwrap_or_default()
-                    .read(&pointer, faults),
+                    .read(&pointer, errors),
             };
             limits.insert(key, change);
         }
-        let mut numbers = NumberReader { prefix: "", faults };
+        let mut numbers = NumberReader { prefix: "", errors };
         TenantChange {
             weight: numbers.weight(self.weight),
             paused: None,
@@ -204,13 +204,13 @@ pub(in crate::routes) async fn change_tenant_limits(
     body: JsonBody,
 ) -> Result<Json<TenantLimitsResponse>, Problem> {
     let tenant = find_tenant(&state, &caller, &id).await?;
-    let mut faults = FieldErrors::default();
-    let request: TenantLimitsRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: TenantLimitsRequest = body.members(&mut errors).unwrap_or_default();
     if request.touches_contract() {
         caller.require_admin()?;
     }
-    let change = request.read(&mut faults);
-    faults.into_body_result()?;
+    let change = request.read(&mut errors);
+    errors.into_body_result()?;
     let entry = Entry::new("tenant.limits", tenant.id)
         .before(&load_limits(&state, &tenant).await?)
         .after(body.value());

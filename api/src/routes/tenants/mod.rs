@@ -117,23 +117,23 @@ pub(super) async fn create_tenant(
     caller: Authorized<PlatformOnly<scope::PlatformAdmin>>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewTenantRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: NewTenantRequest = body.members(&mut errors).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/name", request.name.is_none()),
         ("/slug", request.slug.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "is required");
+            errors.add("", pointer, "missing", "is required");
         }
     }
-    validate_name(request.name.as_deref(), &mut faults);
+    validate_name(request.name.as_deref(), &mut errors);
     if request.slug.as_deref().is_some_and(|slug| !is_slug(slug)) {
         let detail =
             "must have 1 to 63 characters of a-z, 0-9 and `-`, and start with a letter or digit";
-        faults.add("", "/slug", "invalid", detail);
+        errors.add("", "/slug", "invalid", detail);
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let new = NewTenant {
         slug: request.slug.unwrap_or_default(),
         name: request.name.unwrap_or_default(),
@@ -151,9 +151,9 @@ pub(super) async fn create_tenant(
         .into_response())
 }
 
-fn validate_name(name: Option<&str>, faults: &mut FieldErrors) {
+fn validate_name(name: Option<&str>, errors: &mut FieldErrors) {
     if name.is_some_and(|name| !is_name(name)) {
-        faults.add("", "/name", "invalid", "must have 1 to 200 characters");
+        errors.add("", "/name", "invalid", "must have 1 to 200 characters");
     }
 }
 
@@ -220,8 +220,8 @@ pub(super) async fn change_tenant(
     body: JsonBody,
 ) -> Result<Json<TenantResponse>, Problem> {
     let tenant = find_tenant(&state, &caller, &id).await?;
-    let mut faults = FieldErrors::default();
-    let request: TenantChangeRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: TenantChangeRequest = body.members(&mut errors).unwrap_or_default();
     if request.sla_tier.is_some() || request.status.is_some() {
         caller.require_admin()?;
         if tenant.slug == PLATFORM_SLUG {
@@ -229,8 +229,8 @@ pub(super) async fn change_tenant(
             return Err(Problem::new(Code::Conflict, detail));
         }
     }
-    validate_name(request.name.as_deref(), &mut faults);
-    faults.into_body_result()?;
+    validate_name(request.name.as_deref(), &mut errors);
+    errors.into_body_result()?;
     let change = TenantChange {
         name: request.name,
         sla_tier: request.sla_tier,

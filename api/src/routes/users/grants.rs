@@ -128,15 +128,15 @@ pub(crate) async fn create_grant(
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<GrantResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: GrantRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: GrantRequest = body.members(&mut errors).unwrap_or_default();
     if request.role.is_none() {
-        faults.add("", "/role", "missing", "is required");
+        errors.add("", "/role", "missing", "is required");
     }
     if request.reason.is_none() {
-        faults.add("", "/reason", "missing", "is required");
+        errors.add("", "/reason", "missing", "is required");
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewGrant {
         role: request.role.unwrap_or_default(),

@@ -5,157 +5,34 @@
 
 pub(super) mod grants;
 pub(super) mod overrides;
+mod request;
+mod response;
+pub(super) mod roles;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
 use harkara_shared::audit::{Actor, Entry};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::UserId;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
+use self::request::{NewUserRequest, UserChangeRequest};
+pub(super) use self::response::SignedOutResponse;
+use self::response::{SignInLinkResponse, UserResponse};
 use crate::ApiState;
 use crate::access::Scope;
 use crate::auth::{Authorized, Caller, Confirmed, Who, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
-use crate::paging::{List, Page, Paging};
+use crate::paging::{Page, Paging};
 use crate::people::{
     self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, create_link, find_user, reach,
     session,
 };
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
-use crate::time::Timestamp;
-
-/// A user to create.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewUser, example = json!({
-    "email": "ada@example.com", "name": "Ada Lovelace", "role": "operator"
-}))]
-pub(super) struct NewUserRequest {
-    /// Email to sign in with, case-insensitive. Unique within the tenant.
-    #[schema(value_type = String, required, nullable = false, min_length = 3, max_length = 254,
-        pattern = r"^\S+@[^\s@]+$")]
-    email: Option<String>,
-    /// Display name of the user.
-    #[schema(value_type = String, required, nullable = false, min_length = 1, max_length = 200)]
-    name: Option<String>,
-    /// Initial role, see `GET /v1/roles`.
-    #[schema(value_type = String, required, nullable = false, example = "operator")]
-    role: Option<String>,
-    /// When the role expires. Default: never.
-    #[schema(value_type = Option<DateTime<Utc>>, example = "2030-01-31T12:00:00Z")]
-    expires_at: Option<Timestamp>,
-    /// Reason for the role, for the audit log.
-    #[schema(min_length = 1, max_length = 500)]
-    reason: Option<String>,
-}
-
-/// Changes of a user. Members that are omitted stay unchanged.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = UserChange, example = json!({"disabled": true}))]
-pub(super) struct UserChangeRequest {
-    /// Email of the user.
-    #[schema(min_length = 3, max_length = 254, pattern = r"^\S+@[^\s@]+$")]
-    email: Option<String>,
-    /// Display name of the user.
-    #[schema(min_length = 1, max_length = 200)]
-    name: Option<String>,
-    /// Whether the user is prevented from signing in. Disabling a user ends their sessions immediately.
-    disabled: Option<bool>,
-}
-
-/// A user and their permissions.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = User)]
-pub(super) struct UserResponse {
-    /// Id of the user.
-    id: UserId,
-    /// Email to sign in with, in lower case.
-    #[schema(example = "ada@example.com")]
-    email: String,
-    /// Display name of the user.
-    #[schema(example = "Ada Lovelace")]
-    name: String,
-    /// Roles granted to the user that are in effect now.
-    #[schema(example = json!(["operator"]))]
-    roles: Vec<String>,
-    /// Permissions in effect now: those of the user's roles and of the roles these inherit, plus the
-    /// permissions allowed to the user, minus those denied.
-    #[schema(example = json!(["jobs:manage", "jobs:read"]))]
-    permissions: Vec<String>,
-    /// Whether the user can sign in with a password.
-    has_password: bool,
-    /// Whether signing in with a password also requires a code.
-    has_totp: bool,
-    /// Whether the user has signed in through the identity provider.
-    has_oidc: bool,
-    /// When the user was created.
-    created_at: DateTime<Utc>,
-    /// When the user was last changed.
-    updated_at: DateTime<Utc>,
-    /// When the user last signed in.
-    #[schema(required)]
-    last_sign_in_at: Option<DateTime<Utc>>,
-    /// When the user was disabled.
-    #[schema(required)]
-    disabled_at: Option<DateTime<Utc>>,
-    /// Link to sign in with once, within 15 minutes. Only present in the response that created the user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(
-        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
-    )]
-    sign_in_url: Option<String>,
-}
-
-impl From<User> for UserResponse {
-    fn from(user: User) -> Self {
-        Self {
-            id: user.id,
-            email: user.email,
-            name: user.name,
-            roles: user.roles,
-            permissions: user.permissions,
-            has_password: user.has_password,
-            has_totp: user.has_totp,
-            has_oidc: user.has_oidc,
-            created_at: user.created_at,
-            updated_at: user.updated_at,
-            last_sign_in_at: user.last_sign_in_at,
-            disabled_at: user.disabled_at,
-            sign_in_url: None,
-        }
-    }
-}
-
-/// A link to sign in with.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SignInLink)]
-pub(super) struct SignInLinkResponse {
-    /// The link. Only shown once.
-    #[schema(
-        example = "https://jobs.example.com/sign-in/MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYq"
-    )]
-    sign_in_url: String,
-    /// When the link expires.
-    expires_at: DateTime<Utc>,
-}
-
-/// Number of sessions that were ended.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SignedOut)]
-pub(super) struct SignedOutResponse {
-    /// Number of sessions.
-    #[schema(example = 2)]
-    pub(super) ended: u64,
-}
 
 /// The actor with the reason given in the body, if any.
 pub(super) fn with_reason(actor: &Actor, reason: Option<&str>) -> Actor {
@@ -226,18 +103,18 @@ pub(super) async fn create_user(
     caller: Authorized<Confirmed<scope::UsersManage>>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewUserRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: NewUserRequest = body.members(&mut errors).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/email", request.email.is_none()),
         ("/name", request.name.is_none()),
         ("/role", request.role.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "is required");
+            errors.add("", pointer, "missing", "is required");
         }
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewUser {
         email: request.email.unwrap_or_default(),
@@ -319,9 +196,9 @@ pub(super) async fn change_user(
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<Json<UserResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: UserChangeRequest = body.members(&mut faults).unwrap_or_default();
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    let request: UserChangeRequest = body.members(&mut errors).unwrap_or_default();
+    errors.into_body_result()?;
     let change = UserChange {
         email: request.email,
         name: request.name,
@@ -418,55 +295,4 @@ pub(super) async fn sign_user_out(
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     Ok(Json(SignedOutResponse { ended }))
-}
-
-/// A role.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Role)]
-pub(super) struct RoleResponse {
-    /// Name of the role.
-    #[schema(example = "operator")]
-    name: String,
-    /// Purpose of the role.
-    #[schema(example = "Runs jobs, backups, trunks and reports; sees administration")]
-    description: String,
-    /// Roles whose permissions this role includes.
-    #[schema(example = json!(["viewer"]))]
-    inherits: Vec<String>,
-    /// All permissions of the role, including inherited ones.
-    #[schema(example = json!(["jobs:manage", "jobs:read"]))]
-    permissions: Vec<String>,
-    /// Scopes that the role grants in the API.
-    #[schema(value_type = Vec<String>, example = json!(["jobs:read", "jobs:write"]))]
-    scopes: Vec<Scope>,
-}
-
-/// List roles
-///
-/// Roles are the same for all tenants.
-#[utoipa::path(
-    get,
-    path = "/v1/roles",
-    operation_id = "list_roles",
-    tag = "people",
-    responses((status = 200, description = "All roles, ordered by name", body = List<RoleResponse>))
-)]
-pub(super) async fn list_roles(
-    State(state): State<ApiState>,
-    caller: Authorized<scope::UsersManage>,
-) -> Result<Json<List<RoleResponse>>, Problem> {
-    let mut tx = state.begin(&caller).await?;
-    let roles = people::list_roles(&mut tx).await?;
-    tx.commit().await?;
-    let data = roles
-        .into_iter()
-        .map(|role| RoleResponse {
-            scopes: people::permission::all_scopes(&role.permissions, caller.is_platform),
-            name: role.name,
-            description: role.description,
-            inherits: role.inherits,
-            permissions: role.permissions,
-        })
-        .collect();
-    Ok(Json(List { data }))
 }

@@ -142,18 +142,18 @@ pub(crate) async fn create_user_permission(
     PathId(id): PathId<UserId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<OverrideResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: OverrideRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: OverrideRequest = body.members(&mut errors).unwrap_or_default();
     for (pointer, is_missing) in [
         ("/permission", request.permission.is_none()),
         ("/effect", request.effect.is_none()),
         ("/reason", request.reason.is_none()),
     ] {
         if is_missing {
-            faults.add("", pointer, "missing", "is required");
+            errors.add("", pointer, "missing", "is required");
         }
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let actor = with_reason(caller.actor(), request.reason.as_deref());
     let new = NewOverride {
         permission: request.permission.unwrap_or_default(),

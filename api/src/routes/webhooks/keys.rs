@@ -138,16 +138,16 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<Json<RotatedSecretResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: RotateSecretRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: RotateSecretRequest = body.members(&mut errors).unwrap_or_default();
     let grace = request.grace.map_or(USUAL_GRACE, Duration::from);
     if grace > LONGEST_GRACE || grace.subsec_nanos() != 0 {
         let detail = "must be between `0s` and `7d`, in whole seconds";
-        faults.add("", "/grace", "out_of_range", detail);
+        errors.add("", "/grace", "out_of_range", detail);
     }
     let new = match (request.algorithm, request.secret) {
         (Some(Algorithm::V1a), Some(_)) => {
-            faults.add("", "/secret", "invalid", "can only be set for `v1`");
+            errors.add("", "/secret", "invalid", "can only be set for `v1`");
             None
         }
         (Some(Algorithm::V1a), None) => Some(SigningKey::from(Ed25519Key::generate())),
@@ -155,12 +155,12 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
         (_, Some(text)) => match WebhookSecret::parse(&text) {
             Ok(secret) => Some(SigningKey::from(secret)),
             Err(error) => {
-                faults.add("", "/secret", "invalid", error.to_string());
+                errors.add("", "/secret", "invalid", error.to_string());
                 None
             }
         },
     };
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let new =
         new.ok_or_else(|| Problem::internal("validation returned neither a key nor an error"))?;
     let mut tx = state.begin(&caller).await?;

@@ -47,10 +47,10 @@ pub(super) async fn create_endpoint(
     caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: NewEndpointRequest = body.members(&mut faults).unwrap_or_default();
-    let new = request.read(state.egress(), &mut faults);
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    let request: NewEndpointRequest = body.members(&mut errors).unwrap_or_default();
+    let new = request.read(state.egress(), &mut errors);
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
         check_endpoints(&mut tx).await?;
@@ -129,10 +129,10 @@ pub(super) async fn change_endpoint(
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<Json<EndpointResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: EndpointChangeRequest = body.members(&mut faults).unwrap_or_default();
-    let change = request.read(state.egress(), &mut faults);
-    faults.into_body_result()?;
+    let mut errors = FieldErrors::default();
+    let request: EndpointChangeRequest = body.members(&mut errors).unwrap_or_default();
+    let change = request.read(state.egress(), &mut errors);
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let before = webhooks::endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;

@@ -68,8 +68,8 @@ pub(in crate::routes) async fn test_endpoint(
     PathId(id): PathId<EndpointId>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<PostedEventResponse>), Problem> {
-    let mut faults = FieldErrors::default();
-    let request: EndpointTestRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: EndpointTestRequest = body.members(&mut errors).unwrap_or_default();
     let event_type = request
         .event_type
         .unwrap_or_else(|| DEFAULT_TEST_EVENT_TYPE.to_owned());
@@ -78,11 +78,11 @@ pub(in crate::routes) async fn test_endpoint(
         Ok,
     )?;
     if !data.get().starts_with('{') {
-        faults.add("", "/data", "invalid", "must be a JSON object");
+        errors.add("", "/data", "invalid", "must be a JSON object");
     }
     let event = webhooks::NewEvent::new(&event_type, data.clone());
-    faults.extend("", event.check());
-    faults.into_body_result()?;
+    errors.extend("", event.check());
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let posted = webhooks::test_endpoint(&mut tx, state.engine(), id, &event_type, data).await?;
     let posted = posted.ok_or_else(endpoint_not_found)?;
@@ -174,12 +174,12 @@ pub(in crate::routes) async fn recover_endpoint(
     let mut tx = state.begin(&caller).await?;
     let endpoint = webhooks::endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
-    let mut faults = FieldErrors::default();
-    let request: RecoveryRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: RecoveryRequest = body.members(&mut errors).unwrap_or_default();
     let now = clock::now();
     let Some(since) = request.since.map(DateTime::<Utc>::from) else {
-        faults.add("", "/since", "missing", "is required");
-        return Err(faults
+        errors.add("", "/since", "missing", "is required");
+        return Err(errors
             .into_body_result()
             .err()
             .unwrap_or_else(|| Problem::internal("missing member without an error")));
@@ -191,10 +191,10 @@ pub(in crate::routes) async fn recover_endpoint(
         states: request.states.unwrap_or_else(missed),
     };
     if since < now - chrono::TimeDelta::days(30) {
-        faults.add("", "/since", "out_of_range", "must be at most 30 days ago");
+        errors.add("", "/since", "out_of_range", "must be at most 30 days ago");
     }
-    faults.extend("", WebhookRecover::check(&args));
-    faults.into_body_result()?;
+    errors.extend("", WebhookRecover::check(&args));
+    errors.into_body_result()?;
     if endpoint.status == EndpointStatus::Disabled {
         let detail = "endpoint is disabled; enable it first";
         return Err(Problem::new(Code::Conflict, detail));

@@ -261,14 +261,14 @@ impl From<OAuth2Request> for NewOAuth2 {
 }
 
 impl NewEndpointRequest {
-    /// Validates the request and returns the endpoint; what is wrong is added to `faults`.
-    pub(in crate::routes) fn read(self, egress: &Egress, faults: &mut FieldErrors) -> NewEndpoint {
+    /// Validates the request and returns the endpoint; what is wrong is added to `errors`.
+    pub(in crate::routes) fn read(self, egress: &Egress, errors: &mut FieldErrors) -> NewEndpoint {
         if self.url.is_none() {
-            faults.add("", "/url", "missing", "is required");
+            errors.add("", "/url", "missing", "is required");
         }
         let secret = self.secret.as_deref().map(WebhookSecret::parse).transpose();
         let secret = secret.unwrap_or_else(|error| {
-            faults.add("", "/secret", "invalid", error.to_string());
+            errors.add("", "/secret", "invalid", error.to_string());
             None
         });
         fn set<T, U: From<T>>(given: Option<T>) -> Change<U> {
@@ -284,7 +284,7 @@ impl NewEndpointRequest {
                 headers: self.headers,
                 status: None,
                 ordering: self.ordering.map(Ordering::from),
-                retry_schedule: read_schedule(self.retry_schedule, faults),
+                retry_schedule: read_schedule(self.retry_schedule, errors),
                 rate_per_second: set(self.rate_per_second),
                 max_in_flight: set(self.max_in_flight),
                 client_certificate: set(self.client_certificate),
@@ -292,17 +292,17 @@ impl NewEndpointRequest {
             },
             secret,
         };
-        faults.extend("", new.check(egress));
+        errors.extend("", new.check(egress));
         new
     }
 }
 
 impl EndpointChangeRequest {
-    /// Validates the request and returns the change; what is wrong is added to `faults`.
+    /// Validates the request and returns the change; what is wrong is added to `errors`.
     pub(in crate::routes) fn read(
         self,
         egress: &Egress,
-        faults: &mut FieldErrors,
+        errors: &mut FieldErrors,
     ) -> EndpointChange {
         let change = EndpointChange {
             url: self.url,
@@ -312,32 +312,32 @@ impl EndpointChangeRequest {
             headers: self.headers,
             status: self.status.map(EndpointStatus::from),
             ordering: self.ordering.map(Ordering::from),
-            retry_schedule: read_schedule(self.retry_schedule, faults),
+            retry_schedule: read_schedule(self.retry_schedule, errors),
             rate_per_second: self.rate_per_second,
             max_in_flight: self.max_in_flight,
             client_certificate: self.client_certificate.map(ClientCertificate::from),
             oauth2: self.oauth2.map(NewOAuth2::from),
         };
-        faults.extend("", change.check(egress));
+        errors.extend("", change.check(egress));
         change
     }
 }
 
-fn read_schedule(given: Option<Value>, faults: &mut FieldErrors) -> Option<RetrySchedule> {
+fn read_schedule(given: Option<Value>, errors: &mut FieldErrors) -> Option<RetrySchedule> {
     let pointer = "/retry_schedule";
     let texts = match given? {
         Value::String(name) => {
             let schedule = RetrySchedule::named(&name);
             if schedule.is_none() {
                 let detail = "must be `standard`, `fast` or a list of delays";
-                faults.add("", pointer, "unknown", detail);
+                errors.add("", pointer, "unknown", detail);
             }
             return schedule;
         }
         Value::Array(texts) => texts,
         _ => {
             let detail = "must be `standard`, `fast` or a list of delays";
-            faults.add("", pointer, "invalid", detail);
+            errors.add("", pointer, "invalid", detail);
             return None;
         }
     };
@@ -347,7 +347,7 @@ fn read_schedule(given: Option<Value>, faults: &mut FieldErrors) -> Option<Retry
             Some(Ok(delay)) => delays.push(delay),
             _ => {
                 let pointer = format!("{pointer}/{index}");
-                faults.add("", &pointer, "invalid", "must be a duration such as \"5m\"");
+                errors.add("", &pointer, "invalid", "must be a duration such as \"5m\"");
                 return None;
             }
         }
@@ -356,11 +356,11 @@ fn read_schedule(given: Option<Value>, faults: &mut FieldErrors) -> Option<Retry
         Ok(schedule) => Some(schedule),
         Err(Some(index)) => {
             let detail = "must be between `1s` and `7d`, in whole seconds";
-            faults.add("", &format!("{pointer}/{index}"), "out_of_range", detail);
+            errors.add("", &format!("{pointer}/{index}"), "out_of_range", detail);
             None
         }
         Err(None) => {
-            faults.add("", pointer, "too_many", "must have at most 24 items");
+            errors.add("", pointer, "too_many", "must have at most 24 items");
             None
         }
     }

@@ -87,16 +87,16 @@ pub(in crate::routes) async fn change_webhook_settings(
     caller: Authorized<scope::WebhooksManage>,
     body: JsonBody,
 ) -> Result<Json<WebhookSettingsResponse>, Problem> {
-    let mut faults = FieldErrors::default();
-    let request: WebhookSettingsRequest = body.members(&mut faults).unwrap_or_default();
+    let mut errors = FieldErrors::default();
+    let request: WebhookSettingsRequest = body.members(&mut errors).unwrap_or_default();
     let change = request.payload_retention.map(Duration::from);
     if let Change::Set(retention) = change
         && (!PAYLOAD_RETENTION_RANGE.contains(&retention) || retention.subsec_nanos() != 0)
     {
         let detail = "must be between `1h` and `30d`, in whole seconds";
-        faults.add("", "/payload_retention", "out_of_range", detail);
+        errors.add("", "/payload_retention", "out_of_range", detail);
     }
-    faults.into_body_result()?;
+    errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let before = payload_retention(&mut tx).await?;
     let after = match change {

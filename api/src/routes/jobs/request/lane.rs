@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::JobReader;
+use super::reader::JobReader;
 use crate::json;
 
 /// Maximum cost of a start.
@@ -35,7 +35,7 @@ impl JobReader<'_> {
     pub(super) fn ordering_key(&mut self, key: Option<String>) -> Option<Lane> {
         let key = key?;
         if !is_key(&key) {
-            self.fault("/ordering_key", "invalid_key", KEY_RULE);
+            self.error("/ordering_key", "invalid_key", KEY_RULE);
         }
         Some(Lane::Ordered(key))
     }
@@ -43,7 +43,7 @@ impl JobReader<'_> {
     pub(super) fn limits(&mut self, given: Option<Vec<Box<RawValue>>>) -> Vec<LimitUse> {
         let given = given.unwrap_or_default();
         if given.len() > MAX_LIMITS {
-            self.fault(
+            self.error(
                 "/limits",
                 "too_many",
                 format!("must have at most {MAX_LIMITS} items"),
@@ -54,22 +54,22 @@ impl JobReader<'_> {
         for (index, text) in given.iter().enumerate() {
             let pointer = format!("/limits/{index}");
             let prefix = format!("{}{pointer}", self.prefix);
-            let Some(request) = json::decode::<LimitUseRequest>(text.get(), &prefix, self.faults)
+            let Some(request) = json::decode::<LimitUseRequest>(text.get(), &prefix, self.errors)
             else {
                 continue;
             };
             let key_pointer = format!("{pointer}/key");
             let key = match request.key {
                 None => {
-                    self.fault(&key_pointer, "missing", "is required");
+                    self.error(&key_pointer, "missing", "is required");
                     continue;
                 }
                 Some(key) => key,
             };
             if !is_key(&key) {
-                self.fault(&key_pointer, "invalid_key", KEY_RULE);
+                self.error(&key_pointer, "invalid_key", KEY_RULE);
             } else if limits.iter().any(|limit| limit.key == key) {
-                self.fault(&key_pointer, "duplicate", "duplicate value");
+                self.error(&key_pointer, "duplicate", "duplicate value");
             }
             let cost = request.cost.unwrap_or(1);
             let valid = u16::try_from(cost)
@@ -77,7 +77,7 @@ impl JobReader<'_> {
                 .filter(|cost| (1..=MAX_LIMIT_COST).contains(cost));
             if valid.is_none() {
                 let detail = format!("must be between 1 and {MAX_LIMIT_COST}, got {cost}");
-                self.fault(&format!("{pointer}/cost"), "out_of_range", detail);
+                self.error(&format!("{pointer}/cost"), "out_of_range", detail);
             }
             limits.push(LimitUse {
                 key,
