@@ -1,5 +1,8 @@
 //! Writes the outcomes of runs in the background, many in one statement.
 //!
+//! Jobs are stored in parcels: rows of up to 500 jobs. Outcomes of one parcel are written together where
+//! possible.
+//!
 //! Retries until the database accepts them; meanwhile slots stay free for other jobs. An outcome that
 //! the database refuses is replaced by a failure of that job.
 

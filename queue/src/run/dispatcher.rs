@@ -1,8 +1,9 @@
 //! Finds ready jobs for a worker's free slots and hands them to the backends of their queues.
 //!
-//! A *search* finds the lanes that have ready jobs; a *claim* takes jobs from lanes that are known to
-//! have some. A search probes every lane, so one is made only when there may be new work, and the next
-//! one waits the longer the more the last one cost.
+//! Jobs wait in lanes: a lane holds jobs of one tenant in one queue that are limited and parked together.
+//! A *search* finds the lanes that have ready jobs; a *claim* takes jobs from lanes that are known to have
+//! some. A search probes every lane, so one is made only when there may be new work, and the next one
+//! waits the longer the more the last one cost.
 //!
 //! Never claims more than the worker has capacity for. A claim whose answer was lost is looked up in the
 //! database, and its jobs are put back.
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::Run;
-use super::known_lanes::{AnsweredClaim, KnownLanes, LaneYield, MAX_LANES_PER_SEARCH};
+use super::known_lanes::{AnsweredClaim, ClaimedFromLane, KnownLanes, MAX_LANES_PER_SEARCH};
 use super::served_totals;
 use super::worker_state::WorkerState;
 use crate::claim::{ClaimCapacity, LaneRange, ReadyLane, ScanPosition};
@@ -336,12 +337,12 @@ impl Dispatcher {
             duration: answered_at - started_at,
             found_no_lost: capacity.lost && !batch.jobs.iter().any(|job| job.parcel.lost),
         };
-        let mut yields: HashMap<i64, LaneYield> = HashMap::new();
+        let mut claimed_by_lane: HashMap<i64, ClaimedFromLane> = HashMap::new();
         for job in &batch.jobs {
-            let given = yields.entry(job.parcel.lane).or_default();
-            given.jobs += 1;
+            let claimed = claimed_by_lane.entry(job.parcel.lane).or_default();
+            claimed.jobs += 1;
             if !job.parcel.lost {
-                given.last = given.last.max(Some(ScanPosition::of(job)));
+                claimed.last = claimed.last.max(Some(ScanPosition::of(job)));
             }
         }
         if batch.lanes.is_empty() {
@@ -349,8 +350,8 @@ impl Dispatcher {
             lanes.clear();
         }
         for outcome in batch.lanes {
-            let given = yields.remove(&outcome.lane).unwrap_or_default();
-            lanes.record_outcome(outcome, given, answered);
+            let claimed = claimed_by_lane.remove(&outcome.lane).unwrap_or_default();
+            lanes.record_outcome(outcome, claimed, answered);
         }
         // Even if the lanes that were tried had nothing, others may not have had a share, or there may
         // be jobs in front of the position where the claim started.

@@ -1,7 +1,8 @@
 //! Shares a worker's free capacity among the lanes of one queue: weighted fair queueing, tenants first,
 //! then the lanes of each tenant.
 //!
-//! Takes the lanes that have work and returns how many jobs each should get next. Each tenant and lane
+//! A lane holds jobs of one tenant that are limited and parked together; jobs are claimed in parcels of up
+//! to 500. Takes the lanes that have work and returns how many jobs each should get next. Each tenant and lane
 //! has a *served* total: jobs divided by weight, its virtual time. The least served are filled up first,
 //! until all are level. Whole parcels are claimed, so a lane can get more than its share in one claim,
 //! which counts against it in the next. A tenant or lane that returns after having no work starts level

@@ -1,7 +1,10 @@
 //! The jobs that one worker holds, from claim until their outcome is written.
 //!
 //! A job is *held* from its claim until its run ends, and *unsettled* until its outcome is written as
-//! well. Plain bookkeeping: sends no signal and writes nothing.
+//! well. Each claim has a fencing token, by which the database accepts the outcomes of that claim only. A
+//! *lost* job was held by another worker when that worker's lease expired; it may have killed the worker.
+//!
+//! Plain bookkeeping: sends no signal and writes nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

@@ -1,5 +1,8 @@
 //! What a worker knows of the lanes of one queue, and which of them it claims from next.
 //!
+//! A lane holds jobs of one tenant that are limited and parked together. It is stored as rows of one or
+//! more jobs each (parcels), ordered by priority and due time.
+//!
 //! Learns from two sources: searches find the lanes that have ready jobs, and claims report what each
 //! lane gave. Returns how much to claim from which lane, where to start in it, and when a closed lane
 //! opens. Never talks to the database.
@@ -61,7 +64,8 @@ pub(super) struct KnownLanes {
 #[derive(Debug)]
 struct KnownLane {
     waiting: WaitingLane,
-    /// Its jobs name a key: it never takes all slots, even if no other lane has work.
+    /// Its jobs share a key and run concurrently: such a lane never takes all slots, even if no other lane
+    /// has work.
     is_keyed: bool,
     /// When it opens. `None` if it is open.
     opens_at: Option<Instant>,
@@ -78,15 +82,16 @@ struct KnownLane {
     fresh_starts: u32,
     /// The latest search that found it.
     found_by_search: u64,
-    /// It has jobs that an earlier worker was lost with.
+    /// It has lost jobs: an earlier worker stopped renewing its lease while it held them, perhaps because
+    /// of them.
     has_lost: bool,
     /// It has no other jobs.
     has_only_lost: bool,
 }
 
-/// The jobs that one lane gave in one claim.
+/// The jobs that one claim got from one lane.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LaneYield {
+pub(super) struct ClaimedFromLane {
     pub(super) jobs: u32,
     /// The position of the last row, or of one shortly before it.
     pub(super) last: Option<ScanPosition>,
@@ -283,21 +288,21 @@ impl KnownLanes {
     pub(super) fn record_outcome(
         &mut self,
         outcome: LaneOutcome,
-        given: LaneYield,
+        claimed: ClaimedFromLane,
         claim: AnsweredClaim,
     ) {
         let now = claim.answered_at;
         if let Some(lane) = self.lanes.get_mut(&outcome.lane)
             && outcome.rows > 0
         {
-            let latest = f64::from(given.jobs) / f64::from(outcome.rows);
+            let latest = f64::from(claimed.jobs) / f64::from(outcome.rows);
             lane.jobs_per_row = Some(
                 lane.jobs_per_row
                     .map_or(latest, |mean| (mean + latest) / 2.0),
             );
             self.fair_share
-                .record_served(lane.waiting.tenant, outcome.lane, given.jobs);
-            lane.continue_after(given.last, claim);
+                .record_served(lane.waiting.tenant, outcome.lane, claimed.jobs);
+            lane.continue_after(claimed.last, claim);
         }
         let (opens_at, blocked_since) = match outcome.availability {
             LaneAvailability::Exhausted => {

@@ -1,5 +1,6 @@
 //! Keeps a worker's lease: opens it, renews it, and gives it up when it cannot be renewed in time.
 //!
+//! A lease is the right to run the jobs claimed under it; when it expires, other workers take them over.
 //! No run continues under a lease that may have expired. Rescuing jobs of other workers is a separate
 //! task, so that a renewal never waits for it.
 

@@ -1,4 +1,6 @@
 //! The lease that a worker currently holds, and a token that is cancelled when it is lost.
+//!
+//! A lease is the right to run the jobs claimed under it, until it expires.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

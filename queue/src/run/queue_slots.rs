@@ -1,7 +1,9 @@
 //! Counts the slots of one served queue: how many more jobs can be claimed, to start at once or to wait
 //! in memory for a slot.
 //!
-//! Jobs are prefetched only as far as the mean run time lets them start within a short window.
+//! Jobs are prefetched only as far as the mean run time lets them start within a short window. A *keyed
+//! lane* holds jobs that share a key, for example those that call the same endpoint; one such lane gets
+//! only part of the slots.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

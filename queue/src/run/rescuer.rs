@@ -1,4 +1,7 @@
 //! Takes back the jobs of workers whose lease has expired, from time to time.
+//!
+//! Such a worker was killed or has lost its connection. Its jobs become ready again, or dead if they have
+//! no attempt left.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -47,7 +47,7 @@ fn record(
         rows: if last.is_some() { 100 } else { 0 },
         availability,
     };
-    let given = LaneYield {
+    let claimed = ClaimedFromLane {
         jobs: outcome.rows,
         last,
     };
@@ -56,7 +56,7 @@ fn record(
         duration: Duration::from_millis(1),
         found_no_lost: false,
     };
-    lanes.record_outcome(outcome, given, claim);
+    lanes.record_outcome(outcome, claimed, claim);
 }
 
 fn claim_starts(lanes: &mut KnownLanes, at: Instant) -> Vec<ScanStart> {
@@ -93,10 +93,10 @@ fn continued_lane_is_claimed_from_its_first_row_before_it_counts_as_exhausted() 
 
 #[test]
 fn drained_lane_is_claimed_from_its_first_row_from_time_to_time() {
-    let (mut lanes, begun) = (one_lane(), Instant::now());
+    let (mut lanes, started_at) = (one_lane(), Instant::now());
     let mut from_first = Vec::new();
     for ms in 0..1000 {
-        let at = begun + Duration::from_millis(ms);
+        let at = started_at + Duration::from_millis(ms);
         if claim_starts(&mut lanes, at) == [ScanStart::First] {
             from_first.push(ms);
         }
