@@ -206,10 +206,13 @@ impl Scan<'_> {
                     "for" | "on" | "do" | "key" | "," | "grant" | "before" | "after" | "or"
                 );
             let table = words[start + skip..].iter().find(|word| *word != "only");
-            if let Some(table) = table.filter(|table| is_statement && table.contains('.')) {
-                if self.is_existing(table) && !SMALL_TABLES.contains(&&**table) {
-                    self.refuse("rows of a big table are backfilled in batches by a job, not in a migration");
-                }
+            if let Some(table) = table.filter(|table| is_statement && table.contains('.'))
+                && self.is_existing(table)
+                && !SMALL_TABLES.contains(&&**table)
+            {
+                self.refuse(
+                    "rows of a big table are backfilled in batches by a job, not in a migration",
+                );
             }
         }
         for kind in [
@@ -218,15 +221,10 @@ impl Scan<'_> {
             "procedure",
             "type",
             "schema",
-            "policy",
-            "trigger",
             "view",
             "sequence",
         ] {
-            if !places(words, &["drop", kind]).is_empty()
-                && !matches!(kind, "policy" | "trigger")
-                && !self.is_marked
-            {
+            if !places(words, &["drop", kind]).is_empty() && !self.is_marked {
                 self.refuse("an older release may use it: needs `-- contract: <which release stopped using it>`");
             }
         }
@@ -234,19 +232,20 @@ impl Scan<'_> {
 
     fn functions(&mut self, functions: &HashSet<String>) {
         let words = self.words;
-        for place in places(words, &["create", "function"])
-            .into_iter()
-            .chain(places(words, &["create", "or", "replace", "function"]))
-            .chain(places(words, &["create", "procedure"]))
+        let creates = [
+            &["create", "function"][..],
+            &["create", "procedure"],
+            &["create", "or", "replace", "function"],
+            &["create", "or", "replace", "procedure"],
+        ];
+        if creates
+            .iter()
+            .any(|pattern| !places(words, pattern).is_empty())
         {
-            let _ = place;
             self.refuse("functions have their file in functions/");
         }
-        let names_functions = places(words, &["on", "function"])
-            .into_iter()
-            .chain(places(words, &["drop", "function"]))
-            .next()
-            .is_some();
+        let names_functions = !places(words, &["on", "function"]).is_empty()
+            || !places(words, &["drop", "function"]).is_empty();
         let calls = words
             .windows(2)
             .find(|pair| pair[1] == "(" && functions.contains(&pair[0]));
@@ -307,9 +306,6 @@ impl Scan<'_> {
                              earlier migration",
                         );
                     }
-                    ["add", "generated", ..]
-                    | ["set", "storage", ..]
-                    | ["set", "compression", ..] => {}
                     _ => {}
                 }
             }
