@@ -88,7 +88,7 @@ async fn verify(
             (engine, vec![(tenant.id, tenant.slug)])
         }
         None => {
-            let engine = open_engine(common, settings)?;
+            let engine = open_engine(common, settings).await?;
             let all = query_as("select id, slug from app.tenants order by slug")
                 .fetch_all(engine.pool())
                 .await?;

@@ -56,7 +56,7 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             all_tenants: _,
             common,
         } => {
-            let engine = open_engine(&common, settings)?;
+            let engine = open_engine(&common, settings).await?;
             let tenant = optional_tenant(&engine, tenant.as_deref()).await?;
             // The role's first transaction needs the kinds and lanes to exist.
             publish(&engine).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             tenant,
             common,
         } => {
-            let engine = open_engine(&common, settings)?;
+            let engine = open_engine(&common, settings).await?;
             let tenant = optional_tenant(&engine, tenant.as_deref()).await?;
             let id = tenant.map(|tenant| tenant.id);
             let entry = Entry::new("client.revoke", &role);
@@ -98,7 +98,7 @@ pub(crate) async fn client(command: ClientCommand, settings: &Settings) -> anyho
             Ok(())
         }
         ClientCommand::Ls { common } => {
-            let clients = open_engine(&common, settings)?.sql_clients().await?;
+            let clients = open_engine(&common, settings).await?.sql_clients().await?;
             if common.json {
                 say(&json!({ "data": clients }).to_string());
                 return Ok(());

@@ -40,6 +40,13 @@ pub(super) fn open_pool(target: &Target, settings: &Settings) -> anyhow::Result<
     Ok(database::pool(&database, "harkara")?)
 }
 
+/// As [`open_pool`], after a check that the schema is one that this release can work on.
+pub(super) async fn connect(target: &Target, settings: &Settings) -> anyhow::Result<PgPool> {
+    let pool = open_pool(target, settings)?;
+    database::check_schema(&pool).await?;
+    Ok(pool)
+}
+
 fn running_database(target: &Target) -> anyhow::Result<String> {
     let not_running = || {
         ConfigErrors(vec![ConfigError {
@@ -73,9 +80,12 @@ pub(super) fn master_keys(target: &Target, settings: &Settings) -> anyhow::Resul
     .context("the master key")
 }
 
-pub(super) fn open_engine(common: &CommonArgs, settings: &Settings) -> anyhow::Result<Engine> {
+pub(super) async fn open_engine(
+    common: &CommonArgs,
+    settings: &Settings,
+) -> anyhow::Result<Engine> {
     Ok(Engine::new(
-        open_pool(&common.target, settings)?,
+        connect(&common.target, settings).await?,
         settings.notify,
     ))
 }
@@ -86,7 +96,7 @@ pub(super) async fn open_engine_for_tenant(
     common: &CommonArgs,
     settings: &Settings,
 ) -> anyhow::Result<(Engine, Tenant)> {
-    let engine = open_engine(common, settings)?;
+    let engine = open_engine(common, settings).await?;
     let tenant = require_tenant(engine.pool(), tenant).await?;
     Ok((engine, tenant))
 }

@@ -72,7 +72,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
             tenant,
             common,
         } => {
-            let engine = open_engine(&common, settings)?;
+            let engine = open_engine(&common, settings).await?;
             let tenants = match tenant {
                 Some(tenant) => vec![require_tenant(engine.pool(), &tenant).await?.id],
                 None => engine.tenants().await?,
@@ -152,7 +152,7 @@ async fn explain_job(args: &JobArgs, settings: &Settings) -> anyhow::Result<()> 
 
 /// Opens a transaction of the job's tenant.
 async fn begin(args: &JobArgs, settings: &Settings) -> anyhow::Result<(Engine, TenantTx)> {
-    let engine = open_engine(&args.common, settings)?;
+    let engine = open_engine(&args.common, settings).await?;
     let tenant = match &args.tenant {
         Some(tenant) => Some(require_tenant(engine.pool(), tenant).await?.id),
         None => engine.tenant_of(args.id).await?,

@@ -6,7 +6,7 @@ use harkara_api::access::{self, KeyTier, NewKey, Scope};
 use harkara_shared::config::Settings;
 use serde_json::json;
 
-use super::context::{CommonArgs, cli_actor, master_keys, open_pool, require_tenant};
+use super::context::{CommonArgs, cli_actor, connect, master_keys, require_tenant};
 use crate::output::say;
 
 /// `harkara key …`
@@ -39,7 +39,7 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
         name,
         common,
     } = command;
-    let pool = open_pool(&common.target, settings)?;
+    let pool = connect(&common.target, settings).await?;
     let master = master_keys(&common.target, settings)?;
     let tenant = require_tenant(&pool, &tenant).await?;
     if tenant.slug != access::PLATFORM_SLUG && scopes.contains(&Scope::PlatformAdmin) {

@@ -65,7 +65,7 @@ pub(crate) enum QueueCommand {
 pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow::Result<()> {
     match command {
         QueueCommand::Ls { common } => {
-            let engine = open_engine(&common, settings)?;
+            let engine = open_engine(&common, settings).await?;
             list_queues(&engine, &common).await
         }
         QueueCommand::Pause { name, common } => set_paused(&name, true, &common, settings).await,
@@ -77,7 +77,7 @@ pub(crate) async fn queue(command: QueueCommand, settings: &Settings) -> anyhow:
             burst,
             common,
         } => {
-            let engine = open_engine(&common, settings)?;
+            let engine = open_engine(&common, settings).await?;
             let rate = change(rate_per_second);
             let change = LimitChange {
                 rate,
@@ -99,7 +99,7 @@ async fn set_paused(
     common: &CommonArgs,
     settings: &Settings,
 ) -> anyhow::Result<()> {
-    let engine = open_engine(common, settings)?;
+    let engine = open_engine(common, settings).await?;
     let action = if paused {
         "queue.pause"
     } else {

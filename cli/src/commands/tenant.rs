@@ -5,7 +5,7 @@ use harkara_api::access::{self, NewTenant, SlaTier, TenantChange};
 use harkara_shared::config::Settings;
 use serde_json::json;
 
-use super::context::{CommonArgs, cli_actor, open_engine_for_tenant, open_pool};
+use super::context::{CommonArgs, cli_actor, connect, open_engine_for_tenant};
 use super::limit::show_tenant;
 use crate::output::say;
 
@@ -59,7 +59,7 @@ async fn create_tenant(args: CreateArgs, settings: &Settings) -> anyhow::Result<
         tier,
         common,
     } = args;
-    let pool = open_pool(&common.target, settings)?;
+    let pool = connect(&common.target, settings).await?;
     let new = NewTenant {
         slug: slug.unwrap_or_else(|| slug_of(&name)),
         name,

@@ -12,7 +12,7 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::id::UserId;
 use serde_json::{Value, json};
 
-use super::context::{CommonArgs, cli_actor, open_pool, require_tenant};
+use super::context::{CommonArgs, cli_actor, connect, require_tenant};
 use crate::output::say;
 use crate::up::Home;
 
@@ -144,7 +144,7 @@ async fn begin(
     common: &CommonArgs,
     settings: &Settings,
 ) -> anyhow::Result<(TenantTx, Tenant)> {
-    let pool = open_pool(&common.target, settings)?;
+    let pool = connect(&common.target, settings).await?;
     let tenant = require_tenant(&pool, tenant).await?;
     Ok((TenantTx::begin(&pool, tenant.id).await?, tenant))
 }

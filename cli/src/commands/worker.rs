@@ -26,7 +26,7 @@ pub(crate) enum WorkerCommand {
 
 pub(crate) async fn worker(command: WorkerCommand, settings: &Settings) -> anyhow::Result<()> {
     let WorkerCommand::Ls { common } = command;
-    let engine = open_engine(&common, settings)?;
+    let engine = open_engine(&common, settings).await?;
     let mut workers: Vec<LiveWorker> = Vec::new();
     loop {
         let after = workers.last().map(|worker| worker.id);

@@ -99,7 +99,20 @@ impl Schema {
                 );
             }
         }
-        self.install_functions(connection).await
+        let mut attempt = 1;
+        loop {
+            match self.install_functions(connection).await {
+                Err(failure) if attempt < LOCK_ATTEMPTS && is_lock_timeout(&failure) => {
+                    tracing::warn!(
+                        attempt,
+                        "a table of a trigger is locked by another transaction; trying again"
+                    );
+                    attempt += 1;
+                    tokio::time::sleep(LOCK_RETRY_DELAY).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Installs the functions whose text differs from the installed one, in one transaction. Functions of a newer
@@ -111,6 +124,8 @@ impl Schema {
         if !self.replaces_functions(&state)? {
             return Ok(());
         }
+        // A function locks no table; a trigger in its file does.
+        connection.execute(LOCK_TIMEOUT).await?;
         let mut tx = connection.begin().await?;
         let installed =
             query_as::<(String, String)>("select name, checksum from app.schema_functions")
@@ -309,7 +324,9 @@ async fn drop_if_invalid(connection: &mut PgConnection, index: &str) -> Result<(
 
 fn is_lock_timeout(error: &Error) -> bool {
     let source = match error {
-        Error::Migrate(MigrateError::ExecuteMigration(source, _)) | Error::Sqlx(source) => source,
+        Error::Migrate(MigrateError::ExecuteMigration(source, _))
+        | Error::Function { source, .. }
+        | Error::Sqlx(source) => source,
         _ => return false,
     };
     matches!(source, sqlx::Error::Database(error) if error.code().as_deref() == Some("55P03"))

@@ -62,6 +62,7 @@ async fn processes_refuse_a_schema_that_requires_a_newer_release() {
         ("harkara-worker", &[]),
         ("harkara-scheduler", &[]),
         ("harkara", &["migrate"]),
+        ("harkara", &["tenant", "create", "Acme"]),
     ] {
         let output = refusal(&database, name, args).await;
         assert!(
