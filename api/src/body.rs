@@ -1,6 +1,4 @@
-//! Room: request bodies.
-//! Takes: a request. Gives: its content type, its bytes up to a limit, or its JSON text.
-//! Never: knows what a body means.
+//! Request bodies: their media type, their bytes up to a limit, their JSON text.
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
@@ -15,13 +13,13 @@ use crate::field_errors::FieldErrors;
 use crate::json;
 use crate::problem::{Code, Problem};
 
-/// Bytes of an ordinary body.
+/// Most bytes of a body on most routes.
 const ORDINARY_LIMIT: usize = 1 << 20;
 
-/// Bytes of a batch.
+/// Most bytes of a batch of jobs.
 pub(crate) const BATCH_LIMIT: usize = 64 << 20;
 
-/// Bytes that a body may have on this route.
+/// Most bytes of a body on this route.
 pub(crate) fn limit_of(route: &str) -> usize {
     match route {
         "/v1/jobs/batch" => BATCH_LIMIT,
@@ -29,11 +27,12 @@ pub(crate) fn limit_of(route: &str) -> usize {
     }
 }
 
-/// Bytes beyond the limit that are read and thrown away before a body is refused.
-const PATIENCE: Option<usize> = Some(8 << 20);
+/// Bytes beyond the limit that are read and discarded before a body is refused, so that most clients finish
+/// sending and see the response.
+const MAX_DISCARDED_BYTES: Option<usize> = Some(8 << 20);
 
-/// The media type of a request's body, in lower case and without parameters; empty when there is
-/// none or it is not text.
+/// The media type of a request's body, in lower case and without parameters; empty when the header is
+/// missing or not text.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
     headers
         .get(CONTENT_TYPE)
@@ -43,7 +42,7 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
         .unwrap_or_default()
 }
 
-/// Whether the media type is JSON's, or one built on it.
+/// Whether the media type is JSON or has the suffix `+json`.
 pub(crate) fn is_json(media_type: &str) -> bool {
     media_type == "application/json"
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
@@ -57,9 +56,9 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// The body of a request, refused at once when it says that it is longer than `limit` bytes.
+    /// The body of a request; refused at once when `Content-Length` exceeds `limit` bytes.
     pub(crate) async fn of(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
-        let told: Option<usize> = headers
+        let declared: Option<usize> = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.parse().ok());
@@ -68,7 +67,7 @@ impl Chunks {
             left: limit,
             limit,
         };
-        if told.is_some_and(|told| told > limit) {
+        if declared.is_some_and(|length| length > limit) {
             return Err(chunks.too_large().await);
         }
         Ok(chunks)
@@ -79,8 +78,7 @@ impl Chunks {
         let Some(chunk) = self.stream.next().await else {
             return Ok(None);
         };
-        let chunk = chunk
-            .map_err(|_| Problem::new(Code::MalformedBody, "the body broke off before its end"))?;
+        let chunk = chunk.map_err(|_| Problem::new(Code::MalformedBody, "the body ended early"))?;
         match self.left.checked_sub(chunk.len()) {
             Some(left) => self.left = left,
             None => return Err(self.too_large().await),
@@ -88,7 +86,7 @@ impl Chunks {
         Ok(Some(chunk))
     }
 
-    /// All that is left.
+    /// The rest of the body.
     pub(crate) async fn rest(mut self) -> Result<Vec<u8>, Problem> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.next().await? {
@@ -97,40 +95,40 @@ impl Chunks {
         Ok(bytes)
     }
 
-    /// Reads what is left to throw it away: a caller who is still sending when the connection is
-    /// closed may never see the answer.
+    /// Reads and discards the rest: a client that is still sending when the connection closes may never
+    /// see the response.
     pub(crate) async fn discard(mut self) -> Result<(), Problem> {
         while self.next().await?.is_some() {}
         Ok(())
     }
 
     async fn too_large(&mut self) -> Problem {
-        // As in `discard`, but not for ever.
-        let mut patience = PATIENCE;
-        while let (Some(left), Some(Ok(chunk))) = (patience, self.stream.next().await) {
-            patience = left.checked_sub(chunk.len());
+        // As in `discard`, but bounded.
+        let mut left = MAX_DISCARDED_BYTES;
+        while let (Some(budget), Some(Ok(chunk))) = (left, self.stream.next().await) {
+            left = budget.checked_sub(chunk.len());
         }
         let mib = self.limit >> 20;
         Problem::new(
             Code::BodyTooLarge,
-            format!("a body here has at most {mib} MiB"),
+            format!("the body of this route must be at most {mib} MiB"),
         )
     }
 }
 
-/// The problem of a body of another media type than those named in `wanted`.
-pub(crate) fn unsupported(media_type: &str, wanted: &str) -> Problem {
+/// The problem of a body whose media type is not among `expected`.
+pub(crate) fn unsupported(media_type: &str, expected: &str) -> Problem {
     let found = match media_type {
         "" => "none".to_owned(),
         found => format!("`{found}`"),
     };
     Problem::new(
         Code::UnsupportedMediaType,
-        format!("the content type must be {wanted}, not {found}"),
+        format!("the content type must be {expected}, got {found}"),
     )
 }
 
-/// Reads bytes as UTF-8 that is JSON.
+/// Checks that the bytes are JSON in UTF-8 and returns the text.
 pub(crate) fn json_text(bytes: Vec<u8>) -> Result<String, Problem> {
     let malformed = |reason: String| {
         Problem::new(
@@ -143,8 +141,7 @@ pub(crate) fn json_text(bytes: Vec<u8>) -> Result<String, Problem> {
     Ok(text)
 }
 
-/// The extractor for JSON bodies of ordinary size. Its text is JSON; its members are for
-/// [`JsonBody::members`].
+/// The extractor of a JSON body of at most 1 MiB. [`JsonBody::members`] decodes it.
 #[derive(Debug)]
 pub(crate) struct JsonBody(String);
 
@@ -156,11 +153,11 @@ impl JsonBody {
 
     /// The body as a value, for the audit log.
     pub(crate) fn value(&self) -> Value {
-        // The text is JSON.
+        // The syntax was checked.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// Reads the members as [`json::decode`] does, having checked that they can be stored.
+    /// Checks that the body can be stored, then decodes its members as [`json::decode`] does.
     pub(crate) fn members<T: DeserializeOwned>(&self, faults: &mut FieldErrors) -> Option<T> {
         json::check_storable(&self.0, "", faults);
         json::decode(&self.0, "", faults)
@@ -189,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_told_by_its_media_type() {
+    fn media_type_decides_whether_a_body_is_json() {
         for (text, json) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),

@@ -1,6 +1,4 @@
-//! Room: the page that shows the OpenAPI document.
-//! Takes: a path under `/docs`. Gives: Swagger UI, from files that are in the binary.
-//! Never: loads anything from another server.
+//! Serves Swagger UI under `/docs/` from files in the binary. Nothing is loaded from another server.
 
 use std::sync::Arc;
 
@@ -14,11 +12,11 @@ use utoipa_swagger_ui::Config;
 
 use crate::problem::Problem;
 
-/// Where the page is.
+/// Path of the page.
 pub(crate) const PAGE: &str = "/docs/";
 
-/// Its files change with releases only.
-const AN_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600");
+/// The files change only with a release.
+const CACHE_ONE_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
 /// The routes of the page.
 pub(crate) fn routes() -> Router {
@@ -32,7 +30,7 @@ pub(crate) fn routes() -> Router {
 }
 
 fn file(name: &str) -> Response {
-    // No validator is asked on the network, and a key stays in its tab.
+    // No online validator, and an entered key is not persisted by the browser.
     let config = Config::from("/openapi.json")
         .validator_url("none")
         .try_it_out_enabled(true)
@@ -41,7 +39,7 @@ fn file(name: &str) -> Response {
         Ok(Some(file)) => {
             let media = HeaderValue::try_from(file.content_type);
             let media = media.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            let headers = [(CONTENT_TYPE, media), (CACHE_CONTROL, AN_HOUR)];
+            let headers = [(CONTENT_TYPE, media), (CACHE_CONTROL, CACHE_ONE_HOUR)];
             (StatusCode::OK, headers, file.bytes.into_owned()).into_response()
         }
         Ok(None) => Problem::not_found("page").into_response(),

@@ -1,27 +1,25 @@
-//! Room: collecting what is wrong with a request.
-//! Takes: faults, one by one. Gives: all of them at once, or leave to go on.
-//! Never: keeps two faults of one member, or more faults than anybody reads.
+//! Collects what is wrong with a request, so that one response reports all of it.
 
 use harkara_kind::field_error::FieldError;
 
 use crate::problem::{Code, Problem};
 
-/// Errors reported for one request.
+/// Most errors reported for one request.
 pub(crate) const MAX_FIELD_ERRORS: usize = 100;
 
-/// The faults of one request.
+/// The errors of one request, at most one for each member.
 #[derive(Debug, Default)]
 pub(crate) struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    /// Adds a fault, unless its member has one already: what follows from a mistake is no second.
-    pub(crate) fn push(&mut self, fault: FieldError) {
-        if !self.is_full() && !self.0.iter().any(|known| known.pointer == fault.pointer) {
-            self.0.push(fault);
+    /// Adds an error unless its member has one already: consequences of an error are not reported.
+    pub(crate) fn push(&mut self, error: FieldError) {
+        if !self.is_full() && !self.0.iter().any(|known| known.pointer == error.pointer) {
+            self.0.push(error);
         }
     }
 
-    /// Adds a fault of the member at `prefix` and `pointer`.
+    /// Adds an error of the member at `prefix` and `pointer`.
     pub(crate) fn add(
         &mut self,
         prefix: &str,
@@ -32,10 +30,10 @@ impl FieldErrors {
         self.push(FieldError::new(format!("{prefix}{pointer}"), code, detail));
     }
 
-    /// Adds faults of the part of the request that stands at `prefix`.
-    pub(crate) fn extend(&mut self, prefix: &str, faults: Vec<FieldError>) {
-        for fault in faults {
-            self.push(fault.under(prefix));
+    /// Adds errors of the part of the request at `prefix`.
+    pub(crate) fn extend(&mut self, prefix: &str, errors: Vec<FieldError>) {
+        for error in errors {
+            self.push(error.under(prefix));
         }
     }
 
@@ -43,17 +41,17 @@ impl FieldErrors {
         self.0
     }
 
-    /// Whether there is no point in looking further.
+    /// Whether no further error would be reported.
     pub(crate) fn is_full(&self) -> bool {
         self.0.len() >= MAX_FIELD_ERRORS
     }
 
-    /// Goes on if nothing is wrong with the body.
+    /// The problem of a request body that has errors.
     pub(crate) fn into_body_result(self) -> Result<(), Problem> {
         self.none(Code::Invalid)
     }
 
-    /// Goes on if nothing is wrong with the query string.
+    /// The problem of a query string that has errors.
     pub(crate) fn into_query_result(self) -> Result<(), Problem> {
         self.none(Code::InvalidQuery)
     }
@@ -65,7 +63,7 @@ impl FieldErrors {
         Err(self.problem(code))
     }
 
-    /// The problem that tells of them; there should be one.
+    /// The problem that lists the errors, of which there should be at least one.
     pub(crate) fn problem(self, code: Code) -> Problem {
         let first = self.0.first();
         let first = first.map(|first| format!("{}: {}", first.pointer, first.detail));
@@ -73,9 +71,9 @@ impl FieldErrors {
         let detail = match self.0.len() {
             0 | 1 => first,
             MAX_FIELD_ERRORS => {
-                format!("{MAX_FIELD_ERRORS} mistakes or more; the first is {first}")
+                format!("{MAX_FIELD_ERRORS} or more errors; first: {first}")
             }
-            many => format!("{many} mistakes; the first is {first}"),
+            many => format!("{many} errors; first: {first}"),
         };
         Problem::new(code, detail).with_field_errors(self.0)
     }
@@ -86,15 +84,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_has_one_fault_and_a_request_at_most_a_hundred() {
-        let mut faults = FieldErrors::default();
-        faults.add("", "/a", "first", "x");
-        faults.add("", "/a", "second", "x");
-        assert_eq!(faults.0.len(), 1);
+    fn member_has_one_error_and_request_at_most_a_hundred() {
+        let mut errors = FieldErrors::default();
+        errors.add("", "/a", "first", "x");
+        errors.add("", "/a", "second", "x");
+        assert_eq!(errors.0.len(), 1);
         for index in 0..200 {
-            faults.add("/jobs", &format!("/{index}"), "invalid", "x");
+            errors.add("/jobs", &format!("/{index}"), "invalid", "x");
         }
-        assert!(faults.is_full());
-        assert_eq!(faults.0.len(), 100);
+        assert!(errors.is_full());
+        assert_eq!(errors.0.len(), 100);
     }
 }

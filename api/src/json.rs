@@ -48,33 +48,33 @@ pub(crate) fn is_object(text: &str) -> bool {
     text.trim_start().starts_with('{')
 }
 
-/// Finds what is JSON but cannot be kept: NUL characters, which Postgres has no room for, halves of
-/// surrogate pairs, numbers beyond all ranges and nesting deeper than 128.
+/// Reports JSON that cannot be stored: NUL characters, which PostgreSQL does not accept, lone surrogates,
+/// numbers out of range and nesting deeper than 128.
 ///
-/// `text` must be JSON and stands at `prefix` of the request.
-pub(crate) fn check_storable(text: &str, prefix: &str, faults: &mut FieldErrors) {
-    let mut walk = Walk {
+/// `text` must be JSON and is at `prefix` of the request.
+pub(crate) fn check_storable(text: &str, prefix: &str, errors: &mut FieldErrors) {
+    let mut check = StorageCheck {
         pointer: prefix.to_owned(),
-        faults,
+        errors,
     };
     let mut decoder = serde_json::Deserializer::from_str(text);
-    if let Err(error) = Step(&mut walk).deserialize(&mut decoder) {
-        let pointer = walk.pointer;
-        faults.push(FieldError::new(pointer, "invalid", json::message(&error)));
+    if let Err(error) = Step(&mut check).deserialize(&mut decoder) {
+        let pointer = check.pointer;
+        errors.push(FieldError::new(pointer, "invalid", json::message(&error)));
     }
 }
 
-struct Walk<'a> {
-    /// Where the walk is. An error leaves it there.
+struct StorageCheck<'a> {
+    /// Pointer to the current value; after a parser error, to the value it occurred in.
     pointer: String,
-    faults: &'a mut FieldErrors,
+    errors: &'a mut FieldErrors,
 }
 
-impl Walk<'_> {
+impl StorageCheck<'_> {
     fn check(&mut self, text: &str) {
         if text.contains('\0') {
-            let detail = "holds a NUL character (\\u0000), which cannot be stored";
-            self.faults.push(FieldError::new(
+            let detail = "contains a NUL character (\\u0000), which cannot be stored";
+            self.errors.push(FieldError::new(
                 self.pointer.clone(),
                 "nul_character",
                 detail,
@@ -83,7 +83,7 @@ impl Walk<'_> {
     }
 }
 
-struct Step<'w, 'a>(&'w mut Walk<'a>);
+struct Step<'w, 'a>(&'w mut StorageCheck<'a>);
 
 impl<'de> DeserializeSeed<'de> for Step<'_, '_> {
     type Value = ();
@@ -172,26 +172,26 @@ mod tests {
     }
 
     fn decoded(text: &str) -> (Option<Sample>, Vec<(String, String)>) {
-        let mut faults = FieldErrors::default();
-        let sample = decode(text, "/at", &mut faults);
-        (sample, told(faults))
+        let mut errors = FieldErrors::default();
+        let sample = decode(text, "/at", &mut errors);
+        (sample, pointers_and_codes(errors))
     }
 
-    fn told(faults: FieldErrors) -> Vec<(String, String)> {
-        faults
+    fn pointers_and_codes(errors: FieldErrors) -> Vec<(String, String)> {
+        errors
             .into_vec()
             .into_iter()
-            .map(|fault| (fault.pointer, fault.code.to_owned()))
+            .map(|error| (error.pointer, error.code.to_owned()))
             .collect()
     }
 
-    fn fault(pointer: &str, code: &str) -> (String, String) {
+    fn found_at(pointer: &str, code: &str) -> (String, String) {
         (pointer.to_owned(), code.to_owned())
     }
 
     #[test]
-    fn every_wrong_member_is_pointed_at_and_the_rest_is_read() {
-        let (sample, faults) = decoded(
+    fn every_wrong_member_is_reported_and_the_rest_is_decoded() {
+        let (sample, errors) = decoded(
             r#"{"nmae":1,"a/b~`c":2,"name":"x","count":"3","nested":{"neded":true},"list":[true,0]}"#,
         );
         assert_eq!(
@@ -201,41 +201,41 @@ mod tests {
                 ..Sample::default()
             })
         );
-        let mut faults = faults;
-        faults.sort();
+        let mut errors = errors;
+        errors.sort();
         assert_eq!(
-            faults,
+            errors,
             [
-                fault("/at/a~1b~0`c", "unknown_field"),
-                fault("/at/count", "invalid"),
-                fault("/at/list/1", "invalid"),
-                fault("/at/nested/neded", "unknown_field"),
-                fault("/at/nmae", "unknown_field"),
+                found_at("/at/a~1b~0`c", "unknown_field"),
+                found_at("/at/count", "invalid"),
+                found_at("/at/list/1", "invalid"),
+                found_at("/at/nested/neded", "unknown_field"),
+                found_at("/at/nmae", "unknown_field"),
             ]
         );
     }
 
     #[test]
-    fn a_missing_and_a_repeated_member_are_pointed_at() {
-        let (_, faults) = decoded(r#"{"nested":{}}"#);
-        assert_eq!(faults, [fault("/at/nested/needed", "missing")]);
-        let (_, faults) = decoded(r#"{"name":"x","name":"y"}"#);
-        assert_eq!(faults, [fault("/at/name", "duplicate")]);
+    fn missing_and_repeated_members_are_reported() {
+        let (_, errors) = decoded(r#"{"nested":{}}"#);
+        assert_eq!(errors, [found_at("/at/nested/needed", "missing")]);
+        let (_, errors) = decoded(r#"{"name":"x","name":"y"}"#);
+        assert_eq!(errors, [found_at("/at/name", "duplicate")]);
     }
 
     #[test]
-    fn what_is_no_object_is_a_fault_of_the_whole() {
+    fn text_that_is_not_an_object_is_an_error_at_the_root() {
         for text in ["[]", r#"["x",1]"#, "1", "null", r#""{""#] {
             assert_eq!(
                 decoded(text),
-                (None, vec![fault("/at", "invalid")]),
+                (None, vec![found_at("/at", "invalid")]),
                 "{text}"
             );
         }
     }
 
     #[test]
-    fn null_stands_for_an_absent_member() {
+    fn null_is_an_absent_member() {
         assert_eq!(
             decoded(r#"{"name":null}"#),
             (Some(Sample::default()), Vec::new())
@@ -243,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_stored_is_pointed_at() {
+    fn unstorable_json_is_reported_with_its_pointer() {
         let unstorable = |text: &str| {
-            let mut faults = FieldErrors::default();
+            let mut errors = FieldErrors::default();
             check_syntax(text).map_err(|error| error.to_string())?;
-            check_storable(text, "/at", &mut faults);
-            Ok::<_, String>(told(faults))
+            check_storable(text, "/at", &mut errors);
+            Ok::<_, String>(pointers_and_codes(errors))
         };
         assert_eq!(
             unstorable(r#"{"a":["x",1.5,null,true,{"b":-1}]}"#),
@@ -257,18 +257,18 @@ mod tests {
         assert_eq!(
             unstorable(r#"{"a":["x","\u0000",{"b/c":"y\u0000"}],"k\u0000":1}"#),
             Ok(vec![
-                fault("/at/a/1", "nul_character"),
-                fault("/at/a/2/b~1c", "nul_character"),
-                fault("/at/k\0", "nul_character"),
+                found_at("/at/a/1", "nul_character"),
+                found_at("/at/a/2/b~1c", "nul_character"),
+                found_at("/at/k\0", "nul_character"),
             ])
         );
         assert_eq!(
             unstorable(r#"{"a":["x","\ud800"]}"#),
-            Ok(vec![fault("/at/a/1", "invalid")])
+            Ok(vec![found_at("/at/a/1", "invalid")])
         );
         assert_eq!(
             unstorable(r#"{"a":1e999}"#),
-            Ok(vec![fault("/at/a", "invalid")])
+            Ok(vec![found_at("/at/a", "invalid")])
         );
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         let found = unstorable(&deep).unwrap_or_default();

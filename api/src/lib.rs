@@ -1,11 +1,11 @@
-//! The HTTP API of Harkara: who calls, what they ask, what the queue and the resources answer.
+//! The HTTP API of Harkara.
 //!
 //! ```text
-//! request ──▶ observe ──▶ auth ──▶ routes ──▶ queue, jobs ──▶ answer, or a problem (RFC 9457)
+//! request ──▶ request_layer ──▶ auth ──▶ routes ──▶ queue, jobs ──▶ response, or a problem (RFC 9457)
 //! ```
 //!
-//! This crate holds no state of a job and no rule about one: it checks what callers send and hands
-//! it on in one tenant's transaction.
+//! Handlers validate requests and run them in one transaction of the caller's tenant. Rules about jobs and
+//! their state belong to the queue.
 
 pub mod access;
 mod auth;

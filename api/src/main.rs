@@ -1,4 +1,4 @@
-//! `harkara-api`: see the library of this crate.
+//! The binary `harkara-api`, which serves the API of this crate.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,5 @@
-//! Room: the OpenAPI document, as far as it is the same for all routes.
-//! Takes: the document that the routes describe. Gives: it with title, security, headers, problems, the
-//! routes of health, and examples.
-//! Never: describes a route's own parameters, bodies or answers.
+//! Completes the OpenAPI document with everything its operations have in common: title, tags, security schemes,
+//! headers, problems, and the health routes.
 
 mod example;
 mod finish;
@@ -32,53 +30,53 @@ use crate::problem::{Code, FieldErrorBody, ProblemBody};
 /// Name of the security scheme of programs.
 const API_KEY: &str = "api_key";
 
-/// Names of the two that a person's browser needs together.
+/// Names of the two security schemes that a user's browser combines.
 const SESSION: &str = "session";
 const CSRF_TOKEN: &str = "csrf_token";
 
-/// A problem that many operations may meet: its name, its status, and when it is met.
+/// A problem of many operations: its name, its status, and its description.
 type Shared = (&'static str, &'static str, &'static str);
 
-/// Problems any request may meet.
+/// Problems of every operation.
 const ALWAYS: [Shared; 6] = [
     (
         "Unauthorized",
         "401",
-        "The API key or the session is missing, mistyped, unknown, revoked or expired",
+        "The API key or session is missing, malformed, unknown, revoked or expired",
     ),
     (
         "Forbidden",
         "403",
-        "The caller lacks a scope, which is named; or the key may not be used from this address; or \
-         the tenant's status does not permit it",
+        "The caller lacks the named scope; or the key cannot be used from this address; or the tenant's \
+         status does not permit the request",
     ),
     (
         "NotFound",
         "404",
-        "There is no such thing, or no such tenant; what belongs to another tenant looks the same",
+        "The resource or tenant does not exist, or belongs to another tenant",
     ),
     (
         "TooManyRequests",
         "429",
-        "The caller asks too often: `violated_policies` names what refuses it; or a limit is used up that \
-         `limit` names",
+        "The caller exceeded the request limits named in `violated_policies`, or the limit named in `limit` \
+         is reached",
     ),
-    ("Internal", "500", "Something failed on our side"),
+    ("Internal", "500", "Internal error"),
     (
         "Unavailable",
         "503",
-        "The database cannot be reached, or the request took too long: try again",
+        "The database is unavailable, or the request timed out; retry",
     ),
 ];
 
-/// Problems a request with a query string may meet.
+/// Problems of operations with a query string.
 const QUERY: [Shared; 1] = [(
     "InvalidQuery",
     "400",
-    "A parameter is wrong or unknown, or the cursor is",
+    "A parameter is invalid or unknown, or the cursor is invalid",
 )];
 
-/// Problems a request with a body may meet.
+/// Problems of operations with a body.
 const BODY: [Shared; 4] = [
     ("MalformedBody", "400", "The body is not JSON"),
     ("BodyTooLarge", "413", "The body is too large"),
@@ -90,37 +88,42 @@ const BODY: [Shared; 4] = [
     (
         "Invalid",
         "422",
-        "Members of the body are wrong: each is pointed at",
+        "The request body failed validation; `errors` lists each invalid member",
     ),
 ];
 
-/// Problems a request may meet that bears an idempotency key.
+/// Problems of operations with an idempotency key.
 const IDEMPOTENCY: [Shared; 4] = [
     (
         "MalformedRequest",
         "400",
-        "The body is not JSON, or the header Idempotency-Key is malformed",
+        "The body is not JSON, or the header `Idempotency-Key` is malformed",
     ),
     (
         "Conflict",
         "409",
-        "A request with this Idempotency-Key is being answered, or its answer is lost",
+        "A request with this `Idempotency-Key` is in progress, or its response is lost",
     ),
     ("BodyTooLarge", "413", "The body is too large"),
     (
         "InvalidRequest",
         "422",
-        "Members of the body are wrong: each is pointed at; or the Idempotency-Key was used for \
-         another request",
+        "The request body failed validation, and `errors` lists each invalid member; or the \
+         `Idempotency-Key` was used for another request",
     ),
 ];
 
-/// The routes every process of Harkara has.
+/// The health routes, which every process of Harkara has.
 const HEALTH: [(&str, &str, &str, bool); 4] = [
-    ("/healthz", "Whether the process lives", "text/plain", false),
+    (
+        "/healthz",
+        "Whether the process is alive",
+        "text/plain",
+        false,
+    ),
     (
         "/readyz",
-        "Whether the process can work",
+        "Whether the process is ready",
         "text/plain",
         true,
     ),
@@ -128,11 +131,11 @@ const HEALTH: [(&str, &str, &str, bool); 4] = [
     ("/openapi.json", "This document", "application/json", false),
 ];
 
-/// The document before any route is described.
+/// The document without any operation.
 pub(crate) fn base() -> OpenApi {
-    let description = "Durable jobs and webhooks. Every request but those of `health` carries an \
-        API key, or a person's session; every error is a problem (RFC 9457) with a stable `code`. A \
-        POST with an `Idempotency-Key` is carried out once, however often it is sent.";
+    let description = "Durable jobs and webhooks. Every request except those of `health` carries an \
+        API key or a user's session; every error is a problem (RFC 9457) with a stable `code`. A \
+        POST with an `Idempotency-Key` runs once, however often it is sent.";
     let info = InfoBuilder::new()
         .title("Harkara")
         .version(env!("CARGO_PKG_VERSION"))
@@ -140,14 +143,14 @@ pub(crate) fn base() -> OpenApi {
         .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
         .build();
     let tags = [
-        ("jobs", "Work that is done at least once"),
-        ("queues", "Where jobs wait, and how fast they leave"),
-        ("tenants", "Who uses the platform, and what of it they may"),
-        ("keys", "What applications may do, and by which key"),
-        ("audit", "Who did what"),
-        ("people", "Who works with it, and how they sign in"),
-        ("webhooks", "Events, and who is told of them"),
-        ("health", "The process itself"),
+        ("jobs", "Work that runs at least once"),
+        ("queues", "Queues, lanes, workers and their limits"),
+        ("tenants", "Tenants, their limits and their usage"),
+        ("keys", "API keys of applications"),
+        ("audit", "The audit log"),
+        ("people", "Users, their roles and their sessions"),
+        ("webhooks", "Events, webhook endpoints and deliveries"),
+        ("health", "Health of the process"),
     ];
     let tags = tags.map(|(name, words)| {
         TagBuilder::new()
@@ -158,7 +161,7 @@ pub(crate) fn base() -> OpenApi {
     OpenApiBuilder::new().info(info).tags(Some(tags)).build()
 }
 
-/// Adds to what the routes described all that they have in common.
+/// Adds everything that the described operations have in common.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     let mut shared = BTreeMap::new();
     for item in document.paths.paths.values_mut() {
@@ -200,15 +203,15 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
     let key = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("hk_…")
-        .description(Some("An API key. What it may do is told by its scopes."))
+        .description(Some("An API key. Its scopes determine what it may do."))
         .build();
     let session = ApiKeyValue::with_description(
         headers::SESSION_COOKIE,
-        "A person's session, made by signing in. What it permits is told by the person's roles.",
+        "A user's session, created by signing in. The user's roles determine its scopes.",
     );
     let token = ApiKeyValue::with_description(
         headers::CSRF_HEADER,
-        "Goes with a session wherever something is changed.",
+        "Required together with a session for every request that is not GET.",
     );
     [
         (API_KEY, SecurityScheme::Http(key)),
@@ -251,7 +254,7 @@ fn complete_operation(
         entry.or_insert_with(|| {
             shared.entry(name.to_owned()).or_insert_with(|| {
                 let mut response = Response::new(words);
-                headers::tell(&mut response, status, is_post);
+                headers::add_to(&mut response, status, is_post);
                 become_problem(status, &mut response);
                 response.into()
             });
@@ -262,7 +265,7 @@ fn complete_operation(
         let RefOr::T(response) = response else {
             continue;
         };
-        headers::tell(response, status, is_post);
+        headers::add_to(response, status, is_post);
         if status.starts_with(['4', '5']) {
             become_problem(status, response);
         }
@@ -283,13 +286,13 @@ fn string() -> utoipa::openapi::Object {
 }
 
 fn health(id: &str, summary: &str, media_type: &str, may_fail: bool) -> Operation {
-    let answer = |words: &str| {
+    let response = |description: &str| {
         let schema = match media_type {
             "application/json" => ObjectBuilder::new().schema_type(Type::Object).build(),
             _ => string(),
         };
         ResponseBuilder::new()
-            .description(words)
+            .description(description)
             .content(media_type, Content::new(Some(schema)))
             .build()
     };
@@ -297,9 +300,9 @@ fn health(id: &str, summary: &str, media_type: &str, may_fail: bool) -> Operatio
         .operation_id(Some(id))
         .tag("health")
         .summary(Some(summary))
-        .response("200", answer("Yes"));
+        .response("200", response("Yes"));
     if may_fail {
-        operation.response("503", answer("Why not"))
+        operation.response("503", response("No; the body states why"))
     } else {
         operation
     }
@@ -319,8 +322,8 @@ mod tests {
     use crate::routes::describe;
 
     #[tokio::test]
-    async fn every_route_that_is_served_is_documented() {
-        let pool = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
+    async fn every_served_route_is_documented() {
+        let pool = sqlx::PgPool::connect_lazy("postgres://none@127.0.0.1:1/none").unwrap();
         let keys = MasterKeys::parse(&MasterKeys::generate()).unwrap();
         let readiness = Readiness::for_database(pool.clone(), CancellationToken::new());
         let egress = Egress::new(Vec::new()).unwrap();
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_that_is_an_error_is_a_problem() {
+    fn every_error_response_is_a_problem() {
         let (_, document) = describe();
         let operations = document
             .paths

@@ -1,7 +1,7 @@
-//! Room: errors as the API answers them (RFC 9457).
-//! Takes: what went wrong. Gives: a [`Problem`], which a handler returns and [`crate::request_layer`]
-//! turns into `application/problem+json` once it knows the request's id and path.
-//! Never: shows a caller the text of an internal error.
+//! Errors as the API answers them (RFC 9457).
+//!
+//! A handler returns a [`Problem`]; [`crate::request_layer`] renders it as `application/problem+json` once it
+//! knows the request's id and path. The text of an internal error goes to the log only.
 
 mod causes;
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// What kind of problem it is: the `code` of the answer, stable for machines.
+/// The kind of a problem: its `code`, stable for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     MalformedBody,
@@ -62,131 +62,85 @@ impl Code {
     fn parts(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {
-            Self::MalformedBody => ("malformed_body", S::BAD_REQUEST, "The body cannot be read"),
-            Self::InvalidQuery => (
-                "invalid_query",
-                S::BAD_REQUEST,
-                "A query parameter is wrong",
-            ),
-            Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "The cursor is wrong"),
+            Self::MalformedBody => ("malformed_body", S::BAD_REQUEST, "Malformed body"),
+            Self::InvalidQuery => ("invalid_query", S::BAD_REQUEST, "Invalid query parameter"),
+            Self::InvalidCursor => ("invalid_cursor", S::BAD_REQUEST, "Invalid cursor"),
             Self::InvalidIdempotencyKey => (
                 "invalid_idempotency_key",
                 S::BAD_REQUEST,
-                "The Idempotency-Key is malformed",
+                "Invalid Idempotency-Key",
             ),
             Self::IdempotencyInProgress => (
                 "idempotency_in_progress",
                 S::CONFLICT,
-                "The request is being answered",
+                "Request in progress",
             ),
             Self::IdempotencyOutcomeUnknown => (
                 "idempotency_outcome_unknown",
                 S::CONFLICT,
-                "The answer is lost",
+                "Outcome unknown",
             ),
             Self::IdempotencyKeyReused => (
                 "idempotency_key_reused",
                 S::UNPROCESSABLE_ENTITY,
-                "The Idempotency-Key was used before",
+                "Idempotency-Key reused",
             ),
-            Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "A valid API key is needed"),
-            Self::MissingScope => ("missing_scope", S::FORBIDDEN, "The API key lacks a scope"),
-            Self::PlatformOnly => (
-                "platform_only",
-                S::FORBIDDEN,
-                "Only the platform may do this",
-            ),
-            Self::NotFound => ("not_found", S::NOT_FOUND, "There is no such thing"),
+            Self::Unauthorized => ("unauthorized", S::UNAUTHORIZED, "Authentication required"),
+            Self::MissingScope => ("missing_scope", S::FORBIDDEN, "Missing scope"),
+            Self::PlatformOnly => ("platform_only", S::FORBIDDEN, "Platform only"),
+            Self::NotFound => ("not_found", S::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed => (
                 "method_not_allowed",
                 S::METHOD_NOT_ALLOWED,
-                "The method is not allowed here",
+                "Method not allowed",
             ),
-            Self::Conflict => ("conflict", S::CONFLICT, "The state does not allow it"),
-            Self::BodyTooLarge => (
-                "body_too_large",
-                S::PAYLOAD_TOO_LARGE,
-                "The body is too large",
-            ),
+            Self::Conflict => ("conflict", S::CONFLICT, "Conflict"),
+            Self::BodyTooLarge => ("body_too_large", S::PAYLOAD_TOO_LARGE, "Body too large"),
             Self::UnsupportedMediaType => (
                 "unsupported_media_type",
                 S::UNSUPPORTED_MEDIA_TYPE,
-                "The content type is not supported",
+                "Unsupported media type",
             ),
             Self::Invalid => (
                 "invalid",
                 S::UNPROCESSABLE_ENTITY,
-                "Members of the body are wrong",
+                "Request body failed validation",
             ),
-            Self::Internal => (
-                "internal",
-                S::INTERNAL_SERVER_ERROR,
-                "Something failed on our side",
-            ),
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Internal error"),
             Self::DatabaseUnavailable => (
                 "database_unavailable",
                 S::SERVICE_UNAVAILABLE,
-                "The database cannot be reached",
+                "Database unavailable",
             ),
             Self::DatabaseBusy => (
                 "database_busy",
                 S::SERVICE_UNAVAILABLE,
-                "The database undid the work",
+                "Transaction rolled back; retry",
             ),
-            Self::Timeout => (
-                "timeout",
-                S::SERVICE_UNAVAILABLE,
-                "The request took too long",
-            ),
+            Self::Timeout => ("timeout", S::SERVICE_UNAVAILABLE, "Request timed out"),
             Self::ConfirmationRequired => (
                 "confirmation_required",
                 S::FORBIDDEN,
-                "Confirm that it is you",
+                "Session confirmation required",
             ),
-            Self::AddressNotAllowed => {
-                ("address_not_allowed", S::FORBIDDEN, "Not from this address")
-            }
-            Self::TenantInactive => (
-                "tenant_inactive",
-                S::FORBIDDEN,
-                "The tenant's status does not permit it",
-            ),
-            Self::Quota => (
-                "quota",
-                S::FORBIDDEN,
-                "As many as the tier grants are there",
-            ),
-            Self::SignInFailed => ("sign_in_failed", S::UNAUTHORIZED, "Nobody is signed in"),
-            Self::SecondFactor => ("code_required", S::UNAUTHORIZED, "A code is needed as well"),
-            Self::ChooseTenant => ("choose_tenant", S::CONFLICT, "Which tenant is meant?"),
-            Self::Csrf => (
-                "csrf",
-                S::FORBIDDEN,
-                "The request does not come from our own pages",
-            ),
-            Self::PersonOnly => (
-                "person_only",
-                S::FORBIDDEN,
-                "Only a person who has signed in may do this",
-            ),
-            Self::LastAdmin => ("last_admin", S::CONFLICT, "No admin would be left"),
-            Self::Escalation => (
-                "escalation",
-                S::FORBIDDEN,
-                "Nobody hands out or takes what they do not have",
-            ),
-            Self::OwnGrants => (
-                "own_grants",
-                S::FORBIDDEN,
-                "Nobody widens what they may do themselves",
-            ),
-            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too much at once"),
+            Self::AddressNotAllowed => ("address_not_allowed", S::FORBIDDEN, "Address not allowed"),
+            Self::TenantInactive => ("tenant_inactive", S::FORBIDDEN, "Tenant inactive"),
+            Self::Quota => ("quota", S::FORBIDDEN, "Tier quota reached"),
+            Self::SignInFailed => ("sign_in_failed", S::UNAUTHORIZED, "Sign-in failed"),
+            Self::SecondFactor => ("code_required", S::UNAUTHORIZED, "Second factor required"),
+            Self::ChooseTenant => ("choose_tenant", S::CONFLICT, "Ambiguous tenant"),
+            Self::Csrf => ("csrf", S::FORBIDDEN, "CSRF check failed"),
+            Self::PersonOnly => ("person_only", S::FORBIDDEN, "Signed-in users only"),
+            Self::LastAdmin => ("last_admin", S::CONFLICT, "Last administrator"),
+            Self::Escalation => ("escalation", S::FORBIDDEN, "Privilege escalation refused"),
+            Self::OwnGrants => ("own_grants", S::FORBIDDEN, "Own grants cannot be widened"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Server busy"),
             Self::ProviderUnavailable => (
                 "provider_unavailable",
                 S::SERVICE_UNAVAILABLE,
-                "The provider of sign-ins cannot be asked",
+                "Identity provider unavailable",
             ),
-            Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many jobs wait"),
+            Self::DepthQuota => ("depth_quota", S::TOO_MANY_REQUESTS, "Too many waiting jobs"),
             Self::RateLimited => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
         }
     }
@@ -209,7 +163,7 @@ impl Code {
         let (name, status, title) = code.parts();
         let errors = match code {
             Self::Invalid => json!([{
-                "pointer": "/priority", "code": "out_of_range", "detail": "must be from 0 to 9"
+                "pointer": "/priority", "code": "out_of_range", "detail": "must be between 0 and 9"
             }]),
             _ => json!([]),
         };
@@ -217,7 +171,7 @@ impl Code {
             "type": format!("urn:harkara:problem:{name}"),
             "title": title,
             "status": status.as_u16(),
-            "detail": "what is wrong this time, in one sentence",
+            "detail": "one sentence about this occurrence",
             "instance": "/v1/jobs",
             "code": name,
             "request_id": "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11",
@@ -225,7 +179,7 @@ impl Code {
         })
     }
 
-    /// The code of a status that the framework answered by itself.
+    /// The code of an error status that the framework produced.
     fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::NotFound,
@@ -238,7 +192,7 @@ impl Code {
     }
 }
 
-/// An error on its way to the caller.
+/// An error response.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem(Box<Inner>);
 
@@ -262,52 +216,51 @@ pub(crate) struct ProblemBody<'a> {
     #[schema(example = "urn:harkara:problem:invalid")]
     kind: String,
     /// The same for every problem of this code.
-    #[schema(example = "Members of the body are wrong")]
+    #[schema(example = "Request body failed validation")]
     title: &'a str,
     /// HTTP status.
     #[schema(example = 422)]
     status: u16,
-    /// What is wrong this time, for people.
-    #[schema(example = "/priority: must be from 0 to 9")]
+    /// What is wrong in this occurrence, for people.
+    #[schema(example = "/priority: must be between 0 and 9")]
     detail: &'a str,
     /// Path of the request.
     #[schema(example = "/v1/jobs")]
     instance: &'a str,
-    /// Stable code, for machines.
+    /// Stable code, for clients.
     #[schema(example = "invalid")]
     code: &'a str,
     /// The request's `X-Request-Id`.
     #[schema(example = "0199a3b2-6f0c-7a31-9a51-0d4f1f8f3c11")]
     request_id: &'a str,
-    /// What is wrong where; empty when the problem is not about single members. At most 100.
+    /// Errors of single members; empty when the problem is not about single members. At most 100.
     #[schema(value_type = Vec<FieldErrorBody>)]
     errors: &'a [FieldError],
-    /// The limit that was met, if it was one.
+    /// The limit that refused the request, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitBody>,
-    /// The policies that refused the request, if it was one of too many: see the header
-    /// `RateLimit-Policy`.
+    /// Names of the policies that refused a request because of its rate; see the header `RateLimit-Policy`.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(value_type = Vec<String>, required = false, example = json!(["hour"]))]
     violated_policies: &'a [String],
 }
 
-/// A limit that a request met.
+/// A limit that refused a request.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = LimitMet)]
 pub(crate) struct LimitBody {
-    /// Its name.
+    /// Name of the limit.
     #[schema(example = "max_waiting")]
     name: &'static str,
-    /// How many jobs it lets wait.
+    /// Most waiting jobs.
     #[schema(example = 100000)]
     max: u64,
-    /// How many wait.
+    /// Jobs waiting now.
     #[schema(example = 100000)]
     waiting: u64,
 }
 
-/// One mistake in a request.
+/// One error in a request.
 #[derive(Debug, ToSchema)]
 #[schema(as = FieldError)]
 #[expect(
@@ -315,16 +268,16 @@ pub(crate) struct LimitBody {
     reason = "describes harkara_kind::FieldError, which knows no HTTP"
 )]
 pub(crate) struct FieldErrorBody {
-    /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter when the query
-    /// string is taken as an object. Members that are missing or unknown are pointed at, too. A
-    /// body of lines is taken as `{"jobs": […]}`.
+    /// JSON pointer (RFC 6901) to the wrong member of the body, or to the parameter, with the query string
+    /// read as an object. A missing or unknown member is pointed at itself. A body of lines is read as
+    /// `{"jobs": […]}`.
     #[schema(example = "/priority")]
     pointer: String,
     /// Stable code.
     #[schema(example = "out_of_range")]
     code: String,
     /// One sentence.
-    #[schema(example = "must be from 0 to 9")]
+    #[schema(example = "must be between 0 and 9")]
     detail: String,
 }
 
@@ -355,19 +308,19 @@ impl Problem {
         }))
     }
 
-    /// There is no such thing, or it belongs to somebody else, which looks the same.
+    /// The resource does not exist or belongs to another tenant, which is indistinguishable.
     pub(crate) fn not_found(what: &str) -> Self {
-        Self::new(Code::NotFound, format!("there is no such {what}"))
+        Self::new(Code::NotFound, format!("{what} not found"))
     }
 
-    /// Users of several tenants are the same person, and the request does not say which is meant.
+    /// One person is a user of several tenants, and the request does not name one.
     pub(crate) fn choose_tenant<'a>(slugs: impl Iterator<Item = &'a str>) -> Self {
-        let faults: Vec<FieldError> = slugs
+        let errors: Vec<FieldError> = slugs
             .map(|slug| FieldError::new("/tenant", "choose", slug))
             .collect();
-        let names: Vec<&str> = faults.iter().map(|fault| fault.detail.as_str()).collect();
-        let detail = format!("say by `tenant` which is meant: {}", names.join(", "));
-        Self::new(Code::ChooseTenant, detail).with_field_errors(faults)
+        let names: Vec<&str> = errors.iter().map(|error| error.detail.as_str()).collect();
+        let detail = format!("`tenant` must be one of {}", names.join(", "));
+        Self::new(Code::ChooseTenant, detail).with_field_errors(errors)
     }
 
     /// The kind of problem.
@@ -375,12 +328,12 @@ impl Problem {
         self.0.code
     }
 
-    /// What is wrong where.
-    pub(crate) fn faults(&self) -> &[FieldError] {
+    /// Errors of single members.
+    pub(crate) fn field_errors(&self) -> &[FieldError] {
         &self.0.errors
     }
 
-    /// As many jobs of the tenant wait as may.
+    /// The tenant has its maximum of waiting jobs.
     pub(crate) fn too_deep(detail: String, max: u64, waiting: u64) -> Self {
         let mut problem = Self::new(Code::DepthQuota, detail);
         problem.0.limit = Some(LimitBody {
@@ -391,7 +344,7 @@ impl Problem {
         problem
     }
 
-    /// The caller asks too often; `wait` is in seconds.
+    /// The caller exceeded its request limits; `wait` is in seconds.
     pub(crate) fn rate_limited(detail: String, violated: Vec<String>, wait: u64) -> Self {
         let mut problem = Self::new(Code::RateLimited, detail);
         problem.0.header = Some((RETRY_AFTER, HeaderValue::from(wait.max(1))));
@@ -399,22 +352,22 @@ impl Problem {
         problem
     }
 
-    /// A failure on our side; `cause` goes to the log only.
+    /// A failure of the server; `cause` goes to the log only.
     pub(crate) fn internal(cause: impl ToString) -> Self {
         let problem = Self::new(
             Code::Internal,
-            "the failure is in our log under the request's id",
+            "the failure is logged under the request's id",
         );
         problem.caused_by(cause)
     }
 
     /// The problem of a panic that was caught.
     pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Self {
-        let words = panic
+        let message = panic
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Self::internal(format!("panic: {}", words.unwrap_or("without words")))
+        Self::internal(format!("panic: {}", message.unwrap_or("no message")))
     }
 
     /// The problem of a database error.
@@ -422,17 +375,17 @@ impl Problem {
         if is_unavailable(error) {
             Self::new(
                 Code::DatabaseUnavailable,
-                "the database cannot be reached: try again",
+                "the database cannot be reached; retry",
             )
             .caused_by(error)
         } else if is_conflict(error) {
-            Self::new(Code::DatabaseBusy, "other work got in the way: try again").caused_by(error)
+            Self::new(Code::DatabaseBusy, "a concurrent change conflicted; retry").caused_by(error)
         } else {
             Self::internal(error)
         }
     }
 
-    /// The problem of an error answer that the framework made by itself, if `response` is one.
+    /// The problem of an error response that the framework produced, if `response` is one.
     pub(crate) fn of_framework(response: &Response) -> Option<Self> {
         let status = response.status();
         let is_bare = !response.headers().contains_key(CONTENT_TYPE);
@@ -441,7 +394,7 @@ impl Problem {
         }
         let code = Code::of_status(status);
         let mut problem = match code {
-            Code::MethodNotAllowed => Self::new(code, "the header Allow names the methods"),
+            Code::MethodNotAllowed => Self::new(code, "the header `Allow` lists the methods"),
             _ => Self::new(
                 code,
                 status
@@ -456,8 +409,8 @@ impl Problem {
         Some(problem)
     }
 
-    pub(crate) fn with_field_errors(mut self, faults: Vec<FieldError>) -> Self {
-        self.0.errors = faults;
+    pub(crate) fn with_field_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.0.errors = errors;
         self
     }
 
@@ -466,7 +419,7 @@ impl Problem {
         self
     }
 
-    /// What is wrong this time, for people.
+    /// What is wrong in this occurrence, for people.
     pub(crate) fn detail(&self) -> &str {
         &self.0.detail
     }
@@ -475,14 +428,14 @@ impl Problem {
         self.0.code.parts().1
     }
 
-    /// The answer. This is where a problem of ours is logged, once, inside the request's span.
+    /// The response. Logs internal errors, once, inside the request's span.
     pub(crate) fn render(&self, request_id: &str, instance: &str) -> Response {
         let (code, status, title) = self.0.code.parts();
         match &self.0.cause {
             Some(cause) if status == StatusCode::INTERNAL_SERVER_ERROR => {
-                tracing::error!(code, cause, "a request failed: {cause}");
+                tracing::error!(code, cause, "request failed");
             }
-            Some(cause) => tracing::warn!(code, cause, "a request was put off: {cause}"),
+            Some(cause) => tracing::warn!(code, cause, "request refused temporarily"),
             None => {}
         }
         let body = ProblemBody {
@@ -497,7 +450,7 @@ impl Problem {
             limit: self.0.limit,
             violated_policies: &self.0.violated,
         };
-        // A struct of strings and numbers can always be written.
+        // A struct of strings and numbers always serializes.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let headers = [(
             CONTENT_TYPE,
@@ -564,7 +517,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_code_has_a_name_of_its_own() {
+    fn codes_have_distinct_names() {
         let mut names: Vec<&str> = CODES.iter().map(|code| code.parts().0).collect();
         names.sort_unstable();
         names.dedup();
@@ -572,18 +525,18 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_come_back_is_told_when() {
+    fn retryable_problems_have_retry_after() {
         for code in CODES {
             let response = Problem::new(code, "x").render("id", "/");
-            let told = response.headers().contains_key(RETRY_AFTER);
-            let may = matches!(response.status().as_u16(), 429 | 503)
+            let has_header = response.headers().contains_key(RETRY_AFTER);
+            let is_retryable = matches!(response.status().as_u16(), 429 | 503)
                 || code == Code::IdempotencyInProgress;
-            assert_eq!(told, may, "{code:?}");
+            assert_eq!(has_header, is_retryable, "{code:?}");
         }
     }
 
     #[test]
-    fn the_database_s_errors_are_told_apart() {
+    fn database_errors_map_to_distinct_statuses() {
         let status = |error: &sqlx::Error| Problem::of_database(error).status().as_u16();
         assert_eq!(status(&sqlx::Error::PoolTimedOut), 503);
         assert_eq!(status(&sqlx::Error::RowNotFound), 500);

@@ -1,7 +1,6 @@
-//! Room: where a request comes from.
-//! Takes: headers, and the peer of the connection. Gives: the request's id, the trace that jobs carry,
-//! the caller's address.
-//! Never: believes a header that does not have its form.
+//! Context of a request: its id, its trace, the client's address.
+//!
+//! Headers without the expected form are ignored.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -20,12 +19,12 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// `traceparent` (W3C Trace Context).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The id a request goes by in answers, logs and jobs.
+/// Id of a request in responses, logs and jobs.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The caller's, when it is 1 to 128 visible ASCII characters, else a new one.
+    /// The id in the header, if it is 1 to 128 visible ASCII characters, else a new one.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let given = headers
             .get(REQUEST_ID)
@@ -49,13 +48,13 @@ impl RequestId {
 /// `X-Forwarded-For`.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where a request comes from; `None` when it did not come over a network.
+/// Address of the client; `None` when the request did not come over a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientAddress(pub(crate) Option<IpAddr>);
 
 impl ClientAddress {
-    /// The peer of the connection. If that is one of the trusted proxies, the last address of
-    /// `X-Forwarded-For` that is none: what stands before it anybody may have written.
+    /// The peer of the connection. If that is a trusted proxy, the last address in `X-Forwarded-For` that is
+    /// not one: any client can forge the addresses before it.
     pub(crate) fn of(request: &Request, proxies: &[IpNet]) -> Self {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
@@ -69,7 +68,7 @@ impl ClientAddress {
             let text = value.to_str().unwrap_or_default();
             text.rsplit(',').map(str::trim)
         }) {
-            // Behind what no proxy of ours wrote there is nothing to believe.
+            // No trusted proxy wrote this part, so nothing before it is reliable either.
             let Some(address) = forwarded(part) else {
                 break;
             };
@@ -89,7 +88,7 @@ fn forwarded(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The extractor for what ties a job to its request.
+/// The extractor of the trace that jobs of this request carry.
 #[derive(Debug)]
 pub(crate) struct TraceContext(pub(crate) Trace);
 
@@ -109,7 +108,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceContext {
 
 fn traceparent(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(TRACEPARENT).iter();
-    // Two of them cannot both be right.
+    // Repeated headers are ambiguous.
     let (Some(only), None) = (values.next(), values.next()) else {
         return None;
     };
@@ -129,7 +128,7 @@ pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
     let mut parts = traceparent.split('-');
     let (version, trace, parent, flags) =
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    // A later version may add parts; this one has none.
+    // Later versions may append parts; version 00 has exactly four.
     let fits = is_hex(version, 2)
         && version != "ff"
         && (version != "00" || parts.next().is_none())
@@ -147,7 +146,7 @@ mod tests {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
     #[test]
-    fn a_traceparent_of_the_right_form_names_its_trace() {
+    fn valid_traceparent_yields_its_trace_id() {
         for text in [
             format!("00-{TRACE}-00f067aa0ba902b7-01"),
             format!("cc-{TRACE}-00f067aa0ba902b7-01-what-the-future-will-be-like"),
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_address_is_believed_as_far_as_proxies_vouch_for_it() {
+    fn forwarded_address_is_trusted_only_from_trusted_proxies() {
         let of = |peer: &str, forwarded: &[&str]| {
             let mut request = Request::new(axum::body::Body::empty());
             let peer: SocketAddr = peer.parse().unwrap();
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_short_visible_request_id_is_taken() {
+    fn request_id_must_be_short_and_visible() {
         let of = |text: &str| {
             let value = HeaderValue::from_bytes(text.as_bytes());
             let headers = value.into_iter().map(|value| (REQUEST_ID, value));

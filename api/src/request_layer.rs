@@ -1,7 +1,7 @@
-//! Room: around every request.
-//! Takes: a request. Gives: the answer with its request id and security headers, problems written
-//! out, a span, metrics, a time limit.
-//! Never: logs a body, a raw path or a header; counts by anything a caller can make up.
+//! The outermost layer of every request: id, tracing span, metrics, time limit, security headers, and the
+//! rendering of problems.
+//!
+//! Bodies, raw paths and headers are never logged, and metrics have no label that a client can invent.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,35 +22,35 @@ use crate::problem::{Code, Problem};
 use crate::request_context::{ClientAddress, REQUEST_ID, RequestId};
 use crate::security_headers;
 
-/// What the outermost layer works with.
+/// Settings of the layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Counts the requests that are being answered.
+    /// Tracks requests in flight.
     pub(crate) in_flight: TaskTracker,
-    /// The longest a request may take, the reading of its body included.
+    /// Time limit of a request, including the reading of its body.
     pub(crate) limit: Duration,
-    /// Whether callers come by https, and are to keep to it.
+    /// Whether clients use HTTPS, and should be told to keep using it.
     pub(crate) is_https: bool,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Peers whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<[IpNet]>,
 }
 
-/// The outermost layer.
+/// Runs one request inside the layer.
 pub(crate) async fn apply(
-    State(around): State<Settings>,
+    State(settings): State<Settings>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let _counted = around.in_flight.token();
+    let _counted = settings.in_flight.token();
     let started = Instant::now();
     let id = RequestId::of(request.headers());
     let method = method_label(request.method());
     let route = route_label(&request);
     let path = request.uri().path().to_owned();
-    let address = ClientAddress::of(&request, &around.proxies);
+    let address = ClientAddress::of(&request, &settings.proxies);
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(address);
-    // Key and tenant are told by whoever finds out.
+    // Authentication records key and tenant.
     let span = tracing::info_span!(
         "request",
         request_id = id.as_str(),
@@ -60,16 +60,16 @@ pub(crate) async fn apply(
         tenant = Empty
     );
 
-    let answer = tokio::time::timeout(around.limit, next.run(request))
+    let answer = tokio::time::timeout(settings.limit, next.run(request))
         .instrument(span.clone())
         .await;
     let _entered = span.enter();
     let answer = answer.unwrap_or_else(|_| {
-        let limit = around.limit.as_secs();
-        let detail = format!("there was no answer within {limit} s: try again");
+        let limit = settings.limit.as_secs();
+        let detail = format!("no response within {limit} s; retry");
         Problem::new(Code::Timeout, detail).into_response()
     });
-    let answer = finish(answer, &id, &path, around.is_https);
+    let answer = finish(answer, &id, &path, settings.is_https);
     let status = answer.status().as_u16();
     let elapsed = started.elapsed();
     tracing::debug!(
@@ -87,21 +87,21 @@ pub(crate) async fn apply(
     answer
 }
 
-/// The answer to a handler that panicked.
+/// The response to a request whose handler panicked.
 pub(crate) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     Problem::of_panic(panic.as_ref()).into_response()
 }
 
 fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
-    let mut answer = written_out(answer, id.as_str(), path);
+    let mut answer = rendered(answer, id.as_str(), path);
     let headers = answer.headers_mut();
     headers.extend(id.header().map(|value| (REQUEST_ID, value)));
     security_headers::add(headers, is_https);
     answer
 }
 
-/// The answer, with its problem written out if it is one that has not been yet.
-pub(crate) fn written_out(answer: Response, id: &str, path: &str) -> Response {
+/// The response, with its problem rendered if it carries one.
+pub(crate) fn rendered(answer: Response, id: &str, path: &str) -> Response {
     let problem = answer
         .extensions()
         .get::<Problem>()
@@ -110,19 +110,19 @@ pub(crate) fn written_out(answer: Response, id: &str, path: &str) -> Response {
     let Some(problem) = problem else {
         return answer;
     };
-    let mut rendered = problem.render(id, path);
-    // What layers within have said of the request, such as its limits, holds for the problem.
+    let mut response = problem.render(id, path);
+    // Headers of inner layers, such as request limits, apply to the problem as well.
     for name in answer.headers().keys() {
-        if name != CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+        if name != CONTENT_LENGTH && !response.headers().contains_key(name) {
             for value in answer.headers().get_all(name) {
-                rendered.headers_mut().append(name, value.clone());
+                response.headers_mut().append(name, value.clone());
             }
         }
     }
-    rendered
+    response
 }
 
-/// The template of the route, of which there are few, never the path.
+/// The route's template, a bounded set, never the path.
 fn route_label(request: &Request) -> String {
     match request.extensions().get::<MatchedPath>() {
         Some(matched) => matched.as_str().to_owned(),
@@ -130,7 +130,7 @@ fn route_label(request: &Request) -> String {
     }
 }
 
-/// The method, or one word for all that no route knows: callers may make up methods.
+/// The method, or `other`: clients can invent methods.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     async fn answer(path: &str) -> (Response, String) {
-        let around = Settings {
+        let settings = Settings {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
             is_https: false,
@@ -170,7 +170,7 @@ mod tests {
             .route("/clumsy", get(clumsy))
             .route("/stuck", get(std::future::pending::<()>))
             .layer(CatchPanicLayer::custom(panic_response))
-            .layer(middleware::from_fn_with_state(around, apply));
+            .layer(middleware::from_fn_with_state(settings, apply));
         let request = Request::get(path)
             .header(REQUEST_ID, "mine")
             .body(Body::empty())
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_problem_that_keeps_its_words_to_itself() {
+    async fn panic_is_a_problem_without_its_message() {
         let (response, text) = answer("/clumsy").await;
         assert_eq!(response.status().as_u16(), 500);
         assert!(text.contains(r#""code":"internal""#) && text.contains(r#""request_id":"mine""#));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_takes_too_long_is_a_problem() {
+    async fn slow_request_is_a_timeout_problem() {
         let (response, text) = answer("/stuck").await;
         assert_eq!(response.status().as_u16(), 503);
         assert!(response.headers().contains_key(RETRY_AFTER));

@@ -1,7 +1,6 @@
-//! Room: what browsers are told about our answers.
-//! Takes: an answer's headers, the origins that may ask. Gives: headers that forbid what no answer
-//! needs, the layers of cross-origin requests and of compression.
-//! Never: lets a browser send cookies for another origin, or run a script that stands in a page.
+//! Security headers of responses, and the layers for cross-origin requests and compression.
+//!
+//! Cookies are never allowed for another origin, and inline scripts never run.
 
 use std::time::Duration;
 
@@ -19,25 +18,26 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
 use crate::request_context::REQUEST_ID;
 
-/// What an answer that is no page may load: nothing.
-const OF_DATA: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// Policy of responses that are not pages: they load nothing.
+const CSP_OF_DATA: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// What a page may load: our own files. Styles may stand in it, scripts may not.
-const OF_PAGES: HeaderValue = HeaderValue::from_static(
+/// Policy of pages: own files only. Inline styles are allowed, inline scripts are not.
+const CSP_OF_PAGES: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; \
      base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// Adds what every answer bears. What a route says itself stands: a page whose forms are posted must let
-/// its origin be told, for one.
+/// Adds the headers of every response. Headers that a route sets itself are kept: a page with forms, for
+/// example, relaxes the referrer policy.
 pub(crate) fn add(headers: &mut HeaderMap, is_https: bool) {
     let is_page = headers
         .get(CONTENT_TYPE)
         .is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
     headers
         .entry(CONTENT_SECURITY_POLICY)
-        .or_insert(if is_page { OF_PAGES } else { OF_DATA });
+        .or_insert(if is_page { CSP_OF_PAGES } else { CSP_OF_DATA });
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
@@ -64,7 +64,8 @@ pub(crate) fn add(headers: &mut HeaderMap, is_https: bool) {
     }
 }
 
-/// Lets scripts of these origins ask, with a key but never with cookies. `None` when there are none.
+/// Allows requests of scripts from these origins, with an API key but never with cookies. `None` without
+/// origins.
 pub(crate) fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins
         .iter()
@@ -107,9 +108,9 @@ pub(crate) fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
     )
 }
 
-/// Packs answers above a KiB for callers who take it. Pages are left alone: they hold tokens beside what
-/// the address says, and the length of what is packed would tell one by the other.
-pub(crate) fn compression_layer() -> CompressionLayer<Packed> {
+/// Compresses responses above 1 KiB. Pages are not compressed: they contain secrets beside text that the
+/// address controls, and the compressed length would reveal one by the other (BREACH).
+pub(crate) fn compression_layer() -> CompressionLayer<IsCompressed> {
     const PAGES: NotForContentType = NotForContentType::const_new("text/html");
     const STREAMS: NotForContentType = NotForContentType::const_new("text/event-stream");
     const IMAGES: NotForContentType = NotForContentType::const_new("image/");
@@ -118,5 +119,6 @@ pub(crate) fn compression_layer() -> CompressionLayer<Packed> {
         .compress_when(SizeAbove::new(1024).and(PAGES).and(STREAMS).and(IMAGES))
 }
 
-/// Which answers are packed.
-type Packed = And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;
+/// Which responses are compressed.
+type IsCompressed =
+    And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;

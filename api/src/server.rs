@@ -1,7 +1,6 @@
-//! Room: the API's process.
-//! Takes: settings, or a listener and a state. Gives: answers until it is told to stop.
-//! Never: drops a request that is being answered in time, or waits for a connection on which nobody
-//! asks, or asks too slowly.
+//! The API's process: accepts connections and serves requests until it is stopped.
+//!
+//! Stopping lets requests in flight finish within a bound; idle and slow connections are closed.
 
 use std::time::Duration;
 
@@ -29,26 +28,26 @@ use tower::ServiceExt;
 use crate::{ApiState, router, usage};
 
 /// How long a stopping server waits for connections to close by themselves.
-const GRACE: Duration = Duration::from_secs(2);
+const IDLE_GRACE: Duration = Duration::from_secs(2);
 
-/// How long requests that are being answered may hold a stopping server.
-const ANSWERS: Duration = Duration::from_secs(8);
+/// How long a stopping server waits for requests in flight.
+const IN_FLIGHT_GRACE: Duration = Duration::from_secs(8);
 
-/// How long the last numbers may take to be written.
-const BOOKS: Duration = Duration::from_secs(3);
+/// How long a stopping server may take to write usage.
+const USAGE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time for the last answers to leave.
-const FLUSH: Duration = Duration::from_millis(100);
+/// Time for the last responses to be sent.
+const RESPONSE_FLUSH: Duration = Duration::from_millis(100);
 
-/// How long a connection may take to send the head of a request, the time it idles before included:
-/// longer than proxies keep idle connections, so that it is they who close them.
-const HEADS: Duration = Duration::from_secs(75);
+/// How long a connection may take to send a request's head, including the time it idles before. Longer than
+/// proxies keep idle connections, so that proxies close them first.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Serves requests until `stop` is cancelled, then lets those that are being answered finish, for ten
-/// seconds at the most, and closes connections that are idle.
+/// Serves requests until `stop` is cancelled, then closes idle connections and waits up to ten seconds for
+/// requests in flight.
 ///
 /// # Errors
-/// None yet: a listener that fails is asked again.
+/// When the listener has no local address.
 pub async fn serve(
     listener: TcpListener,
     state: ApiState,
@@ -56,48 +55,55 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
     let last = stop.child_token();
-    let books = tokio::spawn(usage::keep_books(state.clone(), last.clone()));
+    let writer = tokio::spawn(usage::write_periodically(state.clone(), last.clone()));
     state.listens_on(listener.local_addr()?);
-    let closing = accept(listener, router(state.clone()), HEADS, &stop).await;
-    // A connection on which no request was ever begun does not close by itself.
-    let patience = async {
-        tokio::time::sleep(GRACE).await;
+    let closing = accept(listener, router(state.clone()), HEADER_TIMEOUT, &stop).await;
+    // A connection without any request does not close by itself.
+    let grace = async {
+        tokio::time::sleep(IDLE_GRACE).await;
         in_flight.close();
-        tokio::time::timeout(ANSWERS, in_flight.wait()).await.ok();
-        tokio::time::sleep(FLUSH).await;
+        tokio::time::timeout(IN_FLIGHT_GRACE, in_flight.wait())
+            .await
+            .ok();
+        tokio::time::sleep(RESPONSE_FLUSH).await;
     };
     tokio::select! {
         () = closing.shutdown() => {}
-        () = patience => {}
+        () = grace => {}
     }
-    // What was counted until the last answer.
+    // Includes requests counted until the last response.
     last.cancel();
     let closed = async {
-        books.await.ok();
-        usage::close_books(&state).await;
+        writer.await.ok();
+        usage::write_rest(&state).await;
     };
-    if tokio::time::timeout(BOOKS, closed).await.is_err() {
-        tracing::warn!("the last second's usage could not be written in time");
+    if tokio::time::timeout(USAGE_FLUSH_TIMEOUT, closed)
+        .await
+        .is_err()
+    {
+        tracing::warn!("could not write the last second's usage in time");
     }
     Ok(())
 }
 
-/// Takes connections until `stop` is cancelled. Answers what waits for them to end.
+/// Accepts connections until `stop` is cancelled. Returns a handle that waits for them to end.
 async fn accept(
     mut listener: TcpListener,
     router: Router,
-    heads: Duration,
+    header_timeout: Duration,
     stop: &CancellationToken,
 ) -> GracefulShutdown {
     let connections = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(heads);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout);
     loop {
         let (stream, peer) = tokio::select! {
             accepted = Listener::accept(&mut listener) => accepted,
             () = stop.cancelled() => return connections,
         };
-        // Answers are written whole: waiting for more to send with them gains nothing.
+        // Responses are written whole, so Nagle's algorithm only adds delay.
         stream.set_nodelay(true).ok();
         let service = router
             .clone()
@@ -110,20 +116,20 @@ async fn accept(
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
-            // Callers may go away at any time; it concerns nobody else.
+            // A client may disconnect at any time.
             connection.await.ok();
         });
     }
 }
 
-/// What [`run`] cannot do without.
+/// Settings that [`run`] requires.
 pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
 
-/// What the binary does: listens, waits for its database, and serves until SIGTERM or SIGINT.
+/// Runs the process: listens, waits for the database, and serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When settings are missing, the address is taken, the database is not there for a minute, or its
-/// schema is not the one of this release.
+/// When settings are missing, the address is in use, the database stays unreachable for a minute, or its
+/// schema does not fit this release.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
@@ -137,8 +143,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let blobs = settings.blobs();
     let state = ApiState::new(pool.clone(), engine, keys, egress, readiness, settings.http)
         .with_blobs(blobs);
-    tracing::info!("the API listens on http://{}", listener.local_addr()?);
-    // Requests are answered from the start: while the database is not there, with 503.
+    tracing::info!("API listening on http://{}", listener.local_addr()?);
+    // Requests are served from the start; until the database is reachable, with 503.
     let unfit = async {
         let fit = async {
             database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
@@ -170,36 +176,39 @@ mod tests {
     use super::*;
     use crate::request_layer;
 
-    /// A connection to a server that is patient for a twentieth of a second.
+    /// A connection to a server with timeouts of 50 ms.
     async fn connection() -> (TcpStream, CancellationToken) {
-        let patience = Duration::from_millis(50);
-        let around = request_layer::Settings {
+        let timeout = Duration::from_millis(50);
+        let settings = request_layer::Settings {
             in_flight: TaskTracker::new(),
-            limit: patience,
+            limit: timeout,
             proxies: Arc::from([]),
             is_https: false,
         };
         let router = Router::new()
             .route("/", post(async |body: String| body))
-            .layer(middleware::from_fn_with_state(around, request_layer::apply));
+            .layer(middleware::from_fn_with_state(
+                settings,
+                request_layer::apply,
+            ));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let until = stop.clone();
-        tokio::spawn(async move { accept(listener, router, patience, &until).await });
+        tokio::spawn(async move { accept(listener, router, timeout, &until).await });
         (TcpStream::connect(address).await.unwrap(), stop)
     }
 
-    /// All that comes until the server closes the connection.
+    /// Everything the server sends until it closes the connection.
     async fn rest(mut connection: TcpStream) -> String {
         let mut bytes = Vec::new();
-        // A connection that is reset has been closed, too.
+        // A reset connection is closed as well.
         connection.read_to_end(&mut bytes).await.ok();
         String::from_utf8(bytes).unwrap()
     }
 
     #[tokio::test]
-    async fn a_head_that_does_not_end_closes_its_connection() {
+    async fn incomplete_head_closes_the_connection() {
         let (mut connection, _stop) = connection().await;
         connection
             .write_all(b"POST / HTTP/1.1\r\nhost: x\r\nx-slow: ")
@@ -209,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_trickles_is_cut_at_the_limit_of_its_request() {
+    async fn slow_body_times_out_with_its_request() {
         let (mut connection, _stop) = connection().await;
         connection
             .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nslow")
@@ -221,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_is_closed_after_a_while() {
+    async fn idle_connection_is_closed() {
         let (mut connection, _stop) = connection().await;
         connection
             .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi")

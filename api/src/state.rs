@@ -1,6 +1,6 @@
-//! Room: what handlers work with.
-//! Takes: pool, queue, keys and clients made at start-up. Gives: them.
-//! Never: holds anything that another process would need to know.
+//! State shared by all handlers: pool, queue, keys and clients, created at start-up.
+//!
+//! Holds nothing that another process would need to know.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     engine: Engine,
-    /// Made by the first request that needs it, on the runtime of that request.
+    /// Created by the first request that needs it, on that request's runtime.
     coalescer: OnceLock<Coalescer>,
     keys: MasterKeys,
     egress: Egress,
@@ -44,7 +44,7 @@ struct Inner {
     cursors: Cursors,
     in_flight: TaskTracker,
     http: HttpSettings,
-    /// Where the API listens.
+    /// The address the API listens on.
     address: OnceLock<SocketAddr>,
     passwords: Passwords,
     csrf: Csrf,
@@ -54,7 +54,7 @@ struct Inner {
 }
 
 impl ApiState {
-    /// The state of an API on `pool`, whose login works across tenants.
+    /// The state of an API on `pool`, whose role works across tenants.
     #[must_use]
     pub fn new(
         pool: PgPool,
@@ -87,7 +87,7 @@ impl ApiState {
         }))
     }
 
-    /// With a place where files are kept. For a state that nobody shares yet.
+    /// Sets the file storage. Only for a state that is not shared yet.
     #[must_use]
     pub fn with_blobs(mut self, blobs: Option<BlobStore>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -96,15 +96,15 @@ impl ApiState {
         self
     }
 
-    /// A transaction of the tenant that the caller acts for. With it the request's idempotency key, if it
-    /// bears one, is used up.
+    /// Begins a transaction of the tenant that the caller acts for, and marks the request's idempotency key,
+    /// if any.
     pub(crate) async fn begin(&self, caller: &Caller) -> Result<TenantTx, Problem> {
         let mut tx = TenantTx::begin(&self.0.pool, caller.tenant).await?;
         caller.mark(&mut tx).await?;
         Ok(tx)
     }
 
-    /// A transaction across tenants, for what concerns more than one. It uses up the idempotency key, too.
+    /// Begins a transaction across tenants, and marks the request's idempotency key, if any.
     pub(crate) async fn begin_across(
         &self,
         caller: &Caller,
@@ -114,12 +114,12 @@ impl ApiState {
         Ok(tx)
     }
 
-    /// How the API is reached, and by whom.
+    /// HTTP settings.
     pub(crate) fn http(&self) -> &HttpSettings {
         &self.0.http
     }
 
-    /// Where people reach the platform: the configured address, else the one it listens on.
+    /// The platform's public URL: the configured one, else the address it listens on.
     pub(crate) fn base_url(&self) -> String {
         let configured = self.0.http.public_url.as_ref().map(ToString::to_string);
         configured
@@ -132,44 +132,44 @@ impl ApiState {
             .unwrap_or_default()
     }
 
-    /// Notes where the API listens.
+    /// Records the address the API listens on.
     pub(crate) fn listens_on(&self, address: SocketAddr) {
-        // Who is served on several addresses is reached on the first.
+        // With several addresses, the first one counts.
         self.0.address.get_or_init(|| address);
     }
 
-    /// Whether people reach it over TLS.
+    /// Whether the public URL uses TLS.
     pub(crate) fn is_secure(&self) -> bool {
         let url = self.0.http.public_url.as_ref();
         url.is_some_and(|url| url.scheme() == "https")
     }
 
-    /// Where passwords are worked on.
+    /// Hashes and verifies passwords.
     pub(crate) fn passwords(&self) -> &Passwords {
         &self.0.passwords
     }
 
-    /// What pages show a change was meant with.
+    /// CSRF tokens.
     pub(crate) fn csrf(&self) -> &Csrf {
         &self.0.csrf
     }
 
-    /// Links to tenants' portals.
+    /// Portal links.
     pub(crate) fn portal_links(&self) -> &PortalLinks {
         &self.0.portal_links
     }
 
-    /// Who people may sign in with.
+    /// The OpenID Connect provider, if configured.
     pub(crate) fn oidc(&self) -> Option<&Oidc> {
         self.0.oidc.as_ref()
     }
 
-    /// Where files are kept, if anywhere.
+    /// File storage, if configured.
     pub(crate) fn blobs(&self) -> Option<&BlobStore> {
         self.0.blobs.as_ref()
     }
 
-    /// For what is looked up before, or across, tenants.
+    /// The pool, for queries before or across tenants.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.0.pool
     }
@@ -178,7 +178,7 @@ impl ApiState {
         &self.0.engine
     }
 
-    /// Enqueues single jobs of requests that come at the same time together.
+    /// Enqueues single jobs of concurrent requests in one statement.
     pub(crate) fn coalescer(&self) -> &Coalescer {
         self.0
             .coalescer
@@ -206,7 +206,7 @@ impl ApiState {
         &self.0.limits
     }
 
-    /// Counts what was let through.
+    /// Counts requests that passed their limits.
     pub(crate) fn usage(&self) -> &UsageRecorder {
         &self.0.usage
     }
@@ -215,7 +215,7 @@ impl ApiState {
         &self.0.cursors
     }
 
-    /// Counts the requests that are being answered.
+    /// Tracks requests in flight.
     pub(crate) fn in_flight(&self) -> &TaskTracker {
         &self.0.in_flight
     }

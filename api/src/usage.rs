@@ -1,7 +1,7 @@
-//! Room: what keys have used.
-//! Takes: requests that were let through. Gives: their number by key and month, written once a second;
-//! when a key was last used, to the minute; what a key enqueued, told to the audit log once a minute.
-//! Never: makes a request wait, or forgets a number because it could not be written.
+//! Usage of API keys: requests by key and month, the time of last use, and enqueues for the audit log.
+//!
+//! Counted in memory and written once a second (audit entries and last use once a minute). Requests never
+//! wait for it, and numbers that cannot be written are kept for the next try.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,15 +22,15 @@ use tokio_util::sync::CancellationToken;
 use crate::ApiState;
 use crate::auth::Who;
 
-/// How often numbers are written.
-const BEAT: Duration = Duration::from_secs(1);
+/// How often counts are written.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the audit log is told, and a key's last use written.
+/// How often audit entries and a key's last use are written.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The action under which the audit log is told of requests of this route, if it is told of many at
-/// once: keys enqueue more than one would read.
-pub(crate) fn operation(parts: &Parts) -> Option<&'static str> {
+/// The audit action that summarizes requests of this route, if it is one: single entries for each enqueue of
+/// a key would be too many to read.
+pub(crate) fn summary_action(parts: &Parts) -> Option<&'static str> {
     if parts.method != Method::POST {
         return None;
     }
@@ -41,13 +41,13 @@ pub(crate) fn operation(parts: &Parts) -> Option<&'static str> {
     }
 }
 
-/// The first day of the month of a moment.
+/// The first day of a time's month.
 pub(crate) fn month(moment: DateTime<Utc>) -> NaiveDate {
     let day = moment.date_naive();
     day.with_day(1).unwrap_or(day)
 }
 
-/// Adds up what was let through. Cheap to clone.
+/// Counts requests that passed their limits. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct UsageRecorder(Arc<Inner>);
 
@@ -68,7 +68,7 @@ struct Counts {
     enqueued: HashMap<(TenantId, ApiKeyId, &'static str), Enqueued>,
 }
 
-/// What a key enqueued since the audit log was told.
+/// What a key enqueued since the last audit entry.
 #[derive(Debug, Clone)]
 struct Enqueued {
     actor: Actor,
@@ -89,7 +89,7 @@ impl UsageRecorder {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request was let through.
+    /// Counts a request.
     pub(crate) fn count(&self, who: Who) {
         let Who::Key { id, .. } = who else {
             return;
@@ -103,7 +103,7 @@ impl UsageRecorder {
         }
     }
 
-    /// A key enqueued something.
+    /// Counts an enqueue of a key.
     pub(crate) fn note(&self, who: Who, tenant: TenantId, actor: &Actor, action: &'static str) {
         let Who::Key { id, .. } = who else {
             return;
@@ -112,7 +112,7 @@ impl UsageRecorder {
         let mut counts = self.counts();
         let enqueued = counts.enqueued.entry((tenant, id, action));
         let enqueued = enqueued.or_insert_with(|| Enqueued {
-            // Of many requests, none is named.
+            // A summary of many requests names none of them.
             actor: Actor {
                 request_id: None,
                 reason: None,
@@ -126,11 +126,11 @@ impl UsageRecorder {
         enqueued.until = now;
     }
 
-    /// Writes what was counted. What cannot be written is kept for the next time; when the answer of the
-    /// database was lost, it may then be counted twice.
+    /// Writes the counts. On failure they are kept for the next try; if only the database's response was
+    /// lost, they are then counted twice.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub(crate) async fn flush(&self) -> Result<(), sqlx::Error> {
         let requests = std::mem::take(&mut self.counts().requests);
         if let Err(error) = self.write_requests(&requests).await {
@@ -189,18 +189,18 @@ impl UsageRecorder {
         Ok(())
     }
 
-    /// Tells the audit log what keys enqueued since it was told: one entry a key and action.
+    /// Writes what keys enqueued since the last call to the audit log: one entry for each key and action.
     ///
     /// # Errors
-    /// When the database cannot be had: what is not told is kept for the next time.
-    pub(crate) async fn tell(&self) -> Result<(), sqlx::Error> {
-        let mut untold = std::mem::take(&mut self.counts().enqueued).into_iter();
-        while let Some((place, enqueued)) = untold.next() {
-            match self.tell_of(place, &enqueued).await {
+    /// When the database is unavailable; unwritten entries are kept for the next try.
+    pub(crate) async fn write_audit(&self) -> Result<(), sqlx::Error> {
+        let mut unwritten = std::mem::take(&mut self.counts().enqueued).into_iter();
+        while let Some((place, enqueued)) = unwritten.next() {
+            match self.write_audit_entry(place, &enqueued).await {
                 Ok(()) => {}
                 Err(error) if is_unavailable(&error) || is_conflict(&error) => {
                     let mut counts = self.counts();
-                    for (place, earlier) in std::iter::once((place, enqueued)).chain(untold) {
+                    for (place, earlier) in std::iter::once((place, enqueued)).chain(unwritten) {
                         let now = counts.enqueued.entry(place);
                         now.and_modify(|later| {
                             later.requests += earlier.requests;
@@ -210,14 +210,16 @@ impl UsageRecorder {
                     }
                     return Err(error);
                 }
-                // A tenant that is gone has no log.
-                Err(error) => tracing::error!(error = %error, "the audit log refused an entry"),
+                // A tenant that no longer exists has no log.
+                Err(error) => {
+                    tracing::error!(error = %error, "could not write an audit entry; dropped")
+                }
             }
         }
         Ok(())
     }
 
-    async fn tell_of(
+    async fn write_audit_entry(
         &self,
         (tenant, key, action): (TenantId, ApiKeyId, &'static str),
         enqueued: &Enqueued,
@@ -233,40 +235,42 @@ impl UsageRecorder {
     }
 }
 
-/// Writes what was counted, and gives back what was taken ahead of limits, once a second until it is
-/// told to stop.
-pub(crate) async fn keep_books(state: ApiState, stop: CancellationToken) {
-    let mut told = Instant::now();
+/// Writes counts and returns reserved request tokens once a second, until `stop` is cancelled.
+pub(crate) async fn write_periodically(state: ApiState, stop: CancellationToken) {
+    let mut audited = Instant::now();
     let mut failed = false;
     while stop
-        .run_until_cancelled(tokio::time::sleep(BEAT))
+        .run_until_cancelled(tokio::time::sleep(FLUSH_INTERVAL))
         .await
         .is_some()
     {
         state.limits().settle();
         let mut written = state.usage().flush().await;
-        if written.is_ok() && told.elapsed() >= MINUTE {
-            written = state.usage().tell().await;
-            told = Instant::now();
+        if written.is_ok() && audited.elapsed() >= MINUTE {
+            written = state.usage().write_audit().await;
+            audited = Instant::now();
         }
         match written {
             Ok(()) => failed = false,
-            // Said once: it is tried again every second.
+            // Logged once: every second is another try.
             Err(error) if !failed => {
                 failed = true;
-                tracing::warn!(error = %error, "usage is kept until it can be written");
+                tracing::warn!(error = %error, "could not write usage; retrying every second");
             }
             Err(_) => {}
         }
     }
 }
 
-/// Writes all that is left at the end.
-pub(crate) async fn close_books(state: &ApiState) {
+/// Writes the remaining counts at shutdown.
+pub(crate) async fn write_rest(state: &ApiState) {
     state.limits().finish().await;
-    for written in [state.usage().flush().await, state.usage().tell().await] {
+    for written in [
+        state.usage().flush().await,
+        state.usage().write_audit().await,
+    ] {
         if let Err(error) = written {
-            tracing::warn!(error = %error, "usage of the last moments is lost");
+            tracing::warn!(error = %error, "could not write usage at shutdown; lost");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Room: the door of all routes that want to know who calls.
-//! Takes: a request. Gives: the handler's answer, with the [`Caller`] put in its hands; the request is
-//! charged to the caller's limits, and the answer says how they stand.
-//! Never: charges a budget, or looks at a body, before it knows who calls.
+//! The middleware of every route that requires a caller.
+//!
+//! Finds out who calls and for which tenant, charges the caller's request limits, and runs the handler with
+//! the [`Caller`] in the request's extensions. Neither charges a limit nor reads a body before the caller is
+//! known.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,16 +26,16 @@ use crate::problem::{Code, Problem};
 use crate::request_context::{ClientAddress, RequestId};
 use crate::usage;
 
-/// `X-Tenant-Id`: for which tenant somebody of the platform acts.
+/// `X-Tenant-Id`: the tenant that a platform administrator acts for.
 const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 
-/// `X-Reason`: why, for the audit log.
+/// `X-Reason`: the reason for the change, for the audit log.
 const REASON: HeaderName = HeaderName::from_static("x-reason");
 
 /// Characters of a header that the audit log keeps.
-const KEPT: usize = 500;
+const MAX_HEADER_CHARS: usize = 500;
 
-/// Lets in who is known, or answers why not.
+/// Runs the handler for an authenticated caller, or answers with the problem.
 pub(crate) async fn authenticate(
     State(state): State<ApiState>,
     request: Request,
@@ -51,7 +52,7 @@ pub(crate) async fn authenticate(
         Err(error) => return Problem::from(error).into_response(),
     };
     let mut answer = if charge.allowed() {
-        let operation = usage::operation(&parts);
+        let operation = usage::summary_action(&parts);
         state.usage().count(caller.who);
         let (who, tenant, actor) = (caller.who, caller.tenant, caller.actor.clone());
         let request = Request::from_parts(parts, body);
@@ -70,7 +71,7 @@ pub(crate) async fn authenticate(
     answer
 }
 
-/// Who calls, for the tenant they name, if that tenant may do what they ask.
+/// The caller, acting for the tenant the request names, if that tenant's status permits the method.
 async fn caller(state: &ApiState, parts: &mut Parts) -> Result<Caller, Problem> {
     let (own, slug) = match person::found(state, parts).await? {
         Some(found) => found,
@@ -82,8 +83,8 @@ async fn caller(state: &ApiState, parts: &mut Parts) -> Result<Caller, Problem> 
     };
     tracing::Span::current().record("tenant", own.tenant.to_string());
     let (caller, status) = acting_for(state, own, &slug, parts).await?;
-    // People sign out of every tenant.
-    if !caller.administers() && !person::is_about_oneself(&caller, parts.uri.path()) {
+    // Users can always sign out, whatever the status of their tenant.
+    if !caller.administers() && !person::manages_own_session(&caller, parts.uri.path()) {
         check_status(status, &parts.method)?;
     }
     Ok(caller)
@@ -117,7 +118,7 @@ fn of_key(known: &Known, parts: &Parts) -> Result<Caller, Problem> {
     })
 }
 
-/// What the request itself says of its actor.
+/// The actor of a request as far as the request itself identifies it.
 pub(crate) fn request_actor(parts: &Parts) -> Actor {
     let headers = &parts.headers;
     Actor {
@@ -125,20 +126,24 @@ pub(crate) fn request_actor(parts: &Parts) -> Actor {
         id: String::new(),
         name: None,
         address: address(parts),
-        user_agent: words(headers, &USER_AGENT),
+        user_agent: header_text(headers, &USER_AGENT),
         request_id: parts
             .extensions
             .get::<RequestId>()
             .map(|id| id.as_str().to_owned()),
-        reason: words(headers, &REASON),
+        reason: header_text(headers, &REASON),
     }
 }
 
-/// What stands in a header, as far as it is kept.
-fn words(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+/// The text of a header, cut to the length that is kept.
+fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = headers.get(name)?;
     let text = String::from_utf8_lossy(value.as_bytes());
-    let text: String = text.chars().filter(|c| *c != '\0').take(KEPT).collect();
+    let text: String = text
+        .chars()
+        .filter(|c| *c != '\0')
+        .take(MAX_HEADER_CHARS)
+        .collect();
     (!text.is_empty()).then_some(text)
 }
 
@@ -149,24 +154,24 @@ fn address(parts: &Parts) -> Option<IpAddr> {
         .and_then(|address| address.0)
 }
 
-/// Goes on if the key may be used from there.
+/// Checks that the key may be used from this address.
 fn check_address(allowed: &[String], address: Option<IpAddr>) -> Result<(), Problem> {
-    let holds = |network: &String| {
-        // What cannot be read allows nobody: the list is checked when it is given.
+    let contains = |network: &String| {
+        // An entry that does not parse allows no address; the list is validated when it is set.
         let network: Option<IpNet> = network.parse().ok();
         matches!((network, address), (Some(network), Some(address)) if network.contains(&address))
     };
-    if allowed.is_empty() || allowed.iter().any(holds) {
+    if allowed.is_empty() || allowed.iter().any(contains) {
         Ok(())
     } else {
         Err(Problem::new(
             Code::AddressNotAllowed,
-            "the API key may not be used from this address",
+            "the API key cannot be used from this address",
         ))
     }
 }
 
-/// The caller as it acts for the tenant that the request names, and how that tenant stands.
+/// The caller, acting for the tenant that the request names, and that tenant's status.
 async fn acting_for(
     state: &ApiState,
     own: Caller,
@@ -179,14 +184,14 @@ async fn acting_for(
     let Some(named) = headers.get(TENANT_ID) else {
         return Ok((own, status));
     };
-    // What is no text names no tenant either.
+    // A header that is not text names no tenant.
     let named = named.to_str().unwrap_or_default();
     if named == own_slug || named.parse() == Ok(own.tenant) {
         return Ok((own, status));
     }
-    // For anyone else a foreign tenant looks like one that is not there.
+    // To other callers a foreign tenant is indistinguishable from one that does not exist.
     if !(own.is_platform && own.has(Scope::PlatformAdmin)) {
-        return Err(Problem::not_found("thing"));
+        return Err(Problem::not_found("resource"));
     }
     let tenant = access::find_tenant(state.pool(), named).await?;
     let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
@@ -202,12 +207,12 @@ async fn acting_for(
     Ok((caller, tenant.status))
 }
 
-/// Goes on if a tenant of this status may do what is asked.
+/// Checks that the status of the tenant permits the method.
 fn check_status(status: TenantStatus, method: &Method) -> Result<(), Problem> {
     if method.is_safe() || status.may_write() {
         return Ok(());
     }
-    let detail = format!("the tenant is {status}: it may read what is there, and change nothing");
+    let detail = format!("the tenant is {status}: it can read but not change anything");
     Err(Problem::new(Code::TenantInactive, detail))
 }
 
@@ -216,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_allowed_by_a_network_that_holds_it() {
+    fn address_is_allowed_by_a_network_that_contains_it() {
         let allowed = |list: &[&str], address: &str| {
             let list: Vec<String> = list.iter().map(|&text| text.to_owned()).collect();
             check_address(&list, address.parse().ok()).is_ok()
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_permits_what_it_permits() {
+    fn inactive_tenant_can_read_but_not_write() {
         for (status, writes) in [
             (TenantStatus::Active, true),
             (TenantStatus::Trialing, true),

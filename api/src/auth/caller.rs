@@ -1,7 +1,6 @@
-//! Room: the caller.
-//! Takes: what [`super::authenticate()`] found out. Gives: for whom somebody calls, who that is, and whether they
-//! may do a thing, or a problem of status 403.
-//! Never: looks at a header.
+//! The authenticated caller of a request: who it is, the tenant it acts for, and what it may do.
+//!
+//! Made by [`super::authenticate()`]. Checks answer with a problem of status 403; headers are not read here.
 
 use std::sync::Arc;
 
@@ -19,57 +18,57 @@ use crate::idempotency::Reservation;
 use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
-/// That a person had confirmed that it was they.
+/// The right of a user who has confirmed the session, as [`Caller::rights`] stores it.
 const CONFIRMED: &str = "confirmed";
 
-/// Who it is.
+/// The identity of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// An application, by its key.
+    /// An application, identified by its API key.
     Key {
-        /// The key.
+        /// Id of the key.
         id: ApiKeyId,
-        /// Its contract.
+        /// Tier of the key, which sets its request limits.
         tier: KeyTier,
     },
-    /// A person who has signed in.
+    /// A signed-in user.
     Person {
-        /// The person.
+        /// Id of the user.
         user: UserId,
-        /// By which session.
+        /// The session of the request.
         session: SessionId,
-        /// Until when what needs confirmation is confirmed.
+        /// Until when the session counts as confirmed.
         confirmed_until: Option<DateTime<Utc>>,
     },
 }
 
-/// Who calls, for which tenant, and what they may do there.
+/// The authenticated caller of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// For whom.
+    /// The tenant acted for.
     pub(crate) tenant: TenantId,
-    /// Whether `tenant` is the built-in one.
+    /// Whether `tenant` is the built-in tenant `platform`.
     pub(crate) is_platform: bool,
-    /// Who.
+    /// The key or user.
     pub(crate) who: Who,
-    /// Whose the key or the person is.
+    /// The tenant that the key or user belongs to.
     pub(super) home: TenantId,
-    /// Whether that is the built-in tenant, whomever the caller acts for.
+    /// Whether `home` is the built-in tenant `platform`.
     pub(super) by_platform: bool,
-    /// Status of the tenant that the caller belongs to.
+    /// Status of `home`.
     pub(super) status: TenantStatus,
     pub(super) scopes: Arc<[Scope]>,
-    /// Whose budget of requests it is: the first of the keys that took each other's place, or the person.
+    /// Owner of the request budget: the user, or the first key of a chain of rotations.
     pub(super) budget: Uuid,
-    /// What limits their requests.
+    /// Limits of the caller's requests.
     pub(super) policies: Policies,
     pub(super) actor: Arc<Actor>,
-    /// The idempotency key of the request, which is marked in the transaction that carries it out.
+    /// The idempotency key of the request, marked as used by the transaction that carries it out.
     pub(super) reservation: Option<Reservation>,
 }
 
 impl Caller {
-    /// Whether the caller may do what concerns more than one tenant, or another.
+    /// Whether the caller is a platform administrator, who may act for and across tenants.
     pub(crate) fn administers(&self) -> bool {
         self.by_platform && self.scopes.contains(&Scope::PlatformAdmin)
     }
@@ -79,12 +78,12 @@ impl Caller {
         self.scopes.contains(&scope)
     }
 
-    /// Whose the caller is, whomever it acts for.
+    /// The tenant that the caller belongs to.
     pub(crate) fn home(&self) -> TenantId {
         self.home
     }
 
-    /// Whose requests are counted: `app.charge_requests` finds a key's tenant by it.
+    /// Subject of the request limits, from which `app.charge_requests` derives a key's tenant.
     pub(crate) fn subject(&self) -> String {
         match self.who {
             Who::Key { .. } => format!("key:{}", self.budget),
@@ -92,17 +91,17 @@ impl Caller {
         }
     }
 
-    /// What limits the caller's requests.
+    /// Limits of the caller's requests.
     pub(crate) fn policies(&self) -> &Policies {
         &self.policies
     }
 
-    /// Who the audit log says it was.
+    /// The caller as the audit log records it.
     pub(crate) fn actor(&self) -> &Actor {
         &self.actor
     }
 
-    /// The caller of a request that bears an idempotency key.
+    /// The caller of a request with an idempotency key.
     pub(crate) fn with_reservation(self, reservation: Reservation) -> Self {
         Self {
             reservation: Some(reservation),
@@ -110,15 +109,15 @@ impl Caller {
         }
     }
 
-    /// Whether the request is carried out in a transaction of its own, because it bears an idempotency key.
+    /// Whether the request needs its own transaction, because it has an idempotency key.
     pub(crate) fn needs_own_transaction(&self) -> bool {
         self.reservation.is_some()
     }
 
-    /// Ties the request's idempotency key, if it bears one, to the transaction that carries it out.
+    /// Marks the request's idempotency key, if any, as used by this transaction.
     ///
     /// # Errors
-    /// A problem of status 409 when the key has been taken over: nothing must be committed then.
+    /// A problem of status 409 when another request has taken over the key: the transaction must not commit.
     pub(crate) async fn mark(&self, connection: &mut PgConnection) -> Result<(), Problem> {
         match &self.reservation {
             Some(reservation) => reservation.mark(connection).await,
@@ -126,7 +125,7 @@ impl Caller {
         }
     }
 
-    /// What the caller may do now, in words that can be kept.
+    /// The rights of the caller in a form that can be stored.
     pub(crate) fn rights(&self) -> Vec<String> {
         let scopes = self.scopes.iter().map(|scope| scope.to_string());
         let confirmed = self.is_person() && self.require_confirmed().is_ok();
@@ -135,7 +134,7 @@ impl Caller {
             .collect()
     }
 
-    /// Goes on if the caller has what [`Caller::rights`] once told.
+    /// Requires the rights that [`Caller::rights`] returned earlier.
     ///
     /// # Errors
     /// A problem of status 403.
@@ -149,12 +148,12 @@ impl Caller {
         Ok(())
     }
 
-    /// Whether a person calls.
+    /// Whether the caller is a signed-in user.
     pub(crate) fn is_person(&self) -> bool {
         matches!(self.who, Who::Person { .. })
     }
 
-    /// Goes on if the key or person belongs to the platform.
+    /// Requires a key or user of the tenant `platform`.
     ///
     /// # Errors
     /// A problem of status 403.
@@ -164,12 +163,12 @@ impl Caller {
         } else {
             Err(Problem::new(
                 Code::PlatformOnly,
-                "only a key or a person of the tenant `platform` may do this",
+                "only a key or user of the tenant `platform` may do this",
             ))
         }
     }
 
-    /// Goes on if the caller belongs to the platform and has its scope.
+    /// Requires a platform administrator.
     ///
     /// # Errors
     /// A problem of status 403.
@@ -178,7 +177,7 @@ impl Caller {
         self.require(Scope::PlatformAdmin)
     }
 
-    /// Goes on if the caller has the scope.
+    /// Requires the scope.
     ///
     /// # Errors
     /// A problem of status 403 that names it.
@@ -188,7 +187,7 @@ impl Caller {
         }
         let who = match self.who {
             Who::Key { .. } => "the API key lacks",
-            Who::Person { .. } => "your roles do not give",
+            Who::Person { .. } => "your roles do not include",
         };
         Err(Problem::new(
             Code::MissingScope,
@@ -196,8 +195,8 @@ impl Caller {
         ))
     }
 
-    /// Goes on if it is a key, or a person who has confirmed a short while ago that it is they: for what
-    /// reveals a secret or cannot be undone.
+    /// Requires, of a user, a recently confirmed session: for operations that reveal a secret or cannot be
+    /// undone. Keys pass.
     ///
     /// # Errors
     /// A problem of status 403.
@@ -207,7 +206,7 @@ impl Caller {
                 confirmed_until, ..
             } if confirmed_until.is_none_or(|until| until <= clock::now()) => Err(Problem::new(
                 Code::ConfirmationRequired,
-                "confirm that it is you first: POST /v1/session/confirm",
+                "confirm the session first: POST /v1/session/confirm",
             )),
             _ => Ok(()),
         }
@@ -225,12 +224,12 @@ impl Caller {
         audit::record(connection, self.tenant, &self.actor, entry).await
     }
 
-    /// An entry for whoever makes the change, in the chain of the tenant acted for.
+    /// An audit note by this caller in the chain of the tenant acted for.
     pub(crate) fn note(&self, entry: Entry) -> AuditNote {
         self.note_in(self.tenant, entry)
     }
 
-    /// The same in the chain of another tenant, which the change concerns.
+    /// An audit note by this caller in the chain of another tenant, which the change affects.
     pub(crate) fn note_in(&self, tenant: TenantId, entry: Entry) -> AuditNote {
         AuditNote {
             tenant,
@@ -244,11 +243,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // A route outside of `authenticate` has no caller.
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Problem::internal("a route that wants a caller lets everybody in"))
+        // Routes outside of the `authenticate` middleware have no caller.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+            Problem::internal("a handler takes a caller on a route without authentication")
+        })
     }
 }

@@ -1,6 +1,6 @@
-//! Room: API keys, as requests bring them.
-//! Takes: the header `Authorization`. Gives: the key it holds, if it is good now.
-//! Never: asks the database about a text that cannot be a key, or keeps the text of a key.
+//! API keys of requests: parses `Authorization` and looks the key up, with a short cache.
+//!
+//! A text that cannot be a key never reaches the database, and the text of a key is never stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::access::{self, FoundKey, Scope};
 use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
-/// How long a found key is believed: a revoked one must stop working within a second.
-const BELIEVED: Duration = Duration::from_millis(500);
+/// How long a key is cached. A revoked key must stop working within a second.
+const CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// Keys remembered at once.
-const REMEMBERED: u64 = 10_000;
+/// Most keys in the cache.
+const CACHE_CAPACITY: u64 = 10_000;
 
-/// The key that a request brings.
+/// The API key of a request.
 ///
 /// # Errors
-/// A problem of status 401 when it brings none, two, or something else.
+/// A problem of status 401 when the header is missing, repeated or malformed.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
     let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -34,10 +34,10 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
         (Some(only), None) => only,
         (None, _) => {
             return Err(refused(
-                "the header Authorization with an API key is missing",
+                "the header `Authorization` with an API key is missing",
             ));
         }
-        (Some(_), Some(_)) => return Err(refused("the header Authorization is given twice")),
+        (Some(_), Some(_)) => return Err(refused("the header `Authorization` is repeated")),
     };
     let key = value
         .to_str()
@@ -45,20 +45,20 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
         .and_then(|text| text.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
-        .ok_or_else(|| refused("the header Authorization must read `Bearer hk_…`"))?;
+        .ok_or_else(|| refused("the header `Authorization` must have the form `Bearer hk_…`"))?;
     ApiKeyText::parse(key).map_err(|error| refused(&error.to_string()))
 }
 
-/// Finds keys, and believes for a moment what it found.
+/// Looks up API keys and caches them for [`CACHE_TTL`].
 #[derive(Debug, Clone)]
 pub(crate) struct Keyring {
     pool: PgPool,
     peppers: Arc<[[u8; 32]]>,
-    /// By public id. Holds keys that were found; an unknown one is looked for each time.
+    /// By public id. Unknown keys are not cached: a new key works at once.
     found: Cache<String, Known>,
 }
 
-/// A key that is good.
+/// A valid key.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) row: Arc<FoundKey>,
@@ -66,7 +66,7 @@ pub(super) struct Known {
     pub(super) policies: Policies,
 }
 
-/// Why a key was not found.
+/// Why a lookup returned no key.
 #[derive(Debug)]
 enum NotFound {
     Unknown,
@@ -79,13 +79,13 @@ impl Keyring {
             pool,
             peppers: keys.derive_all(access::PEPPER).into(),
             found: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(BELIEVED)
+                .max_capacity(CACHE_CAPACITY)
+                .time_to_live(CACHE_TTL)
                 .build(),
         }
     }
 
-    /// The key of this text, if it is good now.
+    /// The key with this text, if it is valid now.
     pub(super) async fn find(&self, text: &ApiKeyText) -> Result<Known, Problem> {
         let refused = || {
             Problem::new(
@@ -93,7 +93,7 @@ impl Keyring {
                 "the API key is unknown, revoked or expired",
             )
         };
-        // Requests that miss at the same time ask the database once.
+        // Concurrent misses share one query.
         let known = self
             .found
             .try_get_with_by_ref(text.public_id(), self.look_up(text.public_id()))
@@ -105,7 +105,7 @@ impl Keyring {
         let is_current = known
             .row
             .expires_at
-            .is_none_or(|moment| moment > clock::now());
+            .is_none_or(|expires_at| expires_at > clock::now());
         if is_current && text.verify(&known.row.hash, &self.peppers) {
             Ok(known)
         } else {
@@ -113,7 +113,7 @@ impl Keyring {
         }
     }
 
-    /// Asks anew about a key that was changed here.
+    /// Drops a key from the cache, after it was changed.
     pub(crate) async fn forget(&self, public_id: &str) {
         self.found.invalidate(public_id).await;
     }

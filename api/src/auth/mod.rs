@@ -1,7 +1,7 @@
-//! Room: who calls, and whether they are let in.
-//! Takes: a request. Gives: a [`Caller`] in its extensions, or a problem of status 401, 403 or 404;
-//! whether the caller may do a thing.
-//! Never: runs a handler for somebody who is not known, or keeps the text of a key.
+//! Authentication and authorization of requests.
+//!
+//! [`authenticate()`] identifies the caller (API key or session) or answers with a problem of status 401, 403
+//! or 404. [`Authorized`] states in a handler's signature which scope the handler requires.
 
 mod authenticate;
 mod caller;

@@ -1,7 +1,6 @@
-//! Room: people who have signed in, as requests bring them.
-//! Takes: a request with the cookie of a session and without `Authorization`. Gives: the [`Caller`] that
-//! the person is at this moment, and for routes about themselves their session.
-//! Never: lets a change pass that another site's page may have asked for.
+//! Signed-in users, identified by the session cookie of a request without `Authorization`.
+//!
+//! A request that changes something must pass the CSRF check, since another site's page could have sent it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,19 +19,19 @@ use crate::people::cookie::Cookie;
 use crate::people::session::{self, SessionFound};
 use crate::problem::{Code, Problem};
 
-/// Where people look after their own sign-in, whatever their tenant's status.
-const ABOUT_ONESELF: &str = "/v1/session";
+/// Path prefix under which users manage their own sign-in, whatever the status of their tenant.
+const OWN_SESSION_PREFIX: &str = "/v1/session";
 
-/// Whether a person asks for what concerns their own sign-in alone.
-pub(super) fn is_about_oneself(caller: &Caller, path: &str) -> bool {
-    caller.is_person() && path.starts_with(ABOUT_ONESELF)
+/// Whether a user manages their own sign-in.
+pub(super) fn manages_own_session(caller: &Caller, path: &str) -> bool {
+    caller.is_person() && path.starts_with(OWN_SESSION_PREFIX)
 }
 
-/// The person who calls and the slug of their tenant; `None` when no session is brought, or a key
-/// besides.
+/// The user who calls and the slug of their tenant; `None` for requests without a session or with an API
+/// key.
 ///
 /// # Errors
-/// A problem of status 401 when the session is over, of status 403 when the request may be another's.
+/// A problem of status 401 when the session has ended, of status 403 when the CSRF check fails.
 pub(super) async fn found(
     state: &ApiState,
     parts: &mut Parts,
@@ -46,7 +45,7 @@ pub(super) async fn found(
     let found = session::find(state.pool(), &token).await?.ok_or_else(|| {
         Problem::new(
             Code::Unauthorized,
-            "the session is over, or was never there: sign in again",
+            "the session has ended or never existed: sign in again",
         )
     })?;
     let own = state.http().public_url.as_ref();
@@ -68,7 +67,7 @@ pub(super) async fn found(
         status: found.tenant_status,
         scopes: found.scopes().into(),
         budget: found.user_id.as_uuid(),
-        policies: Policies::of_people(),
+        policies: Policies::of_users(),
         actor: Arc::new(Actor {
             kind: ActorKind::Person,
             id: found.user_id.to_string(),
@@ -80,12 +79,12 @@ pub(super) async fn found(
     Ok(Some((caller, found.tenant_slug.clone())))
 }
 
-/// The extractor for the person who calls, with their session: for what concerns themselves.
+/// The extractor of the signed-in user with their session, for routes about themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct Person(pub(crate) Arc<SessionFound>);
 
 impl Person {
-    /// A transaction of the person's own tenant, whomever they act for.
+    /// Begins a transaction of the user's own tenant, whichever tenant they act for.
     ///
     /// # Errors
     /// When the database refuses.
@@ -101,13 +100,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Person {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
             Problem::new(
                 Code::PersonOnly,
-                "this concerns a person who has signed in, not an API key",
+                "this operation is for signed-in users, not for API keys",
             )
         })
     }
 }
 
-/// The extractor for what a request says of somebody who is not known yet.
+/// The extractor of the actor of an unauthenticated request.
 #[derive(Debug, Clone)]
 pub(crate) struct AnonymousActor(pub(crate) Actor);
 

@@ -1,5 +1,4 @@
-//! Room: idempotency keys.
-//! Takes: headers. Gives: the key they hold. Never: takes two keys for one.
+//! Parses the header `Idempotency-Key`.
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -8,23 +7,25 @@ use crate::problem::{Code, Problem};
 /// `Idempotency-Key`.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Characters of a key.
-const LONGEST: usize = 255;
+/// Most characters of a key.
+const MAX_KEY_CHARS: usize = 255;
 
-/// The key of a request, if it bears one: bare, or as a Structured Field string (RFC 9651).
+/// The key of a request, if it has one: bare, or as a Structured Field string (RFC 9651).
 ///
 /// # Errors
-/// A problem of status 400 when it is malformed or given twice.
+/// A problem of status 400 when it is malformed or repeated.
 pub(super) fn of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refused = |detail: &str| Problem::new(Code::InvalidIdempotencyKey, detail);
     let mut values = headers.get_all(KEY).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
         (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(refused("the header Idempotency-Key is given twice")),
+        (Some(_), Some(_)) => return Err(refused("the header `Idempotency-Key` is repeated")),
     };
     value.to_str().ok().and_then(read).map(Some).ok_or_else(|| {
-        refused("an Idempotency-Key has 1 to 255 visible ASCII characters, bare or in quotes")
+        refused(
+            "`Idempotency-Key` must be 1 to 255 visible ASCII characters, bare or in double quotes",
+        )
     })
 }
 
@@ -34,11 +35,11 @@ fn read(text: &str) -> Option<String> {
         None => text.to_owned(),
     };
     let fits =
-        (1..=LONGEST).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+        (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then_some(key)
 }
 
-/// What a string says whose quotes and backslashes stand behind backslashes.
+/// The content of a quoted string, with its escapes `\"` and `\\` resolved.
 fn unquoted(text: &str) -> Option<String> {
     let mut key = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_the_same_with_and_without_quotes() {
+    fn key_is_the_same_with_and_without_quotes() {
         let longest = "x".repeat(255);
         let quoted = format!("\"{longest}\"");
         for (text, key) in [
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_key_is_refused() {
+    fn malformed_key_is_refused() {
         for text in [
             "",
             "\"\"",

@@ -1,8 +1,8 @@
-//! Room: requests that are carried out once, however often they are sent.
-//! Takes: a caller's POST with an `Idempotency-Key`. Gives: the handler's answer; or the first answer
-//! again; or why there is none.
-//! Never: lets two requests of one key change anything, also when a process dies between the change and
-//! its answer.
+//! Idempotency keys: a POST with an `Idempotency-Key` runs once, however often it is sent.
+//!
+//! A repeated request gets the first response again, or a problem that explains why there is none. Two
+//! requests with one key never both change anything, even when a process dies between the change and its
+//! response.
 //!
 //! ```text
 //! reserve ──▶ handler: begin(caller) marks the row ──▶ commit ──▶ keep the answer, or release the key
@@ -31,23 +31,23 @@ use crate::auth::Caller;
 use crate::body::{Chunks, limit_of};
 use crate::problem::{Code, Problem};
 use crate::request_context::RequestId;
-use crate::request_layer::written_out;
+use crate::request_layer::rendered;
 pub(crate) use store::Reservation;
 use store::{Answer, Found};
 
 /// `Idempotent-Replayed`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The longest a handler may take. Callers are answered before; what they asked goes on.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// Time limit of a handler. The client's own request times out earlier, while its work continues.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// Headers of an answer that are given again.
-const KEPT: [HeaderName; 2] = [CONTENT_TYPE, LOCATION];
+/// Headers of a response that a replay repeats.
+const REPLAYED_HEADERS: [HeaderName; 2] = [CONTENT_TYPE, LOCATION];
 
-/// Bytes of an answer that can be kept.
-const LONGEST: usize = 64 << 20;
+/// Most bytes of a response that can be stored.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Runs the handler for `caller`: once for each key, if the request bears one.
+/// Runs the handler for `caller`: once for each key, if the request has one.
 pub(crate) async fn carry_out(
     state: &ApiState,
     caller: Caller,
@@ -91,15 +91,15 @@ async fn once(
     let reservation = match store::reserve(state, wanted, rights, &fingerprint).await? {
         Found::Reserved(reservation) => reservation,
         Found::Answered(answer) => {
-            // Answers hold secrets, and the handler that would ask is not asked.
+            // Responses can contain secrets, and the handler that checks rights does not run.
             caller.require_rights(&answer.rights)?;
-            return again(answer);
+            return replay(answer);
         }
     };
     let caller = caller.with_reservation(reservation.clone());
     let request = Request::from_parts(parts, Body::from(body));
     let state = state.clone();
-    // A caller who goes away does not take the answer along: they will ask for it.
+    // The work and its response must outlive a client that disconnects: it will retry.
     let task = tokio::spawn(
         async move {
             let _counted = state.in_flight().token();
@@ -116,7 +116,7 @@ async fn once(
     }
 }
 
-/// Runs the handler and keeps its answer, or gives the key back.
+/// Runs the handler and stores its response, or releases the key.
 async fn finish(
     state: &ApiState,
     reservation: &Reservation,
@@ -126,30 +126,30 @@ async fn finish(
 ) -> Response {
     let path = request.uri().path().to_owned();
     let id = request.extensions().get::<RequestId>().cloned();
-    let running = tokio::time::timeout(PATIENCE, run(caller, request, next));
+    let running = tokio::time::timeout(HANDLER_TIMEOUT, run(caller, request, next));
     let answer = match AssertUnwindSafe(running).catch_unwind().await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Problem::new(Code::Timeout, "there was no answer in time").into_response(),
+        Ok(Err(_)) => Problem::new(Code::Timeout, "no response in time").into_response(),
         Err(panic) => {
-            told(store::release(state, reservation).await);
+            log_failure(store::release(state, reservation).await);
             std::panic::resume_unwind(panic);
         }
     };
     let status = answer.status();
     if status.is_server_error() {
-        told(store::release(state, reservation).await);
+        log_failure(store::release(state, reservation).await);
         return answer;
     }
     let id = id.as_ref().map_or("", RequestId::as_str);
-    let (parts, body) = written_out(answer, id, &path).into_parts();
-    let body = match to_bytes(body, LONGEST).await {
+    let (parts, body) = rendered(answer, id, &path).into_parts();
+    let body = match to_bytes(body, MAX_RESPONSE_BYTES).await {
         Ok(body) => body,
         Err(error) => return Problem::internal(error).into_response(),
     };
     let kept = Answer {
         rights: Vec::new(),
         status,
-        headers: KEPT
+        headers: REPLAYED_HEADERS
             .iter()
             .filter_map(|name| {
                 let value = parts.headers.get(name)?.to_str().ok()?;
@@ -158,12 +158,11 @@ async fn finish(
             .collect(),
         body: body.to_vec(),
     };
-    told(keep(state, reservation, &kept).await);
+    log_failure(keep(state, reservation, &kept).await);
     Response::from_parts(parts, Body::from(body))
 }
 
-/// Keeps the answer. One that may be another the next time is kept only if something was committed with
-/// it.
+/// Stores the response. One that could differ on a retry is stored only if something was committed with it.
 async fn keep(state: &ApiState, reservation: &Reservation, answer: &Answer) -> Result<(), Problem> {
     let may_differ = matches!(
         answer.status,
@@ -178,21 +177,24 @@ async fn keep(state: &ApiState, reservation: &Reservation, answer: &Answer) -> R
     store::keep(state, reservation, answer, may_differ).await
 }
 
-/// The request has been carried out whether or not that can be noted: its caller is answered, and whoever
-/// asks again is told what the row tells.
-fn told(noted: Result<impl Sized, Problem>) {
-    if let Err(problem) = noted {
-        tracing::warn!("what became of an idempotency key is not noted: {problem:?}");
+/// Logs that the state of a key could not be stored. The request has run all the same: its caller gets the
+/// response, and a retry gets what the row says.
+fn log_failure(stored: Result<impl Sized, Problem>) {
+    if let Err(problem) = stored {
+        tracing::warn!(
+            ?problem,
+            "could not store the outcome of an idempotent request"
+        );
     }
 }
 
-/// Whether the answer is that of an earlier request.
+/// Whether the response is that of an earlier request.
 pub(crate) fn is_replay(answer: &Response) -> bool {
     answer.headers().contains_key(REPLAYED)
 }
 
-/// The first answer once more.
-fn again(answer: Answer) -> Result<Response, Problem> {
+/// The stored response.
+fn replay(answer: Answer) -> Result<Response, Problem> {
     let mut response = (answer.status, answer.body).into_response();
     let headers = response.headers_mut();
     headers.remove(CONTENT_TYPE);
@@ -205,7 +207,7 @@ fn again(answer: Answer) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// What must be the same for a request to be the same.
+/// Hash of everything that must be equal for a request to count as a repetition.
 fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let media = parts.headers.get(CONTENT_TYPE);
     let hash = [
@@ -215,7 +217,7 @@ fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
         media.map_or(&[], HeaderValue::as_bytes),
     ]
     .iter()
-    // Each part is ended by what it cannot hold.
+    // A NUL, which no part can contain, ends each part.
     .fold(Sha256::new(), |hash, part| {
         hash.chain_update(part).chain_update([0])
     });

@@ -1,6 +1,7 @@
-//! Room: what is known of idempotency keys.
-//! Takes: a key and whose it is. Gives: a reservation, or the answer that was given; rows marked, kept
-//! and released. Never: stores an answer unsealed.
+//! Stores idempotency keys and the responses to their requests.
+//!
+//! A row is reserved, marked in the transaction that does the work, and then completed with the response or
+//! released. Responses are stored encrypted only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +20,16 @@ use crate::ApiState;
 use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
-/// How long a key is a request's alone: longer than any handler may take.
+/// How long a request holds its key exclusively: longer than any handler may run.
 const LOCK: Duration = Duration::from_secs(60);
 
-/// How long a key holds.
-const HELD: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a key is remembered.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often a row is looked at that goes away meanwhile.
-const LOOKS: usize = 3;
+/// Tries to reserve a key whose row is released concurrently.
+const MAX_TRIES: usize = 3;
 
-/// A key, as far as it is one request's.
+/// A key reserved by one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Reservation(Arc<Row>);
 
@@ -39,26 +40,26 @@ struct Row {
     method: String,
     route: String,
     key: String,
-    /// Told from those who had the key before, and who will.
+    /// Distinguishes this request from earlier and later holders of the key.
     token: Uuid,
 }
 
-/// An answer that is kept.
+/// A stored response.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// What whoever asked first might do.
+    /// Rights of the first caller, which a replay requires.
     pub(super) rights: Vec<String>,
     pub(super) status: StatusCode,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Vec<u8>,
 }
 
-/// What became of asking for a key.
+/// Result of reserving a key.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// It is this request's.
+    /// This request holds the key.
     Reserved(Reservation),
-    /// The request has been answered.
+    /// The request has run; this is its response.
     Answered(Answer),
 }
 
@@ -76,7 +77,7 @@ struct Used {
 }
 
 impl Reservation {
-    /// What a request of the caller would reserve.
+    /// The reservation that a request of the caller would make.
     pub(super) fn new(caller: &Caller, method: &Method, route: String, key: String) -> Self {
         Self(Arc::new(Row {
             tenant: caller.tenant,
@@ -88,10 +89,10 @@ impl Reservation {
         }))
     }
 
-    /// Says, in the transaction that carries the request out, that it was: both are true, or neither.
+    /// Marks the request as done, in the transaction that does its work: both commit, or neither.
     ///
     /// # Errors
-    /// A problem of status 409 when somebody else has taken the key over; nothing must be committed then.
+    /// A problem of status 409 when another request has taken over the key: the transaction must not commit.
     pub(crate) async fn mark(&self, connection: &mut PgConnection) -> Result<(), Problem> {
         let marked = self
             .bound(query(include_str!("../sql/idempotency_mark.sql")))
@@ -117,13 +118,13 @@ impl Reservation {
             .bind(self.0.token)
     }
 
-    /// Names the row to the vault.
+    /// Context of the row's encryption.
     fn place(&self, token: Uuid) -> String {
         format!("app.idempotency/{}/{token}", self.0.tenant)
     }
 }
 
-/// Reserves the key, or tells what became of the request that had it.
+/// Reserves the key, or returns the result of the request that holds it.
 ///
 /// # Errors
 /// Problems of status 409 and 422.
@@ -134,13 +135,13 @@ pub(super) async fn reserve(
     fingerprint: &[u8; 32],
 ) -> Result<Found, Problem> {
     let mut tx = TenantTx::begin(state.pool(), wanted.0.tenant).await?;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_TRIES {
         let reserve = query(include_str!("../sql/idempotency_reserve.sql"));
         let reserved = wanted
             .bound(reserve)
             .bind(fingerprint.as_slice())
             .bind(LOCK.as_secs_f64())
-            .bind(HELD.as_secs_f64())
+            .bind(RETENTION.as_secs_f64())
             .bind(&rights)
             .execute(&mut *tx)
             .await?;
@@ -156,17 +157,17 @@ pub(super) async fn reserve(
             .bind(&wanted.0.key)
             .fetch_optional(&mut *tx)
             .await?;
-        // It may have been released since.
+        // The row may have been released since.
         let Some(used) = used else { continue };
         if !used.expired {
             if used.fingerprint != fingerprint {
                 return Err(Problem::new(
                     Code::IdempotencyKeyReused,
-                    "the Idempotency-Key was used for a request with another body or address",
+                    "`Idempotency-Key` was used for a request with another body or path",
                 ));
             }
             if used.state != "running" || !used.abandoned {
-                return used.told(state, &wanted);
+                return used.replay(state, &wanted);
             }
         }
         let take_over = query(include_str!("../sql/idempotency_take_over.sql"));
@@ -174,7 +175,7 @@ pub(super) async fn reserve(
             .bound(take_over)
             .bind(fingerprint.as_slice())
             .bind(LOCK.as_secs_f64())
-            .bind(HELD.as_secs_f64())
+            .bind(RETENTION.as_secs_f64())
             .bind(&rights)
             .bind(used.token)
             .execute(&mut *tx)
@@ -183,26 +184,26 @@ pub(super) async fn reserve(
             tx.commit().await?;
             return Ok(Found::Reserved(wanted));
         }
-        // Its transaction is just being committed, or somebody else was faster.
+        // Its transaction is committing, or another request was faster.
         break;
     }
     Err(in_progress())
 }
 
 impl Used {
-    /// What whoever asks again is told.
-    fn told(self, state: &ApiState, wanted: &Reservation) -> Result<Found, Problem> {
+    /// The result for a repeated request.
+    fn replay(self, state: &ApiState, wanted: &Reservation) -> Result<Found, Problem> {
         let lost = || {
             Problem::new(
                 Code::IdempotencyOutcomeUnknown,
-                "the request was carried out, but its answer is lost: look for what it made",
+                "the request ran, but its response is lost; check its effects before a retry",
             )
         };
         match (self.status, self.headers, self.body) {
             (Some(status), Some(Json(headers)), Some(sealed)) => {
                 let place = wanted.place(self.token);
                 let body = state.keys().open(&sealed, &place).map_err(|error| {
-                    tracing::warn!("a kept answer cannot be opened: {error}");
+                    tracing::warn!("could not decrypt a stored response: {error}");
                     lost()
                 })?;
                 let status = u16::try_from(status).unwrap_or_default();
@@ -214,14 +215,14 @@ impl Used {
                     body,
                 }))
             }
-            // Whoever carries it out may yet tell the answer.
+            // The request may still complete.
             _ if !self.abandoned => Err(in_progress()),
             _ => Err(lost()),
         }
     }
 }
 
-/// Keeps the answer; with `only_committed` only if something was committed with it.
+/// Stores the response; with `only_committed` only if something was committed with it.
 pub(super) async fn keep(
     state: &ApiState,
     reservation: &Reservation,
@@ -244,7 +245,7 @@ pub(super) async fn keep(
     Ok(tx.commit().await?)
 }
 
-/// Gives the key back, unless something was committed with it. Answers whether it did.
+/// Releases the key unless something was committed with it. Returns whether it did.
 pub(super) async fn release(state: &ApiState, reservation: &Reservation) -> Result<bool, Problem> {
     let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
     let released = reservation
@@ -258,7 +259,7 @@ pub(super) async fn release(state: &ApiState, reservation: &Reservation) -> Resu
 fn in_progress() -> Problem {
     Problem::new(
         Code::IdempotencyInProgress,
-        "a request with this Idempotency-Key is being answered: try again in a moment",
+        "a request with this `Idempotency-Key` is in progress; retry",
     )
 }
 
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_lost_the_key_commits_nothing() {
+    async fn request_that_lost_its_key_commits_nothing() {
         let database = TestDatabase::create().await;
         let (state, tenant) = state(&database).await;
         let old = reserved(&state, tenant).await;
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!(refused.code(), Code::IdempotencyInProgress);
         new.mark(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
-        // What the old one says later is of no account.
+        // Later calls of the old holder have no effect.
         assert!(!release(&state, &old).await.unwrap());
         let answer = Answer {
             rights: Vec::new(),
@@ -363,21 +364,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_not_taken_over_while_its_work_is_being_committed() {
+    async fn key_is_not_taken_over_while_its_transaction_commits() {
         let database = TestDatabase::create().await;
         let (state, tenant) = state(&database).await;
         let slow = reserved(&state, tenant).await;
         run_out(&state).await;
         let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
         slow.mark(&mut tx).await.unwrap();
-        // At once, not when the transaction has ended.
+        // Immediately, without waiting for the transaction to end.
         let refused = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::IdempotencyInProgress);
         tx.commit().await.unwrap();
         let mut other = TenantTx::begin(state.pool(), tenant).await.unwrap();
-        // One request may commit in two steps.
+        // One request may commit two transactions.
         slow.mark(&mut other).await.unwrap();
     }
 }

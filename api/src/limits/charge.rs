@@ -1,6 +1,5 @@
-//! Room: what a charge came to.
-//! Takes: how each policy stands. Gives: whether the request may go on, the headers of its answer, the
-//! problem when it may not. Never: rounds a wait down.
+//! The result of a charge: whether the request may proceed, the headers of its response, the problem of a
+//! refusal. Waits are rounded up.
 
 use std::time::Duration;
 
@@ -15,18 +14,18 @@ pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelim
 /// `RateLimit`.
 pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// How a policy stands after a charge.
+/// State of a policy after a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// Requests that may still be made at once.
+    /// Requests that may still be made immediately.
     pub remaining: u64,
-    /// Until its whole quota is there again.
+    /// Time until the whole quota is available again.
     pub reset: Duration,
-    /// Until the next request may pass; nothing while some remain.
+    /// Time until the next request may pass; zero while some remain.
     pub retry: Duration,
 }
 
-/// The answer to one request for a charge.
+/// The result of charging one request.
 #[derive(Debug, Clone)]
 pub struct Charge {
     pub(super) policies: Policies,
@@ -35,13 +34,13 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Whether the request may go on. If not, nothing was charged.
+    /// Whether the request may proceed. If not, nothing was charged.
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.allowed
     }
 
-    /// How each policy stands, in the order of the policies.
+    /// State of each policy, in the order of the policies.
     #[must_use]
     pub fn standings(&self) -> &[Standing] {
         &self.standings
@@ -59,7 +58,7 @@ impl Charge {
             .collect()
     }
 
-    /// When a refused request may pass.
+    /// Time until a refused request may pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let waits = self.standings.iter().map(|standing| standing.retry);
@@ -91,7 +90,7 @@ impl Charge {
         let violated = self.violated();
         let wait = self.retry_after().map_or(1, seconds).max(1);
         let detail = format!(
-            "no request is left of {}: come back in {wait} s",
+            "request limit reached ({}); retry in {wait} s",
             violated.join(", ")
         );
         let violated = violated.into_iter().map(str::to_owned).collect();
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_say_how_every_policy_stands() {
+    fn headers_report_every_policy() {
         let allowed = headers(&charge(true, 12));
         assert_eq!(
             allowed.get(RATELIMIT).unwrap(),
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_what_it_violates_and_waits_a_second_at_least() {
+    fn refusal_names_violated_policies_and_waits_at_least_a_second() {
         let refused = charge(false, 0);
         assert_eq!(refused.violated(), ["hour"]);
         assert_eq!(headers(&refused).get("retry-after").unwrap(), "1");

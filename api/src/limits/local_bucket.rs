@@ -1,7 +1,8 @@
-//! Room: the requests of one subject in this process.
-//! Takes: requests, and what the database answered. Gives: answers at once from what was taken ahead,
-//! else what to ask the database for: one call at a time for all that wait.
-//! Never: spends a token later than the database said, or gives one back that may have been spent.
+//! The requests of one subject in this process.
+//!
+//! Requests are answered at once from tokens reserved ahead, or else share the subject's next call to the
+//! database. A token is never spent later than the database allowed, and never returned once it may have been
+//! spent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,13 +13,13 @@ use super::Policies;
 use super::charge::{Charge, Standing};
 use super::rate_estimator::RateEstimator;
 
-/// How long a refusal is repeated without asking again: whoever hammers is refused here.
-const REFUSED: Duration = Duration::from_millis(50);
+/// How long a refusal is repeated without a call to the database.
+const REFUSAL_TTL: Duration = Duration::from_millis(50);
 
-/// What whoever waits is told.
+/// The result for a waiting request.
 pub(super) type Answer = Result<Charge, Arc<sqlx::Error>>;
 
-/// One subject's requests.
+/// State of one subject.
 #[derive(Debug)]
 pub(super) struct LocalBucket {
     pub(super) subject: String,
@@ -28,45 +29,45 @@ pub(super) struct LocalBucket {
 #[derive(Debug)]
 struct State {
     policies: Policies,
-    rate: RateEstimator,
+    estimator: RateEstimator,
     lease: Option<Lease>,
     owed: Owed,
-    refusal: Option<(Instant, Told)>,
+    refusal: Option<(Instant, PolicyState)>,
     waiting: Vec<oneshot::Sender<Answer>>,
-    /// Somebody is asking the database, or about to.
+    /// A task is calling the database, or about to.
     calling: bool,
     used: Instant,
 }
 
-/// Tokens taken ahead.
+/// Tokens reserved ahead.
 #[derive(Debug)]
 struct Lease {
     left: u32,
     until: Instant,
     moment: i64,
-    told: Told,
+    received: PolicyState,
 }
 
-/// Tokens that were taken and not spent.
+/// Tokens that were reserved and not spent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Owed {
     pub(super) count: u32,
-    /// When they were taken, by the database's clock.
+    /// When they were reserved, by the database's clock.
     pub(super) moment: i64,
 }
 
-/// How the policies stood, and when that was heard.
+/// State of the policies, and when it was received.
 #[derive(Debug, Clone)]
-struct Told {
+struct PolicyState {
     at: Instant,
     standings: Vec<Standing>,
 }
 
-/// How a request goes on.
+/// How a request proceeds.
 pub(super) enum Step {
-    /// Its answer.
+    /// The result is known.
     Known(Charge),
-    /// It waits; whoever is told `true` makes the calls.
+    /// It waits; the request that gets `true` starts the calls.
     Wait(oneshot::Receiver<Answer>, bool),
 }
 
@@ -78,7 +79,7 @@ pub(super) struct Call {
     senders: Vec<oneshot::Sender<Answer>>,
 }
 
-/// What the database said to a call.
+/// Result of a call.
 pub(super) struct Granted {
     pub(super) granted: u32,
     pub(super) standings: Vec<Standing>,
@@ -100,7 +101,7 @@ impl LocalBucket {
             subject: subject.to_owned(),
             state: Mutex::new(State {
                 policies: policies.clone(),
-                rate: RateEstimator::new(now),
+                estimator: RateEstimator::new(now),
                 lease: None,
                 owed: Owed::default(),
                 refusal: None,
@@ -115,11 +116,11 @@ impl LocalBucket {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request comes.
+    /// Charges one request.
     pub(super) fn ask(&self, policies: &Policies, now: Instant) -> Step {
         let mut state = self.state();
         state.used = now;
-        state.rate.note(now);
+        state.estimator.note(now);
         if state.policies != *policies {
             state.policies = policies.clone();
             state.refusal = None;
@@ -130,13 +131,13 @@ impl LocalBucket {
             && now < lease.until
         {
             lease.left -= 1;
-            let charge = lease.told.charge(policies, true, lease.left, now);
+            let charge = lease.received.charge(policies, true, lease.left, now);
             return Step::Known(charge);
         }
-        if let Some((until, told)) = &state.refusal
+        if let Some((until, received)) = &state.refusal
             && now < *until
         {
-            return Step::Known(told.charge(policies, false, 0, now));
+            return Step::Known(received.charge(policies, false, 0, now));
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push(sender);
@@ -145,8 +146,8 @@ impl LocalBucket {
         Step::Wait(receiver, calls)
     }
 
-    /// Ends a lease whose time is over, or any, so that what is left of it is given back. Answers
-    /// whether the caller must make the calls.
+    /// Ends an expired lease, or any lease, so that its rest is returned. Returns whether the caller must
+    /// start the calls.
     pub(super) fn settle(&self, any: bool, now: Instant) -> bool {
         let mut state = self.state();
         let is_over = |lease: &Lease| any || now >= lease.until;
@@ -158,13 +159,13 @@ impl LocalBucket {
         calls
     }
 
-    /// Whether nothing would be lost if the bucket were forgotten.
+    /// Whether the bucket can be dropped without losing anything.
     pub(super) fn is_idle(&self, since: Instant) -> bool {
         let state = self.state();
         !state.calling && state.lease.is_none() && state.owed.count == 0 && state.used < since
     }
 
-    /// The next call; none when nobody waits, and then the caller is done.
+    /// The next call; `None` when no request waits, and the caller is done.
     pub(super) fn begin(&self, now: Instant) -> Option<Call> {
         let mut state = self.state();
         if state.waiting.is_empty() && state.owed.count == 0 {
@@ -174,10 +175,10 @@ impl LocalBucket {
         if !state.waiting.is_empty() {
             state.end_lease();
         }
-        // Who only gives back takes nothing.
+        // A call that only returns tokens reserves none.
         let ahead = match state.waiting.is_empty() {
             true => 0,
-            false => state.rate.ahead(now),
+            false => state.estimator.ahead(now),
         };
         Some(Call {
             policies: state.policies.clone(),
@@ -188,49 +189,53 @@ impl LocalBucket {
     }
 
     /// A call was answered. `started` is when it was sent.
-    pub(super) fn end(&self, call: Call, told: Granted, started: Instant, now: Instant) {
-        let until = started + told.hold;
-        let (moment, need) = (told.moment, call.need());
-        let mut left = told.granted;
-        let told = Told {
+    pub(super) fn end(&self, call: Call, received: Granted, started: Instant, now: Instant) {
+        let until = started + received.hold;
+        let (moment, need) = (received.moment, call.need());
+        let mut left = received.granted;
+        let received = PolicyState {
             at: now,
-            standings: told.standings,
+            standings: received.standings,
         };
         let mut state = self.state();
-        // Those who came meanwhile have what was taken ahead, while it lasts.
+        // Requests that arrived meanwhile get the tokens reserved ahead.
         let late = std::mem::take(&mut state.waiting);
         let mut waits = Vec::new();
         for (place, sender) in call.senders.into_iter().chain(late).enumerate() {
             let in_time = place < need || now < until;
             if left > 0 && in_time {
-                let charge = told.charge(&call.policies, true, left - 1, now);
-                // Whoever has gone away spends nothing.
+                let charge = received.charge(&call.policies, true, left - 1, now);
+                // A request that was dropped spends nothing.
                 left -= u32::from(sender.send(Ok(charge)).is_ok());
             } else if place < need {
-                let charge = told.charge(&call.policies, false, 0, now);
+                let charge = received.charge(&call.policies, false, 0, now);
                 sender.send(Ok(charge)).ok();
             } else {
                 waits.push(sender);
             }
         }
         state.waiting = waits;
-        let wait = told.standings.iter().map(|standing| standing.retry).max();
+        let wait = received
+            .standings
+            .iter()
+            .map(|standing| standing.retry)
+            .max();
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            state.refusal = Some((now + wait.min(REFUSED), told.clone()));
+            state.refusal = Some((now + wait.min(REFUSAL_TTL), received.clone()));
         }
         if left > 0 && state.policies == call.policies && now < until {
             state.lease = Some(Lease {
                 left,
                 until,
                 moment,
-                told,
+                received,
             });
         } else if left > 0 {
             state.owe(left, moment);
         }
     }
 
-    /// A call failed. What it gave back may have arrived: it is not given back again.
+    /// A call failed. The tokens it returned may have arrived, so they are not returned again.
     pub(super) fn fail(&self, call: Call, error: sqlx::Error) {
         let error = Arc::new(error);
         for sender in call.senders {
@@ -249,13 +254,13 @@ impl State {
     }
 
     fn owe(&mut self, count: u32, moment: i64) {
-        // All that is owed was taken by the latest call.
+        // All owed tokens were reserved by the latest call.
         self.owed = Owed { count, moment };
     }
 }
 
-impl Told {
-    /// The answer to one request, of which `left` tokens remain here.
+impl PolicyState {
+    /// The result for one request after which `left` reserved tokens remain.
     fn charge(&self, policies: &Policies, allowed: bool, left: u32, now: Instant) -> Charge {
         let age = now.duration_since(self.at);
         let aged = |standing: &Standing| Standing {

@@ -1,17 +1,15 @@
-//! Room: limits of requests.
-//! Takes: who asks (a subject: a key, a person, an address that signs in) and under which policies.
-//! Gives: whether the request may go on, and how the policies stand: exact over all replicas.
-//! Never: knows what is asked, or who may ask it.
+//! Request limits, exact over all replicas.
 //!
-//! The counters stand in the database (`app.charge_requests`), in a table that is not
-//! logged: one statement a charge, and no wait for the disk. Requests of one subject that come to a
-//! process while its statement is under way share the next one. A subject that comes more than 50 times
-//! a second is *hot*: the process takes tokens ahead with each call, up to 64 and at most an eighth of
-//! what remains, spends them by itself for at most 250 ms, never beyond the window they were charged to,
-//! and gives back what is unspent. Buckets are not taken ahead of.
+//! A request is charged to a subject (an API key, a user, a portal link, an address that signs in) under the
+//! subject's policies. Counters live in the database (`app.charge_requests`), in an unlogged table: one
+//! statement a charge, and no wait for the disk. Requests of one subject that arrive while its statement runs
+//! share the next one. A subject with more than 50 requests a second is *hot*: each call reserves tokens
+//! ahead, up to 64 and at most an eighth of what remains; the process spends them for at most 250 ms, never
+//! beyond the window they were charged to, and returns what it did not spend. Bucket strategies reserve
+//! nothing ahead.
 //!
-//! So never more than quota and burst pass, over all replicas, and exactly as many as long as all
-//! replicas are asked or have given back what they held.
+//! Over all replicas, never more than quota and burst pass, and exactly as many once every replica has
+//! charged or returned what it reserved.
 
 mod charge;
 mod local_bucket;
@@ -32,11 +30,11 @@ pub(crate) use charge::{RATELIMIT, RATELIMIT_POLICY};
 use local_bucket::{Answer, Call, Granted, LocalBucket, Step};
 pub use policy::{InvalidPolicy, Policies, Policy, Strategy};
 
-/// Longest that tokens taken ahead may be spent.
-const HOLD: Duration = Duration::from_millis(250);
+/// Longest time for which tokens reserved ahead may be spent.
+const MAX_RESERVATION: Duration = Duration::from_millis(250);
 
-/// How long a subject is remembered that nobody hears of.
-const FORGOTTEN: Duration = Duration::from_secs(10);
+/// An idle subject is dropped after this time.
+const DROP_IDLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Charges requests. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,7 +47,7 @@ struct Inner {
 }
 
 impl RequestLimits {
-    /// Limits whose counters stand in the database of `pool`, whose login works across tenants.
+    /// Limits with their counters in the database of `pool`, whose role works across tenants.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self(Arc::new(Inner {
@@ -59,11 +57,11 @@ impl RequestLimits {
     }
 
     /// Charges one request of `subject` under all policies, or under none. A subject has the same
-    /// policies everywhere; when they change, counters go on as far as name, strategy and window are
-    /// the same.
+    /// policies everywhere; when they change, a counter continues if name, strategy and window are the
+    /// same.
     ///
     /// # Errors
-    /// When the database cannot be asked: whether something was charged is then unknown.
+    /// When the database fails; whether the request was charged is then unknown.
     pub async fn charge(&self, subject: &str, policies: &Policies) -> Answer {
         if policies.all().is_empty() {
             return Ok(Charge {
@@ -77,23 +75,22 @@ impl RequestLimits {
             Step::Known(charge) => Ok(charge),
             Step::Wait(answer, calls) => {
                 if calls {
-                    // A task of its own: others wait for it when this request is given up.
+                    // A task of its own: other requests wait for it even if this one is dropped.
                     tokio::spawn(make_calls(self.0.pool.clone(), bucket));
                 }
-                let lost = |_| Err(Arc::new(sqlx::Error::WorkerCrashed));
-                answer.await.unwrap_or_else(lost)
+                let dropped = |_| Err(Arc::new(sqlx::Error::WorkerCrashed));
+                answer.await.unwrap_or_else(dropped)
             }
         }
     }
 
-    /// Gives back what was taken ahead and is past its time, and forgets subjects nobody hears of. To be
-    /// called about once a second.
+    /// Returns expired reservations and drops idle subjects. To be called about once a second.
     pub(crate) fn settle(&self) {
         let now = Instant::now();
         let buckets = {
             let mut buckets = self.buckets();
-            if let Some(since) = now.checked_sub(FORGOTTEN) {
-                // One that somebody holds is about to be used.
+            if let Some(since) = now.checked_sub(DROP_IDLE_AFTER) {
+                // A bucket with another owner is about to be used.
                 buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.is_idle(since));
             }
             buckets.values().cloned().collect::<Vec<_>>()
@@ -105,7 +102,7 @@ impl RequestLimits {
         }
     }
 
-    /// Gives everything back that was taken ahead.
+    /// Returns all reservations.
     pub(crate) async fn finish(&self) {
         let buckets: Vec<_> = self.buckets().values().cloned().collect();
         for bucket in buckets {
@@ -133,7 +130,7 @@ impl RequestLimits {
     }
 }
 
-/// Asks the database until nobody of the bucket waits.
+/// Charges at the database until no request of the bucket waits.
 async fn make_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
     while let Some(call) = bucket.begin(Instant::now()) {
         let started = Instant::now();
@@ -144,7 +141,7 @@ async fn make_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
     }
 }
 
-/// One row of the answer, of one policy. Times in microseconds.
+/// One row of the result: the state of one policy. Times in microseconds.
 #[derive(Debug, sqlx::FromRow)]
 struct Row {
     granted: i32,
@@ -166,7 +163,7 @@ async fn ask(pool: &PgPool, subject: &str, call: &Call) -> Result<Granted, sqlx:
         .bind(&columns.widths)
         .bind(i32::try_from(call.need()).unwrap_or(i32::MAX))
         .bind(call.ahead)
-        .bind(micros(HOLD))
+        .bind(micros(MAX_RESERVATION))
         .bind(i32::try_from(call.owed.count).unwrap_or(i32::MAX))
         .bind(call.owed.moment)
         .fetch_all(pool)

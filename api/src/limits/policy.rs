@@ -1,6 +1,4 @@
-//! Room: policies of request limits.
-//! Takes: what a key's contract or its owner says. Gives: policies that can be charged, checked as a
-//! whole. Never: counts.
+//! Policies of request limits, validated as a whole. They count nothing themselves.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -51,44 +49,46 @@ impl Strategy {
     }
 }
 
-/// How many requests are let through in which time.
+/// How many requests may pass in which time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// What it is called in headers and problems: 1 to 32 of a-z, 0-9, `-` and `_`.
+    /// Name in headers and problems: 1 to 32 of a-z, 0-9, `-` and `_`.
     #[schema(example = "hour")]
     pub name: String,
-    /// How it counts.
+    /// How requests are counted.
     pub strategy: Strategy,
     /// Requests a window, 1 to 1 000 000 000, and at most a million a second.
     #[schema(example = 1000)]
     pub quota: u32,
-    /// Requests on top of it, up to 1 000 000. Of a bucket, how many may come at once.
+    /// Requests beyond the quota, up to 1 000 000; for buckets, the most at once.
     #[serde(default)]
     #[schema(example = 50)]
     pub burst: u32,
-    /// How long a window is, 1 s to 31 days; none for `calendar_month`.
+    /// Length of a window, `1s` to `31d`; absent for `calendar_month`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<HumanDuration>,
 }
 
-/// Why policies cannot be charged.
+/// Why policies are invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("policy {index}, {member}: {reason}")]
 pub struct InvalidPolicy {
-    /// Which one, from 0.
+    /// Index of the policy, from 0.
     pub index: usize,
-    /// What of it.
+    /// Its invalid member.
     pub member: &'static str,
-    /// Why.
+    /// What would be valid.
     pub reason: &'static str,
 }
 
-/// A member and what is wrong with it.
+/// A member and what would be valid.
 type Wrong = (&'static str, &'static str);
 
-const LONGEST: Duration = Duration::from_secs(31 * 24 * 60 * 60);
-const MOST_POLICIES: usize = 8;
+/// Longest window.
+const MAX_WINDOW: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+/// Most policies of a subject.
+const MAX_POLICIES: usize = 8;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -139,18 +139,20 @@ impl Policy {
             return Err(("name", "must be 1 to 32 of a-z, 0-9, `-` and `_`"));
         }
         if !(1..=1_000_000_000).contains(&self.quota) {
-            return Err(("quota", "must be from 1 to 1000000000"));
+            return Err(("quota", "must be between 1 and 1000000000"));
         }
         if self.burst > 1_000_000 {
             return Err(("burst", "must be at most 1000000"));
         }
         match (self.strategy, self.window) {
             (Strategy::CalendarMonth, None) => Ok(()),
-            (Strategy::CalendarMonth, Some(_)) => Err(("window", "`calendar_month` has none")),
-            (_, None) => Err(("window", "must be there")),
+            (Strategy::CalendarMonth, Some(_)) => {
+                Err(("window", "cannot be combined with `calendar_month`"))
+            }
+            (_, None) => Err(("window", "is required")),
             (_, Some(HumanDuration(window))) => {
-                if !(Duration::from_secs(1)..=LONGEST).contains(&window) {
-                    return Err(("window", "must be from 1s to 31d"));
+                if !(Duration::from_secs(1)..=MAX_WINDOW).contains(&window) {
+                    return Err(("window", "must be between 1s and 31d"));
                 }
                 if i64::from(self.quota) > self.width() {
                     return Err(("quota", "must be at most a million a second"));
@@ -161,12 +163,12 @@ impl Policy {
     }
 }
 
-/// The policies of one subject, ready to be charged. Cheap to clone.
+/// The valid policies of one subject. Cheap to clone.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "Vec<Policy>")]
 pub struct Policies(Arc<Prepared>);
 
-/// Policies, and the same by columns, as the statement takes them.
+/// Policies, also as columns, the form the statement takes.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) all: Vec<Policy>,
@@ -180,19 +182,19 @@ pub(super) struct Prepared {
 }
 
 impl Policies {
-    /// Checks policies as a whole. None at all limit nothing.
+    /// Validates policies as a whole. An empty list limits nothing.
     ///
     /// # Errors
-    /// [`InvalidPolicy`], the first that is found.
+    /// The first [`InvalidPolicy`].
     pub fn new(all: Vec<Policy>) -> Result<Self, InvalidPolicy> {
         for (index, policy) in all.iter().enumerate() {
             let mut checked = policy.check();
-            if index >= MOST_POLICIES {
-                checked = Err(("name", "a subject has at most 8 policies"));
+            if index >= MAX_POLICIES {
+                checked = Err(("name", "must be one of at most 8 policies"));
             }
             let mut before = all.iter().take(index);
             if before.any(|other| other.name == policy.name) {
-                checked = Err(("name", "is the name of another policy, too"));
+                checked = Err(("name", "duplicate name"));
             }
             checked.map_err(|(member, reason)| InvalidPolicy {
                 index,
@@ -215,9 +217,9 @@ impl Policies {
         }))
     }
 
-    /// What a person who has signed in may ask: 600 a minute.
+    /// Policies of a signed-in user: 600 requests a minute.
     #[must_use]
-    pub fn of_people() -> Self {
+    pub fn of_users() -> Self {
         static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
             let minute = Duration::from_secs(60);
             let policy = Policy::new("minute", Strategy::SlidingWindow, 600, 0, minute);
@@ -226,7 +228,7 @@ impl Policies {
         POLICIES.clone()
     }
 
-    /// What may be asked through one link to a portal: 1000 an hour, and 50 on top of it.
+    /// Policies of a portal link: 1000 requests an hour and a burst of 50.
     #[must_use]
     pub fn of_portal_links() -> Self {
         static POLICIES: LazyLock<Policies> = LazyLock::new(|| {
@@ -273,11 +275,11 @@ fn header(all: &[Policy]) -> HeaderValue {
             text.push_str(&format!(";w={}", window.as_secs().max(1)));
         }
     }
-    // Names are plain.
+    // Names are ASCII without quotes, so the text is a valid header.
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// What a tier grants: requests an hour, on top of it, a day, a month.
+/// Quotas of a tier: requests an hour, burst, requests a day, requests a month.
 pub(crate) const fn quotas(tier: KeyTier) -> (u32, u32, u32, Option<u32>) {
     match tier {
         KeyTier::Free => (100, 10, 1_000, Some(10_000)),
@@ -324,34 +326,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_platform_itself_sets_can_be_charged() {
+    fn built_in_policies_are_valid() {
         for tier in KeyTier::ALL {
             let policies = tier.policies();
             assert_eq!(Policies::new(policies.all().to_vec()), Ok(policies));
         }
-        for policies in [Policies::of_people(), Policies::of_portal_links()] {
+        for policies in [Policies::of_users(), Policies::of_portal_links()] {
             assert_eq!(Policies::new(policies.all().to_vec()), Ok(policies));
         }
     }
 
     #[test]
-    fn tiers_are_those_of_the_contract() {
-        let told = |tier: KeyTier| {
+    fn tiers_match_the_contract() {
+        let header = |tier: KeyTier| {
             let policies = tier.policies();
             policies.columns().header.to_str().unwrap().to_owned()
         };
         assert_eq!(
-            told(KeyTier::Free),
+            header(KeyTier::Free),
             r#""hour";q=110;w=3600, "day";q=1000;w=86400, "month";q=10000"#
         );
         assert_eq!(
-            told(KeyTier::Enterprise),
+            header(KeyTier::Enterprise),
             r#""hour";q=101000;w=3600, "day";q=1000000;w=86400"#
         );
     }
 
     #[test]
-    fn policies_are_read_as_they_are_written_and_checked_as_a_whole() {
+    fn policies_round_trip_and_are_validated_as_a_whole() {
         let hour = json!({
             "name": "hour", "strategy": "token_bucket", "quota": 7, "burst": 2, "window": "1h"
         });

@@ -1,18 +1,17 @@
-//! Room: how hot a subject is.
-//! Takes: moments of requests. Gives: how many are worth taking ahead. Never: decides about a request.
+//! Estimates a subject's request rate, and from it how many tokens to reserve ahead.
 
 use std::time::{Duration, Instant};
 
 /// Requests a second above which a subject is hot.
-const HOT: f64 = 50.0;
+const HOT_RATE: f64 = 50.0;
 
-/// For how long tokens are taken ahead.
-const AHEAD: Duration = Duration::from_millis(100);
+/// For how long tokens are reserved ahead.
+const WINDOW: Duration = Duration::from_millis(100);
 
-/// Tokens taken ahead at the most.
-const MOST: i32 = 64;
+/// Most tokens reserved ahead.
+const MAX_AHEAD: i32 = 64;
 
-/// Counts requests in spans as long as [`AHEAD`], this one and the one before.
+/// Counts requests in the current and the previous [`WINDOW`].
 #[derive(Debug)]
 pub(super) struct RateEstimator {
     since: Instant,
@@ -29,32 +28,37 @@ impl RateEstimator {
         }
     }
 
-    /// A request came.
+    /// Records a request.
     pub(super) fn note(&mut self, now: Instant) {
         self.turn(now);
         self.count += 1;
     }
 
-    /// How many requests come within the next [`AHEAD`], as they came lately; 0 when that is no haste.
+    /// Expected requests within the next [`WINDOW`], at the recent rate; 0 for subjects that are not hot.
     pub(super) fn ahead(&mut self, now: Instant) -> i32 {
         self.turn(now);
-        let seen = AHEAD + now.duration_since(self.since);
+        let seen = WINDOW + now.duration_since(self.since);
         let rate = f64::from(self.before + self.count) / seen.as_secs_f64();
-        if rate <= HOT {
+        if rate <= HOT_RATE {
             return 0;
         }
-        let demand = (rate * AHEAD.as_secs_f64()).ceil().min(f64::from(MOST));
-        #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and MOST")]
+        let demand = (rate * WINDOW.as_secs_f64())
+            .ceil()
+            .min(f64::from(MAX_AHEAD));
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "it is between 0 and MAX_AHEAD"
+        )]
         let demand = demand as i32;
         demand
     }
 
     fn turn(&mut self, now: Instant) {
         let passed = now.duration_since(self.since);
-        if passed >= AHEAD * 2 {
+        if passed >= WINDOW * 2 {
             *self = Self::new(now);
-        } else if passed >= AHEAD {
-            self.since += AHEAD;
+        } else if passed >= WINDOW {
+            self.since += WINDOW;
             self.before = self.count;
             self.count = 0;
         }
@@ -65,7 +69,7 @@ impl RateEstimator {
 mod tests {
     use super::*;
 
-    /// What is taken ahead after a second of requests at an even rate.
+    /// Tokens reserved ahead after a second of requests at an even rate.
     fn ahead(rate: u32) -> i32 {
         let start = Instant::now();
         let mut estimator = RateEstimator::new(start);
@@ -77,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_hot_is_taken_ahead_and_never_much() {
+    fn only_hot_subjects_reserve_tokens_ahead() {
         assert_eq!(ahead(2), 0);
         assert_eq!(ahead(40), 0);
         assert!((9..=11).contains(&ahead(100)), "{}", ahead(100));
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_that_rests_is_cold() {
+    fn idle_subject_is_not_hot() {
         let start = Instant::now();
         let mut rate = RateEstimator::new(start);
         for _ in 0..1000 {

@@ -1,14 +1,12 @@
-//! Room: examples in the OpenAPI document.
-//! Takes: a document whose schemas show examples of their members. Gives: it with a whole example of
-//! every answer.
-//! Never: replaces an example that a route gives itself.
+//! Adds an example of every response to the OpenAPI document, assembled from the examples of its members. An
+//! example that an operation gives itself is kept.
 
 use serde_json::{Map, Value};
 
-/// How deep a schema is followed: those that hold themselves would never end.
-const DEEPEST: usize = 12;
+/// Depth to which a schema is followed; recursive schemas would never end.
+const MAX_DEPTH: usize = 12;
 
-/// Adds an example to each answer that has none.
+/// Adds an example to each response without one.
 pub(super) fn add(document: &mut Value) {
     let whole = document.clone();
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
@@ -35,9 +33,9 @@ pub(super) fn add(document: &mut Value) {
     }
 }
 
-/// An example of a schema: its own, or one made of those of its parts.
+/// An example of a schema: its own, or one assembled from its parts.
 fn of(schema: &Value, whole: &Value, depth: usize) -> Value {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return Value::Null;
     }
     let given = ["example", "const", "default"]
@@ -88,7 +86,7 @@ fn of(schema: &Value, whole: &Value, depth: usize) -> Value {
     }
 }
 
-/// The type of a schema. What may be null and shows no example is null in the example.
+/// The type of a schema. A nullable schema without an example is null in the example.
 fn type_of(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::String(one)) => one,
@@ -105,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_example_is_made_of_those_of_its_members() {
+    fn example_is_assembled_from_its_members() {
         let whole = json!({"components": {"schemas": {
             "State": {"type": "string", "enum": ["ready", "running"]},
         }}});
@@ -129,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_holds_itself_has_an_end() {
+    fn recursive_schema_has_a_finite_example() {
         let tree = json!({"type": "object", "properties": {"in": {"$ref": "#/tree"}}});
         let whole = json!({"tree": tree});
         assert!(of(&tree, &whole, 0).is_object());

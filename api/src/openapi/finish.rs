@@ -8,14 +8,14 @@ use super::example;
 
 /// The document as it is served.
 pub(crate) fn finished(document: &OpenApi) -> Value {
-    // A document that was made of types can always be written.
+    // A document built from types always serializes.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     add_payloads(&mut document);
     example::add(&mut document);
     document
 }
 
-/// Says what the payloads of the kinds hold that every tenant may enqueue.
+/// Adds the payload schemas of the kinds that every tenant may enqueue.
 fn add_payloads(document: &mut Value) {
     let mut names = Vec::new();
     let mut shapes = Map::new();
@@ -53,7 +53,7 @@ mod tests {
         finished(&describe().1)
     }
 
-    /// Every operation of the contract, by its id.
+    /// Every operation of a resource, by its id.
     fn operations(document: &Value) -> Vec<(String, Value)> {
         let paths = document["paths"].as_object().unwrap().iter();
         paths
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_resolves() {
         let document = document();
         let text = document.to_string();
         let mut seen = 0;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_body_and_every_answer_has_an_example() {
+    fn every_body_and_response_has_an_example() {
         let document = document();
         for (id, operation) in operations(&document) {
             let body = operation["requestBody"]["content"].as_object();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_refuse_what_they_do_not_know() {
+    fn bodies_refuse_unknown_members() {
         let document = document();
         for (id, operation) in operations(&document) {
             let body = operation["requestBody"]["content"].as_object();

@@ -1,6 +1,4 @@
-//! Room: headers in the OpenAPI document.
-//! Takes: an answer's status. Gives: the headers of requests, and those of the answer.
-//! Never: describes a header of one route.
+//! Headers of requests and responses in the OpenAPI document, as far as they are common to operations.
 
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::Response;
@@ -10,16 +8,16 @@ use utoipa::openapi::{Header, Required};
 use super::string;
 use crate::people::cookie::Cookie;
 
-/// The cookie of a person's session, as it is called over TLS.
+/// Name of the session cookie over TLS.
 pub(super) const SESSION_COOKIE: &str = Cookie::Session.name(true);
 
-/// The header that shows that a page of ours asks.
+/// The header with the CSRF token.
 pub(super) const CSRF_HEADER: &str = "X-CSRF-Token";
 
-/// What an idempotency key is: visible ASCII, bare or as a Structured Field string.
+/// Pattern of an idempotency key: visible ASCII, bare or as a Structured Field string.
 const KEY: &str = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#;
 
-/// The names of the headers that requests may bear.
+/// Names of the headers that requests may have.
 pub(super) fn names(is_post: bool, is_open: bool) -> Vec<&'static str> {
     let mut names = vec!["X-Request-Id"];
     if !is_open {
@@ -31,16 +29,16 @@ pub(super) fn names(is_post: bool, is_open: bool) -> Vec<&'static str> {
     names
 }
 
-/// The headers that requests may bear.
+/// The headers that requests may have.
 pub(super) fn of_requests() -> [Parameter; 4] {
-    let tenant = "Id or slug of the tenant to act for. Only a key of the tenant `platform` with the \
-        scope `platform:admin` may name another tenant than its own.";
-    let request = "The caller's name for the request, 1 to 128 visible ASCII characters; one is \
-        made up otherwise. It is answered, and its jobs remember it.";
-    let trace = "W3C trace context, carried by jobs that the request makes, and out again.";
-    let key = "Makes the request one that is carried out once: when it is sent again with the same \
-        key within 24 hours, the first answer is given again. 1 to 255 visible ASCII characters, bare or \
-        in double quotes. Of callers, routes and tenants each has keys of its own.";
+    let tenant = "Id or slug of the tenant to act for. Only keys and users of the tenant `platform` \
+        with the scope `platform:admin` may name another tenant than their own.";
+    let request = "The caller's id for the request, 1 to 128 visible ASCII characters; generated if \
+        absent. The response repeats it, and jobs of the request keep it.";
+    let trace = "W3C trace context. Jobs that the request enqueues carry it, and so do their outbound requests.";
+    let key = "Makes the request run once: sent again with the same key within 24 hours, it gets the \
+        first response again. 1 to 255 visible ASCII characters, bare or in double quotes. Keys are \
+        separate for each caller, route and tenant.";
     let of_key = ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some(KEY))
@@ -53,21 +51,21 @@ pub(super) fn of_requests() -> [Parameter; 4] {
     ]
 }
 
-fn parameter(name: &str, words: &str, schema: Object) -> Parameter {
+fn parameter(name: &str, description: &str, schema: Object) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some(words))
+        .description(Some(description))
         .schema(Some(schema))
         .build()
 }
 
-/// Adds the headers that an answer of this status may bear.
-pub(super) fn tell(response: &mut Response, status: &str, is_post: bool) {
-    let mut add = |name: &str, words: &str, schema: Object, example: &str| {
+/// Adds the headers that a response with this status may have.
+pub(super) fn add_to(response: &mut Response, status: &str, is_post: bool) {
+    let mut add = |name: &str, description: &str, schema: Object, example: &str| {
         let mut header = Header::new(schema);
-        header.description = Some(words.to_owned());
+        header.description = Some(description.to_owned());
         header.example = Some(example.into());
         response.headers.insert(name.to_owned(), header.into());
     };
@@ -80,13 +78,13 @@ pub(super) fn tell(response: &mut Response, status: &str, is_post: bool) {
     if status != "401" {
         add(
             "RateLimit",
-            "How each policy stands: `r` requests remain, and all of them are back in `t` seconds",
+            "State of each policy: `r` requests remain, and the whole quota is available again in `t` seconds",
             string(),
             r#""hour";r=998;t=3599"#,
         );
         add(
             "RateLimit-Policy",
-            "The caller's policies: `q` requests in any `w` seconds, or in a month",
+            "The caller's policies: `q` requests in `w` seconds, or in a month without `w`",
             string(),
             r#""hour";q=1000;w=3600"#,
         );
@@ -99,15 +97,15 @@ pub(super) fn tell(response: &mut Response, status: &str, is_post: bool) {
             .schema_type(Type::Integer)
             .minimum(Some(0))
             .build();
-        let words = "Seconds to wait before another try";
-        add("Retry-After", words, seconds, "1");
+        let description = "Seconds to wait before a retry";
+        add("Retry-After", description, seconds, "1");
     }
     if is_post && !status.starts_with('5') && !matches!(status, "401" | "403" | "409" | "429") {
         let yes = ObjectBuilder::new()
             .schema_type(Type::String)
             .enum_values(Some(["true"]))
             .build();
-        let words = "That this is the answer an earlier request with the key was given";
-        add("Idempotent-Replayed", words, yes, "true");
+        let description = "Set when this is the response to an earlier request with the same key";
+        add("Idempotent-Replayed", description, yes, "true");
     }
 }

@@ -21,7 +21,7 @@ use crate::query::{PathId, PathPair, PathParameter, Query};
 use crate::request_context::TraceContext;
 
 /// Where an operation is served.
-pub(crate) struct Place<'a> {
+pub(crate) struct Location<'a> {
     method: &'a HttpMethod,
     /// Names in the path's template, in their order.
     names: Vec<&'a str>,
@@ -30,7 +30,7 @@ pub(crate) struct Place<'a> {
 /// An extractor that the OpenAPI document describes.
 pub(crate) trait DescribeExtractor {
     /// Adds to the operation what the extractor reads or requires. Most add nothing.
-    fn describe(_operation: &mut Operation, _place: &Place<'_>) {}
+    fn describe(_operation: &mut Operation, _place: &Location<'_>) {}
 }
 
 impl DescribeExtractor for State<ApiState> {}
@@ -42,7 +42,7 @@ impl DescribeExtractor for JsonBody {}
 impl DescribeExtractor for Request {}
 
 impl<R: Requirement> DescribeExtractor for Authorized<R> {
-    fn describe(operation: &mut Operation, place: &Place<'_>) {
+    fn describe(operation: &mut Operation, location: &Location<'_>) {
         add_description(operation, &R::RULE.describe());
         operation.security = Some(
             R::RULE
@@ -51,7 +51,7 @@ impl<R: Requirement> DescribeExtractor for Authorized<R> {
                 .flat_map(|scope| {
                     [
                         SecurityRequirement::new(API_KEY, [scope.as_str()]),
-                        by_session(place.method, &[scope.as_str()]),
+                        by_session(location.method, &[scope.as_str()]),
                     ]
                 })
                 .collect(),
@@ -60,41 +60,41 @@ impl<R: Requirement> DescribeExtractor for Authorized<R> {
 }
 
 impl DescribeExtractor for Person {
-    fn describe(operation: &mut Operation, place: &Place<'_>) {
+    fn describe(operation: &mut Operation, location: &Location<'_>) {
         add_description(operation, "For signed-in users only; API keys are refused.");
-        operation.security = Some(vec![by_session(place.method, &[])]);
+        operation.security = Some(vec![by_session(location.method, &[])]);
     }
 }
 
 impl<T: IntoParams> DescribeExtractor for Query<T> {
-    fn describe(operation: &mut Operation, _: &Place<'_>) {
+    fn describe(operation: &mut Operation, _: &Location<'_>) {
         add_query::<T>(operation);
     }
 }
 
 impl<K: CursorKey> DescribeExtractor for Paging<K> {
-    fn describe(operation: &mut Operation, _: &Place<'_>) {
+    fn describe(operation: &mut Operation, _: &Location<'_>) {
         add_query::<Self>(operation);
     }
 }
 
 impl<F: IntoParams, K: CursorKey> DescribeExtractor for Paged<F, K> {
-    fn describe(operation: &mut Operation, _: &Place<'_>) {
+    fn describe(operation: &mut Operation, _: &Location<'_>) {
         add_query::<F>(operation);
         add_query::<Paging<K>>(operation);
     }
 }
 
 impl<T: PathParameter> DescribeExtractor for PathId<T> {
-    fn describe(operation: &mut Operation, place: &Place<'_>) {
-        add_path::<T>(operation, place, 0);
+    fn describe(operation: &mut Operation, location: &Location<'_>) {
+        add_path::<T>(operation, location, 0);
     }
 }
 
 impl<A: PathParameter, B: PathParameter> DescribeExtractor for PathPair<A, B> {
-    fn describe(operation: &mut Operation, place: &Place<'_>) {
-        add_path::<A>(operation, place, 0);
-        add_path::<B>(operation, place, 1);
+    fn describe(operation: &mut Operation, location: &Location<'_>) {
+        add_path::<A>(operation, location, 0);
+        add_path::<B>(operation, location, 1);
     }
 }
 
@@ -124,8 +124,8 @@ fn add_query<T: IntoParams>(operation: &mut Operation) {
     );
 }
 
-fn add_path<T: PathParameter>(operation: &mut Operation, place: &Place<'_>, index: usize) {
-    let name = place.names.get(index).copied().unwrap_or_default();
+fn add_path<T: PathParameter>(operation: &mut Operation, location: &Location<'_>, index: usize) {
+    let name = location.names.get(index).copied().unwrap_or_default();
     let parameter = ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Path)
@@ -143,7 +143,7 @@ fn add_path<T: PathParameter>(operation: &mut Operation, place: &Place<'_>, inde
 /// A handler whose extractors the OpenAPI document describes; `T` is the tuple of their types.
 pub(crate) trait DescribeHandler<T> {
     /// Adds what all extractors read or require.
-    fn describe(operation: &mut Operation, place: &Place<'_>);
+    fn describe(operation: &mut Operation, location: &Location<'_>);
 }
 
 macro_rules! handlers {
@@ -154,8 +154,8 @@ macro_rules! handlers {
                 F: Fn($($extractor),*) -> A,
                 $($extractor: DescribeExtractor,)*
             {
-                fn describe(operation: &mut Operation, place: &Place<'_>) {
-                    $($extractor::describe(operation, place);)*
+                fn describe(operation: &mut Operation, location: &Location<'_>) {
+                    $($extractor::describe(operation, location);)*
                 }
             }
         )*
@@ -179,11 +179,11 @@ pub(crate) fn described<T, F: DescribeHandler<T>>(
     for (path, item) in &mut paths.paths {
         let names: Vec<&str> = path.split(['{', '}']).skip(1).step_by(2).collect();
         for (method, operation) in operations(item) {
-            let place = Place {
+            let location = Location {
                 method: &method,
                 names: names.clone(),
             };
-            F::describe(operation, &place);
+            F::describe(operation, &location);
         }
     }
     (schemas, paths, router)

@@ -205,7 +205,7 @@ async fn sign_in_submit(
         }
         _ => return Err(problem),
     };
-    let errors = problem.faults().iter();
+    let errors = problem.field_errors().iter();
     let tenants: Vec<&str> = errors.map(|error| error.detail.as_str()).collect();
     let email = form.text("email");
     sign_in_response(&state, problem.status(), &email, Some(text), &tenants)

@@ -1,6 +1,6 @@
-//! Room: the errors of other rooms as problems.
-//! Takes: an error. Gives: the problem that a caller is answered.
-//! Never: shows a caller what is for our log only.
+//! Converts the errors of other modules and crates into problems.
+//!
+//! Internal causes go to the log only.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl From<harkara_queue::Error> for Problem {
         match error {
             harkara_queue::Error::Database(error) => Self::of_database(&error),
             harkara_queue::Error::Contended(_) => {
-                Self::new(Code::DatabaseBusy, "a unique key is contended: try again")
+                Self::new(Code::DatabaseBusy, "a unique key is contended; retry")
             }
             harkara_queue::Error::DepthQuota { limit, waiting } => {
                 Self::too_deep(error.to_string(), limit, waiting)
@@ -44,7 +44,7 @@ impl From<harkara_queue::Error> for Problem {
 }
 
 impl From<SettingsError> for Problem {
-    /// Limits that have keys are taken as members of `limits`.
+    /// Limits with keys are pointed at as members of `limits`.
     fn from(error: SettingsError) -> Self {
         let (pointer, code, detail) = match error {
             SettingsError::QueueNotFound => return Self::not_found("queue"),
@@ -85,9 +85,9 @@ impl From<webhooks::Error> for Problem {
             webhooks::Error::Database(error) => Self::of_database(&error),
             webhooks::Error::Queue(error) => error.into(),
             webhooks::Error::Invalid(wrong) => {
-                let mut faults = FieldErrors::default();
-                faults.extend("", wrong);
-                faults.problem(Code::Invalid)
+                let mut errors = FieldErrors::default();
+                errors.extend("", wrong);
+                errors.problem(Code::Invalid)
             }
             webhooks::Error::Conflict(reason) => Self::new(Code::Conflict, reason),
             other => Self::internal(in_one_line(&other)),
@@ -99,8 +99,9 @@ impl From<people::Error> for Problem {
     fn from(error: people::Error) -> Self {
         use people::Error as E;
         let at = |pointer: &str, code: &'static str| {
-            let fault = FieldError::new(pointer, code, error.to_string());
-            Self::new(Code::Invalid, format!("{pointer}: {error}")).with_field_errors(vec![fault])
+            let field_error = FieldError::new(pointer, code, error.to_string());
+            Self::new(Code::Invalid, format!("{pointer}: {error}"))
+                .with_field_errors(vec![field_error])
         };
         match error {
             E::Database(error) => Self::of_database(&error),
@@ -114,7 +115,7 @@ impl From<people::Error> for Problem {
             E::EmailTaken(_) => Self::new(Code::Conflict, error.to_string()),
             E::NoSuchUser => Self::not_found("user"),
             E::LastAdmin => Self::new(Code::LastAdmin, error.to_string()),
-            E::Busy => Self::new(Code::Busy, format!("{error}: try again")),
+            E::Busy => Self::new(Code::Busy, format!("{error}; retry")),
             E::Vault(_) | E::Internal(_) => Self::internal(error),
         }
     }
@@ -126,7 +127,7 @@ impl From<OidcError> for Problem {
             OidcError::Setup(_) => Self::internal(error),
             OidcError::Call(_) | OidcError::Answer(_) => Self::new(
                 Code::ProviderUnavailable,
-                "the provider of sign-ins does not do its part: try again",
+                "the identity provider did not respond as expected; retry",
             )
             .caused_by(error),
         }

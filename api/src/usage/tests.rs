@@ -80,12 +80,12 @@ async fn what_cannot_be_written_is_written_later() {
     let closed = UsageRecorder::new(pool.clone());
     closed.note(who, tenant, &Actor::system("test"), "jobs.enqueue");
     pool.close().await;
-    assert!(closed.tell().await.is_err());
+    assert!(closed.write_audit().await.is_err());
     assert_eq!(closed.counts().enqueued.len(), 1, "it is kept");
 }
 
 #[tokio::test]
-async fn the_audit_log_is_told_once_of_many_requests() {
+async fn audit_log_gets_one_entry_for_many_requests() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let usage = UsageRecorder::new(pool.clone());
@@ -98,10 +98,10 @@ async fn the_audit_log_is_told_once_of_many_requests() {
         usage.note(who, tenant, &actor, "jobs.enqueue");
     }
     usage.note(who, tenant, &actor, "events.post");
-    usage.tell().await.unwrap();
-    usage.tell().await.unwrap();
-    type Told = (String, String, Option<String>, i64);
-    let told: Vec<Told> = query_as(
+    usage.write_audit().await.unwrap();
+    usage.write_audit().await.unwrap();
+    type AuditRow = (String, String, Option<String>, i64);
+    let entries: Vec<AuditRow> = query_as(
         "select action, resource, request_id, (after->>'requests')::int8 from app.audit_log
          where tenant_id = $1 order by action desc",
     )
@@ -113,5 +113,5 @@ async fn the_audit_log_is_told_once_of_many_requests() {
         panic!("it is a key")
     };
     let entry = |action: &str, requests| (action.to_owned(), id.to_string(), None, requests);
-    assert_eq!(told, [entry("jobs.enqueue", 5), entry("events.post", 1)]);
+    assert_eq!(entries, [entry("jobs.enqueue", 5), entry("events.post", 1)]);
 }

@@ -209,7 +209,7 @@ pub(crate) struct BreakerRequest {
     /// Length of a window, `1s` to `24h`. Default `5m`. A window begins with a failure.
     window: Option<HumanDuration>,
     /// How long the lane is parked before one job is tried, `1s` to `24h`.
-    #[schema(required)]
+    #[schema(value_type = HumanDuration, required)]
     rest: Option<HumanDuration>,
 }
 

@@ -41,7 +41,7 @@ pub(in crate::routes) struct WebhookSettingsResponse {
 pub(in crate::routes) struct WebhookSettingsRequest {
     /// How long payloads are stored, `1h` to `30d` in whole seconds. Null for as long as the events
     /// themselves.
-    #[schema(value_type = Option<String>, example = "7d")]
+    #[schema(value_type = Option<HumanDuration>)]
     #[serde(default)]
     payload_retention: Change<HumanDuration>,
 }
