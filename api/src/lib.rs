@@ -7,7 +7,6 @@
 //! Handlers validate requests and run them in one transaction of the caller's tenant. Rules about jobs and
 //! their state belong to the queue.
 
-pub mod access;
 mod auth;
 mod body;
 mod cursor;
@@ -19,7 +18,6 @@ pub mod limits;
 mod openapi;
 mod pages;
 mod paging;
-pub mod people;
 pub mod portal;
 mod problem;
 mod query;
@@ -29,6 +27,7 @@ mod routes;
 mod schema;
 mod security_headers;
 mod server;
+mod sign_in;
 mod state;
 mod time;
 mod usage;

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use harkara_accounts::users::password::Passwords;
 use harkara_queue::{Coalescer, Engine};
 use harkara_shared::blob::BlobStore;
 use harkara_shared::config::HttpSettings;
@@ -18,11 +19,10 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{Caller, Keyring};
 use crate::cursor::Cursors;
 use crate::limits::RequestLimits;
-use crate::people::cookie::Csrf;
-use crate::people::oidc::{self, Oidc};
-use crate::people::password::Passwords;
 use crate::portal::PortalLinks;
 use crate::problem::Problem;
+use crate::sign_in::cookie::Csrf;
+use crate::sign_in::oidc::{self, Oidc};
 use crate::usage::UsageRecorder;
 
 /// Shared by all requests. Cheap to clone.

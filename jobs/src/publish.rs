@@ -1,6 +1,6 @@
-//! Room: the catalogue of kinds, as the database keeps it for applications that enqueue by SQL.
-//! Takes: an engine. Gives: `queue.catalogue` as this release knows it. Never: overwrites what a newer
-//! release has said.
+//! Publishes the catalogue of kinds in the database, for applications that enqueue by SQL.
+//!
+//! A catalogue published by a newer release is never overwritten.
 
 use harkara_queue::{Engine, Error};
 use harkara_shared::backoff::Backoff;

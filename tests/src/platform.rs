@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_accounts::{self as accounts, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_queue::Engine;
 use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::audit::Actor;
@@ -77,7 +77,7 @@ impl Platform {
             name: slug.to_owned(),
             sla_tier: SlaTier::Enterprise,
         };
-        let tenant = access::create_tenant(&self.pool, new, &Actor::system("test"))
+        let tenant = accounts::create_tenant(&self.pool, new, &Actor::system("test"))
             .await
             .expect("the tenant is created");
         let change = TenantChange {
@@ -96,7 +96,7 @@ impl Platform {
             expires_at: None,
             addresses: Vec::new(),
         };
-        let (_, key) = access::create_key(&self.pool, &master, new, &Actor::system("test"))
+        let (_, key) = accounts::create_api_key(&self.pool, &master, new, &Actor::system("test"))
             .await
             .expect("the key is created");
         Client::new(api, key.expose())

@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::{self as accounts, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use harkara_shared::audit::{Actor, ActorKind};
 use ipnet::IpNet;
 
@@ -20,7 +21,6 @@ use super::caller::{Caller, Who};
 use super::keyring::{Known, bearer};
 use super::person;
 use crate::ApiState;
-use crate::access::{self, FoundKey, PLATFORM_SLUG, Scope, TenantStatus};
 use crate::idempotency;
 use crate::problem::{Code, Problem};
 use crate::request_context::{ClientAddress, RequestId};
@@ -193,11 +193,11 @@ async fn acting_for(
     if !(own.is_platform && own.has(Scope::PlatformAdmin)) {
         return Err(Problem::not_found("resource"));
     }
-    let tenant = access::find_tenant(state.pool(), named).await?;
+    let tenant = accounts::find_tenant(state.pool(), named).await?;
     let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
     tracing::Span::current().record("tenant", tenant.id.to_string());
     if tenant.erasing && !method.is_safe() {
-        return Err(access::Error::BeingErased.into());
+        return Err(accounts::Error::BeingErased.into());
     }
     let caller = Caller {
         tenant: tenant.id,

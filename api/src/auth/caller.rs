@@ -7,15 +7,15 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
+use harkara_accounts::Policies;
+use harkara_accounts::{KeyTier, Scope, TenantStatus};
 use harkara_shared::audit::{self, Actor, AuditNote, Entry};
 use harkara_shared::clock;
 use harkara_shared::id::{ApiKeyId, SessionId, TenantId, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::access::{KeyTier, Scope, TenantStatus};
 use crate::idempotency::Reservation;
-use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
 /// The right of a user who has confirmed the session, as [`Caller::rights`] stores it.

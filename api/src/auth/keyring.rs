@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use harkara_accounts::Policies;
+use harkara_accounts::{self as accounts, FoundKey, Scope};
 use harkara_shared::api_key::ApiKeyText;
 use harkara_shared::clock;
 use harkara_shared::vault::MasterKeys;
 use moka::future::Cache;
 use sqlx::PgPool;
 
-use crate::access::{self, FoundKey, Scope};
-use crate::limits::Policies;
 use crate::problem::{Code, Problem};
 
 /// How long a key is cached. A revoked key must stop working within a second.
@@ -77,7 +77,7 @@ impl Keyring {
     pub(crate) fn new(pool: PgPool, keys: &MasterKeys) -> Self {
         Self {
             pool,
-            peppers: keys.derive_all(access::PEPPER).into(),
+            peppers: keys.derive_all(accounts::PEPPER).into(),
             found: Cache::builder()
                 .max_capacity(CACHE_CAPACITY)
                 .time_to_live(CACHE_TTL)
@@ -119,7 +119,7 @@ impl Keyring {
     }
 
     async fn look_up(&self, public_id: &str) -> Result<Known, NotFound> {
-        let row = access::find_key(&self.pool, public_id)
+        let row = accounts::find_key_by_public_id(&self.pool, public_id)
             .await
             .map_err(NotFound::Database)?
             .ok_or(NotFound::Unknown)?;

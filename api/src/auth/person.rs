@@ -14,9 +14,9 @@ use harkara_shared::database::TenantTx;
 use super::authenticate::request_actor;
 use super::caller::{Caller, Who};
 use crate::ApiState;
-use crate::limits::Policies;
-use crate::people::cookie::Cookie;
-use crate::people::session::{self, SessionFound};
+use harkara_accounts::Policies;
+use crate::sign_in::cookie::Cookie;
+use harkara_accounts::users::session::{self, SessionFound};
 use crate::problem::{Code, Problem};
 
 /// Path prefix under which users manage their own sign-in, whatever the status of their tenant.
@@ -42,7 +42,7 @@ pub(super) async fn found(
     let Some(token) = Cookie::Session.read(&parts.headers, state.is_secure()) else {
         return Ok(None);
     };
-    let found = session::find(state.pool(), &token).await?.ok_or_else(|| {
+    let found = session::find_session(state.pool(), &token).await?.ok_or_else(|| {
         Problem::new(
             Code::Unauthorized,
             "the session has ended or never existed: sign in again",

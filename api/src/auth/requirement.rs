@@ -9,9 +9,9 @@ use std::ops::Deref;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use harkara_accounts::Scope;
 
 use super::Caller;
-use crate::access::Scope;
 use crate::problem::Problem;
 
 /// A rule that a caller must satisfy before a handler runs.

@@ -273,7 +273,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::access::{NewTenant, SlaTier, create_tenant};
+    use harkara_accounts::{NewTenant, SlaTier, create_tenant};
 
     const REQUEST: [u8; 32] = [7; 32];
 

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use harkara_accounts::{Policies, Policy};
 
-use super::Policies;
+use harkara_shared::duration::HumanDuration;
+
 use crate::problem::Problem;
 
 /// `RateLimit-Policy`.
@@ -71,7 +73,7 @@ impl Charge {
         if self.standings.is_empty() {
             return;
         }
-        headers.insert(RATELIMIT_POLICY, self.policies.columns().header.clone());
+        headers.extend(policy_header(self.policies.all()).map(|value| (RATELIMIT_POLICY, value)));
         let mut text = String::new();
         for (name, standing) in self.named() {
             let comma = if text.is_empty() { "" } else { ", " };
@@ -107,6 +109,19 @@ impl Charge {
     }
 }
 
+/// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): `"hour";q=110;w=3600, "month";q=10000`.
+fn policy_header(policies: &[Policy]) -> Option<HeaderValue> {
+    let mut text = String::new();
+    for policy in policies {
+        let comma = if text.is_empty() { "" } else { ", " };
+        text.push_str(&format!("{comma}\"{}\";q={}", policy.name, policy.most()));
+        if let Some(HumanDuration(window)) = policy.window {
+            text.push_str(&format!(";w={}", window.as_secs().max(1)));
+        }
+    }
+    HeaderValue::try_from(text).ok()
+}
+
 /// Whole seconds, rounded up.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
@@ -115,7 +130,7 @@ fn seconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::KeyTier;
+    use harkara_accounts::KeyTier;
 
     fn charge(allowed: bool, remaining: u64) -> Charge {
         let standing = |remaining, reset, retry| Standing {

@@ -13,7 +13,6 @@
 
 mod charge;
 mod local_bucket;
-mod policy;
 mod rate_estimator;
 #[cfg(test)]
 mod tests;
@@ -22,13 +21,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use harkara_accounts::Policies;
 use harkara_shared::database::query_as;
 use sqlx::PgPool;
 
 pub use charge::{Charge, Standing};
 pub(crate) use charge::{RATELIMIT, RATELIMIT_POLICY};
 use local_bucket::{Answer, Call, Granted, LocalBucket, Step};
-pub use policy::{InvalidPolicy, Policies, Policy, Strategy};
 
 /// Longest time for which tokens reserved ahead may be spent.
 const MAX_RESERVATION: Duration = Duration::from_millis(250);

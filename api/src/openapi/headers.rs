@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{Header, Required};
 
 use super::string;
-use crate::people::cookie::Cookie;
+use crate::sign_in::cookie::Cookie;
 
 /// Name of the session cookie over TLS.
 pub(super) const SESSION_COOKIE: &str = Cookie::Session.name(true);

@@ -16,16 +16,17 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use harkara_accounts::users::session::{self, OpenSession, SessionFound};
+use harkara_accounts::users::sign_in::{Attempt, with_link};
+use harkara_accounts::users::{Token, find_link};
 use harkara_shared::audit::{Actor, ActorKind};
 use harkara_shared::database::TenantTx;
 
 use crate::ApiState;
 use crate::auth::AnonymousActor;
-use crate::people::cookie::{Cookie, own_site};
-use crate::people::session::{self, OpenSession, SessionFound};
-use crate::people::sign_in::{self, Attempt};
-use crate::people::{Token, find_link};
 use crate::problem::{Code, Problem};
+use crate::sign_in;
+use crate::sign_in::cookie::{Cookie, own_site};
 use form::Form;
 
 /// Content Security Policy: pages load only our stylesheet and submit forms only to ourselves.
@@ -40,7 +41,7 @@ pub(crate) fn routes() -> Router<ApiState> {
         .route("/style.css", get(stylesheet))
         .route("/sign-in", get(sign_in_page).post(sign_in_submit))
         .route("/sign-in/oidc", get(oidc::begin_sign_in))
-        .route(crate::people::oidc::CALLBACK, get(oidc::complete_sign_in))
+        .route(crate::sign_in::oidc::CALLBACK, get(oidc::complete_sign_in))
         .route("/sign-in/{token}", get(link_page).post(use_link))
         .route("/sign-out", post(sign_out))
 }
@@ -128,7 +129,7 @@ fn redirect(to: &'static str) -> Response {
 
 /// Sets the session cookie and redirects to the account page.
 fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
-    let cookie = Cookie::Session.set(session, session::LIFE, state.is_secure());
+    let cookie = Cookie::Session.set(session, session::MAX_LIFE, state.is_secure());
     let mut response = redirect("/");
     response.headers_mut().append(SET_COOKIE, cookie);
     response
@@ -140,7 +141,7 @@ async fn current_session(
     headers: &HeaderMap,
 ) -> Result<Option<SessionFound>, Problem> {
     match Cookie::Session.read(headers, state.is_secure()) {
-        Some(token) => Ok(session::find(state.pool(), &token).await?),
+        Some(token) => Ok(session::find_session(state.pool(), &token).await?),
         None => Ok(None),
     }
 }
@@ -192,7 +193,7 @@ async fn sign_in_submit(
         code: form.optional("code"),
         tenant: form.optional("tenant"),
     };
-    let problem = match sign_in::with_password(&state, &actor, attempt).await {
+    let problem = match sign_in::sign_in(&state, &actor, attempt).await {
         Ok(session) => return Ok(redirect_signed_in(&state, &session)),
         Err(problem) => problem,
     };
@@ -249,7 +250,7 @@ async fn use_link(
     let Some(token) = Token::parse(&token) else {
         return link_expired();
     };
-    match sign_in::with_link(&state, &actor, &token).await? {
+    match with_link(state.pool(), &actor, &token).await? {
         Some(session) => Ok(redirect_signed_in(&state, &session)),
         None => link_expired(),
     }
@@ -263,7 +264,7 @@ async fn account_page(
         return Ok(redirect("/sign-in"));
     };
     let mut tx = TenantTx::begin(state.pool(), me.tenant_id).await?;
-    let sessions = session::list(&mut tx, me.user_id).await?;
+    let sessions = session::list_sessions(&mut tx, me.user_id).await?;
     tx.commit().await?;
     let csrf = state.csrf().token(me.id);
     let account = AccountPage {

@@ -7,15 +7,16 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::users::Token;
+use harkara_accounts::users::provider::{FLOW_LIFE, ProviderSignIn};
 use url::form_urlencoded;
 
 use super::{message, redirect_signed_in, sign_in_button};
 use crate::ApiState;
 use crate::auth::AnonymousActor;
-use crate::people::Token;
-use crate::people::cookie::Cookie;
-use crate::people::oidc::{self, Back, FLOW};
 use crate::problem::Problem;
+use crate::sign_in::cookie::Cookie;
+use crate::sign_in::oidc;
 
 /// Reads a parameter of the query string; providers add parameters of their own.
 fn parameter(query: Option<&str>, name: &str) -> Option<String> {
@@ -33,7 +34,7 @@ pub(super) async fn begin_sign_in(
     let tenant = parameter(query.as_deref(), "tenant");
     let flow = oidc::begin(&state, &actor, tenant).await?;
     let to = HeaderValue::try_from(flow.url.as_str()).map_err(Problem::internal)?;
-    let cookie = Cookie::Flow.set(&flow.browser, FLOW, state.is_secure());
+    let cookie = Cookie::Flow.set(&flow.browser, FLOW_LIFE, state.is_secure());
     Ok((
         StatusCode::SEE_OTHER,
         [(LOCATION, to), (SET_COOKIE, cookie)],
@@ -53,14 +54,14 @@ pub(super) async fn complete_sign_in(
     let code = parameter(query, "code");
     let outcome = oidc::end(&state, &actor, browser.as_ref(), csrf_state.as_ref(), code).await?;
     let mut response = match outcome {
-        Back::SignedIn(session) => redirect_signed_in(&state, &session),
-        Back::Refused => message(
+        ProviderSignIn::SignedIn(session) => redirect_signed_in(&state, &session),
+        ProviderSignIn::Refused => message(
             StatusCode::UNAUTHORIZED,
             "Sign-in failed",
             "The sign-in was canceled or took too long, or no user has this email.",
             &sign_in_button(),
         )?,
-        Back::Choose(slugs) => {
+        ProviderSignIn::ChooseTenant(slugs) => {
             let link = |slug: String| {
                 let query: String = form_urlencoded::byte_serialize(slug.as_bytes()).collect();
                 (slug, format!("/sign-in/oidc?tenant={query}"))

@@ -4,7 +4,13 @@
 //! on a page of its own, once. Never does what the API would refuse a caller with the scope
 //! `webhooks:manage`.
 
+use harkara_kind::JobKind as _;
 use harkara_queue::Quota;
+use harkara_webhooks::kinds::webhook_recover::{Args, WebhookRecover, missed};
+use harkara_webhooks::{
+    self as webhooks, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, RedeliverError,
+    change_endpoint, redeliver, rotate_key, test_endpoint,
+};
 use std::time::Duration;
 
 use askama::Template;
@@ -13,7 +19,6 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use harkara_kind::JobKind as _;
 use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
@@ -21,11 +26,6 @@ use harkara_shared::database::TenantTx;
 use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::{DeliveryId, EndpointId};
 use harkara_shared::signature::{SigningKey, WebhookSecret};
-use harkara_webhooks::kinds::webhook_recover::{Args, WebhookRecover, missed};
-use harkara_webhooks::{
-    self as webhooks, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, RedeliverError,
-    change_endpoint, redeliver, rotate_key, test_endpoint,
-};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 

@@ -14,15 +14,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts as accounts;
+use harkara_accounts::Policies;
 use harkara_shared::audit::{self, Actor, ActorKind, Entry};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::TenantId;
 
 use super::PortalLink;
 use crate::ApiState;
-use crate::access;
 use crate::auth::AnonymousActor;
-use crate::limits::Policies;
 use crate::pages::message;
 use crate::problem::Problem;
 
@@ -135,7 +135,7 @@ async fn serve(
 
 /// Whether the tenant's status allows using the portal.
 async fn tenant_allows_portal(state: &ApiState, tenant: TenantId) -> Result<bool, Problem> {
-    let found = access::find_tenant(state.pool(), &tenant.to_string()).await?;
+    let found = accounts::find_tenant(state.pool(), &tenant.to_string()).await?;
     Ok(found.is_some_and(|tenant| tenant.status.may_write() && !tenant.erasing))
 }
 

@@ -5,6 +5,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use harkara_accounts::check_endpoints;
 use harkara_queue::settings::Change;
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
@@ -15,7 +16,6 @@ use super::actions::{redirect_to_endpoint, secret_page};
 use super::auth::PortalSession;
 use super::views::{CompletedAction, endpoint_not_found};
 use crate::ApiState;
-use crate::access::check_endpoints;
 use crate::field_errors::FieldErrors;
 use crate::pages::form::Form;
 use crate::problem::Problem;

@@ -4,17 +4,18 @@
 
 use std::sync::Arc;
 
+use harkara_accounts as accounts;
+use harkara_accounts::users;
+use harkara_accounts::users::sign_in::SignInError;
 use harkara_kind::FieldError;
 use harkara_queue::settings::{InvalidLimit, SettingsError};
 use harkara_shared::process::in_one_line;
 use harkara_webhooks as webhooks;
 
 use super::{Code, Problem};
-use crate::access;
 use crate::field_errors::FieldErrors;
 use crate::json;
-use crate::people;
-use crate::people::oidc::OidcError;
+use crate::sign_in::oidc::OidcError;
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
@@ -65,13 +66,13 @@ impl From<SettingsError> for Problem {
     }
 }
 
-impl From<access::Error> for Problem {
-    fn from(error: access::Error) -> Self {
+impl From<accounts::Error> for Problem {
+    fn from(error: accounts::Error) -> Self {
         match error {
-            access::Error::Database(error) => Self::of_database(&error),
-            access::Error::Settings(error) => error.into(),
-            access::Error::Quota { .. } => Self::new(Code::Quota, error.to_string()),
-            access::Error::SlugTaken(_) | access::Error::BeingErased => {
+            accounts::Error::Database(error) => Self::of_database(&error),
+            accounts::Error::Settings(error) => error.into(),
+            accounts::Error::Quota { .. } => Self::new(Code::Quota, error.to_string()),
+            accounts::Error::SlugTaken(_) | accounts::Error::BeingErased => {
                 Self::new(Code::Conflict, error.to_string())
             }
             other => Self::internal(other),
@@ -95,9 +96,9 @@ impl From<webhooks::Error> for Problem {
     }
 }
 
-impl From<people::Error> for Problem {
-    fn from(error: people::Error) -> Self {
-        use people::Error as E;
+impl From<users::Error> for Problem {
+    fn from(error: users::Error) -> Self {
+        use users::Error as E;
         let at = |pointer: &str, code: &'static str| {
             let field_error = FieldError::new(pointer, code, error.to_string());
             Self::new(Code::Invalid, format!("{pointer}: {error}"))
@@ -117,6 +118,20 @@ impl From<people::Error> for Problem {
             E::LastAdmin => Self::new(Code::LastAdmin, error.to_string()),
             E::Busy => Self::new(Code::Busy, format!("{error}; retry")),
             E::Vault(_) | E::Internal(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<SignInError> for Problem {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused => Self::new(Code::SignInFailed, error.to_string()),
+            SignInError::CodeRequired => Self::new(Code::SecondFactor, error.to_string()),
+            SignInError::ChooseTenant(slugs) => {
+                Self::choose_tenant(slugs.iter().map(String::as_str))
+            }
+            SignInError::User(error) => error.into(),
+            SignInError::Tenant(error) => error.into(),
         }
     }
 }

@@ -8,10 +8,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use harkara_accounts::{
+    self as accounts, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, is_slug,
+};
 use harkara_queue::settings::QueueView;
 use harkara_shared::audit::Entry;
-use harkara_shared::database::{TenantTx, query, query_scalar};
-use harkara_shared::id::{EndpointId, TenantId};
+use harkara_shared::database::TenantTx;
+use harkara_shared::id::TenantId;
 use harkara_webhooks::{
     self as webhooks, EndpointChange, NewEndpoint, change_endpoint, create_endpoint, lane,
 };
@@ -22,7 +25,6 @@ use utoipa::ToSchema;
 use super::queues::public_queues;
 use super::tenants::{apply_change, find_tenant};
 use crate::ApiState;
-use crate::access::{self, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, is_slug};
 use crate::auth::{Authorized, Caller, OrPlatformAdmin, PlatformOnly, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
@@ -144,7 +146,7 @@ pub(super) async fn set_up_contract(
         let detail = "tenant `platform` has no contract";
         return Err(Problem::new(Code::Conflict, detail));
     }
-    let (status, tenant) = match access::find_tenant(state.pool(), &slug).await? {
+    let (status, tenant) = match accounts::find_tenant(state.pool(), &slug).await? {
         Some(tenant) => {
             let change = TenantChange {
                 sla_tier: Some(sla_tier),
@@ -159,7 +161,7 @@ pub(super) async fn set_up_contract(
                 slug,
                 sla_tier,
             };
-            let tenant = access::create_tenant(state.pool(), new, caller.actor()).await?;
+            let tenant = accounts::create_tenant(state.pool(), new, caller.actor()).await?;
             (StatusCode::CREATED, tenant)
         }
     };
@@ -188,9 +190,7 @@ async fn set_contract_endpoint(
 ) -> Result<Option<String>, Problem> {
     let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
     // The query locks the row, so that of several concurrent set-ups only one creates the endpoint.
-    let known: Option<EndpointId> = query_scalar(include_str!("../sql/get_contract_endpoint.sql"))
-        .fetch_one(&mut *tx)
-        .await?;
+    let known = accounts::contract_endpoint(&mut tx).await?;
     let after = json!({"url": url});
     if let Some(id) = known {
         let change = EndpointChange {
@@ -208,10 +208,7 @@ async fn set_contract_endpoint(
         }
     }
     let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new_endpoint(&url)).await?;
-    query(include_str!("../sql/set_contract_endpoint.sql"))
-        .bind(endpoint.id)
-        .execute(&mut *tx)
-        .await?;
+    accounts::set_contract_endpoint(&mut tx, endpoint.id).await?;
     let note = caller.note_in(
         tenant.id,
         Entry::new("endpoint.create", endpoint.id).after(after),
@@ -242,7 +239,7 @@ pub(super) async fn get_contract_status(
 }
 
 async fn contract_status(state: &ApiState, slug: &str) -> Result<ContractStatusResponse, Problem> {
-    let tenant = access::find_tenant(state.pool(), slug).await?;
+    let tenant = accounts::find_tenant(state.pool(), slug).await?;
     let tenant = tenant.ok_or_else(|| Problem::not_found("tenant"))?;
     let engine = state.engine();
     let settings = engine.tenant(tenant.id).await?;

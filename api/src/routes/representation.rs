@@ -5,12 +5,9 @@
 use harkara_queue::LiveWorker;
 use harkara_queue::job::Job;
 use harkara_queue::read::Explanation;
-use harkara_shared::audit::ChainReport;
-use harkara_shared::database::TenantTx;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::audit::{self, ChainCheckResponse};
 use super::jobs::explain::ExplanationResponse;
 use super::jobs::response::JobResponse;
 use super::workers::WorkerResponse;
@@ -31,25 +28,6 @@ pub fn explanation(explanation: Explanation) -> Value {
 #[must_use]
 pub fn worker(worker: LiveWorker) -> Value {
     to_json(&WorkerResponse::from(worker))
-}
-
-/// The newest entries of the audit log of the transaction's tenant as `GET /v1/audit-logs` lists them, at
-/// most `limit`, filtered by actor, action and resource.
-///
-/// # Errors Returns an error if the query fails.
-pub async fn audit_log(
-    tx: &mut TenantTx,
-    filters: [Option<&str>; 3],
-    limit: u32,
-) -> Result<Vec<Value>, sqlx::Error> {
-    let entries = audit::newest_entries(tx, filters, limit).await?;
-    Ok(entries.iter().map(to_json).collect())
-}
-
-/// The result of verifying an audit log as `GET /v1/audit-logs/verify` returns it.
-#[must_use]
-pub fn audit_check(report: ChainReport) -> Value {
-    to_json(&ChainCheckResponse::from(report))
 }
 
 fn to_json(response: &impl Serialize) -> Value {

@@ -6,6 +6,8 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Months, NaiveDate, Utc};
+use harkara_accounts::Policy;
+use harkara_accounts::{self as accounts, KeyTier};
 use harkara_shared::clock;
 use harkara_shared::database::query_as;
 use harkara_shared::id::ApiKeyId;
@@ -16,9 +18,7 @@ use sqlx::types::Json as Stored;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ApiState;
-use crate::access::{self, KeyTier};
 use crate::auth::{Authorized, scope};
-use crate::limits::Policy;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::usage;
@@ -143,7 +143,7 @@ impl From<KeyRow> for KeyUsageResponse {
             id: row.id,
             name: row.name,
             tier: row.tier,
-            policies: access::policies(row.tier, limits).all().to_vec(),
+            policies: accounts::policies(row.tier, limits).all().to_vec(),
             last_used_at: row.last_used_at,
             months: months
                 .map(|(month, requests)| MonthUsageResponse {

@@ -1,10 +1,10 @@
 //! Usage against a real database.
 
+use harkara_accounts::KeyTier;
 use harkara_shared::database::{query, query_as};
 use harkara_test_database::TestDatabase;
 
 use super::*;
-use crate::access::KeyTier;
 
 const MAKE_KEY: &str = "with t as (insert into app.tenants (id, slug, name, sla_tier)
    values ($1, $2::uuid::text, 'n', 'FREE') returning id) insert into app.api_keys

@@ -5,9 +5,9 @@ mod routes;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
-use harkara_api::access::{
-    Error, KeyTier, NewKey, NewTenant, Scope, SlaTier, create_key, create_tenant, ensure_platform,
-    find_tenant,
+use harkara_accounts::{
+    Error, KeyTier, NewKey, NewTenant, Scope, SlaTier, create_api_key, create_tenant,
+    ensure_platform, find_tenant,
 };
 use harkara_shared::clock;
 use harkara_shared::database::{query, query_scalar};
@@ -440,10 +440,10 @@ async fn tenants_and_keys_are_created_once_and_validated() {
     );
     assert_eq!(find_tenant(pool, "Made\0").await.unwrap(), None);
     for (slug, name, expected) in [
-        ("made", "Again", "the slug `made` is taken"),
-        ("platform", "Mine", "the slug `platform` is taken"),
+        ("made", "Again", "slug `made` is taken"),
+        ("platform", "Mine", "slug `platform` is taken"),
         ("No", "No", "`No` cannot be a slug"),
-        ("empty", "", "a name has 1 to 200 characters"),
+        ("empty", "", "name must have 1 to 200 characters"),
     ] {
         let error = create_tenant(pool, new(slug, name), &tester())
             .await
@@ -462,17 +462,17 @@ async fn tenants_and_keys_are_created_once_and_validated() {
         expires_at,
         addresses: Vec::new(),
     };
-    let (meta, text) = create_key(pool, &platform.keys, key(made.id, None), &tester())
+    let (meta, text) = create_api_key(pool, &platform.keys, key(made.id, None), &tester())
         .await
         .unwrap();
     assert_eq!(meta.scopes, ["jobs:read", "jobs:write"]);
     assert!(text.expose().contains(&meta.public_id) && text.expose().ends_with(&meta.last4));
     let unknown_tenant = harkara_shared::id::TenantId::new();
-    let error = create_key(pool, &platform.keys, key(unknown_tenant, None), &tester())
+    let error = create_api_key(pool, &platform.keys, key(unknown_tenant, None), &tester())
         .await
         .unwrap_err();
     assert!(matches!(error, Error::NoSuchTenant));
-    let error = create_key(
+    let error = create_api_key(
         pool,
         &platform.keys,
         key(made.id, Some(clock::now())),

@@ -1,6 +1,6 @@
 //! The audit log: complete, chained, and tamper-evident.
 
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use harkara_shared::audit::{self, Actor, Anchor, Entry};
 use harkara_shared::database::{TenantTx, query, query_scalar};
 use reqwest::Method;

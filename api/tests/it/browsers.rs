@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use harkara_shared::config::HttpSettings;
 use reqwest::Method;
 use serde_json::json;

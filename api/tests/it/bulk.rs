@@ -1,7 +1,7 @@
 //! Bulk actions on all matching jobs, and rescheduling of one job, over HTTP.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use harkara_api::access::Scope;
+use harkara_accounts::Scope;
 use harkara_shared::clock;
 use harkara_shared::database::query;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use harkara_api::access::{Scope, Tenant, ensure_platform};
+use harkara_accounts::{Scope, Tenant, ensure_platform};
 use harkara_shared::database::{query, query_as, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Explanations of why a job does not run, and lists of workers, over HTTP.
 
-use harkara_api::access::Scope;
+use harkara_accounts::Scope;
 use harkara_shared::database::query;
 use harkara_shared::id::{JobId, WorkerId};
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ async fn job_is_explained_with_every_reason_that_applies() {
     );
     let operator = platform
         .client_of(
-            &harkara_api::access::find_tenant(&platform.pool, "platform")
+            &harkara_accounts::find_tenant(&platform.pool, "platform")
                 .await
                 .unwrap()
                 .unwrap(),
@@ -127,7 +127,7 @@ async fn workers_are_listed_in_pages_and_hosts_shown_only_to_the_platform() {
     let page = platform.client.get(&next).await.expect(200);
     assert_eq!(page["data"][0]["id"], two.to_string());
     assert_eq!(page["next_cursor"], Value::Null);
-    let owner = harkara_api::access::find_tenant(&platform.pool, "platform")
+    let owner = harkara_accounts::find_tenant(&platform.pool, "platform")
         .await
         .unwrap()
         .unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harkara_api::access::Scope;
+use harkara_accounts::Scope;
 use harkara_shared::vault::MasterKeys;
 use reqwest::Method;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -259,16 +259,16 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
         .unwrap();
     let mut bytes = [0; 512];
     assert!(kept.read(&mut bytes).await.unwrap() > 0);
-    let new = harkara_api::access::NewKey {
+    let new = harkara_accounts::NewKey {
         tenant: platform.acme.id,
         name: "k".to_owned(),
-        tier: harkara_api::access::KeyTier::Free,
+        tier: harkara_accounts::KeyTier::Free,
         scopes: vec![Scope::JobsWrite],
         expires_at: None,
         addresses: Vec::new(),
     };
     let (_, key) =
-        harkara_api::access::create_key(&platform.pool, &keys, new, &crate::support::tester())
+        harkara_accounts::create_api_key(&platform.pool, &keys, new, &crate::support::tester())
             .await
             .unwrap();
     let job = a_job().to_string();

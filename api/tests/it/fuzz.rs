@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use tokio::process::Command;
 
 use crate::support::Platform;

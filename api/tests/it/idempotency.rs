@@ -1,6 +1,6 @@
 //! Idempotency keys: requests that are sent more than once.
 
-use harkara_api::access::Scope;
+use harkara_accounts::Scope;
 use harkara_shared::database::{query, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use harkara_api::access::{Scope, Tenant};
+use harkara_accounts::{Scope, Tenant};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;

@@ -343,10 +343,10 @@ async fn only_the_platform_enqueues_maintenance_jobs() {
         [("/kind".to_owned(), "unknown_kind".to_owned())]
     );
     assert!(!refused.text.contains("maintenance"), "{}", refused.text);
-    let own = harkara_api::access::ensure_platform(&platform.pool)
+    let own = harkara_accounts::ensure_platform(&platform.pool)
         .await
         .unwrap();
-    use harkara_api::access::Scope;
+    use harkara_accounts::Scope;
     // Platform-only kinds require the scope as well.
     let weak = platform.client_of(&own, &[Scope::JobsWrite]).await;
     weak.post("/v1/jobs", &job).await.problem(422, "invalid");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harkara_api::access::{KeyTier, NewKey, Scope, SlaTier, create_key, ensure_platform};
+use harkara_accounts::{KeyTier, NewKey, Scope, SlaTier, create_api_key, ensure_platform};
 use harkara_shared::database::query;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -251,7 +251,7 @@ async fn tenant_has_at_most_the_keys_and_endpoints_of_its_tier() {
         expires_at: None,
         addresses: Vec::new(),
     };
-    let (_, text) = create_key(&platform.pool, &platform.keys, new, &tester())
+    let (_, text) = create_api_key(&platform.pool, &platform.keys, new, &tester())
         .await
         .unwrap();
     let client = platform.client.with_key(text.expose());
@@ -452,7 +452,7 @@ async fn rotation_grants_neither_more_keys_nor_more_requests() {
         expires_at: None,
         addresses: Vec::new(),
     };
-    let (first, text) = create_key(&platform.pool, &platform.keys, new, &tester())
+    let (first, text) = create_api_key(&platform.pool, &platform.keys, new, &tester())
         .await
         .unwrap();
     let mut keys = vec![platform.client.with_key(text.expose())];

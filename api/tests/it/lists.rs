@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use harkara_api::access::Scope;
+use harkara_accounts::Scope;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};

@@ -6,7 +6,7 @@
 )]
 
 use chrono::SubsecRound;
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
 use harkara_shared::clock;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use harkara_api::access::{Scope, Tenant};
+use harkara_accounts::{Scope, Tenant};
 use harkara_api::portal::{PortalLink, PortalLinks};
 use harkara_shared::clock;
 use harkara_shared::database::{TenantTx, query, query_scalar};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harkara_api::access::{KeyTier, NewKey, Scope, create_key, ensure_platform};
+use harkara_accounts::{KeyTier, NewKey, Scope, create_api_key, ensure_platform};
 use harkara_shared::database::{query, query_as, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ async fn replicas(platform: &Platform, tier: KeyTier, limits: Option<Value>) -> 
         expires_at: None,
         addresses: Vec::new(),
     };
-    let made = create_key(&platform.pool, &platform.keys, new, &tester()).await;
+    let made = create_api_key(&platform.pool, &platform.keys, new, &tester()).await;
     let (key, text) = made.unwrap();
     query("update app.api_keys set limits = $2 where id = $1")
         .bind(key.id)

@@ -2,7 +2,7 @@
 
 mod tenants;
 
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use harkara_shared::database::query;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Queue statistics and their history.
 
-use harkara_api::access::{Scope, ensure_platform};
+use harkara_accounts::{Scope, ensure_platform};
 use harkara_shared::database::query;
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! Test fixture: an API on a database of its own, and an HTTP client for it.
 
 use chrono::{DateTime, Utc};
-use harkara_api::access::{
-    KeyTier, NewKey, NewTenant, Scope, SlaTier, Tenant, create_key, create_tenant,
+use harkara_accounts::{
+    KeyTier, NewKey, NewTenant, Scope, SlaTier, Tenant, create_api_key, create_tenant,
 };
 use harkara_api::{ApiState, serve};
 use harkara_queue::Engine;
@@ -82,7 +82,7 @@ impl Platform {
             expires_at,
             addresses: Vec::new(),
         };
-        let (_, text) = create_key(&self.pool, &self.keys, new, &tester())
+        let (_, text) = create_api_key(&self.pool, &self.keys, new, &tester())
             .await
             .unwrap();
         text.expose().to_owned()

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use anyhow::ensure;
-use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_accounts::{self as accounts, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::audit::Actor;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
@@ -25,7 +25,7 @@ pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Resul
         name: "bench".to_owned(),
         sla_tier: SlaTier::Enterprise,
     };
-    let tenant = access::create_tenant(pool, tenant, &Actor::system("bench")).await?;
+    let tenant = accounts::create_tenant(pool, tenant, &Actor::system("bench")).await?;
     let key = NewKey {
         tenant: tenant.id,
         name: "bench".to_owned(),
@@ -34,7 +34,7 @@ pub(crate) async fn tenant_key(pool: &PgPool, master_key: &str) -> anyhow::Resul
         expires_at: None,
         addresses: Vec::new(),
     };
-    let (_, key) = access::create_key(
+    let (_, key) = accounts::create_api_key(
         pool,
         &MasterKeys::parse(master_key)?,
         key,

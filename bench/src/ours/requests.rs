@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use harkara_api::access::KeyTier;
-use harkara_api::limits::{Policies, Policy, RequestLimits, Strategy};
+use harkara_accounts::KeyTier;
+use harkara_accounts::{Policies, Policy, Strategy};
+use harkara_api::limits::RequestLimits;
 use harkara_shared::database::{self, DatabaseSettings};
 use harkara_shared::vault::MasterKeys;
 use tokio::sync::Mutex;

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_accounts::{self as accounts, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::audit::Actor;
 use harkara_shared::database::{query, query_scalar};
 use harkara_shared::id::JobId;
@@ -111,7 +111,7 @@ impl Harkara {
                 name: format!("bench {nth}"),
                 sla_tier: SlaTier::Enterprise,
             };
-            let tenant = access::create_tenant(pool, tenant, &Actor::system("bench")).await?;
+            let tenant = accounts::create_tenant(pool, tenant, &Actor::system("bench")).await?;
             query("insert into queue.tenants (id) values ($1) on conflict do nothing")
                 .bind(tenant.id)
                 .execute(pool)
@@ -128,7 +128,7 @@ impl Harkara {
             expires_at: None,
             addresses: Vec::new(),
         };
-        let (_, key) = access::create_key(pool, &keys, key, &Actor::system("bench")).await?;
+        let (_, key) = accounts::create_api_key(pool, &keys, key, &Actor::system("bench")).await?;
         Ok((key.expose().to_owned(), numbers))
     }
 

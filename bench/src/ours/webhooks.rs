@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use harkara_api::access::{self, NewTenant, SlaTier};
+use harkara_accounts::{self as accounts, NewTenant, SlaTier};
 use harkara_queue::job::Trace;
 use harkara_queue::settings::{LimitChange, TenantChange};
 use harkara_shared::audit::Actor;
@@ -122,7 +122,7 @@ impl Harkara {
             name: "bench".to_owned(),
             sla_tier: SlaTier::Enterprise,
         };
-        let tenant = access::create_tenant(self.engine.pool(), tenant, &Actor::system("bench"))
+        let tenant = accounts::create_tenant(self.engine.pool(), tenant, &Actor::system("bench"))
             .await?
             .id;
         // Its tier would limit it to fifty deliveries per second.

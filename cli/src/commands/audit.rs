@@ -3,8 +3,7 @@
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use harkara_api::representation;
-use harkara_shared::anchors::verify_chain;
+use harkara_accounts::audit_log::{AuditFilter, list_audit_entries, verify_audit_log};
 use harkara_shared::config::Settings;
 use harkara_shared::database::{TenantTx, query_as};
 use harkara_shared::id::TenantId;
@@ -62,8 +61,17 @@ pub(crate) async fn audit(command: AuditCommand, settings: &Settings) -> anyhow:
         } => {
             let (engine, tenant) = open_engine_for_tenant(&tenant, &common, settings).await?;
             let mut tx = TenantTx::begin(engine.pool(), tenant.id).await?;
-            let filters = [actor.as_deref(), action.as_deref(), resource.as_deref()];
-            let entries = representation::audit_log(&mut tx, filters, limit).await?;
+            let filter = AuditFilter {
+                actor: actor.as_deref(),
+                action: action.as_deref(),
+                resource: resource.as_deref(),
+                ..AuditFilter::default()
+            };
+            let entries: Vec<Value> = list_audit_entries(&mut tx, &filter, None, limit)
+                .await?
+                .iter()
+                .map(serde_json::to_value)
+                .collect::<Result<_, _>>()?;
             tx.commit().await?;
             if common.json {
                 say(&json!({ "data": entries }).to_string());
@@ -104,13 +112,13 @@ async fn verify(
     let (mut reports, mut broken) = (Vec::new(), Vec::new());
     for (id, slug) in tenants {
         let mut tx = TenantTx::begin(engine.pool(), id).await?;
-        let report = verify_chain(&mut tx, blobs.as_ref(), &keys, id).await?;
+        let report = verify_audit_log(&mut tx, blobs.as_ref(), &keys, id).await?;
         tx.commit().await?;
         if !report.faults.is_empty() {
             broken.push(slug.clone());
         }
         if common.json {
-            let mut check = representation::audit_check(report);
+            let mut check = serde_json::to_value(&report)?;
             check["tenant_id"] = json!(id);
             check["tenant"] = json!(slug);
             reports.push(check);

@@ -4,7 +4,7 @@
 
 use anyhow::Context;
 use clap::Subcommand;
-use harkara_api::access::Tenant;
+use harkara_accounts::Tenant;
 use harkara_jobs::publish::publish;
 use harkara_queue::Engine;
 use harkara_shared::audit::Entry;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use harkara_api::access::{self, Tenant};
+use harkara_accounts::{self as accounts, Tenant};
 use harkara_queue::Engine;
 use harkara_shared::audit::{Actor, AuditNote, Entry};
 use harkara_shared::config::{ConfigError, ConfigErrors, Settings};
@@ -103,7 +103,7 @@ pub(super) async fn open_engine_for_tenant(
 
 /// The tenant with this id or slug.
 pub(super) async fn require_tenant(pool: &PgPool, tenant: &str) -> anyhow::Result<Tenant> {
-    match access::find_tenant(pool, tenant).await? {
+    match accounts::find_tenant(pool, tenant).await? {
         Some(tenant) => Ok(tenant),
         None => bail!("tenant `{tenant}` not found"),
     }
@@ -117,7 +117,7 @@ pub(super) async fn engine_with_audit(
 ) -> anyhow::Result<Engine> {
     let tenant = match tenant {
         Some(tenant) => tenant,
-        None => access::ensure_platform(engine.pool()).await?.id,
+        None => accounts::ensure_platform(engine.pool()).await?.id,
     };
     Ok(engine.with_audit(AuditNote {
         tenant,

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Subcommand;
-use harkara_api::access::{self, KeyTier, NewKey, Scope};
+use harkara_accounts::{self as accounts, KeyTier, NewKey, Scope};
 use harkara_shared::config::Settings;
 use serde_json::json;
 
@@ -42,7 +42,7 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
     let pool = connect(&common.target, settings).await?;
     let master = master_keys(&common.target, settings)?;
     let tenant = require_tenant(&pool, &tenant).await?;
-    if tenant.slug != access::PLATFORM_SLUG && scopes.contains(&Scope::PlatformAdmin) {
+    if tenant.slug != accounts::PLATFORM_SLUG && scopes.contains(&Scope::PlatformAdmin) {
         bail!("the scope platform:admin is reserved for keys of the tenant `platform`");
     }
     let new = NewKey {
@@ -53,7 +53,7 @@ pub(crate) async fn key(command: KeyCommand, settings: &Settings) -> anyhow::Res
         expires_at: None,
         addresses: Vec::new(),
     };
-    let (key, text) = access::create_key(&pool, &master, new, &cli_actor()).await?;
+    let (key, text) = accounts::create_api_key(&pool, &master, new, &cli_actor()).await?;
     if common.json {
         say(&json!({
             "id": key.id, "key": text.expose(), "tenant_id": tenant.id, "name": key.name,

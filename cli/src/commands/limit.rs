@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Subcommand;
-use harkara_api::access::Tenant;
+use harkara_accounts::Tenant;
 use harkara_queue::Engine;
 use harkara_queue::settings::{
     Change, LimitChange, MAX_LIMIT_VALUE, MAX_WAITING_JOBS, RATE_PERIODS, TenantChange,

@@ -1,7 +1,7 @@
 //! `harkara tenant …`: creates, pauses and resumes tenants.
 
 use clap::{Args, Subcommand};
-use harkara_api::access::{self, NewTenant, SlaTier, TenantChange};
+use harkara_accounts::{self as accounts, NewTenant, SlaTier, TenantChange};
 use harkara_shared::config::Settings;
 use serde_json::json;
 
@@ -65,7 +65,7 @@ async fn create_tenant(args: CreateArgs, settings: &Settings) -> anyhow::Result<
         name,
         sla_tier: tier,
     };
-    let tenant = access::create_tenant(&pool, new, &cli_actor()).await?;
+    let tenant = accounts::create_tenant(&pool, new, &cli_actor()).await?;
     if common.json {
         say(&json!({
             "id": tenant.id, "slug": tenant.slug, "name": tenant.name,
@@ -90,7 +90,7 @@ async fn set_paused(args: TenantArgs, paused: bool, settings: &Settings) -> anyh
     } else {
         "tenant.resume"
     };
-    access::change_tenant(&engine, tenant.id, change, action, &cli_actor()).await?;
+    accounts::change_tenant(&engine, tenant.id, change, action, &cli_actor()).await?;
     show_tenant(&engine, &tenant, &common).await
 }
 

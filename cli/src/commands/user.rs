@@ -5,8 +5,8 @@
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use harkara_api::access::{PLATFORM_SLUG, Tenant};
-use harkara_api::people::{self, DEFAULT_LIFE, NewUser, SignInLink, User};
+use harkara_accounts::users::{self, DEFAULT_LIFE, NewUser, SignInLink, User};
+use harkara_accounts::{PLATFORM_SLUG, Tenant};
 use harkara_shared::config::Settings;
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::UserId;
@@ -84,8 +84,8 @@ pub(crate) async fn user(command: UserCommand, settings: &Settings) -> anyhow::R
                 reason,
             };
             let (mut tx, tenant) = begin(&tenant, &common, settings).await?;
-            let user = people::create_user(&mut tx, &cli_actor(), new).await?;
-            let link = people::create_link(&mut tx, &cli_actor(), user.id, DEFAULT_LIFE).await?;
+            let user = users::create_user(&mut tx, &cli_actor(), new).await?;
+            let link = users::create_link(&mut tx, &cli_actor(), user.id, DEFAULT_LIFE).await?;
             tx.commit().await?;
             print_link(
                 &user,
@@ -101,13 +101,13 @@ pub(crate) async fn user(command: UserCommand, settings: &Settings) -> anyhow::R
             common,
         } => {
             let (mut tx, tenant) = begin(&tenant, &common, settings).await?;
-            let Some(user) = people::find_user_by_email(&mut tx, &email).await? else {
+            let Some(user) = users::find_user_by_email(&mut tx, &email).await? else {
                 bail!("user `{email}` of tenant {} not found", tenant.slug);
             };
             if user.disabled_at.is_some() {
                 bail!("user {} is disabled", user.email);
             }
-            let link = people::create_link(&mut tx, &cli_actor(), user.id, DEFAULT_LIFE).await?;
+            let link = users::create_link(&mut tx, &cli_actor(), user.id, DEFAULT_LIFE).await?;
             tx.commit().await?;
             print_link(
                 &user,
@@ -166,7 +166,7 @@ async fn all_users(tx: &mut TenantTx) -> anyhow::Result<Vec<User>> {
     let mut users: Vec<User> = Vec::new();
     loop {
         let before: Option<UserId> = users.last().map(|user| user.id);
-        let page = people::list_users(tx, before, PAGE_SIZE).await?;
+        let page = users::list_users(tx, before, PAGE_SIZE).await?;
         if page.is_empty() {
             return Ok(users);
         }

@@ -2,8 +2,8 @@
 //!
 //! Once other users exist, no further admin is created.
 
-use harkara_api::access;
-use harkara_api::people::{self, DEFAULT_LIFE, NewUser, SignInLink};
+use harkara_accounts as accounts;
+use harkara_accounts::users::{self, DEFAULT_LIFE, NewUser, SignInLink};
 use harkara_shared::audit::Actor;
 use harkara_shared::database::TenantTx;
 use sqlx::PgPool;
@@ -15,11 +15,11 @@ pub(super) const EMAIL: &str = "admin@localhost";
 /// exist.
 pub(super) async fn admin_link(pool: &PgPool) -> anyhow::Result<Option<SignInLink>> {
     let actor = Actor::system("harkara up");
-    let platform = access::ensure_platform(pool).await?;
+    let platform = accounts::ensure_platform(pool).await?;
     let mut tx = TenantTx::begin(pool, platform.id).await?;
-    let admin = match people::find_user_by_email(&mut tx, EMAIL).await? {
+    let admin = match users::find_user_by_email(&mut tx, EMAIL).await? {
         Some(admin) => admin,
-        None if !people::list_users(&mut tx, None, 1).await?.is_empty() => return Ok(None),
+        None if !users::list_users(&mut tx, None, 1).await?.is_empty() => return Ok(None),
         None => {
             let new = NewUser {
                 email: EMAIL.to_owned(),
@@ -28,13 +28,13 @@ pub(super) async fn admin_link(pool: &PgPool) -> anyhow::Result<Option<SignInLin
                 expires_at: None,
                 reason: Some("the first start".to_owned()),
             };
-            people::create_user(&mut tx, &actor, new).await?
+            users::create_user(&mut tx, &actor, new).await?
         }
     };
     if admin.disabled_at.is_some() {
         return Ok(None);
     }
-    let link = people::create_link(&mut tx, &actor, admin.id, DEFAULT_LIFE).await?;
+    let link = users::create_link(&mut tx, &actor, admin.id, DEFAULT_LIFE).await?;
     tx.commit().await?;
     Ok(Some(link))
 }

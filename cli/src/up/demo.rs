@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use harkara_api::access;
+use harkara_accounts as accounts;
 use harkara_queue::Engine;
 use harkara_shared::database::TenantTx;
 use harkara_shared::signature::{TOLERANCE, WebhookSecret, verify};
@@ -135,7 +135,7 @@ async fn receive(
 /// # Errors
 /// When the database fails.
 pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
-    let Some(tenant) = access::find_tenant(pool, "demo").await? else {
+    let Some(tenant) = accounts::find_tenant(pool, "demo").await? else {
         return Ok(());
     };
     let engine = Engine::new(pool.clone(), true);

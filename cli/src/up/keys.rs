@@ -2,7 +2,7 @@
 //!
 //! Every run on a data directory shows the same keys. The database stores only their hashes.
 
-use harkara_api::access::{self, KeyTier, NewKey, NewTenant, Scope, SlaTier};
+use harkara_accounts::{self as accounts, KeyTier, NewKey, NewTenant, Scope, SlaTier};
 use harkara_shared::api_key::ApiKeyText;
 use harkara_shared::audit::Actor;
 use harkara_shared::vault::MasterKeys;
@@ -26,8 +26,8 @@ pub(super) async fn first_keys(
         return Ok(stored);
     }
     let actor = Actor::system("harkara up");
-    let platform = access::ensure_platform(pool).await?;
-    let tenant = match access::find_tenant(pool, FIRST_TENANT).await? {
+    let platform = accounts::ensure_platform(pool).await?;
+    let tenant = match accounts::find_tenant(pool, FIRST_TENANT).await? {
         Some(tenant) => tenant,
         None => {
             let new = NewTenant {
@@ -35,7 +35,7 @@ pub(super) async fn first_keys(
                 name: "Demo".to_owned(),
                 sla_tier: SlaTier::Pro,
             };
-            access::create_tenant(pool, new, &actor).await?
+            accounts::create_tenant(pool, new, &actor).await?
         }
     };
     let all_scopes = Scope::ALL.to_vec();
@@ -53,9 +53,9 @@ pub(super) async fn first_keys(
         addresses: Vec::new(),
     };
     let (_, tenant_key) =
-        access::create_key(pool, master, key(tenant.id, tenant_scopes), &actor).await?;
+        accounts::create_api_key(pool, master, key(tenant.id, tenant_scopes), &actor).await?;
     let (_, operator_key) =
-        access::create_key(pool, master, key(platform.id, all_scopes), &actor).await?;
+        accounts::create_api_key(pool, master, key(platform.id, all_scopes), &actor).await?;
     let keys = FirstKeys {
         tenant: tenant_key.expose().to_owned(),
         operator: operator_key.expose().to_owned(),
@@ -68,5 +68,5 @@ async fn is_valid(pool: &PgPool, master: &MasterKeys, text: &str) -> anyhow::Res
     let Ok(text) = ApiKeyText::parse(text) else {
         return Ok(false);
     };
-    Ok(access::is_working_key(pool, master, &text).await?)
+    Ok(accounts::is_working_key(pool, master, &text).await?)
 }

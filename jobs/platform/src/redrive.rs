@@ -1,6 +1,6 @@
-//! Room: actions on all jobs that match: retry, cancel, delete.
-//! Takes: an action and a filter. Gives: how many jobs match, and the job of kind `retry.redrive` that
-//! does it. Never: changes a job itself: that is the kind's work.
+//! Bulk actions on jobs: retry, cancel or delete all jobs that match a filter.
+//!
+//! Checks an action and its filter; the kind `retry.redrive` changes the jobs.
 
 use std::time::Duration;
 

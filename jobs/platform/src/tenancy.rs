@@ -1,6 +1,6 @@
-//! Room: what a tenant has in the database beside its jobs.
-//! Takes: nothing. Gives: the list of its tables, for whoever shows or removes all that a tenant has.
-//! Never: lists a table that is not there, or forgets one: a test compares it with the catalogue.
+//! The tables that hold a tenant's rows, for export and erasure.
+//!
+//! A test compares the list with the database's catalogue.
 
 /// A table of the schema `app` whose rows each belong to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

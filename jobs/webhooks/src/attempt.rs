@@ -1,7 +1,7 @@
-//! Room: the requests made for deliveries.
-//! Takes: requests that were made, many of one tenant at once. Gives: their record, and what the
-//! deliveries have become by them; the record to read.
-//! Never: keeps more of an answer than its bounds, or a header's value that may be a secret.
+//! Records and lists the requests made for deliveries.
+//!
+//! Attempts of one tenant are written in one statement. Bodies are cut to a bound, and header values that may
+//! be secrets are redacted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -37,183 +37,185 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether a delivery is given up by itself, so that its people are to be told.
+    /// Whether the delivery follows the endpoint's retry schedule; its failure is then reported by an event.
     #[must_use]
     pub fn is_on_schedule(self) -> bool {
         matches!(self, Self::Event | Self::Recovery)
     }
 }
 
-/// A request that was made.
+/// A request that was made for a delivery, to be recorded.
 #[derive(Debug, Clone)]
 pub struct FinishedAttempt {
-    /// For which delivery.
+    /// The delivery.
     pub delivery: DeliveryId,
-    /// By which job.
+    /// The job that made the request.
     pub job: JobId,
-    /// To which endpoint.
+    /// The endpoint that was called.
     pub endpoint: EndpointId,
-    /// Why.
+    /// Why the delivery is made.
     pub cause: Cause,
-    /// What the delivery becomes, as far as this run knows; `None` while it goes on.
-    pub fate: Option<DeliveryState>,
-    /// When it was made.
+    /// Final state of the delivery, if this run decides it; `None` while it can be retried.
+    pub outcome: Option<DeliveryState>,
+    /// When the request began.
     pub started_at: DateTime<Utc>,
-    /// How long it took.
+    /// Time to the end of the response, or to the failure.
     pub duration: Duration,
-    /// Where it went.
+    /// The URL that was called.
     pub url: String,
-    /// Names of the endpoint's own headers.
+    /// Names of the endpoint's custom headers. Their values are not recorded.
     pub header_names: Vec<String>,
-    /// The address it was connected to, if it was.
+    /// The address of the receiver, if a connection was made.
     pub address: Option<std::net::IpAddr>,
-    /// What the receiver answered, if it did.
+    /// The response, if there was one.
     pub answer: Option<KeptAnswer>,
-    /// What went wrong.
+    /// Why the attempt failed; `None` for a success.
     pub error: Option<JobError>,
-    /// What the endpoint asks for beside.
+    /// What the response means for the endpoint.
     pub action: EndpointAction,
-    /// The event, for those who are told of a failure.
+    /// The event, for operational events about a failure.
     pub event: AttemptedEvent,
 }
 
-/// What an answer asks of how its endpoint is treated.
+/// What a response means for its endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EndpointAction {
-    /// To be left alone for good, and why.
+    /// Disable the endpoint, for this reason.
     pub disable: Option<&'static str>,
-    /// To be called less often.
+    /// Lower the endpoint's rate.
     pub slow: bool,
 }
 
 /// The event of an attempt.
 #[derive(Debug, Clone)]
 pub struct AttemptedEvent {
-    /// Its id.
+    /// The event's id.
     pub id: String,
-    /// Its type.
+    /// The event's type.
     pub event_type: String,
-    /// What happened, if that is small.
+    /// The event's data, unless it is large.
     pub data: Option<String>,
 }
 
-/// As much of an answer as is kept.
+/// The part of a response that is stored.
 #[derive(Debug, Clone)]
 pub struct KeptAnswer {
-    /// Status.
+    /// HTTP status.
     pub status: u16,
-    /// Headers; the values of those that may hold secrets are redacted.
+    /// Headers. Values that may be secrets are redacted.
     pub headers: BTreeMap<String, String>,
-    /// The beginning of the body.
+    /// The first 16 KiB of the body.
     pub body: String,
-    /// Whether there was more of it.
+    /// Whether the body was longer.
     pub is_cut: bool,
 }
 
 impl FinishedAttempt {
-    /// Whether the receiver has taken the event.
+    /// Whether the receiver accepted the event.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.error.is_none()
     }
 }
 
-/// Text that a database takes: no NUL, and no more than its column is for.
+/// An error message as the database stores it: without NUL, cut to [`MAX_MESSAGE_BYTES`].
 fn storable(text: &str) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
-    text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+    text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
     text
 }
 
-/// Writes attempts, each of another delivery, and what their deliveries have become. Answers those that were
-/// written, each with the number of its attempt: a delivery may be gone.
+/// Records attempts of different deliveries and updates the deliveries. Returns the number of each recorded attempt by
+/// delivery; an attempt is skipped when its delivery no longer exists.
 pub(super) async fn record(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
 ) -> Result<HashMap<DeliveryId, i32>, Error> {
-    fn column<T>(attempts: &[FinishedAttempt], of: impl Fn(&FinishedAttempt) -> T) -> Vec<T> {
+    fn column<'a, T: 'a>(
+        attempts: &'a [FinishedAttempt],
+        of: impl Fn(&'a FinishedAttempt) -> T,
+    ) -> Vec<T> {
         attempts.iter().map(of).collect()
     }
-    let answer = |attempt: &FinishedAttempt| attempt.answer.clone();
-    // Lists of different lengths do not fit into one array.
-    let names = |attempt: &FinishedAttempt| Json(attempt.header_names.clone());
-    let error = |attempt: &FinishedAttempt| attempt.error.clone();
+    fn response<'a, T: 'a>(
+        attempts: &'a [FinishedAttempt],
+        of: impl Fn(&'a KeptAnswer) -> T,
+    ) -> Vec<Option<T>> {
+        column(attempts, |attempt| attempt.answer.as_ref().map(&of))
+    }
+    fn error<'a, T: 'a>(
+        attempts: &'a [FinishedAttempt],
+        of: impl Fn(&'a JobError) -> T,
+    ) -> Vec<Option<T>> {
+        column(attempts, |attempt| attempt.error.as_ref().map(&of))
+    }
     let written: Vec<(DeliveryId, i32)> = query_as(include_str!("sql/attempt/record_attempts.sql"))
         .bind(tx.tenant())
         .bind(column(attempts, |attempt| attempt.delivery))
         .bind(column(attempts, |attempt| attempt.cause))
-        .bind(column(attempts, |attempt| attempt.fate))
+        .bind(column(attempts, |attempt| attempt.outcome))
         .bind(column(attempts, |attempt| attempt.started_at))
         .bind(column(attempts, |attempt| milliseconds(attempt.duration)))
-        .bind(column(attempts, |attempt| attempt.url.clone()))
-        .bind(column(attempts, names))
+        .bind(column(attempts, |attempt| attempt.url.as_str()))
+        // As JSON: lists of different lengths do not fit into one array.
+        .bind(column(attempts, |attempt| Json(&attempt.header_names)))
         .bind(column(attempts, |attempt| {
-            attempt.address.map(|ip| ip.to_string())
+            attempt.address.map(|address| address.to_string())
         }))
+        .bind(response(attempts, |kept| i32::from(kept.status)))
+        .bind(response(attempts, |kept| Json(&kept.headers)))
+        .bind(response(attempts, |kept| kept.body.as_str()))
         .bind(column(attempts, |attempt| {
-            answer(attempt).map(|kept| i32::from(kept.status))
+            attempt.answer.as_ref().is_some_and(|kept| kept.is_cut)
         }))
-        .bind(column(attempts, |attempt| {
-            answer(attempt).map(|kept| Json(kept.headers))
-        }))
-        .bind(column(attempts, |attempt| {
-            answer(attempt).map(|kept| kept.body)
-        }))
-        .bind(column(attempts, |attempt| {
-            answer(attempt).is_some_and(|kept| kept.is_cut)
-        }))
-        .bind(column(attempts, |attempt| {
-            error(attempt).map(|error| error.code)
-        }))
-        .bind(column(attempts, |attempt| {
-            error(attempt).map(|error| storable(&error.message))
-        }))
+        .bind(error(attempts, |error| error.code.as_str()))
+        .bind(error(attempts, |error| storable(&error.message)))
         .bind(column(attempts, |attempt| attempt.job))
         .fetch_all(&mut **tx)
         .await?;
     Ok(written.into_iter().collect())
 }
 
-/// One request made for a delivery.
+/// A recorded attempt of a delivery.
 #[derive(Debug, Clone)]
 pub struct DeliveryAttempt {
-    /// 1 for the first.
+    /// Number of the attempt, from 1.
     pub number: u32,
-    /// Why it was made.
+    /// Why the request was made.
     pub cause: Cause,
-    /// When it was made.
+    /// When the request began.
     pub started_at: DateTime<Utc>,
-    /// Milliseconds to its end.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// What was sent; `None` of requests that an older release made.
+    /// The request; `None` for requests of older releases.
     pub request: Option<SentRequest>,
-    /// The address it was connected to.
+    /// Address of the receiver.
     pub address: Option<String>,
-    /// What the receiver answered, if it did.
+    /// Status of the response, if there was one.
     pub status_code: Option<u16>,
-    /// Headers of the answer; values that may be secrets are redacted.
+    /// Headers of the response. Values that may be secrets are redacted.
     pub response_headers: BTreeMap<String, String>,
-    /// The first 16 KiB of the answer.
+    /// The first 16 KiB of the response body.
     pub response_body: Option<String>,
-    /// Whether there was more of it.
+    /// Whether the response body was longer.
     pub is_cut: bool,
-    /// What went wrong.
+    /// Why the attempt failed; `None` for a success.
     pub error: Option<JobError>,
 }
 
-/// What was sent.
+/// A request as it was sent.
 #[derive(Debug, Clone)]
 pub struct SentRequest {
-    /// Where.
+    /// The URL.
     pub url: String,
-    /// Headers; signatures and the endpoint's own values are redacted.
+    /// Headers. Signatures and the values of custom headers are redacted.
     pub headers: BTreeMap<String, String>,
-    /// The first 16 KiB of the body; `None` when the payload is not kept any more.
+    /// The first 16 KiB of the body; `None` when the payload was removed.
     pub body: Option<String>,
 }
 
-/// Bytes of what is said of a failure.
-const LONGEST_MESSAGE: usize = 2048;
+/// Maximum length of a stored error message.
+const MAX_MESSAGE_BYTES: usize = 2048;
 
 /// Bytes of a body that are kept or shown.
 pub const KEPT_BODY: usize = 16 * 1024;

@@ -1,6 +1,6 @@
-//! Room: deliveries.
-//! Takes: a tenant's transaction. Gives: deliveries as they stand. Never: says a delivery has failed while
-//! its job may still succeed.
+//! Reads deliveries and reconciles their state with their jobs.
+//!
+//! A delivery is never reported as failed while its job can still succeed.
 
 use std::collections::HashMap;
 use std::time::Duration;

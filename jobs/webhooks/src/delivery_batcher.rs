@@ -1,7 +1,6 @@
-//! Room: the clerk of a process: what all runs of `webhook.deliver` in it share.
-//! Takes: deliveries to be made, attempts that were made, one by one. Gives: what a run needs, and the
-//! record, each by one transaction for all of a tenant's that were there at the time.
-//! Never: makes a request to an endpoint.
+//! Loads what deliveries need and records their attempts, one transaction for all of a tenant's at once.
+//!
+//! Every run of `webhook.deliver` in a process shares one [`DeliveryBatcher`]. It never calls an endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use crate::retry_slots::{RetrySlot, RetrySlots};
 use crate::token::{NoToken, Tokens};
 use crate::{endpoint, health, lane, stats};
 
-/// The clerk. Cheap to clone; clones are the same clerk.
+/// Shared by all runs of `webhook.deliver` in a process. Cheap to clone; clones share the same state.
 #[derive(Clone)]
 pub struct DeliveryBatcher(Arc<Inner>);
 
@@ -34,10 +33,10 @@ struct Inner {
     load_contexts: Batcher<TenantId, DeliveryId, Option<DeliveryContext>, Error>,
     records: Batcher<TenantId, Arc<FinishedAttempt>, (), Error>,
     tokens: Tokens,
-    late: RetrySlots,
+    retry_slots: RetrySlots,
 }
 
-/// What the clerk works with.
+/// What loading and recording work with.
 #[derive(Clone)]
 struct Resources {
     pool: PgPool,
@@ -52,20 +51,20 @@ impl std::fmt::Debug for DeliveryBatcher {
 }
 
 impl DeliveryBatcher {
-    /// A clerk of a process with so many `places` for deliveries: half of them may be taken by such as have
-    /// failed more than once, and half of those by one tenant's.
+    /// A batcher of a process that runs up to `slots` deliveries at once. Deliveries that have failed more than once
+    /// can take half of the slots, and those of one tenant half of these.
     #[must_use]
-    pub fn new(pool: PgPool, engine: Engine, keys: MasterKeys, places: u32) -> Self {
+    pub fn new(pool: PgPool, engine: Engine, keys: MasterKeys, slots: u32) -> Self {
         Self(Arc::new(Inner {
             resources: Resources { pool, engine, keys },
             load_contexts: Batcher::default(),
             records: Batcher::default(),
             tokens: Tokens::default(),
-            late: RetrySlots::new(places),
+            retry_slots: RetrySlots::new(slots),
         }))
     }
 
-    /// The clerk of a worker that serves these queues.
+    /// The batcher of a worker that serves these queues.
     #[must_use]
     pub fn of_worker(
         pool: PgPool,
@@ -74,22 +73,22 @@ impl DeliveryBatcher {
         queues: &[QueueConcurrency],
     ) -> Self {
         let served = queues.iter().find(|served| served.queue == QUEUE);
-        let places = served.map_or(1, |served| served.concurrency);
-        Self::new(pool, engine, keys, places)
+        let slots = served.map_or(1, |served| served.concurrency);
+        Self::new(pool, engine, keys, slots)
     }
 
-    /// A place for a delivery that has failed more than once; `None` when those are taken, so that a place
-    /// is left for one that is made for the first time.
+    /// A slot for a delivery that has failed more than once; `None` when all are taken, so that the rest stays free
+    /// for first attempts.
     #[must_use]
     pub fn take_retry_slot(&self, tenant: TenantId) -> Option<RetrySlot> {
-        self.0.late.take(tenant)
+        self.0.retry_slots.take(tenant)
     }
 
-    /// All that is needed to deliver; `None` when there is no such delivery.
+    /// Loads what a delivery needs; `None` when it does not exist.
     ///
     /// # Errors
     /// When the database refuses or a secret cannot be opened.
-    pub async fn context(
+    pub async fn load_context(
         &self,
         tenant: TenantId,
         id: DeliveryId,
@@ -104,11 +103,11 @@ impl DeliveryBatcher {
                 Ok(found)
             }
         };
-        told(self.0.load_contexts.ask(tenant, id, load).await)
+        unwrap_shared(self.0.load_contexts.call(tenant, id, load).await)
     }
 
-    /// Records a request that was made, and what follows from it. The receiver has seen it, so a database
-    /// that is away for a moment is waited for: giving up has the request made again.
+    /// Records an attempt and its effects. Retries while the database is briefly unavailable: the receiver has seen the
+    /// request, and without a record it would be made again.
     ///
     /// # Errors
     /// When the database refuses.
@@ -121,23 +120,23 @@ impl DeliveryBatcher {
         let write = move |attempts: Vec<Arc<FinishedAttempt>>| {
             let resources = resources.clone();
             async move {
-                let patience = ExponentialBuilder::default()
+                let backoff = ExponentialBuilder::default()
                     .with_min_delay(Duration::from_millis(50))
                     .with_max_delay(Duration::from_secs(1))
                     .with_max_times(6);
-                let is_passing = |error: &Error| match error {
+                let is_transient = |error: &Error| match error {
                     Error::Database(error) => is_unavailable(error) || is_conflict(error),
                     _ => false,
                 };
                 let write = || write(&resources, tenant, &attempts);
-                write.retry(patience).when(is_passing).await?;
+                write.retry(backoff).when(is_transient).await?;
                 Ok(attempts.iter().map(|_| ()).collect())
             }
         };
-        told(self.0.records.ask(tenant, Arc::new(attempt), write).await)
+        unwrap_shared(self.0.records.call(tenant, Arc::new(attempt), write).await)
     }
 
-    /// The `Authorization` header that an endpoint wants.
+    /// The `Authorization` header for an endpoint with OAuth 2.0 credentials.
     ///
     /// # Errors
     /// [`NoToken`].
@@ -152,68 +151,68 @@ impl DeliveryBatcher {
         tokens.bearer(egress, target, credentials, timeout).await
     }
 
-    /// Forgets a token that an endpoint does not take.
+    /// Discards a token that an endpoint rejected.
     pub fn forget_token(&self, endpoint: EndpointId) {
         self.0.tokens.forget(endpoint);
     }
 }
 
-fn told<T>(answer: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Error>> {
-    // Nothing is answered when the runtime shuts down, or the work panicked.
-    let gone = || Arc::new(Error::Database(sqlx::Error::WorkerCrashed));
-    answer.map_err(|error| error.unwrap_or_else(gone))
+fn unwrap_shared<T>(answer: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Error>> {
+    // No answer arrives when the runtime shuts down or the call panicked.
+    let lost = || Arc::new(Error::Database(sqlx::Error::WorkerCrashed));
+    answer.map_err(|error| error.unwrap_or_else(lost))
 }
 
-/// Records attempts of one tenant. Two of one delivery do not go into one statement.
+/// Records attempts of one tenant. Attempts of the same delivery go into separate statements.
 async fn write(
     resources: &Resources,
     tenant: TenantId,
     attempts: &[Arc<FinishedAttempt>],
 ) -> Result<(), Error> {
-    let mut left: Vec<&Arc<FinishedAttempt>> = attempts.iter().collect();
-    left.sort_by_key(|attempt| attempt.delivery);
+    let mut remaining: Vec<&Arc<FinishedAttempt>> = attempts.iter().collect();
+    remaining.sort_by_key(|attempt| attempt.delivery);
     let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
-    // Lasting as soon as what follows it in the log is: how the run ended, which is written durably after
-    // this. Until then the delivery is made again after a crash, recorded or not.
+    // Flushed with the outcome of the run, which is committed durably afterwards. Until then a crash repeats the
+    // delivery, whether its attempt is recorded or not.
     query("set local synchronous_commit = off")
         .execute(&mut *tx)
         .await?;
-    let (mut paces, mut disabled) = (Vec::new(), Vec::new());
-    while !left.is_empty() {
-        let mut turn: Vec<FinishedAttempt> = Vec::with_capacity(left.len());
-        left.retain(|attempt| {
-            let is_new = turn
+    let (mut changed_rates, mut disabled) = (Vec::new(), Vec::new());
+    while !remaining.is_empty() {
+        let mut batch: Vec<FinishedAttempt> = Vec::with_capacity(remaining.len());
+        remaining.retain(|attempt| {
+            let is_new = batch
                 .last()
                 .is_none_or(|last| last.delivery != attempt.delivery);
             if is_new {
-                turn.push(FinishedAttempt::clone(attempt));
+                batch.push(FinishedAttempt::clone(attempt));
             }
             !is_new
         });
-        let numbers = attempt::record(&mut tx, &turn).await?;
-        turn.retain(|attempt| numbers.contains_key(&attempt.delivery));
-        stats::add(&mut tx, &turn).await?;
-        let follows = health::note(&mut tx, &resources.engine, &turn, &numbers).await?;
-        paces.extend(follows.paces);
-        disabled.extend(follows.disabled);
+        let numbers = attempt::record(&mut tx, &batch).await?;
+        batch.retain(|attempt| numbers.contains_key(&attempt.delivery));
+        stats::add(&mut tx, &batch).await?;
+        let effects = health::apply(&mut tx, &resources.engine, &batch, &numbers).await?;
+        changed_rates.extend(effects.changed_rates);
+        disabled.extend(effects.disabled);
     }
     tx.commit().await?;
-    if let Err(error) = follow_up(resources, tenant, &paces, &disabled).await {
-        // Neither is lost: what waits finds out when it is due, and paces are set anew every night.
-        tracing::warn!(%error, "what follows from deliveries is left for later");
+    if let Err(error) = apply_to_queue(resources, tenant, &changed_rates, &disabled).await {
+        // Not lost: waiting deliveries check their endpoint when they are due, and rates are applied again every night.
+        tracing::warn!(%error, tenant = %tenant, "could not apply endpoint changes to the queue; they are applied later");
     }
     Ok(())
 }
 
-/// Has endpoints called as often as they stand now, and what waits for those that are disabled skipped. After
-/// the record, whose locks everybody waits for.
-async fn follow_up(
+/// Applies the endpoints' changed rates to the queue and runs the waiting jobs of disabled ones, which then skip their
+/// deliveries. Called after the commit, because concurrent records wait for its locks.
+async fn apply_to_queue(
     resources: &Resources,
     tenant: TenantId,
-    paces: &[EndpointId],
+    changed_rates: &[EndpointId],
     disabled: &[EndpointId],
 ) -> Result<(), Error> {
-    for id in paces {
+    for id in changed_rates {
         let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
         let found = endpoint::endpoint(&mut tx, *id).await?;
         tx.commit().await?;

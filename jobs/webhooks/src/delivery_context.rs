@@ -1,6 +1,6 @@
-//! Room: what runs of `webhook.deliver` need.
-//! Takes: deliveries of one tenant. Gives: for each, its event and where it goes, in four statements for
-//! all of them. Never: changes anything.
+//! Loads what runs of `webhook.deliver` need: the event, the endpoint, its keys and credentials.
+//!
+//! All deliveries of a batch are loaded by four statements. Nothing is written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

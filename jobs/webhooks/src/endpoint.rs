@@ -1,6 +1,6 @@
-//! Room: webhook endpoints.
-//! Takes: a tenant's transaction. Gives: endpoints made, found, listed, changed and deleted.
-//! Never: stores a secret unsealed, or tells one.
+//! Creates, finds, lists, changes and deletes webhook endpoints.
+//!
+//! Secrets are stored sealed and never returned from here, except once at creation.
 
 use std::collections::BTreeMap;
 

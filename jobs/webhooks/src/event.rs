@@ -1,6 +1,6 @@
-//! Room: events and their fan-out.
-//! Takes: an event in a tenant's transaction. Gives: its row, one delivery and one job an endpoint
-//! that takes it, all or none. Never: posts the same event id twice.
+//! Posts events: stores an event and enqueues one delivery for each subscribed endpoint, in one transaction.
+//!
+//! An event id is stored once; posting it again returns the first answer.
 
 use harkara_kind::FieldError;
 use harkara_queue::job::{NewJob, Trace};

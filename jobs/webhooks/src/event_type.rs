@@ -1,6 +1,6 @@
-//! Room: types of events: what is told of them, and what their data looks like.
-//! Takes: a tenant's transaction. Gives: types in their versions; what is wrong with an event's data.
-//! Never: changes a version once it is made.
+//! Registered event types: their descriptions, and the schemas that event data must satisfy.
+//!
+//! A version never changes once it exists.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

@@ -1,7 +1,6 @@
-//! Room: how endpoints are doing.
-//! Takes: attempts that were recorded, of one tenant. Gives: what follows for their endpoints: told to their
-//! people, slowed down, disabled, well again.
-//! Never: calls an endpoint, or decides about a delivery.
+//! Endpoint health: alerts, slow-down, disabling and recovery, derived from recorded attempts.
+//!
+//! It never calls an endpoint or decides about a delivery.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -20,58 +19,60 @@ use crate::event::NewEvent;
 use crate::event::post_operational;
 use crate::subscription::is_operational;
 
-/// An endpoint that has not had one success for so long, and so many failures, is disabled.
-const PATIENCE: Duration = Duration::from_secs(5 * 24 * 60 * 60);
-const MOST_FAILURES: u32 = 20;
+/// An endpoint is disabled after this time without a success and this many failures.
+const DISABLE_AFTER: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+const DISABLE_AFTER_FAILURES: u32 = 20;
 
-/// Of how much of the way to that its people are told, in percent.
-const ALERTS: [i32; 4] = [50, 70, 90, 100];
+/// Progress towards being disabled at which an alert is posted, in percent.
+const ALERT_STEPS: [i32; 4] = [50, 70, 90, 100];
 
-/// How far an endpoint is on its way to being disabled, in percent: by time and by failures, whichever is
-/// less.
-fn way(failing_for: Duration, failures: u32) -> i32 {
-    let time = failing_for.as_secs_f64() / PATIENCE.as_secs_f64();
-    let count = f64::from(failures) / f64::from(MOST_FAILURES);
+/// Progress towards being disabled, in percent: by time or by failures, whichever is less.
+fn disable_progress(failing_for: Duration, failures: u32) -> i32 {
+    let time = failing_for.as_secs_f64() / DISABLE_AFTER.as_secs_f64();
+    let count = f64::from(failures) / f64::from(DISABLE_AFTER_FAILURES);
     #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and 100")]
     let percent = (time.min(count).clamp(0.0, 1.0) * 100.0) as i32;
     percent
 }
 
-/// What is to be told of an endpoint that has come so far, of which `told` was told before.
-fn alert(percent: i32, told: i32) -> Option<i32> {
-    let reached = ALERTS.into_iter().rev().find(|step| *step <= percent)?;
-    (reached > told).then_some(reached)
+/// The alert step to report at this progress, if it was not reported before.
+fn alert(percent: i32, reported: i32) -> Option<i32> {
+    let reached = ALERT_STEPS
+        .into_iter()
+        .rev()
+        .find(|step| *step <= percent)?;
+    (reached > reported).then_some(reached)
 }
 
-/// What follows from attempts, once they are recorded.
+/// Effects of recorded attempts on their endpoints.
 #[derive(Debug, Default)]
 pub(super) struct HealthEffects {
-    /// Endpoints whose pace changes.
-    pub(super) paces: Vec<EndpointId>,
-    /// Endpoints that are disabled: what waits for them is to be skipped.
+    /// Endpoints whose rate changed.
+    pub(super) changed_rates: Vec<EndpointId>,
+    /// Endpoints that were disabled: their waiting deliveries are to be skipped.
     pub(super) disabled: Vec<EndpointId>,
-    /// What is to be told, and of which endpoint.
-    news: Vec<(EndpointId, NewEvent)>,
+    /// Operational events to post, with the endpoint they are about.
+    events: Vec<(EndpointId, NewEvent)>,
 }
 
 impl HealthEffects {
-    fn tell(&mut self, about: EndpointId, event_type: &str, data: &Value) -> Result<(), Error> {
+    fn post(&mut self, about: EndpointId, event_type: &str, data: &Value) -> Result<(), Error> {
         let data = serde_json::value::to_raw_value(data).map_err(harkara_queue::Error::from)?;
-        self.news.push((about, NewEvent::new(event_type, data)));
+        self.events.push((about, NewEvent::new(event_type, data)));
         Ok(())
     }
 }
 
-/// Notes what attempts, each recorded as one of so many of its delivery, say of their endpoints.
-pub(super) async fn note(
+/// Applies recorded attempts to the health of their endpoints. `numbers` are the attempts' numbers by delivery.
+pub(super) async fn apply(
     tx: &mut TenantTx,
     engine: &Engine,
     attempts: &[FinishedAttempt],
     numbers: &HashMap<DeliveryId, i32>,
 ) -> Result<HealthEffects, Error> {
-    let mut follows = HealthEffects::default();
-    note_successes(tx, attempts, &mut follows).await?;
-    note_failures(tx, attempts, &mut follows).await?;
+    let mut effects = HealthEffects::default();
+    apply_successes(tx, attempts, &mut effects).await?;
+    apply_failures(tx, attempts, &mut effects).await?;
     let slow = attempts.iter().filter(|attempt| attempt.action.slow);
     let slow: Vec<EndpointId> = slow.map(|attempt| attempt.endpoint).collect();
     if !slow.is_empty() {
@@ -80,18 +81,18 @@ pub(super) async fn note(
             .bind(slow)
             .fetch_all(&mut **tx)
             .await?;
-        follows.paces.extend(slowed);
+        effects.changed_rates.extend(slowed);
     }
     for attempt in attempts {
         if let Some(reason) = attempt.action.disable {
-            disable(tx, attempt.endpoint, reason, &mut follows).await?;
+            disable(tx, attempt.endpoint, reason, &mut effects).await?;
         }
         if let Some(number) = numbers.get(&attempt.delivery) {
-            tell_exhausted(attempt, *number, &mut follows)?;
+            report_exhausted(attempt, *number, &mut effects)?;
         }
     }
-    post_operational(tx, engine, std::mem::take(&mut follows.news)).await?;
-    Ok(follows)
+    post_operational(tx, engine, std::mem::take(&mut effects.events)).await?;
+    Ok(effects)
 }
 
 #[derive(sqlx::FromRow)]
@@ -104,31 +105,31 @@ struct Recovered {
     is_faster: bool,
 }
 
-async fn note_successes(
+async fn apply_successes(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
-    follows: &mut HealthEffects,
+    effects: &mut HealthEffects,
 ) -> Result<(), Error> {
-    let mut well: Vec<EndpointId> = attempts
+    let mut succeeded: Vec<EndpointId> = attempts
         .iter()
         .filter(|attempt| attempt.is_success())
         .map(|attempt| attempt.endpoint)
         .collect();
-    well.sort_unstable();
-    well.dedup();
-    if well.is_empty() {
+    succeeded.sort_unstable();
+    succeeded.dedup();
+    if succeeded.is_empty() {
         return Ok(());
     }
     let recovered: Vec<Recovered> = query_as(include_str!("sql/health/note_successes.sql"))
         .bind(tx.tenant())
-        .bind(well)
+        .bind(succeeded)
         .fetch_all(&mut **tx)
         .await?;
     for endpoint in recovered {
         if endpoint.is_faster {
-            follows.paces.push(endpoint.id);
+            effects.changed_rates.push(endpoint.id);
         }
-        // Nobody who was not told that it fails needs to hear that it does not.
+        // A recovery is reported only if the failure was.
         if endpoint.alerted > 0 {
             let data = json!({
                 "endpoint_id": endpoint.id,
@@ -136,7 +137,7 @@ async fn note_successes(
                 "failing_since": endpoint.failing_since,
                 "failures": endpoint.failures,
             });
-            follows.tell(endpoint.id, "endpoint.recovered", &data)?;
+            effects.post(endpoint.id, "endpoint.recovered", &data)?;
         }
     }
     Ok(())
@@ -152,15 +153,15 @@ struct Failing {
     alerted: i32,
 }
 
-async fn note_failures(
+async fn apply_failures(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
-    follows: &mut HealthEffects,
+    effects: &mut HealthEffects,
 ) -> Result<(), Error> {
-    // In the order of ids, in which everybody locks endpoints.
+    // Ordered by id, the lock order of endpoints.
     let mut failed: BTreeMap<EndpointId, Vec<&FinishedAttempt>> = BTreeMap::new();
     for attempt in attempts {
-        // Whoever tests an endpoint that does not work yet knows.
+        // A failed test is already reported to its caller.
         if !attempt.is_success() && attempt.cause != Cause::Test {
             failed.entry(attempt.endpoint).or_default().push(attempt);
         }
@@ -181,7 +182,7 @@ async fn note_failures(
         .await?;
     for endpoint in failing {
         let failing_for = Duration::try_from_secs_f64(endpoint.failing_seconds).unwrap_or_default();
-        let percent = way(
+        let percent = disable_progress(
             failing_for,
             u32::try_from(endpoint.failures).unwrap_or_default(),
         );
@@ -203,10 +204,10 @@ async fn note_failures(
                 "event": last.map(|attempt| event_of(attempt)),
                 "delivery_id": last.map(|attempt| attempt.delivery),
             });
-            follows.tell(endpoint.id, "endpoint.failing", &data)?;
+            effects.post(endpoint.id, "endpoint.failing", &data)?;
         }
         if percent == 100 {
-            disable(tx, endpoint.id, "failing", follows).await?;
+            disable(tx, endpoint.id, "failing", effects).await?;
         }
     }
     Ok(())
@@ -219,12 +220,12 @@ struct Disabled {
     failures: i32,
 }
 
-/// Disables an endpoint that is not, and tells its people.
+/// Disables an endpoint, unless it is disabled, and posts an event.
 async fn disable(
     tx: &mut TenantTx,
     id: EndpointId,
     reason: &str,
-    follows: &mut HealthEffects,
+    effects: &mut HealthEffects,
 ) -> Result<(), Error> {
     let disabled: Option<Disabled> = query_as(include_str!("sql/health/disable_endpoint.sql"))
         .bind(tx.tenant())
@@ -235,7 +236,7 @@ async fn disable(
     let Some(disabled) = disabled else {
         return Ok(());
     };
-    follows.disabled.push(id);
+    effects.disabled.push(id);
     let data = json!({
         "endpoint_id": id,
         "url": disabled.url,
@@ -243,17 +244,18 @@ async fn disable(
         "failing_since": disabled.failing_since,
         "failures": disabled.failures,
     });
-    follows.tell(id, "endpoint.disabled", &data)
+    effects.post(id, "endpoint.disabled", &data)
 }
 
-/// Tells of a delivery that was given up, unless it was to tell of such things itself.
-fn tell_exhausted(
+/// Posts an event about a delivery that failed for good, unless its own event is an operational one.
+fn report_exhausted(
     attempt: &FinishedAttempt,
     attempts: i32,
-    follows: &mut HealthEffects,
+    effects: &mut HealthEffects,
 ) -> Result<(), Error> {
-    let is_given_up = attempt.fate == Some(DeliveryState::Failed) && attempt.cause.is_on_schedule();
-    if !is_given_up || is_operational(&attempt.event.event_type) {
+    let is_exhausted =
+        attempt.outcome == Some(DeliveryState::Failed) && attempt.cause.is_on_schedule();
+    if !is_exhausted || is_operational(&attempt.event.event_type) {
         return Ok(());
     }
     let mut event = event_of(attempt);
@@ -276,7 +278,7 @@ fn tell_exhausted(
         "last_error": attempt.error,
         "status_code": attempt.answer.as_ref().map(|answer| answer.status),
     });
-    follows.tell(attempt.endpoint, "delivery.exhausted", &data)
+    effects.post(attempt.endpoint, "delivery.exhausted", &data)
 }
 
 fn event_of(attempt: &FinishedAttempt) -> Value {
@@ -294,23 +296,23 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
-    fn it_takes_five_days_and_twenty_failures() {
-        assert_eq!(way(DAY * 5, 20), 100);
-        assert_eq!(way(DAY * 50, 19), 95);
-        assert_eq!(way(DAY * 5 - Duration::from_secs(1), 1000), 99);
-        assert_eq!(way(DAY, 1), 5);
-        assert_eq!(way(Duration::ZERO, 1000), 0);
+    fn endpoint_is_disabled_after_five_days_and_twenty_failures() {
+        assert_eq!(disable_progress(DAY * 5, 20), 100);
+        assert_eq!(disable_progress(DAY * 50, 19), 95);
+        assert_eq!(disable_progress(DAY * 5 - Duration::from_secs(1), 1000), 99);
+        assert_eq!(disable_progress(DAY, 1), 5);
+        assert_eq!(disable_progress(Duration::ZERO, 1000), 0);
     }
 
     #[test]
-    fn each_step_of_the_way_is_told_once_and_none_that_was_left_behind() {
+    fn alert_step_is_reported_once_and_skipped_steps_never() {
         assert_eq!(alert(49, 0), None);
         assert_eq!(alert(50, 0), Some(50));
         assert_eq!(alert(69, 50), None);
         assert_eq!(alert(95, 50), Some(90));
         assert_eq!(alert(100, 90), Some(100));
         assert_eq!(alert(100, 100), None);
-        // One that was enabled again has still to be told as recovered; it begins anew all the same.
+        // An endpoint that was enabled again keeps a 1, so that its recovery is reported; its steps start over.
         assert_eq!(alert(50, 1), Some(50));
     }
 }

@@ -1,10 +1,8 @@
-//! Room: the lanes that endpoints' deliveries wait in.
-//! Takes: an endpoint and how fast it may be called. Gives: its lane, set in the engine.
-//! Never: decides when a delivery runs.
+//! Lanes of endpoints: applies an endpoint's rate, concurrency and breaker to the queue.
 //!
-//! An endpoint whose events need no order has one lane: its rate, its number of requests at once and its
-//! breaker are the lane's. One that wants order has a lane for each key, one request at a time; what holds
-//! for all of them is a limit that their jobs name. It needs no breaker: whatever fails holds up its key.
+//! An unordered endpoint has one lane, which carries its rate, its concurrency and its breaker. An ordered
+//! endpoint has a lane for each ordering key, with one request at a time; the limits that hold for all of
+//! them are a limit that their jobs name. It needs no breaker: a failing delivery holds up its key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

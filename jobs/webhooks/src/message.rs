@@ -1,5 +1,6 @@
-//! Room: the body of a webhook (Standard Webhooks 1.0.0, "Payload structure").
-//! Takes: an event. Gives: the text that is signed and sent. Never: changes a byte of the event's data.
+//! Builds the body of a webhook (Standard Webhooks 1.0.0, "Payload structure").
+//!
+//! The event's data is sent byte for byte as it was posted.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;

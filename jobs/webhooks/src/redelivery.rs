@@ -1,6 +1,6 @@
-//! Room: deliveries that are made again, and tests of endpoints.
-//! Takes: a delivery, or an endpoint and a time. Gives: jobs that make what was not made.
-//! Never: makes one twice that is on its way, or one that was made unless that very one is asked for.
+//! Redelivers single deliveries, recovers what an endpoint missed, and tests endpoints.
+//!
+//! A pending delivery is never enqueued twice. A delivery that succeeded is made again only when it is named.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! Room: what an endpoint's answer means.
-//! Takes: an answer, or why there is none. Gives: the verdict on the run, and what the endpoint asks for.
-//! Never: touches the database, or counts attempts.
+//! Decides what an endpoint's response means for the run and for the endpoint.
+//!
+//! It does not touch the database or count attempts.
 
 use std::time::Duration;
 

@@ -1,46 +1,49 @@
-//! Room: a process's places for deliveries that are late.
-//! Takes: a tenant. Gives: a place, until it is dropped. Never: has anybody wait.
+//! Slots of a process for deliveries that have failed before.
+//!
+//! They keep slow or failing endpoints from taking all of a worker's concurrency. Taking a slot never waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use harkara_shared::id::TenantId;
 
-type Taken = Arc<Mutex<HashMap<TenantId, u32>>>;
+type TakenSlots = Arc<Mutex<HashMap<TenantId, u32>>>;
 
-/// The places.
+/// The slots of a process, counted by tenant.
 #[derive(Debug)]
 pub(super) struct RetrySlots {
-    all: u32,
-    of_one: u32,
-    taken: Taken,
+    /// Maximum number of slots taken.
+    total: u32,
+    /// Maximum number of slots taken by one tenant.
+    per_tenant: u32,
+    taken: TakenSlots,
 }
 
-/// A place that is taken until this is dropped.
+/// A slot, taken until this is dropped.
 #[derive(Debug)]
 pub struct RetrySlot {
     tenant: TenantId,
-    taken: Taken,
+    taken: TakenSlots,
 }
 
 impl RetrySlots {
-    /// Half of `places`, and half of those for one tenant; one at least.
-    pub(super) fn new(places: u32) -> Self {
+    /// Half of a process's `slots`, and half of these for one tenant; at least one each.
+    pub(super) fn new(slots: u32) -> Self {
         Self {
-            all: (places / 2).max(1),
-            of_one: (places / 4).max(1),
-            taken: Taken::default(),
+            total: (slots / 2).max(1),
+            per_tenant: (slots / 4).max(1),
+            taken: TakenSlots::default(),
         }
     }
 
     pub(super) fn take(&self, tenant: TenantId) -> Option<RetrySlot> {
         let mut taken = lock(&self.taken);
-        let all: u32 = taken.values().sum();
-        let of_one = taken.get(&tenant).copied().unwrap_or_default();
-        if all >= self.all || of_one >= self.of_one {
+        let total: u32 = taken.values().sum();
+        let own = taken.get(&tenant).copied().unwrap_or(0);
+        if total >= self.total || own >= self.per_tenant {
             return None;
         }
-        taken.insert(tenant, of_one + 1);
+        taken.insert(tenant, own + 1);
         Some(RetrySlot {
             tenant,
             taken: Arc::clone(&self.taken),
@@ -52,7 +55,7 @@ impl Drop for RetrySlot {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         match taken.get_mut(&self.tenant) {
-            Some(places) if *places > 1 => *places -= 1,
+            Some(slots) if *slots > 1 => *slots -= 1,
             _ => {
                 taken.remove(&self.tenant);
             }
@@ -60,7 +63,7 @@ impl Drop for RetrySlot {
     }
 }
 
-fn lock(taken: &Taken) -> MutexGuard<'_, HashMap<TenantId, u32>> {
+fn lock(taken: &TakenSlots) -> MutexGuard<'_, HashMap<TenantId, u32>> {
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -69,29 +72,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_places_are_for_late_ones_and_half_of_those_for_one_tenant() {
-        let (late, one, two, three) = (
+    fn retries_take_half_of_the_slots_and_one_tenant_half_of_these() {
+        let (slots, one, two, three) = (
             RetrySlots::new(8),
             TenantId::new(),
             TenantId::new(),
             TenantId::new(),
         );
-        let mut held = vec![late.take(one).unwrap(), late.take(one).unwrap()];
-        assert!(late.take(one).is_none());
-        held.extend([late.take(two).unwrap(), late.take(three).unwrap()]);
-        assert!(late.take(two).is_none(), "all are taken");
+        let mut held = vec![slots.take(one).unwrap(), slots.take(one).unwrap()];
+        assert!(slots.take(one).is_none());
+        held.extend([slots.take(two).unwrap(), slots.take(three).unwrap()]);
+        assert!(slots.take(two).is_none(), "all are taken");
         held.remove(0);
-        assert!(late.take(two).is_some());
+        assert!(slots.take(two).is_some());
         drop(held);
-        assert!(lock(&late.taken).is_empty());
+        assert!(lock(&slots.taken).is_empty());
     }
 
     #[test]
-    fn a_worker_of_one_place_has_one_for_late_ones_too() {
-        let (late, tenant) = (RetrySlots::new(1), TenantId::new());
-        let place = late.take(tenant);
-        assert!(place.is_some() && late.take(tenant).is_none());
-        drop(place);
-        assert!(late.take(tenant).is_some());
+    fn worker_with_one_slot_has_one_for_retries() {
+        let (slots, tenant) = (RetrySlots::new(1), TenantId::new());
+        let slot = slots.take(tenant);
+        assert!(slot.is_some() && slots.take(tenant).is_none());
+        drop(slot);
+        assert!(slots.take(tenant).is_some());
     }
 }

@@ -1,6 +1,4 @@
-//! Room: what an endpoint may be.
-//! Takes: members of an endpoint as somebody gives them. Gives: everything wrong with them.
-//! Never: touches the database.
+//! Checks the members of endpoints and events. It does not touch the database.
 
 use std::collections::{BTreeMap, HashSet};
 

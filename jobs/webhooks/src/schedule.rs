@@ -1,6 +1,4 @@
-//! Room: when a delivery that failed is tried again.
-//! Takes: a name or a list of waits. Gives: the wait after each attempt, and how long all take together.
-//! Never: knows what went wrong.
+//! Retry schedules of endpoints: the wait after each failed attempt.
 
 use std::time::Duration;
 

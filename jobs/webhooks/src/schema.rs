@@ -1,6 +1,6 @@
-//! Room: JSON Schemas that tenants write (draft 2020-12).
-//! Takes: a schema; data. Gives: the schema ready to be used; what is wrong with the data, member by member.
-//! Never: fetches what a schema refers to, or lets schema and data cost more than they may.
+//! Validates event data against JSON Schemas that tenants write (draft 2020-12).
+//!
+//! References to other documents are never fetched, and both schemas and data are bounded in cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Room: the keys an endpoint's messages are signed with.
-//! Takes: a tenant's transaction. Gives: keys made, rotated and, to who may see them, in the clear.
-//! Never: stores one unsealed.
+//! The signing keys of endpoints: creates, rotates and lists them.
+//!
+//! Keys are stored sealed.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Room: how long a tenant's payloads are kept.
-//! Takes: a tenant's transaction. Gives: the time, and payloads that are older forgotten.
-//! Never: forgets the payload of what is still to be delivered.
+//! The retention of a tenant's event payloads.
+//!
+//! The payload of a pending delivery is never removed.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Room: numbers of endpoints, by the hour.
-//! Takes: attempts that were recorded. Gives: how many succeeded and failed, and how long answers took.
-//! Never: counts deliveries: the numbers are added up as attempts are written.
+//! Hourly statistics of endpoints.
+//!
+//! Numbers are added as attempts are recorded; nothing is counted when they are read.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
-//! Room: which events an endpoint takes.
-//! Takes: patterns, channels, an event's type and channels. Gives: yes or no.
-//! Never: touches the database.
+//! Matches events with endpoints, by event type patterns and channels. It does not touch the database.
 
 /// Types of events that the platform itself posts: they tell of endpoints, and go only to endpoints that
 /// name them.

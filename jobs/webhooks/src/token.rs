@@ -1,6 +1,6 @@
-//! Room: tokens for endpoints that ask for them (RFC 6749 §4.4, client credentials).
-//! Takes: an endpoint's credentials. Gives: a token that is good for a while yet.
-//! Never: keeps a token anywhere but in memory, or asks for one outside of the egress rules.
+//! OAuth 2.0 access tokens for endpoints (RFC 6749 §4.4, client credentials).
+//!
+//! Tokens are kept in memory only and requested within the egress rules.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

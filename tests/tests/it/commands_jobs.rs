@@ -1,6 +1,6 @@
 //! CLI commands for jobs and workers.
 
-use harkara_api::access::find_tenant;
+use harkara_accounts::find_tenant;
 use harkara_queue::job::{Lane, NewJob, Trace};
 use harkara_queue::{Engine, Quota};
 use harkara_shared::backoff::Backoff;

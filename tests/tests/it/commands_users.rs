@@ -64,7 +64,7 @@ async fn users_are_created_listed_and_given_links() {
         ),
         (
             &["user", "create", "x@y", "--role", "king"],
-            "there is no role `king`",
+            "unknown role `king`",
         ),
         (
             &["user", "create", "root@example.com", "--role", "viewer"],

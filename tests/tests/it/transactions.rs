@@ -48,7 +48,7 @@ impl Shop {
         ] {
             connection.execute(AssertSqlSafe(sql)).await.unwrap();
         }
-        let acme = harkara_api::access::find_tenant(&fixture.database.pool(), "acme")
+        let acme = harkara_accounts::find_tenant(&fixture.database.pool(), "acme")
             .await
             .unwrap();
         let acme = acme.map(|tenant| tenant.id);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use harkara_accounts::KeyTier;
 use harkara_shared::database::{query, query_scalar};
 use harkara_test_database::TestDatabase;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
 use super::super::{Policies, Policy, RequestLimits, Strategy};
-use crate::access::KeyTier;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -4,21 +4,18 @@
 
 use axum::Json;
 use axum::extract::State;
+use harkara_accounts::{self as accounts, set_key_limits};
+use harkara_accounts::{Policies, Policy};
 use harkara_shared::audit::Entry;
-use harkara_shared::database::query_as;
 use harkara_shared::id::ApiKeyId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sqlx::FromRow;
-use sqlx::types::Json as Stored;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::access::{self, KeyTier};
 use crate::auth::{Authorized, PlatformOnly, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
-use crate::limits::{Policies, Policy};
 use crate::problem::Problem;
 use crate::query::PathId;
 
@@ -44,13 +41,6 @@ pub(in crate::routes) struct KeyLimitsResponse {
     own: bool,
     /// The policies, all of which apply to every request.
     policies: Vec<Policy>,
-}
-
-#[derive(Debug, FromRow)]
-struct ChangedKey {
-    public_id: String,
-    tier: KeyTier,
-    before: Option<Stored<Value>>,
 }
 
 /// Set the request limits of an API key
@@ -81,21 +71,17 @@ pub(in crate::routes) async fn set_api_key_limits(
     errors.into_body_result()?;
     let limits = request.policies.as_ref().map(|policies| json!(policies));
     let mut tx = state.begin(&caller).await?;
-    let changed: Option<ChangedKey> = query_as(include_str!("../../sql/set_key_limits.sql"))
-        .bind(id)
-        .bind(limits.as_ref().map(Stored))
-        .fetch_optional(&mut *tx)
-        .await?;
+    let changed = set_key_limits(&mut tx, id, limits.as_ref()).await?;
     let changed = changed.ok_or_else(|| Problem::not_found("key"))?;
     let entry = Entry::new("key.limits", id)
-        .before(json!({"limits": changed.before.as_ref().map(|before| &before.0)}))
+        .before(json!({"limits": changed.before}))
         .after(json!({"limits": limits}));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
     state.keyring().forget(&changed.public_id).await;
     Ok(Json(KeyLimitsResponse {
         own: limits.is_some(),
-        policies: access::policies(changed.tier, limits.as_ref())
+        policies: accounts::policies(changed.tier, limits.as_ref())
             .all()
             .to_vec(),
     }))

@@ -14,6 +14,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::{
+    self as accounts, ApiKey, KeyChange, KeyTier, NewKey, add_api_key, change_api_key, is_name,
+};
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::database::TenantTx;
@@ -25,7 +28,6 @@ use self::request::{
 };
 use self::response::ApiKeyResponse;
 use crate::ApiState;
-use crate::access::{self, ApiKey, KeyChange, KeyTier, NewKey, add_key, change_key, is_name};
 use crate::auth::{Authorized, Caller, Confirmed, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
@@ -65,16 +67,16 @@ pub(in crate::routes) async fn create_api_key(
     let mut tx = state.begin(&caller).await?;
     if !caller.administers() {
         require_tier_allowed(&mut tx, tier).await?;
-        access::check_keys(&mut tx).await?;
+        accounts::check_keys(&mut tx).await?;
     }
-    let (key, text) = add_key(&mut tx, state.keys(), new, None, caller.actor()).await?;
+    let (key, text) = add_api_key(&mut tx, state.keys(), new, None, caller.actor()).await?;
     tx.commit().await?;
     Ok(created_response(key, text.expose()))
 }
 
 /// Returns an error unless the tenant's keys may have this tier.
 async fn require_tier_allowed(tx: &mut TenantTx, tier: KeyTier) -> Result<(), Problem> {
-    let max = access::allowance(tx).await?;
+    let max = accounts::allowance(tx).await?;
     if tier <= max {
         return Ok(());
     }
@@ -109,7 +111,7 @@ pub(in crate::routes) async fn list_api_keys(
     paging: Paging<ApiKeyId>,
 ) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let keys = access::list_keys(&mut tx, paging.after, paging.fetch_limit()).await?;
+    let keys = accounts::list_api_keys(&mut tx, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
     Ok(paging.page(keys, |key| key.id, ApiKeyResponse::from))
 }
@@ -242,7 +244,7 @@ pub(in crate::routes) async fn rotate_api_key(
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
     let old = find_working_key(&mut tx, &caller, id).await?;
-    if access::has_successor(&mut tx, id).await? {
+    if accounts::has_successor(&mut tx, id).await? {
         let detail = "key was already rotated; rotate its successor";
         return Err(Problem::new(Code::Conflict, detail));
     }
@@ -253,7 +255,7 @@ pub(in crate::routes) async fn rotate_api_key(
             revoke: true,
             ..KeyChange::default()
         };
-        let before = access::key(&mut tx, before).await?;
+        let before = accounts::find_api_key(&mut tx, before).await?;
         if let Some(before) = before.filter(|key| key.revoked_at.is_none()) {
             revoked = Some(apply_change(&mut tx, &caller, &before, ends, "key.revoke").await?);
         }
@@ -275,7 +277,7 @@ pub(in crate::routes) async fn rotate_api_key(
             .filter_map(|text| text.parse().ok())
             .collect(),
     };
-    let (key, text) = add_key(&mut tx, state.keys(), new, Some(old.id), caller.actor()).await?;
+    let (key, text) = add_api_key(&mut tx, state.keys(), new, Some(old.id), caller.actor()).await?;
     let ends = KeyChange {
         expires_at: Some(clock::now() + grace),
         revoke: grace.is_zero(),
@@ -290,7 +292,7 @@ pub(in crate::routes) async fn rotate_api_key(
 }
 
 async fn find_key(tx: &mut TenantTx, id: ApiKeyId) -> Result<ApiKey, Problem> {
-    let key = access::key(tx, id).await?;
+    let key = accounts::find_api_key(tx, id).await?;
     key.ok_or_else(|| Problem::not_found("API key"))
 }
 
@@ -321,7 +323,7 @@ async fn apply_change(
     change: KeyChange,
     action: &'static str,
 ) -> Result<ApiKey, Problem> {
-    let after = change_key(tx, before.id, change).await?;
+    let after = change_api_key(tx, before.id, change).await?;
     let after = after.ok_or_else(|| Problem::not_found("API key"))?;
     let entry = Entry::new(action, before.id).before(before).after(&after);
     caller.record(tx, &entry).await?;

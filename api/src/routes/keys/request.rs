@@ -3,13 +3,13 @@
 //! Validates them into new keys and changes. Never touches the database.
 
 use chrono::{DateTime, Utc};
+use harkara_accounts::{KeyTier, NewKey, PLATFORM_SLUG, Scope, is_name};
 use harkara_shared::clock;
 use harkara_shared::duration::HumanDuration;
 use ipnet::IpNet;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::access::{KeyTier, NewKey, PLATFORM_SLUG, Scope, is_name};
 use crate::auth::Caller;
 use crate::field_errors::FieldErrors;
 use crate::time::Timestamp;

@@ -1,11 +1,10 @@
 //! Representation of API keys.
 
 use chrono::{DateTime, Utc};
+use harkara_accounts::{ApiKey, KeyTier};
 use harkara_shared::id::{ApiKeyId, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::access::{ApiKey, KeyTier};
 
 /// An API key.
 #[derive(Debug, Serialize, ToSchema)]

@@ -11,21 +11,21 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use harkara_accounts::users::session::{self, Method, OpenSession, SessionFound};
+use harkara_accounts::users::sign_in::Attempt;
+use harkara_accounts::{Scope, TenantStatus};
 use harkara_shared::id::{SessionId, TenantId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::users::SignedOutResponse;
 use crate::ApiState;
-use crate::access::{Scope, TenantStatus};
 use crate::auth::{AnonymousActor, Caller, Person};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::List;
-use crate::people::cookie::{Cookie, own_site};
-use crate::people::session::{self, Method, OpenSession, SessionFound};
-use crate::people::sign_in::{self, Attempt};
 use crate::problem::Problem;
+use crate::sign_in::cookie::{Cookie, own_site};
 
 /// Credentials of a user.
 #[derive(Default, Deserialize, ToSchema)]
@@ -180,10 +180,10 @@ pub(super) async fn sign_in(
         code: request.code,
         tenant: request.tenant,
     };
-    let signed_in = sign_in::with_password(&state, &actor, attempt).await?;
-    let found = session::find(state.pool(), &signed_in).await?;
-    let found = found.ok_or_else(sign_in::failed)?;
-    let cookie = Cookie::Session.set(&signed_in, session::LIFE, state.is_secure());
+    let signed_in = crate::sign_in::sign_in(&state, &actor, attempt).await?;
+    let found = session::find_session(state.pool(), &signed_in).await?;
+    let found = found.ok_or_else(crate::sign_in::failed)?;
+    let cookie = Cookie::Session.set(&signed_in, session::MAX_LIFE, state.is_secure());
     let response = SessionResponse::of(&state, &found);
     Ok((StatusCode::CREATED, [(SET_COOKIE, cookie)], Json(response)).into_response())
 }
@@ -279,7 +279,7 @@ pub(super) async fn list_sessions(
     person: Person,
 ) -> Result<Json<List<OpenSessionResponse>>, Problem> {
     let mut tx = person.begin(&state).await?;
-    let open = session::list(&mut tx, person.0.user_id).await?;
+    let open = session::list_sessions(&mut tx, person.0.user_id).await?;
     tx.commit().await?;
     let shown = |one| OpenSessionResponse::of(one, person.0.id);
     let data = open.into_iter().map(shown).collect();

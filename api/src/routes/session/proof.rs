@@ -7,9 +7,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use harkara_accounts::users::Authenticator;
+use harkara_accounts::users::password::{Verdict, check};
+use harkara_accounts::users::session::{self, Method};
+use harkara_accounts::users::sign_in::{
+    self, Account, find_credentials, remove_authenticator, set_authenticator, take_code,
+};
 use harkara_shared::audit::{self, Actor, Entry};
-use harkara_shared::database::{TenantTx, query_scalar};
-use harkara_shared::id::UserId;
+use harkara_shared::database::TenantTx;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,11 +22,8 @@ use crate::ApiState;
 use crate::auth::{Caller, Person};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
-use crate::people::password::{Verdict, check};
-use crate::people::session::{self, Method};
-use crate::people::sign_in::{self, Account, account, take_code};
-use crate::people::{Authenticator, throttle};
 use crate::problem::{Code, Problem};
+use crate::sign_in::throttle;
 
 /// Proof of identity: the authenticator's code if the user has one, otherwise the password.
 #[derive(Default, Deserialize, ToSchema)]
@@ -86,7 +88,7 @@ pub(crate) async fn confirm_session(
             let detail = "code of the authenticator is required";
             return Err(Problem::new(Code::SecondFactor, detail));
         };
-        if !take_code(&state, &mut tx, &account, &code, false).await? {
+        if !take_code(state.keys(), &mut tx, &account, &code, false).await? {
             drop(tx);
             return Err(record_refusal(&state, &person, caller.actor()).await?);
         }
@@ -102,8 +104,8 @@ pub(crate) async fn confirm_session(
         }
         tx = person.begin(&state).await?;
     }
-    let confirmed_until = session::confirm(&mut tx, person.0.id).await?;
-    let confirmed_until = confirmed_until.ok_or_else(sign_in::failed)?;
+    let confirmed_until = session::confirm_session(&mut tx, person.0.id).await?;
+    let confirmed_until = confirmed_until.ok_or_else(crate::sign_in::failed)?;
     let entry = Entry::new("session.confirm", person.0.id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
@@ -182,7 +184,7 @@ pub(crate) async fn set_password(
             "password was changed by another request",
         ));
     }
-    session::end_all(&mut tx, account.id, Some(person.0.id)).await?;
+    session::end_sessions(&mut tx, account.id, Some(person.0.id)).await?;
     let entry = Entry::new("user.set_password", account.id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
@@ -229,18 +231,12 @@ pub(crate) async fn create_totp(
         url: authenticator.url()?,
     };
     let mut tx = person.begin(&state).await?;
-    let set: Option<UserId> = query_scalar(include_str!("../../sql/set_totp.sql"))
-        .bind(person.0.tenant_id)
-        .bind(user)
-        .bind(sealed)
-        .fetch_optional(&mut *tx)
-        .await?;
-    set.ok_or_else(|| {
-        Problem::new(
+    if !set_authenticator(&mut tx, user, sealed).await? {
+        return Err(Problem::new(
             Code::Conflict,
             "user already has an authenticator; remove it first",
-        )
-    })?;
+        ));
+    }
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(response)))
 }
@@ -291,8 +287,8 @@ pub(crate) async fn confirm_totp(
     }
     let mut tx = person.begin(&state).await?;
     let code = request.code.unwrap_or_default();
-    if !take_code(&state, &mut tx, &account, &code, true).await? {
-        return Err(sign_in::failed());
+    if !take_code(state.keys(), &mut tx, &account, &code, true).await? {
+        return Err(crate::sign_in::failed());
     }
     let entry = Entry::new("user.add_totp", account.id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
@@ -317,12 +313,9 @@ pub(crate) async fn delete_totp(
 ) -> Result<StatusCode, Problem> {
     caller.require_confirmed()?;
     let mut tx = person.begin(&state).await?;
-    let removed: Option<UserId> = query_scalar(include_str!("../../sql/remove_totp.sql"))
-        .bind(person.0.tenant_id)
-        .bind(person.0.user_id)
-        .fetch_optional(&mut *tx)
-        .await?;
-    removed.ok_or_else(|| Problem::not_found("authenticator"))?;
+    if !remove_authenticator(&mut tx, person.0.user_id).await? {
+        return Err(Problem::not_found("authenticator"));
+    }
     let entry = Entry::new("user.remove_totp", person.0.user_id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
@@ -333,7 +326,7 @@ pub(crate) async fn delete_totp(
 /// connection.
 async fn own_account(state: &ApiState, person: &Person) -> Result<Account, Problem> {
     let mut tx = person.begin(state).await?;
-    let account = account(&mut tx, person.0.user_id).await?;
+    let account = find_credentials(&mut tx, person.0.user_id).await?;
     tx.commit().await?;
     Ok(account)
 }

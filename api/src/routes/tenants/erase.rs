@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::{PLATFORM_SLUG, TenantStatus};
 use harkara_jobs::catalogue::Kind;
 use harkara_platform::kinds::tenant_erase::{Args, TenantErase};
 use harkara_queue::Quota;
 use harkara_queue::job::Unique;
 use harkara_shared::audit::{self, Entry};
-use harkara_shared::database::query_scalar;
 use harkara_shared::id::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,7 +22,6 @@ use utoipa::ToSchema;
 
 use super::find_tenant;
 use crate::ApiState;
-use crate::access::{PLATFORM_SLUG, TenantStatus};
 use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
@@ -111,11 +110,7 @@ pub(in crate::routes) async fn erase_tenant(
     });
     let platform = caller.home();
     let mut tx = state.begin_across(&caller).await?;
-    let accepted: Option<bool> = query_scalar(include_str!("../../sql/ask_erasure.sql"))
-        .bind(tenant.id)
-        .fetch_optional(&mut *tx)
-        .await?;
-    if accepted.is_none() {
+    if !harkara_accounts::request_erasure(&mut tx, tenant.id).await? {
         let detail = "tenant is no longer canceled";
         return Err(Problem::new(Code::Conflict, detail));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use harkara_accounts::{PLATFORM_SLUG, SlaTier, Tenant};
 use harkara_queue::settings::{Change, LimitChange, MAX_WAITING_JOBS, TenantChange, is_key};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::TenantId;
@@ -17,7 +18,6 @@ use utoipa::ToSchema;
 
 use super::find_tenant;
 use crate::ApiState;
-use crate::access::{PLATFORM_SLUG, SlaTier, Tenant};
 use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;

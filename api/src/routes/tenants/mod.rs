@@ -13,15 +13,16 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use harkara_accounts::{
+    self as accounts, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, TenantStatus,
+    is_name, is_slug,
+};
 use harkara_shared::id::TenantId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::limits::TenantLimitsResponse;
 use crate::ApiState;
-use crate::access::{
-    self, NewTenant, PLATFORM_SLUG, SlaTier, Tenant, TenantChange, TenantStatus, is_name, is_slug,
-};
 use crate::auth::{Authorized, Caller, OrPlatformAdmin, PlatformOnly, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
@@ -140,7 +141,7 @@ pub(super) async fn create_tenant(
         sla_tier: request.sla_tier.unwrap_or(SlaTier::Free),
     };
     let mut tx = state.begin_across(&caller).await?;
-    let tenant = access::add_tenant(&mut tx, new, caller.actor()).await?;
+    let tenant = accounts::add_tenant(&mut tx, new, caller.actor()).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/tenants/{}", tenant.id))];
     Ok((
@@ -173,9 +174,9 @@ pub(super) async fn list_tenants(
     paging: Paging<TenantId>,
 ) -> Result<Json<Page<TenantResponse>>, Problem> {
     let tenants = if caller.administers() {
-        access::list_tenants(state.pool(), paging.after, paging.fetch_limit()).await?
+        accounts::list_tenants(state.pool(), paging.after, paging.fetch_limit()).await?
     } else {
-        let own = access::find_tenant(state.pool(), &caller.tenant.to_string()).await?;
+        let own = accounts::find_tenant(state.pool(), &caller.tenant.to_string()).await?;
         own.into_iter().filter(|_| paging.after.is_none()).collect()
     };
     Ok(paging.page(tenants, |tenant| tenant.id, TenantResponse::from))
@@ -306,7 +307,8 @@ pub(super) async fn apply_change(
     change: TenantChange,
     action: &'static str,
 ) -> Result<Tenant, Problem> {
-    let tenant = access::change_tenant(state.engine(), id, change, action, caller.actor()).await?;
+    let tenant =
+        accounts::change_tenant(state.engine(), id, change, action, caller.actor()).await?;
     tenant.ok_or_else(|| Problem::not_found("tenant"))
 }
 
@@ -317,7 +319,7 @@ pub(super) async fn find_tenant(
     caller: &Caller,
     id: &str,
 ) -> Result<Tenant, Problem> {
-    let tenant = access::find_tenant(state.pool(), id).await?;
+    let tenant = accounts::find_tenant(state.pool(), id).await?;
     tenant
         .filter(|tenant| tenant.id == caller.tenant || caller.administers())
         .ok_or_else(|| Problem::not_found("tenant"))

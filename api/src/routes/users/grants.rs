@@ -7,6 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use harkara_accounts::users::{
+    self, Grant, GrantId, NewGrant, effective_permissions, find_user, grant_role,
+};
 use harkara_shared::id::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,7 +22,6 @@ use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::List;
-use crate::people::{self, Grant, GrantId, NewGrant, find_user, grant_role, reach};
 use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
 use crate::time::Timestamp;
@@ -104,7 +106,7 @@ pub(crate) async fn list_grants(
 ) -> Result<Json<List<GrantResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
-    let grants = people::list_grants(&mut tx, id).await?;
+    let grants = users::list_grants(&mut tx, id).await?;
     tx.commit().await?;
     let data = grants.into_iter().map(GrantResponse::from).collect();
     Ok(Json(List { data }))
@@ -147,7 +149,7 @@ pub(crate) async fn create_grant(
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     require_other_user(&caller, id)?;
-    let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    let scopes = effective_permissions::of_role(&mut tx, &new.role, caller.is_platform).await?;
     require_scopes(&caller, &scopes)?;
     let grant = grant_role(&mut tx, &actor, id, new).await?;
     tx.commit().await?;
@@ -174,7 +176,7 @@ pub(crate) async fn revoke_grant(
 ) -> Result<StatusCode, Problem> {
     let mut tx = state.begin(&caller).await?;
     require_permissions_of(&mut tx, &caller, id).await?;
-    let revoked = people::revoke_grant(&mut tx, caller.actor(), id, grant).await?;
+    let revoked = users::revoke_grant(&mut tx, caller.actor(), id, grant).await?;
     revoked.ok_or_else(|| Problem::not_found("grant"))?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -14,6 +14,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::Scope;
+use harkara_accounts::users::{
+    self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, create_link, effective_permissions,
+    find_user, session,
+};
 use harkara_shared::audit::{Actor, Entry};
 use harkara_shared::database::TenantTx;
 use harkara_shared::id::UserId;
@@ -22,15 +27,10 @@ use self::request::{NewUserRequest, UserChangeRequest};
 pub(super) use self::response::SignedOutResponse;
 use self::response::{SignInLinkResponse, UserResponse};
 use crate::ApiState;
-use crate::access::Scope;
 use crate::auth::{Authorized, Caller, Confirmed, Who, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::{Page, Paging};
-use crate::people::{
-    self, DEFAULT_LIFE, NewUser, SignInLink, User, UserChange, create_link, find_user, reach,
-    session,
-};
 use crate::problem::{Code, Problem};
 use crate::query::PathId;
 
@@ -63,7 +63,7 @@ pub(super) async fn require_permissions_of(
     caller: &Caller,
     user: UserId,
 ) -> Result<(), Problem> {
-    let scopes = reach::of_user(tx, user, caller.is_platform).await?;
+    let scopes = effective_permissions::of_user(tx, user, caller.is_platform).await?;
     require_scopes(caller, &scopes)
 }
 
@@ -124,9 +124,9 @@ pub(super) async fn create_user(
         reason: request.reason,
     };
     let mut tx = state.begin(&caller).await?;
-    let scopes = reach::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    let scopes = effective_permissions::of_role(&mut tx, &new.role, caller.is_platform).await?;
     require_scopes(&caller, &scopes)?;
-    let user = people::create_user(&mut tx, &actor, new).await?;
+    let user = users::create_user(&mut tx, &actor, new).await?;
     let link = create_link(&mut tx, &actor, user.id, DEFAULT_LIFE).await?;
     tx.commit().await?;
     let location = [(LOCATION, format!("/v1/users/{}", user.id))];
@@ -151,7 +151,7 @@ pub(super) async fn list_users(
     paging: Paging<UserId>,
 ) -> Result<Json<Page<UserResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let users = people::list_users(&mut tx, paging.after, paging.fetch_limit()).await?;
+    let users = users::list_users(&mut tx, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
     Ok(paging.page(users, |user: &User| user.id, UserResponse::from))
 }
@@ -206,7 +206,7 @@ pub(super) async fn change_user(
     };
     let mut tx = state.begin(&caller).await?;
     require_permissions_of(&mut tx, &caller, id).await?;
-    let user = people::change_user(&mut tx, caller.actor(), id, change).await?;
+    let user = users::change_user(&mut tx, caller.actor(), id, change).await?;
     tx.commit().await?;
     Ok(Json(user.into()))
 }
@@ -232,7 +232,7 @@ pub(super) async fn delete_user(
 ) -> Result<StatusCode, Problem> {
     let mut tx = state.begin(&caller).await?;
     require_permissions_of(&mut tx, &caller, id).await?;
-    people::delete_user(&mut tx, caller.actor(), id).await?;
+    users::delete_user(&mut tx, caller.actor(), id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -290,7 +290,7 @@ pub(super) async fn sign_user_out(
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     require_permissions_of(&mut tx, &caller, id).await?;
-    let ended = session::end_all(&mut tx, id, None).await?;
+    let ended = session::end_sessions(&mut tx, id, None).await?;
     let entry = Entry::new("user.sign_out", id).after(serde_json::json!({"ended": ended}));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;

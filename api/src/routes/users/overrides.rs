@@ -7,6 +7,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use harkara_accounts::users::permission::scopes;
+use harkara_accounts::users::{
+    Effect, NewOverride, Override, OverrideId, add_override, find_user, list_overrides,
+    revoke_override,
+};
 use harkara_shared::id::UserId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,11 +24,6 @@ use crate::auth::{Authorized, Confirmed, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::List;
-use crate::people::permission::scopes;
-use crate::people::{
-    Effect, NewOverride, Override, OverrideId, add_override, find_user, list_overrides,
-    revoke_override,
-};
 use crate::problem::Problem;
 use crate::query::{PathId, PathPair};
 use crate::time::Timestamp;

@@ -1,11 +1,10 @@
 //! Representation of users.
 
 use chrono::{DateTime, Utc};
+use harkara_accounts::users::User;
 use harkara_shared::id::UserId;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-use crate::people::User;
 
 /// A user and their permissions.
 #[derive(Debug, Serialize, ToSchema)]

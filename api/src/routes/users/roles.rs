@@ -4,14 +4,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use harkara_accounts::Scope;
+use harkara_accounts::users;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::access::Scope;
 use crate::auth::{Authorized, scope};
 use crate::paging::List;
-use crate::people;
 use crate::problem::Problem;
 
 /// A role.
@@ -50,12 +50,12 @@ pub(in crate::routes) async fn list_roles(
     caller: Authorized<scope::UsersManage>,
 ) -> Result<Json<List<RoleResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let roles = people::list_roles(&mut tx).await?;
+    let roles = users::list_roles(&mut tx).await?;
     tx.commit().await?;
     let data = roles
         .into_iter()
         .map(|role| RoleResponse {
-            scopes: people::permission::all_scopes(&role.permissions, caller.is_platform),
+            scopes: users::permission::all_scopes(&role.permissions, caller.is_platform),
             name: role.name,
             description: role.description,
             inherits: role.inherits,

@@ -14,15 +14,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
+use harkara_accounts::check_endpoints;
 use harkara_shared::audit::Entry;
 use harkara_shared::id::EndpointId;
+use harkara_webhooks::{self as webhooks, Endpoint, lane};
 
 use self::request::{EndpointChangeRequest, NewEndpointRequest};
 use self::response::EndpointResponse;
-use harkara_webhooks::{self as webhooks, Endpoint, lane};
 
 use crate::ApiState;
-use crate::access::check_endpoints;
 use crate::auth::{Authorized, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;

@@ -1,6 +1,6 @@
 //! Limits of tenants, and who can change them.
 
-use harkara_api::access::{NewTenant, Scope, SlaTier, create_tenant, ensure_platform};
+use harkara_accounts::{NewTenant, Scope, SlaTier, create_tenant, ensure_platform};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -8,8 +8,8 @@ mod permissions;
 mod sessions;
 mod sign_in;
 
-use harkara_api::access::{Scope, Tenant, ensure_platform};
-use harkara_api::people::{DEFAULT_LIFE, NewUser, create_link, create_user};
+use harkara_accounts::users::{DEFAULT_LIFE, NewUser, create_link, create_user};
+use harkara_accounts::{Scope, Tenant, ensure_platform};
 use harkara_shared::database::{TenantTx, query, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
-//! Room: the kind `audit.anchor`: writes down, outside of the database, how far each audit chain has come.
-//! Takes: the chains that have moved. Gives: one signed object in the blob store. Never: reads an entry's
-//! contents, or mends a chain.
+//! The kind `audit.anchor`: records the heads of audit chains outside of the database.
+//!
+//! Writes one signed object to the blob store for the chains that have grown. It reads no entry's contents
+//! and never repairs a chain.
 
 use std::time::Duration;
 

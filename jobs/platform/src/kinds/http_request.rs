@@ -1,6 +1,7 @@
-//! Room: the kind `http.request`: an application's own work behind an HTTP address.
-//! Takes: method, URL, headers, body. Gives: the answer's status as the job's fate.
-//! Never: follows a redirect or reaches an address the egress rules refuse.
+//! The kind `http.request`: calls an application's own HTTP endpoint.
+//!
+//! The status of the response decides the job's outcome. It never follows a redirect or calls an address that
+//! the egress rules refuse.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

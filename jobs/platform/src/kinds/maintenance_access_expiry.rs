@@ -1,6 +1,6 @@
-//! Room: the kind `maintenance.access_expiry`: tells what access has run out, and forgets what is over.
-//! Takes: nothing. Gives: an entry in the audit log for each key, grant and permission that has expired; how
-//! much was removed. Never: takes access away: whoever lets somebody in looks at the time.
+//! The kind `maintenance.access_expiry`: records expired access in the audit log and removes old sessions.
+//!
+//! It takes no access away: every check of access compares the time itself.
 
 use std::time::Duration;
 

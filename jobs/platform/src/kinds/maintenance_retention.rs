@@ -1,5 +1,6 @@
-//! Room: the kind `maintenance.retention`: forgets what is old.
-//! Takes: nothing. Gives: how much was removed. Never: touches a job that has not finished.
+//! The kind `maintenance.retention`: removes jobs, events and statistics past their retention.
+//!
+//! It never removes a job that has not finished.
 
 use std::time::Duration;
 

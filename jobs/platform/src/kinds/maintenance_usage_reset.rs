@@ -1,5 +1,6 @@
-//! Room: the kind `maintenance.usage_reset`: closes the months of usage that are over.
-//! Takes: nothing. Gives: how much was closed and removed. Never: touches the month that goes on.
+//! The kind `maintenance.usage_reset`: closes past months of usage.
+//!
+//! It never changes the current month.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! Room: the kind `retry.redrive`: does to all jobs that match what a person does to one.
-//! Takes: an action, a filter, a rate. Gives: the jobs changed, batch by batch, and the counts.
-//! Never: changes a job twice, or one that was enqueued after it.
+//! The kind `retry.redrive`: retries, cancels or deletes all jobs that match a filter, in batches at a given
+//! rate.
+//!
+//! It changes each job at most once, and never a job that was enqueued after it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

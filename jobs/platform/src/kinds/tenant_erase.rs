@@ -1,6 +1,7 @@
-//! Room: the kind `tenant.erase`: forgets a tenant whose contract is over.
-//! Takes: the tenant. Gives: nothing of it left but one entry in the platform's audit log. Never: erases a
-//! tenant that is not canceled, or the platform, and never touches another's rows.
+//! The kind `tenant.erase`: removes a canceled tenant and everything it owns.
+//!
+//! One entry in the platform's audit log remains. It never erases the platform or a tenant that is not
+//! canceled, and never touches another tenant's rows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

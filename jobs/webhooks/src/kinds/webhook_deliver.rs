@@ -1,6 +1,7 @@
-//! Room: the kind `webhook.deliver`: one event to one endpoint, as Standard Webhooks 1.0.0 says.
-//! Takes: a delivery's id. Gives: a signed POST, and a record of how it went.
-//! Never: follows a redirect, judges an answer (that is `webhook::judge`), or decides about retries.
+//! The kind `webhook.deliver`: sends one event to one endpoint (Standard Webhooks 1.0.0).
+//!
+//! Makes a signed POST and records the attempt. It never follows a redirect; the response is judged by
+//! `response_policy`, and the queue decides about retries.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,24 +34,26 @@ use crate::services::Services;
 use crate::token::NoToken;
 use crate::{delivery_job, message};
 
-/// How often a paused endpoint is looked at again. It goes on by itself when it is made active; a job
-/// may be put off so for forty days.
-const PAUSE: Duration = Duration::from_secs(60 * 60);
+/// How long a delivery of a paused endpoint is put off at a time. It runs at once when the endpoint becomes active; a job
+/// can be put off for forty days.
+const PAUSE_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// From this attempt on a delivery is late, and needs a place for such.
-const LATE: u16 = 3;
+/// From this attempt on a delivery needs a retry slot.
+const RETRY_SLOT_MIN_ATTEMPT: u16 = 3;
 
-/// How long, and up to how long, a late delivery waits that finds no such place.
-const LATE_WAIT: std::ops::Range<f64> = 10.0..60.0;
+/// Seconds that a delivery waits when no retry slot is free, at random.
+const RETRY_SLOT_WAIT: std::ops::Range<f64> = 10.0..60.0;
 
-/// Bytes of headers kept of an answer, and of an event's data shown when it was given up.
+/// Bytes of response headers that are stored.
 const KEPT_HEADERS: usize = 4 * 1024;
-const TOLD_DATA: usize = 16 * 1024;
+
+/// Maximum length of event data that is included in an event about a failed delivery.
+const MAX_REPORTED_DATA: usize = 16 * 1024;
 
 /// - Changes: the delivery's state, its attempts, its endpoint's health.
 /// - Twice: the receiver sees the same `webhook-id`, which the standard makes the idempotency key.
 /// - Calls: the endpoint's URL, and its token server if it has one, through the egress rules.
-/// - Dead: the delivery is failed; when the receiver is mended, recover the endpoint or redeliver.
+/// - Dead: the delivery failed; when the receiver works again, recover the endpoint or redeliver.
 #[derive(Debug)]
 pub struct WebhookDeliver;
 
@@ -79,27 +82,27 @@ impl JobKind for WebhookDeliver {
 
 async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict, Error> {
     let id = args.delivery_id;
-    // Held until the end.
-    let _place = if run.job.attempt >= LATE {
-        let Some(place) = services.deliveries.take_retry_slot(run.job.tenant) else {
-            let wait = Duration::from_secs_f64(rand::rng().random_range(LATE_WAIT));
+    // Held until the run ends.
+    let _slot = if run.job.attempt >= RETRY_SLOT_MIN_ATTEMPT {
+        let Some(slot) = services.deliveries.take_retry_slot(run.job.tenant) else {
+            let wait = Duration::from_secs_f64(rand::rng().random_range(RETRY_SLOT_WAIT));
             return Ok(Verdict::Yield { wait });
         };
-        Some(place)
+        Some(slot)
     } else {
         None
     };
-    let context = services.deliveries.context(run.job.tenant, id).await?;
+    let context = services.deliveries.load_context(run.job.tenant, id).await?;
     let Some(context) = context else {
         let error = JobError::new("delivery_not_found", format!("there is no delivery {id}"));
         return Ok(Verdict::Dead { error });
     };
     if context.state == DeliveryState::Succeeded {
-        // A run before this one made the delivery, and its outcome was lost.
+        // An earlier run delivered it, and its outcome was lost.
         return Ok(Verdict::done());
     }
     if context.job_id != Some(run.job.id) {
-        return Ok(done_without("another job makes this delivery"));
+        return Ok(skipped("another job makes this delivery"));
     }
     let target = match &context.target {
         Some(target) if args.cause == Cause::Test => target,
@@ -107,7 +110,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         Some(target) if target.status == EndpointStatus::Paused => {
             let reason = JobError::new("endpoint_paused", "the endpoint is paused");
             return Ok(Verdict::Snooze {
-                wait: PAUSE,
+                wait: PAUSE_CHECK_INTERVAL,
                 reason,
             });
         }
@@ -115,11 +118,11 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
             let mut tx = TenantTx::begin(&services.common.pool, run.job.tenant).await?;
             skip(&mut tx, id, run.job.id).await?;
             tx.commit().await?;
-            return Ok(done_without("the endpoint is disabled or deleted"));
+            return Ok(skipped("the endpoint is disabled or deleted"));
         }
     };
     let Some(data) = &context.data else {
-        let error = JobError::new("payload_gone", "the event's payload is not kept any more");
+        let error = JobError::new("payload_gone", "the event's payload was removed");
         return Ok(Verdict::Dead { error });
     };
 
@@ -129,10 +132,10 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),
     };
-    let Called { answer, decision } = call(target, headers, body, run, services).await;
+    let CallResult { answer, decision } = call(target, headers, body, run, services).await;
     let Decision { verdict, action } = decision;
     let verdict = match verdict {
-        // One try by hand is one try, also where the endpoint's breaker would give it another.
+        // A manual delivery is a single attempt, even if the endpoint's policy would retry it.
         Verdict::Retry { error, .. } | Verdict::RateLimited { reason: error, .. }
             if !args.cause.is_on_schedule() =>
         {
@@ -145,7 +148,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         job: run.job.id,
         endpoint: target.id,
         cause: args.cause,
-        fate: fate(&verdict, run),
+        outcome: outcome(&verdict, run),
         started_at,
         duration: duration(started_at, answer.as_ref()),
         url: target.url.clone(),
@@ -158,7 +161,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         action,
         event: AttemptedEvent {
             data: Some(data.get())
-                .filter(|data| data.len() <= TOLD_DATA)
+                .filter(|data| data.len() <= MAX_REPORTED_DATA)
                 .map(ToOwned::to_owned),
             id: context.event_id,
             event_type: context.event_type,
@@ -168,21 +171,22 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
     Ok(verdict)
 }
 
-/// What came of a request.
-struct Called {
-    /// The answer, or why there is none; `None` when no request was made.
+/// The result of a request.
+struct CallResult {
+    /// The response, or why there is none; `None` when no request was made.
     answer: Option<Result<EgressResponse, EgressError>>,
     decision: Decision,
 }
 
-/// Makes the request, and has the answer judged. A token, if the endpoint wants one, takes its part of the time.
+/// Makes the request and decides what its response means. Getting a token, if the endpoint needs one, counts towards the
+/// time limit.
 async fn call(
     target: &Target,
     headers: HeaderMap,
     body: String,
     run: &Run,
     services: &Services,
-) -> Called {
+) -> CallResult {
     let (attempt, schedule) = (run.job.attempt, &target.schedule);
     let until = Instant::now() + call_timeout(run);
     let headers = match authorize(headers, target, run, services).await {
@@ -198,7 +202,7 @@ async fn call(
                 verdict,
                 action: EndpointAction::default(),
             };
-            return Called {
+            return CallResult {
                 answer: None,
                 decision,
             };
@@ -223,25 +227,25 @@ async fn call(
         .as_ref()
         .ok()
         .and_then(|answer| refused_redirect(&services.common.egress, &target.url, answer));
-    let told = match &refused {
+    let outcome = match &refused {
         Some(refused) => Err(refused),
         None => answer.as_ref(),
     };
-    let decision = decide(told, schedule, attempt, &mut rand::rng());
-    Called {
+    let decision = decide(outcome, schedule, attempt, &mut rand::rng());
+    CallResult {
         answer: Some(answer),
         decision,
     }
 }
 
-fn done_without(why: &str) -> Verdict {
+fn skipped(reason: &str) -> Verdict {
     Verdict::Done {
-        result: Some(serde_json::json!({"skipped": why})),
+        result: Some(serde_json::json!({"skipped": reason})),
         follow_ups: Vec::new(),
     }
 }
 
-/// Adds the token, if the endpoint wants one.
+/// Adds a token, if the endpoint has OAuth 2.0 credentials.
 async fn authorize(
     mut headers: HeaderMap,
     target: &Target,
@@ -259,8 +263,8 @@ async fn authorize(
     Ok(headers)
 }
 
-/// What the delivery becomes, as far as this run knows; `None` while it goes on.
-fn fate(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
+/// Final state of the delivery, if this run decides it; `None` while it can be retried.
+fn outcome(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     match verdict {
         Verdict::Done { .. } => Some(DeliveryState::Succeeded),
         Verdict::Dead { .. } => Some(DeliveryState::Failed),
@@ -291,10 +295,10 @@ fn duration(
     }
 }
 
-/// As much of an answer as is kept.
+/// The part of a response that is stored.
 fn kept(answer: EgressResponse) -> KeptAnswer {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    let mut room = KEPT_HEADERS;
+    let mut remaining = KEPT_HEADERS;
     for (name, value) in &answer.headers {
         let value = match name.as_str() {
             "set-cookie" | "authorization" | "www-authenticate" | "proxy-authenticate" => {
@@ -302,10 +306,10 @@ fn kept(answer: EgressResponse) -> KeptAnswer {
             }
             _ => String::from_utf8_lossy(value.as_bytes()).replace('\0', ""),
         };
-        let Some(left) = room.checked_sub(name.as_str().len() + value.len()) else {
+        let Some(left) = remaining.checked_sub(name.as_str().len() + value.len()) else {
             break;
         };
-        room = left;
+        remaining = left;
         headers.insert(name.as_str().to_owned(), value);
     }
     KeptAnswer {
@@ -316,8 +320,8 @@ fn kept(answer: EgressResponse) -> KeptAnswer {
     }
 }
 
-/// The headers of the request; `body`'s bytes are the ones that are signed. The timestamp is of this attempt,
-/// the id of the event.
+/// The headers of the request. The signature covers the bytes of `body`; the timestamp is that of this attempt, the id
+/// that of the event.
 fn headers(
     context: &DeliveryContext,
     target: &Target,

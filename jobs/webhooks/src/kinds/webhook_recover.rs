@@ -1,6 +1,6 @@
-//! Room: the kind `webhook.recover`: has what an endpoint missed delivered.
-//! Takes: an endpoint, a time, which deliveries. Gives: their jobs, step by step.
-//! Never: delivers itself, or has one made that is on its way or has arrived.
+//! The kind `webhook.recover`: redelivers what an endpoint missed.
+//!
+//! Enqueues deliveries step by step. It never redelivers what is pending or has succeeded.
 
 use std::time::Duration;
 

@@ -1,0 +1,316 @@
+//! Room: what a browser keeps of a session, and what shows that a request was meant.
+//! Takes: headers. Gives: the session's token; cookies set and taken back; whether a request that changes
+//! something comes from our own pages.
+//! Never: trusts a cookie alone with a change.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{COOKIE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use harkara_accounts::users::Token;
+use harkara_shared::id::SessionId;
+use harkara_shared::vault::MasterKeys;
+use hmac::Mac as _;
+use subtle::{Choice, ConstantTimeEq as _};
+use url::Url;
+
+use crate::cursor;
+use crate::problem::{Code, Problem};
+
+/// `X-CSRF-Token`: that the request comes from a page which could read the session.
+pub(crate) const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A cookie of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cookie {
+    /// The session's token.
+    Session,
+    /// What binds a sign-in at the provider to the browser that began it.
+    Flow,
+}
+
+impl Cookie {
+    /// The cookie's name. With `__Host-` a browser takes it from this very host over TLS only.
+    pub(crate) const fn name(self, is_secure: bool) -> &'static str {
+        match (self, is_secure) {
+            (Self::Session, true) => "__Host-harkara",
+            (Self::Session, false) => "harkara",
+            (Self::Flow, true) => "__Host-harkara-flow",
+            (Self::Flow, false) => "harkara-flow",
+        }
+    }
+
+    /// The token that a browser sent. A cookie that is there twice was put there by somebody else, too.
+    pub(crate) fn read(self, headers: &HeaderMap, is_secure: bool) -> Option<Token> {
+        let name = self.name(is_secure);
+        let mut found = headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|text| text.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(known, _)| *known == name)
+            .map(|(_, value)| value);
+        match (found.next(), found.next()) {
+            (Some(only), None) => Token::parse(only),
+            _ => None,
+        }
+    }
+
+    /// The header that gives a browser the token for so long.
+    pub(crate) fn set(self, token: &Token, life: Duration, is_secure: bool) -> HeaderValue {
+        self.header(token.expose(), life, is_secure)
+    }
+
+    /// The header that takes it back.
+    pub(crate) fn clear(self, is_secure: bool) -> HeaderValue {
+        self.header("", Duration::ZERO, is_secure)
+    }
+
+    fn header(self, value: &str, life: Duration, is_secure: bool) -> HeaderValue {
+        let (name, life) = (self.name(is_secure), life.as_secs());
+        let secure = if is_secure { "; Secure" } else { "" };
+        let text =
+            format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
+        // Base64url and words of ours: always a header's value.
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+/// Makes and checks what pages send back with a change.
+#[derive(Clone)]
+pub(crate) struct Csrf(Arc<[[u8; 32]]>);
+
+impl fmt::Debug for Csrf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Csrf(redacted)")
+    }
+}
+
+impl Csrf {
+    pub(crate) fn new(keys: &MasterKeys) -> Self {
+        Self(keys.derive_all("csrf").into())
+    }
+
+    /// The token of a session.
+    pub(crate) fn token(&self, session: SessionId) -> String {
+        let key = self.0.first().copied().unwrap_or_default();
+        BASE64.encode(mac(&key, session))
+    }
+
+    /// Whether a text is the token of the session, under any of the keys.
+    pub(crate) fn is_of(&self, session: SessionId, text: &str) -> bool {
+        let given = BASE64.decode(text).unwrap_or_default();
+        self.0
+            .iter()
+            .map(|key| mac(key, session).as_slice().ct_eq(&given))
+            .fold(Choice::from(0), |any, one| any | one)
+            .into()
+    }
+
+    /// Goes on if a request with a cookie may do what its method says.
+    ///
+    /// # Errors
+    /// A problem of status 403.
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        session: SessionId,
+        own: Option<&Url>,
+    ) -> Result<(), Problem> {
+        if is_safe(method) {
+            return Ok(());
+        }
+        own_site(headers, own)?;
+        let mut given = headers.get_all(CSRF).iter();
+        let token = match (given.next(), given.next()) {
+            (Some(only), None) => only.to_str().unwrap_or_default(),
+            _ => "",
+        };
+        if self.is_of(session, token) {
+            Ok(())
+        } else {
+            Err(refused(
+                "the header X-CSRF-Token is missing or not this session's",
+            ))
+        }
+    }
+}
+
+/// Whether the method only reads.
+pub(crate) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Goes on unless a browser says that another site's page makes the request. `own` is where people reach
+/// the platform; if that is not configured, the host that the request names is its own site.
+///
+/// # Errors
+/// A problem of status 403.
+pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Problem> {
+    let text = |name: &HeaderName| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let site = text(&SEC_FETCH_SITE);
+    if site == Some("cross-site") {
+        return Err(refused("the request comes from another site"));
+    }
+    let Some(origin) = text(&ORIGIN) else {
+        return Ok(());
+    };
+    if origin == "null" && site == Some("same-origin") {
+        // A page of ours that does not say where it is.
+        return Ok(());
+    }
+    let is_own = match own {
+        Some(own) => own.origin().ascii_serialization() == origin,
+        // Not configured: the host that the request names.
+        None => {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_some() && host == text(&HOST)
+        }
+    };
+    if is_own {
+        Ok(())
+    } else {
+        Err(refused("the request comes from another origin"))
+    }
+}
+
+fn refused(detail: &str) -> Problem {
+    Problem::new(Code::Csrf, detail)
+}
+
+fn mac(key: &[u8; 32], session: SessionId) -> [u8; 32] {
+    cursor::mac(key, session.as_uuid().as_bytes())
+        .finalize()
+        .into_bytes()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn over_tls_a_cookie_is_bound_to_its_host() {
+        let token = Token::generate();
+        let text = token.expose();
+        let set = |secure| Cookie::Session.set(&token, Duration::from_secs(60), secure);
+        assert_eq!(
+            set(true),
+            format!("__Host-harkara={text}; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure")
+        );
+        assert_eq!(
+            set(false),
+            format!("harkara={text}; Path=/; Max-Age=60; HttpOnly; SameSite=Lax")
+        );
+        assert_eq!(
+            Cookie::Session.clear(false),
+            "harkara=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
+        );
+        let sent = headers(&[("cookie", &format!("a=b; __Host-harkara={text}"))]);
+        assert_eq!(Cookie::Session.read(&sent, true), Some(token.clone()));
+        assert_eq!(Cookie::Session.read(&sent, false), None);
+        assert_eq!(Cookie::Flow.read(&sent, true), None);
+        for wrong in [
+            String::new(),
+            "harkara=x".to_owned(),
+            format!("harkara={text}; harkara={text}"),
+        ] {
+            let sent = headers(&[("cookie", &wrong)]);
+            assert_eq!(Cookie::Session.read(&sent, false), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_csrf_token_is_of_one_session_and_outlives_a_rotation() {
+        let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
+        let csrf = |text: &str| Csrf::new(&MasterKeys::parse(text).unwrap());
+        let (session, other) = (SessionId::new(), SessionId::new());
+        let token = csrf(&old).token(session);
+        assert!(csrf(&format!("{new},{old}")).is_of(session, &token));
+        assert!(!csrf(&old).is_of(other, &token));
+        assert!(!csrf(&new).is_of(session, &token));
+        for text in ["", "x", "====", &token[1..]] {
+            assert!(!csrf(&old).is_of(session, text), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_site_is_told_by_what_browsers_say() {
+        let own: Url = "https://jobs.example.com".parse().unwrap();
+        for (pairs, may) in [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "https://jobs.example.com")], true),
+            (&[("origin", "https://jobs.example.com:8443")], false),
+            (&[("origin", "http://jobs.example.com")], false),
+            (&[("origin", "https://evil.example")], false),
+            (&[("origin", "null")], false),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+                true,
+            ),
+            (
+                &[("origin", "null"), ("sec-fetch-site", "same-site")],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "https://evil.example"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "http://127.0.0.1:8080"),
+                    ("host", "127.0.0.1:8080"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "http://127.0.0.1:8081"),
+                    ("host", "127.0.0.1:8080"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("origin", "https://jobs.example.com"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                false,
+            ),
+        ] {
+            assert_eq!(
+                own_site(&headers(pairs), Some(&own)).is_ok(),
+                may,
+                "{pairs:?}"
+            );
+        }
+        // Where nothing is configured, the host that is named is our own.
+        let named = |origin| headers(&[("origin", origin), ("host", "127.0.0.1:8080")]);
+        assert!(own_site(&named("http://127.0.0.1:8080"), None).is_ok());
+        assert!(own_site(&named("http://127.0.0.1:8081"), None).is_err());
+    }
+}

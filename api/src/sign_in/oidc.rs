@@ -1,0 +1,343 @@
+//! Room: sign-in through a provider (OpenID Connect): authorization code with PKCE, nonce and state.
+//! Takes: the provider's settings, a sign-in that begins, one that comes back. Gives: where to send the
+//! browser; a session for somebody who is a user already.
+//! Never: makes a user, believes an email that the provider does not vouch for, or goes on with a sign-in
+//! that another browser began.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use harkara_accounts::users::provider::{self, Identity, ProviderSignIn};
+use harkara_accounts::users::{Token, normal_email};
+use harkara_shared::audit::Actor;
+use harkara_shared::config::OidcSettings;
+use harkara_shared::egress::client_config;
+use harkara_shared::process::in_one_line;
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims,
+};
+use openidconnect::{
+    AccessTokenHash, AuthorizationCode, ClientId, ClientSecret, CsrfToken, DiscoveryError,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope,
+    TokenResponse as _,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use url::Url;
+
+use super::throttle;
+use crate::ApiState;
+use crate::problem::Problem;
+
+/// How long what the provider says of itself, its keys among it, is believed.
+const BELIEVED: Duration = Duration::from_mins(60);
+
+/// Longest that one call of the provider may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer of the provider.
+const MOST: usize = 1 << 20;
+
+/// The path to which the provider sends people back.
+pub(crate) const CALLBACK: &str = "/sign-in/oidc/callback";
+
+type Client = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
+/// The provider.
+pub(crate) struct Oidc {
+    settings: OidcSettings,
+    http: reqwest::Client,
+    /// What it said of itself, and when.
+    known: Mutex<Option<(Instant, CoreProviderMetadata)>>,
+}
+
+impl fmt::Debug for Oidc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Oidc").field(&self.settings).finish()
+    }
+}
+
+/// The provider cannot be asked, or what it answers cannot be believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OidcError {
+    #[error("the provider cannot be asked: {0}")]
+    Call(String),
+    #[error("the provider's answer is not to be believed: {0}")]
+    Answer(String),
+    #[error("the HTTP client cannot be made: {0}")]
+    Setup(String),
+}
+
+/// A call to the provider that failed.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error(transparent)]
+    Form(#[from] axum::http::Error),
+    #[error("the answer is longer than 1 MiB")]
+    TooLong,
+}
+
+/// The provider of these settings; `None` when no HTTP client can be made, which the log tells.
+pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
+    Oidc::new(settings)
+        .inspect_err(
+            |error| tracing::error!(%error, "nobody can sign in through the provider: {error}"),
+        )
+        .ok()
+}
+
+fn answer(error: &(dyn std::error::Error + 'static)) -> OidcError {
+    OidcError::Answer(in_one_line(error))
+}
+
+/// What is kept, sealed, while somebody is at the provider.
+#[derive(Serialize, Deserialize)]
+struct Flow {
+    nonce: String,
+    verifier: String,
+    tenant: Option<String>,
+}
+
+/// A sign-in that began.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Where the browser goes.
+    pub(crate) url: Url,
+    /// What it keeps meanwhile.
+    pub(crate) browser: Token,
+}
+
+impl Oidc {
+    /// The provider of these settings. It is asked when somebody signs in.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    fn new(settings: OidcSettings) -> Result<Self, OidcError> {
+        let setup = |error: &dyn fmt::Display| OidcError::Setup(error.to_string());
+        let tls = client_config().map_err(|error| setup(&error))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()
+            .map_err(|error| setup(&error))?;
+        Ok(Self {
+            settings,
+            http,
+            known: Mutex::default(),
+        })
+    }
+
+    /// What people call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    async fn metadata(&self) -> Result<CoreProviderMetadata, OidcError> {
+        let mut known = self.known.lock().await;
+        if let Some((when, metadata)) = &*known
+            && when.elapsed() < BELIEVED
+        {
+            return Ok(metadata.clone());
+        }
+        let metadata = self.discover().await?;
+        *known = Some((Instant::now(), metadata.clone()));
+        Ok(metadata)
+    }
+
+    /// The issuer is compared to the letter: of an address without a path, the slash at its end may
+    /// belong to it or not.
+    async fn discover(&self) -> Result<CoreProviderMetadata, OidcError> {
+        let text = self.settings.issuer.as_str();
+        let short = text
+            .strip_suffix('/')
+            .filter(|_| self.settings.issuer.path() == "/");
+        let mut mismatch = String::new();
+        for issuer in short.into_iter().chain([text]) {
+            let issuer = IssuerUrl::new(issuer.to_owned())
+                .map_err(|error| OidcError::Call(error.to_string()))?;
+            match CoreProviderMetadata::discover_async(issuer, &self.caller()).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(DiscoveryError::Validation(reason)) => mismatch = reason,
+                Err(error) => return Err(OidcError::Call(in_one_line(&error))),
+            }
+        }
+        Err(OidcError::Answer(mismatch))
+    }
+
+    fn client(&self, metadata: CoreProviderMetadata, base: &str) -> Result<Client, OidcError> {
+        let back = format!("{}{CALLBACK}", base.trim_end_matches('/'));
+        let back = RedirectUrl::new(back).map_err(|error| OidcError::Setup(error.to_string()))?;
+        let client = CoreClient::from_provider_metadata(
+            metadata,
+            ClientId::new(self.settings.client_id.clone()),
+            Some(ClientSecret::new(self.settings.client_secret.clone())),
+        );
+        Ok(client.set_redirect_uri(back))
+    }
+
+    /// What the library makes its calls with.
+    fn caller(
+        &self,
+    ) -> impl Fn(
+        HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, CallError>> + Send>>
+    + Send
+    + Sync {
+        let http = self.http.clone();
+        move |request| Box::pin(call(http.clone(), request))
+    }
+
+    /// Trades the code for the person's identity, checked: signature, issuer, audience, time, nonce.
+    async fn identity(&self, code: String, flow: Flow, base: &str) -> Result<Identity, OidcError> {
+        let client = self.client(self.metadata().await?, base)?;
+        let caller = self.caller();
+        let tokens = client
+            .exchange_code(AuthorizationCode::new(code))
+            .map_err(|error| answer(&error))?
+            .set_pkce_verifier(PkceCodeVerifier::new(flow.verifier))
+            .request_async(&caller)
+            .await
+            .map_err(|error| answer(&error))?;
+        let id_token = tokens
+            .id_token()
+            .ok_or_else(|| OidcError::Answer("there is no ID token".to_owned()))?;
+        let verifier = client.id_token_verifier();
+        let claims = match id_token.claims(&verifier, &Nonce::new(flow.nonce)) {
+            Ok(claims) => claims,
+            Err(error) => {
+                // Perhaps its keys are new: the next sign-in asks for them.
+                *self.known.lock().await = None;
+                return Err(answer(&error));
+            }
+        };
+        if let Some(expected) = claims.access_token_hash() {
+            let algorithm = id_token.signing_alg().map_err(|error| answer(&error))?;
+            let key = id_token
+                .signing_key(&verifier)
+                .map_err(|error| answer(&error))?;
+            let found = AccessTokenHash::from_token(tokens.access_token(), algorithm, key)
+                .map_err(|error| answer(&error))?;
+            if found != *expected {
+                return Err(OidcError::Answer(
+                    "the access token is another one".to_owned(),
+                ));
+            }
+        }
+        let subject = claims.subject().clone();
+        let mut email = claims.email().cloned();
+        let mut is_verified = claims.email_verified() == Some(true);
+        if email.is_none() && client.user_info_url().is_some() {
+            let access = tokens.access_token().clone();
+            let info: CoreUserInfoClaims = client
+                .user_info(access, Some(subject.clone()))
+                .map_err(|error| answer(&error))?
+                .request_async(&caller)
+                .await
+                .map_err(|error| answer(&error))?;
+            email = info.email().cloned();
+            is_verified = info.email_verified() == Some(true);
+        }
+        Ok(Identity {
+            issuer: claims.issuer().as_str().to_owned(),
+            subject: subject.as_str().to_owned(),
+            email: email
+                .filter(|_| is_verified)
+                .map(|email| normal_email(email.as_str())),
+        })
+    }
+}
+
+async fn call(http: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, CallError> {
+    let (parts, body) = request.into_parts();
+    let mut response = http
+        .request(parts.method, parts.uri.to_string())
+        .headers(parts.headers)
+        .body(body)
+        .send()
+        .await?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MOST {
+            return Err(CallError::TooLong);
+        }
+    }
+    let mut answer = axum::http::Response::builder().status(response.status());
+    if let Some(headers) = answer.headers_mut() {
+        *headers = response.headers().clone();
+    }
+    Ok(answer.body(bytes)?)
+}
+
+/// Begins a sign-in, for the user of one tenant if one is named.
+///
+/// # Errors
+/// A problem: without a provider, of status 404; when it cannot be asked, 503; after too many, 429.
+pub(crate) async fn begin(
+    state: &ApiState,
+    actor: &Actor,
+    tenant: Option<String>,
+) -> Result<Begun, Problem> {
+    let oidc = state.oidc().ok_or_else(|| Problem::not_found("provider"))?;
+    throttle::charge_address(state, actor.address).await?;
+    let client = oidc.client(oidc.metadata().await?, &state.base_url())?;
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let (known, browser) = (Token::generate(), Token::generate());
+    let text = known.expose().to_owned();
+    let (url, _, nonce) = client
+        .authorize_url(
+            CoreAuthenticationFlow::AuthorizationCode,
+            move || CsrfToken::new(text),
+            Nonce::new_random,
+        )
+        .add_scope(Scope::new("email".to_owned()))
+        .add_scope(Scope::new("profile".to_owned()))
+        .set_pkce_challenge(challenge)
+        .url();
+    let flow = Flow {
+        nonce: nonce.secret().clone(),
+        verifier: verifier.into_secret(),
+        tenant,
+    };
+    let flow = serde_json::to_vec(&flow).map_err(Problem::internal)?;
+    provider::keep_flow(state.pool(), state.keys(), &known, &browser, &flow).await?;
+    Ok(Begun { url, browser })
+}
+
+/// Ends a sign-in that came back with a code, or with none when the person did not want to.
+///
+/// # Errors
+/// A problem when the provider cannot be asked or believed.
+pub(crate) async fn end(
+    state: &ApiState,
+    actor: &Actor,
+    browser: Option<&Token>,
+    known: Option<&Token>,
+    code: Option<String>,
+) -> Result<ProviderSignIn, Problem> {
+    let oidc = state.oidc().ok_or_else(|| Problem::not_found("provider"))?;
+    let (Some(browser), Some(known)) = (browser, known) else {
+        return Ok(ProviderSignIn::Refused);
+    };
+    let flow = provider::take_flow(state.pool(), state.keys(), known, browser).await?;
+    let (Some(flow), Some(code)) = (flow, code) else {
+        return Ok(ProviderSignIn::Refused);
+    };
+    let flow: Flow = serde_json::from_slice(&flow).map_err(Problem::internal)?;
+    let tenant = flow.tenant.clone();
+    let identity = oidc.identity(code, flow, &state.base_url()).await?;
+    Ok(provider::with_identity(state.pool(), actor, tenant, identity).await?)
+}
