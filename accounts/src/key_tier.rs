@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::sla_tier::SlaTier;
 
-/// How many requests a key's contract grants.
+/// Tier of an API key, which sets its request limits.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type, ToSchema,
 )]

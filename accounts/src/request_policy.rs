@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::key_tier::KeyTier;
 
-/// How a policy counts.
+/// How a policy counts requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
@@ -50,23 +50,23 @@ impl Strategy {
     }
 }
 
-/// How many requests are let through in which time.
+/// A limit on the number of requests in a period of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// What it is called in headers and problems: 1 to 32 of a-z, 0-9, `-` and `_`.
+    /// Name in headers and problems: 1 to 32 of a-z, 0-9, `-` and `_`.
     #[schema(example = "hour")]
     pub name: String,
-    /// How it counts.
+    /// How requests are counted.
     pub strategy: Strategy,
-    /// Requests a window, 1 to 1 000 000 000, and at most a million a second.
+    /// Requests per window, 1 to 1 000 000 000, at most a million per second.
     #[schema(example = 1000)]
     pub quota: u32,
-    /// Requests on top of it, up to 1 000 000. Of a bucket, how many may come at once.
+    /// Requests on top of the quota, up to 1 000 000. For buckets, the number of requests allowed at once.
     #[serde(default)]
     #[schema(example = 50)]
     pub burst: u32,
-    /// How long a window is, 1 s to 31 days; none for `calendar_month`.
+    /// Length of the window, 1 s to 31 days; not allowed with `calendar_month`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<HumanDuration>,
 }

@@ -76,7 +76,7 @@ impl PartialSchema for Scope {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("One right a key may have."))
+            .description(Some("One right of an API key."))
             .enum_values(Some(Self::ALL.iter().map(|scope| scope.as_str())))
             .into()
     }

@@ -7,7 +7,7 @@ use harkara_queue::settings::Rate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How many job starts a minute a tenant's contract grants.
+/// Tier of a tenant's contract, which sets its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]

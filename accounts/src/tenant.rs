@@ -21,7 +21,7 @@ use crate::sla_tier::SlaTier;
 /// Slug of the built-in tenant, whose keys can act for other tenants.
 pub const PLATFORM_SLUG: &str = "platform";
 
-/// Where a tenant stands with its bills, and what that permits.
+/// Billing status of a tenant, which limits what the tenant can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -300,7 +300,7 @@ pub async fn request_erasure(
     connection: &mut PgConnection,
     id: TenantId,
 ) -> Result<bool, sqlx::Error> {
-    let accepted: Option<bool> = query_scalar(include_str!("sql/tenant/ask_erasure.sql"))
+    let accepted: Option<bool> = query_scalar(include_str!("sql/tenant/request_erasure.sql"))
         .bind(id)
         .fetch_optional(connection)
         .await?;

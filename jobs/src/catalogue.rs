@@ -28,13 +28,13 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<webhooks::webhook_recover::WebhookRecover>(),
 ];
 
-/// The kind of this name.
+/// Finds a kind by name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
-/// Runs whatever job it is given by the catalogue.
+/// The handler of a worker: runs each job with the kind of its name.
 #[derive(Debug, Clone)]
 pub struct Catalogue(Arc<Services>);
 
@@ -50,7 +50,7 @@ impl Handler for Catalogue {
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
         match find(&run.job.kind) {
             Some(kind) => kind.run(run, Arc::clone(&self.0)),
-            // While a release rolls out, an older worker may meet a newer kind: that is no failure.
+            // While a release rolls out, an older worker can claim a job of a newer kind: not a failure.
             None => {
                 let reason = JobError::new(
                     "unknown_kind",
@@ -77,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_stand_in_order() {
+    fn kinds_are_unique_and_sorted_by_name() {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let sorted: BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(names, sorted.into_iter().collect::<Vec<_>>());
     }
 
     #[test]
-    fn every_kind_has_its_line_in_the_catalogue() {
+    fn every_kind_is_listed_in_the_catalogue() {
         let domains = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut files = Vec::new();
         for domain in std::fs::read_dir(domains).unwrap() {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_serves_the_queue_of_every_kind_by_default() {
+    fn default_worker_serves_the_queue_of_every_kind() {
         let settings = Settings::read(Default::default(), &[]).unwrap();
         for kind in KINDS {
             let served = settings
@@ -129,14 +129,14 @@ mod tests {
                 .any(|queue| queue.queue == kind.queue);
             assert!(
                 served,
-                "nobody serves `{}`, the queue of {}",
+                "no worker serves `{}`, the queue of {}",
                 kind.queue, kind.name
             );
         }
     }
 
     #[test]
-    fn every_default_is_one_that_a_job_may_name() {
+    fn defaults_of_kinds_are_valid() {
         for kind in KINDS {
             assert!(kind.max_attempts >= 1, "{}", kind.name);
             assert!(!kind.timeout.is_zero(), "{}", kind.name);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_the_wrong_shape_is_pointed_at() {
+    fn payload_of_the_wrong_shape_has_a_pointer() {
         let kind = find("http.request").unwrap();
         let faults = |text: &str| kind.check(&RawValue::from_string(text.to_owned()).unwrap());
         assert_eq!(faults(r#"{"url": "https://example.com"}"#), []);

@@ -17,18 +17,18 @@ use crate::services::Services;
 
 type RunFn = fn(Run, Arc<Services>) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
-/// A kind as the other rooms see it.
+/// A kind of the catalogue.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// Name.
+    /// Name, `noun.verb`.
     pub name: &'static str,
     /// Default queue.
     pub queue: &'static str,
-    /// Default number of runs that may fail.
+    /// Default number of attempts.
     pub max_attempts: u16,
     /// Default timeout.
     pub timeout: Duration,
-    /// Only the built-in tenant `platform` may enqueue it.
+    /// Whether only the built-in tenant `platform` can enqueue it.
     pub platform_only: bool,
     job: fn(Box<RawValue>) -> NewJob,
     backoff: fn() -> Backoff,
@@ -39,7 +39,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The kind that `K` says it is. The catalogue makes its lines so, and tests of kinds.
+    /// The catalogue's entry for `K`.
     #[must_use]
     pub const fn of<K: JobKind>() -> Self
     where
@@ -60,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// Default backoff.
+    /// Default backoff between failed runs.
     #[must_use]
     pub fn backoff(&self) -> Backoff {
         (self.backoff)()
@@ -82,7 +82,7 @@ impl Kind {
         (self.run)(run, services)
     }
 
-    /// The JSON Schema of the payload's shape, made from its type; null if its type has none.
+    /// JSON Schema of the payload's shape, derived from its type.
     #[must_use]
     pub fn shape(&self) -> Value {
         (self.shape)()
@@ -94,7 +94,7 @@ impl Kind {
         (self.rules)()
     }
 
-    /// Everything wrong with a payload of this kind; pointers are relative to the payload.
+    /// All errors in a payload of this kind; pointers are relative to the payload.
     #[must_use]
     pub fn check(&self, payload: &RawValue) -> Vec<FieldError> {
         (self.check)(payload)

@@ -19,12 +19,13 @@ pub async fn of_user(
     user: UserId,
     is_platform: bool,
 ) -> Result<Vec<Scope>, Error> {
-    let permissions: Vec<String> =
-        query_scalar(include_str!("../sql/effective_permissions/reach.sql"))
-            .bind(tx.tenant())
-            .bind(user)
-            .fetch_all(&mut **tx)
-            .await?;
+    let permissions: Vec<String> = query_scalar(include_str!(
+        "../sql/effective_permissions/list_effective_permissions.sql"
+    ))
+    .bind(tx.tenant())
+    .bind(user)
+    .fetch_all(&mut **tx)
+    .await?;
     Ok(all_scopes(&permissions, is_platform))
 }
 

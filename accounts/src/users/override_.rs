@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::effective_permissions::AdminCheck;
 use super::{Error, OverrideId, find_user, grant, link};
 
-/// What an override does. A denial wins over every allowance and role.
+/// Effect of an override. A denial takes precedence over every allowance and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]

@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 /// How long a confirmation of the user's identity lasts.
 pub const CONFIRMATION_LIFE: Duration = Duration::from_mins(10);
 
-/// How a person signed in.
+/// How a user signed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
@@ -130,7 +130,7 @@ pub async fn create_session(
     if opened.is_none() {
         return Ok(None);
     }
-    query(include_str!("../sql/session/note_sign_in.sql"))
+    query(include_str!("../sql/session/record_sign_in.sql"))
         .bind(tenant)
         .bind(user)
         .execute(&mut **tx)

@@ -6,10 +6,10 @@
 
 use harkara_kind::JobKind as _;
 use harkara_queue::Quota;
-use harkara_webhooks::kinds::webhook_recover::{Args, WebhookRecover, missed};
+use harkara_webhooks::kinds::webhook_recover::{Args, WebhookRecover, default_states};
 use harkara_webhooks::{
-    self as webhooks, EndpointChange, EndpointStatus, LONGEST_GRACE, NewEvent, RedeliverError,
-    change_endpoint, redeliver, rotate_key, test_endpoint,
+    self as webhooks, EndpointChange, EndpointStatus, MAX_GRACE, NewEvent, RedeliverError,
+    change_endpoint, redeliver, rotate_signing_key, test_endpoint,
 };
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ async fn set_status(
     id: EndpointId,
     status: EndpointStatus,
 ) -> Result<EndpointStatus, Problem> {
-    let before = webhooks::endpoint(tx, id)
+    let before = webhooks::find_endpoint(tx, id)
         .await?
         .ok_or_else(endpoint_not_found)?;
     let change = EndpointChange {
@@ -200,10 +200,10 @@ pub(super) async fn recover_endpoint(
         endpoint_id: id,
         since: until - form_duration(&form, "last", MAX_RECOVERY_AGE)?,
         until,
-        states: missed(),
+        states: default_states(),
     };
     let mut tx = session.begin(&state).await?;
-    let endpoint = webhooks::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::find_endpoint(&mut tx, id).await?;
     if endpoint.ok_or_else(endpoint_not_found)?.status == EndpointStatus::Disabled {
         return Err(endpoint_disabled());
     }
@@ -229,10 +229,10 @@ pub(super) async fn rotate_secret(
     PathPair(_, id): PathPair<String, EndpointId>,
     form: Form,
 ) -> Result<Response, Problem> {
-    let grace = form_duration(&form, "grace", LONGEST_GRACE)?;
+    let grace = form_duration(&form, "grace", MAX_GRACE)?;
     let new = SigningKey::from(WebhookSecret::generate());
     let mut tx = session.begin(&state).await?;
-    if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
+    if !rotate_signing_key(&mut tx, state.keys(), id, &new, grace).await? {
         return Err(endpoint_not_found());
     }
     let after = json!({"algorithm": new.algorithm(), "grace": HumanDuration(grace)});

@@ -64,7 +64,7 @@ pub(super) async fn add_endpoint(
     let entry = Entry::new("endpoint.create", endpoint.id).after(audit_value(&endpoint));
     session.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    lane::apply(state.engine(), session.tenant, &endpoint).await?;
+    lane::apply_limits(state.engine(), session.tenant, &endpoint).await?;
     secret_page(&session, endpoint.id, &secret.expose(), None)
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn change_endpoint(
     errors.extend("", change.check(state.egress()));
     errors.into_body_result()?;
     let mut tx = session.begin(&state).await?;
-    let before = webhooks::endpoint(&mut tx, id).await?;
+    let before = webhooks::find_endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
     let after =
         webhooks::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;

@@ -151,14 +151,14 @@ pub(super) async fn show_endpoint(
         ..DeliveryFilter::default()
     };
     let mut tx = session.begin(&state).await?;
-    let endpoint = webhooks::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::find_endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let stats = endpoint_stats(&mut tx, id, clock::now() - STATS_PERIOD).await?;
     let found = list_deliveries(&mut tx, &filter, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
     let Json(found) = paging.page_down_to(
         found.deliveries,
-        found.below,
+        found.next_before,
         |delivery| delivery.id,
         |delivery| delivery,
     );
@@ -180,7 +180,7 @@ pub(super) async fn show_delivery(
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
     let mut tx = session.begin(&state).await?;
-    let delivery = webhooks::delivery(&mut tx, id).await?;
+    let delivery = webhooks::find_delivery(&mut tx, id).await?;
     let attempts = delivery_attempts(&mut tx, id).await?;
     tx.commit().await?;
     let (Some(delivery), Some(attempts)) = (delivery, attempts) else {

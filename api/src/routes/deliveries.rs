@@ -246,7 +246,7 @@ pub(super) async fn list_deliveries(
     tx.commit().await?;
     Ok(paging.page_down_to(
         page.deliveries,
-        page.below,
+        page.next_before,
         |delivery| delivery.id,
         DeliveryResponse::from,
     ))
@@ -266,7 +266,7 @@ pub(super) async fn get_delivery(
     PathId(id): PathId<DeliveryId>,
 ) -> Result<Json<DeliveryResponse>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let delivery = webhooks::delivery(&mut tx, id).await?;
+    let delivery = webhooks::find_delivery(&mut tx, id).await?;
     tx.commit().await?;
     delivery
         .map(|delivery| Json(delivery.into()))

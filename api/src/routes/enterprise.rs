@@ -215,7 +215,7 @@ async fn set_contract_endpoint(
     );
     note.record(&mut tx).await?;
     tx.commit().await?;
-    lane::apply(state.engine(), tenant.id, &endpoint).await?;
+    lane::apply_limits(state.engine(), tenant.id, &endpoint).await?;
     Ok(Some(secret.expose()))
 }
 
@@ -262,7 +262,7 @@ async fn contract_status(state: &ApiState, slug: &str) -> Result<ContractStatusR
     let mut webhook_url = None;
     if let Some(id) = tenant.contract_endpoint_id {
         let mut tx = TenantTx::begin(state.pool(), tenant.id).await?;
-        webhook_url = webhooks::endpoint(&mut tx, id)
+        webhook_url = webhooks::find_endpoint(&mut tx, id)
             .await?
             .map(|endpoint| endpoint.url);
         tx.commit().await?;

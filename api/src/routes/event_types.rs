@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use harkara_shared::audit::Entry;
 use harkara_webhooks::{
-    self as webhooks, EventType, NewEventType, event_type, register, registered, versions_of,
+    self as webhooks, EventType, NewEventType, find_event_type, forget_current_version,
+    list_event_type_versions, register_event_type,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
@@ -136,14 +137,14 @@ pub(super) async fn register_event_type(
     errors.extend("", wrong);
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
-    let response = EventTypeResponse::from(register(&mut tx, new).await?);
+    let response = EventTypeResponse::from(register_event_type(&mut tx, new).await?);
     let entry = Entry::new("event_type.register", &response.name).after(json!({
         "version": response.version, "description": response.description,
         "has_schema": response.schema.is_some(),
     }));
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    registered(caller.tenant, &response.name).await;
+    forget_current_version(caller.tenant, &response.name).await;
     let location = [(LOCATION, format!("/v1/event-types/{}", response.name))];
     Ok((StatusCode::CREATED, location, Json(response)).into_response())
 }
@@ -215,7 +216,7 @@ pub(super) async fn get_event_type(
 ) -> Result<Json<EventTypeResponse>, Problem> {
     let version = query.version.map(|version| version.0);
     let mut tx = state.begin(&caller).await?;
-    let found = event_type(&mut tx, &name, version).await?;
+    let found = find_event_type(&mut tx, &name, version).await?;
     tx.commit().await?;
     found
         .map(|found| Json(found.into()))
@@ -240,7 +241,8 @@ pub(super) async fn list_event_type_versions(
     paging: Paging<u32>,
 ) -> Result<Json<Page<EventTypeResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let versions = versions_of(&mut tx, &name, paging.after, paging.fetch_limit()).await?;
+    let versions =
+        list_event_type_versions(&mut tx, &name, paging.after, paging.fetch_limit()).await?;
     tx.commit().await?;
     if versions.is_empty() {
         return Err(event_type_not_found());

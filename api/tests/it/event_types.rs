@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use harkara_shared::database::{TenantTx, query, query_scalar};
-use harkara_webhooks::check_data;
+use harkara_webhooks::check_event_data;
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -321,7 +321,7 @@ async fn successive_events_read_their_type_from_the_database_once() {
         .unwrap();
     for name in ["user.created", "something.else"] {
         assert!(
-            check_data(&mut tx, name, None, &data)
+            check_event_data(&mut tx, name, None, &data)
                 .await
                 .unwrap()
                 .is_empty()
@@ -335,11 +335,13 @@ async fn successive_events_read_their_type_from_the_database_once() {
         ("user.created", Some(1)),
         ("something.else", None),
     ] {
-        let faults = check_data(&mut tx, name, version, &data).await.unwrap();
+        let faults = check_event_data(&mut tx, name, version, &data)
+            .await
+            .unwrap();
         assert!(faults.is_empty(), "{faults:?}");
     }
     assert!(
-        check_data(&mut tx, "user.deleted", None, &data)
+        check_event_data(&mut tx, "user.deleted", None, &data)
             .await
             .is_err()
     );

@@ -141,7 +141,7 @@ impl Harkara {
             let mut tx = TenantTx::begin(self.engine.pool(), tenant).await?;
             let (endpoint, _) = create_endpoint(&mut tx, &keys, new).await?;
             tx.commit().await?;
-            lane::apply(&self.engine, tenant, &endpoint).await?;
+            lane::apply_limits(&self.engine, tenant, &endpoint).await?;
         }
         Ok(tenant)
     }

@@ -149,7 +149,7 @@ pub(super) async fn remove_endpoints(pool: &PgPool) -> anyhow::Result<()> {
     }
     tx.commit().await?;
     for endpoint in removed {
-        lane::forget(&engine, tenant.id, endpoint.id, endpoint.ordering).await?;
+        lane::remove_limits(&engine, tenant.id, endpoint.id, endpoint.ordering).await?;
     }
     Ok(())
 }

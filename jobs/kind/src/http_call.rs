@@ -10,14 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::FieldError;
 
-/// The wait after a 429 that does not say how long.
-const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// Wait after a 429 without `Retry-After`.
+const DEFAULT_RATE_LIMIT_WAIT: Duration = Duration::from_secs(30);
 
-/// The shortest wait after a 429 or 503: a receiver whose clock is behind names a date that is past.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// Minimum wait after a 429 or 503: a receiver whose clock is behind may name a date in the past.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What of a job's time the call may take: the rest is for what comes before and after it, at the most
-/// five seconds. A slow receiver is so told from a stuck handler.
+/// The part of a job's timeout that the call can take. The rest, at most five seconds, is for the work before and after
+/// it, so that a slow receiver can be distinguished from a stuck handler.
+#[must_use]
 pub fn call_timeout(run: &Run) -> Duration {
     let timeout = run.job.timeout();
     timeout
@@ -25,8 +26,9 @@ pub fn call_timeout(run: &Run) -> Duration {
         .max(timeout.mul_f64(0.75))
 }
 
-/// Faults of headers a tenant wants sent: malformed ones and those that are not theirs to set.
-/// `reserved` holds further lower-case names or, ending in `-`, prefixes.
+/// Errors in headers that a tenant sets: malformed or reserved ones. `reserved` holds further lower-case names or, ending
+/// in `-`, prefixes.
+#[must_use]
 pub fn header_faults(headers: &BTreeMap<String, String>, reserved: &[&str]) -> Vec<FieldError> {
     let mut faults = Vec::new();
     for (name, value) in headers {
@@ -54,7 +56,10 @@ pub fn header_faults(headers: &BTreeMap<String, String>, reserved: &[&str]) -> V
     faults
 }
 
-/// The headers of a payload or resource as they are sent.
+/// Converts the headers of a payload or resource for sending.
+///
+/// # Errors
+/// The error of the job, when a header is malformed.
 pub fn tenant_headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, JobError> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -70,31 +75,32 @@ pub fn tenant_headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, Job
     Ok(headers)
 }
 
-/// The trace of the request that caused the job goes on to the receiver.
+/// Adds the trace context of the request that enqueued the job.
 pub fn trace_headers(headers: &mut HeaderMap, run: &Run) {
     if let Some(Ok(trace)) = run.job.trace().traceparent.map(HeaderValue::try_from) {
         headers.entry("traceparent").or_insert(trace);
     }
 }
 
-/// The verdict on an answer that is not a success. 429 and 503 say when to come back, other 4xx
-/// and redirects will not change by themselves, the rest may.
-pub fn judge_failure(answer: &EgressResponse, retryable: bool) -> Verdict {
+/// The verdict on a response that is not a success. 429 and 503 can name a wait; other 4xx and redirects are final unless
+/// `retryable`; the rest is retried.
+#[must_use]
+pub fn failure_verdict(answer: &EgressResponse, retryable: bool) -> Verdict {
     let status = answer.status;
     let error = JobError::new(
         &format!("http_{}", status.as_u16()),
         format!("the receiver answered {status}"),
     );
-    let asked = egress::retry_after(&answer.headers, harkara_shared::clock::now());
-    match (status, asked) {
+    let retry_after = egress::retry_after(&answer.headers, harkara_shared::clock::now());
+    match (status, retry_after) {
         (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(wait)) => {
             Verdict::RateLimited {
-                wait: wait.max(SHORTEST_WAIT),
+                wait: wait.max(MIN_RETRY_AFTER),
                 reason: error,
             }
         }
         (StatusCode::TOO_MANY_REQUESTS, None) => Verdict::RateLimited {
-            wait: DEFAULT_WAIT,
+            wait: DEFAULT_RATE_LIMIT_WAIT,
             reason: error,
         },
         _ if retryable || status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
@@ -104,12 +110,13 @@ pub fn judge_failure(answer: &EgressResponse, retryable: bool) -> Verdict {
     }
 }
 
-/// The verdict on a call that got no answer.
-pub fn failed_call(error: &EgressError) -> Verdict {
-    let told = JobError::new(error.code(), error.to_string());
+/// The verdict on a call without a response.
+#[must_use]
+pub fn call_error_verdict(error: &EgressError) -> Verdict {
+    let job_error = JobError::new(error.code(), error.to_string());
     if error.is_terminal() {
-        Verdict::Dead { error: told }
+        Verdict::Dead { error: job_error }
     } else {
-        Verdict::retry(told, None)
+        Verdict::retry(job_error, None)
     }
 }

@@ -20,34 +20,33 @@ use crate::field_error::FieldError;
 /// Priority of a job that names none: in the middle of 0 to 9.
 pub const DEFAULT_PRIORITY: u8 = 5;
 
-/// What a kind of job must say of itself. The doc comment of an implementation answers four
-/// questions: what it changes, why running it twice is safe, what it calls, and what a person does
-/// when it is dead.
+/// A kind of job. The doc comment of an implementation answers four questions: what it changes, why running it twice is
+/// safe, what it calls, and what an operator does when it is dead.
 pub trait JobKind: Send + Sync + 'static {
-    /// Name, `noun.verb`; stands in rows, so it is never changed.
+    /// Name, `noun.verb`. Stored in rows and therefore never changed.
     const KIND: &'static str;
-    /// Queue it waits in unless a job says otherwise.
+    /// Default queue.
     const QUEUE: &'static str;
-    /// Runs that may fail.
+    /// Default number of attempts.
     const MAX_ATTEMPTS: u16;
-    /// Longest run.
+    /// Default timeout of a run.
     const TIMEOUT: Duration;
-    /// Only the platform itself, not a tenant, may enqueue it.
+    /// Whether only the built-in tenant `platform` can enqueue it.
     const PLATFORM_ONLY: bool = false;
-    /// Its handler watches `run.cancel` and ends by itself when somebody cancels the job, or is dropped at
-    /// its timeout. The handlers of other kinds are dropped when their job is cancelled.
+    /// Whether the handler watches `run.cancel` and returns when the job is cancelled; it is dropped at its timeout. Other
+    /// handlers are dropped when their job is cancelled.
     const HEEDS_CANCEL: bool = false;
-    /// What its handler works with: one of the parts that the catalogue makes once a process.
+    /// Dependencies of the handler: a part of what the catalogue creates once a process.
     type Services: Send + Sync + 'static;
-    /// What its payload holds. Unknown members should be refused.
+    /// The payload. Unknown members should be rejected.
     type Args: DeserializeOwned + ToSchema + Send + 'static;
 
-    /// Waits between failed runs.
+    /// Default backoff between failed runs.
     fn backoff() -> Backoff {
         Backoff::default()
     }
 
-    /// Rules beyond the payload's shape.
+    /// Checks the payload beyond its shape.
     fn check(_args: &Self::Args) -> Vec<FieldError> {
         Vec::new()
     }
@@ -58,7 +57,7 @@ pub trait JobKind: Send + Sync + 'static {
         Value::Bool(true)
     }
 
-    /// Runs one job. Says what went wrong, never what happens next; writes no job state.
+    /// Runs one job. Reports what happened, never what happens next; writes no job state.
     fn run(
         args: Self::Args,
         run: Run,

@@ -11,29 +11,29 @@ use harkara_queue::read::JobFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Jobs a second, unless somebody says otherwise.
+/// Default rate, in jobs a second.
 pub const DEFAULT_RATE: u32 = 1000;
 
-/// Most jobs a second that may be asked for.
+/// Maximum rate, in jobs a second.
 pub const MAX_RATE: u32 = 100_000;
 
-/// How long jobs are counted before whoever asked is told to ask for less.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of counting the matching jobs.
+pub const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is done to the jobs.
+/// Action on jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Dead and cancelled ones become ready again.
+    /// Dead and cancelled jobs become ready again.
     Retry,
-    /// Scheduled, ready and running ones are cancelled.
+    /// Scheduled, ready and running jobs are cancelled.
     Cancel,
-    /// Succeeded, dead and cancelled ones are removed.
+    /// Succeeded, dead and cancelled jobs are removed.
     Delete,
 }
 
 impl Action {
-    /// The states of jobs that it can be done to.
+    /// States of jobs that the action applies to.
     #[must_use]
     pub fn states(self) -> &'static [JobState] {
         match self {
@@ -44,8 +44,8 @@ impl Action {
     }
 }
 
-/// An action on all jobs that match, all those that it can be done to if the filter is empty. The
-/// payload of `retry.redrive`.
+/// An action on all jobs that match a filter. The payload of `retry.redrive`. An empty filter matches all jobs that the
+/// action applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redrive {
@@ -59,7 +59,7 @@ pub struct Redrive {
     #[serde(default)]
     #[schema(inline)]
     pub filter: JobFilter,
-    /// How many a second, 1 to [`MAX_RATE`].
+    /// Jobs changed per second, 1 to 100000. Default 1000.
     #[serde(default = "default_rate")]
     #[schema(minimum = 1, maximum = 100000)]
     pub rate_per_second: i64,
@@ -70,13 +70,13 @@ fn default_rate() -> i64 {
 }
 
 impl Redrive {
-    /// All that is wrong with it; pointers are relative to it.
+    /// Everything wrong with the action; pointers are relative to it.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
         if !(1..=i64::from(MAX_RATE)).contains(&self.rate_per_second) {
             let found = self.rate_per_second;
-            let detail = format!("must be from 1 to {MAX_RATE}, not {found}");
+            let detail = format!("must be between 1 and {MAX_RATE}, got {found}");
             faults.push(FieldError::new("/rate_per_second", "out_of_range", detail));
         }
         if let Some(state) = self.filter.state
@@ -92,7 +92,7 @@ impl Redrive {
         faults
     }
 
-    /// The jobs it concerns.
+    /// The jobs that the action applies to.
     #[must_use]
     pub fn selection(&self) -> BulkSelection {
         let filter = self.filter.clone();
@@ -103,7 +103,7 @@ impl Redrive {
         BulkSelection { filter, states }
     }
 
-    /// The rate as a number of jobs; see [`Redrive::check`].
+    /// The rate in jobs a second, within the bounds of [`Redrive::check`].
     #[must_use]
     pub(crate) fn rate(&self) -> u32 {
         u32::try_from(self.rate_per_second).map_or(1, |rate| rate.clamp(1, MAX_RATE))

@@ -23,8 +23,7 @@ const fn without(name: &'static str, left_out: &'static [&'static str]) -> Tenan
 /// The end of a tenant's audit chain: goes with the tenant itself.
 pub const AUDIT_HEADS: &str = "audit_heads";
 
-/// All of them. Whoever removes rows goes from the first to the last: what points to a row stands before
-/// it.
+/// All tables of tenants, in the order of erasure: a table comes before those that its rows refer to.
 pub const TABLES: &[TenantTable] = &[
     table("delivery_attempts"),
     table("deliveries"),

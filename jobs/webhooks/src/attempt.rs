@@ -28,11 +28,11 @@ pub enum Cause {
     /// An event was posted.
     #[default]
     Event,
-    /// Somebody asked for it again.
+    /// The delivery was requested manually.
     Manual,
-    /// What an endpoint missed is made up for.
+    /// The endpoint is being recovered.
     Recovery,
-    /// Somebody tests the endpoint.
+    /// The endpoint is being tested.
     Test,
 }
 
@@ -257,7 +257,7 @@ impl Row {
         headers.insert("webhook-timestamp".to_owned(), timestamp);
         headers.insert("webhook-signature".to_owned(), redacted());
         let body = self.data.as_ref().map(|data| {
-            let mut body = crate::message::text(&self.event_type, self.event_at, data);
+            let mut body = crate::message::body(&self.event_type, self.event_at, data);
             body.truncate(body.floor_char_boundary(KEPT_BODY));
             body
         });
@@ -275,7 +275,7 @@ pub async fn delivery_attempts(
     tx: &mut TenantTx,
     id: DeliveryId,
 ) -> Result<Option<Vec<DeliveryAttempt>>, Error> {
-    if crate::delivery::delivery(tx, id).await?.is_none() {
+    if crate::delivery::find_delivery(tx, id).await?.is_none() {
         return Ok(None);
     }
     let rows: Vec<Row> = query_as(include_str!("sql/attempt/list_delivery_attempts.sql"))

@@ -9,11 +9,11 @@ use harkara_shared::id::{DeliveryId, TenantId};
 use sqlx::PgPool;
 use sqlx::types::Uuid;
 
-use crate::delivery::{catch_up, forget, forget_hours};
+use crate::delivery::{reconcile_old_deliveries, remove_old_events, remove_old_statistics};
 use crate::endpoint::list_endpoints;
 use crate::error::Error;
 use crate::lane;
-use crate::settings::forget_payloads;
+use crate::settings::remove_old_payloads;
 
 /// Removes old events with their deliveries, and payloads earlier where their tenant asks for that. Applies the
 /// endpoints' limits to the engine again.
@@ -39,12 +39,12 @@ impl Cleanup {
         let mut after = Some(DeliveryId::from_uuid(Uuid::nil()));
         while let Some(last) = after {
             let mut tx = TenantTx::begin(&self.pool, tenant).await?;
-            after = catch_up(&mut tx, last).await?;
+            after = reconcile_old_deliveries(&mut tx, last).await?;
             tx.commit().await?;
         }
         loop {
             let mut tx = TenantTx::begin(&self.pool, tenant).await?;
-            let removed = forget(&mut tx, keep.dead).await?;
+            let removed = remove_old_events(&mut tx, keep.dead).await?;
             tx.commit().await?;
             events += removed;
             if removed == 0 {
@@ -52,12 +52,12 @@ impl Cleanup {
             }
         }
         let mut tx = TenantTx::begin(&self.pool, tenant).await?;
-        forget_hours(&mut tx, keep.dead).await?;
+        remove_old_statistics(&mut tx, keep.dead).await?;
         tx.commit().await?;
         self.apply_endpoint_limits(tenant).await?;
         loop {
             let mut tx = TenantTx::begin(&self.pool, tenant).await?;
-            let removed = forget_payloads(&mut tx).await?;
+            let removed = remove_old_payloads(&mut tx).await?;
             tx.commit().await?;
             payloads += removed;
             if removed == 0 {
@@ -80,7 +80,7 @@ impl Cleanup {
             };
             before = Some(last);
             for endpoint in endpoints {
-                lane::apply(&self.engine, tenant, &endpoint).await?;
+                lane::apply_limits(&self.engine, tenant, &endpoint).await?;
             }
         }
     }

@@ -14,37 +14,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// What has become of a delivery.
+/// State of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// On its way.
+    /// Waiting for its next attempt, or running.
     Pending,
     /// The receiver answered 2xx.
     Succeeded,
-    /// Given up.
+    /// All attempts failed.
     Failed,
     /// Not sent, because its endpoint was disabled or deleted.
     Skipped,
-    /// Cancelled by somebody.
+    /// Its job was cancelled.
     Cancelled,
 }
 
-/// One event on its way to one endpoint.
+/// The delivery of one event to one endpoint.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Delivery {
-    /// Id.
+    /// `dlv_…`
     pub id: DeliveryId,
-    /// The event.
+    /// Id of the event.
     pub event_id: String,
-    /// Where it goes.
+    /// The endpoint that receives the event.
     pub endpoint_id: EndpointId,
-    /// The job that delivers it.
+    /// The job that makes the delivery; `None` if it was skipped from the start.
     pub job_id: Option<JobId>,
-    /// What has become of it.
+    /// State, reconciled with the job.
     pub state: DeliveryState,
-    /// Requests made.
+    /// Number of attempts made.
     #[sqlx(try_from = "i32")]
     pub attempts: u32,
     last_status: Option<i32>,
@@ -55,7 +55,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// What the receiver answered last.
+    /// HTTP status of the last response.
     #[must_use]
     pub fn last_status(&self) -> Option<u16> {
         self.last_status
@@ -63,25 +63,25 @@ impl Delivery {
     }
 }
 
-/// Which deliveries a page shows.
+/// Which deliveries to list. Members that are `None` match all.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
-    /// To this endpoint.
+    /// Deliveries to this endpoint.
     pub endpoint_id: Option<EndpointId>,
-    /// Of this event.
+    /// Deliveries of this event.
     pub event_id: Option<String>,
-    /// In this state.
+    /// Deliveries in this state.
     pub state: Option<DeliveryState>,
-    /// Whose receiver answered this last.
+    /// Deliveries whose last response had this status.
     pub status_code: Option<u16>,
-    /// Made from this moment on.
+    /// Deliveries of events posted at or after this time.
     pub created_after: Option<DateTime<Utc>>,
-    /// Made until this moment.
+    /// Deliveries of events posted at or before this time.
     pub created_before: Option<DateTime<Utc>>,
 }
 
 impl DeliveryFilter {
-    fn admits(&self, delivery: &Delivery) -> bool {
+    fn matches(&self, delivery: &Delivery) -> bool {
         let (since, until) = (self.created_after, self.created_before);
         self.state.is_none_or(|state| delivery.state == state)
             && self.endpoint_id.is_none_or(|id| delivery.endpoint_id == id)
@@ -90,7 +90,7 @@ impl DeliveryFilter {
             && until.is_none_or(|until| delivery.created_at <= until)
     }
 
-    /// Whether few may match among many.
+    /// Whether the filter may match few of many rows.
     fn is_narrow(&self) -> bool {
         self.state.is_some()
             || self.status_code.is_some()
@@ -99,11 +99,11 @@ impl DeliveryFilter {
     }
 }
 
-/// Marks a delivery as skipped that `job` was to make.
+/// Marks a pending delivery of `job` as skipped.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn skip(tx: &mut TenantTx, id: DeliveryId, job: JobId) -> Result<(), Error> {
+pub async fn skip_delivery(tx: &mut TenantTx, id: DeliveryId, job: JobId) -> Result<(), Error> {
     query(
         "update app.deliveries set state = 'skipped', finished_at = now()
          where tenant_id = $1 and id = $2 and job_id = $3 and state = 'pending'",
@@ -116,11 +116,11 @@ pub async fn skip(tx: &mut TenantTx, id: DeliveryId, job: JobId) -> Result<(), E
     Ok(())
 }
 
-/// One delivery.
+/// Finds a delivery and reconciles it with its job.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+pub async fn find_delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delivery>, Error> {
     let mut found: Vec<Delivery> = query_as(include_str!("sql/delivery/get_delivery.sql"))
         .bind(tx.tenant())
         .bind(id)
@@ -130,32 +130,34 @@ pub async fn delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delive
     Ok(found.pop())
 }
 
-/// Deliveries looked at for a page, and compared with their jobs, at the most.
-const MOST_LOOKED: u32 = 5000;
-const MOST_COMPARED: usize = 500;
+/// Maximum number of deliveries that are scanned for a page.
+const MAX_SCANNED: u32 = 5000;
 
-/// Deliveries compared with their jobs together when only some of them match.
-const LOOK: u32 = 250;
+/// Maximum number of deliveries that are compared with their jobs for a page.
+const MAX_COMPARED: usize = 500;
+
+/// Minimum number of deliveries read at a time when only some of them match.
+const NARROW_BATCH: u32 = 250;
 
 /// A page of deliveries.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryPage {
-    /// Those that match, newest first.
+    /// Matching deliveries, newest first.
     pub deliveries: Vec<Delivery>,
-    /// The delivery below which the next page begins; nothing at the end of the list.
-    pub below: Option<DeliveryId>,
+    /// The next page begins before this delivery; `None` at the end of the list.
+    pub next_before: Option<DeliveryId>,
 }
 
 #[derive(sqlx::FromRow)]
 struct Listed {
     #[sqlx(flatten)]
     delivery: Delivery,
-    /// The last that was looked at.
+    /// The last row that was scanned.
     is_edge: bool,
 }
 
-/// At most `limit` deliveries that match, newest first, older than `before`. Looks at a bounded number:
-/// where few match, a page may hold fewer than `limit`, or none, and yet not be the last.
+/// Lists at most `limit` matching deliveries, newest first, older than `before`. Scans a bounded number: if few match, a
+/// page can have fewer than `limit`, or none, without being the last.
 ///
 /// # Errors
 /// When the database refuses.
@@ -165,27 +167,27 @@ pub async fn list_deliveries(
     before: Option<DeliveryId>,
     limit: u32,
 ) -> Result<DeliveryPage, Error> {
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    // A small page may take many looks: none of them need be small.
+    let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
+    // A small page of a narrow filter may take many reads: they are not made smaller than this.
     let look = if filter.is_narrow() {
-        limit.max(LOOK)
+        limit.max(NARROW_BATCH)
     } else {
         limit
     };
     let mut page = DeliveryPage {
         deliveries: Vec::new(),
-        below: before,
+        next_before: before,
     };
     let mut compared = 0;
     loop {
         let rows: Vec<Listed> = query_as(include_str!("sql/delivery/list_deliveries.sql"))
             .bind(tx.tenant())
-            .bind(page.below)
+            .bind(page.next_before)
             .bind(i64::from(look))
             .bind(filter.endpoint_id)
             .bind(&filter.event_id)
             .bind(filter.state.map(stored_as))
-            .bind(i64::from(MOST_LOOKED.max(look)))
+            .bind(i64::from(MAX_SCANNED.max(look)))
             .bind(filter.status_code.map(i32::from))
             .bind(filter.created_after)
             .bind(filter.created_before)
@@ -194,27 +196,27 @@ pub async fn list_deliveries(
         let is_full = rows.len() >= usize::try_from(look).unwrap_or(usize::MAX);
         let is_cut = rows.last().is_some_and(|row| row.is_edge);
         let mut found: Vec<Delivery> = rows.into_iter().map(|row| row.delivery).collect();
-        page.below = found
+        page.next_before = found
             .last()
             .filter(|_| is_full || is_cut)
             .map(|delivery| delivery.id);
         compared += found.len();
         reconcile(tx, &mut found).await?;
-        found.retain(|delivery| filter.admits(delivery));
+        found.retain(|delivery| filter.matches(delivery));
         page.deliveries.extend(found);
-        let is_enough = page.deliveries.len() >= wanted || compared >= MOST_COMPARED;
-        if is_enough || is_cut || page.below.is_none() {
+        let is_enough = page.deliveries.len() >= limit_rows || compared >= MAX_COMPARED;
+        if is_enough || is_cut || page.next_before.is_none() {
             break;
         }
     }
-    if page.deliveries.len() > wanted {
-        page.deliveries.truncate(wanted);
-        page.below = page.deliveries.last().map(|delivery| delivery.id);
+    if page.deliveries.len() > limit_rows {
+        page.deliveries.truncate(limit_rows);
+        page.next_before = page.deliveries.last().map(|delivery| delivery.id);
     }
     Ok(page)
 }
 
-/// How a delivery in this state may be stored: what its job tells comes on top.
+/// The states in which a delivery that is in `state` may be stored, before it is reconciled with its job.
 fn stored_as(state: DeliveryState) -> Vec<DeliveryState> {
     use DeliveryState as S;
     match state {
@@ -223,8 +225,7 @@ fn stored_as(state: DeliveryState) -> Vec<DeliveryState> {
     }
 }
 
-/// What a job that stands so tells of its delivery; one that succeeded tells nothing, for it may have
-/// skipped it.
+/// The state of a delivery whose job is in this state. `None` for a succeeded job, which may have skipped the delivery.
 pub(super) fn state_from_job(job: JobState) -> Option<DeliveryState> {
     match job {
         JobState::Scheduled | JobState::Ready | JobState::Running => Some(DeliveryState::Pending),
@@ -234,9 +235,8 @@ pub(super) fn state_from_job(job: JobState) -> Option<DeliveryState> {
     }
 }
 
-/// A delivery's row is written by the runs of its job. What happens to the job outside of a run (it
-/// was cancelled, its last worker died, somebody retried it) is told by the job itself, for as long
-/// as its row is kept: so it is noted here as soon as it is seen.
+/// Updates deliveries from their jobs. Runs of a job write its delivery; what happens to the job outside of a run (a
+/// cancel, the death of its last worker, a retry) is recorded only in the job, as long as its row is kept.
 async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(), Error> {
     let ids: Vec<JobId> = deliveries
         .iter()
@@ -256,45 +256,45 @@ async fn reconcile(tx: &mut TenantTx, deliveries: &mut [Delivery]) -> Result<(),
         .into_iter()
         .map(|job| (job.id, (job.state, job.finished_at)))
         .collect();
-    let mut news = News::default();
+    let mut changes = StateChanges::default();
     for delivery in deliveries {
-        let Some((state, finished_at)) = delivery.job_id.and_then(|id| jobs.get(&id)) else {
+        let Some((job_state, finished_at)) = delivery.job_id.and_then(|id| jobs.get(&id)) else {
             continue;
         };
-        let Some(told) = state_from_job(*state) else {
+        let Some(state) = state_from_job(*job_state) else {
             continue;
         };
-        if told != delivery.state {
-            news.ids.push(delivery.id);
-            news.were.push(delivery.state);
-            news.are.push(told);
-            news.finished.push(*finished_at);
+        if state != delivery.state {
+            changes.ids.push(delivery.id);
+            changes.from.push(delivery.state);
+            changes.to.push(state);
+            changes.finished.push(*finished_at);
         }
-        delivery.state = told;
+        delivery.state = state;
         delivery.finished_at = *finished_at;
     }
-    news.note(tx).await
+    changes.write(tx).await
 }
 
-/// What jobs tell of their deliveries that the deliveries do not say yet.
+/// Changes of deliveries that follow from their jobs, by column.
 #[derive(Default)]
-struct News {
+struct StateChanges {
     ids: Vec<DeliveryId>,
-    were: Vec<DeliveryState>,
-    are: Vec<DeliveryState>,
+    from: Vec<DeliveryState>,
+    to: Vec<DeliveryState>,
     finished: Vec<Option<DateTime<Utc>>>,
 }
 
-impl News {
-    async fn note(self, tx: &mut TenantTx) -> Result<(), Error> {
+impl StateChanges {
+    async fn write(self, tx: &mut TenantTx) -> Result<(), Error> {
         if self.ids.is_empty() {
             return Ok(());
         }
         query(include_str!("sql/delivery/settle_deliveries.sql"))
             .bind(tx.tenant())
             .bind(&self.ids)
-            .bind(&self.were)
-            .bind(&self.are)
+            .bind(&self.from)
+            .bind(&self.to)
             .bind(&self.finished)
             .execute(&mut **tx)
             .await?;
@@ -302,12 +302,15 @@ impl News {
     }
 }
 
-/// Notes what jobs tell of deliveries that have been on their way for long, before the jobs' rows are
-/// forgotten. Looks at five hundred after the delivery `after`, and answers the last of them.
+/// Reconciles long-pending deliveries with their jobs, before the jobs' rows are removed. Reads five hundred after `after`
+/// and returns the last of them; `None` at the end.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn catch_up(tx: &mut TenantTx, after: DeliveryId) -> Result<Option<DeliveryId>, Error> {
+pub async fn reconcile_old_deliveries(
+    tx: &mut TenantTx,
+    after: DeliveryId,
+) -> Result<Option<DeliveryId>, Error> {
     let mut found: Vec<Delivery> = query_as(include_str!("sql/delivery/list_old_pending.sql"))
         .bind(tx.tenant())
         .bind(after)
@@ -317,12 +320,12 @@ pub async fn catch_up(tx: &mut TenantTx, after: DeliveryId) -> Result<Option<Del
     Ok(found.last().map(|delivery| delivery.id))
 }
 
-/// Removes events older than `keep` with all that came of them, at most a thousand, and answers how
-/// many. An event with a delivery on its way stays.
+/// Removes events older than `keep` with their deliveries, at most a thousand. Returns how many. Events with a pending
+/// delivery are kept.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
+pub async fn remove_old_events(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
     let removed = query(include_str!("sql/delivery/remove_old_events.sql"))
         .bind(tx.tenant())
         .bind(keep.as_secs_f64())
@@ -331,11 +334,11 @@ pub async fn forget(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
     Ok(removed.rows_affected())
 }
 
-/// Removes numbers of endpoints older than `keep`.
+/// Removes hourly statistics of endpoints older than `keep`.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn forget_hours(tx: &mut TenantTx, keep: Duration) -> Result<(), Error> {
+pub async fn remove_old_statistics(tx: &mut TenantTx, keep: Duration) -> Result<(), Error> {
     query(
         "delete from app.endpoint_hours
          where tenant_id = $1 and hour < now() - $2::float8 * interval '1 second'",

@@ -214,10 +214,10 @@ async fn apply_to_queue(
 ) -> Result<(), Error> {
     for id in changed_rates {
         let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
-        let found = endpoint::endpoint(&mut tx, *id).await?;
+        let found = endpoint::find_endpoint(&mut tx, *id).await?;
         tx.commit().await?;
         if let Some(found) = found {
-            lane::apply(&resources.engine, tenant, &found).await?;
+            lane::apply_limits(&resources.engine, tenant, &found).await?;
         }
     }
     for id in disabled {

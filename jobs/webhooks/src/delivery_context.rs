@@ -30,45 +30,45 @@ pub struct DeliveryContext {
     pub event_type: String,
     /// When the event was posted.
     pub event_at: DateTime<Utc>,
-    /// What happened; `None` when it is not kept any more.
+    /// The event's data; `None` when it was removed.
     pub data: Option<Box<RawValue>>,
-    /// Where to post; `None` when the endpoint is gone.
+    /// The endpoint; `None` when it was deleted.
     pub target: Option<Arc<Target>>,
-    /// What has become of the delivery so far.
+    /// State of the delivery.
     pub state: DeliveryState,
-    /// The job that makes it. Another one was replaced by it.
+    /// The job that makes the delivery. Other jobs of it are outdated.
     pub job_id: Option<JobId>,
 }
 
-/// An endpoint, as who calls it sees it.
+/// An endpoint with everything that a request needs.
 #[derive(Debug)]
 pub struct Target {
-    /// Id.
+    /// `ep_…`
     pub id: EndpointId,
-    /// Where to post.
+    /// URL to post to.
     pub url: String,
-    /// Headers to send along.
+    /// Custom headers.
     pub headers: BTreeMap<String, String>,
-    /// Whether it is delivered to.
+    /// Whether events are delivered.
     pub status: EndpointStatus,
-    /// When what fails is tried again.
+    /// Waits between attempts.
     pub schedule: RetrySchedule,
-    /// Keys to sign with, the current ones first.
+    /// Signing keys, current ones first.
     pub keys: Vec<SigningKey>,
-    /// The certificate to show.
+    /// Client certificate for mutual TLS.
     pub identity: Option<ClientIdentity>,
-    /// How to ask for a token first.
+    /// OAuth 2.0 client, if tokens are required.
     pub oauth2: Option<Credentials>,
-    /// When its people last changed it.
+    /// Last change by a user.
     pub updated_at: DateTime<Utc>,
 }
 
-/// How to ask for a token, with the secret.
+/// An OAuth 2.0 client with its secret.
 #[derive(Clone)]
 pub struct Credentials {
-    /// All but the secret.
+    /// The client without its secret.
     pub oauth2: OAuth2,
-    /// The secret.
+    /// The client secret.
     pub secret: String,
 }
 
@@ -108,7 +108,7 @@ struct TargetRow {
     updated_at: DateTime<Utc>,
 }
 
-/// All that is needed for each of the deliveries, in their order; `None` where there is none.
+/// Loads the context of each delivery, in order; `None` for a delivery that does not exist.
 pub(super) async fn load_contexts(
     tx: &mut TenantTx,
     keys: &MasterKeys,
@@ -159,7 +159,7 @@ async fn targets(
         let id = row.id;
         let identity = match (row.client_certificate, row.client_key) {
             (Some(certificate), Some(sealed)) => {
-                let key = opened(keys, &sealed, &key_context(id), id)?;
+                let key = open_text(keys, &sealed, &key_context(id), id)?;
                 let identity = ClientIdentity::parse(&certificate, &key);
                 Some(identity.map_err(|_| Error::Corrupt(format!("the certificate of {id}")))?)
             }
@@ -168,7 +168,7 @@ async fn targets(
         let oauth2 = match (row.oauth2, row.oauth2_secret) {
             (Some(oauth2), Some(sealed)) => Some(Credentials {
                 oauth2,
-                secret: opened(keys, &sealed, &oauth2_context(id), id)?,
+                secret: open_text(keys, &sealed, &oauth2_context(id), id)?,
             }),
             _ => None,
         };
@@ -188,7 +188,7 @@ async fn targets(
     Ok(found)
 }
 
-fn opened(
+fn open_text(
     keys: &MasterKeys,
     sealed: &[u8],
     context: &str,

@@ -20,18 +20,17 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The delivery, made together with its event.
+    /// Id of the delivery.
     #[schema(value_type = String, pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub delivery_id: DeliveryId,
-    // Its own words say what it is: inlined, it cannot have two descriptions.
+    // Described by its type: an inlined member cannot have two descriptions.
     #[serde(default)]
     #[schema(inline)]
-    #[expect(missing_docs, reason = "said by the type")]
+    #[expect(missing_docs, reason = "described by the type")]
     pub cause: Cause,
 }
 
-/// Of runs that end without an answer to judge, by a panic, say: others wait as their endpoint's schedule
-/// has it.
+/// Backoff of runs that end without a response, for example by a panic. Other runs follow the endpoint's schedule.
 pub(crate) fn backoff() -> Backoff {
     Backoff {
         base: Duration::from_secs(5),

@@ -21,100 +21,100 @@ use crate::error::Error;
 use crate::schedule::RetrySchedule;
 use crate::{rules, secret};
 
-/// Whether an endpoint is delivered to.
+/// Status of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum EndpointStatus {
-    /// Delivered to.
+    /// Events are delivered.
     Active,
-    /// Deliveries wait.
+    /// Deliveries wait until the endpoint is active again.
     Paused,
     /// Deliveries are skipped.
     Disabled,
 }
 
-/// In which order an endpoint gets its events.
+/// Order in which an endpoint receives its events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Ordering {
-    /// As they come, many at once.
+    /// No order; many requests at once.
     #[default]
     None,
-    /// One after another, as they were posted, for each ordering key; one that fails holds up those of its
-    /// key.
+    /// One request at a time for each ordering key, in the order the events were posted. A failing delivery holds up
+    /// its key.
     Fifo,
 }
 
-/// An address that events are delivered to.
+/// A URL that events are delivered to, with its settings.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Endpoint {
-    /// Id.
+    /// `ep_…`
     pub id: EndpointId,
     /// Where events are posted.
     pub url: String,
-    /// What its people call it.
+    /// Description for users.
     pub description: Option<String>,
-    /// Patterns of the event types it takes; empty for all.
+    /// Patterns of event types it subscribes to; empty for all.
     pub event_types: Vec<String>,
-    /// Channels, one of which an event must name; empty for all events.
+    /// Channels it subscribes to: an event must have one of them; empty for all events.
     pub channels: Vec<String>,
-    /// Headers sent along.
+    /// Custom request headers.
     #[sqlx(json)]
     pub headers: BTreeMap<String, String>,
-    /// Whether it is delivered to.
+    /// Whether events are delivered.
     pub status: EndpointStatus,
-    /// Why it is not, if the platform disabled it.
+    /// Why the platform disabled it; `None` otherwise.
     pub disabled_reason: Option<String>,
-    /// In which order.
+    /// Order of deliveries.
     pub ordering: Ordering,
     retry_delays: Vec<i32>,
     rate_per_second: Option<i32>,
     max_in_flight: Option<i32>,
     slowed_to: Option<i32>,
-    /// Since when no attempt has succeeded, if one has failed since.
+    /// Time of the first failure since the last success; `None` if the last attempt succeeded.
     pub failing_since: Option<DateTime<Utc>>,
     failures: i32,
-    /// What `v1a` signatures are verified with, if it has such a key.
+    /// Public key of its `v1a` signatures, if it has such a key.
     pub public_key: Option<String>,
-    /// The certificates it is shown, as PEM.
+    /// Client certificate chain for mutual TLS, as PEM.
     pub client_certificate: Option<String>,
-    /// How it is asked for a token first.
+    /// OAuth 2.0 client for its access tokens.
     #[sqlx(json(nullable))]
     pub oauth2: Option<OAuth2>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
 impl Endpoint {
-    /// When deliveries that fail are tried again.
+    /// Waits between attempts of a failing delivery.
     #[must_use]
     pub fn retry_schedule(&self) -> RetrySchedule {
         RetrySchedule::from_seconds(&self.retry_delays)
     }
 
-    /// Most requests started in a second.
+    /// Maximum number of requests a second.
     #[must_use]
     pub fn rate_per_second(&self) -> Option<u32> {
         natural(self.rate_per_second)
     }
 
-    /// Most requests at once.
+    /// Maximum number of concurrent requests.
     #[must_use]
     pub fn max_in_flight(&self) -> Option<u32> {
         natural(self.max_in_flight)
     }
 
-    /// Most requests started in a second for now, because the receiver asked for less.
+    /// Temporarily lowered number of requests a second, after the receiver answered 429 or 503.
     #[must_use]
     pub fn slowed_to(&self) -> Option<u32> {
         natural(self.slowed_to)
     }
 
-    /// Attempts that failed since the last success.
+    /// Failed attempts since the last success.
     #[must_use]
     pub fn failures(&self) -> u32 {
         u32::try_from(self.failures).unwrap_or_default()
@@ -125,19 +125,19 @@ pub(super) fn natural(number: Option<i32>) -> Option<u32> {
     number.and_then(|number| u32::try_from(number).ok())
 }
 
-/// An endpoint that is wanted.
+/// An endpoint to create.
 #[derive(Debug, Clone, Default)]
 pub struct NewEndpoint {
     /// Where events are posted.
     pub url: String,
-    /// The rest; what is `None` is as usual.
+    /// All other settings; `None` for the default.
     pub rest: EndpointChange,
-    /// The secret it has already, from wherever its people come.
+    /// An existing secret, to migrate from another system; `None` generates one.
     pub secret: Option<WebhookSecret>,
 }
 
 impl NewEndpoint {
-    /// Everything wrong with it.
+    /// All errors in the settings.
     #[must_use]
     pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
         let mut faults = rules::url_faults("/url", &self.url, egress);
@@ -146,37 +146,37 @@ impl NewEndpoint {
     }
 }
 
-/// A change of an endpoint; what is not given stays.
+/// A change of an endpoint. Members that are `None` keep their value.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointChange {
-    /// New address.
+    /// New URL.
     pub url: Option<String>,
-    /// New name.
+    /// New description.
     pub description: Change<String>,
     /// New patterns.
     pub event_types: Option<Vec<String>>,
     /// New channels.
     pub channels: Option<Vec<String>>,
-    /// New headers, in place of all old ones.
+    /// New headers, which replace all old ones.
     pub headers: Option<BTreeMap<String, String>>,
     /// New status.
     pub status: Option<EndpointStatus>,
-    /// New order; of events that are posted from now on.
+    /// New order, for events posted from now on.
     pub ordering: Option<Ordering>,
     /// New schedule.
     pub retry_schedule: Option<RetrySchedule>,
     /// New rate.
     pub rate_per_second: Change<u32>,
-    /// New number of requests at once.
+    /// New maximum number of concurrent requests.
     pub max_in_flight: Change<u32>,
     /// New certificate.
     pub client_certificate: Change<ClientCertificate>,
-    /// New way to a token.
+    /// New OAuth 2.0 client.
     pub oauth2: Change<NewOAuth2>,
 }
 
 impl EndpointChange {
-    /// Everything wrong with it.
+    /// All errors in the settings.
     #[must_use]
     pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -213,7 +213,7 @@ impl EndpointChange {
     }
 }
 
-/// What sealed parts of an endpoint are bound to.
+/// Associated data of an endpoint's sealed client key.
 pub(super) fn key_context(id: EndpointId) -> String {
     format!("app.webhook_endpoints/{id}/key")
 }
@@ -222,7 +222,7 @@ pub(super) fn oauth2_context(id: EndpointId) -> String {
     format!("app.webhook_endpoints/{id}/oauth2")
 }
 
-/// Makes an endpoint with a secret of its own.
+/// Creates an endpoint and its signing secret.
 ///
 /// # Errors
 /// When the database refuses or the secret cannot be sealed.
@@ -245,11 +245,11 @@ pub async fn create_endpoint(
     Ok((endpoint, key))
 }
 
-/// One endpoint.
+/// Finds an endpoint.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<Option<Endpoint>, Error> {
+pub async fn find_endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<Option<Endpoint>, Error> {
     Ok(query_as(include_str!("sql/endpoint/get_endpoint.sql"))
         .bind(tx.tenant())
         .bind(id)
@@ -257,7 +257,7 @@ pub async fn endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<Option<Endpoi
         .await?)
 }
 
-/// At most `limit` endpoints, newest first, older than `before`.
+/// Lists at most `limit` endpoints, newest first, older than `before`.
 ///
 /// # Errors
 /// When the database refuses.
@@ -274,9 +274,8 @@ pub async fn list_endpoints(
         .await?)
 }
 
-/// Changes an endpoint and answers it as it is now. One that is made active again has its waiting
-/// deliveries made at once, and its failures so far are forgotten; those of one that is disabled are
-/// skipped.
+/// Changes an endpoint and returns its new state. Activating it runs its waiting deliveries now and resets its failures;
+/// disabling it skips its waiting deliveries.
 ///
 /// # Errors
 /// When the database refuses or a secret cannot be sealed.
@@ -304,7 +303,7 @@ pub async fn change_endpoint(
     Ok(changed)
 }
 
-/// Has the waiting deliveries of an endpoint made now, or skipped, as its status has it.
+/// Runs the waiting jobs of an endpoint now. They deliver or skip, depending on its status.
 pub(super) async fn run_now(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -375,8 +374,7 @@ async fn write(
         .await?)
 }
 
-/// Deletes an endpoint and its secrets; its deliveries stay, and those still waiting are skipped.
-/// Answers whether there was one.
+/// Deletes an endpoint and its secrets. Its deliveries are kept; waiting ones are skipped. Returns whether it existed.
 ///
 /// # Errors
 /// When the database refuses.

@@ -6,37 +6,37 @@ use harkara_kind::FieldError;
 use harkara_queue::settings::SettingsError;
 use harkara_shared::vault::VaultError;
 
-/// Why a webhook resource cannot be had or changed.
+/// Why a webhook resource cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database refused or is not there.
+    /// The database refused or cannot be reached.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// The queue could not take the deliveries.
+    /// The queue refused the deliveries.
     #[error(transparent)]
     Queue(#[from] harkara_queue::Error),
     /// A stored secret cannot be opened: the master key it was sealed with is missing.
     #[error("a stored secret cannot be opened: {0}")]
     Vault(#[from] VaultError),
-    /// The engine does not hold what an endpoint is set to.
+    /// The queue refused an endpoint's limits.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// What is asked contradicts what is there.
+    /// The request conflicts with the current state.
     #[error("{0}")]
     Conflict(String),
-    /// What is asked does not satisfy what the tenant has registered.
-    #[error("the event does not satisfy its type")]
+    /// The event's data does not satisfy its registered type.
+    #[error("event data does not satisfy the event's type")]
     Invalid(Vec<FieldError>),
-    /// A row holds what no release of Harkara writes.
+    /// A row holds a value that no release of Harkara writes.
     #[error("a stored row cannot be read: {0}")]
     Corrupt(String),
-    /// Several asked together, and this is what all were told.
+    /// The error of a call that several callers shared.
     #[error(transparent)]
     Shared(#[from] Arc<Error>),
 }
 
 impl Error {
-    /// What the database said, if it was the database.
+    /// The error of the database, if it was the cause.
     #[must_use]
     pub fn database(&self) -> Option<&sqlx::Error> {
         match self {

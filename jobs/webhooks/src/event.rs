@@ -13,29 +13,29 @@ use crate::attempt::Cause;
 use crate::delivery_job::delivery_job;
 use crate::endpoint::{EndpointStatus, Ordering};
 use crate::error::Error;
-use crate::event_type::check_data;
+use crate::event_type::check_event_data;
 use crate::subscription::{is_event_type, is_operational, takes_channels, takes_type};
 use crate::{lane, rules};
 
-/// An event that happened.
+/// An event to post.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// The application's own id of it, or `None` for a new one.
+    /// Id given by the application; `None` generates one.
     pub id: Option<String>,
-    /// Type, such as `invoice.paid`.
+    /// Event type, such as `invoice.paid`.
     pub event_type: String,
-    /// Version of the type that the data is of; `None` for the current one.
+    /// Version of the type that the data satisfies; `None` for the current one.
     pub version: Option<u32>,
-    /// What happened, as JSON.
+    /// The data, as JSON.
     pub data: Box<RawValue>,
-    /// Channels it belongs to: endpoints that name channels take it if they name one of these.
+    /// Channels of the event. An endpoint with channels receives it if they share one.
     pub channels: Vec<String>,
-    /// Endpoints that want order get the events of one such key one after another.
+    /// Ordered endpoints receive the events of one key one at a time.
     pub ordering_key: Option<String>,
 }
 
 impl NewEvent {
-    /// An event of this type, with the rest as usual.
+    /// An event of this type, with defaults for the rest.
     #[must_use]
     pub fn new(event_type: &str, data: Box<RawValue>) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl NewEvent {
         }
     }
 
-    /// Everything wrong with it.
+    /// All errors in the event, except those of its data.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
         let mut faults = rules::channel_faults(&self.channels);
@@ -56,13 +56,13 @@ impl NewEvent {
             faults.push(FieldError::new(
                 "/type",
                 "invalid",
-                "must be segments of letters, digits and `_` joined by dots, at most 128 long",
+                "must be segments of letters, digits and `_` joined by dots, at most 128 characters",
             ));
         } else if is_operational(&self.event_type) {
             faults.push(FieldError::new(
                 "/type",
                 "reserved",
-                "is posted by Harkara itself, when it happens",
+                "is reserved for operational events",
             ));
         }
         if let Some(id) = &self.id {
@@ -71,7 +71,7 @@ impl NewEvent {
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
             if !fits {
-                // No dot: the signature joins id, timestamp and body with dots.
+                // No dots: the signature joins id, timestamp and body with dots.
                 faults.push(FieldError::new(
                     "/id",
                     "invalid",
@@ -80,15 +80,15 @@ impl NewEvent {
             }
         }
         if let Some(key) = &self.ordering_key {
-            let fits =
-                harkara_queue::settings::is_key(key) && key.chars().count() <= lane::LONGEST_KEY;
+            let fits = harkara_queue::settings::is_key(key)
+                && key.chars().count() <= lane::MAX_ORDERING_KEY;
             if !fits {
                 faults.push(FieldError::new(
                     "/ordering_key",
                     "invalid",
                     format!(
                         "must be 1 to {} characters, none of them a control character",
-                        lane::LONGEST_KEY
+                        lane::MAX_ORDERING_KEY
                     ),
                 ));
             }
@@ -104,23 +104,23 @@ impl NewEvent {
     }
 }
 
-/// The answer to a posted event.
+/// A posted event.
 #[derive(Debug, Clone)]
 pub struct Posted {
     /// The event's id.
     pub id: String,
-    /// One delivery for each endpoint that takes it.
+    /// One delivery for each subscribed endpoint.
     pub deliveries: Vec<PostedDelivery>,
 }
 
-/// A delivery made by an event.
+/// A delivery of a posted event.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct PostedDelivery {
-    /// Id.
+    /// `dlv_…`
     pub id: DeliveryId,
-    /// Where it goes.
+    /// The endpoint that receives the event.
     pub endpoint_id: EndpointId,
-    /// The job that delivers it; `None` when it was skipped.
+    /// The job that makes the delivery; `None` if it was skipped.
     pub job_id: Option<JobId>,
 }
 
@@ -134,13 +134,12 @@ struct Subscriber {
     attempts: i32,
 }
 
-/// Stores an event and enqueues its deliveries. An event id that was posted before answers what was
-/// made then.
+/// Stores an event and enqueues its deliveries. Posting an id again returns the first result.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the id stands for another event; [`Error::Invalid`] when the data does not
-/// satisfy the event's type; [`Error::Queue`] when as many jobs of the tenant wait as may; others when the
-/// database refuses. The transaction must then be rolled back.
+/// [`Error::Conflict`] when the id belongs to a different event; [`Error::Invalid`] when the data does not satisfy the
+/// event's type; [`Error::Queue`] when the tenant has the maximum number of waiting jobs; others when the database
+/// refuses. The transaction must then be rolled back.
 pub async fn post_event(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -154,7 +153,7 @@ pub async fn post_event(
     if !store(tx, &id, &event).await? {
         return posted_before(tx, id, &event).await;
     }
-    let faults = check_data(tx, &event.event_type, event.version, &event.data).await?;
+    let faults = check_event_data(tx, &event.event_type, event.version, &event.data).await?;
     if !faults.is_empty() {
         return Err(Error::Invalid(faults));
     }
@@ -164,7 +163,7 @@ pub async fn post_event(
         .await?;
     let subscribers = subscribers
         .iter()
-        .filter(|subscriber| takes(subscriber, &event));
+        .filter(|subscriber| is_subscribed(subscriber, &event));
     let planned = planned(subscribers, &event, &trace)?;
     let (tenant, jobs) = (tx.tenant(), jobs(&planned));
     let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
@@ -172,25 +171,25 @@ pub async fn post_event(
     deliver(tx, id, planned, ids).await
 }
 
-/// Stores events that the platform itself has to tell, each of an endpoint, and enqueues their deliveries to
-/// whoever else wants to hear them: no bound of waiting jobs holds them back.
+/// Posts operational events, each about an endpoint, to the other endpoints that subscribe to them. They do not count
+/// towards the quota of waiting jobs.
 pub(super) async fn post_operational(
     tx: &mut TenantTx,
     engine: &Engine,
-    news: Vec<(EndpointId, NewEvent)>,
+    events: Vec<(EndpointId, NewEvent)>,
 ) -> Result<(), Error> {
-    if news.is_empty() {
+    if events.is_empty() {
         return Ok(());
     }
-    let everybody: Vec<Subscriber> = query_as(include_str!("sql/event/list_subscribers.sql"))
+    let subscribers: Vec<Subscriber> = query_as(include_str!("sql/event/list_subscribers.sql"))
         .bind(tx.tenant())
         .fetch_all(&mut **tx)
         .await?;
-    for (about, event) in news {
-        let subscribers = everybody
+    for (about, event) in events {
+        let recipients = subscribers
             .iter()
-            .filter(|subscriber| subscriber.id != about && takes(subscriber, &event));
-        let planned = planned(subscribers, &event, &Trace::default())?;
+            .filter(|subscriber| subscriber.id != about && is_subscribed(subscriber, &event));
+        let planned = planned(recipients, &event, &Trace::default())?;
         if planned.is_empty() {
             continue;
         }
@@ -204,8 +203,7 @@ pub(super) async fn post_operational(
     Ok(())
 }
 
-/// Stores an event that only one endpoint is to get, whatever it takes, in a single attempt: to see
-/// whether it works.
+/// Posts an event to one endpoint only, in a single attempt, to test it.
 pub(super) async fn post_test(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -218,7 +216,7 @@ pub(super) async fn post_test(
     let delivery = DeliveryId::new();
     let mut job = delivery_job(delivery, Cause::Test)?;
     job.max_attempts = 1;
-    lane::put_aside(&mut job, endpoint, ordering);
+    lane::assign_test(&mut job, endpoint, ordering);
     let plan = PlannedDelivery {
         delivery,
         endpoint,
@@ -230,12 +228,12 @@ pub(super) async fn post_test(
     deliver(tx, id, vec![plan], ids).await
 }
 
-fn takes(subscriber: &Subscriber, event: &NewEvent) -> bool {
+fn is_subscribed(subscriber: &Subscriber, event: &NewEvent) -> bool {
     takes_type(&subscriber.event_types, &event.event_type)
         && takes_channels(&subscriber.channels, &event.channels)
 }
 
-/// Answers whether the event is new.
+/// Stores an event. Returns whether it is new.
 async fn store(tx: &mut TenantTx, id: &str, event: &NewEvent) -> Result<bool, Error> {
     let is_new: Option<bool> = query_scalar(include_str!("sql/event/create_event.sql"))
         .bind(tx.tenant())
@@ -254,7 +252,7 @@ async fn store(tx: &mut TenantTx, id: &str, event: &NewEvent) -> Result<bool, Er
     Ok(is_new.is_some())
 }
 
-/// A delivery to be made, and the job that makes it; none where it is skipped.
+/// A delivery and its job; no job if it is skipped.
 struct PlannedDelivery {
     delivery: DeliveryId,
     endpoint: EndpointId,
@@ -275,7 +273,7 @@ fn planned<'a>(
                 job.trace = trace.clone();
                 job.max_attempts = u16::try_from(subscriber.attempts).unwrap_or(job.max_attempts);
                 let key = event.ordering_key.as_deref();
-                lane::put(&mut job, subscriber.id, subscriber.ordering, key);
+                lane::assign(&mut job, subscriber.id, subscriber.ordering, key);
                 Some(job)
             }
         };
@@ -292,7 +290,7 @@ fn jobs(planned: &[PlannedDelivery]) -> Vec<NewJob> {
     planned.iter().filter_map(|plan| plan.job.clone()).collect()
 }
 
-/// Writes the deliveries of an event whose jobs have these ids.
+/// Stores the deliveries of an event. `jobs` are the ids of their jobs, in order.
 async fn deliver(
     tx: &mut TenantTx,
     id: String,
@@ -340,7 +338,7 @@ async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Resul
         .await?;
     if !same {
         return Err(Error::Conflict(format!(
-            "the id `{id}` stands for another event"
+            "id `{id}` belongs to a different event"
         )));
     }
     let deliveries = query_as(include_str!("sql/event/list_event_deliveries.sql"))

@@ -19,37 +19,36 @@ use crate::error::Error;
 use crate::schema::Schema;
 use crate::subscription::{is_event_type, is_operational};
 
-/// Bytes of a schema, and of an example, as JSON.
+/// Maximum length of a schema, and of an example, as JSON.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Characters of a description.
+/// Maximum length of a description in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
-/// How long this process may take a version for the current one after another process has made a new one.
-const STALE: Duration = Duration::from_secs(5);
+/// How long a process may use an outdated current version after another process registered a new one.
+const CURRENT_TTL: Duration = Duration::from_secs(5);
 
-/// How many names are remembered with their current versions.
-const REMEMBERED: u64 = 10_000;
+/// Maximum number of cached current versions.
+const MAX_CACHED_VERSIONS: u64 = 10_000;
 
-/// What the schemas that are kept ready weigh together. A value takes about 1 KiB, a regular
-/// expression up to 128.
-const READY: u64 = 50_000;
+/// Maximum total weight of the cached schemas. A value takes about 1 KiB, a regular expression up to 128.
+const MAX_CACHED_WEIGHT: u64 = 50_000;
 
 /// The current version by tenant and name; `None` for a name that is not registered.
 static CURRENT: LazyLock<Cache<(TenantId, String), Option<u32>>> = LazyLock::new(|| {
     Cache::builder()
-        .max_capacity(REMEMBERED)
-        .time_to_live(STALE)
+        .max_capacity(MAX_CACHED_VERSIONS)
+        .time_to_live(CURRENT_TTL)
         .build()
 });
 
-/// What a version takes; `None` when that is anything.
+/// The compiled schema of a version; `None` when it has none.
 type Ready = Option<Arc<Schema>>;
 
-/// Versions never change, so that these are good for ever.
+/// Compiled schemas. Versions never change, so entries never expire.
 static SCHEMAS: LazyLock<Cache<(TenantId, String, u32), Ready>> = LazyLock::new(|| {
     Cache::builder()
-        .max_capacity(READY)
+        .max_capacity(MAX_CACHED_WEIGHT)
         .weigher(|_, schema: &Ready| {
             let weight = schema.as_ref().map_or(1, |schema| schema.weight());
             u32::try_from(weight).unwrap_or(u32::MAX)
@@ -57,43 +56,43 @@ static SCHEMAS: LazyLock<Cache<(TenantId, String, u32), Ready>> = LazyLock::new(
         .build()
 });
 
-/// A type of events, in one of its versions.
+/// One version of an event type.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct EventType {
-    /// Its name, such as `invoice.paid`.
+    /// Name, such as `invoice.paid`.
     pub name: String,
-    /// From 1, without gaps.
+    /// Version number, from 1 without gaps.
     #[sqlx(try_from = "i32")]
     pub version: u32,
-    /// What it tells; empty when nobody said.
+    /// Description; may be empty.
     pub description: String,
-    /// JSON Schema (draft 2020-12) of the data; `None` when any will do.
+    /// JSON Schema (draft 2020-12) of the data; `None` accepts any data.
     pub schema: Option<Value>,
-    /// Data of such an event.
+    /// Example of the data.
     pub example: Option<Value>,
-    /// Whether it comes with the platform.
+    /// Whether it is built in.
     pub seeded: bool,
-    /// Whether the platform itself tells of it, and no application.
+    /// Whether only the platform posts events of this type.
     pub operational: bool,
-    /// When this version was made.
+    /// When this version was created.
     pub created_at: DateTime<Utc>,
 }
 
-/// A version of a type that is wanted.
+/// A version of an event type to register.
 #[derive(Debug, Clone)]
 pub struct NewEventType {
-    /// Its name, such as `invoice.paid`.
+    /// Name, such as `invoice.paid`.
     pub name: String,
-    /// What it tells.
+    /// Description.
     pub description: String,
-    /// JSON Schema (draft 2020-12) of the data; `None` when any will do.
+    /// JSON Schema (draft 2020-12) of the data; `None` accepts any data.
     pub schema: Option<Value>,
-    /// Data of such an event.
+    /// Example of the data.
     pub example: Option<Value>,
 }
 
 impl NewEventType {
-    /// Everything wrong with it. A schema and an example of the largest size keep a thread for about a second.
+    /// All errors in the version. Checking the largest allowed schema and example takes a thread about a second.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -146,20 +145,20 @@ fn size_fault(value: &Value) -> Option<FieldError> {
     (value.to_string().len() > MAX_BYTES).then(fault)
 }
 
-/// Makes the next version of a type: 1 of a new name, 2 of one that comes with the platform. Call
-/// [`registered`] once the transaction is committed.
+/// Registers the next version of an event type: 1 for a new name, 2 for a built-in one. Call [`forget_current_version`]
+/// once the transaction is committed.
 ///
 /// # Errors
-/// [`Error::Conflict`] when the name is one of the platform's own; others when the database refuses.
-pub async fn register(tx: &mut TenantTx, new: NewEventType) -> Result<EventType, Error> {
+/// [`Error::Conflict`] when the name is reserved for operational events; others when the database refuses.
+pub async fn register_event_type(tx: &mut TenantTx, new: NewEventType) -> Result<EventType, Error> {
     if is_operational(&new.name) {
         let name = &new.name;
         return Err(Error::Conflict(format!(
-            "`{name}` is told of by the platform itself"
+            "`{name}` is reserved for operational events"
         )));
     }
     loop {
-        // Whoever makes a version of this name at the same time is waited for, and theirs is seen next time.
+        // A concurrent registration of this name makes the insert wait and then return nothing; the next one sees it.
         let made = query_as(include_str!("sql/event_type/create_event_type.sql"))
             .bind(tx.tenant())
             .bind(&new.name)
@@ -174,22 +173,22 @@ pub async fn register(tx: &mut TenantTx, new: NewEventType) -> Result<EventType,
     }
 }
 
-/// Makes this process take events by a version that was registered, from now on. Others do within five
-/// seconds.
-pub async fn registered(tenant: TenantId, name: &str) {
+/// Discards the cached current version, so that this process uses a newly registered one from now on. Other processes do
+/// within five seconds.
+pub async fn forget_current_version(tenant: TenantId, name: &str) {
     CURRENT.invalidate(&(tenant, name.to_owned())).await;
 }
 
-/// A type in this version, or in its current one.
+/// Finds a version of an event type; the current one if `version` is `None`.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn event_type(
+pub async fn find_event_type(
     tx: &mut TenantTx,
     name: &str,
     version: Option<u32>,
 ) -> Result<Option<EventType>, Error> {
-    // Of what is no name, or beyond all numbers, there is none; the database might refuse to look.
+    // An invalid name or number has no version, and the database might reject it.
     let version = match version.map(i32::try_from).transpose() {
         Ok(version) if is_event_type(name) => version,
         _ => return Ok(None),
@@ -202,8 +201,8 @@ pub async fn event_type(
         .await?)
 }
 
-/// At most `limit` types by name, those after `after`, each in its current version: the tenant's own, and
-/// those that come with the platform.
+/// Lists at most `limit` event types by name, after `after`, in their current versions: the tenant's and the built-in
+/// ones.
 ///
 /// # Errors
 /// When the database refuses.
@@ -222,11 +221,11 @@ pub async fn list_event_types(
     )
 }
 
-/// At most `limit` versions of a type, newest first, older than `before`.
+/// Lists at most `limit` versions of an event type, newest first, older than `before`.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn versions_of(
+pub async fn list_event_type_versions(
     tx: &mut TenantTx,
     name: &str,
     before: Option<u32>,
@@ -247,12 +246,12 @@ pub async fn versions_of(
     )
 }
 
-/// What is wrong with an event's data by its type: by the version that is named, or the current one. Of a
-/// type that nobody registered any data will do. Asks the database only for what this process does not know.
+/// Validates an event's data against its type: against `version`, or the current one. Any data is valid for a type that is
+/// not registered. Reads from the database only what is not cached.
 ///
 /// # Errors
 /// When the database refuses, or a stored schema cannot be used.
-pub async fn check_data(
+pub async fn check_event_data(
     tx: &mut TenantTx,
     event_type: &str,
     version: Option<u32>,
@@ -296,13 +295,13 @@ async fn current_version(tx: &mut TenantTx, name: &str) -> Result<Option<u32>, E
         .bind(name)
         .fetch_one(&mut **tx)
         .await?;
-    // The table holds none below 1.
+    // The table has no version below 1.
     let found = found.and_then(|version| u32::try_from(version).ok());
     CURRENT.insert(key, found).await;
     Ok(found)
 }
 
-/// The schema of a version, ready to be used; `None` when there is no such version.
+/// The compiled schema of a version; `None` when the version does not exist.
 async fn schema_of(tx: &mut TenantTx, name: &str, version: u32) -> Result<Option<Ready>, Error> {
     let key = (tx.tenant(), name.to_owned(), version);
     if let Some(known) = SCHEMAS.get(&key).await {

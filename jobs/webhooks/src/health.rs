@@ -120,7 +120,7 @@ async fn apply_successes(
     if succeeded.is_empty() {
         return Ok(());
     }
-    let recovered: Vec<Recovered> = query_as(include_str!("sql/health/note_successes.sql"))
+    let recovered: Vec<Recovered> = query_as(include_str!("sql/health/record_successes.sql"))
         .bind(tx.tenant())
         .bind(succeeded)
         .fetch_all(&mut **tx)
@@ -174,7 +174,7 @@ async fn apply_failures(
         .values()
         .map(|attempts| i32::try_from(attempts.len()).unwrap_or(i32::MAX))
         .collect();
-    let failing: Vec<Failing> = query_as(include_str!("sql/health/note_failures.sql"))
+    let failing: Vec<Failing> = query_as(include_str!("sql/health/record_failures.sql"))
         .bind(tx.tenant())
         .bind(&ids)
         .bind(&counts)

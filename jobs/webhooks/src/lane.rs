@@ -17,14 +17,13 @@ use harkara_shared::id::{EndpointId, TenantId};
 use crate::delivery_job::QUEUE;
 use crate::endpoint::{Endpoint, Ordering};
 
-/// Most characters of an event's ordering key: lanes have 256, of which the endpoint's id takes some.
-pub(super) const LONGEST_KEY: usize = 200;
+/// Maximum length of an ordering key in characters: the key of a lane has 256, part of which is the endpoint's id.
+pub(super) const MAX_ORDERING_KEY: usize = 200;
 
-/// Requests at once to an endpoint that wants order, over all keys, unless it says otherwise.
-const USUAL_IN_FLIGHT: u32 = 32;
+/// Default number of concurrent requests to an ordered endpoint, over all its keys.
+const DEFAULT_IN_FLIGHT: u32 = 32;
 
-/// When an endpoint is left alone: seven of ten attempts within five minutes have failed. After half a
-/// minute one delivery tries.
+/// Opens when seven of ten attempts within five minutes have failed; after half a minute one delivery probes.
 const BREAKER: Breaker = Breaker {
     failures: 10,
     share: 70,
@@ -32,8 +31,13 @@ const BREAKER: Breaker = Breaker {
     rest: Duration::from_secs(30),
 };
 
-/// Puts a delivery's job into its lane. What one endpoint asks for or suffers from is no other's concern.
-pub(super) fn put(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering, key: Option<&str>) {
+/// Assigns a delivery's job to the lane of its endpoint, so that endpoints do not affect each other.
+pub(super) fn assign(
+    job: &mut NewJob,
+    endpoint: EndpointId,
+    ordering: Ordering,
+    key: Option<&str>,
+) {
     job.lane = match (ordering, key) {
         (Ordering::None, _) => Lane::Named(endpoint.to_string()),
         (Ordering::Fifo, None) => Lane::Ordered(endpoint.to_string()),
@@ -47,9 +51,9 @@ pub(super) fn put(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering, ke
     }
 }
 
-/// Puts the job of a test into a lane where nothing that is to come in order, or late, stands before it.
-pub(super) fn put_aside(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering) {
-    put(job, endpoint, ordering, None);
+/// Assigns the job of a test to a lane without ordering and with the highest priority, so that nothing is before it.
+pub(super) fn assign_test(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering) {
+    assign(job, endpoint, ordering, None);
     job.lane = Lane::Named(endpoint.to_string());
     job.priority = 0;
 }
@@ -58,12 +62,12 @@ fn limit_key(endpoint: EndpointId) -> String {
     format!("webhook/{endpoint}")
 }
 
-/// Has the engine hold what the endpoint is set to. To be called when that has been committed; again does
-/// no harm, and is done every night.
+/// Applies an endpoint's limits to the queue. Called after the endpoint is committed; it is idempotent and repeated every
+/// night.
 ///
 /// # Errors
-/// When the engine refuses, or the tenant has as many limits as it may.
-pub async fn apply(
+/// When the engine refuses, or the tenant has the maximum number of limits.
+pub async fn apply_limits(
     engine: &Engine,
     tenant: TenantId,
     endpoint: &Endpoint,
@@ -77,8 +81,8 @@ pub async fn apply(
         per: rate.map(|_| Duration::from_secs(1)),
         burst: Change::Remove,
         max_running: match (endpoint.max_in_flight(), endpoint.ordering) {
-            (Some(most), _) => Change::Set(most),
-            (None, Ordering::Fifo) => Change::Set(USUAL_IN_FLIGHT),
+            (Some(max), _) => Change::Set(max),
+            (None, Ordering::Fifo) => Change::Set(DEFAULT_IN_FLIGHT),
             (None, Ordering::None) => Change::Remove,
         },
     };
@@ -103,11 +107,11 @@ pub async fn apply(
     }
 }
 
-/// Has the engine forget what it held for an endpoint that is gone.
+/// Removes the limits of a deleted endpoint from the queue.
 ///
 /// # Errors
 /// When the engine refuses.
-pub async fn forget(
+pub async fn remove_limits(
     engine: &Engine,
     tenant: TenantId,
     endpoint: EndpointId,

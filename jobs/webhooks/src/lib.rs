@@ -39,26 +39,27 @@ pub use attempt::{
 pub use cleanup::Cleanup;
 pub use credentials::{ClientCertificate, NewOAuth2, OAuth2};
 pub use delivery::{
-    Delivery, DeliveryFilter, DeliveryPage, DeliveryState, catch_up, delivery, forget,
-    forget_hours, list_deliveries, skip,
+    Delivery, DeliveryFilter, DeliveryPage, DeliveryState, find_delivery, list_deliveries,
 };
 pub use delivery_batcher::DeliveryBatcher;
 pub use delivery_context::{Credentials, DeliveryContext, Target};
 pub use endpoint::{
     Endpoint, EndpointChange, EndpointStatus, NewEndpoint, Ordering, change_endpoint,
-    create_endpoint, delete_endpoint, endpoint, list_endpoints,
+    create_endpoint, delete_endpoint, find_endpoint, list_endpoints,
 };
 pub use error::Error;
 pub use event::{NewEvent, Posted, PostedDelivery, post_event};
 pub use event_type::{
-    EventType, NewEventType, check_data, event_type, list_event_types, register, registered,
-    versions_of,
+    EventType, NewEventType, check_event_data, find_event_type, list_event_type_versions,
+    list_event_types, register_event_type, registered,
 };
-pub use redelivery::{RecoveryFilter, RedeliverError, recover, redeliver, test_endpoint};
+pub use redelivery::{
+    RecoveryFilter, RedeliverError, recover_deliveries, redeliver, test_endpoint,
+};
 pub use retry_slots::RetrySlot;
 pub use schedule::RetrySchedule;
-pub use secret::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
+pub use secret::{DEFAULT_GRACE, MAX_GRACE, current_signing_keys, rotate_signing_key};
 pub use services::Services;
-pub use settings::{forget_payloads, payload_retention, set_payload_retention};
+pub use settings::{payload_retention, remove_old_payloads, set_payload_retention};
 pub use stats::{EndpointHour, EndpointStats, endpoint_stats};
 pub use token::NoToken;

@@ -12,12 +12,13 @@ struct Head<'a> {
 }
 
 /// `{"type":…,"timestamp":…,"data":…}`, with `data` as it was posted.
-pub fn text(event_type: &str, at: DateTime<Utc>, data: &str) -> String {
+#[must_use]
+pub fn body(event_type: &str, at: DateTime<Utc>, data: &str) -> String {
     let head = Head {
         r#type: event_type,
         timestamp: at,
     };
-    // A type and a time can always be written.
+    // Serializing two strings cannot fail.
     let mut text = serde_json::to_string(&head).unwrap_or_default();
     text.pop();
     text.reserve(data.len() + 9);
@@ -32,9 +33,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_data_goes_out_as_it_came_in() {
+    fn data_is_sent_byte_for_byte() {
         let at = "2026-11-28T12:00:00Z".parse().unwrap();
-        let text = text("invoice.paid", at, r#"{"b": 1.10,"a":2}"#);
+        let text = body("invoice.paid", at, r#"{"b": 1.10,"a":2}"#);
         let expected = r#"{"type":"invoice.paid","timestamp":"2026-11-28T12:00:00Z","data":{"b": 1.10,"a":2}}"#;
         assert_eq!(text, expected);
     }

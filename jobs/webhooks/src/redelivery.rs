@@ -16,26 +16,26 @@ use crate::attempt::Cause;
 use crate::delivery::DeliveryState;
 use crate::delivery::state_from_job;
 use crate::delivery_job::delivery_job;
-use crate::endpoint::endpoint;
+use crate::endpoint::find_endpoint;
 use crate::endpoint::{EndpointStatus, Ordering};
 use crate::error::Error;
 use crate::event::post_test;
 use crate::event::{NewEvent, Posted};
 use crate::lane;
 
-/// Deliveries that one step of a recovery looks at.
-const STEP: i64 = 1000;
+/// Deliveries that one step of a recovery scans.
+const STEP_DELIVERIES: i64 = 1000;
 
-/// What is asked for in vain.
+/// Why a delivery cannot be redelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedeliverError {
-    /// There is no such delivery.
+    /// The delivery does not exist.
     NotFound,
     /// Its endpoint was deleted.
     EndpointGone,
-    /// Its endpoint is disabled: nothing is sent there.
+    /// Its endpoint is disabled.
     EndpointDisabled,
-    /// Its event's payload is not kept any more.
+    /// Its event's payload was removed.
     PayloadGone,
 }
 
@@ -52,8 +52,8 @@ struct Candidate {
     attempts: Option<i32>,
 }
 
-/// Has a delivery made once more, by hand: one attempt, whatever became of it before. One that waits for its
-/// next attempt has it now. Answers the job that makes it.
+/// Redelivers manually: a single attempt, whatever the delivery's state. A delivery that waits for its next attempt is run
+/// now instead. Returns the job.
 ///
 /// # Errors
 /// When the database refuses.
@@ -62,8 +62,8 @@ pub async fn redeliver(
     engine: &Engine,
     id: DeliveryId,
 ) -> Result<Result<JobId, RedeliverError>, Error> {
-    // Its state as its job tells it, first.
-    if crate::delivery::delivery(tx, id).await?.is_none() {
+    // Reconciles the delivery's state with its job first.
+    if crate::delivery::find_delivery(tx, id).await?.is_none() {
         return Ok(Err(RedeliverError::NotFound));
     }
     let found: Option<Candidate> = query_as(include_str!("sql/redelivery/get_undelivered.sql"))
@@ -81,19 +81,19 @@ pub async fn redeliver(
         Some(_) => {}
     }
     if let (DeliveryState::Pending, Some(job)) = (candidate.state, candidate.job_id)
-        && is_under_way(tx, job).await?
+        && is_active(tx, job).await?
     {
         engine.run_now(tx, &[job]).await?;
         return Ok(Ok(job));
     }
-    let mut made = send(tx, engine, vec![candidate], Cause::Manual).await?;
-    let made = made
+    let mut jobs = enqueue(tx, engine, vec![candidate], Cause::Manual).await?;
+    let job = jobs
         .pop()
         .ok_or_else(|| Error::Corrupt(format!("the job of {id}")))?;
-    Ok(Ok(made))
+    Ok(Ok(job))
 }
 
-async fn is_under_way(tx: &mut TenantTx, job: JobId) -> Result<bool, Error> {
+async fn is_active(tx: &mut TenantTx, job: JobId) -> Result<bool, Error> {
     let jobs = read::jobs(tx, &[job]).await?;
     Ok(jobs.first().is_some_and(|job| {
         matches!(
@@ -103,28 +103,27 @@ async fn is_under_way(tx: &mut TenantTx, job: JobId) -> Result<bool, Error> {
     }))
 }
 
-/// Which deliveries a recovery makes: those of an endpoint whose event was posted from `since` to `until`
-/// and that have one of the `states`.
+/// The deliveries that a recovery makes: to one endpoint, of events posted from `since` to `until`, in one of `states`.
 #[derive(Debug, Clone)]
 pub struct RecoveryFilter {
-    /// Of which endpoint.
+    /// The endpoint.
     pub endpoint: EndpointId,
-    /// From when on.
+    /// Start of the time range, inclusive.
     pub since: DateTime<Utc>,
-    /// Until when.
+    /// End of the time range, inclusive.
     pub until: DateTime<Utc>,
-    /// What has become of them.
+    /// States to recover.
     pub states: Vec<DeliveryState>,
-    /// An id behind all of them.
+    /// An id after all deliveries of the time range.
     pub last: DeliveryId,
 }
 
-/// Has the next deliveries behind `after` made that an endpoint missed, on its schedule, oldest first.
-/// Answers the last that was looked at, and how many are made; nothing at the end.
+/// Enqueues the next missed deliveries after `after`, oldest first, on the endpoint's retry schedule. Returns the last
+/// delivery scanned and the number enqueued; `None` at the end.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn recover(
+pub async fn recover_deliveries(
     tx: &mut TenantTx,
     engine: &Engine,
     missed: &RecoveryFilter,
@@ -135,13 +134,13 @@ pub async fn recover(
         .bind(missed.endpoint)
         .bind(after)
         .bind(missed.last)
-        .bind(STEP)
+        .bind(STEP_DELIVERIES)
         .fetch_optional(&mut **tx)
         .await?;
     let Some(last) = last else {
         return Ok(None);
     };
-    // Of one that is said to be on its way, its job may tell otherwise.
+    // A delivery recorded as pending may have failed: its job decides.
     let mut states = missed.states.clone();
     states.push(DeliveryState::Pending);
     let found: Vec<Candidate> = query_as(include_str!("sql/redelivery/list_undelivered.sql"))
@@ -154,38 +153,38 @@ pub async fn recover(
         .bind(states)
         .fetch_all(&mut **tx)
         .await?;
-    // What became of them may be told by their jobs alone.
+    // The outcome of some pending deliveries is recorded in their jobs only.
     let pending = found
         .iter()
         .filter(|candidate| candidate.state == DeliveryState::Pending);
     let jobs: Vec<JobId> = pending.filter_map(|candidate| candidate.job_id).collect();
-    let told: HashMap<JobId, DeliveryState> = read::jobs(tx, &jobs)
+    let job_states: HashMap<JobId, DeliveryState> = read::jobs(tx, &jobs)
         .await?
         .into_iter()
         .filter_map(|job| Some((job.id, state_from_job(job.state)?)))
         .collect();
     let state = |candidate: &Candidate| {
-        let told = candidate.job_id.and_then(|job| told.get(&job));
-        *told.unwrap_or(&candidate.state)
+        let from_job = candidate.job_id.and_then(|job| job_states.get(&job));
+        *from_job.unwrap_or(&candidate.state)
     };
-    let wanted: Vec<Candidate> = found
+    let selected: Vec<Candidate> = found
         .into_iter()
         .filter(|candidate| candidate.has_payload && missed.states.contains(&state(candidate)))
         .collect();
-    let made = send(tx, engine, wanted, Cause::Recovery).await?;
-    Ok(Some((last, made.len())))
+    let enqueued = enqueue(tx, engine, selected, Cause::Recovery).await?;
+    Ok(Some((last, enqueued.len())))
 }
 
-/// Enqueues deliveries, which are pending from now on.
-async fn send(
+/// Enqueues deliveries, which become pending.
+async fn enqueue(
     tx: &mut TenantTx,
     engine: &Engine,
-    wanted: Vec<Candidate>,
+    selected: Vec<Candidate>,
     cause: Cause,
 ) -> Result<Vec<JobId>, Error> {
-    let mut jobs = Vec::with_capacity(wanted.len());
-    let mut ids = Vec::with_capacity(wanted.len());
-    for candidate in wanted {
+    let mut jobs = Vec::with_capacity(selected.len());
+    let mut ids = Vec::with_capacity(selected.len());
+    for candidate in selected {
         let mut job = delivery_job(candidate.id, cause)?;
         job.max_attempts = match cause {
             Cause::Manual | Cause::Test => 1,
@@ -196,7 +195,7 @@ async fn send(
         };
         let key = candidate.ordering_key.as_deref();
         let ordering = candidate.ordering.unwrap_or_default();
-        lane::put(&mut job, candidate.endpoint_id, ordering, key);
+        lane::assign(&mut job, candidate.endpoint_id, ordering, key);
         jobs.push(job);
         ids.push(candidate.id);
     }
@@ -210,7 +209,7 @@ async fn send(
         .iter()
         .map(|answer| answer.id())
         .collect();
-    query(include_str!("sql/redelivery/send_again.sql"))
+    query(include_str!("sql/redelivery/restart_deliveries.sql"))
         .bind(tenant)
         .bind(&ids)
         .bind(&jobs)
@@ -219,11 +218,11 @@ async fn send(
     Ok(jobs)
 }
 
-/// Posts an event to one endpoint alone, whatever types it takes and though it may be disabled: one attempt.
-/// `None` when there is no such endpoint.
+/// Posts an event to one endpoint only, in a single attempt, even if the endpoint is disabled or does not subscribe to the
+/// type. `None` when the endpoint does not exist.
 ///
 /// # Errors
-/// When the database refuses, or as many jobs of the tenant wait as may.
+/// When the database refuses, or the tenant has the maximum number of waiting jobs.
 pub async fn test_endpoint(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -231,7 +230,7 @@ pub async fn test_endpoint(
     event_type: &str,
     data: Box<RawValue>,
 ) -> Result<Option<Posted>, Error> {
-    let Some(found) = endpoint(tx, id).await? else {
+    let Some(found) = find_endpoint(tx, id).await? else {
         return Ok(None);
     };
     let event = NewEvent::new(event_type, data);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use harkara_kind::http_call::{failed_call, judge_failure};
+use harkara_kind::http_call::{call_error_verdict, failure_verdict};
 use harkara_queue::Verdict;
 use harkara_queue::job::JobError;
 use harkara_shared::egress::{self, Egress, EgressError, EgressResponse};
@@ -16,23 +16,24 @@ use url::Url;
 use crate::attempt::EndpointAction;
 use crate::schedule::RetrySchedule;
 
-/// How long a receiver is left alone at least that cannot cope: one that answers 502, 503, 504 or not in time.
-const BREATH: Duration = Duration::from_secs(60);
+/// Minimum wait after a sign of overload: a 502, 503, 504 or a timeout.
+const OVERLOAD_WAIT: Duration = Duration::from_secs(60);
 
-/// From this run on that failed a delivery gives way to those that are made for the first time.
-const LATE: u16 = 2;
+/// From this failed attempt on, retries have lower priority than first attempts.
+const LOWER_PRIORITY_FROM: u16 = 2;
 
-/// What is to be done.
+/// What a response means.
 #[derive(Debug)]
 pub struct Decision {
-    /// About the run.
+    /// The verdict on the run.
     pub verdict: Verdict,
-    /// About the endpoint.
+    /// The effect on the endpoint.
     pub action: EndpointAction,
 }
 
-/// Where a redirect leads that must never be followed, nor waited for: an address that may not be called.
-/// `base` is the URL that was called.
+/// The error of a redirect to an address that the egress rules refuse. Such a delivery is not retried. `base` is the URL
+/// that was called.
+#[must_use]
 pub fn refused_redirect(
     egress: &Egress,
     base: &str,
@@ -45,11 +46,11 @@ pub fn refused_redirect(
     (is_redirect && refused.is_terminal()).then_some(refused)
 }
 
-/// Judges what came of the attempt of this number, 1 for the first.
+/// Decides what the response to this attempt means, from 1.
 ///
-/// Only 2xx is success. Receivers under repair answer 401, 404 and the like for a while: every other status
-/// is tried again on schedule, but 410, which says that nobody will ever be there again. An answer may ask, by
-/// the header `webhook-delivery`, to `disable` the endpoint or to `abort-message`.
+/// Only 2xx is success. Every other status is retried on schedule, since receivers under maintenance answer 401, 404 and
+/// the like, except 410, which disables the endpoint. The response header `webhook-delivery` can request to `disable`
+/// the endpoint or to `abort-message`.
 pub fn decide(
     answer: Result<&EgressResponse, &EgressError>,
     schedule: &RetrySchedule,
@@ -57,11 +58,11 @@ pub fn decide(
     rng: &mut impl Rng,
 ) -> Decision {
     let mut action = EndpointAction::default();
-    let asked = answer.ok().and_then(|answer| {
+    let requested = answer.ok().and_then(|answer| {
         let value = answer.headers.get("webhook-delivery")?.to_str().ok()?;
         Some(value.trim().to_ascii_lowercase())
     });
-    if asked.as_deref() == Some("disable") {
+    if requested.as_deref() == Some("disable") {
         action.disable = Some("asked");
     }
     let verdict = match answer {
@@ -72,14 +73,14 @@ pub fn decide(
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
             );
-            match judge_failure(answer, true) {
+            match failure_verdict(answer, true) {
                 Verdict::Retry { error, .. } if status == StatusCode::GONE => {
                     action.disable = Some("gone");
                     Verdict::Dead { error }
                 }
                 Verdict::Retry { error, .. } if action.disable.is_some() => Verdict::Dead { error },
                 Verdict::Retry { error, .. } | Verdict::RateLimited { reason: error, .. }
-                    if asked.as_deref() == Some("abort-message") =>
+                    if requested.as_deref() == Some("abort-message") =>
                 {
                     Verdict::Dead { error }
                 }
@@ -87,23 +88,24 @@ pub fn decide(
                     let least = match status {
                         StatusCode::BAD_GATEWAY
                         | StatusCode::SERVICE_UNAVAILABLE
-                        | StatusCode::GATEWAY_TIMEOUT => BREATH,
+                        | StatusCode::GATEWAY_TIMEOUT => OVERLOAD_WAIT,
                         _ => Duration::ZERO,
                     };
-                    let asked = egress::retry_after(&answer.headers, harkara_shared::clock::now());
-                    let least = least.max(asked.unwrap_or_default());
+                    let retry_after =
+                        egress::retry_after(&answer.headers, harkara_shared::clock::now());
+                    let least = least.max(retry_after.unwrap_or(Duration::ZERO));
                     retry_on_schedule(error, schedule, attempt, least, rng)
                 }
                 other => other,
             }
         }
-        Err(error) => match failed_call(error) {
-            Verdict::Retry { error: told, .. } => {
+        Err(error) => match call_error_verdict(error) {
+            Verdict::Retry { error: cause, .. } => {
                 let least = match error {
-                    EgressError::Timeout { .. } => BREATH,
+                    EgressError::Timeout { .. } => OVERLOAD_WAIT,
                     _ => Duration::ZERO,
                 };
-                retry_on_schedule(told, schedule, attempt, least, rng)
+                retry_on_schedule(cause, schedule, attempt, least, rng)
             }
             other => other,
         },
@@ -111,8 +113,8 @@ pub fn decide(
     Decision { verdict, action }
 }
 
-/// The next attempt as the schedule has it, but not within `least`, and up to a tenth later, so that what
-/// failed together does not come back together.
+/// Retries after the scheduled wait, at least `least`, and up to a tenth later, so that deliveries that failed together
+/// are not retried together.
 pub fn retry_on_schedule(
     error: JobError,
     schedule: &RetrySchedule,
@@ -124,7 +126,7 @@ pub fn retry_on_schedule(
     Verdict::Retry {
         error,
         after: Some(wait.mul_f64(rng.random_range(1.0..1.1))),
-        lower_priority: attempt >= LATE,
+        lower_priority: attempt >= LOWER_PRIORITY_FROM,
     }
 }
 
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_tried_again_on_schedule_and_up_to_a_tenth_later() {
+    fn failure_is_retried_on_schedule_and_up_to_a_tenth_later() {
         for (attempt, seconds) in [(1, 5), (2, 300), (9, 86_400)] {
             let (after, _) = wait(&judged(500, None, attempt));
             let due = Duration::from_secs(seconds);
@@ -172,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn a_late_attempt_gives_way_to_first_ones() {
+    fn later_attempt_has_lower_priority() {
         assert!(!wait(&judged(500, None, 1)).1);
         assert!(wait(&judged(500, None, 2)).1);
     }
 
     #[test]
-    fn a_receiver_that_cannot_cope_has_a_minute_and_longer_if_it_asks() {
+    fn overloaded_receiver_gets_a_minute_or_its_retry_after() {
         for status in [502, 503, 504] {
             assert!(wait(&judged(status, None, 1)).0 >= BREATH, "{status}");
         }
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_asks_for_less_is_slowed_down_at_no_attempt() {
+    fn rate_limited_receiver_is_slowed_down_without_an_attempt() {
         for (status, header) in [(429, None), (429, Some("30")), (503, Some("30"))] {
             let decision = judged(status, header.map(|wait| ("retry-after", wait)), 1);
             assert!(decision.action.slow);
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_or_asks_for_it_is_disabled() {
+    fn gone_receiver_or_one_that_requests_it_is_disabled() {
         let gone = judged(410, None, 1);
         assert_eq!(gone.action.disable, Some("gone"));
         assert!(matches!(gone.verdict, Verdict::Dead { .. }));
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_nobody_wants_is_given_up_and_the_endpoint_is_not() {
+    fn aborted_message_ends_without_disabling_the_endpoint() {
         for status in [400, 429, 500] {
             let decision = judged(status, Some(("webhook-delivery", "abort-message")), 1);
             assert!(matches!(decision.verdict, Verdict::Dead { .. }), "{status}");
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_never_be_called_is_not_tried_again() {
+    fn refused_address_is_not_retried() {
         let refused = EgressError::Refused(egress::Refusal::Address);
         let schedule = RetrySchedule::default();
         let decision = decide(Err(&refused), &schedule, 1, &mut rand::rng());

@@ -9,13 +9,13 @@ use harkara_shared::egress::{ClientIdentity, Egress};
 use crate::credentials::{ClientCertificate, NewOAuth2};
 use crate::subscription::is_event_type;
 
-/// Most event-type patterns of one endpoint.
+/// Maximum number of event type patterns of an endpoint.
 const MAX_PATTERNS: usize = 100;
-/// Most channels of one endpoint, or of one event.
+/// Maximum number of channels of an endpoint, or of an event.
 const MAX_CHANNELS: usize = 10;
-/// Most headers of one endpoint.
+/// Maximum number of custom headers of an endpoint.
 const MAX_HEADERS: usize = 20;
-/// Most requests a second, and at once, that an endpoint may be limited to.
+/// Maximum value of an endpoint's rate and concurrency.
 const MAX_RATE: u32 = 1_000_000;
 
 pub(super) fn url_faults(pointer: &str, url: &str, egress: &Egress) -> Vec<FieldError> {
@@ -57,7 +57,7 @@ pub(super) fn channel_faults(channels: &[String]) -> Vec<FieldError> {
             let detail = "must be 1 to 128 letters, digits and `_-.:/`";
             faults.push(FieldError::new(pointer, "invalid", detail));
         } else if !seen.insert(channel) {
-            faults.push(FieldError::new(pointer, "repeated", "stands there twice"));
+            faults.push(FieldError::new(pointer, "repeated", "duplicate value"));
         }
     }
     faults
@@ -77,12 +77,12 @@ pub(super) fn description_faults(description: &str) -> Vec<FieldError> {
     Vec::new()
 }
 
-/// A rate or a number of requests at once.
+/// Checks a rate or a concurrency.
 pub(super) fn limit_faults(name: &str, limit: u32) -> Vec<FieldError> {
     if (1..=MAX_RATE).contains(&limit) {
         return Vec::new();
     }
-    let detail = format!("must be 1 to {MAX_RATE}");
+    let detail = format!("must be between 1 and {MAX_RATE}, got {limit}");
     vec![FieldError::new(format!("/{name}"), "out_of_range", detail)]
 }
 
@@ -118,13 +118,13 @@ pub(super) fn oauth2_faults(given: &NewOAuth2, egress: &Egress) -> Vec<FieldErro
     faults
 }
 
-fn at_most(pointer: &str, there: usize, most: usize) -> Vec<FieldError> {
-    if there <= most {
+fn at_most(pointer: &str, count: usize, max: usize) -> Vec<FieldError> {
+    if count <= max {
         return Vec::new();
     }
     vec![FieldError::new(
         pointer,
         "too_many",
-        format!("at most {most}"),
+        format!("must have at most {max} items, got {count}"),
     )]
 }

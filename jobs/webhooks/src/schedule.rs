@@ -8,14 +8,14 @@ use harkara_shared::duration;
 /// attempts over 75 hours and a half.
 const STANDARD: [u32; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
-/// For receivers whose events are soon of no use.
+/// For events that are soon outdated.
 const FAST: [u32; 3] = [60, 300, 900];
 
-/// Most waits of a schedule.
-const MOST: usize = 24;
+/// Maximum number of waits of a schedule.
+const MAX_WAITS: usize = 24;
 
-/// Shortest and longest wait, in seconds: a second, a week.
-const WAITS: std::ops::RangeInclusive<u64> = 1..=7 * 86_400;
+/// Bounds of a wait in seconds: a second and a week.
+const WAIT_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 86_400;
 
 /// The waits between the attempts of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Default for RetrySchedule {
 }
 
 impl RetrySchedule {
-    /// The schedule of this name: `standard` or `fast`.
+    /// The built-in schedule of this name, `standard` or `fast`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -38,23 +38,23 @@ impl RetrySchedule {
         }
     }
 
-    /// A schedule of these waits, in whole seconds. None mean a single attempt.
+    /// A schedule of these waits, in whole seconds. No wait means a single attempt.
     ///
     /// # Errors
-    /// The place of the wait that is out of bounds, or `None` when there are too many.
+    /// The index of a wait that is out of bounds, or `None` when there are too many waits.
     pub fn of(waits: &[Duration]) -> Result<Self, Option<usize>> {
-        if waits.len() > MOST {
+        if waits.len() > MAX_WAITS {
             return Err(None);
         }
         let seconds = waits.iter().enumerate().map(|(place, wait)| {
-            let fits = WAITS.contains(&wait.as_secs()) && wait.subsec_nanos() == 0;
+            let fits = WAIT_SECONDS.contains(&wait.as_secs()) && wait.subsec_nanos() == 0;
             let seconds = u32::try_from(wait.as_secs()).ok();
             seconds.filter(|_| fits).ok_or(Some(place))
         });
         seconds.collect::<Result<_, _>>().map(Self)
     }
 
-    /// As it is stored, in seconds.
+    /// Reads a schedule as it is stored, in seconds.
     pub(super) fn from_seconds(seconds: &[i32]) -> Self {
         let wait = |seconds: &i32| u32::try_from(*seconds).unwrap_or(1).max(1);
         Self(seconds.iter().map(wait).collect())
@@ -65,7 +65,7 @@ impl RetrySchedule {
         self.0.iter().map(second).collect()
     }
 
-    /// Its name, if it has one.
+    /// The name of a built-in schedule; `None` for another.
     #[must_use]
     pub fn name(&self) -> Option<&'static str> {
         match self.0.as_slice() {
@@ -75,14 +75,14 @@ impl RetrySchedule {
         }
     }
 
-    /// Its waits as durations are written: `5s`, `5m`.
+    /// The waits as text: `5s`, `5m`.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let word = |wait: &u32| duration::format(Duration::from_secs(u64::from(*wait)));
         self.0.iter().map(word).collect()
     }
 
-    /// How many attempts are made.
+    /// Number of attempts.
     #[must_use]
     pub fn attempts(&self) -> u16 {
         u16::try_from(self.0.len())
@@ -90,13 +90,13 @@ impl RetrySchedule {
             .saturating_add(1)
     }
 
-    /// From the first attempt to the last, if each fails at once and nobody asks for more patience.
+    /// Time from the first attempt to the last, if each fails immediately and no response names a longer wait.
     #[must_use]
     pub fn window(&self) -> Duration {
         Duration::from_secs(self.0.iter().copied().map(u64::from).sum())
     }
 
-    /// The wait after the attempt of this number, 1 for the first; the last one again for any beyond.
+    /// The wait after this attempt, from 1. The last wait is repeated for attempts beyond the schedule.
     #[must_use]
     pub fn after(&self, attempt: u16) -> Duration {
         let place = usize::from(attempt.saturating_sub(1));
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_standard_schedule_takes_seventy_five_and_a_half_hours() {
+    fn standard_schedule_takes_seventy_five_and_a_half_hours() {
         let standard = RetrySchedule::default();
         assert_eq!(standard.attempts(), 10);
         assert_eq!(
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_schedule_gives_up_after_twenty_one_minutes() {
+    fn fast_schedule_ends_after_twenty_one_minutes() {
         let fast = RetrySchedule::named("fast").unwrap();
         assert_eq!(fast.words(), ["1m", "5m", "15m"]);
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_of_ones_own_is_bounded_and_survives_its_storage() {
+    fn custom_schedule_is_bounded_and_round_trips() {
         let second = Duration::from_secs(1);
         let own = RetrySchedule::of(&[second, second * 90]).unwrap();
         assert_eq!(RetrySchedule::from_seconds(&own.seconds()), own);

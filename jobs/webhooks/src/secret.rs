@@ -13,19 +13,19 @@ use sqlx::types::Uuid;
 
 use crate::error::Error;
 
-/// How long a replaced key signs along unless somebody says otherwise, and how long it may at most.
-pub const USUAL_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// See [`USUAL_GRACE`].
-pub const LONGEST_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Default time that a replaced key keeps signing.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum time that a replaced key keeps signing.
+pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Most replaced keys that sign along.
-const MOST_OLD: i64 = 10;
+/// Maximum number of replaced keys that keep signing.
+const MAX_OLD_KEYS: i64 = 10;
 
 fn context(id: EndpointId) -> String {
     format!("app.endpoint_secrets/{id}")
 }
 
-/// Adds a key to those that sign. The latest of each algorithm is the current one.
+/// Adds a signing key. The latest key of each algorithm is the current one.
 pub(super) async fn add(
     tx: &mut TenantTx,
     keys: &MasterKeys,
@@ -45,20 +45,20 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// Replaces the current key of `new`'s algorithm, or adds `new` if there is none; the one before signs along
-/// for `grace`. Answers whether there is such an endpoint.
+/// Replaces the current key of `new`'s algorithm, or adds `new` if there is none. The old key keeps signing for `grace`.
+/// Returns whether the endpoint exists.
 ///
 /// # Errors
-/// [`Error::Conflict`] when as many replaced keys sign along as may; others when the database refuses or the
+/// [`Error::Conflict`] when the maximum number of replaced keys is still signing; others when the database refuses or the
 /// key cannot be sealed.
-pub async fn rotate_key(
+pub async fn rotate_signing_key(
     tx: &mut TenantTx,
     keys: &MasterKeys,
     id: EndpointId,
     new: &SigningKey,
     grace: Duration,
 ) -> Result<bool, Error> {
-    // Two at once would leave two current keys.
+    // Locks the endpoint: two concurrent rotations would leave two current keys.
     let there: Option<bool> = query_scalar(
         "select true from app.webhook_endpoints where tenant_id = $1 and id = $2 for update",
     )
@@ -76,20 +76,20 @@ pub async fn rotate_key(
         .bind(grace.as_secs_f64())
         .fetch_one(&mut **tx)
         .await?;
-    if old > MOST_OLD {
+    if old > MAX_OLD_KEYS {
         return Err(Error::Conflict(format!(
-            "{MOST_OLD} replaced keys sign along already: wait until one has ended, or end them with a grace of 0s"
+            "{MAX_OLD_KEYS} replaced keys sign along already: wait until one has ended, or end them with a grace of 0s"
         )));
     }
     add(tx, keys, id, new).await?;
     Ok(true)
 }
 
-/// An endpoint's current keys: the secret, and the key pair if it has one.
+/// Reads an endpoint's current keys: the secret, and the key pair if it has one.
 ///
 /// # Errors
 /// When the database refuses or the master key that sealed a key is missing.
-pub async fn current_keys(
+pub async fn current_signing_keys(
     tx: &mut TenantTx,
     keys: &MasterKeys,
     id: EndpointId,
@@ -111,7 +111,7 @@ struct Row {
     sealed: Vec<u8>,
 }
 
-/// The keys that sign now for each of the endpoints, the current ones first.
+/// Reads the signing keys of each endpoint, current ones first.
 pub(super) async fn signing_keys(
     tx: &mut TenantTx,
     keys: &MasterKeys,

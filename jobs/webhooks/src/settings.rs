@@ -8,8 +8,7 @@ use harkara_shared::database::{TenantTx, query, query_scalar};
 
 use crate::error::Error;
 
-/// How long payloads of events and answers are kept where that is less than the events themselves; `None`
-/// for as long as they.
+/// Reads how long payloads of events and responses are kept; `None` for as long as the events.
 ///
 /// # Errors
 /// When the database refuses.
@@ -22,7 +21,7 @@ pub async fn payload_retention(tx: &mut TenantTx) -> Result<Option<Duration>, Er
     Ok(seconds.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default())))
 }
 
-/// Sets it; in whole seconds, an hour at least.
+/// Sets how long payloads are kept, in whole seconds, at least an hour.
 ///
 /// # Errors
 /// When the database refuses.
@@ -37,12 +36,12 @@ pub async fn set_payload_retention(tx: &mut TenantTx, keep: Option<Duration>) ->
     Ok(())
 }
 
-/// Removes the payloads of at most a thousand events that are older than they are to be kept, with the
-/// answers to them, and answers how many. An event with a delivery on its way keeps its own.
+/// Removes the payloads of at most a thousand events past their retention, and the responses to them. Returns how many.
+/// An event with a pending delivery keeps its payload.
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn forget_payloads(tx: &mut TenantTx) -> Result<u64, Error> {
+pub async fn remove_old_payloads(tx: &mut TenantTx) -> Result<u64, Error> {
     let removed = query(include_str!("sql/settings/remove_old_payloads.sql"))
         .bind(tx.tenant())
         .execute(&mut **tx)

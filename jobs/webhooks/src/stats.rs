@@ -11,41 +11,40 @@ use harkara_shared::id::EndpointId;
 use crate::attempt::FinishedAttempt;
 use crate::error::Error;
 
-/// Upper bounds, in milliseconds, of the classes that answered attempts are counted in by how long they
-/// took; those of the last class took longer.
+/// Upper bounds in milliseconds of the buckets of response times. The last bucket has no bound.
 const BOUNDS: [u64; 13] = [
     5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 7_500, 10_000, 15_000,
 ];
 
-/// Classes.
-const CLASSES: usize = BOUNDS.len() + 1;
+/// Number of buckets.
+const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// What became of an endpoint's attempts in one hour.
+/// Statistics of an endpoint's attempts in one hour.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct EndpointHour {
-    /// When it began.
+    /// Start of the hour.
     pub hour: DateTime<Utc>,
-    /// Attempts that succeeded.
+    /// Number of successful attempts.
     pub succeeded: i64,
-    /// Attempts that failed.
+    /// Number of failed attempts.
     pub failed: i64,
-    /// The latest of each.
+    /// Time of the last success.
     pub last_success_at: Option<DateTime<Utc>>,
     /// See [`Self::last_success_at`].
     pub last_failure_at: Option<DateTime<Utc>>,
     durations: Vec<i64>,
 }
 
-/// What became of an endpoint's attempts in some hours.
+/// Statistics of an endpoint's attempts in a range of hours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointStats {
     /// Hours with attempts, oldest first.
     pub hours: Vec<EndpointHour>,
-    /// Their sums.
+    /// Number of successful attempts in all hours.
     pub succeeded: i64,
     /// See [`Self::succeeded`].
     pub failed: i64,
-    /// The latest of each within them.
+    /// Time of the last success in the range.
     pub last_success_at: Option<DateTime<Utc>>,
     /// See [`Self::last_success_at`].
     pub last_failure_at: Option<DateTime<Utc>>,
@@ -60,7 +59,7 @@ impl EndpointStats {
             stats.failed += hour.failed;
             stats.last_success_at = stats.last_success_at.max(hour.last_success_at);
             stats.last_failure_at = stats.last_failure_at.max(hour.last_failure_at);
-            stats.durations.resize(CLASSES, 0);
+            stats.durations.resize(BUCKETS, 0);
             for (sum, count) in stats.durations.iter_mut().zip(&hour.durations) {
                 *sum += count;
             }
@@ -69,8 +68,7 @@ impl EndpointStats {
         stats
     }
 
-    /// How many milliseconds so many percent of the answered attempts took at most: the upper bound of their
-    /// class. `None` without any.
+    /// Percentile of the response time in milliseconds: the upper bound of its bucket. `None` without responses.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<u64> {
         let all: i64 = self.durations.iter().sum();
@@ -82,7 +80,7 @@ impl EndpointStats {
         for (place, count) in self.durations.iter().enumerate() {
             seen += count;
             if seen >= wanted {
-                // Of the last class it is known that they took longer than the one before.
+                // The last bucket has no bound; that of the one before is the best lower estimate.
                 return BOUNDS.get(place).or(BOUNDS.last()).copied();
             }
         }
@@ -90,28 +88,29 @@ impl EndpointStats {
     }
 }
 
-/// Numbers of one endpoint and hour, to be added.
+/// Counts of one endpoint and hour, to be added.
 struct Sum {
     succeeded: i64,
     failed: i64,
     last_success_at: Option<DateTime<Utc>>,
     last_failure_at: Option<DateTime<Utc>>,
-    durations: [i64; CLASSES],
+    durations: [i64; BUCKETS],
 }
 
-/// Adds attempts to the numbers of their endpoints.
+/// Adds attempts to the hourly statistics of their endpoints.
 pub(super) async fn add(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
-    // In the order of their keys, in which everybody locks them.
+    // Ordered by key, the lock order of these rows.
     let mut sums: BTreeMap<(EndpointId, DateTime<Utc>), Sum> = BTreeMap::new();
     for attempt in attempts {
         let hour = attempt.started_at.duration_trunc(TimeDelta::hours(1));
-        let hour = hour.unwrap_or(attempt.started_at);
+        let hour = hour
+            .map_err(|_| Error::Corrupt(format!("time of an attempt of {}", attempt.delivery)))?;
         let sum = sums.entry((attempt.endpoint, hour)).or_insert(Sum {
             succeeded: 0,
             failed: 0,
             last_success_at: None,
             last_failure_at: None,
-            durations: [0; CLASSES],
+            durations: [0; BUCKETS],
         });
         let (count, last) = match attempt.is_success() {
             true => (&mut sum.succeeded, &mut sum.last_success_at),
@@ -143,13 +142,13 @@ pub(super) async fn add(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Resu
         .bind(moments(|sum| sum.last_success_at))
         .bind(moments(|sum| sum.last_failure_at))
         .bind(durations)
-        .bind(i32::try_from(CLASSES).unwrap_or_default())
+        .bind(i32::try_from(BUCKETS).unwrap_or_default())
         .execute(&mut **tx)
         .await?;
     Ok(())
 }
 
-/// What became of an endpoint's attempts since a moment, by the hour; at most 30 days.
+/// Reads an endpoint's statistics since a time, by hour, at most 30 days.
 ///
 /// # Errors
 /// When the database refuses.
@@ -173,15 +172,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_the_bound_of_its_class() {
+    fn percentile_is_the_bound_of_its_bucket() {
         let mut stats = EndpointStats {
-            durations: vec![0; CLASSES],
+            durations: vec![0; BUCKETS],
             ..EndpointStats::default()
         };
         assert_eq!(stats.percentile(50), None);
         stats.durations[2] = 98;
         stats.durations[7] = 1;
-        stats.durations[CLASSES - 1] = 1;
+        stats.durations[BUCKETS - 1] = 1;
         assert_eq!(stats.percentile(50), Some(25));
         assert_eq!(stats.percentile(98), Some(25));
         assert_eq!(stats.percentile(99), Some(1_000));

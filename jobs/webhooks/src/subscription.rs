@@ -1,7 +1,6 @@
 //! Matches events with endpoints, by event type patterns and channels. It does not touch the database.
 
-/// Types of events that the platform itself posts: they tell of endpoints, and go only to endpoints that
-/// name them.
+/// Types of operational events, which the platform posts about endpoints. Only endpoints that name them receive them.
 pub(super) const OPERATIONAL: [&str; 4] = [
     "endpoint.failing",
     "endpoint.disabled",
@@ -9,12 +8,12 @@ pub(super) const OPERATIONAL: [&str; 4] = [
     "delivery.exhausted",
 ];
 
-/// Whether the platform itself posts events of this type, and nobody else.
+/// Whether only the platform posts events of this type.
 pub(super) fn is_operational(event_type: &str) -> bool {
     OPERATIONAL.contains(&event_type)
 }
 
-/// Whether this is an event type: segments of letters, digits and `_`, joined by dots (Standard
+/// Whether this is a valid event type: segments of letters, digits and `_`, joined by dots (Standard
 /// Webhooks 1.0.0, event types).
 pub(super) fn is_event_type(name: &str) -> bool {
     name.len() <= 128
@@ -26,8 +25,8 @@ pub(super) fn is_event_type(name: &str) -> bool {
         })
 }
 
-/// Whether an endpoint with these patterns takes events of this type. One without any takes all but what
-/// the platform posts about endpoints.
+/// Whether an endpoint with these patterns subscribes to this type. Without patterns it subscribes to all types except
+/// operational ones.
 pub(super) fn takes_type(patterns: &[String], event_type: &str) -> bool {
     let by_name = |pattern: &String| match pattern.strip_suffix(".*") {
         Some(prefix) => event_type
@@ -40,8 +39,8 @@ pub(super) fn takes_type(patterns: &[String], event_type: &str) -> bool {
             && (patterns.is_empty() || patterns.iter().any(|pattern| pattern == "*"))
 }
 
-/// Whether an endpoint of these channels takes an event of those: one without channels takes every event,
-/// others those with a channel of theirs.
+/// Whether an endpoint with these channels subscribes to an event with those. Without channels it subscribes to all events,
+/// else to events that share a channel.
 pub(super) fn takes_channels(endpoint: &[String], event: &[String]) -> bool {
     endpoint.is_empty() || endpoint.iter().any(|channel| event.contains(channel))
 }
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_takes_its_type_or_everything_below_its_prefix() {
+    fn pattern_matches_its_type_or_everything_below_its_prefix() {
         let takes = |pattern: &str, name: &str| takes_type(&[pattern.to_owned()], name);
         assert!(takes("invoice.paid", "invoice.paid"));
         assert!(!takes("invoice.paid", "invoice.paid.late"));
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_posts_goes_only_to_who_names_it() {
+    fn operational_event_requires_a_pattern_that_names_it() {
         let takes = |pattern: &str| takes_type(&[pattern.to_owned()], "endpoint.failing");
         assert!(takes("endpoint.failing") && takes("endpoint.*"));
         assert!(!takes("*") && !takes("delivery.*") && !takes_type(&[], "endpoint.failing"));
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_narrow_an_endpoint_that_has_some() {
+    fn endpoint_with_channels_requires_a_shared_channel() {
         let list = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
         assert!(takes_channels(&[], &[]));
         assert!(takes_channels(&[], &list(&["north"])));
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_type_is_made_of_plain_segments() {
+    fn event_type_consists_of_plain_segments() {
         for name in ["a", "invoice.paid", "A_1.b.c"] {
             assert!(is_event_type(name), "{name}");
         }

@@ -20,48 +20,48 @@ use oauth2::{
 
 use crate::delivery_context::{Credentials, Target};
 
-/// How long before its end a token is not used any more.
-const MARGIN: Duration = Duration::from_secs(30);
+/// Time before its expiry from which a token is no longer used.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(30);
 
-/// How long a token is used whose server does not say (RFC 6749 §5.1 has it say so).
-const USUAL: Duration = Duration::from_secs(300);
+/// Lifetime of a token whose server names none, which RFC 6749 §5.1 recommends to do.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// The longest that one is used, whatever its server says.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Maximum lifetime of a token, whatever its server names.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Most endpoints whose tokens are kept.
-const MOST: usize = 10_000;
+/// Maximum number of endpoints whose tokens are kept.
+const MAX_ENDPOINTS: usize = 10_000;
 
-/// How long nobody asks again where no token could be had.
-const REFUSED: Duration = Duration::from_secs(5);
+/// How long a failed request for a token is not repeated.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// Why there is no token.
 #[derive(Debug, Clone)]
 pub struct NoToken {
-    /// What is to be said of the run.
+    /// The error of the run.
     pub error: JobError,
-    /// Whether it will not pass: the token server may not be called.
+    /// Whether a retry is pointless: the egress rules refuse the token server.
     pub is_terminal: bool,
 }
 
-/// The tokens that this process has.
+/// The tokens of a process, by endpoint.
 #[derive(Default)]
 pub(super) struct Tokens {
-    places: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<Answer>>>>>,
+    entries: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<Answer>>>>>,
 }
 
-/// What a token server said.
+/// The result of a request for a token.
 struct Answer {
     token: Result<HeaderValue, NoToken>,
-    /// Until when nobody asks again.
+    /// When a new request is made.
     until: Instant,
-    /// When the endpoint was changed that it was asked for: one that was changed since asks anew.
+    /// Last change of the endpoint at the request: a later change makes a new request.
     of: DateTime<Utc>,
 }
 
 impl Tokens {
-    /// The `Authorization` header for a request to `target`; one caller asks, the others wait, and hear what
-    /// it heard. All of it takes `timeout` at most.
+    /// The `Authorization` header for a request to `target`. Concurrent callers share one request. Takes at most
+    /// `timeout`.
     pub(super) async fn bearer(
         &self,
         egress: &Egress,
@@ -69,18 +69,18 @@ impl Tokens {
         credentials: &Credentials,
         timeout: Duration,
     ) -> Result<HeaderValue, NoToken> {
-        let place = self.place(target.id);
-        let asked = async {
-            let mut answer = place.lock().await;
+        let entry = self.entry(target.id);
+        let requested = async {
+            let mut answer = entry.lock().await;
             if let Some(known) = answer.as_ref()
                 && known.of == target.updated_at
                 && Instant::now() < known.until
             {
                 return known.token.clone();
             }
-            let (token, until) = match ask(egress, credentials, timeout).await {
+            let (token, until) = match request_token(egress, credentials, timeout).await {
                 Ok((value, until)) => (Ok(value), until),
-                Err(error) => (Err(error), Instant::now() + REFUSED),
+                Err(error) => (Err(error), Instant::now() + FAILURE_TTL),
             };
             *answer = Some(Answer {
                 token: token.clone(),
@@ -89,27 +89,27 @@ impl Tokens {
             });
             token
         };
-        tokio::time::timeout(timeout, asked)
+        tokio::time::timeout(timeout, requested)
             .await
-            .unwrap_or_else(|_| Err(failed("no token came in time".to_owned())))
+            .unwrap_or_else(|_| Err(failed("token server did not respond in time".to_owned())))
     }
 
-    /// Forgets a token that the receiver does not take.
+    /// Discards a token that the receiver rejected.
     pub(super) fn forget(&self, id: EndpointId) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.remove(&id);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.remove(&id);
     }
 
-    fn place(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<Answer>>> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= MOST && !places.contains_key(&id) {
-            places.clear();
+    fn entry(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<Answer>>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MAX_ENDPOINTS && !entries.contains_key(&id) {
+            entries.clear();
         }
-        Arc::clone(places.entry(id).or_default())
+        Arc::clone(entries.entry(id).or_default())
     }
 }
 
-async fn ask(
+async fn request_token(
     egress: &Egress,
     credentials: &Credentials,
     timeout: Duration,
@@ -120,18 +120,18 @@ async fn ask(
     let client = BasicClient::new(ClientId::new(oauth2.client_id.clone()))
         .set_client_secret(ClientSecret::new(credentials.secret.clone()))
         .set_token_uri(url);
-    let mut question = client.exchange_client_credentials();
+    let mut request = client.exchange_client_credentials();
     if let Some(scope) = &oauth2.scope {
-        question = question.add_scope(Scope::new(scope.clone()));
+        request = request.add_scope(Scope::new(scope.clone()));
     }
     if let Some(audience) = &oauth2.audience {
-        question = question.add_extra_param("audience", audience);
+        request = request.add_extra_param("audience", audience);
     }
     let started = Instant::now();
-    // Of its own: the library wants a client that outlives the call.
+    // Cloned: the library requires a client without borrows.
     let egress = egress.clone();
     let http = move |request: HttpRequest| send(egress.clone(), request, timeout);
-    let token = question
+    let token = request
         .request_async(&http)
         .await
         .map_err(|error| match error {
@@ -153,18 +153,24 @@ async fn ask(
         ));
     };
     value.set_sensitive(true);
-    let life = token.expires_in().unwrap_or(USUAL).min(LONGEST);
-    Ok((value, started + life.saturating_sub(MARGIN.min(life / 2))))
+    let life = token
+        .expires_in()
+        .unwrap_or(DEFAULT_LIFETIME)
+        .min(MAX_LIFETIME);
+    Ok((
+        value,
+        started + life.saturating_sub(EXPIRY_MARGIN.min(life / 2)),
+    ))
 }
 
-fn failed(words: String) -> NoToken {
+fn failed(message: String) -> NoToken {
     NoToken {
-        error: JobError::new("oauth2_token", words),
+        error: JobError::new("oauth2_token", message),
         is_terminal: false,
     }
 }
 
-/// The library's request, made within the egress rules.
+/// Sends a request of the library within the egress rules.
 async fn send(
     egress: Egress,
     request: HttpRequest,

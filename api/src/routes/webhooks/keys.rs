@@ -13,7 +13,7 @@ use harkara_shared::clock;
 use harkara_shared::duration::HumanDuration;
 use harkara_shared::id::EndpointId;
 use harkara_shared::signature::{Ed25519Key, SigningKey, WebhookSecret};
-use harkara_webhooks::{LONGEST_GRACE, USUAL_GRACE, current_keys, rotate_key};
+use harkara_webhooks::{DEFAULT_GRACE, MAX_GRACE, current_signing_keys, rotate_signing_key};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -55,7 +55,7 @@ pub(in crate::routes) async fn get_endpoint_secret(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointSecretResponse>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let keys = current_keys(&mut tx, state.keys(), id).await?;
+    let keys = current_signing_keys(&mut tx, state.keys(), id).await?;
     let response = secret_response(&keys).ok_or_else(endpoint_not_found)?;
     caller
         .record(&mut tx, &Entry::new("endpoint.reveal", id))
@@ -140,8 +140,8 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
 ) -> Result<Json<RotatedSecretResponse>, Problem> {
     let mut errors = FieldErrors::default();
     let request: RotateSecretRequest = body.members(&mut errors).unwrap_or_default();
-    let grace = request.grace.map_or(USUAL_GRACE, Duration::from);
-    if grace > LONGEST_GRACE || grace.subsec_nanos() != 0 {
+    let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from);
+    if grace > MAX_GRACE || grace.subsec_nanos() != 0 {
         let detail = "must be between `0s` and `7d`, in whole seconds";
         errors.add("", "/grace", "out_of_range", detail);
     }
@@ -164,10 +164,10 @@ pub(in crate::routes) async fn rotate_endpoint_secret(
     let new =
         new.ok_or_else(|| Problem::internal("validation returned neither a key nor an error"))?;
     let mut tx = state.begin(&caller).await?;
-    if !rotate_key(&mut tx, state.keys(), id, &new, grace).await? {
+    if !rotate_signing_key(&mut tx, state.keys(), id, &new, grace).await? {
         return Err(endpoint_not_found());
     }
-    let keys = current_keys(&mut tx, state.keys(), id).await?;
+    let keys = current_signing_keys(&mut tx, state.keys(), id).await?;
     let current = secret_response(&keys).ok_or_else(endpoint_not_found)?;
     let after = json!({"algorithm": new.algorithm(), "grace": HumanDuration(grace)});
     let entry = Entry::new("endpoint.rotate", id).after(after);

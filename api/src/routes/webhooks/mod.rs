@@ -62,7 +62,7 @@ pub(super) async fn create_endpoint(
     tx.commit().await?;
     // The endpoint is committed and its secret can be shown only in this response, so a failure to
     // configure the lane is not an error: the nightly maintenance configures it.
-    if let Err(error) = lane::apply(state.engine(), caller.tenant, &endpoint).await {
+    if let Err(error) = lane::apply_limits(state.engine(), caller.tenant, &endpoint).await {
         tracing::warn!(%error, endpoint.id = %endpoint.id, "could not configure lane of endpoint; nightly maintenance will configure it");
     }
     let location = [(LOCATION, format!("/v1/webhook-endpoints/{}", response.id))];
@@ -107,7 +107,7 @@ pub(super) async fn get_endpoint(
     PathId(id): PathId<EndpointId>,
 ) -> Result<Json<EndpointResponse>, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let endpoint = webhooks::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::find_endpoint(&mut tx, id).await?;
     tx.commit().await?;
     endpoint
         .map(|endpoint| Json(endpoint.into()))
@@ -134,7 +134,7 @@ pub(super) async fn change_endpoint(
     let change = request.read(state.egress(), &mut errors);
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
-    let before = webhooks::endpoint(&mut tx, id).await?;
+    let before = webhooks::find_endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
     let after =
         webhooks::change_endpoint(&mut tx, state.engine(), state.keys(), id, change).await?;
@@ -148,9 +148,9 @@ pub(super) async fn change_endpoint(
     tx.commit().await?;
     // The engine is configured after the commit. If that fails, repeating the request configures it again.
     if old_ordering != after.ordering {
-        lane::forget(state.engine(), caller.tenant, id, old_ordering).await?;
+        lane::remove_limits(state.engine(), caller.tenant, id, old_ordering).await?;
     }
-    lane::apply(state.engine(), caller.tenant, &after).await?;
+    lane::apply_limits(state.engine(), caller.tenant, &after).await?;
     Ok(Json(response))
 }
 
@@ -170,7 +170,7 @@ pub(super) async fn delete_endpoint(
     PathId(id): PathId<EndpointId>,
 ) -> Result<StatusCode, Problem> {
     let mut tx = state.begin(&caller).await?;
-    let before = webhooks::endpoint(&mut tx, id).await?;
+    let before = webhooks::find_endpoint(&mut tx, id).await?;
     let before = before.ok_or_else(endpoint_not_found)?;
     let ordering = before.ordering;
     if !webhooks::delete_endpoint(&mut tx, state.engine(), id).await? {
@@ -180,7 +180,7 @@ pub(super) async fn delete_endpoint(
         Entry::new("endpoint.delete", id).before(EndpointResponse::from(before).audit_value());
     caller.record(&mut tx, &entry).await?;
     tx.commit().await?;
-    lane::forget(state.engine(), caller.tenant, id, ordering).await?;
+    lane::remove_limits(state.engine(), caller.tenant, id, ordering).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,7 +12,9 @@ use harkara_queue::job::NewJob;
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
 use harkara_shared::id::{EndpointId, JobId};
-use harkara_webhooks::kinds::webhook_recover::{Args, RecoverableState, WebhookRecover, missed};
+use harkara_webhooks::kinds::webhook_recover::{
+    Args, RecoverableState, WebhookRecover, default_states,
+};
 use harkara_webhooks::{self as webhooks, EndpointChange, EndpointStatus, change_endpoint};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -172,7 +174,7 @@ pub(in crate::routes) async fn recover_endpoint(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<StartedJobResponse>), Problem> {
     let mut tx = state.begin(&caller).await?;
-    let endpoint = webhooks::endpoint(&mut tx, id).await?;
+    let endpoint = webhooks::find_endpoint(&mut tx, id).await?;
     let endpoint = endpoint.ok_or_else(endpoint_not_found)?;
     let mut errors = FieldErrors::default();
     let request: RecoveryRequest = body.members(&mut errors).unwrap_or_default();
@@ -188,7 +190,7 @@ pub(in crate::routes) async fn recover_endpoint(
         endpoint_id: id,
         since,
         until: request.until.map_or(now, DateTime::from),
-        states: request.states.unwrap_or_else(missed),
+        states: request.states.unwrap_or_else(default_states),
     };
     if since < now - chrono::TimeDelta::days(30) {
         errors.add("", "/since", "out_of_range", "must be at most 30 days ago");

@@ -109,7 +109,7 @@ pub(in crate::routes) async fn get_endpoint_stats(
     let day_ago = clock::now() - TimeDelta::hours(24);
     let since = query.since.map_or(day_ago, DateTime::from);
     let mut tx = state.begin(&caller).await?;
-    if webhooks::endpoint(&mut tx, id).await?.is_none() {
+    if webhooks::find_endpoint(&mut tx, id).await?.is_none() {
         return Err(endpoint_not_found());
     }
     let stats = endpoint_stats(&mut tx, id, since).await?;

@@ -19,11 +19,10 @@ use serde_json::json;
 use sqlx::types::Uuid;
 use utoipa::ToSchema;
 
-/// - Changes: adds an object to the blob store for the chains that have moved since the last one.
-/// - Twice: the second finds none that has moved; what a lost run wrote is written again, which is no harm.
+/// - Changes: adds an object to the blob store for the chains that have grown since the last one.
+/// - Twice: the second run finds no chain that has grown; rewriting the object of a lost run is harmless.
 /// - Calls: the blob store.
-/// - Dead: what is cut off from the end of a chain since its last anchor would not be found; mend the
-///   store, and the next hour's run catches up.
+/// - Dead: a truncation after the last anchor would not be detected; fix the store, and the next hour's run catches up.
 #[derive(Debug)]
 pub struct AuditAnchor;
 
@@ -60,7 +59,7 @@ enum Error {
     Anchor(#[from] AnchorError),
 }
 
-/// A chain that has moved, and whether the entry that was anchored last is still in it.
+/// A chain that has grown, and whether it still contains the entry that was anchored last.
 #[derive(sqlx::FromRow)]
 struct Moved {
     tenant_id: TenantId,
@@ -71,14 +70,14 @@ struct Moved {
 
 async fn anchor(services: &Services) -> Result<Verdict, Error> {
     let Some(blobs) = &services.blobs else {
-        let reason = "there is no blob store: set HARKARA_BLOB_URL";
+        let reason = "no blob store is configured; set HARKARA_BLOB_URL";
         return Ok(done(json!({"anchored": 0, "reason": reason})));
     };
     let pool = services.engine.pool();
     let (mut anchored, mut objects, mut broken) = (0, Vec::new(), Vec::new());
     let mut after = TenantId::from_uuid(Uuid::nil());
     loop {
-        let moved: Vec<Moved> = query_as(include_str!("../sql/audit_anchor/moved_chains.sql"))
+        let moved: Vec<Moved> = query_as(include_str!("../sql/audit_anchor/list_grown_chains.sql"))
             .bind(after)
             .bind(i64::try_from(anchors::MAX_HEADS_PER_OBJECT).unwrap_or(i64::MAX))
             .fetch_all(pool)
@@ -96,7 +95,7 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
             .collect();
         objects.extend(anchors::write_anchors(blobs, &services.keys, at, &heads).await?);
         for chain in moved.iter().filter(|chain| !chain.whole) {
-            tracing::error!(tenant = %chain.tenant_id, "the audit log is not what was anchored");
+            tracing::error!(tenant = %chain.tenant_id, "audit log differs from its anchor");
             broken.push(chain.tenant_id);
         }
         let (tenants, rest): (Vec<Uuid>, Vec<(i64, Vec<u8>)>) = moved
@@ -104,7 +103,7 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
             .map(|chain| (chain.tenant_id.as_uuid(), (chain.seq, chain.hash)))
             .unzip();
         let (seqs, hashes): (Vec<i64>, Vec<Vec<u8>>) = rest.into_iter().unzip();
-        query(include_str!("../sql/audit_anchor/note_anchors.sql"))
+        query(include_str!("../sql/audit_anchor/record_anchors.sql"))
             .bind(&tenants)
             .bind(seqs)
             .bind(hashes)

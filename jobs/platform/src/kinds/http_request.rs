@@ -11,7 +11,7 @@ use harkara_kind::FieldError;
 use harkara_kind::JobKind;
 use harkara_kind::Services;
 use harkara_kind::http_call::{
-    call_timeout, failed_call, header_faults, judge_failure, tenant_headers, trace_headers,
+    call_error_verdict, call_timeout, failure_verdict, header_faults, tenant_headers, trace_headers,
 };
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
@@ -21,14 +21,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// Bytes of the answer kept in the job's result.
-const RESULT_BODY: usize = 4096;
+/// Bytes of the response body that are stored in the job's result.
+const MAX_RESULT_BODY: usize = 4096;
 
-/// - Changes: nothing here; whatever the called address does.
-/// - Twice: the job's id goes along as `Idempotency-Key`, the same in every attempt, so that the
-///   receiver can tell a repetition.
-/// - Calls: the URL of its payload, through the egress rules.
-/// - Dead: look at the last error; when the receiver is mended, retry the job.
+/// - Changes: nothing here; whatever the receiver does.
+/// - Twice: every attempt sends the job's id as `Idempotency-Key`, so that the receiver can recognize a repetition.
+/// - Calls: the URL of its payload, within the egress rules.
+/// - Dead: see the last error; when the receiver works again, retry the job.
 #[derive(Debug)]
 pub struct HttpRequest;
 
@@ -36,21 +35,21 @@ pub struct HttpRequest;
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// Method, `GET` to `DELETE`; `POST` by default.
+    /// HTTP method. Default `POST`.
     #[serde(default = "post")]
     pub method: String,
-    /// Absolute URL.
+    /// Absolute `http` or `https` URL.
     pub url: String,
-    /// Headers to add.
+    /// Request headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// A string is sent as it stands; any other value is sent as JSON.
+    /// Request body. A string is sent as it is; any other value is sent as JSON.
     #[serde(default)]
     pub body: Option<Value>,
-    /// Statuses that mean done: `"204"`, or `"2xx"` for a class; `["2xx"]` by default.
+    /// Statuses that count as success: `"204"`, or `"2xx"` for a class. Default `["2xx"]`.
     #[serde(default = "two_xx")]
     pub success_status: Vec<String>,
-    /// 4xx statuses that are worth another attempt; none by default.
+    /// 4xx statuses that are retried. Default none.
     #[serde(default)]
     pub retryable_status: Vec<String>,
 }
@@ -80,7 +79,7 @@ impl JobKind for HttpRequest {
                 "must be GET, HEAD, POST, PUT, PATCH or DELETE",
             ));
         }
-        // Which addresses may be called is the worker's to say: it knows what its operator allows.
+        // The worker decides which addresses can be called: it knows its operator's egress rules.
         let url = url::Url::parse(&args.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
             faults.push(FieldError::new(
@@ -114,7 +113,7 @@ impl JobKind for HttpRequest {
         faults
     }
 
-    /// As [`check`](Self::check) says; but what is a URL beyond its beginning is told by the run.
+    /// As [`check`](Self::check), but only the beginning of the URL is checked.
     fn rules() -> Value {
         let status = json!({
             "pattern": "^([1-5]xx|[1-5][0-9][0-9])$",
@@ -162,7 +161,7 @@ impl JobKind for HttpRequest {
         };
         match send(&services.egress, &args, headers, &run).await {
             Ok(answer) => judge(&args, &answer),
-            Err(error) => failed_call(&error),
+            Err(error) => call_error_verdict(&error),
         }
     }
 }
@@ -222,15 +221,15 @@ fn judge(args: &Args, answer: &EgressResponse) -> Verdict {
             result: Some(json!({
                 "status": status.as_u16(),
                 "duration_ms": u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX),
-                "body": answer.body_text(RESULT_BODY),
+                "body": answer.body_text(MAX_RESULT_BODY),
             })),
             follow_ups: Vec::new(),
         };
     }
-    judge_failure(answer, matches_any(&args.retryable_status, status))
+    failure_verdict(answer, matches_any(&args.retryable_status, status))
 }
 
-/// A status or a class of them.
+/// A status, or a class of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StatusPattern {
     One(u16),
@@ -272,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mistake_of_a_payload_is_pointed_at() {
+    fn every_error_of_a_payload_has_a_pointer() {
         let args: Args = serde_json::from_str(
             r#"{"method": "BREW", "url": "not a url", "success_status": [], "retryable_status": ["4xx", "abc"],
                 "headers": {"Host": "x", "ok": "fine", "sp ace": "x", "x-a/b": "x"}}"#,

@@ -17,15 +17,15 @@ use sqlx::PgPool;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
-/// Rows told of, or removed, by one statement.
+/// Maximum number of rows recorded, or removed, by one statement.
 const BATCH: i64 = 200;
 
-/// - Changes: notes in the audit logs which API keys, grants of roles and permissions of single people have
+/// - Changes: records in the audit logs which API keys, grants of roles and permissions of single users have
 ///   expired, once each; removes sessions and sign-in links a day after their end, and answers kept for
 ///   `Idempotency-Key` when they may be forgotten.
-/// - Twice: the second finds nothing more to tell or remove.
-/// - Calls: nobody.
-/// - Dead: nobody has access for longer; the audit log is late until the next run, five minutes later.
+/// - Twice: the second run finds nothing more to record or remove.
+/// - Calls: nothing.
+/// - Dead: no access is extended; the audit log is late until the next run, five minutes later.
 #[derive(Debug)]
 pub struct MaintenanceAccessExpiry;
 
@@ -56,9 +56,9 @@ impl JobKind for MaintenanceAccessExpiry {
 
 async fn expire(pool: &PgPool) -> Result<Value, sqlx::Error> {
     Ok(json!({
-        "keys": tell_keys(pool).await?,
-        "grants": tell_grants(pool).await?,
-        "permissions": tell_permissions(pool).await?,
+        "keys": record_expired_keys(pool).await?,
+        "grants": record_expired_grants(pool).await?,
+        "permissions": record_expired_permissions(pool).await?,
         "sessions": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_ended_sessions.sql")).await?,
         "sign_in_links": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_old_links.sql")).await?,
         "answers": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_old_answers.sql")).await?,
@@ -89,12 +89,12 @@ impl<I> Expired<I> {
     }
 }
 
-async fn tell_keys(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let mut told = 0;
+async fn record_expired_keys(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut recorded = 0;
     loop {
         let mut tx = pool.begin().await?;
         let expired: Vec<ExpiredKey> = query_as(include_str!(
-            "../sql/maintenance_access_expiry/tell_expired_keys.sql"
+            "../sql/maintenance_access_expiry/record_expired_keys.sql"
         ))
         .bind(BATCH)
         .fetch_all(&mut *tx)
@@ -104,19 +104,19 @@ async fn tell_keys(pool: &PgPool) -> Result<u64, sqlx::Error> {
             (key.tenant_id, entry)
         });
         let more = record(tx, entries.collect()).await?;
-        told += more;
+        recorded += more;
         if more == 0 {
-            return Ok(told);
+            return Ok(recorded);
         }
     }
 }
 
-async fn tell_grants(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let mut told = 0;
+async fn record_expired_grants(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut recorded = 0;
     loop {
         let mut tx = pool.begin().await?;
         let expired: Vec<Expired<GrantId>> = query_as(include_str!(
-            "../sql/maintenance_access_expiry/tell_expired_grants.sql"
+            "../sql/maintenance_access_expiry/record_expired_grants.sql"
         ))
         .bind(BATCH)
         .fetch_all(&mut *tx)
@@ -126,19 +126,19 @@ async fn tell_grants(pool: &PgPool) -> Result<u64, sqlx::Error> {
             (grant.tenant_id, entry)
         });
         let more = record(tx, entries.collect()).await?;
-        told += more;
+        recorded += more;
         if more == 0 {
-            return Ok(told);
+            return Ok(recorded);
         }
     }
 }
 
-async fn tell_permissions(pool: &PgPool) -> Result<u64, sqlx::Error> {
-    let mut told = 0;
+async fn record_expired_permissions(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut recorded = 0;
     loop {
         let mut tx = pool.begin().await?;
         let expired: Vec<Expired<OverrideId>> = query_as(include_str!(
-            "../sql/maintenance_access_expiry/tell_expired_permissions.sql"
+            "../sql/maintenance_access_expiry/record_expired_permissions.sql"
         ))
         .bind(BATCH)
         .fetch_all(&mut *tx)
@@ -148,26 +148,26 @@ async fn tell_permissions(pool: &PgPool) -> Result<u64, sqlx::Error> {
             (permission.tenant_id, entry)
         });
         let more = record(tx, entries.collect()).await?;
-        told += more;
+        recorded += more;
         if more == 0 {
-            return Ok(told);
+            return Ok(recorded);
         }
     }
 }
 
-/// Adds the entries, tenant after tenant in one order, in the transaction that marked what they tell of.
+/// Adds the entries, in the lock order of tenants, in the transaction that marked the expired rows.
 async fn record(
     mut tx: sqlx::Transaction<'static, sqlx::Postgres>,
     entries: Vec<(TenantId, Entry)>,
 ) -> Result<u64, sqlx::Error> {
     let actor = Actor::system(MaintenanceAccessExpiry::KIND);
-    let mut told = 0;
+    let mut recorded = 0;
     for (tenant, entry) in entries {
         audit::record(&mut tx, tenant, &actor, &entry).await?;
-        told += 1;
+        recorded += 1;
     }
     tx.commit().await?;
-    Ok(told)
+    Ok(recorded)
 }
 
 async fn remove(pool: &PgPool, statement: &'static str) -> Result<u64, sqlx::Error> {

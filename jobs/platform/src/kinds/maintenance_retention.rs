@@ -16,9 +16,9 @@ use crate::services::Services;
 
 /// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
 ///   their deliveries after 30, their payloads earlier where their tenant wants that; numbers of minutes after 2 days, of hours after 90; counters of request
-///   limits that are whole again. Sets endpoints' lanes anew.
-/// - Twice: the second finds nothing left to remove.
-/// - Calls: nobody.
+///   limits that are whole again. Applies endpoints' limits to their lanes again.
+/// - Twice: the second run finds nothing to remove.
+/// - Calls: nothing.
 /// - Dead: the tables grow until the next day's run; look at its error.
 #[derive(Debug)]
 pub struct Retention;
@@ -59,7 +59,7 @@ async fn retain(services: &Services) -> Result<Value, CleanupError> {
         }
     }
     for tenant in engine.tenants().await? {
-        // Deliveries first: jobs that are about to be forgotten tell what became of them.
+        // Before the jobs: the outcome of some deliveries is recorded only in jobs that are about to be removed.
         for cleanup in &services.cleanups {
             let removed = cleanup.clean_up(tenant, &keep).await?;
             for (name, count) in cleanup.counted().iter().zip(removed) {
@@ -69,7 +69,7 @@ async fn retain(services: &Services) -> Result<Value, CleanupError> {
             }
         }
     }
-    // Named one by one, so that nothing that is removed is left untold.
+    // Destructured, so that a new count cannot be forgotten in the result.
     let Removed {
         jobs,
         unique_keys,

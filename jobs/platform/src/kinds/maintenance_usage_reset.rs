@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-/// - Changes: notes of past months of usage when they were closed; removes usage of single keys after 24
+/// - Changes: marks past months of usage as closed; removes usage of single keys after 24
 ///   months, and counters of request limits that are whole again. Quotas of the new month need nothing: a
-///   counter of another month begins anew by itself.
-/// - Twice: the second finds nothing left to close or remove.
-/// - Calls: nobody.
+///   counter of another month starts over by itself.
+/// - Twice: the second run finds nothing to close or remove.
+/// - Calls: nothing.
 /// - Dead: past months look open, and the tables grow until the next month's run; look at its error.
 #[derive(Debug)]
 pub struct MaintenanceUsageReset;
@@ -48,7 +48,7 @@ impl JobKind for MaintenanceUsageReset {
     }
 }
 
-/// Usage of all tenants is the platform's to close: no tenant may change its own.
+/// Closes past months of all tenants and removes old rows.
 async fn reset(pool: &PgPool) -> Result<Value, sqlx::Error> {
     let closed = query(include_str!(
         "../sql/maintenance_usage_reset/close_usage.sql"
@@ -68,7 +68,7 @@ async fn reset(pool: &PgPool) -> Result<Value, sqlx::Error> {
     }))
 }
 
-/// Forgets counters of request limits that say nothing any more, and answers how many.
+/// Removes counters of request limits that are back at their full quota. Returns how many.
 pub(super) async fn remove_idle_counters(pool: &PgPool) -> Result<u64, sqlx::Error> {
     let mut counters = 0;
     loop {

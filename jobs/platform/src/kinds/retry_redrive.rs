@@ -22,33 +22,33 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use crate::redrive::{Action, PATIENCE, Redrive};
+use crate::redrive::{Action, COUNT_TIMEOUT, Redrive};
 
-/// How long a batch of jobs takes at the rate asked for.
-const BATCH: Duration = Duration::from_millis(50);
+/// Time that a batch of jobs takes at the requested rate.
+const BATCH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How late a batch may be and the next ones still make up for it.
-const SLACK: Duration = Duration::from_millis(50);
+/// Maximum delay of a batch that later batches catch up on.
+const MAX_CATCH_UP: Duration = Duration::from_millis(50);
 
-/// How often a batch is tried that the database undid because of its neighbours.
-const TRIES: u32 = 10;
+/// Attempts of a batch that conflicts with concurrent transactions.
+const MAX_BATCH_ATTEMPTS: u32 = 10;
 
-/// How long it goes on before others that wait for its place have their turn.
-const SLICE: Duration = Duration::from_secs(10);
+/// Duration of a run before it yields its slot to other jobs.
+const MAX_RUN: Duration = Duration::from_secs(10);
 
 /// - Changes: retries, cancels or deletes the jobs of its tenant that match and were enqueued before it,
 ///   the oldest first, so many a second.
-/// - Twice: it goes on behind the last job it came to: what it did, and where it stands, are written in
-///   one transaction. Of two runs at once the one that began last goes on.
-/// - Calls: nobody.
-/// - Dead: retry it, and it goes on where it stopped; its `progress` tells how far it came.
+/// - Twice: it continues after the last job it reached: changes and progress are written in one transaction. Of two
+///   concurrent runs the one that started last continues.
+/// - Calls: nothing.
+/// - Dead: retry it; it continues where it stopped, which its `progress` shows.
 #[derive(Debug)]
 pub struct RetryRedrive;
 
 impl JobKind for RetryRedrive {
     const KIND: &'static str = "retry.redrive";
     const QUEUE: &'static str = "maintenance";
-    // A run that was lost is no fault of its: it goes on.
+    // Lost runs count as attempts, and a long action has many chances to lose one.
     const MAX_ATTEMPTS: u16 = 25;
     const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
     const HEEDS_CANCEL: bool = true;
@@ -81,23 +81,23 @@ impl JobKind for RetryRedrive {
     }
 }
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
-    /// So many jobs match, and this job works on them; none does after a rehearsal.
+    /// The number of matching jobs, and the job that changes them; no job after a dry run.
     Counted {
         /// The job of kind `retry.redrive`.
         job: Option<JobId>,
         /// How many jobs match.
         matched: u64,
     },
-    /// There are too many jobs to look at: nothing was done.
+    /// Too many jobs to scan in time; nothing was done.
     TooMany,
 }
 
 impl Redrive {
-    /// Counts the jobs that match and, unless this is a rehearsal, enqueues the job that works on them.
-    /// It must keep its own rules: see [`Redrive::check`].
+    /// Counts the matching jobs and, unless this is a dry run, enqueues the job that changes them. The action must pass
+    /// [`Redrive::check`].
     ///
     /// # Errors
     /// When the database refuses.
@@ -106,15 +106,15 @@ impl Redrive {
         tx: &mut TenantTx,
         engine: &Engine,
         trace: Trace,
-        is_rehearsal: bool,
+        is_dry_run: bool,
     ) -> Result<Requested, harkara_queue::Error> {
         let tenant = tx.tenant();
         let all = JobId::from_i64(i64::MAX);
         let selection = self.selection();
-        let Some(matched) = selection.count(tx, tenant, all, PATIENCE).await? else {
+        let Some(matched) = selection.count(tx, tenant, all, COUNT_TIMEOUT).await? else {
             return Ok(Requested::TooMany);
         };
-        if is_rehearsal {
+        if is_dry_run {
             return Ok(Requested::Counted { job: None, matched });
         }
         let mut job = RetryRedrive::job(to_raw_value(self)?);
@@ -129,10 +129,10 @@ impl Redrive {
     }
 }
 
-/// How far it has come: the job's `progress`.
+/// The job's `progress`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Progress {
-    /// How many jobs matched when it was asked for; null when they were too many to count.
+    /// Number of jobs that matched when it was requested; null when there were too many to count.
     pub matched: Option<u64>,
     /// Jobs changed.
     pub done: u64,
@@ -153,7 +153,7 @@ impl Progress {
         }
     }
 
-    /// Counts, at the end, those that matched in the beginning and did not any more when their turn came.
+    /// Counts, at the end, jobs that matched at the start and no longer did when they were reached.
     fn close(&mut self) {
         let met = self.done + self.undone.values().sum::<u64>();
         let missed = self.matched.unwrap_or_default().saturating_sub(met);
@@ -162,14 +162,14 @@ impl Progress {
         }
     }
 
-    /// Counts what became of jobs that were asked for.
-    fn count(&mut self, action: Action, asked: usize, changes: &[(JobId, ChangeOutcome)]) {
+    /// Counts the outcomes of a batch of `requested` jobs.
+    fn count(&mut self, action: Action, requested: usize, changes: &[(JobId, ChangeOutcome)]) {
         let mut undone = |reason: &str, jobs: u64| {
             if jobs > 0 {
                 *self.undone.entry(reason.to_owned()).or_default() += jobs;
             }
         };
-        let gone = asked.saturating_sub(changes.len());
+        let gone = requested.saturating_sub(changes.len());
         undone("gone", u64::try_from(gone).unwrap_or_default());
         for (_, change) in changes {
             match change {
@@ -190,13 +190,13 @@ struct Redriver<'a> {
     services: &'a Services,
 }
 
-/// What came of a batch.
+/// Outcome of a batch.
 enum Batch {
-    /// So many jobs were looked at; there may be more.
+    /// So many jobs were changed; there may be more.
     More(usize),
     /// There are none left.
     Finished(Progress),
-    /// Another run of the same job goes on with it.
+    /// Another run of the same job continues it.
     Superseded,
 }
 
@@ -206,7 +206,7 @@ impl Redriver<'_> {
         let begun = Instant::now();
         let mut pace = Pace::new(self.args.rate(), begun);
         loop {
-            // A person's word comes before the next batch, and the one before it is complete.
+            // A cancel takes effect between batches.
             let turn = sleep_until(pace.next);
             if self.run.cancel.run_until_cancelled(turn).await.is_none()
                 || self.run.cancel.is_cancelled()
@@ -214,13 +214,13 @@ impl Redriver<'_> {
                 return Ok(Verdict::Cancelled);
             }
             let started = Instant::now();
-            if started - begun > SLICE {
+            if started - begun > MAX_RUN {
                 return Ok(Verdict::Yield {
                     wait: Duration::ZERO,
                 });
             }
             match self.batch(pace.batch).await? {
-                Batch::More(jobs) => pace.did(jobs, started),
+                Batch::More(jobs) => pace.record(jobs, started),
                 Batch::Finished(progress) => {
                     return Ok(Verdict::Done {
                         result: Some(result(&self.args, &progress)),
@@ -228,27 +228,26 @@ impl Redriver<'_> {
                     });
                 }
                 Batch::Superseded => {
-                    let reason = "another run of this job goes on with it";
+                    let reason = "another run of this job continues it";
                     return Ok(Verdict::retry(JobError::new("superseded", reason), None));
                 }
             }
         }
     }
 
-    /// Has this run be the one that goes on, and counts the jobs unless that was done when they were
-    /// asked for.
+    /// Makes this run the one that continues, and counts the jobs unless they were counted at the request.
     async fn begin(&self) -> Result<(), Error> {
         let engine = &self.services.engine;
         let mut tx = self.tx().await?;
-        let told = engine.claim_progress(&mut tx, &self.run.job).await?;
+        let earlier = engine.claim_progress(&mut tx, &self.run.job).await?;
         tx.commit().await?;
-        if told.is_some() {
+        if earlier.is_some() {
             return Ok(());
         }
         let mut tx = self.tx().await?;
         let matched = self
             .selection
-            .count(&mut tx, self.run.job.tenant, self.run.job.id, PATIENCE)
+            .count(&mut tx, self.run.job.tenant, self.run.job.id, COUNT_TIMEOUT)
             .await?;
         let progress = serde_json::to_value(Progress::new(matched))?;
         if engine
@@ -271,7 +270,11 @@ impl Redriver<'_> {
         let mut tries = 1;
         loop {
             match self.try_batch(most).await {
-                Err(Error::Database(error)) if is_conflict(&error) && tries < TRIES => tries += 1,
+                Err(Error::Database(error))
+                    if is_conflict(&error) && tries < MAX_BATCH_ATTEMPTS =>
+                {
+                    tries += 1
+                }
                 ended => return ended,
             }
         }
@@ -282,10 +285,10 @@ impl Redriver<'_> {
         let engine = &self.services.engine;
         let job = &self.run.job;
         let mut tx = self.tx().await?;
-        let Some(told) = engine.lock_progress(&mut tx, job).await? else {
+        let Some(stored) = engine.lock_progress(&mut tx, job).await? else {
             return Ok(Batch::Superseded);
         };
-        let mut progress: Progress = serde_json::from_value(told)?;
+        let mut progress: Progress = serde_json::from_value(stored)?;
         let after = progress.cursor.unwrap_or(JobId::from_i64(-1));
         let step = self
             .selection
@@ -303,8 +306,8 @@ impl Redriver<'_> {
         if is_last {
             progress.close();
         }
-        let told = serde_json::to_value(&progress)?;
-        engine.report_progress(&mut tx, job.id, &told).await?;
+        let stored = serde_json::to_value(&progress)?;
+        engine.report_progress(&mut tx, job.id, &stored).await?;
         tx.commit().await?;
         Ok(if is_last {
             Batch::Finished(progress)
@@ -323,8 +326,7 @@ fn result(args: &Redrive, progress: &Progress) -> Value {
     })
 }
 
-/// When the next batch is due. Time that was lost is not made up for, but for the little by which a batch
-/// is late again and again.
+/// Paces batches at a rate. Lost time is not caught up on, except for small delays that would add up.
 #[derive(Debug)]
 struct Pace {
     rate: u32,
@@ -334,7 +336,7 @@ struct Pace {
 
 impl Pace {
     fn new(rate: u32, now: Instant) -> Self {
-        let batch = f64::from(rate) * BATCH.as_secs_f64();
+        let batch = f64::from(rate) * BATCH_INTERVAL.as_secs_f64();
         // Whole numbers within bounds.
         #[expect(
             clippy::cast_possible_truncation,
@@ -349,11 +351,11 @@ impl Pace {
         }
     }
 
-    /// So many jobs were changed by a batch that began then.
-    fn did(&mut self, jobs: usize, started: Instant) {
+    /// Records a batch that started at `started` and changed so many jobs.
+    fn record(&mut self, jobs: usize, started: Instant) {
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
         let worth = Duration::from_secs(1) * jobs / self.rate;
-        let late = started.checked_sub(SLACK).unwrap_or(started);
+        let late = started.checked_sub(MAX_CATCH_UP).unwrap_or(started);
         self.next = self.next.max(late) + worth;
     }
 }
@@ -363,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_a_twentieth_of_a_second_but_never_nothing() {
+    fn batch_holds_a_twentieth_of_the_rate_and_at_least_one() {
         let now = Instant::now();
         for (rate, batch) in [(1, 1), (10, 1), (19, 1), (2000, 100), (100_000, 5000)] {
             assert_eq!(Pace::new(rate, now).batch, batch, "{rate}");
@@ -371,14 +373,14 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holds_what_was_asked_for_however_late_batches_begin() {
+    fn rate_is_kept_when_batches_start_late() {
         let now = Instant::now();
         for late in [0, 3, 20] {
             let mut pace = Pace::new(2000, now);
             let mut done = 0;
             while pace.next < now + Duration::from_secs(10) {
                 let started = pace.next + Duration::from_millis(late);
-                pace.did(pace.batch, started);
+                pace.record(pace.batch, started);
                 done += pace.batch;
             }
             assert!((19_900..=20_100).contains(&done), "{late}: {done}");
@@ -386,17 +388,17 @@ mod tests {
     }
 
     #[test]
-    fn time_that_was_lost_is_not_made_up_for() {
+    fn lost_time_is_not_caught_up_on() {
         let now = Instant::now();
         let mut pace = Pace::new(2000, now);
-        pace.did(100, now);
+        pace.record(100, now);
         let woken = now + Duration::from_secs(60);
-        pace.did(100, woken);
-        assert_eq!(pace.next, woken - SLACK + Duration::from_millis(50));
+        pace.record(100, woken);
+        assert_eq!(pace.next, woken - MAX_CATCH_UP + Duration::from_millis(50));
     }
 
     #[test]
-    fn what_became_of_each_job_is_counted() {
+    fn outcomes_of_jobs_are_counted() {
         let id = JobId::from_i64;
         let changes = [
             (

@@ -22,24 +22,23 @@ use utoipa::ToSchema;
 
 use crate::tenancy::{AUDIT_HEADS, TABLES};
 
-/// Rows removed by one statement.
-const BATCH: i32 = 1000;
+/// Maximum number of rows removed by one statement.
+const BATCH_ROWS: i32 = 1000;
 
-/// How long it goes on before others that wait for its place have their turn.
-const SLICE: Duration = Duration::from_secs(10);
+/// Duration of a run before it yields its slot to other jobs.
+const MAX_RUN: Duration = Duration::from_secs(10);
 
-/// How long until it asks again whether the tenant's jobs have ended.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Wait before it checks again whether the tenant's jobs have ended.
+const RUNNING_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the last step is tried while entries are added to the tenant's audit log.
-const TRIES: u32 = 10;
+/// Attempts of the last step while entries are added to the tenant's audit log.
+const MAX_FINAL_ATTEMPTS: u32 = 10;
 
 /// - Changes: cancels and removes the tenant's jobs, removes its rows of every table, its audit log among
 ///   them, and the tenant; adds `tenant.erased` to the platform's audit log.
-/// - Twice: it removes what is left; a tenant that is gone is done. What was counted by a run that was lost
-///   is missing from the counts.
-/// - Calls: nobody.
-/// - Dead: part of the tenant may be gone; mend what the error says and retry it.
+/// - Twice: it removes what is left; a missing tenant is done. The counts lack what a lost run removed.
+/// - Calls: nothing.
+/// - Dead: the tenant may be partly erased; fix the cause of the error and retry it.
 #[derive(Debug)]
 pub struct TenantErase;
 
@@ -47,7 +46,7 @@ pub struct TenantErase;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The tenant. It must be canceled, and its erasure asked for (`POST /v1/tenants/{id}/erase`).
+    /// Id of the tenant. It must be canceled, and its erasure requested (`POST /v1/tenants/{id}/erase`).
     #[schema(value_type = String, example = "ten_01h455vb4pex5vsknk084sn02q")]
     pub tenant_id: TenantId,
 }
@@ -75,18 +74,18 @@ impl JobKind for TenantErase {
     }
 }
 
-/// What was removed so far: the job's `progress`.
+/// The job's `progress`: the number of rows removed so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
-    /// Jobs.
+    /// Jobs removed.
     jobs: i64,
-    /// Rows that told of jobs: labels, attempts, lanes, limits, counters.
+    /// Rows about jobs: labels, attempts, lanes, limits, counters.
     about_jobs: i64,
-    /// Rows of other tables, by table.
+    /// Rows of tables of the schema `app`, by table.
     rows: BTreeMap<String, i64>,
 }
 
-/// Where the erased chain ended, and what the tenant was called.
+/// The erased tenant and the head of its audit chain.
 #[derive(sqlx::FromRow)]
 struct Erased {
     slug: String,
@@ -111,63 +110,63 @@ impl Eraser<'_> {
                 .await?;
         match status
             .as_ref()
-            .map(|(status, asked)| (status.as_str(), *asked))
+            .map(|(status, requested)| (status.as_str(), *requested))
         {
             None => {
-                return Ok(done(
-                    json!({"erased": false, "reason": "there is no such tenant"}),
-                ));
+                return Ok(done(json!({"erased": false, "reason": "tenant not found"})));
             }
             Some(("canceled", true)) if self.tenant != self.run.job.tenant => {}
             Some(("canceled", false)) => {
-                let reason = "nobody asked for the erasure: POST /v1/tenants/{id}/erase";
+                let reason = "erasure was not requested; call POST /v1/tenants/{id}/erase";
                 return Ok(Verdict::Dead {
                     error: JobError::new("not_asked_for", reason),
                 });
             }
             Some((status, _)) => {
-                let reason = format!("the tenant is {status}: only a canceled one is erased");
+                let reason = format!("tenant is {status}; only a canceled tenant can be erased");
                 return Ok(Verdict::Dead {
                     error: JobError::new("not_canceled", reason),
                 });
             }
         }
-        let mut counts = self.begin().await?;
+        let mut counts = self.load_counts().await?;
         let begun = Instant::now();
         let jobs = engine.erase_tenant(self.tenant).await?;
         counts.jobs += jobs.jobs;
         counts.about_jobs += jobs.rows;
-        self.tell(&counts).await?;
+        self.report(&counts).await?;
         if !jobs.finished {
             let reason = match jobs.running {
-                0 => "somebody still writes in the tenant's name".to_owned(),
-                running => format!("{running} of its jobs still run; they are told to end"),
+                0 => "a transaction still writes for the tenant".to_owned(),
+                running => {
+                    format!("{running} of its jobs are still running and are being cancelled")
+                }
             };
             return Ok(Verdict::Snooze {
-                wait: AGAIN,
+                wait: RUNNING_CHECK_INTERVAL,
                 reason: JobError::new("still_running", reason),
             });
         }
-        for _ in 0..TRIES {
+        for _ in 0..MAX_FINAL_ATTEMPTS {
             for table in TABLES.iter().filter(|table| table.name != AUDIT_HEADS) {
                 loop {
                     let removed = self.remove(table.name).await?;
                     if removed > 0 {
                         *counts.rows.entry(table.name.to_owned()).or_default() += removed;
                     }
-                    if removed < i64::from(BATCH) {
+                    if removed < i64::from(BATCH_ROWS) {
                         break;
                     }
-                    if begun.elapsed() > SLICE {
-                        self.tell(&counts).await?;
+                    if begun.elapsed() > MAX_RUN {
+                        self.report(&counts).await?;
                         return Ok(Verdict::Yield {
                             wait: Duration::ZERO,
                         });
                     }
                 }
             }
-            self.tell(&counts).await?;
-            if let Some(result) = self.end(&counts).await? {
+            self.report(&counts).await?;
+            if let Some(result) = self.finish(&counts).await? {
                 return Ok(done(result));
             }
         }
@@ -182,14 +181,15 @@ impl Eraser<'_> {
             query_scalar(include_str!("../sql/tenant_erase/erase_rows.sql"))
                 .bind(self.tenant)
                 .bind(table)
-                .bind(BATCH)
+                .bind(BATCH_ROWS)
                 .fetch_one(self.services.engine.pool())
                 .await?,
         )
     }
 
-    /// The last step, and the entry that tells of it, in one transaction.
-    async fn end(&self, counts: &Counts) -> Result<Option<Value>, Error> {
+    /// Removes the tenant itself and records it in the platform's audit log, in one transaction. `None` when entries were
+    /// added to the tenant's audit log in the meantime.
+    async fn finish(&self, counts: &Counts) -> Result<Option<Value>, Error> {
         let mut tx = self.services.engine.pool().begin().await?;
         let erased: Option<Erased> = query_as(include_str!("../sql/tenant_erase/erase_tenant.sql"))
             .bind(self.tenant)
@@ -211,33 +211,33 @@ impl Eraser<'_> {
         let actor = Actor::system(TenantErase::KIND);
         audit::record(&mut tx, self.run.job.tenant, &actor, &entry).await?;
         tx.commit().await?;
-        tracing::info!(tenant = %self.tenant, slug = erased.slug, "the tenant is erased");
+        tracing::info!(tenant = %self.tenant, slug = erased.slug, "erased tenant");
         Ok(Some(
             json!({"erased": true, "slug": erased.slug, "counts": counts}),
         ))
     }
 
-    /// What earlier runs of this job have counted.
-    async fn begin(&self) -> Result<Counts, Error> {
+    /// Reads the counts of earlier runs of this job.
+    async fn load_counts(&self) -> Result<Counts, Error> {
         let mut tx = self.tx().await?;
-        let told = self
+        let stored = self
             .services
             .engine
             .claim_progress(&mut tx, &self.run.job)
             .await?;
         tx.commit().await?;
-        Ok(told
-            .map(serde_json::from_value)
-            .transpose()?
-            .unwrap_or_default())
+        match stored {
+            Some(counts) => Ok(serde_json::from_value(counts)?),
+            None => Ok(Counts::default()),
+        }
     }
 
-    async fn tell(&self, counts: &Counts) -> Result<(), Error> {
+    async fn report(&self, counts: &Counts) -> Result<(), Error> {
         let mut tx = self.tx().await?;
-        let told = serde_json::to_value(counts)?;
+        let progress = serde_json::to_value(counts)?;
         let engine = &self.services.engine;
         engine
-            .report_progress(&mut tx, self.run.job.id, &told)
+            .report_progress(&mut tx, self.run.job.id, &progress)
             .await?;
         Ok(tx.commit().await?)
     }

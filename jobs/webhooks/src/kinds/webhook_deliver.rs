@@ -24,7 +24,7 @@ use rand::RngExt as _;
 use crate::attempt::{
     AttemptedEvent, Cause, EndpointAction, FinishedAttempt, KEPT_BODY, KeptAnswer,
 };
-use crate::delivery::{DeliveryState, skip};
+use crate::delivery::{DeliveryState, skip_delivery};
 use crate::delivery_context::{DeliveryContext, Target};
 pub use crate::delivery_job::Args;
 use crate::endpoint::EndpointStatus;
@@ -116,7 +116,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         }
         _ => {
             let mut tx = TenantTx::begin(&services.common.pool, run.job.tenant).await?;
-            skip(&mut tx, id, run.job.id).await?;
+            skip_delivery(&mut tx, id, run.job.id).await?;
             tx.commit().await?;
             return Ok(skipped("the endpoint is disabled or deleted"));
         }
@@ -127,7 +127,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
     };
 
     let started_at = harkara_shared::clock::now();
-    let body = message::text(&context.event_type, context.event_at, data.get());
+    let body = message::body(&context.event_type, context.event_at, data.get());
     let headers = match headers(&context, target, started_at, &body, run) {
         Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),

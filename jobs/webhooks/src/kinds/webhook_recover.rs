@@ -18,18 +18,18 @@ use sqlx::types::Uuid;
 use utoipa::ToSchema;
 
 use crate::delivery::DeliveryState;
-use crate::endpoint::{EndpointStatus, endpoint};
+use crate::endpoint::{EndpointStatus, find_endpoint};
 use crate::error::Error;
-use crate::redelivery::{RecoveryFilter, recover};
+use crate::redelivery::{RecoveryFilter, recover_deliveries};
 use crate::services::Services;
 
-/// How far the clock that gave a delivery its id may be from the database's.
-const SKEW: TimeDelta = TimeDelta::hours(1);
+/// Maximum difference between the clock that gave a delivery its id and the database's.
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::hours(1);
 
-/// - Changes: deliveries that failed, were skipped or cancelled are pending again, each with a new job.
-/// - Twice: what the first made pending, the second leaves alone.
-/// - Calls: nobody.
-/// - Dead: ask for it again; what it came to stays made.
+/// - Changes: failed, skipped or cancelled deliveries become pending again, each with a new job.
+/// - Twice: the second run skips what the first made pending.
+/// - Calls: nothing.
+/// - Dead: request it again; deliveries that it enqueued remain.
 #[derive(Debug)]
 pub struct WebhookRecover;
 
@@ -37,29 +37,29 @@ pub struct WebhookRecover;
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Args {
-    /// The endpoint.
+    /// Id of the endpoint.
     #[schema(value_type = String, pattern = "^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub endpoint_id: EndpointId,
-    /// Of events posted from this moment on.
+    /// Only events posted at or after this time.
     pub since: DateTime<Utc>,
-    /// Of events posted until this moment.
+    /// Only events posted at or before this time.
     pub until: DateTime<Utc>,
-    /// What has become of them.
-    #[serde(default = "missed")]
+    /// States of the deliveries to recover. Default `failed` and `skipped`.
+    #[serde(default = "default_states")]
     #[schema(inline)]
     pub states: Vec<RecoverableState>,
 }
 
-/// What may be made up for.
+/// States that can be recovered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = MissedState)]
 pub enum RecoverableState {
-    /// Given up.
+    /// All attempts failed.
     Failed,
     /// Not sent, because the endpoint was disabled.
     Skipped,
-    /// Cancelled by somebody.
+    /// Its job was cancelled.
     Cancelled,
 }
 
@@ -73,9 +73,9 @@ impl From<RecoverableState> for DeliveryState {
     }
 }
 
-/// What a recovery makes up for unless it is told otherwise.
+/// States that are recovered by default.
 #[must_use]
-pub fn missed() -> Vec<RecoverableState> {
+pub fn default_states() -> Vec<RecoverableState> {
     vec![RecoverableState::Failed, RecoverableState::Skipped]
 }
 
@@ -118,11 +118,11 @@ impl JobKind for WebhookRecover {
 }
 
 async fn work(args: &Args, run: &Run, services: &Services) -> Result<Verdict, Error> {
-    let missed = RecoveryFilter {
+    let filter = RecoveryFilter {
         endpoint: args.endpoint_id,
         since: args.since,
         until: args.until,
-        last: first_of(args.until + SKEW),
+        last: first_id_at(args.until + MAX_CLOCK_SKEW),
         states: args
             .states
             .iter()
@@ -130,36 +130,36 @@ async fn work(args: &Args, run: &Run, services: &Services) -> Result<Verdict, Er
             .map(DeliveryState::from)
             .collect(),
     };
-    let mut after = first_of(args.since - SKEW);
-    let mut made = 0;
+    let mut after = first_id_at(args.since - MAX_CLOCK_SKEW);
+    let mut enqueued = 0;
     loop {
         let mut tx = TenantTx::begin(&services.common.pool, run.job.tenant).await?;
-        match endpoint(&mut tx, args.endpoint_id).await? {
+        match find_endpoint(&mut tx, args.endpoint_id).await? {
             Some(endpoint) if endpoint.status != EndpointStatus::Disabled => {}
             Some(_) => {
                 let error = JobError::new("endpoint_disabled", "the endpoint is disabled");
                 return Ok(Verdict::Dead { error });
             }
             None => {
-                let error = JobError::new("endpoint_not_found", "there is no such endpoint");
+                let error = JobError::new("endpoint_not_found", "endpoint not found");
                 return Ok(Verdict::Dead { error });
             }
         }
-        let step = recover(&mut tx, &services.common.engine, &missed, after).await?;
+        let step = recover_deliveries(&mut tx, &services.common.engine, &filter, after).await?;
         tx.commit().await?;
         let Some((last, count)) = step else { break };
         after = last;
-        made += count;
-        tracing::debug!(endpoint.id = %args.endpoint_id, made, "recovering");
+        enqueued += count;
+        tracing::debug!(endpoint.id = %args.endpoint_id, enqueued, "recovering");
     }
     Ok(Verdict::Done {
-        result: Some(json!({"deliveries": made})),
+        result: Some(json!({"deliveries": enqueued})),
         follow_ups: Vec::new(),
     })
 }
 
-/// A delivery id before all that were made from this moment on: they are UUIDv7.
-fn first_of(moment: DateTime<Utc>) -> DeliveryId {
-    let millis = u64::try_from(moment.timestamp_millis()).unwrap_or_default();
+/// The smallest id of deliveries created at or after this time: ids are UUIDv7.
+fn first_id_at(time: DateTime<Utc>) -> DeliveryId {
+    let millis = u64::try_from(time.timestamp_millis()).unwrap_or(0);
     DeliveryId::from_uuid(Uuid::from_u64_pair(millis << 16, 0))
 }

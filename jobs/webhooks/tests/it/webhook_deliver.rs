@@ -76,7 +76,7 @@ impl Fixture {
 
     async fn delivery(&self) -> Delivery {
         let mut tx = self.kit.tx().await;
-        let found = webhooks::delivery(&mut tx, self.delivery).await;
+        let found = webhooks::find_delivery(&mut tx, self.delivery).await;
         tx.commit().await.unwrap();
         found.unwrap().unwrap()
     }

@@ -9,7 +9,7 @@ use harkara_shared::signature::{
     Ed25519Key, Ed25519PublicKey, SigningKey, TOLERANCE, WebhookSecret, verify,
 };
 use harkara_webhooks::{
-    self as webhooks, EndpointChange, Error, NewOAuth2, current_keys, rotate_key,
+    self as webhooks, EndpointChange, Error, NewOAuth2, current_signing_keys, rotate_signing_key,
 };
 use serde_json::json;
 
@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Fixture {
     async fn rotate(&self, id: EndpointId, key: &SigningKey, grace: Duration) -> Result<(), Error> {
         let mut tx = self.kit.tx().await;
-        let done = rotate_key(&mut tx, &self.kit.services.keys, id, key, grace).await?;
+        let done = rotate_signing_key(&mut tx, &self.kit.services.keys, id, key, grace).await?;
         assert!(done);
         tx.commit().await.unwrap();
         Ok(())
@@ -132,7 +132,7 @@ async fn endpoint_with_a_key_pair_gets_both_signatures() {
     )
     .unwrap();
     let mut tx = fixture.kit.tx().await;
-    let keys = current_keys(&mut tx, &fixture.kit.services.keys, endpoint)
+    let keys = current_signing_keys(&mut tx, &fixture.kit.services.keys, endpoint)
         .await
         .unwrap();
     let secret = WebhookSecret::parse(&keys[0].expose()).unwrap();

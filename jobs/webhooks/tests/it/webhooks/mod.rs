@@ -52,7 +52,7 @@ impl Fixture {
 
     async fn found(&self, id: EndpointId) -> Endpoint {
         let mut tx = self.kit.tx().await;
-        webhooks::endpoint(&mut tx, id).await.unwrap().unwrap()
+        webhooks::find_endpoint(&mut tx, id).await.unwrap().unwrap()
     }
 
     async fn change(&self, id: EndpointId, change: EndpointChange) {

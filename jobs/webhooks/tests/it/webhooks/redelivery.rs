@@ -267,7 +267,7 @@ async fn payloads_are_deleted_before_their_events_by_tenant_setting() {
     fixture.kit.advance(Duration::from_secs(2 * 3600)).await;
     let forget = async || {
         let mut tx = fixture.kit.tx().await;
-        let count = webhooks::forget_payloads(&mut tx).await.unwrap();
+        let count = webhooks::remove_old_payloads(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         count
     };
