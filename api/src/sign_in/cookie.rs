@@ -1,7 +1,7 @@
-//! Room: what a browser keeps of a session, and what shows that a request was meant.
-//! Takes: headers. Gives: the session's token; cookies set and taken back; whether a request that changes
-//! something comes from our own pages.
-//! Never: trusts a cookie alone with a change.
+//! Cookies of sessions, and protection against cross-site requests.
+//!
+//! Reads and sets the cookies, issues CSRF tokens, and checks that a request that changes something comes from our own
+//! pages. A cookie alone never authorizes a change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use url::Url;
 use crate::cursor;
 use crate::problem::{Code, Problem};
 
-/// `X-CSRF-Token`: that the request comes from a page which could read the session.
+/// `X-CSRF-Token`: shows that the request comes from a page that can read the session.
 pub(crate) const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A cookie of ours.
+/// A cookie of the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cookie {
-    /// The session's token.
+    /// Holds the session's token.
     Session,
-    /// What binds a sign-in at the provider to the browser that began it.
+    /// Binds a sign-in at the provider to the browser that started it.
     Flow,
 }
 
 impl Cookie {
-    /// The cookie's name. With `__Host-` a browser takes it from this very host over TLS only.
+    /// Name of the cookie. Browsers accept the prefix `__Host-` only from the host itself and over TLS.
     pub(crate) const fn name(self, is_secure: bool) -> &'static str {
         match (self, is_secure) {
             (Self::Session, true) => "__Host-harkara",
@@ -46,7 +46,7 @@ impl Cookie {
         }
     }
 
-    /// The token that a browser sent. A cookie that is there twice was put there by somebody else, too.
+    /// Reads the token. A cookie that is sent twice is ignored: another site may have set one of them.
     pub(crate) fn read(self, headers: &HeaderMap, is_secure: bool) -> Option<Token> {
         let name = self.name(is_secure);
         let mut found = headers
@@ -63,12 +63,12 @@ impl Cookie {
         }
     }
 
-    /// The header that gives a browser the token for so long.
+    /// The `Set-Cookie` header that sets the token for `life`.
     pub(crate) fn set(self, token: &Token, life: Duration, is_secure: bool) -> HeaderValue {
         self.header(token.expose(), life, is_secure)
     }
 
-    /// The header that takes it back.
+    /// The `Set-Cookie` header that removes the cookie.
     pub(crate) fn clear(self, is_secure: bool) -> HeaderValue {
         self.header("", Duration::ZERO, is_secure)
     }
@@ -78,12 +78,12 @@ impl Cookie {
         let secure = if is_secure { "; Secure" } else { "" };
         let text =
             format!("{name}={value}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}");
-        // Base64url and words of ours: always a header's value.
+        // Base64url and constants are always a valid header value.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
-/// Makes and checks what pages send back with a change.
+/// Issues and verifies CSRF tokens.
 #[derive(Clone)]
 pub(crate) struct Csrf(Arc<[[u8; 32]]>);
 
@@ -98,13 +98,13 @@ impl Csrf {
         Self(keys.derive_all("csrf").into())
     }
 
-    /// The token of a session.
+    /// The CSRF token of a session.
     pub(crate) fn token(&self, session: SessionId) -> String {
         let key = self.0.first().copied().unwrap_or_default();
         BASE64.encode(mac(&key, session))
     }
 
-    /// Whether a text is the token of the session, under any of the keys.
+    /// Whether a text is the CSRF token of the session, under any of the master keys.
     pub(crate) fn is_of(&self, session: SessionId, text: &str) -> bool {
         let given = BASE64.decode(text).unwrap_or_default();
         self.0
@@ -114,7 +114,7 @@ impl Csrf {
             .into()
     }
 
-    /// Goes on if a request with a cookie may do what its method says.
+    /// Checks a request with a session cookie: one that changes something needs a CSRF token and our own origin.
     ///
     /// # Errors
     /// A problem of status 403.
@@ -144,13 +144,13 @@ impl Csrf {
     }
 }
 
-/// Whether the method only reads.
+/// Whether the method is safe (RFC 9110 §9.2.1).
 pub(crate) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Goes on unless a browser says that another site's page makes the request. `own` is where people reach
-/// the platform; if that is not configured, the host that the request names is its own site.
+/// Rejects a request that a page of another site makes, according to the browser. `own` is the public URL; if it is not
+/// configured, the `Host` header names our own site.
 ///
 /// # Errors
 /// A problem of status 403.
@@ -168,12 +168,12 @@ pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Pro
         return Ok(());
     };
     if origin == "null" && site == Some("same-origin") {
-        // A page of ours that does not say where it is.
+        // One of our pages whose origin is hidden.
         return Ok(());
     }
     let is_own = match own {
         Some(own) => own.origin().ascii_serialization() == origin,
-        // Not configured: the host that the request names.
+        // Without a public URL: the host of the request.
         None => {
             let host = origin.split_once("://").map(|(_, host)| host);
             host.is_some() && host == text(&HOST)
@@ -308,7 +308,7 @@ mod tests {
                 "{pairs:?}"
             );
         }
-        // Where nothing is configured, the host that is named is our own.
+        // Without a public URL, the host of the request is our own.
         let named = |origin| headers(&[("origin", origin), ("host", "127.0.0.1:8080")]);
         assert!(own_site(&named("http://127.0.0.1:8080"), None).is_ok());
         assert!(own_site(&named("http://127.0.0.1:8081"), None).is_err());

@@ -1,8 +1,7 @@
-//! Room: sign-in through a provider (OpenID Connect): authorization code with PKCE, nonce and state.
-//! Takes: the provider's settings, a sign-in that begins, one that comes back. Gives: where to send the
-//! browser; a session for somebody who is a user already.
-//! Never: makes a user, believes an email that the provider does not vouch for, or goes on with a sign-in
-//! that another browser began.
+//! Sign-in through an identity provider (OpenID Connect): authorization code flow with PKCE, nonce and state.
+//!
+//! Only the protocol is here; flows and accounts are in `harkara_accounts::users::provider`. A sign-in is completed only in
+//! the browser that started it.
 
 use std::fmt;
 use std::future::Future;
@@ -32,16 +31,16 @@ use super::throttle;
 use crate::ApiState;
 use crate::problem::Problem;
 
-/// How long what the provider says of itself, its keys among it, is believed.
-const BELIEVED: Duration = Duration::from_mins(60);
+/// How long the provider's metadata and keys are cached.
+const METADATA_TTL: Duration = Duration::from_mins(60);
 
-/// Longest that one call of the provider may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of one request to the provider.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of an answer of the provider.
-const MOST: usize = 1 << 20;
+/// Maximum length of a response of the provider in bytes.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// The path to which the provider sends people back.
+/// Path to which the provider redirects the browser.
 pub(crate) const CALLBACK: &str = "/sign-in/oidc/callback";
 
 type Client = CoreClient<
@@ -53,12 +52,12 @@ type Client = CoreClient<
     EndpointMaybeSet,
 >;
 
-/// The provider.
+/// A client of the identity provider.
 pub(crate) struct Oidc {
     settings: OidcSettings,
     http: reqwest::Client,
-    /// What it said of itself, and when.
-    known: Mutex<Option<(Instant, CoreProviderMetadata)>>,
+    /// The provider's metadata, and when it was read.
+    metadata: Mutex<Option<(Instant, CoreProviderMetadata)>>,
 }
 
 impl fmt::Debug for Oidc {
@@ -67,33 +66,33 @@ impl fmt::Debug for Oidc {
     }
 }
 
-/// The provider cannot be asked, or what it answers cannot be believed.
+/// Why a request to the provider failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OidcError {
-    #[error("the provider cannot be asked: {0}")]
+    #[error("request to the identity provider failed: {0}")]
     Call(String),
-    #[error("the provider's answer is not to be believed: {0}")]
+    #[error("invalid response of the identity provider: {0}")]
     Answer(String),
-    #[error("the HTTP client cannot be made: {0}")]
+    #[error("HTTP client for the identity provider could not be created: {0}")]
     Setup(String),
 }
 
-/// A call to the provider that failed.
+/// Why an HTTP request to the provider failed.
 #[derive(Debug, thiserror::Error)]
 enum CallError {
     #[error(transparent)]
     Http(#[from] reqwest::Error),
     #[error(transparent)]
     Form(#[from] axum::http::Error),
-    #[error("the answer is longer than 1 MiB")]
+    #[error("response is longer than 1 MiB")]
     TooLong,
 }
 
-/// The provider of these settings; `None` when no HTTP client can be made, which the log tells.
+/// The provider of these settings; `None`, with a log entry, when its HTTP client cannot be created.
 pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
     Oidc::new(settings)
         .inspect_err(
-            |error| tracing::error!(%error, "nobody can sign in through the provider: {error}"),
+            |error| tracing::error!(%error, "sign-in through the identity provider is off"),
         )
         .ok()
 }
@@ -102,7 +101,7 @@ fn answer(error: &(dyn std::error::Error + 'static)) -> OidcError {
     OidcError::Answer(in_one_line(error))
 }
 
-/// What is kept, sealed, while somebody is at the provider.
+/// State of a sign-in that is stored, sealed, while the browser is at the provider.
 #[derive(Serialize, Deserialize)]
 struct Flow {
     nonce: String,
@@ -110,45 +109,45 @@ struct Flow {
     tenant: Option<String>,
 }
 
-/// A sign-in that began.
+/// A sign-in that was started.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    /// Where the browser goes.
+    /// URL to redirect the browser to.
     pub(crate) url: Url,
-    /// What it keeps meanwhile.
+    /// Token for the browser's cookie.
     pub(crate) browser: Token,
 }
 
 impl Oidc {
-    /// The provider of these settings. It is asked when somebody signs in.
+    /// A client with these settings. The first sign-in reads the provider's metadata.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When the HTTP client cannot be created.
     fn new(settings: OidcSettings) -> Result<Self, OidcError> {
         let setup = |error: &dyn fmt::Display| OidcError::Setup(error.to_string());
         let tls = client_config().map_err(|error| setup(&error))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE)
+            .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(|error| setup(&error))?;
         Ok(Self {
             settings,
             http,
-            known: Mutex::default(),
+            metadata: Mutex::default(),
         })
     }
 
-    /// What people call it.
+    /// Display name of the provider.
     pub(crate) fn name(&self) -> &str {
         &self.settings.name
     }
 
     async fn metadata(&self) -> Result<CoreProviderMetadata, OidcError> {
-        let mut known = self.known.lock().await;
+        let mut known = self.metadata.lock().await;
         if let Some((when, metadata)) = &*known
-            && when.elapsed() < BELIEVED
+            && when.elapsed() < METADATA_TTL
         {
             return Ok(metadata.clone());
         }
@@ -157,8 +156,7 @@ impl Oidc {
         Ok(metadata)
     }
 
-    /// The issuer is compared to the letter: of an address without a path, the slash at its end may
-    /// belong to it or not.
+    /// Issuers are compared literally. A URL without a path may or may not end with a slash, so both forms are tried.
     async fn discover(&self) -> Result<CoreProviderMetadata, OidcError> {
         let text = self.settings.issuer.as_str();
         let short = text
@@ -188,7 +186,7 @@ impl Oidc {
         Ok(client.set_redirect_uri(back))
     }
 
-    /// What the library makes its calls with.
+    /// The function that the library makes HTTP requests with.
     fn caller(
         &self,
     ) -> impl Fn(
@@ -200,7 +198,7 @@ impl Oidc {
         move |request| Box::pin(call(http.clone(), request))
     }
 
-    /// Trades the code for the person's identity, checked: signature, issuer, audience, time, nonce.
+    /// Exchanges the code for the person's identity. Checks signature, issuer, audience, expiry and nonce.
     async fn identity(&self, code: String, flow: Flow, base: &str) -> Result<Identity, OidcError> {
         let client = self.client(self.metadata().await?, base)?;
         let caller = self.caller();
@@ -213,13 +211,13 @@ impl Oidc {
             .map_err(|error| answer(&error))?;
         let id_token = tokens
             .id_token()
-            .ok_or_else(|| OidcError::Answer("there is no ID token".to_owned()))?;
+            .ok_or_else(|| OidcError::Answer("the response has no ID token".to_owned()))?;
         let verifier = client.id_token_verifier();
         let claims = match id_token.claims(&verifier, &Nonce::new(flow.nonce)) {
             Ok(claims) => claims,
             Err(error) => {
-                // Perhaps its keys are new: the next sign-in asks for them.
-                *self.known.lock().await = None;
+                // The provider may have rotated its keys: the next sign-in reads them.
+                *self.metadata.lock().await = None;
                 return Err(answer(&error));
             }
         };
@@ -232,7 +230,7 @@ impl Oidc {
                 .map_err(|error| answer(&error))?;
             if found != *expected {
                 return Err(OidcError::Answer(
-                    "the access token is another one".to_owned(),
+                    "the access token does not match the ID token".to_owned(),
                 ));
             }
         }
@@ -271,7 +269,7 @@ async fn call(http: reqwest::Client, request: HttpRequest) -> Result<HttpRespons
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         bytes.extend_from_slice(&chunk);
-        if bytes.len() > MOST {
+        if bytes.len() > MAX_RESPONSE_BYTES {
             return Err(CallError::TooLong);
         }
     }
@@ -282,10 +280,10 @@ async fn call(http: reqwest::Client, request: HttpRequest) -> Result<HttpRespons
     Ok(answer.body(bytes)?)
 }
 
-/// Begins a sign-in, for the user of one tenant if one is named.
+/// Starts a sign-in, for a user of `tenant` if it is set.
 ///
 /// # Errors
-/// A problem: without a provider, of status 404; when it cannot be asked, 503; after too many, 429.
+/// A problem of status 404 without a provider, 503 when it cannot be reached, 429 after too many attempts.
 pub(crate) async fn begin(
     state: &ApiState,
     actor: &Actor,
@@ -317,10 +315,10 @@ pub(crate) async fn begin(
     Ok(Begun { url, browser })
 }
 
-/// Ends a sign-in that came back with a code, or with none when the person did not want to.
+/// Completes a sign-in. The provider sends no code when the person declined.
 ///
 /// # Errors
-/// A problem when the provider cannot be asked or believed.
+/// A problem when the request to the provider fails or its response is invalid.
 pub(crate) async fn end(
     state: &ApiState,
     actor: &Actor,

@@ -1,6 +1,6 @@
-//! Room: how often somebody may try to sign in.
-//! Takes: an address and an account. Gives: leave to try, or a problem of status 429.
-//! Never: asks whether the account is there; lets trying be faster with more replicas.
+//! Limits on attempts to sign in, per account and per address.
+//!
+//! An attempt is counted before the account is looked up. The limits hold over all replicas.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -13,19 +13,20 @@ use sha2::{Digest as _, Sha256};
 use crate::ApiState;
 use crate::problem::Problem;
 
+/// Window of both limits.
 const WINDOW: Duration = Duration::from_mins(15);
 
-/// Attempts for one account, from wherever they come. Whoever is kept out by somebody else's attempts has
-/// links and the provider.
-const BY_ACCOUNT: u32 = 10;
+/// Attempts per window for one account, from any address. A user locked out by another person's attempts can still use
+/// a link or the provider.
+const ACCOUNT_ATTEMPTS: u32 = 10;
 
-/// Attempts from one address, which many people may share.
-const BY_ADDRESS: u32 = 100;
+/// Attempts per window from one address, which many people may share.
+const ADDRESS_ATTEMPTS: u32 = 100;
 
-static ACCOUNT: LazyLock<Checked> = LazyLock::new(|| policies("sign-in", BY_ACCOUNT));
-static ADDRESS: LazyLock<Checked> = LazyLock::new(|| policies("address", BY_ADDRESS));
+static ACCOUNT: LazyLock<Checked> = LazyLock::new(|| policies("sign-in", ACCOUNT_ATTEMPTS));
+static ADDRESS: LazyLock<Checked> = LazyLock::new(|| policies("address", ADDRESS_ATTEMPTS));
 
-/// Policies of numbers of ours, which are right: a test shows it.
+/// Policies of constants; a test checks that they are valid.
 type Checked = Result<Policies, InvalidPolicy>;
 
 fn policies(name: &str, quota: u32) -> Checked {
@@ -34,24 +35,27 @@ fn policies(name: &str, quota: u32) -> Checked {
 }
 
 /// Counts an attempt to sign in to an account.
+///
+/// # Errors
+/// A problem of status 429.
 pub(crate) async fn charge(
     state: &ApiState,
     address: Option<IpAddr>,
     email: &str,
 ) -> Result<(), Problem> {
     charge_address(state, address).await?;
-    // What somebody typed is of any length, and none of our business.
+    // Hashed: the text can be of any length, and may be a password entered in the wrong field.
     let digest = Sha256::digest(email.as_bytes());
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     charge_one(state, &format!("sign-in:{hex}"), &ACCOUNT).await
 }
 
-/// Counts an attempt of a person who has signed in to prove who they are.
+/// Counts an attempt of a signed-in user to confirm their identity.
 pub(crate) async fn charge_person(state: &ApiState, user: UserId) -> Result<(), Problem> {
     charge_one(state, &format!("confirm:{user}"), &ACCOUNT).await
 }
 
-/// Counts something that an address began.
+/// Counts a sign-in that was started from an address.
 pub(crate) async fn charge_address(
     state: &ApiState,
     address: Option<IpAddr>,
@@ -65,7 +69,7 @@ pub(crate) async fn charge_address(
     }
 }
 
-/// The address, or of IPv6 the network of 64 bits, in which a customer of a provider has any address.
+/// The address, or its /64 network for IPv6, of which a single customer has all addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -91,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_are_counted_by_account_and_by_address() {
+    fn attempts_are_counted_per_account_and_per_address() {
         assert!(ACCOUNT.is_ok() && ADDRESS.is_ok());
         for (address, counted) in [
             ("192.0.2.1", "192.0.2.1"),

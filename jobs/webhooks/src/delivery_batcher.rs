@@ -103,7 +103,7 @@ impl DeliveryBatcher {
                 Ok(found)
             }
         };
-        unwrap_shared(self.0.load_contexts.call(tenant, id, load).await)
+        unwrap_shared(self.0.load_contexts.ask(tenant, id, load).await)
     }
 
     /// Records an attempt and its effects. Retries while the database is briefly unavailable: the receiver has seen the
@@ -133,7 +133,7 @@ impl DeliveryBatcher {
                 Ok(attempts.iter().map(|_| ()).collect())
             }
         };
-        unwrap_shared(self.0.records.call(tenant, Arc::new(attempt), write).await)
+        unwrap_shared(self.0.records.ask(tenant, Arc::new(attempt), write).await)
     }
 
     /// The `Authorization` header for an endpoint with OAuth 2.0 credentials.
