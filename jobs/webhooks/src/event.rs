@@ -271,7 +271,8 @@ fn planned<'a>(
             EndpointStatus::Active | EndpointStatus::Paused => {
                 let mut job = delivery_job(delivery, Cause::Event)?;
                 job.trace = trace.clone();
-                job.max_attempts = u16::try_from(subscriber.attempts).unwrap_or(job.max_attempts);
+                job.max_attempts = u16::try_from(subscriber.attempts)
+                    .map_err(|_| Error::Corrupt(format!("the attempts of {}", subscriber.id)))?;
                 let key = event.ordering_key.as_deref();
                 lane::assign(&mut job, subscriber.id, subscriber.ordering, key);
                 Some(job)

@@ -181,11 +181,12 @@ async fn apply_failures(
         .fetch_all(&mut **tx)
         .await?;
     for endpoint in failing {
-        let failing_for = Duration::try_from_secs_f64(endpoint.failing_seconds).unwrap_or_default();
-        let percent = disable_progress(
-            failing_for,
-            u32::try_from(endpoint.failures).unwrap_or_default(),
-        );
+        // Negative only if the database's clock was set back: then it has just begun to fail.
+        let failing_for =
+            Duration::try_from_secs_f64(endpoint.failing_seconds).unwrap_or(Duration::ZERO);
+        let failures = u32::try_from(endpoint.failures)
+            .map_err(|_| Error::Corrupt(format!("the failures of {}", endpoint.id)))?;
+        let percent = disable_progress(failing_for, failures);
         if let Some(step) = alert(percent, endpoint.alerted) {
             query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
                 .bind(tx.tenant())

@@ -188,10 +188,13 @@ async fn enqueue(
         let mut job = delivery_job(candidate.id, cause)?;
         job.max_attempts = match cause {
             Cause::Manual | Cause::Test => 1,
-            Cause::Event | Cause::Recovery => candidate
-                .attempts
-                .and_then(|attempts| u16::try_from(attempts).ok())
-                .unwrap_or(job.max_attempts),
+            Cause::Event | Cause::Recovery => match candidate.attempts {
+                Some(attempts) => u16::try_from(attempts).map_err(|_| {
+                    Error::Corrupt(format!("the attempts of {}", candidate.endpoint_id))
+                })?,
+                // The endpoint was deleted.
+                None => job.max_attempts,
+            },
         };
         let key = candidate.ordering_key.as_deref();
         let ordering = candidate.ordering.unwrap_or_default();
