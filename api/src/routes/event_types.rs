@@ -12,7 +12,6 @@ use chrono::{DateTime, Utc};
 use harkara_shared::audit::Entry;
 use harkara_webhooks::{
     self as webhooks, EventType, NewEventType, find_event_type, forget_current_version,
-    list_event_type_versions, register_event_type,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
@@ -137,7 +136,7 @@ pub(super) async fn register_event_type(
     errors.extend("", wrong);
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
-    let response = EventTypeResponse::from(register_event_type(&mut tx, new).await?);
+    let response = EventTypeResponse::from(webhooks::register_event_type(&mut tx, new).await?);
     let entry = Entry::new("event_type.register", &response.name).after(json!({
         "version": response.version, "description": response.description,
         "has_schema": response.schema.is_some(),
@@ -242,7 +241,8 @@ pub(super) async fn list_event_type_versions(
 ) -> Result<Json<Page<EventTypeResponse>>, Problem> {
     let mut tx = state.begin(&caller).await?;
     let versions =
-        list_event_type_versions(&mut tx, &name, paging.after, paging.fetch_limit()).await?;
+        webhooks::list_event_type_versions(&mut tx, &name, paging.after, paging.fetch_limit())
+            .await?;
     tx.commit().await?;
     if versions.is_empty() {
         return Err(event_type_not_found());

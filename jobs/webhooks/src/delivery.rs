@@ -103,7 +103,11 @@ impl DeliveryFilter {
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn skip_delivery(tx: &mut TenantTx, id: DeliveryId, job: JobId) -> Result<(), Error> {
+pub(crate) async fn skip_delivery(
+    tx: &mut TenantTx,
+    id: DeliveryId,
+    job: JobId,
+) -> Result<(), Error> {
     query(
         "update app.deliveries set state = 'skipped', finished_at = now()
          where tenant_id = $1 and id = $2 and job_id = $3 and state = 'pending'",
@@ -307,7 +311,7 @@ impl StateChanges {
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn reconcile_old_deliveries(
+pub(crate) async fn reconcile_old_deliveries(
     tx: &mut TenantTx,
     after: DeliveryId,
 ) -> Result<Option<DeliveryId>, Error> {
@@ -325,7 +329,7 @@ pub async fn reconcile_old_deliveries(
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn remove_old_events(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
+pub(crate) async fn remove_old_events(tx: &mut TenantTx, keep: Duration) -> Result<u64, Error> {
     let removed = query(include_str!("sql/delivery/remove_old_events.sql"))
         .bind(tx.tenant())
         .bind(keep.as_secs_f64())
@@ -338,7 +342,7 @@ pub async fn remove_old_events(tx: &mut TenantTx, keep: Duration) -> Result<u64,
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn remove_old_statistics(tx: &mut TenantTx, keep: Duration) -> Result<(), Error> {
+pub(crate) async fn remove_old_statistics(tx: &mut TenantTx, keep: Duration) -> Result<(), Error> {
     query(
         "delete from app.endpoint_hours
          where tenant_id = $1 and hour < now() - $2::float8 * interval '1 second'",

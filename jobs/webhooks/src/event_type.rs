@@ -307,7 +307,7 @@ async fn schema_of(tx: &mut TenantTx, name: &str, version: u32) -> Result<Option
     if let Some(known) = SCHEMAS.get(&key).await {
         return Ok(Some(known));
     }
-    let Some(found) = event_type(tx, name, Some(version)).await? else {
+    let Some(found) = find_event_type(tx, name, Some(version)).await? else {
         return Ok(None);
     };
     let corrupt = |why: String| Error::Corrupt(format!("the schema of {name}: {why}"));

@@ -50,8 +50,8 @@ pub use endpoint::{
 pub use error::Error;
 pub use event::{NewEvent, Posted, PostedDelivery, post_event};
 pub use event_type::{
-    EventType, NewEventType, check_event_data, find_event_type, list_event_type_versions,
-    list_event_types, register_event_type, registered,
+    EventType, NewEventType, check_event_data, find_event_type, forget_current_version,
+    list_event_type_versions, list_event_types, register_event_type,
 };
 pub use redelivery::{
     RecoveryFilter, RedeliverError, recover_deliveries, redeliver, test_endpoint,

@@ -182,16 +182,21 @@ mod tests {
     #[test]
     fn overloaded_receiver_gets_a_minute_or_its_retry_after() {
         for status in [502, 503, 504] {
-            assert!(wait(&judged(status, None, 1)).0 >= BREATH, "{status}");
+            assert!(
+                wait(&judged(status, None, 1)).0 >= OVERLOAD_WAIT,
+                "{status}"
+            );
         }
         let asked = judged(500, Some(("retry-after", "7200")), 1);
         assert!(wait(&asked).0 >= Duration::from_secs(7200));
         let less = judged(500, Some(("retry-after", "1")), 2);
         assert!(wait(&less).0 >= Duration::from_secs(300));
-        let timeout = EgressError::Timeout { limit: BREATH };
+        let timeout = EgressError::Timeout {
+            limit: OVERLOAD_WAIT,
+        };
         let schedule = RetrySchedule::default();
         let decision = decide(Err(&timeout), &schedule, 1, &mut rand::rng());
-        assert!(wait(&decision).0 >= BREATH);
+        assert!(wait(&decision).0 >= OVERLOAD_WAIT);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use proptest::strategy::Strategy as _;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{PgConnection, PgPool};
 
-use super::super::{Policies, Policy, Strategy};
 use super::model::{Model, Stands};
+use harkara_accounts::{Policies, Policy, Strategy};
 
 /// Somewhere within a month, before a leap day.
 const START: i64 = 1_835_000_000_000_000;

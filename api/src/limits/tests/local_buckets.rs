@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::Receiver;
 
 use super::super::local_bucket::{Answer, Call, Granted, LocalBucket, Step};
-use super::super::{Charge, Policies, Policy, Standing, Strategy};
+use super::super::{Charge, Standing};
+use harkara_accounts::{Policies, Policy, Strategy};
 
 const HOLD: Duration = Duration::from_millis(250);
 const MILLI: Duration = Duration::from_millis(1);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike, Months, NaiveDate};
 
-use super::super::{Policy, Strategy};
+use harkara_accounts::{Policy, Strategy};
 
 /// How one policy stands, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

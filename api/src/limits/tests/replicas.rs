@@ -10,7 +10,9 @@ use harkara_test_database::TestDatabase;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
-use super::super::{Policies, Policy, RequestLimits, Strategy};
+use harkara_accounts::{Policies, Policy, Strategy};
+
+use super::super::RequestLimits;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use harkara_accounts::{
-    self as accounts, ApiKey, KeyChange, KeyTier, NewKey, add_api_key, change_api_key, is_name,
+    self as accounts, ApiKey, KeyChange, KeyTier, NewKey, add_api_key, is_name,
 };
 use harkara_shared::audit::Entry;
 use harkara_shared::clock;
@@ -323,7 +323,7 @@ async fn apply_change(
     change: KeyChange,
     action: &'static str,
 ) -> Result<ApiKey, Problem> {
-    let after = change_api_key(tx, before.id, change).await?;
+    let after = accounts::change_api_key(tx, before.id, change).await?;
     let after = after.ok_or_else(|| Problem::not_found("API key"))?;
     let entry = Entry::new(action, before.id).before(before).after(&after);
     caller.record(tx, &entry).await?;
