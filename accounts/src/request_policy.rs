@@ -138,7 +138,7 @@ impl Policy {
             return Err(("name", "must be 1 to 32 of a-z, 0-9, `-` and `_`"));
         }
         if !(1..=1_000_000_000).contains(&self.quota) {
-            return Err(("quota", "must be from 1 to 1000000000"));
+            return Err(("quota", "must be between 1 and 1000000000"));
         }
         if self.burst > 1_000_000 {
             return Err(("burst", "must be at most 1000000"));
@@ -151,7 +151,7 @@ impl Policy {
             (_, None) => Err(("window", "is required")),
             (_, Some(HumanDuration(window))) => {
                 if !(Duration::from_secs(1)..=MAX_WINDOW).contains(&window) {
-                    return Err(("window", "must be from 1s to 31d"));
+                    return Err(("window", "must be between 1s and 31d"));
                 }
                 if i64::from(self.quota) > self.width() {
                     return Err(("quota", "must be at most a million a second"));
@@ -193,11 +193,11 @@ impl Policies {
         for (index, policy) in all.iter().enumerate() {
             let mut checked = policy.check();
             if index >= MAX_POLICIES {
-                checked = Err(("name", "a subject has at most 8 policies"));
+                checked = Err(("name", "must be one of at most 8 policies"));
             }
             let mut before = all.iter().take(index);
             if before.any(|other| other.name == policy.name) {
-                checked = Err(("name", "duplicate value"));
+                checked = Err(("name", "duplicate name"));
             }
             checked.map_err(|(member, reason)| InvalidPolicy {
                 index,

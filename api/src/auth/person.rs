@@ -14,10 +14,10 @@ use harkara_shared::database::TenantTx;
 use super::authenticate::request_actor;
 use super::caller::{Caller, Who};
 use crate::ApiState;
-use harkara_accounts::Policies;
-use crate::sign_in::cookie::Cookie;
-use harkara_accounts::users::session::{self, SessionFound};
 use crate::problem::{Code, Problem};
+use crate::sign_in::cookie::Cookie;
+use harkara_accounts::Policies;
+use harkara_accounts::users::session::{self, SessionFound};
 
 /// Path prefix under which users manage their own sign-in, whatever the status of their tenant.
 const OWN_SESSION_PREFIX: &str = "/v1/session";
@@ -42,12 +42,14 @@ pub(super) async fn found(
     let Some(token) = Cookie::Session.read(&parts.headers, state.is_secure()) else {
         return Ok(None);
     };
-    let found = session::find_session(state.pool(), &token).await?.ok_or_else(|| {
-        Problem::new(
-            Code::Unauthorized,
-            "the session has ended or never existed: sign in again",
-        )
-    })?;
+    let found = session::find_session(state.pool(), &token)
+        .await?
+        .ok_or_else(|| {
+            Problem::new(
+                Code::Unauthorized,
+                "the session has ended or never existed: sign in again",
+            )
+        })?;
     let own = state.http().public_url.as_ref();
     state
         .csrf()
