@@ -19,6 +19,31 @@ pub enum Error {
         /// How to install PostgreSQL on this system.
         hint: String,
     },
+    /// PostgreSQL is not installed and its programs could not be downloaded.
+    #[error(
+        "no PostgreSQL is installed and version {version} could not be downloaded ({reason}); {hint}"
+    )]
+    Download {
+        /// The version that was to be downloaded.
+        version: &'static str,
+        /// Why it failed.
+        reason: String,
+        /// How to do without the download.
+        hint: String,
+    },
+    /// What was downloaded is not the archive that this release knows.
+    #[error(
+        "the downloaded archive of PostgreSQL {version} has the SHA-256 {found}, expected \
+         {expected}; it was not used"
+    )]
+    DamagedDownload {
+        /// The version.
+        version: &'static str,
+        /// The SHA-256 of what was received.
+        found: String,
+        /// The pinned SHA-256.
+        expected: String,
+    },
     /// The configured directory does not contain a usable PostgreSQL.
     #[error("the configured PostgreSQL directory {} cannot be used: {reason}", bin.display())]
     Configured {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use crate::download::Cache;
 use crate::error::Error;
 use crate::hint;
 
@@ -75,7 +76,7 @@ impl Installation {
     }
 
     /// Runs `postgres --version` in `bin`.
-    fn examine(bin: &Path) -> Result<Self, String> {
+    pub(crate) fn examine(bin: &Path) -> Result<Self, String> {
         // Symbolic links must be resolved: the server finds its shared files relative to its real location.
         let postgres = fs::canonicalize(bin.join("postgres"))
             .map_err(|error| format!("it contains no program `postgres` ({error})"))?;
@@ -123,6 +124,22 @@ pub fn discover(configured: Option<&Path>) -> Result<Installation, Error> {
         .into_iter()
         .chain(env::split_paths(&path));
     choose(candidates)
+}
+
+/// Finds PostgreSQL as [`discover`] does, or else downloads it into the user's cache, once.
+///
+/// `report` receives sentences for the person who waits for a download.
+///
+/// # Errors
+/// As [`discover`] and [`Cache::installation`].
+pub async fn obtain(
+    configured: Option<&Path>,
+    report: impl Fn(&str),
+) -> Result<Installation, Error> {
+    match (discover(configured), Cache::of_user()) {
+        (Err(Error::NotFound { .. }), Some(cache)) => cache.installation(report).await,
+        (found, _) => found,
+    }
 }
 
 /// The first usable candidate, together with those of other major versions.

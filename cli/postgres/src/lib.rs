@@ -5,6 +5,7 @@
 //! environment, or downloads anything.
 
 mod cluster;
+mod download;
 mod error;
 mod hint;
 mod installation;
@@ -15,5 +16,6 @@ mod supervisor;
 mod user;
 
 pub use cluster::{Cluster, Options, Shutdown};
+pub use download::{Cache, DOWNLOADED_VERSION};
 pub use error::Error;
-pub use installation::{Installation, OLDEST_MAJOR, discover};
+pub use installation::{Installation, OLDEST_MAJOR, discover, obtain};

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use harkara_postgres::{Cluster, Options, Shutdown, discover};
+use harkara_postgres::{Cluster, Options, Shutdown, obtain};
 use harkara_shared::config::Settings;
 use harkara_shared::database::DatabaseSettings;
 use tokio::task::JoinHandle;
@@ -45,7 +45,10 @@ impl Database {
             "HARKARA_PRODUCTION is on and DATABASE_URL is not set: a private database is for \
              development only"
         );
-        let installation = discover(settings.pg_bin.as_deref().map(Path::new))?;
+        let installation = obtain(settings.pg_bin.as_deref().map(Path::new), |line| {
+            say(&format!("  note       {line}"))
+        })
+        .await?;
         let version = installation.version().to_owned();
         let cluster = Cluster::start(Options::new(home.path(), installation)).await?;
         for notice in cluster.notices() {

@@ -8,14 +8,16 @@
 
 mod crash;
 mod data_directories;
+mod download;
 mod lifecycle;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use harkara_postgres::{Cluster, Installation, Options, discover};
+use harkara_postgres::{Cluster, Installation, Options, obtain};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
@@ -23,10 +25,23 @@ use tempfile::TempDir;
 /// The maximum wait for any condition.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The machine's PostgreSQL, or the one named by `HARKARA_PG_BIN`, to test several versions.
+/// The machine's PostgreSQL, the one named by `HARKARA_PG_BIN` to test several versions, or a downloaded one.
 fn installation() -> Installation {
-    let configured = std::env::var_os("HARKARA_PG_BIN");
-    discover(configured.as_deref().map(Path::new)).unwrap()
+    static FOUND: OnceLock<Installation> = OnceLock::new();
+    let find = || {
+        let configured = std::env::var_os("HARKARA_PG_BIN");
+        let found = obtain(configured.as_deref().map(Path::new), |line| {
+            eprintln!("{line}")
+        });
+        tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(found)
+            .unwrap()
+    };
+    // On a thread of its own: a test's thread already runs a runtime.
+    FOUND
+        .get_or_init(|| std::thread::spawn(find).join().unwrap())
+        .clone()
 }
 
 /// An empty directory that the server's account can traverse; removed when the server that a
