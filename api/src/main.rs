@@ -2,17 +2,9 @@
 
 use std::process::ExitCode;
 
-use harkara_shared::config::Settings;
-use harkara_shared::{process, telemetry};
+use harkara_shared::process;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Settings::from_environment(harkara_api::NEEDED) {
-        Ok(settings) => {
-            telemetry::start_log(&settings);
-            harkara_api::run(settings).await
-        }
-        Err(mistakes) => Err(mistakes.into()),
-    };
-    process::exit(result)
+    process::exit(process::run_service(harkara_api::NEEDED, harkara_api::run).await)
 }

@@ -1,4 +1,4 @@
-//! `harkara`: runs the platform on one machine (`up`) and manages a running platform.
+//! `harkara`: runs the platform on one machine (`up`) or one of its services, and manages a running platform.
 //!
 //! This crate contains no rules of its own: every command calls the crate that owns the rule.
 
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harkara_shared::config::Settings;
-use harkara_shared::process;
+use harkara_shared::{process, telemetry};
 
 use target::Target;
 use up::UpArgs;
@@ -30,15 +30,21 @@ enum Command {
     Up(UpArgs),
     /// Migrate the database schema to this release
     Migrate(Target),
+    /// Run the API: as `harkara-api`
+    Api,
+    /// Run the scheduler: as `harkara-scheduler`
+    Scheduler,
+    /// Run a worker, as `harkara-worker`, or inspect the workers that run
+    Worker {
+        #[command(subcommand)]
+        command: Option<commands::WorkerCommand>,
+    },
     /// Manage tenants
     #[command(subcommand)]
     Tenant(commands::TenantCommand),
     /// Inspect and change jobs
     #[command(subcommand)]
     Job(commands::JobCommand),
-    /// Inspect workers
-    #[command(subcommand)]
-    Worker(commands::WorkerCommand),
     /// Inspect and change queues
     #[command(subcommand)]
     Queue(commands::QueueCommand),
@@ -68,14 +74,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let settings = Settings::from_environment(&[])?;
+    // A service fails at start with all that is missing, not at the first use of it.
+    let needed = match &cli.command {
+        Some(Command::Api) => harkara_api::NEEDED,
+        Some(Command::Scheduler) => harkara_scheduler::NEEDED,
+        Some(Command::Worker { command: None }) => harkara_worker::NEEDED,
+        _ => &[],
+    };
+    let settings = Settings::from_environment(needed)?;
     match cli.command {
         None => up::run(UpArgs::default(), settings).await,
         Some(Command::Up(args)) => up::run(args, settings).await,
+        Some(Command::Api) => service(settings, harkara_api::run).await,
+        Some(Command::Scheduler) => service(settings, harkara_scheduler::run).await,
+        Some(Command::Worker { command: None }) => service(settings, harkara_worker::run).await,
         Some(Command::Migrate(target)) => commands::migrate(&target, &settings).await,
         Some(Command::Tenant(command)) => commands::tenant(command, &settings).await,
         Some(Command::Job(command)) => commands::job(command, &settings).await,
-        Some(Command::Worker(command)) => commands::worker(command, &settings).await,
+        Some(Command::Worker { command: Some(command) }) => commands::worker(command, &settings).await,
         Some(Command::Queue(command)) => commands::queue(command, &settings).await,
         Some(Command::Stats(command)) => commands::stats(command, &settings).await,
         Some(Command::Limit(command)) => commands::limit(command, &settings).await,
@@ -84,4 +100,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Audit(command)) => commands::audit(command, &settings).await,
         Some(Command::User(command)) => commands::user(command, &settings).await,
     }
+}
+
+/// Runs one service with its log.
+async fn service<F>(settings: Settings, run: impl FnOnce(Settings) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    telemetry::start_log(&settings);
+    run(settings).await
 }

@@ -18,9 +18,9 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, Needed, Settings};
 use crate::database;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// How long a starting process waits for its database.
 pub const DATABASE_START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,6 +50,22 @@ pub fn stop_on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+/// Runs one service of the platform: reads the settings it needs, starts the log, and runs it until it stops.
+///
+/// # Errors
+/// Every invalid and every missing setting, or what ended the service.
+pub async fn run_service<F>(
+    needed: &[Needed],
+    service: impl FnOnce(Settings) -> F,
+) -> Result<(), anyhow::Error>
+where
+    F: Future<Output = Result<(), anyhow::Error>>,
+{
+    let settings = Settings::from_environment(needed)?;
+    telemetry::start_log(&settings);
+    service(settings).await
 }
 
 /// The exit code of a process: 0 on success, 2 for an invalid configuration, 1 for any other error.

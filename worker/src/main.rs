@@ -1,18 +1,10 @@
-//! `harkara-worker`: the binary of this crate's library.
+//! `harkara-worker`: see the library of this crate.
 
 use std::process::ExitCode;
 
-use harkara_shared::config::Settings;
-use harkara_shared::{process, telemetry};
+use harkara_shared::process;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Settings::from_environment(harkara_worker::NEEDED) {
-        Ok(settings) => {
-            telemetry::start_log(&settings);
-            harkara_worker::run(settings).await
-        }
-        Err(errors) => Err(errors.into()),
-    };
-    process::exit(result)
+    process::exit(process::run_service(harkara_worker::NEEDED, harkara_worker::run).await)
 }
