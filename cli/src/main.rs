@@ -91,7 +91,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(target)) => commands::migrate(&target, &settings).await,
         Some(Command::Tenant(command)) => commands::tenant(command, &settings).await,
         Some(Command::Job(command)) => commands::job(command, &settings).await,
-        Some(Command::Worker { command: Some(command) }) => commands::worker(command, &settings).await,
+        Some(Command::Worker {
+            command: Some(command),
+        }) => commands::worker(command, &settings).await,
         Some(Command::Queue(command)) => commands::queue(command, &settings).await,
         Some(Command::Stats(command)) => commands::stats(command, &settings).await,
         Some(Command::Limit(command)) => commands::limit(command, &settings).await,

@@ -19,7 +19,7 @@ use tracing::instrument::WithSubscriber;
 use tracing_indicatif::IndicatifLayer;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::error::{Doing, Error};
+use crate::error::{Error, IoContext};
 use crate::hint;
 use crate::installation::Installation;
 
@@ -142,11 +142,11 @@ impl Cache {
             .truncate(false)
             .write(true)
             .open(&path)
-            .doing("open", &path)?;
+            .while_doing("open", &path)?;
         let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
         locked
             .unwrap_or_else(|failed| Err(std::io::Error::other(failed)))
-            .doing("lock", &path)
+            .while_doing("lock", &path)
     }
 }
 
@@ -192,7 +192,7 @@ async fn unpack(archive: Vec<u8>, checksum: &str, programs: &Path) -> Result<(),
     for leftover in [&unfinished, &programs.to_path_buf()] {
         match fs::remove_dir_all(leftover) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            removed => removed.doing("remove", leftover)?,
+            removed => removed.while_doing("remove", leftover)?,
         }
     }
     let unpacked = extract(zonky::URL, &archive, &unfinished).await;
@@ -201,17 +201,18 @@ async fn unpack(archive: Vec<u8>, checksum: &str, programs: &Path) -> Result<(),
         source: std::io::Error::other(error),
     })?;
     // The server's account, which is not root's, must be able to enter.
-    fs::set_permissions(&unfinished, Permissions::from_mode(0o755)).doing("open", &unfinished)?;
+    fs::set_permissions(&unfinished, Permissions::from_mode(0o755))
+        .while_doing("open", &unfinished)?;
     let mark = unfinished.join(VERIFIED);
-    fs::write(&mark, checksum).doing("write", &mark)?;
-    fs::rename(&unfinished, programs).doing("rename", &unfinished)
+    fs::write(&mark, checksum).while_doing("write", &mark)?;
+    fs::rename(&unfinished, programs).while_doing("rename", &unfinished)
 }
 
 /// Writes `bytes` to `file` in one step, as far as a reader can see.
 fn keep(file: &Path, bytes: &[u8]) -> Result<(), Error> {
     let unfinished = beside(file);
-    fs::write(&unfinished, bytes).doing("write", &unfinished)?;
-    fs::rename(&unfinished, file).doing("rename", &unfinished)
+    fs::write(&unfinished, bytes).while_doing("write", &unfinished)?;
+    fs::rename(&unfinished, file).while_doing("rename", &unfinished)
 }
 
 /// The name under which `path` is made before it is renamed.
@@ -226,8 +227,8 @@ fn make_public_directory(directory: &Path) -> Result<(), Error> {
     if directory.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(directory).doing("create", directory)?;
-    fs::set_permissions(directory, Permissions::from_mode(0o755)).doing("open", directory)
+    fs::create_dir_all(directory).while_doing("create", directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755)).while_doing("open", directory)
 }
 
 fn sha256(bytes: &[u8]) -> String {
