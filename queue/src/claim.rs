@@ -29,31 +29,49 @@ pub(crate) struct LaneRange {
     pub(crate) before: i64,
 }
 
-/// A lane that has ready jobs.
+/// A lane that has ready jobs. A search returns a lane twice if it has both lost and other jobs.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct ReadyLane {
     pub(crate) queue: i32,
     pub(crate) lane: i64,
-    /// Position of the lane in its range, from 1. `None` for a lane that was found by its lost jobs.
-    pub(crate) nth: Option<i32>,
+    #[sqlx(rename = "nth", try_from = "Option<i32>")]
+    pub(crate) found_by: FoundBy,
     pub(crate) tenant: i32,
     pub(crate) lane_weight: i16,
     pub(crate) tenant_weight: i16,
-    pub(crate) paused: bool,
+    /// An operator has paused the lane or its tenant.
+    pub(crate) is_paused: bool,
     /// The lane has a key and runs its jobs concurrently.
-    pub(crate) named: bool,
-    /// Milliseconds until the lane opens. `None` if it is open.
+    pub(crate) is_keyed: bool,
+    /// Milliseconds until the lane's parking ends. `None` if the lane is not parked.
     pub(crate) wait_ms: Option<i64>,
+}
+
+/// The jobs by which a search found a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FoundBy {
+    /// Jobs that are not lost. Holds the position of the lane among the lanes that its range returned,
+    /// counted from 1.
+    Jobs(i32),
+    /// Lost jobs: the worker that held them before lost its lease.
+    LostJobs,
+}
+
+impl From<Option<i32>> for FoundBy {
+    fn from(nth: Option<i32>) -> Self {
+        nth.map_or(Self::LostJobs, Self::Jobs)
+    }
 }
 
 /// How much to claim from one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneClaim {
     pub(crate) lane: i64,
-    /// Number of jobs to claim.
-    pub(crate) share: i32,
-    /// Number of rows to read, enough to hold that many jobs.
-    pub(crate) depth: i32,
+    /// Number of jobs to claim. A lane without limits gives whole rows, so it can give
+    /// more.
+    pub(crate) jobs: i32,
+    /// Maximum rows to read for these jobs.
+    pub(crate) max_rows: i32,
     pub(crate) start: ScanStart,
 }
 
@@ -69,8 +87,8 @@ pub(crate) enum ScanStart {
 }
 
 impl ScanStart {
-    /// The priority and due time by which the SQL function takes this.
-    fn columns(self) -> (Option<i16>, Option<DateTime<Utc>>) {
+    /// The two arguments of the SQL function that encode the start: priority and due time.
+    fn to_arguments(self) -> (Option<i16>, Option<DateTime<Utc>>) {
         match self {
             Self::First => (None, None),
             Self::LongestWaiting => (Some(-1), None),
@@ -79,7 +97,7 @@ impl ScanStart {
     }
 }
 
-/// A position in the order of a lane's rows: by priority, then due time.
+/// A position in a lane. Positions compare in scan order: by priority, then due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ScanPosition {
     pub(crate) priority: i16,
@@ -87,7 +105,7 @@ pub(crate) struct ScanPosition {
 }
 
 impl ScanPosition {
-    /// The position of the row that `job` was claimed in.
+    /// The position of the row that holds `job`.
     pub(crate) fn of(job: &ClaimedJob) -> Self {
         Self {
             priority: job.parcel.priority,
@@ -100,7 +118,7 @@ impl ScanPosition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneOutcome {
     pub(crate) lane: i64,
-    /// Number of rows claimed from it.
+    /// Number of rows claimed from the lane.
     pub(crate) rows: u32,
     pub(crate) availability: LaneAvailability,
 }
@@ -108,14 +126,15 @@ pub(crate) struct LaneOutcome {
 /// Whether a lane can give more jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LaneAvailability {
-    /// It gave its share and may have more.
+    /// It gave the jobs that were to be claimed and may have more.
     More,
-    /// It has no more ready jobs behind the start of the scan.
+    /// No more ready jobs follow the start of the scan.
     Exhausted,
-    /// A rate limit or a parking closes it for this long.
+    /// A rate limit, a parking or a concurrent claim closes the lane for this long.
     ClosedFor(Duration),
-    /// It is closed until a running job of it, or of one of its limits, ends.
-    Closed,
+    /// The lane is closed for an unknown time: until a running job of the lane or of one of its limits
+    /// ends. Also reported for a lane that was paused after it was found.
+    Blocked,
 }
 
 /// How much a worker can claim from one queue.
@@ -125,14 +144,15 @@ pub(crate) struct ClaimCapacity {
     pub(crate) slots: u32,
     /// Further jobs that may wait in memory for a slot.
     pub(crate) prefetch: u32,
-    /// Memory for their bodies, in bytes.
+    /// Memory for the bodies of all claimed jobs, in bytes.
     pub(crate) bytes: u32,
-    /// Whether a job may be claimed that an earlier worker was lost with.
-    pub(crate) lost: bool,
+    /// Whether lost jobs may be claimed: jobs whose earlier worker lost its lease, possibly because
+    /// they crashed it.
+    pub(crate) accepts_lost_jobs: bool,
 }
 
 impl ClaimCapacity {
-    /// Jobs that can be claimed.
+    /// Number of jobs that can be claimed.
     pub(crate) fn jobs(&self) -> u32 {
         self.slots + self.prefetch
     }
@@ -146,17 +166,17 @@ pub(crate) struct ClaimBatch {
     pub(crate) lanes: Vec<LaneOutcome>,
 }
 
-/// A row of the claim's answer that describes a lane.
+/// A row of the claim's result that describes a lane.
 #[derive(sqlx::FromRow)]
 struct LaneRow {
     lane: i64,
-    closed: bool,
+    is_closed: bool,
     wait_ms: Option<i64>,
-    spent: bool,
-    drawn: i32,
+    is_exhausted: bool,
+    claimed_rows: i32,
 }
 
-/// A row of the claim's answer that holds a claimed parcel.
+/// A row of the claim's result that holds a claimed parcel.
 #[derive(sqlx::FromRow)]
 struct ClaimedRow {
     lane: i64,
@@ -188,15 +208,15 @@ impl LaneRow {
         let wait = self
             .wait_ms
             .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
-        let availability = match (self.closed, wait) {
+        let availability = match (self.is_closed, wait) {
             (true, Some(wait)) => LaneAvailability::ClosedFor(wait),
-            (true, None) => LaneAvailability::Closed,
-            (false, _) if self.spent => LaneAvailability::Exhausted,
+            (true, None) => LaneAvailability::Blocked,
+            (false, _) if self.is_exhausted => LaneAvailability::Exhausted,
             (false, _) => LaneAvailability::More,
         };
         LaneOutcome {
             lane: self.lane,
-            rows: self.drawn.unsigned_abs(),
+            rows: self.claimed_rows.unsigned_abs(),
             availability,
         }
     }
@@ -236,21 +256,28 @@ impl Engine {
         capacity: ClaimCapacity,
     ) -> Result<ClaimBatch, Error> {
         let token: i64 = rand::rng().random_range(1..=i64::MAX);
-        let (priorities, run_ats): (Vec<_>, Vec<_>) =
-            claims.iter().map(|claim| claim.start.columns()).unzip();
+        let (priorities, run_ats): (Vec<_>, Vec<_>) = claims
+            .iter()
+            .map(|claim| claim.start.to_arguments())
+            .unzip();
         let mut rows = query(include_str!("claim/claim_jobs.sql"))
             .bind(queue)
             .bind(lease)
             .bind(token)
             .bind(claims.iter().map(|claim| claim.lane).collect::<Vec<_>>())
-            .bind(claims.iter().map(|claim| claim.share).collect::<Vec<_>>())
-            .bind(claims.iter().map(|claim| claim.depth).collect::<Vec<_>>())
+            .bind(claims.iter().map(|claim| claim.jobs).collect::<Vec<_>>())
+            .bind(
+                claims
+                    .iter()
+                    .map(|claim| claim.max_rows)
+                    .collect::<Vec<_>>(),
+            )
             .bind(priorities)
             .bind(run_ats)
             .bind(i32::try_from(capacity.slots).unwrap_or(i32::MAX))
             .bind(i32::try_from(capacity.prefetch).unwrap_or(i32::MAX))
             .bind(i32::try_from(capacity.bytes).unwrap_or(i32::MAX))
-            .bind(capacity.lost)
+            .bind(capacity.accepts_lost_jobs)
             .fetch(self.pool());
         // Streamed, so that the bodies are not in memory twice.
         let mut batch = ClaimBatch::default();
@@ -269,16 +296,16 @@ impl Engine {
         Ok(batch)
     }
 
-    /// Returns the jobs claimed under `lease` by a token that is not among `known`: jobs whose claim
+    /// Returns the jobs claimed under `lease` by a token that is not among `known_tokens`: jobs whose claim
     /// took effect although its answer never reached the worker.
     pub(crate) async fn find_lost_claims(
         &self,
         lease: i64,
-        known: &[i64],
+        known_tokens: &[i64],
     ) -> Result<Vec<ClaimedJob>, Error> {
         let rows: Vec<ClaimedRow> = query_as(include_str!("claim/find_lost_claims.sql"))
             .bind(lease)
-            .bind(known)
+            .bind(known_tokens)
             .fetch_all(self.pool())
             .await?;
         let mut jobs = Vec::new();

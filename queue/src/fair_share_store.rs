@@ -1,26 +1,28 @@
-//! Stores how much service each tenant has had in each queue, summed over all workers.
+//! Stores the served total of each tenant in each queue, summed over all workers.
 //!
-//! Workers load the totals when they start and add to them about once a second. Which tenant is served
-//! next is decided by [`crate::run`].
+//! The served total is the number of claimed jobs divided by the tenant's weight. Workers load the totals when
+//! they start and add to them about once a second. Workers, in [`crate::run`], decide which tenant's jobs to
+//! claim next.
 
 use harkara_shared::database::query_as;
 
 use crate::engine::Engine;
 use crate::error::Error;
 
-/// What a tenant has been served in a queue: jobs divided by the tenant's weight. Tenant number 0 stands
-/// for the floor of the queue: the total of the least served tenant that has work.
+/// The served total of a tenant in a queue. Tenant number 0 is no tenant: its total is the floor of the
+/// queue, the least total of the tenants that have ready jobs.
 #[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
 pub(crate) struct ServedTotal {
     /// Internal number of the queue.
     pub(crate) queue: i32,
     /// Internal number of the tenant.
     pub(crate) tenant: i32,
-    pub(crate) served: f64,
+    #[sqlx(rename = "served")]
+    pub(crate) total: f64,
 }
 
 impl Engine {
-    /// Returns the totals of these (queue, tenant) pairs; pairs without a total are left out.
+    /// Returns the totals stored for these (queue, tenant) pairs.
     pub(crate) async fn load_served_totals(
         &self,
         pairs: &[(i32, i32)],
@@ -35,21 +37,22 @@ impl Engine {
         )
     }
 
-    /// Adds to totals and returns the new sums. Each entry holds the total as this worker knew it
-    /// before, and what to add to it; the sum is at least that total plus the addition.
+    /// Adds to stored totals and returns the sums. Each entry holds a total as this worker knows it, and
+    /// the addition. The sum is never less than that total plus the addition, even if the stored total
+    /// was.
     pub(crate) async fn add_served_totals(
         &self,
-        added: &[(ServedTotal, f64)],
+        additions: &[(ServedTotal, f64)],
     ) -> Result<Vec<ServedTotal>, Error> {
-        let queues: Vec<i32> = added.iter().map(|(total, _)| total.queue).collect();
-        let tenants: Vec<i32> = added.iter().map(|(total, _)| total.tenant).collect();
-        let bases: Vec<f64> = added.iter().map(|(total, _)| total.served).collect();
-        let additions: Vec<f64> = added.iter().map(|(_, addition)| *addition).collect();
+        let queues: Vec<i32> = additions.iter().map(|(known, _)| known.queue).collect();
+        let tenants: Vec<i32> = additions.iter().map(|(known, _)| known.tenant).collect();
+        let known_totals: Vec<f64> = additions.iter().map(|(known, _)| known.total).collect();
+        let additions: Vec<f64> = additions.iter().map(|(_, addition)| *addition).collect();
         Ok(
             query_as(include_str!("fair_share_store/add_served_totals.sql"))
                 .bind(queues)
                 .bind(tenants)
-                .bind(bases)
+                .bind(known_totals)
                 .bind(additions)
                 .fetch_all(self.pool())
                 .await?,

@@ -102,13 +102,13 @@ impl Fixture {
             .find_ready_lanes(&[all_lanes], 100)
             .await
             .unwrap();
-        let share = i32::try_from(slots).unwrap();
+        let jobs = i32::try_from(slots).unwrap();
         let claims: Vec<LaneClaim> = ready
             .iter()
             .map(|lane| LaneClaim {
                 lane: lane.lane,
-                share,
-                depth: share,
+                jobs,
+                max_rows: jobs,
                 start,
             })
             .collect();
@@ -116,7 +116,7 @@ impl Fixture {
             slots,
             prefetch: 0,
             bytes: u32::MAX / 2,
-            lost: true,
+            accepts_lost_jobs: true,
         };
         let batch = self.engine.claim(queue, lease, &claims, capacity).await;
         batch.unwrap().jobs

@@ -1,7 +1,8 @@
 -- Claims jobs of one queue from the lanes that a worker chose: see queue.claim. Which of them are trials
 -- is read once, with the first row, and so after all were claimed.
 select
-    t.lane, t.closed, t.wait_ms, t.spent, t.drawn, $3::bigint as token, t.id, t.part, t.tenant, t.kind,
+    t.lane, t.closed as is_closed, t.wait_ms, t.spent as is_exhausted, t.drawn as claimed_rows,
+    $3::bigint as token, t.id, t.part, t.tenant, t.kind,
     t.priority, t.attempt, t.max_attempts, t.deferrals, t.lo, t.n, t.ids, t.gone, t.run_at, t.started_at,
     t.lost, t.parks,
     case when t.id is not null

@@ -1,7 +1,7 @@
 -- Lanes that have ready jobs. $1 queues, $2 and $3 the lanes between which to read in each, $4 the most
 -- lanes in each. A queue can occur several times. Served by parcels_ready and parcels_lost: one probe a
--- lane, however much waits in it. A paused or parked lane is returned with the reason; `named` is true
--- when its jobs name a key and run side by side.
+-- lane, however much waits in it. A paused or parked lane is returned with the reason; `is_keyed` is
+-- true when its jobs name a key and run concurrently. `nth` is null for a lane found by its lost jobs.
 with recursive want as (
     select w.queue, w.after, w.before
     from unnest($1::int4[], $2::bigint[], $3::bigint[]) as w(queue, after, before)
@@ -53,7 +53,7 @@ next_lost(queue, before, lane, nth) as (
 )
 select
     f.queue, f.lane, f.nth, l.tenant, l.weight as lane_weight, t.weight as tenant_weight,
-    l.paused or t.paused as paused, l.key <> '' and not l.strict as named,
+    l.paused or t.paused as is_paused, l.key <> '' and not l.strict as is_keyed,
     case when l.parked_until > now()
         then ceil(extract(epoch from l.parked_until - now()) * 1000)::int8 end as wait_ms
 from (

@@ -14,7 +14,8 @@ use harkara_shared::batcher::{Batcher, Pending};
 use harkara_shared::database::is_unavailable;
 use harkara_shared::id::TenantId;
 
-use super::{QuotaScope, Receipt};
+use super::quota_scope::QuotaScope;
+use super::receipt::Receipt;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::job::NewJob;
@@ -61,7 +62,7 @@ impl Coalescer {
     /// dropped before it is ready, the job may or may not have been enqueued.
     ///
     /// # Errors
-    /// As [`Engine::enqueue_all`] under [`super::Quota::Enforce`], for this job alone.
+    /// As [`Engine::enqueue_all`] under [`super::receipt::Quota::Enforce`], for this job alone.
     pub async fn enqueue(&self, tenant: TenantId, job: NewJob) -> Result<Receipt, Error> {
         // If a name of this job is just being interned, only this caller waits for it, not the flush.
         self.engine.interner().prepare(tenant, &job).await?;

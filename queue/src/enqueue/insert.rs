@@ -7,9 +7,9 @@ use harkara_shared::database::{query, query_as};
 use harkara_shared::id::TenantId;
 use sqlx::PgConnection;
 
-use super::Inserted;
 use super::draft::{Draft, LARGE_PARCEL_JOBS, MAX_PARCELS_PER_INSERT, Placement};
 use super::pack::{NewParcel, ParcelKey};
+use super::receipt::Inserted;
 use crate::error::Error;
 use crate::ids;
 use crate::job::{JobState, NewJob};

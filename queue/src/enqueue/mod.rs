@@ -7,119 +7,23 @@ mod coalescer;
 mod draft;
 mod insert;
 mod pack;
+mod quota_scope;
+mod receipt;
 mod unique_keys;
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use harkara_shared::id::{JobId, TenantId};
+use harkara_shared::id::TenantId;
 use harkara_shared::telemetry::metric;
 use sqlx::PgConnection;
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::job::{Enqueued, Job, JobState, Lane, NewJob};
+use crate::job::{Enqueued, NewJob};
 pub use coalescer::Coalescer;
 use draft::{Draft, Placement, PreparedBatch};
-
-/// Whether the tenant's bound of waiting jobs (`max_waiting`) applies to an enqueue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quota {
-    /// It applies: for jobs that a client requests.
-    Enforce,
-    /// It does not: for jobs that follow from jobs already accepted, and for the platform's own.
-    Skip,
-}
-
-/// The outcome for one enqueued job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The new job, or the existing one that holds its unique key.
-    pub job: Enqueued,
-    /// The initial state of a new job; `None` for an existing one.
-    pub inserted: Option<Inserted>,
-}
-
-/// The state in which a new job entered its queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inserted {
-    /// When the job was enqueued, by the database's clock.
-    pub created_at: DateTime<Utc>,
-    /// When the job is due.
-    pub run_at: DateTime<Utc>,
-    /// Ready or scheduled.
-    pub state: JobState,
-}
-
-impl Inserted {
-    /// The new job as the read side would return it.
-    #[must_use]
-    pub fn into_job(self, id: JobId, tenant: TenantId, job: NewJob) -> Job {
-        Job {
-            id,
-            tenant_id: tenant,
-            kind: job.kind,
-            queue: job.queue,
-            state: self.state,
-            priority: job.priority,
-            attempt: 0,
-            max_attempts: job.max_attempts,
-            run_at: self.run_at,
-            expires_at: job.expires_at,
-            created_at: self.created_at,
-            started_at: None,
-            finished_at: None,
-            unique_key: job.unique.map(|unique| unique.key),
-            ordering_key: match job.lane {
-                Lane::Ordered(key) => Some(key),
-                Lane::Default | Lane::Named(_) => None,
-            },
-            tags: job.tags,
-            payload: job.payload,
-            result: None,
-            progress: None,
-            last_error: None,
-            trace: job.trace,
-        }
-    }
-}
-
-/// The new jobs that [`Engine::insert_batch`] counts against their tenants' bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum QuotaScope {
-    None,
-    /// Only jobs with a unique key: room for the others has been reserved already.
-    Keyed,
-    All,
-}
-
-/// New jobs of one tenant.
-#[derive(Debug, Clone, Copy, Default)]
-struct NewCount {
-    /// Jobs that need room within the tenant's bound.
-    counted: i64,
-    /// Jobs for which room has been reserved already.
-    reserved: i64,
-}
-
-impl QuotaScope {
-    /// Counts the new jobs by tenant, once unique keys are decided.
-    fn count_new(self, drafts: &[Draft]) -> HashMap<i32, NewCount> {
-        let mut new: HashMap<i32, NewCount> = HashMap::new();
-        if self == Self::None {
-            return new;
-        }
-        for draft in drafts.iter().filter(|draft| draft.is_new()) {
-            let count = new.entry(draft.parcel_key.tenant).or_default();
-            if self == Self::All || draft.unique_key.is_some() {
-                count.counted += 1;
-            } else {
-                count.reserved += 1;
-            }
-        }
-        new
-    }
-}
+use quota_scope::{NewCount, QuotaScope};
+pub use receipt::{Inserted, Quota, Receipt};
 
 impl Engine {
     /// Enqueues one job in the caller's transaction. See [`Engine::enqueue_all`].

@@ -1,7 +1,7 @@
-//! Hands claimed jobs of one queue to apalis.
+//! An apalis backend that reads the claimed jobs of one queue from a channel.
 //!
-//! An apalis backend that reads tasks from a channel. Never returns an error, which would end the apalis
-//! worker for good, and has no acknowledgement to wait for when it closes.
+//! Never returns an error, because an error would end the apalis worker for good. Acknowledges nothing: the
+//! run layer reports outcomes, so closing the backend waits for no acknowledgement.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Writes the outcomes of runs in the background, many in one statement.
 //!
-//! Jobs are stored in parcels: rows of up to 500 jobs. Outcomes of one parcel are written together where
-//! possible.
+//! Jobs are stored in parcels: rows of up to 500 member jobs. Outcomes of one parcel are written together
+//! where possible.
 //!
-//! Retries until the database accepts them; meanwhile slots stay free for other jobs. An outcome that
-//! the database refuses is replaced by a failure of that job.
+//! A write is retried while the database is unavailable; meanwhile the slots of the ended runs are free for
+//! other jobs. An outcome that the database refuses is replaced by a failure of that job.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::job::{AttemptOutcome, JobError};
 use crate::settle::WrittenParcels;
 use crate::verdict::{RunOutcome, Settlement, Verdict, decide};
 
-/// Most outcomes written by one statement.
+/// Maximum outcomes written by one statement.
 const MAX_BATCH_OUTCOMES: usize = 4096;
 
-/// How long outcomes wait for those of the other members of their parcel, so that its row is written
-/// once.
+/// How long an outcome waits for the outcomes of the other members of its parcel, so that the parcel's row is
+/// written once.
 const PARCEL_LINGER: Duration = Duration::from_millis(5);
 
-/// Pause before the first retry of a failed write; doubled for each further one.
+/// Pause before the first retry of a failed write. Doubled for each further retry.
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 
-/// Longest pause before a retry.
+/// Maximum pause before a retry.
 const MAX_RETRY: Duration = Duration::from_secs(1);
 
 type SettledJob = (ClaimedJob, Settlement);
@@ -85,31 +85,40 @@ pub(super) async fn write_outcomes(
     }
 }
 
-/// Outcomes that wait for those of the other members of their parcels.
+/// Outcomes that wait for the outcomes of the other members of their parcels.
 #[derive(Default)]
 struct LingeringOutcomes {
-    /// By parcel: when the first outcome arrived, and the outcomes.
-    parcels: HashMap<ParcelKey, (Instant, Vec<SettledJob>)>,
+    by_parcel: HashMap<ParcelKey, LingeringParcel>,
+}
+
+struct LingeringParcel {
+    /// When the first outcome arrived.
+    first_at: Instant,
+    outcomes: Vec<SettledJob>,
 }
 
 impl LingeringOutcomes {
     fn add(&mut self, settled: SettledJob, now: Instant) {
-        self.parcels
+        self.by_parcel
             .entry(settled.0.parcel.key())
-            .or_insert_with(|| (now, Vec::new()))
-            .1
+            .or_insert_with(|| LingeringParcel {
+                first_at: now,
+                outcomes: Vec::new(),
+            })
+            .outcomes
             .push(settled);
     }
 
     /// Removes the outcomes of parcels that are complete or have waited long enough.
     fn take_complete(&mut self, now: Instant) -> Vec<SettledJob> {
         let mut complete = Vec::new();
-        self.parcels.retain(|_, (since, outcomes)| {
+        self.by_parcel.retain(|_, parcel| {
+            let outcomes = &mut parcel.outcomes;
             let unwritten = outcomes
                 .first()
                 .and_then(|(job, _)| usize::try_from(job.parcel.unwritten()).ok())
                 .unwrap_or_default();
-            let is_complete = outcomes.len() >= unwritten || *since + PARCEL_LINGER <= now;
+            let is_complete = outcomes.len() >= unwritten || parcel.first_at + PARCEL_LINGER <= now;
             if is_complete {
                 complete.append(outcomes);
             }
@@ -119,24 +128,26 @@ impl LingeringOutcomes {
     }
 
     fn take_all(&mut self) -> Vec<SettledJob> {
-        self.parcels
+        self.by_parcel
             .drain()
-            .flat_map(|(_, (_, outcomes))| outcomes)
+            .flat_map(|(_, parcel)| parcel.outcomes)
             .collect()
     }
 
     /// When the first parcel has waited long enough.
     fn next_deadline(&self) -> Option<Instant> {
-        let oldest = self.parcels.values().map(|(since, _)| *since).min();
-        oldest.map(|since| since + PARCEL_LINGER)
+        let first_arrivals = self.by_parcel.values().map(|parcel| parcel.first_at);
+        first_arrivals
+            .min()
+            .map(|first_at| first_at + PARCEL_LINGER)
     }
 }
 
-/// Writes a batch. If the database refuses it for its content, writes each outcome by itself, so that
-/// one that cannot be stored does not hold up the others.
+/// Writes a batch. If the database refuses the batch for its content, writes each outcome separately, so that
+/// an outcome that cannot be stored does not delay the others.
 async fn write_batch(state: &WorkerState, batch: Vec<SettledJob>) {
     if write_until_available(state, &batch).await.is_ok() {
-        state.outcomes_written(batch.iter().map(|(job, _)| job));
+        state.record_written_outcomes(batch.iter().map(|(job, _)| job));
         return;
     }
     for settled in batch {
@@ -144,13 +155,13 @@ async fn write_batch(state: &WorkerState, batch: Vec<SettledJob>) {
     }
 }
 
-/// Writes one outcome; if the database refuses it, writes a failure of the job in its place.
+/// Writes one outcome. If the database refuses the outcome, writes a failure of the job instead.
 async fn write_single(state: &WorkerState, settled: SettledJob) {
     let single = [settled];
     let result = write_until_available(state, &single).await;
     let [(job, _)] = single;
     let Err(error) = result else {
-        state.outcomes_written(std::iter::once(&job));
+        state.record_written_outcomes(std::iter::once(&job));
         return;
     };
     tracing::error!(%error, job.id = %job.id, "database refused the outcome of a run; recording a failure");
@@ -164,7 +175,7 @@ async fn write_single(state: &WorkerState, settled: SettledJob) {
     let result = write_until_available(state, &single).await;
     let [(job, _)] = single;
     match result {
-        Ok(()) => state.outcomes_written(std::iter::once(&job)),
+        Ok(()) => state.record_written_outcomes(std::iter::once(&job)),
         Err(error) => {
             tracing::error!(
                 %error, job.id = %job.id, lease.id = job.parcel.lease,
@@ -175,8 +186,8 @@ async fn write_single(state: &WorkerState, settled: SettledJob) {
     }
 }
 
-/// Writes outcomes, retrying while the database is unavailable. Returns an error only if another try
-/// would fail the same way.
+/// Writes outcomes, retrying while the database is unavailable. Returns an error if the database refuses the
+/// outcomes, because a retry would fail the same way.
 async fn write_until_available(state: &WorkerState, batch: &[SettledJob]) -> Result<(), Error> {
     let mut pause = FIRST_RETRY;
     loop {
@@ -206,7 +217,7 @@ fn is_retryable(error: &Error) -> bool {
     }
 }
 
-/// Logs and counts each run, and wakes the part of the worker that finds jobs that are due again soon.
+/// Logs and counts the runs of a batch. Wakes the dispatcher or the due poller for jobs that are due again soon.
 fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written: &WrittenParcels) {
     let mut counts: HashMap<(Arc<str>, &'static str), u64> = HashMap::new();
     for (job, settlement) in batch {

@@ -1,8 +1,8 @@
 //! Polls the database for due and cancelled jobs.
 //!
-//! Each poll makes due jobs ready, wakes the dispatcher, and cancels running jobs whose cancellation no
-//! notification reported. It also gives up runs and prefetched jobs that have waited too long. It
-//! continues until the last run has ended.
+//! Each poll makes due jobs ready, wakes the dispatcher, and signals cancellations whose notifications were
+//! lost. Before each poll, runs that exceeded their timeout are given up, and prefetched jobs that have
+//! waited too long for a slot are put back. Polling continues until the last run has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker_state::WorkerState;
 
-/// Longest time between two polls: how late a worker finds work when no notification arrives.
+/// Maximum time between two polls, and so the delay of a job whose notification is lost.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shortest time between two polls, so that many jobs scheduled closely together cost few polls.
+/// Minimum time between two polls, so that jobs due shortly after one another cost few polls.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Polls until `stop` is cancelled.
@@ -25,13 +25,13 @@ pub(super) async fn poll_periodically(state: Arc<WorkerState>, stop: Cancellatio
         state.put_back_stuck_jobs();
         state.give_up_overdue_runs();
         let pause = poll(&state).await;
-        let woken = async {
-            state.wake.due_poller_woken().await;
+        let early_poll = async {
+            state.wake.wait_for_due_poller_signal().await;
             tokio::time::sleep(MIN_POLL_INTERVAL).await;
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = woken => {}
+            () = early_poll => {}
             () = stop.cancelled() => return,
         }
     }

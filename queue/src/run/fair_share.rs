@@ -1,55 +1,58 @@
 //! Shares a worker's free capacity among the lanes of one queue: weighted fair queueing, tenants first,
 //! then the lanes of each tenant.
 //!
-//! A lane holds jobs of one tenant that are limited and parked together; jobs are claimed in parcels of up
-//! to 500. Takes the lanes that have work and returns how many jobs each should get next. Each tenant and lane
-//! has a *served* total: jobs divided by weight, its virtual time. The least served are filled up first,
-//! until all are level. Whole parcels are claimed, so a lane can get more than its share in one claim,
-//! which counts against it in the next. A tenant or lane that returns after having no work starts level
-//! with the least served: idle time is not saved up.
+//! A lane holds jobs of one tenant that share limits and pauses. Jobs are claimed in whole parcels of up to
+//! 500. [`FairShare::allocate`] takes the lanes that have ready jobs and returns how many jobs each should
+//! get next.
 //!
-//! Knows nothing of limits, which the claim enforces. Never talks to the database.
+//! Each tenant and each lane has a *served total*: its claimed jobs divided by its weight, which is the
+//! virtual time of weighted fair queueing. Jobs go to the least totals first, until all totals are equal.
+//! A lane can get more than its share in one claim, because parcels are taken whole; the excess counts
+//! against the lane in the next claim. The *floor* is the least total among those that have ready jobs. A
+//! tenant or lane that had no ready jobs for a while returns at the floor: idle time is not saved up.
+//!
+//! Applies no limits, which the claim enforces. Never talks to the database.
 
 use std::collections::HashMap;
 
-/// How many jobs' worth of service a total may be ahead of the floor. Bounds the debt of a tenant to a
-/// few parcels, whatever total was stored.
+/// How far a served total may be ahead of the floor, in jobs. Bounds the debt of a tenant to a few parcels,
+/// whatever total was stored.
 const MAX_LEAD_JOBS: f64 = 2000.0;
 
-/// Lanes without work for this many rounds are forgotten.
-const FORGET_AFTER_ROUNDS: u64 = 1_000;
+/// Lanes without ready jobs for this many rounds are removed.
+const REMOVE_AFTER_ROUNDS: u64 = 1_000;
 
 /// Served totals of the tenants and lanes of one queue, as one worker knows them.
 #[derive(Debug, Default)]
 pub(super) struct FairShare {
-    tenants: HashMap<i32, TenantShare>,
-    /// Total of the least served tenant that has work. Never decreases.
+    tenants: HashMap<i32, TenantState>,
+    /// Least served total of the tenants with ready jobs. Never decreases.
     floor: f64,
     /// Number of calls of [`FairShare::allocate`].
     round: u64,
 }
 
 #[derive(Debug)]
-struct TenantShare {
-    share: Share,
-    lanes: HashMap<i64, Share>,
-    /// Total of the least served lane that has work. Never decreases.
+struct TenantState {
+    total: ShareTotal,
+    lanes: HashMap<i64, ShareTotal>,
+    /// Least served total of the tenant's lanes with ready jobs. Never decreases.
     lane_floor: f64,
 }
 
-/// What one tenant or lane has been served.
+/// The served total of one tenant or lane.
 #[derive(Debug, Clone, Copy)]
-struct Share {
+struct ShareTotal {
     weight: f64,
-    /// Jobs divided by weight.
+    /// Claimed jobs divided by weight.
     served: f64,
-    /// Part of `served` that is not stored in the database yet.
+    /// The part of `served` that is not stored in the database yet.
     unsaved: f64,
-    /// The last round in which it had work.
+    /// The last round in which the tenant or lane had ready jobs.
     last_round: u64,
 }
 
-impl Share {
+impl ShareTotal {
     fn new(weight: i16, served: f64) -> Self {
         Self {
             weight: f64::from(weight.max(1)),
@@ -59,26 +62,26 @@ impl Share {
         }
     }
 
-    fn add(&mut self, jobs: f64) {
+    fn add_jobs(&mut self, jobs: f64) {
         self.served += jobs / self.weight;
         self.unsaved += jobs / self.weight;
     }
 }
 
-/// Service of a tenant that is not stored yet.
+/// The served total of a tenant, split into what is stored in the database and what is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct UnsavedShare {
+pub(super) struct UnsavedTotal {
     /// Internal number of the tenant.
     pub(super) tenant: i32,
-    /// The served total without the unsaved part.
-    pub(super) base: f64,
-    /// The unsaved part.
-    pub(super) added: f64,
+    /// The stored part, as this worker knows it.
+    pub(super) saved: f64,
+    /// The part to be added to the stored total.
+    pub(super) unsaved: f64,
 }
 
-/// A lane that has work.
+/// A lane with its tenant and the weights of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WaitingLane {
+pub(super) struct WeightedLane {
     pub(super) lane: i64,
     /// Internal number of the tenant.
     pub(super) tenant: i32,
@@ -87,33 +90,37 @@ pub(super) struct WaitingLane {
 }
 
 impl FairShare {
-    /// Shares out `budget` jobs. Returns (lane, jobs), the least served first; lanes that get nothing
-    /// are left out.
-    pub(super) fn allocate(&mut self, waiting: &[WaitingLane], budget: u32) -> Vec<(i64, u32)> {
+    /// Divides `budget` jobs among `ready_lanes`. Returns (lane, jobs) pairs, the least served total
+    /// first, without the lanes that get no job.
+    pub(super) fn allocate(
+        &mut self,
+        ready_lanes: &[WeightedLane],
+        budget: u32,
+    ) -> Vec<(i64, u32)> {
         self.round += 1;
         let mut lanes_by_tenant: HashMap<i32, Vec<i64>> = HashMap::new();
-        for lane in waiting {
-            self.enter(*lane);
+        for lane in ready_lanes {
+            self.record_ready(*lane);
             lanes_by_tenant
                 .entry(lane.tenant)
                 .or_default()
                 .push(lane.lane);
         }
-        let mut tenants: Vec<(i32, Share)> = lanes_by_tenant
+        let mut tenants: Vec<(i32, ShareTotal)> = lanes_by_tenant
             .keys()
-            .filter_map(|id| Some((*id, self.tenants.get(id)?.share)))
+            .filter_map(|id| Some((*id, self.tenants.get(id)?.total)))
             .collect();
         sort_by_served(&mut tenants);
         if let Some((_, least)) = tenants.first() {
             self.floor = self.floor.max(least.served);
         }
-        let mut allocation = Vec::with_capacity(waiting.len());
-        for (id, jobs) in fill_up(&tenants, budget) {
+        let mut allocation = Vec::with_capacity(ready_lanes.len());
+        for (id, jobs) in raise_to_level(&tenants, budget) {
             let (Some(tenant), Some(lanes)) = (self.tenants.get_mut(&id), lanes_by_tenant.get(&id))
             else {
                 continue;
             };
-            let mut lanes: Vec<(i64, Share)> = lanes
+            let mut lanes: Vec<(i64, ShareTotal)> = lanes
                 .iter()
                 .filter_map(|lane| Some((*lane, *tenant.lanes.get(lane)?)))
                 .collect();
@@ -121,122 +128,127 @@ impl FairShare {
             if let Some((_, least)) = lanes.first() {
                 tenant.lane_floor = tenant.lane_floor.max(least.served);
             }
-            allocation.extend(fill_up(&lanes, jobs));
+            allocation.extend(raise_to_level(&lanes, jobs));
         }
         allocation
     }
 
-    /// Records that a lane has work in this round, and its current weights.
-    fn enter(&mut self, waiting: WaitingLane) {
+    /// Records that a lane has ready jobs in this round, and updates its weights.
+    fn record_ready(&mut self, lane: WeightedLane) {
         let (round, floor) = (self.round, self.floor);
         let tenant = self
             .tenants
-            .entry(waiting.tenant)
-            .or_insert_with(|| TenantShare {
-                share: Share::new(waiting.tenant_weight, floor),
+            .entry(lane.tenant)
+            .or_insert_with(|| TenantState {
+                total: ShareTotal::new(lane.tenant_weight, floor),
                 lanes: HashMap::new(),
                 lane_floor: 0.0,
             });
-        tenant.share.weight = f64::from(waiting.tenant_weight.max(1));
-        if tenant.share.last_round + 1 < round {
-            tenant.share.served = tenant.share.served.max(floor);
+        tenant.total.weight = f64::from(lane.tenant_weight.max(1));
+        if tenant.total.last_round + 1 < round {
+            tenant.total.served = tenant.total.served.max(floor);
         }
-        tenant.share.last_round = round;
+        tenant.total.last_round = round;
         let lane_floor = tenant.lane_floor;
-        let lane = tenant
+        let total = tenant
             .lanes
-            .entry(waiting.lane)
-            .or_insert_with(|| Share::new(waiting.lane_weight, lane_floor));
-        lane.weight = f64::from(waiting.lane_weight.max(1));
-        if lane.last_round + 1 < round {
-            lane.served = lane.served.max(lane_floor);
+            .entry(lane.lane)
+            .or_insert_with(|| ShareTotal::new(lane.lane_weight, lane_floor));
+        total.weight = f64::from(lane.lane_weight.max(1));
+        if total.last_round + 1 < round {
+            total.served = total.served.max(lane_floor);
         }
-        lane.last_round = round;
+        total.last_round = round;
     }
 
     /// Records that jobs of a lane were claimed.
-    pub(super) fn record_served(&mut self, tenant: i32, lane: i64, jobs: u32) {
+    pub(super) fn record_claimed(&mut self, tenant: i32, lane: i64, jobs: u32) {
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
-            tenant.share.add(f64::from(jobs));
+            tenant.total.add_jobs(f64::from(jobs));
             if let Some(lane) = tenant.lanes.get_mut(&lane) {
-                lane.add(f64::from(jobs));
+                lane.add_jobs(f64::from(jobs));
             }
         }
     }
 
-    /// Returns what is to be stored. Forgets lanes and tenants that had no work for a long time: when
-    /// they return, they start at the floor, which is kept.
-    pub(super) fn unsaved(&mut self) -> Vec<UnsavedShare> {
+    /// Removes lanes and tenants that have had no ready jobs for a long time. If they return, they start at
+    /// the floor.
+    pub(super) fn remove_idle(&mut self) {
         let round = self.round;
-        let mut unsaved = Vec::new();
-        for (id, tenant) in &mut self.tenants {
-            let share = tenant.share;
-            if share.unsaved > 0.0 {
-                unsaved.push(UnsavedShare {
-                    tenant: *id,
-                    base: share.served - share.unsaved,
-                    added: share.unsaved,
-                });
-            }
+        for tenant in self.tenants.values_mut() {
             tenant
                 .lanes
-                .retain(|_, share| share.last_round + FORGET_AFTER_ROUNDS > round);
+                .retain(|_, total| total.last_round + REMOVE_AFTER_ROUNDS > round);
         }
         self.tenants
-            .retain(|_, tenant| !tenant.lanes.is_empty() || tenant.share.unsaved > 0.0);
-        unsaved
+            .retain(|_, tenant| !tenant.lanes.is_empty() || tenant.total.unsaved > 0.0);
     }
 
-    /// Total of the least served tenant that has work.
+    /// Returns the totals of tenants that are not completely stored yet.
+    pub(super) fn unsaved_totals(&self) -> Vec<UnsavedTotal> {
+        let tenants = self.tenants.iter();
+        tenants
+            .filter(|(_, tenant)| tenant.total.unsaved > 0.0)
+            .map(|(id, TenantState { total, .. })| UnsavedTotal {
+                tenant: *id,
+                saved: total.served - total.unsaved,
+                unsaved: total.unsaved,
+            })
+            .collect()
+    }
+
+    /// Least served total of the tenants with ready jobs.
     pub(super) fn floor(&self) -> f64 {
         self.floor
     }
 
-    /// Raises the floor to that of other workers.
+    /// Raises the floor to the one that other workers have stored.
     pub(super) fn raise_floor(&mut self, floor: f64) {
         self.floor = self.floor.max(floor);
     }
 
-    /// Records that `added` was stored for a tenant, and that its stored total, including what other
-    /// workers served, is now `served`.
-    pub(super) fn record_saved(&mut self, tenant: i32, added: f64, served: f64) {
+    /// Records that `added` was stored for a tenant, and that the tenant's stored total over all workers
+    /// is now `saved`.
+    pub(super) fn record_saved(&mut self, tenant: i32, added: f64, saved: f64) {
         let floor = self.floor;
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
-            let share = &mut tenant.share;
-            share.unsaved = (share.unsaved - added).max(0.0);
-            share.served = (served + share.unsaved).min(floor + MAX_LEAD_JOBS / share.weight);
+            let total = &mut tenant.total;
+            total.unsaved = (total.unsaved - added).max(0.0);
+            total.served = (saved + total.unsaved).min(floor + MAX_LEAD_JOBS / total.weight);
         }
     }
 
-    /// Takes over the stored total of a tenant, in a worker that has just started and knows the floor.
-    pub(super) fn restore(&mut self, waiting: WaitingLane, served: f64) {
-        self.enter(waiting);
-        self.record_saved(waiting.tenant, 0.0, served.max(self.floor));
+    /// Adopts the stored total of a lane's tenant. Called in a worker that has just started, after
+    /// [`FairShare::raise_floor`].
+    pub(super) fn restore(&mut self, lane: WeightedLane, saved: f64) {
+        self.record_ready(lane);
+        self.record_saved(lane.tenant, 0.0, saved.max(self.floor));
     }
 }
 
-fn sort_by_served<K: Ord + Copy>(shares: &mut [(K, Share)]) {
-    shares.sort_by(|(one, a), (other, b)| a.served.total_cmp(&b.served).then(one.cmp(other)));
+fn sort_by_served<K: Ord + Copy>(totals: &mut [(K, ShareTotal)]) {
+    totals.sort_by(|(one, a), (other, b)| a.served.total_cmp(&b.served).then(one.cmp(other)));
 }
 
-/// Fills shares, sorted by what they were served, up to a common level with `budget` jobs in total. Each
-/// gets at least one job as long as there are any.
-fn fill_up<K: Copy>(shares: &[(K, Share)], budget: u32) -> Vec<(K, u32)> {
+/// Divides `budget` jobs so that the least of `totals`, which are sorted, rise to a common level. Each of
+/// these gets at least one job while the budget lasts.
+fn raise_to_level<K: Copy>(totals: &[(K, ShareTotal)], budget: u32) -> Vec<(K, u32)> {
+    // The level that the first totals reach with the whole budget falls until the next total is above it.
     let mut level = f64::INFINITY;
-    let (mut weights, mut weighted) = (0.0, 0.0);
-    for (index, (_, share)) in shares.iter().enumerate() {
-        weights += share.weight;
-        weighted += share.weight * share.served;
-        level = (f64::from(budget) + weighted) / weights;
-        match shares.get(index + 1) {
+    let (mut weights, mut jobs_before) = (0.0, 0.0);
+    for (index, (_, total)) in totals.iter().enumerate() {
+        weights += total.weight;
+        jobs_before += total.weight * total.served;
+        level = (f64::from(budget) + jobs_before) / weights;
+        match totals.get(index + 1) {
             Some((_, next)) if next.served < level => {}
             _ => break,
         }
     }
-    let mut left = budget;
-    let mut filled = Vec::new();
-    for (key, share) in shares {
-        if left == 0 || share.served >= level {
+    let mut remaining = budget;
+    let mut allocation = Vec::new();
+    for (key, total) in totals {
+        if remaining == 0 || total.served >= level {
             break;
         }
         #[expect(
@@ -244,12 +256,12 @@ fn fill_up<K: Copy>(shares: &[(K, Share)], budget: u32) -> Vec<(K, u32)> {
             clippy::cast_sign_loss,
             reason = "between zero and the budget"
         )]
-        let jobs = ((level - share.served) * share.weight).round() as u32;
-        let jobs = jobs.clamp(1, left);
-        left -= jobs;
-        filled.push((*key, jobs));
+        let jobs = ((level - total.served) * total.weight).round() as u32;
+        let jobs = jobs.clamp(1, remaining);
+        remaining -= jobs;
+        allocation.push((*key, jobs));
     }
-    filled
+    allocation
 }
 
 #[cfg(test)]

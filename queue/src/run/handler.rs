@@ -18,8 +18,8 @@ use crate::verdict::Verdict;
 pub struct Run {
     /// The claimed job.
     pub job: ClaimedJob,
-    /// Cancelled when the job is cancelled. The handler should then end soon, with
-    /// [`Verdict::Cancelled`] unless its work is done.
+    /// Cancelled when the job is cancelled. The handler should then return soon: [`Verdict::Cancelled`], or
+    /// [`Verdict::Done`] if its work is done.
     pub cancel: CancellationToken,
 }
 
@@ -27,9 +27,9 @@ pub struct Run {
 pub trait Handler: Send + Sync + 'static {
     /// Runs one job and returns its verdict.
     ///
-    /// The future is dropped at the job's timeout, when the worker stops and its drain time is over,
-    /// and when the worker loses its lease. A cancellation of the job is signalled by [`Run::cancel`];
-    /// the future is not dropped for it. A panic counts as a failure that may pass.
+    /// The future is dropped at the job's timeout, at the end of the drain time of a stopping worker, and
+    /// when the worker loses its lease. It is not dropped when the job is cancelled: [`Run::cancel`]
+    /// signals that. A panic counts as a failure that may be retried.
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
 }
 

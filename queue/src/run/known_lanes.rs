@@ -1,236 +1,286 @@
-//! What a worker knows of the lanes of one queue, and which of them it claims from next.
+//! Tracks the lanes of one queue that a worker knows, and plans which of them to claim from.
 //!
-//! A lane holds jobs of one tenant that are limited and parked together. It is stored as rows of one or
-//! more jobs each (parcels), ordered by priority and due time.
+//! A lane holds jobs of one tenant that share limits and pauses. Its jobs are stored as rows of one or
+//! more jobs each (parcels), ordered by priority and due time. A worker learns about lanes from two
+//! sources: *searches* find the lanes that have ready jobs, and *claims* report what each lane gave.
+//! Nothing in this module talks to the database.
 //!
-//! Learns from two sources: searches find the lanes that have ready jobs, and claims report what each
-//! lane gave. Returns how much to claim from which lane, where to start in it, and when a closed lane
-//! opens. Never talks to the database.
+//! Why a lane can give no jobs although some are ready:
+//! - *paused*: an operator stopped the lane or its tenant. Paused lanes are never added.
+//! - *closed*: any other reason. The worker does not claim from the lane until its `opens_at`.
+//!   - *parked*: closed for a fixed time, because a handler reported a rate limit or a circuit breaker
+//!     opened.
+//!   - *blocked*: closed until a job that is running ends, here or in another worker: the lane runs its
+//!     jobs one after another, or a limit on running jobs is reached.
+//!
+//! A *run* is one execution of a job. A *lost job* was held by a worker whose lease expired, possibly
+//! because the job crashed that worker. A worker tries lost jobs one after another, so some claims accept
+//! none.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fair_share::{FairShare, WaitingLane};
+use super::fair_share::{FairShare, WeightedLane};
 use super::worker_state::LaneLoad;
 use crate::claim::{
-    ClaimCapacity, LaneAvailability, LaneClaim, LaneOutcome, ReadyLane, ScanPosition, ScanStart,
+    ClaimCapacity, FoundBy, LaneAvailability, LaneClaim, LaneOutcome, ReadyLane, ScanPosition,
+    ScanStart,
 };
 
-/// Rows read in the first claim from a lane, when it is not known how many jobs a row holds.
+/// Maximum rows that the first claim from a lane reads, while the number of jobs per row is unknown.
 const FIRST_CLAIM_ROWS: f64 = 64.0;
 
-/// When to try a closed lane that waits for another run to end, if no run ends in this worker: the run
-/// may end in another one.
-const CLOSED_RETRY: Duration = Duration::from_secs(1);
+/// Time until the next claim from a blocked lane if no run ends in this worker: the run that blocks the
+/// lane may end in another worker.
+const BLOCKED_RETRY: Duration = Duration::from_secs(1);
 
-/// How long a lane's report that it is closed is believed: its limits may change meanwhile, and no
-/// notification is certain to arrive.
-const MAX_CLOSED: Duration = Duration::from_secs(5);
+/// Minimum time between two claims from a blocked lane while runs end in this worker.
+const MIN_BLOCKED_RETRY: Duration = Duration::from_millis(2);
 
-/// When to try a closed lane, at the earliest, after runs have ended in this worker.
-const MIN_CLOSED: Duration = Duration::from_millis(2);
+/// How long we trust a report that a lane is closed: its limits may change meanwhile, and notifications
+/// may be lost.
+const MAX_CLOSED_TRUST: Duration = Duration::from_secs(5);
 
-/// How long claims of a lane continue where the latest one ended, at least, before one starts at the
-/// first row again.
-const MIN_CONTINUATION: Duration = Duration::from_millis(50);
+/// Minimum lifetime of a [`ScanCursor`].
+const MIN_CURSOR_LIFETIME: Duration = Duration::from_millis(50);
 
-/// A claim from the first row is slow where dead rows cannot be removed, because of a long transaction.
-/// Claims therefore continue for this many times as long as it took, within [`MAX_CONTINUATION`].
-const CONTINUATION_FACTOR: u32 = 8;
+/// The cursor stays valid for this multiple of the duration of the claim that created it. A claim that
+/// starts at the first row is slow while a long transaction keeps dead rows from being removed; the
+/// slower such claims are, the rarer they should be.
+const CURSOR_LIFETIME_FACTOR: u32 = 8;
 
-const MAX_CONTINUATION: Duration = Duration::from_secs(1);
+/// Maximum lifetime of a [`ScanCursor`].
+const MAX_CURSOR_LIFETIME: Duration = Duration::from_secs(1);
 
-/// Of a lane's claims that do not continue, every n-th starts at the priority whose first job has waited
-/// longest, so that no priority waits forever behind a higher one.
+/// Every nth scan without a cursor starts at the priority whose first job has waited longest, so that no
+/// priority waits forever behind a higher one.
 const LONGEST_WAITING_EVERY: u32 = 8;
 
-/// Most lanes that a search skips.
+/// Maximum lanes that a search skips.
 const MAX_SKIPPED_LANES: usize = 32;
 
-/// Most lanes that a search returns for each range.
-pub(super) const MAX_LANES_PER_SEARCH: i32 = 1000;
+/// Maximum lanes that a search returns for each range of lane ids.
+pub(super) const MAX_LANES_PER_RANGE: i32 = 1000;
 
-/// The lanes of one queue that have work, as far as this worker knows.
+/// The lanes of one queue that have ready jobs, as far as this worker knows.
 #[derive(Debug, Default)]
 pub(super) struct KnownLanes {
     lanes: HashMap<i64, KnownLane>,
     pub(super) fair_share: FairShare,
-    /// The lane after which the next search starts; 0 for the first.
+    /// The next search covers only lanes with greater ids. 0 if it covers all lanes.
     pub(super) search_after: i64,
 }
 
 #[derive(Debug)]
 struct KnownLane {
-    waiting: WaitingLane,
-    /// Its jobs share a key and run concurrently: such a lane never takes all slots, even if no other lane
-    /// has work.
+    identity: WeightedLane,
+    /// The lane's jobs share a key and run concurrently. Such a lane never takes all slots, even if no
+    /// other lane has ready jobs.
     is_keyed: bool,
-    /// When it opens. `None` if it is open.
+    /// When the lane opens. `None` if it is open.
     opens_at: Option<Instant>,
-    /// If it can open earlier because a run ends: when it was last tried.
-    blocked_since: Option<Instant>,
-    /// Moving mean of jobs per row. `None` before the first claim.
+    /// When the latest claim found the lane blocked. `None` if it is not known to be blocked.
+    blocked_at: Option<Instant>,
+    /// Moving average, at least 1. `None` before the first claim.
     jobs_per_row: Option<f64>,
-    /// Where the latest claim ended, and until when the next ones continue there. A job that arrives in
-    /// front of that position, at a higher priority, waits until then.
-    continuation: Option<(ScanPosition, Instant)>,
+    /// `None` if the next claim must not resume where an earlier one ended.
+    cursor: Option<ScanCursor>,
     /// Where the latest claim started.
     last_start: ScanStart,
-    /// Number of claims that did not continue.
-    fresh_starts: u32,
-    /// The latest search that found it.
-    found_by_search: u64,
-    /// It has lost jobs: an earlier worker stopped renewing its lease while it held them, perhaps because
-    /// of them.
-    has_lost: bool,
-    /// It has no other jobs.
-    has_only_lost: bool,
+    /// Number of claims planned without a cursor.
+    fresh_scans: u32,
+    /// Number of the latest search that found or skipped the lane.
+    last_search_no: u64,
+    /// A search has found lost jobs. Stays true after they are claimed.
+    may_have_lost_jobs: bool,
+    /// A claim found no jobs that are not lost, and no search has found any since.
+    known_to_have_only_lost_jobs: bool,
+}
+
+/// Where the next claim from a lane resumes, instead of reading past all rows claimed before. A job that
+/// arrives in front of `position` is not seen until the cursor expires.
+#[derive(Debug, Clone, Copy)]
+struct ScanCursor {
+    position: ScanPosition,
+    expires_at: Instant,
 }
 
 /// The jobs that one claim got from one lane.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ClaimedFromLane {
     pub(super) jobs: u32,
-    /// The position of the last row, or of one shortly before it.
-    pub(super) last: Option<ScanPosition>,
+    /// Position of the last claimed row, or of a row shortly before it. `None` if only lost jobs were
+    /// claimed.
+    pub(super) last_position: Option<ScanPosition>,
 }
 
-/// A claim that has been answered.
+/// What the worker knows about a finished claim as a whole.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AnsweredClaim {
+pub(super) struct ClaimStats {
     pub(super) answered_at: Instant,
     pub(super) duration: Duration,
-    /// It could have claimed a lost job and found none in any lane.
-    pub(super) found_no_lost: bool,
+    /// The claim accepted lost jobs and found none in any lane.
+    pub(super) lost_jobs_ruled_out: bool,
 }
 
 impl LaneLoad {
-    /// How many more jobs of a lane may be held.
-    fn free(&self, lane: &KnownLane) -> u32 {
+    /// How many more jobs of `lane` the worker may hold.
+    fn remaining_for(&self, lane: &KnownLane) -> u32 {
         if !lane.is_keyed {
             return u32::MAX;
         }
-        let held = self.held.get(&lane.waiting.lane).copied();
+        let held = self.held_by_lane.get(&lane.identity.lane).copied();
         self.max_per_keyed_lane
             .saturating_sub(held.unwrap_or_default())
     }
 }
 
 impl KnownLane {
-    fn continue_after(&mut self, last: Option<ScanPosition>, claim: AnsweredClaim) {
-        let (start, until) = match (self.continuation, self.last_start) {
-            // Rows in front of that position have been skipped.
+    /// Moves the cursor to the end of a claim. A cursor that was used keeps its expiry; a claim from the
+    /// first row creates a new one.
+    fn advance_cursor(&mut self, last_position: Option<ScanPosition>, claim: ClaimStats) {
+        let (start, expires_at) = match (self.cursor, self.last_start) {
+            // Higher-priority rows were skipped; don't resume here.
             (_, ScanStart::LongestWaiting) => return,
-            (Some((_, until)), ScanStart::At(position)) => (Some(position), until),
+            (Some(cursor), ScanStart::At(start)) => (Some(start), cursor.expires_at),
             _ => {
-                let length = (claim.duration * CONTINUATION_FACTOR)
-                    .clamp(MIN_CONTINUATION, MAX_CONTINUATION);
-                (None, claim.answered_at + length)
+                let lifetime = (claim.duration * CURSOR_LIFETIME_FACTOR)
+                    .clamp(MIN_CURSOR_LIFETIME, MAX_CURSOR_LIFETIME);
+                (None, claim.answered_at + lifetime)
             }
         };
-        self.continuation = last.max(start).map(|position| (position, until));
+        // Positions compare in scan order, and `None` is less than any position: a claim without a last
+        // position leaves the cursor at its start.
+        let position = last_position.max(start);
+        self.cursor = position.map(|position| ScanCursor {
+            position,
+            expires_at,
+        });
     }
 
-    /// Where the next claim starts.
-    fn next_start(&mut self, now: Instant) -> ScanStart {
-        self.continuation = self.continuation.filter(|(_, until)| *until > now);
-        if let Some((position, _)) = self.continuation {
-            return ScanStart::At(position);
+    /// Chooses where the next claim starts. Drops an expired cursor and counts scans without a cursor.
+    fn choose_start(&mut self, now: Instant) -> ScanStart {
+        self.cursor = self.cursor.filter(|cursor| cursor.expires_at > now);
+        if let Some(cursor) = self.cursor {
+            return ScanStart::At(cursor.position);
         }
-        self.fresh_starts = self.fresh_starts.wrapping_add(1);
-        if self.fresh_starts.is_multiple_of(LONGEST_WAITING_EVERY) {
+        self.fresh_scans = self.fresh_scans.wrapping_add(1);
+        if self.fresh_scans.is_multiple_of(LONGEST_WAITING_EVERY) {
             ScanStart::LongestWaiting
         } else {
             ScanStart::First
         }
     }
 
-    /// Rows to read for `share` jobs.
-    fn rows_for(&self, share: u32) -> i32 {
-        let share = f64::from(share);
+    /// Estimates how many rows hold `jobs` jobs.
+    fn rows_for(&self, jobs: u32) -> i32 {
+        let jobs = f64::from(jobs);
         let rows = self.jobs_per_row.map_or_else(
-            || share.min(FIRST_CLAIM_ROWS),
-            |jobs_per_row| (share / jobs_per_row).ceil(),
+            || jobs.min(FIRST_CLAIM_ROWS),
+            |jobs_per_row| (jobs / jobs_per_row).ceil(),
         );
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "rounded, and at most the share"
+            reason = "a whole number, and at most `jobs` because a row counts as at least one job"
         )]
         let rows = rows as i32;
         rows.max(1)
     }
 
-    fn is_continued_at(&self, now: Instant) -> bool {
-        self.continuation.is_some_and(|(_, until)| until > now)
+    fn record_jobs_per_row(&mut self, jobs: u32, rows: u32) {
+        // A corrupt row can be without jobs. An average of zero would make the next claim read
+        // without bound.
+        let latest = (f64::from(jobs) / f64::from(rows)).max(1.0);
+        let average = self
+            .jobs_per_row
+            .map_or(latest, |average| (average + latest) / 2.0);
+        self.jobs_per_row = Some(average);
+    }
+
+    fn has_live_cursor(&self, now: Instant) -> bool {
+        self.cursor.is_some_and(|cursor| cursor.expires_at > now)
     }
 }
 
 impl KnownLanes {
-    /// The ranges of lane ids to search, both bounds exclusive. Skips lanes that are being drained: they
-    /// are known to have work, and finding it again would mean reading past all rows they gave.
-    pub(super) fn search_ranges(&mut self, search: u64, now: Instant) -> Vec<(i64, i64)> {
+    /// Returns the ranges of lane ids that search number `search_no` covers, as exclusive bounds. Skips
+    /// lanes with a live cursor: they are known to have ready jobs, and to find them again the search
+    /// would read past all rows claimed from them.
+    pub(super) fn search_ranges(&mut self, search_no: u64, now: Instant) -> Vec<(i64, i64)> {
         let after = self.search_after;
-        let mut skipped: Vec<&mut KnownLane> = self
+        let mut lanes_to_skip: Vec<&mut KnownLane> = self
             .lanes
             .values_mut()
-            .filter(|lane| lane.waiting.lane > after && lane.is_continued_at(now))
+            .filter(|lane| lane.identity.lane > after && lane.has_live_cursor(now))
             .collect();
-        skipped.sort_unstable_by_key(|lane| lane.waiting.lane);
+        lanes_to_skip.sort_unstable_by_key(|lane| lane.identity.lane);
         let mut ranges = Vec::with_capacity(1);
         let mut from = after;
-        for lane in skipped.into_iter().take(MAX_SKIPPED_LANES) {
-            lane.found_by_search = search;
-            ranges.push((from, lane.waiting.lane));
-            from = lane.waiting.lane;
+        for lane in lanes_to_skip.into_iter().take(MAX_SKIPPED_LANES) {
+            lane.last_search_no = search_no;
+            ranges.push((from, lane.identity.lane));
+            from = lane.identity.lane;
         }
         ranges.push((from, i64::MAX));
         ranges
     }
 
-    /// Adds the lanes found by a search, and forgets those it would have found and did not.
-    pub(super) fn add_found(&mut self, found: &[ReadyLane], search: u64, now: Instant) {
-        // A range can have more lanes than one search returns; then the next search continues.
-        let truncated = found
+    /// Adds the lanes that search number `search_no` returned.
+    ///
+    /// A range can have more lanes than a search returns. Then the next search starts after the lanes
+    /// found so far, so it takes several searches to cover the queue. A search that covered the whole
+    /// queue also evicts lanes it did not find; one of several cannot, because it does not cover the
+    /// lanes that the others find.
+    pub(super) fn add_ready_lanes(
+        &mut self,
+        ready_lanes: &[ReadyLane],
+        search_no: u64,
+        now: Instant,
+    ) {
+        // The last lane of each range that may have more.
+        let full_range_ends = ready_lanes
             .iter()
-            .filter(|lane| lane.nth == Some(MAX_LANES_PER_SEARCH));
-        let last_complete = truncated.map(|lane| lane.lane).min();
-        let is_complete = last_complete.is_none() && self.search_after == 0;
-        self.search_after = last_complete.unwrap_or(0);
-        for ready in found.iter().filter(|lane| !lane.paused) {
+            .filter(|ready| ready.found_by == FoundBy::Jobs(MAX_LANES_PER_RANGE))
+            .map(|ready| ready.lane);
+        let searched_through = full_range_ends.min();
+        let covered_queue = searched_through.is_none() && self.search_after == 0;
+        self.search_after = searched_through.unwrap_or(0);
+        for ready in ready_lanes.iter().filter(|ready| !ready.is_paused) {
             let lane = self.lanes.entry(ready.lane).or_insert_with(|| KnownLane {
-                waiting: waiting_lane(ready),
-                is_keyed: ready.named,
+                identity: weighted_lane(ready),
+                is_keyed: ready.is_keyed,
                 opens_at: None,
-                blocked_since: None,
+                blocked_at: None,
                 jobs_per_row: None,
-                continuation: None,
+                cursor: None,
                 last_start: ScanStart::First,
-                fresh_starts: 0,
-                found_by_search: search,
-                has_lost: false,
-                has_only_lost: false,
+                fresh_scans: 0,
+                last_search_no: search_no,
+                may_have_lost_jobs: false,
+                known_to_have_only_lost_jobs: false,
             });
-            lane.waiting = waiting_lane(ready);
-            match ready.nth {
-                Some(_) => lane.has_only_lost = false,
-                None => lane.has_lost = true,
+            lane.identity = weighted_lane(ready);
+            match ready.found_by {
+                FoundBy::Jobs(_) => lane.known_to_have_only_lost_jobs = false,
+                FoundBy::LostJobs => lane.may_have_lost_jobs = true,
             }
-            lane.found_by_search = search;
+            lane.last_search_no = search_no;
             if let Some(wait_ms) = ready.wait_ms {
                 // Never negative: the search returns no time in the past.
                 let wait = Duration::from_millis(wait_ms.unsigned_abs());
-                lane.opens_at = Some(now + wait.min(MAX_CLOSED));
-                lane.blocked_since = None;
+                lane.opens_at = Some(now + wait.min(MAX_CLOSED_TRUST));
+                lane.blocked_at = None;
             }
         }
-        if is_complete {
-            self.lanes.retain(|_, lane| lane.found_by_search == search);
+        if covered_queue {
+            self.lanes
+                .retain(|_, lane| lane.last_search_no == search_no);
         }
     }
 
-    fn claimable(
+    fn claimable_lanes(
         &self,
         capacity: ClaimCapacity,
         load: &LaneLoad,
@@ -239,18 +289,18 @@ impl KnownLanes {
         self.lanes
             .values()
             .filter(move |lane| lane.opens_at.is_none_or(|opens_at| opens_at <= now))
-            .filter(move |lane| capacity.lost || !lane.has_only_lost)
-            .filter(move |lane| load.free(lane) > 0)
+            .filter(move |lane| capacity.accepts_lost_jobs || !lane.known_to_have_only_lost_jobs)
+            .filter(move |lane| load.remaining_for(lane) > 0)
     }
 
-    /// Whether any lane can be claimed from.
-    pub(super) fn has_claimable(
+    /// Whether the worker can claim from any lane.
+    pub(super) fn has_claimable_lane(
         &self,
         capacity: ClaimCapacity,
         load: &LaneLoad,
         now: Instant,
     ) -> bool {
-        self.claimable(capacity, load, now).next().is_some()
+        self.claimable_lanes(capacity, load, now).next().is_some()
     }
 
     /// Decides how much to claim from which lane. Empty if no lane can be claimed from.
@@ -260,125 +310,129 @@ impl KnownLanes {
         load: &LaneLoad,
         now: Instant,
     ) -> Vec<LaneClaim> {
-        let claimable = self.claimable(capacity, load, now);
-        let claimable: Vec<WaitingLane> = claimable.map(|lane| lane.waiting).collect();
-        if claimable.is_empty() {
+        let lanes = self.claimable_lanes(capacity, load, now);
+        let lanes: Vec<WeightedLane> = lanes.map(|lane| lane.identity).collect();
+        if lanes.is_empty() {
             return Vec::new();
         }
-        let shares = self.fair_share.allocate(&claimable, capacity.jobs());
-        let mut claims = Vec::with_capacity(shares.len());
-        for (id, share) in shares {
+        let allocation = self.fair_share.allocate(&lanes, capacity.jobs());
+        let mut claims = Vec::with_capacity(allocation.len());
+        for (id, jobs) in allocation {
             let Some(lane) = self.lanes.get_mut(&id) else {
                 continue;
             };
-            // What a keyed lane may not hold goes to other lanes in the next turn.
-            let share = share.min(load.free(lane));
-            lane.last_start = lane.next_start(now);
+            // The excess of a keyed lane is redistributed by the next claim.
+            let jobs = jobs.min(load.remaining_for(lane));
+            lane.last_start = lane.choose_start(now);
             claims.push(LaneClaim {
                 lane: id,
-                share: i32::try_from(share).unwrap_or(i32::MAX),
-                depth: lane.rows_for(share),
+                jobs: i32::try_from(jobs).unwrap_or(i32::MAX),
+                max_rows: lane.rows_for(jobs),
                 start: lane.last_start,
             });
         }
         claims
     }
 
-    /// Records what a claim found in a lane, and the jobs it got.
+    /// Records what a claim found in one lane, and the jobs it got from there.
     pub(super) fn record_outcome(
         &mut self,
         outcome: LaneOutcome,
         claimed: ClaimedFromLane,
-        claim: AnsweredClaim,
+        claim: ClaimStats,
     ) {
         let now = claim.answered_at;
         if let Some(lane) = self.lanes.get_mut(&outcome.lane)
             && outcome.rows > 0
         {
-            let latest = f64::from(claimed.jobs) / f64::from(outcome.rows);
-            lane.jobs_per_row = Some(
-                lane.jobs_per_row
-                    .map_or(latest, |mean| (mean + latest) / 2.0),
-            );
+            lane.record_jobs_per_row(claimed.jobs, outcome.rows);
             self.fair_share
-                .record_served(lane.waiting.tenant, outcome.lane, claimed.jobs);
-            lane.continue_after(claimed.last, claim);
+                .record_claimed(lane.identity.tenant, outcome.lane, claimed.jobs);
+            lane.advance_cursor(claimed.last_position, claim);
         }
-        let (opens_at, blocked_since) = match outcome.availability {
+        let (opens_at, blocked_at) = match outcome.availability {
             LaneAvailability::Exhausted => {
                 self.record_exhausted(outcome.lane, claim);
                 return;
             }
             LaneAvailability::More => (None, None),
-            LaneAvailability::ClosedFor(wait) => (Some(now + wait.min(MAX_CLOSED)), None),
-            LaneAvailability::Closed => (Some(now + CLOSED_RETRY), Some(now)),
+            LaneAvailability::ClosedFor(wait) => (Some(now + wait.min(MAX_CLOSED_TRUST)), None),
+            LaneAvailability::Blocked => (Some(now + BLOCKED_RETRY), Some(now)),
         };
         if let Some(lane) = self.lanes.get_mut(&outcome.lane) {
             lane.opens_at = opens_at;
-            lane.blocked_since = blocked_since;
+            lane.blocked_at = blocked_at;
         }
     }
 
-    /// Forgets a lane without further ready jobs, unless it may have some that the claim could not see.
-    fn record_exhausted(&mut self, id: i64, claim: AnsweredClaim) {
+    /// Removes a lane in which a claim found no further ready jobs, unless the lane may have jobs that
+    /// the claim could not see.
+    fn record_exhausted(&mut self, id: i64, claim: ClaimStats) {
         match self.lanes.get_mut(&id) {
-            // There may be jobs in front of the position where the claim started.
+            // Jobs may precede the position where the claim started.
             Some(lane) if lane.last_start != ScanStart::First => {
-                lane.continuation = None;
+                lane.cursor = None;
                 lane.opens_at = None;
             }
-            // Its lost jobs are claimed one after another; no search has to find the lane each time.
-            Some(lane) if lane.has_lost && !claim.found_no_lost => {
-                lane.has_only_lost = true;
-                // Searches must not skip it, to find other jobs that arrive.
-                lane.continuation = None;
+            // Lost jobs are claimed one after another. The lane is kept, so that it need not be searched
+            // for each time.
+            Some(lane) if lane.may_have_lost_jobs && !claim.lost_jobs_ruled_out => {
+                lane.known_to_have_only_lost_jobs = true;
+                // Searches skip lanes with a cursor, but must find jobs that arrive in this lane.
+                lane.cursor = None;
                 lane.opens_at = None;
             }
             _ => drop(self.lanes.remove(&id)),
         }
     }
 
-    /// Forgets all lanes.
+    /// Removes all lanes.
     pub(super) fn clear(&mut self) {
         self.lanes.clear();
         self.search_after = 0;
     }
 
-    /// Treats all lanes as open, because some have been opened.
+    /// Treats all lanes as open. Called when pauses ended or limits changed, without knowing for which
+    /// lanes.
     pub(super) fn reopen_all(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.opens_at = None;
-            lane.blocked_since = None;
+            lane.blocked_at = None;
         }
     }
 
-    /// Lets lanes that wait for a run to end be tried soon, because runs have ended.
-    pub(super) fn unblock(&mut self) {
+    /// Allows an early claim from each blocked lane. Called when runs have ended in this worker.
+    pub(super) fn unblock_all(&mut self) {
         for lane in self.lanes.values_mut() {
-            if let Some(blocked_since) = lane.blocked_since {
-                lane.opens_at = Some(blocked_since + MIN_CLOSED);
+            if let Some(blocked_at) = lane.blocked_at {
+                lane.opens_at = Some(blocked_at + MIN_BLOCKED_RETRY);
             }
         }
     }
 
-    /// When the first lane opens of those that were closed at `since`.
-    pub(super) fn next_opening(&self, since: Instant) -> Option<Instant> {
+    /// Earliest opening time later than `after`.
+    pub(super) fn next_opening(&self, after: Instant) -> Option<Instant> {
         let opens_at = self.lanes.values().filter_map(|lane| lane.opens_at);
-        opens_at.filter(|opens_at| *opens_at > since).min()
+        opens_at.filter(|opens_at| *opens_at > after).min()
     }
 
-    /// All known lanes.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = WaitingLane> {
-        self.lanes.values().map(|lane| lane.waiting)
+    /// Whether the worker knows no lane, open or closed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// All known lanes, open or closed.
+    pub(super) fn all(&self) -> impl Iterator<Item = WeightedLane> {
+        self.lanes.values().map(|lane| lane.identity)
     }
 }
 
-fn waiting_lane(lane: &ReadyLane) -> WaitingLane {
-    WaitingLane {
-        lane: lane.lane,
-        tenant: lane.tenant,
-        lane_weight: lane.lane_weight,
-        tenant_weight: lane.tenant_weight,
+fn weighted_lane(ready: &ReadyLane) -> WeightedLane {
+    WeightedLane {
+        lane: ready.lane,
+        tenant: ready.tenant,
+        lane_weight: ready.lane_weight,
+        tenant_weight: ready.tenant_weight,
     }
 }
 

@@ -1,8 +1,8 @@
-//! Keeps a worker's lease: opens it, renews it, and gives it up when it cannot be renewed in time.
+//! Keeps a worker's lease: opens and renews it, and gives it up when it cannot be renewed in time.
 //!
-//! A lease is the right to run the jobs claimed under it; when it expires, other workers take them over.
-//! No run continues under a lease that may have expired. Rescuing jobs of other workers is a separate
-//! task, so that a renewal never waits for it.
+//! A lease is the right to run the jobs claimed under it; when the lease expires, other workers take over
+//! these jobs. No run continues under a lease that may have expired. Jobs of other workers are rescued in
+//! another task, so that a renewal never waits for a rescue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::options::WorkerOptions;
 use super::worker_state::WorkerState;
 
-/// Longest pause before another attempt to open a lease.
+/// Maximum pause before another attempt to open a lease.
 const MAX_OPEN_RETRY: Duration = Duration::from_secs(1);
 
-/// Shortest pause before another attempt to renew a lease.
+/// Minimum pause before another attempt to renew a lease.
 const MIN_RENEW_RETRY: Duration = Duration::from_millis(20);
 
-/// Holds a lease until `stop` is cancelled and returns the one held then.
+/// Holds a lease until `stop` is cancelled. Returns the lease that is held at that time, if any.
 pub(super) async fn keep_lease(
     state: Arc<WorkerState>,
     options: WorkerOptions,
@@ -37,7 +37,7 @@ pub(super) async fn keep_lease(
                 if renew_until_stop(&state, lease, options.lease, requested_at, &stop).await {
                     return Some(lease);
                 }
-                state.lease.lose();
+                state.lease.mark_lost();
                 metrics::counter!(metric::LEASES_LOST).increment(1);
                 tracing::warn!(
                     lease,

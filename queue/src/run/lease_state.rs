@@ -1,4 +1,4 @@
-//! The lease that a worker currently holds, and a token that is cancelled when it is lost.
+//! Keeps the current lease of a worker, and a token that is cancelled when the lease is lost.
 //!
 //! A lease is the right to run the jobs claimed under it, until it expires.
 
@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// The current lease of one worker. Jobs can only be claimed while it is set.
+/// The current lease of one worker. The worker claims jobs only while a lease is set.
 #[derive(Debug, Default)]
 pub(super) struct LeaseState(Mutex<CurrentLease>);
 
 #[derive(Debug, Default)]
 struct CurrentLease {
     id: Option<i64>,
-    /// Cancelled when the lease is lost; replaced when a new one is opened.
+    /// Cancelled when this lease is lost. Each lease has its own token.
     lost: CancellationToken,
 }
 
@@ -22,7 +22,7 @@ impl LeaseState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Id of the current lease.
+    /// Id of the current lease. `None` before the first lease is opened and after a lease is lost.
     pub(super) fn id(&self) -> Option<i64> {
         self.lock().id
     }
@@ -35,15 +35,15 @@ impl LeaseState {
         };
     }
 
-    /// Records that the lease is lost, and cancels the runs of jobs claimed under it.
-    pub(super) fn lose(&self) {
+    /// Records that the current lease is lost, and cancels the runs of the jobs claimed under it.
+    pub(super) fn mark_lost(&self) {
         let mut current = self.lock();
         current.id = None;
         current.lost.cancel();
     }
 
-    /// The token that is cancelled when `lease` is lost. Cancelled already if `lease` is not the
-    /// current one, for example because it was lost just after a claim.
+    /// Returns a token that is cancelled when `lease` is lost. The token is already cancelled if `lease`
+    /// is not the current lease, for example because it was lost just after a claim.
     pub(super) fn lost_token(&self, lease: i64) -> CancellationToken {
         let current = self.lock();
         if current.id == Some(lease) {

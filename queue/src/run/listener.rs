@@ -1,6 +1,6 @@
 //! Listens for database notifications and turns them into wake signals and cancellations.
 //!
-//! Notifications only save time: the next poll finds whatever a lost notification reported.
+//! Notifications only save time: if one is lost, the next poll finds the same change in the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker_state::WorkerState;
 
-/// The notification channel. Payloads: `q:<queues>` have ready jobs, `s:<queues>` have jobs due soon,
-/// `o:<queues>` have changed limits, `c:<job>` is cancelled.
+/// The notification channel. Its payloads are:
+/// - `q:<queues>`: these queues have new ready jobs.
+/// - `s:<queues>`: these queues have new jobs that are due soon.
+/// - `o:<queues>`: limits or pauses changed in these queues.
+/// - `c:<job>`: this job is being cancelled.
 const CHANNEL: &str = "harkara";
 
 /// Pause before reconnecting.

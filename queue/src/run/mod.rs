@@ -1,4 +1,4 @@
-//! Runs a worker: claims jobs, calls their handler and has the outcomes written, on apalis.
+//! Runs a worker on apalis: claims jobs, calls their handler and writes the outcomes.
 //!
 //! ```text
 //! lease_keeper ── lease ──▶ dispatcher ── claimed jobs ──▶ backend ──▶ apalis ──▶ run_layer ── outcomes ──▶ completer
@@ -7,7 +7,7 @@
 //! listener     (notifications)         ┘
 //! ```
 //!
-//! [`worker`] starts these parts and stops them; [`worker_state`] is what they share.
+//! [`worker`] starts and stops these parts; they share the [`worker_state`].
 
 mod backend;
 mod completer;

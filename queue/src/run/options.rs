@@ -12,18 +12,18 @@ use crate::lease::WorkerInfo;
 pub struct WorkerOptions {
     /// How the worker describes itself in the list of workers.
     pub info: WorkerInfo,
-    /// The served queues and how many jobs of each run at once.
+    /// The queues to claim from, and how many jobs of each run at once.
     pub queues: Vec<QueueConcurrency>,
-    /// Length of the lease: how long its claims outlive a killed worker.
+    /// Length of the lease. The jobs of a killed worker are rescued after at most this time.
     pub lease: Duration,
     /// How long running jobs may continue after a stop. Jobs that run longer are put back without
     /// using an attempt.
     pub drain: Duration,
-    /// Memory for the jobs that the worker holds, in bytes: those running, waiting for a slot or
-    /// waiting for their outcome to be written. A job takes four times its stored size. Limits claims in
-    /// addition to the queues' concurrency; at least 2 MiB.
+    /// Memory for claimed jobs, in bytes: jobs that run, wait for a slot or have an unwritten outcome. A
+    /// job counts with four times its stored size. Limits claims in addition to the concurrency of the
+    /// queues. Values below 2 MiB count as 2 MiB.
     pub memory: u64,
-    /// The database to LISTEN on, if not through the engine's pool: PgBouncer in transaction mode
-    /// cannot LISTEN.
+    /// The database to LISTEN on. `None` uses the engine's pool, which cannot LISTEN through PgBouncer in
+    /// transaction mode.
     pub listen_url: Option<DatabaseUrl>,
 }

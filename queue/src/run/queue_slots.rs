@@ -1,8 +1,8 @@
-//! Counts the slots of one served queue: how many more jobs can be claimed, to start at once or to wait
-//! in memory for a slot.
+//! Computes how many more jobs of one queue can be claimed: to start at once in a free slot, or to wait in
+//! memory for a slot (*prefetched* jobs).
 //!
-//! Jobs are prefetched only as far as the mean run time lets them start within a short window. A *keyed
-//! lane* holds jobs that share a key, for example those that call the same endpoint; one such lane gets
+//! The number of prefetched jobs follows from the mean run time: each should get a slot within a short window.
+//! A *keyed lane* holds jobs that share a key, for example calls of the same endpoint. One keyed lane gets
 //! only part of the slots.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,28 +10,28 @@ use std::time::Duration;
 
 use harkara_shared::telemetry::metric;
 
-/// How long a prefetched job may wait for a slot: the longest time that a tenant with few jobs waits in
-/// this worker behind one with many.
+/// How long prefetched jobs should wait for a slot at most. A tenant with few jobs waits this long in this worker
+/// behind a tenant with many jobs.
 const PREFETCH_WINDOW: Duration = Duration::from_millis(20);
 
-/// Most jobs that wait for a slot.
+/// Maximum number of prefetched jobs.
 const MAX_PREFETCHED_JOBS: u32 = 1024;
 
-/// Share of the slots that one keyed lane can take: one in this many.
+/// One keyed lane can take the slots of its queue divided by this number.
 const KEYED_LANE_SLOT_DIVISOR: u32 = 4;
 
-/// The slots of one served queue.
+/// The slots of one queue.
 #[derive(Debug)]
 pub(super) struct QueueSlots {
     /// Name of the queue.
     pub(super) queue: String,
     /// Number of slots: jobs that run at once.
     slots: u32,
-    /// Number of jobs that the worker holds.
+    /// Number of jobs that the worker holds, from their claim until their run ends.
     pub(super) in_flight_gauge: metrics::Gauge,
-    /// Seconds from due to claimed.
+    /// Seconds from a job's due time to its claim.
     pub(super) wait_histogram: metrics::Histogram,
-    /// Moving mean of run times, in nanoseconds; 0 before the first run has ended.
+    /// Moving average, in nanoseconds; 0 before the first run has ended.
     mean_run_ns: AtomicU64,
 }
 
@@ -51,13 +51,13 @@ impl QueueSlots {
         self.slots
     }
 
-    /// Most jobs of one keyed lane that the worker holds. Other lanes keep slots even if none of these
-    /// jobs ends.
+    /// Maximum jobs of one keyed lane that the worker holds, so that other lanes get slots even if none of
+    /// these jobs ends.
     pub(super) fn slots_per_keyed_lane(&self) -> u32 {
         (self.slots / KEYED_LANE_SLOT_DIVISOR).max(1)
     }
 
-    /// Jobs that can wait for a slot and still start within the window.
+    /// Maximum jobs that can be prefetched and still get a slot within the window.
     fn prefetch_limit(&self) -> u32 {
         let mean = self.mean_run_ns.load(Ordering::Relaxed);
         if mean == 0 {
@@ -69,26 +69,28 @@ impl QueueSlots {
             .min(MAX_PREFETCHED_JOBS)
     }
 
-    /// How many more jobs can be claimed while `held` are held: (to start at once, to prefetch).
-    pub(super) fn free(&self, held: u32) -> (u32, u32) {
-        let all = self.slots + self.prefetch_limit();
-        let free = all.saturating_sub(held);
+    /// Returns how many more jobs can be claimed while `held` jobs are held, as a pair: jobs that can start
+    /// at once, and further jobs to prefetch.
+    pub(super) fn remaining_for(&self, held: u32) -> (u32, u32) {
+        let max_held = self.slots + self.prefetch_limit();
+        let remaining = max_held.saturating_sub(held);
         let free_slots = self.slots.saturating_sub(held);
-        // While all slots are taken, claims of a few jobs each would not be worth their statement.
-        if free_slots > 0 || free >= all / 2 {
-            (free_slots, free - free_slots)
+        // While all slots are taken, a claim is worth its cost only if it can get many jobs.
+        if free_slots > 0 || remaining >= max_held / 2 {
+            (free_slots, remaining - free_slots)
         } else {
             (0, 0)
         }
     }
 
-    /// Stops prefetching until runs have been short again for a while.
+    /// Stops prefetching: raises the mean run time to a value at which no job would get a slot within the
+    /// window. Later short runs lower the mean.
     pub(super) fn expect_long_runs(&self) {
         let no_prefetch = window_ns().saturating_mul(u64::from(self.slots) + 1);
         self.mean_run_ns.fetch_max(no_prefetch, Ordering::Relaxed);
     }
 
-    /// Moves the mean run time towards the latest run. Of two concurrent calls, one may have no effect.
+    /// Adds a run to the mean run time. One of two concurrent calls may have no effect.
     pub(super) fn record_run(&self, run_time: Duration) {
         let run_ns = u64::try_from(run_time.as_nanos())
             .unwrap_or(u64::MAX)

@@ -1,7 +1,7 @@
-//! Takes back the jobs of workers whose lease has expired, from time to time.
+//! Regularly rescues the jobs of workers whose lease has expired.
 //!
-//! Such a worker was killed or has lost its connection. Its jobs become ready again, or dead if they have
-//! no attempt left.
+//! Such a worker was killed or has lost its connection to the database. The jobs it held become ready again,
+//! or dead if they have no attempt left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::worker_state::WorkerState;
 
-/// Rescues jobs about three times per `lease` length, until `stop` is cancelled.
+/// Rescues jobs about three times in each period of length `lease`, until `stop` is cancelled.
 pub(super) async fn rescue_periodically(
     state: Arc<WorkerState>,
     lease: Duration,

@@ -1,8 +1,8 @@
-//! Wraps a handler, so that each run ends with exactly one outcome.
+//! Wraps a handler in a tower layer that gives each run exactly one outcome.
 //!
-//! A tower layer. The outcome is the handler's verdict, or follows from what ended the run: a panic, a
-//! timeout, a cancellation, a stopping worker or a lost lease. Outcomes go to the worker's state; neither
-//! a panic nor an error reaches apalis.
+//! The outcome is the handler's verdict, unless a panic, a timeout, a cancellation, the end of the drain time
+//! or the loss of the lease ends the run. Outcomes are sent to [`WorkerState`]; neither a panic nor an error
+//! reaches apalis.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -50,7 +50,7 @@ impl<S> Layer<S> for RunLayer {
     }
 }
 
-/// Runs each job it is called with to its outcome.
+/// Runs jobs with `handler` and reports their outcomes.
 pub(super) struct RunService<S> {
     state: Arc<WorkerState>,
     handler: S,
@@ -69,7 +69,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // An error counts as ready: the run then fails with the same error.
+        // A handler that reports an error here counts as ready; its call then fails the run.
         self.handler.poll_ready(cx).map(|_| Ok(()))
     }
 
@@ -84,7 +84,7 @@ where
                 |kind| metrics::histogram!(metric::RUN_SECONDS, "kind" => Arc::clone(kind)),
             )
             .clone();
-        let handling = self.handler.call(Task::new_with_ctx(run, context));
+        let handler_future = self.handler.call(Task::new_with_ctx(run, context));
         let span = tracing::info_span!(
             "job",
             job.id = %job.id,
@@ -95,9 +95,9 @@ where
         );
         Box::pin(
             async move {
-                let started = Instant::now();
-                let outcome = run_to_outcome(&state, &job, handling).await;
-                let run_time = started.elapsed();
+                let started_at = Instant::now();
+                let outcome = run_to_outcome(&state, &job, handler_future).await;
+                let run_time = started_at.elapsed();
                 run_histogram.record(run_time.as_secs_f64());
                 state.finish_run(job, outcome, Some(run_time));
                 Ok(())
@@ -107,12 +107,12 @@ where
     }
 }
 
-/// Runs a job until the first event that ends its run. Returns `None` if the outcome does not count,
+/// Runs a job until the first event that ends its run. Returns `None` if no outcome is to be written,
 /// because the job is no longer held or its lease is lost.
 async fn run_to_outcome<F, E>(
     state: &WorkerState,
     job: &ClaimedJob,
-    handling: F,
+    handler_future: F,
 ) -> Option<RunOutcome>
 where
     F: Future<Output = Result<Verdict, E>>,
@@ -133,21 +133,22 @@ where
         return Some(RunOutcome::Verdict(Verdict::Dead { error }));
     }
     let timeout = job.timeout();
-    let handling = AssertUnwindSafe(tokio::time::timeout(timeout, handling)).catch_unwind();
-    let mut handling = Box::pin(handling);
+    let handler_future =
+        AssertUnwindSafe(tokio::time::timeout(timeout, handler_future)).catch_unwind();
+    let mut handler_future = Box::pin(handler_future);
     if signals.cancel.is_cancelled() {
         return Some(RunOutcome::Verdict(Verdict::Cancelled));
     }
     let outcome = tokio::select! {
         biased;
-        // Polled first, so that a run that ends at once polls nothing else.
-        ended = &mut handling => {
-            let verdict = match ended {
+        // Polled first: most runs of short jobs end here without polling the other futures.
+        result = &mut handler_future => {
+            let verdict = match result {
                 Ok(Ok(Ok(verdict))) => verdict,
-                Ok(Ok(Err(error))) => failure("handler_failed", error.into().to_string()),
+                Ok(Ok(Err(error))) => retry_verdict("handler_failed", error.into().to_string()),
                 Ok(Err(_)) => Verdict::timeout(timeout),
                 Err(panic) => {
-                    failure("panic", format!("the handler panicked: {}", panic_message(&*panic)))
+                    retry_verdict("panic", format!("the handler panicked: {}", panic_message(&*panic)))
                 }
             };
             let verdict = apply_cancellation(verdict, signals.cancel.is_cancelled());
@@ -157,7 +158,7 @@ where
         () = state.drain_expired.cancelled() => Some(RunOutcome::PutBack),
     };
     // Dropping an unfinished handler can panic too.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handling))) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler_future))) {
         tracing::error!(
             panic = panic_message(&*panic),
             "handler panicked while it was dropped"
@@ -166,8 +167,7 @@ where
     outcome
 }
 
-/// The verdict on a run whose job may have been cancelled: a job that is done or dead stays so, any other
-/// does not run again.
+/// Replaces the verdict of a cancelled job by [`Verdict::Cancelled`], unless the job is done or dead.
 fn apply_cancellation(verdict: Verdict, is_cancelled: bool) -> Verdict {
     match verdict {
         Verdict::Done { .. } | Verdict::Dead { .. } => verdict,
@@ -176,7 +176,7 @@ fn apply_cancellation(verdict: Verdict, is_cancelled: bool) -> Verdict {
     }
 }
 
-fn failure(code: &str, message: String) -> Verdict {
+fn retry_verdict(code: &str, message: String) -> Verdict {
     Verdict::retry(JobError::new(code, message), None)
 }
 

@@ -1,4 +1,7 @@
-//! Synchronizes a worker's served totals with the database, so that all workers share fairly together.
+//! Synchronizes a worker's served totals with the database, so that all workers together share fairly.
+//!
+//! The served total of a tenant is the number of its claimed jobs divided by its weight. The floor of a queue
+//! is the least total of the tenants that have ready jobs.
 
 use std::collections::HashMap;
 
@@ -7,79 +10,83 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::fair_share_store::ServedTotal;
 
-/// The tenant number under which the floor of a queue's totals is stored. No tenant has it.
+/// The tenant number under which the floor of a queue is stored. No tenant has this number.
 const FLOOR_TENANT: i32 = 0;
 
-/// Loads what tenants with work were served before this worker started. `lanes` has one entry for each
-/// of `queue_numbers`.
+/// Loads the stored totals of all tenants with known lanes. Called once, when a worker has started.
+/// `lanes_by_queue` is in the order of `queue_numbers`.
 pub(super) async fn load(
     engine: &Engine,
     queue_numbers: &[i32],
-    lanes: &mut [KnownLanes],
+    lanes_by_queue: &mut [KnownLanes],
 ) -> Result<(), Error> {
     let mut pairs = Vec::new();
-    for (queue, lanes) in queue_numbers.iter().zip(&*lanes) {
+    for (queue, lanes) in queue_numbers.iter().zip(&*lanes_by_queue) {
         pairs.push((*queue, FLOOR_TENANT));
-        pairs.extend(lanes.waiting().map(|waiting| (*queue, waiting.tenant)));
+        pairs.extend(lanes.all().map(|lane| (*queue, lane.tenant)));
     }
-    let totals = engine.load_served_totals(&pairs).await?;
-    let served: HashMap<(i32, i32), f64> = totals
+    let stored_totals = engine.load_served_totals(&pairs).await?;
+    let stored_totals: HashMap<(i32, i32), f64> = stored_totals
         .into_iter()
-        .map(|total| ((total.queue, total.tenant), total.served))
+        .map(|stored| ((stored.queue, stored.tenant), stored.total))
         .collect();
-    for (queue, lanes) in queue_numbers.iter().zip(lanes) {
-        // A tenant without a stored total has been served nothing.
-        let served_to = |tenant| served.get(&(*queue, tenant)).copied().unwrap_or(0.0);
-        lanes.fair_share.raise_floor(served_to(FLOOR_TENANT));
-        let waiting: Vec<_> = lanes.waiting().collect();
-        for lane in waiting {
-            lanes.fair_share.restore(lane, served_to(lane.tenant));
+    for (queue, lanes) in queue_numbers.iter().zip(lanes_by_queue) {
+        // No total is stored for a tenant that has had no job claimed.
+        let total_of = |tenant| {
+            let stored = stored_totals.get(&(*queue, tenant));
+            stored.copied().unwrap_or(0.0)
+        };
+        lanes.fair_share.raise_floor(total_of(FLOOR_TENANT));
+        let all_lanes: Vec<_> = lanes.all().collect();
+        for lane in all_lanes {
+            lanes.fair_share.restore(lane, total_of(lane.tenant));
         }
     }
     Ok(())
 }
 
-/// Stores what this worker served since the last call, and takes over what other workers served.
+/// Adds the jobs that this worker claimed since the last call to the stored totals, and adopts the sums,
+/// which include the claims of other workers. `lanes_by_queue` is in the order of `queue_numbers`.
 pub(super) async fn save(
     engine: &Engine,
     queue_numbers: &[i32],
-    lanes: &mut [KnownLanes],
+    lanes_by_queue: &mut [KnownLanes],
 ) -> Result<(), Error> {
-    let mut added = Vec::new();
-    for (queue, lanes) in queue_numbers.iter().zip(&mut *lanes) {
-        let total = |tenant, served| ServedTotal {
+    let mut additions = Vec::new();
+    for (queue, lanes) in queue_numbers.iter().zip(&mut *lanes_by_queue) {
+        let served_total = |tenant, total| ServedTotal {
             queue: *queue,
             tenant,
-            served,
+            total,
         };
-        let unsaved = lanes.fair_share.unsaved();
-        if !unsaved.is_empty() {
-            added.push((total(FLOOR_TENANT, lanes.fair_share.floor()), 0.0));
+        let unsaved_totals = lanes.fair_share.unsaved_totals();
+        lanes.fair_share.remove_idle();
+        if !unsaved_totals.is_empty() {
+            let floor = served_total(FLOOR_TENANT, lanes.fair_share.floor());
+            additions.push((floor, 0.0));
         }
-        added.extend(
-            unsaved
+        additions.extend(
+            unsaved_totals
                 .into_iter()
-                .map(|share| (total(share.tenant, share.base), share.added)),
+                .map(|tenant| (served_total(tenant.tenant, tenant.saved), tenant.unsaved)),
         );
     }
-    if added.is_empty() {
+    if additions.is_empty() {
         return Ok(());
     }
-    let totals = engine.add_served_totals(&added).await?;
-    let added: HashMap<(i32, i32), f64> = added
+    let sums = engine.add_served_totals(&additions).await?;
+    let additions: HashMap<(i32, i32), f64> = additions
         .iter()
-        .map(|(total, added)| ((total.queue, total.tenant), *added))
+        .map(|(known, addition)| ((known.queue, known.tenant), *addition))
         .collect();
-    for total in totals {
-        let index = queue_numbers
-            .iter()
-            .position(|number| *number == total.queue);
-        let lanes = index.and_then(|index| lanes.get_mut(index));
-        let added = added.get(&(total.queue, total.tenant));
-        if let (Some(lanes), Some(added)) = (lanes, added) {
-            match total.tenant {
-                FLOOR_TENANT => lanes.fair_share.raise_floor(total.served),
-                tenant => lanes.fair_share.record_saved(tenant, *added, total.served),
+    for sum in sums {
+        let index = queue_numbers.iter().position(|number| *number == sum.queue);
+        let lanes = index.and_then(|index| lanes_by_queue.get_mut(index));
+        let addition = additions.get(&(sum.queue, sum.tenant));
+        if let (Some(lanes), Some(addition)) = (lanes, addition) {
+            match sum.tenant {
+                FLOOR_TENANT => lanes.fair_share.raise_floor(sum.total),
+                tenant => lanes.fair_share.record_saved(tenant, *addition, sum.total),
             }
         }
     }

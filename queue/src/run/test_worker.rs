@@ -29,13 +29,13 @@ use crate::job::{AttemptOutcome, JobError, NewJob};
 use crate::lease::WorkerInfo;
 use crate::verdict::{RunOutcome, Settlement, Verdict, decide};
 
-/// Most lanes that one batch claims from.
+/// Maximum lanes that one batch claims from.
 const MAX_LANES: i32 = 10_000;
 
 /// Memory for the bodies of one batch, in bytes.
 const MAX_BATCH_BYTES: u32 = 1 << 30;
 
-/// How often cancellations are looked for while a batch runs.
+/// How often to poll for cancellations while a batch runs.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// One run of a job that is stored in no table.
@@ -45,7 +45,7 @@ pub struct DetachedJob {
     pub id: JobId,
     /// The tenant that the handler sees.
     pub tenant: TenantId,
-    /// The job, of which only the parts that a handler sees have an effect.
+    /// The job. Only the parts that a handler sees have an effect.
     pub job: NewJob,
     /// Number of the run, from 1.
     pub attempt: u16,
@@ -71,7 +71,7 @@ impl DetachedJob {
 }
 
 /// Runs a job once and writes nothing. Panics, timeouts and cancellations become the same verdicts as in
-/// a worker. Returns `None` for a run whose outcome would not count.
+/// a worker. Returns `None` if a worker would not write the outcome.
 pub async fn perform_job(
     engine: &Engine,
     handler: Arc<dyn Handler>,
@@ -117,7 +117,7 @@ pub struct SettledRun {
 /// The runs of one batch.
 #[derive(Debug, Default)]
 pub struct BatchReport {
-    /// In the order of the claim.
+    /// In the order in which the jobs were claimed.
     pub runs: Vec<SettledRun>,
     /// Time until the first closed lane opens by itself.
     pub opens_in: Option<Duration>,
@@ -190,17 +190,17 @@ impl TestWorker {
             after: 0,
             before: i64::MAX,
         };
-        let ready = self
+        let ready_lanes = self
             .engine
             .find_ready_lanes(&[all_lanes], MAX_LANES)
             .await?;
-        let share = i32::try_from(slots).unwrap_or(i32::MAX);
-        let claims: Vec<LaneClaim> = ready
+        let jobs = i32::try_from(slots).unwrap_or(i32::MAX);
+        let claims: Vec<LaneClaim> = ready_lanes
             .iter()
             .map(|lane| LaneClaim {
                 lane: lane.lane,
-                share,
-                depth: share,
+                jobs,
+                max_rows: jobs,
                 start: ScanStart::First,
             })
             .collect();
@@ -208,7 +208,7 @@ impl TestWorker {
             slots,
             prefetch: 0,
             bytes: MAX_BATCH_BYTES,
-            lost: true,
+            accepts_lost_jobs: true,
         };
         let batch = self
             .engine
@@ -219,9 +219,9 @@ impl TestWorker {
             .iter()
             .filter_map(|lane| match lane.availability {
                 LaneAvailability::ClosedFor(wait) => Some(wait),
-                LaneAvailability::More | LaneAvailability::Exhausted | LaneAvailability::Closed => {
-                    None
-                }
+                LaneAvailability::More
+                | LaneAvailability::Exhausted
+                | LaneAvailability::Blocked => None,
             })
             .min();
         Ok((batch.jobs, opens_in))
@@ -267,7 +267,7 @@ impl TestWorker {
         let written = self.engine.settle(&settled).await?;
         self.runner
             .state
-            .outcomes_written(settled.iter().map(|(job, _)| job));
+            .record_written_outcomes(settled.iter().map(|(job, _)| job));
         let runs = settled
             .into_iter()
             .filter(|(job, _)| written.contains(&job.parcel.key()))
@@ -280,7 +280,7 @@ impl TestWorker {
         Ok(BatchReport { runs, opens_in })
     }
 
-    /// Claims at most `slots` jobs and stops like a killed worker: they are rescued when the lease
+    /// Claims at most `slots` jobs and stops like a killed worker: the jobs are rescued when the lease
     /// expires.
     ///
     /// # Errors

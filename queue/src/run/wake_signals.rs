@@ -1,6 +1,7 @@
 //! Signals that wake the dispatcher and the due poller of a worker, and why.
 //!
-//! A reason is a flag that the dispatcher reads and clears; several signals before it wakes count once.
+//! Each reason is a flag that the dispatcher reads and clears. Several signals before the dispatcher wakes count
+//! as one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,16 +12,16 @@ use tokio::sync::Notify;
 pub(super) struct WakeSignals {
     dispatcher: Notify,
     due_poller: Notify,
-    /// Lanes that the dispatcher does not know may have ready jobs.
+    /// There may be ready jobs in lanes that the dispatcher has not found yet.
     new_work: AtomicBool,
-    /// Closed lanes may open earlier than they reported.
+    /// Closed lanes may be open already: a pause ended or a limit was raised.
     lanes_opened: AtomicBool,
-    /// Outcomes were written: running jobs no longer count against limits and ordered lanes.
+    /// Outcomes were written: their jobs no longer count against limits or block ordered lanes.
     outcomes_written: AtomicBool,
 }
 
 impl WakeSignals {
-    /// Signals of a worker that has not looked for work yet.
+    /// The signals of a new worker: there may be new work.
     pub(super) fn new() -> Self {
         Self {
             dispatcher: Notify::new(),
@@ -59,19 +60,19 @@ impl WakeSignals {
         self.due_poller.notify_one();
     }
 
-    /// Reports that anything may have changed, because notifications may have been missed.
+    /// Sends all signals that notifications cause, because notifications may have been missed.
     pub(super) fn signal_all(&self) {
         self.signal_lanes_opened();
         self.signal_due_soon();
     }
 
     /// Waits for a signal to the dispatcher.
-    pub(super) async fn dispatcher_woken(&self) {
+    pub(super) async fn wait_for_dispatcher_signal(&self) {
         self.dispatcher.notified().await;
     }
 
     /// Waits for a signal to the due poller.
-    pub(super) async fn due_poller_woken(&self) {
+    pub(super) async fn wait_for_due_poller_signal(&self) {
         self.due_poller.notified().await;
     }
 

@@ -21,13 +21,13 @@ use super::worker_state::WorkerState;
 use super::{completer, dispatcher, due_poller, lease_keeper, listener, rescuer};
 use crate::engine::Engine;
 
-/// How long handlers may delay the stop after the drain time, when their runs have been put back.
+/// How long to wait after the drain time for handlers to be dropped, when their runs have been put back.
 const PUT_BACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the database may take for the last outcomes.
+/// How long to wait for the last outcomes to be written.
 const LAST_OUTCOMES_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long closing the lease may take.
+/// How long to wait for the lease to be closed.
 const CLOSE_LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const LEASE_KEEPER: &str = "lease keeper";
@@ -71,9 +71,9 @@ impl Worker {
     }
 
     /// Works until `stop` is cancelled, then drains: claims nothing more, lets running jobs finish
-    /// within the drain time, puts the others back without using an attempt, and closes the lease. Ends
-    /// within the drain time and a few seconds even if the database does not answer. If the future is
-    /// dropped instead, the worker dies like a killed process, and its lease expires.
+    /// within the drain time, puts the others back without using an attempt, and closes the lease. Returns
+    /// within the drain time and a few seconds even if the database does not respond. If the future is
+    /// dropped instead, the worker ends like a killed process, and its lease expires.
     ///
     /// # Errors
     /// [`WorkerStopped`] if a part of the worker ended by itself, which is a bug. The worker has drained
@@ -126,7 +126,7 @@ impl Worker {
             stop.cancel();
         }
         if ended_part != Some(DISPATCHER) {
-            // It stops claiming within a second or two.
+            // The dispatcher stops claiming within a second or two.
             dispatcher.await.ok();
         }
         self.drain(&state, &mut queue_workers).await;
@@ -193,7 +193,7 @@ impl Worker {
             return;
         }
         tracing::warn!(
-            jobs = state.jobs_in_flight(),
+            jobs = state.held_jobs(),
             "drain time is over; putting jobs in flight back"
         );
         state.drain_expired.cancel();
@@ -202,7 +202,7 @@ impl Worker {
             .is_err()
         {
             tracing::error!(
-                jobs = state.jobs_in_flight(),
+                jobs = state.held_jobs(),
                 "handlers block their threads; stopping without them"
             );
         }
@@ -241,7 +241,7 @@ impl QueueWorker {
                     }
                 },
                 () = stop.cancelled(), if !is_stopping => {
-                    // apalis refuses to stop before its first event; then it is asked again.
+                    // apalis refuses to stop before its first event; the loop then calls `stop` again.
                     is_stopping = context.stop().is_ok();
                 }
             }

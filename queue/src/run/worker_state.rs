@@ -1,8 +1,11 @@
 //! What the parts of one worker share: the jobs in flight, the current lease, the slots of each queue and
 //! the wake signals.
 //!
-//! Methods combine these: a run that ends frees its slot, sends its outcome to the completer and wakes
-//! the dispatcher. Never talks to the database.
+//! One method makes all the changes that belong to an event. For example, the end of a run frees a slot,
+//! sends the outcome to the completer and wakes the dispatcher. Nothing in this module talks to the database.
+//!
+//! A job is *held* from its claim until its run ends. A *lost* job was held by a worker whose lease expired,
+//! possibly because the job crashed that worker.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,33 +28,32 @@ use crate::claimed::ClaimedJob;
 use crate::engine::Engine;
 use crate::verdict::{RunOutcome, Verdict};
 
-/// Memory that must be free before anything is claimed, in bytes of bodies: more than any row holds.
+/// Memory for bodies that must be free before a claim, in bytes: more than the bodies of any row.
 const MIN_CLAIM_BYTES: u64 = 512 * 1024;
 
-/// How many copies of a body are in memory while its job runs: as received from the database, as held
-/// by the worker, as the handler's arguments, and as what the handler makes of them.
+/// How many copies of a job's body are in memory while the job runs: the row from the database, the held
+/// job, the handler's arguments and the values that the handler builds from its arguments.
 const COPIES_PER_BODY: u64 = 4;
 
-/// Outcomes that may wait to be written, in addition to one for each slot. Nothing is claimed while
-/// more are waiting.
+/// Maximum unwritten outcomes, in addition to one for each slot. Nothing is claimed while more outcomes wait.
 const MAX_UNWRITTEN_OUTCOMES: u64 = 8192;
 
 /// What the parts of one worker share.
 #[derive(Debug)]
 pub(super) struct WorkerState {
     pub(super) engine: Engine,
-    /// The served queues.
+    /// The queues of the worker. An index of a queue is a position in this list.
     pub(super) queues: Vec<QueueSlots>,
-    /// Longest time between two polls.
+    /// Maximum time between two polls for due jobs.
     pub(super) poll_interval: Duration,
     pub(super) wake: WakeSignals,
     pub(super) lease: LeaseState,
     /// Cancelled when the drain time is over: runs in flight are put back.
     pub(super) drain_expired: CancellationToken,
-    /// Memory for bodies of jobs in flight, in bytes.
+    /// Memory for the bodies of jobs in flight, in bytes.
     body_bytes: u64,
     in_flight: Mutex<InFlight>,
-    /// Where outcomes are sent; `None` after [`WorkerState::close_outcomes`].
+    /// Sends outcomes to the completer. `None` after [`WorkerState::close_outcomes`].
     outcomes: Mutex<Option<mpsc::UnboundedSender<FinishedRun>>>,
 }
 
@@ -60,7 +62,7 @@ pub(super) struct WorkerState {
 pub(super) struct FinishedRun {
     pub(super) job: ClaimedJob,
     pub(super) outcome: RunOutcome,
-    /// How long it took. `None` if it never started.
+    /// `None` if the run never started.
     pub(super) run_time: Option<Duration>,
 }
 
@@ -73,19 +75,19 @@ pub(super) struct WorkerChannels {
     pub(super) finished_runs: mpsc::UnboundedReceiver<FinishedRun>,
 }
 
-/// How many jobs of each keyed lane a worker holds, and how many it can hold.
+/// How many jobs of each keyed lane of one queue a worker holds, and how many it may hold. A keyed lane
+/// holds jobs that share a key and run concurrently.
 #[derive(Debug, Default)]
 pub(super) struct LaneLoad {
-    /// Most jobs of one keyed lane.
+    /// Maximum held jobs of one keyed lane.
     pub(super) max_per_keyed_lane: u32,
-    /// Held jobs by lane; includes at least the keyed lanes.
-    pub(super) held: HashMap<i64, u32>,
+    /// Number of held jobs, by lane. Includes all keyed lanes and some others.
+    pub(super) held_by_lane: HashMap<i64, u32>,
 }
 
 impl WorkerState {
-    /// The state of a worker that holds nothing. Its channels are unbounded by type, and bounded by
-    /// [`WorkerState::capacity`]: nothing is claimed without capacity, and there is none while too many
-    /// outcomes wait to be written.
+    /// Creates the state of a worker that holds no jobs. The channels need no bound of their own:
+    /// [`WorkerState::capacities`] bounds the claimed jobs and the unwritten outcomes.
     pub(super) fn new(
         engine: Engine,
         options: &WorkerOptions,
@@ -127,41 +129,45 @@ impl WorkerState {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the lease to claim under, and has the dispatcher and the due poller look for work.
+    /// Sets the lease to claim under and wakes the dispatcher and the due poller.
     pub(super) fn set_lease(&self, lease: i64) {
         self.lease.set(lease);
         self.wake.signal_all();
     }
 
-    /// How much of each served queue can be claimed. Nothing while too many outcomes wait to be
-    /// written, so that a database that accepts claims but no outcomes does not exhaust memory.
-    pub(super) fn capacity(&self) -> Vec<ClaimCapacity> {
+    /// Returns how much can be claimed from each queue. This is nothing while too many outcomes are
+    /// unwritten: a database that accepts claims but no outcomes must not exhaust memory.
+    pub(super) fn capacities(&self) -> Vec<ClaimCapacity> {
         let in_flight = self.in_flight();
         let slots: u64 = self
             .queues
             .iter()
             .map(|queue| u64::from(queue.slots()))
             .sum();
-        let bytes = self.body_bytes.saturating_sub(in_flight.bytes());
+        let bytes = self.body_bytes.saturating_sub(in_flight.unsettled_bytes());
         let is_full = in_flight.unwritten_outcomes() >= slots + MAX_UNWRITTEN_OUTCOMES
             || bytes < MIN_CLAIM_BYTES;
-        let lost = in_flight.may_claim_lost();
+        let accepts_lost_jobs = in_flight.may_claim_lost_job();
         self.queues
             .iter()
             .zip(in_flight.held_by_queue())
             .map(|(queue, held)| {
-                let (slots, prefetch) = if is_full { (0, 0) } else { queue.free(*held) };
+                let (slots, prefetch) = if is_full {
+                    (0, 0)
+                } else {
+                    queue.remaining_for(*held)
+                };
                 ClaimCapacity {
                     slots,
                     prefetch,
                     bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-                    lost,
+                    accepts_lost_jobs,
                 }
             })
             .collect()
     }
 
-    /// How many jobs of each keyed lane of a queue are held.
+    /// Returns how many jobs of each keyed lane of a queue are held.
     pub(super) fn lane_load(&self, queue_index: usize) -> LaneLoad {
         let max = self
             .queues
@@ -169,27 +175,29 @@ impl WorkerState {
             .map_or(0, QueueSlots::slots_per_keyed_lane);
         LaneLoad {
             max_per_keyed_lane: max,
-            held: self.in_flight().held_by_lane().clone(),
+            held_by_lane: self.in_flight().held_by_lane().clone(),
         }
     }
 
-    /// Memory for further bodies, in bytes. `None` if it is too little to claim anything.
-    pub(super) fn free_bytes(&self) -> Option<u32> {
-        let free = self.body_bytes.saturating_sub(self.in_flight().bytes());
-        (free >= MIN_CLAIM_BYTES).then(|| u32::try_from(free).unwrap_or(u32::MAX))
+    /// Memory for further bodies, in bytes. `None` if the memory does not suffice for a claim.
+    pub(super) fn claimable_bytes(&self) -> Option<u32> {
+        let bytes = self
+            .body_bytes
+            .saturating_sub(self.in_flight().unsettled_bytes());
+        (bytes >= MIN_CLAIM_BYTES).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
-    /// Whether a job that an earlier worker was lost with may be claimed.
-    pub(super) fn may_claim_lost(&self) -> bool {
-        self.in_flight().may_claim_lost()
+    /// Whether the worker may claim a lost job.
+    pub(super) fn may_claim_lost_job(&self) -> bool {
+        self.in_flight().may_claim_lost_job()
     }
 
     /// Number of held jobs.
-    pub(super) fn jobs_in_flight(&self) -> usize {
-        self.in_flight().held()
+    pub(super) fn held_jobs(&self) -> usize {
+        self.in_flight().held_jobs()
     }
 
-    /// The fencing tokens of all claims that this worker knows.
+    /// The fencing tokens of all claims that are known to this worker.
     pub(super) fn known_tokens(&self) -> Vec<i64> {
         self.in_flight().known_tokens()
     }
@@ -221,14 +229,15 @@ impl WorkerState {
         tasks
     }
 
-    /// Puts back a job that was claimed under this worker's lease and never held.
+    /// Puts back a job that was claimed under this worker's lease but never held, because the response to
+    /// the claim was lost.
     pub(super) fn put_back_lost_claim(&self, job: ClaimedJob) {
         self.in_flight().add_unsettled(&job);
         self.send_outcome(job, RunOutcome::PutBack, None);
     }
 
-    /// Ends runs that have exceeded their timeout by a while, because their handlers block the thread
-    /// on which the run layer would have ended them. Later outcomes of these runs do not count.
+    /// Records a timeout for runs that the run layer could not end at their timeout, because the handler
+    /// blocks its thread. Later outcomes of these runs are ignored.
     pub(super) fn give_up_overdue_runs(&self) {
         let overdue = self.in_flight().overdue_runs();
         for OverdueRun {
@@ -262,15 +271,15 @@ impl WorkerState {
         }
     }
 
-    /// Records that the run of a held job starts and returns the signals it must obey; `None` if the
-    /// job is no longer held.
+    /// Records that the run of a held job starts and returns the signals that the run must obey. Returns
+    /// `None` if the job is no longer held.
     pub(super) fn start_run(&self, job: &ClaimedJob) -> Option<RunSignals> {
-        self.in_flight().start(job)
+        self.in_flight().start_run(job)
     }
 
-    /// Records that a run has ended: frees its slot and sends its outcome to the completer. An
-    /// `outcome` of `None` does not count and is not written. Does nothing if the run was given up or
-    /// put back before.
+    /// Records that a run has ended: frees its slot and sends its outcome to the completer. With an
+    /// `outcome` of `None`, the run is discarded and nothing is written. Does nothing if the job is no
+    /// longer held, because the run was given up or put back before.
     pub(super) fn finish_run(
         &self,
         job: ClaimedJob,
@@ -286,7 +295,7 @@ impl WorkerState {
             self.queues.get(run.queue_index),
             in_flight.held_by_queue().get(run.queue_index),
         ) {
-            has_capacity |= queue.free(*held) != (0, 0);
+            has_capacity |= queue.remaining_for(*held) != (0, 0);
         }
         if let Some(RunOutcome::Verdict(Verdict::RateLimited { wait, .. })) = &outcome
             && job.parcel.parks
@@ -318,23 +327,25 @@ impl WorkerState {
                 outcome,
                 run_time,
             };
-            // Fails only if the completer has ended by itself; the job is then rescued later.
+            // Fails only if the completer has ended by itself. The job is then rescued when the lease
+            // expires.
             outcomes.send(finished).ok();
         }
     }
 
-    /// Records that the outcomes of these jobs are written, or were lost with their lease.
-    pub(super) fn outcomes_written<'a>(&self, jobs: impl Iterator<Item = &'a ClaimedJob>) {
-        self.in_flight().settled(jobs);
+    /// Records that the outcomes of these jobs are written, or that the database discarded them because the
+    /// lease had expired.
+    pub(super) fn record_written_outcomes<'a>(&self, jobs: impl Iterator<Item = &'a ClaimedJob>) {
+        self.in_flight().record_settled(jobs);
         self.wake.signal_outcomes_written();
     }
 
-    /// Records that the database refuses the outcome of a job. The job is rescued when the lease ends.
+    /// Records that the database refuses the outcome of a job. The job is rescued when the lease expires.
     pub(super) fn abandon_outcome(&self, job: &ClaimedJob) {
         self.in_flight().abandon(job);
     }
 
-    /// Accepts no further outcomes: the completer writes those it has and ends.
+    /// Accepts no further outcomes. The completer writes the outcomes that were sent before, and ends.
     pub(super) fn close_outcomes(&self) {
         self.outcomes
             .lock()
@@ -342,7 +353,7 @@ impl WorkerState {
             .take();
     }
 
-    /// Signals the runs of these jobs, as far as this worker holds them, that the jobs are cancelled.
+    /// Signals a cancellation to the runs of those `jobs` that this worker holds.
     pub(super) fn cancel_runs(&self, jobs: &[JobId]) {
         if !jobs.is_empty() {
             self.in_flight().cancel_runs(jobs);

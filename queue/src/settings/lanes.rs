@@ -3,18 +3,111 @@
 //! Lists a tenant's lanes with their state, and changes one. Creates a lane that does not exist, but
 //! never a queue. Never reaches a lane of another tenant.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::limits::{
-    Change, LimitRow, LimiterChange, change_limiters, corrupt_row, decode_duration, decode_number,
+use super::error::SettingsError;
+use super::limit::{Change, Limit, LimitChange};
+use super::limiters::{
+    LimitRow, LimiterChange, change_limiters, corrupt_row, decode_duration, decode_number,
     microseconds, weight_column,
 };
-use super::{Breaker, BreakerState, LaneChange, LaneSettings, SettingsError};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::job::{Lane, LimitUse};
+
+/// The settings and state of a tenant's lane in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Internal number, by which lanes are listed.
+    pub id: i64,
+    /// Its key; empty for the default lane.
+    pub key: String,
+    /// Whether its jobs run strictly one after another.
+    pub ordered: bool,
+    /// Its share of starts relative to the tenant's other lanes, 1 to 1000.
+    pub weight: u16,
+    /// Whether it is paused manually: none of its jobs start.
+    pub paused: bool,
+    /// Until when none of its jobs start because the receiving side asked for a pause or the breaker is
+    /// open.
+    pub parked_until: Option<DateTime<Utc>>,
+    /// When failures stop the lane.
+    pub breaker: Option<Breaker>,
+    /// Whether failures have stopped it.
+    pub breaker_state: BreakerState,
+    /// Failures within the breaker's window; while the breaker is not closed, those that opened it and
+    /// those of trial runs. Counted only while `breaker` is set.
+    pub failures: u32,
+    /// The limit on this lane's jobs.
+    pub limit: Limit,
+    /// The tenant's limits that its jobs name.
+    pub named_limits: Vec<LimitUse>,
+}
+
+/// Stops a lane when too many of its runs fail.
+///
+/// A window begins with a failure and counts runs that succeed and runs with transient failures. A
+/// failure opens the breaker when the window holds enough runs and enough of them failed. Then one job
+/// is tried after each rest until one succeeds, which closes the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Fewest runs in a window that can open it, at least 1. With a share of 100, this is the number of
+    /// consecutive failures.
+    pub failures: u32,
+    /// The percentage of these runs that must have failed, 1 to 100. With 100, each success ends the
+    /// window.
+    pub share: u8,
+    /// Length of a window.
+    pub window: Duration,
+    /// How long it stays open before one job is tried.
+    pub rest: Duration,
+}
+
+impl Breaker {
+    /// The default length of a window.
+    pub const DEFAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+    /// A breaker that opens after this many consecutive failures.
+    #[must_use]
+    pub fn consecutive(failures: u32, rest: Duration) -> Self {
+        Self {
+            failures,
+            share: 100,
+            window: Self::DEFAULT_WINDOW,
+            rest,
+        }
+    }
+}
+
+/// The state of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Jobs run normally.
+    Closed,
+    /// No job starts.
+    Open,
+    /// One job runs as a trial.
+    HalfOpen,
+}
+
+/// A change of a lane's settings.
+#[derive(Debug, Clone, Default)]
+pub struct LaneChange {
+    /// Its share of starts relative to the tenant's other lanes; 1 when removed.
+    pub weight: Change<u16>,
+    /// Whether none of its jobs start.
+    pub paused: Option<bool>,
+    /// Whether to end its parking now.
+    pub unpark: bool,
+    /// When failures stop the lane.
+    pub breaker: Change<Breaker>,
+    /// The limit on this lane's jobs.
+    pub limit: LimitChange,
+}
 
 #[derive(sqlx::FromRow)]
 struct LaneRow {

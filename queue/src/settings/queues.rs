@@ -5,10 +5,33 @@
 use harkara_shared::database::{query_as, query_scalar};
 use harkara_shared::id::TenantId;
 
-use super::limits::{LimitChange, LimitRow, LimiterChange, change_limiters};
-use super::{QueueSettings, QueueView, SettingsError};
+use super::error::SettingsError;
+use super::limit::{Limit, LimitChange};
+use super::limiters::{LimitRow, LimiterChange, change_limiters};
 use crate::engine::Engine;
 use crate::error::Error;
+
+/// The settings of a queue, which all tenants share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Internal number, by which queues are listed.
+    pub id: i32,
+    /// The name that jobs refer to.
+    pub name: String,
+    /// Whether none of its jobs start.
+    pub paused: bool,
+    /// The limit on the jobs of all tenants together.
+    pub limit: Limit,
+}
+
+/// Which queues a reader can see.
+#[derive(Debug, Clone, Copy)]
+pub enum QueueView<'a> {
+    /// Every queue.
+    All,
+    /// The queues visible to a tenant: those in which it has lanes, and these public ones.
+    VisibleTo(TenantId, &'a [&'a str]),
+}
 
 #[derive(sqlx::FromRow)]
 struct QueueRow {

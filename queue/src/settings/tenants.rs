@@ -6,14 +6,52 @@ use std::collections::BTreeMap;
 
 use harkara_shared::database::{query, query_as, query_scalar};
 use harkara_shared::id::TenantId;
+use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::limits::{
-    Change, LimitChange, LimitRow, LimiterChange, change_limiters, decode_number, weight_column,
-};
-use super::{Limit, MAX_TENANT_LIMITS, Rate, SettingsError, TenantChange, TenantSettings};
+use super::error::SettingsError;
+use super::limit::{Change, Limit, LimitChange, MAX_TENANT_LIMITS, Rate};
+use super::limiters::{LimitRow, LimiterChange, change_limiters, decode_number, weight_column};
 use crate::engine::Engine;
 use crate::error::Error;
+
+/// The largest value of a tenant's bound of waiting jobs.
+pub const MAX_WAITING_JOBS: u32 = 1_000_000_000;
+
+/// The settings of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSettings {
+    /// Its share of starts relative to other tenants, 1 to 1000.
+    pub weight: u16,
+    /// Whether none of its jobs start.
+    pub paused: bool,
+    /// Most jobs that can wait, scheduled and ready together: further ones are refused.
+    pub max_waiting: Option<u32>,
+    /// Jobs waiting now. Counted only while `max_waiting` is set.
+    pub waiting: u64,
+    /// The limit on all its jobs together.
+    pub limit: Limit,
+    /// The limits on jobs that name a key, by key.
+    pub limits: BTreeMap<String, Limit>,
+}
+
+/// A change of a tenant's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TenantChange {
+    /// Its share of starts relative to other tenants; 1 when removed.
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    pub weight: Change<u16>,
+    /// Whether none of its jobs start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// Most jobs that can wait, 1 to [`MAX_WAITING_JOBS`].
+    #[serde(skip_serializing_if = "Change::is_keep")]
+    pub max_waiting: Change<u32>,
+    /// The limit on all its jobs together.
+    pub limit: LimitChange,
+    /// The limits on jobs that name a key, by key; [`LimitChange::removal`] removes one.
+    pub limits: BTreeMap<String, LimitChange>,
+}
 
 /// How many limits to read: one more than allowed, so that an excess shows.
 fn limits_to_read() -> i64 {

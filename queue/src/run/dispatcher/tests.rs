@@ -1,4 +1,4 @@
-//! Tests that a dispatcher which cannot start a job waits, without statements or idle turns.
+//! Tests when a dispatcher claims, and that it waits without statements when it can start no job.
 
 use harkara_shared::config::QueueConcurrency;
 use harkara_shared::database::query;
@@ -9,7 +9,7 @@ use crate::run::WorkerOptions;
 use crate::settings::{Change, LimitChange};
 use crate::testing::{Fixture, QUEUE, done, job, worker};
 
-/// Most turns until a dispatcher has nothing to do: far more than it needs.
+/// Maximum turns until a dispatcher has nothing to do: far more than it needs.
 const MAX_TURNS: usize = 50;
 
 struct DispatcherFixture {
@@ -20,7 +20,7 @@ struct DispatcherFixture {
 }
 
 impl DispatcherFixture {
-    /// With these queues and their numbers of slots.
+    /// Creates a dispatcher for these queues with these numbers of slots.
     async fn new(slots: &[(&str, u32)]) -> Self {
         let fixture = Fixture::new().await;
         let queue = |(queue, concurrency): &(&str, u32)| QueueConcurrency {
@@ -47,10 +47,10 @@ impl DispatcherFixture {
         }
     }
 
-    /// Takes turns until only the end of a run or a signal could give it more to do.
+    /// Takes turns until the dispatcher waits without a deadline.
     async fn run_until_idle(&mut self) {
         for _ in 0..MAX_TURNS {
-            match self.dispatcher.turn().await.unwrap() {
+            match self.dispatcher.take_turn().await.unwrap() {
                 NextTurn::Now => {}
                 NextTurn::Wait(Some(until)) => tokio::time::sleep_until(until).await,
                 NextTurn::Wait(None) => return,
@@ -59,15 +59,15 @@ impl DispatcherFixture {
         panic!("the dispatcher does not become idle");
     }
 
-    /// The one job that was handed to the first queue's backend since the last call.
-    fn dispatched(&mut self) -> ClaimedJob {
+    /// Receives the single job that was sent to the first queue's backend started_at the last call.
+    fn receive_job(&mut self) -> ClaimedJob {
         let (run, _) = self.tasks[0].try_recv().unwrap().take();
         assert!(self.tasks[0].try_recv().is_err());
         run.job
     }
 }
 
-fn named(lane: &str) -> NewJob {
+fn job_in_lane(lane: &str) -> NewJob {
     NewJob {
         lane: Lane::Named(lane.to_owned()),
         ..job()
@@ -77,8 +77,8 @@ fn named(lane: &str) -> NewJob {
 #[tokio::test]
 async fn lane_that_opens_while_all_slots_are_taken_is_claimed_when_one_is_free() {
     let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1), ("other", 1)]).await;
-    dispatch.fixture.enqueue(named("free")).await;
-    let waiting = dispatch.fixture.enqueue(named("parked")).await;
+    dispatch.fixture.enqueue(job_in_lane("free")).await;
+    let parked = dispatch.fixture.enqueue(job_in_lane("parked")).await;
     dispatch
         .fixture
         .execute(
@@ -89,11 +89,11 @@ async fn lane_that_opens_while_all_slots_are_taken_is_claimed_when_one_is_free()
     dispatch.run_until_idle().await;
     let open = "select count(*) from queue.lanes where parked_until <= clock_timestamp()";
     assert_eq!(dispatch.fixture.count(open).await, 1);
-    let first = dispatch.dispatched();
-    assert_ne!(first.id, waiting);
+    let first = dispatch.receive_job();
+    assert_ne!(first.id, parked);
     dispatch.state.finish_run(first, Some(done()), None);
     dispatch.run_until_idle().await;
-    assert_eq!(dispatch.dispatched().id, waiting);
+    assert_eq!(dispatch.receive_job().id, parked);
 }
 
 #[tokio::test]
@@ -111,18 +111,18 @@ async fn full_limiter_is_tried_once_a_second_however_often_the_dispatcher_is_wok
         .await
         .unwrap();
     assert!(matches!(
-        dispatch.dispatcher.turn().await,
+        dispatch.dispatcher.take_turn().await,
         Ok(NextTurn::Now)
     ));
-    dispatch.dispatched();
+    dispatch.receive_job();
     // Every claim locks the row of the limiter, which changes its xmax.
     let last_claim = "select max(greatest(xmin::text::int8, xmax::text::int8)) from queue.limiters";
     let (mut claims, mut last) = (0, dispatch.fixture.count(last_claim).await);
-    let since = Instant::now();
+    let started_at = Instant::now();
     for _ in 0..MAX_TURNS {
         dispatch.state.wake.signal_new_work();
         assert!(
-            matches!(dispatch.dispatcher.turn().await, Ok(NextTurn::Wait(Some(until))) if until > since)
+            matches!(dispatch.dispatcher.take_turn().await, Ok(NextTurn::Wait(Some(until))) if until > started_at)
         );
         let claim = dispatch.fixture.count(last_claim).await;
         claims += u64::from(claim != last);
@@ -130,7 +130,10 @@ async fn full_limiter_is_tried_once_a_second_however_often_the_dispatcher_is_wok
     }
     assert!(claims > 0, "claims do not show in the row");
     // The run may have ended in another worker, so one claim a second is right.
-    assert!(claims <= 1 + since.elapsed().as_secs(), "{claims} claims");
+    assert!(
+        claims <= 1 + started_at.elapsed().as_secs(),
+        "{claims} claims"
+    );
 }
 
 #[tokio::test]
@@ -150,15 +153,15 @@ async fn new_job_is_dispatched_at_once_in_a_lane_that_had_only_lost_jobs() {
     dispatch.dispatcher.search_duration = Duration::ZERO;
     dispatch.state.wake.signal_new_work();
     dispatch.run_until_idle().await;
-    assert_eq!(dispatch.dispatched().id, next);
+    assert_eq!(dispatch.receive_job().id, next);
 }
 
 #[tokio::test]
-async fn job_in_front_of_the_scan_position_is_dispatched_at_once() {
+async fn job_in_front_of_the_cursor_is_dispatched_at_once() {
     let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1)]).await;
     dispatch.fixture.enqueue(job()).await;
     dispatch.run_until_idle().await;
-    let first = dispatch.dispatched();
+    let first = dispatch.receive_job();
     let urgent = NewJob {
         priority: 0,
         ..job()
@@ -168,29 +171,31 @@ async fn job_in_front_of_the_scan_position_is_dispatched_at_once() {
     // All signals are sent before the next turn.
     dispatch.state.wake.signal_new_work();
     dispatch.state.finish_run(first.clone(), Some(done()), None);
-    dispatch.state.outcomes_written(std::iter::once(&first));
+    dispatch
+        .state
+        .record_written_outcomes(std::iter::once(&first));
     dispatch.run_until_idle().await;
-    assert_eq!(dispatch.dispatched().id, urgent);
+    assert_eq!(dispatch.receive_job().id, urgent);
 }
 
 #[tokio::test]
-async fn lane_without_a_share_is_claimed_at_once_when_the_lanes_before_it_have_nothing() {
+async fn lane_without_allocated_jobs_is_claimed_at_once_when_other_lanes_give_none() {
     let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1)]).await;
-    dispatch.fixture.enqueue(named("first")).await;
+    dispatch.fixture.enqueue(job_in_lane("first")).await;
     let mut other_worker = dispatch.fixture.engine.pool().begin().await.unwrap();
     query("select from queue.parcels for update")
         .execute(&mut *other_worker)
         .await
         .unwrap();
-    let free = dispatch.fixture.enqueue(named("second")).await;
+    let second = dispatch.fixture.enqueue(job_in_lane("second")).await;
     dispatch.run_until_idle().await;
-    assert_eq!(dispatch.dispatched().id, free);
+    assert_eq!(dispatch.receive_job().id, second);
 }
 
 #[tokio::test]
-async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() {
+async fn lane_that_opens_during_a_claim_in_another_queue_is_claimed() {
     let mut dispatch = DispatcherFixture::new(&[(QUEUE, 1), ("other", 1)]).await;
-    let parked = dispatch.fixture.enqueue(named("parked")).await;
+    let parked = dispatch.fixture.enqueue(job_in_lane("parked")).await;
     let last = NewJob {
         queue: "other".to_owned(),
         lane: Lane::Ordered("line".to_owned()),
@@ -209,7 +214,7 @@ async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() 
         .execute(&mut *slow)
         .await
         .unwrap();
-    let vanishes = async {
+    let end_job_slowly = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         query("update queue.parcels set state = 'c', finished_at = now() where strict")
             .execute(&mut *slow)
@@ -217,6 +222,6 @@ async fn a_lane_that_opens_while_another_queue_is_asked_in_vain_is_asked_then() 
             .unwrap();
         slow.commit().await.unwrap();
     };
-    tokio::join!(dispatch.run_until_idle(), vanishes);
-    assert_eq!(dispatch.dispatched().id, parked);
+    tokio::join!(dispatch.run_until_idle(), end_job_slowly);
+    assert_eq!(dispatch.receive_job().id, parked);
 }

@@ -1,4 +1,4 @@
-//! Tests of which lanes a worker claims from, and where it starts in them.
+//! Tests which lanes a worker claims from, and where its scans start.
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,7 @@ const CAPACITY: ClaimCapacity = ClaimCapacity {
     slots: 100,
     prefetch: 0,
     bytes: u32::MAX,
-    lost: true,
+    accepts_lost_jobs: true,
 };
 
 fn one_lane() -> KnownLanes {
@@ -16,15 +16,15 @@ fn one_lane() -> KnownLanes {
     let ready = ReadyLane {
         queue: 1,
         lane: 7,
-        nth: Some(1),
+        found_by: FoundBy::Jobs(1),
         tenant: 1,
         lane_weight: 1,
         tenant_weight: 1,
-        paused: false,
-        named: false,
+        is_paused: false,
+        is_keyed: false,
         wait_ms: None,
     };
-    lanes.add_found(&[ready], 1, Instant::now());
+    lanes.add_ready_lanes(&[ready], 1, Instant::now());
     lanes
 }
 
@@ -49,12 +49,12 @@ fn record(
     };
     let claimed = ClaimedFromLane {
         jobs: outcome.rows,
-        last,
+        last_position: last,
     };
-    let claim = AnsweredClaim {
+    let claim = ClaimStats {
         answered_at: at,
         duration: Duration::from_millis(1),
-        found_no_lost: false,
+        lost_jobs_ruled_out: false,
     };
     lanes.record_outcome(outcome, claimed, claim);
 }
@@ -65,7 +65,7 @@ fn claim_starts(lanes: &mut KnownLanes, at: Instant) -> Vec<ScanStart> {
 }
 
 #[test]
-fn claims_of_a_drained_lane_continue_where_the_last_one_ended() {
+fn claim_resumes_where_the_previous_claim_of_the_lane_ended() {
     let (mut lanes, at) = (one_lane(), Instant::now());
     assert_eq!(claim_starts(&mut lanes, at), [ScanStart::First]);
     record(&mut lanes, LaneAvailability::More, Some(position(10)), at);
@@ -75,7 +75,7 @@ fn claims_of_a_drained_lane_continue_where_the_last_one_ended() {
 }
 
 #[test]
-fn continued_lane_is_claimed_from_its_first_row_before_it_counts_as_exhausted() {
+fn lane_with_a_cursor_is_scanned_from_its_first_row_before_it_is_removed() {
     let (mut lanes, at) = (one_lane(), Instant::now());
     lanes.plan_claim(CAPACITY, &LaneLoad::default(), at);
     record(&mut lanes, LaneAvailability::More, Some(position(10)), at);
@@ -92,7 +92,7 @@ fn continued_lane_is_claimed_from_its_first_row_before_it_counts_as_exhausted() 
 }
 
 #[test]
-fn drained_lane_is_claimed_from_its_first_row_from_time_to_time() {
+fn cursor_expires_so_that_the_first_row_is_read_regularly() {
     let (mut lanes, started_at) = (one_lane(), Instant::now());
     let mut from_first = Vec::new();
     for ms in 0..1000 {
@@ -106,58 +106,77 @@ fn drained_lane_is_claimed_from_its_first_row_from_time_to_time() {
 }
 
 #[test]
-fn search_skips_drained_lanes_and_keeps_them() {
+fn search_skips_and_keeps_lanes_with_a_live_cursor() {
     let (mut lanes, at) = (one_lane(), Instant::now());
     assert_eq!(lanes.search_ranges(2, at), [(0, i64::MAX)]);
     lanes.plan_claim(CAPACITY, &LaneLoad::default(), at);
     record(&mut lanes, LaneAvailability::More, Some(position(10)), at);
     assert_eq!(lanes.search_ranges(3, at), [(0, 7), (7, i64::MAX)]);
-    lanes.add_found(&[], 3, at);
+    lanes.add_ready_lanes(&[], 3, at);
     assert_eq!(claim_starts(&mut lanes, at), [ScanStart::At(position(10))]);
     let later = at + Duration::from_secs(1);
     assert_eq!(lanes.search_ranges(4, later), [(0, i64::MAX)]);
-    lanes.add_found(&[], 4, later);
+    lanes.add_ready_lanes(&[], 4, later);
     assert_eq!(claim_starts(&mut lanes, later), []);
 }
 
 proptest::proptest! {
-    /// Whatever a lane gives, its longest waiting priority is claimed first from time to time.
+    /// Whatever a lane gives, every few scans start at its longest waiting priority.
     #[test]
     fn no_priority_of_a_lane_waits_forever(
         answers in proptest::collection::vec((0u8..4, 0u64..200), 200..400),
     ) {
         let mut lanes = one_lane();
         let mut at = Instant::now();
-        let mut fresh_starts = 0;
+        let mut scans_without_cursor = 0;
         for (second, (answered, passed_ms)) in (1..).zip(answers) {
             at += Duration::from_millis(passed_ms);
             match claim_starts(&mut lanes, at).first() {
-                Some(ScanStart::LongestWaiting) => fresh_starts = 0,
-                Some(ScanStart::First) => fresh_starts += 1,
-                // A continuation lasts a second at most.
+                Some(ScanStart::LongestWaiting) => scans_without_cursor = 0,
+                Some(ScanStart::First) => scans_without_cursor += 1,
+                // A cursor expires after at most a second.
                 Some(ScanStart::At(_)) | None => {}
             }
-            proptest::prop_assert!(fresh_starts < LONGEST_WAITING_EVERY);
-            let availability = if answered == 0 { LaneAvailability::Closed } else { LaneAvailability::More };
+            proptest::prop_assert!(scans_without_cursor < LONGEST_WAITING_EVERY);
+            let availability = if answered == 0 { LaneAvailability::Blocked } else { LaneAvailability::More };
             record(&mut lanes, availability, (answered > 1).then(|| position(second)), at);
         }
     }
 }
 
 #[test]
-fn claim_of_the_longest_waiting_priority_is_not_continued() {
+fn claim_of_the_longest_waiting_priority_sets_no_cursor() {
     let (mut lanes, mut at) = (one_lane(), Instant::now());
     while claim_starts(&mut lanes, at) != [ScanStart::LongestWaiting] {
         record(&mut lanes, LaneAvailability::More, None, at);
-        at += MIN_CONTINUATION;
+        at += MIN_CURSOR_LIFETIME;
     }
     record(&mut lanes, LaneAvailability::More, Some(position(10)), at);
     assert_eq!(claim_starts(&mut lanes, at), [ScanStart::First]);
-    // Nor does the lane count as exhausted if no row follows that position.
+    // The lane is not removed either if that claim finds no further row.
     while claim_starts(&mut lanes, at) != [ScanStart::LongestWaiting] {
         record(&mut lanes, LaneAvailability::More, None, at);
-        at += MIN_CONTINUATION;
+        at += MIN_CURSOR_LIFETIME;
     }
     record(&mut lanes, LaneAvailability::Exhausted, None, at);
     assert_eq!(claim_starts(&mut lanes, at), [ScanStart::First]);
+}
+
+#[test]
+fn claimed_rows_without_jobs_do_not_unbound_the_next_claim() {
+    let (mut lanes, at) = (one_lane(), Instant::now());
+    lanes.plan_claim(CAPACITY, &LaneLoad::default(), at);
+    let outcome = LaneOutcome {
+        lane: 7,
+        rows: 1,
+        availability: LaneAvailability::More,
+    };
+    let claim = ClaimStats {
+        answered_at: at,
+        duration: Duration::from_millis(1),
+        lost_jobs_ruled_out: false,
+    };
+    lanes.record_outcome(outcome, ClaimedFromLane::default(), claim);
+    let claims = lanes.plan_claim(CAPACITY, &LaneLoad::default(), at);
+    assert_eq!(claims[0].max_rows, 100);
 }

@@ -1,4 +1,4 @@
-//! Tests of lost jobs in flight.
+//! Tests when a worker may claim lost jobs.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn worker_state() -> (WorkerState, WorkerChannels) {
     (state, channels)
 }
 
-/// A job that an earlier worker was lost with.
+/// A job that was held by a worker whose lease expired.
 fn lost_job() -> ClaimedJob {
     let mut parcel = ClaimedParcel::test();
     parcel.lost = true;
@@ -55,27 +55,27 @@ fn lost_job() -> ClaimedJob {
 #[tokio::test]
 async fn lost_job_is_held_alone_until_its_outcome_is_written() {
     let (state, _channels) = worker_state();
-    assert!(state.may_claim_lost());
+    assert!(state.may_claim_lost_job());
     state.hold(0, vec![lost_job()]);
-    assert!(!state.may_claim_lost());
+    assert!(!state.may_claim_lost_job());
     // The run succeeded, but if the worker dies now, the job is lost once more.
     state.finish_run(lost_job(), Some(done()), Some(Duration::from_millis(1)));
-    assert!(!state.may_claim_lost());
+    assert!(!state.may_claim_lost_job());
     assert!(
         state
-            .capacity()
+            .capacities()
             .iter()
-            .all(|capacity| capacity.slots == 8 && !capacity.lost)
+            .all(|capacity| capacity.slots == 8 && !capacity.accepts_lost_jobs)
     );
-    state.outcomes_written(std::iter::once(&lost_job()));
-    assert!(state.may_claim_lost());
+    state.record_written_outcomes(std::iter::once(&lost_job()));
+    assert!(state.may_claim_lost_job());
 }
 
 #[tokio::test]
-async fn lost_job_whose_outcome_does_not_count_is_released_at_once() {
+async fn lost_job_without_an_outcome_is_released_at_once() {
     let (state, _channels) = worker_state();
     state.hold(0, vec![lost_job()]);
     state.finish_run(lost_job(), None, None);
-    assert!(state.may_claim_lost());
+    assert!(state.may_claim_lost_job());
     assert!(state.known_tokens().is_empty());
 }

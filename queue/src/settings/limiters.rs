@@ -7,12 +7,11 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use harkara_shared::database::{query, query_as, query_scalar};
-use harkara_shared::duration::HumanDuration;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
-use super::{InvalidLimit, Limit, Rate, SettingsError};
+use super::error::SettingsError;
+use super::limit::{Change, InvalidLimit, Limit, LimitChange, Rate};
 use crate::engine::Engine;
 
 /// How often running jobs are counted again because some of their rows were locked.
@@ -21,128 +20,7 @@ const MAX_RECOUNTS: usize = 100;
 /// Pause between two counts: rows are locked for the length of one statement.
 const RECOUNT_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A change of one field. In JSON: absent, null, or a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Change<T> {
-    /// Leave it as it is.
-    #[default]
-    Keep,
-    /// Remove it.
-    Remove,
-    /// Set it to this value.
-    Set(T),
-}
-
-impl<T> Change<T> {
-    /// Applies `convert` to the value to be set.
-    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Change<U> {
-        match self {
-            Self::Keep => Change::Keep,
-            Self::Remove => Change::Remove,
-            Self::Set(value) => Change::Set(convert(value)),
-        }
-    }
-
-    /// Whether the field is left as it is.
-    pub fn is_keep(&self) -> bool {
-        matches!(self, Self::Keep)
-    }
-
-    /// The value to be set, if any.
-    pub fn value(self) -> Option<T> {
-        match self {
-            Self::Set(value) => Some(value),
-            Self::Keep | Self::Remove => None,
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Option::deserialize(deserializer)?.map_or(Self::Remove, Self::Set))
-    }
-}
-
-impl<T: Serialize> Serialize for Change<T> {
-    /// The inverse of deserializing. A field with [`Change::Keep`] must be skipped by means of
-    /// [`Change::is_keep`].
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Keep | Self::Remove => serializer.serialize_none(),
-            Self::Set(value) => serializer.serialize_some(value),
-        }
-    }
-}
-
-fn serialize_period<S: Serializer>(
-    per: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    per.map(HumanDuration).serialize(serializer)
-}
-
-/// A change of a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct LimitChange {
-    /// Starts per `per`. Removing it removes the rate.
-    #[serde(skip_serializing_if = "Change::is_keep")]
-    pub rate: Change<u32>,
-    /// Period of the rate; required when a rate is set for the first time.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "serialize_period"
-    )]
-    pub per: Option<Duration>,
-    /// Starts at the same moment after a pause. [`Rate::default_burst`] when removed or never set.
-    #[serde(skip_serializing_if = "Change::is_keep")]
-    pub burst: Change<u32>,
-    /// Most jobs running at once.
-    #[serde(skip_serializing_if = "Change::is_keep")]
-    pub max_running: Change<u32>,
-}
-
 impl LimitChange {
-    /// A change that removes the limit.
-    #[must_use]
-    pub fn removal() -> Self {
-        Self {
-            rate: Change::Remove,
-            per: None,
-            burst: Change::Remove,
-            max_running: Change::Remove,
-        }
-    }
-
-    /// A change that sets this rate.
-    #[must_use]
-    pub fn rate(rate: Rate) -> Self {
-        Self {
-            rate: Change::Set(rate.count),
-            per: Some(rate.per),
-            burst: Change::Set(rate.burst),
-            max_running: Change::Keep,
-        }
-    }
-
-    /// Whether jobs that run already must be counted.
-    pub(super) fn needs_running_count(&self) -> bool {
-        matches!(self.max_running, Change::Set(_))
-    }
-
-    /// Whether nothing changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whether a value is set, so that a limiter must exist.
-    pub(super) fn needs_limiter(&self) -> bool {
-        matches!(self.rate, Change::Set(_))
-            || matches!(self.burst, Change::Set(_))
-            || matches!(self.max_running, Change::Set(_))
-            || self.per.is_some()
-    }
-
     fn to_json(self) -> Value {
         let mut members = Map::new();
         let changes = [
