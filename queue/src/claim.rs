@@ -67,8 +67,7 @@ impl From<Option<i32>> for FoundBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaneClaim {
     pub(crate) lane: i64,
-    /// Number of jobs to claim. A lane without limits gives whole rows, so it can give
-    /// more.
+    /// Number of jobs to claim. A lane without limits gives whole rows, so the claim can return more.
     pub(crate) jobs: i32,
     /// Maximum rows to read for these jobs.
     pub(crate) max_rows: i32,
@@ -247,7 +246,7 @@ impl Engine {
     /// The claim commits without waiting for the disk: a claim lost in a crash of the database is
     /// claimed again, and the durable settlement of a job makes the claim before it durable too. The
     /// claim is one statement and its own transaction, so it takes effect completely or not at all,
-    /// even if the caller is dropped. [`Engine::find_lost_claims`] finds a claim whose answer was lost.
+    /// even if the caller is dropped. [`Engine::find_lost_claims`] finds a claim whose response was lost.
     pub(crate) async fn claim(
         &self,
         queue: i32,
@@ -297,7 +296,7 @@ impl Engine {
     }
 
     /// Returns the jobs claimed under `lease` by a token that is not among `known_tokens`: jobs whose claim
-    /// took effect although its answer never reached the worker.
+    /// took effect although the response never reached the worker.
     pub(crate) async fn find_lost_claims(
         &self,
         lease: i64,

@@ -1,8 +1,8 @@
 //! Stores the served total of each tenant in each queue, summed over all workers.
 //!
-//! The served total is the number of claimed jobs divided by the tenant's weight. Workers load the totals when
-//! they start and add to them about once a second. Workers, in [`crate::run`], decide which tenant's jobs to
-//! claim next.
+//! The served total is the number of claimed jobs divided by the tenant's weight. Workers load the totals
+//! when they start and add to them about once a second. [`crate::run`] decides which tenant's jobs to claim
+//! next.
 
 use harkara_shared::database::query_as;
 

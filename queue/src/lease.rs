@@ -1,7 +1,7 @@
 //! Opens, renews and closes leases.
 //!
-//! A lease is a worker's right to its claims. An expired lease is never revived: its holder opens a new
-//! one, and jobs claimed under the old one are rescued.
+//! A lease is the right to run the jobs claimed under it. An expired lease is never revived: its worker opens
+//! a new lease, and the jobs claimed under the old one are rescued.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct WorkerInfo {
     pub pid: u32,
     /// Release of Harkara.
     pub version: String,
-    /// The served queues: `{"queue": concurrency}`.
+    /// The queues that the worker claims from: `{"queue": concurrency}`.
     pub queues: Value,
 }
 

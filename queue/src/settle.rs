@@ -27,7 +27,7 @@ const MAX_MESSAGE_BYTES: usize = 2048;
 /// Postgres looks for a deadlock.
 const FOLLOW_UP_LOCK_TIMEOUT: &str = "set local lock_timeout = '250ms'";
 
-/// All members of a row succeeded, and none is left in it.
+/// A row that is settled as a whole: all its unsettled members succeeded.
 const FORM_WHOLE: &str = "w";
 /// A row with a single member that did not succeed.
 const FORM_SINGLE: &str = "s";
@@ -59,24 +59,24 @@ impl Engine {
             .bind(params.part)
             .bind(params.token)
             .bind(params.form)
-            .bind(params.last)
+            .bind(params.is_last)
             .bind(params.result)
             .bind(params.breaker_failures)
             .bind(params.park)
-            .bind(params.done_row)
-            .bind(params.done_member)
-            .bind(params.done_result)
-            .bind(params.left_row)
-            .bind(params.left_member)
-            .bind(params.left_job)
-            .bind(params.left_state)
-            .bind(params.left_wait)
-            .bind(params.left_refund)
-            .bind(params.left_deferral)
-            .bind(params.left_priority)
-            .bind(params.left_outcome)
-            .bind(params.left_code)
-            .bind(params.left_message)
+            .bind(params.success_row)
+            .bind(params.success_member)
+            .bind(params.success_result)
+            .bind(params.other_row)
+            .bind(params.other_member)
+            .bind(params.other_job)
+            .bind(params.other_state)
+            .bind(params.other_wait)
+            .bind(params.other_refund)
+            .bind(params.other_deferral)
+            .bind(params.other_priority)
+            .bind(params.other_outcome)
+            .bind(params.other_code)
+            .bind(params.other_message)
             .bind(latencies.tenants)
             .bind(latencies.queues)
             .bind(latencies.kinds)
@@ -113,7 +113,7 @@ impl Engine {
             };
             written.insert(row.parcel.key());
             if number < 0 {
-                // An earlier call whose answer was lost has written it, with its follow-up jobs.
+                // An earlier call, whose response was lost, has written the row and its follow-up jobs.
                 continue;
             }
             for (job, settlement) in &row.runs {
@@ -182,7 +182,7 @@ impl<'a> ParcelOutcomes<'a> {
         rows
     }
 
-    /// Whether no member of the row is unsettled after these.
+    /// Whether these are the last unsettled members of the row.
     fn is_last(&self) -> bool {
         usize::try_from(self.parcel.unwritten()).is_ok_and(|unwritten| unwritten <= self.runs.len())
     }
@@ -218,8 +218,8 @@ fn succeeded(settlement: &Settlement) -> bool {
     settlement.state == JobState::Succeeded
 }
 
-/// The parameters of the statement, one vector each: first those of rows, then those of members that
-/// succeeded while their row goes on (`done_`), then those of members that leave their row (`left_`).
+/// The parameters of the statement, one vector each. First those of rows. Then, unless the row is settled as a
+/// whole, those of members that succeeded (`success_`) and of members with any other outcome (`other_`).
 #[derive(Default)]
 struct SettleParams {
     tenant: Vec<i32>,
@@ -227,24 +227,24 @@ struct SettleParams {
     part: Vec<i16>,
     token: Vec<i64>,
     form: Vec<&'static str>,
-    last: Vec<bool>,
+    is_last: Vec<bool>,
     result: Vec<Option<Value>>,
     breaker_failures: Vec<i32>,
     park: Vec<Option<i64>>,
-    done_row: Vec<i32>,
-    done_member: Vec<i16>,
-    done_result: Vec<Option<Value>>,
-    left_row: Vec<i32>,
-    left_member: Vec<i16>,
-    left_job: Vec<i64>,
-    left_state: Vec<&'static str>,
-    left_wait: Vec<Option<i64>>,
-    left_refund: Vec<bool>,
-    left_deferral: Vec<bool>,
-    left_priority: Vec<i16>,
-    left_outcome: Vec<Option<&'static str>>,
-    left_code: Vec<Option<String>>,
-    left_message: Vec<Option<String>>,
+    success_row: Vec<i32>,
+    success_member: Vec<i16>,
+    success_result: Vec<Option<Value>>,
+    other_row: Vec<i32>,
+    other_member: Vec<i16>,
+    other_job: Vec<i64>,
+    other_state: Vec<&'static str>,
+    other_wait: Vec<Option<i64>>,
+    other_refund: Vec<bool>,
+    other_deferral: Vec<bool>,
+    other_priority: Vec<i16>,
+    other_outcome: Vec<Option<&'static str>>,
+    other_code: Vec<Option<String>>,
+    other_message: Vec<Option<String>>,
 }
 
 impl SettleParams {
@@ -261,7 +261,7 @@ impl SettleParams {
         self.part.push(row.parcel.part);
         self.token.push(row.parcel.token);
         self.form.push(form);
-        self.last.push(row.is_last());
+        self.is_last.push(row.is_last());
         self.result.push(result);
         let settlements = || row.runs.iter().map(|(_, settlement)| settlement);
         let failures = settlements().filter(|settlement| settlement.breaker_failure);
@@ -274,35 +274,35 @@ impl SettleParams {
         }
         for (job, settlement) in &row.runs {
             if succeeded(settlement) {
-                self.done_row.push(number);
-                self.done_member.push(job.member);
+                self.success_row.push(number);
+                self.success_member.push(job.member);
                 let result = settlement.result.clone().filter(|result| !result.is_null());
-                self.done_result.push(result.map(without_nul));
+                self.success_result.push(result.map(without_nul));
             } else {
-                self.push_left(number, job, settlement);
+                self.push_other(number, job, settlement);
             }
         }
     }
 
-    fn push_left(&mut self, number: i32, job: &ClaimedJob, settlement: &Settlement) {
-        self.left_row.push(number);
-        self.left_member.push(job.member);
-        self.left_job.push(job.id.as_i64());
-        self.left_state.push(settlement.written_state().letter());
-        self.left_wait.push(settlement.wait.map(milliseconds));
-        self.left_refund.push(settlement.refund);
-        self.left_deferral.push(settlement.deferral);
+    fn push_other(&mut self, number: i32, job: &ClaimedJob, settlement: &Settlement) {
+        self.other_row.push(number);
+        self.other_member.push(job.member);
+        self.other_job.push(job.id.as_i64());
+        self.other_state.push(settlement.written_state().letter());
+        self.other_wait.push(settlement.wait.map(milliseconds));
+        self.other_refund.push(settlement.refund);
+        self.other_deferral.push(settlement.deferral);
         let min_priority = if settlement.lower_priority {
             RETRY_PRIORITY
         } else {
             0
         };
-        self.left_priority.push(i16::from(min_priority));
-        self.left_outcome
+        self.other_priority.push(i16::from(min_priority));
+        self.other_outcome
             .push(settlement.outcome.map(|outcome| outcome.as_str()));
         let error = settlement.error.as_ref();
-        self.left_code.push(error.map(|error| error.code.clone()));
-        self.left_message
+        self.other_code.push(error.map(|error| error.code.clone()));
+        self.other_message
             .push(error.map(|error| storable_message(&error.message)));
     }
 }

@@ -42,24 +42,24 @@ pub(super) async fn write_outcomes(
     state: Arc<WorkerState>,
     mut finished_runs: mpsc::UnboundedReceiver<FinishedRun>,
 ) {
-    let mut received = Vec::with_capacity(MAX_BATCH_OUTCOMES);
-    let mut lingering = LingeringOutcomes::default();
+    let mut new_runs = Vec::with_capacity(MAX_BATCH_OUTCOMES);
+    let mut waiting_outcomes = WaitingOutcomes::default();
     loop {
-        let is_open = match lingering.next_deadline() {
+        let is_open = match waiting_outcomes.next_deadline() {
             None => {
                 finished_runs
-                    .recv_many(&mut received, MAX_BATCH_OUTCOMES)
+                    .recv_many(&mut new_runs, MAX_BATCH_OUTCOMES)
                     .await
                     > 0
             }
             Some(deadline) => tokio::select! {
                 biased;
-                count = finished_runs.recv_many(&mut received, MAX_BATCH_OUTCOMES) => count > 0,
+                count = finished_runs.recv_many(&mut new_runs, MAX_BATCH_OUTCOMES) => count > 0,
                 () = tokio::time::sleep_until(deadline) => true,
             },
         };
         let now = Instant::now();
-        for finished in received.drain(..) {
+        for finished in new_runs.drain(..) {
             let FinishedRun {
                 job,
                 outcome,
@@ -69,12 +69,12 @@ pub(super) async fn write_outcomes(
                 run_time,
                 ..decide(outcome, &job, &mut rand::rng())
             };
-            lingering.add((job, settlement), now);
+            waiting_outcomes.add((job, settlement), now);
         }
         let batch = if is_open {
-            lingering.take_complete(now)
+            waiting_outcomes.take_complete(now)
         } else {
-            lingering.take_all()
+            waiting_outcomes.take_all()
         };
         if !batch.is_empty() {
             write_batch(&state, batch).await;
@@ -87,26 +87,26 @@ pub(super) async fn write_outcomes(
 
 /// Outcomes that wait for the outcomes of the other members of their parcels.
 #[derive(Default)]
-struct LingeringOutcomes {
-    by_parcel: HashMap<ParcelKey, LingeringParcel>,
+struct WaitingOutcomes {
+    by_parcel: HashMap<ParcelKey, WaitingParcel>,
 }
 
-struct LingeringParcel {
+struct WaitingParcel {
     /// When the first outcome arrived.
-    first_at: Instant,
+    first_outcome_at: Instant,
     outcomes: Vec<SettledJob>,
 }
 
-impl LingeringOutcomes {
-    fn add(&mut self, settled: SettledJob, now: Instant) {
+impl WaitingOutcomes {
+    fn add(&mut self, settled_job: SettledJob, now: Instant) {
         self.by_parcel
-            .entry(settled.0.parcel.key())
-            .or_insert_with(|| LingeringParcel {
-                first_at: now,
+            .entry(settled_job.0.parcel.key())
+            .or_insert_with(|| WaitingParcel {
+                first_outcome_at: now,
                 outcomes: Vec::new(),
             })
             .outcomes
-            .push(settled);
+            .push(settled_job);
     }
 
     /// Removes the outcomes of parcels that are complete or have waited long enough.
@@ -118,7 +118,8 @@ impl LingeringOutcomes {
                 .first()
                 .and_then(|(job, _)| usize::try_from(job.parcel.unwritten()).ok())
                 .unwrap_or_default();
-            let is_complete = outcomes.len() >= unwritten || parcel.first_at + PARCEL_LINGER <= now;
+            let is_complete =
+                outcomes.len() >= unwritten || parcel.first_outcome_at + PARCEL_LINGER <= now;
             if is_complete {
                 complete.append(outcomes);
             }
@@ -136,10 +137,13 @@ impl LingeringOutcomes {
 
     /// When the first parcel has waited long enough.
     fn next_deadline(&self) -> Option<Instant> {
-        let first_arrivals = self.by_parcel.values().map(|parcel| parcel.first_at);
+        let first_arrivals = self
+            .by_parcel
+            .values()
+            .map(|parcel| parcel.first_outcome_at);
         first_arrivals
             .min()
-            .map(|first_at| first_at + PARCEL_LINGER)
+            .map(|first_outcome_at| first_outcome_at + PARCEL_LINGER)
     }
 }
 
@@ -150,14 +154,14 @@ async fn write_batch(state: &WorkerState, batch: Vec<SettledJob>) {
         state.record_written_outcomes(batch.iter().map(|(job, _)| job));
         return;
     }
-    for settled in batch {
-        write_single(state, settled).await;
+    for settled_job in batch {
+        write_single(state, settled_job).await;
     }
 }
 
 /// Writes one outcome. If the database refuses the outcome, writes a failure of the job instead.
-async fn write_single(state: &WorkerState, settled: SettledJob) {
-    let single = [settled];
+async fn write_single(state: &WorkerState, settled_job: SettledJob) {
+    let single = [settled_job];
     let result = write_until_available(state, &single).await;
     let [(job, _)] = single;
     let Err(error) = result else {
@@ -165,11 +169,11 @@ async fn write_single(state: &WorkerState, settled: SettledJob) {
         return;
     };
     tracing::error!(%error, job.id = %job.id, "database refused the outcome of a run; recording a failure");
-    let refused = JobError::new(
+    let refusal = JobError::new(
         "outcome_refused",
         "the database refused the outcome of this run",
     );
-    let outcome = RunOutcome::Verdict(Verdict::retry(refused, None));
+    let outcome = RunOutcome::Verdict(Verdict::retry(refusal, None));
     let settlement = decide(outcome, &job, &mut rand::rng());
     let single = [(job, settlement)];
     let result = write_until_available(state, &single).await;
@@ -192,8 +196,8 @@ async fn write_until_available(state: &WorkerState, batch: &[SettledJob]) -> Res
     let mut pause = FIRST_RETRY;
     loop {
         match state.engine.settle(batch).await {
-            Ok(written) => {
-                report_outcomes(state, batch, &written);
+            Ok(written_parcels) => {
+                report_outcomes(state, batch, &written_parcels);
                 return Ok(());
             }
             Err(error) if is_retryable(&error) => {
@@ -217,11 +221,12 @@ fn is_retryable(error: &Error) -> bool {
     }
 }
 
-/// Logs and counts the runs of a batch. Wakes the dispatcher or the due poller for jobs that are due again soon.
-fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written: &WrittenParcels) {
-    let mut counts: HashMap<(Arc<str>, &'static str), u64> = HashMap::new();
+/// Logs and counts the runs of a batch. Wakes the dispatcher or the due poller for jobs that are due again
+/// soon.
+fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written_parcels: &WrittenParcels) {
+    let mut run_counts: HashMap<(Arc<str>, &'static str), u64> = HashMap::new();
     for (job, settlement) in batch {
-        if !written.contains(&job.parcel.key()) {
+        if !written_parcels.contains(&job.parcel.key()) {
             metrics::counter!(metric::STALE_OUTCOMES).increment(1);
             tracing::warn!(
                 job.id = %job.id, lease.id = job.parcel.lease,
@@ -232,7 +237,9 @@ fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written: &WrittenP
         let outcome = settlement
             .outcome
             .map_or("put_back", AttemptOutcome::as_str);
-        *counts.entry((Arc::clone(&job.kind), outcome)).or_default() += 1;
+        *run_counts
+            .entry((Arc::clone(&job.kind), outcome))
+            .or_default() += 1;
         match &settlement.error {
             None => {
                 tracing::debug!(job.id = %job.id, job.kind = &*job.kind, outcome, "run finished");
@@ -248,7 +255,7 @@ fn report_outcomes(state: &WorkerState, batch: &[SettledJob], written: &WrittenP
             _ => {}
         }
     }
-    for ((kind, outcome), runs) in counts {
+    for ((kind, outcome), runs) in run_counts {
         metrics::counter!(metric::RUNS_FINISHED, "kind" => kind, "outcome" => outcome)
             .increment(runs);
     }

@@ -81,7 +81,7 @@ pub(super) async fn dispatch_until_stop(
                 }
             }
             Err(error) => {
-                // A failed statement never ends a worker: the dispatcher pauses, longer each time, and retries.
+                // A failed statement never ends a worker: it is retried after increasing pauses.
                 failures = failures.saturating_add(1);
                 metrics::counter!(metric::ENGINE_RETRIES, "statement" => "claim").increment(1);
                 tracing::warn!(%error, failures, "could not claim jobs; will try again");

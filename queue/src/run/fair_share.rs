@@ -8,8 +8,9 @@
 //! Each tenant and each lane has a *served total*: its claimed jobs divided by its weight, which is the
 //! virtual time of weighted fair queueing. Jobs go to the least totals first, until all totals are equal.
 //! A lane can get more than its share in one claim, because parcels are taken whole; the excess counts
-//! against the lane in the next claim. The *floor* is the least total among those that have ready jobs. A
-//! tenant or lane that had no ready jobs for a while returns at the floor: idle time is not saved up.
+//! against the lane in the next claim. The *floor* is the least total of the tenants, or of
+//! the lanes of one tenant, that have ready jobs. A tenant or lane that had no ready jobs for a while returns
+//! at the floor: idle time is not saved up.
 //!
 //! Applies no limits, which the claim enforces. Never talks to the database.
 
@@ -26,7 +27,7 @@ const REMOVE_AFTER_ROUNDS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct FairShare {
     tenants: HashMap<i32, TenantState>,
-    /// Least served total of the tenants with ready jobs. Never decreases.
+    /// The floor of the tenants. Never decreases.
     floor: f64,
     /// Number of calls of [`FairShare::allocate`].
     round: u64,
@@ -36,7 +37,7 @@ pub(super) struct FairShare {
 struct TenantState {
     total: ShareTotal,
     lanes: HashMap<i64, ShareTotal>,
-    /// Least served total of the tenant's lanes with ready jobs. Never decreases.
+    /// The floor of the tenant's lanes. Never decreases.
     lane_floor: f64,
 }
 
@@ -45,26 +46,26 @@ struct TenantState {
 struct ShareTotal {
     weight: f64,
     /// Claimed jobs divided by weight.
-    served: f64,
-    /// The part of `served` that is not stored in the database yet.
-    unsaved: f64,
+    served_total: f64,
+    /// The part of `served_total` that is not stored in the database yet.
+    unsaved_part: f64,
     /// The last round in which the tenant or lane had ready jobs.
     last_round: u64,
 }
 
 impl ShareTotal {
-    fn new(weight: i16, served: f64) -> Self {
+    fn new(weight: i16, served_total: f64) -> Self {
         Self {
             weight: f64::from(weight.max(1)),
-            served,
-            unsaved: 0.0,
+            served_total,
+            unsaved_part: 0.0,
             last_round: 0,
         }
     }
 
     fn add_jobs(&mut self, jobs: f64) {
-        self.served += jobs / self.weight;
-        self.unsaved += jobs / self.weight;
+        self.served_total += jobs / self.weight;
+        self.unsaved_part += jobs / self.weight;
     }
 }
 
@@ -74,9 +75,9 @@ pub(super) struct UnsavedTotal {
     /// Internal number of the tenant.
     pub(super) tenant: i32,
     /// The stored part, as this worker knows it.
-    pub(super) saved: f64,
+    pub(super) saved_part: f64,
     /// The part to be added to the stored total.
-    pub(super) unsaved: f64,
+    pub(super) unsaved_part: f64,
 }
 
 /// A lane with its tenant and the weights of both.
@@ -112,7 +113,7 @@ impl FairShare {
             .collect();
         sort_by_served(&mut tenants);
         if let Some((_, least)) = tenants.first() {
-            self.floor = self.floor.max(least.served);
+            self.floor = self.floor.max(least.served_total);
         }
         let mut allocation = Vec::with_capacity(ready_lanes.len());
         for (id, jobs) in raise_to_level(&tenants, budget) {
@@ -126,7 +127,7 @@ impl FairShare {
                 .collect();
             sort_by_served(&mut lanes);
             if let Some((_, least)) = lanes.first() {
-                tenant.lane_floor = tenant.lane_floor.max(least.served);
+                tenant.lane_floor = tenant.lane_floor.max(least.served_total);
             }
             allocation.extend(raise_to_level(&lanes, jobs));
         }
@@ -146,7 +147,7 @@ impl FairShare {
             });
         tenant.total.weight = f64::from(lane.tenant_weight.max(1));
         if tenant.total.last_round + 1 < round {
-            tenant.total.served = tenant.total.served.max(floor);
+            tenant.total.served_total = tenant.total.served_total.max(floor);
         }
         tenant.total.last_round = round;
         let lane_floor = tenant.lane_floor;
@@ -156,7 +157,7 @@ impl FairShare {
             .or_insert_with(|| ShareTotal::new(lane.lane_weight, lane_floor));
         total.weight = f64::from(lane.lane_weight.max(1));
         if total.last_round + 1 < round {
-            total.served = total.served.max(lane_floor);
+            total.served_total = total.served_total.max(lane_floor);
         }
         total.last_round = round;
     }
@@ -181,28 +182,28 @@ impl FairShare {
                 .retain(|_, total| total.last_round + REMOVE_AFTER_ROUNDS > round);
         }
         self.tenants
-            .retain(|_, tenant| !tenant.lanes.is_empty() || tenant.total.unsaved > 0.0);
+            .retain(|_, tenant| !tenant.lanes.is_empty() || tenant.total.unsaved_part > 0.0);
     }
 
     /// Returns the totals of tenants that are not completely stored yet.
     pub(super) fn unsaved_totals(&self) -> Vec<UnsavedTotal> {
         let tenants = self.tenants.iter();
         tenants
-            .filter(|(_, tenant)| tenant.total.unsaved > 0.0)
+            .filter(|(_, tenant)| tenant.total.unsaved_part > 0.0)
             .map(|(id, TenantState { total, .. })| UnsavedTotal {
                 tenant: *id,
-                saved: total.served - total.unsaved,
-                unsaved: total.unsaved,
+                saved_part: total.served_total - total.unsaved_part,
+                unsaved_part: total.unsaved_part,
             })
             .collect()
     }
 
-    /// Least served total of the tenants with ready jobs.
+    /// The floor of the tenants.
     pub(super) fn floor(&self) -> f64 {
         self.floor
     }
 
-    /// Raises the floor to the one that other workers have stored.
+    /// Raises the floor of the tenants to the one that other workers have stored.
     pub(super) fn raise_floor(&mut self, floor: f64) {
         self.floor = self.floor.max(floor);
     }
@@ -213,8 +214,9 @@ impl FairShare {
         let floor = self.floor;
         if let Some(tenant) = self.tenants.get_mut(&tenant) {
             let total = &mut tenant.total;
-            total.unsaved = (total.unsaved - added).max(0.0);
-            total.served = (saved + total.unsaved).min(floor + MAX_LEAD_JOBS / total.weight);
+            total.unsaved_part = (total.unsaved_part - added).max(0.0);
+            total.served_total =
+                (saved + total.unsaved_part).min(floor + MAX_LEAD_JOBS / total.weight);
         }
     }
 
@@ -227,7 +229,11 @@ impl FairShare {
 }
 
 fn sort_by_served<K: Ord + Copy>(totals: &mut [(K, ShareTotal)]) {
-    totals.sort_by(|(one, a), (other, b)| a.served.total_cmp(&b.served).then(one.cmp(other)));
+    totals.sort_by(|(one, a), (other, b)| {
+        a.served_total
+            .total_cmp(&b.served_total)
+            .then(one.cmp(other))
+    });
 }
 
 /// Divides `budget` jobs so that the least of `totals`, which are sorted, rise to a common level. Each of
@@ -238,17 +244,17 @@ fn raise_to_level<K: Copy>(totals: &[(K, ShareTotal)], budget: u32) -> Vec<(K, u
     let (mut weights, mut jobs_before) = (0.0, 0.0);
     for (index, (_, total)) in totals.iter().enumerate() {
         weights += total.weight;
-        jobs_before += total.weight * total.served;
+        jobs_before += total.weight * total.served_total;
         level = (f64::from(budget) + jobs_before) / weights;
         match totals.get(index + 1) {
-            Some((_, next)) if next.served < level => {}
+            Some((_, next)) if next.served_total < level => {}
             _ => break,
         }
     }
     let mut remaining = budget;
     let mut allocation = Vec::new();
     for (key, total) in totals {
-        if remaining == 0 || total.served >= level {
+        if remaining == 0 || total.served_total >= level {
             break;
         }
         #[expect(
@@ -256,7 +262,7 @@ fn raise_to_level<K: Copy>(totals: &[(K, ShareTotal)], budget: u32) -> Vec<(K, u
             clippy::cast_sign_loss,
             reason = "between zero and the budget"
         )]
-        let jobs = ((level - total.served) * total.weight).round() as u32;
+        let jobs = ((level - total.served_total) * total.weight).round() as u32;
         let jobs = jobs.clamp(1, remaining);
         remaining -= jobs;
         allocation.push((*key, jobs));

@@ -1,4 +1,4 @@
-//! The jobs that one worker holds, from claim until their outcome is written.
+//! Tracks the jobs of one worker from their claim until their outcome is written.
 //!
 //! A job is *held* from its claim until its run ends, and *unsettled* from its claim until its outcome is
 //! written. Each claim has a fencing token; the database accepts an outcome only with the token of the
@@ -21,7 +21,8 @@ use crate::claimed::{ClaimedJob, ClaimedParcel};
 /// worker may have a free slot.
 const MAX_SLOT_WAIT: Duration = Duration::from_millis(250);
 
-/// Maximum time for which a lane is recorded as parked: longer than any job waits for a slot.
+/// Maximum time for which a lane is recorded as parked. No job waits longer for a slot, so the record is not
+/// needed afterwards.
 const MAX_PARKED: Duration = MAX_SLOT_WAIT.saturating_mul(8);
 
 /// How long after its timeout a run is overdue. The run layer ends a run at its timeout, unless the handler
@@ -39,7 +40,7 @@ fn run_key(job: &ClaimedJob) -> RunKey {
     (job.id, job.parcel.token)
 }
 
-/// The jobs that one worker holds.
+/// The held and the unsettled jobs of one worker.
 #[derive(Debug)]
 pub(super) struct InFlight {
     runs: HashMap<RunKey, HeldRun>,
@@ -162,7 +163,7 @@ impl InFlight {
         self.unsettled_bytes += job.memory_bytes();
     }
 
-    /// Holds a job until [`InFlight::remove`]. `cancel` and `lease_lost` become the signals of its run.
+    /// Holds a job until [`InFlight::release`]. `cancel` and `lease_lost` become the signals of its run.
     pub(super) fn hold(
         &mut self,
         queue_index: usize,
@@ -209,7 +210,7 @@ impl InFlight {
     }
 
     /// Stops holding a job, which stays unsettled. Returns `None` if the job was not held.
-    pub(super) fn remove(&mut self, job: &ClaimedJob) -> Option<HeldRun> {
+    pub(super) fn release(&mut self, job: &ClaimedJob) -> Option<HeldRun> {
         let run = self.runs.remove(&run_key(job))?;
         self.subtract_held(run.queue_index, &job.parcel);
         Some(run)
@@ -230,7 +231,7 @@ impl InFlight {
     }
 
     /// Stops holding jobs that have waited too long for a slot. Returns each with the index of its queue.
-    pub(super) fn remove_stuck(&mut self) -> Vec<(usize, ClaimedJob)> {
+    pub(super) fn release_stuck(&mut self) -> Vec<(usize, ClaimedJob)> {
         let now = Instant::now();
         let stuck: Vec<(usize, ClaimedJob)> = self
             .runs
@@ -241,7 +242,7 @@ impl InFlight {
             .map(|run| (run.queue_index, run.job.clone()))
             .collect();
         for (_, job) in &stuck {
-            self.remove(job);
+            self.release(job);
         }
         stuck
     }
@@ -256,8 +257,8 @@ impl InFlight {
                 run_time,
             })
         };
-        let running = self.runs.values().filter(|run| run.is_running);
-        running.filter_map(overdue_run).collect()
+        let started_runs = self.runs.values().filter(|run| run.is_running);
+        started_runs.filter_map(overdue_run).collect()
     }
 
     /// Records that the lane of `job` is parked for `wait`.
@@ -277,7 +278,7 @@ impl InFlight {
         }
     }
 
-    /// Removes a job whose outcome will never be written from the unsettled jobs.
+    /// Stops counting a job as unsettled, because its outcome will never be written.
     pub(super) fn discard(&mut self, job: &ClaimedJob) {
         self.lost_jobs.remove(&run_key(job));
         self.subtract_unsettled(job.parcel.token, 1, job.memory_bytes());

@@ -1,17 +1,17 @@
 //! Computes how many more jobs of one queue can be claimed: to start at once in a free slot, or to wait in
 //! memory for a slot (*prefetched* jobs).
 //!
-//! The number of prefetched jobs follows from the mean run time: each should get a slot within a short window.
-//! A *keyed lane* holds jobs that share a key, for example calls of the same endpoint. One keyed lane gets
-//! only part of the slots.
+//! The number of prefetched jobs follows from the mean run time: each should get a slot within a short
+//! window. A *keyed lane* holds jobs that share a key, for example calls of the same endpoint. One keyed
+//! lane gets only part of the slots.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use harkara_shared::telemetry::metric;
 
-/// How long prefetched jobs should wait for a slot at most. A tenant with few jobs waits this long in this worker
-/// behind a tenant with many jobs.
+/// How long a prefetched job should wait for a slot at most, and so how long a tenant with few jobs waits in
+/// this worker behind a tenant with many.
 const PREFETCH_WINDOW: Duration = Duration::from_millis(20);
 
 /// Maximum number of prefetched jobs.

@@ -65,11 +65,12 @@ pub(super) async fn save(
             let floor = served_total(FLOOR_TENANT, lanes.fair_share.floor());
             additions.push((floor, 0.0));
         }
-        additions.extend(
-            unsaved_totals
-                .into_iter()
-                .map(|tenant| (served_total(tenant.tenant, tenant.saved), tenant.unsaved)),
-        );
+        additions.extend(unsaved_totals.into_iter().map(|total| {
+            (
+                served_total(total.tenant, total.saved_part),
+                total.unsaved_part,
+            )
+        }));
     }
     if additions.is_empty() {
         return Ok(());

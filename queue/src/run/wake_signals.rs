@@ -1,7 +1,7 @@
 //! Signals that wake the dispatcher and the due poller of a worker, and why.
 //!
-//! Each reason is a flag that the dispatcher reads and clears. Several signals before the dispatcher wakes count
-//! as one.
+//! Each reason is a flag that the dispatcher reads and clears. Several signals before the dispatcher wakes
+//! count as one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -123,7 +123,7 @@ impl WorkerState {
         (state, channels)
     }
 
-    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+    fn lock_in_flight(&self) -> MutexGuard<'_, InFlight> {
         self.in_flight
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -138,7 +138,7 @@ impl WorkerState {
     /// Returns how much can be claimed from each queue. This is nothing while too many outcomes are
     /// unwritten: a database that accepts claims but no outcomes must not exhaust memory.
     pub(super) fn capacities(&self) -> Vec<ClaimCapacity> {
-        let in_flight = self.in_flight();
+        let in_flight = self.lock_in_flight();
         let slots: u64 = self
             .queues
             .iter()
@@ -175,7 +175,7 @@ impl WorkerState {
             .map_or(0, QueueSlots::slots_per_keyed_lane);
         LaneLoad {
             max_per_keyed_lane: max,
-            held_by_lane: self.in_flight().held_by_lane().clone(),
+            held_by_lane: self.lock_in_flight().held_by_lane().clone(),
         }
     }
 
@@ -183,23 +183,23 @@ impl WorkerState {
     pub(super) fn claimable_bytes(&self) -> Option<u32> {
         let bytes = self
             .body_bytes
-            .saturating_sub(self.in_flight().unsettled_bytes());
+            .saturating_sub(self.lock_in_flight().unsettled_bytes());
         (bytes >= MIN_CLAIM_BYTES).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     /// Whether the worker may claim a lost job.
     pub(super) fn may_claim_lost_job(&self) -> bool {
-        self.in_flight().may_claim_lost_job()
+        self.lock_in_flight().may_claim_lost_job()
     }
 
     /// Number of held jobs.
     pub(super) fn held_jobs(&self) -> usize {
-        self.in_flight().held_jobs()
+        self.lock_in_flight().held_jobs()
     }
 
     /// The fencing tokens of all claims that are known to this worker.
     pub(super) fn known_tokens(&self) -> Vec<i64> {
-        self.in_flight().known_tokens()
+        self.lock_in_flight().known_tokens()
     }
 
     /// Holds the jobs of one claim, each until [`WorkerState::finish_run`], and returns them as tasks.
@@ -208,7 +208,7 @@ impl WorkerState {
             return Vec::new();
         };
         let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        let mut in_flight = self.in_flight();
+        let mut in_flight = self.lock_in_flight();
         // The lease may have been lost since the claim; then the runs end as soon as they start.
         let lease_lost = self.lease.lost_token(lease);
         let now = Instant::now();
@@ -232,14 +232,14 @@ impl WorkerState {
     /// Puts back a job that was claimed under this worker's lease but never held, because the response to
     /// the claim was lost.
     pub(super) fn put_back_lost_claim(&self, job: ClaimedJob) {
-        self.in_flight().add_unsettled(&job);
+        self.lock_in_flight().add_unsettled(&job);
         self.send_outcome(job, RunOutcome::PutBack, None);
     }
 
     /// Records a timeout for runs that the run layer could not end at their timeout, because the handler
     /// blocks its thread. Later outcomes of these runs are ignored.
     pub(super) fn give_up_overdue_runs(&self) {
-        let overdue = self.in_flight().overdue_runs();
+        let overdue = self.lock_in_flight().overdue_runs();
         for OverdueRun {
             job,
             is_cancelled,
@@ -261,7 +261,7 @@ impl WorkerState {
 
     /// Puts back jobs that have waited too long for a slot.
     pub(super) fn put_back_stuck_jobs(&self) {
-        let stuck = self.in_flight().remove_stuck();
+        let stuck = self.lock_in_flight().release_stuck();
         for (queue_index, job) in stuck {
             self.change_gauge(queue_index, -1.0);
             if let Some(queue) = self.queues.get(queue_index) {
@@ -274,7 +274,7 @@ impl WorkerState {
     /// Records that the run of a held job starts and returns the signals that the run must obey. Returns
     /// `None` if the job is no longer held.
     pub(super) fn start_run(&self, job: &ClaimedJob) -> Option<RunSignals> {
-        self.in_flight().start_run(job)
+        self.lock_in_flight().start_run(job)
     }
 
     /// Records that a run has ended: frees its slot and sends its outcome to the completer. With an
@@ -286,8 +286,8 @@ impl WorkerState {
         outcome: Option<RunOutcome>,
         run_time: Option<Duration>,
     ) {
-        let mut in_flight = self.in_flight();
-        let Some(run) = in_flight.remove(&job) else {
+        let mut in_flight = self.lock_in_flight();
+        let Some(run) = in_flight.release(&job) else {
             return;
         };
         let mut has_capacity = job.parcel.lost;
@@ -336,13 +336,13 @@ impl WorkerState {
     /// Records that the outcomes of these jobs are written, or that the database discarded them because the
     /// lease had expired.
     pub(super) fn record_written_outcomes<'a>(&self, jobs: impl Iterator<Item = &'a ClaimedJob>) {
-        self.in_flight().record_settled(jobs);
+        self.lock_in_flight().record_settled(jobs);
         self.wake.signal_outcomes_written();
     }
 
     /// Records that the database refuses the outcome of a job. The job is rescued when the lease expires.
     pub(super) fn abandon_outcome(&self, job: &ClaimedJob) {
-        self.in_flight().abandon(job);
+        self.lock_in_flight().abandon(job);
     }
 
     /// Accepts no further outcomes. The completer writes the outcomes that were sent before, and ends.
@@ -356,7 +356,7 @@ impl WorkerState {
     /// Signals a cancellation to the runs of those `jobs` that this worker holds.
     pub(super) fn cancel_runs(&self, jobs: &[JobId]) {
         if !jobs.is_empty() {
-            self.in_flight().cancel_runs(jobs);
+            self.lock_in_flight().cancel_runs(jobs);
         }
     }
 

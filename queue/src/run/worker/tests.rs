@@ -1,4 +1,4 @@
-//! Tests of a worker that polls once an hour: whatever it does in time was triggered by a signal.
+//! Tests of a worker that polls once an hour: anything that happens earlier was triggered by a signal.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,8 +24,8 @@ async fn with_timeout<F: Future>(future: F) -> F::Output {
 
 /// Reports the start and the end of each run, and acts as the payload directs.
 struct ReportingHandler {
-    started: mpsc::UnboundedSender<JobId>,
-    dropped: mpsc::UnboundedSender<JobId>,
+    start_sender: mpsc::UnboundedSender<JobId>,
+    drop_sender: mpsc::UnboundedSender<JobId>,
 }
 
 struct DropReporter(mpsc::UnboundedSender<JobId>, JobId);
@@ -38,8 +38,8 @@ impl Drop for DropReporter {
 
 impl Handler for ReportingHandler {
     fn run(&self, run: Run) -> Pin<Box<dyn Future<Output = Verdict> + Send>> {
-        let guard = DropReporter(self.dropped.clone(), run.job.id);
-        self.started.send(run.job.id).ok();
+        let guard = DropReporter(self.drop_sender.clone(), run.job.id);
+        self.start_sender.send(run.job.id).ok();
         Box::pin(async move {
             let _guard = guard;
             match (run.job.payload().get(), run.job.attempt) {
@@ -59,17 +59,17 @@ impl Handler for ReportingHandler {
 
 struct RunningWorker {
     fixture: Fixture,
-    started: mpsc::UnboundedReceiver<JobId>,
-    dropped: mpsc::UnboundedReceiver<JobId>,
+    starts: mpsc::UnboundedReceiver<JobId>,
+    drops: mpsc::UnboundedReceiver<JobId>,
     stop: CancellationToken,
-    ended: oneshot::Receiver<()>,
+    end: oneshot::Receiver<()>,
 }
 
 impl RunningWorker {
     /// Starts a worker whose next poll is an hour away, and waits until it has run a job.
     async fn without_polling() -> Self {
         let fixture = Fixture::new().await;
-        let ((start_sender, started), (drop_sender, dropped)) =
+        let ((start_sender, starts), (drop_sender, drops)) =
             (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let options = WorkerOptions {
             info: worker(),
@@ -83,40 +83,40 @@ impl RunningWorker {
             listen_url: None,
         };
         let handler = ReportingHandler {
-            started: start_sender,
-            dropped: drop_sender,
+            start_sender,
+            drop_sender,
         };
         let mut worker = Worker::new(fixture.engine.clone(), options, Arc::new(handler));
         worker.poll_interval = Duration::from_secs(3600);
-        let (stop, (end_sender, ended)) = (CancellationToken::new(), oneshot::channel());
-        let stopped = stop.clone();
+        let (stop, (end_sender, end)) = (CancellationToken::new(), oneshot::channel());
+        let worker_stop = stop.clone();
         tokio::spawn(async move {
-            worker.run(stopped).await.unwrap();
+            worker.run(worker_stop).await.unwrap();
             end_sender.send(()).ok();
         });
         let mut running = Self {
             fixture,
-            started,
-            dropped,
+            starts,
+            drops,
             stop,
-            ended,
+            end,
         };
         let first = running.fixture.enqueue(job()).await;
-        assert_eq!(running.next_started().await, first);
+        assert_eq!(running.next_start().await, first);
         running
     }
 
-    async fn next_started(&mut self) -> JobId {
-        with_timeout(self.started.recv()).await.unwrap()
+    async fn next_start(&mut self) -> JobId {
+        with_timeout(self.starts.recv()).await.unwrap()
     }
 
-    async fn next_dropped(&mut self) -> JobId {
-        with_timeout(self.dropped.recv()).await.unwrap()
+    async fn next_drop(&mut self) -> JobId {
+        with_timeout(self.drops.recv()).await.unwrap()
     }
 
     async fn stop(self) {
         self.stop.cancel();
-        with_timeout(self.ended).await.unwrap();
+        with_timeout(self.end).await.unwrap();
     }
 }
 
@@ -132,7 +132,7 @@ async fn job_enqueued_while_the_worker_idles_runs_without_a_poll() {
     let mut running = RunningWorker::without_polling().await;
     for _ in 0..5 {
         let id = running.fixture.enqueue(job()).await;
-        assert_eq!(running.next_started().await, id);
+        assert_eq!(running.next_start().await, id);
     }
     running.stop().await;
 }
@@ -148,9 +148,9 @@ async fn job_scheduled_soon_runs_when_due_without_a_poll() {
                 .unwrap();
         let run_at = Some(now + Duration::from_millis(wait));
         let id = running.fixture.enqueue(NewJob { run_at, ..job() }).await;
-        assert_eq!(running.next_started().await, id);
-        let started = running.fixture.job(id).await;
-        assert!(started.started_at.unwrap() >= started.run_at);
+        assert_eq!(running.next_start().await, id);
+        let started_job = running.fixture.job(id).await;
+        assert!(started_job.started_at.unwrap() >= started_job.run_at);
     }
     running.stop().await;
 }
@@ -162,7 +162,7 @@ async fn freed_slots_are_used_without_a_poll() {
         running.fixture.enqueue(job()).await;
     }
     for _ in 0..50 {
-        running.next_started().await;
+        running.next_start().await;
     }
     running.stop().await;
 }
@@ -170,11 +170,11 @@ async fn freed_slots_are_used_without_a_poll() {
 #[tokio::test]
 async fn cancellation_reaches_a_running_handler_without_a_poll() {
     let mut running = RunningWorker::without_polling().await;
-    assert_ne!(running.next_dropped().await, JobId::from_i64(0));
+    assert_ne!(running.next_drop().await, JobId::from_i64(0));
     let id = running.fixture.enqueue(job_with_payload("wait")).await;
-    assert_eq!(running.next_started().await, id);
+    assert_eq!(running.next_start().await, id);
     running.fixture.cancel(id).await;
-    assert_eq!(running.next_dropped().await, id);
+    assert_eq!(running.next_drop().await, id);
     running.stop().await;
 }
 
@@ -182,8 +182,8 @@ async fn cancellation_reaches_a_running_handler_without_a_poll() {
 async fn job_runs_again_after_a_short_backoff_without_a_poll() {
     let mut running = RunningWorker::without_polling().await;
     let id = running.fixture.enqueue(job_with_payload("fail")).await;
-    assert_eq!(running.next_started().await, id);
-    assert_eq!(running.next_started().await, id);
+    assert_eq!(running.next_start().await, id);
+    assert_eq!(running.next_start().await, id);
     assert_eq!(
         running.fixture.attempts(id).await[0].outcome,
         AttemptOutcome::Retry
@@ -195,13 +195,13 @@ async fn job_runs_again_after_a_short_backoff_without_a_poll() {
 async fn manually_retried_job_runs_without_a_poll() {
     let mut running = RunningWorker::without_polling().await;
     let id = running.fixture.enqueue(job_with_payload("wait")).await;
-    assert_eq!(running.next_started().await, id);
+    assert_eq!(running.next_start().await, id);
     running.fixture.cancel(id).await;
     while running.fixture.state_and_attempt(id).await.0 != JobState::Cancelled {
         tokio::task::yield_now().await;
     }
     running.fixture.retry(id).await;
-    assert_eq!(running.next_started().await, id);
+    assert_eq!(running.next_start().await, id);
     running.fixture.cancel(id).await;
     running.stop().await;
 }
