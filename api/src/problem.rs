@@ -262,7 +262,7 @@ pub(crate) struct LimitBody {
 
 /// One error in a request.
 #[derive(Debug, ToSchema)]
-#[schema(as = Fault)]
+#[schema(as = FieldError)]
 #[expect(
     dead_code,
     reason = "describes harkara_kind::FieldError, which knows no HTTP"

@@ -289,7 +289,7 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
         let media = "application/x-www-form-urlencoded";
         let page = client.post_text("/sign-in", media, form).await;
         assert_eq!(page.status, 429);
-        assert!(page.text.contains("too many attempts"), "{}", page.text);
+        assert!(page.text.contains("Too many attempts"), "{}", page.text);
     }
     // Unknown users are counted in the same way, and other users are unaffected.
     for _ in 0..10 {
