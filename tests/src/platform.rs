@@ -27,6 +27,8 @@ pub struct Platform {
     pool: PgPool,
     /// Where the processes' programs are; those of this build when not set.
     binaries: Option<PathBuf>,
+    /// Whether services are started as `harkara api` rather than `harkara-api`.
+    single_binary: bool,
 }
 
 /// Every scope except the platform's own.
@@ -48,6 +50,7 @@ impl Platform {
             master_key: MasterKeys::generate(),
             pool,
             binaries: None,
+            single_binary: false,
         }
     }
 
@@ -58,12 +61,24 @@ impl Platform {
         self
     }
 
+    /// Starts every service from the program `harkara`.
+    #[must_use]
+    pub fn with_single_binary(mut self) -> Self {
+        self.single_binary = true;
+        self
+    }
+
     fn start(&self, name: &str, environment: &[(&'static str, String)]) -> Process {
         let program = match &self.binaries {
             Some(directory) => directory.join(name).to_string_lossy().into_owned(),
             None => name.to_owned(),
         };
-        Process::start(&program, &[], environment)
+        match program.rsplit_once('-') {
+            Some((harkara, service)) if self.single_binary => {
+                Process::start(harkara, &[service], environment)
+            }
+            _ => Process::start(&program, &[], environment),
+        }
     }
 
     /// Creates a tenant without limits, and a client whose key has all tenant scopes.

@@ -52,16 +52,29 @@ async fn every_configuration_error_is_reported_at_once_with_exit_code_2() {
 #[tokio::test]
 async fn invalid_and_missing_settings_are_reported_together() {
     let environment = [("HARKARA_WORKER_ADDR", "nowhere".to_owned())];
-    let mut process = Process::start("harkara-worker", &[], &environment);
-    assert_eq!(
-        process.ended(EXIT_TIMEOUT).await,
-        Some(2),
-        "{}",
-        process.output()
-    );
-    for variable in ["HARKARA_WORKER_ADDR", "DATABASE_URL", "HARKARA_MASTER_KEY"] {
-        assert!(process.output().contains(variable), "{}", process.output());
+    for (name, arguments) in [("harkara-worker", &[][..]), ("harkara", &["worker"])] {
+        let mut process = Process::start(name, arguments, &environment);
+        assert_eq!(
+            process.ended(EXIT_TIMEOUT).await,
+            Some(2),
+            "{}",
+            process.output()
+        );
+        for variable in ["HARKARA_WORKER_ADDR", "DATABASE_URL", "HARKARA_MASTER_KEY"] {
+            assert!(process.output().contains(variable), "{}", process.output());
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_binary_runs_every_service() {
+    let database = harkara_test_database::TestDatabase::create().await;
+    let platform = Platform::on(database.url(), database.pool()).with_single_binary();
+    let (_api, _) = platform.api().await;
+    let (worker, worker_address) = platform.worker("http=1", 30, 5);
+    let (scheduler, scheduler_address) = platform.scheduler();
+    ready(&worker, worker_address).await;
+    ready(&scheduler, scheduler_address).await;
 }
 
 #[tokio::test]
