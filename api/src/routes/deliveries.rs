@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 use harkara_shared::audit::Entry;
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use harkara_webhooks::{
-    self as webhooks, Cause, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState,
-    RedeliverError, SentRequest, delivery_attempts,
+    self as webhooks, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryState, RedeliverError,
+    SentRequest, Trigger, delivery_attempts,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,7 +119,7 @@ pub(super) struct DeliveryAttemptResponse {
     #[schema(example = 1)]
     number: u32,
     /// Why the request was made.
-    cause: Cause,
+    cause: Trigger,
     /// When the request was started.
     started_at: DateTime<Utc>,
     /// Duration of the request in milliseconds.
@@ -178,7 +178,7 @@ impl From<DeliveryAttempt> for DeliveryAttemptResponse {
     fn from(attempt: DeliveryAttempt) -> Self {
         Self {
             number: attempt.number,
-            cause: attempt.cause,
+            cause: attempt.trigger,
             started_at: attempt.started_at,
             duration_ms: attempt.duration_ms,
             request: attempt.request.map(SentRequestResponse::from),
@@ -186,7 +186,7 @@ impl From<DeliveryAttempt> for DeliveryAttemptResponse {
             status_code: attempt.status_code,
             response_headers: attempt.response_headers,
             response_body: attempt.response_body,
-            response_truncated: attempt.is_cut,
+            response_truncated: attempt.is_body_truncated,
             error: attempt.error.map(ErrorResponse::from),
         }
     }

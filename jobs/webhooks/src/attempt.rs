@@ -24,7 +24,7 @@ use crate::error::Error;
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[schema(as = DeliveryCause)]
-pub enum Cause {
+pub enum Trigger {
     /// An event was posted.
     #[default]
     Event,
@@ -36,10 +36,10 @@ pub enum Cause {
     Test,
 }
 
-impl Cause {
+impl Trigger {
     /// Whether the delivery follows the endpoint's retry schedule; its failure is then reported by an event.
     #[must_use]
-    pub fn is_on_schedule(self) -> bool {
+    pub fn is_scheduled(self) -> bool {
         matches!(self, Self::Event | Self::Recovery)
     }
 }
@@ -54,9 +54,9 @@ pub struct FinishedAttempt {
     /// The endpoint that was called.
     pub endpoint: EndpointId,
     /// Why the delivery is made.
-    pub cause: Cause,
+    pub trigger: Trigger,
     /// Final state of the delivery, if this run decides it; `None` while it can be retried.
-    pub outcome: Option<DeliveryState>,
+    pub delivery_outcome: Option<DeliveryState>,
     /// When the request began.
     pub started_at: DateTime<Utc>,
     /// Time to the end of the response, or to the failure.
@@ -67,26 +67,26 @@ pub struct FinishedAttempt {
     pub header_names: Vec<String>,
     /// The address of the receiver, if a connection was made.
     pub address: Option<std::net::IpAddr>,
-    /// The response, if there was one.
-    pub answer: Option<KeptAnswer>,
+    /// The response; `None` if none arrived.
+    pub response: Option<StoredResponse>,
     /// Why the attempt failed; `None` for a success.
     pub error: Option<JobError>,
-    /// What the response means for the endpoint.
+    /// The change of the endpoint that the response calls for.
     pub action: EndpointAction,
     /// The event, for operational events about a failure.
     pub event: AttemptedEvent,
 }
 
-/// What a response means for its endpoint.
+/// A change of the endpoint that its response calls for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EndpointAction {
-    /// Disable the endpoint, for this reason.
-    pub disable: Option<&'static str>,
+    /// The reason to disable the endpoint; `None` leaves it as it is.
+    pub disable_reason: Option<&'static str>,
     /// Lower the endpoint's rate.
-    pub slow: bool,
+    pub slow_down: bool,
 }
 
-/// The event of an attempt.
+/// The event that an attempt sent.
 #[derive(Debug, Clone)]
 pub struct AttemptedEvent {
     /// The event's id.
@@ -99,15 +99,15 @@ pub struct AttemptedEvent {
 
 /// The part of a response that is stored.
 #[derive(Debug, Clone)]
-pub struct KeptAnswer {
+pub struct StoredResponse {
     /// HTTP status.
     pub status: u16,
     /// Headers. Values that may be secrets are redacted.
     pub headers: BTreeMap<String, String>,
     /// The first 16 KiB of the body.
     pub body: String,
-    /// Whether the body was longer.
-    pub is_cut: bool,
+    /// Whether the body was longer than the stored part.
+    pub is_body_truncated: bool,
 }
 
 impl FinishedAttempt {
@@ -125,48 +125,51 @@ fn storable(text: &str) -> String {
     text
 }
 
-/// Records attempts of different deliveries and updates the deliveries. Returns the number of each recorded attempt by
-/// delivery; an attempt is skipped when its delivery no longer exists.
+/// Records attempts, each of a different delivery, and updates the deliveries. Returns the number of each recorded
+/// attempt by delivery. An attempt is not recorded, and has no number, when its delivery no longer exists.
 pub(super) async fn record(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
 ) -> Result<HashMap<DeliveryId, i32>, Error> {
     fn column<'a, T: 'a>(
         attempts: &'a [FinishedAttempt],
-        of: impl Fn(&'a FinishedAttempt) -> T,
+        value_of: impl Fn(&'a FinishedAttempt) -> T,
     ) -> Vec<T> {
-        attempts.iter().map(of).collect()
+        attempts.iter().map(value_of).collect()
     }
     fn response<'a, T: 'a>(
         attempts: &'a [FinishedAttempt],
-        of: impl Fn(&'a KeptAnswer) -> T,
+        value_of: impl Fn(&'a StoredResponse) -> T,
     ) -> Vec<Option<T>> {
-        column(attempts, |attempt| attempt.answer.as_ref().map(&of))
+        column(attempts, |attempt| attempt.response.as_ref().map(&value_of))
     }
     fn error<'a, T: 'a>(
         attempts: &'a [FinishedAttempt],
-        of: impl Fn(&'a JobError) -> T,
+        value_of: impl Fn(&'a JobError) -> T,
     ) -> Vec<Option<T>> {
-        column(attempts, |attempt| attempt.error.as_ref().map(&of))
+        column(attempts, |attempt| attempt.error.as_ref().map(&value_of))
     }
     let written: Vec<(DeliveryId, i32)> = query_as(include_str!("sql/attempt/record_attempts.sql"))
         .bind(tx.tenant())
         .bind(column(attempts, |attempt| attempt.delivery))
-        .bind(column(attempts, |attempt| attempt.cause))
-        .bind(column(attempts, |attempt| attempt.outcome))
+        .bind(column(attempts, |attempt| attempt.trigger))
+        .bind(column(attempts, |attempt| attempt.delivery_outcome))
         .bind(column(attempts, |attempt| attempt.started_at))
         .bind(column(attempts, |attempt| milliseconds(attempt.duration)))
         .bind(column(attempts, |attempt| attempt.url.as_str()))
-        // As JSON: lists of different lengths do not fit into one array.
+        // As JSON: PostgreSQL arrays cannot hold lists of different lengths.
         .bind(column(attempts, |attempt| Json(&attempt.header_names)))
         .bind(column(attempts, |attempt| {
             attempt.address.map(|address| address.to_string())
         }))
-        .bind(response(attempts, |kept| i32::from(kept.status)))
-        .bind(response(attempts, |kept| Json(&kept.headers)))
-        .bind(response(attempts, |kept| kept.body.as_str()))
+        .bind(response(attempts, |response| i32::from(response.status)))
+        .bind(response(attempts, |response| Json(&response.headers)))
+        .bind(response(attempts, |response| response.body.as_str()))
         .bind(column(attempts, |attempt| {
-            attempt.answer.as_ref().is_some_and(|kept| kept.is_cut)
+            attempt
+                .response
+                .as_ref()
+                .is_some_and(|response| response.is_body_truncated)
         }))
         .bind(error(attempts, |error| error.code.as_str()))
         .bind(error(attempts, |error| storable(&error.message)))
@@ -182,7 +185,7 @@ pub struct DeliveryAttempt {
     /// Number of the attempt, from 1.
     pub number: u32,
     /// Why the request was made.
-    pub cause: Cause,
+    pub trigger: Trigger,
     /// When the request began.
     pub started_at: DateTime<Utc>,
     /// Duration in milliseconds.
@@ -197,8 +200,8 @@ pub struct DeliveryAttempt {
     pub response_headers: BTreeMap<String, String>,
     /// The first 16 KiB of the response body.
     pub response_body: Option<String>,
-    /// Whether the response body was longer.
-    pub is_cut: bool,
+    /// Whether the response body was longer than the stored part.
+    pub is_body_truncated: bool,
     /// Why the attempt failed; `None` for a success.
     pub error: Option<JobError>,
 }
@@ -217,13 +220,14 @@ pub struct SentRequest {
 /// Maximum length of a stored error message.
 const MAX_MESSAGE_BYTES: usize = 2048;
 
-/// Bytes of a body that are kept or shown.
-pub const KEPT_BODY: usize = 16 * 1024;
+/// Maximum length of a stored response body, and of a request body in a listing.
+pub const MAX_STORED_BODY_BYTES: usize = 16 * 1024;
 
 #[derive(sqlx::FromRow)]
 struct Row {
     number: i32,
-    cause: Cause,
+    #[sqlx(rename = "cause")]
+    trigger: Trigger,
     started_at: DateTime<Utc>,
     duration_ms: i64,
     url: Option<String>,
@@ -238,7 +242,7 @@ struct Row {
     event_id: String,
     event_type: String,
     event_at: DateTime<Utc>,
-    /// Its beginning.
+    /// The first 16 KiB of the event's data; `None` when the payload was removed.
     data: Option<String>,
 }
 
@@ -258,7 +262,7 @@ impl Row {
         headers.insert("webhook-signature".to_owned(), redacted());
         let body = self.data.as_ref().map(|data| {
             let mut body = crate::message::body(&self.event_type, self.event_at, data);
-            body.truncate(body.floor_char_boundary(KEPT_BODY));
+            body.truncate(body.floor_char_boundary(MAX_STORED_BODY_BYTES));
             body
         });
         self.url
@@ -267,7 +271,7 @@ impl Row {
     }
 }
 
-/// The latest hundred requests made for a delivery, oldest first; `None` when there is no such delivery.
+/// The latest hundred requests made for a delivery, oldest first; `None` when the delivery does not exist.
 ///
 /// # Errors
 /// When the database refuses.
@@ -285,7 +289,7 @@ pub async fn delivery_attempts(
         .await?;
     let attempts = rows.into_iter().rev().map(|row| DeliveryAttempt {
         number: u32::try_from(row.number).unwrap_or_default(),
-        cause: row.cause,
+        trigger: row.trigger,
         started_at: row.started_at,
         duration_ms: u64::try_from(row.duration_ms).unwrap_or_default(),
         request: row.request(),
@@ -298,7 +302,7 @@ pub async fn delivery_attempts(
             .map(|headers| headers.0)
             .unwrap_or_default(),
         response_body: row.response_body,
-        is_cut: row.response_cut,
+        is_body_truncated: row.response_cut,
         error: row.error_code.map(|code| JobError {
             code,
             message: row.error_message.unwrap_or_default(),

@@ -1,34 +1,35 @@
-//! What an endpoint is called with beside its signing secret: an OAuth 2.0 client, a client certificate.
+//! Credentials for calling an endpoint, in addition to its signing keys: an OAuth 2.0 client, a client certificate.
 
 use serde::{Deserialize, Serialize};
 
-/// How a token is had before a request (RFC 6749 §4.4, client credentials).
+/// An OAuth 2.0 client that obtains access tokens for an endpoint (RFC 6749 §4.4, client credentials). Its secret is stored
+/// apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OAuth2 {
-    /// Where it is asked for.
+    /// URL of the token server.
     pub token_url: String,
-    /// Who asks.
+    /// The client's id at the token server.
     pub client_id: String,
-    /// For what.
+    /// Scope to request; `None` for the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// For whom, which some servers want to know.
+    /// Audience to request, which some servers require.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
 }
 
-/// The same with its secret, as somebody gives it.
+/// An OAuth 2.0 client with its secret, as a user sets it.
 #[derive(Clone)]
 pub struct NewOAuth2 {
-    /// Where a token is asked for.
+    /// URL of the token server.
     pub token_url: String,
-    /// Who asks.
+    /// The client's id at the token server.
     pub client_id: String,
-    /// How they prove it.
+    /// The client's secret.
     pub client_secret: String,
-    /// For what.
+    /// Scope to request; `None` for the server's default.
     pub scope: Option<String>,
-    /// For whom.
+    /// Audience to request, which some servers require.
     pub audience: Option<String>,
 }
 
@@ -38,12 +39,12 @@ impl std::fmt::Debug for NewOAuth2 {
     }
 }
 
-/// A certificate to show (mutual TLS), and its key.
+/// A client certificate for mutual TLS, with its private key.
 #[derive(Clone)]
 pub struct ClientCertificate {
-    /// The certificate and those between it and its root, as PEM.
+    /// The certificate chain without its root, as PEM.
     pub certificate: String,
-    /// Its private key, as PEM.
+    /// Private key of the certificate, as PEM.
     pub private_key: String,
 }
 

@@ -21,7 +21,7 @@ use crate::error::Error;
 pub enum DeliveryState {
     /// Waiting for its next attempt, or running.
     Pending,
-    /// The receiver answered 2xx.
+    /// The receiver responded with 2xx.
     Succeeded,
     /// All attempts failed.
     Failed,
@@ -90,7 +90,7 @@ impl DeliveryFilter {
             && until.is_none_or(|until| delivery.created_at <= until)
     }
 
-    /// Whether the filter may match few of many rows.
+    /// Whether the filter can match few of many rows.
     fn is_narrow(&self) -> bool {
         self.state.is_some()
             || self.status_code.is_some()
@@ -172,8 +172,8 @@ pub async fn list_deliveries(
     limit: u32,
 ) -> Result<DeliveryPage, Error> {
     let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
-    // A small page of a narrow filter may take many reads: they are not made smaller than this.
-    let look = if filter.is_narrow() {
+    // A small page of a narrow filter would otherwise take many small reads.
+    let batch_rows = if filter.is_narrow() {
         limit.max(NARROW_BATCH)
     } else {
         limit
@@ -187,17 +187,17 @@ pub async fn list_deliveries(
         let rows: Vec<Listed> = query_as(include_str!("sql/delivery/list_deliveries.sql"))
             .bind(tx.tenant())
             .bind(page.next_before)
-            .bind(i64::from(look))
+            .bind(i64::from(batch_rows))
             .bind(filter.endpoint_id)
             .bind(&filter.event_id)
             .bind(filter.state.map(stored_as))
-            .bind(i64::from(MAX_SCANNED.max(look)))
+            .bind(i64::from(MAX_SCANNED.max(batch_rows)))
             .bind(filter.status_code.map(i32::from))
             .bind(filter.created_after)
             .bind(filter.created_before)
             .fetch_all(&mut **tx)
             .await?;
-        let is_full = rows.len() >= usize::try_from(look).unwrap_or(usize::MAX);
+        let is_full = rows.len() >= usize::try_from(batch_rows).unwrap_or(usize::MAX);
         let is_cut = rows.last().is_some_and(|row| row.is_edge);
         let mut found: Vec<Delivery> = rows.into_iter().map(|row| row.delivery).collect();
         page.next_before = found

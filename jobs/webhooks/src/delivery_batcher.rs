@@ -2,6 +2,7 @@
 //!
 //! Every run of `webhook.deliver` in a process shares one [`DeliveryBatcher`]. It never calls an endpoint.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use crate::batcher::Batcher;
 use crate::delivery_context::{Credentials, DeliveryContext, Target, load_contexts};
 use crate::delivery_job::QUEUE;
 use crate::error::Error;
+use crate::health::{self, HealthEffects};
 use crate::retry_slots::{RetrySlot, RetrySlots};
 use crate::token::{NoToken, Tokens};
-use crate::{endpoint, health, lane, stats};
+use crate::{endpoint, lane, stats};
 
 /// Shared by all runs of `webhook.deliver` in a process. Cheap to clone; clones share the same state.
 #[derive(Clone)]
@@ -36,7 +38,7 @@ struct Inner {
     retry_slots: RetrySlots,
 }
 
-/// What loading and recording work with.
+/// Dependencies of loading and recording.
 #[derive(Clone)]
 struct Resources {
     pool: PgPool,
@@ -103,7 +105,7 @@ impl DeliveryBatcher {
                 Ok(found)
             }
         };
-        unwrap_shared(self.0.load_contexts.ask(tenant, id, load).await)
+        unwrap_shared(self.0.load_contexts.call(tenant, id, load).await)
     }
 
     /// Records an attempt and its effects. Retries while the database is briefly unavailable: the receiver has seen the
@@ -133,7 +135,7 @@ impl DeliveryBatcher {
                 Ok(attempts.iter().map(|_| ()).collect())
             }
         };
-        unwrap_shared(self.0.records.ask(tenant, Arc::new(attempt), write).await)
+        unwrap_shared(self.0.records.call(tenant, Arc::new(attempt), write).await)
     }
 
     /// The `Authorization` header for an endpoint with OAuth 2.0 credentials.
@@ -157,10 +159,10 @@ impl DeliveryBatcher {
     }
 }
 
-fn unwrap_shared<T>(answer: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Error>> {
-    // No answer arrives when the runtime shuts down or the call panicked.
+fn unwrap_shared<T>(result: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Error>> {
+    // `None` when the call panicked or the runtime is shutting down.
     let lost = || Arc::new(Error::Database(sqlx::Error::WorkerCrashed));
-    answer.map_err(|error| error.unwrap_or_else(lost))
+    result.map_err(|error| error.unwrap_or_else(lost))
 }
 
 /// Records attempts of one tenant. Attempts of the same delivery go into separate statements.
@@ -177,7 +179,9 @@ async fn write(
     query("set local synchronous_commit = off")
         .execute(&mut *tx)
         .await?;
-    let (mut changed_rates, mut disabled) = (Vec::new(), Vec::new());
+    // Rows are locked in one order by all workers: deliveries, hours of statistics, endpoints.
+    let mut recorded: Vec<FinishedAttempt> = Vec::with_capacity(attempts.len());
+    let mut attempt_numbers: HashMap<DeliveryId, i32> = HashMap::new();
     while !remaining.is_empty() {
         let mut batch: Vec<FinishedAttempt> = Vec::with_capacity(remaining.len());
         remaining.retain(|attempt| {
@@ -191,28 +195,27 @@ async fn write(
         });
         let numbers = attempt::record(&mut tx, &batch).await?;
         batch.retain(|attempt| numbers.contains_key(&attempt.delivery));
-        stats::add(&mut tx, &batch).await?;
-        let effects = health::apply(&mut tx, &resources.engine, &batch, &numbers).await?;
-        changed_rates.extend(effects.changed_rates);
-        disabled.extend(effects.disabled);
+        recorded.extend(batch);
+        attempt_numbers.extend(numbers);
     }
+    stats::add(&mut tx, &recorded).await?;
+    let effects = health::apply(&mut tx, &resources.engine, &recorded, &attempt_numbers).await?;
     tx.commit().await?;
-    if let Err(error) = apply_to_queue(resources, tenant, &changed_rates, &disabled).await {
+    if let Err(error) = apply_to_queue(resources, tenant, &effects).await {
         // Not lost: waiting deliveries check their endpoint when they are due, and rates are applied again every night.
-        tracing::warn!(%error, tenant = %tenant, "could not apply endpoint changes to the queue; they are applied later");
+        tracing::warn!(%error, tenant = %tenant, "could not apply endpoint changes to the queue; they will be applied later");
     }
     Ok(())
 }
 
 /// Applies the endpoints' changed rates to the queue and runs the waiting jobs of disabled ones, which then skip their
-/// deliveries. Called after the commit, because concurrent records wait for its locks.
+/// deliveries. Called after the commit, because concurrent calls of `record` wait for the locks of its transaction.
 async fn apply_to_queue(
     resources: &Resources,
     tenant: TenantId,
-    changed_rates: &[EndpointId],
-    disabled: &[EndpointId],
+    effects: &HealthEffects,
 ) -> Result<(), Error> {
-    for id in changed_rates {
+    for id in &effects.rate_changed {
         let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
         let found = endpoint::find_endpoint(&mut tx, *id).await?;
         tx.commit().await?;
@@ -220,7 +223,7 @@ async fn apply_to_queue(
             lane::apply_limits(&resources.engine, tenant, &found).await?;
         }
     }
-    for id in disabled {
+    for id in &effects.disabled {
         let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
         endpoint::run_now(&mut tx, &resources.engine, *id).await?;
         tx.commit().await?;

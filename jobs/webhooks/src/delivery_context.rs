@@ -1,4 +1,4 @@
-//! Loads what runs of `webhook.deliver` need: the event, the endpoint, its keys and credentials.
+//! Loads what runs of `webhook.deliver` need: the event, the endpoint, the endpoint's keys and credentials.
 //!
 //! All deliveries of a batch are loaded by four statements. Nothing is written.
 
@@ -36,7 +36,7 @@ pub struct DeliveryContext {
     pub target: Option<Arc<Target>>,
     /// State of the delivery.
     pub state: DeliveryState,
-    /// The job that makes the delivery. Other jobs of it are outdated.
+    /// The job that makes the delivery. Earlier jobs of the delivery are outdated and must not make it.
     pub job_id: Option<JobId>,
 }
 
@@ -57,7 +57,7 @@ pub struct Target {
     pub keys: Vec<SigningKey>,
     /// Client certificate for mutual TLS.
     pub identity: Option<ClientIdentity>,
-    /// OAuth 2.0 client, if tokens are required.
+    /// OAuth 2.0 client, if the endpoint requires access tokens.
     pub oauth2: Option<Credentials>,
     /// Last change by a user.
     pub updated_at: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! The job that makes one delivery: its payload and its defaults, for those who enqueue it.
+//! The job that makes one delivery: its payload and its defaults, for the modules that enqueue it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use harkara_shared::id::DeliveryId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::attempt::Cause;
+use crate::attempt::Trigger;
 use crate::error::Error;
 
 pub(crate) const KIND: &str = "webhook.deliver";
@@ -24,10 +24,10 @@ pub struct Args {
     #[schema(value_type = String, pattern = "^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
     pub delivery_id: DeliveryId,
     // Described by its type: an inlined member cannot have two descriptions.
-    #[serde(default)]
+    #[serde(default, rename = "cause")]
     #[schema(inline)]
     #[expect(missing_docs, reason = "described by the type")]
-    pub cause: Cause,
+    pub trigger: Trigger,
 }
 
 /// Backoff of runs that end without a response, for example by a panic. Other runs follow the endpoint's schedule.
@@ -41,10 +41,10 @@ pub(crate) fn backoff() -> Backoff {
 }
 
 /// The job that makes a delivery, with its defaults.
-pub(crate) fn delivery_job(delivery: DeliveryId, cause: Cause) -> Result<NewJob, Error> {
+pub(crate) fn delivery_job(delivery: DeliveryId, trigger: Trigger) -> Result<NewJob, Error> {
     let args = Args {
         delivery_id: delivery,
-        cause,
+        trigger,
     };
     let payload = serde_json::value::to_raw_value(&args).map_err(harkara_queue::Error::from)?;
     Ok(NewJob {

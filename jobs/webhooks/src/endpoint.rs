@@ -18,6 +18,7 @@ use sqlx::types::Json;
 
 use crate::credentials::{ClientCertificate, NewOAuth2, OAuth2};
 use crate::error::Error;
+use crate::health::REENABLED_ALERT_STEP;
 use crate::schedule::RetrySchedule;
 use crate::{rules, secret};
 
@@ -56,16 +57,16 @@ pub struct Endpoint {
     pub url: String,
     /// Description for users.
     pub description: Option<String>,
-    /// Patterns of event types it subscribes to; empty for all.
+    /// Patterns of event types that the endpoint subscribes to; empty for all.
     pub event_types: Vec<String>,
-    /// Channels it subscribes to: an event must have one of them; empty for all events.
+    /// Channels that the endpoint subscribes to: an event must have one of them; empty for all events.
     pub channels: Vec<String>,
     /// Custom request headers.
     #[sqlx(json)]
     pub headers: BTreeMap<String, String>,
     /// Whether events are delivered.
     pub status: EndpointStatus,
-    /// Why the platform disabled it; `None` otherwise.
+    /// Why the platform disabled the endpoint; `None` otherwise.
     pub disabled_reason: Option<String>,
     /// Order of deliveries.
     pub ordering: Ordering,
@@ -76,11 +77,11 @@ pub struct Endpoint {
     /// Time of the first failure since the last success; `None` if the last attempt succeeded.
     pub failing_since: Option<DateTime<Utc>>,
     failures: i32,
-    /// Public key of its `v1a` signatures, if it has such a key.
+    /// Public key of the endpoint's `v1a` signatures, if it has such a key.
     pub public_key: Option<String>,
     /// Client certificate chain for mutual TLS, as PEM.
     pub client_certificate: Option<String>,
-    /// OAuth 2.0 client for its access tokens.
+    /// OAuth 2.0 client that obtains the access tokens for requests to the endpoint.
     #[sqlx(json(nullable))]
     pub oauth2: Option<OAuth2>,
     /// When it was created.
@@ -99,19 +100,19 @@ impl Endpoint {
     /// Maximum number of requests a second.
     #[must_use]
     pub fn rate_per_second(&self) -> Option<u32> {
-        natural(self.rate_per_second)
+        non_negative(self.rate_per_second)
     }
 
     /// Maximum number of concurrent requests.
     #[must_use]
     pub fn max_in_flight(&self) -> Option<u32> {
-        natural(self.max_in_flight)
+        non_negative(self.max_in_flight)
     }
 
-    /// Temporarily lowered number of requests a second, after the receiver answered 429 or 503.
+    /// Temporarily lowered number of requests a second, after a 429 or 503 response.
     #[must_use]
     pub fn slowed_to(&self) -> Option<u32> {
-        natural(self.slowed_to)
+        non_negative(self.slowed_to)
     }
 
     /// Failed attempts since the last success.
@@ -121,7 +122,7 @@ impl Endpoint {
     }
 }
 
-pub(super) fn natural(number: Option<i32>) -> Option<u32> {
+pub(super) fn non_negative(number: Option<i32>) -> Option<u32> {
     number.and_then(|number| u32::try_from(number).ok())
 }
 
@@ -218,6 +219,7 @@ pub(super) fn key_context(id: EndpointId) -> String {
     format!("app.webhook_endpoints/{id}/key")
 }
 
+/// Associated data of an endpoint's sealed OAuth 2.0 client secret.
 pub(super) fn oauth2_context(id: EndpointId) -> String {
     format!("app.webhook_endpoints/{id}/oauth2")
 }
@@ -324,7 +326,7 @@ async fn write(
     id: EndpointId,
     change: EndpointChange,
 ) -> Result<Option<Endpoint>, Error> {
-    let is_new = (
+    let is_set = (
         !change.description.is_keep(),
         !change.client_certificate.is_keep(),
         !change.oauth2.is_keep(),
@@ -347,7 +349,7 @@ async fn write(
             audience: given.audience,
         })
     });
-    let limit = |change: Change<u32>| change.value().and_then(|most| i32::try_from(most).ok());
+    let limit = |change: Change<u32>| change.value().and_then(|limit| i32::try_from(limit).ok());
     Ok(query_as(include_str!("sql/endpoint/change_endpoint.sql"))
         .bind(tx.tenant())
         .bind(id)
@@ -358,18 +360,19 @@ async fn write(
         .bind(change.channels)
         .bind(change.ordering)
         .bind(change.retry_schedule.map(|schedule| schedule.seconds()))
-        .bind(is_new.0)
+        .bind(is_set.0)
         .bind(change.description.value())
         .bind(!change.rate_per_second.is_keep())
         .bind(limit(change.rate_per_second))
         .bind(!change.max_in_flight.is_keep())
         .bind(limit(change.max_in_flight))
-        .bind(is_new.1)
+        .bind(is_set.1)
         .bind(certificate.map(|given| given.certificate))
         .bind(key)
-        .bind(is_new.2)
+        .bind(is_set.2)
         .bind(oauth2)
         .bind(secret)
+        .bind(REENABLED_ALERT_STEP)
         .fetch_optional(&mut **tx)
         .await?)
 }

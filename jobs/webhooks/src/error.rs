@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of the database, if it was the cause.
+    /// The database error that caused this one, if any.
     #[must_use]
     pub fn database(&self) -> Option<&sqlx::Error> {
         match self {

@@ -1,6 +1,6 @@
 //! Posts events: stores an event and enqueues one delivery for each subscribed endpoint, in one transaction.
 //!
-//! An event id is stored once; posting it again returns the first answer.
+//! An event id is stored once; posting it again returns the first result.
 
 use harkara_kind::FieldError;
 use harkara_queue::job::{NewJob, Trace};
@@ -9,12 +9,14 @@ use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, EventId, JobId};
 use serde_json::value::RawValue;
 
-use crate::attempt::Cause;
+use crate::attempt::Trigger;
 use crate::delivery_job::delivery_job;
 use crate::endpoint::{EndpointStatus, Ordering};
 use crate::error::Error;
 use crate::event_type::check_event_data;
-use crate::subscription::{is_event_type, is_operational, takes_channels, takes_type};
+use crate::subscription::{
+    is_event_type, is_operational, subscribes_to_channels, subscribes_to_type,
+};
 use crate::{lane, rules};
 
 /// An event to post.
@@ -151,7 +153,7 @@ pub async fn post_event(
         .clone()
         .unwrap_or_else(|| EventId::new().to_string());
     if !store(tx, &id, &event).await? {
-        return posted_before(tx, id, &event).await;
+        return find_posted(tx, id, &event).await;
     }
     let faults = check_event_data(tx, &event.event_type, event.version, &event.data).await?;
     if !faults.is_empty() {
@@ -164,11 +166,11 @@ pub async fn post_event(
     let subscribers = subscribers
         .iter()
         .filter(|subscriber| is_subscribed(subscriber, &event));
-    let planned = planned(subscribers, &event, &trace)?;
-    let (tenant, jobs) = (tx.tenant(), jobs(&planned));
+    let planned = plan_deliveries(subscribers, &event, &trace)?;
+    let (tenant, jobs) = (tx.tenant(), planned_jobs(&planned));
     let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
-    let ids = ids.iter().map(|answer| answer.id());
-    deliver(tx, id, planned, ids).await
+    let ids = ids.iter().map(|enqueued| enqueued.id());
+    store_deliveries(tx, id, planned, ids).await
 }
 
 /// Posts operational events, each about an endpoint, to the other endpoints that subscribe to them. They do not count
@@ -189,16 +191,16 @@ pub(super) async fn post_operational(
         let recipients = subscribers
             .iter()
             .filter(|subscriber| subscriber.id != about && is_subscribed(subscriber, &event));
-        let planned = planned(recipients, &event, &Trace::default())?;
+        let planned = plan_deliveries(recipients, &event, &Trace::default())?;
         if planned.is_empty() {
             continue;
         }
         let id = EventId::new().to_string();
         store(tx, &id, &event).await?;
-        let (tenant, jobs) = (tx.tenant(), jobs(&planned));
+        let (tenant, jobs) = (tx.tenant(), planned_jobs(&planned));
         let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Skip).await?;
-        let ids = ids.iter().map(|answer| answer.id());
-        deliver(tx, id, planned, ids).await?;
+        let ids = ids.iter().map(|enqueued| enqueued.id());
+        store_deliveries(tx, id, planned, ids).await?;
     }
     Ok(())
 }
@@ -214,7 +216,7 @@ pub(super) async fn post_test(
     let id = EventId::new().to_string();
     store(tx, &id, event).await?;
     let delivery = DeliveryId::new();
-    let mut job = delivery_job(delivery, Cause::Test)?;
+    let mut job = delivery_job(delivery, Trigger::Test)?;
     job.max_attempts = 1;
     lane::assign_test(&mut job, endpoint, ordering);
     let plan = PlannedDelivery {
@@ -222,15 +224,15 @@ pub(super) async fn post_test(
         endpoint,
         job: Some(job),
     };
-    let (tenant, jobs) = (tx.tenant(), jobs(std::slice::from_ref(&plan)));
+    let (tenant, jobs) = (tx.tenant(), planned_jobs(std::slice::from_ref(&plan)));
     let ids = engine.enqueue_all(tx, tenant, jobs, Quota::Enforce).await?;
-    let ids = ids.iter().map(|answer| answer.id());
-    deliver(tx, id, vec![plan], ids).await
+    let ids = ids.iter().map(|enqueued| enqueued.id());
+    store_deliveries(tx, id, vec![plan], ids).await
 }
 
 fn is_subscribed(subscriber: &Subscriber, event: &NewEvent) -> bool {
-    takes_type(&subscriber.event_types, &event.event_type)
-        && takes_channels(&subscriber.channels, &event.channels)
+    subscribes_to_type(&subscriber.event_types, &event.event_type)
+        && subscribes_to_channels(&subscriber.channels, &event.channels)
 }
 
 /// Stores an event. Returns whether it is new.
@@ -259,7 +261,7 @@ struct PlannedDelivery {
     job: Option<NewJob>,
 }
 
-fn planned<'a>(
+fn plan_deliveries<'a>(
     subscribers: impl Iterator<Item = &'a Subscriber>,
     event: &NewEvent,
     trace: &Trace,
@@ -269,7 +271,7 @@ fn planned<'a>(
         let job = match subscriber.status {
             EndpointStatus::Disabled => None,
             EndpointStatus::Active | EndpointStatus::Paused => {
-                let mut job = delivery_job(delivery, Cause::Event)?;
+                let mut job = delivery_job(delivery, Trigger::Event)?;
                 job.trace = trace.clone();
                 job.max_attempts = u16::try_from(subscriber.attempts)
                     .map_err(|_| Error::Corrupt(format!("the attempts of {}", subscriber.id)))?;
@@ -287,12 +289,12 @@ fn planned<'a>(
     subscribers.map(plan).collect()
 }
 
-fn jobs(planned: &[PlannedDelivery]) -> Vec<NewJob> {
+fn planned_jobs(planned: &[PlannedDelivery]) -> Vec<NewJob> {
     planned.iter().filter_map(|plan| plan.job.clone()).collect()
 }
 
 /// Stores the deliveries of an event. `jobs` are the ids of their jobs, in order.
-async fn deliver(
+async fn store_deliveries(
     tx: &mut TenantTx,
     id: String,
     planned: Vec<PlannedDelivery>,
@@ -307,9 +309,12 @@ async fn deliver(
         })
         .collect();
     if !deliveries.is_empty() {
-        let ids: Vec<DeliveryId> = deliveries.iter().map(|made| made.id).collect();
-        let endpoints: Vec<EndpointId> = deliveries.iter().map(|made| made.endpoint_id).collect();
-        let jobs: Vec<Option<JobId>> = deliveries.iter().map(|made| made.job_id).collect();
+        let ids: Vec<DeliveryId> = deliveries.iter().map(|delivery| delivery.id).collect();
+        let endpoints: Vec<EndpointId> = deliveries
+            .iter()
+            .map(|delivery| delivery.endpoint_id)
+            .collect();
+        let jobs: Vec<Option<JobId>> = deliveries.iter().map(|delivery| delivery.job_id).collect();
         query(include_str!("sql/event/create_deliveries.sql"))
             .bind(tx.tenant())
             .bind(&id)
@@ -322,8 +327,9 @@ async fn deliver(
     Ok(Posted { id, deliveries })
 }
 
-async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Result<Posted, Error> {
-    let same: bool = query_scalar(include_str!("sql/event/is_same_event.sql"))
+/// Returns the first result of posting this event.
+async fn find_posted(tx: &mut TenantTx, id: String, event: &NewEvent) -> Result<Posted, Error> {
+    let is_same: bool = query_scalar(include_str!("sql/event/is_same_event.sql"))
         .bind(tx.tenant())
         .bind(&id)
         .bind(&event.event_type)
@@ -337,7 +343,7 @@ async fn posted_before(tx: &mut TenantTx, id: String, event: &NewEvent) -> Resul
         )
         .fetch_one(&mut **tx)
         .await?;
-    if !same {
+    if !is_same {
         return Err(Error::Conflict(format!(
             "id `{id}` belongs to a different event"
         )));

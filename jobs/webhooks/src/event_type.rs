@@ -42,14 +42,14 @@ static CURRENT: LazyLock<Cache<(TenantId, String), Option<u32>>> = LazyLock::new
         .build()
 });
 
-/// The compiled schema of a version; `None` when it has none.
-type Ready = Option<Arc<Schema>>;
+/// The compiled schema of a version; `None` when the version has none.
+type CompiledSchema = Option<Arc<Schema>>;
 
 /// Compiled schemas. Versions never change, so entries never expire.
-static SCHEMAS: LazyLock<Cache<(TenantId, String, u32), Ready>> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<Cache<(TenantId, String, u32), CompiledSchema>> = LazyLock::new(|| {
     Cache::builder()
         .max_capacity(MAX_CACHED_WEIGHT)
-        .weigher(|_, schema: &Ready| {
+        .weigher(|_, schema: &CompiledSchema| {
             let weight = schema.as_ref().map_or(1, |schema| schema.weight());
             u32::try_from(weight).unwrap_or(u32::MAX)
         })
@@ -70,7 +70,7 @@ pub struct EventType {
     pub schema: Option<Value>,
     /// Example of the data.
     pub example: Option<Value>,
-    /// Whether it is built in.
+    /// Whether the type is built in.
     pub seeded: bool,
     /// Whether only the platform posts events of this type.
     pub operational: bool,
@@ -118,13 +118,16 @@ impl NewEventType {
             }
         };
         if let Some(example) = &self.example {
-            let wrong = match (size_fault(example), schema) {
+            let example_faults = match (size_fault(example), schema) {
                 (Some(fault), _) => vec![fault],
                 (None, Some(schema)) => schema.faults(example),
                 (None, None) => Vec::new(),
             };
-            let wrong = wrong.into_iter();
-            faults.extend(wrong.map(|fault| fault.under("/example")));
+            faults.extend(
+                example_faults
+                    .into_iter()
+                    .map(|fault| fault.under("/example")),
+            );
         }
         faults
     }
@@ -158,8 +161,8 @@ pub async fn register_event_type(tx: &mut TenantTx, new: NewEventType) -> Result
         )));
     }
     loop {
-        // A concurrent registration of this name makes the insert wait and then return nothing; the next one sees it.
-        let made = query_as(include_str!("sql/event_type/create_event_type.sql"))
+        // A concurrent registration of this name makes the insert wait and then return nothing; the next insert sees its version.
+        let created = query_as(include_str!("sql/event_type/create_event_type.sql"))
             .bind(tx.tenant())
             .bind(&new.name)
             .bind(&new.description)
@@ -167,14 +170,14 @@ pub async fn register_event_type(tx: &mut TenantTx, new: NewEventType) -> Result
             .bind(&new.example)
             .fetch_optional(&mut **tx)
             .await?;
-        if let Some(made) = made {
-            return Ok(made);
+        if let Some(created) = created {
+            return Ok(created);
         }
     }
 }
 
-/// Discards the cached current version, so that this process uses a newly registered one from now on. Other processes do
-/// within five seconds.
+/// Discards the cached current version, so that this process uses a newly registered one from now on. Other
+/// processes follow within five seconds.
 pub async fn forget_current_version(tenant: TenantId, name: &str) {
     CURRENT.invalidate(&(tenant, name.to_owned())).await;
 }
@@ -274,7 +277,7 @@ pub async fn check_event_data(
     };
     let faults = match serde_json::from_str(data.get()) {
         Ok(data) => schema
-            .faults_aside(data)
+            .faults_off_thread(data)
             .await
             .map_err(|error| Error::Corrupt(format!("the schema of {event_type}: {error}")))?,
         Err(error) => vec![FieldError::new("", "invalid", message(&error))],
@@ -302,7 +305,11 @@ async fn current_version(tx: &mut TenantTx, name: &str) -> Result<Option<u32>, E
 }
 
 /// The compiled schema of a version; `None` when the version does not exist.
-async fn schema_of(tx: &mut TenantTx, name: &str, version: u32) -> Result<Option<Ready>, Error> {
+async fn schema_of(
+    tx: &mut TenantTx,
+    name: &str,
+    version: u32,
+) -> Result<Option<CompiledSchema>, Error> {
     let key = (tx.tenant(), name.to_owned(), version);
     if let Some(known) = SCHEMAS.get(&key).await {
         return Ok(Some(known));

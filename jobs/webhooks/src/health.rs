@@ -1,8 +1,9 @@
-//! Endpoint health: alerts, slow-down, disabling and recovery, derived from recorded attempts.
+//! Endpoint health: derives alerts, slow-down, disabling and recovery from recorded attempts.
 //!
-//! It never calls an endpoint or decides about a delivery.
+//! Posts an operational event about each of these, and about each exhausted delivery. It makes no HTTP calls and never
+//! changes a delivery's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,229 +12,301 @@ use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId};
 use serde_json::{Map, Value, json};
 
-use crate::attempt::Cause;
-use crate::attempt::FinishedAttempt;
+use crate::attempt::{FinishedAttempt, Trigger};
 use crate::delivery::DeliveryState;
 use crate::error::Error;
-use crate::event::NewEvent;
-use crate::event::post_operational;
+use crate::event::{NewEvent, post_operational};
 use crate::subscription::is_operational;
 
-/// An endpoint is disabled after this time without a success and this many failures.
+/// An endpoint is disabled once it has gone this long without a success and has failed at least
+/// [`DISABLE_AFTER_FAILURES`] times.
 const DISABLE_AFTER: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+
+/// An endpoint is not disabled before it has failed this many times since its last success, however long that takes:
+/// an endpoint with few events can go [`DISABLE_AFTER`] with only a handful of failures.
 const DISABLE_AFTER_FAILURES: u32 = 20;
 
-/// Progress towards being disabled at which an alert is posted, in percent.
+/// Percentages of disable progress at which an alert is posted.
 const ALERT_STEPS: [i32; 4] = [50, 70, 90, 100];
+
+/// `last_alert_step` of an endpoint that was alerted about and has been re-enabled since: above 0, so that its recovery is
+/// still reported, and below the first of [`ALERT_STEPS`], so that the alert steps restart.
+pub(super) const REENABLED_ALERT_STEP: i32 = 1;
 
 /// Progress towards being disabled, in percent: by time or by failures, whichever is less.
 fn disable_progress(failing_for: Duration, failures: u32) -> i32 {
-    let time = failing_for.as_secs_f64() / DISABLE_AFTER.as_secs_f64();
-    let count = f64::from(failures) / f64::from(DISABLE_AFTER_FAILURES);
+    let time_fraction = failing_for.as_secs_f64() / DISABLE_AFTER.as_secs_f64();
+    let failure_fraction = f64::from(failures) / f64::from(DISABLE_AFTER_FAILURES);
+    let fraction = time_fraction.min(failure_fraction).clamp(0.0, 1.0);
     #[expect(clippy::cast_possible_truncation, reason = "it is between 0 and 100")]
-    let percent = (time.min(count).clamp(0.0, 1.0) * 100.0) as i32;
+    let percent = (fraction * 100.0) as i32;
     percent
 }
 
-/// The alert step to report at this progress, if it was not reported before.
-fn alert(percent: i32, reported: i32) -> Option<i32> {
+/// The highest alert step reached at this progress, unless `last_alert_step` is that step or a higher one.
+fn next_alert_step(percent: i32, last_alert_step: i32) -> Option<i32> {
     let reached = ALERT_STEPS
         .into_iter()
         .rev()
         .find(|step| *step <= percent)?;
-    (reached > reported).then_some(reached)
+    (reached > last_alert_step).then_some(reached)
 }
 
-/// Effects of recorded attempts on their endpoints.
+/// Changes of endpoints that the caller applies to the queue once the transaction is committed.
 #[derive(Debug, Default)]
 pub(super) struct HealthEffects {
-    /// Endpoints whose rate changed.
-    pub(super) changed_rates: Vec<EndpointId>,
+    /// Endpoints whose rate was lowered or raised.
+    pub(super) rate_changed: Vec<EndpointId>,
     /// Endpoints that were disabled: their waiting deliveries are to be skipped.
     pub(super) disabled: Vec<EndpointId>,
-    /// Operational events to post, with the endpoint they are about.
-    events: Vec<(EndpointId, NewEvent)>,
 }
 
-impl HealthEffects {
-    fn post(&mut self, about: EndpointId, event_type: &str, data: &Value) -> Result<(), Error> {
+/// Operational events to post, each with the endpoint it is about.
+#[derive(Default)]
+struct EventQueue(Vec<(EndpointId, NewEvent)>);
+
+impl EventQueue {
+    fn queue_event(
+        &mut self,
+        about: EndpointId,
+        event_type: &str,
+        data: &Value,
+    ) -> Result<(), Error> {
         let data = serde_json::value::to_raw_value(data).map_err(harkara_queue::Error::from)?;
-        self.events.push((about, NewEvent::new(event_type, data)));
+        self.0.push((about, NewEvent::new(event_type, data)));
         Ok(())
     }
 }
 
-/// Applies recorded attempts to the health of their endpoints. `numbers` are the attempts' numbers by delivery.
+/// Applies recorded attempts to the health of their endpoints. `attempt_numbers` maps each delivery to its latest attempt
+/// number; a delivery that was deleted before its attempt was recorded has none.
+///
+/// All successes are applied before all failures. The attempts of a batch ran at the same time, so they have no order that
+/// means anything, and this one is safe: a failure in the batch is never forgotten, and an endpoint with a success in the
+/// batch is at the start of its five days either way.
 pub(super) async fn apply(
     tx: &mut TenantTx,
     engine: &Engine,
     attempts: &[FinishedAttempt],
-    numbers: &HashMap<DeliveryId, i32>,
+    attempt_numbers: &HashMap<DeliveryId, i32>,
 ) -> Result<HealthEffects, Error> {
     let mut effects = HealthEffects::default();
-    apply_successes(tx, attempts, &mut effects).await?;
-    apply_failures(tx, attempts, &mut effects).await?;
-    let slow = attempts.iter().filter(|attempt| attempt.action.slow);
-    let slow: Vec<EndpointId> = slow.map(|attempt| attempt.endpoint).collect();
-    if !slow.is_empty() {
-        let slowed: Vec<EndpointId> = query_scalar(include_str!("sql/health/slow_endpoints.sql"))
-            .bind(tx.tenant())
-            .bind(slow)
-            .fetch_all(&mut **tx)
-            .await?;
-        effects.changed_rates.extend(slowed);
-    }
+    let mut events = EventQueue::default();
+    lock_endpoints(tx, attempts).await?;
+    apply_successes(tx, attempts, &mut effects, &mut events).await?;
+    apply_failures(tx, attempts, &mut effects, &mut events).await?;
+    slow_down(tx, attempts, &mut effects).await?;
     for attempt in attempts {
-        if let Some(reason) = attempt.action.disable {
-            disable(tx, attempt.endpoint, reason, &mut effects).await?;
+        if let Some(reason) = attempt.action.disable_reason {
+            disable(tx, attempt.endpoint, reason, &mut effects, &mut events).await?;
         }
-        if let Some(number) = numbers.get(&attempt.delivery) {
-            report_exhausted(attempt, *number, &mut effects)?;
+        if let Some(attempt_count) = attempt_numbers.get(&attempt.delivery) {
+            report_exhausted(attempt, *attempt_count, &mut events)?;
         }
     }
-    post_operational(tx, engine, std::mem::take(&mut effects.events)).await?;
+    post_operational(tx, engine, events.0).await?;
     Ok(effects)
 }
 
-#[derive(sqlx::FromRow)]
-struct Recovered {
-    id: EndpointId,
-    url: String,
-    failing_since: Option<DateTime<Utc>>,
-    failures: i32,
-    alerted: i32,
-    is_faster: bool,
+/// Locks the endpoints of a batch in the order of their ids. Several statements then change them in any order, and two
+/// workers that record attempts of the same endpoints would deadlock without the common order.
+///
+/// A batch without failures is changed by one statement, which locks in the same order and only the endpoints it changes:
+/// successes of healthy endpoints, by far the most frequent case, lock nothing.
+async fn lock_endpoints(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
+    let needs_lock = |attempt: &FinishedAttempt| {
+        !attempt.is_success() || attempt.action.slow_down || attempt.action.disable_reason.is_some()
+    };
+    let endpoints: BTreeSet<EndpointId> = attempts.iter().map(|attempt| attempt.endpoint).collect();
+    if endpoints.len() < 2 || !attempts.iter().any(needs_lock) {
+        return Ok(());
+    }
+    query(include_str!("sql/health/lock_endpoints.sql"))
+        .bind(tx.tenant())
+        .bind(endpoints.into_iter().collect::<Vec<_>>())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
-async fn apply_successes(
+/// Lowers the rate of endpoints that responded with 429 or 503.
+async fn slow_down(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
     effects: &mut HealthEffects,
 ) -> Result<(), Error> {
-    let mut succeeded: Vec<EndpointId> = attempts
+    let to_slow: BTreeSet<EndpointId> = attempts
+        .iter()
+        .filter(|attempt| attempt.action.slow_down)
+        .map(|attempt| attempt.endpoint)
+        .collect();
+    if to_slow.is_empty() {
+        return Ok(());
+    }
+    let slowed: Vec<EndpointId> = query_scalar(include_str!("sql/health/slow_endpoints.sql"))
+        .bind(tx.tenant())
+        .bind(to_slow.into_iter().collect::<Vec<_>>())
+        .fetch_all(&mut **tx)
+        .await?;
+    effects.rate_changed.extend(slowed);
+    Ok(())
+}
+
+/// An endpoint that a success changed.
+#[derive(sqlx::FromRow)]
+struct EndpointAfterSuccess {
+    id: EndpointId,
+    url: String,
+    /// Before the success reset it, like the next two.
+    failing_since: Option<DateTime<Utc>>,
+    failures: i32,
+    #[sqlx(rename = "alerted")]
+    last_alert_step: i32,
+    /// Whether the success raised the rate of a slowed endpoint.
+    rate_raised: bool,
+}
+
+/// Resets the failures of endpoints with a success. Successes of tests count, unlike their failures: a test proves that the
+/// endpoint works again.
+async fn apply_successes(
+    tx: &mut TenantTx,
+    attempts: &[FinishedAttempt],
+    effects: &mut HealthEffects,
+    events: &mut EventQueue,
+) -> Result<(), Error> {
+    let succeeded: BTreeSet<EndpointId> = attempts
         .iter()
         .filter(|attempt| attempt.is_success())
         .map(|attempt| attempt.endpoint)
         .collect();
-    succeeded.sort_unstable();
-    succeeded.dedup();
     if succeeded.is_empty() {
         return Ok(());
     }
-    let recovered: Vec<Recovered> = query_as(include_str!("sql/health/record_successes.sql"))
-        .bind(tx.tenant())
-        .bind(succeeded)
-        .fetch_all(&mut **tx)
-        .await?;
-    for endpoint in recovered {
-        if endpoint.is_faster {
-            effects.changed_rates.push(endpoint.id);
+    let changed: Vec<EndpointAfterSuccess> =
+        query_as(include_str!("sql/health/record_successes.sql"))
+            .bind(tx.tenant())
+            .bind(succeeded.into_iter().collect::<Vec<_>>())
+            .fetch_all(&mut **tx)
+            .await?;
+    for endpoint in changed {
+        if endpoint.rate_raised {
+            effects.rate_changed.push(endpoint.id);
         }
-        // A recovery is reported only if the failure was.
-        if endpoint.alerted > 0 {
+        // Report recovery only if an alert about the failure was posted.
+        if endpoint.last_alert_step > 0 {
             let data = json!({
                 "endpoint_id": endpoint.id,
                 "url": endpoint.url,
                 "failing_since": endpoint.failing_since,
                 "failures": endpoint.failures,
             });
-            effects.post(endpoint.id, "endpoint.recovered", &data)?;
+            events.queue_event(endpoint.id, "endpoint.recovered", &data)?;
         }
     }
     Ok(())
 }
 
+/// An endpoint whose failures were just added.
 #[derive(sqlx::FromRow)]
-struct Failing {
+struct FailingEndpoint {
     id: EndpointId,
     url: String,
     failing_since: DateTime<Utc>,
     failing_seconds: f64,
+    /// Failed attempts since the last success, with those just added.
     failures: i32,
-    alerted: i32,
+    #[sqlx(rename = "alerted")]
+    last_alert_step: i32,
 }
 
+/// Adds failures to their endpoints, and alerts about and disables those that have failed for long enough.
 async fn apply_failures(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
     effects: &mut HealthEffects,
+    events: &mut EventQueue,
 ) -> Result<(), Error> {
-    // Ordered by id, the lock order of endpoints.
-    let mut failed: BTreeMap<EndpointId, Vec<&FinishedAttempt>> = BTreeMap::new();
+    let mut failures_by_endpoint: BTreeMap<EndpointId, Vec<&FinishedAttempt>> = BTreeMap::new();
     for attempt in attempts {
-        // A failed test is already reported to its caller.
-        if !attempt.is_success() && attempt.cause != Cause::Test {
-            failed.entry(attempt.endpoint).or_default().push(attempt);
+        // Test failures don't count: the caller already sees the result.
+        if !attempt.is_success() && attempt.trigger != Trigger::Test {
+            let failures = failures_by_endpoint.entry(attempt.endpoint).or_default();
+            failures.push(attempt);
         }
     }
-    if failed.is_empty() {
+    if failures_by_endpoint.is_empty() {
         return Ok(());
     }
-    let ids: Vec<EndpointId> = failed.keys().copied().collect();
-    let counts: Vec<i32> = failed
+    let ids: Vec<EndpointId> = failures_by_endpoint.keys().copied().collect();
+    let counts: Vec<i32> = failures_by_endpoint
         .values()
-        .map(|attempts| i32::try_from(attempts.len()).unwrap_or(i32::MAX))
+        .map(|failures| i32::try_from(failures.len()).unwrap_or(i32::MAX))
         .collect();
-    let failing: Vec<Failing> = query_as(include_str!("sql/health/record_failures.sql"))
+    let updated: Vec<FailingEndpoint> = query_as(include_str!("sql/health/record_failures.sql"))
         .bind(tx.tenant())
         .bind(&ids)
         .bind(&counts)
         .fetch_all(&mut **tx)
         .await?;
-    for endpoint in failing {
-        // Negative only if the database's clock was set back: then it has just begun to fail.
+    for endpoint in updated {
+        // Negative only if the database clock moved backwards; treat as just started failing.
         let failing_for =
             Duration::try_from_secs_f64(endpoint.failing_seconds).unwrap_or(Duration::ZERO);
         let failures = u32::try_from(endpoint.failures)
             .map_err(|_| Error::Corrupt(format!("the failures of {}", endpoint.id)))?;
         let percent = disable_progress(failing_for, failures);
-        if let Some(step) = alert(percent, endpoint.alerted) {
+        if let Some(step) = next_alert_step(percent, endpoint.last_alert_step) {
             query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
                 .bind(tx.tenant())
                 .bind(endpoint.id)
                 .bind(step)
                 .execute(&mut **tx)
                 .await?;
-            let last = failed.get(&endpoint.id).and_then(|all| all.last());
+            let last_failure = failures_by_endpoint
+                .get(&endpoint.id)
+                .and_then(|failures| failures.last());
             let data = json!({
                 "endpoint_id": endpoint.id,
                 "url": endpoint.url,
                 "failing_since": endpoint.failing_since,
                 "failures": endpoint.failures,
                 "percent": step,
-                "last_error": last.and_then(|attempt| attempt.error.as_ref()),
-                "event": last.map(|attempt| event_of(attempt)),
-                "delivery_id": last.map(|attempt| attempt.delivery),
+                "last_error": last_failure.and_then(|attempt| attempt.error.as_ref()),
+                "event": last_failure.map(|attempt| event_summary(attempt)),
+                "delivery_id": last_failure.map(|attempt| attempt.delivery),
             });
-            effects.post(endpoint.id, "endpoint.failing", &data)?;
+            events.queue_event(endpoint.id, "endpoint.failing", &data)?;
         }
         if percent == 100 {
-            disable(tx, endpoint.id, "failing", effects).await?;
+            disable(tx, endpoint.id, "failing", effects, events).await?;
         }
     }
     Ok(())
 }
 
+/// An endpoint that was just disabled.
 #[derive(sqlx::FromRow)]
-struct Disabled {
+struct DisabledEndpoint {
     url: String,
     failing_since: Option<DateTime<Utc>>,
     failures: i32,
 }
 
-/// Disables an endpoint, unless it is disabled, and posts an event.
+/// Disables an endpoint, unless already disabled, and queues an event about it.
 async fn disable(
     tx: &mut TenantTx,
     id: EndpointId,
     reason: &str,
     effects: &mut HealthEffects,
+    events: &mut EventQueue,
 ) -> Result<(), Error> {
-    let disabled: Option<Disabled> = query_as(include_str!("sql/health/disable_endpoint.sql"))
-        .bind(tx.tenant())
-        .bind(id)
-        .bind(reason)
-        .fetch_optional(&mut **tx)
-        .await?;
+    let disabled: Option<DisabledEndpoint> =
+        query_as(include_str!("sql/health/disable_endpoint.sql"))
+            .bind(tx.tenant())
+            .bind(id)
+            .bind(reason)
+            .fetch_optional(&mut **tx)
+            .await?;
     let Some(disabled) = disabled else {
         return Ok(());
     };
@@ -245,44 +318,43 @@ async fn disable(
         "failing_since": disabled.failing_since,
         "failures": disabled.failures,
     });
-    effects.post(id, "endpoint.disabled", &data)
+    events.queue_event(id, "endpoint.disabled", &data)
 }
 
-/// Posts an event about a delivery that failed for good, unless its own event is an operational one.
+/// Queues an event about a scheduled delivery that this attempt has exhausted, unless the delivery carries an operational
+/// event (avoids loops).
 fn report_exhausted(
     attempt: &FinishedAttempt,
-    attempts: i32,
-    effects: &mut HealthEffects,
+    attempt_count: i32,
+    events: &mut EventQueue,
 ) -> Result<(), Error> {
     let is_exhausted =
-        attempt.outcome == Some(DeliveryState::Failed) && attempt.cause.is_on_schedule();
+        attempt.delivery_outcome == Some(DeliveryState::Failed) && attempt.trigger.is_scheduled();
     if !is_exhausted || is_operational(&attempt.event.event_type) {
         return Ok(());
     }
-    let mut event = event_of(attempt);
-    if let (Some(event), Some(Ok(data))) = (
+    let mut event = event_summary(attempt);
+    let event_data = attempt.event.data.as_deref();
+    if let (Some(event), Some(Ok(event_data))) = (
         event.as_object_mut(),
-        attempt
-            .event
-            .data
-            .as_deref()
-            .map(serde_json::from_str::<Value>),
+        event_data.map(serde_json::from_str::<Value>),
     ) {
-        event.insert("data".to_owned(), data);
+        event.insert("data".to_owned(), event_data);
     }
     let data = json!({
         "delivery_id": attempt.delivery,
         "endpoint_id": attempt.endpoint,
         "url": attempt.url,
         "event": event,
-        "attempts": attempts,
+        "attempts": attempt_count,
         "last_error": attempt.error,
-        "status_code": attempt.answer.as_ref().map(|answer| answer.status),
+        "status_code": attempt.response.as_ref().map(|response| response.status),
     });
-    effects.post(attempt.endpoint, "delivery.exhausted", &data)
+    events.queue_event(attempt.endpoint, "delivery.exhausted", &data)
 }
 
-fn event_of(attempt: &FinishedAttempt) -> Value {
+/// The id and type of the event that was sent, as `{"id":…,"type":…}`.
+fn event_summary(attempt: &FinishedAttempt) -> Value {
     let members = [
         ("id".to_owned(), Value::from(attempt.event.id.clone())),
         ("type".to_owned(), attempt.event.event_type.clone().into()),
@@ -306,14 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn alert_step_is_reported_once_and_skipped_steps_never() {
-        assert_eq!(alert(49, 0), None);
-        assert_eq!(alert(50, 0), Some(50));
-        assert_eq!(alert(69, 50), None);
-        assert_eq!(alert(95, 50), Some(90));
-        assert_eq!(alert(100, 90), Some(100));
-        assert_eq!(alert(100, 100), None);
-        // An endpoint that was enabled again keeps a 1, so that its recovery is reported; its steps start over.
-        assert_eq!(alert(50, 1), Some(50));
+    fn each_step_alerts_once_and_only_the_highest_reached() {
+        assert_eq!(next_alert_step(49, 0), None);
+        assert_eq!(next_alert_step(50, 0), Some(50));
+        assert_eq!(next_alert_step(69, 50), None);
+        assert_eq!(next_alert_step(95, 50), Some(90));
+        assert_eq!(next_alert_step(100, 90), Some(100));
+        assert_eq!(next_alert_step(100, 100), None);
+        assert_eq!(next_alert_step(50, REENABLED_ALERT_STEP), Some(50));
     }
 }

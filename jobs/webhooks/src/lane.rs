@@ -1,8 +1,8 @@
 //! Lanes of endpoints: applies an endpoint's rate, concurrency and breaker to the queue.
 //!
 //! An unordered endpoint has one lane, which carries its rate, its concurrency and its breaker. An ordered
-//! endpoint has a lane for each ordering key, with one request at a time; the limits that hold for all of
-//! them are a limit that their jobs name. It needs no breaker: a failing delivery holds up its key.
+//! endpoint has a lane for each ordering key, with one request at a time; rate and
+//! concurrency of all its lanes are a shared limit that their jobs name. It needs no breaker: a failing delivery holds up its key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use harkara_shared::id::{EndpointId, TenantId};
 use crate::delivery_job::QUEUE;
 use crate::endpoint::{Endpoint, Ordering};
 
-/// Maximum length of an ordering key in characters: the key of a lane has 256, part of which is the endpoint's id.
+/// Maximum length of an ordering key in characters: the key of a lane has at most 256, which include the endpoint's id.
 pub(super) const MAX_ORDERING_KEY: usize = 200;
 
 /// Default number of concurrent requests to an ordered endpoint, over all its keys.
 const DEFAULT_IN_FLIGHT: u32 = 32;
 
-/// Opens when seven of ten attempts within five minutes have failed; after half a minute one delivery probes.
+/// Opens when seven of ten attempts within five minutes have failed. After half a minute one delivery tests the endpoint.
 const BREAKER: Breaker = Breaker {
     failures: 10,
     share: 70,
@@ -51,7 +51,7 @@ pub(super) fn assign(
     }
 }
 
-/// Assigns the job of a test to a lane without ordering and with the highest priority, so that nothing is before it.
+/// Assigns the job of a test to a lane without ordering and with the highest priority, so that it runs before other deliveries.
 pub(super) fn assign_test(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering) {
     assign(job, endpoint, ordering, None);
     job.lane = Lane::Named(endpoint.to_string());

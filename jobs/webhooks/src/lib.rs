@@ -33,8 +33,8 @@ mod subscription;
 mod token;
 
 pub use attempt::{
-    AttemptedEvent, Cause, DeliveryAttempt, EndpointAction, FinishedAttempt, KEPT_BODY, KeptAnswer,
-    SentRequest, delivery_attempts,
+    AttemptedEvent, DeliveryAttempt, EndpointAction, FinishedAttempt, MAX_STORED_BODY_BYTES,
+    SentRequest, StoredResponse, Trigger, delivery_attempts,
 };
 pub use cleanup::Cleanup;
 pub use credentials::{ClientCertificate, NewOAuth2, OAuth2};

@@ -12,7 +12,7 @@ use harkara_shared::database::{TenantTx, query, query_as, query_scalar};
 use harkara_shared::id::{DeliveryId, EndpointId, JobId};
 use serde_json::value::RawValue;
 
-use crate::attempt::Cause;
+use crate::attempt::Trigger;
 use crate::delivery::DeliveryState;
 use crate::delivery::state_from_job;
 use crate::delivery_job::delivery_job;
@@ -86,7 +86,7 @@ pub async fn redeliver(
         engine.run_now(tx, &[job]).await?;
         return Ok(Ok(job));
     }
-    let mut jobs = enqueue(tx, engine, vec![candidate], Cause::Manual).await?;
+    let mut jobs = enqueue(tx, engine, vec![candidate], Trigger::Manual).await?;
     let job = jobs
         .pop()
         .ok_or_else(|| Error::Corrupt(format!("the job of {id}")))?;
@@ -171,7 +171,7 @@ pub async fn recover_deliveries(
         .into_iter()
         .filter(|candidate| candidate.has_payload && missed.states.contains(&state(candidate)))
         .collect();
-    let enqueued = enqueue(tx, engine, selected, Cause::Recovery).await?;
+    let enqueued = enqueue(tx, engine, selected, Trigger::Recovery).await?;
     Ok(Some((last, enqueued.len())))
 }
 
@@ -180,15 +180,15 @@ async fn enqueue(
     tx: &mut TenantTx,
     engine: &Engine,
     selected: Vec<Candidate>,
-    cause: Cause,
+    trigger: Trigger,
 ) -> Result<Vec<JobId>, Error> {
     let mut jobs = Vec::with_capacity(selected.len());
     let mut ids = Vec::with_capacity(selected.len());
     for candidate in selected {
-        let mut job = delivery_job(candidate.id, cause)?;
-        job.max_attempts = match cause {
-            Cause::Manual | Cause::Test => 1,
-            Cause::Event | Cause::Recovery => match candidate.attempts {
+        let mut job = delivery_job(candidate.id, trigger)?;
+        job.max_attempts = match trigger {
+            Trigger::Manual | Trigger::Test => 1,
+            Trigger::Event | Trigger::Recovery => match candidate.attempts {
                 Some(attempts) => u16::try_from(attempts).map_err(|_| {
                     Error::Corrupt(format!("the attempts of {}", candidate.endpoint_id))
                 })?,
@@ -210,7 +210,7 @@ async fn enqueue(
         .enqueue_all(tx, tenant, jobs, Quota::Skip)
         .await?
         .iter()
-        .map(|answer| answer.id())
+        .map(|enqueued| enqueued.id())
         .collect();
     query(include_str!("sql/redelivery/restart_deliveries.sql"))
         .bind(tenant)

@@ -27,7 +27,7 @@ pub struct RetrySlot {
 }
 
 impl RetrySlots {
-    /// Half of a process's `slots`, and half of these for one tenant; at least one each.
+    /// Makes half of a process's `slots` available to retries, and half of these to one tenant; at least one each.
     pub(super) fn new(slots: u32) -> Self {
         Self {
             total: (slots / 2).max(1),
@@ -36,6 +36,7 @@ impl RetrySlots {
         }
     }
 
+    /// Takes a slot; `None` when all of the process or of this tenant are taken.
     pub(super) fn take(&self, tenant: TenantId) -> Option<RetrySlot> {
         let mut taken = lock(&self.taken);
         let total: u32 = taken.values().sum();

@@ -1,4 +1,4 @@
-//! Checks the members of endpoints and events. It does not touch the database.
+//! Checks the members of endpoints and events. Pure: it does not touch the database.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -99,15 +99,15 @@ pub(super) fn certificate_faults(given: &ClientCertificate) -> Vec<FieldError> {
 
 pub(super) fn oauth2_faults(given: &NewOAuth2, egress: &Egress) -> Vec<FieldError> {
     let mut faults = url_faults("/oauth2/token_url", &given.token_url, egress);
-    let words = [
+    let texts = [
         ("client_id", Some(&given.client_id), true),
         ("client_secret", Some(&given.client_secret), true),
         ("scope", given.scope.as_ref(), false),
         ("audience", given.audience.as_ref(), false),
     ];
-    for (name, word, needed) in words {
-        let Some(word) = word else { continue };
-        if word.len() > 2048 || word.contains(char::is_control) || needed && word.is_empty() {
+    for (name, text, is_required) in texts {
+        let Some(text) = text else { continue };
+        if text.len() > 2048 || text.contains(char::is_control) || is_required && text.is_empty() {
             faults.push(FieldError::new(
                 format!("/oauth2/{name}"),
                 "invalid",

@@ -8,7 +8,7 @@ use harkara_shared::duration;
 /// attempts over 75 hours and a half.
 const STANDARD: [u32; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
-/// For events that are soon outdated.
+/// The schedule `fast`, for events that soon lose their value.
 const FAST: [u32; 3] = [60, 300, 900];
 
 /// Maximum number of waits of a schedule.
@@ -46,10 +46,10 @@ impl RetrySchedule {
         if waits.len() > MAX_WAITS {
             return Err(None);
         }
-        let seconds = waits.iter().enumerate().map(|(place, wait)| {
+        let seconds = waits.iter().enumerate().map(|(index, wait)| {
             let fits = WAIT_SECONDS.contains(&wait.as_secs()) && wait.subsec_nanos() == 0;
             let seconds = u32::try_from(wait.as_secs()).ok();
-            seconds.filter(|_| fits).ok_or(Some(place))
+            seconds.filter(|_| fits).ok_or(Some(index))
         });
         seconds.collect::<Result<_, _>>().map(Self)
     }
@@ -77,9 +77,9 @@ impl RetrySchedule {
 
     /// The waits as text: `5s`, `5m`.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        let word = |wait: &u32| duration::format(Duration::from_secs(u64::from(*wait)));
-        self.0.iter().map(word).collect()
+    pub fn texts(&self) -> Vec<String> {
+        let text = |wait: &u32| duration::format(Duration::from_secs(u64::from(*wait)));
+        self.0.iter().map(text).collect()
     }
 
     /// Number of attempts.
@@ -99,8 +99,8 @@ impl RetrySchedule {
     /// The wait after this attempt, from 1. The last wait is repeated for attempts beyond the schedule.
     #[must_use]
     pub fn after(&self, attempt: u16) -> Duration {
-        let place = usize::from(attempt.saturating_sub(1));
-        let wait = self.0.get(place).or_else(|| self.0.last()).copied();
+        let index = usize::from(attempt.saturating_sub(1));
+        let wait = self.0.get(index).or_else(|| self.0.last()).copied();
         Duration::from_secs(u64::from(wait.unwrap_or(60)))
     }
 }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn fast_schedule_ends_after_twenty_one_minutes() {
         let fast = RetrySchedule::named("fast").unwrap();
-        assert_eq!(fast.words(), ["1m", "5m", "15m"]);
+        assert_eq!(fast.texts(), ["1m", "5m", "15m"]);
         assert_eq!(
             (fast.attempts(), fast.window()),
             (4, Duration::from_secs(1260))
@@ -138,7 +138,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let own = RetrySchedule::of(&[second, second * 90]).unwrap();
         assert_eq!(RetrySchedule::from_seconds(&own.seconds()), own);
-        assert_eq!(own.words(), ["1s", "90s"]);
+        assert_eq!(own.texts(), ["1s", "90s"]);
         assert_eq!(own.name(), None);
         assert_eq!(RetrySchedule::of(&[]).unwrap().attempts(), 1);
         assert_eq!(RetrySchedule::of(&[second; 25]), Err(None));

@@ -13,35 +13,36 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
-/// The draft, as `$schema` names it.
+/// The supported draft, as `$schema` names it.
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// The most that a schema weighs: values, with those that references lead to counted each time.
+/// Maximum weight of a schema: its number of values, where the values that a reference points to count once for each
+/// reference.
 const MAX_WEIGHT: usize = 5_000;
 
-/// What a regular expression weighs.
+/// Weight of a regular expression.
 const PATTERN_WEIGHT: usize = 100;
 
-/// Bytes of a regular expression that is ready to be used.
-const PATTERN_BYTES: usize = 128 << 10;
+/// Maximum size in bytes of a compiled regular expression.
+const MAX_PATTERN_BYTES: usize = 128 << 10;
 
-/// How deep a schema may nest, what its references lead to included.
+/// Maximum nesting of a schema, including the values that its references point to.
 const MAX_DEPTH: usize = 128;
 
-/// The most faults of one value that are told.
+/// Maximum number of errors reported for one value.
 const MAX_FAULTS: usize = 20;
 
-/// The most that weight of the schema times values of the data may be for all mistakes to be looked for, by
-/// the thread that asks: so many mistakes there may be.
-const LIGHT: usize = 100_000;
+/// Maximum product of the schema's weight and the data's number of values for a light check: one that runs on the calling
+/// thread and reports each error. The product bounds the cost of a check and its number of errors.
+const MAX_LIGHT_COST: usize = 100_000;
 
-/// Checks that are not light and go on at the same time: the largest of them take a second or two.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// Permits for heavy checks, so that few run at the same time: the largest take a second or two.
+static HEAVY_CHECKS: Semaphore = Semaphore::const_new(2);
 
-/// The longest sentence about a mistake, in characters: it may list all that a schema allows.
-const LONGEST_DETAIL: usize = 300;
+/// Maximum length of an error message in characters: it can list everything that a schema allows.
+const MAX_DETAIL_CHARS: usize = 300;
 
-/// A schema that is ready to be used.
+/// A compiled schema.
 #[derive(Debug)]
 pub(super) struct Schema {
     validator: Validator,
@@ -49,27 +50,27 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// Makes a schema ready.
+    /// Compiles a schema.
     ///
     /// # Errors
-    /// With what is wrong with it, and where.
+    /// The first error in the schema.
     pub(super) fn compile(schema: &Value) -> Result<Self, FieldError> {
         let size = measure(schema)?;
         let mut schema = schema.clone();
-        // Its name is of no use, and must not be taken for another schema's.
+        // Nothing can refer to the `$id`, and the library must not resolve references against it.
         if let Some(members) = schema.as_object_mut() {
             members.remove("$id");
         }
-        // Of the two engines this one takes time in proportion to what it reads, whatever the expression.
+        // Of the library's two engines, this one takes linear time for any expression.
         let patterns = PatternOptions::regex()
-            .size_limit(PATTERN_BYTES)
-            .dfa_size_limit(PATTERN_BYTES);
+            .size_limit(MAX_PATTERN_BYTES)
+            .dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = jsonschema::draft202012::options()
             .offline()
             .with_pattern_options(patterns)
             .build(&schema)
             .map_err(|error| {
-                let detail = format!("is no JSON Schema: {}", told(&error));
+                let detail = format!("is not a valid JSON Schema: {}", masked_message(&error));
                 FieldError::new(error.instance_path().as_str(), "invalid", detail)
             })?;
         Ok(Self {
@@ -78,104 +79,102 @@ impl Schema {
         })
     }
 
-    /// How much room it takes, in values.
+    /// The schema's weight in the cache, in values.
     pub(super) fn weight(&self) -> usize {
         self.weight
     }
 
-    /// What is wrong with `data`, at most [`MAX_FAULTS`]; a single fault of the whole when schema and data are
-    /// so large that looking for each could take long.
+    /// The errors in `data`, at most [`MAX_FAULTS`]. If schema and data are so large that finding each error could take long,
+    /// a single error for the whole.
     pub(super) fn faults(&self, data: &Value) -> Vec<FieldError> {
         if self.validator.is_valid(data) {
             return Vec::new();
         }
         if self.is_heavy(data) {
-            let detail = "does not satisfy the schema; both are too large to say where";
+            let detail = "does not satisfy the schema; both are too large to report where";
             return vec![FieldError::new("", "schema", detail)];
         }
         let errors = self.validator.iter_errors(data);
         errors.flat_map(faults_of).take(MAX_FAULTS).collect()
     }
 
-    /// The same, where a thread must not be kept for long.
+    /// The same as [`Self::faults`], without blocking an async thread for long.
     ///
     /// # Errors
-    /// When the check broke off.
-    pub(super) async fn faults_aside(
+    /// When the check panicked or the runtime is shutting down.
+    pub(super) async fn faults_off_thread(
         self: &Arc<Self>,
         data: Value,
     ) -> Result<Vec<FieldError>, JoinError> {
         if !self.is_heavy(&data) {
             return Ok(self.faults(&data));
         }
-        // Whoever gives up waiting for the answer does not end the check: it keeps its turn. Nobody closes
-        // the semaphore.
-        let turn = AT_ONCE.acquire().await.ok();
+        // A check continues when its caller stops waiting, so the permit moves into it. The semaphore is never closed.
+        let permit = HEAVY_CHECKS.acquire().await.ok();
         let schema = Arc::clone(self);
         spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             schema.faults(&data)
         })
         .await
     }
 
     fn is_heavy(&self, data: &Value) -> bool {
-        values(data).saturating_mul(self.weight) > LIGHT
+        count_values(data).saturating_mul(self.weight) > MAX_LIGHT_COST
     }
 }
 
-/// How many values there are in one, itself included.
-fn values(data: &Value) -> usize {
+/// The number of values in `data`, including itself.
+fn count_values(data: &Value) -> usize {
     match data {
-        Value::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
-        Value::Object(members) => 1 + members.values().map(values).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(count_values).sum::<usize>(),
+        Value::Object(members) => 1 + members.values().map(count_values).sum::<usize>(),
         _ => 1,
     }
 }
 
-/// A mistake; one for each member where several are not as they should be.
+/// Converts an error of the library; one for each member when an error is about several.
 fn faults_of(error: ValidationError<'_>) -> Vec<FieldError> {
     let at = error.instance_path().as_str();
-    let of = |name: &str, detail: &str| {
+    let member = |name: &str, detail: &str| {
         FieldError::new(format!("{at}{}", pointer_token(name)), "schema", detail)
     };
     match error.kind() {
         Kind::Required { property } => {
-            vec![of(property.as_str().unwrap_or_default(), "must be there")]
+            vec![member(property.as_str().unwrap_or_default(), "is required")]
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let unexpected = unexpected.iter().take(MAX_FAULTS);
             unexpected
-                .map(|name| of(name, "must not be there"))
+                .map(|name| member(name, "is not allowed"))
                 .collect()
         }
-        _ => vec![FieldError::new(at, "schema", told(&error))],
+        _ => vec![FieldError::new(at, "schema", masked_message(&error))],
     }
 }
 
-/// What the library says, without the value that is wrong: it may be large, or somebody's secret.
-fn told(error: &ValidationError<'_>) -> String {
-    let told = error.masked().to_string();
-    match told.char_indices().nth(LONGEST_DETAIL) {
-        Some((end, _)) => format!("{}…", told.get(..end).unwrap_or_default()),
-        None => told,
+/// The library's message without the invalid value, which can be large or secret.
+fn masked_message(error: &ValidationError<'_>) -> String {
+    let message = error.masked().to_string();
+    match message.char_indices().nth(MAX_DETAIL_CHARS) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message,
     }
 }
 
-/// How large a schema is with all that its references lead to.
+/// Size of a schema, including the values that its references point to.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     weight: usize,
     depth: usize,
 }
 
-/// Measures a schema. What it weighs bounds what checking a single value costs: so no reference may lead
-/// back to where it stands, and keywords that make the check go over their neighbours again count these
-/// twice.
+/// Measures a schema. Its weight bounds the cost of checking a single value. A reference must therefore not be recursive,
+/// and keywords that check their neighbours a second time count these twice.
 fn measure(schema: &Value) -> Result<Size, FieldError> {
     if let Some(draft) = schema.get("$schema") {
-        let is_ours = draft.as_str().map(|name| name.trim_end_matches('#')) == Some(DRAFT);
-        if !is_ours {
+        let is_supported = draft.as_str().map(|name| name.trim_end_matches('#')) == Some(DRAFT);
+        if !is_supported {
             return Err(FieldError::new(
                 "/$schema",
                 "invalid",
@@ -183,36 +182,36 @@ fn measure(schema: &Value) -> Result<Size, FieldError> {
             ));
         }
     }
-    let mut measure = Measure {
+    let mut measurer = Measurer {
         root: schema,
         known: HashMap::new(),
     };
-    measure.of(schema, 0)
+    measurer.measure(schema, 0)
 }
 
-struct Measure<'s> {
+struct Measurer<'s> {
     root: &'s Value,
-    /// What references lead to, by pointer; `None` while it is being measured.
+    /// Sizes of the values that references point to, by pointer; `None` while a value is being measured.
     known: HashMap<&'s str, Option<Size>>,
 }
 
-impl<'s> Measure<'s> {
-    /// The size of a value that stands `depth` levels below the root.
-    fn of(&mut self, value: &'s Value, depth: usize) -> Result<Size, FieldError> {
+impl<'s> Measurer<'s> {
+    /// The size of a value that is `depth` levels below the root.
+    fn measure(&mut self, value: &'s Value, depth: usize) -> Result<Size, FieldError> {
         let mut size = Size {
             weight: 1,
             depth: 1,
         };
         if depth >= MAX_DEPTH {
             let detail = format!(
-                "is nested more than {MAX_DEPTH} levels deep, counting what references lead to"
+                "is nested more than {MAX_DEPTH} levels deep, including the values that references point to"
             );
             return Err(FieldError::new("", "too_deep", detail));
         }
         match value {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    let part = self.of(item, depth + 1);
+                    let part = self.measure(item, depth + 1);
                     size.add(part.map_err(|fault| fault.under(&format!("/{index}")))?)?;
                 }
             }
@@ -228,7 +227,7 @@ impl<'s> Measure<'s> {
                             "unsupported",
                             "is supported at the root only",
                         )),
-                        _ => self.of(member, depth + 1),
+                        _ => self.measure(member, depth + 1),
                     };
                     let mut part = part.map_err(|fault| fault.under(&pointer_token(name)))?;
                     part.weight += match (name.as_str(), member) {
@@ -252,29 +251,29 @@ impl<'s> Measure<'s> {
         Ok(size)
     }
 
-    /// The size of what a reference leads to.
+    /// The size of the value that a reference points to.
     fn target(&mut self, target: &'s str, depth: usize) -> Result<Size, FieldError> {
         let refused = |code, detail: &str| Err(FieldError::new("", code, detail));
-        // What is written with a `%` could be read in two ways.
+        // Percent-encoding could be read in two ways.
         let pointer = target
             .strip_prefix('#')
             .filter(|pointer| !pointer.contains('%'));
         let Some(pointer) = pointer else {
             return refused(
                 "unsupported",
-                "must be `#` and a JSON pointer into this schema: nothing else is fetched",
+                "must be `#` and a JSON pointer into this schema: other documents are not fetched",
             );
         };
         let Some(value) = self.root.pointer(pointer) else {
-            return refused("unknown", "leads to nothing in this schema");
+            return refused("unknown", "points to nothing in this schema");
         };
         let size = match self.known.get(pointer) {
-            Some(None) => return refused("recursive", "leads back to where it stands"),
+            Some(None) => return refused("recursive", "is recursive"),
             Some(Some(size)) if depth + size.depth <= MAX_DEPTH => *size,
             _ => {
                 self.known.insert(pointer, None);
-                // A mistake in there is told of the reference that leads there.
-                let measured = self.of(value, depth).map_err(|fault| FieldError {
+                // An error in the value is reported at the reference.
+                let measured = self.measure(value, depth).map_err(|fault| FieldError {
                     pointer: String::new(),
                     ..fault
                 });
@@ -288,14 +287,14 @@ impl<'s> Measure<'s> {
 }
 
 impl Size {
-    /// Adds a part of what is measured.
+    /// Adds the size of a part.
     fn add(&mut self, part: Self) -> Result<(), FieldError> {
         self.weight += part.weight;
         self.depth = self.depth.max(part.depth + 1);
         if self.weight > MAX_WEIGHT {
             let detail = format!(
-                "is too complex: at most {MAX_WEIGHT} values, with what references lead to counted each \
-                 time, and a regular expression as {PATTERN_WEIGHT}"
+                "is too complex: at most {MAX_WEIGHT} values, where each reference counts the values it \
+                 points to, and a regular expression counts {PATTERN_WEIGHT}"
             );
             return Err(FieldError::new("", "too_complex", detail));
         }
@@ -314,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_whose_references_multiply_is_refused() {
-        // Each definition leads twice to the next one: 2^20 at the end.
+    fn schema_with_multiplying_references_is_refused() {
+        // Each definition refers to the next one twice: 2^20 at the end.
         let mut schema = json!({"$ref": "#/$defs/0", "$defs": {"20": {}}});
         for level in 0..20 {
             let next = json!({"$ref": format!("#/$defs/{}", level + 1)});
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_whose_keywords_go_over_their_neighbours_again_is_refused() {
+    fn schema_with_nested_unevaluated_keywords_is_refused() {
         let mut schema = json!({});
         for _ in 0..30 {
             schema = json!({"unevaluatedProperties": false, "allOf": [schema]});
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_full_of_expressions_is_refused() {
+    fn schema_with_many_or_large_expressions_is_refused() {
         let patterns: serde_json::Map<String, Value> =
             (0..60).map(|n| (format!("^{n}"), json!(true))).collect();
         let schema = json!({"patternProperties": patterns});
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_nests_too_deep_is_refused_though_it_does_so_by_references() {
+    fn schema_nested_too_deep_through_references_is_refused() {
         let mut schema = json!({"$defs": {"9": {}}});
         for level in 0..9 {
             let mut part = json!({"$ref": format!("#/$defs/{}", level + 1)});
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_leads_nowhere_but_into_the_schema() {
+    fn reference_points_only_into_the_schema() {
         for (target, code) in [
             ("https://example.com/", "unsupported"),
             ("other.json", "unsupported"),
@@ -374,23 +373,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_mistakes_twenty_are_told_and_of_too_many_that_there_are_some() {
+    async fn errors_are_limited_to_twenty_and_to_one_for_heavy_checks() {
         let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
         let schema = Arc::new(schema);
         let few: Vec<u32> = (0..100).collect();
-        let faults = schema.faults_aside(json!(few)).await.unwrap();
+        let faults = schema.faults_off_thread(json!(few)).await.unwrap();
         let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(pointers.len(), 20);
         assert_eq!((pointers[0], pointers[19]), ("/0", "/19"));
         let many: Vec<u32> = (0..100_000).collect();
-        let faults = schema.faults_aside(json!(many)).await.unwrap();
+        let faults = schema.faults_off_thread(json!(many)).await.unwrap();
         assert_eq!(faults.len(), 1);
         assert_eq!(faults[0].pointer, "");
     }
 
     #[test]
-    fn an_expression_takes_no_longer_than_its_text() {
-        // An engine that backtracks does not come back from this.
+    fn expression_is_matched_in_linear_time() {
+        // A backtracking engine would not finish.
         let schema = Schema::compile(&json!({"pattern": "^(a+)+$"})).unwrap();
         let text = format!("{}!", "a".repeat(50_000));
         assert_eq!(schema.faults(&json!(text)).len(), 1);

@@ -59,14 +59,14 @@ pub async fn rotate_signing_key(
     grace: Duration,
 ) -> Result<bool, Error> {
     // Locks the endpoint: two concurrent rotations would leave two current keys.
-    let there: Option<bool> = query_scalar(
+    let exists: Option<bool> = query_scalar(
         "select true from app.webhook_endpoints where tenant_id = $1 and id = $2 for update",
     )
     .bind(tx.tenant())
     .bind(id)
     .fetch_optional(&mut **tx)
     .await?;
-    if there.is_none() {
+    if exists.is_none() {
         return Ok(false);
     }
     let old: i64 = query_scalar(include_str!("sql/secret/end_endpoint_secret.sql"))
@@ -78,7 +78,7 @@ pub async fn rotate_signing_key(
         .await?;
     if old > MAX_OLD_KEYS {
         return Err(Error::Conflict(format!(
-            "{MAX_OLD_KEYS} replaced keys sign along already: wait until one has ended, or end them with a grace of 0s"
+            "{MAX_OLD_KEYS} replaced keys are still signing: wait until one expires, or rotate with a grace of 0s to end them"
         )));
     }
     add(tx, keys, id, new).await?;

@@ -1,12 +1,12 @@
-//! What the kinds of this domain work with.
+//! Dependencies of the webhook kinds.
 
 use crate::DeliveryBatcher;
 
-/// Made once a process. Cheap to clone.
+/// Dependencies of the webhook kinds, created once per process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// What kinds of all domains share.
+    /// Dependencies that kinds of all domains share.
     pub common: harkara_kind::Services,
-    /// What all deliveries of the process share.
+    /// Loads and records the deliveries of the process.
     pub deliveries: DeliveryBatcher,
 }

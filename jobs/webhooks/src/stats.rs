@@ -1,6 +1,6 @@
 //! Hourly statistics of endpoints.
 //!
-//! Numbers are added as attempts are recorded; nothing is counted when they are read.
+//! Counts are added up as attempts are recorded, not when they are read.
 
 use std::collections::BTreeMap;
 
@@ -71,24 +71,24 @@ impl EndpointStats {
     /// Percentile of the response time in milliseconds: the upper bound of its bucket. `None` without responses.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<u64> {
-        let all: i64 = self.durations.iter().sum();
-        if all == 0 {
+        let total: i64 = self.durations.iter().sum();
+        if total == 0 {
             return None;
         }
-        let wanted = (all * i64::from(percent.min(100)) + 99) / 100;
+        let rank = (total * i64::from(percent.min(100)) + 99) / 100;
         let mut seen = 0;
-        for (place, count) in self.durations.iter().enumerate() {
+        for (index, count) in self.durations.iter().enumerate() {
             seen += count;
-            if seen >= wanted {
-                // The last bucket has no bound; that of the one before is the best lower estimate.
-                return BOUNDS.get(place).or(BOUNDS.last()).copied();
+            if seen >= rank {
+                // The last bucket has no bound; the bound of the one before is the best lower estimate.
+                return BOUNDS.get(index).or(BOUNDS.last()).copied();
             }
         }
         None
     }
 }
 
-/// Counts of one endpoint and hour, to be added.
+/// Counts of one endpoint and hour, to be added to the stored ones.
 struct Sum {
     succeeded: i64,
     failed: i64,
@@ -99,7 +99,7 @@ struct Sum {
 
 /// Adds attempts to the hourly statistics of their endpoints.
 pub(super) async fn add(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
-    // Ordered by key, the lock order of these rows.
+    // Rows are locked in the order of their keys, so that concurrent batches cannot deadlock.
     let mut sums: BTreeMap<(EndpointId, DateTime<Utc>), Sum> = BTreeMap::new();
     for attempt in attempts {
         let hour = attempt.started_at.duration_trunc(TimeDelta::hours(1));
@@ -118,29 +118,29 @@ pub(super) async fn add(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Resu
         };
         *count += 1;
         *last = (*last).max(Some(attempt.started_at));
-        if attempt.answer.is_some() {
-            let took = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
-            let class = BOUNDS.iter().position(|bound| took <= *bound);
-            if let Some(count) = sum.durations.get_mut(class.unwrap_or(BOUNDS.len())) {
+        if attempt.response.is_some() {
+            let duration_ms = u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX);
+            let bucket = BOUNDS.iter().position(|bound| duration_ms <= *bound);
+            if let Some(count) = sum.durations.get_mut(bucket.unwrap_or(BOUNDS.len())) {
                 *count += 1;
             }
         }
     }
     let ids: Vec<EndpointId> = sums.keys().map(|(id, _)| *id).collect();
     let hours: Vec<DateTime<Utc>> = sums.keys().map(|(_, hour)| *hour).collect();
-    let numbers = |of: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(of).collect() };
-    let moments = |of: fn(&Sum) -> Option<DateTime<Utc>>| -> Vec<Option<DateTime<Utc>>> {
-        sums.values().map(of).collect()
+    let counts = |value_of: fn(&Sum) -> i64| -> Vec<i64> { sums.values().map(value_of).collect() };
+    let times = |value_of: fn(&Sum) -> Option<DateTime<Utc>>| -> Vec<Option<DateTime<Utc>>> {
+        sums.values().map(value_of).collect()
     };
     let durations: Vec<i64> = sums.values().flat_map(|sum| sum.durations).collect();
     query(include_str!("sql/stats/add_endpoint_hours.sql"))
         .bind(tx.tenant())
         .bind(ids)
         .bind(hours)
-        .bind(numbers(|sum| sum.succeeded))
-        .bind(numbers(|sum| sum.failed))
-        .bind(moments(|sum| sum.last_success_at))
-        .bind(moments(|sum| sum.last_failure_at))
+        .bind(counts(|sum| sum.succeeded))
+        .bind(counts(|sum| sum.failed))
+        .bind(times(|sum| sum.last_success_at))
+        .bind(times(|sum| sum.last_failure_at))
         .bind(durations)
         .bind(i32::try_from(BUCKETS).unwrap_or_default())
         .execute(&mut **tx)

@@ -27,7 +27,7 @@ pub(super) fn is_event_type(name: &str) -> bool {
 
 /// Whether an endpoint with these patterns subscribes to this type. Without patterns it subscribes to all types except
 /// operational ones.
-pub(super) fn takes_type(patterns: &[String], event_type: &str) -> bool {
+pub(super) fn subscribes_to_type(patterns: &[String], event_type: &str) -> bool {
     let by_name = |pattern: &String| match pattern.strip_suffix(".*") {
         Some(prefix) => event_type
             .strip_prefix(prefix)
@@ -39,9 +39,9 @@ pub(super) fn takes_type(patterns: &[String], event_type: &str) -> bool {
             && (patterns.is_empty() || patterns.iter().any(|pattern| pattern == "*"))
 }
 
-/// Whether an endpoint with these channels subscribes to an event with those. Without channels it subscribes to all events,
-/// else to events that share a channel.
-pub(super) fn takes_channels(endpoint: &[String], event: &[String]) -> bool {
+/// Whether an endpoint with the channels `endpoint` subscribes to an event with the channels `event`. An endpoint without
+/// channels subscribes to all events, another one to events that share a channel with it.
+pub(super) fn subscribes_to_channels(endpoint: &[String], event: &[String]) -> bool {
     endpoint.is_empty() || endpoint.iter().any(|channel| event.contains(channel))
 }
 
@@ -51,37 +51,49 @@ mod tests {
 
     #[test]
     fn pattern_matches_its_type_or_everything_below_its_prefix() {
-        let takes = |pattern: &str, name: &str| takes_type(&[pattern.to_owned()], name);
-        assert!(takes("invoice.paid", "invoice.paid"));
-        assert!(!takes("invoice.paid", "invoice.paid.late"));
-        assert!(takes("invoice.*", "invoice.paid"));
-        assert!(takes("invoice.*", "invoice.paid.late"));
-        assert!(!takes("invoice.*", "invoice"));
-        assert!(!takes("invoice.*", "invoices.paid"));
-        assert!(takes("*", "anything"));
-        assert!(takes_type(&[], "anything"));
+        let subscribes =
+            |pattern: &str, name: &str| subscribes_to_type(&[pattern.to_owned()], name);
+        assert!(subscribes("invoice.paid", "invoice.paid"));
+        assert!(!subscribes("invoice.paid", "invoice.paid.late"));
+        assert!(subscribes("invoice.*", "invoice.paid"));
+        assert!(subscribes("invoice.*", "invoice.paid.late"));
+        assert!(!subscribes("invoice.*", "invoice"));
+        assert!(!subscribes("invoice.*", "invoices.paid"));
+        assert!(subscribes("*", "anything"));
+        assert!(subscribes_to_type(&[], "anything"));
     }
 
     #[test]
     fn operational_event_requires_a_pattern_that_names_it() {
-        let takes = |pattern: &str| takes_type(&[pattern.to_owned()], "endpoint.failing");
-        assert!(takes("endpoint.failing") && takes("endpoint.*"));
-        assert!(!takes("*") && !takes("delivery.*") && !takes_type(&[], "endpoint.failing"));
-        assert!(takes_type(&["endpoint.*".to_owned()], "endpoint.moved"));
+        let subscribes =
+            |pattern: &str| subscribes_to_type(&[pattern.to_owned()], "endpoint.failing");
+        assert!(subscribes("endpoint.failing") && subscribes("endpoint.*"));
+        assert!(
+            !subscribes("*")
+                && !subscribes("delivery.*")
+                && !subscribes_to_type(&[], "endpoint.failing")
+        );
+        assert!(subscribes_to_type(
+            &["endpoint.*".to_owned()],
+            "endpoint.moved"
+        ));
         assert!(!is_operational("endpoint.moved"));
     }
 
     #[test]
     fn endpoint_with_channels_requires_a_shared_channel() {
         let list = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
-        assert!(takes_channels(&[], &[]));
-        assert!(takes_channels(&[], &list(&["north"])));
-        assert!(takes_channels(
+        assert!(subscribes_to_channels(&[], &[]));
+        assert!(subscribes_to_channels(&[], &list(&["north"])));
+        assert!(subscribes_to_channels(
             &list(&["south", "north"]),
             &list(&["north"])
         ));
-        assert!(!takes_channels(&list(&["south"]), &list(&["north"])));
-        assert!(!takes_channels(&list(&["south"]), &[]));
+        assert!(!subscribes_to_channels(
+            &list(&["south"]),
+            &list(&["north"])
+        ));
+        assert!(!subscribes_to_channels(&list(&["south"]), &[]));
     }
 
     #[test]

@@ -23,19 +23,19 @@ use crate::delivery_context::{Credentials, Target};
 /// Time before its expiry from which a token is no longer used.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(30);
 
-/// Lifetime of a token whose server names none, which RFC 6749 §5.1 recommends to do.
+/// Lifetime of a token without `expires_in`, which RFC 6749 §5.1 recommends but does not require.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Maximum lifetime of a token, whatever its server names.
+/// Maximum lifetime of a token, even if its `expires_in` is longer.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Maximum number of endpoints whose tokens are kept.
+/// Maximum number of endpoints whose tokens are cached; all are discarded when it is reached.
 const MAX_ENDPOINTS: usize = 10_000;
 
-/// How long a failed request for a token is not repeated.
+/// Time after a failed token request during which its error is returned again without a new request.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 
-/// Why there is no token.
+/// Why no token could be obtained.
 #[derive(Debug, Clone)]
 pub struct NoToken {
     /// The error of the run.
@@ -47,16 +47,16 @@ pub struct NoToken {
 /// The tokens of a process, by endpoint.
 #[derive(Default)]
 pub(super) struct Tokens {
-    entries: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<Answer>>>>>,
+    entries: Mutex<HashMap<EndpointId, Arc<tokio::sync::Mutex<Option<CachedToken>>>>>,
 }
 
-/// The result of a request for a token.
-struct Answer {
+/// The result of a token request.
+struct CachedToken {
     token: Result<HeaderValue, NoToken>,
-    /// When a new request is made.
+    /// From this time on a new token is requested.
     until: Instant,
-    /// Last change of the endpoint at the request: a later change makes a new request.
-    of: DateTime<Utc>,
+    /// Last change of the endpoint before the request. After a later change a new token is requested.
+    endpoint_updated_at: DateTime<Utc>,
 }
 
 impl Tokens {
@@ -71,9 +71,9 @@ impl Tokens {
     ) -> Result<HeaderValue, NoToken> {
         let entry = self.entry(target.id);
         let requested = async {
-            let mut answer = entry.lock().await;
-            if let Some(known) = answer.as_ref()
-                && known.of == target.updated_at
+            let mut cached = entry.lock().await;
+            if let Some(known) = cached.as_ref()
+                && known.endpoint_updated_at == target.updated_at
                 && Instant::now() < known.until
             {
                 return known.token.clone();
@@ -82,10 +82,10 @@ impl Tokens {
                 Ok((value, until)) => (Ok(value), until),
                 Err(error) => (Err(error), Instant::now() + FAILURE_TTL),
             };
-            *answer = Some(Answer {
+            *cached = Some(CachedToken {
                 token: token.clone(),
                 until,
-                of: target.updated_at,
+                endpoint_updated_at: target.updated_at,
             });
             token
         };
@@ -100,7 +100,7 @@ impl Tokens {
         entries.remove(&id);
     }
 
-    fn entry(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<Answer>>> {
+    fn entry(&self, id: EndpointId) -> Arc<tokio::sync::Mutex<Option<CachedToken>>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MAX_ENDPOINTS && !entries.contains_key(&id) {
             entries.clear();
@@ -116,7 +116,7 @@ async fn request_token(
 ) -> Result<(HeaderValue, Instant), NoToken> {
     let oauth2 = &credentials.oauth2;
     let url = TokenUrl::new(oauth2.token_url.clone());
-    let url = url.map_err(|error| failed(format!("the token's URL cannot be called: {error}")))?;
+    let url = url.map_err(|error| failed(format!("invalid token URL: {error}")))?;
     let client = BasicClient::new(ClientId::new(oauth2.client_id.clone()))
         .set_client_secret(ClientSecret::new(credentials.secret.clone()))
         .set_token_uri(url);
@@ -128,7 +128,7 @@ async fn request_token(
         request = request.add_extra_param("audience", audience);
     }
     let started = Instant::now();
-    // Cloned: the library requires a client without borrows.
+    // Cloned because the library requires a client without borrows.
     let egress = egress.clone();
     let http = move |request: HttpRequest| send(egress.clone(), request, timeout);
     let token = request
@@ -137,29 +137,30 @@ async fn request_token(
         .map_err(|error| match error {
             RequestTokenError::Request(error) => NoToken {
                 is_terminal: error.is_terminal(),
-                ..failed(format!("no token could be had: {error}"))
+                ..failed(format!("token request failed: {error}"))
             },
-            RequestTokenError::ServerResponse(answer) => {
-                failed(format!("the token server refuses: {}", answer.error()))
-            }
+            RequestTokenError::ServerResponse(response) => failed(format!(
+                "token server refused the request: {}",
+                response.error()
+            )),
             RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
-                failed("the token server's answer holds no token".to_owned())
+                failed("token server's response contains no token".to_owned())
             }
         })?;
     let value = HeaderValue::try_from(format!("Bearer {}", token.access_token().secret()));
     let (BasicTokenType::Bearer, Ok(mut value)) = (token.token_type(), value) else {
         return Err(failed(
-            "the token server's answer holds no bearer token".to_owned(),
+            "token server's response contains no bearer token".to_owned(),
         ));
     };
     value.set_sensitive(true);
-    let life = token
+    let lifetime = token
         .expires_in()
         .unwrap_or(DEFAULT_LIFETIME)
         .min(MAX_LIFETIME);
     Ok((
         value,
-        started + life.saturating_sub(EXPIRY_MARGIN.min(life / 2)),
+        started + lifetime.saturating_sub(EXPIRY_MARGIN.min(lifetime / 2)),
     ))
 }
 
@@ -170,14 +171,14 @@ fn failed(message: String) -> NoToken {
     }
 }
 
-/// Sends a request of the library within the egress rules.
+/// Sends a request that the OAuth library has built, within the egress rules.
 async fn send(
     egress: Egress,
     request: HttpRequest,
     timeout: Duration,
 ) -> Result<HttpResponse, EgressError> {
     let (parts, body) = request.into_parts();
-    let answer = egress
+    let received = egress
         .send(EgressRequest {
             method: parts.method,
             url: &parts.uri.to_string(),
@@ -187,8 +188,8 @@ async fn send(
             identity: None,
         })
         .await?;
-    let mut response = HttpResponse::new(answer.body);
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
+    let mut response = HttpResponse::new(received.body);
+    *response.status_mut() = received.status;
+    *response.headers_mut() = received.headers;
     Ok(response)
 }

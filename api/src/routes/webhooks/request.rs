@@ -370,7 +370,7 @@ fn read_schedule(given: Option<Value>, errors: &mut FieldErrors) -> Option<Retry
 pub(super) fn schedule_value(schedule: &RetrySchedule) -> Value {
     match schedule.name() {
         Some(name) => name.into(),
-        None => schedule.words().into(),
+        None => schedule.texts().into(),
     }
 }
 

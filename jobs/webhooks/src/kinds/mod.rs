@@ -1,4 +1,4 @@
-//! One module a kind.
+//! The kinds of the webhook domain, one module each.
 
 pub mod webhook_deliver;
 pub mod webhook_recover;

@@ -1,7 +1,7 @@
 //! The kind `webhook.deliver`: sends one event to one endpoint (Standard Webhooks 1.0.0).
 //!
-//! Makes a signed POST and records the attempt. It never follows a redirect; the response is judged by
-//! `response_policy`, and the queue decides about retries.
+//! Makes a signed POST and records the attempt. It never follows a redirect; the response is interpreted
+//! by `response_policy`, and the queue decides about retries.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use rand::RngExt as _;
 
 use crate::attempt::{
-    AttemptedEvent, Cause, EndpointAction, FinishedAttempt, KEPT_BODY, KeptAnswer,
+    AttemptedEvent, EndpointAction, FinishedAttempt, MAX_STORED_BODY_BYTES, StoredResponse, Trigger,
 };
 use crate::delivery::{DeliveryState, skip_delivery};
 use crate::delivery_context::{DeliveryContext, Target};
@@ -34,18 +34,18 @@ use crate::services::Services;
 use crate::token::NoToken;
 use crate::{delivery_job, message};
 
-/// How long a delivery of a paused endpoint is put off at a time. It runs at once when the endpoint becomes active; a job
-/// can be put off for forty days.
+/// How long a delivery to a paused endpoint is put off at a time. Resuming the endpoint runs its deliveries immediately, so
+/// this only bounds the delay after a lost wake-up. A job can be put off for forty days in total.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// From this attempt on a delivery needs a retry slot.
 const RETRY_SLOT_MIN_ATTEMPT: u16 = 3;
 
-/// Seconds that a delivery waits when no retry slot is free, at random.
+/// Range in seconds of the random wait of a delivery that found no free retry slot.
 const RETRY_SLOT_WAIT: std::ops::Range<f64> = 10.0..60.0;
 
-/// Bytes of response headers that are stored.
-const KEPT_HEADERS: usize = 4 * 1024;
+/// Maximum length of the stored response headers, names and values together.
+const MAX_STORED_HEADER_BYTES: usize = 4 * 1024;
 
 /// Maximum length of event data that is included in an event about a failed delivery.
 const MAX_REPORTED_DATA: usize = 16 * 1024;
@@ -82,7 +82,7 @@ impl JobKind for WebhookDeliver {
 
 async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict, Error> {
     let id = args.delivery_id;
-    // Held until the run ends.
+    // The slot is held until the run ends.
     let _slot = if run.job.attempt >= RETRY_SLOT_MIN_ATTEMPT {
         let Some(slot) = services.deliveries.take_retry_slot(run.job.tenant) else {
             let wait = Duration::from_secs_f64(rand::rng().random_range(RETRY_SLOT_WAIT));
@@ -94,18 +94,18 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
     };
     let context = services.deliveries.load_context(run.job.tenant, id).await?;
     let Some(context) = context else {
-        let error = JobError::new("delivery_not_found", format!("there is no delivery {id}"));
+        let error = JobError::new("delivery_not_found", format!("delivery {id} not found"));
         return Ok(Verdict::Dead { error });
     };
     if context.state == DeliveryState::Succeeded {
-        // An earlier run delivered it, and its outcome was lost.
+        // An earlier run delivered the event, but its job outcome was lost.
         return Ok(Verdict::done());
     }
     if context.job_id != Some(run.job.id) {
         return Ok(skipped("another job makes this delivery"));
     }
     let target = match &context.target {
-        Some(target) if args.cause == Cause::Test => target,
+        Some(target) if args.trigger == Trigger::Test => target,
         Some(target) if target.status == EndpointStatus::Active => target,
         Some(target) if target.status == EndpointStatus::Paused => {
             let reason = JobError::new("endpoint_paused", "the endpoint is paused");
@@ -132,12 +132,12 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         Ok(headers) => headers,
         Err(error) => return Ok(Verdict::Dead { error }),
     };
-    let CallResult { answer, decision } = call(target, headers, body, run, services).await;
+    let CallResult { response, decision } = call(target, headers, body, run, services).await;
     let Decision { verdict, action } = decision;
     let verdict = match verdict {
         // A manual delivery is a single attempt, even if the endpoint's policy would retry it.
         Verdict::Retry { error, .. } | Verdict::RateLimited { reason: error, .. }
-            if !args.cause.is_on_schedule() =>
+            if !args.trigger.is_scheduled() =>
         {
             Verdict::Dead { error }
         }
@@ -147,16 +147,16 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
         delivery: id,
         job: run.job.id,
         endpoint: target.id,
-        cause: args.cause,
-        outcome: outcome(&verdict, run),
+        trigger: args.trigger,
+        delivery_outcome: delivery_outcome(&verdict, run),
         started_at,
-        duration: duration(started_at, answer.as_ref()),
+        duration: duration(started_at, response.as_ref()),
         url: target.url.clone(),
         header_names: target.headers.keys().cloned().collect(),
-        address: answer
+        address: response
             .as_ref()
-            .and_then(|answer| answer.as_ref().ok()?.address),
-        answer: answer.and_then(Result::ok).map(kept),
+            .and_then(|response| response.as_ref().ok()?.address),
+        response: response.and_then(Result::ok).map(stored_response),
         error: error_of(&verdict),
         action,
         event: AttemptedEvent {
@@ -174,7 +174,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
 /// The result of a request.
 struct CallResult {
     /// The response, or why there is none; `None` when no request was made.
-    answer: Option<Result<EgressResponse, EgressError>>,
+    response: Option<Result<EgressResponse, EgressError>>,
     decision: Decision,
 }
 
@@ -203,7 +203,7 @@ async fn call(
                 action: EndpointAction::default(),
             };
             return CallResult {
-                answer: None,
+                response: None,
                 decision,
             };
         }
@@ -216,24 +216,24 @@ async fn call(
         timeout: until.saturating_duration_since(Instant::now()),
         identity: target.identity.as_ref(),
     };
-    let answer = services.common.egress.send(request).await;
-    if let Ok(answer) = &answer
-        && answer.status == StatusCode::UNAUTHORIZED
+    let response = services.common.egress.send(request).await;
+    if let Ok(response) = &response
+        && response.status == StatusCode::UNAUTHORIZED
         && target.oauth2.is_some()
     {
         services.deliveries.forget_token(target.id);
     }
-    let refused = answer
+    let refused = response
         .as_ref()
         .ok()
-        .and_then(|answer| refused_redirect(&services.common.egress, &target.url, answer));
-    let outcome = match &refused {
+        .and_then(|response| refused_redirect(&services.common.egress, &target.url, response));
+    let result = match &refused {
         Some(refused) => Err(refused),
-        None => answer.as_ref(),
+        None => response.as_ref(),
     };
-    let decision = decide(outcome, schedule, attempt, &mut rand::rng());
+    let decision = decide(result, schedule, attempt, &mut rand::rng());
     CallResult {
-        answer: Some(answer),
+        response: Some(response),
         decision,
     }
 }
@@ -264,7 +264,7 @@ async fn authorize(
 }
 
 /// Final state of the delivery, if this run decides it; `None` while it can be retried.
-fn outcome(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
+fn delivery_outcome(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     match verdict {
         Verdict::Done { .. } => Some(DeliveryState::Succeeded),
         Verdict::Dead { .. } => Some(DeliveryState::Failed),
@@ -285,10 +285,10 @@ fn error_of(verdict: &Verdict) -> Option<JobError> {
 
 fn duration(
     started_at: DateTime<Utc>,
-    answer: Option<&Result<EgressResponse, EgressError>>,
+    response: Option<&Result<EgressResponse, EgressError>>,
 ) -> Duration {
-    match answer {
-        Some(Ok(answer)) => answer.duration,
+    match response {
+        Some(Ok(response)) => response.duration,
         _ => (harkara_shared::clock::now() - started_at)
             .to_std()
             .unwrap_or_default(),
@@ -296,10 +296,10 @@ fn duration(
 }
 
 /// The part of a response that is stored.
-fn kept(answer: EgressResponse) -> KeptAnswer {
+fn stored_response(response: EgressResponse) -> StoredResponse {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    let mut remaining = KEPT_HEADERS;
-    for (name, value) in &answer.headers {
+    let mut remaining = MAX_STORED_HEADER_BYTES;
+    for (name, value) in &response.headers {
         let value = match name.as_str() {
             "set-cookie" | "authorization" | "www-authenticate" | "proxy-authenticate" => {
                 "redacted".to_owned()
@@ -312,11 +312,11 @@ fn kept(answer: EgressResponse) -> KeptAnswer {
         remaining = left;
         headers.insert(name.as_str().to_owned(), value);
     }
-    KeptAnswer {
-        status: answer.status.as_u16(),
+    StoredResponse {
+        status: response.status.as_u16(),
         headers,
-        body: answer.body_text(KEPT_BODY),
-        is_cut: answer.truncated || answer.body.len() > KEPT_BODY,
+        body: response.body_text(MAX_STORED_BODY_BYTES),
+        is_body_truncated: response.truncated || response.body.len() > MAX_STORED_BODY_BYTES,
     }
 }
 

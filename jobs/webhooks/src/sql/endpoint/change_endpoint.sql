@@ -17,7 +17,7 @@ set url = coalesce($3::text, url),
     client_key = case when $16::bool then $18::bytea else client_key end,
     oauth2 = case when $19::bool then $20::jsonb else oauth2 end,
     oauth2_secret = case when $19::bool then $21::bytea else oauth2_secret end,
-    -- Enabling clears the failures; the recovery is still to be reported.
+    -- Enabling clears the failures; $22 is the alert step that keeps the recovery to be reported.
     disabled_reason = case when $6::text <> status then null else disabled_reason end,
     disabled_at = case
         when $6::text = 'disabled' and status <> 'disabled' then now()
@@ -27,7 +27,7 @@ set url = coalesce($3::text, url),
     failing_since = case when $6::text <> 'disabled' and status = 'disabled' then null
         else failing_since end,
     failures = case when $6::text <> 'disabled' and status = 'disabled' then 0 else failures end,
-    alerted = case when $6::text <> 'disabled' and status = 'disabled' then least(alerted, 1)
+    alerted = case when $6::text <> 'disabled' and status = 'disabled' then least(alerted, $22::int4)
         else alerted end,
     updated_at = now()
 where e.tenant_id = $1 and e.id = $2

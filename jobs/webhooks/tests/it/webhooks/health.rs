@@ -5,9 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use harkara_kit::{Receiver, Reply};
-use harkara_queue::job::Lane;
-use harkara_webhooks::{DeliveryState, EndpointChange, EndpointStatus, RetrySchedule};
+use harkara_queue::job::{JobError, Lane};
+use harkara_shared::database::{TenantTx, query, query_scalar};
+use harkara_shared::id::EndpointId;
+use harkara_webhooks::{
+    AttemptedEvent, Delivery, DeliveryState, EndpointAction, EndpointChange, EndpointStatus,
+    FinishedAttempt, RetrySchedule, Trigger,
+};
 use serde_json::json;
+use tokio::task::yield_now;
 
 use super::{Fixture, events_received, failing_until_healthy};
 
@@ -307,7 +313,7 @@ async fn endpoint_enabled_by_way_of_a_pause_starts_with_clean_health() {
     let ill = Receiver::start(|_| Reply::status(500)).await;
     let endpoint = fixture.endpoint(&ill, &[]).await;
     let mut tx = fixture.kit.tx().await;
-    harkara_shared::database::query(
+    query(
         "update app.webhook_endpoints
          set status = 'disabled', failing_since = now() - interval '6 days', failures = 30,
              alerted = 100",
@@ -327,4 +333,111 @@ async fn endpoint_enabled_by_way_of_a_pause_starts_with_clean_health() {
     let _ = fixture.kit.drain("webhook").await;
     let now = fixture.found(endpoint).await;
     assert_eq!((now.status, now.failures()), (EndpointStatus::Active, 1));
+}
+
+/// Waits until a statement of this database waits for a lock.
+async fn lock_wait(fixture: &Fixture) {
+    let is_waiting = async || {
+        let mut tx = fixture.kit.tx().await;
+        let is_waiting: bool = query_scalar(
+            "select exists (
+                 select from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'
+             )",
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        is_waiting
+    };
+    let wait = async {
+        while !is_waiting().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .expect("no statement waits for a lock");
+}
+
+async fn lock_endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<(), sqlx::Error> {
+    query("select from app.webhook_endpoints where id = $1 for no key update nowait")
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn endpoints_of_a_batch_are_locked_in_the_order_of_their_ids() {
+    let fixture = Fixture::new().await;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let mut endpoints = Vec::new();
+    for _ in 0..3 {
+        endpoints.push(fixture.endpoint(&receiver, &[]).await);
+    }
+    endpoints.sort_unstable();
+    fixture.post("order.paid", json!({})).await;
+    // All endpoints are failing afterwards, so that a success changes them.
+    let _ = fixture.kit.drain("webhook").await;
+    let mut deliveries: Vec<Delivery> = Vec::new();
+    for id in &endpoints {
+        deliveries.extend(fixture.deliveries(*id).await);
+    }
+    let started_at = fixture.kit.now();
+    let record = |delivery: &Delivery, error: Option<JobError>| {
+        let attempt = FinishedAttempt {
+            delivery: delivery.id,
+            job: delivery.job_id.unwrap(),
+            endpoint: delivery.endpoint_id,
+            trigger: Trigger::Event,
+            delivery_outcome: None,
+            started_at,
+            duration: Duration::from_millis(1),
+            url: receiver.url.clone(),
+            header_names: Vec::new(),
+            address: None,
+            response: None,
+            error,
+            action: EndpointAction::default(),
+            event: AttemptedEvent {
+                id: delivery.event_id.clone(),
+                event_type: "order.paid".to_owned(),
+                data: None,
+            },
+        };
+        let (batcher, tenant) = (fixture.kit.deliveries.clone(), fixture.kit.tenant);
+        tokio::spawn(async move { batcher.record(tenant, attempt).await })
+    };
+
+    // The first call waits for its delivery's row. The other two arrive meanwhile and become one batch.
+    let mut first_call_blocker = fixture.kit.tx().await;
+    query("select from app.deliveries where id = $1 for update")
+        .bind(deliveries[2].id)
+        .execute(&mut *first_call_blocker)
+        .await
+        .unwrap();
+    let first_call = record(&deliveries[2], None);
+    lock_wait(&fixture).await;
+    let batch = [
+        record(&deliveries[1], None),
+        record(&deliveries[0], Some(JobError::new("http_500", ""))),
+    ];
+    yield_now().await;
+
+    let mut blocking_tx = fixture.kit.tx().await;
+    lock_endpoint(&mut blocking_tx, endpoints[0]).await.unwrap();
+    first_call_blocker.commit().await.unwrap();
+    first_call.await.unwrap().unwrap();
+    lock_wait(&fixture).await;
+    lock_endpoint(&mut blocking_tx, endpoints[1])
+        .await
+        .expect("the batch locked the second endpoint while it waits for the first");
+    blocking_tx.commit().await.unwrap();
+    for call in batch {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(fixture.found(endpoints[0]).await.failures(), 2);
+    assert_eq!(fixture.found(endpoints[1]).await.failures(), 0);
 }

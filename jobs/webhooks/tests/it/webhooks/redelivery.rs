@@ -184,8 +184,8 @@ async fn delivery_in_any_state_can_be_redelivered_manually() {
         .unwrap()
         .unwrap();
     tx.commit().await.unwrap();
-    let causes: Vec<webhooks::Cause> = attempts.iter().map(|attempt| attempt.cause).collect();
-    use webhooks::Cause::{Event, Manual};
+    let causes: Vec<webhooks::Trigger> = attempts.iter().map(|attempt| attempt.trigger).collect();
+    use webhooks::Trigger::{Event, Manual};
     assert_eq!(causes, [Event, Event, Event, Manual]);
 
     fixture
