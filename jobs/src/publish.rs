@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::catalogue::{KINDS, Kind};
 
-/// Version of the published catalogue, raised with every change of it: while a release rolls out, the newer catalogue wins. A
-/// test fails when it must be raised.
+/// Version of the published catalogue, raised with every change except of descriptions: while a release rolls out, the
+/// newer catalogue wins. A test fails when it must be raised.
 pub const VERSION: i32 = 5;
 
-/// Publishes the kinds, and whether workers are woken by notifications. Writes nothing if that is published already.
+/// Publishes the kinds, and whether workers are woken by notifications. Writes nothing if the same is already published.
 /// Returns whether it wrote.
 ///
 /// # Errors
@@ -45,9 +45,29 @@ fn row(kind: &Kind) -> Value {
 mod tests {
     use super::*;
 
+    /// Removes the descriptions of members: no application depends on them.
+    fn without_descriptions(mut value: Value) -> Value {
+        match &mut value {
+            Value::Array(items) => {
+                for item in items {
+                    *item = without_descriptions(item.take());
+                }
+            }
+            Value::Object(members) => {
+                // A member of a payload can itself be called `description`: its schema is an object.
+                members.retain(|name, member| name != "description" || !member.is_string());
+                for member in members.values_mut() {
+                    *member = without_descriptions(member.take());
+                }
+            }
+            _ => {}
+        }
+        value
+    }
+
     #[test]
     fn changed_catalogue_has_a_new_version() {
-        let text = kinds().to_string();
+        let text = without_descriptions(kinds()).to_string();
         // FNV-1a: stable across platforms and releases.
         let digest = text
             .bytes()
@@ -70,7 +90,7 @@ mod tests {
             let text = shape.to_string();
             assert!(
                 !text.contains("allOf"),
-                "{}: a member that is inlined and has a comment says two types at once: {text}",
+                "{}: a member that is inlined and has a comment gets two types: {text}",
                 kind.name
             );
             assert!(
