@@ -1,4 +1,4 @@
-//! The catalogue of kinds: one line a kind.
+//! The catalogue of kinds, one line for each.
 //!
 //! A new kind is one file in `kinds/` of its domain and one line in [`KINDS`].
 
@@ -97,7 +97,7 @@ mod tests {
         }
         assert!(
             files.len() > KINDS.len(),
-            "the kinds' files and a `mod.rs` a domain"
+            "each domain has a `mod.rs` beside the files of its kinds"
         );
         for (domain, path) in files {
             let stem = path.file_stem().unwrap().to_str().unwrap();

@@ -1,11 +1,12 @@
-//! What the handlers of all domains work with, made once a process.
+//! Dependencies of the handlers of all domains.
 
 use std::sync::Arc;
 
 use harkara_platform as platform;
 use harkara_webhooks::{self as webhooks, DeliveryBatcher};
 
-/// One part a domain. A kind names the part it needs (`JobKind::Services`) and is given that part alone.
+/// Dependencies of all handlers, created once per process: one part for each domain. A handler receives only the part that
+/// its kind names as `JobKind::Services`.
 #[derive(Debug, Clone)]
 pub struct Services {
     common: harkara_kind::Services,
@@ -14,7 +15,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The parts of all domains.
+    /// Creates the parts of all domains.
     #[must_use]
     pub fn new(common: harkara_kind::Services, deliveries: DeliveryBatcher) -> Self {
         let webhooks = webhooks::Services {
@@ -32,7 +33,7 @@ impl Services {
         }
     }
 
-    /// What all domains share.
+    /// The part that all domains share.
     #[must_use]
     pub fn common(&self) -> &harkara_kind::Services {
         &self.common

@@ -1,4 +1,4 @@
-//! Nightly removal of what a domain keeps for a tenant.
+//! Nightly removal of the rows that a domain keeps for a tenant.
 //!
 //! `maintenance.retention` calls every domain's clean-up for each tenant before it removes old jobs, so that a
 //! domain can read the outcome of a job while its row still exists.
@@ -30,16 +30,16 @@ impl From<harkara_queue::Error> for CleanupError {
     }
 }
 
-/// Rows removed, in the order of [`TenantCleanup::counted`].
+/// Rows removed, in the order of [`TenantCleanup::count_names`].
 pub type RemovedRows = Vec<u64>;
 
-/// Removes what one domain keeps for a tenant past its retention.
+/// Removes the rows that one domain keeps for a tenant, once their retention has passed.
 pub trait TenantCleanup: Debug + Send + Sync + 'static {
     /// Names of the counts in the job's result.
-    fn counted(&self) -> &'static [&'static str];
+    fn count_names(&self) -> &'static [&'static str];
 
     /// Removes a tenant's old rows and returns how many, one number for each name of
-    /// [`counted`](Self::counted).
+    /// [`count_names`](Self::count_names).
     fn clean_up(
         &self,
         tenant: TenantId,

@@ -1,4 +1,4 @@
-//! What is wrong with an input, as data: a JSON pointer, a stable code and a sentence. Independent of HTTP.
+//! An error in one member of an input, as data: a JSON pointer, a stable code and a sentence. Independent of HTTP.
 
 use harkara_shared::json;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What kinds that call addresses of tenants share: headers, time limit, verdicts.
+//! Headers, time limit and verdicts that kinds which call tenants' addresses share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -85,13 +85,13 @@ pub fn trace_headers(headers: &mut HeaderMap, run: &Run) {
 /// The verdict on a response that is not a success. 429 and 503 can name a wait; other 4xx and redirects are final unless
 /// `retryable`; the rest is retried.
 #[must_use]
-pub fn failure_verdict(answer: &EgressResponse, retryable: bool) -> Verdict {
-    let status = answer.status;
+pub fn failure_verdict(response: &EgressResponse, retryable: bool) -> Verdict {
+    let status = response.status;
     let error = JobError::new(
         &format!("http_{}", status.as_u16()),
         format!("the receiver answered {status}"),
     );
-    let retry_after = egress::retry_after(&answer.headers, harkara_shared::clock::now());
+    let retry_after = egress::retry_after(&response.headers, harkara_shared::clock::now());
     match (status, retry_after) {
         (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(wait)) => {
             Verdict::RateLimited {

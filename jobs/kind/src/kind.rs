@@ -20,7 +20,7 @@ use crate::field_error::FieldError;
 /// Priority of a job that names none: in the middle of 0 to 9.
 pub const DEFAULT_PRIORITY: u8 = 5;
 
-/// A kind of job. The doc comment of an implementation answers four questions: what it changes, why running it twice is
+/// A kind of job. The doc comment of an implementation states four things: what it changes, why running it twice is
 /// safe, what it calls, and what an operator does when it is dead.
 pub trait JobKind: Send + Sync + 'static {
     /// Name, `noun.verb`. Stored in rows and therefore never changed.
@@ -36,7 +36,7 @@ pub trait JobKind: Send + Sync + 'static {
     /// Whether the handler watches `run.cancel` and returns when the job is cancelled; it is dropped at its timeout. Other
     /// handlers are dropped when their job is cancelled.
     const HEEDS_CANCEL: bool = false;
-    /// Dependencies of the handler: a part of what the catalogue creates once a process.
+    /// Dependencies of the handler: a part of the services that the catalogue creates once per process.
     type Services: Send + Sync + 'static;
     /// The payload. Unknown members should be rejected.
     type Args: DeserializeOwned + ToSchema + Send + 'static;
@@ -51,7 +51,7 @@ pub trait JobKind: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The same rules, as far as the database can keep them, for applications that enqueue by SQL: a
+    /// The rules of [`check`](Self::check) that the database can check, for applications that enqueue by SQL: a
     /// JSON Schema as `queue.check_value` reads it.
     fn rules() -> Value {
         Value::Bool(true)
@@ -108,7 +108,7 @@ pub fn new_job(
     }
 }
 
-/// Everything wrong with a payload of kind `K`; pointers are relative to the payload.
+/// All errors in a payload of kind `K`; pointers are relative to the payload.
 #[must_use]
 pub fn check<K: JobKind>(payload: &RawValue) -> Vec<FieldError> {
     match json::decode::<K::Args>(payload.get()) {

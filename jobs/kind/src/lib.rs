@@ -1,4 +1,4 @@
-//! What every kind of job implements, and what kinds of several domains share.
+//! The trait of a kind of job, and code that kinds of several domains share.
 //!
 //! The catalogue (`harkara-jobs`) lists the kinds; a domain crate implements them. Neither this crate nor a
 //! domain knows the catalogue.

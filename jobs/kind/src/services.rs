@@ -1,4 +1,4 @@
-//! What all handlers of a process share.
+//! Dependencies that all handlers of a process share.
 
 use harkara_queue::Engine;
 use harkara_shared::blob::BlobStore;
@@ -6,7 +6,7 @@ use harkara_shared::egress::Egress;
 use harkara_shared::vault::MasterKeys;
 use sqlx::PgPool;
 
-/// Made once at start-up. Cheap to clone.
+/// Dependencies that all handlers of a process share, created at start-up. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Services {
     /// Database, reached through `TenantTx` only.

@@ -51,11 +51,14 @@ impl Action {
 pub struct Redrive {
     #[expect(
         missing_docs,
-        reason = "on an inlined member they make the shape say two types at once"
+        reason = "an inlined member with a comment gets two types in its shape"
     )]
     #[schema(inline)]
     pub action: Action,
-    #[expect(missing_docs, reason = "as above")]
+    #[expect(
+        missing_docs,
+        reason = "an inlined member with a comment gets two types in its shape"
+    )]
     #[serde(default)]
     #[schema(inline)]
     pub filter: JobFilter,

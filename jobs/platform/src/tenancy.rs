@@ -5,22 +5,21 @@
 /// A table of the schema `app` whose rows each belong to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TenantTable {
-    /// Its name.
+    /// The table's name, without its schema.
     pub name: &'static str,
-    /// Columns that leave the platform with no export: secrets, sealed or hashed, and whatever only the
-    /// platform can make use of.
-    pub left_out: &'static [&'static str],
+    /// Columns that no export contains: sealed or hashed secrets, and values that are useful only to the platform.
+    pub unexported: &'static [&'static str],
 }
 
 const fn table(name: &'static str) -> TenantTable {
-    without(name, &[])
+    table_without(name, &[])
 }
 
-const fn without(name: &'static str, left_out: &'static [&'static str]) -> TenantTable {
-    TenantTable { name, left_out }
+const fn table_without(name: &'static str, unexported: &'static [&'static str]) -> TenantTable {
+    TenantTable { name, unexported }
 }
 
-/// The end of a tenant's audit chain: goes with the tenant itself.
+/// The table with the heads of audit chains. A tenant's row is removed together with the tenant.
 pub const AUDIT_HEADS: &str = "audit_heads";
 
 /// All tables of tenants, in the order of erasure: a table comes before those that its rows refer to.
@@ -29,9 +28,9 @@ pub const TABLES: &[TenantTable] = &[
     table("deliveries"),
     table("events"),
     table("event_types"),
-    without("endpoint_secrets", &["sealed"]),
-    // Headers may hold what only the receiver should know.
-    without(
+    table_without("endpoint_secrets", &["sealed"]),
+    // Headers can contain secrets of the receiver.
+    table_without(
         "webhook_endpoints",
         &["headers", "client_key", "oauth2_secret"],
     ),
@@ -39,14 +38,14 @@ pub const TABLES: &[TenantTable] = &[
     table("webhook_settings"),
     table("schedules"),
     table("usage"),
-    without("idempotency", &["token", "fingerprint", "body"]),
-    without("api_keys", &["hash"]),
-    without("sessions", &["token_hash"]),
-    without("sign_in_links", &["token_hash"]),
+    table_without("idempotency", &["token", "fingerprint", "body"]),
+    table_without("api_keys", &["hash"]),
+    table_without("sessions", &["token_hash"]),
+    table_without("sign_in_links", &["token_hash"]),
     table("role_grants"),
     table("user_permissions"),
-    without("users", &["password_hash", "totp_sealed"]),
-    without("audit_anchors", &["hash"]),
-    without("audit_log", &["hash"]),
-    without(AUDIT_HEADS, &["hash"]),
+    table_without("users", &["password_hash", "totp_sealed"]),
+    table_without("audit_anchors", &["hash"]),
+    table_without("audit_log", &["hash"]),
+    table_without(AUDIT_HEADS, &["hash"]),
 ];

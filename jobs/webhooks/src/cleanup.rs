@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::lane;
 use crate::settings::remove_old_payloads;
 
-/// Removes old events with their deliveries, and payloads earlier where their tenant asks for that. Applies the
-/// endpoints' limits to the engine again.
+/// Removes old events with their deliveries, and payloads earlier if their tenant has set a shorter retention. Applies
+/// the endpoints' limits to the engine again.
 #[derive(Debug, Clone)]
 pub struct Cleanup {
     pool: PgPool,
@@ -67,7 +67,7 @@ impl Cleanup {
         Ok(vec![events, payloads])
     }
 
-    /// Applies the limits of a tenant's endpoints to the engine. It may lack them: a process may have died
+    /// Applies the limits of a tenant's endpoints to the engine, which can lack them: a process may have died
     /// between the commit of an endpoint and its limits, or an earlier release created the endpoint.
     async fn apply_endpoint_limits(&self, tenant: TenantId) -> Result<(), Error> {
         let mut before = None;
@@ -87,7 +87,7 @@ impl Cleanup {
 }
 
 impl TenantCleanup for Cleanup {
-    fn counted(&self) -> &'static [&'static str] {
+    fn count_names(&self) -> &'static [&'static str] {
         &["events", "payloads"]
     }
 

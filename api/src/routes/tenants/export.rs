@@ -187,7 +187,7 @@ async fn write_export(
 ) -> Result<(), Error> {
     write_table(&mut tx, "tenants", &[], lines).await?;
     for table in TABLES {
-        write_table(&mut tx, table.name, table.left_out, lines).await?;
+        write_table(&mut tx, table.name, table.unexported, lines).await?;
     }
     let mut before = None;
     loop {
@@ -221,12 +221,12 @@ async fn write_export(
 async fn write_table(
     tx: &mut TenantTx,
     table: &str,
-    left_out: &[&str],
+    unexported: &[&str],
     lines: &mut LineWriter,
 ) -> Result<(), Error> {
     query("select app.open_export_cursor($1, $2)")
         .bind(table)
-        .bind(left_out)
+        .bind(unexported)
         .execute(&mut **tx)
         .await?;
     loop {

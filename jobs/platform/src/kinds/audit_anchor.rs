@@ -61,11 +61,11 @@ enum Error {
 
 /// A chain that has grown, and whether it still contains the entry that was anchored last.
 #[derive(sqlx::FromRow)]
-struct Moved {
+struct GrownChain {
     tenant_id: TenantId,
     seq: i64,
     hash: Vec<u8>,
-    whole: bool,
+    is_intact: bool,
 }
 
 async fn anchor(services: &Services) -> Result<Verdict, Error> {
@@ -77,15 +77,16 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
     let (mut anchored, mut objects, mut broken) = (0, Vec::new(), Vec::new());
     let mut after = TenantId::from_uuid(Uuid::nil());
     loop {
-        let moved: Vec<Moved> = query_as(include_str!("../sql/audit_anchor/list_grown_chains.sql"))
-            .bind(after)
-            .bind(i64::try_from(anchors::MAX_HEADS_PER_OBJECT).unwrap_or(i64::MAX))
-            .fetch_all(pool)
-            .await?;
-        let Some(last) = moved.last() else { break };
+        let grown: Vec<GrownChain> =
+            query_as(include_str!("../sql/audit_anchor/list_grown_chains.sql"))
+                .bind(after)
+                .bind(i64::try_from(anchors::MAX_HEADS_PER_OBJECT).unwrap_or(i64::MAX))
+                .fetch_all(pool)
+                .await?;
+        let Some(last) = grown.last() else { break };
         after = last.tenant_id;
         let at = clock::now();
-        let heads: Vec<AnchoredHead> = moved
+        let heads: Vec<AnchoredHead> = grown
             .iter()
             .map(|chain| AnchoredHead {
                 tenant: chain.tenant_id,
@@ -94,11 +95,11 @@ async fn anchor(services: &Services) -> Result<Verdict, Error> {
             })
             .collect();
         objects.extend(anchors::write_anchors(blobs, &services.keys, at, &heads).await?);
-        for chain in moved.iter().filter(|chain| !chain.whole) {
+        for chain in grown.iter().filter(|chain| !chain.is_intact) {
             tracing::error!(tenant = %chain.tenant_id, "audit log differs from its anchor");
             broken.push(chain.tenant_id);
         }
-        let (tenants, rest): (Vec<Uuid>, Vec<(i64, Vec<u8>)>) = moved
+        let (tenants, rest): (Vec<Uuid>, Vec<(i64, Vec<u8>)>) = grown
             .into_iter()
             .map(|chain| (chain.tenant_id.as_uuid(), (chain.seq, chain.hash)))
             .unzip();

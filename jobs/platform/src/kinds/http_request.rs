@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 /// Bytes of the response body that are stored in the job's result.
 const MAX_RESULT_BODY: usize = 4096;
 
-/// - Changes: nothing here; whatever the receiver does.
+/// - Changes: nothing in Harkara; the receiver can change anything.
 /// - Twice: every attempt sends the job's id as `Idempotency-Key`, so that the receiver can recognize a repetition.
 /// - Calls: the URL of its payload, within the egress rules.
 /// - Dead: see the last error; when the receiver works again, retry the job.
@@ -113,7 +113,7 @@ impl JobKind for HttpRequest {
         faults
     }
 
-    /// As [`check`](Self::check), but only the beginning of the URL is checked.
+    /// The same rules as [`check`](Self::check), except that only the beginning of the URL is checked.
     fn rules() -> Value {
         let status = json!({
             "pattern": "^([1-5]xx|[1-5][0-9][0-9])$",
@@ -160,7 +160,7 @@ impl JobKind for HttpRequest {
             Err(error) => return Verdict::Dead { error },
         };
         match send(&services.egress, &args, headers, &run).await {
-            Ok(answer) => judge(&args, &answer),
+            Ok(response) => response_verdict(&args, &response),
             Err(error) => call_error_verdict(&error),
         }
     }
@@ -214,25 +214,25 @@ fn request_headers(args: &Args, run: &Run) -> Result<HeaderMap, JobError> {
     Ok(headers)
 }
 
-fn judge(args: &Args, answer: &EgressResponse) -> Verdict {
-    let status = answer.status;
+fn response_verdict(args: &Args, response: &EgressResponse) -> Verdict {
+    let status = response.status;
     if matches_any(&args.success_status, status) {
         return Verdict::Done {
             result: Some(json!({
                 "status": status.as_u16(),
-                "duration_ms": u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX),
-                "body": answer.body_text(MAX_RESULT_BODY),
+                "duration_ms": u64::try_from(response.duration.as_millis()).unwrap_or(u64::MAX),
+                "body": response.body_text(MAX_RESULT_BODY),
             })),
             follow_ups: Vec::new(),
         };
     }
-    failure_verdict(answer, matches_any(&args.retryable_status, status))
+    failure_verdict(response, matches_any(&args.retryable_status, status))
 }
 
 /// A status, or a class of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StatusPattern {
-    One(u16),
+    Exact(u16),
     Class(u16),
 }
 
@@ -248,12 +248,12 @@ impl StatusPattern {
         text.parse()
             .ok()
             .filter(|status| (100..=599).contains(status))
-            .map(Self::One)
+            .map(Self::Exact)
     }
 
     fn matches(self, status: StatusCode) -> bool {
         match self {
-            Self::One(one) => status.as_u16() == one,
+            Self::Exact(exact) => status.as_u16() == exact,
             Self::Class(class) => status.as_u16() / 100 == class,
         }
     }
@@ -263,7 +263,7 @@ fn matches_any(patterns: &[String], status: StatusCode) -> bool {
     patterns
         .iter()
         .filter_map(|text| StatusPattern::parse(text))
-        .any(|one| one.matches(status))
+        .any(|pattern| pattern.matches(status))
 }
 
 #[cfg(test)]

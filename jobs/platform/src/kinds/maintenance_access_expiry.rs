@@ -1,6 +1,6 @@
 //! The kind `maintenance.access_expiry`: records expired access in the audit log and removes old sessions.
 //!
-//! It takes no access away: every check of access compares the time itself.
+//! It revokes nothing: every check of access compares the expiry with the current time.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 /// Maximum number of rows recorded, or removed, by one statement.
-const BATCH: i64 = 200;
+const BATCH_ROWS: i64 = 200;
 
 /// - Changes: records in the audit logs which API keys, grants of roles and permissions of single users have
-///   expired, once each; removes sessions and sign-in links a day after their end, and answers kept for
-///   `Idempotency-Key` when they may be forgotten.
+///   expired, once each; removes sessions and sign-in links a day after their end, and outcomes stored for
+///   an `Idempotency-Key` when they expire.
 /// - Twice: the second run finds nothing more to record or remove.
 /// - Calls: nothing.
 /// - Dead: no access is extended; the audit log is late until the next run, five minutes later.
@@ -73,15 +73,15 @@ struct ExpiredKey {
 }
 
 #[derive(sqlx::FromRow)]
-struct Expired<I> {
+struct ExpiredAccess<I> {
     tenant_id: TenantId,
     id: I,
     user_id: UserId,
     before: Json<Value>,
 }
 
-impl<I> Expired<I> {
-    /// What it was, and whose.
+impl<I> ExpiredAccess<I> {
+    /// The entry's `before`: the values, and the user they applied to.
     fn before(&mut self) -> Value {
         let mut before = self.before.0.take();
         before["user_id"] = json!(self.user_id);
@@ -96,7 +96,7 @@ async fn record_expired_keys(pool: &PgPool) -> Result<u64, sqlx::Error> {
         let expired: Vec<ExpiredKey> = query_as(include_str!(
             "../sql/maintenance_access_expiry/record_expired_keys.sql"
         ))
-        .bind(BATCH)
+        .bind(BATCH_ROWS)
         .fetch_all(&mut *tx)
         .await?;
         let entries = expired.into_iter().map(|key| {
@@ -115,10 +115,10 @@ async fn record_expired_grants(pool: &PgPool) -> Result<u64, sqlx::Error> {
     let mut recorded = 0;
     loop {
         let mut tx = pool.begin().await?;
-        let expired: Vec<Expired<GrantId>> = query_as(include_str!(
+        let expired: Vec<ExpiredAccess<GrantId>> = query_as(include_str!(
             "../sql/maintenance_access_expiry/record_expired_grants.sql"
         ))
-        .bind(BATCH)
+        .bind(BATCH_ROWS)
         .fetch_all(&mut *tx)
         .await?;
         let entries = expired.into_iter().map(|mut grant| {
@@ -137,10 +137,10 @@ async fn record_expired_permissions(pool: &PgPool) -> Result<u64, sqlx::Error> {
     let mut recorded = 0;
     loop {
         let mut tx = pool.begin().await?;
-        let expired: Vec<Expired<OverrideId>> = query_as(include_str!(
+        let expired: Vec<ExpiredAccess<OverrideId>> = query_as(include_str!(
             "../sql/maintenance_access_expiry/record_expired_permissions.sql"
         ))
-        .bind(BATCH)
+        .bind(BATCH_ROWS)
         .fetch_all(&mut *tx)
         .await?;
         let entries = expired.into_iter().map(|mut permission| {
@@ -155,7 +155,8 @@ async fn record_expired_permissions(pool: &PgPool) -> Result<u64, sqlx::Error> {
     }
 }
 
-/// Adds the entries, in the lock order of tenants, in the transaction that marked the expired rows.
+/// Adds the entries in the transaction that marked the expired rows. The statements return them in the order of their
+/// tenants, in which all writers lock the heads of the audit chains.
 async fn record(
     mut tx: sqlx::Transaction<'static, sqlx::Postgres>,
     entries: Vec<(TenantId, Entry)>,
@@ -173,7 +174,7 @@ async fn record(
 async fn remove(pool: &PgPool, statement: &'static str) -> Result<u64, sqlx::Error> {
     let mut total = 0;
     loop {
-        let removed = query(statement).bind(BATCH).execute(pool).await?;
+        let removed = query(statement).bind(BATCH_ROWS).execute(pool).await?;
         total += removed.rows_affected();
         if removed.rows_affected() == 0 {
             return Ok(total);

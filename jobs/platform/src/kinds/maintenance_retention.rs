@@ -14,9 +14,10 @@ use utoipa::ToSchema;
 use crate::kinds::maintenance_usage_reset::remove_idle_counters;
 use crate::services::Services;
 
-/// - Changes: removes succeeded and cancelled jobs after 7 days, dead ones, attempts, and events with
-///   their deliveries after 30, their payloads earlier where their tenant wants that; numbers of minutes after 2 days, of hours after 90; counters of request
-///   limits that are whole again. Applies endpoints' limits to their lanes again.
+/// - Changes: removes succeeded and cancelled jobs after 7 days; dead jobs, attempts, and events with their deliveries
+///   after 30 days; payloads of events earlier if their tenant has set a shorter retention; statistics by minute after 2
+///   days and by hour after 90; counters of request limits whose quota is full again. Applies endpoints' limits to their
+///   lanes again.
 /// - Twice: the second run finds nothing to remove.
 /// - Calls: nothing.
 /// - Dead: the tables grow until the next day's run; look at its error.
@@ -54,15 +55,15 @@ async fn retain(services: &Services) -> Result<Value, CleanupError> {
     let engine = &services.common.engine;
     let mut result = Map::new();
     for cleanup in &services.cleanups {
-        for name in cleanup.counted() {
+        for name in cleanup.count_names() {
             result.insert((*name).to_owned(), json!(0));
         }
     }
     for tenant in engine.tenants().await? {
-        // Before the jobs: the outcome of some deliveries is recorded only in jobs that are about to be removed.
+        // Before the jobs are removed: the outcome of some deliveries is recorded only in jobs that are about to be removed.
         for cleanup in &services.cleanups {
             let removed = cleanup.clean_up(tenant, &keep).await?;
-            for (name, count) in cleanup.counted().iter().zip(removed) {
+            for (name, count) in cleanup.count_names().iter().zip(removed) {
                 if let Some(Value::Number(sum)) = result.get_mut(*name) {
                     *sum = (sum.as_u64().unwrap_or_default() + count).into();
                 }

@@ -15,8 +15,8 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 /// - Changes: marks past months of usage as closed; removes usage of single keys after 24
-///   months, and counters of request limits that are whole again. Quotas of the new month need nothing: a
-///   counter of another month starts over by itself.
+///   months, and counters of request limits whose quota is full again. The quotas of the new month need no
+///   change: a counter of an earlier month counts as zero.
 /// - Twice: the second run finds nothing to close or remove.
 /// - Calls: nothing.
 /// - Dead: past months look open, and the tables grow until the next month's run; look at its error.

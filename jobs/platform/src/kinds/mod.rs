@@ -1,4 +1,4 @@
-//! One module a kind.
+//! The kinds of the platform, one module each.
 
 pub mod audit_anchor;
 pub mod http_request;

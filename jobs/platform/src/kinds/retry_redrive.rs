@@ -1,5 +1,4 @@
-//! The kind `retry.redrive`: retries, cancels or deletes all jobs that match a filter, in batches at a given
-//! rate.
+//! The kind `retry.redrive`: retries, cancels or deletes all jobs that match a filter, in batches at a requested rate.
 //!
 //! It changes each job at most once, and never a job that was enqueued after it.
 
@@ -37,7 +36,7 @@ const MAX_BATCH_ATTEMPTS: u32 = 10;
 const MAX_RUN: Duration = Duration::from_secs(10);
 
 /// - Changes: retries, cancels or deletes the jobs of its tenant that match and were enqueued before it,
-///   the oldest first, so many a second.
+///   the oldest first, at the requested rate.
 /// - Twice: it continues after the last job it reached: changes and progress are written in one transaction. Of two
 ///   concurrent runs the one that started last continues.
 /// - Calls: nothing.
@@ -81,7 +80,7 @@ impl JobKind for RetryRedrive {
     }
 }
 
-/// Result of a request.
+/// Result of requesting a bulk action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
     /// The number of matching jobs, and the job that changes them; no job after a dry run.
@@ -144,7 +143,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing done yet.
+    /// Progress before the first batch.
     #[must_use]
     pub fn new(matched: Option<u64>) -> Self {
         Self {
@@ -155,8 +154,8 @@ impl Progress {
 
     /// Counts, at the end, jobs that matched at the start and no longer did when they were reached.
     fn close(&mut self) {
-        let met = self.done + self.undone.values().sum::<u64>();
-        let missed = self.matched.unwrap_or_default().saturating_sub(met);
+        let reached = self.done + self.undone.values().sum::<u64>();
+        let missed = self.matched.unwrap_or_default().saturating_sub(reached);
         if missed > 0 {
             *self.undone.entry("changed".to_owned()).or_default() += missed;
         }
@@ -192,9 +191,9 @@ struct Redriver<'a> {
 
 /// Outcome of a batch.
 enum Batch {
-    /// So many jobs were changed; there may be more.
+    /// This number of jobs was scanned; more may follow.
     More(usize),
-    /// There are none left.
+    /// All jobs have been scanned.
     Finished(Progress),
     /// Another run of the same job continues it.
     Superseded,
@@ -203,18 +202,23 @@ enum Batch {
 impl Redriver<'_> {
     async fn work(&self) -> Result<Verdict, Error> {
         self.begin().await?;
-        let begun = Instant::now();
-        let mut pace = Pace::new(self.args.rate(), begun);
+        let run_started = Instant::now();
+        let mut pace = Pace::new(self.args.rate(), run_started);
         loop {
             // A cancel takes effect between batches.
-            let turn = sleep_until(pace.next);
-            if self.run.cancel.run_until_cancelled(turn).await.is_none()
+            let next_batch = sleep_until(pace.next);
+            if self
+                .run
+                .cancel
+                .run_until_cancelled(next_batch)
+                .await
+                .is_none()
                 || self.run.cancel.is_cancelled()
             {
                 return Ok(Verdict::Cancelled);
             }
             let started = Instant::now();
-            if started - begun > MAX_RUN {
+            if started - run_started > MAX_RUN {
                 return Ok(Verdict::Yield {
                     wait: Duration::ZERO,
                 });
@@ -266,22 +270,22 @@ impl Redriver<'_> {
         Ok(TenantTx::begin(&self.services.pool, self.run.job.tenant).await?)
     }
 
-    async fn batch(&self, most: usize) -> Result<Batch, Error> {
-        let mut tries = 1;
+    async fn batch(&self, max_jobs: usize) -> Result<Batch, Error> {
+        let mut attempts = 1;
         loop {
-            match self.try_batch(most).await {
+            match self.try_batch(max_jobs).await {
                 Err(Error::Database(error))
-                    if is_conflict(&error) && tries < MAX_BATCH_ATTEMPTS =>
+                    if is_conflict(&error) && attempts < MAX_BATCH_ATTEMPTS =>
                 {
-                    tries += 1
+                    attempts += 1
                 }
-                ended => return ended,
+                outcome => return outcome,
             }
         }
     }
 
-    /// Changes the next jobs, and writes down that it did, in one transaction.
-    async fn try_batch(&self, most: usize) -> Result<Batch, Error> {
+    /// Changes the next jobs and records the progress, in one transaction.
+    async fn try_batch(&self, max_jobs: usize) -> Result<Batch, Error> {
         let engine = &self.services.engine;
         let job = &self.run.job;
         let mut tx = self.tx().await?;
@@ -292,7 +296,7 @@ impl Redriver<'_> {
         let after = progress.cursor.unwrap_or(JobId::from_i64(-1));
         let step = self
             .selection
-            .next_step(&mut tx, job.tenant, after, job.id, most)
+            .next_step(&mut tx, job.tenant, after, job.id, max_jobs)
             .await?;
         let changes = match self.args.action {
             _ if step.jobs.is_empty() => Vec::new(),
@@ -337,7 +341,6 @@ struct Pace {
 impl Pace {
     fn new(rate: u32, now: Instant) -> Self {
         let batch = f64::from(rate) * BATCH_INTERVAL.as_secs_f64();
-        // Whole numbers within bounds.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -351,12 +354,12 @@ impl Pace {
         }
     }
 
-    /// Records a batch that started at `started` and changed so many jobs.
+    /// Records a batch that started at `started` and changed `jobs` jobs.
     fn record(&mut self, jobs: usize, started: Instant) {
         let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-        let worth = Duration::from_secs(1) * jobs / self.rate;
-        let late = started.checked_sub(MAX_CATCH_UP).unwrap_or(started);
-        self.next = self.next.max(late) + worth;
+        let share = Duration::from_secs(1) * jobs / self.rate;
+        let earliest = started.checked_sub(MAX_CATCH_UP).unwrap_or(started);
+        self.next = self.next.max(earliest) + share;
     }
 }
 

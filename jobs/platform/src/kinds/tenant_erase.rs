@@ -28,15 +28,16 @@ const BATCH_ROWS: i32 = 1000;
 /// Duration of a run before it yields its slot to other jobs.
 const MAX_RUN: Duration = Duration::from_secs(10);
 
-/// Wait before it checks again whether the tenant's jobs have ended.
+/// Wait before the job checks again whether the tenant's jobs have ended.
 const RUNNING_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Attempts of the last step while entries are added to the tenant's audit log.
+/// Maximum number of attempts of the last step, which fails when an entry was added to the tenant's audit log meanwhile.
 const MAX_FINAL_ATTEMPTS: u32 = 10;
 
 /// - Changes: cancels and removes the tenant's jobs, removes its rows of every table, its audit log among
 ///   them, and the tenant; adds `tenant.erased` to the platform's audit log.
-/// - Twice: it removes what is left; a missing tenant is done. The counts lack what a lost run removed.
+/// - Twice: the second run removes the remaining rows; if the tenant is missing, it succeeds. The counts lack what a lost
+///   run removed.
 /// - Calls: nothing.
 /// - Dead: the tenant may be partly erased; fix the cause of the error and retry it.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ struct Counts {
 
 /// The erased tenant and the head of its audit chain.
 #[derive(sqlx::FromRow)]
-struct Erased {
+struct ErasedTenant {
     slug: String,
     name: String,
     seq: Option<i64>,
@@ -130,7 +131,7 @@ impl Eraser<'_> {
             }
         }
         let mut counts = self.load_counts().await?;
-        let begun = Instant::now();
+        let started = Instant::now();
         let jobs = engine.erase_tenant(self.tenant).await?;
         counts.jobs += jobs.jobs;
         counts.about_jobs += jobs.rows;
@@ -157,7 +158,7 @@ impl Eraser<'_> {
                     if removed < i64::from(BATCH_ROWS) {
                         break;
                     }
-                    if begun.elapsed() > MAX_RUN {
+                    if started.elapsed() > MAX_RUN {
                         self.report(&counts).await?;
                         return Ok(Verdict::Yield {
                             wait: Duration::ZERO,
@@ -191,10 +192,11 @@ impl Eraser<'_> {
     /// added to the tenant's audit log in the meantime.
     async fn finish(&self, counts: &Counts) -> Result<Option<Value>, Error> {
         let mut tx = self.services.engine.pool().begin().await?;
-        let erased: Option<Erased> = query_as(include_str!("../sql/tenant_erase/erase_tenant.sql"))
-            .bind(self.tenant)
-            .fetch_optional(&mut *tx)
-            .await?;
+        let erased: Option<ErasedTenant> =
+            query_as(include_str!("../sql/tenant_erase/erase_tenant.sql"))
+                .bind(self.tenant)
+                .fetch_optional(&mut *tx)
+                .await?;
         let Some(erased) = erased else {
             return Ok(None);
         };
@@ -232,6 +234,7 @@ impl Eraser<'_> {
         }
     }
 
+    /// Stores the counts as the job's progress.
     async fn report(&self, counts: &Counts) -> Result<(), Error> {
         let mut tx = self.tx().await?;
         let progress = serde_json::to_value(counts)?;

@@ -113,12 +113,12 @@ async fn secret_columns_are_excluded_and_exist() {
                     .iter()
                     .any(|word| column.contains(word));
             assert!(
-                !is_secret || table.left_out.contains(&column.as_str()),
+                !is_secret || table.unexported.contains(&column.as_str()),
                 "app.{}.{column} would be shown by an export",
                 table.name
             );
         }
-        for column in table.left_out {
+        for column in table.unexported {
             assert!(own.contains(column), "{} has no {column}", table.name);
         }
     }
