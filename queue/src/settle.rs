@@ -20,7 +20,7 @@ use crate::job::{JobState, NewJob};
 use crate::latency_histogram::LatencyHistograms;
 use crate::verdict::{RETRY_PRIORITY, Settlement};
 
-/// Longest stored error message, in bytes.
+/// Maximum length of a stored error message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 2048;
 
 /// How long a settlement waits for locks that its follow-up jobs need: less than the second after which
@@ -38,8 +38,8 @@ const FORM_PART: &str = "p";
 pub(crate) type WrittenParcels = HashSet<ParcelKey>;
 
 impl Engine {
-    /// Writes the settlements of claims that still hold and returns the rows that were written. A row
-    /// that is not returned was lost with its lease; nothing of it is written.
+    /// Writes settlements and returns the rows that were written. Nothing is written for the other rows:
+    /// their lease has expired, so their claims are no longer valid.
     ///
     /// # Errors
     /// When a statement fails; then nothing is written.
@@ -100,7 +100,7 @@ impl Engine {
             statement.fetch_one(self.pool()).await?
         };
         self.schedule_rollup();
-        let mut written = WrittenParcels::with_capacity(written_numbers.len());
+        let mut written_parcels = WrittenParcels::with_capacity(written_numbers.len());
         // One call per tenant, in the order of tenants: two settlements must not wait for each other's
         // unique keys.
         let mut follow_ups: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
@@ -111,7 +111,7 @@ impl Engine {
                     rows.len()
                 ))));
             };
-            written.insert(row.parcel.key());
+            written_parcels.insert(row.parcel.key());
             if number < 0 {
                 // An earlier call, whose response was lost, has written the row and its follow-up jobs.
                 continue;
@@ -128,7 +128,7 @@ impl Engine {
         if let Some(mut tx) = tx {
             // Unique keys of new jobs are last in the lock order, but this transaction already holds
             // the keys of finished jobs, with lanes and limiters: a transaction that holds one of the
-            // new keys may be waiting for those. The settlement gives up and is tried again, before
+            // new keys may be waiting for these. The settlement gives up and is tried again, before
             // Postgres has to break a deadlock.
             query(FOLLOW_UP_LOCK_TIMEOUT).execute(&mut *tx).await?;
             for (tenant, jobs) in follow_ups {
@@ -137,12 +137,12 @@ impl Engine {
             tx.commit().await?;
         }
         for row in &rows {
-            if written.contains(&row.parcel.key()) {
+            if written_parcels.contains(&row.parcel.key()) {
                 let members = u32::try_from(row.runs.len()).unwrap_or(u32::MAX);
                 row.parcel.mark_written(members);
             }
         }
-        Ok(written)
+        Ok(written_parcels)
     }
 }
 

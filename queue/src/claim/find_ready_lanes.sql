@@ -1,7 +1,8 @@
--- Lanes that have ready jobs. $1 queues, $2 and $3 the lanes between which to read in each, $4 the most
--- lanes in each. A queue can occur several times. Served by parcels_ready and parcels_lost: one probe a
--- lane, however much waits in it. A paused or parked lane is returned with the reason; `is_keyed` is
--- true when its jobs name a key and run concurrently. `nth` is null for a lane found by its lost jobs.
+-- Lanes that have ready jobs. $1 are queues; $2 and $3 bound the lane ids to read in each, exclusively; $4 is
+-- the maximum number of lanes for each entry. A queue can occur several times. Uses the indexes parcels_ready
+-- and parcels_lost: one probe a lane, however many jobs wait in it. Paused and parked lanes are
+-- included. `is_keyed` is true for a lane whose jobs name a key and run concurrently. `nth` is null for a lane
+-- found by its lost jobs.
 with recursive want as (
     select w.queue, w.after, w.before
     from unnest($1::int4[], $2::bigint[], $3::bigint[]) as w(queue, after, before)

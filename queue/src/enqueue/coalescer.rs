@@ -1,8 +1,7 @@
 //! Coalesces single enqueues of one process into shared transactions.
 //!
 //! Callers that each have one job get their receipts after the commit that made all jobs of their flush
-//! durable. A flush never waits for more jobs: whatever has arrived when the flush before it ends goes
-//! out.
+//! durable. A flush never waits for more jobs: it takes the jobs that arrived during the flush before it.
 //!
 //! There is one flush at a time: two would divide the callers between them, and their commits would
 //! wait for each other anyway, because a transaction that notifies holds a lock until it is on disk.
@@ -21,10 +20,10 @@ use crate::error::Error;
 use crate::job::NewJob;
 use crate::quota::Depth;
 
-/// Most jobs of one flush.
+/// Maximum jobs of one flush.
 const MAX_FLUSH_JOBS: usize = 1000;
 
-/// Most bytes of payload in one flush.
+/// Maximum bytes of payload in one flush.
 const MAX_FLUSH_BYTES: usize = 8 * 1024 * 1024;
 
 type TenantJob = (TenantId, NewJob);

@@ -18,13 +18,13 @@ use crate::job::NewJob;
 /// Fewest members of a parcel that, among other parcels, gets an insert statement of its own.
 pub(super) const LARGE_PARCEL_JOBS: usize = 32;
 
-/// Most smaller parcels in one insert statement.
+/// Maximum smaller parcels in one insert statement.
 pub(super) const MAX_PARCELS_PER_INSERT: usize = 500;
 
 /// A job on its way into the table.
 pub(super) struct Draft {
     pub(super) parcel_key: ParcelKey,
-    /// Most jobs of one parcel in the job's lane.
+    /// Maximum jobs of one parcel in the job's lane.
     pub(super) max_parcel_jobs: usize,
     /// The encoded [`Envelope`]; empty once it was handed to the insert.
     pub(super) body: Vec<u8>,

@@ -33,7 +33,7 @@ pub(super) struct Packable {
     pub(super) parcel_key: ParcelKey,
     /// Size of its body.
     pub(super) bytes: usize,
-    /// Most jobs of a parcel that holds it.
+    /// Maximum jobs of a parcel that holds it.
     pub(super) max_parcel_jobs: usize,
 }
 

@@ -347,20 +347,20 @@ impl Dispatcher {
             .claim(*queue, lease, &claims, capacity)
             .await?;
         self.is_claim_outstanding = false;
-        let answered_at = Instant::now();
+        let ended_at = Instant::now();
         let has_lost_job = batch.jobs.iter().any(|job| job.parcel.lost);
         let stats = ClaimStats {
-            answered_at,
-            duration: answered_at - started_at,
+            ended_at,
+            duration: ended_at - started_at,
             lost_jobs_ruled_out: capacity.accepts_lost_jobs && !has_lost_job,
         };
         let mut claimed_by_lane: HashMap<i64, ClaimedFromLane> = HashMap::new();
         for job in &batch.jobs {
-            let claimed = claimed_by_lane.entry(job.parcel.lane).or_default();
-            claimed.jobs += 1;
+            let from_lane = claimed_by_lane.entry(job.parcel.lane).or_default();
+            from_lane.jobs += 1;
             if !job.parcel.lost {
                 let position = Some(ScanPosition::of(job));
-                claimed.last_position = claimed.last_position.max(position);
+                from_lane.last_position = from_lane.last_position.max(position);
             }
         }
         if batch.lanes.is_empty() {
@@ -368,13 +368,13 @@ impl Dispatcher {
             lanes.clear();
         }
         for outcome in batch.lanes {
-            let claimed = claimed_by_lane.remove(&outcome.lane).unwrap_or_default();
-            lanes.record_outcome(outcome, claimed, stats);
+            let from_lane = claimed_by_lane.remove(&outcome.lane).unwrap_or_default();
+            lanes.record_outcome(outcome, from_lane, stats);
         }
         // Even if this claim got no job, there may be claimable lanes: other lanes that were allocated no
         // jobs, or the same lanes, with jobs in front of the position where the claim started.
         let may_have_more =
-            !batch.jobs.is_empty() || lanes.has_claimable_lane(capacity, &load, answered_at);
+            !batch.jobs.is_empty() || lanes.has_claimable_lane(capacity, &load, ended_at);
         let lane_order: Vec<i64> = claims.iter().map(|claim| claim.lane).collect();
         self.send_to_backend(queue_index, interleave_lanes(batch.jobs, &lane_order));
         Ok(may_have_more)

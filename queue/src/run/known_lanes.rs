@@ -6,12 +6,15 @@
 //! Nothing in this module talks to the database.
 //!
 //! Why a lane can give no jobs although some are ready:
-//! - *paused*: an operator stopped the lane or its tenant. Paused lanes are never added.
-//! - *closed*: any other reason. The worker does not claim from the lane until its `opens_at`.
-//!   - *parked*: closed for a fixed time, because a handler reported a rate limit or a circuit breaker
-//!     opened.
-//!   - *blocked*: closed until a job that is running ends, here or in another worker: the lane runs its
-//!     jobs one after another, or a limit on running jobs is reached.
+//! - *paused*: an operator stopped the lane or its tenant. Paused lanes are not added; a known lane that is
+//!   paused later counts as blocked until the next search.
+//! - *closed*: any other reason. The worker does not claim from the lane until its `opens_at`, which is
+//!   known or estimated:
+//!   - *parked*: closed for a known time, because a handler reported a rate limit of the service it calls,
+//!     or because a circuit breaker opened.
+//!   - *rate-limited*: closed for a known time, because a limit permits no start before.
+//!   - *blocked*: closed until a running job ends, in this worker or another: the lane runs its jobs one
+//!     after another, or a limit on running jobs is reached.
 //!
 //! A *run* is one execution of a job. A *lost job* was held by a worker whose lease expired, possibly
 //! because the job crashed that worker. A worker tries lost jobs one after another, so some claims accept
@@ -116,10 +119,10 @@ pub(super) struct ClaimedFromLane {
     pub(super) last_position: Option<ScanPosition>,
 }
 
-/// What the worker knows about a finished claim as a whole.
+/// What a claim showed about all its lanes together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClaimStats {
-    pub(super) answered_at: Instant,
+    pub(super) ended_at: Instant,
     pub(super) duration: Duration,
     /// The claim accepted lost jobs and found none in any lane.
     pub(super) lost_jobs_ruled_out: bool,
@@ -148,7 +151,7 @@ impl KnownLane {
             _ => {
                 let lifetime = (claim.duration * CURSOR_LIFETIME_FACTOR)
                     .clamp(MIN_CURSOR_LIFETIME, MAX_CURSOR_LIFETIME);
-                (None, claim.answered_at + lifetime)
+                (None, claim.ended_at + lifetime)
             }
         };
         // Positions compare in scan order, and `None` is less than any position: a claim without a last
@@ -341,7 +344,7 @@ impl KnownLanes {
         claimed: ClaimedFromLane,
         claim: ClaimStats,
     ) {
-        let now = claim.answered_at;
+        let now = claim.ended_at;
         if let Some(lane) = self.lanes.get_mut(&outcome.lane)
             && outcome.rows > 0
         {

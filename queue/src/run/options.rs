@@ -14,7 +14,8 @@ pub struct WorkerOptions {
     pub info: WorkerInfo,
     /// The queues to claim from, and how many jobs of each run at once.
     pub queues: Vec<QueueConcurrency>,
-    /// Length of the lease. The jobs of a killed worker are rescued after at most this time.
+    /// Length of the lease. A killed worker keeps its jobs until the lease expires; then other workers
+    /// rescue them.
     pub lease: Duration,
     /// How long running jobs may continue after a stop. Jobs that run longer are put back without
     /// using an attempt.

@@ -82,7 +82,7 @@ pub async fn perform_job(
     let mut runner = Runner::new(engine, handler, &job.kind);
     runner.state.set_lease(job.parcel.lease);
     let id = job.id;
-    let running = runner.run_all(vec![job]);
+    let all_runs = runner.run_all(vec![job]);
     let state = Arc::clone(&runner.state);
     let pass_on_cancel = async {
         cancel.cancelled().await;
@@ -92,7 +92,7 @@ pub async fn perform_job(
     tokio::select! {
         biased;
         () = pass_on_cancel => {}
-        () = running => {}
+        () = all_runs => {}
     }
     match runner.finished_runs.try_recv() {
         Ok(FinishedRun {
@@ -244,13 +244,13 @@ impl TestWorker {
     pub async fn run_batch(&mut self, slots: u32) -> Result<BatchReport, Error> {
         let (jobs, opens_in) = self.claim(slots).await?;
         let claim_order: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        let running = self.runner.run_all(jobs);
+        let all_runs = self.runner.run_all(jobs);
         tokio::select! {
             biased;
-            () = running => {}
+            () = all_runs => {}
             () = self.poll_cancellations() => {}
         }
-        let mut settled = Vec::new();
+        let mut settled_jobs = Vec::new();
         while let Ok(finished) = self.runner.finished_runs.try_recv() {
             let FinishedRun {
                 job,
@@ -261,16 +261,16 @@ impl TestWorker {
                 run_time,
                 ..decide(outcome, &job, &mut rand::rng())
             };
-            settled.push((job, settlement));
+            settled_jobs.push((job, settlement));
         }
-        settled.sort_by_key(|(job, _)| claim_order.iter().position(|id| *id == job.id));
-        let written = self.engine.settle(&settled).await?;
+        settled_jobs.sort_by_key(|(job, _)| claim_order.iter().position(|id| *id == job.id));
+        let written_parcels = self.engine.settle(&settled_jobs).await?;
         self.runner
             .state
-            .record_written_outcomes(settled.iter().map(|(job, _)| job));
-        let runs = settled
+            .record_written_outcomes(settled_jobs.iter().map(|(job, _)| job));
+        let runs = settled_jobs
             .into_iter()
-            .filter(|(job, _)| written.contains(&job.parcel.key()))
+            .filter(|(job, _)| written_parcels.contains(&job.parcel.key()))
             .map(|(job, settlement)| SettledRun {
                 id: job.id,
                 outcome: settlement.outcome,

@@ -262,7 +262,7 @@ impl Engine {
             .bind(change.limit.needs_limiter())
             .fetch_one(self.pool())
             .await?;
-        let created = limiter.filter(|_| is_new && change.limit.needs_running_count());
+        let new_limiter = limiter.filter(|_| is_new && change.limit.needs_running_count());
         if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
             limiters.push(LimiterChange {
                 limiter,
@@ -294,7 +294,7 @@ impl Engine {
         self.wake_workers(&mut tx, Some(queue), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        self.count_running_jobs(uncounted, created).await
+        self.count_running_jobs(uncounted, new_limiter).await
     }
 }
 

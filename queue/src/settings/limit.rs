@@ -8,7 +8,7 @@ use std::time::Duration;
 use harkara_shared::duration::HumanDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Most keys for which a tenant can set limits.
+/// Maximum keys for which a tenant can set limits.
 pub const MAX_TENANT_LIMITS: usize = 1000;
 
 /// The largest value of a rate, a burst and a number of running jobs.
@@ -169,7 +169,7 @@ pub struct LimitChange {
     /// Starts at the same moment after a pause. [`Rate::default_burst`] when removed or never set.
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub burst: Change<u32>,
-    /// Most jobs running at once.
+    /// Maximum jobs running at once.
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_running: Change<u32>,
 }

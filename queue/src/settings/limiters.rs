@@ -1,4 +1,4 @@
-//! Changes of limits, and the columns that store them.
+//! Changes limiters, the rows that enforce limits, and decodes their columns.
 //!
 //! A change is made in one transaction. Running jobs that the changed limiters did not count before are
 //! counted afterwards. Never waits for a parcel while it holds a limiter.

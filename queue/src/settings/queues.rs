@@ -145,7 +145,7 @@ impl Engine {
                 .fetch_optional(self.pool())
                 .await?;
         let (number, limiter, is_new) = limiter.ok_or(SettingsError::QueueNotFound)?;
-        let created = limiter.filter(|_| is_new && change.needs_running_count());
+        let new_limiter = limiter.filter(|_| is_new && change.needs_running_count());
         let mut tx = self.pool().begin().await?;
         let changes: Vec<LimiterChange> = limiter
             .map(|limiter| LimiterChange {
@@ -162,6 +162,6 @@ impl Engine {
         self.wake_workers(&mut tx, Some(number), None).await?;
         self.record_audit(&mut tx).await?;
         tx.commit().await?;
-        self.count_running_jobs(uncounted, created).await
+        self.count_running_jobs(uncounted, new_limiter).await
     }
 }

@@ -25,7 +25,7 @@ pub struct TenantSettings {
     pub weight: u16,
     /// Whether none of its jobs start.
     pub paused: bool,
-    /// Most jobs that can wait, scheduled and ready together: further ones are refused.
+    /// Maximum jobs that can wait, scheduled and ready together: further ones are refused.
     pub max_waiting: Option<u32>,
     /// Jobs waiting now. Counted only while `max_waiting` is set.
     pub waiting: u64,
@@ -44,7 +44,7 @@ pub struct TenantChange {
     /// Whether none of its jobs start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
-    /// Most jobs that can wait, 1 to [`MAX_WAITING_JOBS`].
+    /// Maximum jobs that can wait, 1 to [`MAX_WAITING_JOBS`].
     #[serde(skip_serializing_if = "Change::is_keep")]
     pub max_waiting: Change<u32>,
     /// The limit on all its jobs together.
@@ -154,7 +154,7 @@ impl Engine {
                 .bind(change.limit.needs_limiter())
                 .fetch_one(self.pool())
                 .await?;
-        let created = limiter.filter(|_| is_new && change.limit.needs_running_count());
+        let new_limiter = limiter.filter(|_| is_new && change.limit.needs_running_count());
         if let Some(limiter) = limiter.filter(|_| !change.limit.is_empty()) {
             limiters.push(LimiterChange {
                 limiter,
@@ -170,7 +170,7 @@ impl Engine {
                 break uncounted;
             }
         };
-        self.count_running_jobs(uncounted, created).await
+        self.count_running_jobs(uncounted, new_limiter).await
     }
 
     /// Makes the change in one transaction and returns the limiters whose running jobs could not all be

@@ -52,7 +52,7 @@ fn record(
         last_position: last,
     };
     let claim = ClaimStats {
-        answered_at: at,
+        ended_at: at,
         duration: Duration::from_millis(1),
         lost_jobs_ruled_out: false,
     };
@@ -124,12 +124,12 @@ proptest::proptest! {
     /// Whatever a lane gives, every few scans start at its longest waiting priority.
     #[test]
     fn no_priority_of_a_lane_waits_forever(
-        answers in proptest::collection::vec((0u8..4, 0u64..200), 200..400),
+        steps in proptest::collection::vec((0u8..4, 0u64..200), 200..400),
     ) {
         let mut lanes = one_lane();
         let mut at = Instant::now();
         let mut scans_without_cursor = 0;
-        for (second, (answered, passed_ms)) in (1..).zip(answers) {
+        for (second, (outcome, passed_ms)) in (1..).zip(steps) {
             at += Duration::from_millis(passed_ms);
             match claim_starts(&mut lanes, at).first() {
                 Some(ScanStart::LongestWaiting) => scans_without_cursor = 0,
@@ -138,8 +138,8 @@ proptest::proptest! {
                 Some(ScanStart::At(_)) | None => {}
             }
             proptest::prop_assert!(scans_without_cursor < LONGEST_WAITING_EVERY);
-            let availability = if answered == 0 { LaneAvailability::Blocked } else { LaneAvailability::More };
-            record(&mut lanes, availability, (answered > 1).then(|| position(second)), at);
+            let availability = if outcome == 0 { LaneAvailability::Blocked } else { LaneAvailability::More };
+            record(&mut lanes, availability, (outcome > 1).then(|| position(second)), at);
         }
     }
 }
@@ -172,7 +172,7 @@ fn claimed_rows_without_jobs_do_not_unbound_the_next_claim() {
         availability: LaneAvailability::More,
     };
     let claim = ClaimStats {
-        answered_at: at,
+        ended_at: at,
         duration: Duration::from_millis(1),
         lost_jobs_ruled_out: false,
     };
