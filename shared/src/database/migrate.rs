@@ -8,6 +8,11 @@
 use std::time::Duration;
 
 use semver::Version;
+#[expect(
+    clippy::disallowed_types,
+    reason = "drops an index by the name that the catalogue quotes"
+)]
+use sqlx::AssertSqlSafe;
 use sqlx::migrate::{Migrate, MigrateError, Migration};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
@@ -312,11 +317,8 @@ async fn drop_if_invalid(connection: &mut PgConnection, index: &str) -> Result<(
             index = name,
             "dropping an index that an interrupted migration left behind"
         );
-        #[expect(
-            clippy::disallowed_types,
-            reason = "an index cannot be a parameter; the name comes quoted from the catalogue"
-        )]
-        let sql = sqlx::AssertSqlSafe(format!("drop index concurrently if exists {name}"));
+        // An index cannot be a parameter; the name comes quoted from the catalogue.
+        let sql = AssertSqlSafe(format!("drop index concurrently if exists {name}"));
         connection.execute(sql).await?;
     }
     Ok(())
