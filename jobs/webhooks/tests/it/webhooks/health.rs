@@ -19,6 +19,9 @@ use super::{Fixture, events_received, failing_until_healthy};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Time within which a statement that must wait for a lock is waiting for it.
+const LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 async fn endpoint_failing_for_five_days_is_reported_disabled_and_can_recover() {
     let fixture = Fixture::new().await;
@@ -335,28 +338,27 @@ async fn endpoint_enabled_by_way_of_a_pause_starts_with_clean_health() {
     assert_eq!((now.status, now.failures()), (EndpointStatus::Active, 1));
 }
 
-/// Waits until a statement of this database waits for a lock.
+/// Waits until a statement of this database waits for a lock. Outside of a tenant's role, which sees only its own sessions.
 async fn lock_wait(fixture: &Fixture) {
-    let is_waiting = async || {
-        let mut tx = fixture.kit.tx().await;
-        let is_waiting: bool = query_scalar(
-            "select exists (
-                 select from pg_stat_activity
-                 where datname = current_database() and wait_event_type = 'Lock'
-             )",
-        )
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
-        tx.commit().await.unwrap();
-        is_waiting
-    };
+    let pool = fixture.kit.database().pool();
     let wait = async {
-        while !is_waiting().await {
+        loop {
+            let is_waiting: bool = query_scalar(
+                "select exists (
+                     select from pg_stat_activity
+                     where datname = current_database() and wait_event_type = 'Lock'
+                 )",
+            )
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+            if is_waiting {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait)
+    tokio::time::timeout(LOCK_WAIT_TIMEOUT, wait)
         .await
         .expect("no statement waits for a lock");
 }
