@@ -252,9 +252,9 @@ pub async fn set_key_limits(
         .await
 }
 
-/// What authentication needs of a key that is not revoked.
+/// The row of an API key that is not revoked, with what authentication needs of its tenant.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub struct FoundKey {
+pub struct ApiKeyRow {
     /// The key.
     pub id: ApiKeyId,
     /// The tenant that owns it.
@@ -271,7 +271,7 @@ pub struct FoundKey {
     /// Sets its request limits, unless it has limits of its own.
     pub tier: KeyTier,
     /// Networks it can be used from; empty for all.
-    pub addresses: Vec<String>,
+    pub allowed_networks: Vec<String>,
     /// What the tenant is allowed to do.
     pub tenant_status: TenantStatus,
     /// The first key of its chain of rotations, whose request counters they share.
@@ -279,7 +279,7 @@ pub struct FoundKey {
     limits: Option<Json<Value>>,
 }
 
-impl FoundKey {
+impl ApiKeyRow {
     /// The scopes it grants. A scope that only a later release knows is left out.
     pub fn scopes(&self) -> Vec<Scope> {
         self.scopes
@@ -308,7 +308,7 @@ pub fn policies(tier: KeyTier, limits: Option<&Value>) -> Policies {
 pub async fn find_key_by_public_id(
     pool: &PgPool,
     public_id: &str,
-) -> Result<Option<FoundKey>, sqlx::Error> {
+) -> Result<Option<ApiKeyRow>, sqlx::Error> {
     query_as(include_str!("sql/api_key/find_key.sql"))
         .bind(public_id)
         .fetch_optional(pool)

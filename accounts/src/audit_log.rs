@@ -168,18 +168,18 @@ pub struct AuditCheck {
     pub anchored_at: Option<DateTime<Utc>>,
     /// Faults found, at most 100.
     #[schema(value_type = Vec<BrokenLinkBody>)]
-    pub faults: Vec<ChainFault>,
+    pub errors: Vec<ChainFault>,
 }
 
 impl From<ChainReport> for AuditCheck {
     fn from(checked: ChainReport) -> Self {
         Self {
-            intact: checked.faults.is_empty(),
+            intact: checked.errors.is_empty(),
             entries: checked.entries,
             head_seq: checked.head.seq,
             head_hash: hex(&checked.head.hash),
             anchored_at: checked.anchored_at,
-            faults: checked.faults,
+            errors: checked.errors,
         }
     }
 }

@@ -15,7 +15,7 @@ mod tenant;
 pub mod users;
 
 pub use api_key::{
-    ApiKey, ChangedLimits, FoundKey, KeyChange, NewKey, PEPPER, add_api_key, change_api_key,
+    ApiKey, ApiKeyRow, ChangedLimits, KeyChange, NewKey, PEPPER, add_api_key, change_api_key,
     create_api_key, find_api_key, find_key_by_public_id, has_successor, is_working_key,
     list_api_keys, policies, set_key_limits,
 };

@@ -158,9 +158,9 @@ impl JsonBody {
     }
 
     /// Checks that the body can be stored, then decodes its members as [`json::decode`] does.
-    pub(crate) fn members<T: DeserializeOwned>(&self, faults: &mut FieldErrors) -> Option<T> {
-        json::check_storable(&self.0, "", faults);
-        json::decode(&self.0, "", faults)
+    pub(crate) fn members<T: DeserializeOwned>(&self, errors: &mut FieldErrors) -> Option<T> {
+        json::check_storable(&self.0, "", errors);
+        json::decode(&self.0, "", errors)
     }
 }
 

@@ -54,8 +54,11 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let in_flight = state.in_flight().clone();
-    let last = stop.child_token();
-    let writer = tokio::spawn(usage::write_periodically(state.clone(), last.clone()));
+    let stop_writing = stop.child_token();
+    let writer = tokio::spawn(usage::write_periodically(
+        state.clone(),
+        stop_writing.clone(),
+    ));
     state.listens_on(listener.local_addr()?);
     let closing = accept(listener, router(state.clone()), HEADER_TIMEOUT, &stop).await;
     // A connection without any request does not close by itself.
@@ -72,16 +75,16 @@ pub async fn serve(
         () = grace => {}
     }
     // Includes requests counted until the last response.
-    last.cancel();
+    stop_writing.cancel();
     let closed = async {
         writer.await.ok();
-        usage::write_rest(&state).await;
+        usage::write_remaining(&state).await;
     };
     if tokio::time::timeout(USAGE_FLUSH_TIMEOUT, closed)
         .await
         .is_err()
     {
-        tracing::warn!("could not write the last second's usage in time");
+        tracing::warn!("could not write the usage of the last second in time");
     }
     Ok(())
 }
@@ -129,7 +132,7 @@ pub const NEEDED: &[Needed] = &[Needed::Database, Needed::MasterKey];
 ///
 /// # Errors
 /// When settings are missing, the address is in use, the database stays unreachable for a minute, or its
-/// schema does not fit this release.
+/// schema does not match this release.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let database = settings.database.clone().context("DATABASE_URL")?;
     let keys = settings.master_keys.clone().context("HARKARA_MASTER_KEY")?;
@@ -145,19 +148,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .with_blobs(blobs);
     tracing::info!("API listening on http://{}", listener.local_addr()?);
     // Requests are served from the start; until the database is reachable, with 503.
-    let unfit = async {
-        let fit = async {
+    let unusable = async {
+        let check = async {
             database::wait_until_reachable(&pool, DATABASE_START_TIMEOUT).await?;
             database::check_schema(&pool).await
         };
-        match fit.await {
+        match check.await {
             Ok(()) => std::future::pending().await,
             Err(error) => error,
         }
     };
     tokio::select! {
         served = serve(listener, state, stop) => served?,
-        error = unfit => return Err(error.into()),
+        error = unusable => return Err(error.into()),
     }
     database::close(&pool).await;
     Ok(())

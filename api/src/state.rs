@@ -100,7 +100,7 @@ impl ApiState {
     /// if any.
     pub(crate) async fn begin(&self, caller: &Caller) -> Result<TenantTx, Problem> {
         let mut tx = TenantTx::begin(&self.0.pool, caller.tenant).await?;
-        caller.mark(&mut tx).await?;
+        caller.mark_committed(&mut tx).await?;
         Ok(tx)
     }
 
@@ -110,7 +110,7 @@ impl ApiState {
         caller: &Caller,
     ) -> Result<Transaction<'static, Postgres>, Problem> {
         let mut tx = self.0.pool.begin().await?;
-        caller.mark(&mut tx).await?;
+        caller.mark_committed(&mut tx).await?;
         Ok(tx)
     }
 

@@ -20,16 +20,16 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::ApiState;
-use crate::auth::Who;
+use crate::auth::Principal;
 
 /// How often counts are written.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often audit entries and a key's last use are written.
-const MINUTE: Duration = Duration::from_secs(60);
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The audit action that summarizes requests of this route, if it is one: single entries for each enqueue of
-/// a key would be too many to read.
+/// The audit action that summarizes requests of this route, if the audit log has one. An entry for each enqueue
+/// of a key would be too many to read.
 pub(crate) fn summary_action(parts: &Parts) -> Option<&'static str> {
     if parts.method != Method::POST {
         return None;
@@ -42,8 +42,8 @@ pub(crate) fn summary_action(parts: &Parts) -> Option<&'static str> {
 }
 
 /// The first day of a time's month.
-pub(crate) fn month(moment: DateTime<Utc>) -> NaiveDate {
-    let day = moment.date_naive();
+pub(crate) fn month(time: DateTime<Utc>) -> NaiveDate {
+    let day = time.date_naive();
     day.with_day(1).unwrap_or(day)
 }
 
@@ -61,16 +61,17 @@ struct Inner {
 struct Counts {
     /// Requests that are not written yet.
     requests: HashMap<(ApiKeyId, NaiveDate), i64>,
-    /// Last uses that are to be written.
-    used: HashMap<ApiKeyId, DateTime<Utc>>,
-    /// When the last use of a key was last written.
-    touched: HashMap<ApiKeyId, Instant>,
-    enqueued: HashMap<(TenantId, ApiKeyId, &'static str), Enqueued>,
+    /// Times of last use that are not written yet.
+    last_used: HashMap<ApiKeyId, DateTime<Utc>>,
+    /// When the time of last use of a key was last written.
+    last_use_written: HashMap<ApiKeyId, Instant>,
+    /// Requests by summary action that are not in the audit log yet.
+    actions: HashMap<(TenantId, ApiKeyId, &'static str), ActionSummary>,
 }
 
-/// What a key enqueued since the last audit entry.
+/// Requests of a key since the last audit entry.
 #[derive(Debug, Clone)]
-struct Enqueued {
+struct ActionSummary {
     actor: Actor,
     requests: i64,
     since: DateTime<Utc>,
@@ -89,29 +90,36 @@ impl UsageRecorder {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request.
-    pub(crate) fn count(&self, who: Who) {
-        let Who::Key { id, .. } = who else {
+    /// Counts a request that passed its limits, if a key made it.
+    pub(crate) fn count_request(&self, principal: Principal) {
+        let Principal::Key { id, .. } = principal else {
             return;
         };
         let now = clock::now();
         let mut counts = self.counts();
         *counts.requests.entry((id, month(now))).or_default() += 1;
-        let is_due = |written: &Instant| written.elapsed() >= MINUTE;
-        if counts.touched.get(&id).is_none_or(is_due) {
-            counts.used.insert(id, now);
+        let is_due = |written: &Instant| written.elapsed() >= SUMMARY_INTERVAL;
+        if counts.last_use_written.get(&id).is_none_or(is_due) {
+            counts.last_used.insert(id, now);
         }
     }
 
-    /// Counts an enqueue of a key.
-    pub(crate) fn note(&self, who: Who, tenant: TenantId, actor: &Actor, action: &'static str) {
-        let Who::Key { id, .. } = who else {
+    /// Counts a request of a key for the next summary in the audit log. Ignores users, whose actions have entries
+    /// of their own.
+    pub(crate) fn record_action(
+        &self,
+        principal: Principal,
+        tenant: TenantId,
+        actor: &Actor,
+        summary_action: &'static str,
+    ) {
+        let Principal::Key { id, .. } = principal else {
             return;
         };
         let now = clock::now();
         let mut counts = self.counts();
-        let enqueued = counts.enqueued.entry((tenant, id, action));
-        let enqueued = enqueued.or_insert_with(|| Enqueued {
+        let summary = counts.actions.entry((tenant, id, summary_action));
+        let summary = summary.or_insert_with(|| ActionSummary {
             // A summary of many requests names none of them.
             actor: Actor {
                 request_id: None,
@@ -122,8 +130,8 @@ impl UsageRecorder {
             since: now,
             until: now,
         });
-        enqueued.requests += 1;
-        enqueued.until = now;
+        summary.requests += 1;
+        summary.until = now;
     }
 
     /// Writes the counts. On failure they are kept for the next try; if only the database's response was
@@ -135,23 +143,27 @@ impl UsageRecorder {
         let requests = std::mem::take(&mut self.counts().requests);
         if let Err(error) = self.write_requests(&requests).await {
             let mut counts = self.counts();
-            for (place, count) in requests {
-                *counts.requests.entry(place).or_default() += count;
+            for (key, count) in requests {
+                *counts.requests.entry(key).or_default() += count;
             }
             return Err(error);
         }
-        let used = std::mem::take(&mut self.counts().used);
+        let used = std::mem::take(&mut self.counts().last_used);
         let written = self.write_uses(&used).await;
         let mut counts = self.counts();
-        counts.touched.retain(|_, at| at.elapsed() < MINUTE);
+        counts
+            .last_use_written
+            .retain(|_, at| at.elapsed() < SUMMARY_INTERVAL);
         match written {
             Ok(()) => {
                 let now = Instant::now();
-                counts.touched.extend(used.into_keys().map(|id| (id, now)));
+                counts
+                    .last_use_written
+                    .extend(used.into_keys().map(|id| (id, now)));
             }
             Err(_) => {
-                for (id, moment) in used {
-                    counts.used.entry(id).or_insert(moment);
+                for (id, time) in used {
+                    counts.last_used.entry(id).or_insert(time);
                 }
             }
         }
@@ -165,8 +177,9 @@ impl UsageRecorder {
         if requests.is_empty() {
             return Ok(());
         }
-        let (places, counts): (Vec<_>, Vec<i64>) = requests.iter().unzip();
-        let (keys, months): (Vec<ApiKeyId>, Vec<NaiveDate>) = places.into_iter().copied().unzip();
+        let (keys_and_months, counts): (Vec<_>, Vec<i64>) = requests.iter().unzip();
+        let (keys, months): (Vec<ApiKeyId>, Vec<NaiveDate>) =
+            keys_and_months.into_iter().copied().unzip();
         query(include_str!("sql/add_usage.sql"))
             .bind(keys)
             .bind(months)
@@ -180,10 +193,10 @@ impl UsageRecorder {
         if used.is_empty() {
             return Ok(());
         }
-        let (keys, moments): (Vec<ApiKeyId>, Vec<DateTime<Utc>>) = used.iter().unzip();
+        let (keys, times): (Vec<ApiKeyId>, Vec<DateTime<Utc>>) = used.iter().unzip();
         query(include_str!("sql/touch_keys.sql"))
             .bind(keys)
-            .bind(moments)
+            .bind(times)
             .execute(&self.0.pool)
             .await?;
         Ok(())
@@ -194,14 +207,14 @@ impl UsageRecorder {
     /// # Errors
     /// When the database is unavailable; unwritten entries are kept for the next try.
     pub(crate) async fn write_audit(&self) -> Result<(), sqlx::Error> {
-        let mut unwritten = std::mem::take(&mut self.counts().enqueued).into_iter();
-        while let Some((place, enqueued)) = unwritten.next() {
-            match self.write_audit_entry(place, &enqueued).await {
+        let mut unwritten = std::mem::take(&mut self.counts().actions).into_iter();
+        while let Some((key, summary)) = unwritten.next() {
+            match self.write_audit_entry(key, &summary).await {
                 Ok(()) => {}
                 Err(error) if is_unavailable(&error) || is_conflict(&error) => {
                     let mut counts = self.counts();
-                    for (place, earlier) in std::iter::once((place, enqueued)).chain(unwritten) {
-                        let now = counts.enqueued.entry(place);
+                    for (key, earlier) in std::iter::once((key, summary)).chain(unwritten) {
+                        let now = counts.actions.entry(key);
                         now.and_modify(|later| {
                             later.requests += earlier.requests;
                             later.since = earlier.since;
@@ -222,15 +235,15 @@ impl UsageRecorder {
     async fn write_audit_entry(
         &self,
         (tenant, key, action): (TenantId, ApiKeyId, &'static str),
-        enqueued: &Enqueued,
+        summary: &ActionSummary,
     ) -> Result<(), sqlx::Error> {
         let entry = Entry::new(action, key).after(json!({
-            "requests": enqueued.requests,
-            "since": enqueued.since,
-            "until": enqueued.until,
+            "requests": summary.requests,
+            "since": summary.since,
+            "until": summary.until,
         }));
         let mut tx = self.0.pool.begin().await?;
-        audit::record(&mut tx, tenant, &enqueued.actor, &entry).await?;
+        audit::record(&mut tx, tenant, &summary.actor, &entry).await?;
         tx.commit().await
     }
 }
@@ -246,7 +259,7 @@ pub(crate) async fn write_periodically(state: ApiState, stop: CancellationToken)
     {
         state.limits().settle();
         let mut written = state.usage().flush().await;
-        if written.is_ok() && audited.elapsed() >= MINUTE {
+        if written.is_ok() && audited.elapsed() >= SUMMARY_INTERVAL {
             written = state.usage().write_audit().await;
             audited = Instant::now();
         }
@@ -263,7 +276,7 @@ pub(crate) async fn write_periodically(state: ApiState, stop: CancellationToken)
 }
 
 /// Writes the remaining counts at shutdown.
-pub(crate) async fn write_rest(state: &ApiState) {
+pub(crate) async fn write_remaining(state: &ApiState) {
     state.limits().finish().await;
     for written in [
         state.usage().flush().await,

@@ -44,7 +44,7 @@ pub enum Method {
 
 /// A valid session and its user.
 #[derive(Debug, Clone, sqlx::FromRow)]
-pub struct SessionFound {
+pub struct SessionRow {
     /// The user's tenant.
     pub tenant_id: TenantId,
     /// Slug of the tenant.
@@ -73,7 +73,7 @@ pub struct SessionFound {
     pub permissions: Vec<String>,
 }
 
-impl SessionFound {
+impl SessionRow {
     /// Whether the user belongs to the built-in tenant.
     #[must_use]
     pub fn is_platform(&self) -> bool {
@@ -91,10 +91,7 @@ impl SessionFound {
 ///
 /// # Errors
 /// When the database refuses.
-pub async fn find_session(
-    pool: &PgPool,
-    token: &Token,
-) -> Result<Option<SessionFound>, sqlx::Error> {
+pub async fn find_session(pool: &PgPool, token: &Token) -> Result<Option<SessionRow>, sqlx::Error> {
     query_as(include_str!("../sql/session/find_session.sql"))
         .bind(token.hash().as_slice())
         .bind(IDLE_TIMEOUT.as_secs_f64())
@@ -147,7 +144,7 @@ pub async fn create_session(
 pub async fn sign_out(
     tx: &mut TenantTx,
     actor: &Actor,
-    own: &SessionFound,
+    own: &SessionRow,
     everywhere: bool,
 ) -> Result<u64, Error> {
     let only = (!everywhere).then_some(own.id);

@@ -1,14 +1,13 @@
-//! API keys of requests: parses `Authorization` and looks the key up, with a short cache.
+//! Parses the header `Authorization` and looks up its API key, with a short cache.
 //!
-//! A text that cannot be a key never reaches the database, and the text of a key is never stored.
+//! Text that cannot be a key never reaches the database, and the text of a key is never stored.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use harkara_accounts::Policies;
-use harkara_accounts::{self as accounts, FoundKey, Scope};
+use harkara_accounts::{self as accounts, ApiKeyRow, Policies, Scope};
 use harkara_shared::api_key::ApiKeyText;
 use harkara_shared::clock;
 use harkara_shared::vault::MasterKeys;
@@ -20,33 +19,35 @@ use crate::problem::{Code, Problem};
 /// How long a key is cached. A revoked key must stop working within a second.
 const CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// Most keys in the cache.
+/// Maximum number of cached keys.
 const CACHE_CAPACITY: u64 = 10_000;
 
-/// The API key of a request.
+/// The API key in the header `Authorization`.
 ///
 /// # Errors
 /// A problem of status 401 when the header is missing, repeated or malformed.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
-    let refused = |detail: &str| Problem::new(Code::Unauthorized, detail);
+    let unauthorized = |detail: &str| Problem::new(Code::Unauthorized, detail);
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (Some(only), None) => only,
         (None, _) => {
-            return Err(refused(
+            return Err(unauthorized(
                 "the header `Authorization` with an API key is missing",
             ));
         }
-        (Some(_), Some(_)) => return Err(refused("the header `Authorization` is repeated")),
+        (Some(_), Some(_)) => return Err(unauthorized("the header `Authorization` is repeated")),
     };
-    let key = value
+    let text = value
         .to_str()
         .ok()
         .and_then(|text| text.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim())
-        .ok_or_else(|| refused("the header `Authorization` must have the form `Bearer hk_…`"))?;
-    ApiKeyText::parse(key).map_err(|error| refused(&error.to_string()))
+        .ok_or_else(|| {
+            unauthorized("the header `Authorization` must have the form `Bearer hk_…`")
+        })?;
+    ApiKeyText::parse(text).map_err(|error| unauthorized(&error.to_string()))
 }
 
 /// Looks up API keys and caches them for [`CACHE_TTL`].
@@ -54,16 +55,17 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<ApiKeyText, Problem> {
 pub(crate) struct Keyring {
     pool: PgPool,
     peppers: Arc<[[u8; 32]]>,
-    /// By public id. Unknown keys are not cached: a new key works at once.
-    found: Cache<String, Known>,
+    /// By public id. Unknown keys are not cached, so that a new key works at once.
+    cache: Cache<String, CachedKey>,
 }
 
-/// A valid key.
+/// A key that was not revoked when it was read, with its decoded scopes and policies.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) row: Arc<FoundKey>,
+pub(super) struct CachedKey {
+    pub(super) row: Arc<ApiKeyRow>,
     pub(super) scopes: Arc<[Scope]>,
-    pub(super) policies: Policies,
+    /// Limits of the key's requests: its own, or its tier's.
+    pub(super) rate_policies: Policies,
 }
 
 /// Why a lookup returned no key.
@@ -78,7 +80,7 @@ impl Keyring {
         Self {
             pool,
             peppers: keys.derive_all(accounts::PEPPER).into(),
-            found: Cache::builder()
+            cache: Cache::builder()
                 .max_capacity(CACHE_CAPACITY)
                 .time_to_live(CACHE_TTL)
                 .build(),
@@ -86,7 +88,7 @@ impl Keyring {
     }
 
     /// The key with this text, if it is valid now.
-    pub(super) async fn find(&self, text: &ApiKeyText) -> Result<Known, Problem> {
+    pub(super) async fn find(&self, text: &ApiKeyText) -> Result<CachedKey, Problem> {
         let refused = || {
             Problem::new(
                 Code::Unauthorized,
@@ -94,20 +96,20 @@ impl Keyring {
             )
         };
         // Concurrent misses share one query.
-        let known = self
-            .found
+        let key = self
+            .cache
             .try_get_with_by_ref(text.public_id(), self.look_up(text.public_id()))
             .await
             .map_err(|error| match error.as_ref() {
                 NotFound::Unknown => refused(),
                 NotFound::Database(error) => Problem::of_database(error),
             })?;
-        let is_current = known
+        let is_current = key
             .row
             .expires_at
             .is_none_or(|expires_at| expires_at > clock::now());
-        if is_current && text.verify(&known.row.hash, &self.peppers) {
-            Ok(known)
+        if is_current && text.verify(&key.row.hash, &self.peppers) {
+            Ok(key)
         } else {
             Err(refused())
         }
@@ -115,20 +117,20 @@ impl Keyring {
 
     /// Drops a key from the cache, after it was changed.
     pub(crate) async fn forget(&self, public_id: &str) {
-        self.found.invalidate(public_id).await;
+        self.cache.invalidate(public_id).await;
     }
 
-    async fn look_up(&self, public_id: &str) -> Result<Known, NotFound> {
+    async fn look_up(&self, public_id: &str) -> Result<CachedKey, NotFound> {
         let row = accounts::find_key_by_public_id(&self.pool, public_id)
             .await
             .map_err(NotFound::Database)?
             .ok_or(NotFound::Unknown)?;
         let scopes = row.scopes().into();
-        let policies = row.policies();
-        Ok(Known {
+        let rate_policies = row.policies();
+        Ok(CachedKey {
             row: Arc::new(row),
             scopes,
-            policies,
+            rate_policies,
         })
     }
 }

@@ -38,7 +38,7 @@ impl AccessRule {
     }
 
     fn check(&self, caller: &Caller) -> Result<(), Problem> {
-        let is_exempt = self.or_platform_admin && caller.administers();
+        let is_exempt = self.or_platform_admin && caller.is_platform_admin();
         if !is_exempt && !self.any_of.iter().any(|scope| caller.has(*scope)) {
             self.any_of
                 .first()
@@ -75,7 +75,7 @@ impl AccessRule {
     }
 }
 
-/// A type that stands for an [`AccessRule`].
+/// A marker type for an [`AccessRule`].
 pub(crate) trait Requirement: Send + Sync + 'static {
     /// The rule.
     const RULE: AccessRule;

@@ -5,33 +5,33 @@ use axum::http::{HeaderMap, HeaderName};
 use crate::problem::{Code, Problem};
 
 /// `Idempotency-Key`.
-const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Most characters of a key.
+/// Maximum characters of a key.
 const MAX_KEY_CHARS: usize = 255;
 
 /// The key of a request, if it has one: bare, or as a Structured Field string (RFC 9651).
 ///
 /// # Errors
 /// A problem of status 400 when it is malformed or repeated.
-pub(super) fn of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let refused = |detail: &str| Problem::new(Code::InvalidIdempotencyKey, detail);
-    let mut values = headers.get_all(KEY).iter();
+pub(super) fn parse(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let malformed = |detail: &str| Problem::new(Code::InvalidIdempotencyKey, detail);
+    let mut values = headers.get_all(KEY_HEADER).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
         (Some(value), None) => value,
-        (Some(_), Some(_)) => return Err(refused("the header `Idempotency-Key` is repeated")),
+        (Some(_), Some(_)) => return Err(malformed("the header `Idempotency-Key` is repeated")),
     };
-    value.to_str().ok().and_then(read).map(Some).ok_or_else(|| {
-        refused(
+    value.to_str().ok().and_then(parse_key).map(Some).ok_or_else(|| {
+        malformed(
             "`Idempotency-Key` must be 1 to 255 visible ASCII characters, bare or in double quotes",
         )
     })
 }
 
-fn read(text: &str) -> Option<String> {
+fn parse_key(text: &str) -> Option<String> {
     let key = match text.strip_prefix('"') {
-        Some(quoted) => unquoted(quoted.strip_suffix('"')?)?,
+        Some(quoted) => unquote(quoted.strip_suffix('"')?)?,
         None => text.to_owned(),
     };
     let fits =
@@ -40,7 +40,7 @@ fn read(text: &str) -> Option<String> {
 }
 
 /// The content of a quoted string, with its escapes `\"` and `\\` resolved.
-fn unquoted(text: &str) -> Option<String> {
+fn unquote(text: &str) -> Option<String> {
     let mut key = String::with_capacity(text.len());
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
@@ -74,7 +74,7 @@ mod tests {
             (&longest, &longest),
             (&quoted, &longest),
         ] {
-            assert_eq!(read(text).as_deref(), Some(key), "{text}");
+            assert_eq!(parse_key(text).as_deref(), Some(key), "{text}");
         }
     }
 
@@ -93,7 +93,7 @@ mod tests {
             "\"a b\"",
             &"x".repeat(256),
         ] {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(parse_key(text), None, "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! response.
 //!
 //! ```text
-//! reserve ──▶ handler: begin(caller) marks the row ──▶ commit ──▶ keep the answer, or release the key
+//! reserve ──▶ handler: begin(caller) marks the row ──▶ commit ──▶ store the response, or release the key
 //! ```
 
 mod key;
@@ -33,7 +33,7 @@ use crate::problem::{Code, Problem};
 use crate::request_context::RequestId;
 use crate::request_layer::rendered;
 pub(crate) use store::Reservation;
-use store::{Answer, Found};
+use store::{ReserveOutcome, StoredResponse};
 
 /// `Idempotent-Replayed`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -44,23 +44,23 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(50);
 /// Headers of a response that a replay repeats.
 const REPLAYED_HEADERS: [HeaderName; 2] = [CONTENT_TYPE, LOCATION];
 
-/// Most bytes of a response that can be stored.
+/// Maximum size of a stored response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Runs the handler for `caller`: once for each key, if the request has one.
-pub(crate) async fn carry_out(
+/// Runs the handler for `caller`; for a POST with an `Idempotency-Key`, once per key.
+pub(crate) async fn run_idempotent(
     state: &ApiState,
     caller: Caller,
     request: Request,
     next: Next,
 ) -> Response {
-    let key = match key::of(request.headers()) {
+    let key = match key::parse(request.headers()) {
         Ok(Some(key)) if request.method() == Method::POST => key,
         Err(problem) if request.method() == Method::POST => return problem.into_response(),
         _ => return run(caller, request, next).await,
     };
-    match once(state, caller, key, request, next).await {
-        Ok(answer) => answer,
+    match run_once(state, caller, key, request, next).await {
+        Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
 }
@@ -70,7 +70,7 @@ async fn run(caller: Caller, mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn once(
+async fn run_once(
     state: &ApiState,
     caller: Caller,
     key: String,
@@ -82,18 +82,18 @@ async fn once(
         .extensions
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned())
-        .unwrap_or_default();
+        .ok_or_else(|| Problem::internal("a request with an idempotency key matched no route"))?;
     let body = Chunks::of(&parts.headers, body, limit_of(&route)).await?;
     let body = Bytes::from(body.rest().await?);
     let fingerprint = fingerprint(&parts, &body);
-    let wanted = Reservation::new(&caller, &parts.method, route, key);
+    let reservation = Reservation::new(&caller, &parts.method, route, key);
     let rights = caller.rights();
-    let reservation = match store::reserve(state, wanted, rights, &fingerprint).await? {
-        Found::Reserved(reservation) => reservation,
-        Found::Answered(answer) => {
+    let reservation = match store::reserve(state, reservation, rights, &fingerprint).await? {
+        ReserveOutcome::Reserved(reservation) => reservation,
+        ReserveOutcome::Completed(stored) => {
             // Responses can contain secrets, and the handler that checks rights does not run.
-            caller.require_rights(&answer.rights)?;
-            return replay(answer);
+            caller.require_rights(&stored.rights)?;
+            return replay(stored);
         }
     };
     let caller = caller.with_reservation(reservation.clone());
@@ -102,13 +102,13 @@ async fn once(
     // The work and its response must outlive a client that disconnects: it will retry.
     let task = tokio::spawn(
         async move {
-            let _counted = state.in_flight().token();
-            finish(&state, &reservation, caller, request, next).await
+            let _in_flight = state.in_flight().token();
+            run_and_store(&state, &reservation, caller, request, next).await
         }
         .in_current_span(),
     );
     match task.await {
-        Ok(answer) => Ok(answer),
+        Ok(response) => Ok(response),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => Err(Problem::internal(error)),
@@ -117,7 +117,7 @@ async fn once(
 }
 
 /// Runs the handler and stores its response, or releases the key.
-async fn finish(
+async fn run_and_store(
     state: &ApiState,
     reservation: &Reservation,
     caller: Caller,
@@ -127,26 +127,26 @@ async fn finish(
     let path = request.uri().path().to_owned();
     let id = request.extensions().get::<RequestId>().cloned();
     let running = tokio::time::timeout(HANDLER_TIMEOUT, run(caller, request, next));
-    let answer = match AssertUnwindSafe(running).catch_unwind().await {
-        Ok(Ok(answer)) => answer,
+    let response = match AssertUnwindSafe(running).catch_unwind().await {
+        Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::new(Code::Timeout, "no response in time").into_response(),
         Err(panic) => {
             log_failure(store::release(state, reservation).await);
             std::panic::resume_unwind(panic);
         }
     };
-    let status = answer.status();
+    let status = response.status();
     if status.is_server_error() {
         log_failure(store::release(state, reservation).await);
-        return answer;
+        return response;
     }
     let id = id.as_ref().map_or("", RequestId::as_str);
-    let (parts, body) = rendered(answer, id, &path).into_parts();
+    let (parts, body) = rendered(response, id, &path).into_parts();
     let body = match to_bytes(body, MAX_RESPONSE_BYTES).await {
         Ok(body) => body,
         Err(error) => return Problem::internal(error).into_response(),
     };
-    let kept = Answer {
+    let stored = StoredResponse {
         rights: Vec::new(),
         status,
         headers: REPLAYED_HEADERS
@@ -158,14 +158,18 @@ async fn finish(
             .collect(),
         body: body.to_vec(),
     };
-    log_failure(keep(state, reservation, &kept).await);
+    log_failure(store_response(state, reservation, &stored).await);
     Response::from_parts(parts, Body::from(body))
 }
 
 /// Stores the response. One that could differ on a retry is stored only if something was committed with it.
-async fn keep(state: &ApiState, reservation: &Reservation, answer: &Answer) -> Result<(), Problem> {
+async fn store_response(
+    state: &ApiState,
+    reservation: &Reservation,
+    response: &StoredResponse,
+) -> Result<(), Problem> {
     let may_differ = matches!(
-        answer.status,
+        response.status,
         StatusCode::UNAUTHORIZED
             | StatusCode::FORBIDDEN
             | StatusCode::CONFLICT
@@ -174,11 +178,11 @@ async fn keep(state: &ApiState, reservation: &Reservation, answer: &Answer) -> R
     if may_differ && store::release(state, reservation).await? {
         return Ok(());
     }
-    store::keep(state, reservation, answer, may_differ).await
+    store::store_response(state, reservation, response, may_differ).await
 }
 
 /// Logs that the state of a key could not be stored. The request has run all the same: its caller gets the
-/// response, and a retry gets what the row says.
+/// response, and a retry gets the result that the row records.
 fn log_failure(stored: Result<impl Sized, Problem>) {
     if let Err(problem) = stored {
         tracing::warn!(
@@ -188,17 +192,17 @@ fn log_failure(stored: Result<impl Sized, Problem>) {
     }
 }
 
-/// Whether the response is that of an earlier request.
-pub(crate) fn is_replay(answer: &Response) -> bool {
-    answer.headers().contains_key(REPLAYED)
+/// Whether the response repeats that of an earlier request.
+pub(crate) fn is_replay(response: &Response) -> bool {
+    response.headers().contains_key(REPLAYED)
 }
 
 /// The stored response.
-fn replay(answer: Answer) -> Result<Response, Problem> {
-    let mut response = (answer.status, answer.body).into_response();
+fn replay(stored: StoredResponse) -> Result<Response, Problem> {
+    let mut response = (stored.status, stored.body).into_response();
     let headers = response.headers_mut();
     headers.remove(CONTENT_TYPE);
-    for (name, value) in answer.headers {
+    for (name, value) in stored.headers {
         let name = HeaderName::try_from(name).map_err(Problem::internal)?;
         let value = HeaderValue::try_from(value).map_err(Problem::internal)?;
         headers.insert(name, value);
@@ -207,14 +211,14 @@ fn replay(answer: Answer) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// Hash of everything that must be equal for a request to count as a repetition.
+/// Hash of the parts of a request that a repetition must share: method, path, query, media type and body.
 fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {
-    let media = parts.headers.get(CONTENT_TYPE);
+    let media_type = parts.headers.get(CONTENT_TYPE);
     let hash = [
         parts.method.as_str().as_bytes(),
         parts.uri.path().as_bytes(),
         parts.uri.query().unwrap_or_default().as_bytes(),
-        media.map_or(&[], HeaderValue::as_bytes),
+        media_type.map_or(&[], HeaderValue::as_bytes),
     ]
     .iter()
     // A NUL, which no part can contain, ends each part.

@@ -20,21 +20,21 @@ use crate::ApiState;
 use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
-/// How long a request holds its key exclusively: longer than any handler may run.
-const LOCK: Duration = Duration::from_secs(60);
+/// How long a request holds its key exclusively. Longer than any handler can run.
+const LOCK_DURATION: Duration = Duration::from_secs(60);
 
 /// How long a key is remembered.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Tries to reserve a key whose row is released concurrently.
-const MAX_TRIES: usize = 3;
+/// Attempts to reserve a key whose row is released concurrently.
+const MAX_ATTEMPTS: usize = 3;
 
 /// A key reserved by one request.
 #[derive(Debug, Clone)]
-pub(crate) struct Reservation(Arc<Row>);
+pub(crate) struct Reservation(Arc<ReservationKey>);
 
 #[derive(Debug)]
-struct Row {
+struct ReservationKey {
     tenant: TenantId,
     subject: String,
     method: String,
@@ -46,7 +46,7 @@ struct Row {
 
 /// A stored response.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct StoredResponse {
     /// Rights of the first caller, which a replay requires.
     pub(super) rights: Vec<String>,
     pub(super) status: StatusCode,
@@ -56,15 +56,15 @@ pub(super) struct Answer {
 
 /// Result of reserving a key.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum ReserveOutcome {
     /// This request holds the key.
     Reserved(Reservation),
     /// The request has run; this is its response.
-    Answered(Answer),
+    Completed(StoredResponse),
 }
 
 #[derive(Debug, sqlx::FromRow)]
-struct Used {
+struct ExistingRow {
     token: Uuid,
     fingerprint: Vec<u8>,
     state: String,
@@ -77,9 +77,9 @@ struct Used {
 }
 
 impl Reservation {
-    /// The reservation that a request of the caller would make.
+    /// The reservation that a request of the caller would make; [`reserve`] makes it.
     pub(super) fn new(caller: &Caller, method: &Method, route: String, key: String) -> Self {
-        Self(Arc::new(Row {
+        Self(Arc::new(ReservationKey {
             tenant: caller.tenant,
             subject: caller.actor().id.clone(),
             method: method.to_string(),
@@ -89,11 +89,14 @@ impl Reservation {
         }))
     }
 
-    /// Marks the request as done, in the transaction that does its work: both commit, or neither.
+    /// Marks the request as committed, in the transaction that does its work: both commit, or neither.
     ///
     /// # Errors
     /// A problem of status 409 when another request has taken over the key: the transaction must not commit.
-    pub(crate) async fn mark(&self, connection: &mut PgConnection) -> Result<(), Problem> {
+    pub(crate) async fn mark_committed(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), Problem> {
         let marked = self
             .bound(query(include_str!("../sql/idempotency_mark.sql")))
             .execute(connection)
@@ -118,8 +121,8 @@ impl Reservation {
             .bind(self.0.token)
     }
 
-    /// Context of the row's encryption.
-    fn place(&self, token: Uuid) -> String {
+    /// Binds the encrypted response to this tenant and the holder of the key.
+    fn encryption_context(&self, token: Uuid) -> String {
         format!("app.idempotency/{}/{token}", self.0.tenant)
     }
 }
@@ -130,59 +133,59 @@ impl Reservation {
 /// Problems of status 409 and 422.
 pub(super) async fn reserve(
     state: &ApiState,
-    wanted: Reservation,
+    reservation: Reservation,
     rights: Vec<String>,
     fingerprint: &[u8; 32],
-) -> Result<Found, Problem> {
-    let mut tx = TenantTx::begin(state.pool(), wanted.0.tenant).await?;
-    for _ in 0..MAX_TRIES {
+) -> Result<ReserveOutcome, Problem> {
+    let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
+    for _ in 0..MAX_ATTEMPTS {
         let reserve = query(include_str!("../sql/idempotency_reserve.sql"));
-        let reserved = wanted
+        let reserved = reservation
             .bound(reserve)
             .bind(fingerprint.as_slice())
-            .bind(LOCK.as_secs_f64())
+            .bind(LOCK_DURATION.as_secs_f64())
             .bind(RETENTION.as_secs_f64())
             .bind(&rights)
             .execute(&mut *tx)
             .await?;
         if reserved.rows_affected() == 1 {
             tx.commit().await?;
-            return Ok(Found::Reserved(wanted));
+            return Ok(ReserveOutcome::Reserved(reservation));
         }
-        let used: Option<Used> = query_as(include_str!("../sql/idempotency_find.sql"))
-            .bind(wanted.0.tenant)
-            .bind(&wanted.0.subject)
-            .bind(&wanted.0.method)
-            .bind(&wanted.0.route)
-            .bind(&wanted.0.key)
+        let existing: Option<ExistingRow> = query_as(include_str!("../sql/idempotency_find.sql"))
+            .bind(reservation.0.tenant)
+            .bind(&reservation.0.subject)
+            .bind(&reservation.0.method)
+            .bind(&reservation.0.route)
+            .bind(&reservation.0.key)
             .fetch_optional(&mut *tx)
             .await?;
         // The row may have been released since.
-        let Some(used) = used else { continue };
-        if !used.expired {
-            if used.fingerprint != fingerprint {
+        let Some(existing) = existing else { continue };
+        if !existing.expired {
+            if existing.fingerprint != fingerprint {
                 return Err(Problem::new(
                     Code::IdempotencyKeyReused,
                     "`Idempotency-Key` was used for a request with another body or path",
                 ));
             }
-            if used.state != "running" || !used.abandoned {
-                return used.replay(state, &wanted);
+            if existing.state != "running" || !existing.abandoned {
+                return existing.replay(state, &reservation);
             }
         }
         let take_over = query(include_str!("../sql/idempotency_take_over.sql"));
-        let taken = wanted
+        let taken = reservation
             .bound(take_over)
             .bind(fingerprint.as_slice())
-            .bind(LOCK.as_secs_f64())
+            .bind(LOCK_DURATION.as_secs_f64())
             .bind(RETENTION.as_secs_f64())
             .bind(&rights)
-            .bind(used.token)
+            .bind(existing.token)
             .execute(&mut *tx)
             .await?;
         if taken.rows_affected() == 1 {
             tx.commit().await?;
-            return Ok(Found::Reserved(wanted));
+            return Ok(ReserveOutcome::Reserved(reservation));
         }
         // Its transaction is committing, or another request was faster.
         break;
@@ -190,10 +193,14 @@ pub(super) async fn reserve(
     Err(in_progress())
 }
 
-impl Used {
+impl ExistingRow {
     /// The result for a repeated request.
-    fn replay(self, state: &ApiState, wanted: &Reservation) -> Result<Found, Problem> {
-        let lost = || {
+    fn replay(
+        self,
+        state: &ApiState,
+        reservation: &Reservation,
+    ) -> Result<ReserveOutcome, Problem> {
+        let response_lost = || {
             Problem::new(
                 Code::IdempotencyOutcomeUnknown,
                 "the request ran, but its response is lost; check its effects before a retry",
@@ -201,14 +208,14 @@ impl Used {
         };
         match (self.status, self.headers, self.body) {
             (Some(status), Some(Json(headers)), Some(sealed)) => {
-                let place = wanted.place(self.token);
-                let body = state.keys().open(&sealed, &place).map_err(|error| {
+                let context = reservation.encryption_context(self.token);
+                let body = state.keys().open(&sealed, &context).map_err(|error| {
                     tracing::warn!("could not decrypt a stored response: {error}");
-                    lost()
+                    response_lost()
                 })?;
-                let status = u16::try_from(status).unwrap_or_default();
+                let status = u16::try_from(status).map_err(Problem::internal)?;
                 let status = StatusCode::from_u16(status).map_err(Problem::internal)?;
-                Ok(Found::Answered(Answer {
+                Ok(ReserveOutcome::Completed(StoredResponse {
                     rights: self.rights,
                     status,
                     headers,
@@ -217,27 +224,27 @@ impl Used {
             }
             // The request may still complete.
             _ if !self.abandoned => Err(in_progress()),
-            _ => Err(lost()),
+            _ => Err(response_lost()),
         }
     }
 }
 
-/// Stores the response; with `only_committed` only if something was committed with it.
-pub(super) async fn keep(
+/// Stores the response; with `only_committed`, only if the request committed a transaction.
+pub(super) async fn store_response(
     state: &ApiState,
     reservation: &Reservation,
-    answer: &Answer,
+    response: &StoredResponse,
     only_committed: bool,
 ) -> Result<(), Problem> {
-    let place = reservation.place(reservation.0.token);
-    let sealed = state.keys().seal(&answer.body, &place);
+    let context = reservation.encryption_context(reservation.0.token);
+    let sealed = state.keys().seal(&response.body, &context);
     let sealed = sealed.map_err(Problem::internal)?;
     let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
-    let status = i16::try_from(answer.status.as_u16()).unwrap_or_default();
+    let status = i16::try_from(response.status.as_u16()).map_err(Problem::internal)?;
     reservation
         .bound(query(include_str!("../sql/idempotency_keep.sql")))
         .bind(status)
-        .bind(Json(&answer.headers))
+        .bind(Json(&response.headers))
         .bind(sealed)
         .bind(only_committed)
         .execute(&mut *tx)
@@ -245,7 +252,7 @@ pub(super) async fn keep(
     Ok(tx.commit().await?)
 }
 
-/// Releases the key unless something was committed with it. Returns whether it did.
+/// Releases the key unless the request committed a transaction. Returns whether the key was released.
 pub(super) async fn release(state: &ApiState, reservation: &Reservation) -> Result<bool, Problem> {
     let mut tx = TenantTx::begin(state.pool(), reservation.0.tenant).await?;
     let released = reservation
@@ -298,8 +305,8 @@ mod tests {
         (state, tenant.id)
     }
 
-    fn wanted(tenant: TenantId) -> Reservation {
-        Reservation(Arc::new(Row {
+    fn new_reservation(tenant: TenantId) -> Reservation {
+        Reservation(Arc::new(ReservationKey {
             tenant,
             subject: "key_x".to_owned(),
             method: "POST".to_owned(),
@@ -310,16 +317,16 @@ mod tests {
     }
 
     async fn reserved(state: &ApiState, tenant: TenantId) -> Reservation {
-        match reserve(state, wanted(tenant), Vec::new(), &REQUEST)
+        match reserve(state, new_reservation(tenant), Vec::new(), &REQUEST)
             .await
             .unwrap()
         {
-            Found::Reserved(reservation) => reservation,
-            Found::Answered(answer) => panic!("answered already: {answer:?}"),
+            ReserveOutcome::Reserved(reservation) => reservation,
+            ReserveOutcome::Completed(stored) => panic!("completed already: {stored:?}"),
         }
     }
 
-    async fn run_out(state: &ApiState) {
+    async fn expire_locks(state: &ApiState) {
         query("update app.idempotency set locked_until = now() - interval '1 second'")
             .execute(state.pool())
             .await
@@ -331,36 +338,40 @@ mod tests {
         let database = TestDatabase::create().await;
         let (state, tenant) = state(&database).await;
         let old = reserved(&state, tenant).await;
-        run_out(&state).await;
+        expire_locks(&state).await;
         let new = reserved(&state, tenant).await;
         let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
-        let refused = old.mark(&mut tx).await.unwrap_err();
+        let refused = old.mark_committed(&mut tx).await.unwrap_err();
         assert_eq!(refused.code(), Code::IdempotencyInProgress);
-        new.mark(&mut tx).await.unwrap();
+        new.mark_committed(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         // Later calls of the old holder have no effect.
         assert!(!release(&state, &old).await.unwrap());
-        let answer = Answer {
+        let response = StoredResponse {
             rights: Vec::new(),
             status: StatusCode::CREATED,
             headers: BTreeMap::new(),
             body: b"new".to_vec(),
         };
-        keep(&state, &old, &answer, false).await.unwrap();
-        let unknown = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+        store_response(&state, &old, &response, false)
+            .await
+            .unwrap();
+        let unknown = reserve(&state, new_reservation(tenant), Vec::new(), &REQUEST)
             .await
             .unwrap_err();
         assert_eq!(unknown.code(), Code::IdempotencyInProgress);
-        run_out(&state).await;
-        let unknown = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+        expire_locks(&state).await;
+        let unknown = reserve(&state, new_reservation(tenant), Vec::new(), &REQUEST)
             .await
             .unwrap_err();
         assert_eq!(unknown.code(), Code::IdempotencyOutcomeUnknown);
-        keep(&state, &new, &answer, false).await.unwrap();
-        let found = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+        store_response(&state, &new, &response, false)
             .await
             .unwrap();
-        assert!(matches!(found, Found::Answered(answer) if answer.body == b"new"));
+        let found = reserve(&state, new_reservation(tenant), Vec::new(), &REQUEST)
+            .await
+            .unwrap();
+        assert!(matches!(found, ReserveOutcome::Completed(stored) if stored.body == b"new"));
     }
 
     #[tokio::test]
@@ -368,17 +379,17 @@ mod tests {
         let database = TestDatabase::create().await;
         let (state, tenant) = state(&database).await;
         let slow = reserved(&state, tenant).await;
-        run_out(&state).await;
+        expire_locks(&state).await;
         let mut tx = TenantTx::begin(state.pool(), tenant).await.unwrap();
-        slow.mark(&mut tx).await.unwrap();
+        slow.mark_committed(&mut tx).await.unwrap();
         // Immediately, without waiting for the transaction to end.
-        let refused = reserve(&state, wanted(tenant), Vec::new(), &REQUEST)
+        let refused = reserve(&state, new_reservation(tenant), Vec::new(), &REQUEST)
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::IdempotencyInProgress);
         tx.commit().await.unwrap();
         let mut other = TenantTx::begin(state.pool(), tenant).await.unwrap();
         // One request may commit two transactions.
-        slow.mark(&mut other).await.unwrap();
+        slow.mark_committed(&mut other).await.unwrap();
     }
 }

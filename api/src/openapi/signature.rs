@@ -13,7 +13,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{API_KEY, CSRF_TOKEN, SESSION};
 use crate::ApiState;
-use crate::auth::{AnonymousActor, Authorized, Caller, Person, Requirement};
+use crate::auth::{AnonymousActor, Authorized, Caller, Requirement, SignedInUser};
 use crate::body::JsonBody;
 use crate::cursor::CursorKey;
 use crate::paging::{Paged, Paging};
@@ -59,7 +59,7 @@ impl<R: Requirement> DescribeExtractor for Authorized<R> {
     }
 }
 
-impl DescribeExtractor for Person {
+impl DescribeExtractor for SignedInUser {
     fn describe(operation: &mut Operation, location: &Location<'_>) {
         add_description(operation, "For signed-in users only; API keys are refused.");
         operation.security = Some(vec![by_session(location.method, &[])]);

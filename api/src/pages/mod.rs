@@ -16,7 +16,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use harkara_accounts::users::session::{self, OpenSession, SessionFound};
+use harkara_accounts::users::session::{self, OpenSession, SessionRow};
 use harkara_accounts::users::sign_in::{Attempt, with_link};
 use harkara_accounts::users::{Token, find_link};
 use harkara_shared::audit::{Actor, ActorKind};
@@ -84,7 +84,7 @@ struct MessagePage<'a> {
 #[derive(Template)]
 #[template(path = "account.html")]
 struct AccountPage<'a> {
-    me: &'a SessionFound,
+    me: &'a SessionRow,
     sessions: &'a [OpenSession],
     csrf: &'a str,
 }
@@ -139,7 +139,7 @@ fn redirect_signed_in(state: &ApiState, session: &Token) -> Response {
 async fn current_session(
     state: &ApiState,
     headers: &HeaderMap,
-) -> Result<Option<SessionFound>, Problem> {
+) -> Result<Option<SessionRow>, Problem> {
     match Cookie::Session.read(headers, state.is_secure()) {
         Some(token) => Ok(session::find_session(state.pool(), &token).await?),
         None => Ok(None),

@@ -201,7 +201,8 @@ async fn set_contract_endpoint(
             .await?
             .is_some()
         {
-            let note = caller.note_in(tenant.id, Entry::new("endpoint.change", id).after(after));
+            let note =
+                caller.audit_note_in(tenant.id, Entry::new("endpoint.change", id).after(after));
             note.record(&mut tx).await?;
             tx.commit().await?;
             return Ok(None);
@@ -209,7 +210,7 @@ async fn set_contract_endpoint(
     }
     let (endpoint, secret) = create_endpoint(&mut tx, state.keys(), new_endpoint(&url)).await?;
     accounts::set_contract_endpoint(&mut tx, endpoint.id).await?;
-    let note = caller.note_in(
+    let note = caller.audit_note_in(
         tenant.id,
         Entry::new("endpoint.create", endpoint.id).after(after),
     );

@@ -149,7 +149,7 @@ pub(super) async fn post_event(
         .ok_or_else(|| Problem::internal("validation returned neither an event nor an error"))?;
     let mut tx = state.begin(&caller).await?;
     let posted = webhooks::post_event(&mut tx, state.engine(), event, trace).await?;
-    if caller.is_person() {
+    if caller.is_user() {
         let after = json!({"deliveries": posted.deliveries.len()});
         let entry = Entry::new("event.post", &posted.id).after(after);
         caller.record(&mut tx, &entry).await?;

@@ -1,4 +1,4 @@
--- Marks the request as committed, in the transaction that carries it out; no row when another request has
+-- Marks the request as committed, in the transaction that does its work; no row when another request has
 -- taken over the key. Served by the primary key.
 update app.idempotency
 set state = 'committed'

@@ -1,6 +1,5 @@
 //! Usage against a real database.
 
-use harkara_accounts::KeyTier;
 use harkara_shared::database::{query, query_as};
 use harkara_test_database::TestDatabase;
 
@@ -11,12 +10,11 @@ const MAKE_KEY: &str = "with t as (insert into app.tenants (id, slug, name, sla_
    (tenant_id, id, public_id, hash, last4, name, tier, scopes)
    select id, $2, $2::uuid::text, sha256('h'), 'last', 'n', 'free', '{}' from t";
 
-async fn key(pool: &PgPool) -> (TenantId, Who) {
+async fn key(pool: &PgPool) -> (TenantId, Principal) {
     let (tenant, id) = (TenantId::new(), ApiKeyId::new());
     let made = query(MAKE_KEY).bind(tenant).bind(id);
     made.execute(pool).await.unwrap();
-    let tier = KeyTier::Free;
-    (tenant, Who::Key { id, tier })
+    (tenant, Principal::Key { id, family: id })
 }
 
 async fn written(pool: &PgPool) -> Vec<(NaiveDate, i64)> {
@@ -31,35 +29,35 @@ fn this_month() -> NaiveDate {
 }
 
 #[tokio::test]
-async fn replicas_add_up_what_they_counted() {
+async fn counts_of_replicas_are_added() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let [one, two] = [(); 2].map(|()| UsageRecorder::new(pool.clone()));
     let keys = [key(&pool).await.1, key(&pool).await.1];
     for _ in 0..3 {
-        one.count(keys[0]);
-        two.count(keys[0]);
-        two.count(keys[1]);
+        one.count_request(keys[0]);
+        two.count_request(keys[0]);
+        two.count_request(keys[1]);
     }
     let both = tokio::join!(one.flush(), two.flush());
     assert!(both.0.is_ok() && both.1.is_ok());
     assert_eq!(written(&pool).await, [(this_month(), 3), (this_month(), 6)]);
     one.flush().await.unwrap();
-    one.count(keys[1]);
+    one.count_request(keys[1]);
     one.flush().await.unwrap();
     assert_eq!(written(&pool).await, [(this_month(), 4), (this_month(), 6)]);
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_written_later() {
+async fn counts_that_cannot_be_written_are_kept_and_written_later() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let usage = UsageRecorder::new(pool.clone());
-    let (tenant, who) = key(&pool).await;
+    let (tenant, principal) = key(&pool).await;
     let execute = async |sql| query(sql).execute(&pool).await.unwrap();
     execute("alter table app.usage rename to gone").await;
     for _ in 0..3 {
-        usage.count(who);
+        usage.count_request(principal);
         assert!(usage.flush().await.is_err());
     }
     execute("alter table app.gone rename to usage").await;
@@ -68,20 +66,20 @@ async fn what_cannot_be_written_is_written_later() {
     let used = query_as::<(Option<DateTime<Utc>>,)>("select last_used_at from app.api_keys");
     assert!(used.fetch_one(&pool).await.unwrap().0.is_some());
 
-    // A key that is gone has no usage, and is in nobody's way.
-    usage.count(who);
+    // A deleted key has no usage, and does not prevent that of other keys from being written.
+    usage.count_request(principal);
     execute("delete from app.usage").await;
     execute("delete from app.api_keys").await;
     let (_, other) = key(&pool).await;
-    usage.count(other);
+    usage.count_request(other);
     usage.flush().await.unwrap();
     assert_eq!(written(&pool).await, [(this_month(), 1)]);
 
     let closed = UsageRecorder::new(pool.clone());
-    closed.note(who, tenant, &Actor::system("test"), "jobs.enqueue");
+    closed.record_action(principal, tenant, &Actor::system("test"), "jobs.enqueue");
     pool.close().await;
     assert!(closed.write_audit().await.is_err());
-    assert_eq!(closed.counts().enqueued.len(), 1, "it is kept");
+    assert_eq!(closed.counts().actions.len(), 1, "it is kept");
 }
 
 #[tokio::test]
@@ -89,15 +87,15 @@ async fn audit_log_gets_one_entry_for_many_requests() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let usage = UsageRecorder::new(pool.clone());
-    let (tenant, who) = key(&pool).await;
+    let (tenant, principal) = key(&pool).await;
     let actor = Actor {
         request_id: Some("one".to_owned()),
         ..Actor::system("key")
     };
     for _ in 0..5 {
-        usage.note(who, tenant, &actor, "jobs.enqueue");
+        usage.record_action(principal, tenant, &actor, "jobs.enqueue");
     }
-    usage.note(who, tenant, &actor, "events.post");
+    usage.record_action(principal, tenant, &actor, "events.post");
     usage.write_audit().await.unwrap();
     usage.write_audit().await.unwrap();
     type AuditRow = (String, String, Option<String>, i64);
@@ -109,7 +107,7 @@ async fn audit_log_gets_one_entry_for_many_requests() {
     .fetch_all(&pool)
     .await
     .unwrap();
-    let Who::Key { id, .. } = who else {
+    let Principal::Key { id, .. } = principal else {
         panic!("it is a key")
     };
     let entry = |action: &str, requests| (action.to_owned(), id.to_string(), None, requests);

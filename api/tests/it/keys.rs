@@ -369,6 +369,8 @@ async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
         .await
         .expect(200);
     assert_eq!(paused().await, json!(false));
+    // Cached key data with the status `suspended` is used for half a second.
+    tokio::time::sleep(Duration::from_millis(600)).await;
     // A tenant cannot change its own status.
     let own = platform
         .client

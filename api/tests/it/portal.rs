@@ -471,7 +471,7 @@ async fn portal_link_appears_in_no_log_line() {
 
     let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(
-        log.contains("/portal/{token}") && log.contains("a request failed"),
+        log.contains("/portal/{token}") && log.contains("request failed"),
         "{log}"
     );
     for portal in [&shop.portal, &ended] {

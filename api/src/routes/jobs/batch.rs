@@ -95,7 +95,7 @@ pub(crate) async fn create_jobs(
     request: Request,
 ) -> Result<(StatusCode, Json<BatchResponse>), Problem> {
     let context = EnqueueContext {
-        is_platform: caller.is_platform && caller.administers(),
+        is_platform: caller.in_platform_tenant && caller.is_platform_admin(),
         trace,
         now: clock::now(),
     };
@@ -110,7 +110,7 @@ pub(crate) async fn create_jobs(
         .iter()
         .filter(|job| matches!(job, Enqueued::New(_)))
         .count();
-    if caller.is_person() {
+    if caller.is_user() {
         let entry = Entry::new("job.enqueue", "").after(serde_json::json!({"jobs": inserted}));
         caller.record(&mut tx, &entry).await?;
     }

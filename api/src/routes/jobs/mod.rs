@@ -65,7 +65,7 @@ pub(super) async fn create_job(
 ) -> Result<Response, Problem> {
     let mut errors = FieldErrors::default();
     let context = EnqueueContext {
-        is_platform: caller.is_platform && caller.administers(),
+        is_platform: caller.in_platform_tenant && caller.is_platform_admin(),
         trace,
         now: clock::now(),
     };
@@ -99,7 +99,7 @@ async fn enqueue(
     job: NewJob,
 ) -> Result<(Enqueued, Option<Job>), Problem> {
     let tenant = caller.tenant;
-    if job.unique.is_none() && !caller.is_person() && !caller.needs_own_transaction() {
+    if job.unique.is_none() && !caller.is_user() && !caller.needs_own_transaction() {
         let receipt = state.coalescer().enqueue(tenant, job.clone()).await?;
         let id = receipt.job.id();
         let stored = receipt
@@ -114,7 +114,7 @@ async fn enqueue(
         .enqueue(&mut tx, tenant, job, Quota::Enforce)
         .await?;
     let stored = read::job(&mut tx, enqueued.id()).await?;
-    if caller.is_person() {
+    if caller.is_user() {
         let entry = Entry::new("job.enqueue", enqueued.id()).after(json!({"kind": kind}));
         caller.record(&mut tx, &entry).await?;
     }

@@ -65,7 +65,7 @@ pub(in crate::routes) async fn create_api_key(
     let new = validate_new_key(request, &caller, &mut errors);
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
-    if !caller.administers() {
+    if !caller.is_platform_admin() {
         require_tier_allowed(&mut tx, tier).await?;
         accounts::check_keys(&mut tx).await?;
     }

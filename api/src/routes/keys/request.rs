@@ -81,7 +81,7 @@ pub(super) fn validate_new_key(
     }
     for (index, scope) in scopes.iter().enumerate() {
         let pointer = format!("/scopes/{index}");
-        if *scope == Scope::PlatformAdmin && !caller.is_platform {
+        if *scope == Scope::PlatformAdmin && !caller.in_platform_tenant {
             let detail = format!("is reserved for keys of the tenant `{PLATFORM_SLUG}`");
             errors.add("", &pointer, "platform_only", detail);
         } else if !caller.has(*scope) {

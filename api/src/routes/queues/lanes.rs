@@ -378,7 +378,7 @@ async fn apply_lane_change(
     errors.into_body_result()?;
     let resource = format!("{queue}/{}", lane.key());
     let entry = Entry::new("lane.change", resource).after(body.value());
-    let engine = state.engine().with_audit(caller.note(entry));
+    let engine = state.engine().with_audit(caller.audit_note(entry));
     engine.set_lane(caller.tenant, queue, lane, &change).await?;
     let mut lanes = engine.lane(caller.tenant, queue, lane).await?.into_iter();
     lanes

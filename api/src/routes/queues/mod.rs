@@ -239,7 +239,7 @@ pub(super) async fn resume_queue(
 fn engine_with_audit(state: &ApiState, caller: &Caller, entry: Entry) -> Engine {
     state
         .engine()
-        .with_audit(caller.note_in(caller.home(), entry))
+        .with_audit(caller.audit_note_in(caller.home_tenant(), entry))
 }
 
 /// Returns an error unless the caller may change what all tenants share. A queue that the caller cannot see
@@ -288,7 +288,7 @@ async fn load_counts(
     queues: &[QueueSettings],
 ) -> Result<HashMap<i32, QueueCounts>, Problem> {
     let ids: Vec<i32> = queues.iter().map(|queue| queue.id).collect();
-    let tenant = (!caller.is_platform).then_some(caller.tenant);
+    let tenant = (!caller.in_platform_tenant).then_some(caller.tenant);
     let counts = state.engine().queue_counts(&ids, tenant).await?;
     Ok(counts
         .into_iter()
@@ -306,7 +306,7 @@ pub(super) fn public_queues() -> Vec<&'static str> {
 }
 
 pub(super) fn visible_queues<'a>(caller: &Caller, public: &'a [&'a str]) -> QueueView<'a> {
-    if caller.is_platform || caller.administers() {
+    if caller.in_platform_tenant || caller.is_platform_admin() {
         QueueView::All
     } else {
         QueueView::VisibleTo(caller.tenant, public)

@@ -11,7 +11,7 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use harkara_accounts::users::session::{self, Method, OpenSession, SessionFound};
+use harkara_accounts::users::session::{self, Method, OpenSession, SessionRow};
 use harkara_accounts::users::sign_in::Attempt;
 use harkara_accounts::{Scope, TenantStatus};
 use harkara_shared::id::{SessionId, TenantId, UserId};
@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::users::SignedOutResponse;
 use crate::ApiState;
-use crate::auth::{AnonymousActor, Caller, Person};
+use crate::auth::{AnonymousActor, Caller, SignedInUser};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::List;
@@ -111,7 +111,7 @@ pub(super) struct SessionResponse {
 }
 
 impl SessionResponse {
-    fn of(state: &ApiState, found: &SessionFound) -> Self {
+    fn of(state: &ApiState, found: &SessionRow) -> Self {
         Self {
             id: found.id,
             user: SessionUserResponse {
@@ -200,7 +200,7 @@ pub(super) async fn sign_in(
 )]
 pub(super) async fn get_session(
     State(state): State<ApiState>,
-    Person(found): Person,
+    SignedInUser(found): SignedInUser,
 ) -> Json<SessionResponse> {
     Json(SessionResponse::of(&state, &found))
 }
@@ -216,7 +216,7 @@ pub(super) async fn get_session(
 )]
 pub(super) async fn sign_out(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
 ) -> Result<Response, Problem> {
     end_sessions(&state, &person, &caller, false).await?;
@@ -276,7 +276,7 @@ impl OpenSessionResponse {
 )]
 pub(super) async fn list_sessions(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
 ) -> Result<Json<List<OpenSessionResponse>>, Problem> {
     let mut tx = person.begin(&state).await?;
     let open = session::list_sessions(&mut tx, person.0.user_id).await?;
@@ -299,7 +299,7 @@ pub(super) async fn list_sessions(
 )]
 pub(super) async fn sign_out_everywhere(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
 ) -> Result<Response, Problem> {
     let ended = end_sessions(&state, &person, &caller, true).await?;
@@ -310,7 +310,7 @@ pub(super) async fn sign_out_everywhere(
 /// Ends the current session, or all sessions of the user.
 async fn end_sessions(
     state: &ApiState,
-    person: &Person,
+    person: &SignedInUser,
     caller: &Caller,
     everywhere: bool,
 ) -> Result<u64, Problem> {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ApiState;
-use crate::auth::{Caller, Person};
+use crate::auth::{Caller, SignedInUser};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::problem::{Code, Problem};
@@ -64,7 +64,7 @@ pub(crate) struct ConfirmedResponse {
 )]
 pub(crate) async fn confirm_session(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<ConfirmedResponse>, Problem> {
@@ -144,7 +144,7 @@ pub(crate) struct PasswordRequest {
 )]
 pub(crate) async fn set_password(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
@@ -220,7 +220,7 @@ pub(crate) struct AuthenticatorResponse {
 )]
 pub(crate) async fn create_totp(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
 ) -> Result<(StatusCode, Json<AuthenticatorResponse>), Problem> {
     caller.require_confirmed()?;
@@ -269,7 +269,7 @@ pub(crate) struct FirstCodeRequest {
 )]
 pub(crate) async fn confirm_totp(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
@@ -308,7 +308,7 @@ pub(crate) async fn confirm_totp(
 )]
 pub(crate) async fn delete_totp(
     State(state): State<ApiState>,
-    person: Person,
+    person: SignedInUser,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     caller.require_confirmed()?;
@@ -324,7 +324,7 @@ pub(crate) async fn delete_totp(
 
 /// Reads the user's credentials in a transaction of its own, so that verifying a password holds no
 /// connection.
-async fn own_account(state: &ApiState, person: &Person) -> Result<Account, Problem> {
+async fn own_account(state: &ApiState, person: &SignedInUser) -> Result<Account, Problem> {
     let mut tx = person.begin(state).await?;
     let account = find_credentials(&mut tx, person.0.user_id).await?;
     tx.commit().await?;
@@ -344,7 +344,7 @@ async fn record_in_own_tenant(
 /// Records a failed confirmation and returns the problem to respond with.
 async fn record_refusal(
     state: &ApiState,
-    person: &Person,
+    person: &SignedInUser,
     actor: &Actor,
 ) -> Result<Problem, Problem> {
     let mut tx = person.begin(state).await?;

@@ -108,7 +108,7 @@ pub(in crate::routes) async fn erase_tenant(
         key: format!("erase:{}", tenant.id),
         hold: None,
     });
-    let platform = caller.home();
+    let platform = caller.home_tenant();
     let mut tx = state.begin_across(&caller).await?;
     if !harkara_accounts::request_erasure(&mut tx, tenant.id).await? {
         let detail = "tenant is no longer canceled";

@@ -214,7 +214,9 @@ pub(in crate::routes) async fn change_tenant_limits(
     let entry = Entry::new("tenant.limits", tenant.id)
         .before(&load_limits(&state, &tenant).await?)
         .after(body.value());
-    let engine = state.engine().with_audit(caller.note_in(tenant.id, entry));
+    let engine = state
+        .engine()
+        .with_audit(caller.audit_note_in(tenant.id, entry));
     engine.set_tenant(tenant.id, &change).await?;
     limits_response(&state, tenant).await
 }

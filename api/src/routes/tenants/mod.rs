@@ -173,7 +173,7 @@ pub(super) async fn list_tenants(
     caller: Authorized<OrPlatformAdmin<scope::TenantAdmin>>,
     paging: Paging<TenantId>,
 ) -> Result<Json<Page<TenantResponse>>, Problem> {
-    let tenants = if caller.administers() {
+    let tenants = if caller.is_platform_admin() {
         accounts::list_tenants(state.pool(), paging.after, paging.fetch_limit()).await?
     } else {
         let own = accounts::find_tenant(state.pool(), &caller.tenant.to_string()).await?;
@@ -321,6 +321,6 @@ pub(super) async fn find_tenant(
 ) -> Result<Tenant, Problem> {
     let tenant = accounts::find_tenant(state.pool(), id).await?;
     tenant
-        .filter(|tenant| tenant.id == caller.tenant || caller.administers())
+        .filter(|tenant| tenant.id == caller.tenant || caller.is_platform_admin())
         .ok_or_else(|| Problem::not_found("tenant"))
 }

@@ -149,7 +149,8 @@ pub(crate) async fn create_grant(
     let mut tx = state.begin(&caller).await?;
     find_user(&mut tx, id).await?.ok_or_else(user_not_found)?;
     require_other_user(&caller, id)?;
-    let scopes = effective_permissions::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    let scopes =
+        effective_permissions::of_role(&mut tx, &new.role, caller.in_platform_tenant).await?;
     require_scopes(&caller, &scopes)?;
     let grant = grant_role(&mut tx, &actor, id, new).await?;
     tx.commit().await?;

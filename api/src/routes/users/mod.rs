@@ -27,7 +27,7 @@ use self::request::{NewUserRequest, UserChangeRequest};
 pub(super) use self::response::SignedOutResponse;
 use self::response::{SignInLinkResponse, UserResponse};
 use crate::ApiState;
-use crate::auth::{Authorized, Caller, Confirmed, Who, scope};
+use crate::auth::{Authorized, Caller, Confirmed, Principal, scope};
 use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::{Page, Paging};
@@ -63,14 +63,14 @@ pub(super) async fn require_permissions_of(
     caller: &Caller,
     user: UserId,
 ) -> Result<(), Problem> {
-    let scopes = effective_permissions::of_user(tx, user, caller.is_platform).await?;
+    let scopes = effective_permissions::of_user(tx, user, caller.in_platform_tenant).await?;
     require_scopes(caller, &scopes)
 }
 
 /// Returns an error if the caller is this user.
 pub(super) fn require_other_user(caller: &Caller, user: UserId) -> Result<(), Problem> {
-    match caller.who {
-        Who::Person { user: own, .. } if own == user => Err(Problem::new(
+    match caller.principal {
+        Principal::User { user: own, .. } if own == user => Err(Problem::new(
             Code::OwnGrants,
             "your own permissions must be changed by another user",
         )),
@@ -124,7 +124,8 @@ pub(super) async fn create_user(
         reason: request.reason,
     };
     let mut tx = state.begin(&caller).await?;
-    let scopes = effective_permissions::of_role(&mut tx, &new.role, caller.is_platform).await?;
+    let scopes =
+        effective_permissions::of_role(&mut tx, &new.role, caller.in_platform_tenant).await?;
     require_scopes(&caller, &scopes)?;
     let user = users::create_user(&mut tx, &actor, new).await?;
     let link = create_link(&mut tx, &actor, user.id, DEFAULT_LIFE).await?;

@@ -167,7 +167,7 @@ pub(crate) async fn create_user_permission(
     match new.effect {
         Effect::Allow => {
             require_other_user(&caller, id)?;
-            require_scopes(&caller, scopes(&new.permission, caller.is_platform))?;
+            require_scopes(&caller, scopes(&new.permission, caller.in_platform_tenant))?;
         }
         Effect::Deny => require_permissions_of(&mut tx, &caller, id).await?,
     }
@@ -201,7 +201,10 @@ pub(crate) async fn revoke_user_permission(
     // If a check fails, the transaction is rolled back.
     if revoked.effect == Effect::Deny {
         require_other_user(&caller, id)?;
-        require_scopes(&caller, scopes(&revoked.permission, caller.is_platform))?;
+        require_scopes(
+            &caller,
+            scopes(&revoked.permission, caller.in_platform_tenant),
+        )?;
     }
     require_permissions_of(&mut tx, &caller, id).await?;
     tx.commit().await?;

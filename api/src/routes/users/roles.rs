@@ -55,7 +55,7 @@ pub(in crate::routes) async fn list_roles(
     let data = roles
         .into_iter()
         .map(|role| RoleResponse {
-            scopes: users::permission::all_scopes(&role.permissions, caller.is_platform),
+            scopes: users::permission::all_scopes(&role.permissions, caller.in_platform_tenant),
             name: role.name,
             description: role.description,
             inherits: role.inherits,

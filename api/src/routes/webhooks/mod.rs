@@ -52,7 +52,7 @@ pub(super) async fn create_endpoint(
     let new = request.read(state.egress(), &mut errors);
     errors.into_body_result()?;
     let mut tx = state.begin(&caller).await?;
-    if !caller.administers() {
+    if !caller.is_platform_admin() {
         check_endpoints(&mut tx).await?;
     }
     let (endpoint, secret) = webhooks::create_endpoint(&mut tx, state.keys(), new).await?;

@@ -56,7 +56,7 @@ async fn failed_sign_ins_return_identical_responses() {
         .await;
     let mut answers = Vec::new();
     for (email, password, tenant) in [
-        ("nobody@example.com", PASSWORD, None),
+        ("unknown@example.com", PASSWORD, None),
         ("ada@example.com", "correct horse battery stable", None),
         ("ada@example.com", "", None),
         ("gone@example.com", PASSWORD, None),
@@ -246,19 +246,17 @@ async fn unknown_user_is_refused_in_the_time_of_a_wrong_password() {
         .signed_in_user(&acme, "ada@example.com", "viewer")
         .await;
     let timed = async |email: &str| {
-        let mut times = Vec::new();
-        for _ in 0..4 {
-            let started = std::time::Instant::now();
-            let body = json!({"email": email, "password": "not the right password"});
-            platform.sign_in(&body).await.problem(401, "sign_in_failed");
-            times.push(started.elapsed());
-        }
-        times.into_iter().min().unwrap()
+        let started = std::time::Instant::now();
+        let body = json!({"email": email, "password": "not the right password"});
+        platform.sign_in(&body).await.problem(401, "sign_in_failed");
+        started.elapsed()
     };
-    let (known, unknown) = (
-        timed("ada@example.com").await,
-        timed("nobody@example.com").await,
-    );
+    // Alternately, so that other load on the machine slows both down; the fastest of each shows the work.
+    let (mut known, mut unknown) = (std::time::Duration::MAX, std::time::Duration::MAX);
+    for _ in 0..8 {
+        known = known.min(timed("ada@example.com").await);
+        unknown = unknown.min(timed("unknown@example.com").await);
+    }
     let (longer, shorter) = (known.max(unknown), known.min(unknown));
     assert!(longer < shorter * 2, "{known:?} and {unknown:?}");
 }
@@ -294,12 +292,12 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
     // Unknown users are counted in the same way, and other users are unaffected.
     for _ in 0..10 {
         let answer = platform
-            .sign_in(&body("nobody@example.com", "a guess"))
+            .sign_in(&body("unknown@example.com", "a guess"))
             .await;
         answer.problem(401, "sign_in_failed");
     }
     let answer = platform
-        .sign_in(&body("nobody@example.com", "a guess"))
+        .sign_in(&body("unknown@example.com", "a guess"))
         .await;
     answer.problem(429, "rate_limited");
     platform

@@ -12,27 +12,27 @@ use harkara_shared::audit::{Actor, ActorKind};
 use harkara_shared::database::TenantTx;
 
 use super::authenticate::request_actor;
-use super::caller::{Caller, Who};
+use super::caller::{Caller, Principal};
 use crate::ApiState;
 use crate::problem::{Code, Problem};
 use crate::sign_in::cookie::Cookie;
 use harkara_accounts::Policies;
-use harkara_accounts::users::session::{self, SessionFound};
+use harkara_accounts::users::session::{self, SessionRow};
 
 /// Path prefix under which users manage their own sign-in, whatever the status of their tenant.
-const OWN_SESSION_PREFIX: &str = "/v1/session";
+const SESSION_PREFIX: &str = "/v1/session";
 
-/// Whether a user manages their own sign-in.
-pub(super) fn manages_own_session(caller: &Caller, path: &str) -> bool {
-    caller.is_person() && path.starts_with(OWN_SESSION_PREFIX)
+/// Whether a signed-in user manages their own sign-in with this request.
+pub(super) fn is_session_request(caller: &Caller, path: &str) -> bool {
+    caller.is_user() && path.starts_with(SESSION_PREFIX)
 }
 
-/// The user who calls and the slug of their tenant; `None` for requests without a session or with an API
-/// key.
+/// The caller whose session cookie the request carries, and the slug of their tenant; `None` for requests without
+/// a session or with an API key.
 ///
 /// # Errors
 /// A problem of status 401 when the session has ended, of status 403 when the CSRF check fails.
-pub(super) async fn found(
+pub(super) async fn find_session_caller(
     state: &ApiState,
     parts: &mut Parts,
 ) -> Result<Option<(Caller, String)>, Problem> {
@@ -42,7 +42,7 @@ pub(super) async fn found(
     let Some(token) = Cookie::Session.read(&parts.headers, state.is_secure()) else {
         return Ok(None);
     };
-    let found = session::find_session(state.pool(), &token)
+    let session = session::find_session(state.pool(), &token)
         .await?
         .ok_or_else(|| {
             Problem::new(
@@ -50,42 +50,41 @@ pub(super) async fn found(
                 "the session has ended or never existed: sign in again",
             )
         })?;
-    let own = state.http().public_url.as_ref();
+    let public_url = state.http().public_url.as_ref();
     state
         .csrf()
-        .check(&parts.method, &parts.headers, found.id, own)?;
-    let found = Arc::new(found);
-    parts.extensions.insert(Person(Arc::clone(&found)));
+        .check(&parts.method, &parts.headers, session.id, public_url)?;
+    let session = Arc::new(session);
+    parts.extensions.insert(SignedInUser(Arc::clone(&session)));
     let caller = Caller {
-        tenant: found.tenant_id,
-        is_platform: found.is_platform(),
-        who: Who::Person {
-            user: found.user_id,
-            session: found.id,
-            confirmed_until: found.confirmed_until,
+        tenant: session.tenant_id,
+        in_platform_tenant: session.is_platform(),
+        principal: Principal::User {
+            user: session.user_id,
+            session: session.id,
+            confirmed_until: session.confirmed_until,
         },
-        home: found.tenant_id,
-        by_platform: found.is_platform(),
-        status: found.tenant_status,
-        scopes: found.scopes().into(),
-        budget: found.user_id.as_uuid(),
-        policies: Policies::of_users(),
+        home_tenant: session.tenant_id,
+        from_platform: session.is_platform(),
+        home_status: session.tenant_status,
+        scopes: session.scopes().into(),
+        rate_policies: Policies::of_users(),
         actor: Arc::new(Actor {
             kind: ActorKind::Person,
-            id: found.user_id.to_string(),
-            name: Some(found.email.clone()),
+            id: session.user_id.to_string(),
+            name: Some(session.email.clone()),
             ..request_actor(parts)
         }),
-        reservation: None,
+        idempotency_reservation: None,
     };
-    Ok(Some((caller, found.tenant_slug.clone())))
+    Ok(Some((caller, session.tenant_slug.clone())))
 }
 
 /// The extractor of the signed-in user with their session, for routes about themselves.
 #[derive(Debug, Clone)]
-pub(crate) struct Person(pub(crate) Arc<SessionFound>);
+pub(crate) struct SignedInUser(pub(crate) Arc<SessionRow>);
 
-impl Person {
+impl SignedInUser {
     /// Begins a transaction of the user's own tenant, whichever tenant they act for.
     ///
     /// # Errors
@@ -95,7 +94,7 @@ impl Person {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Person {
+impl<S: Send + Sync> FromRequestParts<S> for SignedInUser {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
