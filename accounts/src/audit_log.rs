@@ -168,18 +168,18 @@ pub struct AuditCheck {
     pub anchored_at: Option<DateTime<Utc>>,
     /// Faults found, at most 100.
     #[schema(value_type = Vec<BrokenLinkBody>)]
-    pub errors: Vec<ChainFault>,
+    pub faults: Vec<ChainFault>,
 }
 
 impl From<ChainReport> for AuditCheck {
     fn from(checked: ChainReport) -> Self {
         Self {
-            intact: checked.errors.is_empty(),
+            intact: checked.faults.is_empty(),
             entries: checked.entries,
             head_seq: checked.head.seq,
             head_hash: hex(&checked.head.hash),
             anchored_at: checked.anchored_at,
-            errors: checked.errors,
+            faults: checked.faults,
         }
     }
 }

@@ -10,20 +10,20 @@ use utoipa::ToSchema;
 
 use crate::sla_tier::SlaTier;
 
-/// Tier of an API key, which sets its request limits.
+/// Tier of an API key, which sets its request limits, unless the key has limits of its own.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type, ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum KeyTier {
-    /// 100 an hour, 1 000 a day.
+    /// 100 requests an hour, 1 000 a day.
     Free,
-    /// 1 000 an hour, 10 000 a day.
+    /// 1 000 requests an hour, 10 000 a day.
     Developer,
-    /// 10 000 an hour, 100 000 a day.
+    /// 10 000 requests an hour, 100 000 a day.
     Business,
-    /// 100 000 an hour, 1 000 000 a day.
+    /// 100 000 requests an hour, 1 000 000 a day.
     Enterprise,
 }
 

@@ -1,7 +1,7 @@
-//! Tenants, API keys and users: who may do what, and how much of it.
+//! Tenants, API keys and users, with their permissions and quotas.
 //!
-//! Functions take a pool or a tenant's transaction. Nothing here knows HTTP or decides about a request; the API,
-//! the command line and the dashboard do that with what they find here.
+//! Functions take a pool or a tenant's transaction. Nothing here depends on HTTP or decides about a request; the API, the
+//! command line and the dashboard do that with the data found here.
 
 mod api_key;
 pub mod audit_log;

@@ -1,6 +1,7 @@
-//! Policies of request limits: parsed, checked as a whole, and laid out as the database takes them.
+//! Policies of request limits: parsed, checked as a list, and laid out as the columns that the charging statement
+//! binds.
 //!
-//! Never counts a request: the API charges them.
+//! Requests are counted by the API.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -11,17 +12,20 @@ use utoipa::ToSchema;
 
 use crate::key_tier::KeyTier;
 
-/// How a policy counts requests.
+/// How a policy counts requests: in windows aligned to the clock (`fixed_window`), in any window
+/// (`sliding_window`), with a bucket of `burst` tokens that `quota` tokens refill in each window (`token_bucket`), at
+/// even intervals with `burst` requests at once (`leaky_bucket`), or in each month of UTC (`calendar_month`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// `quota + burst` in each window, counted from 1970: across an edge, twice as many may meet.
+    /// `quota + burst` in each window, aligned to the Unix epoch. Twice as many can pass around the border of two
+    /// windows.
     FixedWindow,
     /// `quota + burst` in any window.
     SlidingWindow,
-    /// A bucket of `burst` tokens, at least one, that fills by `quota` a window.
+    /// A bucket of `burst` tokens, at least one, refilled with `quota` tokens in each window.
     TokenBucket,
-    /// One request every `window / quota`, and `burst` at once: GCRA.
+    /// One request every `window / quota`, and `burst` at once (GCRA).
     LeakyBucket,
     /// `quota + burst` in each month of UTC. It has no window.
     CalendarMonth,
@@ -50,7 +54,7 @@ impl Strategy {
     }
 }
 
-/// A limit on the number of requests in a period of time.
+/// A limit on the number of requests in a window of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -116,7 +120,7 @@ impl Policy {
         }
     }
 
-    /// Maximum number of requests in a window, of a bucket in a window that it begins full.
+    /// Maximum number of requests in a window; for buckets, in a window that begins with a full bucket.
     #[must_use]
     pub fn most(&self) -> u64 {
         let burst = match self.strategy {

@@ -1,4 +1,4 @@
-//! What a tenant's contract grants.
+//! Tiers of contracts, and the limits that each grants.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,16 +7,17 @@ use harkara_queue::settings::Rate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Tier of a tenant's contract, which sets its limits.
+/// Tier of a tenant's contract. It sets the rate of job starts, the maximum number of waiting jobs, and the
+/// highest tier of the tenant's API keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[sqlx(type_name = "text", rename_all = "UPPERCASE")]
 pub enum SlaTier {
-    /// The smallest.
+    /// 30 job starts a minute, 100 000 waiting jobs.
     Free,
-    /// For those who rely on it.
+    /// 300 job starts a minute, 1 000 000 waiting jobs.
     Pro,
-    /// The largest.
+    /// 3 000 job starts a minute, 10 000 000 waiting jobs.
     Enterprise,
 }
 

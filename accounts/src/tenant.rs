@@ -21,22 +21,24 @@ use crate::sla_tier::SlaTier;
 /// Slug of the built-in tenant, whose keys can act for other tenants.
 pub const PLATFORM_SLUG: &str = "platform";
 
-/// Billing status of a tenant, which limits what the tenant can do.
+/// Billing status of a tenant. With `active`, `trialing` and `past_due`, everything works. With `pending_payment`,
+/// the tenant can only read, and existing jobs run. With `suspended` and `canceled`, it can only read, and no job
+/// starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum TenantStatus {
-    /// All is well.
+    /// Paying; everything works.
     Active,
-    /// It tries the platform out: as `active`.
+    /// In a trial period; as `active`.
     Trialing,
-    /// A bill is overdue: as `active`, for as long as the platform is patient.
+    /// A payment is overdue; as `active`, until an operator suspends the tenant.
     PastDue,
-    /// It reads, and nothing else; its jobs do not start.
+    /// Can only read; jobs do not start.
     Suspended,
-    /// It has not paid yet: it reads, jobs that are there run, and nothing new is taken.
+    /// Has not paid yet; can only read, and existing jobs run.
     PendingPayment,
-    /// It has left: as `suspended`, and it may be erased.
+    /// The contract has ended; as `suspended`, and the tenant can be erased.
     Canceled,
 }
 

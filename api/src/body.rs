@@ -1,4 +1,7 @@
-//! Request bodies: their media type, their bytes up to a limit, their JSON text.
+//! Reads request bodies: media type, bytes up to a limit, JSON text.
+//!
+//! `http_body_util::Limited` is not used: it stops at the limit, but a body that is too large must be drained before
+//! the response, or many clients never see it.
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
@@ -13,17 +16,17 @@ use crate::field_errors::FieldErrors;
 use crate::json;
 use crate::problem::{Code, Problem};
 
-/// Most bytes of a body on most routes.
-const ORDINARY_LIMIT: usize = 1 << 20;
+/// Maximum size of a body on most routes, in bytes.
+const DEFAULT_LIMIT: usize = 1 << 20;
 
-/// Most bytes of a batch of jobs.
+/// Maximum size of a batch of jobs, in bytes.
 pub(crate) const BATCH_LIMIT: usize = 64 << 20;
 
-/// Most bytes of a body on this route.
-pub(crate) fn limit_of(route: &str) -> usize {
+/// Maximum size of a body on this route, in bytes.
+pub(crate) fn size_limit(route: &str) -> usize {
     match route {
         "/v1/jobs/batch" => BATCH_LIMIT,
-        _ => ORDINARY_LIMIT,
+        _ => DEFAULT_LIMIT,
     }
 }
 
@@ -173,7 +176,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !is_json(&media_type) {
             return Err(unsupported(&media_type, "application/json"));
         }
-        let bytes = Chunks::of(&parts.headers, body, ORDINARY_LIMIT)
+        let bytes = Chunks::of(&parts.headers, body, DEFAULT_LIMIT)
             .await?
             .rest()
             .await?;
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_without_a_length_is_cut_at_the_limit() {
+    async fn body_without_a_declared_length_is_limited() {
         let body = Body::from(vec![b'x'; 11]);
         let chunks = Chunks::of(&HeaderMap::new(), body, 10).await.unwrap();
         assert_eq!(chunks.rest().await.unwrap_err().status().as_u16(), 413);

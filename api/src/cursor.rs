@@ -1,7 +1,7 @@
 //! Opaque cursors: where a page of a list ended.
 //!
 //! A cursor holds the sort key of a page's last item and a hash of the list (path, tenant, filters), and is
-//! signed. A cursor that this platform did not make for this very list is refused.
+//! signed. A cursor that this platform did not issue for the same list is refused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ const VERSION: u8 = 1;
 
 /// A sort key that a cursor can carry.
 pub(crate) trait CursorKey: Sized + Send + Sync + 'static {
-    /// The key as the cursor holds it.
+    /// The bytes that represent the key in a cursor.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// The key of a cursor; `None` when these bytes are none.
+    /// The key in a cursor; `None` when the bytes are not a key of this type.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -116,7 +116,7 @@ impl ListScope {
     }
 }
 
-/// Makes and reads cursors.
+/// Issues and reads cursors.
 #[derive(Clone)]
 pub(crate) struct Cursors {
     keys: Arc<[[u8; 32]]>,
@@ -146,10 +146,10 @@ impl Cursors {
     /// The key that a cursor of this list holds.
     ///
     /// # Errors
-    /// A problem of status 400 when the platform did not make the cursor, or made it for another list.
+    /// A problem of status 400 when the platform did not issue the cursor, or issued it for another list.
     pub(crate) fn read<K: CursorKey>(&self, list: ListScope, cursor: &str) -> Result<K, Problem> {
-        let (key, of) = self.open(cursor).ok_or_else(invalid)?;
-        if of != list {
+        let (key, cursor_list) = self.open(cursor).ok_or_else(invalid)?;
+        if cursor_list != list {
             return Err(Problem::new(
                 Code::InvalidCursor,
                 "the cursor belongs to a list with other filters",

@@ -21,10 +21,10 @@ use crate::field_errors::FieldErrors;
 use crate::problem::Problem;
 use crate::query;
 
-/// Items of a page when the request names no limit.
+/// Items of a page when the request sets no `limit`.
 const DEFAULT_LIMIT: u32 = 50;
 
-/// Most items of a page.
+/// Maximum number of items of a page.
 const MAX_LIMIT: u32 = 200;
 
 /// A page of a list.
@@ -63,9 +63,9 @@ pub(crate) struct Paging<K> {
 /// The extractor of a page's position in a list with the filters `F`.
 #[derive(Debug)]
 pub(crate) struct Paged<F, K> {
-    /// Which items to list.
+    /// The filters of the list.
     pub(crate) filters: F,
-    /// Which of their pages.
+    /// The position of the page.
     pub(crate) paging: Paging<K>,
 }
 
@@ -96,7 +96,7 @@ impl<K: CursorKey> Paging<K> {
         &self,
         mut items: Vec<I>,
         key: impl Fn(&I) -> K,
-        show: impl Fn(I) -> T,
+        render: impl Fn(I) -> T,
     ) -> Json<Page<T>> {
         let size = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let has_more = items.len() > size;
@@ -104,21 +104,21 @@ impl<K: CursorKey> Paging<K> {
         let last = items.last().filter(|_| has_more);
         let next_cursor = last.and_then(|item| self.cursors.write(self.list, &key(item)));
         Json(Page {
-            data: items.into_iter().map(show).collect(),
+            data: items.into_iter().map(render).collect(),
             next_cursor,
         })
     }
 
-    /// The same for a list of which a page reads only a bounded part: when fewer items than a page holds
-    /// were found down to `below`, the next page continues there.
+    /// As [`Paging::page`], for a list of which a request scans only a bounded part: when the scan ended at `below`
+    /// before the page was full, the next page continues there.
     pub(crate) fn page_down_to<I, T>(
         &self,
         items: Vec<I>,
         below: Option<K>,
         key: impl Fn(&I) -> K,
-        show: impl Fn(I) -> T,
+        render: impl Fn(I) -> T,
     ) -> Json<Page<T>> {
-        let Json(mut page) = self.page(items, key, show);
+        let Json(mut page) = self.page(items, key, render);
         if page.next_cursor.is_none() {
             page.next_cursor = below.and_then(|below| self.cursors.write(self.list, &below));
         }

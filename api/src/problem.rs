@@ -1,4 +1,4 @@
-//! Errors as the API answers them (RFC 9457).
+//! Errors as the API returns them: problem details (RFC 9457).
 //!
 //! A handler returns a [`Problem`]; [`crate::request_layer`] renders it as `application/problem+json` once it
 //! knows the request's id and path. The text of an internal error goes to the log only.
@@ -245,17 +245,17 @@ pub(crate) struct ProblemBody<'a> {
     violated_policies: &'a [String],
 }
 
-/// A limit that refused a request.
+/// The limit that refused a request, and its current use.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = LimitMet)]
 pub(crate) struct LimitBody {
     /// Name of the limit.
     #[schema(example = "max_waiting")]
     name: &'static str,
-    /// Most waiting jobs.
+    /// Maximum number of waiting jobs.
     #[schema(example = 100000)]
     max: u64,
-    /// Jobs waiting now.
+    /// Number of jobs waiting now.
     #[schema(example = 100000)]
     waiting: u64,
 }

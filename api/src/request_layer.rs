@@ -29,7 +29,7 @@ pub(crate) struct Settings {
     pub(crate) in_flight: TaskTracker,
     /// Time limit of a request, including the reading of its body.
     pub(crate) limit: Duration,
-    /// Whether clients use HTTPS, and should be told to keep using it.
+    /// Whether clients use HTTPS, so that responses require it from now on (HSTS).
     pub(crate) is_https: bool,
     /// Peers whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<[IpNet]>,
@@ -41,7 +41,7 @@ pub(crate) async fn apply(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let _counted = settings.in_flight.token();
+    let _in_flight = settings.in_flight.token();
     let started = Instant::now();
     let id = RequestId::of(request.headers());
     let method = method_label(request.method());
@@ -60,22 +60,22 @@ pub(crate) async fn apply(
         tenant = Empty
     );
 
-    let answer = tokio::time::timeout(settings.limit, next.run(request))
+    let response = tokio::time::timeout(settings.limit, next.run(request))
         .instrument(span.clone())
         .await;
     let _entered = span.enter();
-    let answer = answer.unwrap_or_else(|_| {
+    let response = response.unwrap_or_else(|_| {
         let limit = settings.limit.as_secs();
         let detail = format!("no response within {limit} s; retry");
         Problem::new(Code::Timeout, detail).into_response()
     });
-    let answer = finish(answer, &id, &path, settings.is_https);
-    let status = answer.status().as_u16();
+    let response = finish(response, &id, &path, settings.is_https);
+    let status = response.status().as_u16();
     let elapsed = started.elapsed();
     tracing::debug!(
         status,
         milliseconds = elapsed.as_secs_f64() * 1e3,
-        "answered {status}"
+        "request finished with status {status}"
     );
     metrics::counter!(
         metric::HTTP_REQUESTS,
@@ -84,7 +84,7 @@ pub(crate) async fn apply(
     .increment(1);
     metrics::histogram!(metric::HTTP_SECONDS, "method" => method, "route" => route)
         .record(elapsed.as_secs_f64());
-    answer
+    response
 }
 
 /// The response to a request whose handler panicked.
@@ -92,34 +92,34 @@ pub(crate) fn panic_response(panic: Box<dyn Any + Send>) -> Response {
     Problem::of_panic(panic.as_ref()).into_response()
 }
 
-fn finish(answer: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
-    let mut answer = rendered(answer, id.as_str(), path);
-    let headers = answer.headers_mut();
+fn finish(response: Response, id: &RequestId, path: &str, is_https: bool) -> Response {
+    let mut response = rendered(response, id.as_str(), path);
+    let headers = response.headers_mut();
     headers.extend(id.header().map(|value| (REQUEST_ID, value)));
     security_headers::add(headers, is_https);
-    answer
+    response
 }
 
 /// The response, with its problem rendered if it carries one.
-pub(crate) fn rendered(answer: Response, id: &str, path: &str) -> Response {
-    let problem = answer
+pub(crate) fn rendered(response: Response, id: &str, path: &str) -> Response {
+    let problem = response
         .extensions()
         .get::<Problem>()
         .cloned()
-        .or_else(|| Problem::of_framework(&answer));
+        .or_else(|| Problem::of_framework(&response));
     let Some(problem) = problem else {
-        return answer;
+        return response;
     };
-    let mut response = problem.render(id, path);
+    let mut rendered = problem.render(id, path);
     // Headers of inner layers, such as request limits, apply to the problem as well.
-    for name in answer.headers().keys() {
-        if name != CONTENT_LENGTH && !response.headers().contains_key(name) {
-            for value in answer.headers().get_all(name) {
-                response.headers_mut().append(name, value.clone());
+    for name in response.headers().keys() {
+        if name != CONTENT_LENGTH && !rendered.headers().contains_key(name) {
+            for value in response.headers().get_all(name) {
+                rendered.headers_mut().append(name, value.clone());
             }
         }
     }
-    response
+    rendered
 }
 
 /// The route's template, a bounded set, never the path.
@@ -155,11 +155,11 @@ mod tests {
 
     use super::*;
 
-    async fn clumsy() -> &'static str {
+    async fn panics() -> &'static str {
         panic!("a secret")
     }
 
-    async fn answer(path: &str) -> (Response, String) {
+    async fn response(path: &str) -> (Response, String) {
         let settings = Settings {
             in_flight: TaskTracker::new(),
             limit: Duration::from_millis(10),
@@ -167,7 +167,7 @@ mod tests {
             proxies: Arc::from([]),
         };
         let router = Router::new()
-            .route("/clumsy", get(clumsy))
+            .route("/panics", get(panics))
             .route("/stuck", get(std::future::pending::<()>))
             .layer(CatchPanicLayer::custom(panic_response))
             .layer(middleware::from_fn_with_state(settings, apply));
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn panic_is_a_problem_without_its_message() {
-        let (response, text) = answer("/clumsy").await;
+        let (response, text) = response("/panics").await;
         assert_eq!(response.status().as_u16(), 500);
         assert!(text.contains(r#""code":"internal""#) && text.contains(r#""request_id":"mine""#));
         assert!(!text.contains("a secret"), "{text}");
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn slow_request_is_a_timeout_problem() {
-        let (response, text) = answer("/stuck").await;
+        let (response, text) = response("/stuck").await;
         assert_eq!(response.status().as_u16(), 503);
         assert!(response.headers().contains_key(RETRY_AFTER));
         assert!(text.contains(r#""code":"timeout""#), "{text}");

@@ -1,4 +1,4 @@
-//! Schemas of texts that only the API's description tells apart: they are `String` in the code.
+//! Schemas of texts that the API's description distinguishes, although all are `String` in the code.
 //!
 //! Attributes name these types as `value_type`; they hold no data.
 

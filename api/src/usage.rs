@@ -277,7 +277,7 @@ pub(crate) async fn write_periodically(state: ApiState, stop: CancellationToken)
 
 /// Writes the remaining counts at shutdown.
 pub(crate) async fn write_remaining(state: &ApiState) {
-    state.limits().finish().await;
+    state.limits().return_all().await;
     for written in [
         state.usage().flush().await,
         state.usage().write_audit().await,

@@ -93,7 +93,7 @@ pub async fn grant_role(
             None => Error::NoSuchUser,
         });
     };
-    // Whoever holds an older link could sign in with the rights of that time, not with the new role.
+    // An older link would sign its holder in with the rights of that time, not with the new role.
     link::end_others(tx, user, Some(&actor.id)).await?;
     let entry = Entry::new("grant.create", grant.id).after(json!({
         "user_id": user, "role": grant.role, "not_before": grant.not_before,

@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 use super::effective_permissions::AdminCheck;
 use super::{Error, OverrideId, find_user, grant, link};
 
-/// Effect of an override. A denial takes precedence over every allowance and role.
+/// Effect of an override on a permission: `allow` grants it beside the roles of the user; `deny` removes it, and takes
+/// precedence over every role and every `allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]

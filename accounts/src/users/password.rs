@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_password_costs_what_a_persons_does() {
+    fn password_of_an_unknown_user_costs_as_much_as_a_real_one() {
         assert!(is_current(&PasswordHash::new(DUMMY_HASH).unwrap()));
     }
 

@@ -28,17 +28,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 /// How long a confirmation of the user's identity lasts.
 pub const CONFIRMATION_LIFE: Duration = Duration::from_mins(10);
 
-/// How a user signed in.
+/// How a user signed in: with a password (and a code, if the account requires one), with a one-time link, or at the
+/// OpenID Connect provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 #[schema(as = SignInMethod)]
 pub enum Method {
-    /// A password, with a code where one is asked for.
+    /// A password, with a code if the account requires one.
     Password,
     /// A one-time link.
     Link,
-    /// The provider.
+    /// The OpenID Connect provider.
     Oidc,
 }
 

@@ -28,7 +28,7 @@ use tracing::Instrument;
 
 use crate::ApiState;
 use crate::auth::Caller;
-use crate::body::{Chunks, limit_of};
+use crate::body::{Chunks, size_limit};
 use crate::problem::{Code, Problem};
 use crate::request_context::RequestId;
 use crate::request_layer::rendered;
@@ -83,7 +83,7 @@ async fn run_once(
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned())
         .ok_or_else(|| Problem::internal("a request with an idempotency key matched no route"))?;
-    let body = Chunks::of(&parts.headers, body, limit_of(&route)).await?;
+    let body = Chunks::of(&parts.headers, body, size_limit(&route)).await?;
     let body = Bytes::from(body.rest().await?);
     let fingerprint = fingerprint(&parts, &body);
     let reservation = Reservation::new(&caller, &parts.method, route, key);

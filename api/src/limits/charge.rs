@@ -54,7 +54,7 @@ impl Charge {
         if self.allowed {
             return Vec::new();
         }
-        self.named()
+        self.standings_by_name()
             .filter(|(_, standing)| standing.remaining == 0)
             .map(|(name, _)| name)
             .collect()
@@ -75,7 +75,7 @@ impl Charge {
         }
         headers.extend(policy_header(self.policies.all()).map(|value| (RATELIMIT_POLICY, value)));
         let mut text = String::new();
-        for (name, standing) in self.named() {
+        for (name, standing) in self.standings_by_name() {
             let comma = if text.is_empty() { "" } else { ", " };
             let (r, t) = (standing.remaining, seconds(standing.reset));
             text.push_str(&format!("{comma}\"{name}\";r={r};t={t}"));
@@ -99,7 +99,7 @@ impl Charge {
         Problem::rate_limited(detail, violated, wait)
     }
 
-    fn named(&self) -> impl Iterator<Item = (&str, &Standing)> {
+    fn standings_by_name(&self) -> impl Iterator<Item = (&str, &Standing)> {
         let names = self
             .policies
             .all()

@@ -1,6 +1,6 @@
 //! The requests of one subject in this process.
 //!
-//! Requests are answered at once from tokens reserved ahead, or else share the subject's next call to the
+//! Requests are decided at once by tokens reserved ahead, or share the subject's next call to the
 //! database. A token is never spent later than the database allowed, and never returned once it may have been
 //! spent.
 
@@ -17,7 +17,7 @@ use super::rate_estimator::RateEstimator;
 const REFUSAL_TTL: Duration = Duration::from_millis(50);
 
 /// The result for a waiting request.
-pub(super) type Answer = Result<Charge, Arc<sqlx::Error>>;
+pub(super) type ChargeResult = Result<Charge, Arc<sqlx::Error>>;
 
 /// State of one subject.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ struct State {
     policies: Policies,
     estimator: RateEstimator,
     lease: Option<Lease>,
-    owed: Owed,
+    unspent: UnspentTokens,
     refusal: Option<(Instant, PolicyState)>,
-    waiting: Vec<oneshot::Sender<Answer>>,
-    /// A task is calling the database, or about to.
-    calling: bool,
-    used: Instant,
+    waiting: Vec<oneshot::Sender<ChargeResult>>,
+    /// Whether a task is calling the database, or about to.
+    is_calling: bool,
+    last_used: Instant,
 }
 
 /// Tokens reserved ahead.
@@ -44,16 +44,16 @@ struct State {
 struct Lease {
     left: u32,
     until: Instant,
-    moment: i64,
+    charged_at: i64,
     received: PolicyState,
 }
 
 /// Tokens that were reserved and not spent.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Owed {
+pub(super) struct UnspentTokens {
     pub(super) count: u32,
     /// When they were reserved, by the database's clock.
-    pub(super) moment: i64,
+    pub(super) charged_at: i64,
 }
 
 /// State of the policies, and when it was received.
@@ -63,33 +63,33 @@ struct PolicyState {
     standings: Vec<Standing>,
 }
 
-/// How a request proceeds.
+/// How a request continues.
 pub(super) enum Step {
-    /// The result is known.
-    Known(Charge),
-    /// It waits; the request that gets `true` starts the calls.
-    Wait(oneshot::Receiver<Answer>, bool),
+    /// The result is known without a call to the database.
+    Decided(Charge),
+    /// The request waits for the result; the one that gets `true` starts the calls.
+    Wait(oneshot::Receiver<ChargeResult>, bool),
 }
 
 /// One call to the database.
 pub(super) struct Call {
     pub(super) policies: Policies,
     pub(super) ahead: i32,
-    pub(super) owed: Owed,
-    senders: Vec<oneshot::Sender<Answer>>,
+    pub(super) unspent: UnspentTokens,
+    senders: Vec<oneshot::Sender<ChargeResult>>,
 }
 
 /// Result of a call.
-pub(super) struct Granted {
+pub(super) struct CallResult {
     pub(super) granted: u32,
     pub(super) standings: Vec<Standing>,
     pub(super) hold: Duration,
-    pub(super) moment: i64,
+    pub(super) charged_at: i64,
 }
 
 impl Call {
-    /// How many requests wait for it.
-    pub(super) fn need(&self) -> usize {
+    /// Number of requests that wait for this call.
+    pub(super) fn waiting_requests(&self) -> usize {
         self.senders.len()
     }
 }
@@ -103,11 +103,11 @@ impl LocalBucket {
                 policies: policies.clone(),
                 estimator: RateEstimator::new(now),
                 lease: None,
-                owed: Owed::default(),
+                unspent: UnspentTokens::default(),
                 refusal: None,
                 waiting: Vec::new(),
-                calling: false,
-                used: now,
+                is_calling: false,
+                last_used: now,
             }),
         }
     }
@@ -117,10 +117,10 @@ impl LocalBucket {
     }
 
     /// Charges one request.
-    pub(super) fn ask(&self, policies: &Policies, now: Instant) -> Step {
+    pub(super) fn charge(&self, policies: &Policies, now: Instant) -> Step {
         let mut state = self.state();
-        state.used = now;
-        state.estimator.note(now);
+        state.last_used = now;
+        state.estimator.record(now);
         if state.policies != *policies {
             state.policies = policies.clone();
             state.refusal = None;
@@ -132,18 +132,18 @@ impl LocalBucket {
         {
             lease.left -= 1;
             let charge = lease.received.charge(policies, true, lease.left, now);
-            return Step::Known(charge);
+            return Step::Decided(charge);
         }
         if let Some((until, received)) = &state.refusal
             && now < *until
         {
-            return Step::Known(received.charge(policies, false, 0, now));
+            return Step::Decided(received.charge(policies, false, 0, now));
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push(sender);
-        let calls = !state.calling;
-        state.calling = true;
-        Step::Wait(receiver, calls)
+        let starts_calls = !state.is_calling;
+        state.is_calling = true;
+        Step::Wait(receiver, starts_calls)
     }
 
     /// Ends an expired lease, or any lease, so that its rest is returned. Returns whether the caller must
@@ -151,25 +151,28 @@ impl LocalBucket {
     pub(super) fn settle(&self, any: bool, now: Instant) -> bool {
         let mut state = self.state();
         let is_over = |lease: &Lease| any || now >= lease.until;
-        if !state.calling && state.lease.as_ref().is_some_and(is_over) {
+        if !state.is_calling && state.lease.as_ref().is_some_and(is_over) {
             state.end_lease();
         }
-        let calls = !state.calling && state.owed.count > 0;
-        state.calling |= calls;
-        calls
+        let starts_calls = !state.is_calling && state.unspent.count > 0;
+        state.is_calling |= starts_calls;
+        starts_calls
     }
 
     /// Whether the bucket can be dropped without losing anything.
     pub(super) fn is_idle(&self, since: Instant) -> bool {
         let state = self.state();
-        !state.calling && state.lease.is_none() && state.owed.count == 0 && state.used < since
+        !state.is_calling
+            && state.lease.is_none()
+            && state.unspent.count == 0
+            && state.last_used < since
     }
 
     /// The next call; `None` when no request waits, and the caller is done.
-    pub(super) fn begin(&self, now: Instant) -> Option<Call> {
+    pub(super) fn begin_call(&self, now: Instant) -> Option<Call> {
         let mut state = self.state();
-        if state.waiting.is_empty() && state.owed.count == 0 {
-            state.calling = false;
+        if state.waiting.is_empty() && state.unspent.count == 0 {
+            state.is_calling = false;
             return None;
         }
         if !state.waiting.is_empty() {
@@ -183,15 +186,21 @@ impl LocalBucket {
         Some(Call {
             policies: state.policies.clone(),
             ahead,
-            owed: std::mem::take(&mut state.owed),
+            unspent: std::mem::take(&mut state.unspent),
             senders: std::mem::take(&mut state.waiting),
         })
     }
 
-    /// A call was answered. `started` is when it was sent.
-    pub(super) fn end(&self, call: Call, received: Granted, started: Instant, now: Instant) {
+    /// Distributes the tokens of a call that was sent at `started` and has returned.
+    pub(super) fn end_call(
+        &self,
+        call: Call,
+        received: CallResult,
+        started: Instant,
+        now: Instant,
+    ) {
         let until = started + received.hold;
-        let (moment, need) = (received.moment, call.need());
+        let (charged_at, waiting) = (received.charged_at, call.waiting_requests());
         let mut left = received.granted;
         let received = PolicyState {
             at: now,
@@ -201,13 +210,13 @@ impl LocalBucket {
         // Requests that arrived meanwhile get the tokens reserved ahead.
         let late = std::mem::take(&mut state.waiting);
         let mut waits = Vec::new();
-        for (place, sender) in call.senders.into_iter().chain(late).enumerate() {
-            let in_time = place < need || now < until;
+        for (index, sender) in call.senders.into_iter().chain(late).enumerate() {
+            let in_time = index < waiting || now < until;
             if left > 0 && in_time {
                 let charge = received.charge(&call.policies, true, left - 1, now);
                 // A request that was dropped spends nothing.
                 left -= u32::from(sender.send(Ok(charge)).is_ok());
-            } else if place < need {
+            } else if index < waiting {
                 let charge = received.charge(&call.policies, false, 0, now);
                 sender.send(Ok(charge)).ok();
             } else {
@@ -227,16 +236,16 @@ impl LocalBucket {
             state.lease = Some(Lease {
                 left,
                 until,
-                moment,
+                charged_at,
                 received,
             });
         } else if left > 0 {
-            state.owe(left, moment);
+            state.return_later(left, charged_at);
         }
     }
 
-    /// A call failed. The tokens it returned may have arrived, so they are not returned again.
-    pub(super) fn fail(&self, call: Call, error: sqlx::Error) {
+    /// Fails the requests of a call. The tokens it returned may have arrived, so they are not returned again.
+    pub(super) fn fail_call(&self, call: Call, error: sqlx::Error) {
         let error = Arc::new(error);
         for sender in call.senders {
             sender.send(Err(Arc::clone(&error))).ok();
@@ -249,13 +258,13 @@ impl State {
         if let Some(lease) = self.lease.take()
             && lease.left > 0
         {
-            self.owe(lease.left, lease.moment);
+            self.return_later(lease.left, lease.charged_at);
         }
     }
 
-    fn owe(&mut self, count: u32, moment: i64) {
-        // All owed tokens were reserved by the latest call.
-        self.owed = Owed { count, moment };
+    fn return_later(&mut self, count: u32, charged_at: i64) {
+        // All unspent tokens were reserved by the latest call.
+        self.unspent = UnspentTokens { count, charged_at };
     }
 }
 

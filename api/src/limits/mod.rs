@@ -27,7 +27,7 @@ use sqlx::PgPool;
 
 pub use charge::{Charge, Standing};
 pub(crate) use charge::{RATELIMIT, RATELIMIT_POLICY};
-use local_bucket::{Answer, Call, Granted, LocalBucket, Step};
+use local_bucket::{Call, CallResult, ChargeResult, LocalBucket, Step};
 
 /// Longest time for which tokens reserved ahead may be spent.
 const MAX_RESERVATION: Duration = Duration::from_millis(250);
@@ -61,7 +61,7 @@ impl RequestLimits {
     ///
     /// # Errors
     /// When the database fails; whether the request was charged is then unknown.
-    pub async fn charge(&self, subject: &str, policies: &Policies) -> Answer {
+    pub async fn charge(&self, subject: &str, policies: &Policies) -> ChargeResult {
         if policies.all().is_empty() {
             return Ok(Charge {
                 policies: policies.clone(),
@@ -70,20 +70,20 @@ impl RequestLimits {
             });
         }
         let bucket = self.bucket(subject, policies);
-        match bucket.ask(policies, Instant::now()) {
-            Step::Known(charge) => Ok(charge),
-            Step::Wait(answer, calls) => {
-                if calls {
+        match bucket.charge(policies, Instant::now()) {
+            Step::Decided(charge) => Ok(charge),
+            Step::Wait(result, starts_calls) => {
+                if starts_calls {
                     // A task of its own: other requests wait for it even if this one is dropped.
-                    tokio::spawn(make_calls(self.0.pool.clone(), bucket));
+                    tokio::spawn(run_calls(self.0.pool.clone(), bucket));
                 }
                 let dropped = |_| Err(Arc::new(sqlx::Error::WorkerCrashed));
-                answer.await.unwrap_or_else(dropped)
+                result.await.unwrap_or_else(dropped)
             }
         }
     }
 
-    /// Returns expired reservations and drops idle subjects. To be called about once a second.
+    /// Returns expired reservations and drops idle subjects. Must be called about once a second.
     pub(crate) fn settle(&self) {
         let now = Instant::now();
         let buckets = {
@@ -96,17 +96,17 @@ impl RequestLimits {
         };
         for bucket in buckets {
             if bucket.settle(false, now) {
-                tokio::spawn(make_calls(self.0.pool.clone(), bucket));
+                tokio::spawn(run_calls(self.0.pool.clone(), bucket));
             }
         }
     }
 
     /// Returns all reservations.
-    pub(crate) async fn finish(&self) {
+    pub(crate) async fn return_all(&self) {
         let buckets: Vec<_> = self.buckets().values().cloned().collect();
         for bucket in buckets {
             if bucket.settle(true, Instant::now()) {
-                make_calls(self.0.pool.clone(), bucket).await;
+                run_calls(self.0.pool.clone(), bucket).await;
             }
         }
     }
@@ -130,17 +130,17 @@ impl RequestLimits {
 }
 
 /// Charges at the database until no request of the bucket waits.
-async fn make_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
-    while let Some(call) = bucket.begin(Instant::now()) {
+async fn run_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
+    while let Some(call) = bucket.begin_call(Instant::now()) {
         let started = Instant::now();
-        match ask(&pool, &bucket.subject, &call).await {
-            Ok(granted) => bucket.end(call, granted, started, Instant::now()),
-            Err(error) => bucket.fail(call, error),
+        match call_database(&pool, &bucket.subject, &call).await {
+            Ok(granted) => bucket.end_call(call, granted, started, Instant::now()),
+            Err(error) => bucket.fail_call(call, error),
         }
     }
 }
 
-/// One row of the result: the state of one policy. Times in microseconds.
+/// One row of `app.charge_requests`: the state of one policy. Times and durations in microseconds.
 #[derive(Debug, sqlx::FromRow)]
 struct Row {
     granted: i32,
@@ -151,7 +151,11 @@ struct Row {
     moment: i64,
 }
 
-async fn ask(pool: &PgPool, subject: &str, call: &Call) -> Result<Granted, sqlx::Error> {
+async fn call_database(
+    pool: &PgPool,
+    subject: &str,
+    call: &Call,
+) -> Result<CallResult, sqlx::Error> {
     let columns = call.policies.columns();
     let rows: Vec<Row> = query_as(include_str!("../sql/charge_requests.sql"))
         .bind(subject)
@@ -160,18 +164,18 @@ async fn ask(pool: &PgPool, subject: &str, call: &Call) -> Result<Granted, sqlx:
         .bind(&columns.quotas)
         .bind(&columns.bursts)
         .bind(&columns.widths)
-        .bind(i32::try_from(call.need()).unwrap_or(i32::MAX))
+        .bind(i32::try_from(call.waiting_requests()).unwrap_or(i32::MAX))
         .bind(call.ahead)
         .bind(micros(MAX_RESERVATION))
-        .bind(i32::try_from(call.owed.count).unwrap_or(i32::MAX))
-        .bind(call.owed.moment)
+        .bind(i32::try_from(call.unspent.count).unwrap_or(i32::MAX))
+        .bind(call.unspent.charged_at)
         .fetch_all(pool)
         .await?;
     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    Ok(Granted {
+    Ok(CallResult {
         granted: u32::try_from(first.granted).unwrap_or(0),
         hold: duration(first.hold),
-        moment: first.moment,
+        charged_at: first.moment,
         standings: rows.iter().map(Standing::from).collect(),
     })
 }

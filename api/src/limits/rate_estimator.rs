@@ -29,7 +29,7 @@ impl RateEstimator {
     }
 
     /// Records a request.
-    pub(super) fn note(&mut self, now: Instant) {
+    pub(super) fn record(&mut self, now: Instant) {
         self.turn(now);
         self.count += 1;
     }
@@ -75,7 +75,7 @@ mod tests {
         let mut estimator = RateEstimator::new(start);
         let moment = |n| start + Duration::from_secs(1) * n / rate;
         for n in 0..rate {
-            estimator.note(moment(n));
+            estimator.record(moment(n));
         }
         estimator.ahead(moment(rate))
     }
@@ -93,7 +93,7 @@ mod tests {
         let start = Instant::now();
         let mut rate = RateEstimator::new(start);
         for _ in 0..1000 {
-            rate.note(start);
+            rate.record(start);
         }
         assert_eq!(rate.ahead(start), 64);
         assert_eq!(rate.ahead(start + Duration::from_millis(200)), 0);

@@ -369,7 +369,7 @@ async fn only_a_platform_admin_acts_for_another_tenant() {
     for name in [
         "other",
         "platform",
-        "nobody",
+        "unknown",
         "ACME",
         "",
         "é",

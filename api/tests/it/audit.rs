@@ -274,7 +274,9 @@ async fn edited_audit_entry_is_detected() {
     let chain = Chain::new().await;
     assert_eq!(chain.faults().await, json!([]));
     chain
-        .tamper("update app.audit_log set actor_id = 'nobody' where tenant_id = $1 and seq = 3")
+        .tamper(
+            "update app.audit_log set actor_id = 'someone else' where tenant_id = $1 and seq = 3",
+        )
         .await;
     assert_eq!(
         chain.faults().await,

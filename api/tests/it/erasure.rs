@@ -241,7 +241,7 @@ async fn canceled_tenant_is_erased_by_a_single_job() {
         .await
         .problem(403, "platform_only");
     admin
-        .post("/v1/tenants/nobody/erase", &confirm)
+        .post("/v1/tenants/unknown/erase", &confirm)
         .await
         .problem(404, "not_found");
     for (body, code) in [

@@ -1,4 +1,4 @@
-//! Random histories, lived by the database and by the model.
+//! Compares the database with the model on random histories of calls.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -11,27 +11,27 @@ use proptest::strategy::Strategy as _;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{PgConnection, PgPool};
 
-use super::model::{Model, Stands};
+use super::model::{Model, ModelStanding};
 use harkara_accounts::{Policies, Policy, Strategy};
 
-/// Somewhere within a month, before a leap day.
+/// A time within a month before a leap day, in microseconds.
 const START: i64 = 1_835_000_000_000_000;
 
-/// One call: how long after the one before, how many it asks for, whether it gives back what the one
-/// before took ahead.
+/// One call: the time since the previous one, the tokens it requests, and whether it returns those that the previous
+/// one reserved ahead.
 #[derive(Debug, Clone)]
-struct Act {
+struct TestCall {
     after: i64,
     need: i64,
     ahead: i64,
     hold: i64,
-    gives_back: bool,
+    returns_tokens: bool,
 }
 
 #[derive(Debug, Clone)]
 struct History {
     policies: Policies,
-    acts: Vec<Act>,
+    calls: Vec<TestCall>,
 }
 
 fn policy(name: &'static str) -> impl proptest::strategy::Strategy<Value = Policy> {
@@ -62,19 +62,19 @@ fn history() -> impl proptest::strategy::Strategy<Value = History> {
         1 => 200_000_000_i64..5_000_000_000,
         1 => 0_i64..3_000_000_000_000,
     ];
-    let act = (
+    let call = (
         after,
         0_i64..9,
         0_i64..12,
         prop_oneof![Just(0), Just(250_000)],
         any::<bool>(),
     );
-    let act = act.prop_map(|(after, need, ahead, hold, gives_back)| Act {
+    let call = call.prop_map(|(after, need, ahead, hold, returns_tokens)| TestCall {
         after,
         need,
         ahead,
         hold,
-        gives_back,
+        returns_tokens,
     });
     // The order of the names is not the order of the policies.
     let policies = (policy("c"), policy("a"), policy("b"), 1_usize..4);
@@ -83,8 +83,8 @@ fn history() -> impl proptest::strategy::Strategy<Value = History> {
         all.truncate(count);
         Policies::new(all).unwrap()
     });
-    (policies, prop::collection::vec(act, 1..40))
-        .prop_map(|(policies, acts)| History { policies, acts })
+    (policies, prop::collection::vec(call, 1..40))
+        .prop_map(|(policies, calls)| History { policies, calls })
 }
 
 type Row = (i32, i64, i64, i64, i64, i64);
@@ -95,7 +95,7 @@ async fn charge(
     moment: i64,
     (need, ahead, hold): (i64, i64, i64),
     (back, charged): (i64, i64),
-) -> (i64, Vec<Stands>) {
+) -> (i64, Vec<ModelStanding>) {
     let columns = policies.columns();
     let rows: Vec<Row> = query_as(
         "select granted, remaining, reset, retry, hold, moment from app.charge_requests(
@@ -118,45 +118,56 @@ async fn charge(
     for row in &rows {
         assert_eq!((row.0, row.4, row.5), (rows[0].0, rows[0].4, moment));
     }
-    let stands = rows.iter().map(|row| Stands {
+    let standings = rows.iter().map(|row| ModelStanding {
         remaining: row.1,
         reset: row.2,
         retry: row.3,
     });
-    (rows[0].0.into(), stands.collect())
+    (rows[0].0.into(), standings.collect())
 }
 
-/// How often each strategy refused.
+/// The strategy of each refusal.
 type Refusals = RefCell<Vec<Strategy>>;
 
-async fn live(pool: &PgPool, history: &History, refusals: &Refusals) -> Result<(), TestCaseError> {
+async fn replay(
+    pool: &PgPool,
+    history: &History,
+    refusals: &Refusals,
+) -> Result<(), TestCaseError> {
     let mut tx = pool.begin().await.unwrap();
     let policies = history.policies.all();
     let mut moment = START;
     let mut model = Model::new(policies, moment);
     let (mut ahead, mut charged) = (0, 0);
     let mut passed: Vec<(i64, i64)> = Vec::new();
-    for (number, act) in history.acts.iter().enumerate() {
-        moment += act.after;
-        let back = if act.gives_back { ahead } else { 0 };
+    for (number, call) in history.calls.iter().enumerate() {
+        moment += call.after;
+        let back = if call.returns_tokens { ahead } else { 0 };
         if back > 0
             && let Some(last) = passed.last_mut()
         {
             last.1 -= back;
         }
-        let asked = (act.need, act.ahead, act.hold);
-        let by_model = model.charge(moment, asked, (back, charged));
-        let by_database = charge(&mut tx, &history.policies, moment, asked, (back, charged)).await;
+        let requested = (call.need, call.ahead, call.hold);
+        let by_model = model.charge(moment, requested, (back, charged));
+        let by_database = charge(
+            &mut tx,
+            &history.policies,
+            moment,
+            requested,
+            (back, charged),
+        )
+        .await;
         prop_assert_eq!(&by_database, &by_model, "call {}", number);
-        let (granted, stands) = by_model;
+        let (granted, standings) = by_model;
         passed.push((moment, granted));
-        ahead = (granted - act.need).max(0);
+        ahead = (granted - call.need).max(0);
         charged = moment;
-        if granted < act.need {
+        if granted < call.need {
             let full = policies
                 .iter()
-                .zip(&stands)
-                .filter(|(_, stands)| stands.remaining == 0);
+                .zip(&standings)
+                .filter(|(_, standings)| standings.remaining == 0);
             refusals
                 .borrow_mut()
                 .extend(full.map(|(policy, _)| policy.strategy));
@@ -179,25 +190,25 @@ async fn live(pool: &PgPool, history: &History, refusals: &Refusals) -> Result<(
 }
 
 #[test]
-fn the_database_charges_as_the_strategies_mean_and_no_window_holds_more_than_it_may() {
+fn database_charges_as_the_model_and_no_window_exceeds_its_limit() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let database = runtime.block_on(TestDatabase::create());
     let pool = database.pool();
-    let (refusals, lived) = (Refusals::default(), Cell::new(0));
+    let (refusals, replayed) = (Refusals::default(), Cell::new(0));
     let config = Config {
         cases: 256,
         failure_persistence: None,
         max_shrink_iters: 500,
         ..Config::default()
     };
-    let told = TestRunner::new(config).run(&history(), |history| {
-        lived.set(lived.get() + 1);
-        runtime.block_on(live(&pool, &history, &refusals))
+    let tested = TestRunner::new(config).run(&history(), |history| {
+        replayed.set(replayed.get() + 1);
+        runtime.block_on(replay(&pool, &history, &refusals))
     });
-    told.unwrap_or_else(|error| panic!("{error}"));
+    tested.unwrap_or_else(|error| panic!("{error}"));
     for strategy in Strategy::ALL {
         let refused = refusals
             .borrow()

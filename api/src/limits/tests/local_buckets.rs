@@ -1,10 +1,10 @@
-//! One process: what waits, what is taken ahead, what is given back.
+//! Requests of one process: waiting, tokens reserved ahead, tokens returned.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot::Receiver;
 
-use super::super::local_bucket::{Answer, Call, Granted, LocalBucket, Step};
+use super::super::local_bucket::{Call, CallResult, ChargeResult, LocalBucket, Step};
 use super::super::{Charge, Standing};
 use harkara_accounts::{Policies, Policy, Strategy};
 
@@ -17,23 +17,23 @@ fn policies(quota: u32) -> Policies {
     Policies::new(vec![policy]).unwrap()
 }
 
-fn waits(step: Step) -> (Receiver<Answer>, bool) {
+fn expect_wait(step: Step) -> (Receiver<ChargeResult>, bool) {
     match step {
-        Step::Wait(answer, calls) => (answer, calls),
-        Step::Known(charge) => panic!("it knows: {charge:?}"),
+        Step::Wait(result, calls) => (result, calls),
+        Step::Decided(charge) => panic!("decided without waiting: {charge:?}"),
     }
 }
 
-fn knows(step: Step) -> Charge {
+fn expect_decision(step: Step) -> Charge {
     match step {
-        Step::Known(charge) => charge,
-        Step::Wait(..) => panic!("it waits"),
+        Step::Decided(charge) => charge,
+        Step::Wait(..) => panic!("the request waits"),
     }
 }
 
-fn granted(granted: u32, remaining: u64) -> Granted {
+fn granted(granted: u32, remaining: u64) -> CallResult {
     let retry = if remaining == 0 { HOLD } else { Duration::ZERO };
-    Granted {
+    CallResult {
         granted,
         standings: vec![Standing {
             remaining,
@@ -41,132 +41,159 @@ fn granted(granted: u32, remaining: u64) -> Granted {
             retry,
         }],
         hold: HOLD,
-        moment: 7,
+        charged_at: 7,
     }
 }
 
-fn told(mut answer: Receiver<Answer>) -> (bool, u64) {
-    let charge = answer.try_recv().unwrap().unwrap();
+fn outcome(mut result: Receiver<ChargeResult>) -> (bool, u64) {
+    let charge = result.try_recv().unwrap().unwrap();
     (charge.allowed(), charge.standings()[0].remaining)
 }
 
-/// A bucket of which a call has taken so many ahead.
+/// A bucket whose call has reserved `ahead` tokens.
 fn leased(policies: &Policies, ahead: u32, now: Instant) -> LocalBucket {
     let bucket = LocalBucket::new("key", policies);
-    let (first, calls) = waits(bucket.ask(policies, now));
+    let (first, calls) = expect_wait(bucket.charge(policies, now));
     assert!(calls);
-    let call = bucket.begin(now).unwrap();
-    bucket.end(call, granted(1 + ahead, 50), now, now);
-    assert!(bucket.begin(now).is_none());
-    assert_eq!(told(first), (true, 50 + u64::from(ahead)));
+    let call = bucket.begin_call(now).unwrap();
+    bucket.end_call(call, granted(1 + ahead, 50), now, now);
+    assert!(bucket.begin_call(now).is_none());
+    assert_eq!(outcome(first), (true, 50 + u64::from(ahead)));
     bucket
 }
 
 fn call_of(bucket: &LocalBucket, now: Instant) -> Call {
-    bucket.begin(now).unwrap()
+    bucket.begin_call(now).unwrap()
 }
 
 #[test]
-fn requests_that_come_during_a_call_share_the_next_one() {
+fn requests_that_arrive_during_a_call_share_the_next_one() {
     let (policies, now) = (policies(9), Instant::now());
     let bucket = LocalBucket::new("key", &policies);
-    let (first, calls) = waits(bucket.ask(&policies, now));
+    let (first, calls) = expect_wait(bucket.charge(&policies, now));
     assert!(calls);
     let call = call_of(&bucket, now);
-    let later: Vec<_> = (0..3).map(|_| waits(bucket.ask(&policies, now))).collect();
-    assert!(later.iter().all(|(_, calls)| !calls), "one calls for all");
-    bucket.end(call, granted(1, 8), now, now);
-    assert_eq!(told(first), (true, 8));
+    let later: Vec<_> = (0..3)
+        .map(|_| expect_wait(bucket.charge(&policies, now)))
+        .collect();
+    assert!(
+        later.iter().all(|(_, calls)| !calls),
+        "one request starts the call for all"
+    );
+    bucket.end_call(call, granted(1, 8), now, now);
+    assert_eq!(outcome(first), (true, 8));
     let call = call_of(&bucket, now);
-    assert_eq!(call.need(), 3);
-    bucket.end(call, granted(2, 0), now, now);
-    assert!(bucket.begin(now).is_none());
-    let later: Vec<_> = later.into_iter().map(|(answer, _)| told(answer)).collect();
+    assert_eq!(call.waiting_requests(), 3);
+    bucket.end_call(call, granted(2, 0), now, now);
+    assert!(bucket.begin_call(now).is_none());
+    let later: Vec<_> = later
+        .into_iter()
+        .map(|(result, _)| outcome(result))
+        .collect();
     assert_eq!(later, [(true, 1), (true, 0), (false, 0)]);
-    // For a moment nobody is asked again.
-    let refused = knows(bucket.ask(&policies, now + MILLI));
+    // The refusal is repeated for 50 ms without a call.
+    let refused = expect_decision(bucket.charge(&policies, now + MILLI));
     assert!(!refused.allowed());
     assert_eq!(refused.retry_after(), Some(HOLD - MILLI));
-    assert!(waits(bucket.ask(&policies, now + MILLI * 50)).1);
+    assert!(expect_wait(bucket.charge(&policies, now + MILLI * 50)).1);
 }
 
 #[test]
-fn what_was_taken_ahead_is_spent_here_and_what_is_left_of_it_given_back() {
+fn reserved_tokens_are_spent_locally_and_the_rest_is_returned() {
     let (policies, now) = (policies(99), Instant::now());
     let bucket = leased(&policies, 3, now);
     for left in [52, 51] {
-        let charge = knows(bucket.ask(&policies, now + MILLI));
+        let charge = expect_decision(bucket.charge(&policies, now + MILLI));
         assert!(charge.allowed());
         assert_eq!(charge.standings()[0].remaining, left);
     }
-    assert!(!bucket.settle(false, now + HOLD - MILLI), "it is not over");
-    assert!(waits(bucket.ask(&policies, now + HOLD)).1, "it is over");
+    assert!(
+        !bucket.settle(false, now + HOLD - MILLI),
+        "the lease has not expired"
+    );
+    assert!(
+        expect_wait(bucket.charge(&policies, now + HOLD)).1,
+        "the lease has expired"
+    );
     let call = call_of(&bucket, now + HOLD);
-    assert_eq!((call.need(), call.owed.count, call.owed.moment), (1, 1, 7));
+    assert_eq!(
+        (
+            call.waiting_requests(),
+            call.unspent.count,
+            call.unspent.charged_at
+        ),
+        (1, 1, 7)
+    );
 }
 
 #[test]
-fn what_nobody_comes_for_is_given_back_as_well() {
+fn unused_reserved_tokens_are_returned_by_settling() {
     let (policies, now) = (policies(99), Instant::now());
     let bucket = leased(&policies, 3, now);
-    assert!(!bucket.is_idle(now + HOLD * 9), "it holds tokens");
+    assert!(!bucket.is_idle(now + HOLD * 9), "the bucket holds tokens");
     assert!(bucket.settle(false, now + HOLD));
     assert!(
         !bucket.settle(false, now + HOLD),
-        "somebody does it already"
+        "another task already returns them"
     );
     let call = call_of(&bucket, now + HOLD);
-    assert_eq!((call.need(), call.owed.count, call.ahead), (0, 3, 0));
-    bucket.end(call, granted(0, 53), now + HOLD, now + HOLD);
-    assert!(bucket.begin(now + HOLD).is_none());
+    assert_eq!(
+        (call.waiting_requests(), call.unspent.count, call.ahead),
+        (0, 3, 0)
+    );
+    bucket.end_call(call, granted(0, 53), now + HOLD, now + HOLD);
+    assert!(bucket.begin_call(now + HOLD).is_none());
     assert!(bucket.is_idle(now + HOLD));
 }
 
 #[test]
-fn who_comes_during_a_call_has_of_what_it_took_ahead() {
+fn request_that_arrives_during_a_call_spends_its_reserved_tokens() {
     let (policies, now) = (policies(99), Instant::now());
     let bucket = LocalBucket::new("key", &policies);
-    let (first, _) = waits(bucket.ask(&policies, now));
+    let (first, _) = expect_wait(bucket.charge(&policies, now));
     let call = call_of(&bucket, now);
-    let (second, _) = waits(bucket.ask(&policies, now));
-    bucket.end(call, granted(3, 50), now, now + MILLI);
-    assert!(bucket.begin(now + MILLI).is_none(), "all are answered");
-    assert_eq!((told(first), told(second)), ((true, 52), (true, 51)));
-    assert!(knows(bucket.ask(&policies, now + MILLI)).allowed());
+    let (second, _) = expect_wait(bucket.charge(&policies, now));
+    bucket.end_call(call, granted(3, 50), now, now + MILLI);
+    assert!(
+        bucket.begin_call(now + MILLI).is_none(),
+        "every request has its result"
+    );
+    assert_eq!((outcome(first), outcome(second)), ((true, 52), (true, 51)));
+    assert!(expect_decision(bucket.charge(&policies, now + MILLI)).allowed());
 }
 
 #[test]
-fn the_token_of_a_request_that_was_given_up_is_not_lost() {
+fn token_of_a_dropped_request_passes_to_the_next() {
     let (policies, now) = (policies(99), Instant::now());
     let bucket = LocalBucket::new("key", &policies);
-    let (gone, _) = waits(bucket.ask(&policies, now));
-    let (stays, _) = waits(bucket.ask(&policies, now));
+    let (gone, _) = expect_wait(bucket.charge(&policies, now));
+    let (stays, _) = expect_wait(bucket.charge(&policies, now));
     let call = call_of(&bucket, now);
     drop(gone);
-    // One is left: the one that stays has it.
-    bucket.end(call, granted(1, 0), now, now);
-    assert_eq!(told(stays), (true, 0));
-    assert!(bucket.begin(now).is_none());
+    // The only token goes to the request that still waits.
+    bucket.end_call(call, granted(1, 0), now, now);
+    assert_eq!(outcome(stays), (true, 0));
+    assert!(bucket.begin_call(now).is_none());
 }
 
 #[test]
-fn when_the_policies_change_nothing_is_spent_by_the_old_ones() {
+fn tokens_reserved_under_changed_policies_are_returned_unspent() {
     let (old, new, now) = (policies(99), policies(5), Instant::now());
     let bucket = leased(&old, 3, now);
-    assert!(waits(bucket.ask(&new, now)).1);
+    assert!(expect_wait(bucket.charge(&new, now)).1);
     let call = call_of(&bucket, now);
-    assert_eq!((call.need(), call.owed.count), (1, 3));
+    assert_eq!((call.waiting_requests(), call.unspent.count), (1, 3));
     assert_eq!(call.policies, new);
 }
 
 #[test]
-fn what_a_failed_call_gave_back_is_not_given_back_again() {
+fn tokens_returned_by_a_failed_call_are_not_returned_again() {
     let (policies, now) = (policies(99), Instant::now());
     let bucket = leased(&policies, 3, now);
-    let (mut answer, _) = waits(bucket.ask(&policies, now + HOLD));
+    let (mut result, _) = expect_wait(bucket.charge(&policies, now + HOLD));
     let call = call_of(&bucket, now + HOLD);
-    bucket.fail(call, sqlx::Error::PoolTimedOut);
-    assert!(answer.try_recv().unwrap().is_err());
-    assert!(bucket.begin(now + HOLD).is_none());
+    bucket.fail_call(call, sqlx::Error::PoolTimedOut);
+    assert!(result.try_recv().unwrap().is_err());
+    assert!(bucket.begin_call(now + HOLD).is_none());
     assert!(bucket.is_idle(now + HOLD * 2));
 }

@@ -1,5 +1,5 @@
-//! What the strategies mean, said another way than the database does it: windows by the whole list of
-//! what was let through, buckets by what is in them.
+//! A second implementation of the strategies, to compare the database with: windows as the full log of charges,
+//! buckets by their content.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use chrono::{DateTime, Datelike, Months, NaiveDate};
 
 use harkara_accounts::{Policy, Strategy};
 
-/// How one policy stands, in microseconds.
+/// State of one policy after a charge. Durations in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stands {
+pub(super) struct ModelStanding {
     pub(super) remaining: i64,
     pub(super) reset: i64,
     pub(super) retry: i64,
@@ -21,13 +21,13 @@ pub(super) struct Model(Vec<(Policy, Counter)>);
 
 #[derive(Debug, Clone)]
 enum Counter {
-    /// How many were let through, by the moments of the charges.
+    /// Number of charged requests, by the time of the charge.
     Window(BTreeMap<i64, i64>),
-    /// What is missing to a full bucket, and since when that is so.
+    /// What the bucket lacked at the time `since` to be full.
     Bucket { missing: i128, since: i64 },
 }
 
-/// A month's first moment, and that of the next.
+/// The first instant of a month, and that of the next.
 fn month(moment: i64) -> (i64, i64) {
     let day = DateTime::from_timestamp_micros(moment)
         .unwrap()
@@ -40,8 +40,8 @@ fn month(moment: i64) -> (i64, i64) {
     (micros(first), micros(first + Months::new(1)))
 }
 
-/// When what was let through at `charged` no longer counts.
-fn leaves(policy: &Policy, charged: i64) -> i64 {
+/// When requests charged at `charged` no longer count.
+fn expires_at(policy: &Policy, charged: i64) -> i64 {
     let width = policy.width();
     match policy.strategy {
         Strategy::FixedWindow => (charged / width + 1) * width,
@@ -53,18 +53,18 @@ fn leaves(policy: &Policy, charged: i64) -> i64 {
     }
 }
 
-/// What a token weighs, what a microsecond brings, what a full bucket holds.
+/// The size of a token, the amount that flows in each microsecond, and the capacity of the bucket.
 fn bucket(policy: &Policy) -> (i128, i128, i128) {
     let (width, quota) = (i128::from(policy.width()), i128::from(policy.quota));
-    let (token, brought) = match policy.strategy {
+    let (token, inflow) = match policy.strategy {
         Strategy::TokenBucket => (width, quota),
         _ => ((width + quota - 1) / quota, 1),
     };
-    (token, brought, token * i128::from(policy.burst.max(1)))
+    (token, inflow, token * i128::from(policy.burst.max(1)))
 }
 
-fn up(over: i128, under: i128) -> i64 {
-    i64::try_from((over + under - 1) / under).unwrap()
+fn div_ceil(numerator: i128, denominator: i128) -> i64 {
+    i64::try_from((numerator + denominator - 1) / denominator).unwrap()
 }
 
 impl Model {
@@ -80,38 +80,45 @@ impl Model {
         Self(policies.iter().map(pair).collect())
     }
 
-    /// Gives back `back` of what was charged at `charged`, then charges as many as may pass of `need`,
-    /// and of `ahead` as the statement says.
+    /// Returns `back` tokens that were charged at `charged`, then charges as many of `need` as may pass, and of
+    /// `ahead` as many as the database would reserve.
     pub(super) fn charge(
         &mut self,
         moment: i64,
         (need, ahead, hold): (i64, i64, i64),
         (back, charged): (i64, i64),
-    ) -> (i64, Vec<Stands>) {
+    ) -> (i64, Vec<ModelStanding>) {
         for (policy, counter) in &mut self.0 {
-            counter.give_back(policy, moment, back, charged);
+            counter.return_tokens(policy, moment, back, charged);
         }
-        let rooms = self.0.iter().map(|(policy, counter)| counter.room(policy));
-        let room = rooms.min().unwrap();
-        let stays = self.0.iter().map(|(policy, _)| stays(policy, moment)).min();
-        let mut granted = need.min(room);
-        if stays.unwrap().min(hold) > 0 && room > need {
-            granted += ahead.min((room - need) / 8);
+        let capacities = self
+            .0
+            .iter()
+            .map(|(policy, counter)| counter.capacity(policy));
+        let capacity = capacities.min().unwrap();
+        let shortest = self
+            .0
+            .iter()
+            .map(|(policy, _)| time_left(policy, moment))
+            .min();
+        let mut granted = need.min(capacity);
+        if shortest.unwrap().min(hold) > 0 && capacity > need {
+            granted += ahead.min((capacity - need) / 8);
         }
         for (policy, counter) in &mut self.0 {
-            counter.take(policy, moment, granted);
+            counter.charge(policy, moment, granted);
         }
-        let stands = self.0.iter().map(|(policy, counter)| Stands {
-            remaining: counter.room(policy),
+        let standings = self.0.iter().map(|(policy, counter)| ModelStanding {
+            remaining: counter.capacity(policy),
             reset: counter.reset(policy, moment),
             retry: counter.retry(policy, moment),
         });
-        (granted, stands.collect())
+        (granted, standings.collect())
     }
 }
 
-/// How long a charge of this moment is spent within the window it is charged to.
-fn stays(policy: &Policy, moment: i64) -> i64 {
+/// How long tokens charged at `moment` can be spent within the window they are charged to.
+fn time_left(policy: &Policy, moment: i64) -> i64 {
     let width = policy.width();
     match policy.strategy {
         Strategy::FixedWindow => width - moment % width,
@@ -125,17 +132,17 @@ fn stays(policy: &Policy, moment: i64) -> i64 {
 }
 
 impl Counter {
-    fn give_back(&mut self, policy: &Policy, moment: i64, back: i64, charged: i64) {
+    fn return_tokens(&mut self, policy: &Policy, moment: i64, back: i64, charged: i64) {
         match self {
             Self::Window(log) => {
                 if let Some(count) = log.get_mut(&charged) {
                     *count = (*count - back).max(0);
                 }
-                log.retain(|at, count| *count > 0 && leaves(policy, *at) > moment);
+                log.retain(|at, count| *count > 0 && expires_at(policy, *at) > moment);
             }
             Self::Bucket { missing, since } => {
-                let (token, brought, _) = bucket(policy);
-                let filled = i128::from(moment - *since) * brought;
+                let (token, inflow, _) = bucket(policy);
+                let filled = i128::from(moment - *since) * inflow;
                 *missing = (*missing - filled).max(0);
                 *missing = (*missing - i128::from(back) * token).max(0);
                 *since = moment;
@@ -143,7 +150,7 @@ impl Counter {
         }
     }
 
-    fn take(&mut self, policy: &Policy, moment: i64, count: i64) {
+    fn charge(&mut self, policy: &Policy, moment: i64, count: i64) {
         match self {
             Self::Window(log) if count > 0 => *log.entry(moment).or_default() += count,
             Self::Window(_) => {}
@@ -151,7 +158,7 @@ impl Counter {
         }
     }
 
-    fn room(&self, policy: &Policy) -> i64 {
+    fn capacity(&self, policy: &Policy) -> i64 {
         match self {
             Self::Window(log) => policy.most() as i64 - log.values().sum::<i64>(),
             Self::Bucket { missing, .. } => {
@@ -165,29 +172,29 @@ impl Counter {
         match self {
             Self::Window(log) => match (policy.strategy, log.keys().last()) {
                 (Strategy::SlidingWindow, None) => 0,
-                (Strategy::SlidingWindow, Some(last)) => leaves(policy, *last) - moment,
-                _ => leaves(policy, moment) - moment,
+                (Strategy::SlidingWindow, Some(last)) => expires_at(policy, *last) - moment,
+                _ => expires_at(policy, moment) - moment,
             },
-            Self::Bucket { missing, .. } => up(*missing, bucket(policy).1),
+            Self::Bucket { missing, .. } => div_ceil(*missing, bucket(policy).1),
         }
     }
 
     fn retry(&self, policy: &Policy, moment: i64) -> i64 {
-        if self.room(policy) > 0 {
+        if self.capacity(policy) > 0 {
             return 0;
         }
         match self {
             Self::Window(log) => {
-                let ends = log.keys().map(|at| leaves(policy, *at));
+                let ends = log.keys().map(|at| expires_at(policy, *at));
                 let passes = |end: &i64| {
-                    let left = log.iter().filter(|(at, _)| leaves(policy, **at) > *end);
+                    let left = log.iter().filter(|(at, _)| expires_at(policy, **at) > *end);
                     left.map(|(_, count)| count).sum::<i64>() < policy.most() as i64
                 };
                 ends.filter(passes).min().unwrap() - moment
             }
             Self::Bucket { missing, .. } => {
-                let (token, brought, full) = bucket(policy);
-                up(missing + token - full, brought)
+                let (token, inflow, full) = bucket(policy);
+                div_ceil(missing + token - full, inflow)
             }
         }
     }

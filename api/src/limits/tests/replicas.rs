@@ -1,4 +1,4 @@
-//! Several processes on one database.
+//! Several replicas on one database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,8 +35,8 @@ async fn replicas(database: &TestDatabase) -> [RequestLimits; 2] {
     ]
 }
 
-/// How many of so many requests pass that `clients` make at the same time, spread over the replicas.
-/// Whoever is refused waits a moment, as a client would.
+/// How many requests pass when `clients` concurrent clients make `each` requests, spread over the replicas. A
+/// refused client waits for a millisecond, as a real one would wait.
 async fn storm(
     replicas: &[RequestLimits; 2],
     policies: &Policies,
@@ -97,7 +97,7 @@ async fn of_300_requests_over_two_replicas_exactly_100_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_free_tier_lets_its_limit_and_its_burst_pass() {
+async fn free_tier_allows_its_quota_and_its_burst() {
     let database = TestDatabase::create().await;
     let replicas = replicas(&database).await;
     let policies = KeyTier::Free.policies();
@@ -105,7 +105,7 @@ async fn a_free_tier_lets_its_limit_and_its_burst_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hot_key_has_exactly_its_quota_from_replicas_that_take_ahead() {
+async fn hot_key_gets_exactly_its_quota_from_replicas_that_reserve_ahead() {
     let database = TestDatabase::create().await;
     let replicas = replicas(&database).await;
     let policies = hourly(Strategy::SlidingWindow, 5000, 0);
@@ -113,7 +113,7 @@ async fn a_hot_key_has_exactly_its_quota_from_replicas_that_take_ahead() {
 }
 
 #[tokio::test]
-async fn what_is_taken_ahead_and_not_spent_comes_back() {
+async fn reserved_tokens_that_are_not_spent_are_returned() {
     let database = TestDatabase::create().await;
     let replicas = replicas(&database).await;
     let policies = hourly(Strategy::SlidingWindow, 5000, 0);
@@ -123,7 +123,7 @@ async fn what_is_taken_ahead_and_not_spent_comes_back() {
             .await
             .unwrap()
     };
-    // Requests until the key is hot, however slow the machine is; answers how many passed.
+    // Makes requests until the key is hot, however slow the machine is; returns how many passed.
     let heat = async |before: i64| {
         let mut passed = 0;
         while passed == 0 || counted().await == before + passed {
@@ -132,10 +132,10 @@ async fn what_is_taken_ahead_and_not_spent_comes_back() {
         passed
     };
     let passed = heat(0).await;
-    replicas[0].finish().await;
+    replicas[0].return_all().await;
     assert_eq!(counted().await, passed);
 
-    // The same by the clock.
+    // The same after the reservation expires.
     let passed = passed + heat(passed).await;
     while counted().await > passed {
         replicas[0].settle();
@@ -166,11 +166,11 @@ async fn all_policies_grant_or_none_is_charged() {
     assert!(wait > Duration::from_secs(50) && wait <= minute, "{wait:?}");
     assert_eq!(refused.standings()[0].remaining, 8);
     let other = limits.charge("another", &policies).await.unwrap();
-    assert!(other.allowed(), "subjects do not meet");
+    assert!(other.allowed(), "subjects are independent");
 }
 
 #[tokio::test]
-async fn lost_counters_begin_anew_and_the_month_goes_on_from_what_was_counted() {
+async fn lost_counters_restart_and_the_month_continues_from_recorded_usage() {
     let database = TestDatabase::create().await;
     let [limits, _] = replicas(&database).await;
     let pool = database.pool();
@@ -186,7 +186,7 @@ async fn lost_counters_begin_anew_and_the_month_goes_on_from_what_was_counted() 
         )
     };
     assert_eq!(month().await, (true, 109, 2));
-    // What a crash does to a table that is not logged.
+    // A crash empties an unlogged table.
     let kind: String = query_scalar(
         "select relpersistence::text from pg_class where oid = 'app.request_counters'::regclass",
     )
@@ -223,7 +223,7 @@ async fn key_with_usage(pool: &PgPool, requests: i64) -> sqlx::types::Uuid {
 }
 
 #[tokio::test]
-async fn when_the_database_is_away_nobody_waits_for_ever() {
+async fn charge_without_a_database_fails_instead_of_waiting_forever() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let limits = RequestLimits::new(pool.clone());
@@ -232,11 +232,11 @@ async fn when_the_database_is_away_nobody_waits_for_ever() {
     let error = limits.charge("key", &policies).await.unwrap_err();
     assert!(harkara_shared::database::is_unavailable(&error));
     let again = limits.charge("key", &policies).await;
-    assert!(again.is_err(), "and the next one asks anew");
+    assert!(again.is_err(), "the next charge calls the database again");
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_held_makes_no_charge_dearer() {
+async fn open_snapshot_does_not_slow_charges_down() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let mut holder = pool.begin().await.unwrap();
@@ -260,7 +260,7 @@ async fn a_snapshot_that_is_held_makes_no_charge_dearer() {
          array['hour'], array['sliding_window'], array[1000000::int8], array[0::int8],
          array[3600000000], 1, 0, 0, 0, 0)";
     let mut blocks = 0;
-    // The first ones of a session read the catalogue, too.
+    // The first charges of a session also read the system catalogue.
     for _ in 0..3 {
         let plan: sqlx::types::Json<serde_json::Value> =
             query_scalar(charge).fetch_one(&mut *session).await.unwrap();

@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewGrant, example = json!({
-    "role": "admin", "expires_at": "2030-01-31T12:00:00Z", "reason": "stands in for Bob"
+    "role": "admin", "expires_at": "2030-01-31T12:00:00Z", "reason": "substitutes for Bob"
 }))]
 pub(crate) struct GrantRequest {
     /// Role to grant, see `GET /v1/roles`.

@@ -179,7 +179,7 @@ async fn only_a_platform_admin_changes_settings_of_another_tenant() {
         .await;
     own_rate.problem(403, "missing_scope");
     for name in [
-        "nobody",
+        "unknown",
         "ACME",
         "%00",
         &harkara_shared::id::TenantId::new().to_string(),
