@@ -158,7 +158,7 @@ impl Caller {
     }
 
     /// Whether the caller is a signed-in user.
-    pub(crate) fn is_person(&self) -> bool {
+    pub(crate) fn is_user(&self) -> bool {
         matches!(self.principal, Principal::User { .. })
     }
 

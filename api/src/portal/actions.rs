@@ -96,7 +96,7 @@ fn form_duration(form: &Form, name: &str, max: Duration) -> Result<Duration, Pro
         .map_err(|error| invalid_field(name, "invalid", format!("{error}")))?;
     if duration > max || duration.subsec_nanos() != 0 {
         let max = HumanDuration(max);
-        let detail = format!("must be at max {max}, in whole seconds");
+        let detail = format!("must be at most {max}, in whole seconds");
         return Err(invalid_field(name, "out_of_range", detail));
     }
     Ok(duration)
