@@ -147,11 +147,11 @@ mod tests {
     #[test]
     fn payload_of_the_wrong_shape_has_a_pointer() {
         let kind = find("http.request").unwrap();
-        let faults = |text: &str| kind.check(&RawValue::from_string(text.to_owned()).unwrap());
-        assert_eq!(faults(r#"{"url": "https://example.com"}"#), []);
-        let wrong_type = faults(r#"{"url": "https://example.com", "headers": {"a": 1}}"#);
+        let errors = |text: &str| kind.check(&RawValue::from_string(text.to_owned()).unwrap());
+        assert_eq!(errors(r#"{"url": "https://example.com"}"#), []);
+        let wrong_type = errors(r#"{"url": "https://example.com", "headers": {"a": 1}}"#);
         assert_eq!(wrong_type.first().unwrap().pointer, "/headers/a");
-        let unknown = faults(r#"{"uri": "https://example.com"}"#);
+        let unknown = errors(r#"{"uri": "https://example.com"}"#);
         let unknown = unknown.first().unwrap();
         assert_eq!(
             (unknown.pointer.as_str(), unknown.code),

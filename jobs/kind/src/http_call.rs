@@ -29,8 +29,8 @@ pub fn call_timeout(run: &Run) -> Duration {
 /// Errors in headers that a tenant sets: malformed or reserved ones. `reserved` holds further lower-case names or, ending
 /// in `-`, prefixes.
 #[must_use]
-pub fn header_faults(headers: &BTreeMap<String, String>, reserved: &[&str]) -> Vec<FieldError> {
-    let mut faults = Vec::new();
+pub fn header_errors(headers: &BTreeMap<String, String>, reserved: &[&str]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     for (name, value) in headers {
         let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
         let lower = name.to_ascii_lowercase();
@@ -38,22 +38,22 @@ pub fn header_faults(headers: &BTreeMap<String, String>, reserved: &[&str]) -> V
             .iter()
             .any(|rule| lower == *rule || (rule.ends_with('-') && lower.starts_with(rule)));
         if HeaderName::try_from(name).is_err() {
-            faults.push(FieldError::new(pointer, "invalid", "is not a header name"));
+            errors.push(FieldError::new(pointer, "invalid", "is not a header name"));
         } else if is_reserved || egress::REFUSED_HEADERS.contains(&lower.as_str()) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 pointer,
                 "reserved",
                 "is set by Harkara and cannot be given",
             ));
         } else if HeaderValue::try_from(value).is_err() {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 pointer,
                 "invalid",
                 "holds characters a header cannot have",
             ));
         }
     }
-    faults
+    errors
 }
 
 /// Converts the headers of a payload or resource for sending.

@@ -76,11 +76,11 @@ impl Redrive {
     /// Everything wrong with the action; pointers are relative to it.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if !(1..=i64::from(MAX_RATE)).contains(&self.rate_per_second) {
             let found = self.rate_per_second;
             let detail = format!("must be between 1 and {MAX_RATE}, got {found}");
-            faults.push(FieldError::new("/rate_per_second", "out_of_range", detail));
+            errors.push(FieldError::new("/rate_per_second", "out_of_range", detail));
         }
         if let Some(state) = self.filter.state
             && !self.action.states().contains(&state)
@@ -90,9 +90,9 @@ impl Redrive {
                 Action::Cancel => "only jobs that are scheduled, ready or running can be cancelled",
                 Action::Delete => "only jobs that are succeeded, dead or cancelled can be deleted",
             };
-            faults.push(FieldError::new("/filter/state", "not_for_action", detail));
+            errors.push(FieldError::new("/filter/state", "not_for_action", detail));
         }
-        faults
+        errors
     }
 
     /// The jobs that the action applies to.

@@ -55,7 +55,7 @@ pub struct FinishedAttempt {
     pub endpoint: EndpointId,
     /// Why the delivery is made.
     pub trigger: Trigger,
-    /// Final state of the delivery, if this run decides it; `None` while it can be retried.
+    /// Final state of the delivery, if this run decides it; `None` while the delivery can be retried.
     pub delivery_outcome: Option<DeliveryState>,
     /// When the request began.
     pub started_at: DateTime<Utc>,

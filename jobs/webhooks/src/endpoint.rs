@@ -141,9 +141,9 @@ impl NewEndpoint {
     /// All errors in the settings.
     #[must_use]
     pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
-        let mut faults = rules::url_faults("/url", &self.url, egress);
-        faults.extend(self.rest.check(egress));
-        faults
+        let mut errors = rules::url_errors("/url", &self.url, egress);
+        errors.extend(self.rest.check(egress));
+        errors
     }
 }
 
@@ -180,37 +180,37 @@ impl EndpointChange {
     /// All errors in the settings.
     #[must_use]
     pub fn check(&self, egress: &Egress) -> Vec<FieldError> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if let Some(url) = &self.url {
-            faults.extend(rules::url_faults("/url", url, egress));
+            errors.extend(rules::url_errors("/url", url, egress));
         }
         if let Change::Set(description) = &self.description {
-            faults.extend(rules::description_faults(description));
+            errors.extend(rules::description_errors(description));
         }
         if let Some(types) = &self.event_types {
-            faults.extend(rules::type_faults(types));
+            errors.extend(rules::type_errors(types));
         }
         if let Some(channels) = &self.channels {
-            faults.extend(rules::channel_faults(channels));
+            errors.extend(rules::channel_errors(channels));
         }
         if let Some(headers) = &self.headers {
-            faults.extend(rules::endpoint_header_faults(headers));
+            errors.extend(rules::endpoint_header_errors(headers));
         }
         for (name, limit) in [
             ("rate_per_second", self.rate_per_second),
             ("max_in_flight", self.max_in_flight),
         ] {
             if let Change::Set(limit) = limit {
-                faults.extend(rules::limit_faults(name, limit));
+                errors.extend(rules::limit_errors(name, limit));
             }
         }
         if let Change::Set(certificate) = &self.client_certificate {
-            faults.extend(rules::certificate_faults(certificate));
+            errors.extend(rules::certificate_errors(certificate));
         }
         if let Change::Set(oauth2) = &self.oauth2 {
-            faults.extend(rules::oauth2_faults(oauth2, egress));
+            errors.extend(rules::oauth2_errors(oauth2, egress));
         }
-        faults
+        errors
     }
 }
 

@@ -53,15 +53,15 @@ impl NewEvent {
     /// All errors in the event, except those of its data.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
-        let mut faults = rules::channel_faults(&self.channels);
+        let mut errors = rules::channel_errors(&self.channels);
         if !is_event_type(&self.event_type) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/type",
                 "invalid",
                 "must be segments of letters, digits and `_` joined by dots, at most 128 characters",
             ));
         } else if is_operational(&self.event_type) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/type",
                 "reserved",
                 "is reserved for operational events",
@@ -74,7 +74,7 @@ impl NewEvent {
                     .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
             if !fits {
                 // No dots: the signature joins id, timestamp and body with dots.
-                faults.push(FieldError::new(
+                errors.push(FieldError::new(
                     "/id",
                     "invalid",
                     "must be 1 to 64 letters, digits, `_` and `-`",
@@ -85,7 +85,7 @@ impl NewEvent {
             let fits = harkara_queue::settings::is_key(key)
                 && key.chars().count() <= lane::MAX_ORDERING_KEY;
             if !fits {
-                faults.push(FieldError::new(
+                errors.push(FieldError::new(
                     "/ordering_key",
                     "invalid",
                     format!(
@@ -96,13 +96,13 @@ impl NewEvent {
             }
         }
         if self.data.get().len() > harkara_queue::job::MAX_PAYLOAD_BYTES {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/data",
                 "too_large",
                 "must be at most 256 KiB of JSON",
             ));
         }
-        faults
+        errors
     }
 }
 
@@ -155,9 +155,9 @@ pub async fn post_event(
     if !store(tx, &id, &event).await? {
         return find_posted(tx, id, &event).await;
     }
-    let faults = check_event_data(tx, &event.event_type, event.version, &event.data).await?;
-    if !faults.is_empty() {
-        return Err(Error::Invalid(faults));
+    let errors = check_event_data(tx, &event.event_type, event.version, &event.data).await?;
+    if !errors.is_empty() {
+        return Err(Error::Invalid(errors));
     }
     let subscribers: Vec<Subscriber> = query_as(include_str!("sql/event/list_subscribers.sql"))
         .bind(tx.tenant())

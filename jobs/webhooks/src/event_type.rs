@@ -95,16 +95,16 @@ impl NewEventType {
     /// All errors in the version. Checking the largest allowed schema and example takes a thread about a second.
     #[must_use]
     pub fn check(&self) -> Vec<FieldError> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if !is_event_type(&self.name) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/name",
                 "invalid",
                 "must be segments of letters, digits and `_` joined by dots, at most 128 long",
             ));
         }
         if self.description.chars().count() > MAX_DESCRIPTION {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/description",
                 "too_long",
                 format!("must be at most {MAX_DESCRIPTION} characters long"),
@@ -112,24 +112,24 @@ impl NewEventType {
         }
         let schema = match self.schema.as_ref().map(checked_schema).transpose() {
             Ok(schema) => schema,
-            Err(fault) => {
-                faults.push(fault.under("/schema"));
+            Err(error) => {
+                errors.push(error.under("/schema"));
                 None
             }
         };
         if let Some(example) = &self.example {
-            let example_faults = match (size_fault(example), schema) {
-                (Some(fault), _) => vec![fault],
-                (None, Some(schema)) => schema.faults(example),
+            let example_errors = match (size_error(example), schema) {
+                (Some(error), _) => vec![error],
+                (None, Some(schema)) => schema.errors(example),
                 (None, None) => Vec::new(),
             };
-            faults.extend(
-                example_faults
+            errors.extend(
+                example_errors
                     .into_iter()
-                    .map(|fault| fault.under("/example")),
+                    .map(|error| error.under("/example")),
             );
         }
-        faults
+        errors
     }
 }
 
@@ -137,15 +137,15 @@ fn checked_schema(schema: &Value) -> Result<Schema, FieldError> {
     if !schema.is_object() {
         return Err(FieldError::new("", "invalid", "must be an object"));
     }
-    match size_fault(schema) {
-        Some(fault) => Err(fault),
+    match size_error(schema) {
+        Some(error) => Err(error),
         None => Schema::compile(schema),
     }
 }
 
-fn size_fault(value: &Value) -> Option<FieldError> {
-    let fault = || FieldError::new("", "too_large", "must be at most 64 KiB of JSON");
-    (value.to_string().len() > MAX_BYTES).then(fault)
+fn size_error(value: &Value) -> Option<FieldError> {
+    let error = || FieldError::new("", "too_large", "must be at most 64 KiB of JSON");
+    (value.to_string().len() > MAX_BYTES).then(error)
 }
 
 /// Registers the next version of an event type: 1 for a new name, 2 for a built-in one. Call [`forget_current_version`]
@@ -275,16 +275,16 @@ pub async fn check_event_data(
             return Ok(vec![FieldError::new("/version", "unknown", detail)]);
         }
     };
-    let faults = match serde_json::from_str(data.get()) {
+    let errors = match serde_json::from_str(data.get()) {
         Ok(data) => schema
-            .faults_off_thread(data)
+            .errors_off_thread(data)
             .await
             .map_err(|error| Error::Corrupt(format!("the schema of {event_type}: {error}")))?,
         Err(error) => vec![FieldError::new("", "invalid", message(&error))],
     };
-    Ok(faults
+    Ok(errors
         .into_iter()
-        .map(|fault| fault.under("/data"))
+        .map(|error| error.under("/data"))
         .collect())
 }
 
@@ -322,7 +322,7 @@ async fn schema_of(
         Some(schema) => {
             let compiled = spawn_blocking(move || Schema::compile(&schema)).await;
             let compiled = compiled.map_err(|error| corrupt(error.to_string()))?;
-            Some(Arc::new(compiled.map_err(|fault| corrupt(fault.detail))?))
+            Some(Arc::new(compiled.map_err(|error| corrupt(error.detail))?))
         }
         None => None,
     };

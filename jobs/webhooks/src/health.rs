@@ -1,6 +1,6 @@
 //! Endpoint health: derives alerts, slow-down, disabling and recovery from recorded attempts.
 //!
-//! Posts an operational event about each of these, and about each exhausted delivery. It makes no HTTP calls and never
+//! Posts operational events about alerts, disabling, recovery and exhausted deliveries. It makes no HTTP calls and never
 //! changes a delivery's state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -81,9 +81,9 @@ impl EventQueue {
 /// Applies recorded attempts to the health of their endpoints. `attempt_numbers` maps each delivery to its latest attempt
 /// number; a delivery that was deleted before its attempt was recorded has none.
 ///
-/// All successes are applied before all failures. The attempts of a batch ran at the same time, so they have no order that
-/// means anything, and this one is safe: a failure in the batch is never forgotten, and an endpoint with a success in the
-/// batch is at the start of its five days either way.
+/// All successes are applied before all failures. The attempts of a batch finished at about the same time, so their real order
+/// means little, and this order is safe: no failure of the batch is forgotten, and an endpoint with a success in the batch
+/// is at the start of its [`DISABLE_AFTER`] in either order.
 pub(super) async fn apply(
     tx: &mut TenantTx,
     engine: &Engine,

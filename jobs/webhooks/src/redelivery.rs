@@ -1,4 +1,4 @@
-//! Redelivers single deliveries, recovers what an endpoint missed, and tests endpoints.
+//! Redelivers single deliveries, recovers deliveries that an endpoint missed, and tests endpoints.
 //!
 //! A pending delivery is never enqueued twice. A delivery that succeeded is made again only when it is named.
 
@@ -23,7 +23,7 @@ use crate::event::post_test;
 use crate::event::{NewEvent, Posted};
 use crate::lane;
 
-/// Deliveries that one step of a recovery scans.
+/// Number of deliveries that one step of a recovery scans.
 const STEP_DELIVERIES: i64 = 1000;
 
 /// Why a delivery cannot be redelivered.
@@ -49,11 +49,12 @@ struct Candidate {
     ordering_key: Option<String>,
     status: Option<EndpointStatus>,
     ordering: Option<Ordering>,
+    /// Attempts of the endpoint's retry schedule; `None` when the endpoint was deleted, like `status` and `ordering`.
     attempts: Option<i32>,
 }
 
-/// Redelivers manually: a single attempt, whatever the delivery's state. A delivery that waits for its next attempt is run
-/// now instead. Returns the job.
+/// Redelivers manually, in a single attempt, whatever the delivery's state. A delivery that waits for its next scheduled
+/// attempt is not enqueued again; that attempt runs now. Returns the job.
 ///
 /// # Errors
 /// When the database refuses.
@@ -62,7 +63,7 @@ pub async fn redeliver(
     engine: &Engine,
     id: DeliveryId,
 ) -> Result<Result<JobId, RedeliverError>, Error> {
-    // Reconciles the delivery's state with its job first.
+    // `find_delivery` reconciles the stored state with the job, so that the next query reads the current one.
     if crate::delivery::find_delivery(tx, id).await?.is_none() {
         return Ok(Err(RedeliverError::NotFound));
     }
@@ -126,34 +127,33 @@ pub struct RecoveryFilter {
 pub async fn recover_deliveries(
     tx: &mut TenantTx,
     engine: &Engine,
-    missed: &RecoveryFilter,
+    filter: &RecoveryFilter,
     after: DeliveryId,
 ) -> Result<Option<(DeliveryId, usize)>, Error> {
     let last: Option<DeliveryId> = query_scalar(include_str!("sql/redelivery/step_deliveries.sql"))
         .bind(tx.tenant())
-        .bind(missed.endpoint)
+        .bind(filter.endpoint)
         .bind(after)
-        .bind(missed.last)
+        .bind(filter.last)
         .bind(STEP_DELIVERIES)
         .fetch_optional(&mut **tx)
         .await?;
     let Some(last) = last else {
         return Ok(None);
     };
-    // A delivery recorded as pending may have failed: its job decides.
-    let mut states = missed.states.clone();
+    // Some deliveries that are stored as pending have ended; only their jobs record the outcome.
+    let mut states = filter.states.clone();
     states.push(DeliveryState::Pending);
     let found: Vec<Candidate> = query_as(include_str!("sql/redelivery/list_undelivered.sql"))
         .bind(tx.tenant())
-        .bind(missed.endpoint)
+        .bind(filter.endpoint)
         .bind(after)
         .bind(last)
-        .bind(missed.since)
-        .bind(missed.until)
+        .bind(filter.since)
+        .bind(filter.until)
         .bind(states)
         .fetch_all(&mut **tx)
         .await?;
-    // The outcome of some pending deliveries is recorded in their jobs only.
     let pending = found
         .iter()
         .filter(|candidate| candidate.state == DeliveryState::Pending);
@@ -163,13 +163,15 @@ pub async fn recover_deliveries(
         .into_iter()
         .filter_map(|job| Some((job.id, state_from_job(job.state)?)))
         .collect();
-    let state = |candidate: &Candidate| {
+    let current_state = |candidate: &Candidate| {
         let from_job = candidate.job_id.and_then(|job| job_states.get(&job));
         *from_job.unwrap_or(&candidate.state)
     };
     let selected: Vec<Candidate> = found
         .into_iter()
-        .filter(|candidate| candidate.has_payload && missed.states.contains(&state(candidate)))
+        .filter(|candidate| {
+            candidate.has_payload && filter.states.contains(&current_state(candidate))
+        })
         .collect();
     let enqueued = enqueue(tx, engine, selected, Trigger::Recovery).await?;
     Ok(Some((last, enqueued.len())))

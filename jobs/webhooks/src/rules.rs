@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use harkara_kind::FieldError;
-use harkara_kind::http_call::header_faults;
+use harkara_kind::http_call::header_errors;
 use harkara_shared::egress::{ClientIdentity, Egress};
 
 use crate::credentials::{ClientCertificate, NewOAuth2};
@@ -18,7 +18,7 @@ const MAX_HEADERS: usize = 20;
 /// Maximum value of an endpoint's rate and concurrency.
 const MAX_RATE: u32 = 1_000_000;
 
-pub(super) fn url_faults(pointer: &str, url: &str, egress: &Egress) -> Vec<FieldError> {
+pub(super) fn url_errors(pointer: &str, url: &str, egress: &Egress) -> Vec<FieldError> {
     if url.len() > 2048 {
         let detail = "must be at most 2048 bytes long";
         return vec![FieldError::new(pointer, "too_long", detail)];
@@ -29,23 +29,23 @@ pub(super) fn url_faults(pointer: &str, url: &str, egress: &Egress) -> Vec<Field
     }
 }
 
-pub(super) fn type_faults(patterns: &[String]) -> Vec<FieldError> {
-    let mut faults = at_most("/event_types", patterns.len(), MAX_PATTERNS);
+pub(super) fn type_errors(patterns: &[String]) -> Vec<FieldError> {
+    let mut errors = at_most("/event_types", patterns.len(), MAX_PATTERNS);
     for (index, pattern) in patterns.iter().enumerate() {
         let name = pattern.strip_suffix(".*").unwrap_or(pattern);
         if pattern != "*" && !is_event_type(name) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 format!("/event_types/{index}"),
                 "invalid",
                 "must be an event type such as `invoice.paid`, a pattern such as `invoice.*`, or `*`",
             ));
         }
     }
-    faults
+    errors
 }
 
-pub(super) fn channel_faults(channels: &[String]) -> Vec<FieldError> {
-    let mut faults = at_most("/channels", channels.len(), MAX_CHANNELS);
+pub(super) fn channel_errors(channels: &[String]) -> Vec<FieldError> {
+    let mut errors = at_most("/channels", channels.len(), MAX_CHANNELS);
     let mut seen = HashSet::new();
     for (index, channel) in channels.iter().enumerate() {
         let pointer = format!("/channels/{index}");
@@ -55,21 +55,21 @@ pub(super) fn channel_faults(channels: &[String]) -> Vec<FieldError> {
                 .all(|c| c.is_ascii_alphanumeric() || "_-.:/".contains(c));
         if !fits {
             let detail = "must be 1 to 128 letters, digits and `_-.:/`";
-            faults.push(FieldError::new(pointer, "invalid", detail));
+            errors.push(FieldError::new(pointer, "invalid", detail));
         } else if !seen.insert(channel) {
-            faults.push(FieldError::new(pointer, "repeated", "duplicate value"));
+            errors.push(FieldError::new(pointer, "repeated", "duplicate value"));
         }
     }
-    faults
+    errors
 }
 
-pub(super) fn endpoint_header_faults(headers: &BTreeMap<String, String>) -> Vec<FieldError> {
-    let mut faults = header_faults(headers, &["webhook-", "content-type"]);
-    faults.extend(at_most("/headers", headers.len(), MAX_HEADERS));
-    faults
+pub(super) fn endpoint_header_errors(headers: &BTreeMap<String, String>) -> Vec<FieldError> {
+    let mut errors = header_errors(headers, &["webhook-", "content-type"]);
+    errors.extend(at_most("/headers", headers.len(), MAX_HEADERS));
+    errors
 }
 
-pub(super) fn description_faults(description: &str) -> Vec<FieldError> {
+pub(super) fn description_errors(description: &str) -> Vec<FieldError> {
     if description.chars().count() > 500 || description.contains('\0') {
         let detail = "must be at most 500 characters, none of them NUL";
         return vec![FieldError::new("/description", "too_long", detail)];
@@ -78,7 +78,7 @@ pub(super) fn description_faults(description: &str) -> Vec<FieldError> {
 }
 
 /// Checks a rate or a concurrency.
-pub(super) fn limit_faults(name: &str, limit: u32) -> Vec<FieldError> {
+pub(super) fn limit_errors(name: &str, limit: u32) -> Vec<FieldError> {
     if (1..=MAX_RATE).contains(&limit) {
         return Vec::new();
     }
@@ -86,7 +86,7 @@ pub(super) fn limit_faults(name: &str, limit: u32) -> Vec<FieldError> {
     vec![FieldError::new(format!("/{name}"), "out_of_range", detail)]
 }
 
-pub(super) fn certificate_faults(given: &ClientCertificate) -> Vec<FieldError> {
+pub(super) fn certificate_errors(given: &ClientCertificate) -> Vec<FieldError> {
     match ClientIdentity::parse(&given.certificate, &given.private_key) {
         Ok(_) => Vec::new(),
         Err(error) => vec![FieldError::new(
@@ -97,8 +97,8 @@ pub(super) fn certificate_faults(given: &ClientCertificate) -> Vec<FieldError> {
     }
 }
 
-pub(super) fn oauth2_faults(given: &NewOAuth2, egress: &Egress) -> Vec<FieldError> {
-    let mut faults = url_faults("/oauth2/token_url", &given.token_url, egress);
+pub(super) fn oauth2_errors(given: &NewOAuth2, egress: &Egress) -> Vec<FieldError> {
+    let mut errors = url_errors("/oauth2/token_url", &given.token_url, egress);
     let texts = [
         ("client_id", Some(&given.client_id), true),
         ("client_secret", Some(&given.client_secret), true),
@@ -108,14 +108,14 @@ pub(super) fn oauth2_faults(given: &NewOAuth2, egress: &Egress) -> Vec<FieldErro
     for (name, text, is_required) in texts {
         let Some(text) = text else { continue };
         if text.len() > 2048 || text.contains(char::is_control) || is_required && text.is_empty() {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 format!("/oauth2/{name}"),
                 "invalid",
                 "must be 1 to 2048 bytes of text without control characters",
             ));
         }
     }
-    faults
+    errors
 }
 
 fn at_most(pointer: &str, count: usize, max: usize) -> Vec<FieldError> {

@@ -30,7 +30,7 @@ const MAX_PATTERN_BYTES: usize = 128 << 10;
 const MAX_DEPTH: usize = 128;
 
 /// Maximum number of errors reported for one value.
-const MAX_FAULTS: usize = 20;
+const MAX_REPORTED_ERRORS: usize = 20;
 
 /// Maximum product of the schema's weight and the data's number of values for a light check: one that runs on the calling
 /// thread and reports each error. The product bounds the cost of a check and its number of errors.
@@ -84,9 +84,9 @@ impl Schema {
         self.weight
     }
 
-    /// The errors in `data`, at most [`MAX_FAULTS`]. If schema and data are so large that finding each error could take long,
-    /// a single error for the whole.
-    pub(super) fn faults(&self, data: &Value) -> Vec<FieldError> {
+    /// The errors in `data`, at most [`MAX_REPORTED_ERRORS`]. For a heavy check, a single
+    /// error for the whole: finding each could take long.
+    pub(super) fn errors(&self, data: &Value) -> Vec<FieldError> {
         if self.validator.is_valid(data) {
             return Vec::new();
         }
@@ -95,30 +95,34 @@ impl Schema {
             return vec![FieldError::new("", "schema", detail)];
         }
         let errors = self.validator.iter_errors(data);
-        errors.flat_map(faults_of).take(MAX_FAULTS).collect()
+        errors
+            .flat_map(errors_of)
+            .take(MAX_REPORTED_ERRORS)
+            .collect()
     }
 
-    /// The same as [`Self::faults`], without blocking an async thread for long.
+    /// The same as [`Self::errors`], without blocking an async thread for long.
     ///
     /// # Errors
     /// When the check panicked or the runtime is shutting down.
-    pub(super) async fn faults_off_thread(
+    pub(super) async fn errors_off_thread(
         self: &Arc<Self>,
         data: Value,
     ) -> Result<Vec<FieldError>, JoinError> {
         if !self.is_heavy(&data) {
-            return Ok(self.faults(&data));
+            return Ok(self.errors(&data));
         }
         // A check continues when its caller stops waiting, so the permit moves into it. The semaphore is never closed.
         let permit = HEAVY_CHECKS.acquire().await.ok();
         let schema = Arc::clone(self);
         spawn_blocking(move || {
             let _permit = permit;
-            schema.faults(&data)
+            schema.errors(&data)
         })
         .await
     }
 
+    /// Whether checking `data` is not light, see [`MAX_LIGHT_COST`].
     fn is_heavy(&self, data: &Value) -> bool {
         count_values(data).saturating_mul(self.weight) > MAX_LIGHT_COST
     }
@@ -134,7 +138,7 @@ fn count_values(data: &Value) -> usize {
 }
 
 /// Converts an error of the library; one for each member when an error is about several.
-fn faults_of(error: ValidationError<'_>) -> Vec<FieldError> {
+fn errors_of(error: ValidationError<'_>) -> Vec<FieldError> {
     let at = error.instance_path().as_str();
     let member = |name: &str, detail: &str| {
         FieldError::new(format!("{at}{}", pointer_token(name)), "schema", detail)
@@ -144,7 +148,7 @@ fn faults_of(error: ValidationError<'_>) -> Vec<FieldError> {
             vec![member(property.as_str().unwrap_or_default(), "is required")]
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            let unexpected = unexpected.iter().take(MAX_FAULTS);
+            let unexpected = unexpected.iter().take(MAX_REPORTED_ERRORS);
             unexpected
                 .map(|name| member(name, "is not allowed"))
                 .collect()
@@ -212,7 +216,7 @@ impl<'s> Measurer<'s> {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let part = self.measure(item, depth + 1);
-                    size.add(part.map_err(|fault| fault.under(&format!("/{index}")))?)?;
+                    size.add(part.map_err(|error| error.under(&format!("/{index}")))?)?;
                 }
             }
             Value::Object(members) => {
@@ -229,7 +233,7 @@ impl<'s> Measurer<'s> {
                         )),
                         _ => self.measure(member, depth + 1),
                     };
-                    let mut part = part.map_err(|fault| fault.under(&pointer_token(name)))?;
+                    let mut part = part.map_err(|error| error.under(&pointer_token(name)))?;
                     part.weight += match (name.as_str(), member) {
                         ("pattern", Value::String(_)) => PATTERN_WEIGHT,
                         ("patternProperties", Value::Object(patterns)) => {
@@ -273,9 +277,9 @@ impl<'s> Measurer<'s> {
             _ => {
                 self.known.insert(pointer, None);
                 // An error in the value is reported at the reference.
-                let measured = self.measure(value, depth).map_err(|fault| FieldError {
+                let measured = self.measure(value, depth).map_err(|error| FieldError {
                     pointer: String::new(),
-                    ..fault
+                    ..error
                 });
                 let size = measured?;
                 self.known.insert(pointer, Some(size));
@@ -308,8 +312,8 @@ mod tests {
     use serde_json::json;
 
     fn refused(schema: &Value) -> (String, &'static str) {
-        let fault = Schema::compile(schema).map(drop).unwrap_err();
-        (fault.pointer, fault.code)
+        let error = Schema::compile(schema).map(drop).unwrap_err();
+        (error.pointer, error.code)
     }
 
     #[test]
@@ -377,14 +381,14 @@ mod tests {
         let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
         let schema = Arc::new(schema);
         let few: Vec<u32> = (0..100).collect();
-        let faults = schema.faults_off_thread(json!(few)).await.unwrap();
-        let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        let errors = schema.errors_off_thread(json!(few)).await.unwrap();
+        let pointers: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!(pointers.len(), 20);
         assert_eq!((pointers[0], pointers[19]), ("/0", "/19"));
         let many: Vec<u32> = (0..100_000).collect();
-        let faults = schema.faults_off_thread(json!(many)).await.unwrap();
-        assert_eq!(faults.len(), 1);
-        assert_eq!(faults[0].pointer, "");
+        let errors = schema.errors_off_thread(json!(many)).await.unwrap();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].pointer, "");
     }
 
     #[test]
@@ -392,6 +396,6 @@ mod tests {
         // A backtracking engine would not finish.
         let schema = Schema::compile(&json!({"pattern": "^(a+)+$"})).unwrap();
         let text = format!("{}!", "a".repeat(50_000));
-        assert_eq!(schema.faults(&json!(text)).len(), 1);
+        assert_eq!(schema.errors(&json!(text)).len(), 1);
     }
 }

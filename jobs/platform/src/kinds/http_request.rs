@@ -11,7 +11,7 @@ use harkara_kind::FieldError;
 use harkara_kind::JobKind;
 use harkara_kind::Services;
 use harkara_kind::http_call::{
-    call_error_verdict, call_timeout, failure_verdict, header_faults, tenant_headers, trace_headers,
+    call_error_verdict, call_timeout, failure_verdict, header_errors, tenant_headers, trace_headers,
 };
 use harkara_queue::job::JobError;
 use harkara_queue::{Run, Verdict};
@@ -71,9 +71,9 @@ impl JobKind for HttpRequest {
     type Args = Args;
 
     fn check(args: &Args) -> Vec<FieldError> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if method(&args.method).is_none() {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/method",
                 "invalid",
                 "must be GET, HEAD, POST, PUT, PATCH or DELETE",
@@ -82,20 +82,20 @@ impl JobKind for HttpRequest {
         // The worker decides which addresses can be called: it knows its operator's egress rules.
         let url = url::Url::parse(&args.url);
         if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/url",
                 "invalid",
                 "must be an absolute http or https URL",
             ));
         }
-        faults.extend(header_faults(&args.headers, &[]));
+        errors.extend(header_errors(&args.headers, &[]));
         for (name, list) in [
             ("success_status", &args.success_status),
             ("retryable_status", &args.retryable_status),
         ] {
             for (index, status) in list.iter().enumerate() {
                 if StatusPattern::parse(status).is_none() {
-                    faults.push(FieldError::new(
+                    errors.push(FieldError::new(
                         format!("/{name}/{index}"),
                         "invalid",
                         "must be a status such as \"204\" or a class such as \"2xx\"",
@@ -104,13 +104,13 @@ impl JobKind for HttpRequest {
             }
         }
         if args.success_status.is_empty() {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/success_status",
                 "empty",
                 "must name at least one status",
             ));
         }
-        faults
+        errors
     }
 
     /// The same rules as [`check`](Self::check), except that only the beginning of the URL is checked.
@@ -279,7 +279,7 @@ mod tests {
         .unwrap();
         let mut pointers: Vec<String> = HttpRequest::check(&args)
             .into_iter()
-            .map(|fault| fault.pointer)
+            .map(|error| error.pointer)
             .collect();
         pointers.sort();
         assert_eq!(

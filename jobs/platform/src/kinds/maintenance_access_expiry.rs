@@ -61,7 +61,7 @@ async fn expire(pool: &PgPool) -> Result<Value, sqlx::Error> {
         "permissions": record_expired_permissions(pool).await?,
         "sessions": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_ended_sessions.sql")).await?,
         "sign_in_links": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_old_links.sql")).await?,
-        "answers": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_old_answers.sql")).await?,
+        "answers": remove(pool, include_str!("../sql/maintenance_access_expiry/remove_old_outcomes.sql")).await?,
     }))
 }
 

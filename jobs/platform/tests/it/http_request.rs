@@ -79,7 +79,7 @@ async fn retry_after_is_honored_in_seconds_and_as_a_date_only_for_429_and_503() 
         let moment = kit.now() + SECOND * u32::try_from(seconds).unwrap();
         moment.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
     };
-    for (asked, wait) in [
+    for (retry_after, wait) in [
         ("17".to_owned(), Some(17)),
         ("0".to_owned(), Some(1)),
         (date(90), Some(90)),
@@ -89,7 +89,7 @@ async fn retry_after_is_honored_in_seconds_and_as_a_date_only_for_429_and_503() 
         ("soon".to_owned(), None),
     ] {
         for status in [429, 503, 500] {
-            let header = asked.clone();
+            let header = retry_after.clone();
             let receiver =
                 Receiver::start(move |_| Reply::status(status).header("retry-after", &*header))
                     .await;
@@ -100,12 +100,12 @@ async fn retry_after_is_honored_in_seconds_and_as_a_date_only_for_429_and_503() 
                 (429, _) | (503, Some(_)) => run.rate_limited(&format!("http_{status}")),
                 _ => run.retried(&format!("http_{status}")),
             };
-            let wanted = match (status, wait) {
+            let expected_wait = match (status, wait) {
                 (429, None) => Some(SECOND * 30),
                 (429 | 503, wait) => wait.map(Duration::from_secs),
                 _ => None,
             };
-            assert_eq!(failure.wait, wanted, "{status} with {asked}");
+            assert_eq!(failure.wait, expected_wait, "{status} with {retry_after}");
         }
     }
 }

@@ -34,8 +34,9 @@ use crate::services::Services;
 use crate::token::NoToken;
 use crate::{delivery_job, message};
 
-/// How long a delivery to a paused endpoint is put off at a time. Resuming the endpoint runs its deliveries immediately, so
-/// this only bounds the delay after a lost wake-up. A job can be put off for forty days in total.
+/// How long a delivery to a paused endpoint is put off at a time. Resuming an endpoint runs its waiting deliveries
+/// immediately, except the oldest of a very long backlog, which this interval makes due. A job can be put off for forty
+/// days in total.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// From this attempt on a delivery needs a retry slot.
@@ -157,7 +158,7 @@ async fn deliver(args: &Args, run: &Run, services: &Services) -> Result<Verdict,
             .as_ref()
             .and_then(|response| response.as_ref().ok()?.address),
         response: response.and_then(Result::ok).map(stored_response),
-        error: error_of(&verdict),
+        error: verdict_error(&verdict),
         action,
         event: AttemptedEvent {
             data: Some(data.get())
@@ -178,8 +179,8 @@ struct CallResult {
     decision: Decision,
 }
 
-/// Makes the request and decides what its response means. Getting a token, if the endpoint needs one, counts towards the
-/// time limit.
+/// Makes the request and decides what its response means. Requesting an access token, if the endpoint needs one, counts
+/// towards the time limit.
 async fn call(
     target: &Target,
     headers: HeaderMap,
@@ -188,7 +189,7 @@ async fn call(
     services: &Services,
 ) -> CallResult {
     let (attempt, schedule) = (run.job.attempt, &target.schedule);
-    let until = Instant::now() + call_timeout(run);
+    let deadline = Instant::now() + call_timeout(run);
     let headers = match authorize(headers, target, run, services).await {
         Ok(headers) => headers,
         Err(NoToken { error, is_terminal }) => {
@@ -213,7 +214,7 @@ async fn call(
         url: &target.url,
         headers,
         body: Bytes::from(body),
-        timeout: until.saturating_duration_since(Instant::now()),
+        timeout: deadline.saturating_duration_since(Instant::now()),
         identity: target.identity.as_ref(),
     };
     let response = services.common.egress.send(request).await;
@@ -245,7 +246,7 @@ fn skipped(reason: &str) -> Verdict {
     }
 }
 
-/// Adds a token, if the endpoint has OAuth 2.0 credentials.
+/// Adds an access token, if the endpoint has OAuth 2.0 credentials. A third of the time limit is for requesting the token.
 async fn authorize(
     mut headers: HeaderMap,
     target: &Target,
@@ -263,7 +264,7 @@ async fn authorize(
     Ok(headers)
 }
 
-/// Final state of the delivery, if this run decides it; `None` while it can be retried.
+/// Final state of the delivery, if this run decides it; `None` while the delivery can be retried.
 fn delivery_outcome(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     match verdict {
         Verdict::Done { .. } => Some(DeliveryState::Succeeded),
@@ -273,7 +274,7 @@ fn delivery_outcome(verdict: &Verdict, run: &Run) -> Option<DeliveryState> {
     }
 }
 
-fn error_of(verdict: &Verdict) -> Option<JobError> {
+fn verdict_error(verdict: &Verdict) -> Option<JobError> {
     match verdict {
         Verdict::Retry { error, .. } | Verdict::Dead { error } => Some(error.clone()),
         Verdict::RateLimited { reason, .. } | Verdict::Snooze { reason, .. } => {
@@ -320,19 +321,19 @@ fn stored_response(response: EgressResponse) -> StoredResponse {
     }
 }
 
-/// The headers of the request. The signature covers the bytes of `body`; the timestamp is that of this attempt, the id
-/// that of the event.
+/// The headers of the request. The signature covers the id of the event, the start time of this attempt, and the bytes of
+/// `body`.
 fn headers(
     context: &DeliveryContext,
     target: &Target,
-    now: DateTime<Utc>,
+    started_at: DateTime<Utc>,
     body: &str,
     run: &Run,
 ) -> Result<HeaderMap, JobError> {
     let mut headers = tenant_headers(&target.headers)?;
     trace_headers(&mut headers, run);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let timestamp = now.timestamp();
+    let timestamp = started_at.timestamp();
     let id = &context.event_id;
     for (name, value) in [
         ("webhook-id", id.clone()),

@@ -88,22 +88,22 @@ impl JobKind for WebhookRecover {
     type Args = Args;
 
     fn check(args: &Args) -> Vec<FieldError> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if args.until < args.since {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/until",
                 "out_of_range",
                 "must not be before `since`",
             ));
         }
         if args.states.is_empty() {
-            faults.push(FieldError::new(
+            errors.push(FieldError::new(
                 "/states",
                 "empty",
                 "must name at least one state",
             ));
         }
-        faults
+        errors
     }
 
     async fn run(args: Args, run: Run, services: &Services) -> Verdict {

@@ -65,7 +65,7 @@ impl Fixture {
         }
     }
 
-    async fn answering(status: u16) -> Self {
+    async fn responding(status: u16) -> Self {
         Self::new(move |_| Reply::status(status)).await
     }
 
@@ -109,7 +109,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn delivery_is_signed_with_the_time_of_its_attempt() {
-    let fixture = Fixture::answering(204).await;
+    let fixture = Fixture::responding(204).await;
     fixture.kit.advance(DAY).await;
     let _ = fixture.perform().await.done();
     let hit = fixture.receiver.hits().pop().unwrap();
@@ -142,7 +142,7 @@ async fn delivery_is_signed_with_the_time_of_its_attempt() {
 #[tokio::test]
 async fn every_unsuccessful_status_is_retried_and_recorded() {
     for status in [200, 202, 204, 301, 302, 400, 401, 404, 422, 429, 500, 503] {
-        let fixture = Fixture::answering(status).await;
+        let fixture = Fixture::responding(status).await;
         let performed = fixture.perform().await;
         let code = format!("http_{status}");
         let (state, error) = match status {
@@ -181,7 +181,7 @@ async fn every_unsuccessful_status_is_retried_and_recorded() {
 
 #[tokio::test]
 async fn delivery_fails_with_its_last_failed_attempt() {
-    let fixture = Fixture::answering(500).await;
+    let fixture = Fixture::responding(500).await;
     fixture
         .perform()
         .attempt(9)
@@ -207,7 +207,7 @@ async fn delivery_fails_with_its_last_failed_attempt() {
 
 #[tokio::test]
 async fn delivery_is_tried_for_75_hours_and_then_fails() {
-    let fixture = Fixture::answering(500).await;
+    let fixture = Fixture::responding(500).await;
     let start = fixture.kit.now();
     let drained = fixture.kit.drain("webhook").until(start + DAY * 5).await;
     assert_eq!(
@@ -249,7 +249,7 @@ async fn retry_after_is_honored_without_using_an_attempt() {
 
 #[tokio::test]
 async fn completed_delivery_is_not_repeated() {
-    let fixture = Fixture::answering(200).await;
+    let fixture = Fixture::responding(200).await;
     let _ = fixture.perform().await.done();
     let _ = fixture.perform().attempt(2).await.done();
     assert_eq!(fixture.receiver.hits().len(), 1);
@@ -257,7 +257,7 @@ async fn completed_delivery_is_not_repeated() {
 
 #[tokio::test]
 async fn delivery_waits_for_a_paused_endpoint_and_skips_a_disabled_or_deleted_one() {
-    let fixture = Fixture::answering(200).await;
+    let fixture = Fixture::responding(200).await;
     fixture.set(EndpointStatus::Paused).await;
     let failure = fixture.perform().await.snoozed("endpoint_paused");
     assert_eq!(failure.wait, Some(SECOND * 3600));
@@ -271,7 +271,7 @@ async fn delivery_waits_for_a_paused_endpoint_and_skips_a_disabled_or_deleted_on
     assert_eq!(fixture.delivery().await.state, DeliveryState::Skipped);
     assert!(fixture.receiver.hits().is_empty());
 
-    let fixture = Fixture::answering(200).await;
+    let fixture = Fixture::responding(200).await;
     let mut tx = fixture.kit.tx().await;
     assert!(
         webhooks::delete_endpoint(&mut tx, &fixture.kit.services.engine, fixture.endpoint)
@@ -317,7 +317,7 @@ async fn first_16_kib_of_a_response_are_kept() {
 
 #[tokio::test]
 async fn foreign_delivery_is_not_found() {
-    let mut fixture = Fixture::answering(200).await;
+    let mut fixture = Fixture::responding(200).await;
     fixture.kit.tenant = fixture.kit.new_tenant("other").await;
     fixture.perform().await.dead("delivery_not_found");
     assert!(fixture.receiver.hits().is_empty());

@@ -1,4 +1,4 @@
--- Records requests, each of another delivery, and the new states of the deliveries: a delivery that has
+-- Records requests, each of a different delivery, and the new states of the deliveries: a delivery that has
 -- succeeded once stays so, and outcomes of a replaced job are ignored. An attempt's number is counted in
 -- its delivery's row, where two runs of one job wait for each other. Served by the primary key.
 with outcomes as materialized (
@@ -8,7 +8,7 @@ with outcomes as materialized (
         $9::text[], $10::int4[], $11::jsonb[], $12::text[], $13::bool[], $14::text[], $15::text[],
         $16::int8[]
     ) as t(
-        id, cause, fate, started_at, duration_ms, url, header_names, address, status_code,
+        id, cause, delivery_outcome, started_at, duration_ms, url, header_names, address, status_code,
         response_headers, response_body, response_cut, error_code, error_message, job_id
     )
     order by id
@@ -19,16 +19,16 @@ delivery as (
         last_status = coalesce(t.status_code, d.last_status),
         state = case
             when d.state = 'succeeded' then d.state
-            when t.fate = 'failed' and t.cause = 'manual' and exists (
+            when t.delivery_outcome = 'failed' and t.cause = 'manual' and exists (
                 select from app.delivery_attempts a
                 where a.tenant_id = $1 and a.delivery_id = d.id and a.error_code is null
             ) then 'succeeded'
-            when t.fate = 'succeeded' or d.job_id = t.job_id then coalesce(t.fate, d.state)
+            when t.delivery_outcome = 'succeeded' or d.job_id = t.job_id then coalesce(t.delivery_outcome, d.state)
             else d.state
         end,
         finished_at = case
             when d.state = 'succeeded' then d.finished_at
-            when t.fate = 'succeeded' or t.fate is not null and d.job_id = t.job_id then now()
+            when t.delivery_outcome = 'succeeded' or t.delivery_outcome is not null and d.job_id = t.job_id then now()
             else d.finished_at
         end
     from outcomes t

@@ -1,9 +1,9 @@
--- A page of deliveries, newest first (ids are UUIDv7). Reads at most $7 rows and returns at most $3 of
--- them: those of endpoint $4 in one of the states $6, last answered with $8, created from $9 to $10. Where
--- more rows can follow, the last one that was read is returned as well and marked, whether it matches or
--- not. Served by deliveries_event where an event is given, else by deliveries_endpoint where an endpoint
--- is given, else by the primary key; each is read downwards from the cursor, which is computed apart:
--- row-level security keeps expressions out of an index lookup.
+-- A page of deliveries before $2, newest first (ids are UUIDv7). Reads at most $7 rows and returns at most
+-- $3 of them: deliveries of event $5 to endpoint $4 in one of the states $6, with the last response status
+-- $8, created from $9 to $10. If more rows can follow, the last row read is also returned and marked,
+-- whether it matches or not. Served by deliveries_event if $5 is set, else by deliveries_endpoint if $4 is
+-- set, else by the primary key; each is read downwards from the cursor, which is computed apart: row-level
+-- security keeps expressions out of an index lookup.
 with cursor as materialized (
     select coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid) as id
 ),

@@ -15,7 +15,7 @@ with old as materialized (
     order by e.created_at
     limit 1000
 ),
-answers as (
+responses as (
     update app.delivery_attempts a
     set response_body = null, response_headers = null
     from app.deliveries d

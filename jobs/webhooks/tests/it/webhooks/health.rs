@@ -26,11 +26,11 @@ const LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 async fn endpoint_failing_for_five_days_is_reported_disabled_and_can_recover() {
     let fixture = Fixture::new().await;
     let healthy = Arc::new(AtomicBool::new(false));
-    let (ill, observer) = (
+    let (failing, observer) = (
         failing_until_healthy(500, &healthy).await,
         Receiver::start(|_| Reply::status(200)).await,
     );
-    let endpoint = fixture.endpoint(&ill, &["order.*"]).await;
+    let endpoint = fixture.endpoint(&failing, &["order.*"]).await;
     fixture
         .endpoint(&observer, &["endpoint.*", "delivery.exhausted"])
         .await;
@@ -104,12 +104,12 @@ async fn endpoint_failing_for_five_days_is_reported_disabled_and_can_recover() {
 #[tokio::test]
 async fn few_failures_in_five_days_do_not_disable_an_endpoint() {
     let fixture = Fixture::new().await;
-    let ill = Receiver::start(|_| Reply::status(500)).await;
+    let failing = Receiver::start(|_| Reply::status(500)).await;
     let rest = EndpointChange {
         retry_schedule: Some(RetrySchedule::of(&[]).unwrap()),
         ..EndpointChange::default()
     };
-    let endpoint = fixture.endpoint_with(&ill, rest).await;
+    let endpoint = fixture.endpoint_with(&failing, rest).await;
     for _ in 0..19 {
         fixture.post("order.paid", json!({})).await;
         let _ = fixture.kit.drain("webhook").await;
@@ -194,12 +194,12 @@ async fn explicitly_rejected_message_fails_and_the_next_is_tried() {
 #[tokio::test]
 async fn platform_events_go_only_to_subscribers_and_not_to_the_affected_endpoint() {
     let fixture = Fixture::new().await;
-    let (ill, everything) = (
+    let (failing, everything) = (
         Receiver::start(|_| Reply::status(410)).await,
         Receiver::start(|_| Reply::status(200)).await,
     );
     // It subscribes to endpoint events, but receives none about itself.
-    let endpoint = fixture.endpoint(&ill, &["a", "endpoint.*"]).await;
+    let endpoint = fixture.endpoint(&failing, &["a", "endpoint.*"]).await;
     fixture.endpoint(&everything, &[]).await;
     fixture.post("a", json!({})).await;
     let _ = fixture.kit.drain("webhook").await;
@@ -212,7 +212,7 @@ async fn platform_events_go_only_to_subscribers_and_not_to_the_affected_endpoint
         1,
         "only the posted event must arrive"
     );
-    assert_eq!(ill.hits().len(), 1);
+    assert_eq!(failing.hits().len(), 1);
 }
 
 #[tokio::test]
@@ -311,10 +311,10 @@ async fn endpoint_hours_count_its_attempts_by_outcome() {
 }
 
 #[tokio::test]
-async fn endpoint_enabled_by_way_of_a_pause_starts_with_clean_health() {
+async fn endpoint_paused_before_it_is_active_again_has_its_failures_reset() {
     let fixture = Fixture::new().await;
-    let ill = Receiver::start(|_| Reply::status(500)).await;
-    let endpoint = fixture.endpoint(&ill, &[]).await;
+    let failing = Receiver::start(|_| Reply::status(500)).await;
+    let endpoint = fixture.endpoint(&failing, &[]).await;
     let mut tx = fixture.kit.tx().await;
     query(
         "update app.webhook_endpoints

@@ -172,11 +172,14 @@ async fn endpoint_token_is_requested_once_and_reused() {
         receiver.hits().into_iter().map(header).collect()
     };
     assert_eq!(used(&receiver), ["Bearer t0"; 3]);
-    let asked = tokens.hits().pop().unwrap();
-    assert_eq!(asked.body, "grant_type=client_credentials&scope=hooks");
+    let token_request = tokens.hits().pop().unwrap();
+    assert_eq!(
+        token_request.body,
+        "grant_type=client_credentials&scope=hooks"
+    );
     // `har%3Akara:s+ecret` (RFC 6749 §2.3.1).
     assert_eq!(
-        asked.headers["authorization"],
+        token_request.headers["authorization"],
         "Basic aGFyJTNBa2FyYTpzK2VjcmV0"
     );
 
