@@ -103,16 +103,22 @@ pub(crate) struct ListScope([u8; 16]);
 
 impl ListScope {
     /// The list at `path`, read by `tenant` with `filters`.
-    pub(crate) fn new(path: &str, tenant: TenantId, filters: &impl Serialize) -> Self {
-        // Filters are structs of strings, which always serialize.
-        let filters = serde_json::to_vec(filters).unwrap_or_default();
+    ///
+    /// # Errors
+    /// A problem of status 500 when the filters cannot be represented as JSON.
+    pub(crate) fn new(
+        path: &str,
+        tenant: TenantId,
+        filters: &impl Serialize,
+    ) -> Result<Self, Problem> {
+        let filters = serde_json::to_vec(filters).map_err(Problem::internal)?;
         let hash = Sha256::new()
             .chain_update(path)
             .chain_update([0])
             .chain_update(tenant.as_uuid())
             .chain_update(filters)
             .finalize();
-        Self(first_half(hash.into()))
+        Ok(Self(first_half(hash.into())))
     }
 }
 
@@ -201,7 +207,8 @@ mod tests {
     fn cursor_is_valid_for_its_own_list_only() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let (tenant, other) = (TenantId::new(), TenantId::new());
-        let list = ListScope::new("/v1/jobs", tenant, &["a"]);
+        let scope = |path, tenant, filter: &str| ListScope::new(path, tenant, &[filter]).unwrap();
+        let list = scope("/v1/jobs", tenant, "a");
         let key = 7_i64;
         let cursor = keys(&[&old]).write(list, &key).unwrap();
         assert_eq!(keys(&[&new, &old]).read::<i64>(list, &cursor).unwrap(), key);
@@ -214,9 +221,9 @@ mod tests {
                 .as_u16()
         };
         for foreign in [
-            ListScope::new("/v1/jobs", tenant, &["b"]),
-            ListScope::new("/v1/jobs", other, &["a"]),
-            ListScope::new("/v1/deliveries", tenant, &["a"]),
+            scope("/v1/jobs", tenant, "b"),
+            scope("/v1/jobs", other, "a"),
+            scope("/v1/deliveries", tenant, "a"),
         ] {
             assert_eq!(refused(keys(&[&old]), foreign, &cursor), 400);
         }

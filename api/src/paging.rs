@@ -166,7 +166,7 @@ where
             parameters.ok_or_else(missing)?,
         );
         let caller = Caller::from_request_parts(parts, state).await?;
-        let list = ListScope::new(parts.uri.path(), caller.tenant, &filters);
+        let list = ListScope::new(parts.uri.path(), caller.tenant, &filters)?;
         let mut paging = Paging::new(list, parameters.cursor.as_deref(), state.cursors())?;
         if let Some(PageLimit(limit)) = parameters.limit {
             paging.limit = limit;

@@ -450,8 +450,10 @@ impl Problem {
             limit: self.0.limit,
             violated_policies: &self.0.violated,
         };
-        // A struct of strings and numbers always serializes.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let body = serde_json::to_vec(&body).unwrap_or_else(|error| {
+            tracing::error!(code, error = %error, "could not render a problem");
+            Vec::new()
+        });
         let headers = [(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),

@@ -10,15 +10,15 @@ const MAX_DEPTH: usize = 12;
 pub(super) fn add(document: &mut Value) {
     let whole = document.clone();
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
-    let answers = paths
+    let responses = paths
         .into_iter()
         .flat_map(Map::values_mut)
         .filter_map(Value::as_object_mut)
         .flat_map(Map::values_mut)
         .filter_map(|operation| operation.get_mut("responses")?.as_object_mut())
         .flat_map(Map::values_mut);
-    for answer in answers {
-        let contents = answer.get_mut("content").and_then(Value::as_object_mut);
+    for response in responses {
+        let contents = response.get_mut("content").and_then(Value::as_object_mut);
         for (media, content) in contents.into_iter().flatten() {
             let Some(content) = content.as_object_mut() else {
                 continue;

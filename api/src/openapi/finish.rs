@@ -1,4 +1,4 @@
-//! The OpenAPI document as it is served: adds the payloads of kinds and an example of every answer.
+//! The OpenAPI document as it is served: adds the payloads of kinds and an example of every response.
 
 use harkara_jobs::catalogue::KINDS;
 use serde_json::{Map, Value, json};
@@ -7,12 +7,14 @@ use utoipa::openapi::OpenApi;
 use super::example;
 
 /// The document as it is served.
-pub(crate) fn finished(document: &OpenApi) -> Value {
-    // A document built from types always serializes.
-    let mut document = serde_json::to_value(document).unwrap_or_default();
+///
+/// # Errors
+/// When the document cannot be represented as JSON.
+pub(crate) fn finished(document: &OpenApi) -> Result<Value, serde_json::Error> {
+    let mut document = serde_json::to_value(document)?;
     add_payloads(&mut document);
     example::add(&mut document);
-    document
+    Ok(document)
 }
 
 /// Adds the payload schemas of the kinds that every tenant may enqueue.
@@ -50,7 +52,7 @@ mod tests {
     use crate::routes::describe;
 
     fn document() -> Value {
-        finished(&describe().1)
+        finished(&describe().1).unwrap()
     }
 
     /// Every operation of a resource, by its id.
@@ -97,8 +99,8 @@ mod tests {
     #[test]
     fn every_list_has_pages() {
         for (id, operation) in operations(&document()) {
-            let answer = operation["responses"]["200"].to_string();
-            if !answer.contains("/Page_") {
+            let response = operation["responses"]["200"].to_string();
+            if !response.contains("/Page_") {
                 continue;
             }
             let parameters = operation["parameters"].to_string();
@@ -122,11 +124,12 @@ mod tests {
                 let has = content.get("example").is_some() || schema.get("example").is_some();
                 assert!(has, "{id}: the body as {media} has no example");
             }
-            let answers = operation["responses"].as_object().unwrap();
-            for (status, answer) in answers {
-                let shared = answer["$ref"].as_str().map(|pointer| &pointer[1..]);
-                let answer = shared.map_or(answer, |pointer| document.pointer(pointer).unwrap());
-                let contents = answer["content"].as_object().into_iter().flatten();
+            let responses = operation["responses"].as_object().unwrap();
+            for (status, response) in responses {
+                let shared = response["$ref"].as_str().map(|pointer| &pointer[1..]);
+                let response =
+                    shared.map_or(response, |pointer| document.pointer(pointer).unwrap());
+                let contents = response["content"].as_object().into_iter().flatten();
                 for (media, content) in contents {
                     assert!(
                         content.get("example").is_some(),

@@ -75,7 +75,11 @@ fn redirect_back(
     thing: &str,
     done: CompletedAction,
 ) -> Result<Response, Problem> {
-    let to = format!("{}/{thing}?done={}", session.base, api_name(done));
+    let to = format!(
+        "{}/{thing}?done={}",
+        session.base,
+        api_name(done).map_err(Problem::internal)?
+    );
     let to = HeaderValue::try_from(to).map_err(Problem::internal)?;
     Ok((StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response())
 }

@@ -17,6 +17,7 @@ use harkara_webhooks::{
     EndpointStatus, delivery_attempts, endpoint_stats, list_deliveries,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::auth::PortalSession;
 use crate::ApiState;
@@ -61,10 +62,16 @@ impl CompletedAction {
     }
 }
 
-/// Returns the name of a value in the API.
-pub(super) fn api_name(value: impl Serialize) -> String {
-    let json = serde_json::to_value(value).unwrap_or_default();
-    json.as_str().unwrap_or_default().to_owned()
+/// Returns the name of a value in the API, which represents it as a string.
+///
+/// # Errors
+/// When the API represents the value otherwise.
+pub(super) fn api_name(value: impl Serialize) -> askama::Result<String> {
+    match serde_json::to_value(value) {
+        Ok(Value::String(name)) => Ok(name),
+        Ok(other) => Err(askama::Error::custom(format!("{other} is not a name"))),
+        Err(error) => Err(askama::Error::custom(error)),
+    }
 }
 
 /// Formats a duration for people: `75 h 35 min 5 s`.
@@ -118,7 +125,7 @@ pub(super) async fn list_endpoints(
     session: PortalSession,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = ListScope::new("/portal", session.tenant, &());
+    let list = ListScope::new("/portal", session.tenant, &())?;
     let paging = Paging::new(list, query.cursor.as_deref(), state.cursors())?;
     let mut tx = session.begin(&state).await?;
     let found = webhooks::list_endpoints(&mut tx, paging.after, paging.fetch_limit()).await?;
@@ -144,7 +151,7 @@ pub(super) async fn show_endpoint(
     PathPair(_, id): PathPair<String, EndpointId>,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
-    let list = ListScope::new("/portal/endpoint", session.tenant, &id);
+    let list = ListScope::new("/portal/endpoint", session.tenant, &id)?;
     let paging = Paging::new(list, query.cursor.as_deref(), state.cursors())?;
     let filter = DeliveryFilter {
         endpoint_id: Some(id),

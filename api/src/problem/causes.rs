@@ -140,7 +140,7 @@ impl From<OidcError> for Problem {
     fn from(error: OidcError) -> Self {
         match error {
             OidcError::Setup(_) => Self::internal(error),
-            OidcError::Call(_) | OidcError::Answer(_) => Self::new(
+            OidcError::Call(_) | OidcError::Response(_) => Self::new(
                 Code::ProviderUnavailable,
                 "the identity provider did not respond as expected; retry",
             )

@@ -53,7 +53,7 @@ pub fn router(state: ApiState) -> Router {
     let public = http.public_url.as_ref();
     let is_https = public.is_some_and(|url| url.scheme() == "https");
     let cors = security_headers::cors_layer(&http.cors_origins);
-    let around = request_layer::Settings {
+    let layer_settings = request_layer::Settings {
         in_flight: state.in_flight().clone(),
         limit: REQUEST_TIMEOUT,
         proxies: http.trusted_proxies.clone().into(),
@@ -61,7 +61,9 @@ pub fn router(state: ApiState) -> Router {
     };
     let health = health_routes(state.readiness().clone());
     let (routes, document) = describe();
-    let document = Bytes::from(openapi::finished(&document).to_string());
+    let document = openapi::finished(&document)
+        .map(|document| Bytes::from(document.to_string()))
+        .map_err(Problem::internal);
     routes
         .authenticated
         // `route_layer`: an unknown path is 404 for every caller, authenticated or not.
@@ -74,7 +76,7 @@ pub fn router(state: ApiState) -> Router {
         .merge(portal::routes(&state))
         .route(
             "/openapi.json",
-            get(async move || ([JSON], document.clone())),
+            get(async move || document.clone().map(|document| ([JSON], document))),
         )
         .with_state(state)
         .merge(docs::routes())
@@ -82,7 +84,10 @@ pub fn router(state: ApiState) -> Router {
         .fallback(async || Problem::not_found("route"))
         .layer(CatchPanicLayer::custom(request_layer::panic_response))
         .layer(option_layer(cors))
-        .layer(middleware::from_fn_with_state(around, request_layer::apply))
+        .layer(middleware::from_fn_with_state(
+            layer_settings,
+            request_layer::apply,
+        ))
         .layer(security_headers::compression_layer())
 }
 

@@ -1,7 +1,7 @@
 //! Cookies of sessions, and protection against cross-site requests.
 //!
-//! Reads and sets the cookies, issues CSRF tokens, and checks that a request that changes something comes from our own
-//! pages. A cookie alone never authorizes a change.
+//! Reads and sets the cookies, issues CSRF tokens, and checks that a request that changes
+//! something comes from our own pages. A cookie alone never authorizes a change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,12 +53,11 @@ impl Cookie {
             .get_all(COOKIE)
             .iter()
             .filter_map(|value| value.to_str().ok())
-            .flat_map(|text| text.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(known, _)| *known == name)
-            .map(|(_, value)| value);
+            .flat_map(cookie::Cookie::split_parse)
+            .filter_map(Result::ok)
+            .filter(|cookie| cookie.name() == name);
         match (found.next(), found.next()) {
-            (Some(only), None) => Token::parse(only),
+            (Some(only), None) => Token::parse(only.value()),
             _ => None,
         }
     }
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_a_cookie_is_bound_to_its_host() {
+    fn cookie_is_bound_to_its_host_over_tls() {
         let token = Token::generate();
         let text = token.expose();
         let set = |secure| Cookie::Session.set(&token, Duration::from_secs(60), secure);
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_csrf_token_is_of_one_session_and_outlives_a_rotation() {
+    fn csrf_token_belongs_to_one_session_and_survives_a_rotation() {
         let (old, new) = (MasterKeys::generate(), MasterKeys::generate());
         let csrf = |text: &str| Csrf::new(&MasterKeys::parse(text).unwrap());
         let (session, other) = (SessionId::new(), SessionId::new());
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn another_site_is_told_by_what_browsers_say() {
+    fn request_from_another_site_is_recognized_by_its_headers() {
         let own: Url = "https://jobs.example.com".parse().unwrap();
         for (pairs, may) in [
             (&[][..], true),

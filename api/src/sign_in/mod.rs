@@ -13,7 +13,7 @@ use harkara_shared::audit::Actor;
 use crate::ApiState;
 use crate::problem::Problem;
 
-/// The one answer to everything that may be wrong with a sign-in.
+/// The problem of every failed sign-in, which does not reveal what was wrong.
 pub(crate) fn failed() -> Problem {
     SignInError::Refused.into()
 }

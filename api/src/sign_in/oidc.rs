@@ -72,7 +72,7 @@ pub(crate) enum OidcError {
     #[error("request to the identity provider failed: {0}")]
     Call(String),
     #[error("invalid response of the identity provider: {0}")]
-    Answer(String),
+    Response(String),
     #[error("HTTP client for the identity provider could not be created: {0}")]
     Setup(String),
 }
@@ -97,8 +97,8 @@ pub(crate) fn provider(settings: OidcSettings) -> Option<Oidc> {
         .ok()
 }
 
-fn answer(error: &(dyn std::error::Error + 'static)) -> OidcError {
-    OidcError::Answer(in_one_line(error))
+fn response_error(error: &(dyn std::error::Error + 'static)) -> OidcError {
+    OidcError::Response(in_one_line(error))
 }
 
 /// State of a sign-in that is stored, sealed, while the browser is at the provider.
@@ -172,7 +172,7 @@ impl Oidc {
                 Err(error) => return Err(OidcError::Call(in_one_line(&error))),
             }
         }
-        Err(OidcError::Answer(mismatch))
+        Err(OidcError::Response(mismatch))
     }
 
     fn client(&self, metadata: CoreProviderMetadata, base: &str) -> Result<Client, OidcError> {
@@ -204,32 +204,34 @@ impl Oidc {
         let caller = self.caller();
         let tokens = client
             .exchange_code(AuthorizationCode::new(code))
-            .map_err(|error| answer(&error))?
+            .map_err(|error| response_error(&error))?
             .set_pkce_verifier(PkceCodeVerifier::new(flow.verifier))
             .request_async(&caller)
             .await
-            .map_err(|error| answer(&error))?;
+            .map_err(|error| response_error(&error))?;
         let id_token = tokens
             .id_token()
-            .ok_or_else(|| OidcError::Answer("the response has no ID token".to_owned()))?;
+            .ok_or_else(|| OidcError::Response("the response has no ID token".to_owned()))?;
         let verifier = client.id_token_verifier();
         let claims = match id_token.claims(&verifier, &Nonce::new(flow.nonce)) {
             Ok(claims) => claims,
             Err(error) => {
                 // The provider may have rotated its keys: the next sign-in reads them.
                 *self.metadata.lock().await = None;
-                return Err(answer(&error));
+                return Err(response_error(&error));
             }
         };
         if let Some(expected) = claims.access_token_hash() {
-            let algorithm = id_token.signing_alg().map_err(|error| answer(&error))?;
+            let algorithm = id_token
+                .signing_alg()
+                .map_err(|error| response_error(&error))?;
             let key = id_token
                 .signing_key(&verifier)
-                .map_err(|error| answer(&error))?;
+                .map_err(|error| response_error(&error))?;
             let found = AccessTokenHash::from_token(tokens.access_token(), algorithm, key)
-                .map_err(|error| answer(&error))?;
+                .map_err(|error| response_error(&error))?;
             if found != *expected {
-                return Err(OidcError::Answer(
+                return Err(OidcError::Response(
                     "the access token does not match the ID token".to_owned(),
                 ));
             }
@@ -241,10 +243,10 @@ impl Oidc {
             let access = tokens.access_token().clone();
             let info: CoreUserInfoClaims = client
                 .user_info(access, Some(subject.clone()))
-                .map_err(|error| answer(&error))?
+                .map_err(|error| response_error(&error))?
                 .request_async(&caller)
                 .await
-                .map_err(|error| answer(&error))?;
+                .map_err(|error| response_error(&error))?;
             email = info.email().cloned();
             is_verified = info.email_verified() == Some(true);
         }
@@ -273,11 +275,11 @@ async fn call(http: reqwest::Client, request: HttpRequest) -> Result<HttpRespons
             return Err(CallError::TooLong);
         }
     }
-    let mut answer = axum::http::Response::builder().status(response.status());
-    if let Some(headers) = answer.headers_mut() {
+    let mut converted = axum::http::Response::builder().status(response.status());
+    if let Some(headers) = converted.headers_mut() {
         *headers = response.headers().clone();
     }
-    Ok(answer.body(bytes)?)
+    Ok(converted.body(bytes)?)
 }
 
 /// Starts a sign-in, for a user of `tenant` if it is set.

@@ -105,7 +105,7 @@ async fn show_job(args: &JobArgs, settings: &Settings) -> anyhow::Result<()> {
         bail!("job {} not found", args.id);
     };
     let line = job_line(&job);
-    let mut document = representation::job(job);
+    let mut document = representation::job(job)?;
     if args.common.json {
         say(&document.to_string());
         return Ok(());
@@ -143,7 +143,7 @@ async fn explain_job(args: &JobArgs, settings: &Settings) -> anyhow::Result<()> 
         bail!("job {} not found", args.id);
     };
     if args.common.json {
-        say(&representation::explanation(explanation).to_string());
+        say(&representation::explanation(explanation)?.to_string());
     } else {
         print_explanation(args, &explanation);
     }
@@ -195,8 +195,8 @@ async fn newest_jobs(
 
 fn print_jobs(jobs: Vec<Job>, as_json: bool) {
     if as_json {
-        let data: Vec<Value> = jobs.into_iter().map(representation::job).collect();
-        say(&json!({ "data": data }).to_string());
+        let data: Result<Vec<Value>, _> = jobs.into_iter().map(representation::job).collect();
+        say(&json!({ "data": data? }).to_string());
     } else {
         for job in &jobs {
             say(&job_line(job));
@@ -237,7 +237,7 @@ async fn finish(
         bail!("job {id} not found");
     };
     if args.common.json {
-        say(&representation::job(job).to_string());
+        say(&representation::job(job)?.to_string());
     } else {
         say(&job_line(&job));
     }

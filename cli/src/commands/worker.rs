@@ -37,8 +37,8 @@ pub(crate) async fn worker(command: WorkerCommand, settings: &Settings) -> anyho
         workers.extend(page);
     }
     if common.json {
-        let data: Vec<Value> = workers.into_iter().map(representation::worker).collect();
-        say(&json!({ "data": data }).to_string());
+        let data: Result<Vec<Value>, _> = workers.into_iter().map(representation::worker).collect();
+        say(&json!({ "data": data? }).to_string());
         return Ok(());
     }
     for worker in workers {
