@@ -78,8 +78,7 @@ pub(crate) async fn job(command: JobCommand, settings: &Settings) -> anyhow::Res
                 None => engine.tenants().await?,
             };
             let jobs = newest_jobs(&engine, &tenants, &(*filter).into(), limit).await?;
-            print_jobs(jobs, common.json);
-            Ok(())
+            print_jobs(jobs, common.json)
         }
         JobCommand::Show(args) => show_job(&args, settings).await,
         JobCommand::Explain(args) => explain_job(&args, settings).await,
@@ -193,7 +192,7 @@ async fn newest_jobs(
     Ok(newest)
 }
 
-fn print_jobs(jobs: Vec<Job>, as_json: bool) {
+fn print_jobs(jobs: Vec<Job>, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         let data: Result<Vec<Value>, _> = jobs.into_iter().map(representation::job).collect();
         say(&json!({ "data": data? }).to_string());
@@ -202,6 +201,7 @@ fn print_jobs(jobs: Vec<Job>, as_json: bool) {
             say(&job_line(job));
         }
     }
+    Ok(())
 }
 
 /// Records and commits the change, then prints the job's new state.
