@@ -225,11 +225,13 @@ pub const MAX_STORED_BODY_BYTES: usize = 16 * 1024;
 
 #[derive(sqlx::FromRow)]
 struct Row {
-    number: i32,
+    #[sqlx(try_from = "i32")]
+    number: u32,
     #[sqlx(rename = "cause")]
     trigger: Trigger,
     started_at: DateTime<Utc>,
-    duration_ms: i64,
+    #[sqlx(try_from = "i64")]
+    duration_ms: u64,
     url: Option<String>,
     header_names: Option<Vec<String>>,
     address: Option<String>,
@@ -288,10 +290,10 @@ pub async fn delivery_attempts(
         .fetch_all(&mut **tx)
         .await?;
     let attempts = rows.into_iter().rev().map(|row| DeliveryAttempt {
-        number: u32::try_from(row.number).unwrap_or_default(),
+        number: row.number,
         trigger: row.trigger,
         started_at: row.started_at,
-        duration_ms: u64::try_from(row.duration_ms).unwrap_or_default(),
+        duration_ms: row.duration_ms,
         request: row.request(),
         address: row.address,
         status_code: row

@@ -76,7 +76,8 @@ pub struct Endpoint {
     slowed_to: Option<i32>,
     /// Time of the first failure since the last success; `None` if the last attempt succeeded.
     pub failing_since: Option<DateTime<Utc>>,
-    failures: i32,
+    #[sqlx(try_from = "i32")]
+    failures: u32,
     /// Public key of the endpoint's `v1a` signatures, if it has such a key.
     pub public_key: Option<String>,
     /// Client certificate chain for mutual TLS, as PEM.
@@ -118,7 +119,7 @@ impl Endpoint {
     /// Failed attempts since the last success.
     #[must_use]
     pub fn failures(&self) -> u32 {
-        u32::try_from(self.failures).unwrap_or_default()
+        self.failures
     }
 }
 

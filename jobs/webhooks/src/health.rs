@@ -213,8 +213,9 @@ struct FailingEndpoint {
     url: String,
     failing_since: DateTime<Utc>,
     failing_seconds: f64,
-    /// Failed attempts since the last success, with those just added.
-    failures: i32,
+    /// Failed attempts since the last success, including the ones just added.
+    #[sqlx(try_from = "i32")]
+    failures: u32,
     #[sqlx(rename = "alerted")]
     last_alert_step: i32,
 }
@@ -252,9 +253,7 @@ async fn apply_failures(
         // Negative only if the database clock moved backwards; treat as just started failing.
         let failing_for =
             Duration::try_from_secs_f64(endpoint.failing_seconds).unwrap_or(Duration::ZERO);
-        let failures = u32::try_from(endpoint.failures)
-            .map_err(|_| Error::Corrupt(format!("the failures of {}", endpoint.id)))?;
-        let percent = disable_progress(failing_for, failures);
+        let percent = disable_progress(failing_for, endpoint.failures);
         if let Some(step) = next_alert_step(percent, endpoint.last_alert_step) {
             query("update app.webhook_endpoints set alerted = $3 where tenant_id = $1 and id = $2")
                 .bind(tx.tenant())

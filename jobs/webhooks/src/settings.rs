@@ -18,7 +18,9 @@ pub async fn payload_retention(tx: &mut TenantTx) -> Result<Option<Duration>, Er
             .bind(tx.tenant())
             .fetch_optional(&mut **tx)
             .await?;
-    Ok(seconds.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default())))
+    let seconds = seconds.map(u64::try_from).transpose();
+    let seconds = seconds.map_err(|_| Error::Corrupt("the retention of payloads".to_owned()))?;
+    Ok(seconds.map(Duration::from_secs))
 }
 
 /// Sets how long payloads are kept, in whole seconds, at least an hour.

@@ -155,11 +155,17 @@ impl JobKind for HttpRequest {
     }
 
     async fn run(args: Args, run: Run, services: &Services) -> Verdict {
+        let Some(method) = method(&args.method) else {
+            let message = format!("`{}` is not a supported method", args.method);
+            return Verdict::Dead {
+                error: JobError::new("invalid_payload", message),
+            };
+        };
         let headers = match request_headers(&args, &run) {
             Ok(headers) => headers,
             Err(error) => return Verdict::Dead { error },
         };
-        match send(&services.egress, &args, headers, &run).await {
+        match send(&services.egress, method, &args, headers, &run).await {
             Ok(response) => response_verdict(&args, &response),
             Err(error) => call_error_verdict(&error),
         }
@@ -168,6 +174,7 @@ impl JobKind for HttpRequest {
 
 async fn send(
     egress: &Egress,
+    method: Method,
     args: &Args,
     headers: HeaderMap,
     run: &Run,
@@ -178,7 +185,7 @@ async fn send(
         Some(value) => Bytes::from(value.to_string()),
     };
     let request = EgressRequest {
-        method: method(&args.method).unwrap_or(Method::POST),
+        method,
         url: &args.url,
         headers,
         body,

@@ -329,3 +329,13 @@ async fn rate_limiting_receiver_parks_only_its_own_lane() {
             .all(|id| drained.succeeded.contains(id))
     );
 }
+
+#[tokio::test]
+async fn unsupported_method_of_a_stored_payload_is_not_sent() {
+    let kit = Kit::start().await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let args = json!({"url": receiver.url, "method": "BREW"});
+    let performed = kit.perform::<HttpRequest>(args).unchecked().await;
+    performed.dead("invalid_payload");
+    assert!(receiver.hits().is_empty());
+}
