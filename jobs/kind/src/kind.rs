@@ -1,7 +1,7 @@
 //! The trait that every kind of job implements.
 //!
-//! A kind states its defaults, checks its payload and runs one job. It reports what happened and never
-//! decides what happens next: the queue does.
+//! A kind declares its defaults, checks its payload and runs one job. Its run returns a verdict; the queue decides what
+//! happens to the job.
 
 use std::future::Future;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub trait JobKind: Send + Sync + 'static {
         Value::Bool(true)
     }
 
-    /// Runs one job. Reports what happened, never what happens next; writes no job state.
+    /// Runs one job and returns a verdict. Writes no job state: the queue does.
     fn run(
         args: Self::Args,
         run: Run,

@@ -1,6 +1,7 @@
-//! Loads what deliveries need and records their attempts, one transaction for all of a tenant's at once.
+//! Loads the contexts of deliveries and records their attempts, batched: one transaction for many deliveries of a tenant.
 //!
-//! Every run of `webhook.deliver` in a process shares one [`DeliveryBatcher`]. It never calls an endpoint.
+//! All runs of `webhook.deliver` in a process share one [`DeliveryBatcher`]. It never calls an endpoint, but requests access
+//! tokens from token servers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,14 +80,14 @@ impl DeliveryBatcher {
         Self::new(pool, engine, keys, slots)
     }
 
-    /// A slot for a delivery that has failed more than once; `None` when all are taken, so that the rest stays free
-    /// for first attempts.
+    /// Takes a slot for a delivery that has failed more than once; `None` when all are taken. The other slots of the worker
+    /// stay free for first attempts.
     #[must_use]
     pub fn take_retry_slot(&self, tenant: TenantId) -> Option<RetrySlot> {
         self.0.retry_slots.take(tenant)
     }
 
-    /// Loads what a delivery needs; `None` when it does not exist.
+    /// Loads the context of a delivery; `None` when the delivery does not exist.
     ///
     /// # Errors
     /// When the database refuses or a secret cannot be opened.
@@ -153,7 +154,7 @@ impl DeliveryBatcher {
         tokens.bearer(egress, target, credentials, timeout).await
     }
 
-    /// Discards a token that an endpoint rejected.
+    /// Discards the access token of an endpoint, which rejected it.
     pub fn forget_token(&self, endpoint: EndpointId) {
         self.0.tokens.forget(endpoint);
     }
@@ -165,7 +166,7 @@ fn unwrap_shared<T>(result: Result<T, Option<Arc<Error>>>) -> Result<T, Arc<Erro
     result.map_err(|error| error.unwrap_or_else(lost))
 }
 
-/// Records attempts of one tenant. Attempts of the same delivery go into separate statements.
+/// Records attempts of one tenant in one transaction. A statement records at most one attempt of each delivery.
 async fn write(
     resources: &Resources,
     tenant: TenantId,

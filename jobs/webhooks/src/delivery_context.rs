@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::schedule::RetrySchedule;
 use crate::secret;
 
-/// What a run of `webhook.deliver` needs.
+/// The data that a run of `webhook.deliver` needs.
 #[derive(Debug)]
 pub struct DeliveryContext {
     /// The event's id, sent as `webhook-id`.
@@ -59,7 +59,7 @@ pub struct Target {
     pub identity: Option<ClientIdentity>,
     /// OAuth 2.0 client, if the endpoint requires access tokens.
     pub oauth2: Option<Credentials>,
-    /// Last change by a user.
+    /// Time of the last change by a user.
     pub updated_at: DateTime<Utc>,
 }
 

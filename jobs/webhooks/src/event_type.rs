@@ -25,7 +25,7 @@ const MAX_BYTES: usize = 64 << 10;
 /// Maximum length of a description in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
-/// How long a process may use an outdated current version after another process registered a new one.
+/// How long a process can use an outdated current version after another process registered a new one.
 const CURRENT_TTL: Duration = Duration::from_secs(5);
 
 /// Maximum number of cached current versions.

@@ -1,7 +1,7 @@
 //! Webhooks: endpoints, events and their types, deliveries, and the kinds that deliver.
 //!
-//! Functions take a tenant's transaction. They read and write the domain's own rows and enqueue jobs; they
-//! never decide about a job. Only the kind `webhook.deliver` calls an endpoint.
+//! Functions take a tenant's transaction. They read and write the domain's own rows and enqueue jobs; they never change a
+//! job's state. Only the kind `webhook.deliver` calls an endpoint.
 
 mod attempt;
 mod batcher;

@@ -1,6 +1,6 @@
 //! Slots of a process for deliveries that have failed before.
 //!
-//! They keep slow or failing endpoints from taking all of a worker's concurrency. Taking a slot never waits.
+//! The slots keep slow or failing endpoints from taking all of a worker's concurrency. Taking a slot never waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -60,8 +60,8 @@ struct CachedToken {
 }
 
 impl Tokens {
-    /// The `Authorization` header for a request to `target`. Concurrent callers share one request. Takes at most
-    /// `timeout`.
+    /// Returns the `Authorization` header for a request to `target`, with a cached or a new token. Concurrent callers share
+    /// one token request. Takes at most `timeout`.
     pub(super) async fn bearer(
         &self,
         egress: &Egress,

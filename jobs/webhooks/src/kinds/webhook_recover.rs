@@ -1,6 +1,6 @@
-//! The kind `webhook.recover`: redelivers what an endpoint missed.
+//! The kind `webhook.recover`: redelivers the events that an endpoint missed.
 //!
-//! Enqueues deliveries step by step. It never redelivers what is pending or has succeeded.
+//! Enqueues deliveries step by step. It never redelivers a delivery that is pending or has succeeded.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::error::Error;
 use crate::redelivery::{RecoveryFilter, recover_deliveries};
 use crate::services::Services;
 
-/// Maximum difference between the clock that gave a delivery its id and the database's.
+/// Maximum difference between the database's clock and the clock of the process that created a delivery's id.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::hours(1);
 
 /// - Changes: failed, skipped or cancelled deliveries become pending again, each with a new job.
-/// - Twice: the second run skips what the first made pending.
+/// - Twice: the second run skips the deliveries that the first made pending.
 /// - Calls: nothing.
 /// - Dead: request it again; deliveries that it enqueued remain.
 #[derive(Debug)]
