@@ -236,7 +236,8 @@ pub struct ChangedLimits {
     pub before: Option<Value>,
 }
 
-/// Gives a key request limits of its own, or none, so that its tier's hold. `None` when the tenant has no such key.
+/// Sets the request limits of a key; without `limits`, those of its tier apply. Returns `None` when the tenant has no
+/// such key.
 ///
 /// # Errors
 /// When the database refuses.

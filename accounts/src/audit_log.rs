@@ -1,6 +1,7 @@
 //! Reads and verifies a tenant's audit log.
 //!
-//! Entries are written by `harkara_shared::audit`. These types are what the API answers and the command line prints.
+//! Entries are written by `harkara_shared::audit`. The API returns and the command line prints
+//! these types.
 
 use chrono::{DateTime, Utc};
 use harkara_shared::anchors::{self, VerifyError, hex};

@@ -4,7 +4,7 @@ use harkara_kind::field_error::FieldError;
 
 use crate::problem::{Code, Problem};
 
-/// Most errors reported for one request.
+/// Maximum number of errors reported for one request.
 pub(crate) const MAX_FIELD_ERRORS: usize = 100;
 
 /// The errors of one request, at most one for each member.

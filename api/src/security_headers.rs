@@ -18,26 +18,26 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use crate::limits::{RATELIMIT, RATELIMIT_POLICY};
 use crate::request_context::REQUEST_ID;
 
-/// Policy of responses that are not pages: they load nothing.
-const CSP_OF_DATA: HeaderValue =
+/// Content security policy of responses that are not pages: they load nothing.
+const DATA_CSP: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
-/// Policy of pages: own files only. Inline styles are allowed, inline scripts are not.
-const CSP_OF_PAGES: HeaderValue = HeaderValue::from_static(
+/// Content security policy of pages: files of this server only. Inline styles are allowed, inline scripts are not.
+const PAGE_CSP: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; \
      base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// Adds the headers of every response. Headers that a route sets itself are kept: a page with forms, for
-/// example, relaxes the referrer policy.
+/// Adds the security headers to a response. Headers that the route has set are kept: a page with forms, for example,
+/// relaxes the referrer policy.
 pub(crate) fn add(headers: &mut HeaderMap, is_https: bool) {
     let is_page = headers
         .get(CONTENT_TYPE)
         .is_some_and(|media| media.as_bytes().starts_with(b"text/html"));
     headers
         .entry(CONTENT_SECURITY_POLICY)
-        .or_insert(if is_page { CSP_OF_PAGES } else { CSP_OF_DATA });
+        .or_insert(if is_page { PAGE_CSP } else { DATA_CSP });
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
@@ -59,8 +59,8 @@ pub(crate) fn add(headers: &mut HeaderMap, is_https: bool) {
             .or_insert(HeaderValue::from_static(value));
     }
     if is_https {
-        let year = HeaderValue::from_static("max-age=31536000");
-        headers.insert(STRICT_TRANSPORT_SECURITY, year);
+        let one_year = HeaderValue::from_static("max-age=31536000");
+        headers.insert(STRICT_TRANSPORT_SECURITY, one_year);
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
 
 /// Compresses responses above 1 KiB. Pages are not compressed: they contain secrets beside text that the
 /// address controls, and the compressed length would reveal one by the other (BREACH).
-pub(crate) fn compression_layer() -> CompressionLayer<IsCompressed> {
+pub(crate) fn compression_layer() -> CompressionLayer<CompressionPredicate> {
     const PAGES: NotForContentType = NotForContentType::const_new("text/html");
     const STREAMS: NotForContentType = NotForContentType::const_new("text/event-stream");
     const IMAGES: NotForContentType = NotForContentType::const_new("image/");
@@ -120,5 +120,5 @@ pub(crate) fn compression_layer() -> CompressionLayer<IsCompressed> {
 }
 
 /// Which responses are compressed.
-type IsCompressed =
+type CompressionPredicate =
     And<And<And<SizeAbove, NotForContentType>, NotForContentType>, NotForContentType>;

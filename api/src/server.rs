@@ -59,7 +59,7 @@ pub async fn serve(
         state.clone(),
         stop_writing.clone(),
     ));
-    state.listens_on(listener.local_addr()?);
+    state.set_address(listener.local_addr()?);
     let closing = accept(listener, router(state.clone()), HEADER_TIMEOUT, &stop).await;
     // A connection without any request does not close by itself.
     let grace = async {

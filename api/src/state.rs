@@ -1,6 +1,6 @@
 //! State shared by all handlers: pool, queue, keys and clients, created at start-up.
 //!
-//! Holds nothing that another process would need to know.
+//! Nothing in it is shared with other processes; all common state is in the database.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -133,7 +133,7 @@ impl ApiState {
     }
 
     /// Records the address the API listens on.
-    pub(crate) fn listens_on(&self, address: SocketAddr) {
+    pub(crate) fn set_address(&self, address: SocketAddr) {
         // With several addresses, the first one counts.
         self.0.address.get_or_init(|| address);
     }
@@ -174,6 +174,7 @@ impl ApiState {
         &self.0.pool
     }
 
+    /// The queue.
     pub(crate) fn engine(&self) -> &Engine {
         &self.0.engine
     }
@@ -185,18 +186,22 @@ impl ApiState {
             .get_or_init(|| Coalescer::new(&self.0.engine))
     }
 
+    /// Master keys, which encrypt stored secrets.
     pub(crate) fn keys(&self) -> &MasterKeys {
         &self.0.keys
     }
 
+    /// Guards requests to other servers.
     pub(crate) fn egress(&self) -> &Egress {
         &self.0.egress
     }
 
+    /// Whether the process can serve requests.
     pub(crate) fn readiness(&self) -> &Readiness {
         &self.0.readiness
     }
 
+    /// Looks up API keys.
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.0.keyring
     }
@@ -211,6 +216,7 @@ impl ApiState {
         &self.0.usage
     }
 
+    /// Issues and reads cursors.
     pub(crate) fn cursors(&self) -> &Cursors {
         &self.0.cursors
     }

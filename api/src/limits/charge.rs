@@ -1,5 +1,5 @@
-//! The result of a charge: whether the request may proceed, the headers of its response, the problem of a
-//! refusal. Waits are rounded up.
+//! The result of a charge: whether the request may proceed, the headers of its response, and the problem of a
+//! refusal. Waits are rounded up to whole seconds.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// State of a policy after a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// Requests that may still be made immediately.
+    /// Requests that can still be made immediately.
     pub remaining: u64,
     /// Time until the whole quota is available again.
     pub reset: Duration,
-    /// Time until the next request may pass; zero while some remain.
+    /// Time until the next request can pass; zero while requests remain.
     pub retry: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Charge {
             .collect()
     }
 
-    /// Time until a refused request may pass.
+    /// Time until a refused request can pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let waits = self.standings.iter().map(|standing| standing.retry);

@@ -19,32 +19,44 @@ const REFUSAL_TTL: Duration = Duration::from_millis(50);
 /// The result for a waiting request.
 pub(super) type ChargeResult = Result<Charge, Arc<sqlx::Error>>;
 
-/// State of one subject.
+/// The requests of one subject in this process, and the tokens reserved for them.
 #[derive(Debug)]
 pub(super) struct LocalBucket {
+    /// Name of the subject's counters in the database.
     pub(super) subject: String,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Policies of the latest request.
     policies: Policies,
+    /// Decides how many tokens a call reserves ahead.
     estimator: RateEstimator,
+    /// Tokens that requests can spend without a call.
     lease: Option<Lease>,
+    /// Tokens that the next call returns.
     unspent: UnspentTokens,
+    /// The latest refusal, and until when it is repeated without a call.
     refusal: Option<(Instant, PolicyState)>,
+    /// Requests that the next call charges.
     waiting: Vec<oneshot::Sender<ChargeResult>>,
     /// Whether a task is calling the database, or about to.
     is_calling: bool,
+    /// When the latest request arrived.
     last_used: Instant,
 }
 
 /// Tokens reserved ahead.
 #[derive(Debug)]
 struct Lease {
+    /// Tokens that are not spent yet.
     left: u32,
+    /// Until when they can be spent.
     until: Instant,
+    /// When they were charged, by the database's clock, in microseconds since 1970.
     charged_at: i64,
+    /// State of the policies after the charge.
     received: PolicyState,
 }
 
@@ -52,7 +64,7 @@ struct Lease {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UnspentTokens {
     pub(super) count: u32,
-    /// When they were reserved, by the database's clock.
+    /// When they were charged, by the database's clock, in microseconds since 1970.
     pub(super) charged_at: i64,
 }
 
@@ -74,16 +86,22 @@ pub(super) enum Step {
 /// One call to the database.
 pub(super) struct Call {
     pub(super) policies: Policies,
+    /// Tokens to reserve ahead, beside one for each waiting request.
     pub(super) ahead: i32,
+    /// Tokens to return.
     pub(super) unspent: UnspentTokens,
     senders: Vec<oneshot::Sender<ChargeResult>>,
 }
 
 /// Result of a call.
 pub(super) struct CallResult {
+    /// Tokens charged: for the waiting requests first, the rest reserved ahead.
     pub(super) granted: u32,
+    /// State of each policy, in the order of the policies.
     pub(super) standings: Vec<Standing>,
+    /// How long tokens reserved ahead can be spent, counted from the start of the call.
     pub(super) hold: Duration,
+    /// When they were charged, by the database's clock, in microseconds since 1970.
     pub(super) charged_at: i64,
 }
 

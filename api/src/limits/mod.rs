@@ -4,12 +4,12 @@
 //! subject's policies. Counters live in the database (`app.charge_requests`), in an unlogged table: one
 //! statement a charge, and no wait for the disk. Requests of one subject that arrive while its statement runs
 //! share the next one. A subject with more than 50 requests a second is *hot*: each call reserves tokens
-//! ahead, up to 64 and at most an eighth of what remains; the process spends them for at most 250 ms, never
-//! beyond the window they were charged to, and returns what it did not spend. Bucket strategies reserve
+//! ahead, up to 64 and at most an eighth of the remaining quota; the process spends them for at most 250 ms, never
+//! beyond the window they were charged to, and returns the unspent rest. Bucket strategies reserve
 //! nothing ahead.
 //!
 //! Over all replicas, never more than quota and burst pass, and exactly as many once every replica has
-//! charged or returned what it reserved.
+//! spent or returned its reserved tokens.
 
 mod charge;
 mod local_bucket;
@@ -29,10 +29,10 @@ pub use charge::{Charge, Standing};
 pub(crate) use charge::{RATELIMIT, RATELIMIT_POLICY};
 use local_bucket::{Call, CallResult, ChargeResult, LocalBucket, Step};
 
-/// Longest time for which tokens reserved ahead may be spent.
+/// Maximum time for which tokens reserved ahead can be spent.
 const MAX_RESERVATION: Duration = Duration::from_millis(250);
 
-/// An idle subject is dropped after this time.
+/// How long a subject without requests is kept in memory.
 const DROP_IDLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Charges requests. Cheap to clone.
@@ -134,7 +134,7 @@ async fn run_calls(pool: PgPool, bucket: Arc<LocalBucket>) {
     while let Some(call) = bucket.begin_call(Instant::now()) {
         let started = Instant::now();
         match call_database(&pool, &bucket.subject, &call).await {
-            Ok(granted) => bucket.end_call(call, granted, started, Instant::now()),
+            Ok(result) => bucket.end_call(call, result, started, Instant::now()),
             Err(error) => bucket.fail_call(call, error),
         }
     }

@@ -8,14 +8,17 @@ const HOT_RATE: f64 = 50.0;
 /// For how long tokens are reserved ahead.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Most tokens reserved ahead.
+/// Maximum number of tokens reserved ahead.
 const MAX_AHEAD: i32 = 64;
 
 /// Counts requests in the current and the previous [`WINDOW`].
 #[derive(Debug)]
 pub(super) struct RateEstimator {
+    /// Start of the current window.
     since: Instant,
+    /// Requests in the previous window.
     before: u32,
+    /// Requests in the current window.
     count: u32,
 }
 
@@ -30,13 +33,13 @@ impl RateEstimator {
 
     /// Records a request.
     pub(super) fn record(&mut self, now: Instant) {
-        self.turn(now);
+        self.advance(now);
         self.count += 1;
     }
 
     /// Expected requests within the next [`WINDOW`], at the recent rate; 0 for subjects that are not hot.
     pub(super) fn ahead(&mut self, now: Instant) -> i32 {
-        self.turn(now);
+        self.advance(now);
         let seen = WINDOW + now.duration_since(self.since);
         let rate = f64::from(self.before + self.count) / seen.as_secs_f64();
         if rate <= HOT_RATE {
@@ -53,7 +56,7 @@ impl RateEstimator {
         demand
     }
 
-    fn turn(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant) {
         let passed = now.duration_since(self.since);
         if passed >= WINDOW * 2 {
             *self = Self::new(now);
