@@ -18,7 +18,7 @@ use crate::jobs::a_job;
 use crate::support::{Client, Platform, tester};
 use routes::Access;
 
-async fn call(client: &Client, method: &str, path: &str) -> crate::support::Answer {
+async fn call(client: &Client, method: &str, path: &str) -> crate::support::TestResponse {
     let is_moved = path.ends_with("/reschedule");
     let has_body = [
         "/v1/jobs",
@@ -61,9 +61,9 @@ async fn every_route_requires_a_key_with_its_scope() {
             continue;
         };
         let (method, path) = (&route.method, &route.path);
-        let answer = call(&anonymous, method, path).await;
-        answer.problem(401, "unauthorized");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let response = call(&anonymous, method, path).await;
+        response.problem(401, "unauthorized");
+        assert_eq!(response.header("www-authenticate"), "Bearer");
 
         let required: Vec<Scope> = required.iter().map(|one| one.parse().unwrap()).collect();
         let others: Vec<Scope> = Scope::ALL
@@ -71,29 +71,29 @@ async fn every_route_requires_a_key_with_its_scope() {
             .copied()
             .filter(|scope| !required.contains(scope))
             .collect();
-        let answer = call(
+        let response = call(
             &platform.client_of(&platform.acme, &others).await,
             method,
             path,
         )
         .await;
-        answer.problem(403, "missing_scope");
+        response.problem(403, "missing_scope");
         assert!(
-            answer.text.contains(&format!("`{}`", required[0])),
+            response.text.contains(&format!("`{}`", required[0])),
             "{}",
-            answer.text
+            response.text
         );
 
         let platform_only = required == [Scope::PlatformAdmin];
         for one in required {
             let client = platform.client_of(&platform.acme, &[one]).await;
-            let answer = call(&client, method, path).await;
+            let response = call(&client, method, path).await;
             // Operations on all tenants require more than a scope.
-            let is_refused = platform_only && answer.text.contains("platform_only");
+            let is_refused = platform_only && response.text.contains("platform_only");
             assert!(
-                ![401, 403].contains(&answer.status) || is_refused,
+                ![401, 403].contains(&response.status) || is_refused,
                 "{method} {path}: {}",
-                answer.text
+                response.text
             );
         }
     }
@@ -118,8 +118,8 @@ async fn routes_of_users_refuse_keys_and_open_routes_need_none() {
                     .problem(403, "person_only");
             }
             Access::Open => {
-                let answer = call(&anonymous, method, path).await;
-                assert_eq!(answer.status, 422, "{}", answer.text);
+                let response = call(&anonymous, method, path).await;
+                assert_eq!(response.status, 422, "{}", response.text);
                 open.push(format!("{method} {path}"));
             }
         }
@@ -153,13 +153,13 @@ async fn invalid_key_is_unauthorized() {
         "Bearer é",
     ] {
         let headers = [("authorization", value)];
-        let answer = platform
+        let response = platform
             .client
             .send(Method::GET, "/v1/jobs", &headers, None)
             .await;
-        answer.problem(401, "unauthorized");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
-        assert!(!answer.text.contains(&good[3..11]), "{}", answer.text);
+        response.problem(401, "unauthorized");
+        assert_eq!(response.header("www-authenticate"), "Bearer");
+        assert!(!response.text.contains(&good[3..11]), "{}", response.text);
     }
     let headers = [("authorization", format!("bearer {good}"))];
     let headers = headers
@@ -307,8 +307,8 @@ async fn tenant_finds_nothing_of_another_tenant() {
         if own == *path {
             continue;
         }
-        let answer = call(&stranger, method, &own).await;
-        answer.problem(404, "not_found");
+        let response = call(&stranger, method, &own).await;
+        response.problem(404, "not_found");
     }
     for path in [
         "/v1/jobs",

@@ -289,15 +289,15 @@ pub(crate) fn bad_jobs() -> Vec<(Value, &'static str, &'static str)> {
 async fn invalid_member_is_reported_by_pointer_and_nothing_is_inserted() {
     let platform = Platform::start().await;
     for (job, pointer, code) in bad_jobs() {
-        let answer = platform.client.post("/v1/jobs", &job).await;
+        let response = platform.client.post("/v1/jobs", &job).await;
         let expected = [(pointer.to_owned(), code.to_owned())];
         let mut shown = job.to_string();
         shown.truncate(200);
         assert_eq!(
-            answer.problem(422, "invalid"),
+            response.problem(422, "invalid"),
             expected,
             "{shown}: {}",
-            answer.text
+            response.text
         );
     }
     assert_eq!(platform.jobs().await, 0);
@@ -309,14 +309,14 @@ async fn invalid_job_of_a_batch_is_reported_by_index() {
     for (job, pointer, code) in bad_jobs() {
         let expected = [(format!("/jobs/1{pointer}"), code.to_owned())];
         let batch = json!({"jobs": [a_job(), job]});
-        let answer = platform.client.post("/v1/jobs/batch", &batch).await;
-        assert_eq!(answer.problem(422, "invalid"), expected);
+        let response = platform.client.post("/v1/jobs/batch", &batch).await;
+        assert_eq!(response.problem(422, "invalid"), expected);
         let lines = format!("{}\n\n{job}", a_job());
-        let answer = platform
+        let response = platform
             .client
             .post_text("/v1/jobs/batch", "application/x-ndjson", lines)
             .await;
-        assert_eq!(answer.problem(422, "invalid"), expected);
+        assert_eq!(response.problem(422, "invalid"), expected);
     }
     assert_eq!(platform.jobs().await, 0);
 }
@@ -358,11 +358,11 @@ async fn all_errors_of_a_job_are_reported_at_once() {
 #[tokio::test]
 async fn unknown_kind_error_lists_the_known_kinds() {
     let platform = Platform::start().await;
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs", &a_job_with("kind", json!("x")))
         .await;
-    let detail = answer.json()["errors"][0]["detail"]
+    let detail = response.json()["errors"][0]["detail"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -383,32 +383,32 @@ async fn body_that_is_not_json_is_malformed() {
         "nope",
         "{'a':1}",
     ] {
-        let answer = platform
+        let response = platform
             .client
             .post_text("/v1/jobs", "application/json", text)
             .await;
-        assert_eq!(answer.problem(400, "malformed_body"), [], "{text}");
-        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(response.problem(400, "malformed_body"), [], "{text}");
+        let detail = response.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("line 1 column"), "{detail}");
         for path in ["/v1/jobs/batch", "/v1/events", "/v1/webhook-endpoints"] {
-            let answer = platform
+            let response = platform
                 .client
                 .post_text(path, "application/json", text)
                 .await;
-            answer.problem(400, "malformed_body");
+            response.problem(400, "malformed_body");
         }
     }
     let lines = format!("{}\n{{\n", a_job());
-    let answer = platform
+    let response = platform
         .client
         .post_text("/v1/jobs/batch", "application/x-ndjson", lines)
         .await;
     let expected = [("/jobs/1".to_owned(), "malformed".to_owned())];
-    assert_eq!(answer.problem(400, "malformed_body"), expected);
+    assert_eq!(response.problem(400, "malformed_body"), expected);
     assert!(
-        answer.text.contains("line 2 is not valid JSON"),
+        response.text.contains("line 2 is not valid JSON"),
         "{}",
-        answer.text
+        response.text
     );
     assert_eq!(platform.jobs().await, 0);
 }
@@ -423,18 +423,18 @@ async fn other_content_type_is_not_supported() {
             "/v1/events",
             "/v1/webhook-endpoints",
         ] {
-            let answer = platform
+            let response = platform
                 .client
                 .post_text(path, media, a_job().to_string())
                 .await;
-            answer.problem(415, "unsupported_media_type");
+            response.problem(415, "unsupported_media_type");
         }
     }
-    let answer = platform
+    let response = platform
         .client
         .post_text("/v1/jobs", "application/x-ndjson", a_job().to_string())
         .await;
-    answer.problem(415, "unsupported_media_type");
+    response.problem(415, "unsupported_media_type");
     assert_eq!(platform.jobs().await, 0);
 }
 
@@ -447,12 +447,12 @@ async fn body_over_the_limit_is_too_large() {
         .post("/v1/jobs", &job)
         .await
         .problem(413, "body_too_large");
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &json!({"jobs": [job]}))
         .await;
     let expected = [("/jobs/0".to_owned(), "too_large".to_owned())];
-    assert_eq!(answer.problem(422, "invalid"), expected);
+    assert_eq!(response.problem(422, "invalid"), expected);
     assert_eq!(platform.jobs().await, 0);
 }
 

@@ -29,13 +29,13 @@ async fn batch_is_enqueued_in_order_as_json_and_as_lines() {
         .client
         .post_text("/v1/jobs/batch", NDJSON, lines(&jobs))
         .await;
-    for answer in [as_json, as_lines] {
-        let answer = answer.expect(201);
+    for response in [as_json, as_lines] {
+        let response = response.expect(201);
         assert_eq!(
-            (&answer["inserted"], &answer["existing"]),
+            (&response["inserted"], &response["existing"]),
             (&json!(3), &json!(0))
         );
-        let ids = answer["ids"].as_array().unwrap();
+        let ids = response["ids"].as_array().unwrap();
         assert_eq!(ids.len(), 3);
         for (index, id) in ids.iter().enumerate() {
             let path = format!("/v1/jobs/{}", id.as_str().unwrap());
@@ -56,17 +56,17 @@ async fn jobs_with_a_taken_key_return_its_holder() {
         .await
         .expect(201);
     let batch = json!({"jobs": [keyed("a"), keyed("b"), keyed("b"), a_job()]});
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &batch)
         .await
         .expect(201);
     assert_eq!(
-        (&answer["inserted"], &answer["existing"]),
+        (&response["inserted"], &response["existing"]),
         (&json!(2), &json!(2))
     );
-    assert_eq!(answer["ids"][0], holder["id"]);
-    assert_eq!(answer["ids"][1], answer["ids"][2]);
+    assert_eq!(response["ids"][0], holder["id"]);
+    assert_eq!(response["ids"][1], response["ids"][2]);
     assert_eq!(platform.jobs().await, 3);
 }
 
@@ -76,16 +76,16 @@ async fn one_invalid_job_among_10_000_rejects_the_batch() {
     let mut jobs = many(10_000);
     jobs[7_777]["priority"] = json!(10);
     let expected = [("/jobs/7777/priority".to_owned(), "out_of_range".to_owned())];
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &json!({"jobs": jobs}))
         .await;
-    assert_eq!(answer.problem(422, "invalid"), expected);
-    let answer = platform
+    assert_eq!(response.problem(422, "invalid"), expected);
+    let response = platform
         .client
         .post_text("/v1/jobs/batch", NDJSON, lines(&jobs))
         .await;
-    assert_eq!(answer.problem(422, "invalid"), expected);
+    assert_eq!(response.problem(422, "invalid"), expected);
     assert_eq!(platform.jobs().await, 0);
 }
 
@@ -93,26 +93,26 @@ async fn one_invalid_job_among_10_000_rejects_the_batch() {
 async fn batch_accepts_10_000_jobs_and_refuses_one_more() {
     let platform = Platform::start().await;
     let mut jobs = many(10_000);
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &json!({"jobs": jobs}))
         .await
         .expect(201);
-    assert_eq!(answer["inserted"], 10_000);
+    assert_eq!(response["inserted"], 10_000);
     assert_eq!(platform.jobs().await, 10_000);
 
     jobs.push(a_job());
     let expected = [("/jobs".to_owned(), "too_many".to_owned())];
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &json!({"jobs": jobs}))
         .await;
-    assert_eq!(answer.problem(422, "invalid"), expected);
-    let answer = platform
+    assert_eq!(response.problem(422, "invalid"), expected);
+    let response = platform
         .client
         .post_text("/v1/jobs/batch", NDJSON, lines(&jobs))
         .await;
-    assert_eq!(answer.problem(422, "invalid"), expected);
+    assert_eq!(response.problem(422, "invalid"), expected);
     assert_eq!(platform.jobs().await, 10_000);
 }
 
@@ -122,16 +122,16 @@ async fn batch_reports_at_most_100_field_errors() {
     let jobs: Vec<Value> = (0..300)
         .map(|_| a_job_with("priority", json!(10)))
         .collect();
-    let answer = platform
+    let response = platform
         .client
         .post("/v1/jobs/batch", &json!({"jobs": jobs}))
         .await;
-    assert_eq!(answer.problem(422, "invalid").len(), 100);
-    let answer = platform
+    assert_eq!(response.problem(422, "invalid").len(), 100);
+    let response = platform
         .client
         .post_text("/v1/jobs/batch", NDJSON, lines(&jobs))
         .await;
-    assert_eq!(answer.problem(422, "invalid").len(), 100);
+    assert_eq!(response.problem(422, "invalid").len(), 100);
 }
 
 #[tokio::test]
@@ -149,12 +149,12 @@ async fn batch_envelope_is_validated() {
         (json!({"jobs": [7]}), vec![("/jobs/0", "invalid")]),
         (json!([a_job()]), vec![("", "invalid")]),
     ] {
-        let answer = platform.client.post("/v1/jobs/batch", &body).await;
+        let response = platform.client.post("/v1/jobs/batch", &body).await;
         let expected: Vec<(String, String)> = expected
             .into_iter()
             .map(|(pointer, code)| (pointer.to_owned(), code.to_owned()))
             .collect();
-        assert_eq!(answer.problem(422, "invalid"), expected, "{body}");
+        assert_eq!(response.problem(422, "invalid"), expected, "{body}");
     }
     let nothing = platform
         .client
@@ -171,10 +171,10 @@ async fn batch_envelope_is_validated() {
 async fn batch_lines_accept_crlf_and_a_missing_final_newline() {
     let platform = Platform::start().await;
     let text = format!("{}\r\n\r\n{}", a_job(), a_job());
-    let answer = platform
+    let response = platform
         .client
         .post_text("/v1/jobs/batch", NDJSON, text)
         .await
         .expect(201);
-    assert_eq!(answer["inserted"], 2);
+    assert_eq!(response["inserted"], 2);
 }

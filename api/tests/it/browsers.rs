@@ -30,28 +30,35 @@ async fn every_response_has_browser_security_headers() {
         "/docs/",
         "/docs/x",
     ] {
-        let answer = client.get(path).await;
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
-        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
-        assert!(answer.header("permissions-policy").contains("camera=()"));
-        let policy = answer.header("content-security-policy");
+        let response = client.get(path).await;
+        assert_eq!(
+            response.header("x-content-type-options"),
+            "nosniff",
+            "{path}"
+        );
+        assert_eq!(response.header("x-frame-options"), "DENY", "{path}");
+        assert_eq!(response.header("referrer-policy"), "no-referrer", "{path}");
+        assert_eq!(
+            response.header("cross-origin-resource-policy"),
+            "same-origin"
+        );
+        assert!(response.header("permissions-policy").contains("camera=()"));
+        let policy = response.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'"), "{path}: {policy}");
         assert!(
             policy.contains("frame-ancestors 'none'"),
             "{path}: {policy}"
         );
-        assert!(!answer.headers.contains_key("strict-transport-security"));
-        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+        assert!(!response.headers.contains_key("strict-transport-security"));
+        assert!(!response.headers.contains_key("access-control-allow-origin"));
     }
     let http = HttpSettings {
         public_url: Some("https://jobs.example.com".parse().unwrap()),
         ..HttpSettings::default()
     };
-    let answer = with(&platform, http).await.get("/nope").await;
+    let response = with(&platform, http).await.get("/nope").await;
     assert_eq!(
-        answer.header("strict-transport-security"),
+        response.header("strict-transport-security"),
         "max-age=31536000"
     );
 }
@@ -104,13 +111,13 @@ async fn only_configured_origins_are_allowed_by_cors() {
     // A successful response, and a problem.
     for path in ["/v1/jobs", "/v1/jobs/job_x"] {
         let headers = [("origin", origin)];
-        let answer = client.send(Method::GET, path, &headers, None).await;
+        let response = client.send(Method::GET, path, &headers, None).await;
         assert_eq!(
-            answer.header("access-control-allow-origin"),
+            response.header("access-control-allow-origin"),
             origin,
             "{path}"
         );
-        let shown = answer.header("access-control-expose-headers");
+        let shown = response.header("access-control-expose-headers");
         for name in [
             "ratelimit",
             "ratelimit-policy",
@@ -122,7 +129,7 @@ async fn only_configured_origins_are_allowed_by_cors() {
             assert!(shown.contains(name), "{name} is not in {shown}");
         }
         assert!(
-            !answer
+            !response
                 .headers
                 .contains_key("access-control-allow-credentials")
         );
@@ -145,16 +152,16 @@ async fn long_responses_are_compressed_for_clients_that_accept_it() {
     assert!(packed.text.len() < plain.text.len());
     // Short responses are not compressed, and neither are pages, because they contain tokens.
     for path in ["/healthz", "/v1/jobs", "/docs/"] {
-        let answer = client.send(Method::GET, path, &headers, None).await;
-        assert_eq!(answer.header("content-encoding"), "", "{path}");
+        let response = client.send(Method::GET, path, &headers, None).await;
+        assert_eq!(response.header("content-encoding"), "", "{path}");
     }
     let job = a_job_with(
         "tags",
         json!((0..20).map(|n| format!("{n:064}")).collect::<Vec<_>>()),
     );
     client.post("/v1/jobs", &job).await.expect(201);
-    let answer = client.send(Method::GET, "/v1/jobs", &headers, None).await;
-    assert_eq!(answer.header("content-encoding"), "gzip");
+    let response = client.send(Method::GET, "/v1/jobs", &headers, None).await;
+    assert_eq!(response.header("content-encoding"), "gzip");
 }
 
 #[tokio::test]
@@ -166,9 +173,9 @@ async fn streamed_response_completes_with_and_without_compression() {
     let path = format!("/v1/tenants/{}/export", platform.acme.id);
     for encoding in ["identity", "gzip"] {
         let headers = [("accept-encoding", encoding)];
-        let answer = client.send(Method::GET, &path, &headers, None).await;
-        assert_eq!(answer.status, 200, "{encoding}");
-        let is_packed = answer.header("content-encoding") == "gzip";
+        let response = client.send(Method::GET, &path, &headers, None).await;
+        assert_eq!(response.status, 200, "{encoding}");
+        let is_packed = response.header("content-encoding") == "gzip";
         assert_eq!(is_packed, encoding == "gzip");
     }
 }
@@ -191,11 +198,11 @@ async fn head_returns_the_get_response_without_a_body() {
     }
     // The Accept header does not matter.
     let headers = [("accept", "application/x-unheard-of")];
-    let answer = platform
+    let response = platform
         .client
         .send(Method::GET, "/v1/jobs", &headers, None)
         .await;
-    answer.expect(200);
+    response.expect(200);
 }
 
 #[tokio::test]
@@ -228,15 +235,15 @@ async fn api_reference_page_loads_nothing_from_other_servers() {
     for file in named {
         assert!(!file.contains("//"), "{file} is on another server");
         let path = format!("/docs/{}", file.trim_start_matches("./"));
-        let answer = anyone.get(&path).await;
-        assert_eq!(answer.status, 200, "{path}");
-        assert!(!answer.text.is_empty(), "{path}");
+        let response = anyone.get(&path).await;
+        assert_eq!(response.status, 200, "{path}");
+        assert!(!response.text.is_empty(), "{path}");
         let media = match path.rsplit('.').next() {
             Some("js") => "javascript",
             Some("css") => "text/css",
             _ => "image/png",
         };
-        assert!(answer.header("content-type").contains(media), "{path}");
+        assert!(response.header("content-type").contains(media), "{path}");
     }
     let begins = anyone.get("/docs/swagger-initializer.js").await;
     assert!(begins.text.contains("/openapi.json"), "{}", begins.text);

@@ -56,11 +56,11 @@ async fn dry_run_counts_matching_jobs_and_changes_nothing() {
     assert_eq!(platform.jobs().await, before);
 
     let request = json!({"action": "retry", "filter": {"tag": "red"}, "rate_per_second": 7});
-    let answer = platform.client.post("/v1/jobs/bulk", &request).await;
-    let created = answer.expect(202);
+    let response = platform.client.post("/v1/jobs/bulk", &request).await;
+    let created = response.expect(202);
     assert_eq!(created["matched"], 3);
     let path = format!("/v1/jobs/{}", created["job_id"].as_str().unwrap());
-    assert_eq!(answer.header("location"), path);
+    assert_eq!(response.header("location"), path);
     let job = platform.client.get(&path).await.expect(200);
     assert_eq!(
         (&job["kind"], &job["queue"], &job["state"]),
@@ -155,8 +155,8 @@ async fn every_error_in_a_bulk_action_is_reported_by_pointer() {
         ),
     ];
     for (body, expected) in cases {
-        let answer = platform.client.post("/v1/jobs/bulk", &body).await;
-        let mut faults = answer.problem(422, "invalid");
+        let response = platform.client.post("/v1/jobs/bulk", &body).await;
+        let mut faults = response.problem(422, "invalid");
         faults.sort();
         let mut expected: Vec<(String, String)> = expected
             .into_iter()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::jobs::a_job;
-use crate::support::{Answer, Client, Platform};
+use crate::support::{Client, Platform, TestResponse};
 
 /// Gives a tenant rows in every table.
 async fn seed_all_tables(platform: &Platform, tenant: &Tenant) {
@@ -31,11 +31,11 @@ async fn admin(platform: &Platform) -> Client {
 }
 
 /// The rows of an export by table, and the total in its last line.
-fn read(answer: &Answer) -> (BTreeMap<String, Vec<Value>>, u64) {
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(answer.header("content-type"), "application/x-ndjson");
-    assert!(answer.text.ends_with('\n'));
-    let mut lines: Vec<Value> = answer
+fn read(response: &TestResponse) -> (BTreeMap<String, Vec<Value>>, u64) {
+    assert_eq!(response.status, 200, "{}", response.text);
+    assert_eq!(response.header("content-type"), "application/x-ndjson");
+    assert!(response.text.ends_with('\n'));
+    let mut lines: Vec<Value> = response
         .text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -111,12 +111,12 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     {
         tokio::task::yield_now().await;
     }
-    let answer = platform.client.get("/v1/tenants/acme/export").await;
+    let response = platform.client.get("/v1/tenants/acme/export").await;
     assert_eq!(
-        answer.header("content-disposition"),
+        response.header("content-disposition"),
         "attachment; filename=\"acme.ndjson\""
     );
-    let (rows, total) = read(&answer);
+    let (rows, total) = read(&response);
     let counted: usize = rows.values().map(Vec::len).sum();
     assert_eq!(total, u64::try_from(counted).unwrap());
     let id = platform.acme.id.as_uuid().to_string();
@@ -167,7 +167,7 @@ async fn export_contains_all_data_of_the_tenant_and_nothing_of_another() {
     assert_eq!(&shown.expect(200), job);
     let secret: String = "secret".bytes().map(|byte| format!("{byte:02x}")).collect();
     let whsec = posted[0].as_str().unwrap();
-    assert!(!answer.text.contains(&secret) && !answer.text.contains(whsec));
+    assert!(!response.text.contains(&secret) && !response.text.contains(whsec));
 
     let entries = platform
         .client

@@ -111,9 +111,9 @@ async fn registering_an_event_type_creates_its_next_version() {
     let new = json!({
         "name": "invoice.paid", "description": "Paid in full", "schema": amount(), "example": {"amount": 1},
     });
-    let answer = client.post("/v1/event-types", &new).await;
-    let first = answer.expect(201);
-    assert_eq!(answer.header("location"), "/v1/event-types/invoice.paid");
+    let response = client.post("/v1/event-types", &new).await;
+    let first = response.expect(201);
+    assert_eq!(response.header("location"), "/v1/event-types/invoice.paid");
     for name in ["name", "description", "schema", "example"] {
         assert_eq!(first[name], new[name], "{name}");
     }
@@ -230,14 +230,19 @@ async fn event_must_satisfy_the_current_or_named_schema_version() {
         ),
     ] {
         let event = json!({"type": "invoice.paid", "data": data, "id": "in-2"});
-        let answer = client.post("/v1/events", &event).await;
+        let response = client.post("/v1/events", &event).await;
         let expected: Vec<(String, String)> = pointers
             .iter()
             .map(|pointer| ((*pointer).to_owned(), "schema".to_owned()))
             .collect();
-        assert_eq!(answer.problem(422, "invalid"), expected, "{}", answer.text);
+        assert_eq!(
+            response.problem(422, "invalid"),
+            expected,
+            "{}",
+            response.text
+        );
         // The invalid value is not repeated, because it can be a secret.
-        assert!(!answer.text.contains("doce"), "{}", answer.text);
+        assert!(!response.text.contains("doce"), "{}", response.text);
     }
     assert_eq!(platform.jobs().await, 1);
     let mut older = json!({"type": "invoice.paid", "id": "in-2", "data": {}, "version": 1});
@@ -422,13 +427,13 @@ async fn invalid_schema_is_reported_by_pointer_and_fetches_nothing() {
             "schema",
         ),
     ] {
-        let answer = platform.client.post("/v1/event-types", &new).await;
-        let faults = answer.problem(422, "invalid");
+        let response = platform.client.post("/v1/event-types", &new).await;
+        let faults = response.problem(422, "invalid");
         assert_eq!(
             faults,
             [(pointer.to_owned(), code.to_owned())],
             "{}",
-            answer.text
+            response.text
         );
     }
     let draft = json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": url});

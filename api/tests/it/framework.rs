@@ -18,13 +18,13 @@ use crate::support::{Client, Platform, listen};
 async fn unknown_route_and_wrong_method_return_problems() {
     let platform = Platform::start().await;
     for path in ["/nope", "/v1", "/v1/jobs/", "/v1/jobs/x/y/z", "/V1/jobs"] {
-        let answer = platform.client.with_key("").get(path).await;
-        assert_eq!(answer.problem(404, "not_found"), []);
-        assert_eq!(answer.json()["instance"], path);
+        let response = platform.client.with_key("").get(path).await;
+        assert_eq!(response.problem(404, "not_found"), []);
+        assert_eq!(response.json()["instance"], path);
     }
-    let answer = platform.client.delete("/v1/jobs").await;
-    answer.problem(405, "method_not_allowed");
-    assert_eq!(answer.header("allow"), "GET,HEAD,POST");
+    let response = platform.client.delete("/v1/jobs").await;
+    response.problem(405, "method_not_allowed");
+    assert_eq!(response.header("allow"), "GET,HEAD,POST");
     platform
         .client
         .post_text("/healthz", "", "")
@@ -43,13 +43,17 @@ async fn every_response_has_a_request_id_and_security_headers() {
         "/openapi.json",
     ] {
         let headers = [("x-request-id", "Mine-1")];
-        let answer = platform
+        let response = platform
             .client
             .send(Method::GET, path, &headers, None)
             .await;
-        assert_eq!(answer.header("x-request-id"), "Mine-1", "{path}");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+        assert_eq!(response.header("x-request-id"), "Mine-1", "{path}");
+        assert_eq!(
+            response.header("x-content-type-options"),
+            "nosniff",
+            "{path}"
+        );
+        assert_eq!(response.header("cache-control"), "no-store", "{path}");
         let (one, two) = (
             platform.client.get(path).await,
             platform.client.get(path).await,
@@ -59,11 +63,11 @@ async fn every_response_has_a_request_id_and_security_headers() {
     }
     for bad in ["a b", "é", &"x".repeat(129)] {
         let headers = [("x-request-id", bad)];
-        let answer = platform
+        let response = platform
             .client
             .send(Method::GET, "/nope", &headers, None)
             .await;
-        assert_eq!(answer.header("x-request-id").len(), 36, "{bad}");
+        assert_eq!(response.header("x-request-id").len(), 36, "{bad}");
     }
 }
 
@@ -280,7 +284,7 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
     );
     let mut client_stream = TcpStream::connect(address).await.unwrap();
     client_stream.write_all(head.as_bytes()).await.unwrap();
-    // The server answers 100 Continue, so that the request is known to be in flight.
+    // The server responds with 100 Continue, so that the request is known to be in flight.
     let count = client_stream.read(&mut bytes).await.unwrap();
     assert!(
         bytes[..count].starts_with(b"HTTP/1.1 100"),
@@ -296,12 +300,12 @@ async fn shutdown_waits_for_requests_but_not_for_idle_connections() {
         "an idle connection must be closed"
     );
     client_stream.write_all(job.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    client_stream.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    client_stream.read_to_end(&mut response).await.unwrap();
     assert!(
-        answer.starts_with(b"HTTP/1.1 201"),
+        response.starts_with(b"HTTP/1.1 201"),
         "{}",
-        answer.escape_ascii()
+        response.escape_ascii()
     );
     server.await.unwrap().unwrap();
     assert!(

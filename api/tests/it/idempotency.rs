@@ -6,9 +6,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::jobs::{a_job, a_job_with};
-use crate::support::{Answer, Client, Platform};
+use crate::support::{Client, Platform, TestResponse};
 
-async fn post(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
+async fn post(client: &Client, path: &str, key: &str, body: &Value) -> TestResponse {
     let headers = [
         ("content-type", "application/json"),
         ("idempotency-key", key),
@@ -31,18 +31,21 @@ async fn set(platform: &Platform, sql: &'static str) {
 }
 
 #[track_caller]
-fn is_replay(answer: &Answer, first: &Answer) {
-    assert_eq!(answer.header("idempotent-replayed"), "true");
-    assert_eq!(answer.status, first.status);
-    assert_eq!(answer.text, first.text);
+fn is_replay(response: &TestResponse, first: &TestResponse) {
+    assert_eq!(response.header("idempotent-replayed"), "true");
+    assert_eq!(response.status, first.status);
+    assert_eq!(response.text, first.text);
     for name in ["content-type", "location"] {
-        assert_eq!(answer.header(name), first.header(name), "{name}");
+        assert_eq!(response.header(name), first.header(name), "{name}");
     }
-    assert_ne!(answer.header("x-request-id"), first.header("x-request-id"));
+    assert_ne!(
+        response.header("x-request-id"),
+        first.header("x-request-id")
+    );
 }
 
 #[tokio::test]
-async fn repeated_request_with_the_same_key_is_done_once_and_answered_alike() {
+async fn repeated_request_with_the_same_key_runs_once_and_gets_the_same_response() {
     let platform = Platform::start().await;
     let first = post(&platform.client, "/v1/jobs", "order-42", &a_job()).await;
     first.expect(201);
@@ -103,11 +106,11 @@ async fn malformed_idempotency_key_is_refused_before_any_work() {
     assert_eq!(platform.jobs().await, 0);
     // Only POST requests use one.
     let headers = [("idempotency-key", "a b")];
-    let answer = platform
+    let response = platform
         .client
         .send(Method::GET, "/v1/jobs", &headers, None)
         .await;
-    answer.expect(200);
+    response.expect(200);
 }
 
 #[tokio::test]
@@ -121,12 +124,12 @@ async fn twenty_concurrent_requests_with_one_key_enqueue_one_job() {
         .collect();
     let mut bodies = Vec::new();
     for task in tasks {
-        let answer = task.await.unwrap();
-        if answer.status == 409 {
-            answer.problem(409, "idempotency_in_progress");
+        let response = task.await.unwrap();
+        if response.status == 409 {
+            response.problem(409, "idempotency_in_progress");
         } else {
-            answer.expect(201);
-            bodies.push(answer.text);
+            response.expect(201);
+            bodies.push(response.text);
         }
     }
     bodies.dedup();
@@ -229,9 +232,9 @@ async fn idempotency_keys_are_separate_per_caller() {
         platform.client_of(&other, &scopes).await,
     ];
     for client in clients {
-        let answer = post(&client, "/v1/jobs", "k", &a_job()).await;
-        answer.expect(201);
-        assert!(!answer.headers.contains_key("idempotent-replayed"));
+        let response = post(&client, "/v1/jobs", "k", &a_job()).await;
+        response.expect(201);
+        assert!(!response.headers.contains_key("idempotent-replayed"));
     }
     assert_eq!(platform.jobs().await, 3);
 }
@@ -305,14 +308,14 @@ async fn disconnected_caller_gets_the_response_later() {
         .await
         .problem(409, "idempotency_in_progress");
     held.rollback().await.unwrap();
-    let answer = loop {
-        let answer = post(&platform.client, path, "k", &endpoint).await;
-        if answer.status != 409 {
-            break answer;
+    let response = loop {
+        let response = post(&platform.client, path, "k", &endpoint).await;
+        if response.status != 409 {
+            break response;
         }
     };
-    answer.expect(201);
-    assert_eq!(answer.header("idempotent-replayed"), "true");
+    response.expect(201);
+    assert_eq!(response.header("idempotent-replayed"), "true");
     let list = platform.client.get(path).await.expect(200);
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
 }

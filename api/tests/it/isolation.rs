@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Answer, Client, Platform};
+use crate::support::{Client, Platform, TestResponse};
 use crate::users::Browser;
 
 /// Data of one tenant: an id for every path parameter, and words that only this tenant can see.
@@ -250,27 +250,27 @@ async fn state_of(superuser: &PgPool, tenant: &Tenant) -> BTreeMap<String, Strin
 }
 
 /// Asserts that a response discloses nothing of the other tenant, and does not succeed on its resources.
-fn check(route: &Route, how: &str, answer: &Answer, theirs: &Belongings) {
+fn check(route: &Route, how: &str, response: &TestResponse, theirs: &Belongings) {
     let Route { method, path, .. } = route;
     for word in &theirs.words {
         // The path that the caller sent is repeated in the problem and is no disclosure.
-        let text = answer.text.replace(path.as_str(), "");
+        let text = response.text.replace(path.as_str(), "");
         assert!(
             !text.contains(word.as_str()),
             "{how} {method} {path} discloses {word}: {text}"
         );
     }
     assert!(
-        answer.status < 500,
+        response.status < 500,
         "{how} {method} {path}: {}",
-        answer.text
+        response.text
     );
     if route.is_theirs {
         assert!(
-            matches!(answer.status, 403 | 404),
+            matches!(response.status, 403 | 404),
             "{how} {method} {path}: {} {}",
-            answer.status,
-            answer.text
+            response.status,
+            response.text
         );
     }
 }
@@ -308,8 +308,8 @@ async fn no_route_reaches_data_of_another_tenant() {
         check(&route, "key", &send(&other.client, &[]).await, &acme);
         // With that key, acting for the tenant.
         for named in ["acme", acme_id.as_str()] {
-            let answer = send(&other.client, &[("x-tenant-id", named)]).await;
-            answer.problem(404, "not_found");
+            let response = send(&other.client, &[("x-tenant-id", named)]).await;
+            response.problem(404, "not_found");
         }
         if is_own {
             continue;
@@ -324,8 +324,8 @@ async fn no_route_reaches_data_of_another_tenant() {
             &send(&anonymous, &[cookie, csrf]).await,
             &acme,
         );
-        let answer = send(&anonymous, &[cookie, csrf, ("x-tenant-id", "acme")]).await;
-        answer.problem(404, "not_found");
+        let response = send(&anonymous, &[cookie, csrf, ("x-tenant-id", "acme")]).await;
+        response.problem(404, "not_found");
         // With the tenant's own session and the CSRF token of another one.
         if !route.method.is_safe() {
             let cookie = ("cookie", acme.browser.cookie.as_str());

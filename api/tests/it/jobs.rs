@@ -119,7 +119,7 @@ async fn every_job_member_is_stored() {
         ("traceparent", trace),
         ("x-request-id", "order/42"),
     ];
-    let answer = platform
+    let response = platform
         .client
         .send(
             Method::POST,
@@ -128,8 +128,8 @@ async fn every_job_member_is_stored() {
             Some(request.to_string()),
         )
         .await;
-    let job = answer.expect(201);
-    assert_eq!(answer.header("x-request-id"), "order/42");
+    let job = response.expect(201);
+    assert_eq!(response.header("x-request-id"), "order/42");
     assert_eq!(job["state"], "scheduled");
     for (name, value) in [
         ("queue", json!("slow.lane")),
@@ -247,10 +247,10 @@ async fn concurrent_requests_with_one_unique_key_create_one_job() {
     let mut created = 0;
     let mut ids = Vec::new();
     for task in tasks {
-        let answer = task.await.unwrap();
-        assert!([200, 201].contains(&answer.status), "{}", answer.text);
-        created += u32::from(answer.status == 201);
-        ids.push(id(&answer.json()));
+        let response = task.await.unwrap();
+        assert!([200, 201].contains(&response.status), "{}", response.text);
+        created += u32::from(response.status == 201);
+        ids.push(id(&response.json()));
     }
     ids.dedup();
     assert_eq!((created, ids.len(), platform.jobs().await), (1, 1, 1));
@@ -324,11 +324,11 @@ async fn unknown_job_is_not_found() {
             .await
             .problem(404, "not_found");
         for verb in ["cancel", "retry"] {
-            let answer = platform
+            let response = platform
                 .client
                 .post_text(&format!("{path}/{verb}"), "", "")
                 .await;
-            answer.problem(404, "not_found");
+            response.problem(404, "not_found");
         }
     }
 }

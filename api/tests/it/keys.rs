@@ -11,8 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Client, Platform, listen, tester};
 
 async fn made(client: &Client, body: Value) -> (String, Value) {
-    let answer = client.post("/v1/api-keys", &body).await.expect(201);
-    (answer["key"].as_str().expect("a key").to_owned(), answer)
+    let response = client.post("/v1/api-keys", &body).await.expect(201);
+    (
+        response["key"].as_str().expect("a key").to_owned(),
+        response,
+    )
 }
 
 fn path(key: &Value) -> String {
@@ -141,8 +144,8 @@ async fn api_key_works_only_from_its_addresses() {
             .map(|address| ("x-forwarded-for", address))
             .into_iter()
             .collect();
-        let answer = client.send(Method::GET, "/v1/jobs", &headers, None).await;
-        answer.problem(403, "address_not_allowed");
+        let response = client.send(Method::GET, "/v1/jobs", &headers, None).await;
+        response.problem(403, "address_not_allowed");
     }
 }
 
@@ -339,15 +342,15 @@ async fn api_key_of_an_inactive_tenant_can_read_but_not_change() {
         assert_eq!(changed["status"], status);
         let changed_at = Instant::now();
         loop {
-            let answer = platform
+            let response = platform
                 .client
                 .post("/v1/jobs", &crate::jobs::a_job())
                 .await;
-            if answer.status != 201 {
-                answer.problem(403, "tenant_inactive");
+            if response.status != 201 {
+                response.problem(403, "tenant_inactive");
             }
             // Cached key data is used for half a second.
-            if (answer.status == 201) == writes {
+            if (response.status == 201) == writes {
                 break;
             }
             assert!(changed_at.elapsed() < Duration::from_secs(1), "{status}");
@@ -395,10 +398,10 @@ async fn changed_tier_becomes_the_engine_limit() {
         let set_up = json!({
             "business_id": "globex", "sla_tier": tier, "webhook_url": "http://127.0.0.1:9/hook"
         });
-        let answer = operator.post("/v1/enterprise/setup", &set_up).await;
+        let response = operator.post("/v1/enterprise/setup", &set_up).await;
         let is_first = tier == "FREE";
-        let answer = answer.expect(if is_first { 201 } else { 200 });
-        assert_eq!(answer["webhook_secret"].is_string(), is_first);
+        let response = response.expect(if is_first { 201 } else { 200 });
+        assert_eq!(response["webhook_secret"].is_string(), is_first);
         let status = operator
             .get("/v1/enterprise/status/globex")
             .await
@@ -462,23 +465,23 @@ async fn rotation_grants_neither_more_keys_nor_more_requests() {
     for _ in 0..3 {
         let rotate = format!("/v1/api-keys/{id}/rotate");
         let newest = keys.last().unwrap();
-        let answer = newest
+        let response = newest
             .post(&rotate, &json!({"grace": "7d"}))
             .await
             .expect(201);
-        id = answer["id"].as_str().unwrap().to_owned();
-        keys.push(platform.client.with_key(answer["key"].as_str().unwrap()));
+        id = response["id"].as_str().unwrap().to_owned();
+        keys.push(platform.client.with_key(response["key"].as_str().unwrap()));
     }
     // Two keys of the rotation work: the newest and its predecessor.
     let mut working = 0;
     let mut left = String::new();
     for key in &keys {
-        let answer = key.get("/v1/api-keys").await;
-        if answer.status == 200 {
+        let response = key.get("/v1/api-keys").await;
+        if response.status == 200 {
             working += 1;
-            left = answer.header("ratelimit").to_owned();
+            left = response.header("ratelimit").to_owned();
         } else {
-            answer.problem(401, "unauthorized");
+            response.problem(401, "unauthorized");
         }
     }
     assert_eq!(working, 2);
@@ -535,8 +538,8 @@ async fn concurrent_contract_setups_create_one_endpoint() {
         .collect();
     let mut secrets = 0;
     for task in tasks {
-        let answer = task.await.unwrap().expect(200);
-        secrets += usize::from(answer["webhook_secret"].is_string());
+        let response = task.await.unwrap().expect(200);
+        secrets += usize::from(response["webhook_secret"].is_string());
     }
     assert_eq!(secrets, 1);
     let listed = platform

@@ -149,10 +149,10 @@ async fn invalid_query_parameter_is_refused_by_name() {
         ("tag=%00", "/tag", "nul_character"),
         ("unique_key=a%00b", "/unique_key", "nul_character"),
     ] {
-        let answer = platform.client.get(&format!("/v1/jobs?{query}")).await;
+        let response = platform.client.get(&format!("/v1/jobs?{query}")).await;
         let expected = [(pointer.to_owned(), code.to_owned())];
-        assert_eq!(answer.problem(400, "invalid_query"), expected, "{query}");
-        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(response.problem(400, "invalid_query"), expected, "{query}");
+        let detail = response.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(pointer.trim_start_matches('/')), "{detail}");
     }
     let both = platform.client.get("/v1/jobs?stat=ready&limit=0").await;
@@ -202,20 +202,20 @@ async fn cursor_works_only_for_its_own_list() {
         "tag=t&cursor=%3D%3D".to_owned(),
         "tag=t&cursor=job_0000000000500".to_owned(),
     ] {
-        let answer = platform.client.get(&format!("/v1/jobs?{query}")).await;
-        answer.problem(400, "invalid_cursor");
+        let response = platform.client.get(&format!("/v1/jobs?{query}")).await;
+        response.problem(400, "invalid_cursor");
     }
     for path in ["/v1/deliveries", "/v1/webhook-endpoints"] {
-        let answer = platform
+        let response = platform
             .client
             .get(&format!("{path}?cursor={cursor}"))
             .await;
-        answer.problem(400, "invalid_cursor");
+        response.problem(400, "invalid_cursor");
     }
     let other = platform.tenant("other").await;
     let foreign = platform.client_of(&other, &[Scope::JobsRead]).await;
-    let answer = foreign
+    let response = foreign
         .get(&format!("/v1/jobs?tag=t&cursor={cursor}"))
         .await;
-    answer.problem(400, "invalid_cursor");
+    response.problem(400, "invalid_cursor");
 }

@@ -10,9 +10,9 @@ use crate::support::Platform;
 #[tokio::test]
 async fn openapi_document_is_3_1_with_keys_and_problems() {
     let platform = Platform::start().await;
-    let answer = platform.client.with_key("").get("/openapi.json").await;
-    assert_eq!(answer.header("content-type"), "application/json");
-    let document = answer.expect(200);
+    let response = platform.client.with_key("").get("/openapi.json").await;
+    assert_eq!(response.header("content-type"), "application/json");
+    let document = response.expect(200);
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["info"]["title"], "Harkara");
     assert_eq!(
@@ -63,12 +63,12 @@ async fn every_path_serves_exactly_its_documented_methods() {
             documented.insert("HEAD".to_owned());
         }
         let method = Method::from_bytes(b"BREW").unwrap();
-        let answer = platform
+        let response = platform
             .client
             .send(method, &path.replace("{id}", "x"), &[], None)
             .await;
-        answer.problem(405, "method_not_allowed");
-        let allowed: BTreeSet<String> = answer
+        response.problem(405, "method_not_allowed");
+        let allowed: BTreeSet<String> = response
             .header("allow")
             .split(',')
             .map(|method| method.trim().to_owned())

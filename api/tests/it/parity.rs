@@ -180,8 +180,8 @@ async fn sql_refuses_what_the_api_refuses_for_the_same_reasons() {
         let mut shown = job.to_string();
         shown.truncate(300);
         let batch = json!({"jobs": [job]});
-        let answer = both.platform.client.post("/v1/jobs/batch", &batch).await;
-        let mut expected = answer.problem(422, "invalid");
+        let response = both.platform.client.post("/v1/jobs/batch", &batch).await;
+        let mut expected = response.problem(422, "invalid");
         expected.sort();
         let error = both.many(&job).await.expect_err(&shown);
         assert_eq!(field_errors(&error), expected, "{shown}: {error}");
@@ -286,9 +286,9 @@ async fn waiting_job_quota_applies_to_http_and_sql() {
     let usual = client.get(path).await.expect(200);
     assert_eq!(usual["max_waiting"], 10_000_000, "the quota of its tier");
     for wrong in [json!(0), json!(-1), json!(1_000_000_001)] {
-        let answer = admin.put(path, &json!({"max_waiting": wrong})).await;
+        let response = admin.put(path, &json!({"max_waiting": wrong})).await;
         let expected = [("/max_waiting".to_owned(), "out_of_range".to_owned())];
-        assert_eq!(answer.problem(422, "invalid"), expected);
+        assert_eq!(response.problem(422, "invalid"), expected);
     }
     let foreign = client.put(path, &json!({"max_waiting": 5})).await;
     foreign.problem(403, "platform_only");
@@ -306,10 +306,10 @@ async fn waiting_job_quota_applies_to_http_and_sql() {
     let keyed = a_job_with("unique_key", json!("a"));
     client.post("/v1/jobs", &keyed).await.expect(201);
     client.post("/v1/jobs", &keyed).await.expect(200);
-    let answer = client.post("/v1/jobs", &a_job()).await;
-    answer.problem(429, "depth_quota");
-    assert_eq!(answer.header("retry-after"), "1");
-    let problem: Value = serde_json::from_str(&answer.text).unwrap();
+    let response = client.post("/v1/jobs", &a_job()).await;
+    response.problem(429, "depth_quota");
+    assert_eq!(response.header("retry-after"), "1");
+    let problem: Value = serde_json::from_str(&response.text).unwrap();
     assert_eq!(
         problem["limit"],
         json!({"name": "max_waiting", "max": 3, "waiting": 3})

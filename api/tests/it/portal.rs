@@ -15,7 +15,7 @@ use harkara_shared::vault::MasterKeys;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Platform};
+use crate::support::{Client, Platform, TestResponse};
 use crate::users::pages::{fields, is_page};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -46,23 +46,23 @@ impl Shop {
         }
     }
 
-    async fn get(&self, path: &str) -> Answer {
-        let answer = self.visitor.get(&format!("{}{path}", self.portal)).await;
-        assert_eq!(answer.header("referrer-policy"), "no-referrer");
-        answer
+    async fn get(&self, path: &str) -> TestResponse {
+        let response = self.visitor.get(&format!("{}{path}", self.portal)).await;
+        assert_eq!(response.header("referrer-policy"), "no-referrer");
+        response
     }
 
     /// Posts a form of the portal and returns the response.
-    async fn press(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
+    async fn press(&self, path: &str, pairs: &[(&str, &str)]) -> TestResponse {
         let path = format!("{}{path}", self.portal);
         self.platform.form(&path, &fields(pairs)).await
     }
 
     /// Posts a form that redirects back to its page, and checks the notice there.
     async fn done(&self, page: &str, action: &str, pairs: &[(&str, &str)], notice: &str) {
-        let answer = self.press(&format!("{page}/{action}"), pairs).await;
-        assert_eq!(answer.status, 303, "{}", answer.text);
-        let back = answer.header("location");
+        let response = self.press(&format!("{page}/{action}"), pairs).await;
+        assert_eq!(response.status, 303, "{}", response.text);
+        let back = response.header("location");
         assert_eq!(back, format!("{}{page}?done={action}", self.portal));
         let page = self.visitor.get(back).await;
         is_page(&page, 200);
@@ -132,7 +132,7 @@ async fn opens_nothing(shop: &Shop, portal: &str) {
     assert!(whole.text.contains("This link does not work"));
     let endpoint = format!("{portal}/endpoints/{}", shop.endpoint);
     let delivery = format!("{portal}/deliveries/{}", shop.delivery);
-    for answer in [
+    for response in [
         shop.visitor.get(&endpoint).await,
         shop.visitor.get(&delivery).await,
         shop.platform.form(&format!("{endpoint}/pause"), "").await,
@@ -141,7 +141,7 @@ async fn opens_nothing(shop: &Shop, portal: &str) {
             .await,
         shop.platform.form(&format!("{delivery}/resend"), "").await,
     ] {
-        assert_eq!((answer.status, &answer.text), (404, &whole.text));
+        assert_eq!((response.status, &response.text), (404, &whole.text));
     }
     assert_eq!(shop.endpoint_now().await["status"], "active");
 }
@@ -232,9 +232,9 @@ async fn portal_link_opens_only_the_pages_of_its_tenant() {
         "/endpoints/ep_x".to_owned(),
         format!("/endpoints/{delivery}"),
     ] {
-        let answer = shop.get(&path).await;
-        is_page(&answer, 404);
-        assert!(!answer.text.contains("theirs"));
+        let response = shop.get(&path).await;
+        is_page(&response, 404);
+        assert!(!response.text.contains("theirs"));
     }
     for (action, body) in [
         ("change", "url=http%3A%2F%2F127.0.0.1%3A9%2F"),
@@ -377,7 +377,7 @@ async fn portal_pages_through_older_deliveries_by_cursor() {
     }
     let path = format!("/endpoints/{}", shop.endpoint);
     let first = shop.get(&path).await;
-    let rows = |page: &Answer| page.text.matches("/deliveries/dlv_").count();
+    let rows = |page: &TestResponse| page.text.matches("/deliveries/dlv_").count();
     assert_eq!(rows(&first), 50);
     assert!(
         !first.text.contains(&shop.delivery),

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Client, Platform, listen, tester};
+use crate::support::{Client, Platform, TestResponse, listen, tester};
 
 const JOB: &str = r#"{"kind":"http.request","payload":{"url":"https://example.com/"}}"#;
 
@@ -48,11 +48,11 @@ async fn send_concurrently(replicas: &[Client; 2], requests: usize) -> usize {
         callers.spawn(async move {
             let mut passed = 0;
             for _ in 0..requests / 12 {
-                let answer = client.get("/v1/queues").await;
-                if answer.status == 200 {
+                let response = client.get("/v1/queues").await;
+                if response.status == 200 {
                     passed += 1;
                 } else {
-                    is_refused(&answer, "hour");
+                    is_refused(&response, "hour");
                 }
             }
             passed
@@ -62,13 +62,13 @@ async fn send_concurrently(replicas: &[Client; 2], requests: usize) -> usize {
 }
 
 #[track_caller]
-fn is_refused(answer: &Answer, policy: &str) {
-    assert_eq!(answer.problem(429, "rate_limited"), []);
-    assert_eq!(answer.json()["violated_policies"], json!([policy]));
-    let wait: u64 = answer.header("retry-after").parse().unwrap();
+fn is_refused(response: &TestResponse, policy: &str) {
+    assert_eq!(response.problem(429, "rate_limited"), []);
+    assert_eq!(response.json()["violated_policies"], json!([policy]));
+    let wait: u64 = response.header("retry-after").parse().unwrap();
     assert!(wait >= 1);
     let zero = format!("\"{policy}\";r=0;t=");
-    assert!(answer.header("ratelimit").contains(&zero), "{answer:?}");
+    assert!(response.header("ratelimit").contains(&zero), "{response:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -107,11 +107,11 @@ async fn every_authenticated_response_has_rate_limit_headers() {
         client.post_text("/v1/jobs", "text/plain", "x").await,
         client.post_text("/v1/jobs", "application/json", "{").await,
     ];
-    let statuses = requests.each_ref().map(|answer| answer.status);
+    let statuses = requests.each_ref().map(|response| response.status);
     assert_eq!(statuses, [200, 400, 404, 403, 415, 400]);
-    for (used, answer) in (1..).zip(&requests) {
-        assert_eq!(answer.header("ratelimit-policy"), policy);
-        let limits: Vec<&str> = answer.header("ratelimit").split(", ").collect();
+    for (used, response) in (1..).zip(&requests) {
+        assert_eq!(response.header("ratelimit-policy"), policy);
+        let limits: Vec<&str> = response.header("ratelimit").split(", ").collect();
         let left = [110 - used, 1000 - used, 10_000 - used];
         for ((name, left), limit) in ["hour", "day", "month"].into_iter().zip(left).zip(limits) {
             let expected = format!("\"{name}\";r={left};t=");
@@ -131,9 +131,9 @@ async fn unauthenticated_requests_consume_no_quota() {
     assert!(good.header("ratelimit").starts_with("\"hour\";r=109"));
     let strange = |key: &str| client.with_key(key);
     for key in ["", "hk_nonsense", "hk_live_0123456789"] {
-        let answer = strange(key).get("/v1/queues").await;
-        answer.problem(401, "unauthorized");
-        assert_eq!(answer.header("ratelimit"), "");
+        let response = strange(key).get("/v1/queues").await;
+        response.problem(401, "unauthorized");
+        assert_eq!(response.header("ratelimit"), "");
     }
     client.get("/v1/nowhere").await.problem(404, "not_found");
     // The limits of the key, and the monthly quota of its tenant.
@@ -183,9 +183,9 @@ async fn unreadable_limits_fall_back_to_the_tier() {
     let platform = Platform::start().await;
     let limits = json!([{"name": "hour", "strategy": "of a later release"}]);
     let [client, _] = replicas(&platform, KeyTier::Developer, Some(limits)).await;
-    let answer = client.get("/v1/queues").await;
+    let response = client.get("/v1/queues").await;
     assert!(
-        answer
+        response
             .header("ratelimit-policy")
             .starts_with("\"hour\";q=1050;w=3600")
     );

@@ -108,8 +108,8 @@ async fn time_out_of_range_is_reported_by_parameter() {
         ("since=2020-01-01T00:00:00Z", "/since", "out_of_range"),
         ("since=2999-01-01T00:00:00Z", "/since", "out_of_range"),
     ] {
-        let answer = platform.client.get(&format!("/v1/stats?{query}")).await;
-        let faults = answer.problem(400, "invalid_query");
+        let response = platform.client.get(&format!("/v1/stats?{query}")).await;
+        let faults = response.problem(400, "invalid_query");
         assert_eq!(faults, [(pointer.to_owned(), code.to_owned())], "{query}");
     }
 }

@@ -148,7 +148,7 @@ pub(crate) struct Client {
 
 /// A response of the API.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
@@ -181,12 +181,12 @@ impl Client {
     }
 
     /// Whether a server responds at this path yet.
-    pub(crate) async fn answers(&self, path: &str) -> bool {
+    pub(crate) async fn is_reachable(&self, path: &str) -> bool {
         let response = self.http.get(format!("{}{path}", self.base)).send().await;
-        response.is_ok_and(|answer| answer.status().is_success())
+        response.is_ok_and(|response| response.status().is_success())
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(Method::GET, path, &[], None).await
     }
 
@@ -200,29 +200,29 @@ impl Client {
             .expect("a response")
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> TestResponse {
         self.send(Method::DELETE, path, &[], None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> TestResponse {
         self.post_text(path, "application/json", body.to_string())
             .await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> TestResponse {
         let json = [("content-type", "application/json")];
         self.send(Method::PATCH, path, &json, Some(body.to_string()))
             .await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> TestResponse {
         let json = [("content-type", "application/json")];
         self.send(Method::PUT, path, &json, Some(body.to_string()))
             .await
     }
 
     /// A request that has no body.
-    pub(crate) async fn press(&self, path: &str) -> Answer {
+    pub(crate) async fn press(&self, path: &str) -> TestResponse {
         self.send(Method::POST, path, &[], None).await
     }
 
@@ -231,7 +231,7 @@ impl Client {
         path: &str,
         media: &str,
         body: impl Into<String>,
-    ) -> Answer {
+    ) -> TestResponse {
         self.send(
             Method::POST,
             path,
@@ -248,7 +248,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<String>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut all = HeaderMap::new();
         if !self.key.is_empty() {
             let key = format!("Bearer {}", self.key);
@@ -267,7 +267,7 @@ impl Client {
         }
         let response = request.send().await.expect("a response");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer {
+        TestResponse {
             status,
             headers,
             text: response.text().await.expect("a complete body"),
@@ -275,7 +275,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }

@@ -129,8 +129,8 @@ async fn endpoint_secret_is_rotated_and_a_key_pair_added() {
             "/secret",
         ),
     ] {
-        let answer = platform.client.post(&rotate, &wrong).await;
-        assert_eq!(answer.problem(422, "invalid")[0].0, pointer, "{wrong}");
+        let response = platform.client.post(&rotate, &wrong).await;
+        assert_eq!(response.problem(422, "invalid")[0].0, pointer, "{wrong}");
     }
     for _ in 0..9 {
         platform
@@ -223,8 +223,8 @@ async fn event_skips_a_disabled_endpoint_and_recovery_delivers_it() {
             "/states/0",
         ),
     ] {
-        let answer = platform.client.post(&recover, &wrong).await;
-        assert_eq!(answer.problem(422, "invalid")[0].0, pointer, "{wrong}");
+        let response = platform.client.post(&recover, &wrong).await;
+        assert_eq!(response.problem(422, "invalid")[0].0, pointer, "{wrong}");
     }
 }
 
@@ -265,8 +265,8 @@ async fn test_event_goes_to_one_endpoint() {
         (json!({"type": "endpoint.failing"}), "/type"),
         (json!({"data": 5}), "/data"),
     ] {
-        let answer = platform.client.post(&test, &wrong).await;
-        assert_eq!(answer.problem(422, "invalid")[0].0, pointer, "{wrong}");
+        let response = platform.client.post(&test, &wrong).await;
+        assert_eq!(response.problem(422, "invalid")[0].0, pointer, "{wrong}");
     }
 }
 
@@ -301,12 +301,12 @@ async fn payload_retention_is_set_and_shown() {
         week
     );
     for wrong in ["59m", "31d", "3601500ms"] {
-        let answer = platform
+        let response = platform
             .client
             .put(path, &json!({"payload_retention": wrong}))
             .await;
         assert_eq!(
-            answer.problem(422, "invalid")[0].0,
+            response.problem(422, "invalid")[0].0,
             "/payload_retention",
             "{wrong}"
         );

@@ -47,14 +47,14 @@ async fn endpoint_is_created_shown_changed_and_deleted() {
     platform.client.patch(&path, &json!({})).await.expect(200);
 
     platform.client.delete(&path).await.expect(204);
-    for answer in [
+    for response in [
         platform.client.delete(&path).await,
         platform.client.get(&path).await,
         platform.client.get(&format!("{path}/secret")).await,
         platform.client.patch(&path, &json!({})).await,
         platform.client.get("/v1/webhook-endpoints/ep_x").await,
     ] {
-        answer.problem(404, "not_found");
+        response.problem(404, "not_found");
     }
 }
 
@@ -156,13 +156,13 @@ async fn invalid_endpoint_is_reported_by_pointer() {
             "/oauth2/client_id",
         ),
     ] {
-        for answer in [
+        for response in [
             platform.client.post("/v1/webhook-endpoints", &new).await,
             platform.client.patch(&path, &new).await,
         ] {
-            let faults = answer.problem(422, "invalid");
-            assert_eq!(faults.len(), 1, "{}", answer.text);
-            assert_eq!(faults[0].0, pointer, "{}", answer.text);
+            let faults = response.problem(422, "invalid");
+            assert_eq!(faults.len(), 1, "{}", response.text);
+            assert_eq!(faults[0].0, pointer, "{}", response.text);
         }
     }
     let missing = platform
@@ -325,8 +325,8 @@ async fn invalid_event_is_reported_by_pointer() {
             vec!["/channels/1", "/channels/2", "/ordering_key"],
         ),
     ] {
-        let answer = platform.client.post("/v1/events", &event).await;
-        let mut pointers: Vec<String> = answer
+        let response = platform.client.post("/v1/events", &event).await;
+        let mut pointers: Vec<String> = response
             .problem(422, "invalid")
             .into_iter()
             .map(|(pointer, _)| pointer)
@@ -334,7 +334,7 @@ async fn invalid_event_is_reported_by_pointer() {
         pointers.sort();
         let mut expected = expected;
         expected.sort_unstable();
-        assert_eq!(pointers, expected, "{}", answer.text);
+        assert_eq!(pointers, expected, "{}", response.text);
     }
     assert_eq!(platform.jobs().await, 0);
 }

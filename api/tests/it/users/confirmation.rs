@@ -26,8 +26,8 @@ impl Device {
 
 /// Enrolls and confirms an authenticator for the user.
 async fn enroll_authenticator(browser: &Browser) -> Device {
-    let answer = browser.change(Method::POST, "/v1/session/totp", None).await;
-    let made = answer.expect(201);
+    let response = browser.change(Method::POST, "/v1/session/totp", None).await;
+    let made = response.expect(201);
     assert!(
         made["url"]
             .as_str()
@@ -113,8 +113,11 @@ async fn concurrent_sign_ins_with_one_code_admit_one() {
     let device = enroll_authenticator(&ada).await;
     let body = json!({"email": "ada@example.com", "password": PASSWORD, "code": device.code(1)});
     let tries = (0..6).map(|_| platform.sign_in(&body));
-    let answers = futures_util::future::join_all(tries).await;
-    let signed_in = answers.iter().filter(|answer| answer.status == 201).count();
+    let responses = futures_util::future::join_all(tries).await;
+    let signed_in = responses
+        .iter()
+        .filter(|response| response.status == 201)
+        .count();
     assert_eq!(signed_in, 1);
 }
 
@@ -150,11 +153,11 @@ async fn secret_is_shown_to_recently_confirmed_users_and_to_keys() {
         .await
         .problem(401, "sign_in_failed");
     ada.get(&path).await.problem(403, "confirmation_required");
-    let answer = ada
+    let response = ada
         .post(confirm, &json!({"password": PASSWORD}))
         .await
         .expect(200);
-    assert!(answer["confirmed_until"].is_string());
+    assert!(response["confirmed_until"].is_string());
     ada.get(&path).await.expect(200);
 
     // With an authenticator, only its code confirms.
@@ -269,8 +272,8 @@ async fn open_session_cannot_bypass_confirmation() {
         (format!("{other}/grants"), &grant),
         (format!("{other}/permissions"), &allowed),
     ] {
-        let answer = ada.post(&path, body).await;
-        answer.problem(403, "confirmation_required");
+        let response = ada.post(&path, body).await;
+        response.problem(403, "confirmation_required");
     }
     let confirm = json!({ "password": super::PASSWORD });
     ada.post("/v1/session/confirm", &confirm).await.expect(200);
@@ -337,8 +340,8 @@ async fn sign_in_link_does_not_replace_an_authenticator() {
         .expect(201);
     let url = link["sign_in_url"].as_str().unwrap();
     let path = format!("/sign-in/{}", url.rsplit('/').next().unwrap());
-    let answer = platform.form(&path, "").await;
-    let browser = super::Browser::of(&platform.client, &answer).await;
+    let response = platform.form(&path, "").await;
+    let browser = super::Browser::of(&platform.client, &response).await;
     browser.get("/v1/jobs").await.expect(200);
     let removed = browser.delete("/v1/session/totp").await;
     removed.problem(403, "confirmation_required");

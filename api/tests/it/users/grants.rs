@@ -8,8 +8,8 @@ use super::Browser;
 use crate::jobs::a_job;
 use crate::support::Platform;
 
-fn id(answer: &Value) -> String {
-    answer["id"].as_str().unwrap().to_owned()
+fn id(response: &Value) -> String {
+    response["id"].as_str().unwrap().to_owned()
 }
 
 fn has(list: &Value, word: &str) -> bool {

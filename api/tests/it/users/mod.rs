@@ -14,7 +14,7 @@ use harkara_shared::database::{TenantTx, query, query_scalar};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Platform, tester};
+use crate::support::{Client, Platform, TestResponse, tester};
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
@@ -31,10 +31,10 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// The browser that received this sign-in response.
-    pub(crate) async fn of(client: &Client, answer: &Answer) -> Self {
+    pub(crate) async fn of(client: &Client, response: &TestResponse) -> Self {
         let mut browser = Self {
             client: client.with_key(""),
-            cookie: cookie(answer),
+            cookie: cookie(response),
             csrf: String::new(),
             user: String::new(),
         };
@@ -44,20 +44,25 @@ impl Browser {
         browser
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.send(Method::GET, path, &[], None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> TestResponse {
         self.change(Method::POST, path, Some(body)).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> TestResponse {
         self.change(Method::DELETE, path, None).await
     }
 
     /// A request that changes data, as the platform's own pages send it.
-    pub(crate) async fn change(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> TestResponse {
         let mut headers = vec![("x-csrf-token", self.csrf.as_str())];
         if body.is_some() {
             headers.push(("content-type", "application/json"));
@@ -72,7 +77,7 @@ impl Browser {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<String>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut all = vec![("cookie", self.cookie.as_str())];
         all.extend_from_slice(headers);
         self.client.send(method, path, &all, body).await
@@ -80,13 +85,13 @@ impl Browser {
 }
 
 /// The cookie set by a response, in the form a browser sends back.
-pub(crate) fn cookie(answer: &Answer) -> String {
-    let set = answer.header("set-cookie");
+pub(crate) fn cookie(response: &TestResponse) -> String {
+    let set = response.header("set-cookie");
     assert!(
         !set.is_empty(),
         "no cookie: {} {}",
-        answer.status,
-        answer.text
+        response.status,
+        response.text
     );
     set.split(';').next().unwrap().to_owned()
 }
@@ -106,9 +111,9 @@ impl Platform {
     /// The same without a password.
     pub(crate) async fn visitor(&self, tenant: &Tenant, email: &str, role: &str) -> Browser {
         let link = self.link(tenant, email, role).await;
-        let answer = self.form(&link, "").await;
-        assert_eq!(answer.status, 303, "{}", answer.text);
-        Browser::of(&self.client, &answer).await
+        let response = self.form(&link, "").await;
+        assert_eq!(response.status, 303, "{}", response.text);
+        Browser::of(&self.client, &response).await
     }
 
     /// The path of a sign-in link for a new user.
@@ -130,7 +135,7 @@ impl Platform {
     }
 
     /// Posts a form without a cookie.
-    pub(crate) async fn form(&self, path: &str, fields: &str) -> Answer {
+    pub(crate) async fn form(&self, path: &str, fields: &str) -> TestResponse {
         let media = "application/x-www-form-urlencoded";
         self.client
             .with_key("")
@@ -139,7 +144,7 @@ impl Platform {
     }
 
     /// Signs in with a password.
-    pub(crate) async fn sign_in(&self, body: &Value) -> Answer {
+    pub(crate) async fn sign_in(&self, body: &Value) -> TestResponse {
         self.client.with_key("").post("/v1/sessions", body).await
     }
 

@@ -12,7 +12,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::{Browser, cookie};
-use crate::support::{Answer, Client, Platform, listen_with};
+use crate::support::{Client, Platform, TestResponse, listen_with};
 
 /// A mock provider that authenticates any subject without a password.
 struct Provider {
@@ -78,7 +78,7 @@ impl Provider {
         };
         let at = client.at(provider.url.as_str().trim_end_matches('/'));
         let started = Instant::now();
-        while !at.answers("/.well-known/openid-configuration").await {
+        while !at.is_reachable("/.well-known/openid-configuration").await {
             assert!(
                 started.elapsed() < Duration::from_secs(30),
                 "the provider did not start"
@@ -118,10 +118,10 @@ impl Fixture {
 
     /// Begins a sign-in; returns the browser's cookie and the URL to which the provider redirects `sub`.
     async fn go(&self, query: &str, sub: &str) -> (String, String) {
-        let answer = self.client.get(&format!("/sign-in/oidc{query}")).await;
-        assert_eq!(answer.status, 303, "{}", answer.text);
-        let flow = cookie(&answer);
-        let to: Url = answer.header("location").parse().unwrap();
+        let response = self.client.get(&format!("/sign-in/oidc{query}")).await;
+        assert_eq!(response.status, 303, "{}", response.text);
+        let flow = cookie(&response);
+        let to: Url = response.header("location").parse().unwrap();
         let parameters: std::collections::HashMap<_, _> = to.query_pairs().into_owned().collect();
         assert_eq!(parameters["code_challenge_method"], "S256");
         assert_eq!(parameters["response_type"], "code");
@@ -144,13 +144,13 @@ impl Fixture {
         (flow, back)
     }
 
-    async fn back(&self, flow: &str, path: &str) -> Answer {
+    async fn back(&self, flow: &str, path: &str) -> TestResponse {
         self.client
             .send(Method::GET, path, &[("cookie", flow)], None)
             .await
     }
 
-    async fn sign_in(&self, query: &str, sub: &str) -> Answer {
+    async fn sign_in(&self, query: &str, sub: &str) -> TestResponse {
         let (flow, back) = self.go(query, sub).await;
         self.back(&flow, &back).await
     }
@@ -174,14 +174,14 @@ async fn oidc_user_signs_in_by_verified_email_and_then_by_subject() {
 
     // An unverified email does not identify a user.
     assert_eq!(fixture.sign_in("", "eve").await.status, 401);
-    let answer = fixture.sign_in("", "ada").await;
+    let response = fixture.sign_in("", "ada").await;
     assert_eq!(
-        (answer.status, answer.header("location")),
+        (response.status, response.header("location")),
         (303, "/"),
         "{}",
-        answer.text
+        response.text
     );
-    let browser = Browser::of(&fixture.client, &answer).await;
+    let browser = Browser::of(&fixture.client, &response).await;
     let session = browser.get("/v1/session").await.expect(200);
     assert_eq!(
         (&session["user"]["email"], &session["method"]),
@@ -250,9 +250,9 @@ async fn oidc_sign_in_finishes_once_in_the_browser_that_began_it() {
         found.1.into_owned()
     };
     let swapped = first.replace(&code(&first), &code(&second));
-    let answer = fixture.back(&flow, &swapped).await;
-    answer.problem(503, "provider_unavailable");
-    assert!(answer.header("set-cookie").is_empty());
+    let response = fixture.back(&flow, &swapped).await;
+    response.problem(503, "provider_unavailable");
+    assert!(response.header("set-cookie").is_empty());
     let (flow, late) = fixture.go("", "ada").await;
     fixture
         .platform
@@ -278,19 +278,19 @@ async fn oidc_user_of_several_tenants_chooses_one() {
         .link(&other, "two@example.com", "viewer")
         .await;
     for _ in 0..2 {
-        let answer = fixture.sign_in("", "two").await;
-        assert_eq!(answer.status, 409);
+        let response = fixture.sign_in("", "two").await;
+        assert_eq!(response.status, 409);
         for slug in ["acme", "other"] {
             assert!(
-                answer
+                response
                     .text
                     .contains(&format!("/sign-in/oidc?tenant={slug}")),
                 "{}",
-                answer.text
+                response.text
             );
         }
-        let answer = fixture.sign_in("?tenant=other", "two").await;
-        let browser = Browser::of(&fixture.client, &answer).await;
+        let response = fixture.sign_in("?tenant=other", "two").await;
+        let browser = Browser::of(&fixture.client, &response).await;
         let session = browser.get("/v1/session").await.expect(200);
         assert_eq!(session["tenant"]["slug"], "other");
     }
@@ -303,7 +303,7 @@ async fn unavailable_oidc_provider_is_reported_and_other_sign_in_works() {
     let mut fixture = Fixture::start().await;
     fixture.provider.process.kill().unwrap();
     fixture.provider.process.wait().unwrap();
-    let answer = fixture.client.get("/sign-in/oidc").await;
-    answer.problem(503, "provider_unavailable");
+    let response = fixture.client.get("/sign-in/oidc").await;
+    response.problem(503, "provider_unavailable");
     assert_eq!(fixture.client.get("/sign-in").await.status, 200);
 }

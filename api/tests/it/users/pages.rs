@@ -4,17 +4,17 @@ use reqwest::Method;
 use url::form_urlencoded::Serializer;
 
 use super::{Browser, PASSWORD, cookie};
-use crate::support::{Answer, Platform};
+use crate::support::{Platform, TestResponse};
 
 pub(crate) fn fields(pairs: &[(&str, &str)]) -> String {
     Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
 /// Asserts the headers that every page must have.
-pub(crate) fn is_page(answer: &Answer, status: u16) {
-    assert_eq!(answer.status, status, "{}", answer.text);
-    assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
-    let policy = answer.header("content-security-policy");
+pub(crate) fn is_page(response: &TestResponse, status: u16) {
+    assert_eq!(response.status, status, "{}", response.text);
+    assert_eq!(response.header("content-type"), "text/html; charset=utf-8");
+    let policy = response.header("content-security-policy");
     assert!(
         policy.starts_with("default-src 'none'; style-src 'self'"),
         "{policy}"
@@ -23,15 +23,19 @@ pub(crate) fn is_page(answer: &Answer, status: u16) {
         policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"),
         "{policy}"
     );
-    assert_eq!(answer.header("x-frame-options"), "DENY");
-    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(response.header("x-frame-options"), "DENY");
+    assert_eq!(response.header("cache-control"), "no-store");
     assert!(
-        answer.text.starts_with("<!doctype html>"),
+        response.text.starts_with("<!doctype html>"),
         "{}",
-        answer.text
+        response.text
     );
     for inline in ["<script", "<style", "style=", "onclick", "javascript:"] {
-        assert!(!answer.text.contains(inline), "{inline} in {}", answer.text);
+        assert!(
+            !response.text.contains(inline),
+            "{inline} in {}",
+            response.text
+        );
     }
 }
 
@@ -64,9 +68,9 @@ async fn user_signs_in_by_form_sees_the_account_and_signs_out() {
         ("password", PASSWORD),
         ("code", ""),
     ]);
-    let answer = platform.form("/sign-in", &right).await;
-    assert_eq!((answer.status, answer.header("location")), (303, "/"));
-    let browser = Browser::of(&platform.client, &answer).await;
+    let response = platform.form("/sign-in", &right).await;
+    assert_eq!((response.status, response.header("location")), (303, "/"));
+    let browser = Browser::of(&platform.client, &response).await;
     let account = browser.get("/").await;
     is_page(&account, 200);
     for word in [
@@ -83,17 +87,17 @@ async fn user_signs_in_by_form_sees_the_account_and_signs_out() {
     let form = [("content-type", "application/x-www-form-urlencoded")];
     for csrf in ["", "AAAA"] {
         let body = Some(fields(&[("csrf", csrf)]));
-        let answer = browser.send(Method::POST, "/sign-out", &form, body).await;
-        answer.problem(403, "csrf");
+        let response = browser.send(Method::POST, "/sign-out", &form, body).await;
+        response.problem(403, "csrf");
     }
     browser.get("/v1/session").await.expect(200);
     let body = Some(fields(&[("csrf", &browser.csrf), ("everywhere", "yes")]));
-    let answer = browser.send(Method::POST, "/sign-out", &form, body).await;
+    let response = browser.send(Method::POST, "/sign-out", &form, body).await;
     assert_eq!(
-        (answer.status, answer.header("location")),
+        (response.status, response.header("location")),
         (303, "/sign-in")
     );
-    assert_eq!(cookie(&answer), "harkara=");
+    assert_eq!(cookie(&response), "harkara=");
     browser
         .get("/v1/session")
         .await
@@ -112,19 +116,19 @@ async fn sign_in_form_offers_a_choice_of_tenants() {
         .signed_in_user(&other, "ada@example.com", "viewer")
         .await;
     let mut pairs = vec![("email", "ada@example.com"), ("password", PASSWORD)];
-    let answer = platform.form("/sign-in", &fields(&pairs)).await;
-    is_page(&answer, 409);
+    let response = platform.form("/sign-in", &fields(&pairs)).await;
+    is_page(&response, 409);
     assert!(
-        answer
+        response
             .text
             .contains("<option>acme</option>\n\n<option>other</option>"),
         "{}",
-        answer.text
+        response.text
     );
-    assert!(!answer.text.contains(PASSWORD));
+    assert!(!response.text.contains(PASSWORD));
     pairs.push(("tenant", "other"));
-    let answer = platform.form("/sign-in", &fields(&pairs)).await;
-    let session = Browser::of(&platform.client, &answer)
+    let response = platform.form("/sign-in", &fields(&pairs)).await;
+    let session = Browser::of(&platform.client, &response)
         .await
         .get("/v1/session")
         .await;
@@ -149,10 +153,10 @@ async fn cross_site_form_is_refused() {
             ("sec-fetch-site", "cross-site"),
         ] {
             let body = Some(body.clone());
-            let answer = client
+            let response = client
                 .send(Method::POST, path, &[media, foreign], body)
                 .await;
-            answer.problem(403, "csrf");
+            response.problem(403, "csrf");
         }
     }
     let own = [
@@ -161,10 +165,10 @@ async fn cross_site_form_is_refused() {
         ("sec-fetch-site", "same-origin"),
     ];
     for path in ["/sign-in", &link] {
-        let answer = client
+        let response = client
             .send(Method::POST, path, &own, Some(body.clone()))
             .await;
-        assert_eq!(answer.status, 303, "{}", answer.text);
+        assert_eq!(response.status, 303, "{}", response.text);
     }
     client
         .post("/sign-in", &serde_json::json!({}))

@@ -15,10 +15,10 @@ async fn users_are_created_shown_listed_changed_and_removed() {
     let platform = Platform::start().await;
     let body = json!({"email": "Ada@Example.com", "name": "Ada", "role": "operator",
         "expires_at": "2040-01-31T12:00:00Z", "reason": "runs the nights"});
-    let answer = platform.client.post("/v1/users", &body).await;
-    let made = answer.expect(201);
+    let response = platform.client.post("/v1/users", &body).await;
+    let made = response.expect(201);
     let path = format!("/v1/users/{}", made["id"].as_str().unwrap());
-    assert_eq!(answer.header("location"), path);
+    assert_eq!(response.header("location"), path);
     assert_eq!(made["email"], "ada@example.com");
     let url = made["sign_in_url"].as_str().unwrap();
     assert!(
@@ -89,7 +89,7 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
         ("admin", false),
     ] {
         let body = json!({"role": role, "reason": "a test"});
-        let answer = manager.post(&grants(&viewer), &body).await;
+        let response = manager.post(&grants(&viewer), &body).await;
         let email = format!("{role}@new.example.com");
         let new = manager
             .post(
@@ -98,10 +98,10 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
             )
             .await;
         if may {
-            answer.expect(201);
+            response.expect(201);
             new.expect(201);
         } else {
-            answer.problem(403, "escalation");
+            response.problem(403, "escalation");
             new.problem(403, "escalation");
         }
     }
@@ -146,8 +146,8 @@ async fn granted_permissions_cannot_exceed_those_of_the_granter() {
             .post(&format!("{path}/permissions"), &body("jobs:read", "deny"))
             .await,
     ];
-    for answer in refused {
-        answer.problem(403, "escalation");
+    for response in refused {
+        response.problem(403, "escalation");
     }
     let listed = admin.get(&grants(&admin)).await.expect(200);
     let grant = listed["data"][0]["id"].as_str().unwrap();
@@ -233,7 +233,7 @@ async fn last_admin_cannot_be_removed() {
     let path = format!("/v1/users/{}", ada.user);
     let denial = json!({"permission": "admin:manage", "effect": "deny", "reason": "x"});
     let refused = async || {
-        for answer in [
+        for response in [
             platform.client.delete(&path).await,
             platform.client.delete(&grant).await,
             platform
@@ -245,7 +245,7 @@ async fn last_admin_cannot_be_removed() {
                 .post(&format!("{path}/permissions"), &denial)
                 .await,
         ] {
-            answer.problem(409, "last_admin");
+            response.problem(409, "last_admin");
         }
     };
     refused().await;
@@ -311,7 +311,7 @@ async fn tenant_finds_no_user_of_another_tenant() {
     let grant = ada_grant(&platform, &ada).await;
     let body = json!({"role": "viewer", "reason": "x"});
     let denial = json!({"permission": "jobs:read", "effect": "deny", "reason": "x"});
-    for answer in [
+    for response in [
         stranger.get(&path).await,
         stranger
             .change(Method::PATCH, &path, Some(&json!({"disabled": true})))
@@ -334,7 +334,7 @@ async fn tenant_finds_no_user_of_another_tenant() {
             ))
             .await,
     ] {
-        answer.problem(404, "not_found");
+        response.problem(404, "not_found");
     }
     let listed = stranger.get("/v1/users").await.expect(200);
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);

@@ -96,10 +96,10 @@ async fn sign_out_everywhere_ends_all_sessions_of_that_user_only() {
 
     two.delete("/v1/session").await.expect(204);
     two.get("/v1/session").await.problem(401, "unauthorized");
-    let answer = three.delete("/v1/sessions").await;
-    assert_eq!(answer.expect(200), json!({"ended": 2}));
+    let response = three.delete("/v1/sessions").await;
+    assert_eq!(response.expect(200), json!({"ended": 2}));
     assert!(
-        answer
+        response
             .header("set-cookie")
             .starts_with("harkara=; Path=/; Max-Age=0")
     );
@@ -183,8 +183,8 @@ async fn cookie_change_requires_the_csrf_token_and_same_origin() {
             ("sec-fetch-site", "cross-site"),
         ],
     ] {
-        let answer = browser.send(Method::POST, "/v1/jobs", refused, job()).await;
-        answer.problem(403, "csrf");
+        let response = browser.send(Method::POST, "/v1/jobs", refused, job()).await;
+        response.problem(403, "csrf");
     }
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {
         let path = if method == Method::PUT {
@@ -256,8 +256,8 @@ async fn api_key_takes_precedence_over_a_cookie() {
         (Method::POST, "/v1/session/totp"),
         (Method::DELETE, "/v1/session/totp"),
     ] {
-        let answer = browser.send(method, path, &own, None).await;
-        answer.problem(403, "person_only");
+        let response = browser.send(method, path, &own, None).await;
+        response.problem(403, "person_only");
     }
 }
 
@@ -275,15 +275,15 @@ async fn cookie_is_bound_to_its_host_over_tls() {
     let base = listen_with(&platform.pool, &platform.keys, &platform.stop, http).await;
     let client = crate::support::Client::new(base.clone(), String::new());
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
-    let answer = client.post("/v1/sessions", &body).await;
-    answer.expect(201);
-    let set = answer.header("set-cookie");
+    let response = client.post("/v1/sessions", &body).await;
+    response.expect(201);
+    let set = response.header("set-cookie");
     assert!(set.starts_with("__Host-harkara="), "{set}");
     assert!(
         set.ends_with("; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax; Secure"),
         "{set}"
     );
-    let browser = Browser::of(&client, &answer).await;
+    let browser = Browser::of(&client, &response).await;
     let public = [
         ("origin", "https://jobs.example.com"),
         ("x-csrf-token", browser.csrf.as_str()),

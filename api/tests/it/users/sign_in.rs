@@ -13,10 +13,10 @@ async fn user_signs_in_with_email_and_password() {
     platform
         .signed_in_user(&acme, "ada@example.com", "operator")
         .await;
-    let answer = platform
+    let response = platform
         .sign_in(&json!({"email": " ADA@Example.com ", "password": PASSWORD}))
         .await;
-    let session = answer.expect(201);
+    let session = response.expect(201);
     assert_eq!(session["user"]["email"], "ada@example.com");
     assert_eq!(session["tenant"]["slug"], "acme");
     assert_eq!(session["roles"], json!(["operator"]));
@@ -25,16 +25,16 @@ async fn user_signs_in_with_email_and_password() {
         session["confirmed_until"].is_string(),
         "a fresh sign-in must count as confirmed"
     );
-    let set = answer.header("set-cookie");
+    let set = response.header("set-cookie");
     assert!(
         set.starts_with("harkara=") && set.contains("; HttpOnly; SameSite=Lax"),
         "{set}"
     );
     assert!(
-        !set.contains("Secure") && !answer.text.contains(&cookie(&answer)[8..]),
+        !set.contains("Secure") && !response.text.contains(&cookie(&response)[8..]),
         "{set}"
     );
-    let browser = Browser::of(&platform.client, &answer).await;
+    let browser = Browser::of(&platform.client, &response).await;
     assert_eq!(browser.csrf, session["csrf_token"]);
     browser.get("/v1/jobs").await.expect(200);
     assert_eq!(platform.audit_count("session.create").await, 2);
@@ -54,7 +54,7 @@ async fn failed_sign_ins_return_identical_responses() {
     platform
         .sql("update app.users set disabled_at = now() where email = 'gone@example.com'")
         .await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (email, password, tenant) in [
         ("unknown@example.com", PASSWORD, None),
         ("ada@example.com", "correct horse battery stable", None),
@@ -65,15 +65,15 @@ async fn failed_sign_ins_return_identical_responses() {
         ("ada@example.com", PASSWORD, Some("no such tenant")),
     ] {
         let body = json!({"email": email, "password": password, "tenant": tenant});
-        let answer = platform.sign_in(&body).await;
-        assert_eq!(answer.problem(401, "sign_in_failed"), []);
-        assert!(answer.header("set-cookie").is_empty());
-        let mut problem = answer.json();
+        let response = platform.sign_in(&body).await;
+        assert_eq!(response.problem(401, "sign_in_failed"), []);
+        assert!(response.header("set-cookie").is_empty());
+        let mut problem = response.json();
         problem["request_id"] = json!(null);
-        answers.push(problem.to_string());
+        responses.push(problem.to_string());
     }
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "{answers:?}");
+    responses.dedup();
+    assert_eq!(responses.len(), 1, "{responses:?}");
     assert_eq!(platform.audit_count("session.refused").await, 7);
     for (body, pointer) in [
         (json!({"password": PASSWORD}), "/email"),
@@ -96,9 +96,9 @@ async fn user_of_several_tenants_chooses_one() {
         .signed_in_user(&other, "ada@example.com", "viewer")
         .await;
     let mut body = json!({"email": "ada@example.com", "password": PASSWORD});
-    let answer = platform.sign_in(&body).await;
-    answer.problem(409, "choose_tenant");
-    let slugs: Vec<_> = answer.json()["errors"]
+    let response = platform.sign_in(&body).await;
+    response.problem(409, "choose_tenant");
+    let slugs: Vec<_> = response.json()["errors"]
         .as_array()
         .unwrap()
         .iter()
@@ -140,11 +140,11 @@ async fn sign_in_link_works_once_and_only_by_post() {
         assert!(page.text.contains("ada@example.com") && page.header("set-cookie").is_empty());
     }
     let posts = (0..16).map(|_| platform.form(&link, ""));
-    let answers = futures_util::future::join_all(posts).await;
+    let responses = futures_util::future::join_all(posts).await;
     let statuses = |status| {
-        answers
+        responses
             .iter()
-            .filter(|answer| answer.status == status)
+            .filter(|response| response.status == status)
             .count()
     };
     assert_eq!((statuses(303), statuses(410)), (1, 15));
@@ -168,8 +168,8 @@ async fn sign_in_link_ends_with_its_lifetime_replacement_or_user() {
         "/v1/users/{}/sign-in-link",
         users["data"][0]["id"].as_str().unwrap()
     );
-    let path_of = |answer: serde_json::Value| {
-        let url = answer["sign_in_url"].as_str().unwrap().to_owned();
+    let path_of = |response: serde_json::Value| {
+        let url = response["sign_in_url"].as_str().unwrap().to_owned();
         url.strip_prefix(&platform.client.base).unwrap().to_owned()
     };
     let first = path_of(platform.client.press(&path).await.expect(201));
@@ -273,16 +273,16 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
         .await;
     let body = |email: &str, password: &str| json!({"email": email, "password": password});
     for _ in 0..10 {
-        let answer = platform.sign_in(&body("ada@example.com", "a guess")).await;
-        answer.problem(401, "sign_in_failed");
+        let response = platform.sign_in(&body("ada@example.com", "a guess")).await;
+        response.problem(401, "sign_in_failed");
     }
     // The correct password is refused too, and other replicas share the count.
     let base = crate::support::listen(&platform.pool, &platform.keys, &platform.stop).await;
     let replica = platform.client.with_key("").at(&base);
     let right = body("Ada@example.com", PASSWORD);
     for client in [&platform.client.with_key(""), &replica] {
-        let answer = client.post("/v1/sessions", &right).await;
-        answer.problem(429, "rate_limited");
+        let response = client.post("/v1/sessions", &right).await;
+        response.problem(429, "rate_limited");
         let form = "email=ada%40example.com&password=x";
         let media = "application/x-www-form-urlencoded";
         let page = client.post_text("/sign-in", media, form).await;
@@ -291,15 +291,15 @@ async fn password_guessing_is_throttled_per_account_from_any_address() {
     }
     // Unknown users are counted in the same way, and other users are unaffected.
     for _ in 0..10 {
-        let answer = platform
+        let response = platform
             .sign_in(&body("unknown@example.com", "a guess"))
             .await;
-        answer.problem(401, "sign_in_failed");
+        response.problem(401, "sign_in_failed");
     }
-    let answer = platform
+    let response = platform
         .sign_in(&body("unknown@example.com", "a guess"))
         .await;
-    answer.problem(429, "rate_limited");
+    response.problem(429, "rate_limited");
     platform
         .sign_in(&body("bob@example.com", PASSWORD))
         .await
