@@ -26,7 +26,7 @@ use crate::ApiState;
 use crate::auth::AnonymousActor;
 use crate::problem::{Code, Problem};
 use crate::sign_in;
-use crate::sign_in::cookie::{Cookie, own_site};
+use crate::sign_in::cookie::{Cookie, check_same_site};
 use form::Form;
 
 /// Content Security Policy: pages load only our stylesheet and submit forms only to ourselves.
@@ -186,7 +186,7 @@ async fn sign_in_submit(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Problem> {
-    own_site(&headers, state.http().public_url.as_ref())?;
+    check_same_site(&headers, state.http().public_url.as_ref())?;
     let attempt = Attempt {
         email: form.text("email"),
         password: form.text("password"),
@@ -246,7 +246,7 @@ async fn use_link(
     headers: HeaderMap,
     Path(token): Path<String>,
 ) -> Result<Response, Problem> {
-    own_site(&headers, state.http().public_url.as_ref())?;
+    check_same_site(&headers, state.http().public_url.as_ref())?;
     let Some(token) = Token::parse(&token) else {
         return link_expired();
     };
@@ -281,9 +281,9 @@ async fn sign_out(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Problem> {
-    own_site(&headers, state.http().public_url.as_ref())?;
+    check_same_site(&headers, state.http().public_url.as_ref())?;
     if let Some(me) = current_session(&state, &headers).await? {
-        if !state.csrf().is_of(me.id, &form.text("csrf")) {
+        if !state.csrf().verify(me.id, &form.text("csrf")) {
             return Err(Problem::new(
                 Code::Csrf,
                 "CSRF token does not match the session",

@@ -104,7 +104,7 @@ impl Csrf {
     }
 
     /// Whether a text is the CSRF token of the session, under any of the master keys.
-    pub(crate) fn is_of(&self, session: SessionId, text: &str) -> bool {
+    pub(crate) fn verify(&self, session: SessionId, text: &str) -> bool {
         let given = BASE64.decode(text).unwrap_or_default();
         self.0
             .iter()
@@ -122,18 +122,18 @@ impl Csrf {
         method: &Method,
         headers: &HeaderMap,
         session: SessionId,
-        own: Option<&Url>,
+        public_url: Option<&Url>,
     ) -> Result<(), Problem> {
         if is_safe(method) {
             return Ok(());
         }
-        own_site(headers, own)?;
+        check_same_site(headers, public_url)?;
         let mut given = headers.get_all(CSRF).iter();
         let token = match (given.next(), given.next()) {
             (Some(only), None) => only.to_str().unwrap_or_default(),
             _ => "",
         };
-        if self.is_of(session, token) {
+        if self.verify(session, token) {
             Ok(())
         } else {
             Err(refused(
@@ -148,12 +148,15 @@ pub(crate) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Rejects a request that a page of another site makes, according to the browser. `own` is the public URL; if it is not
-/// configured, the `Host` header names our own site.
+/// Rejects a request that a page of another site makes, according to the browser. Without a configured public URL,
+/// the `Host` header names our own site.
 ///
 /// # Errors
 /// A problem of status 403.
-pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Problem> {
+pub(crate) fn check_same_site(
+    headers: &HeaderMap,
+    public_url: Option<&Url>,
+) -> Result<(), Problem> {
     let text = |name: &HeaderName| {
         headers
             .get(name)
@@ -170,8 +173,8 @@ pub(crate) fn own_site(headers: &HeaderMap, own: Option<&Url>) -> Result<(), Pro
         // One of our pages whose origin is hidden.
         return Ok(());
     }
-    let is_own = match own {
-        Some(own) => own.origin().ascii_serialization() == origin,
+    let is_own = match public_url {
+        Some(url) => url.origin().ascii_serialization() == origin,
         // Without a public URL: the host of the request.
         None => {
             let host = origin.split_once("://").map(|(_, host)| host);
@@ -244,11 +247,11 @@ mod tests {
         let csrf = |text: &str| Csrf::new(&MasterKeys::parse(text).unwrap());
         let (session, other) = (SessionId::new(), SessionId::new());
         let token = csrf(&old).token(session);
-        assert!(csrf(&format!("{new},{old}")).is_of(session, &token));
-        assert!(!csrf(&old).is_of(other, &token));
-        assert!(!csrf(&new).is_of(session, &token));
+        assert!(csrf(&format!("{new},{old}")).verify(session, &token));
+        assert!(!csrf(&old).verify(other, &token));
+        assert!(!csrf(&new).verify(session, &token));
         for text in ["", "x", "====", &token[1..]] {
-            assert!(!csrf(&old).is_of(session, text), "{text}");
+            assert!(!csrf(&old).verify(session, text), "{text}");
         }
     }
 
@@ -302,14 +305,14 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                own_site(&headers(pairs), Some(&own)).is_ok(),
+                check_same_site(&headers(pairs), Some(&own)).is_ok(),
                 may,
                 "{pairs:?}"
             );
         }
         // Without a public URL, the host of the request is our own.
         let named = |origin| headers(&[("origin", origin), ("host", "127.0.0.1:8080")]);
-        assert!(own_site(&named("http://127.0.0.1:8080"), None).is_ok());
-        assert!(own_site(&named("http://127.0.0.1:8081"), None).is_err());
+        assert!(check_same_site(&named("http://127.0.0.1:8080"), None).is_ok());
+        assert!(check_same_site(&named("http://127.0.0.1:8081"), None).is_err());
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn charge(
 }
 
 /// Counts an attempt of a signed-in user to confirm their identity.
-pub(crate) async fn charge_person(state: &ApiState, user: UserId) -> Result<(), Problem> {
+pub(crate) async fn charge_confirmation(state: &ApiState, user: UserId) -> Result<(), Problem> {
     charge_one(state, &format!("confirm:{user}"), &ACCOUNT).await
 }
 

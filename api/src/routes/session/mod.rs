@@ -25,7 +25,7 @@ use crate::body::JsonBody;
 use crate::field_errors::FieldErrors;
 use crate::paging::List;
 use crate::problem::Problem;
-use crate::sign_in::cookie::{Cookie, own_site};
+use crate::sign_in::cookie::{Cookie, check_same_site};
 
 /// Credentials of a user.
 #[derive(Default, Deserialize, ToSchema)]
@@ -162,7 +162,7 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    own_site(&headers, state.http().public_url.as_ref())?;
+    check_same_site(&headers, state.http().public_url.as_ref())?;
     let mut errors = FieldErrors::default();
     let request: SignInRequest = body.members(&mut errors).unwrap_or_default();
     for (pointer, is_missing) in [
@@ -216,10 +216,10 @@ pub(super) async fn get_session(
 )]
 pub(super) async fn sign_out(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    end_sessions(&state, &person, &caller, false).await?;
+    end_sessions(&state, &signed_in, &caller, false).await?;
     Ok((
         StatusCode::NO_CONTENT,
         [(SET_COOKIE, expired_cookie(&state))],
@@ -276,12 +276,12 @@ impl OpenSessionResponse {
 )]
 pub(super) async fn list_sessions(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
 ) -> Result<Json<List<OpenSessionResponse>>, Problem> {
-    let mut tx = person.begin(&state).await?;
-    let open = session::list_sessions(&mut tx, person.0.user_id).await?;
+    let mut tx = signed_in.begin(&state).await?;
+    let open = session::list_sessions(&mut tx, signed_in.0.user_id).await?;
     tx.commit().await?;
-    let shown = |one| OpenSessionResponse::of(one, person.0.id);
+    let shown = |one| OpenSessionResponse::of(one, signed_in.0.id);
     let data = open.into_iter().map(shown).collect();
     Ok(Json(List { data }))
 }
@@ -299,10 +299,10 @@ pub(super) async fn list_sessions(
 )]
 pub(super) async fn sign_out_everywhere(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
 ) -> Result<Response, Problem> {
-    let ended = end_sessions(&state, &person, &caller, true).await?;
+    let ended = end_sessions(&state, &signed_in, &caller, true).await?;
     let response = Json(SignedOutResponse { ended });
     Ok(([(SET_COOKIE, expired_cookie(&state))], response).into_response())
 }
@@ -310,12 +310,12 @@ pub(super) async fn sign_out_everywhere(
 /// Ends the current session, or all sessions of the user.
 async fn end_sessions(
     state: &ApiState,
-    person: &SignedInUser,
+    signed_in: &SignedInUser,
     caller: &Caller,
     everywhere: bool,
 ) -> Result<u64, Problem> {
-    let mut tx = person.begin(state).await?;
-    let ended = session::sign_out(&mut tx, caller.actor(), &person.0, everywhere).await?;
+    let mut tx = signed_in.begin(state).await?;
+    let ended = session::sign_out(&mut tx, caller.actor(), &signed_in.0, everywhere).await?;
     tx.commit().await?;
     Ok(ended)
 }

@@ -64,7 +64,7 @@ pub(crate) struct ConfirmedResponse {
 )]
 pub(crate) async fn confirm_session(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<ConfirmedResponse>, Problem> {
@@ -79,10 +79,10 @@ pub(crate) async fn confirm_session(
         );
     }
     errors.into_body_result()?;
-    let user = person.0.user_id;
-    throttle::charge_person(&state, user).await?;
-    let account = own_account(&state, &person).await?;
-    let mut tx = person.begin(&state).await?;
+    let user = signed_in.0.user_id;
+    throttle::charge_confirmation(&state, user).await?;
+    let account = own_account(&state, &signed_in).await?;
+    let mut tx = signed_in.begin(&state).await?;
     if account.has_totp {
         let Some(code) = request.code else {
             let detail = "code of the authenticator is required";
@@ -90,7 +90,7 @@ pub(crate) async fn confirm_session(
         };
         if !take_code(state.keys(), &mut tx, &account, &code, false).await? {
             drop(tx);
-            return Err(record_refusal(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &signed_in, caller.actor()).await?);
         }
     } else if account.password_hash.is_none() {
         let detail = "user has neither a password nor an authenticator; sign in again";
@@ -100,13 +100,13 @@ pub(crate) async fn confirm_session(
         let password = request.password.unwrap_or_default();
         let stored = account.password_hash;
         if state.passwords().verify(password, stored).await? == Verdict::Wrong {
-            return Err(record_refusal(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &signed_in, caller.actor()).await?);
         }
-        tx = person.begin(&state).await?;
+        tx = signed_in.begin(&state).await?;
     }
-    let confirmed_until = session::confirm_session(&mut tx, person.0.id).await?;
+    let confirmed_until = session::confirm_session(&mut tx, signed_in.0.id).await?;
     let confirmed_until = confirmed_until.ok_or_else(crate::sign_in::failed)?;
-    let entry = Entry::new("session.confirm", person.0.id);
+    let entry = Entry::new("session.confirm", signed_in.0.id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
     Ok(Json(ConfirmedResponse { confirmed_until }))
@@ -144,7 +144,7 @@ pub(crate) struct PasswordRequest {
 )]
 pub(crate) async fn set_password(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
@@ -159,14 +159,14 @@ pub(crate) async fn set_password(
         }
     }
     errors.into_body_result()?;
-    let account = own_account(&state, &person).await?;
+    let account = own_account(&state, &signed_in).await?;
     let old = account.password_hash;
-    let is_recovery = person.0.method == Method::Link && person.0.confirmed_until.is_some();
+    let is_recovery = signed_in.0.method == Method::Link && signed_in.0.confirmed_until.is_some();
     if let Some(current) = request.current {
-        throttle::charge_person(&state, account.id).await?;
+        throttle::charge_confirmation(&state, account.id).await?;
         let verdict = state.passwords().verify(current, old.clone()).await?;
         if verdict == Verdict::Wrong {
-            return Err(record_refusal(&state, &person, caller.actor()).await?);
+            return Err(record_refusal(&state, &signed_in, caller.actor()).await?);
         }
     } else if old.is_some() && !is_recovery {
         let error = harkara_kind::FieldError::new("/current", "missing", "is required");
@@ -177,14 +177,14 @@ pub(crate) async fn set_password(
     }
     let password = request.password.unwrap_or_default();
     let hash = state.passwords().hash(password).await?;
-    let mut tx = person.begin(&state).await?;
+    let mut tx = signed_in.begin(&state).await?;
     if !sign_in::set_password(&mut tx, account.id, &hash, old.as_deref()).await? {
         return Err(Problem::new(
             Code::Conflict,
             "password was changed by another request",
         ));
     }
-    session::end_sessions(&mut tx, account.id, Some(person.0.id)).await?;
+    session::end_sessions(&mut tx, account.id, Some(signed_in.0.id)).await?;
     let entry = Entry::new("user.set_password", account.id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
@@ -220,17 +220,17 @@ pub(crate) struct AuthenticatorResponse {
 )]
 pub(crate) async fn create_totp(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
 ) -> Result<(StatusCode, Json<AuthenticatorResponse>), Problem> {
     caller.require_confirmed()?;
-    let (user, email) = (person.0.user_id, &person.0.email);
+    let (user, email) = (signed_in.0.user_id, &signed_in.0.email);
     let (authenticator, sealed) = Authenticator::generate(state.keys(), user, email)?;
     let response = AuthenticatorResponse {
         secret: authenticator.secret(),
         url: authenticator.url()?,
     };
-    let mut tx = person.begin(&state).await?;
+    let mut tx = signed_in.begin(&state).await?;
     if !set_authenticator(&mut tx, user, sealed).await? {
         return Err(Problem::new(
             Code::Conflict,
@@ -269,7 +269,7 @@ pub(crate) struct FirstCodeRequest {
 )]
 pub(crate) async fn confirm_totp(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
     body: JsonBody,
 ) -> Result<StatusCode, Problem> {
@@ -279,13 +279,13 @@ pub(crate) async fn confirm_totp(
         errors.add("", "/code", "missing", "is required");
     }
     errors.into_body_result()?;
-    throttle::charge_person(&state, person.0.user_id).await?;
-    let account = own_account(&state, &person).await?;
+    throttle::charge_confirmation(&state, signed_in.0.user_id).await?;
+    let account = own_account(&state, &signed_in).await?;
     if account.has_totp || account.totp_sealed.is_none() {
         let detail = "no authenticator is waiting for its first code";
         return Err(Problem::new(Code::Conflict, detail));
     }
-    let mut tx = person.begin(&state).await?;
+    let mut tx = signed_in.begin(&state).await?;
     let code = request.code.unwrap_or_default();
     if !take_code(state.keys(), &mut tx, &account, &code, true).await? {
         return Err(crate::sign_in::failed());
@@ -308,15 +308,15 @@ pub(crate) async fn confirm_totp(
 )]
 pub(crate) async fn delete_totp(
     State(state): State<ApiState>,
-    person: SignedInUser,
+    signed_in: SignedInUser,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     caller.require_confirmed()?;
-    let mut tx = person.begin(&state).await?;
-    if !remove_authenticator(&mut tx, person.0.user_id).await? {
+    let mut tx = signed_in.begin(&state).await?;
+    if !remove_authenticator(&mut tx, signed_in.0.user_id).await? {
         return Err(Problem::not_found("authenticator"));
     }
-    let entry = Entry::new("user.remove_totp", person.0.user_id);
+    let entry = Entry::new("user.remove_totp", signed_in.0.user_id);
     record_in_own_tenant(&mut tx, &caller, &entry).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -324,9 +324,9 @@ pub(crate) async fn delete_totp(
 
 /// Reads the user's credentials in a transaction of its own, so that verifying a password holds no
 /// connection.
-async fn own_account(state: &ApiState, person: &SignedInUser) -> Result<Account, Problem> {
-    let mut tx = person.begin(state).await?;
-    let account = find_credentials(&mut tx, person.0.user_id).await?;
+async fn own_account(state: &ApiState, signed_in: &SignedInUser) -> Result<Account, Problem> {
+    let mut tx = signed_in.begin(state).await?;
+    let account = find_credentials(&mut tx, signed_in.0.user_id).await?;
     tx.commit().await?;
     Ok(account)
 }
@@ -344,12 +344,12 @@ async fn record_in_own_tenant(
 /// Records a failed confirmation and returns the problem to respond with.
 async fn record_refusal(
     state: &ApiState,
-    person: &SignedInUser,
+    signed_in: &SignedInUser,
     actor: &Actor,
 ) -> Result<Problem, Problem> {
-    let mut tx = person.begin(state).await?;
-    let entry = Entry::new("session.refused", person.0.user_id);
-    audit::record(&mut tx, person.0.tenant_id, actor, &entry).await?;
+    let mut tx = signed_in.begin(state).await?;
+    let entry = Entry::new("session.refused", signed_in.0.user_id);
+    audit::record(&mut tx, signed_in.0.tenant_id, actor, &entry).await?;
     tx.commit().await?;
     Ok(Problem::new(
         Code::SignInFailed,
