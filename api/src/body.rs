@@ -51,16 +51,22 @@ pub(crate) fn is_json(media_type: &str) -> bool {
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// A body as it arrives, up to a limit.
+/// Reads a body chunk by chunk, up to a limit.
 pub(crate) struct Chunks {
     stream: BodyDataStream,
+    /// Bytes that may still follow.
     left: usize,
+    /// Maximum size of the body, in bytes.
     limit: usize,
 }
 
 impl Chunks {
     /// The body of a request; refused at once when `Content-Length` exceeds `limit` bytes.
-    pub(crate) async fn of(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+    pub(crate) async fn new(
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<Self, Problem> {
         let declared: Option<usize> = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
@@ -176,7 +182,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if !is_json(&media_type) {
             return Err(unsupported(&media_type, "application/json"));
         }
-        let bytes = Chunks::of(&parts.headers, body, DEFAULT_LIMIT)
+        let bytes = Chunks::new(&parts.headers, body, DEFAULT_LIMIT)
             .await?
             .rest()
             .await?;
@@ -208,10 +214,10 @@ mod tests {
     #[tokio::test]
     async fn body_without_a_declared_length_is_limited() {
         let body = Body::from(vec![b'x'; 11]);
-        let chunks = Chunks::of(&HeaderMap::new(), body, 10).await.unwrap();
+        let chunks = Chunks::new(&HeaderMap::new(), body, 10).await.unwrap();
         assert_eq!(chunks.rest().await.unwrap_err().status().as_u16(), 413);
         let body = Body::from(vec![b'x'; 10]);
-        let chunks = Chunks::of(&HeaderMap::new(), body, 10).await.unwrap();
+        let chunks = Chunks::new(&HeaderMap::new(), body, 10).await.unwrap();
         assert_eq!(chunks.rest().await.unwrap().len(), 10);
     }
 }

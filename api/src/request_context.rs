@@ -25,14 +25,14 @@ pub(crate) struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The id in the header, if it is 1 to 128 visible ASCII characters, else a new one.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let given = headers
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
+        let received = headers
             .get(REQUEST_ID)
             .and_then(|value| value.to_str().ok())
             .filter(|text| {
                 (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
             });
-        Self(given.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
+        Self(received.map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -55,7 +55,7 @@ pub(crate) struct ClientAddress(pub(crate) Option<IpAddr>);
 impl ClientAddress {
     /// The peer of the connection. If that is a trusted proxy, the last address in `X-Forwarded-For` that is
     /// not one: any client can forge the addresses before it.
-    pub(crate) fn of(request: &Request, proxies: &[IpNet]) -> Self {
+    pub(crate) fn from_request(request: &Request, proxies: &[IpNet]) -> Self {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map(|ConnectInfo(peer)| peer.ip().to_canonical());
         let is_proxy = |address: &IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
@@ -179,7 +179,7 @@ mod tests {
                 request.headers_mut().append(FORWARDED_FOR, value);
             }
             let proxies = ["10.0.0.0/8".parse().unwrap()];
-            let address = ClientAddress::of(&request, &proxies).0;
+            let address = ClientAddress::from_request(&request, &proxies).0;
             address
                 .map(|address| address.to_string())
                 .unwrap_or_default()
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(of(peer, forwarded), address, "{peer} {forwarded:?}");
         }
         let unconnected = Request::new(axum::body::Body::empty());
-        assert_eq!(ClientAddress::of(&unconnected, &[]).0, None);
+        assert_eq!(ClientAddress::from_request(&unconnected, &[]).0, None);
     }
 
     #[test]
@@ -213,7 +213,9 @@ mod tests {
         let of = |text: &str| {
             let value = HeaderValue::from_bytes(text.as_bytes());
             let headers = value.into_iter().map(|value| (REQUEST_ID, value));
-            RequestId::of(&headers.collect()).as_str().to_owned()
+            RequestId::from_headers(&headers.collect())
+                .as_str()
+                .to_owned()
         };
         let longest = "x".repeat(128);
         for taken in ["a", "req-1/2:é".trim_end_matches('é'), longest.as_str()] {

@@ -43,11 +43,11 @@ pub(crate) async fn apply(
 ) -> Response {
     let _in_flight = settings.in_flight.token();
     let started = Instant::now();
-    let id = RequestId::of(request.headers());
+    let id = RequestId::from_headers(request.headers());
     let method = method_label(request.method());
     let route = route_label(&request);
     let path = request.uri().path().to_owned();
-    let address = ClientAddress::of(&request, &settings.proxies);
+    let address = ClientAddress::from_request(&request, &settings.proxies);
     request.extensions_mut().insert(id.clone());
     request.extensions_mut().insert(address);
     // Authentication records key and tenant.

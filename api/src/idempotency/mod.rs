@@ -83,7 +83,7 @@ async fn run_once(
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned())
         .ok_or_else(|| Problem::internal("a request with an idempotency key matched no route"))?;
-    let body = Chunks::of(&parts.headers, body, size_limit(&route)).await?;
+    let body = Chunks::new(&parts.headers, body, size_limit(&route)).await?;
     let body = Bytes::from(body.rest().await?);
     let fingerprint = fingerprint(&parts, &body);
     let reservation = Reservation::new(&caller, &parts.method, route, key);

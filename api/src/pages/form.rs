@@ -48,7 +48,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
                 "application/x-www-form-urlencoded",
             ));
         }
-        let chunks = Chunks::of(&parts.headers, body, MAX_FORM_BYTES).await?;
+        let chunks = Chunks::new(&parts.headers, body, MAX_FORM_BYTES).await?;
         let bytes = chunks.rest().await?;
         let mut fields = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(&bytes) {

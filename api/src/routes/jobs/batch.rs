@@ -130,7 +130,7 @@ async fn read_batch(
 ) -> Result<Vec<NewJob>, Problem> {
     let media_type = media_type(headers);
     let chunks = if is_json(&media_type) || media_type == "application/x-ndjson" {
-        Chunks::of(headers, body, BATCH_LIMIT).await?
+        Chunks::new(headers, body, BATCH_LIMIT).await?
     } else {
         return Err(unsupported(
             &media_type,
