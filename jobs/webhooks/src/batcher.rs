@@ -15,8 +15,8 @@ const MAX_BATCH_ITEMS: usize = 256;
 /// The output of one item, or the error that all items of a failed batch share.
 type ItemResult<T, E> = Result<T, Arc<E>>;
 
-/// Collects items by key `K` and returns to the caller of each an output `T`, or an error `E` that its batch shares. One batch of a
-/// key is processed at a time; items that arrive meanwhile go into the next.
+/// Collects items by key `K` and returns to the caller of each an output `T`, or an error `E` that its batch shares.
+/// One batch of a key is processed at a time; items that arrive meanwhile go into the next.
 pub(super) struct Batcher<K, I, T, E>(batcher::Batcher<K, I, ItemResult<T, E>>);
 
 impl<K, I, T, E> Default for Batcher<K, I, T, E>
@@ -38,8 +38,8 @@ where
     T: Send + 'static,
     E: Send + Sync + 'static,
 {
-    /// Returns the output for `item`, from a call of `work` with all items of `key` that arrived while the previous call
-    /// ran. `work` returns the outputs in the order of its items.
+    /// Returns the output for `item`, from a call of `work` with all items of `key` that arrived while the previous
+    /// call ran. `work` returns the outputs in the order of its items.
     ///
     /// # Errors
     /// The error of `work`; `None` if it panicked or the runtime is shutting down.

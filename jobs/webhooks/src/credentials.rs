@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An OAuth 2.0 client that obtains access tokens for an endpoint (RFC 6749 §4.4, client credentials). Its secret is stored
-/// apart.
+/// An OAuth 2.0 client that obtains access tokens for an endpoint (RFC 6749 §4.4, client credentials). Its secret is
+/// stored apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OAuth2 {
     /// URL of the token server.

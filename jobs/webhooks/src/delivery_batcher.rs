@@ -1,7 +1,8 @@
-//! Loads the contexts of deliveries and records their attempts, batched: one transaction for many deliveries of a tenant.
+//! Loads the contexts of deliveries and records their attempts, batched: one transaction for many deliveries of a
+//! tenant.
 //!
-//! All runs of `webhook.deliver` in a process share one [`DeliveryBatcher`]. It never calls an endpoint, but requests access
-//! tokens from token servers.
+//! All runs of `webhook.deliver` in a process share one [`DeliveryBatcher`]. It never calls an endpoint, but requests
+//! access tokens from token servers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,8 +81,8 @@ impl DeliveryBatcher {
         Self::new(pool, engine, keys, slots)
     }
 
-    /// Takes a slot for a delivery that has failed more than once; `None` when all are taken. The other slots of the worker
-    /// stay free for first attempts.
+    /// Takes a slot for a delivery that has failed more than once; `None` when all are taken. The other slots of the
+    /// worker stay free for first attempts.
     #[must_use]
     pub fn take_retry_slot(&self, tenant: TenantId) -> Option<RetrySlot> {
         self.0.retry_slots.take(tenant)

@@ -161,7 +161,8 @@ pub async fn register_event_type(tx: &mut TenantTx, new: NewEventType) -> Result
         )));
     }
     loop {
-        // A concurrent registration of this name makes the insert wait and then return nothing; the next insert sees its version.
+        // A concurrent registration of this name makes the insert wait and then return nothing; the next insert sees
+        // its version.
         let created = query_as(include_str!("sql/event_type/create_event_type.sql"))
             .bind(tx.tenant())
             .bind(&new.name)
@@ -249,8 +250,8 @@ pub async fn list_event_type_versions(
     )
 }
 
-/// Validates an event's data against its type: against `version`, or the current one. Any data is valid for a type that is
-/// not registered. Reads from the database only what is not cached.
+/// Validates an event's data against its type: against `version`, or the current one. Any data is valid for a type that
+/// is not registered. Reads from the database only what is not cached.
 ///
 /// # Errors
 /// When the database refuses, or a stored schema cannot be used.

@@ -1,7 +1,7 @@
 //! Endpoint health: derives alerts, slow-down, disabling and recovery from recorded attempts.
 //!
-//! Posts operational events about alerts, disabling, recovery and exhausted deliveries. It makes no HTTP calls and never
-//! changes a delivery's state.
+//! Posts operational events about alerts, disabling, recovery and exhausted deliveries. It makes no HTTP calls and
+//! never changes a delivery's state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -78,12 +78,12 @@ impl EventQueue {
     }
 }
 
-/// Applies recorded attempts to the health of their endpoints. `attempt_numbers` maps each delivery to its latest attempt
-/// number; a delivery that was deleted before its attempt was recorded has none.
+/// Applies recorded attempts to the health of their endpoints. `attempt_numbers` maps each delivery to its latest
+/// attempt number; a delivery that was deleted before its attempt was recorded has none.
 ///
-/// All successes are applied before all failures. The attempts of a batch finished at about the same time, so their real order
-/// means little, and this order is safe: no failure of the batch is forgotten, and an endpoint with a success in the batch
-/// is at the start of its [`DISABLE_AFTER`] in either order.
+/// All successes are applied before all failures. The attempts of a batch finished at about the same time, so their
+/// real order means little, and this order is safe: no failure of the batch is forgotten, and an endpoint with a
+/// success in the batch is at the start of its [`DISABLE_AFTER`] in either order.
 pub(super) async fn apply(
     tx: &mut TenantTx,
     engine: &Engine,
@@ -111,8 +111,8 @@ pub(super) async fn apply(
 /// Locks the endpoints of a batch in the order of their ids. Several statements then change them in any order, and two
 /// workers that record attempts of the same endpoints would deadlock without the common order.
 ///
-/// A batch without failures is changed by one statement, which locks in the same order and only the endpoints it changes:
-/// successes of healthy endpoints, by far the most frequent case, lock nothing.
+/// A batch without failures is changed by one statement, which locks in the same order and only the endpoints it
+/// changes: successes of healthy endpoints, by far the most frequent case, lock nothing.
 async fn lock_endpoints(tx: &mut TenantTx, attempts: &[FinishedAttempt]) -> Result<(), Error> {
     let needs_lock = |attempt: &FinishedAttempt| {
         !attempt.is_success() || attempt.action.slow_down || attempt.action.disable_reason.is_some()
@@ -166,8 +166,8 @@ struct EndpointAfterSuccess {
     rate_raised: bool,
 }
 
-/// Resets the failures of endpoints with a success. Successes of tests count, unlike their failures: a test proves that the
-/// endpoint works again.
+/// Resets the failures of endpoints with a success. Successes of tests count, unlike their failures: a test proves that
+/// the endpoint works again.
 async fn apply_successes(
     tx: &mut TenantTx,
     attempts: &[FinishedAttempt],
@@ -320,8 +320,8 @@ async fn disable(
     events.queue_event(id, "endpoint.disabled", &data)
 }
 
-/// Queues an event about a scheduled delivery that this attempt has exhausted, unless the delivery carries an operational
-/// event (avoids loops).
+/// Queues an event about a scheduled delivery that this attempt has exhausted, unless the delivery carries an
+/// operational event (avoids loops).
 fn report_exhausted(
     attempt: &FinishedAttempt,
     attempt_count: i32,

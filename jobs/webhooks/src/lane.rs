@@ -1,8 +1,8 @@
 //! Lanes of endpoints: applies an endpoint's rate, concurrency and breaker to the queue.
 //!
-//! An unordered endpoint has one lane, which carries its rate, its concurrency and its breaker. An ordered
-//! endpoint has a lane for each ordering key, with one request at a time; rate and
-//! concurrency of all its lanes are a shared limit that their jobs name. It needs no breaker: a failing delivery holds up its key.
+//! An unordered endpoint has one lane, which carries its rate, its concurrency and its breaker. An ordered endpoint has
+//! a lane for each ordering key, with one request at a time; rate and concurrency of all its lanes are a shared limit
+//! that their jobs name. It needs no breaker: a failing delivery holds up its key.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +23,8 @@ pub(super) const MAX_ORDERING_KEY: usize = 200;
 /// Default number of concurrent requests to an ordered endpoint, over all its keys.
 const DEFAULT_IN_FLIGHT: u32 = 32;
 
-/// Opens when seven of ten attempts within five minutes have failed. After half a minute one delivery tests the endpoint.
+/// Opens when seven of ten attempts within five minutes have failed. After half a minute one delivery tests the
+/// endpoint.
 const BREAKER: Breaker = Breaker {
     failures: 10,
     share: 70,
@@ -51,7 +52,8 @@ pub(super) fn assign(
     }
 }
 
-/// Assigns the job of a test to a lane without ordering and with the highest priority, so that it runs before other deliveries.
+/// Assigns the job of a test to a lane without ordering and with the highest priority, so that it runs before other
+/// deliveries.
 pub(super) fn assign_test(job: &mut NewJob, endpoint: EndpointId, ordering: Ordering) {
     assign(job, endpoint, ordering, None);
     job.lane = Lane::Named(endpoint.to_string());
@@ -62,8 +64,8 @@ fn limit_key(endpoint: EndpointId) -> String {
     format!("webhook/{endpoint}")
 }
 
-/// Applies an endpoint's limits to the queue. Called after the endpoint is committed; it is idempotent and repeated every
-/// night.
+/// Applies an endpoint's limits to the queue. Called after the endpoint is committed; it is idempotent and repeated
+/// every night.
 ///
 /// # Errors
 /// When the engine refuses, or the tenant has the maximum number of limits.

@@ -60,7 +60,7 @@ async fn retain(services: &Services) -> Result<Value, CleanupError> {
         }
     }
     for tenant in engine.tenants().await? {
-        // Before the jobs are removed: the outcome of some deliveries is recorded only in jobs that are about to be removed.
+        // Before the jobs are removed: only they record the outcome of some deliveries.
         for cleanup in &services.cleanups {
             let removed = cleanup.clean_up(tenant, &keep).await?;
             for (name, count) in cleanup.count_names().iter().zip(removed) {
