@@ -144,9 +144,9 @@ mod tests {
     async fn item_is_processed_after_a_dropped_caller() {
         let doubler = Arc::new(Doubler::default());
         let first = Arc::clone(&doubler);
-        let gone = tokio::spawn(async move { first.call(1, 1, double).await });
+        let dropped = tokio::spawn(async move { first.call(1, 1, double).await });
         tokio::task::yield_now().await;
-        gone.abort();
+        dropped.abort();
         assert_eq!(doubler.call(1, 2, double).await, Ok(4));
     }
 }

@@ -125,13 +125,13 @@ pub(crate) async fn skip_delivery(
 /// # Errors
 /// When the database refuses.
 pub async fn find_delivery(tx: &mut TenantTx, id: DeliveryId) -> Result<Option<Delivery>, Error> {
-    let mut found: Vec<Delivery> = query_as(include_str!("sql/delivery/get_delivery.sql"))
+    let mut deliveries: Vec<Delivery> = query_as(include_str!("sql/delivery/get_delivery.sql"))
         .bind(tx.tenant())
         .bind(id)
         .fetch_all(&mut **tx)
         .await?;
-    reconcile(tx, &mut found).await?;
-    Ok(found.pop())
+    reconcile(tx, &mut deliveries).await?;
+    Ok(deliveries.pop())
 }
 
 /// Maximum number of deliveries that are scanned for a page.
@@ -199,15 +199,15 @@ pub async fn list_deliveries(
             .await?;
         let is_full = rows.len() >= usize::try_from(batch_rows).unwrap_or(usize::MAX);
         let is_cut = rows.last().is_some_and(|row| row.is_edge);
-        let mut found: Vec<Delivery> = rows.into_iter().map(|row| row.delivery).collect();
-        page.next_before = found
+        let mut deliveries: Vec<Delivery> = rows.into_iter().map(|row| row.delivery).collect();
+        page.next_before = deliveries
             .last()
             .filter(|_| is_full || is_cut)
             .map(|delivery| delivery.id);
-        compared += found.len();
-        reconcile(tx, &mut found).await?;
-        found.retain(|delivery| filter.matches(delivery));
-        page.deliveries.extend(found);
+        compared += deliveries.len();
+        reconcile(tx, &mut deliveries).await?;
+        deliveries.retain(|delivery| filter.matches(delivery));
+        page.deliveries.extend(deliveries);
         let is_enough = page.deliveries.len() >= limit_rows || compared >= MAX_COMPARED;
         if is_enough || is_cut || page.next_before.is_none() {
             break;
@@ -315,13 +315,13 @@ pub(crate) async fn reconcile_old_deliveries(
     tx: &mut TenantTx,
     after: DeliveryId,
 ) -> Result<Option<DeliveryId>, Error> {
-    let mut found: Vec<Delivery> = query_as(include_str!("sql/delivery/list_old_pending.sql"))
+    let mut deliveries: Vec<Delivery> = query_as(include_str!("sql/delivery/list_old_pending.sql"))
         .bind(tx.tenant())
         .bind(after)
         .fetch_all(&mut **tx)
         .await?;
-    reconcile(tx, &mut found).await?;
-    Ok(found.last().map(|delivery| delivery.id))
+    reconcile(tx, &mut deliveries).await?;
+    Ok(deliveries.last().map(|delivery| delivery.id))
 }
 
 /// Removes events older than `keep` with their deliveries, at most a thousand. Returns how many. Events with a pending

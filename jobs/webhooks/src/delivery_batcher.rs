@@ -102,9 +102,9 @@ impl DeliveryBatcher {
             let resources = resources.clone();
             async move {
                 let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
-                let found = load_contexts(&mut tx, &resources.keys, &ids).await?;
+                let contexts = load_contexts(&mut tx, &resources.keys, &ids).await?;
                 tx.commit().await?;
-                Ok(found)
+                Ok(contexts)
             }
         };
         unwrap_shared(self.0.load_contexts.call(tenant, id, load).await)
@@ -219,10 +219,10 @@ async fn apply_to_queue(
 ) -> Result<(), Error> {
     for id in &effects.rate_changed {
         let mut tx = TenantTx::begin(&resources.pool, tenant).await?;
-        let found = endpoint::find_endpoint(&mut tx, *id).await?;
+        let endpoint = endpoint::find_endpoint(&mut tx, *id).await?;
         tx.commit().await?;
-        if let Some(found) = found {
-            lane::apply_limits(&resources.engine, tenant, &found).await?;
+        if let Some(endpoint) = endpoint {
+            lane::apply_limits(&resources.engine, tenant, &endpoint).await?;
         }
     }
     for id in &effects.disabled {

@@ -125,7 +125,7 @@ pub(super) async fn load_contexts(
     endpoints.sort_unstable();
     endpoints.dedup();
     let targets = targets(tx, keys, &endpoints).await?;
-    let mut found: HashMap<DeliveryId, DeliveryContext> = HashMap::with_capacity(rows.len());
+    let mut contexts: HashMap<DeliveryId, DeliveryContext> = HashMap::with_capacity(rows.len());
     for row in rows {
         let id = row.id;
         let data = row.data.map(RawValue::from_string).transpose();
@@ -138,9 +138,9 @@ pub(super) async fn load_contexts(
             state: row.state,
             job_id: row.job_id,
         };
-        found.insert(id, context);
+        contexts.insert(id, context);
     }
-    Ok(ids.iter().map(|id| found.remove(id)).collect())
+    Ok(ids.iter().map(|id| contexts.remove(id)).collect())
 }
 
 async fn targets(
@@ -154,7 +154,7 @@ async fn targets(
         .fetch_all(&mut **tx)
         .await?;
     let mut signing = secret::signing_keys(tx, keys, ids).await?;
-    let mut found = HashMap::with_capacity(rows.len());
+    let mut targets = HashMap::with_capacity(rows.len());
     for row in rows {
         let id = row.id;
         let identity = match (row.client_certificate, row.client_key) {
@@ -183,9 +183,9 @@ async fn targets(
             oauth2,
             updated_at: row.updated_at,
         };
-        found.insert(id, Arc::new(target));
+        targets.insert(id, Arc::new(target));
     }
-    Ok(found)
+    Ok(targets)
 }
 
 fn open_text(

@@ -335,19 +335,19 @@ async fn write(
     let certificate = change.client_certificate.value();
     let key = certificate
         .as_ref()
-        .map(|given| keys.seal(given.private_key.as_bytes(), &key_context(id)))
+        .map(|certificate| keys.seal(certificate.private_key.as_bytes(), &key_context(id)))
         .transpose()?;
     let oauth2 = change.oauth2.value();
     let secret = oauth2
         .as_ref()
-        .map(|given| keys.seal(given.client_secret.as_bytes(), &oauth2_context(id)))
+        .map(|oauth2| keys.seal(oauth2.client_secret.as_bytes(), &oauth2_context(id)))
         .transpose()?;
-    let oauth2 = oauth2.map(|given| {
+    let oauth2 = oauth2.map(|oauth2| {
         Json(OAuth2 {
-            token_url: given.token_url,
-            client_id: given.client_id,
-            scope: given.scope,
-            audience: given.audience,
+            token_url: oauth2.token_url,
+            client_id: oauth2.client_id,
+            scope: oauth2.scope,
+            audience: oauth2.audience,
         })
     });
     let limit = |change: Change<u32>| change.value().and_then(|limit| i32::try_from(limit).ok());
@@ -368,7 +368,7 @@ async fn write(
         .bind(!change.max_in_flight.is_keep())
         .bind(limit(change.max_in_flight))
         .bind(is_set.1)
-        .bind(certificate.map(|given| given.certificate))
+        .bind(certificate.map(|certificate| certificate.certificate))
         .bind(key)
         .bind(is_set.2)
         .bind(oauth2)

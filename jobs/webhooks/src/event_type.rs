@@ -294,15 +294,15 @@ async fn current_version(tx: &mut TenantTx, name: &str) -> Result<Option<u32>, E
     if let Some(known) = CURRENT.get(&key).await {
         return Ok(known);
     }
-    let found: Option<i32> = query_scalar(include_str!("sql/event_type/get_current_version.sql"))
+    let current: Option<i32> = query_scalar(include_str!("sql/event_type/get_current_version.sql"))
         .bind(tx.tenant())
         .bind(name)
         .fetch_one(&mut **tx)
         .await?;
     // The table has no version below 1.
-    let found = found.and_then(|version| u32::try_from(version).ok());
-    CURRENT.insert(key, found).await;
-    Ok(found)
+    let current = current.and_then(|version| u32::try_from(version).ok());
+    CURRENT.insert(key, current).await;
+    Ok(current)
 }
 
 /// The compiled schema of a version; `None` when the version does not exist.
@@ -315,11 +315,11 @@ async fn schema_of(
     if let Some(known) = SCHEMAS.get(&key).await {
         return Ok(Some(known));
     }
-    let Some(found) = find_event_type(tx, name, Some(version)).await? else {
+    let Some(registered) = find_event_type(tx, name, Some(version)).await? else {
         return Ok(None);
     };
     let corrupt = |why: String| Error::Corrupt(format!("the schema of {name}: {why}"));
-    let schema = match found.schema {
+    let schema = match registered.schema {
         Some(schema) => {
             let compiled = spawn_blocking(move || Schema::compile(&schema)).await;
             let compiled = compiled.map_err(|error| corrupt(error.to_string()))?;

@@ -67,12 +67,12 @@ pub async fn redeliver(
     if crate::delivery::find_delivery(tx, id).await?.is_none() {
         return Ok(Err(RedeliverError::NotFound));
     }
-    let found: Option<Candidate> = query_as(include_str!("sql/redelivery/get_undelivered.sql"))
+    let candidate: Option<Candidate> = query_as(include_str!("sql/redelivery/get_undelivered.sql"))
         .bind(tx.tenant())
         .bind(id)
         .fetch_optional(&mut **tx)
         .await?;
-    let Some(candidate) = found else {
+    let Some(candidate) = candidate else {
         return Ok(Err(RedeliverError::NotFound));
     };
     match candidate.status {
@@ -144,7 +144,7 @@ pub async fn recover_deliveries(
     // Some deliveries that are stored as pending have ended; only their jobs record the outcome.
     let mut states = filter.states.clone();
     states.push(DeliveryState::Pending);
-    let found: Vec<Candidate> = query_as(include_str!("sql/redelivery/list_undelivered.sql"))
+    let candidates: Vec<Candidate> = query_as(include_str!("sql/redelivery/list_undelivered.sql"))
         .bind(tx.tenant())
         .bind(filter.endpoint)
         .bind(after)
@@ -154,7 +154,7 @@ pub async fn recover_deliveries(
         .bind(states)
         .fetch_all(&mut **tx)
         .await?;
-    let pending = found
+    let pending = candidates
         .iter()
         .filter(|candidate| candidate.state == DeliveryState::Pending);
     let jobs: Vec<JobId> = pending.filter_map(|candidate| candidate.job_id).collect();
@@ -167,7 +167,7 @@ pub async fn recover_deliveries(
         let from_job = candidate.job_id.and_then(|job| job_states.get(&job));
         *from_job.unwrap_or(&candidate.state)
     };
-    let selected: Vec<Candidate> = found
+    let selected: Vec<Candidate> = candidates
         .into_iter()
         .filter(|candidate| {
             candidate.has_payload && filter.states.contains(&current_state(candidate))
@@ -235,11 +235,11 @@ pub async fn test_endpoint(
     event_type: &str,
     data: Box<RawValue>,
 ) -> Result<Option<Posted>, Error> {
-    let Some(found) = find_endpoint(tx, id).await? else {
+    let Some(endpoint) = find_endpoint(tx, id).await? else {
         return Ok(None);
     };
     let event = NewEvent::new(event_type, data);
     Ok(Some(
-        post_test(tx, engine, id, found.ordering, &event).await?,
+        post_test(tx, engine, id, endpoint.ordering, &event).await?,
     ))
 }

@@ -94,15 +94,15 @@ pub async fn current_signing_keys(
     keys: &MasterKeys,
     id: EndpointId,
 ) -> Result<Vec<SigningKey>, Error> {
-    let mut found = signing_keys(tx, keys, &[id]).await?;
-    let mut found = found.remove(&id).unwrap_or_default();
+    let mut keys_by_endpoint = signing_keys(tx, keys, &[id]).await?;
+    let mut current = keys_by_endpoint.remove(&id).unwrap_or_default();
     let mut seen = Vec::new();
-    found.retain(|key| {
+    current.retain(|key| {
         let is_first = !seen.contains(&key.algorithm());
         seen.push(key.algorithm());
         is_first
     });
-    Ok(found)
+    Ok(current)
 }
 
 #[derive(sqlx::FromRow)]
@@ -122,7 +122,7 @@ pub(super) async fn signing_keys(
         .bind(ids)
         .fetch_all(&mut **tx)
         .await?;
-    let mut found: HashMap<EndpointId, Vec<SigningKey>> = HashMap::new();
+    let mut keys_by_endpoint: HashMap<EndpointId, Vec<SigningKey>> = HashMap::new();
     for row in rows {
         let id = row.endpoint_id;
         let text = keys.open(&row.sealed, &context(id))?;
@@ -130,7 +130,7 @@ pub(super) async fn signing_keys(
             .ok()
             .and_then(|text| SigningKey::parse(text).ok())
             .ok_or_else(|| Error::Corrupt(format!("a key of {id}")))?;
-        found.entry(id).or_default().push(key);
+        keys_by_endpoint.entry(id).or_default().push(key);
     }
-    Ok(found)
+    Ok(keys_by_endpoint)
 }
