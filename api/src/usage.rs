@@ -225,7 +225,7 @@ impl UsageRecorder {
                 }
                 // A tenant that no longer exists has no log.
                 Err(error) => {
-                    tracing::error!(error = %error, "could not write an audit entry; dropped")
+                    tracing::error!(error = %error, "could not write an audit entry; dropped");
                 }
             }
         }

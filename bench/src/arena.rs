@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use harkara_postgres::{Cluster, Options, Shutdown, obtain};
+use harkara_postgres::{Cluster, Options, Shutdown, obtain, report_to_stderr};
 use harkara_shared::database::{self, DatabaseSettings, query, query_as, query_scalar};
 use sqlx::PgPool;
 
@@ -67,7 +67,7 @@ impl Arena {
         let cluster = Cluster::start(Options {
             settings,
             ephemeral: true,
-            ..Options::new(directory, obtain(None, |line| eprintln!("{line}")).await?)
+            ..Options::new(directory, obtain(None, report_to_stderr).await?)
         })
         .await?;
         let url = in_database(&cluster.superuser_url(), "postgres");

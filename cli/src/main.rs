@@ -88,7 +88,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Api) => service(settings, harkara_api::run).await,
         Some(Command::Scheduler) => service(settings, harkara_scheduler::run).await,
         Some(Command::Worker { command: None }) => service(settings, harkara_worker::run).await,
-        Some(Command::Migrate(target)) => commands::migrate(&target, &settings).await,
+        Some(Command::Migrate(target)) => {
+            telemetry::start_log(&settings);
+            commands::migrate(&target, &settings).await
+        }
         Some(Command::Tenant(command)) => commands::tenant(command, &settings).await,
         Some(Command::Job(command)) => commands::job(command, &settings).await,
         Some(Command::Worker {

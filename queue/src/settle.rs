@@ -106,10 +106,13 @@ impl Engine {
         let mut follow_ups: BTreeMap<TenantId, Vec<NewJob>> = BTreeMap::new();
         for number in written_numbers {
             let Some(row) = row_by_number(&rows, number.unsigned_abs()) else {
-                return Err(Error::Database(sqlx::Error::Protocol(format!(
-                    "queue.settle returned row {number} of {}",
-                    rows.len()
-                ))));
+                // The statement may be committed: settling again would return the same number.
+                tracing::error!(
+                    number,
+                    rows = rows.len(),
+                    "queue.settle returned a row that was not sent; ignored"
+                );
+                continue;
             };
             written_parcels.insert(row.parcel.key());
             if number < 0 {

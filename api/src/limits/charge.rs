@@ -73,14 +73,18 @@ impl Charge {
         if self.standings.is_empty() {
             return;
         }
-        headers.extend(policy_header(self.policies.all()).map(|value| (RATELIMIT_POLICY, value)));
+        if let Some(policies) = policy_header(self.policies.all()) {
+            headers.insert(RATELIMIT_POLICY, policies);
+        }
         let mut text = String::new();
         for (name, standing) in self.standings_by_name() {
             let comma = if text.is_empty() { "" } else { ", " };
             let (r, t) = (standing.remaining, seconds(standing.reset));
             text.push_str(&format!("{comma}\"{name}\";r={r};t={t}"));
         }
-        headers.extend(HeaderValue::try_from(text).map(|value| (RATELIMIT, value)));
+        if let Ok(standings) = HeaderValue::try_from(text) {
+            headers.insert(RATELIMIT, standings);
+        }
         if let Some(wait) = self.retry_after() {
             let wait = HeaderValue::from(seconds(wait).max(1));
             headers.insert(axum::http::header::RETRY_AFTER, wait);

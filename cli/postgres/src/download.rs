@@ -151,6 +151,15 @@ impl Cache {
     }
 }
 
+/// Prints a report of [`Cache::installation`] to standard error.
+#[expect(
+    clippy::print_stderr,
+    reason = "the person who waits for the download has no other output to watch"
+)]
+pub fn report_to_stderr(line: &str) {
+    eprintln!("{line}");
+}
+
 /// Name and SHA-256 of this platform's archive.
 fn archive_of_platform() -> Option<(&'static str, &'static str)> {
     ARCHIVES

@@ -16,6 +16,6 @@ mod supervisor;
 mod user;
 
 pub use cluster::{Cluster, Options, Shutdown};
-pub use download::{Cache, DOWNLOADED_VERSION};
+pub use download::{Cache, DOWNLOADED_VERSION, report_to_stderr};
 pub use error::Error;
 pub use installation::{Installation, OLDEST_MAJOR, discover, obtain};

@@ -46,7 +46,7 @@ impl Database {
              development only"
         );
         let installation = obtain(settings.pg_bin.as_deref().map(Path::new), |line| {
-            say(&format!("  note       {line}"))
+            say(&format!("  note       {line}"));
         })
         .await?;
         let version = installation.version().to_owned();

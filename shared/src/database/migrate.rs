@@ -10,7 +10,7 @@ use std::time::Duration;
 use semver::Version;
 #[expect(
     clippy::disallowed_types,
-    reason = "drops an index by the name that the catalogue quotes"
+    reason = "names of indexes and functions are no parameters; the catalogue quotes them"
 )]
 use sqlx::AssertSqlSafe;
 use sqlx::migrate::{Migrate, MigrateError, Migration};
@@ -74,6 +74,7 @@ impl Schema {
             self.permits(&state)?;
         }
         let newest = self.version();
+        let mut is_schema_newer = false;
         for done in &applied {
             match self
                 .migrations
@@ -83,17 +84,19 @@ impl Schema {
                 Some(known) if known.checksum == done.checksum => {}
                 Some(_) => return Err(MigrateError::VersionMismatch(done.version).into()),
                 None if done.version > newest => {
+                    is_schema_newer = true;
                     tracing::info!(
                         version = done.version,
-                        "the schema is newer than this release and permits it: nothing to migrate"
+                        "the schema is newer than this release and permits it"
                     );
-                    return Ok(());
                 }
                 None => return Err(MigrateError::VersionMissing(done.version).into()),
             }
         }
         let mut oldest = Version::new(0, 0, 0);
-        for migration in &self.migrations {
+        // On a newer schema only functions can be missing, if its own `migrate` was interrupted.
+        let migrations = self.migrations.iter().filter(|_| !is_schema_newer);
+        for migration in migrations {
             oldest = oldest.max(oldest_release(migration)?);
             if !applied.iter().any(|done| done.version == migration.version) {
                 apply_with_retries(connection, migration, &oldest).await?;
@@ -147,6 +150,7 @@ impl Schema {
             {
                 continue;
             }
+            reset_rights(&mut tx, &function.name).await?;
             tx.execute(function.sql)
                 .await
                 .map_err(|source| Error::Function {
@@ -218,7 +222,7 @@ async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     {
         if !is_waiting {
             is_waiting = true;
-            tracing::info!("another process is migrating the database: waiting for it");
+            tracing::warn!("another process is migrating the database: waiting for it");
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
@@ -275,44 +279,49 @@ async fn apply(
     if migration.no_tx {
         // Waits for every transaction that is older than itself, for which there is no good limit.
         connection.execute("set lock_timeout = 0").await?;
-        if let Some(index) = concurrently_created_index(migration.sql.as_str()) {
-            drop_if_invalid(connection, index).await?;
-        }
+        // Before the change: interrupted in between, the database requires too new a release, never too old a one.
+        record_oldest_release(&mut *connection, oldest).await?;
+        drop_invalid_indexes(connection, migration.sql.as_str()).await?;
         connection.apply(TABLE, migration).await?;
         return Ok(());
     }
     connection.execute(LOCK_TIMEOUT).await?;
     let mut tx = connection.begin().await?;
     tx.apply(TABLE, migration).await?;
+    record_oldest_release(&mut *tx, oldest).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Stores the oldest release that can run on the schema.
+async fn record_oldest_release(
+    connection: &mut PgConnection,
+    oldest: &Version,
+) -> Result<(), sqlx::Error> {
     query(
         "insert into app.schema_state (oldest_release) values ($1)
          on conflict (one) do update set oldest_release = excluded.oldest_release",
     )
     .bind(oldest.to_string())
-    .execute(&mut *tx)
+    .execute(connection)
     .await?;
-    Ok(tx.commit().await?)
+    Ok(())
 }
 
-/// The index that a migration outside of a transaction creates.
-fn concurrently_created_index(sql: &str) -> Option<&str> {
-    let (_, rest) = sql.split_once(" index concurrently if not exists ")?;
-    rest.split_whitespace().next()
-}
-
-/// Drops an index that an interrupted `create index concurrently` left behind unfinished: `if not exists` would
-/// take it for the finished one.
-async fn drop_if_invalid(connection: &mut PgConnection, index: &str) -> Result<(), Error> {
-    let found = query_scalar::<Option<String>>(
+/// Drops the indexes named in `sql` that an interrupted `create index concurrently` left behind unfinished: `if not
+/// exists` would take them for finished ones. The index of a partitioned table is no such leftover: it stays invalid
+/// until each partition has it.
+async fn drop_invalid_indexes(connection: &mut PgConnection, sql: &str) -> Result<(), Error> {
+    let names = query_scalar::<String>(
         "select i.indexrelid::regclass::text from pg_index i
          join pg_class c on c.oid = i.indexrelid
-         where c.relname = $1 and c.relnamespace in ('app'::regnamespace, 'queue'::regnamespace)
-             and not i.indisvalid",
+         where c.relkind = 'i' and not i.indisvalid
+             and c.relnamespace in ('app'::regnamespace, 'queue'::regnamespace)
+             and position(lower(c.relname) in lower($1)) > 0",
     )
-    .bind(index)
-    .fetch_optional(&mut *connection)
+    .bind(sql)
+    .fetch_all(&mut *connection)
     .await?;
-    if let Some(name) = found.flatten() {
+    for name in names {
         tracing::info!(
             index = name,
             "dropping an index that an interrupted migration left behind"
@@ -320,6 +329,25 @@ async fn drop_if_invalid(connection: &mut PgConnection, index: &str) -> Result<(
         // An index cannot be a parameter; the name comes quoted from the catalogue.
         let sql = AssertSqlSafe(format!("drop index concurrently if exists {name}"));
         connection.execute(sql).await?;
+    }
+    Ok(())
+}
+
+/// Gives a function that exists the rights of a new one, so that a right which its file no longer grants is gone.
+async fn reset_rights(connection: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    let statements = query_scalar::<String>(
+        "select format(
+             'grant execute on routine %1$s to public;
+              revoke all on routine %1$s from harkara_app, harkara_engine, harkara_client',
+             p.oid::regprocedure)
+         from pg_proc p where format('%s.%s', p.pronamespace::regnamespace, p.proname) = $1",
+    )
+    .bind(name)
+    .fetch_all(&mut *connection)
+    .await?;
+    for statement in statements {
+        // A function cannot be a parameter; its signature comes quoted from the catalogue.
+        connection.execute(AssertSqlSafe(statement)).await?;
     }
     Ok(())
 }

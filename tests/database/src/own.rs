@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::{env, process};
 
-use harkara_postgres::{Cluster, Options, obtain};
+use harkara_postgres::{Cluster, Options, obtain, report_to_stderr};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use url::Url;
@@ -82,11 +82,9 @@ impl OwnCluster {
 /// An ephemeral cluster in a directory of its own below `parent`.
 pub(crate) async fn start_cluster(parent: &Path, settings: &[(&str, &str)]) -> Cluster {
     let configured = env::var_os("HARKARA_PG_BIN");
-    let installation = obtain(configured.as_deref().map(Path::new), |line| {
-        eprintln!("{line}")
-    })
-    .await
-    .expect("PostgreSQL");
+    let installation = obtain(configured.as_deref().map(Path::new), report_to_stderr)
+        .await
+        .expect("PostgreSQL");
     // Process ids are reused; a random number is not.
     let random = RandomState::new().hash_one(process::id());
     let name = format!("harkara-test-{}-{random:016x}", process::id());

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 
 use harkara_postgres::{Cache, Cluster, DOWNLOADED_VERSION, Options, Shutdown};
-use sqlx::Row;
+use sqlx::{Executor, Row};
 
 use crate::{connect, directory};
 
@@ -41,10 +41,7 @@ async fn downloaded_programs_are_verified_kept_and_replaced_when_damaged() {
         .await
         .unwrap();
     let mut connection = connect(&cluster.url()).await;
-    let row = sqlx::query("show server_version")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let row = connection.fetch_one("show server_version").await.unwrap();
     assert_eq!(row.get::<String, _>(0), version);
     drop(connection);
     cluster.stop(Shutdown::Fast).await.unwrap();

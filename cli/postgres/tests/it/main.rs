@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use harkara_postgres::{Cluster, Installation, Options, obtain};
+use harkara_postgres::{Cluster, Installation, Options, obtain, report_to_stderr};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tempfile::TempDir;
@@ -30,9 +30,7 @@ fn installation() -> Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
     let find = || {
         let configured = std::env::var_os("HARKARA_PG_BIN");
-        let found = obtain(configured.as_deref().map(Path::new), |line| {
-            eprintln!("{line}")
-        });
+        let found = obtain(configured.as_deref().map(Path::new), report_to_stderr);
         tokio::runtime::Runtime::new()
             .unwrap()
             .block_on(found)

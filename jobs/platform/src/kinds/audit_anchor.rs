@@ -41,7 +41,7 @@ impl JobKind for AuditAnchor {
     type Args = Args;
 
     async fn run(_: Args, _: Run, services: &Services) -> Verdict {
-        match anchor(&services).await {
+        match anchor(services).await {
             Ok(verdict) => verdict,
             Err(Error::Database(error)) => database_verdict(&error),
             Err(Error::Anchor(error)) => {

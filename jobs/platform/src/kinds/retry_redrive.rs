@@ -277,7 +277,7 @@ impl Redriver<'_> {
                 Err(Error::Database(error))
                     if is_conflict(&error) && attempts < MAX_BATCH_ATTEMPTS =>
                 {
-                    attempts += 1
+                    attempts += 1;
                 }
                 outcome => return outcome,
             }

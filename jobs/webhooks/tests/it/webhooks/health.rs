@@ -358,9 +358,8 @@ async fn lock_wait(fixture: &Fixture) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(LOCK_WAIT_TIMEOUT, wait)
-        .await
-        .expect("no statement waits for a lock");
+    let waited = tokio::time::timeout(LOCK_WAIT_TIMEOUT, wait).await;
+    assert!(waited.is_ok(), "no statement waits for a lock");
 }
 
 async fn lock_endpoint(tx: &mut TenantTx, id: EndpointId) -> Result<(), sqlx::Error> {

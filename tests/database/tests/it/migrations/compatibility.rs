@@ -101,3 +101,17 @@ async fn a_recorded_release_that_is_no_version_is_an_error_that_names_it() {
     let error = database::check_schema(&pool).await.unwrap_err();
     assert!(error.to_string().contains("\"new\""), "{error}");
 }
+
+#[tokio::test]
+async fn a_migration_outside_of_a_transaction_raises_the_oldest_release() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let later = with_migrations(&[(
+        9001,
+        "-- no-transaction\n-- oldest-release: 99.0.0\n\
+         create index concurrently if not exists tenants_created on app.tenants (created_at)",
+    )]);
+    later.migrate(&pool).await.unwrap();
+    let error = database::check_schema(&pool).await.unwrap_err();
+    assert!(error.to_string().contains("99.0.0"), "{error}");
+}

@@ -72,10 +72,7 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
     });
     let statements = statements(&file.text);
     let no_transaction = file.text.starts_with("-- no-transaction");
-    let created: HashSet<String> = statements
-        .iter()
-        .filter_map(|words| created_table(words))
-        .collect();
+    let created: HashSet<String> = statements.iter().filter_map(created_table).collect();
     if !file
         .text
         .lines()

@@ -325,3 +325,49 @@ async fn a_migration_gives_way_to_a_locked_table_and_is_tried_again() {
         where attrelid = 'app.tenants'::regclass and attname = 'later'";
     assert_eq!(number(&pool, added).await, 1);
 }
+
+#[tokio::test]
+async fn an_older_release_installs_missing_functions_on_a_newer_schema() {
+    let database = TestDatabase::create_empty().await;
+    let pool = database.pool();
+    let newer = with_migrations(&[(
+        9001,
+        "-- oldest-release: 0.1.0\nalter table app.tenants add column note text",
+    )]);
+    newer.migrate(&pool).await.unwrap();
+    // As if the newer `migrate` had been killed before it installed functions.
+    execute(
+        &pool,
+        "drop function queue.state_word;
+         delete from app.schema_functions where name = 'queue.state_word';
+         update app.schema_state
+         set functions_release = null, functions_digest = null, functions_history = '{}'",
+    )
+    .await;
+    database::check_schema(&pool).await.unwrap_err();
+    database::migrate(&pool).await.unwrap();
+    database::check_schema(&pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_right_that_a_function_no_longer_grants_is_withdrawn() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let granted = "select count(*) from pg_proc
+        where oid = to_regproc('queue.state_word')
+            and has_function_privilege('harkara_client', oid, 'execute')";
+    let release = Schema::embedded().release().clone();
+    let grant = concat!(
+        "create or replace function queue.state_word(p_state \"char\") returns text ",
+        "language sql immutable as $$ select 'granted' $$;",
+        "revoke execute on function queue.state_word from public;",
+        "grant execute on function queue.state_word to harkara_client",
+    );
+    with_function(release, "queue.state_word", grant)
+        .migrate(&pool)
+        .await
+        .unwrap();
+    assert_eq!(number(&pool, granted).await, 1);
+    database::migrate(&pool).await.unwrap();
+    assert_eq!(number(&pool, granted).await, 0);
+}
