@@ -190,7 +190,34 @@ fn statements_that_lock_a_big_table_are_refused() {
         ("vacuum full queue.parcels", "cannot run"),
         ("cluster queue.parcels using parcels_due", "rewrites"),
         ("lock table queue.parcels in share mode", "stops others"),
+        (
+            "lock queue.parcels in access exclusive mode",
+            "stops others",
+        ),
         ("truncate queue.deltas", "stops readers"),
+        (
+            "merge into queue.parcels p using app.roles r on true when matched then delete",
+            "in batches",
+        ),
+        (
+            "with r as (select 1) merge into only app.events e using r on true when matched then do nothing",
+            "in batches",
+        ),
+        (
+            "insert into app.events select * from app.events on conflict (id) do update set version = 1",
+            "in batches",
+        ),
+        ("update parcels set lost = false", "in batches"),
+        ("update queue . parcels set lost = false", "in batches"),
+        ("set search_path = queue", "search path"),
+        ("set local search_path to queue, app", "search path"),
+        (
+            "select pg_catalog.set_config('search_path', 'queue', true)",
+            "search path",
+        ),
+        ("set schema 'queue'", "search path"),
+        ("alter table app.events set schema queue", "search path"),
+        ("alter index app.events_age rename to age", "renamed"),
         ("update queue.parcels set lost = false", "in batches"),
         (
             "update only app.events set version = 1 where version is null",
@@ -231,6 +258,27 @@ fn statements_that_lock_a_big_table_are_refused() {
             "stops others",
         ),
         (
+            "do $$ begin perform 1; if true then truncate queue.deltas; end if; end $$",
+            "stops readers",
+        ),
+        (
+            "do $$ begin loop cluster queue.parcels; end loop; end $$",
+            "rewrites",
+        ),
+        (
+            "do $$ begin if true then lock queue.parcels; end if; end $$",
+            "stops others",
+        ),
+        (
+            "do $$ begin if true then merge into queue.parcels p using app.roles r on true when matched then delete; end if; end $$",
+            "in batches",
+        ),
+        (
+            "do $$ begin execute 'truncate queue.deltas'; end $$",
+            "cannot be checked",
+        ),
+        ("do 'begin truncate queue.deltas; end'", "cannot be checked"),
+        (
             "-- no-transaction\nupdate app.roles set name = name",
             "only one",
         ),
@@ -241,6 +289,43 @@ fn statements_that_lock_a_big_table_are_refused() {
         (
             "-- no-transaction\ndrop index concurrently if exists app.x; select 1",
             "only one",
+        ),
+        (
+            "-- no-transaction\ncreate index concurrently if not exists x on app.events (id); select 1",
+            "only one",
+        ),
+        (
+            "-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS x ON app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\ncreate  index concurrently if not exists x on app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\ncreate unique index concurrently\n    if not exists x on app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\ncreate index concurrently if not exists \"x\" on app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\ncreate index concurrently if not exists X on app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\ncreate index concurrently if not exists x\non app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\n/* by age */ create index concurrently if not exists x on app.events (id)",
+            "exactly",
+        ),
+        (
+            "-- no-transaction\n-- An index concurrently if not exists y.\n\
+             create index concurrently if not exists x on app.events (id)",
+            "exactly",
         ),
     ] {
         let found = of(&[bad]);
@@ -277,7 +362,15 @@ fn statements_that_stop_nobody_are_accepted() {
         "-- update queue.parcels set lost = false\nselect 1",
         "-- no-transaction\ncreate index concurrently if not exists x on app.events (id)",
         "-- no-transaction\ncreate unique index concurrently if not exists x on app.events (id);",
+        "-- no-transaction\n-- Serves the list by source.\n\ncreate index concurrently if not exists x on app.events (\n    id\n)",
         "-- no-transaction\ndrop index concurrently if exists app.x",
+        "alter index queue.attempts_worker attach partition queue.attempts_other_worker",
+        "create temp table old on commit drop as select 1 as n; update old set n = 2",
+        "create trigger t before insert or update of data on app.events execute function app.x()",
+        "revoke update on app.events from harkara_app",
+        "merge into app.roles r using (values ('x')) v (name) on r.name = v.name when matched then do nothing",
+        "insert into app.events select * from app.events on conflict do nothing",
+        "do $$ begin if true then grant execute on function queue.claim(int4) to harkara_engine; end if; end $$",
         "create index x on only queue.attempts (worker_id)",
         "grant execute on function queue.claim(int4) to harkara_engine",
     ] {

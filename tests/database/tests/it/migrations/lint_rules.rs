@@ -1,8 +1,8 @@
 //! Finds statements in versioned migrations that would stop others, or that an older release would not survive.
 //!
 //! A tokenizer rather than a parser: each rule looks for a few words in their order, and prefers to refuse a statement
-//! that it does not understand. Bodies of `do` blocks are read like other statements. `migrations/README.md` explains
-//! what to write instead.
+//! that it does not understand. Bodies of `do` blocks are read like other statements, except that a command can begin
+//! at any word of them. `migrations/README.md` explains what to write instead.
 
 use std::collections::{HashMap, HashSet};
 
@@ -41,6 +41,13 @@ pub(crate) struct File {
 /// Words of a statement in lower case; strings as `''`, punctuation as single characters.
 type Words = Vec<String>;
 
+#[derive(Default)]
+struct Statement {
+    words: Words,
+    /// From the body of a `do` block, where `if … then` or `loop` can precede a command.
+    in_block: bool,
+}
+
 /// Every violation in `files`, which are in the order of their versions, after the baseline.
 pub(crate) fn violations(files: &[File], functions: &HashSet<String>) -> Vec<String> {
     let mut known = Known::default();
@@ -72,7 +79,10 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
     });
     let statements = statements(&file.text);
     let no_transaction = file.text.starts_with("-- no-transaction");
-    let created: HashSet<String> = statements.iter().filter_map(created_table).collect();
+    let created: HashSet<String> = statements
+        .iter()
+        .filter_map(|statement| created_table(&statement.words))
+        .collect();
     if !file
         .text
         .lines()
@@ -81,8 +91,8 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
         faults.push("declares no `-- oldest-release:`".to_owned());
     }
     if no_transaction {
-        let is_index = |words: &Words| {
-            let text = words.join(" ");
+        let is_index = |statement: &Statement| {
+            let text = statement.words.join(" ");
             text.starts_with("create index concurrently if not exists ")
                 || text.starts_with("create unique index concurrently if not exists ")
                 || text.starts_with("drop index concurrently if exists ")
@@ -94,11 +104,23 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
                     .to_owned(),
             );
         }
+        let creates_index = statements.iter().any(|statement| {
+            statement.words[0] == "create" && statement.words.iter().any(|word| word == "index")
+        });
+        if creates_index && !has_index_form(&file.text) {
+            faults.push(
+                "`migrate` finds an unfinished index by its name in the file: the statement must begin a line with exactly \
+                 `create [unique] index concurrently if not exists NAME on `: lower case, single spaces, no quotes, \
+                 the words nowhere else in the file"
+                    .to_owned(),
+            );
+        }
     }
     let mut added_here = HashSet::new();
-    for words in &statements {
+    for Statement { words, in_block } in &statements {
         let mut scan = Scan {
             words,
+            in_block: *in_block,
             created: &created,
             no_transaction,
             is_marked,
@@ -106,6 +128,8 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
         };
         scan.indexes();
         scan.whole_tables();
+        scan.row_writes();
+        scan.hidden_names();
         scan.functions(functions);
         scan.alterations(known, &mut added_here);
         let statement: String = words.join(" ").chars().take(80).collect();
@@ -121,6 +145,7 @@ fn lint(file: &File, functions: &HashSet<String>, known: &mut Known) -> Vec<Stri
 /// One statement under the rules.
 struct Scan<'a> {
     words: &'a Words,
+    in_block: bool,
     created: &'a HashSet<String>,
     no_transaction: bool,
     is_marked: bool,
@@ -168,48 +193,13 @@ impl Scan<'_> {
         for (pattern, why) in [
             (&["vacuum"][..], "cannot run in a migration"),
             (&["cluster"], "rewrites the table under an exclusive lock"),
-            (
-                &["lock", "table"],
-                "stops others until the end of the migration",
-            ),
+            (&["lock"], "stops others until the end of the migration"),
             (&["truncate"], "stops readers and writers"),
             (&["refresh", "materialized", "view"], "stops readers"),
         ] {
-            let at_start = words.len() >= pattern.len()
-                && pattern
-                    .iter()
-                    .zip(words.iter())
-                    .all(|(one, other)| one == other);
-            let in_block = words
-                .first()
-                .is_some_and(|word| word == "do" || word == "begin")
-                && !places(words, pattern).is_empty();
-            if at_start || in_block {
+            let found = places(words, pattern);
+            if found.first() == Some(&0) || (self.in_block && !found.is_empty()) {
                 self.refuse(why);
-            }
-        }
-        for (start, skip) in places(words, &["update"])
-            .into_iter()
-            .map(|place| (place, 1))
-            .chain(
-                places(words, &["delete", "from"])
-                    .into_iter()
-                    .map(|place| (place, 2)),
-            )
-        {
-            let is_statement = start == 0
-                || !matches!(
-                    &*words[start - 1],
-                    "for" | "on" | "do" | "key" | "," | "grant" | "before" | "after" | "or"
-                );
-            let table = words[start + skip..].iter().find(|word| *word != "only");
-            if let Some(table) = table.filter(|table| is_statement && table.contains('.'))
-                && self.is_existing(table)
-                && !SMALL_TABLES.contains(&&**table)
-            {
-                self.refuse(
-                    "rows of a big table are backfilled in batches by a job, not in a migration",
-                );
             }
         }
         for kind in [
@@ -224,6 +214,66 @@ impl Scan<'_> {
             if !places(words, &["drop", kind]).is_empty() && !self.is_marked {
                 self.refuse("an older release may use it: needs `-- contract: <which release stopped using it>`");
             }
+        }
+    }
+
+    /// Statements that write existing rows.
+    fn row_writes(&mut self) {
+        let words = self.words;
+        let mut tables = Vec::new();
+        for pattern in [&["update"][..], &["delete", "from"], &["merge", "into"]] {
+            for start in places(words, pattern) {
+                let is_clause = start > 0
+                    && matches!(
+                        &*words[start - 1],
+                        "for"
+                            | "on"
+                            | "do"
+                            | "key"
+                            | ","
+                            | "grant"
+                            | "revoke"
+                            | "before"
+                            | "after"
+                            | "or"
+                            | "of"
+                    );
+                if !is_clause {
+                    tables.push(table_at(words, start + pattern.len()));
+                }
+            }
+        }
+        let inserts = places(words, &["insert", "into"]);
+        for update in places(words, &["do", "update"]) {
+            if let Some(insert) = inserts.iter().rev().find(|insert| **insert < update) {
+                tables.push(table_at(words, insert + 2));
+            }
+        }
+        for table in tables.into_iter().flatten() {
+            if self.is_existing(table) && !SMALL_TABLES.contains(&table) {
+                self.refuse(
+                    "rows of a big table are backfilled in batches by a job, not in a migration",
+                );
+            }
+        }
+    }
+
+    /// What would keep the other rules from seeing a table or a statement.
+    fn hidden_names(&mut self) {
+        let words = self.words;
+        let sets_path = words
+            .iter()
+            .any(|word| word == "search_path" || word.ends_with("set_config"));
+        if sets_path || !places(words, &["set", "schema"]).is_empty() {
+            self.refuse("tables are named with their schema: leave the search path alone");
+        }
+        let runs_text = self.in_block
+            && words.iter().zip(words.iter().skip(1)).any(|(word, next)| {
+                word == "execute" && !matches!(&**next, "on" | "function" | "procedure")
+            });
+        let is_quoted_block = words[0] == "do" && words.iter().any(|word| word == "''");
+        if runs_text || is_quoted_block {
+            self.refuse("SQL in a string cannot be checked: write the statement");
         }
     }
 
@@ -254,7 +304,9 @@ impl Scan<'_> {
 
     fn alterations(&mut self, known: &mut Known, added_here: &mut HashSet<(String, String)>) {
         let words = self.words;
-        for kind in ["table", "type", "schema", "sequence", "view", "function"] {
+        for kind in [
+            "table", "index", "type", "schema", "sequence", "view", "function",
+        ] {
             for start in places(words, &["alter", kind]) {
                 let mut rest: Vec<&str> = words[start + 2..].iter().map(String::as_str).collect();
                 while matches!(rest.first(), Some(&("if" | "exists" | "only"))) {
@@ -415,6 +467,32 @@ fn places(words: &[String], pattern: &[&str]) -> Vec<usize> {
         .collect()
 }
 
+fn table_at(words: &[String], place: usize) -> Option<&str> {
+    words[place..]
+        .iter()
+        .map(String::as_str)
+        .find(|word| *word != "only")
+}
+
+/// Whether `text` creates an index in the one form that lets `migrate` find it after an interruption.
+fn has_index_form(text: &str) -> bool {
+    const WORDS: &str = "index concurrently if not exists ";
+    let statement = text
+        .lines()
+        .find(|line| !line.starts_with("--") && !line.is_empty());
+    let named = statement
+        .and_then(|line| line.strip_prefix("create "))
+        .map(|rest| rest.strip_prefix("unique ").unwrap_or(rest))
+        .and_then(|rest| rest.strip_prefix(WORDS))
+        .and_then(|rest| rest.split_once(" on "));
+    named.is_some_and(|(name, _)| {
+        name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    }) && text.matches(WORDS).count() == 1
+}
+
 fn after(words: &[String], word: &str) -> Option<String> {
     let place = words.iter().position(|other| other == word)?;
     words[place + 1..]
@@ -426,7 +504,9 @@ fn after(words: &[String], word: &str) -> Option<String> {
 fn created_table(words: &Words) -> Option<String> {
     let place = words.iter().position(|word| word == "table")?;
     let is_create = words.first().is_some_and(|word| word == "create")
-        && words[1..place].iter().all(|word| word == "unlogged");
+        && words[1..place]
+            .iter()
+            .all(|word| matches!(&**word, "unlogged" | "temp" | "temporary"));
     let name = words[place + 1..]
         .iter()
         .find(|word| !matches!(&***word, "if" | "not" | "exists"))?;
@@ -453,8 +533,8 @@ fn split_actions<'a>(words: &[&'a str]) -> Vec<Vec<&'a str>> {
 }
 
 /// The statements of a file, those in bodies of `do` blocks among them.
-fn statements(text: &str) -> Vec<Words> {
-    let mut found = vec![Words::new()];
+fn statements(text: &str) -> Vec<Statement> {
+    let mut found = vec![Statement::default()];
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         if first.is_whitespace() {
@@ -470,16 +550,19 @@ fn statements(text: &str) -> Vec<Words> {
             let inner = statements(body);
             let is_block = found
                 .last()
-                .is_some_and(|words| words.first().is_some_and(|word| word == "do"));
+                .is_some_and(|statement| statement.words.first().is_some_and(|word| word == "do"));
             if is_block {
-                found.extend(inner);
-                found.push(Words::new());
+                found.extend(inner.into_iter().map(|statement| Statement {
+                    in_block: true,
+                    ..statement
+                }));
+                found.push(Statement::default());
             } else {
                 push(&mut found, "''");
             }
             rest = after;
         } else if first == ';' {
-            found.push(Words::new());
+            found.push(Statement::default());
             rest = &rest[1..];
         } else if first.is_alphanumeric() || matches!(first, '_' | '"' | '.') {
             let length = rest
@@ -492,13 +575,13 @@ fn statements(text: &str) -> Vec<Words> {
             rest = &rest[first.len_utf8()..];
         }
     }
-    found.retain(|words| !words.is_empty());
+    found.retain(|statement| !statement.words.is_empty());
     found
 }
 
-fn push(statements: &mut [Words], word: &str) {
-    if let Some(words) = statements.last_mut() {
-        words.push(word.to_owned());
+fn push(statements: &mut [Statement], word: &str) {
+    if let Some(statement) = statements.last_mut() {
+        statement.words.push(word.to_owned());
     }
 }
 
