@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test should stop at the first error")]
 
 mod ending;
+mod function_rights;
 mod migrations;
 
 use std::time::{Duration, Instant};
