@@ -280,7 +280,7 @@ async fn apply(
         // Waits for every transaction that is older than itself, for which there is no good limit.
         connection.execute("set lock_timeout = 0").await?;
         // Before the change: interrupted in between, the database requires too new a release, never too old a one.
-        record_oldest_release(&mut *connection, oldest).await?;
+        record_oldest_release(connection, oldest).await?;
         drop_invalid_indexes(connection, migration.sql.as_str()).await?;
         connection.apply(TABLE, migration).await?;
         return Ok(());
@@ -288,7 +288,7 @@ async fn apply(
     connection.execute(LOCK_TIMEOUT).await?;
     let mut tx = connection.begin().await?;
     tx.apply(TABLE, migration).await?;
-    record_oldest_release(&mut *tx, oldest).await?;
+    record_oldest_release(&mut tx, oldest).await?;
     Ok(tx.commit().await?)
 }
 
