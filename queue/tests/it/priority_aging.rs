@@ -6,6 +6,7 @@ use std::time::Duration;
 use harkara_queue::job::{JobState, Lane, NewJob, Unique};
 use harkara_queue::settings::{Change, LimitChange, TenantChange};
 use harkara_queue::{Handler, Verdict};
+use tokio::sync::Semaphore;
 
 use crate::lost_workers::{assert_at_rest, named, ordered};
 use crate::support::{Fixture, Log, QUEUE, error, handler, job, number, numbered, options};
@@ -111,14 +112,18 @@ async fn more_urgent_job_runs_first_without_a_backlog() {
     worker.stop().await;
 }
 
-/// Logs the numbers of runs; the first run of job 0 fails, gets a lower priority and returns after this wait.
-fn failing_first(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
+/// Logs the numbers of runs; the first run of job 0 fails once there is a permit, gets a lower priority and returns
+/// after this wait.
+fn failing_first(log: &Log<u64>, permits: &Arc<Semaphore>, after: Duration) -> Arc<dyn Handler> {
     let log = log.clone();
+    let permits = Arc::clone(permits);
     handler(move |run| {
-        let gives_way = number(&run) == 0 && !log.read().contains(&0);
+        let fails = number(&run) == 0 && !log.read().contains(&0);
         log.write(number(&run));
+        let permits = Arc::clone(&permits);
         async move {
-            if gives_way {
+            if fails {
+                permits.acquire().await.unwrap().forget();
                 return Verdict::Retry {
                     error: error("down"),
                     after: Some(after),
@@ -134,14 +139,16 @@ fn failing_first(log: &Log<u64>, after: Duration) -> Arc<dyn Handler> {
 async fn order_after_a_failure(lane: fn(u64) -> NewJob) -> Vec<u64> {
     let fixture = Fixture::new().await;
     let log = Log::new();
-    let handler = failing_first(&log, Duration::ZERO);
+    let permits = Arc::new(Semaphore::new(0));
+    let handler = failing_first(&log, &permits, Duration::ZERO);
     let worker = fixture.start_worker_with(options(&[(QUEUE, 1)]), Arc::clone(&handler));
-    // Only the first job is claimed in the meantime.
     let late = fixture.enqueue(lane(0)).await.id();
     log.holds(1).await;
+    // The run fails when its queue is paused, so that the job is not claimed again at once.
     fixture
         .execute("update queue.queues set paused = true")
         .await;
+    permits.add_permits(1);
     fixture.wait_for_state(late, JobState::Ready).await;
     worker.stop().await;
     fixture.enqueue_all(vec![lane(1), lane(2)]).await;
@@ -177,7 +184,11 @@ async fn lowered_retry_has_priority_seven_at_most_and_other_jobs_keep_theirs() {
         });
         let jobs = fixture.enqueue_all(jobs.collect()).await;
         let hour = Duration::from_secs(3600);
-        let worker = fixture.start_worker(failing_first(&Log::new(), hour));
+        let worker = fixture.start_worker(failing_first(
+            &Log::new(),
+            &Arc::new(Semaphore::new(1)),
+            hour,
+        ));
         let late = fixture
             .wait_for_state(jobs[0].id(), JobState::Scheduled)
             .await;
