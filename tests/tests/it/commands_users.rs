@@ -60,7 +60,7 @@ async fn users_are_created_listed_and_given_links() {
     for (args, words) in [
         (
             &["user", "create", "x", "--role", "viewer"][..],
-            "email address",
+            "email must have",
         ),
         (
             &["user", "create", "x@y", "--role", "king"],
