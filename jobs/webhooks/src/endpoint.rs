@@ -18,9 +18,12 @@ use sqlx::types::Json;
 
 use crate::credentials::{ClientCertificate, NewOAuth2, OAuth2};
 use crate::error::Error;
-use crate::health::REENABLED_ALERT_STEP;
 use crate::schedule::RetrySchedule;
 use crate::{rules, secret};
+
+/// `last_alert_step` of an endpoint that was alerted about and has been re-enabled since: above 0, so that its recovery is
+/// still reported, and below the first alert step, 50, so that the alert steps restart.
+pub(super) const REENABLED_ALERT_STEP: i32 = 1;
 
 /// Status of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]

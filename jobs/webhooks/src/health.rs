@@ -29,10 +29,6 @@ const DISABLE_AFTER_FAILURES: u32 = 20;
 /// Percentages of disable progress at which an alert is posted.
 const ALERT_STEPS: [i32; 4] = [50, 70, 90, 100];
 
-/// `last_alert_step` of an endpoint that was alerted about and has been re-enabled since: above 0, so that its recovery is
-/// still reported, and below the first of [`ALERT_STEPS`], so that the alert steps restart.
-pub(super) const REENABLED_ALERT_STEP: i32 = 1;
-
 /// Progress towards being disabled, in percent: by time or by failures, whichever is less.
 fn disable_progress(failing_for: Duration, failures: u32) -> i32 {
     let time_fraction = failing_for.as_secs_f64() / DISABLE_AFTER.as_secs_f64();
@@ -384,6 +380,9 @@ mod tests {
         assert_eq!(next_alert_step(95, 50), Some(90));
         assert_eq!(next_alert_step(100, 90), Some(100));
         assert_eq!(next_alert_step(100, 100), None);
-        assert_eq!(next_alert_step(50, REENABLED_ALERT_STEP), Some(50));
+        assert_eq!(
+            next_alert_step(50, crate::endpoint::REENABLED_ALERT_STEP),
+            Some(50)
+        );
     }
 }

@@ -1,3 +1,5 @@
+//! What is reported of JSON texts that do not decode.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
