@@ -198,7 +198,7 @@ pub async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
 const CONNECTION_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves health and metrics until `stop` is cancelled, and returns within
-/// [`CONNECTION_CLOSE_TIMEOUT`] of it even if connections are open.
+/// `CONNECTION_CLOSE_TIMEOUT` of it even if connections are open.
 ///
 /// # Errors
 /// When the listener fails.

@@ -1,7 +1,7 @@
 //! The schema that this release needs, and the check that a database has it.
 //!
 //! A schema is the versioned files of `migrations/` and the functions of `migrations/functions/`. A process checks
-//! it at start and in `/readyz`; only [`migrate`](super::migrate) changes it. A newer schema is accepted as long as
+//! it at start and in `/readyz`; only [`migrate`](fn@super::migrate) changes it. A newer schema is accepted as long as
 //! it permits this release: `migrations/README.md` describes how a migration declares the oldest release that can
 //! still run.
 
