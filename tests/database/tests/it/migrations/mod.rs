@@ -5,6 +5,7 @@ mod interrupted;
 mod lint;
 mod lint_rules;
 mod schema_file;
+mod statements;
 mod upgrade;
 
 use std::borrow::Cow;
