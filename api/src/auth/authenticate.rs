@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn only_active_tenants_may_write() {
+    fn only_tenants_of_a_writable_status_may_write() {
         for (status, may_write) in [
             (TenantStatus::Active, true),
             (TenantStatus::Trialing, true),
